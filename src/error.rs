@@ -1,0 +1,82 @@
+//! Errors of registering and unregistering.
+
+use std::fmt;
+
+/// Why a VFS was not registered or unregistered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The SQLite is older than 3.31.0, the first that lets a VFS list URI parameters.
+    SqliteTooOld {
+        /// Its `sqlite3_libversion_number()`, for instance 3030001.
+        version: i32,
+    },
+    /// A name with a NUL in it.
+    InvalidName {
+        /// The name.
+        name: String,
+    },
+    /// There is no VFS of that name to build on.
+    NoBaseVfs {
+        /// The name, empty for the default VFS.
+        name: String,
+    },
+    /// Another VFS has the name, or this one with other options.
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// Databases are open through the VFS.
+    InUse {
+        /// The name of the VFS.
+        name: String,
+        /// How many.
+        databases: usize,
+    },
+    /// This crate registered no VFS of that name.
+    NotRegistered {
+        /// The name.
+        name: String,
+    },
+    /// This process can not see to it that its forks give up the locks they inherit.
+    AtFork {
+        /// The errno of pthread_atfork(3).
+        errno: i32,
+    },
+    /// SQLite refused.
+    Sqlite {
+        /// Its result code, <https://www.sqlite.org/rescode.html>.
+        code: i32,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SqliteTooOld { version } => write!(
+                f,
+                "SQLite {}.{}.{} is too old; 3.31.0 or later is needed",
+                version / 1_000_000,
+                version / 1000 % 1000,
+                version % 1000
+            ),
+            Self::InvalidName { name } => write!(f, "{name:?} can not be the name of a VFS"),
+            Self::NoBaseVfs { name } if name.is_empty() => write!(f, "SQLite has no default VFS"),
+            Self::NoBaseVfs { name } => write!(f, "no such VFS to build on: {name}"),
+            Self::NameTaken { name } => {
+                write!(f, "a VFS named {name} is registered already, with other options")
+            }
+            Self::InUse { name, databases } => {
+                write!(f, "VFS {name} has {databases} open database(s)")
+            }
+            Self::NotRegistered { name } => write!(f, "no VFS named {name} was registered here"),
+            Self::AtFork { errno } => {
+                let error = std::io::Error::from_raw_os_error(*errno);
+                write!(f, "can not watch for forks: {error}")
+            }
+            Self::Sqlite { code } => write!(f, "SQLite error {code}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

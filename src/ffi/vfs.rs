@@ -1,0 +1,388 @@
+//! The registered `sqlite3_vfs` and its methods. All but xOpen and xSleep only go on to the base.
+
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::types::{
+    Rc, SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_OK, sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
+};
+use super::{connect, no_panic};
+use crate::file;
+use crate::guard::fork;
+use crate::host::Host;
+use crate::lock::wait;
+use crate::vfs::{OpenPlan, Uri, plan_open};
+use crate::{Error, Options};
+
+/// One registered VFS. Lives for ever: SQLite may hold its address in connections without files.
+pub(crate) struct Instance {
+    vfs: *mut sqlite3_vfs,
+    base: *mut sqlite3_vfs,
+    host: Host,
+    options: Options,
+    /// `kanban/<base>`, as FCNTL_VFSNAME answers.
+    full_name: String,
+    open_databases: AtomicUsize,
+}
+
+// SAFETY: the pointers are to VFS objects, whose contents never change after registration and
+// whose methods SQLite itself calls from any thread.
+unsafe impl Send for Instance {}
+// SAFETY: as above.
+unsafe impl Sync for Instance {}
+
+/// Instances that are registered now.
+static REGISTERED: Mutex<Vec<&'static Instance>> = Mutex::new(Vec::new());
+
+/// Registers the VFS that `options` describe with `host`. Doing it again changes nothing, but
+/// that `make_default` is honoured.
+pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
+    let name = to_c(options.name())?;
+    fork::watch().map_err(|e| Error::AtFork { errno: e.raw_os_error().unwrap_or_default() })?;
+    let mut registered = REGISTERED.lock();
+    let known = registered
+        .iter()
+        .find(|known| known.host.same_library(&host) && known.options.name() == options.name());
+    if let Some(known) = known {
+        if !known.options.same_vfs(options) {
+            return Err(Error::NameTaken { name: options.name().to_owned() });
+        }
+        if options.make_default() {
+            // SAFETY: it is complete and never freed.
+            check(unsafe { host.register_vfs(known.vfs, true) })?;
+        }
+        return Ok(());
+    }
+    let other = host.find_vfs(Some(&name));
+    if !other.is_null() {
+        // SAFETY: SQLite found it, so it is a registered VFS.
+        return if unsafe { is_ours(other) } {
+            Ok(())
+        } else {
+            Err(Error::NameTaken { name: options.name().to_owned() })
+        };
+    }
+    let base = match options.base() {
+        Some(base) => host.find_vfs(Some(&to_c(base)?)),
+        None => host.find_vfs(None),
+    };
+    if base.is_null() {
+        return Err(Error::NoBaseVfs { name: options.base().unwrap_or("").to_owned() });
+    }
+    let instance = Instance::leak(name, base, host, options);
+    // SAFETY: it is complete and never freed.
+    check(unsafe { host.register_vfs(instance.vfs, options.make_default()) })?;
+    let rc = host.add_auto_extension(connect::on_connect);
+    if rc != SQLITE_OK {
+        // SAFETY: it was registered above.
+        unsafe { host.unregister_vfs(instance.vfs) };
+        return Err(Error::Sqlite { code: rc });
+    }
+    registered.push(instance);
+    Ok(())
+}
+
+/// Takes the VFS named `name` out of `host` while no database is open through it.
+#[cfg_attr(not(feature = "linked"), expect(dead_code, reason = "extensions stay"))]
+pub(crate) fn unregister(host: Host, name: &str) -> Result<(), Error> {
+    let mut registered = REGISTERED.lock();
+    let nth = registered
+        .iter()
+        .position(|known| known.host.same_library(&host) && known.options.name() == name)
+        .ok_or_else(|| Error::NotRegistered { name: name.to_owned() })?;
+    let databases = registered[nth].open_databases.load(Ordering::SeqCst);
+    if databases > 0 {
+        return Err(Error::InUse { name: name.to_owned(), databases });
+    }
+    // SAFETY: it is registered with this library.
+    check(unsafe { host.unregister_vfs(registered[nth].vfs) })?;
+    registered.swap_remove(nth);
+    if !registered.iter().any(|other| other.host.same_library(&host)) {
+        host.remove_auto_extension(connect::on_connect);
+    }
+    Ok(())
+}
+
+/// The host of any registered VFS.
+pub(super) fn any_host() -> Option<Host> {
+    REGISTERED.lock().first().map(|instance| instance.host)
+}
+
+fn check(rc: Rc) -> Result<(), Error> {
+    if rc == SQLITE_OK { Ok(()) } else { Err(Error::Sqlite { code: rc }) }
+}
+
+fn to_c(name: &str) -> Result<CString, Error> {
+    CString::new(name).map_err(|_| Error::InvalidName { name: name.to_owned() })
+}
+
+/// The name by which xGetSystemCall tells a VFS of this project from any other.
+const MARK: &CStr = c"kanban_vfs";
+
+/// # Safety
+/// `vfs` is registered.
+unsafe fn is_ours(vfs: *mut sqlite3_vfs) -> bool {
+    // SAFETY: the caller's promise; iVersion 3 has the method.
+    unsafe {
+        (*vfs).iVersion >= 3
+            && (*vfs).xGetSystemCall.is_some_and(|get| get(vfs, MARK.as_ptr()).is_some())
+    }
+}
+
+impl Instance {
+    fn leak(name: CString, base: *mut sqlite3_vfs, host: Host, options: &Options) -> &'static Self {
+        // SAFETY: SQLite found it, so it is a registered VFS.
+        let base_vfs = unsafe { read_vfs(base) };
+        // SAFETY: a registered VFS has a terminated name.
+        let base_name = unsafe { CStr::from_ptr(base_vfs.zName) }.to_string_lossy();
+        macro_rules! if_base_has {
+            ($($method:ident => $ours:ident),*) => {
+                sqlite3_vfs {
+                    iVersion: 3,
+                    szOsFile: file::size_with_state(base_vfs.szOsFile),
+                    mxPathname: base_vfs.mxPathname,
+                    pNext: null_mut(),
+                    zName: name.into_raw(),
+                    pAppData: null_mut(),
+                    xOpen: Some(x_open),
+                    $($method: base_vfs.$method.and(Some($ours)),)*
+                    xGetSystemCall: Some(x_get_system_call),
+                }
+            };
+        }
+        let full_name = format!("{}/{base_name}", options.name());
+        let vfs = if_base_has! {
+            xDelete => x_delete,
+            xAccess => x_access,
+            xFullPathname => x_full_pathname,
+            xDlOpen => x_dl_open,
+            xDlError => x_dl_error,
+            xDlSym => x_dl_sym,
+            xDlClose => x_dl_close,
+            xRandomness => x_randomness,
+            xSleep => x_sleep,
+            xCurrentTime => x_current_time,
+            xGetLastError => x_get_last_error,
+            xCurrentTimeInt64 => x_current_time_int64,
+            xSetSystemCall => x_set_system_call,
+            xNextSystemCall => x_next_system_call
+        };
+        let vfs = Box::into_raw(Box::new(vfs));
+        let instance: &'static Self = Box::leak(Box::new(Self {
+            vfs,
+            base,
+            host,
+            options: options.clone(),
+            full_name,
+            open_databases: AtomicUsize::new(0),
+        }));
+        // SAFETY: `vfs` is ours and not registered yet.
+        unsafe { (*vfs).pAppData = std::ptr::from_ref(instance).cast_mut().cast::<c_void>() };
+        instance
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// szOsFile of the base, in bytes.
+    pub(crate) fn base_file_size(&self) -> c_int {
+        // SAFETY: a registered VFS, whose size does not change.
+        unsafe { (*self.base).szOsFile }
+    }
+
+    /// `kanban/unix`, say.
+    pub(crate) fn full_name(&self) -> &str {
+        &self.full_name
+    }
+
+    /// Counts a database opened through this VFS, until the result is dropped.
+    pub(crate) fn count_database(&'static self) -> OpenDatabase {
+        self.open_databases.fetch_add(1, Ordering::SeqCst);
+        OpenDatabase(self)
+    }
+}
+
+/// One database open through a VFS, which can not be unregistered meanwhile.
+pub(crate) struct OpenDatabase(&'static Instance);
+
+impl OpenDatabase {
+    pub(crate) fn instance(&self) -> &'static Instance {
+        self.0
+    }
+}
+
+impl Drop for OpenDatabase {
+    fn drop(&mut self) {
+        self.0.open_databases.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A copy of `vfs` with nothing where its version has nothing.
+///
+/// # Safety
+/// `vfs` is registered.
+unsafe fn read_vfs(vfs: *const sqlite3_vfs) -> sqlite3_vfs {
+    let mut copy = std::mem::MaybeUninit::<sqlite3_vfs>::zeroed();
+    // SAFETY: an object of version 1 or 2 ends where the methods of the next begin; null is a
+    // value of every field.
+    unsafe {
+        let bytes = match (*vfs).iVersion {
+            ..2 => std::mem::offset_of!(sqlite3_vfs, xCurrentTimeInt64),
+            2 => std::mem::offset_of!(sqlite3_vfs, xSetSystemCall),
+            3.. => size_of::<sqlite3_vfs>(),
+        };
+        vfs.cast::<u8>().copy_to_nonoverlapping(copy.as_mut_ptr().cast(), bytes);
+        copy.assume_init()
+    }
+}
+
+/// # Safety
+/// `vfs` is the object of an [`Instance`].
+unsafe fn instance(vfs: *mut sqlite3_vfs) -> &'static Instance {
+    // SAFETY: pAppData was set to the instance, which lives for ever.
+    unsafe { &*(*vfs).pAppData.cast::<Instance>() }
+}
+
+unsafe extern "C" fn x_open(
+    vfs: *mut sqlite3_vfs,
+    name: *const c_char,
+    file: *mut sqlite3_file,
+    flags: c_int,
+    out_flags: *mut c_int,
+) -> Rc {
+    // SAFETY: SQLite passes our VFS and memory of our szOsFile.
+    let instance = unsafe {
+        (*file).pMethods = std::ptr::null();
+        instance(vfs)
+    };
+    no_panic(SQLITE_ERROR, || {
+        let uri = FileName { name, host: &instance.host };
+        let plan = plan_open(&uri, flags, &instance.options);
+        let settings = match plan {
+            OpenPlan::LeaveAlone => None,
+            OpenPlan::Guard(settings) => Some(settings),
+            OpenPlan::Refuse(why) => {
+                instance.host.log(SQLITE_CANTOPEN, &why);
+                // SAFETY: the file is SQLite's memory, with nothing in it yet.
+                return unsafe { file::refuse(file, instance, &why, flags, out_flags) };
+            }
+        };
+        let mut base_flags = flags;
+        // SAFETY: the arguments are SQLite's own; the name is the very pointer it passed, since
+        // it reads the bytes around it.
+        let rc = unsafe {
+            let Some(open) = (*instance.base).xOpen else { return SQLITE_ERROR };
+            open(instance.base, name, file, flags, &raw mut base_flags)
+        };
+        if !out_flags.is_null() {
+            // SAFETY: SQLite passes null or an int.
+            unsafe { *out_flags = base_flags };
+        }
+        let Some(settings) = settings else { return rc };
+        if rc != SQLITE_OK {
+            return rc;
+        }
+        // SAFETY: a main database has a terminated name.
+        let path = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes()));
+        // SAFETY: the base has opened the file, whose memory has room for our state.
+        unsafe { file::install(file, instance, path, flags | base_flags, settings) }
+    })
+}
+
+/// The file name of an open, with the URI parameters that lie behind it.
+struct FileName<'h> {
+    name: *const c_char,
+    host: &'h Host,
+}
+
+impl Uri for FileName<'_> {
+    fn is_null(&self) -> bool {
+        self.name.is_null()
+    }
+
+    fn get(&self, key: &CStr) -> Option<&CStr> {
+        // SAFETY: the planner asks only for main databases, whose name SQLite made.
+        unsafe { self.host.uri_parameter(self.name, key) }
+    }
+
+    fn key(&self, n: usize) -> Option<&CStr> {
+        // SAFETY: as above.
+        unsafe { self.host.uri_key(self.name, c_int::try_from(n).ok()?) }
+    }
+
+    fn path(&self) -> &Path {
+        // SAFETY: as above: not null, terminated.
+        Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(self.name) }.to_bytes()))
+    }
+}
+
+unsafe extern "C" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_int {
+    // SAFETY: SQLite passes our VFS; the base has the method, or ours were not there.
+    let base_sleep = |microseconds| unsafe {
+        let base = instance(vfs).base;
+        (*base).xSleep.map_or(0, |sleep| sleep(base, microseconds))
+    };
+    no_panic(microseconds, || {
+        let slept = base_sleep(microseconds);
+        wait::slept(Duration::from_micros(microseconds.max(0).unsigned_abs().into()));
+        slept
+    })
+}
+
+/// Methods that only go on to the base.
+macro_rules! forward {
+    ($(fn $ours:ident($($arg:ident: $type:ty),*) -> $ret:ty = $method:ident or $missing:expr;)*) => {$(
+        unsafe extern "C" fn $ours(vfs: *mut sqlite3_vfs, $($arg: $type),*) -> $ret {
+            // SAFETY: SQLite passes our VFS and what the method asks for; the base gets itself.
+            unsafe {
+                let base = instance(vfs).base;
+                match (*base).$method {
+                    Some(method) => method(base, $($arg),*),
+                    None => $missing,
+                }
+            }
+        }
+    )*};
+}
+
+forward! {
+    fn x_delete(name: *const c_char, sync: c_int) -> Rc = xDelete or SQLITE_ERROR;
+    fn x_access(name: *const c_char, flags: c_int, out: *mut c_int) -> Rc = xAccess or SQLITE_ERROR;
+    fn x_full_pathname(name: *const c_char, n: c_int, out: *mut c_char) -> Rc = xFullPathname or SQLITE_ERROR;
+    fn x_dl_open(name: *const c_char) -> *mut c_void = xDlOpen or null_mut();
+    fn x_dl_error(n: c_int, out: *mut c_char) -> () = xDlError or ();
+    fn x_dl_sym(library: *mut c_void, symbol: *const c_char) -> sqlite3_syscall_ptr = xDlSym or None;
+    fn x_dl_close(library: *mut c_void) -> () = xDlClose or ();
+    fn x_randomness(n: c_int, out: *mut c_char) -> c_int = xRandomness or 0;
+    fn x_current_time(out: *mut f64) -> Rc = xCurrentTime or SQLITE_ERROR;
+    fn x_get_last_error(n: c_int, out: *mut c_char) -> Rc = xGetLastError or SQLITE_OK;
+    fn x_current_time_int64(out: *mut i64) -> Rc = xCurrentTimeInt64 or SQLITE_ERROR;
+    fn x_set_system_call(name: *const c_char, call: sqlite3_syscall_ptr) -> Rc = xSetSystemCall or SQLITE_ERROR;
+    fn x_next_system_call(name: *const c_char) -> *const c_char = xNextSystemCall or std::ptr::null();
+}
+
+unsafe extern "C" fn mark() {}
+
+unsafe extern "C" fn x_get_system_call(
+    vfs: *mut sqlite3_vfs,
+    name: *const c_char,
+) -> sqlite3_syscall_ptr {
+    // SAFETY: SQLite passes our VFS and a terminated name; the base gets itself.
+    unsafe {
+        if !name.is_null() && CStr::from_ptr(name) == MARK {
+            return Some(mark);
+        }
+        let base = instance(vfs).base;
+        if (*base).iVersion < 3 {
+            return None;
+        }
+        (*base).xGetSystemCall.and_then(|get| get(base, name))
+    }
+}

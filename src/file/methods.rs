@@ -1,0 +1,197 @@
+//! The methods we replace, as C calls them. What they do is in [`super::connection`].
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use super::connection::BaseFile;
+use super::{Methods, State, state_slot};
+use crate::ffi::connect::{FCNTL_OPENED, Opened};
+use crate::ffi::{
+    Rc, SQLITE_ERROR, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_IOERR_LOCK,
+    SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK, no_panic, sqlite3_file, sqlite3_io_methods,
+};
+use crate::status;
+
+/// A copy of `base` with our methods where the base has any.
+pub(super) fn over(base: &sqlite3_io_methods) -> sqlite3_io_methods {
+    sqlite3_io_methods {
+        xClose: Some(x_close),
+        xLock: base.xLock.and(Some(x_lock)),
+        xUnlock: base.xUnlock.and(Some(x_unlock)),
+        xFileControl: Some(x_file_control),
+        xShmLock: base.xShmLock.and(Some(x_shm_lock)),
+        xShmUnmap: base.xShmUnmap.and(Some(x_shm_unmap)),
+        ..*base
+    }
+}
+
+/// The base's side of a file of ours.
+struct Base {
+    file: *mut sqlite3_file,
+    methods: &'static sqlite3_io_methods,
+}
+
+/// Calls a method of the base; what it does not have fails.
+macro_rules! call {
+    ($base:expr, $method:ident, $missing:expr $(, $arg:expr)*) => {
+        match $base.methods.$method {
+            // SAFETY: the base's own method on the file it opened, with arguments from SQLite.
+            Some(method) => unsafe { method($base.file, $($arg),*) },
+            None => $missing,
+        }
+    };
+}
+
+impl BaseFile for Base {
+    fn lock(&self, level: c_int) -> Rc {
+        call!(self, xLock, SQLITE_IOERR_LOCK, level)
+    }
+
+    fn unlock(&self, level: c_int) -> Rc {
+        call!(self, xUnlock, SQLITE_IOERR, level)
+    }
+
+    fn shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> Rc {
+        call!(self, xShmLock, SQLITE_IOERR_LOCK, offset, n, flags)
+    }
+
+    fn size(&self) -> Result<i64, Rc> {
+        let mut size = 0;
+        match call!(self, xFileSize, SQLITE_IOERR, &raw mut size) {
+            SQLITE_OK => Ok(size),
+            rc => Err(rc),
+        }
+    }
+}
+
+/// The base's side and our state of a file.
+///
+/// # Safety
+/// `file` was opened by [`super::install`] and is not closed; no other reference to its state is
+/// alive. (SQLite uses a file from one thread at a time.)
+unsafe fn parts<'f>(file: *mut sqlite3_file) -> (Base, &'f mut State) {
+    // SAFETY: the caller's promise: pMethods is the first field of a `Methods`, and the slot holds
+    // the address of a boxed `State`.
+    unsafe {
+        let methods: &'static Methods = &*(*file).pMethods.cast::<Methods>();
+        let state = &mut *(*state_slot(file, methods.state_offset)).cast::<State>();
+        (Base { file, methods: &methods.base }, state)
+    }
+}
+
+unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
+    no_panic(SQLITE_IOERR, || {
+        // SAFETY: SQLite closes an open file once. The state is taken out of it for good, before
+        // the base, which may clear the file, gets its own table back.
+        let (base, mut state) = unsafe {
+            let methods: &'static Methods = &*(*file).pMethods.cast::<Methods>();
+            let state = Box::from_raw((*state_slot(file, methods.state_offset)).cast::<State>());
+            (*file).pMethods = methods.base_table;
+            (Base { file, methods: &methods.base }, state)
+        };
+        let rc = call!(base, xClose, SQLITE_OK);
+        state.connection.closed();
+        rc
+    })
+}
+
+unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> Rc {
+    no_panic(SQLITE_IOERR_LOCK, || {
+        // SAFETY: SQLite passes an open file.
+        let (base, state) = unsafe { parts(file) };
+        state.connection.lock(level, &base)
+    })
+}
+
+unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: c_int) -> Rc {
+    no_panic(SQLITE_IOERR, || {
+        // SAFETY: SQLite passes an open file.
+        let (base, state) = unsafe { parts(file) };
+        state.connection.unlock(level, &base)
+    })
+}
+
+unsafe extern "C" fn x_shm_lock(
+    file: *mut sqlite3_file,
+    offset: c_int,
+    n: c_int,
+    flags: c_int,
+) -> Rc {
+    no_panic(SQLITE_IOERR_LOCK, || {
+        // SAFETY: SQLite passes an open file.
+        let (base, state) = unsafe { parts(file) };
+        state.connection.shm_lock(offset, n, flags, &base)
+    })
+}
+
+unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> Rc {
+    no_panic(SQLITE_IOERR, || {
+        // SAFETY: SQLite passes an open file.
+        let (base, state) = unsafe { parts(file) };
+        let rc = call!(base, xShmUnmap, SQLITE_IOERR, delete);
+        state.connection.shm_unmapped();
+        rc
+    })
+}
+
+unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> Rc {
+    no_panic(SQLITE_IOERR, || {
+        // SAFETY: SQLite passes an open file.
+        let (base, state) = unsafe { parts(file) };
+        match op {
+            FCNTL_OPENED => {
+                let busy_timeout = state.connection.settings().busy_timeout_ms();
+                // SAFETY: only `on_connect` knows this control, and passes an `Opened`.
+                unsafe {
+                    *arg.cast::<Opened>() = Opened { busy_timeout, refusal: std::ptr::null() };
+                }
+                SQLITE_OK
+            }
+            SQLITE_FCNTL_VFSNAME => {
+                let name = state.opened.instance().full_name();
+                let name = state.opened.instance().host().allocate_text(name);
+                // SAFETY: SQLite passes a place for a string, which it frees.
+                unsafe { *arg.cast::<*mut c_char>() = name };
+                SQLITE_OK
+            }
+            SQLITE_FCNTL_PRAGMA => {
+                // SAFETY: SQLite passes its array of strings.
+                let answer = unsafe { pragma(state, arg.cast()) };
+                if answer == SQLITE_NOTFOUND {
+                    call!(base, xFileControl, answer, op, arg)
+                } else {
+                    answer
+                }
+            }
+            _ => call!(base, xFileControl, SQLITE_NOTFOUND, op, arg),
+        }
+    })
+}
+
+/// Answers our own pragmas, <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpragma>.
+///
+/// # Safety
+/// `arg` holds a place for the answer, the pragma's name, and its argument or null.
+unsafe fn pragma(state: &mut State, arg: *mut *mut c_char) -> Rc {
+    // SAFETY: the caller's promise.
+    let (name, has_value) = unsafe { (CStr::from_ptr(*arg.add(1)), !(*arg.add(2)).is_null()) };
+    let name = name.to_bytes();
+    if has_value && name.eq_ignore_ascii_case(b"journal_mode") {
+        state.connection.expect_mode_change();
+        return SQLITE_NOTFOUND;
+    }
+    let is_ours = name.len() > 7 && name[..7].eq_ignore_ascii_case(b"kanban_");
+    if !is_ours {
+        return SQLITE_NOTFOUND;
+    }
+    let instance = state.opened.instance();
+    let (rc, text) = if name.eq_ignore_ascii_case(b"kanban_status") {
+        (SQLITE_OK, status::json(&state.connection, instance))
+    } else {
+        let name = String::from_utf8_lossy(name);
+        (SQLITE_ERROR, format!("unknown pragma {name}; known: kanban_status"))
+    };
+    let text = instance.host().allocate_text(&text);
+    // SAFETY: the caller's promise; SQLite frees the text.
+    unsafe { *arg = text };
+    if text.is_null() { SQLITE_NOMEM } else { rc }
+}

@@ -1,0 +1,143 @@
+//! Interposition: how our methods get in front of the base's file.
+//!
+//! The base's file lies at the start of the memory SQLite gives us, and behind it the address of
+//! our state. After the base has opened a main database, its method table is replaced by a copy in
+//! which a few methods are ours. The copy sits in a [`Methods`], behind which a method finds the
+//! base's table and the state. Methods that are not ours are the base's own pointers.
+#![allow(unsafe_code)]
+
+mod connection;
+mod methods;
+mod refused;
+
+use std::ffi::c_int;
+use std::path::Path;
+
+use parking_lot::Mutex;
+
+pub(crate) use connection::Connection;
+pub(crate) use refused::refuse;
+
+use crate::ffi::vfs::{Instance, OpenDatabase};
+use crate::ffi::{Rc, SQLITE_OK, SQLITE_OPEN_READONLY, sqlite3_file, sqlite3_io_methods};
+use crate::options::Settings;
+
+/// What lies behind the base's file: the address of the state of our methods.
+type StateSlot = *mut ();
+
+/// The size of a file of ours over one of the base's, in bytes.
+pub(crate) fn size_with_state(base: c_int) -> c_int {
+    c_int::try_from(state_offset(base) + size_of::<StateSlot>()).unwrap_or(c_int::MAX)
+}
+
+fn state_offset(base: c_int) -> usize {
+    usize::try_from(base).unwrap_or(0).next_multiple_of(align_of::<StateSlot>())
+}
+
+/// A method table of ours. `ours` is first, so that a file's `pMethods` is its address.
+#[repr(C)]
+struct Methods {
+    ours: sqlite3_io_methods,
+    /// A copy, complete: null where the base's version has nothing.
+    base: sqlite3_io_methods,
+    /// The base's table itself, to be put back.
+    base_table: *const sqlite3_io_methods,
+    state_offset: usize,
+}
+
+// SAFETY: the contents never change, and the pointer is used in SQLite's calls only.
+unsafe impl Send for Methods {}
+// SAFETY: as above.
+unsafe impl Sync for Methods {}
+
+/// The state of an open main database.
+struct State {
+    connection: Connection,
+    /// Dropped last: then the VFS may be unregistered.
+    opened: OpenDatabase,
+}
+
+/// Our table over `base`. One for each base table and offset, for the life of the process.
+///
+/// # Safety
+/// `base` is the table of a file that its VFS has just opened.
+unsafe fn methods_over(base: *const sqlite3_io_methods, state_offset: usize) -> &'static Methods {
+    // SAFETY: the caller's promise.
+    let complete = unsafe { read_methods(base) };
+    leak_once(Methods {
+        ours: methods::over(&complete),
+        base: complete,
+        base_table: base,
+        state_offset,
+    })
+}
+
+/// `made`, or the table that was made of the same base before. Tables live for ever.
+fn leak_once(made: Methods) -> &'static Methods {
+    static TABLES: Mutex<Vec<&'static Methods>> = Mutex::new(Vec::new());
+    let mut tables = TABLES.lock();
+    let known = tables
+        .iter()
+        .find(|m| m.base_table == made.base_table && m.state_offset == made.state_offset);
+    known.copied().unwrap_or_else(|| {
+        let made: &'static Methods = Box::leak(Box::new(made));
+        tables.push(made);
+        made
+    })
+}
+
+/// A copy of `methods` with nothing where its version has nothing.
+///
+/// # Safety
+/// `methods` is the table of an open file.
+unsafe fn read_methods(methods: *const sqlite3_io_methods) -> sqlite3_io_methods {
+    let mut copy = std::mem::MaybeUninit::<sqlite3_io_methods>::zeroed();
+    // SAFETY: a table of version 1 or 2 ends where the methods of the next begin; null is a value
+    // of every field.
+    unsafe {
+        let bytes = match (*methods).iVersion {
+            ..2 => std::mem::offset_of!(sqlite3_io_methods, xShmMap),
+            2 => std::mem::offset_of!(sqlite3_io_methods, xFetch),
+            3.. => size_of::<sqlite3_io_methods>(),
+        };
+        methods.cast::<u8>().copy_to_nonoverlapping(copy.as_mut_ptr().cast(), bytes);
+        let mut copy = copy.assume_init();
+        copy.iVersion = copy.iVersion.min(3);
+        copy
+    }
+}
+
+/// The place of the state's address in `file`.
+///
+/// # Safety
+/// `file` is memory of [`size_with_state`] bytes over the base that `state_offset` is of.
+unsafe fn state_slot(file: *mut sqlite3_file, state_offset: usize) -> *mut StateSlot {
+    // SAFETY: the caller's promise; SQLite aligns files to 8 bytes.
+    unsafe { file.cast::<u8>().add(state_offset).cast() }
+}
+
+/// Puts our methods in front of a main database that the base has opened.
+///
+/// # Safety
+/// `file` is memory of [`size_with_state`] bytes, opened by the base of `instance`.
+pub(crate) unsafe fn install(
+    file: *mut sqlite3_file,
+    instance: &'static Instance,
+    path: &Path,
+    flags: c_int,
+    settings: Settings,
+) -> Rc {
+    let read_only = flags & SQLITE_OPEN_READONLY != 0;
+    let state = Box::new(State {
+        connection: Connection::new(path, settings, *instance.host(), read_only),
+        opened: instance.count_database(),
+    });
+    // SAFETY: the caller's promise.
+    unsafe {
+        let offset = state_offset(instance.base_file_size());
+        let methods = methods_over((*file).pMethods, offset);
+        state_slot(file, offset).write(Box::into_raw(state).cast());
+        (*file).pMethods = &raw const methods.ours;
+    }
+    SQLITE_OK
+}

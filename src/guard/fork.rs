@@ -1,0 +1,74 @@
+//! A child of fork(2) shares its parent's open file descriptions, and so its locks: unlocking in
+//! the child would unlock the parent, and a child that lives on would keep the locks of a parent
+//! that died (<https://www.sqlite.org/howtocorrupt.html> 2.6).
+//!
+//! So the child closes its copies at once, which leaves the parent's locks alone, and never uses
+//! what it inherited.
+
+use std::io;
+use std::ops::Deref;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::lock::database;
+use crate::sys;
+
+/// How many forks lie between the process that loaded this library and this one.
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// What only the process that made it may use or drop. A child of it forgets it.
+pub(crate) struct Own<T> {
+    /// Always there until dropped.
+    value: Option<T>,
+    forks: u64,
+}
+
+impl<T> Own<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { value: Some(value), forks: FORKS.load(Ordering::Relaxed) }
+    }
+
+    /// The value, in the process that made it.
+    pub(crate) fn get(&self) -> Option<&T> {
+        (self.forks == FORKS.load(Ordering::Relaxed)).then_some(self)
+    }
+}
+
+impl<T> Deref for Own<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect("the value is taken by drop only")
+    }
+}
+
+impl<T> Drop for Own<T> {
+    fn drop(&mut self) {
+        if self.get().is_none() {
+            std::mem::forget(self.value.take());
+        }
+    }
+}
+
+/// Sees to it that every child of this process gives up what it inherits. To be called before
+/// the first database is opened.
+pub(crate) fn watch() -> io::Result<()> {
+    static WATCHING: OnceLock<Result<(), i32>> = OnceLock::new();
+    extern "C" fn prepare() {
+        database::hold_registry();
+    }
+    extern "C" fn parent() {
+        database::release_registry();
+    }
+    extern "C" fn child() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+        sys::forget_pid();
+        database::abandon_inherited();
+        database::release_registry();
+    }
+    WATCHING
+        .get_or_init(|| {
+            sys::at_fork(prepare, parent, child)
+                .map_err(|error| error.raw_os_error().unwrap_or_default())
+        })
+        .map_err(io::Error::from_raw_os_error)
+}

@@ -1,0 +1,20 @@
+//! A database that is mounted over another file (`mount --bind a.db b.db`, a container's
+//! `--volume a.db:/data/b.db`).
+//!
+//! It is one file in two directories. Its sidecar, and SQLite's journal, WAL and wal-index, would
+//! lie in the directory of whichever name was used, so that two writers by different names would
+//! not see each other's (<https://www.sqlite.org/howtocorrupt.html> 2.5). A directory may be
+//! mounted twice: its files are the same by both names.
+
+use std::path::Path;
+
+use crate::sys;
+
+/// Why `database` must not be opened by this name.
+pub(crate) fn refusal(database: &Path) -> Option<String> {
+    sys::is_mount_point(database).then(|| {
+        "is a file mounted over another (bind mount): its -wal, -shm, -journal and -lock would not \
+         be those of the original; mount the directory it lies in instead"
+            .to_owned()
+    })
+}

@@ -1,0 +1,324 @@
+//! The handful of SQLite functions the VFS calls, as one table of pointers.
+//!
+//! An extension must call the SQLite that loaded it, not a copy of its own (a VFS registered with
+//! a second copy is "no such vfs" to everybody). So nothing here is linked: the table is filled
+//! from the `sqlite3_api_routines` SQLite passes to an extension, or, for Rust programs, from the
+//! SQLite they link (feature `linked`).
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use crate::Error;
+use crate::ffi::{
+    AutoExtension, Rc, SQLITE_DETERMINISTIC, SQLITE_TRANSIENT, SQLITE_UTF8, ScalarFunction,
+    sqlite3, sqlite3_api_routines, sqlite3_context, sqlite3_vfs,
+};
+
+/// The oldest SQLite with `sqlite3_uri_key`, by which unknown options are found.
+pub(crate) const OLDEST_SQLITE: c_int = 3_031_000;
+
+/// `sqlite3_destructor_type`, passed as the integer that `SQLITE_TRANSIENT` is.
+type Destructor = isize;
+
+/// One SQLite library. Its functions live as long as the process.
+#[derive(Clone, Copy)]
+pub(crate) struct Host {
+    auto_extension: unsafe extern "C" fn(Option<AutoExtension>) -> Rc,
+    busy_timeout: unsafe extern "C" fn(*mut sqlite3, c_int) -> Rc,
+    cancel_auto_extension: unsafe extern "C" fn(Option<AutoExtension>) -> c_int,
+    create_function: unsafe extern "C" fn(
+        *mut sqlite3,
+        *const c_char,
+        c_int,
+        c_int,
+        *mut c_void,
+        Option<ScalarFunction>,
+        *mut c_void,
+        *mut c_void,
+        *mut c_void,
+    ) -> Rc,
+    file_control: unsafe extern "C" fn(*mut sqlite3, *const c_char, c_int, *mut c_void) -> Rc,
+    libversion_number: unsafe extern "C" fn() -> c_int,
+    log: unsafe extern "C" fn(c_int, *const c_char, ...),
+    malloc: unsafe extern "C" fn(u64) -> *mut c_void,
+    result_text: unsafe extern "C" fn(*mut sqlite3_context, *const c_char, c_int, Destructor),
+    uri_key: unsafe extern "C" fn(*const c_char, c_int) -> *const c_char,
+    uri_parameter: unsafe extern "C" fn(*const c_char, *const c_char) -> *const c_char,
+    vfs_find: unsafe extern "C" fn(*const c_char) -> *mut sqlite3_vfs,
+    vfs_register: unsafe extern "C" fn(*mut sqlite3_vfs, c_int) -> Rc,
+    vfs_unregister: unsafe extern "C" fn(*mut sqlite3_vfs) -> Rc,
+}
+
+/// Positions in `struct sqlite3_api_routines`, which SQLite only ever appends to
+/// (`sqlite3ext.h`).
+mod slot {
+    pub(super) const BUSY_TIMEOUT: usize = 14;
+    pub(super) const LIBVERSION_NUMBER: usize = 67;
+    pub(super) const MALLOC: usize = 68;
+    pub(super) const RESULT_TEXT: usize = 85;
+    pub(super) const FILE_CONTROL: usize = 127;
+    pub(super) const VFS_FIND: usize = 141;
+    pub(super) const VFS_REGISTER: usize = 142;
+    pub(super) const VFS_UNREGISTER: usize = 143;
+    pub(super) const CREATE_FUNCTION_V2: usize = 162;
+    pub(super) const LOG: usize = 167;
+    pub(super) const URI_PARAMETER: usize = 189;
+    pub(super) const AUTO_EXTENSION: usize = 192;
+    pub(super) const CANCEL_AUTO_EXTENSION: usize = 195;
+    pub(super) const MALLOC64: usize = 197;
+    pub(super) const URI_KEY: usize = 245;
+}
+
+impl Host {
+    /// The SQLite behind `api`.
+    ///
+    /// # Errors
+    /// [`Error::SqliteTooOld`] before 3.31.0.
+    ///
+    /// # Safety
+    /// `api` is what SQLite passed to an extension's entry point or to an auto-extension.
+    pub(crate) unsafe fn from_api(api: *const sqlite3_api_routines) -> Result<Self, Error> {
+        let table = api.cast::<*const ()>();
+        macro_rules! function {
+            ($slot:expr) => {
+                // SAFETY: the caller passes SQLite's table. Slots up to LIBVERSION_NUMBER exist
+                // in every SQLite that loads extensions, the others from 3.31.0 on, which is
+                // checked first; each holds a function of the type it is assigned to.
+                unsafe { std::mem::transmute::<*const (), _>(*table.add($slot)) }
+            };
+        }
+        let libversion_number: unsafe extern "C" fn() -> c_int = function!(slot::LIBVERSION_NUMBER);
+        // SAFETY: it takes nothing and may be called at any time.
+        check_version(unsafe { libversion_number() })?;
+        Ok(Self {
+            auto_extension: function!(slot::AUTO_EXTENSION),
+            busy_timeout: function!(slot::BUSY_TIMEOUT),
+            cancel_auto_extension: function!(slot::CANCEL_AUTO_EXTENSION),
+            create_function: function!(slot::CREATE_FUNCTION_V2),
+            file_control: function!(slot::FILE_CONTROL),
+            libversion_number,
+            log: function!(slot::LOG),
+            malloc: function!(slot::MALLOC64),
+            result_text: function!(slot::RESULT_TEXT),
+            uri_key: function!(slot::URI_KEY),
+            uri_parameter: function!(slot::URI_PARAMETER),
+            vfs_find: function!(slot::VFS_FIND),
+            vfs_register: function!(slot::VFS_REGISTER),
+            vfs_unregister: function!(slot::VFS_UNREGISTER),
+        })
+    }
+
+    /// The SQLite this program links.
+    ///
+    /// `inline`, so that its code is made in the crates that call it and never in the extension,
+    /// which must not need an SQLite.
+    ///
+    /// # Errors
+    /// [`Error::SqliteTooOld`] before 3.31.0.
+    #[cfg(feature = "linked")]
+    #[inline]
+    pub(crate) fn linked() -> Result<Self, Error> {
+        use libsqlite3_sys as sys;
+        macro_rules! function {
+            ($name:path) => {
+                // SAFETY: the bindings declare the same C function; only the names of the types
+                // in its signature differ from ours.
+                unsafe { std::mem::transmute::<*const (), _>($name as *const ()) }
+            };
+        }
+        // SAFETY: it takes nothing and may be called at any time.
+        check_version(unsafe { sys::sqlite3_libversion_number() })?;
+        Ok(Self {
+            auto_extension: function!(sys::sqlite3_auto_extension),
+            busy_timeout: function!(sys::sqlite3_busy_timeout),
+            cancel_auto_extension: function!(sys::sqlite3_cancel_auto_extension),
+            create_function: function!(sys::sqlite3_create_function_v2),
+            file_control: function!(sys::sqlite3_file_control),
+            libversion_number: sys::sqlite3_libversion_number,
+            log: function!(sys::sqlite3_log),
+            malloc: function!(sys::sqlite3_malloc64),
+            result_text: function!(sys::sqlite3_result_text),
+            uri_key: function!(sys::sqlite3_uri_key),
+            uri_parameter: function!(sys::sqlite3_uri_parameter),
+            vfs_find: function!(sys::sqlite3_vfs_find),
+            vfs_register: function!(sys::sqlite3_vfs_register),
+            vfs_unregister: function!(sys::sqlite3_vfs_unregister),
+        })
+    }
+
+    /// Whether both are the same copy of SQLite.
+    pub(crate) fn same_library(&self, other: &Self) -> bool {
+        self.vfs_register as usize == other.vfs_register as usize
+    }
+
+    /// For instance 3040001, <https://www.sqlite.org/c3ref/libversion.html>.
+    pub(crate) fn version_number(&self) -> c_int {
+        // SAFETY: it takes nothing and may be called at any time.
+        unsafe { (self.libversion_number)() }
+    }
+
+    /// Writes one line to SQLite's error log, <https://www.sqlite.org/errlog.html>.
+    pub(crate) fn log(&self, rc: Rc, message: &str) {
+        let Ok(message) = std::ffi::CString::new(message) else { return };
+        // SAFETY: the format takes one string and gets one; the message is never the format.
+        unsafe { (self.log)(rc, c"%s".as_ptr(), message.as_ptr()) }
+    }
+
+    /// A copy of `text` that SQLite may free; null when out of memory.
+    pub(crate) fn allocate_text(&self, text: &str) -> *mut c_char {
+        // SAFETY: the allocation has room for the text and its terminator, and is ours.
+        unsafe {
+            let copy = (self.malloc)(text.len() as u64 + 1).cast::<u8>();
+            if !copy.is_null() {
+                copy.copy_from_nonoverlapping(text.as_ptr(), text.len());
+                copy.add(text.len()).write(0);
+            }
+            copy.cast()
+        }
+    }
+
+    /// As [`Self::allocate_text`], with any SQLite, however old.
+    ///
+    /// # Safety
+    /// `api` is what SQLite passed to an extension's entry point.
+    pub(crate) unsafe fn allocate_text_anywhere(
+        api: *const sqlite3_api_routines,
+        text: &str,
+    ) -> *mut c_char {
+        // SAFETY: the slot exists in every SQLite that loads extensions and holds
+        // `sqlite3_malloc`; the allocation has room for the text and its terminator.
+        unsafe {
+            let malloc = std::mem::transmute::<*const (), unsafe extern "C" fn(c_int) -> *mut c_void>(
+                *api.cast::<*const ()>().add(slot::MALLOC),
+            );
+            let copy = malloc(c_int::try_from(text.len() + 1).unwrap_or(0)).cast::<u8>();
+            if !copy.is_null() {
+                copy.copy_from_nonoverlapping(text.as_ptr(), text.len());
+                copy.add(text.len()).write(0);
+            }
+            copy.cast()
+        }
+    }
+
+    /// The VFS of that name; the default one for `None`. Null if there is none.
+    pub(crate) fn find_vfs(&self, name: Option<&CStr>) -> *mut sqlite3_vfs {
+        // SAFETY: a terminated string or null.
+        unsafe { (self.vfs_find)(name.map_or(std::ptr::null(), CStr::as_ptr)) }
+    }
+
+    /// # Safety
+    /// `vfs` is complete and is never freed.
+    pub(crate) unsafe fn register_vfs(&self, vfs: *mut sqlite3_vfs, make_default: bool) -> Rc {
+        // SAFETY: the caller's promise.
+        unsafe { (self.vfs_register)(vfs, make_default.into()) }
+    }
+
+    /// # Safety
+    /// `vfs` was registered with this library.
+    pub(crate) unsafe fn unregister_vfs(&self, vfs: *mut sqlite3_vfs) -> Rc {
+        // SAFETY: the caller's promise.
+        unsafe { (self.vfs_unregister)(vfs) }
+    }
+
+    pub(crate) fn add_auto_extension(&self, callback: AutoExtension) -> Rc {
+        // SAFETY: the callback is a function of this library, which is never unloaded.
+        unsafe { (self.auto_extension)(Some(callback)) }
+    }
+
+    pub(crate) fn remove_auto_extension(&self, callback: AutoExtension) {
+        // SAFETY: it only compares the pointer.
+        unsafe { (self.cancel_auto_extension)(Some(callback)) };
+    }
+
+    /// # Safety
+    /// `db` is an open connection of this library.
+    pub(crate) unsafe fn set_busy_timeout(&self, db: *mut sqlite3, ms: c_int) -> Rc {
+        // SAFETY: the caller's promise.
+        unsafe { (self.busy_timeout)(db, ms) }
+    }
+
+    /// Sends a file control to the connection's main database.
+    ///
+    /// # Safety
+    /// `db` is an open connection of this library, `argument` what `op` asks for.
+    pub(crate) unsafe fn main_file_control(
+        &self,
+        db: *mut sqlite3,
+        op: c_int,
+        argument: *mut c_void,
+    ) -> Rc {
+        // SAFETY: the caller's promise.
+        unsafe { (self.file_control)(db, c"main".as_ptr(), op, argument) }
+    }
+
+    /// Defines an SQL function without arguments whose value never changes.
+    ///
+    /// # Safety
+    /// `db` is an open connection of this library.
+    pub(crate) unsafe fn define_constant(
+        &self,
+        db: *mut sqlite3,
+        name: &CStr,
+        function: ScalarFunction,
+    ) -> Rc {
+        const SQLITE_INNOCUOUS: c_int = 0x0020_0000;
+        let flags = SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_INNOCUOUS;
+        let none = std::ptr::null_mut();
+        // SAFETY: the caller's promise; the function is never unloaded.
+        unsafe {
+            (self.create_function)(
+                db,
+                name.as_ptr(),
+                0,
+                flags,
+                none,
+                Some(function),
+                none,
+                none,
+                none,
+            )
+        }
+    }
+
+    /// # Safety
+    /// `context` is the one SQLite passed to the running SQL function.
+    pub(crate) unsafe fn result_text(&self, context: *mut sqlite3_context, text: &CStr) {
+        // SAFETY: the caller's promise; SQLite copies the text.
+        unsafe { (self.result_text)(context, text.as_ptr(), -1, SQLITE_TRANSIENT) }
+    }
+
+    /// The value of a URI parameter.
+    ///
+    /// # Safety
+    /// `name` is the file name SQLite passed to xOpen for a main database.
+    pub(crate) unsafe fn uri_parameter<'n>(
+        &self,
+        name: *const c_char,
+        key: &CStr,
+    ) -> Option<&'n CStr> {
+        // SAFETY: the caller's promise; the value lives as long as the name.
+        unsafe { as_str((self.uri_parameter)(name, key.as_ptr())) }
+    }
+
+    /// The key of the `n`th URI parameter.
+    ///
+    /// # Safety
+    /// As for [`Self::uri_parameter`].
+    pub(crate) unsafe fn uri_key<'n>(&self, name: *const c_char, n: c_int) -> Option<&'n CStr> {
+        // SAFETY: the caller's promise; the key lives as long as the name.
+        unsafe { as_str((self.uri_key)(name, n)) }
+    }
+}
+
+/// # Safety
+/// `text` is null or a terminated string that outlives `'n`.
+unsafe fn as_str<'n>(text: *const c_char) -> Option<&'n CStr> {
+    // SAFETY: the caller's promise.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })
+}
+
+/// Whether this SQLite has all the functions of the table.
+#[inline]
+fn check_version(version: c_int) -> Result<(), Error> {
+    if version < OLDEST_SQLITE { Err(Error::SqliteTooOld { version }) } else { Ok(()) }
+}

@@ -1,0 +1,83 @@
+//! A SQLite VFS named `kanban`: one bounded, crash-safe write lock per database, across all
+//! processes.
+//!
+//! It wraps the operating system's VFS. Any client that names it in its connection string,
+//! `file:board.db?vfs=kanban`, gets it; no client changes its SQL. Writers of one database, in
+//! whatever process and by whatever name they opened it, exclude each other through a lock on the
+//! sidecar `<database>-lock`, before SQLite's own locks, which are taken as ever: clients that do
+//! not use this VFS stay correct. Readers never touch it.
+//!
+//! # Use from Rust
+//! With the feature `linked`, for programs that link SQLite (rusqlite and others):
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("board.db");
+//! kanban_vfs::register(&kanban_vfs::Options::default())?;
+//!
+//! let board = rusqlite::Connection::open(format!("file:{}?vfs=kanban", path.display()))?;
+//! board.pragma_update(None, "journal_mode", "wal")?;
+//! board.execute_batch("CREATE TABLE tasks (title TEXT); INSERT INTO tasks VALUES ('try it')")?;
+//! # let status: String = board.query_row("PRAGMA kanban_status", [], |row| row.get(0))?;
+//! # assert!(status.contains("\"vfs\":\"kanban/unix\""), "{status}");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Use from everything else
+//! `cargo build --release` makes the loadable extension `libkanban_vfs`, which neither contains
+//! nor needs a copy of SQLite. See the README for the `sqlite3` shell and Python.
+//!
+//! # What it guarantees
+//! | guarantee | where |
+//! |---|---|
+//! | one write lock per database and machine, whatever the name it was opened by | `src/lock` |
+//! | a bounded wait: the busy timeout (5 s unless set), then SQLITE_BUSY and one line in SQLite's error log that names the holder | `src/file/connection.rs` |
+//! | first connections wait for each other where SQLite would fail at once | `src/file/connection.rs` |
+//! | a killed writer's lock is free at once; a forked child can not harm its parent's | the kernel, `src/guard/fork.rs` |
+//! | a database mounted over another file is refused | `src/guard/mount.rs` |
+//!
+//! `PRAGMA kanban_status` says which hold on a connection, and why one does not.
+#![deny(unsafe_code)]
+
+mod error;
+mod extension;
+mod ffi;
+mod file;
+mod guard;
+mod host;
+mod lock;
+mod options;
+mod status;
+mod sys;
+mod vfs;
+
+pub use error::Error;
+pub use options::Options;
+
+/// Registers the VFS with the SQLite this program links. Registering the same again changes
+/// nothing, but that [`Options::with_make_default`] is honoured.
+///
+/// # Errors
+/// - [`Error::SqliteTooOld`]: SQLite before 3.31.0.
+/// - [`Error::InvalidName`], [`Error::NoBaseVfs`], [`Error::NameTaken`]: the options.
+/// - [`Error::AtFork`], [`Error::Sqlite`]: out of memory.
+#[cfg(feature = "linked")]
+#[inline]
+pub fn register(options: &Options) -> Result<(), Error> {
+    ffi::vfs::register(host::Host::linked()?, options)
+}
+
+/// Takes the VFS named `name` out of the SQLite this program links. Connections without an open
+/// file (in-memory databases) may go on using it.
+///
+/// # Errors
+/// - [`Error::InUse`]: databases are open through it.
+/// - [`Error::NotRegistered`]: [`register`] made none of that name.
+/// - [`Error::SqliteTooOld`]: as for [`register`].
+#[cfg(feature = "linked")]
+#[inline]
+pub fn unregister(name: &str) -> Result<(), Error> {
+    ffi::vfs::unregister(host::Host::linked()?, name)
+}

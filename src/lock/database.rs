@@ -1,0 +1,276 @@
+//! The databases this process has open: one object per file, whatever its names, and the write
+//! lock on it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::holder::{Holder, WRITE_RANGE};
+use super::sidecar::{self, Content, Sidecar, Unusable};
+use crate::guard::fork::Own;
+use crate::sys::{self, Inode};
+
+/// What makes two names the same database.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Identity {
+    /// By what it is.
+    Inode(Inode),
+    /// By its name alone: a base VFS that keeps its databases elsewhere than in files.
+    Name(PathBuf),
+}
+
+type Registry = HashMap<Identity, Weak<Database>>;
+
+/// Every open database. The map is emptied of a database when its last connection closes.
+static REGISTRY: Mutex<Option<Registry>> = Mutex::new(None);
+
+/// A database that this process has open.
+pub(crate) struct Database {
+    identity: Identity,
+    /// As the first connection named it: canonical, if the base VFS makes it so.
+    path: PathBuf,
+    /// The connection of this process that has the write lock, or is trying for it; 0 for none.
+    owner: AtomicU64,
+    /// Opened by the first writer. Mutex rule: only a thread that is the owner locks, unlocks or
+    /// replaces it; others at most look.
+    sidecar: Mutex<Option<Sidecar>>,
+    /// The sidecar's descriptor for a forked child, which can not wait for the mutex; -1 for none.
+    descriptor: AtomicI32,
+    /// When its place was last checked, in ms since `epoch`.
+    checked_ms: AtomicU64,
+    epoch: Own<Instant>,
+    waiting: AtomicU32,
+    pub(crate) counters: Counters,
+}
+
+/// What happened to a database in this process since its first connection opened it.
+#[derive(Default)]
+pub(crate) struct Counters {
+    /// Write locks taken.
+    pub(crate) acquired: AtomicU64,
+    /// Attempts refused: another connection had it.
+    pub(crate) refused: AtomicU64,
+    /// Waits that ended with the lock, and their sum and longest in ms.
+    pub(crate) waits: AtomicU64,
+    pub(crate) waited_ms: AtomicU64,
+    pub(crate) longest_wait_ms: AtomicU64,
+    /// Waits that ended without it.
+    pub(crate) gave_up: AtomicU64,
+    /// Sidecars found missing or replaced, and opened anew.
+    pub(crate) sidecars_replaced: AtomicU64,
+}
+
+/// Why the write lock was not taken.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// Somebody has it.
+    Busy,
+    /// There is no sidecar to lock.
+    Unusable(Unusable),
+    /// The kernel refuses such locks.
+    Kernel(io::Error),
+    /// The connection was opened before a fork, by the parent.
+    Inherited,
+}
+
+/// For how long a sidecar is taken to be in its place. A sidecar that was deleted splits the
+/// write lock in two, of which SQLite's own locks make one again, so that only the queue suffers.
+const CHECK_AFTER: Duration = Duration::from_secs(1);
+
+impl Database {
+    /// The database at `path`, which exists.
+    pub(crate) fn at(path: &Path) -> Arc<Self> {
+        let identity = match path.symlink_metadata() {
+            Ok(found) => Identity::Inode(Inode::from(&found)),
+            Err(_) => Identity::Name(path.to_owned()),
+        };
+        let mut registry = REGISTRY.lock();
+        let registry = registry.get_or_insert_default();
+        if let Some(known) = registry.get(&identity).and_then(Weak::upgrade) {
+            return known;
+        }
+        let database = Arc::new(Self {
+            identity: identity.clone(),
+            path: path.to_owned(),
+            owner: AtomicU64::new(0),
+            sidecar: Mutex::new(None),
+            descriptor: AtomicI32::new(-1),
+            checked_ms: AtomicU64::new(0),
+            epoch: Own::new(Instant::now()),
+            waiting: AtomicU32::new(0),
+            counters: Counters::default(),
+        });
+        registry.insert(identity, Arc::downgrade(&database));
+        database
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn sidecar_path(&self) -> PathBuf {
+        sidecar::path_of(&self.path)
+    }
+
+    /// Takes the write lock for `connection` (not 0), or says why not. Never waits.
+    pub(crate) fn try_acquire(self: &Arc<Self>, connection: u64) -> Result<WriteLock, Refused> {
+        let epoch = *self.epoch.get().ok_or(Refused::Inherited)?;
+        if self.owner.compare_exchange(0, connection, Ordering::Acquire, Ordering::Relaxed).is_err()
+        {
+            return Err(Refused::Busy);
+        }
+        // From here on, dropping it makes the database free again.
+        let owner = Owner(self);
+        let now_ms = epoch.elapsed().as_millis() as u64;
+        let mut slot = self.sidecar.lock();
+        let check =
+            now_ms - self.checked_ms.load(Ordering::Relaxed) > CHECK_AFTER.as_millis() as u64;
+        if check {
+            self.checked_ms.store(now_ms, Ordering::Relaxed);
+            self.forget_if_replaced(&mut slot);
+        }
+        if slot.is_none() {
+            *slot = Some(Sidecar::open(&self.path).map_err(Refused::Unusable)?);
+        }
+        let sidecar = slot.as_ref().expect("it was opened above");
+        self.descriptor.store(sidecar.raw(), Ordering::Relaxed);
+        if !sys::try_lock(sidecar.as_fd(), Holder::now().range()).map_err(Refused::Kernel)? {
+            return Err(Refused::Busy);
+        }
+        drop(slot);
+        std::mem::forget(owner);
+        self.counters.acquired.fetch_add(1, Ordering::Relaxed);
+        Ok(WriteLock { database: Own::new(Arc::clone(self)) })
+    }
+
+    /// Closes a sidecar that is no longer in its place.
+    fn forget_if_replaced(&self, slot: &mut Option<Sidecar>) {
+        if slot.as_ref().is_some_and(|sidecar| !sidecar.is_in_place(&self.path)) {
+            self.descriptor.store(-1, Ordering::Relaxed);
+            *slot = None;
+            self.counters.sidecars_replaced.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Who has the write lock: a connection of this process, or another process. An explicit
+    /// question, not asked on the way to a lock.
+    pub(crate) fn holder(&self) -> Option<(Holder, bool)> {
+        self.epoch.get()?;
+        // A description of its own, since this process's locks are not in their own way.
+        let probe = Sidecar::open_existing(&self.path)?;
+        let range = sys::conflicting_lock(probe.as_fd(), WRITE_RANGE).ok()??;
+        let holder = Holder::from_range(range)?;
+        Some((holder, self.owner.load(Ordering::Relaxed) != 0 && holder.pid == sys::pid()))
+    }
+
+    /// What its sidecar holds; `None` before the first write.
+    pub(crate) fn content(&self) -> Option<Content> {
+        self.epoch.get()?;
+        self.sidecar.lock().as_ref().map(Sidecar::content)
+    }
+
+    /// The connections of this process that wait for the write lock.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn wait_begins(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn wait_ends(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if self.epoch.get().is_none() {
+            return;
+        }
+        let mut registry = REGISTRY.lock();
+        let Some(registry) = registry.as_mut() else { return };
+        // By now another connection may have opened the database as a new object.
+        if registry.get(&self.identity).is_some_and(|known| known.strong_count() == 0) {
+            registry.remove(&self.identity);
+        }
+    }
+}
+
+/// The right to try for the write lock among the connections of this process.
+struct Owner<'d>(&'d Database);
+
+impl Drop for Owner<'_> {
+    fn drop(&mut self) {
+        self.0.owner.store(0, Ordering::Release);
+    }
+}
+
+/// The write lock of one database. Dropping it gives it back.
+pub(crate) struct WriteLock {
+    database: Own<Arc<Database>>,
+}
+
+impl WriteLock {
+    /// Looks whether the sidecar is still in its place; if not, the next attempt opens it anew.
+    ///
+    /// To be called when SQLite's own lock was refused to the holder of the write lock, which
+    /// only a stock client or a split write lock can explain.
+    pub(crate) fn check_sidecar(self) {
+        let Some(database) = self.database.get() else { return };
+        database.forget_if_replaced(&mut database.sidecar.lock());
+    }
+}
+
+impl Drop for WriteLock {
+    fn drop(&mut self) {
+        let Some(database) = self.database.get() else { return };
+        let owner = Owner(database);
+        let mut slot = database.sidecar.lock();
+        let unlocked =
+            slot.as_ref().is_none_or(|sidecar| sys::unlock(sidecar.as_fd(), WRITE_RANGE).is_ok());
+        if !unlocked {
+            // Closing the description frees its locks too.
+            database.descriptor.store(-1, Ordering::Relaxed);
+            *slot = None;
+        }
+        drop(slot);
+        drop(owner);
+    }
+}
+
+thread_local! {
+    /// The registry, while this thread forks.
+    static HELD: RefCell<Option<MutexGuard<'static, Option<Registry>>>> = const { RefCell::new(None) };
+}
+
+/// Before a fork: sees to it that the child finds the registry whole.
+pub(crate) fn hold_registry() {
+    let _ = HELD.try_with(|held| *held.borrow_mut() = Some(REGISTRY.lock()));
+}
+
+/// After a fork, in the parent and the child.
+pub(crate) fn release_registry() {
+    let _ = HELD.try_with(|held| drop(held.borrow_mut().take()));
+}
+
+/// In a forked child: closes the sidecars it inherited and forgets their databases, so that what
+/// the child opens itself is its own.
+pub(crate) fn abandon_inherited() {
+    let _ = HELD.try_with(|held| {
+        let inherited = held.borrow_mut().as_mut().and_then(|registry| registry.take());
+        for database in inherited.into_iter().flatten().filter_map(|(_, known)| known.upgrade()) {
+            let descriptor = database.descriptor.swap(-1, Ordering::Relaxed);
+            if descriptor >= 0 {
+                sys::close_inherited(descriptor);
+            }
+        }
+    });
+}

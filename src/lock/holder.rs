@@ -1,0 +1,100 @@
+//! Who holds the write lock, said by the kernel's lock itself.
+//!
+//! A holder locks a range of bytes whose first is always [`WRITE_BYTE`], so that any two exclude
+//! each other, and whose length is a number made of its process id and the time. Whoever is
+//! refused asks the kernel for the range in its way. Nothing is written anywhere, the uncontended
+//! lock costs no more than one byte would, and what it says dies with the holder.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::sys::{self, Range};
+
+/// The byte of the sidecar that every holder locks.
+pub(crate) const WRITE_BYTE: i64 = 8192;
+
+const PID_BITS: u32 = 22;
+const MS_BITS: u32 = 40;
+const _: () = assert!(PID_BITS + MS_BITS < 63, "a length is a positive i64");
+
+/// A holder of the write lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// Its process id, in its own pid namespace: to show, not to rely on.
+    pub(crate) pid: u32,
+    /// When it took the lock, in ms since 1970 modulo 2^40 (35 years).
+    since_ms: u64,
+}
+
+impl Holder {
+    /// This process, as of now.
+    pub(crate) fn now() -> Self {
+        Self { pid: sys::pid() & mask(PID_BITS) as u32, since_ms: now_ms() }
+    }
+
+    /// The range this holder locks.
+    pub(crate) fn range(self) -> Range {
+        let number = u64::from(self.pid) | self.since_ms << PID_BITS;
+        Range { start: WRITE_BYTE, len: 1 + number.cast_signed() }
+    }
+
+    /// The holder of a locked range; `None` if no holder locks such a range.
+    pub(crate) fn from_range(range: Range) -> Option<Self> {
+        let number = (range.len - 1).cast_unsigned();
+        let possible =
+            range.start == WRITE_BYTE && range.len > 0 && number >> (PID_BITS + MS_BITS) == 0;
+        possible
+            .then_some(Self { pid: (number & mask(PID_BITS)) as u32, since_ms: number >> PID_BITS })
+    }
+
+    /// How long it has held the lock, to the ms. By the wall clock: right unless that was set.
+    pub(crate) fn held(self) -> Duration {
+        let ms = now_ms().wrapping_sub(self.since_ms) & mask(MS_BITS);
+        // A holder on a clock that was set back began in the future.
+        Duration::from_millis(if ms > mask(MS_BITS - 1) { 0 } else { ms })
+    }
+}
+
+/// All that a release gives back: whatever the range was.
+pub(crate) const WRITE_RANGE: Range = Range { start: WRITE_BYTE, len: 0 };
+
+const fn mask(bits: u32) -> u64 {
+    (1 << bits) - 1
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_millis() as u64 & mask(MS_BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_says_who_and_since_when() {
+        for pid in [0, 1, 4_194_303] {
+            for since_ms in [0, 1, mask(MS_BITS)] {
+                let holder = Holder { pid, since_ms };
+                let range = holder.range();
+                assert!(range.len > 0 && range.start.checked_add(range.len).is_some());
+                assert_eq!(Holder::from_range(range), Some(holder));
+            }
+        }
+        let holder = Holder::now();
+        assert_eq!(holder.pid, std::process::id());
+        assert!(holder.held() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn what_no_holder_locks_names_nobody() {
+        for (start, len) in [(0, 5), (WRITE_BYTE, 0), (WRITE_BYTE, -1), (WRITE_BYTE, i64::MAX)] {
+            assert_eq!(Holder::from_range(Range { start, len }), None, "{start}+{len}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_shows_no_time_at_all() {
+        let holder = Holder { pid: 1, since_ms: (now_ms() + 5000) & mask(MS_BITS) };
+        assert_eq!(holder.held(), Duration::ZERO);
+    }
+}

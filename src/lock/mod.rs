@@ -1,0 +1,25 @@
+//! The write lock: one per database, across all processes that use this VFS.
+//!
+//! | room | promise |
+//! |---|---|
+//! | [`database`] | every connection of this process to one file meets in one object |
+//! | [`sidecar`] | and every process in one file beside the database |
+//! | [`holder`] | the kernel's lock itself says who holds it, and since when |
+//! | [`wait`] | a writer that gives up says so, once |
+//!
+//! `docs/locking-protocol.md` has the layout of the sidecar. Nothing here knows of journals or
+//! WALs: it offers acquire and release.
+//!
+//! # Order
+//! 1. the registry of databases ([`database`]), held for look-ups only;
+//! 2. a database's owner flag: which of this process's connections has the write lock;
+//! 3. a database's sidecar (a mutex, held for one system call);
+//! 4. the kernel's lock on the sidecar, which is never waited for;
+//! 5. SQLite's own locks, taken after the write lock and given back before it.
+
+pub(crate) mod database;
+pub(crate) mod holder;
+pub(crate) mod sidecar;
+pub(crate) mod wait;
+
+pub(crate) use database::{Database, Refused, WriteLock};

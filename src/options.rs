@@ -1,0 +1,185 @@
+//! Options: of the process, and of one connection.
+
+use std::ffi::{CStr, c_int};
+use std::time::Duration;
+
+use crate::vfs::Uri;
+
+/// How a VFS is registered, and the defaults of the connections opened through it.
+///
+/// The loadable extension takes the same defaults from environment variables;
+/// `docs/configuration.md` lists all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    name: String,
+    base: Option<String>,
+    make_default: bool,
+    busy_timeout: Duration,
+}
+
+impl Default for Options {
+    /// A VFS named `kanban` over the default VFS of the moment, with a busy timeout of 5 s, that
+    /// does not become the default.
+    fn default() -> Self {
+        Self {
+            name: "kanban".to_owned(),
+            base: None,
+            make_default: false,
+            busy_timeout: Duration::from_millis(5000),
+        }
+    }
+}
+
+impl Options {
+    /// The name by which connection strings ask for the VFS (`vfs=kanban`).
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The VFS underneath, by name. Unset, it is SQLite's default VFS at registration.
+    #[must_use]
+    pub fn with_base(mut self, base: impl Into<String>) -> Self {
+        self.base = Some(base.into());
+        self
+    }
+
+    /// Whether connections that name no VFS get this one.
+    #[must_use]
+    pub fn with_make_default(mut self, make_default: bool) -> Self {
+        self.make_default = make_default;
+        self
+    }
+
+    /// The busy timeout, in whole ms, that a connection starts with. What the connection sets
+    /// itself counts (<https://www.sqlite.org/c3ref/busy_timeout.html>); zero gives none.
+    #[must_use]
+    pub fn with_busy_timeout(mut self, timeout: Duration) -> Self {
+        self.busy_timeout = timeout;
+        self
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn base(&self) -> Option<&str> {
+        self.base.as_deref()
+    }
+
+    pub(crate) fn make_default(&self) -> bool {
+        self.make_default
+    }
+
+    /// Whether both ask for the same VFS, be it the default or not.
+    pub(crate) fn same_vfs(&self, other: &Self) -> bool {
+        Self { make_default: other.make_default, ..self.clone() } == *other
+    }
+
+    /// The defaults with what the environment says, for the loadable extension.
+    ///
+    /// # Errors
+    /// A text that names the variable and what it should hold.
+    pub(crate) fn from_env(
+        get: impl Fn(&str) -> Option<std::ffi::OsString>,
+    ) -> Result<Self, String> {
+        let mut options = Self::default();
+        if let Some(base) = get("KANBAN_BASE_VFS") {
+            let base = base.into_string().map_err(|_| "KANBAN_BASE_VFS: not UTF-8".to_owned())?;
+            options.base = Some(base);
+        }
+        if let Some(timeout) = get("KANBAN_BUSY_TIMEOUT") {
+            let timeout = parse_ms(timeout.as_encoded_bytes())
+                .ok_or_else(|| format!("KANBAN_BUSY_TIMEOUT: {}", not_ms(&timeout)))?;
+            options.busy_timeout = timeout;
+        }
+        Ok(options)
+    }
+}
+
+/// The options of one connection: the defaults, overruled by its URI parameters.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    busy_timeout: Duration,
+}
+
+/// Every parameter beginning with this is ours, so an unknown one is a mistake.
+const PREFIX: &[u8] = b"kanban_";
+
+impl Settings {
+    /// Reads the `kanban_` parameters of a main database.
+    ///
+    /// # Errors
+    /// A text that names the wrong parameter and what it should be.
+    pub(crate) fn from_uri(uri: &impl Uri, defaults: &Options) -> Result<Self, String> {
+        let mut settings = Self { busy_timeout: defaults.busy_timeout };
+        for key in (0..).map_while(|n| uri.key(n)) {
+            if !key.to_bytes().starts_with(PREFIX) {
+                continue;
+            }
+            let value = uri.get(key).map_or(&b""[..], CStr::to_bytes);
+            match key.to_bytes() {
+                b"kanban_busy_timeout" => {
+                    settings.busy_timeout = parse_ms(value).ok_or_else(|| {
+                        format!("kanban_busy_timeout: {}", not_ms(&String::from_utf8_lossy(value)))
+                    })?;
+                }
+                unknown => {
+                    return Err(format!(
+                        "unknown URI parameter {}; known: kanban_busy_timeout",
+                        String::from_utf8_lossy(unknown)
+                    ));
+                }
+            }
+        }
+        Ok(settings)
+    }
+
+    /// The busy timeout of a connection that sets none, in ms.
+    pub(crate) fn busy_timeout_ms(&self) -> c_int {
+        c_int::try_from(self.busy_timeout.as_millis()).unwrap_or(c_int::MAX)
+    }
+}
+
+/// Whole milliseconds, at most what `sqlite3_busy_timeout` takes.
+fn parse_ms(text: &[u8]) -> Option<Duration> {
+    let text = std::str::from_utf8(text).ok()?;
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let ms = digits.then(|| text.parse::<c_int>().ok())??;
+    Some(Duration::from_millis(ms.unsigned_abs().into()))
+}
+
+fn not_ms(value: &(impl std::fmt::Debug + ?Sized)) -> String {
+    format!("{value:?} is not a number of milliseconds from 0 to {}", c_int::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(variables: &[(&str, &str)]) -> Result<Options, String> {
+        Options::from_env(|name| {
+            variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).into())
+        })
+    }
+
+    #[test]
+    fn the_environment_sets_the_defaults_of_the_extension() {
+        assert_eq!(from(&[]), Ok(Options::default()));
+        let expected =
+            Options::default().with_base("unix").with_busy_timeout(Duration::from_millis(70));
+        assert_eq!(
+            from(&[("KANBAN_BASE_VFS", "unix"), ("KANBAN_BUSY_TIMEOUT", "70")]),
+            Ok(expected)
+        );
+    }
+
+    #[test]
+    fn a_malformed_variable_is_named() {
+        for value in ["", "5s", "-1", "+1", " 1", "99999999999999"] {
+            let why = from(&[("KANBAN_BUSY_TIMEOUT", value)]).expect_err(value);
+            assert!(why.starts_with("KANBAN_BUSY_TIMEOUT: "), "{why}");
+        }
+    }
+}

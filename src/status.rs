@@ -1,0 +1,132 @@
+//! `PRAGMA kanban_status`: what a connection is guaranteed, who holds the write lock, what
+//! happened so far. As JSON; `docs/configuration.md` explains the fields.
+
+use std::fmt::{self, Display, Write};
+use std::sync::atomic::Ordering;
+
+use crate::ffi::vfs::Instance;
+use crate::file::Connection;
+use crate::lock::sidecar::Content;
+
+/// The status of a connection's database, a JSON object.
+pub(crate) fn json(connection: &Connection, instance: &Instance) -> String {
+    let database = connection.database();
+    let path = database.path();
+    let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let sqlite = instance.host().version_number();
+    let base = instance.full_name().rsplit_once('/').map_or("", |(_, base)| base);
+    let counters = &database.counters;
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+
+    let mut json = Object::new();
+    json.field("version", Text(env!("CARGO_PKG_VERSION")));
+    json.field("vfs", Text(instance.full_name()));
+    json.field("base_vfs", Text(base));
+    let version = format!("{}.{}.{}", sqlite / 1_000_000, sqlite / 1000 % 1000, sqlite % 1000);
+    json.field("sqlite", Text(&version));
+    json.field("database", Text(&canonical.to_string_lossy()));
+    json.field("sidecar", Text(&database.sidecar_path().to_string_lossy()));
+    json.field("busy_timeout_default_ms", connection.settings().busy_timeout_ms());
+    json.field("guarantees", guarantees(connection));
+    match database.holder() {
+        None => json.field("holder", "null"),
+        Some((holder, this_process)) => {
+            let mut who = Object::new();
+            who.field("pid", holder.pid);
+            who.field("held_ms", holder.held().as_millis());
+            who.field("this_process", this_process);
+            who.field("this_connection", connection.holds_write_lock());
+            json.field("holder", who);
+        }
+    }
+    json.field("waiters", database.waiting());
+    let mut counted = Object::new();
+    counted.field("acquired", count(&counters.acquired));
+    counted.field("refused", count(&counters.refused));
+    counted.field("waits", count(&counters.waits));
+    counted.field("waited_ms", count(&counters.waited_ms));
+    counted.field("longest_wait_ms", count(&counters.longest_wait_ms));
+    counted.field("gave_up", count(&counters.gave_up));
+    counted.field("sidecars_replaced", count(&counters.sidecars_replaced));
+    json.field("counters", counted);
+    json.to_string()
+}
+
+/// Each guarantee with `{"active": true}` or the reason why it is not.
+fn guarantees(connection: &Connection) -> Object {
+    let database = connection.database();
+    let write_lock = if connection.is_read_only() {
+        Err("the connection is read-only and writes nothing")
+    } else {
+        Ok(())
+    };
+    let queue_page = match database.content() {
+        Some(Content::Foreign) => Err("the sidecar holds something else than a page of this VFS"),
+        Some(Content::Page) | None => write_lock,
+    };
+    let mut guarantees = Object::new();
+    for (name, state) in
+        [("write_lock", write_lock), ("first_connect", write_lock), ("queue_page", queue_page)]
+    {
+        let mut one = Object::new();
+        one.field("active", state.is_ok());
+        if let Err(why) = state {
+            one.field("why", Text(why));
+        }
+        guarantees.field(name, one);
+    }
+    guarantees
+}
+
+/// A JSON object that is being written.
+struct Object(String);
+
+impl Object {
+    fn new() -> Self {
+        Self("{".to_owned())
+    }
+
+    /// Adds a field whose value displays as JSON.
+    fn field(&mut self, name: &str, value: impl Display) {
+        let comma = if self.0.len() > 1 { "," } else { "" };
+        // Writing to a String does not fail.
+        let _ = write!(self.0, "{comma}{}:{value}", Text(name));
+    }
+}
+
+impl Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}}}", self.0)
+    }
+}
+
+/// A string, displayed as JSON (RFC 8259).
+struct Text<'t>(&'t str);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                '\0'..='\x1f' => write!(f, "\\u{:04x}", u32::from(c))?,
+                _ => f.write_char(c)?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_escaped() {
+        assert_eq!(Text("a\"b\\c\n\u{1}é").to_string(), r#""a\"b\\c\u000a\u0001é""#);
+        let mut object = Object::new();
+        object.field("n", 1);
+        object.field("t", Text("x"));
+        assert_eq!(object.to_string(), r#"{"n":1,"t":"x"}"#);
+    }
+}

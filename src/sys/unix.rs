@@ -1,0 +1,184 @@
+//! Linux, and in principle every unix with open-file-description locks.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What makes two paths the same file, stat(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Inode {
+    device: u64,
+    number: u64,
+}
+
+impl From<&Metadata> for Inode {
+    fn from(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), number: metadata.ino() }
+    }
+}
+
+/// Opens an existing file to read, write and lock it; never follows a symbolic link, never blocks
+/// on a FIFO, never becomes a controlling terminal.
+#[doc(alias = "O_NOFOLLOW")]
+pub(crate) fn open_to_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
+        .open(path)
+}
+
+/// Creates `path`, which must not exist, with the permissions and, as far as this process may
+/// give them, the owner and group of `like`.
+#[doc(alias = "O_EXCL")]
+pub(crate) fn create_like(path: &Path, like: &Metadata) -> io::Result<File> {
+    let mode = like.mode() & 0o777;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.gid() != like.gid() {
+        // An ordinary user may give a file to a group of its own only.
+        let _ = std::os::unix::fs::fchown(&file, None, Some(like.gid()));
+    }
+    if metadata.uid() != like.uid() {
+        let _ = std::os::unix::fs::fchown(&file, Some(like.uid()), None);
+    }
+    // After chown(2), which may clear bits, and past the umask.
+    if file.metadata()?.mode() & 0o777 != mode {
+        file.set_permissions(PermissionsExt::from_mode(mode))?;
+    }
+    Ok(file)
+}
+
+/// A range of bytes of a file. Locks need not be on bytes that exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    /// Offset of the first byte.
+    pub(crate) start: i64,
+    /// Number of bytes; 0 for all that follow.
+    pub(crate) len: i64,
+}
+
+fn flock(kind: libc::c_int, range: Range) -> libc::flock {
+    // SAFETY: all of its fields are integers. l_pid must be 0 for an OFD lock.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as _;
+    lock.l_whence = libc::SEEK_SET as _;
+    lock.l_start = range.start;
+    lock.l_len = range.len;
+    lock
+}
+
+fn fcntl(file: BorrowedFd<'_>, command: libc::c_int, lock: &mut libc::flock) -> io::Result<()> {
+    loop {
+        // SAFETY: the descriptor is open, the struct is what these commands ask for.
+        if unsafe { libc::fcntl(file.as_raw_fd(), command, std::ptr::from_mut(lock)) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Takes an exclusive open-file-description lock on `range`, or says false if any other open file
+/// description has a lock on any of its bytes. The kernel gives it back when the last descriptor
+/// of the description is closed: at the latest when its process dies. fcntl(2).
+#[doc(alias = "F_OFD_SETLK")]
+pub(crate) fn try_lock(file: BorrowedFd<'_>, range: Range) -> io::Result<bool> {
+    match fcntl(file, libc::F_OFD_SETLK, &mut flock(libc::F_WRLCK.into(), range)) {
+        Ok(()) => Ok(true),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Gives back all locks of this open file description on `range`.
+pub(crate) fn unlock(file: BorrowedFd<'_>, range: Range) -> io::Result<()> {
+    fcntl(file, libc::F_OFD_SETLK, &mut flock(libc::F_UNLCK.into(), range))
+}
+
+/// The range of a lock that keeps this open file description from locking `range`.
+#[doc(alias = "F_OFD_GETLK")]
+pub(crate) fn conflicting_lock(file: BorrowedFd<'_>, range: Range) -> io::Result<Option<Range>> {
+    let mut lock = flock(libc::F_WRLCK.into(), range);
+    fcntl(file, libc::F_OFD_GETLK, &mut lock)?;
+    let free = libc::c_int::from(lock.l_type) == libc::c_int::from(libc::F_UNLCK);
+    Ok((!free).then_some(Range { start: lock.l_start, len: lock.l_len }))
+}
+
+/// Whether `path` is a file that was mounted over another (statx(2)), so that the directory it is
+/// seen in is not the one it lies in. False where the kernel can
+/// not tell (Linux before 5.8).
+#[cfg(target_os = "linux")]
+pub(crate) fn is_mount_point(path: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: all of its fields are integers.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: a terminated path and a struct to fill in.
+    let rc = unsafe {
+        libc::statx(libc::AT_FDCWD, path.as_ptr(), libc::AT_SYMLINK_NOFOLLOW, 0, &raw mut found)
+    };
+    let bit = libc::STATX_ATTR_MOUNT_ROOT as u64;
+    rc == 0 && found.stx_attributes_mask & bit != 0 && found.stx_attributes & bit != 0
+}
+
+/// Only Linux can mount a file over a file.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_mount_point(_: &Path) -> bool {
+    false
+}
+
+static PID: AtomicU32 = AtomicU32::new(0);
+
+/// This process's id, without a system call but for the first time.
+pub(crate) fn pid() -> u32 {
+    match PID.load(Ordering::Relaxed) {
+        0 => {
+            let pid = std::process::id();
+            PID.store(pid, Ordering::Relaxed);
+            pid
+        }
+        pid => pid,
+    }
+}
+
+/// Calls `prepare` before each fork(2) of this process, `parent` and `child` after it.
+///
+/// # Errors
+/// When there is no memory for it, pthread_atfork(3).
+pub(crate) fn at_fork(
+    prepare: extern "C" fn(),
+    parent: extern "C" fn(),
+    child: extern "C" fn(),
+) -> io::Result<()> {
+    // SAFETY: the functions live as long as the process: this library is never unloaded.
+    match unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) } {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// In the child of a fork: closes its copy of a descriptor, which leaves the parent's locks alone,
+/// and learns its own process id.
+///
+/// The owner of the descriptor must never use or close it again.
+pub(crate) fn close_inherited(descriptor: RawFd) {
+    // SAFETY: the caller gives up the child's copy.
+    drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+}
+
+/// Forgets the process id, which a fork has changed.
+pub(crate) fn forget_pid() {
+    PID.store(0, Ordering::Relaxed);
+}

@@ -1,0 +1,131 @@
+//! What the VFS does with a file that SQLite opens.
+
+use std::ffi::{CStr, c_int};
+use std::path::Path;
+
+use crate::Options;
+use crate::ffi::{SQLITE_OPEN_DELETEONCLOSE, SQLITE_OPEN_MAIN_DB};
+use crate::guard;
+use crate::options::Settings;
+
+/// What to do with a file that is being opened.
+pub(crate) enum OpenPlan {
+    /// The base's alone: a journal, a WAL, a temporary or in-memory database, one that nobody
+    /// locks.
+    LeaveAlone,
+    /// A database that others may share.
+    Guard(Settings),
+    /// Opening it would lose a guarantee. The text says why and what to do.
+    Refuse(String),
+}
+
+/// A file name as SQLite passes it to xOpen, with the URI parameters behind it.
+pub(crate) trait Uri {
+    /// Whether there is no name: a temporary file.
+    fn is_null(&self) -> bool;
+    /// The value of a parameter. Main databases only.
+    fn get(&self, key: &CStr) -> Option<&CStr>;
+    /// The key of the nth parameter. Main databases only.
+    fn key(&self, n: usize) -> Option<&CStr>;
+    /// The canonical path. Main databases only.
+    fn path(&self) -> &Path;
+
+    /// As `sqlite3_uri_boolean`, <https://www.sqlite.org/c3ref/uri_boolean.html>.
+    fn is_true(&self, key: &CStr) -> bool {
+        self.get(key).is_some_and(|value| {
+            let value = value.to_bytes();
+            match value.first() {
+                Some(b'0'..=b'9') => value.iter().any(|digit| (b'1'..=b'9').contains(digit)),
+                _ => {
+                    [&b"on"[..], b"yes", b"true"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
+                }
+            }
+        })
+    }
+}
+
+/// Decides, from the name and flags of an xOpen alone.
+pub(crate) fn plan_open(uri: &impl Uri, flags: c_int, defaults: &Options) -> OpenPlan {
+    let is_shared_database = flags & SQLITE_OPEN_MAIN_DB != 0
+        && flags & SQLITE_OPEN_DELETEONCLOSE == 0
+        && !uri.is_null();
+    if !is_shared_database {
+        return OpenPlan::LeaveAlone;
+    }
+    let settings = match Settings::from_uri(uri, defaults) {
+        Ok(settings) => settings,
+        Err(why) => return OpenPlan::Refuse(format!("{}: {why}", uri.path().display())),
+    };
+    if uri.is_true(c"nolock") || uri.is_true(c"immutable") {
+        return OpenPlan::LeaveAlone;
+    }
+    match guard::mount::refusal(uri.path()) {
+        Some(why) => OpenPlan::Refuse(format!("{}: {why}", uri.path().display())),
+        None => OpenPlan::Guard(settings),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CString;
+
+    struct Name(Vec<(CString, CString)>);
+
+    impl Name {
+        fn new(parameters: &[(&str, &str)]) -> Self {
+            let c = |text: &&str| CString::new(*text).expect("no NUL");
+            Self(parameters.iter().map(|(k, v)| (c(k), c(v))).collect())
+        }
+    }
+
+    impl Uri for Name {
+        fn is_null(&self) -> bool {
+            false
+        }
+        fn get(&self, key: &CStr) -> Option<&CStr> {
+            self.0.iter().find(|(k, _)| k.as_c_str() == key).map(|(_, v)| v.as_c_str())
+        }
+        fn key(&self, n: usize) -> Option<&CStr> {
+            self.0.get(n).map(|(k, _)| k.as_c_str())
+        }
+        fn path(&self) -> &Path {
+            Path::new("/boards/board.db")
+        }
+    }
+
+    fn plan(parameters: &[(&str, &str)]) -> OpenPlan {
+        plan_open(&Name::new(parameters), SQLITE_OPEN_MAIN_DB, &Options::default())
+    }
+
+    #[test]
+    fn databases_nobody_locks_are_left_alone() {
+        for (key, value) in [("immutable", "1"), ("nolock", "yes"), ("nolock", "TRUE")] {
+            assert!(matches!(plan(&[(key, value)]), OpenPlan::LeaveAlone), "{key}={value}");
+        }
+        for (key, value) in [("immutable", "0"), ("nolock", "no"), ("nolock", "")] {
+            assert!(matches!(plan(&[(key, value)]), OpenPlan::Guard(_)), "{key}={value}");
+        }
+        let journal = plan_open(&Name::new(&[]), 0x800, &Options::default());
+        assert!(matches!(journal, OpenPlan::LeaveAlone));
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_refused_by_name() {
+        for (key, value) in [
+            ("kanban_busy_timeuot", "5"),
+            ("kanban_busy_timeout", "soon"),
+            ("kanban_busy_timeout", "-1"),
+            ("kanban_busy_timeout", "99999999999"),
+        ] {
+            let OpenPlan::Refuse(why) = plan(&[("cache", "private"), (key, value)]) else {
+                panic!("{key}={value} was not refused");
+            };
+            assert!(why.contains(key) && why.contains("/boards/board.db"), "{why}");
+        }
+        let OpenPlan::Guard(settings) = plan(&[("kanban_busy_timeout", "250")]) else {
+            panic!("a right parameter was refused");
+        };
+        assert_eq!(settings.busy_timeout_ms(), 250);
+    }
+}

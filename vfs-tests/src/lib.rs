@@ -1,0 +1,353 @@
+//! Machinery for the tests: clients in processes of their own, driven line by line, so that a
+//! test says who does what in which order.
+
+pub mod sidecar;
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// Longer than anything a test waits for on a loaded machine: a test that needs it has hung.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A client program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Rust, with the newest SQLite, which it links; the VFS is registered by the crate.
+    Rust,
+    /// Debian's Python with Debian's SQLite 3.40.1; the VFS is loaded as an extension.
+    Python,
+}
+
+impl Program {
+    /// Both programs.
+    pub const ALL: [Self; 2] = [Self::Rust, Self::Python];
+}
+
+/// Debian's Python, whatever comes first on the PATH.
+pub const PYTHON: &str = "/usr/bin/python3";
+
+/// A client process. Killed, with SIGKILL, when dropped.
+pub struct Agent {
+    child: Child,
+    input: Option<ChildStdin>,
+    replies: Receiver<String>,
+}
+
+/// What a client said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// It went well; the rows, for a query.
+    Rows(Vec<Vec<Value>>),
+    /// SQLite's error: the extended code (Python before 3.11: 0) and message.
+    Error {
+        /// <https://www.sqlite.org/rescode.html>
+        code: i64,
+        /// `sqlite3_errmsg`
+        message: String,
+    },
+}
+
+impl Reply {
+    /// The rows.
+    ///
+    /// # Panics
+    /// If it was an error.
+    #[track_caller]
+    pub fn rows(self) -> Vec<Vec<Value>> {
+        match self {
+            Self::Rows(rows) => rows,
+            Self::Error { code, message } => panic!("error {code}: {message}"),
+        }
+    }
+
+    /// The error's primary code.
+    ///
+    /// # Panics
+    /// If it was none.
+    #[track_caller]
+    #[must_use]
+    pub fn code(self) -> i64 {
+        match self {
+            Self::Rows(rows) => panic!("no error but {rows:?}"),
+            Self::Error { code, .. } => code & 0xff,
+        }
+    }
+
+    /// The error's message.
+    ///
+    /// # Panics
+    /// If it was none.
+    #[track_caller]
+    #[must_use]
+    pub fn message(self) -> String {
+        match self {
+            Self::Rows(rows) => panic!("no error but {rows:?}"),
+            Self::Error { message, .. } => message,
+        }
+    }
+}
+
+impl Agent {
+    /// Starts a client. `rust_agent` is the path of the `agent` binary, which only a test knows:
+    /// `env!("CARGO_BIN_EXE_agent")`.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start(program: Program, rust_agent: &str) -> Self {
+        Self::start_in(program, rust_agent, Path::new("/"), &[])
+    }
+
+    /// As [`Self::start`], in a directory and with environment variables of its own.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_in(
+        program: Program,
+        rust_agent: &str,
+        directory: &Path,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let mut command = match program {
+            Program::Rust => Command::new(rust_agent),
+            Program::Python => {
+                let mut command = Command::new(PYTHON);
+                command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/agent.py")).arg(extension());
+                command
+            }
+        };
+        let mut child = command
+            .current_dir(directory)
+            .envs(variables.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the agent starts");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let (sender, replies) = channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { input: child.stdin.take(), child, replies }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a command and does not wait for the answer.
+    ///
+    /// # Panics
+    /// If the process has ended.
+    pub fn send(&mut self, command: &Value) {
+        let input = self.input.as_mut().expect("open until dropped");
+        writeln!(input, "{command}").expect("the agent reads");
+    }
+
+    /// The answer to the oldest command that has none yet.
+    ///
+    /// # Panics
+    /// If none comes in [`PATIENCE`].
+    #[track_caller]
+    pub fn reply(&mut self) -> Reply {
+        self.reply_within(PATIENCE).expect("the agent hangs")
+    }
+
+    /// As [`Self::reply`]; `None` if it takes longer.
+    ///
+    /// # Panics
+    /// If the process has ended.
+    #[track_caller]
+    pub fn reply_within(&mut self, limit: Duration) -> Option<Reply> {
+        let line = match self.replies.recv_timeout(limit) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => return None,
+            Err(RecvTimeoutError::Disconnected) => panic!("the agent has ended"),
+        };
+        let mut value: Value = serde_json::from_str(&line).expect("agents speak JSON");
+        Some(match value["error"].as_str() {
+            Some(message) => Reply::Error {
+                code: value["code"].as_i64().unwrap_or(0),
+                message: message.to_owned(),
+            },
+            None => Reply::Rows(serde_json::from_value(value["rows"].take()).expect("rows")),
+        })
+    }
+
+    /// Sends a command and waits for the answer.
+    #[track_caller]
+    pub fn call(&mut self, command: &Value) -> Reply {
+        self.send(command);
+        self.reply()
+    }
+
+    /// Opens `uri` as connection `name` with a busy timeout in ms.
+    #[track_caller]
+    pub fn open(&mut self, name: &str, uri: &str, timeout_ms: u32) {
+        self.call(&json!(["open", name, uri, timeout_ms])).rows();
+    }
+
+    /// As [`Self::open`], leaving the busy timeout as it is.
+    #[track_caller]
+    pub fn try_open(&mut self, name: &str, uri: &str) -> Reply {
+        self.call(&json!(["open", name, uri, null]))
+    }
+
+    /// Runs SQL on a connection.
+    #[track_caller]
+    pub fn sql(&mut self, name: &str, sql: &str) -> Reply {
+        self.call(&json!(["sql", name, sql]))
+    }
+
+    /// Sends SQL to a connection and does not wait.
+    pub fn send_sql(&mut self, name: &str, sql: &str) {
+        self.send(&json!(["sql", name, sql]));
+    }
+
+    /// Closes a connection.
+    #[track_caller]
+    pub fn close(&mut self, name: &str) {
+        self.call(&json!(["close", name])).rows();
+    }
+
+    /// The lines SQLite logged since the last call. Rust only.
+    #[track_caller]
+    pub fn log(&mut self) -> Vec<String> {
+        let rows = self.call(&json!(["log"])).rows();
+        rows.iter().map(|row| row[0].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Kills it with SIGKILL and waits until it is gone.
+    ///
+    /// # Panics
+    /// If it can not be waited for.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A directory for one test, with a board in it that need not exist yet.
+pub struct Board {
+    directory: tempfile::TempDir,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Board {
+    /// A new directory.
+    ///
+    /// # Panics
+    /// If there is no place for it.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { directory: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    /// The directory, without symbolic links.
+    ///
+    /// # Panics
+    /// If it is gone.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        self.directory.path().canonicalize().expect("it exists")
+    }
+
+    /// `board.db`
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.directory().join("board.db")
+    }
+
+    /// `board.db-lock`
+    #[must_use]
+    pub fn sidecar(&self) -> PathBuf {
+        self.directory().join("board.db-lock")
+    }
+
+    /// `file:board.db?vfs=kanban`
+    #[must_use]
+    pub fn kanban(&self) -> String {
+        self.uri("kanban")
+    }
+
+    /// `file:board.db?vfs=unix`
+    #[must_use]
+    pub fn stock(&self) -> String {
+        self.uri("unix")
+    }
+
+    /// `file:board.db?vfs=...`
+    #[must_use]
+    pub fn uri(&self, vfs: &str) -> String {
+        format!("file:{}?vfs={vfs}", self.path().display())
+    }
+}
+
+/// The loadable extension, built once a run from this tree, in release, with the features users
+/// build it with.
+///
+/// # Panics
+/// If it can not be built.
+pub fn extension() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("in the workspace");
+        let target = root.join("target/extension");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
+            .args(["build", "--release", "--lib", "--package", "kanban-vfs", "--target-dir"])
+            .arg(&target)
+            .current_dir(root)
+            .output()
+            .expect("cargo runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "the extension was not built: {said}");
+        target.join("release/libkanban_vfs.so")
+    })
+}
+
+/// Runs a program to its end.
+///
+/// # Panics
+/// If it does not start, or fails.
+pub fn run(program: impl AsRef<OsStr>, arguments: &[&str]) -> String {
+    let program = program.as_ref();
+    let output = Command::new(program).args(arguments).output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program:?} {arguments:?}: {text}{errors}");
+    text
+}
+
+/// Whether this process may do as it likes with files.
+#[must_use]
+pub fn is_root() -> bool {
+    // SAFETY: it takes nothing and can not fail.
+    unsafe { libc::geteuid() == 0 }
+}

@@ -1,0 +1,54 @@
+//! The sidecar as an outsider sees it, by `docs/locking-protocol.md` and not by the crate's code.
+
+use std::fs::OpenOptions;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+/// The byte every holder of the write lock locks.
+pub const WRITE_BYTE: i64 = 8192;
+
+/// The process that has the write lock, if any has it.
+///
+/// # Panics
+/// If the sidecar can not be opened, or the lock is none of a holder's.
+#[must_use]
+pub fn holder(sidecar: &Path) -> Option<u32> {
+    if !sidecar.exists() {
+        return None;
+    }
+    let file = OpenOptions::new().read(true).write(true).open(sidecar).expect("it is a file");
+    // SAFETY: all of its fields are integers.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as _;
+    lock.l_whence = libc::SEEK_SET as _;
+    lock.l_start = WRITE_BYTE;
+    lock.l_len = 1;
+    // SAFETY: the descriptor is open, the struct is what the command asks for.
+    let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
+    assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+    if i32::from(lock.l_type) == libc::F_UNLCK {
+        return None;
+    }
+    assert_eq!(lock.l_start, WRITE_BYTE);
+    Some((lock.l_len - 1) as u32 & 0x3f_ffff)
+}
+
+/// Takes the write lock of a sidecar without being a client of its database; given back when the
+/// file is dropped.
+///
+/// # Panics
+/// If another has it.
+#[must_use]
+pub fn hold(sidecar: &Path) -> std::fs::File {
+    let file = OpenOptions::new().read(true).write(true).open(sidecar).expect("it is a file");
+    // SAFETY: all of its fields are integers.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as _;
+    lock.l_whence = libc::SEEK_SET as _;
+    lock.l_start = WRITE_BYTE;
+    lock.l_len = 1 + i64::from(std::process::id());
+    // SAFETY: the descriptor is open, the struct is what the command asks for.
+    let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) };
+    assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+    file
+}

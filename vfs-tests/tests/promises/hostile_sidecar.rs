@@ -1,0 +1,188 @@
+//! Whatever stands in the sidecar's place or happens to it: a clear error or a repair, never a
+//! crash, never two writers, never a byte of the database.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use vfs_tests::sidecar::holder;
+use vfs_tests::{Board, Program, is_root};
+
+use crate::{agent, connect, status};
+
+/// A board with one row, opened and written to by an ours-only client.
+fn board() -> Board {
+    let board = Board::new();
+    connect(&board.stock()).execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)").unwrap();
+    board
+}
+
+fn make_fifo(path: &Path) {
+    let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+    // SAFETY: a terminated path.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+}
+
+/// Somebody has put a directory, a FIFO, a symbolic link (to the database, to nothing) or a hard
+/// link (of the database!) where the sidecar belongs. Opening a FIFO could hang, following the
+/// link or writing to it would destroy the database, and closing it would drop SQLite's locks.
+#[test]
+fn what_is_no_file_of_its_own_is_refused() {
+    type Make = fn(&Board);
+    let makes: [(&str, Make); 5] = [
+        ("directory", |board| std::fs::create_dir(board.sidecar()).unwrap()),
+        ("FIFO", |board| make_fifo(&board.sidecar())),
+        ("symbolic link", |board| symlink(board.path(), board.sidecar()).unwrap()),
+        ("symbolic link", |board| symlink("nowhere", board.sidecar()).unwrap()),
+        ("hard links", |board| std::fs::hard_link(board.path(), board.sidecar()).unwrap()),
+    ];
+    for (what, make) in makes {
+        let board = board();
+        make(&board);
+        let before = std::fs::read(board.path()).unwrap();
+        let mut client = agent(Program::Rust);
+        client.open("c", &board.kanban(), 5000);
+        assert_eq!(client.sql("c", "INSERT INTO t VALUES (2)").code(), 14, "{what}: CANTOPEN");
+        let mut log = client.log();
+        // SQLite adds lines of its own.
+        log.retain(|line| line.contains("sidecar"));
+        let [line] = &log[..] else { panic!("{what}: not one line: {log:?}") };
+        assert!(line.contains(what) && line.contains("board.db-lock"), "{line}");
+        assert!(line.contains("move it away"), "{line}");
+        assert_eq!(client.sql("c", "SELECT x FROM t").rows(), [[1]], "reading goes on");
+        assert_eq!(std::fs::read(board.path()).unwrap(), before, "{what}");
+
+        // Once it is moved away, the same connection writes.
+        std::fs::rename(board.sidecar(), board.directory().join("away")).unwrap();
+        client.sql("c", "INSERT INTO t VALUES (2)").rows();
+        assert_eq!(client.sql("c", "PRAGMA integrity_check").rows(), [["ok"]]);
+    }
+}
+
+/// A sidecar that only another user may open. (Root may open any: there the error can not be had.)
+#[test]
+fn one_without_permission_is_named() {
+    if is_root() {
+        // As an ordinary user, in a process of its own.
+        return as_nobody("one_without_permission_is_named");
+    }
+    let board = board();
+    std::fs::write(board.sidecar(), "").unwrap();
+    std::fs::set_permissions(board.sidecar(), std::os::unix::fs::PermissionsExt::from_mode(0o000))
+        .unwrap();
+    let mut client = agent(Program::Rust);
+    client.open("c", &board.kanban(), 5000);
+    assert_eq!(client.sql("c", "INSERT INTO t VALUES (2)").code(), 14);
+    let log = client.log();
+    assert!(
+        log[0].contains("can not open sidecar") && log[0].contains("Permission denied"),
+        "{log:?}"
+    );
+    assert_eq!(client.sql("c", "SELECT x FROM t").rows(), [[1]]);
+}
+
+/// Runs one test of this program as the user nobody, from a copy nobody may run.
+fn as_nobody(test: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |path: &Path| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+    };
+    open(directory.path());
+    let (program, client) = (directory.path().join("tests"), directory.path().join("agent"));
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    std::fs::copy(crate::rust_agent(), &client).unwrap();
+    let status = {
+        use std::os::unix::process::CommandExt;
+        std::process::Command::new(&program)
+            .args(["--exact", &format!("hostile_sidecar::{test}")])
+            .env("KANBAN_RUST_AGENT", &client)
+            .uid(65534)
+            .gid(65534)
+            .current_dir("/")
+            .status()
+            .unwrap()
+    };
+    assert!(status.success());
+}
+
+/// Garbage from the beginning: it may be another program's file, so it is left as it is. Its bytes
+/// can be locked all the same; status says what is missing.
+#[test]
+fn garbage_is_left_alone_and_excludes_all_the_same() {
+    let board = board();
+    let garbage: Vec<u8> = (0..9000_u32).map(|n| (n * 7919 >> 3) as u8 | 1).collect();
+    std::fs::write(board.sidecar(), &garbage).unwrap();
+    let first = connect(&board.kanban());
+    let mut second = agent(Program::Python);
+    second.open("c", &board.kanban(), 0);
+    first.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(holder(&board.sidecar()), Some(std::process::id()));
+    assert_eq!(second.sql("c", "INSERT INTO t VALUES (2)").code(), 5);
+    assert_eq!(status(&first, "/guarantees/write_lock/active"), true);
+    assert_eq!(status(&first, "/guarantees/queue_page/active"), false);
+    first.execute_batch("COMMIT").unwrap();
+    second.sql("c", "INSERT INTO t VALUES (2)").rows();
+    assert_eq!(std::fs::read(board.sidecar()).unwrap(), garbage);
+}
+
+/// An empty sidecar, one cut short, and one of zeros (a file system that lost its data in a power
+/// cut) are ours, and are made whole.
+#[test]
+fn an_empty_or_shortened_one_is_repaired() {
+    for content in
+        [&b""[..], b"kanban-vfs", b"kanban-vfs\0\0\x01\0\0\0\0\0\0", &[0; 100], &[0; 4096]]
+    {
+        let board = board();
+        std::fs::write(board.sidecar(), content).unwrap();
+        let connection = connect(&board.kanban());
+        connection.execute_batch("INSERT INTO t VALUES (2)").unwrap();
+        let bytes = std::fs::read(board.sidecar()).unwrap();
+        assert_eq!((bytes.len(), &bytes[..10]), (4096, &b"kanban-vfs"[..]));
+        assert_eq!(status(&connection, "/guarantees/queue_page/active"), true);
+    }
+}
+
+/// While one process is in a transaction, somebody deletes the sidecar, truncates it, fills it
+/// with garbage, or replaces it. Another process, which opens the new one, must not write; when
+/// the first is done, both meet again.
+#[test]
+fn damage_while_it_is_held_lets_nobody_in() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 5] = [
+        ("deleted", |path| std::fs::remove_file(path).unwrap()),
+        ("truncated", |path| drop(std::fs::File::create(path).unwrap())),
+        ("garbage", |path| std::fs::write(path, [0xa5; 5000]).unwrap()),
+        ("replaced", |path| {
+            std::fs::write(path.with_extension("new"), [0xa5; 100]).unwrap();
+            std::fs::rename(path.with_extension("new"), path).unwrap();
+        }),
+        ("renamed", |path| std::fs::rename(path, path.with_extension("old")).unwrap()),
+    ];
+    for mode in ["delete", "wal"] {
+        for (what, damage) in damages {
+            let board = board();
+            let (mut holder, mut other) = (agent(Program::Python), agent(Program::Rust));
+            holder.open("c", &board.kanban(), 60_000);
+            holder.sql("c", &format!("PRAGMA journal_mode={mode}")).rows();
+            holder.sql("c", "BEGIN IMMEDIATE; INSERT INTO t VALUES (2)").rows();
+            damage(&board.sidecar());
+            other.open("c", &board.kanban(), 60_000);
+            other.send_sql("c", "INSERT INTO t VALUES (3)");
+            let early = other.reply_within(Duration::from_millis(60));
+            assert_eq!(early, None, "{mode}, {what}: a second writer");
+            holder.sql("c", "COMMIT").rows();
+            other.reply().rows();
+            assert_eq!(other.sql("c", "SELECT x FROM t").rows(), [[1], [2], [3]], "{mode}, {what}");
+            assert_eq!(other.sql("c", "PRAGMA integrity_check").rows(), [["ok"]]);
+
+            // A second later at the latest the first has noticed, and they meet in one lock.
+            std::thread::sleep(Duration::from_millis(1100));
+            holder.sql("c", "BEGIN IMMEDIATE").rows();
+            assert_eq!(vfs_tests::sidecar::holder(&board.sidecar()), Some(holder.pid()), "{what}");
+            holder.sql("c", "COMMIT").rows();
+        }
+    }
+}

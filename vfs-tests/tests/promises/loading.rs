@@ -1,0 +1,232 @@
+//! The VFS loads everywhere, as often as anybody likes, and wrong options are named.
+
+use std::process::Command;
+
+use kanban_vfs::{Error, Options};
+use vfs_tests::{Board, PYTHON, Program, extension, run};
+
+use crate::{agent, connect};
+
+/// Runs a Python program with Debian's SQLite; its first argument is the extension.
+fn python(program: &str, arguments: &[&str]) -> String {
+    let extension = extension().to_str().unwrap();
+    run(PYTHON, &[&["-c", program, extension], arguments].concat())
+}
+
+/// Debian's shell: load, open, ask for the VFS.
+#[test]
+fn the_shell_loads_it() {
+    let board = Board::new();
+    let load = format!(".load {}", extension().with_extension("").display());
+    let open = format!(".open {}", board.kanban());
+    let said = run(
+        "sqlite3",
+        &[
+            ":memory:",
+            "-cmd",
+            &load,
+            "-cmd",
+            &load,
+            "-cmd",
+            &open,
+            ".vfsname",
+            ".vfslist",
+            "CREATE TABLE t (x)",
+            "SELECT 'version ' || kanban_version()",
+            ".vfsname main",
+        ],
+    );
+    assert!(said.starts_with("kanban/unix\n"), "{said}");
+    assert!(said.contains("vfs.zName      = \"kanban\"  <--- CURRENT"), "{said}");
+    assert!(said.contains(&format!("version {}", env!("CARGO_PKG_VERSION"))), "{said}");
+}
+
+/// A program loads it in eight threads, each into several connections, while others use it.
+#[test]
+fn loading_it_again_and_at_once_is_harmless() {
+    let board = Board::new();
+    let said = python(
+        "
+import sqlite3, sys, threading
+extension, uri = sys.argv[1:]
+def work():
+    for n in range(20):
+        loader = sqlite3.connect(':memory:')
+        loader.enable_load_extension(True)
+        loader.load_extension(extension)
+        loader.load_extension(extension)
+        board = sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)
+        board.execute('CREATE TABLE IF NOT EXISTS t (x)')
+        board.execute('INSERT INTO t VALUES (1)')
+        board.close()
+threads = [threading.Thread(target=work) for n in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(sqlite3.connect(uri, uri=True).execute('SELECT count(*) FROM t').fetchone()[0])
+",
+        &[&board.kanban()],
+    );
+    assert_eq!(said, "160\n");
+}
+
+/// Loading it into a connection that is open already leaves that connection's timeout alone.
+#[test]
+fn loading_it_changes_no_open_connection() {
+    let board = Board::new();
+    let said = python(
+        "
+import sqlite3, sys
+extension, uri = sys.argv[1:]
+for n in range(2):
+    c = sqlite3.connect(uri if n else ':memory:', uri=True, timeout=0.123)
+    c.enable_load_extension(True)
+    c.load_extension(extension)
+    print(c.execute('PRAGMA busy_timeout').fetchone()[0], c.execute('SELECT kanban_version()').fetchone()[0])
+",
+        &[&board.kanban()],
+    );
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(said, format!("123 {version}\n123 {version}\n"));
+}
+
+/// An application whose connection strings can not change loads it by its second entry point.
+#[test]
+fn the_second_entry_point_makes_it_the_default() {
+    let board = Board::new();
+    let said = python(
+        "
+import sqlite3, sys
+extension, path = sys.argv[1:]
+loader = sqlite3.connect(':memory:')
+loader.enable_load_extension(True)
+for entry in ['sqlite3_kanbanvfs_init', 'sqlite3_kanbanvfs_default_init', 'sqlite3_kanbanvfs_init']:
+    loader.execute('SELECT load_extension(?, ?)', (extension, entry))
+    rows = sqlite3.connect(path).execute('PRAGMA kanban_status').fetchall()
+    print(len(rows), rows and '\"vfs\":\"kanban/unix\"' in rows[0][0])
+",
+        &[board.path().to_str().unwrap()],
+    );
+    assert_eq!(said, "0 []\n1 True\n1 True\n");
+}
+
+/// The extension's defaults come from the environment; a malformed one fails the load by name.
+#[test]
+fn the_environment_sets_the_extensions_defaults() {
+    let board = Board::new();
+    let load = |name: &str, value: &str| {
+        Command::new("sqlite3")
+            .args([":memory:", "-cmd", &format!(".load {}", extension().display())])
+            .args(["-cmd", &format!(".open {}", board.kanban()), "PRAGMA busy_timeout", ".vfsname"])
+            .env(name, value)
+            .output()
+            .unwrap()
+    };
+    let said = |output: &[u8]| String::from_utf8_lossy(output).into_owned();
+    assert_eq!(said(&load("KANBAN_BUSY_TIMEOUT", "77").stdout), "77\nkanban/unix\n");
+    let excl = load("KANBAN_BASE_VFS", "unix-excl");
+    assert_eq!(said(&excl.stdout), "5000\nkanban/unix-excl\n");
+    for (name, value, why) in [
+        (
+            "KANBAN_BUSY_TIMEOUT",
+            "5s",
+            "KANBAN_BUSY_TIMEOUT: \"5s\" is not a number of milliseconds",
+        ),
+        ("KANBAN_BASE_VFS", "no-such", "no such VFS to build on: no-such"),
+    ] {
+        let errors = said(&load(name, value).stderr);
+        assert!(errors.contains(&format!("kanban-vfs: {why}")), "{errors}");
+    }
+}
+
+/// A typing error in a connection string. The stock VFS ignores it, and the application runs
+/// without what it asked for; here the open fails, names the parameter and creates nothing.
+#[test]
+fn a_wrong_parameter_fails_the_open() {
+    for program in Program::ALL {
+        for (parameter, why) in [
+            ("kanban_busy_timeot=9", "unknown URI parameter kanban_busy_timeot; known: "),
+            ("kanban_busy_timeout=soon", "kanban_busy_timeout: \"soon\" is not a number of "),
+        ] {
+            let board = Board::new();
+            let mut client = agent(program);
+            client.try_open("stock", &format!("{}&{parameter}", board.uri("unix"))).rows();
+            client.close("stock");
+            let reply = client.try_open("c", &format!("{}&{parameter}", board.kanban()));
+            let message = reply.clone().message();
+            assert!(message.contains(why), "{message}");
+            assert!(message.contains(board.path().to_str().unwrap()), "{message}");
+            if program == Program::Rust {
+                assert_eq!(reply.code(), 14, "SQLITE_CANTOPEN");
+                assert!(client.log().iter().any(|line| line.contains(why)));
+            }
+            // The stock VFS's open created an empty file; the refused one did nothing.
+            assert_eq!(board.path().metadata().unwrap().len(), 0);
+            std::fs::remove_file(board.path()).unwrap();
+            let message =
+                client.try_open("c", &format!("{}&{parameter}", board.kanban())).message();
+            assert!(message.contains(why), "{message}");
+            assert!(!board.path().exists());
+
+            // ATTACH has no way to show the reason; it fails all the same.
+            client.open("m", ":memory:", 0);
+            let attach = format!("ATTACH '{}&{parameter}' AS board", board.kanban());
+            assert!(client.sql("m", &attach).message().contains("unable to open"));
+            assert!(!board.path().exists());
+        }
+    }
+}
+
+/// A misspelt pragma of ours is an error, not silence.
+#[test]
+fn an_unknown_pragma_is_named() {
+    let board = Board::new();
+    let connection = connect(&board.kanban());
+    let error = connection.query_row("PRAGMA kanban_stauts", [], |_| Ok(())).unwrap_err();
+    assert!(
+        error.to_string().contains("unknown pragma kanban_stauts; known: kanban_status"),
+        "{error}"
+    );
+}
+
+/// A Rust program registers the VFS twice, under other names, with other options, wrongly.
+#[test]
+fn registering_is_idempotent_and_errors_are_typed() {
+    let options = Options::default().with_name("kanban-twice");
+    assert_eq!(kanban_vfs::register(&options), Ok(()));
+    assert_eq!(kanban_vfs::register(&options), Ok(()));
+    let name = || "kanban-twice".to_owned();
+    assert_eq!(
+        kanban_vfs::register(&options.clone().with_base("unix-none")),
+        Err(Error::NameTaken { name: name() })
+    );
+    assert_eq!(
+        kanban_vfs::register(&Options::default().with_name("unix-none")),
+        Err(Error::NameTaken { name: "unix-none".to_owned() })
+    );
+    assert_eq!(
+        kanban_vfs::register(&options.clone().with_name("new").with_base("nowhere")),
+        Err(Error::NoBaseVfs { name: "nowhere".to_owned() })
+    );
+    assert_eq!(
+        kanban_vfs::register(&options.with_name("a\0b")),
+        Err(Error::InvalidName { name: "a\0b".to_owned() })
+    );
+}
+
+/// A Rust program with the crate linked in loads the extension too: two copies of the VFS, of
+/// which the second finds the first and leaves it in place.
+#[test]
+fn the_extension_loads_beside_the_crate() {
+    let board = Board::new();
+    let connection = connect(&board.kanban());
+    // SAFETY: the extension is this project's own.
+    unsafe {
+        let _guard = rusqlite::LoadExtensionGuard::new(&connection).unwrap();
+        connection.load_extension(extension(), None::<&str>).unwrap();
+    }
+    connection.execute_batch("CREATE TABLE t (x)").unwrap();
+    let again = connect(&board.kanban());
+    again.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+    let version: String = again.query_row("SELECT kanban_version()", [], |row| row.get(0)).unwrap();
+    assert_eq!(version, env!("CARGO_PKG_VERSION"));
+}

@@ -1,0 +1,52 @@
+//! One file per promise. Each test opens with its story; where it guards a hazard, the same
+//! scenario runs on the stock VFS first and shows the damage.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use vfs_tests::{Agent, Program};
+
+mod canonical_path;
+mod extension_file;
+mod first_connect;
+mod fork;
+mod hostile_sidecar;
+mod journal_modes;
+mod killed_holder;
+mod loading;
+mod lock_scope;
+mod mixed_clients;
+mod shell_examples;
+mod sidecar;
+mod stacking;
+mod threads_and_processes;
+mod timeout;
+mod unloading;
+
+/// The Rust client; a test that runs elsewhere says where it has put it.
+fn rust_agent() -> String {
+    std::env::var("KANBAN_RUST_AGENT").unwrap_or_else(|_| env!("CARGO_BIN_EXE_agent").to_owned())
+}
+
+/// A client process.
+fn agent(program: Program) -> Agent {
+    Agent::start(program, &rust_agent())
+}
+
+/// Two clients of every pairing of programs.
+fn pairs() -> impl Iterator<Item = (Agent, Agent)> {
+    Program::ALL
+        .into_iter()
+        .flat_map(|a| Program::ALL.into_iter().map(move |b| (agent(a), agent(b))))
+}
+
+/// A connection of this process through the VFS named.
+fn connect(uri: &str) -> rusqlite::Connection {
+    kanban_vfs::register(&kanban_vfs::Options::default()).unwrap();
+    rusqlite::Connection::open(uri).unwrap()
+}
+
+/// A field of `PRAGMA kanban_status`, a JSON pointer.
+fn status(connection: &rusqlite::Connection, field: &str) -> serde_json::Value {
+    let text: String = connection.query_row("PRAGMA kanban_status", [], |row| row.get(0)).unwrap();
+    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+    status.pointer(field).unwrap_or_else(|| panic!("no {field} in {text}")).clone()
+}
