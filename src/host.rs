@@ -5,6 +5,7 @@
 //! from the `sqlite3_api_routines` SQLite passes to an extension, or, for Rust programs, from the
 //! SQLite they link (feature `linked`).
 #![allow(unsafe_code)]
+#![allow(clippy::missing_transmute_annotations, reason = "the field it fills has the type")]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 

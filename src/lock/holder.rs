@@ -34,12 +34,12 @@ impl Holder {
     /// The range this holder locks.
     pub(crate) fn range(self) -> Range {
         let number = u64::from(self.pid) | self.since_ms << PID_BITS;
-        Range { start: WRITE_BYTE, len: 1 + number.cast_signed() }
+        Range { start: WRITE_BYTE, len: 1 + number as i64 }
     }
 
     /// The holder of a locked range; `None` if no holder locks such a range.
     pub(crate) fn from_range(range: Range) -> Option<Self> {
-        let number = (range.len - 1).cast_unsigned();
+        let number = (range.len - 1) as u64;
         let possible =
             range.start == WRITE_BYTE && range.len > 0 && number >> (PID_BITS + MS_BITS) == 0;
         possible

@@ -67,10 +67,10 @@ pub(crate) struct Range {
     pub(crate) len: i64,
 }
 
-fn flock(kind: libc::c_int, range: Range) -> libc::flock {
+fn flock(kind: impl Into<libc::c_int>, range: Range) -> libc::flock {
     // SAFETY: all of its fields are integers. l_pid must be 0 for an OFD lock.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = kind as _;
+    lock.l_type = kind.into() as _;
     lock.l_whence = libc::SEEK_SET as _;
     lock.l_start = range.start;
     lock.l_len = range.len;
@@ -95,7 +95,7 @@ fn fcntl(file: BorrowedFd<'_>, command: libc::c_int, lock: &mut libc::flock) -> 
 /// of the description is closed: at the latest when its process dies. fcntl(2).
 #[doc(alias = "F_OFD_SETLK")]
 pub(crate) fn try_lock(file: BorrowedFd<'_>, range: Range) -> io::Result<bool> {
-    match fcntl(file, libc::F_OFD_SETLK, &mut flock(libc::F_WRLCK.into(), range)) {
+    match fcntl(file, libc::F_OFD_SETLK, &mut flock(libc::F_WRLCK, range)) {
         Ok(()) => Ok(true),
         Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
         Err(e) => Err(e),
@@ -104,13 +104,13 @@ pub(crate) fn try_lock(file: BorrowedFd<'_>, range: Range) -> io::Result<bool> {
 
 /// Gives back all locks of this open file description on `range`.
 pub(crate) fn unlock(file: BorrowedFd<'_>, range: Range) -> io::Result<()> {
-    fcntl(file, libc::F_OFD_SETLK, &mut flock(libc::F_UNLCK.into(), range))
+    fcntl(file, libc::F_OFD_SETLK, &mut flock(libc::F_UNLCK, range))
 }
 
 /// The range of a lock that keeps this open file description from locking `range`.
 #[doc(alias = "F_OFD_GETLK")]
 pub(crate) fn conflicting_lock(file: BorrowedFd<'_>, range: Range) -> io::Result<Option<Range>> {
-    let mut lock = flock(libc::F_WRLCK.into(), range);
+    let mut lock = flock(libc::F_WRLCK, range);
     fcntl(file, libc::F_OFD_GETLK, &mut lock)?;
     let free = libc::c_int::from(lock.l_type) == libc::c_int::from(libc::F_UNLCK);
     Ok((!free).then_some(Range { start: lock.l_start, len: lock.l_len }))

@@ -113,7 +113,7 @@ fn as_nobody(test: &str) {
 #[test]
 fn garbage_is_left_alone_and_excludes_all_the_same() {
     let board = board();
-    let garbage: Vec<u8> = (0..9000_u32).map(|n| (n * 7919 >> 3) as u8 | 1).collect();
+    let garbage: Vec<u8> = (0..9000_u32).map(|n| ((n * 7919) >> 3) as u8 | 1).collect();
     std::fs::write(board.sidecar(), &garbage).unwrap();
     let first = connect(&board.kanban());
     let mut second = agent(Program::Python);
