@@ -117,11 +117,10 @@ fn run(path: &Path, command: Action) -> Result<bool> {
                 return Err(format!("there is no task {id}").into());
             };
             println!("task {id}: {} ({})", task.title, task.status);
-            let (needs, events) = board.history(id)?;
-            for other in needs {
+            for other in board.needs(id)? {
                 println!("  needs task {other}");
             }
-            for (at_ms, what) in events {
+            for (at_ms, what) in board.events(id)? {
                 println!("  {}.{:03}  {what}", at_ms / 1000, at_ms % 1000);
             }
         }

@@ -83,16 +83,18 @@ impl Board {
         Ok(tasks.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The tasks that a task needs, and what has happened to it with the time in ms since 1970.
-    pub(crate) fn history(&self, id: i64) -> Result<(Vec<i64>, Vec<(i64, String)>)> {
+    /// The tasks that a task needs.
+    pub(crate) fn needs(&self, id: i64) -> Result<Vec<i64>> {
         let mut needs = self.connection.prepare("SELECT needs FROM dependencies WHERE task = ?")?;
-        let needs = needs.query_map([id], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        Ok(needs.query_map([id], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// What has happened to a task, with the time in ms since 1970.
+    pub(crate) fn events(&self, id: i64) -> Result<Vec<(i64, String)>> {
         let mut events =
             self.connection.prepare("SELECT at_ms, what FROM events WHERE task = ? ORDER BY id")?;
-        let events = events
-            .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<rusqlite::Result<_>>()?;
-        Ok((needs, events))
+        let events = events.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(events.collect::<rusqlite::Result<_>>()?)
     }
 
     /// Claims a task for `worker`: the given one, or the oldest that can run. `None` if it is
