@@ -75,6 +75,7 @@ fn two_names_in_one_process_exclude_each_other() {
     first.execute_batch("CREATE TABLE t (x); BEGIN IMMEDIATE").unwrap();
     assert!(second.execute_batch("INSERT INTO t VALUES (1)").is_err());
     assert_eq!(status(&second, "/counters/refused"), 1);
+    assert_eq!(holder(&board.sidecar()), Some(std::process::id()), "the first keeps its lock");
     first.execute_batch("COMMIT").unwrap();
     second.execute_batch("INSERT INTO t VALUES (1)").unwrap();
 }

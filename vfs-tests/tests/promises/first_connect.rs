@@ -55,6 +55,36 @@ fn switching_waits(prepare: impl Fn(&mut Agent, &str)) {
     }
 }
 
+/// Two programs migrate a new database as frameworks do: begin, look which tables there are, create
+/// those that are missing. Both look, then both upgrade: on the stock VFS one of them is refused at
+/// once, and the other can not commit. Here the second does not look before the first is done.
+#[test]
+fn migrating_a_new_database_waits() {
+    const LOOK: &str = "BEGIN; SELECT count(*) FROM sqlite_master";
+    for (mut first, mut second) in pairs() {
+        let board = Board::new();
+        first.open("c", &board.stock(), 60_000);
+        second.open("c", &board.stock(), 60_000);
+        assert_eq!(first.sql("c", LOOK).rows(), [[0]]);
+        assert_eq!(second.sql("c", LOOK).rows(), [[0]], "the stock VFS lets both look");
+        first.sql("c", "CREATE TABLE t (x)").rows();
+        second.send_sql("c", "CREATE TABLE t (x)");
+        let refused = second.reply_within(Duration::from_secs(20));
+        assert_eq!(refused.map(Reply::code), Some(SQLITE_BUSY), "the stock VFS does not wait");
+        first.sql("c", "ROLLBACK").rows();
+
+        let board = Board::new();
+        first.open("c", &board.kanban(), 60_000);
+        second.open("c", &board.kanban(), 60_000);
+        assert_eq!(first.sql("c", LOOK).rows(), [[0]]);
+        second.send_sql("c", LOOK);
+        assert_eq!(second.reply_within(Duration::from_millis(100)), None, "the second waits");
+        first.sql("c", "CREATE TABLE t (x); COMMIT").rows();
+        assert_eq!(second.reply().rows(), [[1]]);
+        second.sql("c", "CREATE TABLE u (x); COMMIT").rows();
+    }
+}
+
 /// A program prepares the switch and forgets to run it: as a reader it soon touches the write lock
 /// no more than any other.
 #[test]

@@ -17,9 +17,14 @@ loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True)
 loader.load_extension(sys.argv[1])
 board = sqlite3.connect(sys.argv[2], uri=True, isolation_level=None)
 board.execute('CREATE TABLE t (x)')
+idle = sqlite3.connect(sys.argv[2], uri=True, isolation_level=None)
+idle.execute('SELECT * FROM t').fetchall()
 board.execute('BEGIN IMMEDIATE')
 board.execute('INSERT INTO t VALUES (1)')
 if os.fork() == 0:
+    try: idle.execute('INSERT INTO t VALUES (3)'); print('child wrote')
+    except sqlite3.OperationalError as error: print('inherited:', error)
+    idle.close()
     # What it opens itself works as anywhere: it waits for its parent, who has the lock.
     own = sqlite3.connect(sys.argv[2], uri=True, isolation_level=None, timeout=0.05)
     try: own.execute('INSERT INTO t VALUES (2)'); print('child wrote')
@@ -45,6 +50,7 @@ print(board.execute('SELECT group_concat(x) FROM t').fetchone()[0], flush=True)
         std::io::BufRead::read_line(&mut output, &mut line).unwrap();
         line
     };
+    assert_eq!(line(), "inherited: disk I/O error\n");
     assert_eq!(line(), "child: database is locked\n");
     assert_eq!(line(), "parent waits\n");
     assert_eq!(holder(&board.sidecar()), Some(pid), "the parent's lock stands");
