@@ -1,0 +1,226 @@
+//! The workers: processes or threads that write, or read, for a while.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::histogram::Histogram;
+use crate::{Case, Outcome, Result, Way};
+
+/// How long a transaction waits before it counts as an error.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One worker's orders, as they are passed on its command line.
+struct Orders {
+    board: PathBuf,
+    way: Way,
+    synchronous: String,
+    think: Duration,
+    duration: Duration,
+    reads: bool,
+}
+
+/// What one worker did.
+#[derive(Default)]
+struct Report {
+    count: u64,
+    errors: u64,
+    waits: Histogram,
+}
+
+/// Runs one case in one way on a new board.
+pub(crate) fn run(case: &Case, way: Way, duration: Duration, threads: bool) -> Result<Outcome> {
+    kanban_vfs::register(&kanban_vfs::Options::default())?;
+    let directory = tempfile::tempdir()?;
+    let board = directory.path().join("board.db");
+    let connection = Connection::open(uri(&board, way))?;
+    connection.pragma_update(None, "journal_mode", &case.journal_mode)?;
+    connection.execute_batch(
+        "CREATE TABLE events (id INTEGER PRIMARY KEY, task INTEGER, what TEXT);
+         INSERT INTO events (task, what)
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+             SELECT i, 'created' FROM n",
+    )?;
+    drop(connection);
+    File::create(flock_path(&board))?;
+
+    let orders = |reads| Orders {
+        board: board.clone(),
+        way,
+        synchronous: case.synchronous.clone(),
+        think: if reads { Duration::ZERO } else { Duration::from_micros(case.think_us) },
+        duration,
+        reads,
+    };
+    let workers: Vec<Orders> =
+        (0..case.writers + case.readers).map(|nth| orders(nth >= case.writers)).collect();
+    let wal = board.with_extension("db-wal");
+    let began = Instant::now();
+    let mut wal_bytes = 0;
+    let reports = std::thread::scope(|scope| -> Result<Vec<Report>> {
+        let running: Vec<_> = workers
+            .iter()
+            .map(|orders| {
+                scope.spawn(move || {
+                    let report = if threads { work(orders) } else { in_a_process(orders) };
+                    report.map_err(|error| error.to_string())
+                })
+            })
+            .collect();
+        while running.iter().any(|worker| !worker.is_finished()) {
+            wal_bytes = wal_bytes.max(wal.metadata().map_or(0, |wal| wal.len()));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        running
+            .into_iter()
+            .map(|worker| Ok(worker.join().map_err(|_| "a worker panicked")??))
+            .collect()
+    })?;
+    assert!(began.elapsed() >= duration);
+
+    let mut outcome = Outcome { seconds: duration.as_secs_f64(), wal_bytes, ..Outcome::default() };
+    for (orders, report) in workers.iter().zip(&reports) {
+        outcome.errors += report.errors;
+        if orders.reads {
+            outcome.reads += report.count;
+            outcome.longest_read = outcome.longest_read.max(report.waits.longest());
+        } else {
+            outcome.counts.push(report.count);
+            outcome.waits.add(&report.waits);
+        }
+    }
+    // What was acknowledged is there, or the numbers mean nothing.
+    let check = Connection::open(uri(&board, way))?;
+    let rows: i64 = check.query_row("SELECT count(*) - 1000 FROM events", [], |row| row.get(0))?;
+    assert_eq!(rows as u64, outcome.counts.iter().sum::<u64>(), "rows are missing");
+    Ok(outcome)
+}
+
+fn uri(board: &Path, way: Way) -> String {
+    let vfs = if way == Way::Kanban { "kanban" } else { "unix" };
+    format!("file:{}?vfs={vfs}", board.display())
+}
+
+fn flock_path(board: &Path) -> PathBuf {
+    board.with_extension("flock")
+}
+
+fn in_a_process(orders: &Orders) -> Result<Report> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["--worker", &orders.encode()])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+    child.wait()?;
+    let mut parts = line.split_whitespace();
+    let mut next = || parts.next().ok_or("a worker died");
+    Ok(Report {
+        count: next()?.parse()?,
+        errors: next()?.parse()?,
+        waits: Histogram::decode(next()?).ok_or("a worker stuttered")?,
+    })
+}
+
+/// Does what another process of this program ordered.
+pub(crate) fn obey(orders: &str) -> Result<()> {
+    kanban_vfs::register(&kanban_vfs::Options::default())?;
+    let report = work(&Orders::decode(orders).ok_or("what orders are these?")?)?;
+    writeln!(std::io::stdout(), "{} {} {}", report.count, report.errors, report.waits.encode())?;
+    Ok(())
+}
+
+impl Orders {
+    fn encode(&self) -> String {
+        [
+            self.way.name(),
+            &self.synchronous,
+            &self.think.as_micros().to_string(),
+            &self.duration.as_millis().to_string(),
+            if self.reads { "r" } else { "w" },
+            &self.board.display().to_string(),
+        ]
+        .join(" ")
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(6, ' ');
+        Some(Self {
+            way: clap::ValueEnum::from_str(parts.next()?, false).ok()?,
+            synchronous: parts.next()?.to_owned(),
+            think: Duration::from_micros(parts.next()?.parse().ok()?),
+            duration: Duration::from_millis(parts.next()?.parse().ok()?),
+            reads: parts.next()? == "r",
+            board: parts.next()?.into(),
+        })
+    }
+}
+
+fn work(orders: &Orders) -> Result<Report> {
+    let mut connection = Connection::open(uri(&orders.board, orders.way))?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "synchronous", &orders.synchronous)?;
+    let flock = File::open(flock_path(&orders.board))?;
+    let end = Instant::now() + orders.duration;
+    let mut report = Report::default();
+    while Instant::now() < end {
+        let began = Instant::now();
+        let done = if orders.reads {
+            read(&connection, report.count).inspect(|()| report.waits.record(began.elapsed()))
+        } else {
+            let wait = |waits: &mut Histogram| waits.record(began.elapsed());
+            if orders.way == Way::Flock {
+                lock(&flock)?;
+            }
+            let done = write(&mut connection, report.count, || wait(&mut report.waits));
+            if orders.way == Way::Flock {
+                unlock(&flock)?;
+            }
+            done
+        };
+        match done {
+            Ok(()) => report.count += 1,
+            Err(_) => report.errors += 1,
+        }
+        if !orders.think.is_zero() {
+            std::thread::sleep(orders.think);
+        }
+    }
+    Ok(report)
+}
+
+fn write(connection: &mut Connection, n: u64, begun: impl FnOnce()) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    begun();
+    transaction
+        .prepare_cached("INSERT INTO events (task, what) VALUES (?, 'heartbeat')")?
+        .execute([n as i64])?;
+    transaction.commit()
+}
+
+fn read(connection: &Connection, n: u64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("SELECT what FROM events WHERE id = ?")?
+        .query_row([(n % 1000) as i64 + 1], |_| Ok(()))
+}
+
+fn lock(file: &File) -> std::io::Result<()> {
+    flock(file, libc::LOCK_EX)
+}
+
+fn unlock(file: &File) -> std::io::Result<()> {
+    flock(file, libc::LOCK_UN)
+}
+
+fn flock(file: &File, operation: libc::c_int) -> std::io::Result<()> {
+    // SAFETY: the descriptor is open.
+    match unsafe { libc::flock(file.as_raw_fd(), operation) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
