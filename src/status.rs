@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::ffi::vfs::Instance;
 use crate::file::Connection;
 use crate::lock::sidecar::Content;
+use crate::sys;
 
 /// The status of a connection's database, a JSON object.
 pub(crate) fn json(connection: &Connection, instance: &Instance) -> String {
@@ -33,13 +34,27 @@ pub(crate) fn json(connection: &Connection, instance: &Instance) -> String {
         Some((holder, this_process)) => {
             let mut who = Object::new();
             who.field("pid", holder.pid);
+            if let Some(program) = sys::program_of(holder.pid) {
+                who.field("program", Text(&program));
+            }
             who.field("held_ms", holder.held().as_millis());
             who.field("this_process", this_process);
             who.field("this_connection", connection.holds_write_lock());
             json.field("holder", who);
         }
     }
-    json.field("waiters", database.waiting());
+    let waiters = database.waiters();
+    json.field("waiters", waiters.len());
+    let now = sys::monotonic_ns();
+    let queue = waiters.iter().map(|waiter| {
+        let mut who = Object::new();
+        who.field("pid", waiter.pid);
+        let program = String::from_utf8_lossy(&waiter.program);
+        who.field("program", Text(program.trim_end_matches('\0')));
+        who.field("waited_ms", now.saturating_sub(waiter.ticket) / 1_000_000);
+        who.to_string()
+    });
+    json.field("queue", format_args!("[{}]", queue.collect::<Vec<_>>().join(",")));
     let mut counted = Object::new();
     counted.field("acquired", count(&counters.acquired));
     counted.field("refused", count(&counters.refused));

@@ -185,7 +185,10 @@ fn work(orders: &Orders) -> Result<Report> {
         };
         match done {
             Ok(()) => report.count += 1,
-            Err(_) => report.errors += 1,
+            Err(error) => {
+                eprintln!("{}: after {:.1?}: {error}", orders.way.name(), began.elapsed());
+                report.errors += 1;
+            }
         }
         if !orders.think.is_zero() {
             std::thread::sleep(orders.think);

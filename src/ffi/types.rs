@@ -35,6 +35,8 @@ pub(crate) const SQLITE_SHM_EXCLUSIVE: c_int = 8;
 /// First of the wal-index lock slots: the writer's.
 /// <https://www.sqlite.org/walformat.html#locks>
 pub(crate) const WAL_WRITE_LOCK: c_int = 0;
+/// The wal-index lock slot of the checkpointer.
+pub(crate) const WAL_CKPT_LOCK: c_int = 1;
 /// First of the wal-index lock slots that readers hold.
 pub(crate) const WAL_READ_LOCK: c_int = 3;
 

@@ -324,15 +324,19 @@ impl Uri for FileName<'_> {
 }
 
 unsafe extern "C" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_int {
-    // SAFETY: SQLite passes our VFS; the base has the method, or ours were not there.
-    let base_sleep = |microseconds| unsafe {
-        let base = instance(vfs).base;
-        (*base).xSleep.map_or(0, |sleep| sleep(base, microseconds))
-    };
     no_panic(microseconds, || {
-        let slept = base_sleep(microseconds);
-        wait::slept(Duration::from_micros(microseconds.max(0).unsigned_abs().into()));
-        slept
+        let asked = Duration::from_micros(microseconds.max(0).unsigned_abs().into());
+        wait::sleep(asked, |duration| {
+            let microseconds = c_int::try_from(duration.as_micros()).unwrap_or(c_int::MAX);
+            // SAFETY: SQLite passes our VFS; the base gets itself.
+            unsafe {
+                let base = instance(vfs).base;
+                if let Some(sleep) = (*base).xSleep {
+                    sleep(base, microseconds);
+                }
+            }
+        });
+        microseconds
     })
 }
 

@@ -5,6 +5,7 @@
 //! | from the first RESERVED or higher lock until SHARED or none | [`Reason::Rollback`]: a write transaction in a rollback mode, a hot journal's rollback, a change of journal mode, exclusive locking mode |
 //! | while it holds the WAL's WRITE slot | [`Reason::Wal`]: a write transaction in WAL mode, recovery of the wal-index, also by the first connection, which creates it |
 //! | from SHARED until none, on an empty database or after `PRAGMA journal_mode` | [`Reason::FirstConnect`]: see [`Connection::lock`] |
+//! | while it holds the WAL's CKPT slot, if there is little to copy and the lock is to be had | [`Reason::Checkpoint`]: see [`Connection::join_checkpoint`] |
 //!
 //! Readers do none of this.
 
@@ -12,14 +13,16 @@ use std::ffi::c_int;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::ffi::{
     Rc, SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_IOERR_LOCK, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED,
     SQLITE_LOCK_SHARED, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK,
-    WAL_READ_LOCK, WAL_WRITE_LOCK,
+    WAL_CKPT_LOCK, WAL_READ_LOCK, WAL_WRITE_LOCK,
 };
 use crate::host::Host;
-use crate::lock::wait::{Wait, Waited};
+use crate::lock::queue::Pace;
+use crate::lock::wait::{self, Wait, Waited};
 use crate::lock::{Database, Refused, WriteLock};
 use crate::options::Settings;
 
@@ -33,6 +36,8 @@ pub(crate) trait BaseFile {
     fn shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> Rc;
     /// xFileSize, in bytes.
     fn size(&self) -> Result<i64, Rc>;
+    /// The frames of the WAL that no checkpoint has copied yet. Only while the wal-index is mapped.
+    fn frames_to_copy(&self) -> Option<u32>;
 }
 
 /// Why the write lock is held. There may be several reasons at once.
@@ -42,11 +47,18 @@ enum Reason {
     Rollback = 1,
     Wal = 2,
     FirstConnect = 4,
+    Checkpoint = 8,
 }
 
 /// How often, after `PRAGMA journal_mode`, SHARED is taken together with the write lock: once by
 /// reading the schema, once by the statement itself.
 const MODE_CHANGE_ATTEMPTS: u8 = 2;
+
+/// The most frames that a checkpoint copies while writers wait.
+const MOST_FRAMES: u32 = 4000;
+
+/// How long a checkpoint waits for the write lock.
+const CHECKPOINT_WAIT: Duration = Duration::from_millis(4);
 
 /// An open database, as one connection sees it.
 pub(crate) struct Connection {
@@ -62,6 +74,11 @@ pub(crate) struct Connection {
     has_content: bool,
     /// How many more SHARED locks may be the beginning of a change of journal mode.
     mode_change: u8,
+    /// Whether the wal-index is in use.
+    in_wal_mode: bool,
+    /// Whether the wait is for SHARED, so far.
+    waits_to_read: bool,
+    pace: Pace,
 }
 
 impl Connection {
@@ -78,6 +95,9 @@ impl Connection {
             wait: Wait::default(),
             has_content: false,
             mode_change: 0,
+            in_wal_mode: false,
+            waits_to_read: false,
+            pace: Pace::default(),
         }
     }
 
@@ -116,9 +136,23 @@ impl Connection {
         } else if level == SQLITE_LOCK_SHARED && self.is_first_connect(base) {
             Reason::FirstConnect
         } else {
-            return base.lock(level);
+            let rc = base.lock(level);
+            if level == SQLITE_LOCK_SHARED {
+                self.shared_attempted(rc);
+            }
+            return rc;
         };
         self.with_write_lock(reason, || base.lock(level))
+    }
+
+    /// SHARED was refused: a writer of a rollback mode is about to commit. Queue behind it, since
+    /// it has the write lock, and since whoever is refused may be about to write.
+    fn shared_attempted(&mut self, rc: Rc) {
+        if rc == SQLITE_BUSY {
+            self.waits_to_read = true;
+            let can_queue = self.database.queue().is_some_and(|queue| !queue.is_free());
+            self.refused(Reason::Rollback, can_queue);
+        }
     }
 
     fn is_first_connect(&mut self, base: &impl BaseFile) -> bool {
@@ -141,6 +175,11 @@ impl Connection {
         if level <= SQLITE_LOCK_SHARED {
             self.release(Reason::Rollback);
         }
+        if level == SQLITE_LOCK_NONE && self.waits_to_read && rc == SQLITE_OK {
+            // It has read, and was not about to write.
+            self.waits_to_read = false;
+            self.acquired();
+        }
         if level == SQLITE_LOCK_NONE && self.has(Reason::FirstConnect) {
             self.mode_change = self.mode_change.saturating_sub(1);
             self.release(Reason::FirstConnect);
@@ -156,12 +195,19 @@ impl Connection {
         flags: c_int,
         base: &impl BaseFile,
     ) -> Rc {
+        self.in_wal_mode = true;
         let is_write_slot = offset == WAL_WRITE_LOCK;
         if is_write_slot && flags == SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE {
             return self.with_write_lock(Reason::Wal, || base.shm_lock(offset, n, flags));
         }
         let rc = base.shm_lock(offset, n, flags);
-        if is_write_slot && flags & SQLITE_SHM_UNLOCK != 0 {
+        if offset == WAL_CKPT_LOCK {
+            if flags & SQLITE_SHM_UNLOCK != 0 {
+                self.release(Reason::Checkpoint);
+            } else if rc == SQLITE_OK && n == 1 {
+                self.join_checkpoint(base);
+            }
+        } else if is_write_slot && flags & SQLITE_SHM_UNLOCK != 0 {
             self.release(Reason::Wal);
         } else if self.has(Reason::FirstConnect) && offset >= WAL_READ_LOCK && rc == SQLITE_OK {
             // The database is in WAL mode, where SHARED is kept until the connection closes.
@@ -171,8 +217,32 @@ impl Connection {
         rc
     }
 
+    /// A checkpoint is about to begin. If it has little to copy, it takes the write lock, for which
+    /// it waits a few ms at most, at the head of the queue; else, or if in vain, it runs beside the
+    /// writers as it does without this VFS.
+    ///
+    /// Beside writers, it rarely has copied the whole WAL at the moment when a writer could begin
+    /// it anew, so that the WAL grows, and with it the cost of every sync. This is the one lock that
+    /// is asked for with a lock of SQLite's in hand; the wait is bounded, so nothing can be stuck.
+    fn join_checkpoint(&mut self, base: &impl BaseFile) {
+        let is_small = base.frames_to_copy().is_some_and(|frames| frames <= MOST_FRAMES);
+        if self.write_lock.is_some() || !is_small {
+            return;
+        }
+        let pace = &mut Pace::default();
+        let mut lock = self.database.try_acquire(self.id, None, pace);
+        if matches!(lock, Err(Refused::Busy)) {
+            lock = self.database.acquire_soon(self.id, pace, CHECKPOINT_WAIT);
+        }
+        if let Ok(lock) = lock {
+            self.write_lock = Some(lock);
+            self.reasons |= Reason::Checkpoint as u8;
+        }
+    }
+
     /// The base has unmapped the wal-index, and with it given up its locks.
     pub(crate) fn shm_unmapped(&mut self) {
+        self.in_wal_mode = false;
         self.release(Reason::Wal);
     }
 
@@ -180,7 +250,7 @@ impl Connection {
     pub(crate) fn closed(&mut self) {
         self.reasons = 0;
         self.write_lock = None;
-        if let Some(waited) = self.wait.end() {
+        if let Some(waited) = self.wait.end(self.id) {
             self.gave_up(waited);
         }
     }
@@ -189,10 +259,11 @@ impl Connection {
     /// lock is held only if it was before.
     fn with_write_lock(&mut self, reason: Reason, take: impl FnOnce() -> Rc) -> Rc {
         if self.write_lock.is_none() {
-            match self.database.try_acquire(self.id) {
+            match self.try_acquire() {
                 Ok(lock) => self.write_lock = Some(lock),
                 Err(Refused::Busy) => {
-                    self.refused();
+                    self.waits_to_read = false;
+                    self.refused(reason, true);
                     return SQLITE_BUSY;
                 }
                 // Reading must go on where nothing can be written; writing will fail by itself.
@@ -217,9 +288,21 @@ impl Connection {
             }
         }
         if rc & 0xff == SQLITE_BUSY {
-            self.refused();
+            // SQLite's own lock is in its way, not the write lock.
+            self.refused(reason, false);
         }
         rc
+    }
+
+    fn try_acquire(&mut self) -> Result<WriteLock, Refused> {
+        let place = if self.wait.is_waiting() { wait::place_of(self.id) } else { None };
+        self.database.try_acquire(self.id, place.as_ref(), &mut self.pace)
+    }
+
+    fn give_back(&mut self) {
+        if let Some(lock) = self.write_lock.take() {
+            self.pace = lock.release();
+        }
     }
 
     fn has(&self, reason: Reason) -> bool {
@@ -229,7 +312,7 @@ impl Connection {
     fn release(&mut self, reason: Reason) {
         self.reasons &= !(reason as u8);
         if self.reasons == 0 {
-            self.write_lock = None;
+            self.give_back();
         }
     }
 
@@ -237,33 +320,28 @@ impl Connection {
         if !self.wait.is_waiting() {
             return;
         }
-        if let Some(Waited(waited)) = self.wait.acquired() {
+        if let Some(Waited(waited)) = self.wait.acquired(self.id) {
             let counters = &self.database.counters;
             let ms = waited.as_millis() as u64;
-            self.database.wait_ends();
             counters.waits.fetch_add(1, Ordering::Relaxed);
             counters.waited_ms.fetch_add(ms, Ordering::Relaxed);
             counters.longest_wait_ms.fetch_max(ms, Ordering::Relaxed);
         }
     }
 
-    fn refused(&mut self) {
+    fn refused(&mut self, reason: Reason, can_queue: bool) {
         self.database.counters.refused.fetch_add(1, Ordering::Relaxed);
-        let waited_before = self.wait.is_waiting();
-        let ended = self.wait.refused(self.id);
-        if !waited_before {
-            self.database.wait_begins();
+        if self.in_wal_mode && !matches!(reason, Reason::Wal) {
+            // The last one out tries for the database's own lock, to clean up, and needs not get it.
+            return;
         }
-        if let Some(waited) = ended {
+        let database = can_queue.then_some(&self.database);
+        if let Some(waited) = self.wait.refused(self.id, database) {
             self.gave_up(waited);
-            if self.wait.is_waiting() {
-                self.database.wait_begins();
-            }
         }
     }
 
     fn gave_up(&self, Waited(waited): Waited) {
-        self.database.wait_ends();
         self.database.counters.gave_up.fetch_add(1, Ordering::Relaxed);
         let database = self.database.path().display();
         let waited = waited.as_millis();

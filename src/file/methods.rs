@@ -1,6 +1,7 @@
 //! The methods we replace, as C calls them. What they do is in [`super::connection`].
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::connection::BaseFile;
 use super::{Methods, State, state_slot};
@@ -60,6 +61,25 @@ impl BaseFile for Base {
             SQLITE_OK => Ok(size),
             rc => Err(rc),
         }
+    }
+
+    fn frames_to_copy(&self) -> Option<u32> {
+        /// Bytes of a region of the wal-index, `WALINDEX_PGSZ`.
+        const REGION: c_int = 32768;
+        /// Where mxFrame and nBackfill are, in 32-bit words.
+        /// <https://www.sqlite.org/walformat.html#the_wal_index_file_format>
+        const MX_FRAME: usize = 4;
+        const N_BACKFILL: usize = 24;
+        let mut region = std::ptr::null_mut();
+        let rc = call!(self, xShmMap, SQLITE_IOERR, 0, REGION, 0, &raw mut region);
+        if rc != SQLITE_OK || region.is_null() {
+            return None;
+        }
+        // SAFETY: the region is mapped and stays so while the file is open; other processes change
+        // its words at any time, which atomics allow for.
+        let word = |n| unsafe { AtomicU32::from_ptr(region.cast::<u32>().add(n)) };
+        let frames = word(MX_FRAME).load(Ordering::Relaxed);
+        Some(frames.saturating_sub(word(N_BACKFILL).load(Ordering::Relaxed)))
     }
 }
 

@@ -32,6 +32,11 @@ impl<T> Own<T> {
     pub(crate) fn get(&self) -> Option<&T> {
         (self.forks == FORKS.load(Ordering::Relaxed)).then_some(self)
     }
+
+    /// As [`Self::get`].
+    pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
+        if self.forks == FORKS.load(Ordering::Relaxed) { self.value.as_mut() } else { None }
+    }
 }
 
 impl<T> Deref for Own<T> {

@@ -6,13 +6,15 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::holder::{Holder, WRITE_RANGE};
+use super::page::Waiter;
+use super::queue::{Pace, Place, Queue, Taken};
 use super::sidecar::{self, Content, Sidecar, Unusable};
 use crate::guard::fork::Own;
 use crate::sys::{self, Inode};
@@ -38,15 +40,13 @@ pub(crate) struct Database {
     path: PathBuf,
     /// The connection of this process that has the write lock, or is trying for it; 0 for none.
     owner: AtomicU64,
-    /// Opened by the first writer. Mutex rule: only a thread that is the owner locks, unlocks or
-    /// replaces it; others at most look.
-    sidecar: Mutex<Option<Sidecar>>,
+    /// Opened by the first writer. Mutex rule: only the owner replaces it; others at most look.
+    sidecar: Mutex<Option<Arc<Queue<Sidecar>>>>,
     /// The sidecar's descriptor for a forked child, which can not wait for the mutex; -1 for none.
     descriptor: AtomicI32,
     /// When its place was last checked, in ms since `epoch`.
     checked_ms: AtomicU64,
     epoch: Own<Instant>,
-    waiting: AtomicU32,
     pub(crate) counters: Counters,
 }
 
@@ -84,6 +84,9 @@ pub(crate) enum Refused {
 /// write lock in two, of which SQLite's own locks make one again, so that only the queue suffers.
 const CHECK_AFTER: Duration = Duration::from_secs(1);
 
+/// By how much whoever does all a service comes earlier in the queue, in ns.
+const ADVANCE_NS: u64 = 1_000_000_000;
+
 impl Database {
     /// The database at `path`, which exists.
     pub(crate) fn at(path: &Path) -> Arc<Self> {
@@ -104,7 +107,6 @@ impl Database {
             descriptor: AtomicI32::new(-1),
             checked_ms: AtomicU64::new(0),
             epoch: Own::new(Instant::now()),
-            waiting: AtomicU32::new(0),
             counters: Counters::default(),
         });
         registry.insert(identity, Arc::downgrade(&database));
@@ -119,8 +121,14 @@ impl Database {
         sidecar::path_of(&self.path)
     }
 
-    /// Takes the write lock for `connection` (not 0), or says why not. Never waits.
-    pub(crate) fn try_acquire(self: &Arc<Self>, connection: u64) -> Result<WriteLock, Refused> {
+    /// Takes the write lock for `connection` (not 0), or says why not. Never waits. `place` is the
+    /// connection's in the queue, if it has one; `pace` how it has used the lock so far.
+    pub(crate) fn try_acquire(
+        self: &Arc<Self>,
+        connection: u64,
+        place: Option<&Place>,
+        pace: &mut Pace,
+    ) -> Result<WriteLock, Refused> {
         let epoch = *self.epoch.get().ok_or(Refused::Inherited)?;
         if self.owner.compare_exchange(0, connection, Ordering::Acquire, Ordering::Relaxed).is_err()
         {
@@ -128,35 +136,72 @@ impl Database {
         }
         // From here on, dropping it makes the database free again.
         let owner = Owner(self);
+        let queue = self.open_sidecar(epoch).map_err(Refused::Unusable)?;
+        let taken =
+            queue.try_acquire(place, pace).map_err(Refused::Kernel)?.ok_or(Refused::Busy)?;
+        std::mem::forget(owner);
+        self.counters.acquired.fetch_add(1, Ordering::Relaxed);
+        Ok(WriteLock {
+            held: Own::new(Held {
+                database: Arc::clone(self),
+                queue,
+                taken: Some(taken),
+                pace: *pace,
+            }),
+        })
+    }
+
+    /// As [`Self::try_acquire`], but waits at most `limit`, before all others.
+    pub(crate) fn acquire_soon(
+        self: &Arc<Self>,
+        connection: u64,
+        pace: &mut Pace,
+        limit: Duration,
+    ) -> Result<WriteLock, Refused> {
+        let queue = self.queue().ok_or(Refused::Busy)?;
+        let before_all = sys::monotonic_ns().saturating_sub(ADVANCE_NS);
+        let mut place = queue.join(before_all).ok_or(Refused::Busy)?;
+        let acquired = if queue.wait(&mut place, limit, true) {
+            self.try_acquire(connection, Some(&place), pace)
+        } else {
+            Err(Refused::Busy)
+        };
+        queue.leave(&place);
+        acquired
+    }
+
+    /// The sidecar, opened if it is not, and anew if it is no longer in its place.
+    fn open_sidecar(&self, epoch: Instant) -> Result<Arc<Queue<Sidecar>>, Unusable> {
         let now_ms = epoch.elapsed().as_millis() as u64;
         let mut slot = self.sidecar.lock();
-        let check =
-            now_ms - self.checked_ms.load(Ordering::Relaxed) > CHECK_AFTER.as_millis() as u64;
-        if check {
+        if now_ms - self.checked_ms.load(Ordering::Relaxed) > CHECK_AFTER.as_millis() as u64 {
             self.checked_ms.store(now_ms, Ordering::Relaxed);
             self.forget_if_replaced(&mut slot);
         }
-        if slot.is_none() {
-            *slot = Some(Sidecar::open(&self.path).map_err(Refused::Unusable)?);
+        if let Some(queue) = slot.as_ref() {
+            return Ok(Arc::clone(queue));
         }
-        let sidecar = slot.as_ref().expect("it was opened above");
+        let sidecar = Sidecar::open(&self.path)?;
         self.descriptor.store(sidecar.raw(), Ordering::Relaxed);
-        if !sys::try_lock(sidecar.as_fd(), Holder::now().range()).map_err(Refused::Kernel)? {
-            return Err(Refused::Busy);
-        }
-        drop(slot);
-        std::mem::forget(owner);
-        self.counters.acquired.fetch_add(1, Ordering::Relaxed);
-        Ok(WriteLock { database: Own::new(Arc::clone(self)) })
+        let has_page = sidecar.content() == Content::Page;
+        let queue = Arc::new(Queue::new(sidecar, has_page));
+        *slot = Some(Arc::clone(&queue));
+        Ok(queue)
     }
 
-    /// Closes a sidecar that is no longer in its place.
-    fn forget_if_replaced(&self, slot: &mut Option<Sidecar>) {
-        if slot.as_ref().is_some_and(|sidecar| !sidecar.is_in_place(&self.path)) {
+    /// Gives up a sidecar that is no longer in its place.
+    fn forget_if_replaced(&self, slot: &mut Option<Arc<Queue<Sidecar>>>) {
+        if slot.as_ref().is_some_and(|queue| !queue.sidecar().is_in_place(&self.path)) {
             self.descriptor.store(-1, Ordering::Relaxed);
             *slot = None;
             self.counters.sidecars_replaced.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The queue of the sidecar, if it is open.
+    pub(crate) fn queue(&self) -> Option<Arc<Queue<Sidecar>>> {
+        self.epoch.get()?;
+        self.sidecar.lock().clone()
     }
 
     /// Who has the write lock: a connection of this process, or another process. An explicit
@@ -170,23 +215,20 @@ impl Database {
         Some((holder, self.owner.load(Ordering::Relaxed) != 0 && holder.pid == sys::pid()))
     }
 
+    /// Who waits for the write lock, in any process, in order.
+    pub(crate) fn waiters(&self) -> Vec<Waiter> {
+        let opened = || {
+            let sidecar = Sidecar::open_existing(&self.path)?;
+            let has_page = sidecar.content() == Content::Page;
+            Some(Arc::new(Queue::new(sidecar, has_page)))
+        };
+        self.queue().or_else(opened).map(|queue| queue.waiters()).unwrap_or_default()
+    }
+
     /// What its sidecar holds; `None` before the first write.
     pub(crate) fn content(&self) -> Option<Content> {
         self.epoch.get()?;
-        self.sidecar.lock().as_ref().map(Sidecar::content)
-    }
-
-    /// The connections of this process that wait for the write lock.
-    pub(crate) fn waiting(&self) -> u32 {
-        self.waiting.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn wait_begins(&self) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn wait_ends(&self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.sidecar.lock().as_ref().map(|queue| queue.sidecar().content())
     }
 }
 
@@ -215,7 +257,15 @@ impl Drop for Owner<'_> {
 
 /// The write lock of one database. Dropping it gives it back.
 pub(crate) struct WriteLock {
-    database: Own<Arc<Database>>,
+    held: Own<Held>,
+}
+
+struct Held {
+    database: Arc<Database>,
+    queue: Arc<Queue<Sidecar>>,
+    /// `None` once it is given back.
+    taken: Option<Taken>,
+    pace: Pace,
 }
 
 impl WriteLock {
@@ -224,25 +274,39 @@ impl WriteLock {
     /// To be called when SQLite's own lock was refused to the holder of the write lock, which
     /// only a stock client or a split write lock can explain.
     pub(crate) fn check_sidecar(self) {
-        let Some(database) = self.database.get() else { return };
-        database.forget_if_replaced(&mut database.sidecar.lock());
+        let Some(held) = self.held.get() else { return };
+        held.database.forget_if_replaced(&mut held.database.sidecar.lock());
+    }
+
+    /// Gives it back, and says how it was used.
+    pub(crate) fn release(mut self) -> Pace {
+        match self.held.get_mut() {
+            Some(held) => {
+                held.give_back();
+                held.pace
+            }
+            None => Pace::default(),
+        }
     }
 }
 
-impl Drop for WriteLock {
-    fn drop(&mut self) {
-        let Some(database) = self.database.get() else { return };
+impl Held {
+    fn give_back(&mut self) {
+        let Some(taken) = self.taken.take() else { return };
+        let database = &self.database;
         let owner = Owner(database);
-        let mut slot = database.sidecar.lock();
-        let unlocked =
-            slot.as_ref().is_none_or(|sidecar| sys::unlock(sidecar.as_fd(), WRITE_RANGE).is_ok());
-        if !unlocked {
-            // Closing the description frees its locks too.
+        if self.queue.release(taken, &mut self.pace).is_err() {
+            // Closing the description, when the last waiter has left it, frees its locks too.
             database.descriptor.store(-1, Ordering::Relaxed);
-            *slot = None;
+            *database.sidecar.lock() = None;
         }
-        drop(slot);
         drop(owner);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 

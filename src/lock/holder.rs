@@ -1,8 +1,8 @@
 //! Who holds the write lock, said by the kernel's lock itself.
 //!
-//! A holder locks a range of bytes whose first is always [`WRITE_BYTE`], so that any two exclude
-//! each other, and whose length is a number made of its process id and the time. Whoever is
-//! refused asks the kernel for the range in its way. Nothing is written anywhere, the uncontended
+//! A holder locks a range of bytes that always has [`WRITE_BYTE`] in it, so that any two exclude each
+//! other, and that ends so many bytes later, a number made of its process id and the time. Whoever
+//! is refused asks the kernel for the range in its way. Nothing is written anywhere, the uncontended
 //! lock costs no more than one byte would, and what it says dies with the holder.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,6 +11,9 @@ use crate::sys::{self, Range};
 
 /// The byte of the sidecar that every holder locks.
 pub(crate) const WRITE_BYTE: i64 = 8192;
+
+/// The byte before it, which processes with waiters lock shared, and holders too if they can.
+pub(crate) const WAITERS_BYTE: i64 = WRITE_BYTE - 1;
 
 const PID_BITS: u32 = 22;
 const MS_BITS: u32 = 40;
@@ -33,15 +36,21 @@ impl Holder {
 
     /// The range this holder locks.
     pub(crate) fn range(self) -> Range {
+        self.range_from(WRITE_BYTE)
+    }
+
+    /// The same, from an earlier byte on.
+    pub(crate) fn range_from(self, start: i64) -> Range {
         let number = u64::from(self.pid) | self.since_ms << PID_BITS;
-        Range { start: WRITE_BYTE, len: 1 + number as i64 }
+        Range { start, len: WRITE_BYTE - start + 1 + number as i64 }
     }
 
     /// The holder of a locked range; `None` if no holder locks such a range.
     pub(crate) fn from_range(range: Range) -> Option<Self> {
-        let number = (range.len - 1) as u64;
-        let possible =
-            range.start == WRITE_BYTE && range.len > 0 && number >> (PID_BITS + MS_BITS) == 0;
+        let number = range.start.checked_add(range.len - 1)?.checked_sub(WRITE_BYTE)? as u64;
+        let possible = (WAITERS_BYTE..=WRITE_BYTE).contains(&range.start)
+            && range.len > 0
+            && number >> (PID_BITS + MS_BITS) == 0;
         possible
             .then_some(Self { pid: (number & mask(PID_BITS)) as u32, since_ms: number >> PID_BITS })
     }
@@ -78,6 +87,7 @@ mod tests {
                 let range = holder.range();
                 assert!(range.len > 0 && range.start.checked_add(range.len).is_some());
                 assert_eq!(Holder::from_range(range), Some(holder));
+                assert_eq!(Holder::from_range(holder.range_from(WAITERS_BYTE)), Some(holder));
             }
         }
         let holder = Holder::now();

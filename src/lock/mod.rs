@@ -5,7 +5,9 @@
 //! | [`database`] | every connection of this process to one file meets in one object |
 //! | [`sidecar`] | and every process in one file beside the database |
 //! | [`holder`] | the kernel's lock itself says who holds it, and since when |
-//! | [`wait`] | a writer that gives up says so, once |
+//! | [`queue`] | who waits is served in order, and woken at once |
+//! | [`page`] | what waiters and holders tell each other is a hint, never a right |
+//! | [`wait`] | a writer sleeps as long as SQLite asks it to, and says so, once, when it gives up |
 //!
 //! `docs/locking-protocol.md` has the layout of the sidecar. Nothing here knows of journals or
 //! WALs: it offers acquire and release.
@@ -13,12 +15,15 @@
 //! # Order
 //! 1. the registry of databases ([`database`]), held for look-ups only;
 //! 2. a database's owner flag: which of this process's connections has the write lock;
-//! 3. a database's sidecar (a mutex, held for one system call);
-//! 4. the kernel's lock on the sidecar, which is never waited for;
-//! 5. SQLite's own locks, taken after the write lock and given back before it.
+//! 3. a database's sidecar (a mutex, held to open it or copy its address);
+//! 4. the kernel's locks on the sidecar, which are never waited for;
+//! 5. the queue's local state (a mutex, held for such locks);
+//! 6. SQLite's own locks, taken after the write lock and given back before it.
 
 pub(crate) mod database;
 pub(crate) mod holder;
+pub(crate) mod page;
+pub(crate) mod queue;
 pub(crate) mod sidecar;
 pub(crate) mod wait;
 

@@ -10,21 +10,20 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use super::page::{HEADER, PAGE, Page, slot_offset};
+use super::queue;
 use crate::guard::fork;
-use crate::sys::{self, Inode};
-
-/// What the sidecar begins with: 16 bytes, the last four the version of the layout.
-pub(crate) const HEADER: [u8; 16] = *b"kanban-vfs\0\0\x01\0\0\0";
-
-/// The size of a sidecar, in bytes.
-pub(crate) const PAGE: usize = 4096;
+use crate::sys::{self, Inode, Range, Words};
 
 /// An open sidecar.
 pub(crate) struct Sidecar {
     file: fork::Own<File>,
     inode: Inode,
     content: Content,
+    /// `None` if it can not be mapped: then waiters look every millisecond.
+    words: Option<fork::Own<Words>>,
 }
 
 /// What a sidecar holds.
@@ -124,6 +123,61 @@ impl AsFd for Sidecar {
     }
 }
 
+impl queue::Sidecar for Sidecar {
+    fn read(&self) -> io::Result<Page> {
+        let mut page = Page([0; PAGE]);
+        self.file.read_exact_at(&mut page.0, 0)?;
+        Ok(page)
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, at)
+    }
+
+    fn try_lock(&self, range: Range, shared: bool) -> io::Result<bool> {
+        sys::try_lock(self.as_fd(), range, shared)
+    }
+
+    fn unlock(&self, range: Range) -> io::Result<()> {
+        sys::unlock(self.as_fd(), range)
+    }
+
+    fn conflicting(&self, range: Range) -> io::Result<Option<Range>> {
+        sys::conflicting_lock(self.as_fd(), range)
+    }
+
+    fn wait(&self, slot: usize, word: u32, limit: Duration) -> bool {
+        if let Some(words) = &self.words {
+            match words.wait(slot_offset(slot), word, limit).map_err(|e| e.raw_os_error()) {
+                Ok(()) | Err(Some(libc::EAGAIN | libc::EINTR)) => return true,
+                Err(Some(libc::ETIMEDOUT)) => return false,
+                // The sidecar was cut short.
+                Err(_) => {}
+            }
+        }
+        self.sleep(limit.min(Duration::from_millis(1)));
+        false
+    }
+
+    fn wake(&self, slot: usize) {
+        if let Some(words) = &self.words {
+            words.wake(slot_offset(slot));
+        }
+    }
+
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+
+    fn now(&self) -> u64 {
+        sys::monotonic_ns()
+    }
+
+    fn process(&self) -> (u32, [u8; 12]) {
+        (sys::pid(), sys::program_name())
+    }
+}
+
 fn open(database: &Path, path: &Path) -> Result<Sidecar, Why> {
     // Each turn ends the loop unless somebody else removed or created the file meanwhile.
     for _ in 0..10 {
@@ -185,7 +239,12 @@ impl Sidecar {
     fn new(file: File) -> Result<Self, Why> {
         let metadata = file.metadata().map_err(Why::Seed)?;
         let content = seed(&file, metadata.len()).map_err(Why::Seed)?;
-        Ok(Self { inode: Inode::from(&metadata), file: fork::Own::new(file), content })
+        Ok(Self {
+            inode: Inode::from(&metadata),
+            words: Words::map(file.as_fd(), PAGE).ok().map(fork::Own::new),
+            file: fork::Own::new(file),
+            content,
+        })
     }
 }
 

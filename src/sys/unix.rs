@@ -90,12 +90,14 @@ fn fcntl(file: BorrowedFd<'_>, command: libc::c_int, lock: &mut libc::flock) -> 
     }
 }
 
-/// Takes an exclusive open-file-description lock on `range`, or says false if any other open file
-/// description has a lock on any of its bytes. The kernel gives it back when the last descriptor
-/// of the description is closed: at the latest when its process dies. fcntl(2).
+/// Takes an exclusive or shared open-file-description lock on `range`, or says false if another
+/// open file description has a lock in its way. What this description had locked there before, it
+/// replaces. The kernel gives it back when the last descriptor of the description is closed: at
+/// the latest when its process dies. fcntl(2).
 #[doc(alias = "F_OFD_SETLK")]
-pub(crate) fn try_lock(file: BorrowedFd<'_>, range: Range) -> io::Result<bool> {
-    match fcntl(file, libc::F_OFD_SETLK, &mut flock(libc::F_WRLCK, range)) {
+pub(crate) fn try_lock(file: BorrowedFd<'_>, range: Range, shared: bool) -> io::Result<bool> {
+    let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
+    match fcntl(file, libc::F_OFD_SETLK, &mut flock(kind, range)) {
         Ok(()) => Ok(true),
         Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
         Err(e) => Err(e),
@@ -137,6 +139,133 @@ pub(crate) fn is_mount_point(path: &Path) -> bool {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn is_mount_point(_: &Path) -> bool {
     false
+}
+
+/// CLOCK_MONOTONIC in ns, the same for all processes. clock_gettime(2)
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a struct to fill in; the clock exists, so it can not fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// The first bytes of a file, mapped for the sake of their addresses: processes that wait for a
+/// change of a word, and those that change it, meet there. The memory itself is never touched,
+/// since that would be fatal once somebody has cut the file short; futex(2) only fails then.
+#[cfg(target_os = "linux")]
+pub(crate) struct Words {
+    address: std::ptr::NonNull<libc::c_void>,
+    size: usize,
+}
+
+// SAFETY: the address is only ever passed to the kernel.
+#[cfg(target_os = "linux")]
+unsafe impl Send for Words {}
+// SAFETY: as above.
+#[cfg(target_os = "linux")]
+unsafe impl Sync for Words {}
+
+#[cfg(target_os = "linux")]
+impl Words {
+    /// Maps the first `size` bytes.
+    pub(crate) fn map(file: BorrowedFd<'_>, size: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping, which replaces nothing.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                size,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let Some(address) = std::ptr::NonNull::new(address) else {
+            return Err(io::ErrorKind::AddrInUse.into());
+        };
+        let words = Self { address, size };
+        // A mapping holds its open file description, and that its locks: a child that inherited it
+        // would keep the locks of a parent that died.
+        // SAFETY: the mapping is this object's.
+        match unsafe { libc::madvise(address.as_ptr(), size, libc::MADV_DONTFORK) } {
+            0 => Ok(words),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn word(&self, at: usize) -> *mut u32 {
+        assert!(at % 4 == 0 && at + 4 <= self.size);
+        // SAFETY: within the mapping.
+        unsafe { self.address.as_ptr().cast::<u8>().add(at).cast() }
+    }
+
+    /// Sleeps while the word at `at` is `value`, at most `limit`. May return early; returns at
+    /// once if the word is not there. Shared, not private: others are in other processes.
+    #[doc(alias = "FUTEX_WAIT")]
+    pub(crate) fn wait(&self, at: usize, value: u32, limit: std::time::Duration) -> io::Result<()> {
+        let limit =
+            libc::timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos() as _ };
+        // SAFETY: the word is mapped; the kernel copes with one that is not there any more.
+        let rc = unsafe {
+            libc::syscall(libc::SYS_futex, self.word(at), libc::FUTEX_WAIT, value, &raw const limit)
+        };
+        if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Wakes all that sleep on the word at `at`.
+    #[doc(alias = "FUTEX_WAKE")]
+    pub(crate) fn wake(&self, at: usize) {
+        // SAFETY: as above.
+        unsafe { libc::syscall(libc::SYS_futex, self.word(at), libc::FUTEX_WAKE, i32::MAX) };
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Words {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this object's, and nobody has its address.
+        unsafe { libc::munmap(self.address.as_ptr(), self.size) };
+    }
+}
+
+/// Where there are no futexes between processes, waiters look every millisecond.
+#[cfg(not(target_os = "linux"))]
+pub(crate) struct Words;
+
+#[cfg(not(target_os = "linux"))]
+impl Words {
+    pub(crate) fn map(_: BorrowedFd<'_>, _: usize) -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub(crate) fn wait(&self, _: usize, _: u32, limit: std::time::Duration) -> io::Result<()> {
+        std::thread::sleep(limit.min(std::time::Duration::from_millis(1)));
+        Ok(())
+    }
+
+    pub(crate) fn wake(&self, _: usize) {}
+}
+
+/// The name of this process's program, or as much of it as 12 bytes hold.
+pub(crate) fn program_name() -> [u8; 12] {
+    static NAME: std::sync::OnceLock<[u8; 12]> = std::sync::OnceLock::new();
+    *NAME.get_or_init(|| {
+        let path = std::env::current_exe().unwrap_or_default();
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let mut twelve = [0; 12];
+        let n = name.len().min(twelve.len());
+        twelve[..n].copy_from_slice(&name[..n]);
+        twelve
+    })
+}
+
+/// The name of a process's program, as far as this process may know it. proc(5)
+pub(crate) fn program_of(pid: u32) -> Option<String> {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
 }
 
 static PID: AtomicU32 = AtomicU32::new(0);

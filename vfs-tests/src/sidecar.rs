@@ -29,8 +29,9 @@ pub fn holder(sidecar: &Path) -> Option<u32> {
     if i32::from(lock.l_type) == libc::F_UNLCK {
         return None;
     }
-    assert_eq!(lock.l_start, WRITE_BYTE);
-    Some((lock.l_len - 1) as u32 & 0x3f_ffff)
+    assert!((WRITE_BYTE - 1..=WRITE_BYTE).contains(&lock.l_start), "{}", lock.l_start);
+    let last = lock.l_start + lock.l_len - 1;
+    Some((last - WRITE_BYTE) as u32 & 0x3f_ffff)
 }
 
 /// Takes the write lock of a sidecar without being a client of its database; given back when the

@@ -1,0 +1,223 @@
+//! The queue page: who waits for the write lock, and whose turn it is.
+//!
+//! It carries hints only. The kernel's locks decide who owns; whatever these bytes say, and whoever
+//! wrote them, at worst somebody waits a little longer. It is read and written by system calls, so
+//! that a sidecar cut short under it is an error and not a SIGBUS; only futexes know its address.
+//!
+//! | bytes | field | written by |
+//! |---|---|---|
+//! | 0 to 15 | `kanban-vfs`, two NULs, layout version 1 (u32) | whoever finds the sidecar without it |
+//! | 16 to 23 | turn: the ticket it is for, 0 for none (u64) | the holder, before it unlocks |
+//! | 24 to 31 | turn: when it expires (u64) | the same |
+//! | 32 to 35 | turn: the slot it is for (u32) | the same |
+//! | 64 + 32 n | slot n: | |
+//! | + 0 to 3 | futex word; every change wakes its waiter (u32) | a waker |
+//! | + 4 to 7 | state, see [`State`] (u32) | the slot's process; a waker |
+//! | + 8 to 15 | ticket: when its waiter was first refused, 0 for nobody (u64) | the slot's process |
+//! | + 16 to 19 | process id (u32) | the slot's process |
+//! | + 20 to 31 | program name, NUL-padded | the slot's process |
+//!
+//! Times are nanoseconds of CLOCK_MONOTONIC. A slot is its process's as long as that holds the
+//! kernel's lock on the slot's byte; what an unlocked slot says is void.
+//!
+//! | state of a slot | becomes | when |
+//! |---|---|---|
+//! | free | `Present` | a refused connection sleeps in the VFS for the first time |
+//! | `Present` | `Woken` | a holder that unlocks lets it try, or gives it the turn |
+//! | `Present` | `Away` | it has slept as long as SQLite asked it to |
+//! | `Woken` | `Present` | its attempt was refused again, and SQLite sleeps again |
+//! | `Woken` | `Away` | its turn has expired: a holder passes it over until it is back |
+//! | `Away` | `Present` | SQLite sleeps again |
+//! | any | free | it has the lock, has given up, or has closed |
+
+/// The size of a sidecar, in bytes.
+pub(crate) const PAGE: usize = 4096;
+
+/// What the sidecar begins with: 16 bytes, the last four the version of the layout.
+pub(crate) const HEADER: [u8; 16] = *b"kanban-vfs\0\0\x01\0\0\0";
+
+/// How many can wait in the queue; more poll.
+pub(crate) const SLOTS: usize = 126;
+
+const TURN: usize = 16;
+const FIRST_SLOT: usize = 64;
+const SLOT_SIZE: usize = 32;
+const _: () = assert!(FIRST_SLOT + SLOTS * SLOT_SIZE <= PAGE);
+
+/// A turn is void this long after it was given, in ns: nobody waits longer for a waiter that does
+/// not come. Longer than the kernel takes to run a woken process, by far.
+pub(crate) const TURN_NS: u64 = 10_000_000;
+
+/// What the waiter of a slot is doing.
+/// 0 is a slot that is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum State {
+    /// It sleeps in the VFS and comes when woken.
+    Present = 1,
+    /// It was woken and is about to try.
+    Woken = 2,
+    /// It is elsewhere, and may come back or not.
+    Away = 3,
+}
+
+/// A waiter, as its slot describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiter {
+    pub(crate) slot: usize,
+    pub(crate) word: u32,
+    pub(crate) state: State,
+    pub(crate) ticket: u64,
+    pub(crate) pid: u32,
+    pub(crate) program: [u8; 12],
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Turn {
+    pub(crate) ticket: u64,
+    pub(crate) expires: u64,
+    pub(crate) slot: usize,
+}
+
+/// A copy of the page at one moment.
+pub(crate) struct Page(pub(crate) [u8; PAGE]);
+
+impl Page {
+    fn u32_at(&self, at: usize) -> u32 {
+        u32::from_le_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
+    }
+
+    fn u64_at(&self, at: usize) -> u64 {
+        u64::from(self.u32_at(at)) | u64::from(self.u32_at(at + 4)) << 32
+    }
+
+    /// The waiter of a slot; `None` if the slot is free or says nothing possible.
+    pub(crate) fn waiter(&self, slot: usize) -> Option<Waiter> {
+        let at = slot_offset(slot);
+        let state = match self.u32_at(at + 4) {
+            1 => State::Present,
+            2 => State::Woken,
+            3 => State::Away,
+            _ => return None,
+        };
+        let ticket = self.u64_at(at + 8);
+        let mut program = [0; 12];
+        program.copy_from_slice(&self.0[at + 20..at + 32]);
+        (ticket != 0).then(|| Waiter {
+            slot,
+            word: self.u32_at(at),
+            state,
+            ticket,
+            pid: self.u32_at(at + 16),
+            program,
+        })
+    }
+
+    /// The futex word of a slot.
+    pub(crate) fn word(&self, slot: usize) -> u32 {
+        self.u32_at(slot_offset(slot))
+    }
+
+    /// All waiters, in the order of their slots.
+    pub(crate) fn waiters(&self) -> impl Iterator<Item = Waiter> + '_ {
+        (0..SLOTS).filter_map(|slot| self.waiter(slot))
+    }
+
+    /// The turn, expired or not; `None` if there is none or it is nobody's.
+    pub(crate) fn turn(&self) -> Option<Turn> {
+        let slot = self.u32_at(TURN + 16) as usize;
+        let turn = Turn { ticket: self.u64_at(TURN), expires: self.u64_at(TURN + 8), slot };
+        let waiter = (slot < SLOTS).then(|| self.waiter(slot)).flatten()?;
+        (waiter.ticket == turn.ticket).then_some(turn)
+    }
+}
+
+impl Turn {
+    /// Whether it still binds others. No turn binds for longer than [`TURN_NS`].
+    pub(crate) fn binds(&self, now: u64) -> bool {
+        self.expires > now && self.expires - now <= TURN_NS
+    }
+
+    /// Its bytes and where they go.
+    pub(crate) fn encode(&self) -> (u64, [u8; 20]) {
+        let mut bytes = [0; 20];
+        bytes[..8].copy_from_slice(&self.ticket.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.expires.to_le_bytes());
+        bytes[16..].copy_from_slice(&(self.slot as u32).to_le_bytes());
+        (TURN as u64, bytes)
+    }
+}
+
+impl Waiter {
+    /// Its bytes and where they go.
+    pub(crate) fn encode(&self) -> (u64, [u8; SLOT_SIZE]) {
+        let mut bytes = [0; SLOT_SIZE];
+        bytes[..4].copy_from_slice(&self.word.to_le_bytes());
+        bytes[4..8].copy_from_slice(&(self.state as u32).to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.ticket.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.pid.to_le_bytes());
+        bytes[20..].copy_from_slice(&self.program);
+        (slot_offset(self.slot) as u64, bytes)
+    }
+}
+
+/// A futex word followed by a state, as a waker writes them.
+pub(crate) fn encode_state(word: u32, state: State) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&word.to_le_bytes());
+    bytes[4..].copy_from_slice(&(state as u32).to_le_bytes());
+    bytes
+}
+
+/// Where a slot, and with it its futex word, begins.
+pub(crate) fn slot_offset(slot: usize) -> usize {
+    FIRST_SLOT + slot * SLOT_SIZE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(page: &mut Page, (at, bytes): (u64, impl AsRef<[u8]>)) {
+        let at = at as usize;
+        page.0[at..at + bytes.as_ref().len()].copy_from_slice(bytes.as_ref());
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut page = Page([0; PAGE]);
+        let waiter = Waiter {
+            slot: SLOTS - 1,
+            word: 7,
+            state: State::Present,
+            ticket: 1 << 40,
+            pid: 99,
+            program: *b"worker\0\0\0\0\0\0",
+        };
+        put(&mut page, waiter.encode());
+        assert_eq!(page.waiters().collect::<Vec<_>>(), [waiter]);
+        assert_eq!(page.turn(), None);
+        let turn = Turn { ticket: waiter.ticket, expires: 5 + TURN_NS, slot: waiter.slot };
+        put(&mut page, turn.encode());
+        assert_eq!(page.turn(), Some(turn));
+        assert!(turn.binds(5) && !turn.binds(5 + TURN_NS), "it expires");
+        assert!(!turn.binds(4), "nobody can give a turn for longer");
+        put(&mut page, (slot_offset(waiter.slot) as u64, [0; SLOT_SIZE]));
+        assert_eq!(page.turn(), None, "a turn of a waiter that has left is nobody's");
+    }
+
+    #[test]
+    fn random_bytes_are_read_without_harm() {
+        let mut seed = 1_u64;
+        for _ in 0..2000 {
+            let mut page = Page([0; PAGE]);
+            for byte in &mut page.0 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                *byte = (seed >> 33) as u8 & 3;
+            }
+            assert!(page.waiters().count() <= SLOTS);
+            assert!(page.turn().is_none_or(|turn| turn.slot < SLOTS));
+        }
+    }
+}

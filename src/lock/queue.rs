@@ -1,0 +1,423 @@
+//! The queue of waiters: who may try for the write lock, and when.
+//!
+//! A connection that was refused sleeps here, with a place on the page ([`super::page`]). Holders
+//! look at the page when they give the lock back, and only if anybody waits, which the kernel tells
+//! them: a process with waiters has a shared lock on [`WAITERS_BYTE`], and a holder first tries to
+//! lock that byte together with its own. So without waiters the queue costs no system call.
+//!
+//! Who comes first is a compromise. Strict order would cost a context switch for every
+//! transaction; so a holder may go on, and newcomers may overtake, until the head of the queue has
+//! waited [`PATIENCE_NS`] and the holder has had its slice of [`ROUND_NS`]. Then the holder gives the head its
+//! turn: until it has come, or the turn has expired, all who came later are refused.
+//!
+//! Lock order: the local mutex is taken last and held for system calls that do not wait.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::holder::{Holder, WAITERS_BYTE, WRITE_RANGE};
+use super::page::{PAGE, Page, SLOTS, State, TURN_NS, Turn, Waiter, encode_state, slot_offset};
+use crate::sys::Range;
+
+const WAITERS: Range = Range { start: WAITERS_BYTE, len: 1 };
+/// The byte of slot 0; the others follow.
+const SLOT_BYTE: i64 = 4096;
+
+/// How long newcomers may overtake the head of the queue, in ns.
+const PATIENCE_NS: u64 = 2_000_000;
+/// How long all waiters together may go on before it is the first one's turn again, in ns; each
+/// has an equal slice of it.
+const ROUND_NS: u64 = 16_000_000;
+/// The least and the greatest slice, in ns: below, a switch costs more than it is worth.
+const SLICE_NS: (u64, u64) = (500_000, 4_000_000);
+/// How often the head looks whether the lock is free, for want of a holder that wakes it.
+const HEAD_LOOKS: Duration = Duration::from_millis(1);
+/// How often the others do, for want of a head.
+const OTHERS_LOOK: Duration = Duration::from_millis(10);
+/// How often a waiter tries to announce itself that came while a holder had seen no waiters.
+const ANNOUNCE: Duration = Duration::from_micros(50);
+
+/// What the queue needs of a sidecar: bytes, the kernel's locks on them, and futexes.
+pub(crate) trait Sidecar {
+    fn read(&self) -> io::Result<Page>;
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Takes an exclusive or shared lock, or says that another open file has one in the way.
+    fn try_lock(&self, range: Range, shared: bool) -> io::Result<bool>;
+    fn unlock(&self, range: Range) -> io::Result<()>;
+    /// Another open file's lock on any byte of the range.
+    fn conflicting(&self, range: Range) -> io::Result<Option<Range>>;
+    /// Sleeps while the futex word is `word`, at most so long. False if the time is over; true if
+    /// it was woken, or need not sleep.
+    fn wait(&self, slot: usize, word: u32, limit: Duration) -> bool;
+    fn wake(&self, slot: usize);
+    fn sleep(&self, duration: Duration);
+    /// CLOCK_MONOTONIC in ns.
+    fn now(&self) -> u64;
+    /// This process, as waiters show it.
+    fn process(&self) -> (u32, [u8; 12]);
+}
+
+/// The queue of one sidecar, as this process takes part in it.
+pub(crate) struct Queue<S> {
+    sidecar: S,
+    /// Whether the page is ours; if not, waiters poll.
+    has_page: bool,
+    local: Mutex<Local>,
+    /// Whether a connection of this process has the write lock, which its own locks do not show.
+    held_here: AtomicBool,
+    /// Whether somebody waited when the lock was last taken: then the attempt to take it alone is
+    /// not made.
+    crowded: AtomicBool,
+}
+
+/// Mutex rules: protects this process's locks on the waiters' byte and on slots; the kernel does
+/// not tell its connections apart.
+struct Local {
+    waiting: usize,
+    announced: bool,
+    /// Slots that have a waiter of this process.
+    used: [bool; SLOTS],
+    /// Slots that are locked by this process and free.
+    idle: Vec<usize>,
+}
+
+/// How the write lock was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Together with the waiters' byte: nobody waited.
+    Alone,
+    /// Somebody waits, or did a moment ago.
+    Contended,
+}
+
+/// How a connection has used the write lock lately; decides whether it may go on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pace {
+    /// When it first took the lock after it last waited, in ns.
+    run_began: u64,
+    /// When its slice is over, in ns; known since it last looked at the page.
+    run_ends: u64,
+    /// When it last gave the lock back, in ns.
+    released: u64,
+    /// Whether it took the lock again at once, so that waking a waiter is most likely in vain.
+    comes_back: bool,
+}
+
+/// A connection that takes the lock again so soon after it gave it back is in a tight loop, in ns.
+const COMES_BACK_NS: u64 = 100_000;
+
+/// A place in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) slot: usize,
+    pub(crate) ticket: u64,
+    /// The futex word when it was last looked at.
+    word: u32,
+    /// When the last turn it came for expires; it comes for each turn once.
+    turn: u64,
+}
+
+impl<S: Sidecar> Queue<S> {
+    pub(crate) fn new(sidecar: S, has_page: bool) -> Self {
+        Self {
+            sidecar,
+            has_page,
+            local: Mutex::new(Local {
+                waiting: 0,
+                announced: false,
+                used: [false; SLOTS],
+                idle: Vec::new(),
+            }),
+            held_here: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn sidecar(&self) -> &S {
+        &self.sidecar
+    }
+
+    /// Tries for the write lock, for the waiter in `place` or a newcomer. `None` if another has it
+    /// or somebody else's turn has come.
+    pub(crate) fn try_acquire(
+        &self,
+        place: Option<&Place>,
+        pace: &mut Pace,
+    ) -> io::Result<Option<Taken>> {
+        let now = self.sidecar.now();
+        pace.comes_back = now.saturating_sub(pace.released) < COMES_BACK_NS;
+        if place.is_some() {
+            *pace = Pace { run_began: now, run_ends: now, ..Pace::default() };
+        }
+        let taken = self.try_take(place, pace, now);
+        if let Ok(Some(_)) = taken {
+            self.held_here.store(true, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    fn try_take(
+        &self,
+        place: Option<&Place>,
+        pace: &mut Pace,
+        now: u64,
+    ) -> io::Result<Option<Taken>> {
+        let holder = Holder::now();
+        let take = || {
+            let taken = self.sidecar.try_lock(holder.range(), false)?;
+            Ok(taken.then_some(Taken::Contended))
+        };
+        if !self.has_page {
+            return take();
+        }
+        if !self.crowded.load(Ordering::Relaxed) {
+            let local = self.local.lock();
+            if local.waiting == 0
+                && self.sidecar.try_lock(holder.range_from(WAITERS_BYTE), false)?
+            {
+                return Ok(Some(Taken::Alone));
+            }
+        }
+        if pace.comes_back && now < pace.run_ends {
+            // It gave nobody the turn a moment ago, so the page has nothing new for it.
+            return take();
+        }
+        let Ok(page) = self.sidecar.read() else { return take() };
+        if let Some(turn) = page.turn().filter(|turn| turn.binds(now)) {
+            let came_later = place.is_none_or(|place| place.ticket > turn.ticket);
+            if came_later && self.is_alive(turn.slot) {
+                return Ok(None);
+            }
+        }
+        let taken = take()?;
+        if taken.is_some() {
+            let waiters = page.waiters().count() as u64;
+            self.crowded.store(waiters > 0, Ordering::Relaxed);
+            let (least, greatest) = SLICE_NS;
+            pace.run_ends = pace.run_began + (ROUND_NS / (waiters + 1)).clamp(least, greatest);
+        }
+        Ok(taken)
+    }
+
+    /// Gives the write lock back, and whoever is next its turn or a sign.
+    pub(crate) fn release(&self, taken: Taken, pace: &mut Pace) -> io::Result<()> {
+        self.held_here.store(false, Ordering::Relaxed);
+        pace.released = self.sidecar.now();
+        if taken == Taken::Alone {
+            let mut local = self.local.lock();
+            if local.waiting == 0 {
+                let alone = Range { start: WAITERS_BYTE, len: 0 };
+                return self.sidecar.unlock(alone);
+            }
+            // A thread of this process has begun to wait meanwhile.
+            local.announced = self.sidecar.try_lock(WAITERS, true)?;
+        }
+        let next = if self.has_page { self.next(pace) } else { None };
+        let unlocked = self.sidecar.unlock(WRITE_RANGE);
+        if let Some(next) = next {
+            self.wake(&next);
+        }
+        unlocked
+    }
+
+    /// Whom to wake. Gives the turn, before the lock is free, if it is due.
+    fn next(&self, pace: &Pace) -> Option<Waiter> {
+        let now = pace.released;
+        let goes_on = now < pace.run_ends;
+        if goes_on && pace.comes_back {
+            return None;
+        }
+        let page = self.sidecar.read().ok()?;
+        let mut waiters: Vec<Waiter> =
+            page.waiters().filter(|waiter| waiter.state != State::Away).collect();
+        waiters.sort_by_key(|waiter| waiter.ticket);
+        for head in waiters {
+            let overdue = now.saturating_sub(head.ticket) >= PATIENCE_NS;
+            let due = overdue && !goes_on;
+            if !due && (pace.comes_back || head.state == State::Woken) {
+                return None;
+            }
+            let missed = page.turn().is_some_and(|turn| {
+                (turn.slot, turn.ticket) == (head.slot, head.ticket) && !turn.binds(now)
+            });
+            if missed {
+                let away = encode_state(head.word, State::Away);
+                let _ = self.sidecar.write(slot_offset(head.slot) as u64, &away);
+                continue;
+            }
+            if !self.is_alive(head.slot) {
+                self.clear(head.slot);
+                continue;
+            }
+            if due {
+                let turn = Turn { ticket: head.ticket, expires: now + TURN_NS, slot: head.slot };
+                let (at, bytes) = turn.encode();
+                let _ = self.sidecar.write(at, &bytes);
+            }
+            return Some(head);
+        }
+        None
+    }
+
+    fn wake(&self, waiter: &Waiter) {
+        let woken = encode_state(waiter.word.wrapping_add(1), State::Woken);
+        if self.sidecar.write(slot_offset(waiter.slot) as u64, &woken).is_ok() {
+            self.sidecar.wake(waiter.slot);
+        }
+    }
+
+    /// Joins the queue; `since` is when the connection was first refused, in ns. `None` if there
+    /// is no page, or no slot is free: then it must poll.
+    pub(crate) fn join(&self, since: u64) -> Option<Place> {
+        if !self.has_page {
+            return None;
+        }
+        let mut local = self.local.lock();
+        let slot = self.take_slot(&mut local)?;
+        local.used[slot] = true;
+        local.waiting += 1;
+        let word = self.sidecar.read().map_or(0, |page| page.word(slot));
+        Some(Place { slot, ticket: since.max(1), word, turn: 0 })
+    }
+
+    /// Leaves the queue.
+    pub(crate) fn leave(&self, place: &Place) {
+        self.clear(place.slot);
+        let mut local = self.local.lock();
+        local.used[place.slot] = false;
+        local.idle.push(place.slot);
+        local.waiting -= 1;
+        if local.waiting == 0 && local.announced {
+            local.announced = false;
+            let _ = self.sidecar.unlock(WAITERS);
+        }
+    }
+
+    fn take_slot(&self, local: &mut Local) -> Option<usize> {
+        if let Some(slot) = local.idle.pop() {
+            return Some(slot);
+        }
+        // Processes begin to search at different slots, so that the first try mostly succeeds.
+        let first = self.sidecar.process().0 as usize;
+        (0..SLOTS).map(|n| (first + n) % SLOTS).find(|slot| {
+            !local.used[*slot] && self.sidecar.try_lock(slot_range(*slot), false).unwrap_or(false)
+        })
+    }
+
+    /// Waits at most `limit`. True if it is worth trying: the waiter's turn has come, or nobody gives
+    /// turns and the lock is free, or, if `on_a_sign`, it was woken or has found the lock free.
+    pub(crate) fn wait(&self, place: &mut Place, limit: Duration, on_a_sign: bool) -> bool {
+        let began = self.sidecar.now();
+        let elapsed = || Duration::from_nanos(self.sidecar.now().saturating_sub(began));
+        self.show(place, State::Present);
+        let mut looked = false;
+        loop {
+            let Some(left) = limit.checked_sub(elapsed()).filter(|left| !left.is_zero()) else {
+                self.show(place, State::Away);
+                return false;
+            };
+            let Ok(page) = self.sidecar.read() else {
+                self.sidecar.sleep(left.min(HEAD_LOOKS));
+                return self.is_free();
+            };
+            let turn = page.turn().filter(|turn| turn.binds(self.sidecar.now()));
+            let is_mine = |turn: &Turn| (turn.slot, turn.ticket) == (place.slot, place.ticket);
+            if let Some(mine) = turn.filter(is_mine).filter(|turn| turn.expires != place.turn) {
+                place.turn = mine.expires;
+                place.word = page.word(place.slot);
+                return true;
+            }
+            let word = page.word(place.slot);
+            let woken = word != place.word;
+            place.word = word;
+            if woken && on_a_sign {
+                return true;
+            }
+            match page.waiter(place.slot) {
+                Some(me) if me.ticket == place.ticket && me.state == State::Present => {}
+                _ => self.show(place, State::Present),
+            }
+            let is_head = !page.waiters().any(|other| {
+                other.state == State::Present
+                    && other.ticket < place.ticket
+                    && self.is_alive(other.slot)
+            });
+            // If nobody gives the lock back, nobody gives turns either.
+            let nobodys = turn.is_none_or(|turn| is_mine(&turn));
+            if is_head && (on_a_sign || looked) && nobodys && self.is_free() {
+                return true;
+            }
+            if !self.announce() {
+                self.sidecar.sleep(left.min(ANNOUNCE));
+            } else {
+                let look = if is_head { HEAD_LOOKS } else { OTHERS_LOOK };
+                looked = !self.sidecar.wait(place.slot, word, left.min(look));
+            }
+        }
+    }
+
+    /// Waits as [`Self::wait`] does, without a place.
+    pub(crate) fn poll(&self, limit: Duration, on_a_sign: bool) -> bool {
+        let began = self.sidecar.now();
+        let elapsed = || Duration::from_nanos(self.sidecar.now().saturating_sub(began));
+        while let Some(left) = limit.checked_sub(elapsed()).filter(|left| !left.is_zero()) {
+            self.sidecar.sleep(left.min(HEAD_LOOKS));
+            if on_a_sign && self.is_free() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether other processes' holders know that somebody waits.
+    fn announce(&self) -> bool {
+        let mut local = self.local.lock();
+        if !local.announced {
+            local.announced = self.sidecar.try_lock(WAITERS, true).unwrap_or(false);
+        }
+        local.announced
+    }
+
+    /// Whether nobody has the write lock.
+    pub(crate) fn is_free(&self) -> bool {
+        !self.held_here.load(Ordering::Relaxed)
+            && matches!(self.sidecar.conflicting(WRITE_RANGE), Ok(None))
+    }
+
+    /// All waiters that live, in the order of their tickets.
+    pub(crate) fn waiters(&self) -> Vec<Waiter> {
+        let Ok(page) = self.sidecar.read() else { return Vec::new() };
+        let mut waiters: Vec<_> =
+            page.waiters().filter(|waiter| self.is_alive(waiter.slot)).collect();
+        waiters.sort_by_key(|waiter| waiter.ticket);
+        waiters
+    }
+
+    fn show(&self, place: &Place, state: State) {
+        let (pid, program) = self.sidecar.process();
+        let waiter =
+            Waiter { slot: place.slot, word: 0, state, ticket: place.ticket, pid, program };
+        let (at, bytes) = waiter.encode();
+        // All but the futex word, which is the wakers'.
+        let _ = self.sidecar.write(at + 4, &bytes[4..]);
+    }
+
+    fn clear(&self, slot: usize) {
+        let _ = self.sidecar.write(slot_offset(slot) as u64 + 4, &[0; 28]);
+    }
+
+    /// Whether the slot is some process's.
+    fn is_alive(&self, slot: usize) -> bool {
+        self.local.lock().used[slot]
+            || !matches!(self.sidecar.conflicting(slot_range(slot)), Ok(None))
+    }
+}
+
+fn slot_range(slot: usize) -> Range {
+    Range { start: SLOT_BYTE + slot as i64, len: 1 }
+}
+
+const _: () = assert!(PAGE as i64 <= SLOT_BYTE && SLOT_BYTE + (SLOTS as i64) < WAITERS_BYTE);
