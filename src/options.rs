@@ -87,6 +87,9 @@ impl Options {
         let mut options = Self::default();
         if let Some(base) = get("KANBAN_BASE_VFS") {
             let base = base.into_string().map_err(|_| "KANBAN_BASE_VFS: not UTF-8".to_owned())?;
+            if base.is_empty() {
+                return Err("KANBAN_BASE_VFS: is empty; name a VFS or unset it".to_owned());
+            }
             options.base = Some(base);
         }
         if let Some(timeout) = get("KANBAN_BUSY_TIMEOUT") {

@@ -70,10 +70,11 @@ pub(crate) fn json(connection: &Connection, instance: &Instance) -> String {
 /// Each guarantee with `{"active": true}` or the reason why it is not.
 fn guarantees(connection: &Connection) -> Object {
     let database = connection.database();
-    let write_lock = if connection.is_read_only() {
-        Err("the connection is read-only and writes nothing")
-    } else {
-        Ok(())
+    let obstacle = database.obstacle();
+    let write_lock = match &obstacle {
+        _ if connection.is_read_only() => Err("the connection is read-only and writes nothing"),
+        Some(why) => Err(why.as_str()),
+        None => Ok(()),
     };
     let queue_page = match database.content() {
         Some(Content::Foreign) => Err("the sidecar holds something else than a page of this VFS"),

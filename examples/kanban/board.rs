@@ -58,9 +58,11 @@ impl Board {
             tables.execute("INSERT INTO tasks (title) VALUES (?)", [title])?;
             let id = tables.last_insert_rowid();
             for other in needs {
-                tables
-                    .execute("INSERT INTO dependencies VALUES (?, ?)", [id, *other])
-                    .map_err(|_| format!("there is no task {other}"))?;
+                let exists = "INSERT INTO dependencies SELECT ?1, id FROM tasks
+                              WHERE id = ?2 AND id <> ?1";
+                if tables.execute(exists, [id, *other])? == 0 {
+                    return Err(format!("there is no task {other}").into());
+                }
             }
             record(tables, id, "created")?;
             Ok(id)
@@ -97,18 +99,19 @@ impl Board {
         Ok(events.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Claims a task for `worker`: the given one, or the oldest that can run. `None` if it is
-    /// claimed already, or there is none. Compare-and-swap: of two that try, one succeeds.
+    /// Claims a task for `worker`: the given one, or the oldest that can run. `None` if it can not
+    /// run, or is claimed already, or there is none. Compare-and-swap: of two that try, one succeeds.
     pub(crate) fn claim(&mut self, id: Option<i64>, worker: &str) -> Result<Option<i64>> {
         self.write(|tables| {
             let claimed: Option<i64> = tables
                 .query_row(
                     "UPDATE tasks SET status = 'running', worker = ?2, heartbeat_ms = ?3
-                     WHERE status = 'ready' AND id = coalesce(?1, (
-                         SELECT id FROM tasks WHERE status = 'ready' AND NOT EXISTS (
+                     WHERE id = (
+                         SELECT id FROM tasks AS t
+                         WHERE id = coalesce(?1, id) AND status = 'ready' AND NOT EXISTS (
                              SELECT 1 FROM dependencies JOIN tasks AS needed ON needed.id = needs
-                             WHERE task = tasks.id AND needed.status <> 'done'
-                         ) ORDER BY id LIMIT 1))
+                             WHERE task = t.id AND needed.status <> 'done'
+                         ) ORDER BY id LIMIT 1)
                      RETURNING id",
                     params![id, worker, now_ms()],
                     |row| row.get(0),

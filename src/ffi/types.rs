@@ -42,6 +42,7 @@ pub(crate) const WAL_READ_LOCK: c_int = 3;
 
 pub(crate) const SQLITE_FCNTL_VFSNAME: c_int = 12;
 pub(crate) const SQLITE_FCNTL_PRAGMA: c_int = 14;
+pub(crate) const SQLITE_FCNTL_LOCK_TIMEOUT: c_int = 34;
 
 pub(crate) const SQLITE_UTF8: c_int = 1;
 pub(crate) const SQLITE_DETERMINISTIC: c_int = 0x800;

@@ -7,14 +7,12 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::types::{
     Rc, SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_OK, sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
 };
 use super::{connect, no_panic};
 use crate::file;
-use crate::guard::fork;
+use crate::guard::fork::{self, ForkMutex};
 use crate::host::Host;
 use crate::lock::wait;
 use crate::vfs::{OpenPlan, Uri, plan_open};
@@ -38,7 +36,7 @@ unsafe impl Send for Instance {}
 unsafe impl Sync for Instance {}
 
 /// Instances that are registered now.
-static REGISTERED: Mutex<Vec<&'static Instance>> = Mutex::new(Vec::new());
+static REGISTERED: ForkMutex<Vec<&'static Instance>> = ForkMutex::new(Vec::new());
 
 /// Registers the VFS that `options` describe with `host`. Doing it again changes nothing, but
 /// that `make_default` is honoured.
@@ -62,11 +60,15 @@ pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
     let other = host.find_vfs(Some(&name));
     if !other.is_null() {
         // SAFETY: SQLite found it, so it is a registered VFS.
-        return if unsafe { is_ours(other) } {
-            Ok(())
-        } else {
-            Err(Error::NameTaken { name: options.name().to_owned() })
-        };
+        if unsafe { base_of_ours(other) }.is_none() {
+            return Err(Error::NameTaken { name: options.name().to_owned() });
+        }
+        // Another copy of this library has registered it. It keeps the options it has.
+        if options.make_default() {
+            // SAFETY: it is registered already.
+            check(unsafe { host.register_vfs(other, true) })?;
+        }
+        return Ok(());
     }
     let base = match options.base() {
         Some(base) => host.find_vfs(Some(&to_c(base)?)),
@@ -75,6 +77,9 @@ pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
     if base.is_null() {
         return Err(Error::NoBaseVfs { name: options.base().unwrap_or("").to_owned() });
     }
+    // Never on itself, which would be in its own way: on what the other is built on.
+    // SAFETY: SQLite found it, so it is a registered VFS.
+    let base = unsafe { base_of_ours(base) }.unwrap_or(base);
     let instance = Instance::leak(name, base, host, options);
     // SAFETY: it is complete and never freed.
     check(unsafe { host.register_vfs(instance.vfs, options.make_default()) })?;
@@ -109,6 +114,11 @@ pub(crate) fn unregister(host: Host, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// Keeps other threads from registering until the result is dropped.
+pub(crate) fn hold_for_fork() -> impl std::any::Any {
+    REGISTERED.lock()
+}
+
 /// The host of any registered VFS.
 pub(super) fn any_host() -> Option<Host> {
     REGISTERED.lock().first().map(|instance| instance.host)
@@ -125,13 +135,19 @@ fn to_c(name: &str) -> Result<CString, Error> {
 /// The name by which xGetSystemCall tells a VFS of this project from any other.
 const MARK: &CStr = c"kanban_vfs";
 
+/// The base of a VFS of this project, be it this copy's or another's; `None` for any other VFS.
+///
 /// # Safety
 /// `vfs` is registered.
-unsafe fn is_ours(vfs: *mut sqlite3_vfs) -> bool {
-    // SAFETY: the caller's promise; iVersion 3 has the method.
+unsafe fn base_of_ours(vfs: *mut sqlite3_vfs) -> Option<*mut sqlite3_vfs> {
+    // SAFETY: the caller's promise; iVersion 3 has the method. Only our own xGetSystemCall knows
+    // the mark, and answers with the address of its base.
     unsafe {
-        (*vfs).iVersion >= 3
-            && (*vfs).xGetSystemCall.is_some_and(|get| get(vfs, MARK.as_ptr()).is_some())
+        if (*vfs).iVersion < 3 {
+            return None;
+        }
+        let base = (*vfs).xGetSystemCall.and_then(|get| get(vfs, MARK.as_ptr()))?;
+        Some(base as *mut sqlite3_vfs)
     }
 }
 
@@ -372,8 +388,6 @@ forward! {
     fn x_next_system_call(name: *const c_char) -> *const c_char = xNextSystemCall or std::ptr::null();
 }
 
-unsafe extern "C" fn mark() {}
-
 unsafe extern "C" fn x_get_system_call(
     vfs: *mut sqlite3_vfs,
     name: *const c_char,
@@ -381,7 +395,10 @@ unsafe extern "C" fn x_get_system_call(
     // SAFETY: SQLite passes our VFS and a terminated name; the base gets itself.
     unsafe {
         if !name.is_null() && CStr::from_ptr(name) == MARK {
-            return Some(mark);
+            // An address in place of a function's, for [`base_of_ours`], which never calls it.
+            return std::mem::transmute::<*mut sqlite3_vfs, sqlite3_syscall_ptr>(
+                instance(vfs).base,
+            );
         }
         let base = instance(vfs).base;
         if (*base).iVersion < 3 {

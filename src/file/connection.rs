@@ -4,10 +4,10 @@
 //! |---|---|
 //! | from the first RESERVED or higher lock until SHARED or none | [`Reason::Rollback`]: a write transaction in a rollback mode, a hot journal's rollback, a change of journal mode, exclusive locking mode |
 //! | while it holds the WAL's WRITE slot | [`Reason::Wal`]: a write transaction in WAL mode, recovery of the wal-index, also by the first connection, which creates it |
-//! | from SHARED until none, on an empty database or after `PRAGMA journal_mode` | [`Reason::FirstConnect`]: see [`Connection::lock`] |
+//! | from SHARED until none or WAL, on an empty database or for `PRAGMA journal_mode=wal` | [`Reason::FirstConnect`]: see [`Connection::lock`] |
 //! | while it holds the WAL's CKPT slot, if there is little to copy and the lock is to be had | [`Reason::Checkpoint`]: see [`Connection::join_checkpoint`] |
 //!
-//! Readers do none of this.
+//! Readers do none of this, but for those of a database that is still empty.
 
 use std::ffi::c_int;
 use std::path::Path;
@@ -25,6 +25,7 @@ use crate::lock::queue::Pace;
 use crate::lock::wait::{self, Wait, Waited};
 use crate::lock::{Database, Refused, WriteLock};
 use crate::options::Settings;
+use crate::sys;
 
 /// The file of the base VFS.
 pub(crate) trait BaseFile {
@@ -34,6 +35,8 @@ pub(crate) trait BaseFile {
     fn unlock(&self, level: c_int) -> Rc;
     /// xShmLock
     fn shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> Rc;
+    /// Whether the header says that the database is in WAL mode.
+    fn is_wal(&self) -> bool;
     /// xFileSize, in bytes.
     fn size(&self) -> Result<i64, Rc>;
     /// The frames of the WAL that no checkpoint has copied yet. Only while the wal-index is mapped.
@@ -41,13 +44,26 @@ pub(crate) trait BaseFile {
 }
 
 /// Why the write lock is held. There may be several reasons at once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Reason {
     Rollback = 1,
     Wal = 2,
     FirstConnect = 4,
     Checkpoint = 8,
+}
+
+/// What the write lock is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// A write transaction: not without the write lock.
+    Write,
+    /// A first connection: where there can be no sidecar, reading must go on, and writing will fail
+    /// by itself.
+    FirstConnect,
+    /// Recovery by a reader, and the cleaning up of the last connection that closes: SQLite tries,
+    /// and goes on if in vain. It is no wait, and nobody gives up.
+    Upkeep,
 }
 
 /// How often, after `PRAGMA journal_mode`, SHARED is taken together with the write lock: once by
@@ -76,6 +92,10 @@ pub(crate) struct Connection {
     mode_change: u8,
     /// Whether the wal-index is in use.
     in_wal_mode: bool,
+    /// Whether it has a read mark: then WRITE is asked for to write, else to recover.
+    has_snapshot: bool,
+    /// Whether SQLite takes WRITE before the snapshot (SQLITE_ENABLE_SETLK_TIMEOUT).
+    writes_first: bool,
     /// Whether the wait is for SHARED, so far.
     waits_to_read: bool,
     pace: Pace,
@@ -96,6 +116,8 @@ impl Connection {
             has_content: false,
             mode_change: 0,
             in_wal_mode: false,
+            has_snapshot: false,
+            writes_first: false,
             waits_to_read: false,
             pace: Pace::default(),
         }
@@ -113,11 +135,16 @@ impl Connection {
         self.read_only
     }
 
+    /// SQLite announces how long a lock call may block: then it takes WRITE before the snapshot.
+    pub(crate) fn expect_writes_first(&mut self) {
+        self.writes_first = true;
+    }
+
     pub(crate) fn holds_write_lock(&self) -> bool {
         self.write_lock.is_some()
     }
 
-    /// `PRAGMA journal_mode = ...` is about to run.
+    /// `PRAGMA journal_mode = wal` is about to run.
     pub(crate) fn expect_mode_change(&mut self) {
         self.mode_change = MODE_CHANGE_ATTEMPTS;
     }
@@ -131,28 +158,38 @@ impl Connection {
     /// earlier, at SHARED, the busy handler is consulted. There, on a database without content
     /// and for a change of journal mode, the write lock is taken.
     pub(crate) fn lock(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
+        if self.database.is_inherited() {
+            return self.inherited(false);
+        }
         let reason = if level >= SQLITE_LOCK_RESERVED {
             Reason::Rollback
         } else if level == SQLITE_LOCK_SHARED && self.is_first_connect(base) {
             Reason::FirstConnect
         } else {
-            let rc = base.lock(level);
-            if level == SQLITE_LOCK_SHARED {
-                self.shared_attempted(rc);
-            }
-            return rc;
+            return self.lock_shared(level, base);
         };
         self.with_write_lock(reason, || base.lock(level))
     }
 
-    /// SHARED was refused: a writer of a rollback mode is about to commit. Queue behind it, since
-    /// it has the write lock, and since whoever is refused may be about to write.
-    fn shared_attempted(&mut self, rc: Rc) {
-        if rc == SQLITE_BUSY {
-            self.waits_to_read = true;
-            let can_queue = self.database.queue().is_some_and(|queue| !queue.is_free());
-            self.refused(Reason::Rollback, can_queue);
+    /// If SHARED is refused, a writer of a rollback mode is about to commit, or commits. Queue
+    /// behind it, if it has the write lock: whoever wants SHARED may be about to write, too.
+    fn lock_shared(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
+        let rc = base.lock(level);
+        if rc != SQLITE_BUSY || level != SQLITE_LOCK_SHARED {
+            return rc;
         }
+        let mut can_queue = self.database.is_held();
+        if !can_queue {
+            // Free: the writer has just finished, or does not use this VFS.
+            let rc = base.lock(level);
+            if rc != SQLITE_BUSY {
+                return rc;
+            }
+            can_queue = self.database.is_held();
+        }
+        self.waits_to_read = true;
+        self.refused(Need::Write, can_queue);
+        SQLITE_BUSY
     }
 
     fn is_first_connect(&mut self, base: &impl BaseFile) -> bool {
@@ -160,6 +197,10 @@ impl Connection {
             return false;
         }
         if self.mode_change > 0 {
+            if base.is_wal() {
+                self.mode_change = 0;
+                return false;
+            }
             return true;
         }
         if !self.has_content {
@@ -171,6 +212,9 @@ impl Connection {
 
     /// xUnlock: the base's first, then the write lock.
     pub(crate) fn unlock(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
+        if self.database.is_inherited() {
+            return self.inherited(true);
+        }
         let rc = base.unlock(level);
         if level <= SQLITE_LOCK_SHARED {
             self.release(Reason::Rollback);
@@ -195,7 +239,9 @@ impl Connection {
         flags: c_int,
         base: &impl BaseFile,
     ) -> Rc {
-        self.in_wal_mode = true;
+        if self.database.is_inherited() {
+            return self.inherited(flags & SQLITE_SHM_UNLOCK != 0);
+        }
         let is_write_slot = offset == WAL_WRITE_LOCK;
         if is_write_slot && flags == SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE {
             return self.with_write_lock(Reason::Wal, || base.shm_lock(offset, n, flags));
@@ -209,10 +255,8 @@ impl Connection {
             }
         } else if is_write_slot && flags & SQLITE_SHM_UNLOCK != 0 {
             self.release(Reason::Wal);
-        } else if self.has(Reason::FirstConnect) && offset >= WAL_READ_LOCK && rc == SQLITE_OK {
-            // The database is in WAL mode, where SHARED is kept until the connection closes.
-            self.mode_change = 0;
-            self.release(Reason::FirstConnect);
+        } else if offset >= WAL_READ_LOCK && rc == SQLITE_OK && flags & SQLITE_SHM_EXCLUSIVE == 0 {
+            self.has_snapshot = flags & SQLITE_SHM_LOCK != 0;
         }
         rc
     }
@@ -230,7 +274,7 @@ impl Connection {
             return;
         }
         let pace = &mut Pace::default();
-        let mut lock = self.database.try_acquire(self.id, None, pace);
+        let mut lock = self.database.try_acquire(self.id, false, None, pace);
         if matches!(lock, Err(Refused::Busy)) {
             lock = self.database.acquire_soon(self.id, pace, CHECKPOINT_WAIT);
         }
@@ -238,6 +282,14 @@ impl Connection {
             self.write_lock = Some(lock);
             self.reasons |= Reason::Checkpoint as u8;
         }
+    }
+
+    /// The wal-index is about to be mapped: the database is in WAL mode, where SHARED is kept until
+    /// the connection closes.
+    pub(crate) fn shm_mapping(&mut self) {
+        self.in_wal_mode = true;
+        self.mode_change = 0;
+        self.release(Reason::FirstConnect);
     }
 
     /// The base has unmapped the wal-index, and with it given up its locks.
@@ -258,17 +310,16 @@ impl Connection {
     /// Runs `take`, which takes a lock of the base's, under the write lock. If it fails, the write
     /// lock is held only if it was before.
     fn with_write_lock(&mut self, reason: Reason, take: impl FnOnce() -> Rc) -> Rc {
+        let need = self.need_of(reason);
         if self.write_lock.is_none() {
-            match self.try_acquire() {
+            match self.try_acquire(reason, need) {
                 Ok(lock) => self.write_lock = Some(lock),
                 Err(Refused::Busy) => {
                     self.waits_to_read = false;
-                    self.refused(reason, true);
+                    self.refused(need, true);
                     return SQLITE_BUSY;
                 }
-                // Reading must go on where nothing can be written; writing will fail by itself.
-                Err(Refused::Unusable(_))
-                    if self.read_only || matches!(reason, Reason::FirstConnect) => {}
+                Err(Refused::Unusable(_)) if need != Need::Write => {}
                 Err(why) => return self.failed(&why),
             }
         }
@@ -289,14 +340,31 @@ impl Connection {
         }
         if rc & 0xff == SQLITE_BUSY {
             // SQLite's own lock is in its way, not the write lock.
-            self.refused(reason, false);
+            self.refused(need, false);
         }
         rc
     }
 
-    fn try_acquire(&mut self) -> Result<WriteLock, Refused> {
+    fn need_of(&self, reason: Reason) -> Need {
+        match reason {
+            Reason::Wal if self.has_snapshot || self.writes_first => Need::Write,
+            Reason::Rollback if !self.in_wal_mode && !self.read_only => Need::Write,
+            Reason::FirstConnect => Need::FirstConnect,
+            _ => Need::Upkeep,
+        }
+    }
+
+    fn try_acquire(&mut self, reason: Reason, need: Need) -> Result<WriteLock, Refused> {
         let place = if self.wait.is_waiting() { wait::place_of(self.id) } else { None };
-        self.database.try_acquire(self.id, place.as_ref(), &mut self.pace)
+        let is_recovery = need == Need::Upkeep && reason == Reason::Wal;
+        let create = need != Need::Upkeep || is_recovery && !self.read_only;
+        self.database.try_acquire(self.id, create, place.as_ref(), &mut self.pace)
+    }
+
+    /// What a forked child is told about a lock of a connection that its parent opened. What it
+    /// gives back is not touched: it is the parent's.
+    fn inherited(&self, gives_back: bool) -> Rc {
+        if gives_back { SQLITE_OK } else { self.failed(&Refused::Inherited) }
     }
 
     fn give_back(&mut self) {
@@ -329,12 +397,11 @@ impl Connection {
         }
     }
 
-    fn refused(&mut self, reason: Reason, can_queue: bool) {
-        self.database.counters.refused.fetch_add(1, Ordering::Relaxed);
-        if self.in_wal_mode && !matches!(reason, Reason::Wal) {
-            // The last one out tries for the database's own lock, to clean up, and needs not get it.
+    fn refused(&mut self, need: Need, can_queue: bool) {
+        if need == Need::Upkeep {
             return;
         }
+        self.database.counters.refused.fetch_add(1, Ordering::Relaxed);
         let database = can_queue.then_some(&self.database);
         if let Some(waited) = self.wait.refused(self.id, database) {
             self.gave_up(waited);
@@ -343,45 +410,51 @@ impl Connection {
 
     fn gave_up(&self, Waited(waited): Waited) {
         self.database.counters.gave_up.fetch_add(1, Ordering::Relaxed);
-        let database = self.database.path().display();
         let waited = waited.as_millis();
-        let holder = match self.database.holder() {
-            _ if self.holds_write_lock() => "it has the write lock, but readers are in its way; \
-                                             end their transactions, or wait longer"
-                .to_owned(),
+        let why = match self.database.holder() {
+            _ if self.holds_write_lock() => {
+                "it has the write lock but readers are in its way; end \
+                                             their transactions, or wait longer"
+                    .to_owned()
+            }
             Some((holder, _)) => format!(
-                "process {} has held the write lock for {} ms; end its transaction, or wait longer",
+                "process {}{} has held the write lock for {} ms; end its transaction, or wait longer",
                 holder.pid,
+                sys::program_of(holder.pid).map(|name| format!(" ({name})")).unwrap_or_default(),
                 holder.held().as_millis()
             ),
-            None => "the write lock is free now: it was given back, or a client that does not use \
-                     this VFS holds SQLite's own lock; try again, or wait longer"
-                .to_owned(),
+            None => {
+                "no client of this VFS has the write lock now; a client that does not use it may \
+                     hold SQLite's own; try again, or wait longer"
+                    .to_owned()
+            }
         };
-        self.log.log(
-            SQLITE_BUSY,
-            &format!("{database}: gave up after waiting {waited} ms to write: {holder}"),
-        );
+        let line = format!("gave up after waiting {waited} ms to write: {why}");
+        self.log.log_about(SQLITE_BUSY, &line, self.database.path());
     }
 
     fn failed(&self, why: &Refused) -> Rc {
-        let (rc, why) = match why {
+        let (rc, why, path) = match why {
             Refused::Busy => return SQLITE_BUSY,
-            Refused::Unusable(why) => (SQLITE_CANTOPEN, why.to_string()),
+            Refused::Unusable(why) => {
+                (SQLITE_CANTOPEN, why.to_string(), self.database.sidecar_path())
+            }
             Refused::Kernel(error) => (
                 SQLITE_IOERR_LOCK,
                 format!(
-                    "can not lock sidecar {}: {error}; its file system must support \
-                     open-file-description locks",
-                    self.database.sidecar_path().display()
+                    "can not lock the sidecar: {error}; its file system must support \
+                     open-file-description locks"
                 ),
+                self.database.sidecar_path(),
             ),
             Refused::Inherited => (
                 SQLITE_IOERR_LOCK,
-                "the connection was opened before a fork; open one in the child".to_owned(),
+                "the connection was opened before a fork, by the parent; open one in the child"
+                    .to_owned(),
+                self.database.path().to_owned(),
             ),
         };
-        self.log.log(rc, &format!("{}: {why}", self.database.path().display()));
+        self.log.log_about(rc, &why, &path);
         rc
     }
 }

@@ -7,8 +7,9 @@ use super::connection::BaseFile;
 use super::{Methods, State, state_slot};
 use crate::ffi::connect::{FCNTL_OPENED, Opened};
 use crate::ffi::{
-    Rc, SQLITE_ERROR, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_IOERR_LOCK,
-    SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK, no_panic, sqlite3_file, sqlite3_io_methods,
+    Rc, SQLITE_ERROR, SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_VFSNAME,
+    SQLITE_IOERR, SQLITE_IOERR_LOCK, SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK, no_panic,
+    sqlite3_file, sqlite3_io_methods,
 };
 use crate::status;
 
@@ -19,6 +20,7 @@ pub(super) fn over(base: &sqlite3_io_methods) -> sqlite3_io_methods {
         xLock: base.xLock.and(Some(x_lock)),
         xUnlock: base.xUnlock.and(Some(x_unlock)),
         xFileControl: Some(x_file_control),
+        xShmMap: base.xShmMap.and(Some(x_shm_map)),
         xShmLock: base.xShmLock.and(Some(x_shm_lock)),
         xShmUnmap: base.xShmUnmap.and(Some(x_shm_unmap)),
         ..*base
@@ -61,6 +63,15 @@ impl BaseFile for Base {
             SQLITE_OK => Ok(size),
             rc => Err(rc),
         }
+    }
+
+    fn is_wal(&self) -> bool {
+        /// The read and write versions in the header, 2 for WAL.
+        /// <https://www.sqlite.org/fileformat2.html#file_format_version_numbers>
+        const VERSIONS: i64 = 18;
+        let mut versions = [0_u8; 2];
+        let into = versions.as_mut_ptr().cast();
+        call!(self, xRead, SQLITE_IOERR, into, 2, VERSIONS) == SQLITE_OK && versions == [2, 2]
     }
 
     fn frames_to_copy(&self) -> Option<u32> {
@@ -143,6 +154,21 @@ unsafe extern "C" fn x_shm_lock(
     })
 }
 
+unsafe extern "C" fn x_shm_map(
+    file: *mut sqlite3_file,
+    region: c_int,
+    size: c_int,
+    extend: c_int,
+    out: *mut *mut c_void,
+) -> Rc {
+    no_panic(SQLITE_IOERR, || {
+        // SAFETY: SQLite passes an open file.
+        let (base, state) = unsafe { parts(file) };
+        state.connection.shm_mapping();
+        call!(base, xShmMap, SQLITE_IOERR, region, size, extend, out)
+    })
+}
+
 unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> Rc {
     no_panic(SQLITE_IOERR, || {
         // SAFETY: SQLite passes an open file.
@@ -182,7 +208,12 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
                     answer
                 }
             }
-            _ => call!(base, xFileControl, SQLITE_NOTFOUND, op, arg),
+            _ => {
+                if op == SQLITE_FCNTL_LOCK_TIMEOUT {
+                    state.connection.expect_writes_first();
+                }
+                call!(base, xFileControl, SQLITE_NOTFOUND, op, arg)
+            }
         }
     })
 }
@@ -193,9 +224,12 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
 /// `arg` holds a place for the answer, the pragma's name, and its argument or null.
 unsafe fn pragma(state: &mut State, arg: *mut *mut c_char) -> Rc {
     // SAFETY: the caller's promise.
-    let (name, has_value) = unsafe { (CStr::from_ptr(*arg.add(1)), !(*arg.add(2)).is_null()) };
-    let name = name.to_bytes();
-    if has_value && name.eq_ignore_ascii_case(b"journal_mode") {
+    let (name, value) = unsafe {
+        let value = *arg.add(2);
+        let value = if value.is_null() { c"" } else { CStr::from_ptr(value) };
+        (CStr::from_ptr(*arg.add(1)).to_bytes(), value.to_bytes())
+    };
+    if name.eq_ignore_ascii_case(b"journal_mode") && value.eq_ignore_ascii_case(b"wal") {
         state.connection.expect_mode_change();
         return SQLITE_NOTFOUND;
     }

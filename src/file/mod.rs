@@ -13,13 +13,12 @@ mod refused;
 use std::ffi::c_int;
 use std::path::Path;
 
-use parking_lot::Mutex;
-
 pub(crate) use connection::Connection;
 pub(crate) use refused::refuse;
 
 use crate::ffi::vfs::{Instance, OpenDatabase};
 use crate::ffi::{Rc, SQLITE_OK, SQLITE_OPEN_READONLY, sqlite3_file, sqlite3_io_methods};
+use crate::guard::fork::ForkMutex;
 use crate::options::Settings;
 
 /// What lies behind the base's file: the address of the state of our methods.
@@ -72,9 +71,15 @@ unsafe fn methods_over(base: *const sqlite3_io_methods, state_offset: usize) -> 
     })
 }
 
+static TABLES: ForkMutex<Vec<&'static Methods>> = ForkMutex::new(Vec::new());
+
+/// Keeps other threads from making tables until the result is dropped.
+pub(crate) fn hold_for_fork() -> impl std::any::Any {
+    TABLES.lock()
+}
+
 /// `made`, or the table that was made of the same base before. Tables live for ever.
 fn leak_once(made: Methods) -> &'static Methods {
-    static TABLES: Mutex<Vec<&'static Methods>> = Mutex::new(Vec::new());
     let mut tables = TABLES.lock();
     let known = tables
         .iter()

@@ -5,11 +5,15 @@
 //! So the child closes its copies at once, which leaves the parent's locks alone, and never uses
 //! what it inherited.
 
+use std::any::Any;
+use std::cell::RefCell;
 use std::io;
 use std::ops::Deref;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::ffi::vfs;
+use crate::file;
 use crate::lock::database;
 use crate::sys;
 
@@ -54,21 +58,49 @@ impl<T> Drop for Own<T> {
     }
 }
 
+/// A mutex that a child can unlock after a fork, whoever waited for it in the parent: parking_lot's
+/// goes through a table of waiters then, which another thread may have locked when it forked.
+pub(crate) struct ForkMutex<T>(std::sync::Mutex<T>);
+
+/// What a [`ForkMutex`] protects, while it is locked.
+pub(crate) type ForkGuard<T> = std::sync::MutexGuard<'static, T>;
+
+impl<T> ForkMutex<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&'static self) -> ForkGuard<T> {
+        // What it protects is whole between any two statements, so a panic leaves it whole.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
 /// Sees to it that every child of this process gives up what it inherits. To be called before
 /// the first database is opened.
 pub(crate) fn watch() -> io::Result<()> {
     static WATCHING: OnceLock<Result<(), i32>> = OnceLock::new();
+    thread_local! {
+        /// What no other thread may be in the middle of while this one forks.
+        static HELD: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
+    }
     extern "C" fn prepare() {
+        let _ = HELD.try_with(|held| {
+            let mut held = held.borrow_mut();
+            held.push(Box::new(vfs::hold_for_fork()));
+            held.push(Box::new(file::hold_for_fork()));
+        });
         database::hold_registry();
     }
     extern "C" fn parent() {
         database::release_registry();
+        let _ = HELD.try_with(|held| held.borrow_mut().clear());
     }
     extern "C" fn child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
         sys::forget_pid();
         database::abandon_inherited();
-        database::release_registry();
+        parent();
     }
     WATCHING
         .get_or_init(|| {

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::holder::{Holder, WRITE_RANGE};
 use super::page::Waiter;
 use super::queue::{Pace, Place, Queue, Taken};
 use super::sidecar::{self, Content, Sidecar, Unusable};
-use crate::guard::fork::Own;
+use crate::guard::fork::{ForkGuard, ForkMutex, Own};
 use crate::sys::{self, Inode};
 
 /// What makes two names the same database.
@@ -31,7 +31,7 @@ enum Identity {
 type Registry = HashMap<Identity, Weak<Database>>;
 
 /// Every open database. The map is emptied of a database when its last connection closes.
-static REGISTRY: Mutex<Option<Registry>> = Mutex::new(None);
+static REGISTRY: ForkMutex<Option<Registry>> = ForkMutex::new(None);
 
 /// A database that this process has open.
 pub(crate) struct Database {
@@ -122,10 +122,12 @@ impl Database {
     }
 
     /// Takes the write lock for `connection` (not 0), or says why not. Never waits. `place` is the
-    /// connection's in the queue, if it has one; `pace` how it has used the lock so far.
+    /// connection's in the queue, if it has one; `pace` how it has used the lock so far. Makes a
+    /// sidecar only if it may `create` one.
     pub(crate) fn try_acquire(
         self: &Arc<Self>,
         connection: u64,
+        create: bool,
         place: Option<&Place>,
         pace: &mut Pace,
     ) -> Result<WriteLock, Refused> {
@@ -136,7 +138,7 @@ impl Database {
         }
         // From here on, dropping it makes the database free again.
         let owner = Owner(self);
-        let queue = self.open_sidecar(epoch).map_err(Refused::Unusable)?;
+        let queue = self.open_sidecar(epoch, create).map_err(Refused::Unusable)?;
         let taken =
             queue.try_acquire(place, pace).map_err(Refused::Kernel)?.ok_or(Refused::Busy)?;
         std::mem::forget(owner);
@@ -162,7 +164,7 @@ impl Database {
         let before_all = sys::monotonic_ns().saturating_sub(ADVANCE_NS);
         let mut place = queue.join(before_all).ok_or(Refused::Busy)?;
         let acquired = if queue.wait(&mut place, limit, true) {
-            self.try_acquire(connection, Some(&place), pace)
+            self.try_acquire(connection, false, Some(&place), pace)
         } else {
             Err(Refused::Busy)
         };
@@ -171,7 +173,7 @@ impl Database {
     }
 
     /// The sidecar, opened if it is not, and anew if it is no longer in its place.
-    fn open_sidecar(&self, epoch: Instant) -> Result<Arc<Queue<Sidecar>>, Unusable> {
+    fn open_sidecar(&self, epoch: Instant, create: bool) -> Result<Arc<Queue<Sidecar>>, Unusable> {
         let now_ms = epoch.elapsed().as_millis() as u64;
         let mut slot = self.sidecar.lock();
         if now_ms - self.checked_ms.load(Ordering::Relaxed) > CHECK_AFTER.as_millis() as u64 {
@@ -181,8 +183,19 @@ impl Database {
         if let Some(queue) = slot.as_ref() {
             return Ok(Arc::clone(queue));
         }
-        let sidecar = Sidecar::open(&self.path)?;
+        self.keep(&mut slot, || Sidecar::open(&self.path, create))
+    }
+
+    /// Opens the sidecar while no thread forks, so that a child knows of every descriptor.
+    fn keep<E>(
+        &self,
+        slot: &mut Option<Arc<Queue<Sidecar>>>,
+        open: impl FnOnce() -> Result<Sidecar, E>,
+    ) -> Result<Arc<Queue<Sidecar>>, E> {
+        let registry = REGISTRY.lock();
+        let sidecar = open()?;
         self.descriptor.store(sidecar.raw(), Ordering::Relaxed);
+        drop(registry);
         let has_page = sidecar.content() == Content::Page;
         let queue = Arc::new(Queue::new(sidecar, has_page));
         *slot = Some(Arc::clone(&queue));
@@ -198,10 +211,19 @@ impl Database {
         }
     }
 
-    /// The queue of the sidecar, if it is open.
+    /// The queue of the sidecar, if there is one. Creates none.
     pub(crate) fn queue(&self) -> Option<Arc<Queue<Sidecar>>> {
         self.epoch.get()?;
-        self.sidecar.lock().clone()
+        let mut slot = self.sidecar.lock();
+        match slot.as_ref() {
+            Some(queue) => Some(Arc::clone(queue)),
+            None => self.keep(&mut slot, || Sidecar::open(&self.path, false)).ok(),
+        }
+    }
+
+    /// Whether anybody has the write lock.
+    pub(crate) fn is_held(&self) -> bool {
+        self.queue().is_some_and(|queue| !queue.is_free())
     }
 
     /// Who has the write lock: a connection of this process, or another process. An explicit
@@ -209,7 +231,7 @@ impl Database {
     pub(crate) fn holder(&self) -> Option<(Holder, bool)> {
         self.epoch.get()?;
         // A description of its own, since this process's locks are not in their own way.
-        let probe = Sidecar::open_existing(&self.path)?;
+        let probe = sidecar::look_at(&self.path)?;
         let range = sys::conflicting_lock(probe.as_fd(), WRITE_RANGE).ok()??;
         let holder = Holder::from_range(range)?;
         Some((holder, self.owner.load(Ordering::Relaxed) != 0 && holder.pid == sys::pid()))
@@ -217,12 +239,17 @@ impl Database {
 
     /// Who waits for the write lock, in any process, in order.
     pub(crate) fn waiters(&self) -> Vec<Waiter> {
-        let opened = || {
-            let sidecar = Sidecar::open_existing(&self.path)?;
-            let has_page = sidecar.content() == Content::Page;
-            Some(Arc::new(Queue::new(sidecar, has_page)))
-        };
-        self.queue().or_else(opened).map(|queue| queue.waiters()).unwrap_or_default()
+        self.queue().map(|queue| queue.waiters()).unwrap_or_default()
+    }
+
+    /// Whether the parent of this process opened it.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.epoch.get().is_none()
+    }
+
+    /// Why there can be no write lock, if there can not.
+    pub(crate) fn obstacle(&self) -> Option<String> {
+        sidecar::obstacle(&self.path)
     }
 
     /// What its sidecar holds; `None` before the first write.
@@ -312,7 +339,7 @@ impl Drop for Held {
 
 thread_local! {
     /// The registry, while this thread forks.
-    static HELD: RefCell<Option<MutexGuard<'static, Option<Registry>>>> = const { RefCell::new(None) };
+    static HELD: RefCell<Option<ForkGuard<Option<Registry>>>> = const { RefCell::new(None) };
 }
 
 /// Before a fork: sees to it that the child finds the registry whole.

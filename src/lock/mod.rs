@@ -13,12 +13,12 @@
 //! WALs: it offers acquire and release.
 //!
 //! # Order
-//! 1. the registry of databases ([`database`]), held for look-ups only;
-//! 2. a database's owner flag: which of this process's connections has the write lock;
-//! 3. a database's sidecar (a mutex, held to open it or copy its address);
-//! 4. the kernel's locks on the sidecar, which are never waited for;
-//! 5. the queue's local state (a mutex, held for such locks);
-//! 6. SQLite's own locks, taken after the write lock and given back before it.
+//! 1. a database's owner flag: which of this process's connections has the write lock;
+//! 2. a database's sidecar (a mutex, held to open it or copy its address);
+//! 3. the registry of databases (a mutex, held for a look-up or an open, and while forking);
+//! 4. the queue's local state (a mutex, held for locks of the kernel that are not waited for);
+//! 5. SQLite's own locks, taken after the write lock and given back before it. The exception is
+//!    a checkpoint, which has its own slot when it asks for the write lock, for a few ms at most.
 
 pub(crate) mod database;
 pub(crate) mod holder;

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,47 +35,42 @@ pub(crate) enum Content {
     Foreign,
 }
 
-/// Why a sidecar can not be used.
+/// Why a sidecar can not be used, and what to do.
 #[derive(Debug)]
-pub(crate) struct Unusable {
-    path: PathBuf,
-    why: Why,
-}
-
-#[derive(Debug)]
-enum Why {
+pub(crate) enum Unusable {
     NotAFile(&'static str),
-    HardLinked,
+    IsDatabase,
     Moving,
+    Missing,
     NoDatabase(io::Error),
     Create(io::Error),
+    /// With the user who owns it.
     Open(io::Error, u32),
     Seed(io::Error),
 }
 
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        match &self.why {
-            Why::NotAFile(what) => {
-                write!(f, "sidecar {path} is a {what}; move it away and it is made anew")
+        match self {
+            Self::NotAFile(what) => {
+                write!(f, "the sidecar is a {what}; move it away and it is made anew")
             }
-            Why::HardLinked => write!(
-                f,
-                "sidecar {path} has other names (hard links); move it away and it is made anew"
+            Self::IsDatabase => f.write_str(
+                "the sidecar is a hard link of the database; move it away and it is made anew",
             ),
-            Why::Moving => write!(f, "sidecar {path} is being replaced again and again"),
-            Why::NoDatabase(e) => write!(f, "can not look at the database of {path}: {e}"),
-            Why::Create(e) => write!(
+            Self::Moving => f.write_str("the sidecar is being replaced again and again"),
+            Self::Missing => f.write_str("there is no sidecar yet; the first writer makes it"),
+            Self::NoDatabase(e) => write!(f, "can not look at the database of the sidecar: {e}"),
+            Self::Create(e) => write!(
                 f,
-                "can not create sidecar {path}: {e}; writers need the right to create files there"
+                "can not create the sidecar: {e}; writers need the right to create files there"
             ),
-            Why::Open(e, owner) => write!(
+            Self::Open(e, owner) => write!(
                 f,
-                "can not open sidecar {path} (owner: user {owner}): {e}; \
-                 give it the owner and permissions of the database"
+                "can not open the sidecar of user {owner}: {e}; give it the database's owner and \
+                 permissions"
             ),
-            Why::Seed(e) => write!(f, "can not write sidecar {path}: {e}"),
+            Self::Seed(e) => write!(f, "can not write the sidecar: {e}"),
         }
     }
 }
@@ -88,24 +83,37 @@ pub(crate) fn path_of(database: &Path) -> PathBuf {
 }
 
 impl Sidecar {
-    /// Opens the sidecar of `database`, creating it if there is none.
-    pub(crate) fn open(database: &Path) -> Result<Self, Unusable> {
+    /// Opens the sidecar of `database`; if there is none, creates it or fails.
+    pub(crate) fn open(database: &Path, create: bool) -> Result<Self, Unusable> {
         let path = path_of(database);
-        open(database, &path).map_err(|why| Unusable { path, why })
-    }
-
-    /// Opens the sidecar of `database` if there is one that can be used.
-    pub(crate) fn open_existing(database: &Path) -> Option<Self> {
-        let path = path_of(database);
-        let found = path.symlink_metadata().ok()?;
-        open_found(&path, &found).ok().flatten()
+        // Each turn ends the loop unless somebody else removed or created the file meanwhile.
+        for _ in 0..10 {
+            match path.symlink_metadata() {
+                Ok(found) => {
+                    if let Some(file) = open_found(database, &path, &found)? {
+                        return Self::new(file);
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound && !create => {
+                    return Err(Unusable::Missing);
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    let like = database.metadata().map_err(Unusable::NoDatabase)?;
+                    match sys::create_like(&path, &like) {
+                        Ok(file) => return Self::new(file),
+                        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                        Err(e) => return Err(Unusable::Create(e)),
+                    }
+                }
+                Err(e) => return Err(Unusable::Open(e, 0)),
+            }
+        }
+        Err(Unusable::Moving)
     }
 
     /// Whether its path still leads to it.
     pub(crate) fn is_in_place(&self, database: &Path) -> bool {
-        path_of(database)
-            .symlink_metadata()
-            .is_ok_and(|found| Inode::from(&found) == self.inode && found.nlink() == 1)
+        path_of(database).symlink_metadata().is_ok_and(|found| Inode::from(&found) == self.inode)
     }
 
     pub(crate) fn content(&self) -> Content {
@@ -115,35 +123,34 @@ impl Sidecar {
     pub(crate) fn raw(&self) -> RawFd {
         self.file.as_raw_fd()
     }
-}
 
-impl AsFd for Sidecar {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    /// The file, in the process that opened it: in a child the descriptor may be another file's.
+    fn own(&self) -> io::Result<&File> {
+        self.file.get().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 }
 
 impl queue::Sidecar for Sidecar {
     fn read(&self) -> io::Result<Page> {
         let mut page = Page([0; PAGE]);
-        self.file.read_exact_at(&mut page.0, 0)?;
+        self.own()?.read_exact_at(&mut page.0, 0)?;
         Ok(page)
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, at)
+        self.own()?.write_all_at(bytes, at)
     }
 
     fn try_lock(&self, range: Range, shared: bool) -> io::Result<bool> {
-        sys::try_lock(self.as_fd(), range, shared)
+        sys::try_lock(self.own()?.as_fd(), range, shared)
     }
 
     fn unlock(&self, range: Range) -> io::Result<()> {
-        sys::unlock(self.as_fd(), range)
+        sys::unlock(self.own()?.as_fd(), range)
     }
 
     fn conflicting(&self, range: Range) -> io::Result<Option<Range>> {
-        sys::conflicting_lock(self.as_fd(), range)
+        sys::conflicting_lock(self.own()?.as_fd(), range)
     }
 
     fn wait(&self, slot: usize, word: u32, limit: Duration) -> bool {
@@ -178,51 +185,42 @@ impl queue::Sidecar for Sidecar {
     }
 }
 
-fn open(database: &Path, path: &Path) -> Result<Sidecar, Why> {
-    // Each turn ends the loop unless somebody else removed or created the file meanwhile.
-    for _ in 0..10 {
-        match path.symlink_metadata() {
-            Ok(found) => {
-                if let Some(sidecar) = open_found(path, &found)? {
-                    return Ok(sidecar);
-                }
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let like = database.metadata().map_err(Why::NoDatabase)?;
-                match sys::create_like(path, &like) {
-                    Ok(file) => return Sidecar::new(file),
-                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                    Err(e) => return Err(Why::Create(e)),
-                }
-            }
-            Err(e) => return Err(Why::Open(e, 0)),
-        }
-    }
-    Err(Why::Moving)
+/// Opens the sidecar of `database` to look at its locks: changes nothing, and needs no more than
+/// the right to read it. `None` if there is none that can be used.
+pub(crate) fn look_at(database: &Path) -> Option<File> {
+    let path = path_of(database);
+    let found = path.symlink_metadata().ok()?;
+    check_kind(database, &found).ok()?;
+    sys::open_to_read(&path).ok()
+}
+
+/// Why no writer could open the sidecar of `database`, as of now.
+pub(crate) fn obstacle(database: &Path) -> Option<String> {
+    let path = path_of(database);
+    let found = path.symlink_metadata().ok()?;
+    open_found(database, &path, &found).err().map(|why| why.to_string())
 }
 
 /// Opens what was found at `path`; `None` if it is there no longer.
-fn open_found(path: &Path, found: &Metadata) -> Result<Option<Sidecar>, Why> {
-    check_kind(found)?;
+fn open_found(database: &Path, path: &Path, found: &Metadata) -> Result<Option<File>, Unusable> {
+    check_kind(database, found)?;
     let file = match sys::open_to_lock(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Why::Open(e, found.uid())),
+        Err(e) => return Err(Unusable::Open(e, found.uid())),
     };
-    let opened = file.metadata().map_err(|e| Why::Open(e, found.uid()))?;
-    if Inode::from(&opened) != Inode::from(found) {
-        return Ok(None);
-    }
-    Sidecar::new(file).map(Some)
+    let opened = file.metadata().map_err(|e| Unusable::Open(e, found.uid()))?;
+    Ok((Inode::from(&opened) == Inode::from(found)).then_some(file))
 }
 
-/// A hard link could be the database itself, which must be neither opened nor written to.
-fn check_kind(found: &Metadata) -> Result<(), Why> {
+/// The database itself must be neither opened nor written to, nor a FIFO waited for.
+fn check_kind(database: &Path, found: &Metadata) -> Result<(), Unusable> {
     let kind = found.file_type();
     if kind.is_file() {
-        return if found.nlink() == 1 { Ok(()) } else { Err(Why::HardLinked) };
+        let is_database = database.metadata().is_ok_and(|d| Inode::from(&d) == Inode::from(found));
+        return if is_database { Err(Unusable::IsDatabase) } else { Ok(()) };
     }
-    Err(Why::NotAFile(if kind.is_dir() {
+    Err(Unusable::NotAFile(if kind.is_dir() {
         "directory"
     } else if kind.is_symlink() {
         "symbolic link"
@@ -236,9 +234,9 @@ fn check_kind(found: &Metadata) -> Result<(), Why> {
 }
 
 impl Sidecar {
-    fn new(file: File) -> Result<Self, Why> {
-        let metadata = file.metadata().map_err(Why::Seed)?;
-        let content = seed(&file, metadata.len()).map_err(Why::Seed)?;
+    fn new(file: File) -> Result<Self, Unusable> {
+        let metadata = file.metadata().map_err(Unusable::Seed)?;
+        let content = seed(&file, metadata.len()).map_err(Unusable::Seed)?;
         Ok(Self {
             inode: Inode::from(&metadata),
             words: Words::map(file.as_fd(), PAGE).ok().map(fork::Own::new),

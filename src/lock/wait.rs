@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use super::database::Database;
 use super::queue::{Place, Queue};
 use super::sidecar::Sidecar;
+use crate::guard::fork::Own;
 use crate::sys;
 
 /// The sleeps of `sqliteDefaultBusyCallback` in ms; the last is repeated. The same in every
@@ -49,7 +50,8 @@ struct Sleeper {
     last: bool,
     /// What it was asked to sleep and did not.
     ahead: Duration,
-    place: Option<Queued>,
+    /// A child must not leave the queue for its parent.
+    place: Option<Own<Queued>>,
 }
 
 /// A place in the queue of a sidecar. Dropping it leaves the queue.
@@ -89,11 +91,12 @@ impl Sleeper {
             self.place = None;
         }
         if self.place.is_none() {
-            self.place = queue.join(self.since).map(|place| Queued { queue: queue.clone(), place });
+            let queued = |place| Own::new(Queued { queue: queue.clone(), place });
+            self.place = queue.join(self.since).map(queued);
         }
         let on_a_sign = limit <= MOST_AHEAD;
         let began = Instant::now();
-        match &mut self.place {
+        match self.place.as_mut().and_then(Own::get_mut) {
             Some(queued) => queued.queue.wait(&mut queued.place, limit, on_a_sign),
             None => queue.poll(limit, on_a_sign),
         };
@@ -166,7 +169,8 @@ impl Wait {
             wait.sleeps == sleeps && now.duration_since(wait.last_refusal) > APART
         });
         SLEEPER.set(Some(sleeper));
-        let ended = if stale { self.end(connection) } else { None };
+        let over = if stale { self.ongoing.take() } else { None };
+        let ended = over.map(|wait| Waited(wait.last_refusal.duration_since(wait.since)));
         let wait = self.ongoing.get_or_insert(Ongoing { since: now, last_refusal: now, sleeps: 0 });
         wait.last_refusal = now;
         wait.sleeps = sleeps;

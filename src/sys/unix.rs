@@ -31,6 +31,14 @@ pub(crate) fn open_to_lock(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Opens an existing file to read it and to ask for its locks; as [`open_to_lock`] otherwise.
+pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
+        .open(path)
+}
+
 /// Creates `path`, which must not exist, with the permissions and, as far as this process may
 /// give them, the owner and group of `like`.
 #[doc(alias = "O_EXCL")]

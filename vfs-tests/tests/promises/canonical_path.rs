@@ -88,6 +88,7 @@ fn in_own_mounts(script: &str) -> Option<String> {
         .ok()?;
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     if errors.contains("unshare") || errors.contains("permission denied") {
+        assert!(std::env::var_os("CI").is_none(), "no mounts here: {errors}");
         eprintln!("no mounts here: {errors}");
         return None;
     }

@@ -102,3 +102,45 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0, "the child lived on");
     assert_eq!(held, None);
 }
+
+/// A process whose threads open and close boards all the time forks; the child uses SQLite, and must
+/// not find a lock that a thread it does not have has taken.
+#[test]
+fn a_child_of_a_busy_process_does_not_hang() {
+    let board = Board::new();
+    let script = "
+import os, sqlite3, sys, threading
+loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True)
+loader.load_extension(sys.argv[1])
+done = False
+def work(n):
+    while not done:
+        board = sqlite3.connect(sys.argv[2].replace('board.db', f'{n}.db'), uri=True)
+        board.execute('CREATE TABLE IF NOT EXISTS t (x)').close()
+        board.close()
+threads = [threading.Thread(target=work, args=[n]) for n in range(4)]
+[thread.start() for thread in threads]
+for n in range(300):
+    child = os.fork()
+    if child == 0: os._exit(0)
+    os.waitpid(child, 0)
+done = True
+[thread.join() for thread in threads]
+print('all children have ended')
+";
+    let mut child = Command::new(PYTHON)
+        .args(["-c", script, extension().to_str().unwrap(), &board.kanban()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if began.elapsed() > vfs_tests::PATIENCE {
+            child.kill().unwrap();
+            panic!("a child hangs");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let said = child.wait_with_output().unwrap().stdout;
+    assert_eq!(String::from_utf8_lossy(&said), "all children have ended\n");
+}

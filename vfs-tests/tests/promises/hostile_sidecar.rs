@@ -36,7 +36,9 @@ fn what_is_no_file_of_its_own_is_refused() {
         ("FIFO", |board| make_fifo(&board.sidecar())),
         ("symbolic link", |board| symlink(board.path(), board.sidecar()).unwrap()),
         ("symbolic link", |board| symlink("nowhere", board.sidecar()).unwrap()),
-        ("hard links", |board| std::fs::hard_link(board.path(), board.sidecar()).unwrap()),
+        ("hard link of the database", |board| {
+            std::fs::hard_link(board.path(), board.sidecar()).unwrap()
+        }),
     ];
     for (what, make) in makes {
         let board = board();
@@ -77,10 +79,48 @@ fn one_without_permission_is_named() {
     assert_eq!(client.sql("c", "INSERT INTO t VALUES (2)").code(), 14);
     let log = client.log();
     assert!(
-        log[0].contains("can not open sidecar") && log[0].contains("Permission denied"),
+        log[0].contains("can not open the sidecar") && log[0].contains("Permission denied"),
         "{log:?}"
     );
     assert_eq!(client.sql("c", "SELECT x FROM t").rows(), [[1]]);
+}
+
+/// A tool that copies directories by hard links (cp -l, rsnapshot) has given the sidecar a second
+/// name. It is a file like any other.
+#[test]
+fn a_second_name_of_the_sidecar_is_harmless() {
+    let board = board();
+    let connection = connect(&board.kanban());
+    connection.execute_batch("INSERT INTO t VALUES (2)").unwrap();
+    std::fs::hard_link(board.sidecar(), board.directory().join("copy")).unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    connection.execute_batch("INSERT INTO t VALUES (3)").unwrap();
+    connect(&board.kanban()).execute_batch("INSERT INTO t VALUES (4)").unwrap();
+    assert_eq!(status(&connection, "/counters/sidecars_replaced"), 0);
+}
+
+/// A board in WAL mode that was not closed cleanly, in a directory where no sidecar can be: readers
+/// recover its wal-index as they do on the stock VFS. Status says what writers will be told.
+#[test]
+fn recovery_needs_no_sidecar() {
+    let original = board();
+    let writer = connect(&original.stock());
+    writer.execute_batch("PRAGMA journal_mode=wal; INSERT INTO t VALUES (2)").unwrap();
+    for parameter in ["", "&mode=ro"] {
+        let crashed = Board::new();
+        for suffix in ["", "-wal"] {
+            let name = |board: &Board| format!("{}{suffix}", board.path().display());
+            std::fs::copy(name(&original), name(&crashed)).unwrap();
+        }
+        std::fs::create_dir(crashed.sidecar()).unwrap();
+        let reader = connect(&format!("{}{parameter}", crashed.kanban()));
+        assert_eq!(reader.query_row("SELECT max(x) FROM t", [], |row| row.get(0)), Ok(2));
+        assert_eq!(status(&reader, "/guarantees/write_lock/active"), false);
+        if parameter.is_empty() {
+            let why = status(&reader, "/guarantees/write_lock/why");
+            assert!(why.as_str().unwrap().contains("directory"), "{why}");
+        }
+    }
 }
 
 /// Runs one test of this program as the user nobody, from a copy nobody may run.

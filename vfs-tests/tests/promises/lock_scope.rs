@@ -101,6 +101,10 @@ fn readers_never_touch_it() {
         writer.sql("w", "CREATE TABLE t (x); INSERT INTO t VALUES (1)").rows();
         writer.sql("w", "BEGIN IMMEDIATE").rows();
         let reader = connect(&board.kanban());
+        // What most programs say first, and what changes nothing here.
+        reader.busy_timeout(std::time::Duration::ZERO).unwrap();
+        let said = reader.query_row(&format!("PRAGMA journal_mode={mode}"), [], |row| row.get(0));
+        assert_eq!(said, Ok(mode.to_owned()));
         let count = |c: &Connection| c.query_row("SELECT count(*) FROM t", [], |row| row.get(0));
         assert_eq!(count(&reader), Ok(1));
         assert_eq!(status(&reader, "/counters/acquired"), 0, "{mode}");
@@ -191,6 +195,33 @@ fn a_hot_journal_is_rolled_back_under_it() {
 /// Holds the write lock of a board without being a client of it.
 fn lock_as_a_holder(board: &Board) -> std::fs::File {
     vfs_tests::sidecar::hold(&board.sidecar())
+}
+
+/// A program switches its board to WAL, but the wal-index can not be made: something else has its
+/// name. SQLite keeps SHARED then; the write lock must not be kept with it.
+#[test]
+fn a_switch_that_fails_half_way_gives_it_back() {
+    let board = Board::new();
+    connect(&board.kanban()).execute_batch("CREATE TABLE t (x)").unwrap();
+    std::os::unix::fs::symlink("nowhere", board.directory().join("board.db-shm")).unwrap();
+    let connection = connect(&board.kanban());
+    let switched = connection.query_row("PRAGMA journal_mode=wal", [], |_| Ok(()));
+    let read = connection.query_row("SELECT count(*) FROM t", [], |_| Ok(()));
+    assert!(switched.is_err() || read.is_err(), "there is no wal-index");
+    assert_eq!(holder(&board.sidecar()), None);
+}
+
+/// A program that only reads opens the board read-only, and closes it as the last one.
+#[test]
+fn a_read_only_connection_makes_no_sidecar() {
+    let board = Board::new();
+    connect(&board.stock())
+        .execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x); INSERT INTO t VALUES (1)")
+        .unwrap();
+    let reader = connect(&format!("{}&mode=ro", board.kanban()));
+    assert_eq!(reader.query_row("SELECT x FROM t", [], |row| row.get(0)), Ok(1));
+    drop(reader);
+    assert!(!board.sidecar().exists());
 }
 
 /// A connection finds a WAL without a wal-index, as after a reboot: it recovers it under the write

@@ -228,3 +228,17 @@ fn the_bases_limits_stay_its_own() {
     assert_eq!(crate::status(&connection, "/vfs"), "kanban-over-foreign/foreign");
     assert_eq!(crate::status(&connection, "/base_vfs"), "foreign");
 }
+
+/// A program registers the VFS as the default, and then, under another name, once more: its base is
+/// the default VFS, which is ours already. It is built on what the first is built on, not on itself.
+#[test]
+fn it_is_never_stacked_on_itself() {
+    kanban_vfs::register(&Options::default()).unwrap();
+    let options = Options::default().with_name("kanban-over-kanban").with_base("kanban");
+    kanban_vfs::register(&options).unwrap();
+    let board = Board::new();
+    let connection = rusqlite::Connection::open(board.uri("kanban-over-kanban")).unwrap();
+    connection.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)").unwrap();
+    assert_eq!(crate::status(&connection, "/base_vfs"), "unix");
+    assert_eq!(holder(&board.sidecar()), None);
+}

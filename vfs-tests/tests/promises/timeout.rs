@@ -30,21 +30,19 @@ fn a_refused_writer_learns_who_holds_the_lock() {
         let began = Instant::now();
         assert_eq!(writer.sql("w", "INSERT INTO t VALUES (2)").code(), SQLITE_BUSY);
         let waited = began.elapsed();
-        assert!(waited >= Duration::from_millis(290), "gave up after {waited:?}");
+        // The upper bound is for a wait that has lost its timeout, not for a slow machine.
+        let possible = Duration::from_millis(290)..Duration::from_secs(20);
+        assert!(possible.contains(&waited), "gave up after {waited:?}");
         let log = writer.log();
         let [line] = &log[..] else { panic!("not one line: {log:?}") };
-        let path = board.path();
-        assert!(
-            line.starts_with(&format!("5 {}: gave up after waiting ", path.display())),
-            "{line}"
-        );
-        assert!(
-            line.contains(&format!(": process {} has held the write lock for ", holder.pid())),
-            "{line}"
-        );
+        assert!(line.starts_with("5 gave up after waiting "), "{line}");
+        let holder_is =
+            format!(": process {} (python3) has held the write lock for ", holder.pid());
+        assert!(line.contains(&holder_is), "{line}");
+        assert!(line.ends_with(&format!("wait longer: {}", board.path().display())), "{line}");
         let numbers: Vec<u64> =
             line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
-        let [.., waited_ms, _pid, held_ms] = numbers[..] else { panic!("{line}") };
+        let [5, waited_ms, _pid, _python3, held_ms, ..] = numbers[..] else { panic!("{line}") };
         assert!((290..=waited.as_millis() as u64).contains(&waited_ms), "{line}");
         assert!(held_ms >= waited_ms, "{line}");
 
@@ -100,12 +98,59 @@ fn a_writer_that_does_not_wait_is_refused_at_once() {
     holder.open("h", &board.kanban(), 5000);
     holder.sql("h", "CREATE TABLE t (x); BEGIN IMMEDIATE").rows();
     writer.open("w", &board.kanban(), 0);
-    assert_eq!(writer.sql("w", "INSERT INTO t VALUES (1)").code(), SQLITE_BUSY);
+    writer.send_sql("w", "INSERT INTO t VALUES (1)");
+    let refused = writer.reply_within(Duration::from_secs(20));
+    assert_eq!(refused.map(Reply::code), Some(SQLITE_BUSY));
     writer.close("w");
     let log = writer.log();
     let [line] = &log[..] else { panic!("not one line: {log:?}") };
     assert!(line.contains("gave up after waiting 0 ms"), "{line}");
     assert!(line.contains(&format!("process {}", holder.pid())), "{line}");
+}
+
+/// SQLite 3.40.1 cuts a line of its log after 210 bytes. On a board in a deep directory, the name of
+/// the board is cut, from the left, and not what happened.
+#[test]
+fn a_long_path_does_not_crowd_out_the_holder() {
+    let root = Board::new();
+    let deep = root.directory().join("d".repeat(100)).join("e".repeat(100));
+    std::fs::create_dir_all(&deep).unwrap();
+    let uri = format!("file:{}?vfs=kanban", deep.join("board.db").display());
+    let mut holder = agent(Program::Rust);
+    holder.open("h", &uri, 5000);
+    holder.sql("h", "CREATE TABLE t (x); BEGIN IMMEDIATE").rows();
+    let load = format!(".load {}", vfs_tests::extension().display());
+    let output = std::process::Command::new("sqlite3")
+        .args([":memory:", "-cmd", ".log stdout", "-cmd", &load, "-cmd", &format!(".open {uri}")])
+        .args(["-cmd", ".timeout 100", "INSERT INTO t VALUES (1)"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line =
+        said.lines().find(|line| line.contains("gave up")).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.contains(&format!("process {}", holder.pid())), "{line}");
+    assert!(line.contains("wait longer: ..."), "{line}");
+    assert!(line.ends_with("e/board.db"), "{line}");
+}
+
+/// A dashboard opens the board, reads and closes, beside a writer and alone. The last one out tries
+/// for a lock to clean up, and needs not get it: nobody has given up, and nobody is to blame.
+#[test]
+fn readers_that_close_leave_no_line_in_the_log() {
+    let board = Board::new();
+    let (mut writer, mut reader) = (agent(Program::Python), agent(Program::Rust));
+    writer.open("w", &board.kanban(), 5000);
+    writer.sql("w", "PRAGMA journal_mode=wal; CREATE TABLE t (x); BEGIN IMMEDIATE").rows();
+    for suffix in ["", "&mode=ro"] {
+        for name in ["a", "b", "c"] {
+            reader.open(name, &format!("{}{suffix}", board.kanban()), 5000);
+            reader.sql(name, "SELECT * FROM t").rows();
+        }
+        for name in ["a", "b", "c"] {
+            reader.close(name);
+        }
+    }
+    assert_eq!(reader.log(), Vec::<String>::new());
 }
 
 /// A read transaction that upgrades gets SQLITE_BUSY at once, as SQLite documents: waiting could
