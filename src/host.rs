@@ -50,6 +50,55 @@ pub(crate) struct Host {
     vfs_unregister: unsafe extern "C" fn(*mut sqlite3_vfs) -> Rc,
 }
 
+/// The functions of the SQLite this program links. libsqlite3-sys only sees to the linking: which
+/// functions its bindings declare depends on its version and features.
+#[cfg(feature = "linked")]
+mod linked {
+    use super::*;
+    use libsqlite3_sys as _;
+
+    // SAFETY: as `sqlite3.h` declares them, from 3.31.0 on.
+    unsafe extern "C" {
+        pub(super) fn sqlite3_auto_extension(callback: Option<AutoExtension>) -> Rc;
+        pub(super) fn sqlite3_busy_timeout(db: *mut sqlite3, ms: c_int) -> Rc;
+        pub(super) fn sqlite3_cancel_auto_extension(callback: Option<AutoExtension>) -> c_int;
+        pub(super) fn sqlite3_create_function_v2(
+            db: *mut sqlite3,
+            name: *const c_char,
+            arguments: c_int,
+            flags: c_int,
+            data: *mut c_void,
+            function: Option<ScalarFunction>,
+            step: *mut c_void,
+            last: *mut c_void,
+            destroy: *mut c_void,
+        ) -> Rc;
+        pub(super) fn sqlite3_file_control(
+            db: *mut sqlite3,
+            name: *const c_char,
+            op: c_int,
+            argument: *mut c_void,
+        ) -> Rc;
+        pub(super) fn sqlite3_libversion_number() -> c_int;
+        pub(super) fn sqlite3_log(code: c_int, format: *const c_char, ...);
+        pub(super) fn sqlite3_malloc64(bytes: u64) -> *mut c_void;
+        pub(super) fn sqlite3_result_text(
+            context: *mut sqlite3_context,
+            text: *const c_char,
+            bytes: c_int,
+            destroy: Destructor,
+        );
+        pub(super) fn sqlite3_uri_key(name: *const c_char, n: c_int) -> *const c_char;
+        pub(super) fn sqlite3_uri_parameter(
+            name: *const c_char,
+            key: *const c_char,
+        ) -> *const c_char;
+        pub(super) fn sqlite3_vfs_find(name: *const c_char) -> *mut sqlite3_vfs;
+        pub(super) fn sqlite3_vfs_register(vfs: *mut sqlite3_vfs, make_default: c_int) -> Rc;
+        pub(super) fn sqlite3_vfs_unregister(vfs: *mut sqlite3_vfs) -> Rc;
+    }
+}
+
 /// Positions in `struct sqlite3_api_routines`, which SQLite only ever appends to
 /// (`sqlite3ext.h`).
 mod slot {
@@ -119,31 +168,24 @@ impl Host {
     #[cfg(feature = "linked")]
     #[inline]
     pub(crate) fn linked() -> Result<Self, Error> {
-        use libsqlite3_sys as sys;
-        macro_rules! function {
-            ($name:path) => {
-                // SAFETY: the bindings declare the same C function; only the names of the types
-                // in its signature differ from ours.
-                unsafe { std::mem::transmute::<*const (), _>($name as *const ()) }
-            };
-        }
+        use linked::*;
         // SAFETY: it takes nothing and may be called at any time.
-        check_version(unsafe { sys::sqlite3_libversion_number() })?;
+        check_version(unsafe { sqlite3_libversion_number() })?;
         Ok(Self {
-            auto_extension: function!(sys::sqlite3_auto_extension),
-            busy_timeout: function!(sys::sqlite3_busy_timeout),
-            cancel_auto_extension: function!(sys::sqlite3_cancel_auto_extension),
-            create_function: function!(sys::sqlite3_create_function_v2),
-            file_control: function!(sys::sqlite3_file_control),
-            libversion_number: sys::sqlite3_libversion_number,
-            log: function!(sys::sqlite3_log),
-            malloc: function!(sys::sqlite3_malloc64),
-            result_text: function!(sys::sqlite3_result_text),
-            uri_key: function!(sys::sqlite3_uri_key),
-            uri_parameter: function!(sys::sqlite3_uri_parameter),
-            vfs_find: function!(sys::sqlite3_vfs_find),
-            vfs_register: function!(sys::sqlite3_vfs_register),
-            vfs_unregister: function!(sys::sqlite3_vfs_unregister),
+            auto_extension: sqlite3_auto_extension,
+            busy_timeout: sqlite3_busy_timeout,
+            cancel_auto_extension: sqlite3_cancel_auto_extension,
+            create_function: sqlite3_create_function_v2,
+            file_control: sqlite3_file_control,
+            libversion_number: sqlite3_libversion_number,
+            log: sqlite3_log,
+            malloc: sqlite3_malloc64,
+            result_text: sqlite3_result_text,
+            uri_key: sqlite3_uri_key,
+            uri_parameter: sqlite3_uri_parameter,
+            vfs_find: sqlite3_vfs_find,
+            vfs_register: sqlite3_vfs_register,
+            vfs_unregister: sqlite3_vfs_unregister,
         })
     }
 
