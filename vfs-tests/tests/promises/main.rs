@@ -14,6 +14,7 @@ mod killed_holder;
 mod loading;
 mod lock_scope;
 mod mixed_clients;
+mod queue;
 mod shell_examples;
 mod sidecar;
 mod stacking;

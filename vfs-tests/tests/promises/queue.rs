@@ -1,0 +1,354 @@
+//! Waiters are served in the order in which they came, woken at once, and hold nobody up.
+
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use vfs_tests::{Agent, Board, PATIENCE, Program};
+
+use crate::{agent, connect, status};
+
+/// A board in WAL mode with a table.
+fn board() -> Board {
+    let board = Board::new();
+    connect(&board.kanban()).execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
+    board
+}
+
+/// Waits until so many wait for the write lock.
+fn until_waiting(observer: &Connection, n: usize) {
+    let began = Instant::now();
+    while status(observer, "/waiters") != n {
+        assert!(began.elapsed() < PATIENCE, "{}", status(observer, "/queue"));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Ends the loops of a test's threads, also when the test fails.
+struct Until<'d>(&'d AtomicBool);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn opened(program: Program, board: &Board, vfs: &str) -> Agent {
+    let mut client = agent(program);
+    client.open("c", &board.uri(vfs), 60_000);
+    client
+}
+
+/// Four writers come one after the other while a fifth holds the lock. On the stock VFS whoever
+/// happens to wake first is next, and nobody can see who waits.
+#[test]
+fn waiters_are_served_in_order() {
+    for mode in ["wal", "delete"] {
+        let board = board();
+        let observer = connect(&board.kanban());
+        observer.execute_batch(&format!("PRAGMA journal_mode={mode}")).unwrap();
+        let mut holder = opened(Program::Rust, &board, "kanban");
+        holder.sql("c", "BEGIN IMMEDIATE").rows();
+        let mut waiters = Vec::new();
+        for n in 0..4 {
+            let program = if n % 2 == 0 { Program::Rust } else { Program::Python };
+            let mut waiter = opened(program, &board, "kanban");
+            waiter.send_sql("c", &format!("INSERT INTO t VALUES ({n})"));
+            until_waiting(&observer, n + 1);
+            waiters.push(waiter);
+        }
+        for (n, waiter) in waiters.iter().enumerate() {
+            assert_eq!(status(&observer, &format!("/queue/{n}/pid")), waiter.pid());
+        }
+        assert_eq!(status(&observer, "/queue/0/program"), "agent");
+        assert!(status(&observer, "/queue/1/program").as_str().unwrap().starts_with("python3"));
+        assert_eq!(status(&observer, "/holder/program"), "agent");
+        // Until the queue is theirs by patience, whoever comes may overtake.
+        std::thread::sleep(Duration::from_millis(20));
+        holder.sql("c", "COMMIT").rows();
+        for waiter in &mut waiters {
+            waiter.reply().rows();
+        }
+        assert_eq!(holder.sql("c", "SELECT x FROM t").rows(), [[0], [1], [2], [3]], "{mode}");
+        assert_eq!(status(&observer, "/waiters"), 0);
+    }
+}
+
+/// A writer has waited for a while when the holder commits. On the stock VFS it sleeps out its 100
+/// ms while the lock stands free; measured against it in the same run.
+#[test]
+fn a_waiter_is_woken_at_once() {
+    let latency = |vfs: &str| {
+        let board = board();
+        let mut holder = opened(Program::Rust, &board, vfs);
+        let mut waiter = opened(Program::Rust, &board, vfs);
+        let mut sum = Duration::ZERO;
+        for n in 0..6 {
+            holder.sql("c", "BEGIN IMMEDIATE").rows();
+            waiter.send_sql("c", "INSERT INTO t VALUES (1)");
+            // By then the stock ladder has reached its longest sleeps; not always the same moment.
+            std::thread::sleep(Duration::from_millis(260 + 13 * n));
+            holder.sql("c", "COMMIT").rows();
+            let freed = Instant::now();
+            waiter.reply().rows();
+            sum += freed.elapsed();
+        }
+        sum
+    };
+    let (stock, ours) = (latency("unix"), latency("kanban"));
+    assert!(ours * 4 < stock, "six waits: {ours:?}, on the stock VFS {stock:?}");
+}
+
+/// Threads of one process write in tight loops. On the stock VFS one of them can win every race
+/// (not on every machine, so it is not asserted).
+#[test]
+fn nobody_starves() {
+    let board = board();
+    let done = AtomicBool::new(false);
+    let counts: Vec<u64> = std::thread::scope(|scope| {
+        let until = Until(&done);
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let connection = connect(&board.kanban());
+                    connection.busy_timeout(PATIENCE).unwrap();
+                    let mut count = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        connection.execute("INSERT INTO t VALUES (1)", []).unwrap();
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_secs(2));
+        drop(until);
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    assert!(least * 3 > *most, "{counts:?}");
+}
+
+/// The first in the queue is killed, or stopped: the second gets its turn all the same, and the
+/// stopped one its own when it goes on.
+#[test]
+fn a_dead_or_stopped_waiter_holds_nobody_up() {
+    for signal in [libc::SIGKILL, libc::SIGSTOP] {
+        let board = board();
+        let observer = connect(&board.kanban());
+        let mut holder = opened(Program::Rust, &board, "kanban");
+        let mut first = opened(Program::Rust, &board, "kanban");
+        let mut second = opened(Program::Python, &board, "kanban");
+        holder.sql("c", "BEGIN IMMEDIATE").rows();
+        first.send_sql("c", "INSERT INTO t VALUES (1)");
+        until_waiting(&observer, 1);
+        second.send_sql("c", "INSERT INTO t VALUES (2)");
+        until_waiting(&observer, 2);
+        let send = |signal| {
+            // SAFETY: it only sends a signal, to a child of this process.
+            assert_eq!(unsafe { libc::kill(first.pid().cast_signed(), signal) }, 0);
+        };
+        send(signal);
+        if signal == libc::SIGKILL {
+            until_waiting(&observer, 1);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        holder.sql("c", "COMMIT").rows();
+        second.reply().rows();
+        if signal == libc::SIGSTOP {
+            for n in 3..20 {
+                second.sql("c", &format!("INSERT INTO t VALUES ({n})")).rows();
+            }
+            send(libc::SIGCONT);
+            first.reply().rows();
+        }
+    }
+}
+
+/// Somebody scribbles on the page, cuts the sidecar short and lengthens it, all the time, while
+/// processes and threads write. Order may suffer; no row is lost, nobody fails and nobody crashes.
+#[test]
+fn a_hostile_page_costs_order_and_nothing_else() {
+    const ROWS: u64 = 150;
+    let board = board();
+    let done = AtomicBool::new(false);
+    let mut processes: Vec<_> = [Program::Rust, Program::Rust, Program::Python]
+        .map(|program| opened(program, &board, "kanban"))
+        .into();
+    for client in &mut processes {
+        for n in 0..ROWS {
+            client.send_sql("c", &format!("INSERT INTO t VALUES ({n})"));
+        }
+    }
+    std::thread::scope(|scope| {
+        let until = Until(&done);
+        scope.spawn(|| {
+            let sidecar = std::fs::File::options().write(true).open(board.sidecar()).unwrap();
+            let mut seed = 7_u64;
+            let mut random = || {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                seed >> 33
+            };
+            while !done.load(Ordering::Relaxed) {
+                let bytes: Vec<u8> = (0..64).map(|_| random() as u8 & 3).collect();
+                sidecar.write_all_at(&bytes, 16 + random() % 4000).unwrap();
+                if random() % 8 == 0 {
+                    sidecar.set_len(random() % 5000).unwrap();
+                }
+                std::thread::sleep(Duration::from_micros(random() % 200));
+            }
+        });
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let connection = connect(&board.kanban());
+                    connection.busy_timeout(PATIENCE).unwrap();
+                    for n in 0..ROWS {
+                        connection.execute("INSERT INTO t VALUES (?)", [n as i64]).unwrap();
+                    }
+                })
+            })
+            .collect();
+        for client in &mut processes {
+            for _ in 0..ROWS {
+                client.reply().rows();
+            }
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        drop(until);
+    });
+    let check = connect(&board.kanban());
+    let rows: i64 = check.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows as u64, 6 * ROWS);
+}
+
+/// A stock client has SQLite's own lock all the time, so that whoever has the write lock finds it in
+/// vain. A waiter returns early from many a sleep, and must not spend its timeout by that.
+#[test]
+fn the_busy_timeout_is_what_passes() {
+    for begin in ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"] {
+        for mode in ["wal", "delete"] {
+            let board = board();
+            let mut stock = opened(Program::Python, &board, "unix");
+            stock.sql("c", &format!("PRAGMA journal_mode={mode}")).rows();
+            stock.sql("c", begin).rows();
+            let waited: Vec<Duration> = std::thread::scope(|scope| {
+                let waiters: Vec<_> = (0..3)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            let connection = connect(&board.kanban());
+                            connection.busy_timeout(Duration::from_millis(1000)).unwrap();
+                            let began = Instant::now();
+                            connection.execute("INSERT INTO t VALUES (1)", []).unwrap_err();
+                            began.elapsed()
+                        })
+                    })
+                    .collect();
+                waiters.into_iter().map(|waiter| waiter.join().unwrap()).collect()
+            });
+            for waited in waited {
+                // The upper bound is for a timeout that is lost, not for a slow machine.
+                let possible = Duration::from_millis(900)..Duration::from_secs(20);
+                assert!(possible.contains(&waited), "{mode}, {begin}: {waited:?}");
+            }
+        }
+    }
+}
+
+/// A client sleeps by itself between its attempts, beside three that queue. It has no place in the
+/// queue, and gets on all the same.
+#[test]
+fn a_client_with_its_own_busy_handler_gets_on() {
+    static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
+    let board = board();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let until = Until(&done);
+        let others: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let connection = connect(&board.kanban());
+                    connection.busy_timeout(PATIENCE).unwrap();
+                    let mut count = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        connection.execute("INSERT INTO t VALUES (1)", []).unwrap();
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        let mut own = connect(&board.kanban());
+        own.busy_handler(Some(|_| {
+            ATTEMPTS.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_micros(500));
+            true
+        }))
+        .unwrap();
+        let began = Instant::now();
+        for n in 0..20 {
+            own.execute("INSERT INTO t VALUES (2)", []).unwrap();
+            assert!(began.elapsed() < PATIENCE, "{n} in {:?}", began.elapsed());
+        }
+        drop(until);
+        for other in others {
+            assert!(other.join().unwrap() > 20);
+        }
+    });
+}
+
+/// More connections wait than the page has slots: the rest poll.
+#[test]
+fn more_waiters_than_slots_poll() {
+    let board = board();
+    let holder = connect(&board.kanban());
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    std::thread::scope(|scope| {
+        for n in 0..140 {
+            let board = &board;
+            scope.spawn(move || {
+                let connection = connect(&board.kanban());
+                connection.busy_timeout(PATIENCE).unwrap();
+                connection.execute("INSERT INTO t VALUES (?)", [n]).unwrap();
+            });
+        }
+        until_waiting(&connect(&board.kanban()), 126);
+        holder.execute_batch("COMMIT").unwrap();
+    });
+    let rows: i64 = holder.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 140);
+}
+
+/// A burst of eight writers without readers: on the stock VFS the WAL grows far beyond the 1000
+/// pages after which it is copied, since no checkpoint finds a moment without writers.
+#[test]
+fn the_wal_stays_small_in_a_burst() {
+    let board = board();
+    let done = AtomicBool::new(false);
+    let mut largest = 0;
+    std::thread::scope(|scope| {
+        let until = Until(&done);
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let connection = connect(&board.kanban());
+                connection.busy_timeout(PATIENCE).unwrap();
+                while !done.load(Ordering::Relaxed) {
+                    connection.execute("INSERT INTO t VALUES (zeroblob(2000))", []).unwrap();
+                    std::thread::sleep(Duration::from_micros(300));
+                }
+            });
+        }
+        let wal = board.directory().join("board.db-wal");
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(3) {
+            largest = largest.max(wal.metadata().map_or(0, |wal| wal.len()));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(until);
+    });
+    let pages = largest / 4096;
+    assert!((900..4000).contains(&pages), "{pages} pages");
+}
