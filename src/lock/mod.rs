@@ -22,6 +22,8 @@
 
 pub(crate) mod database;
 pub(crate) mod holder;
+#[cfg(test)]
+mod model;
 pub(crate) mod page;
 pub(crate) mod queue;
 pub(crate) mod sidecar;

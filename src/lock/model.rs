@@ -1,0 +1,320 @@
+//! The queue on a kernel of our own making, in which processes can be scheduled in every order and
+//! killed at every step.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use super::page::{PAGE, Page};
+use super::queue::{Pace, Queue, Sidecar};
+use crate::sys::Range;
+
+/// What the processes share.
+struct Kernel {
+    page: [u8; PAGE],
+    locks: Vec<(usize, Range, bool)>,
+    /// Who is between taking the write lock and giving it back.
+    inside: Option<usize>,
+    clock: u64,
+}
+
+impl Kernel {
+    fn new() -> Self {
+        Self { page: [0; PAGE], locks: Vec::new(), inside: None, clock: 1 << 40 }
+    }
+
+    fn conflicting(&self, process: usize, range: Range, shared: bool) -> Option<Range> {
+        let overlaps = |a: Range, b: Range| a.start <= end(b) && b.start <= end(a);
+        self.locks
+            .iter()
+            .find(|(owner, held, is_shared)| {
+                *owner != process && overlaps(*held, range) && !(shared && *is_shared)
+            })
+            .map(|(_, held, _)| *held)
+    }
+
+    /// As fcntl(2): what lies outside the range stays locked as it was.
+    fn unlock(&mut self, process: usize, range: Range) {
+        let mut kept = Vec::new();
+        self.locks.retain(|(owner, held, shared)| {
+            let hit = *owner == process && held.start <= end(range) && range.start <= end(*held);
+            if hit && held.start < range.start {
+                let len = range.start - held.start;
+                kept.push((process, Range { start: held.start, len }, *shared));
+            }
+            if hit && end(*held) > end(range) {
+                let start = end(range) + 1;
+                kept.push((process, Range { start, len: end(*held) - start + 1 }, *shared));
+            }
+            !hit
+        });
+        self.locks.append(&mut kept);
+    }
+}
+
+/// The last byte of a range.
+fn end(range: Range) -> i64 {
+    if range.len == 0 { i64::MAX } else { range.start + range.len - 1 }
+}
+
+/// Access to the kernel, one process at a time.
+trait Machine: Clone {
+    fn with<R>(&self, act: impl FnOnce(&mut Kernel) -> R) -> R;
+    /// Lets others go on. Returns whether it was woken.
+    fn pause(&self, limit: Duration) -> bool;
+    fn wake_all(&self);
+}
+
+/// One process's view of the sidecar.
+#[derive(Clone)]
+struct Process<M> {
+    machine: M,
+    id: usize,
+    /// System calls until it is killed.
+    left: Arc<AtomicUsize>,
+}
+
+/// What unwinds a process that is killed.
+struct Killed;
+
+impl<M: Machine> Process<M> {
+    fn new(machine: &M, id: usize, left: usize) -> Self {
+        Self { machine: machine.clone(), id, left: Arc::new(AtomicUsize::new(left)) }
+    }
+
+    /// A system call.
+    fn call<R>(&self, act: impl FnOnce(&mut Kernel) -> R) -> R {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.machine.with(|kernel| {
+                kernel.locks.retain(|(owner, _, _)| *owner != self.id);
+                if kernel.inside == Some(self.id) {
+                    kernel.inside = None;
+                }
+            });
+            std::panic::resume_unwind(Box::new(Killed));
+        }
+        self.machine.with(|kernel| {
+            kernel.clock += 1000;
+            act(kernel)
+        })
+    }
+
+    /// Takes the write lock so often and holds it so long. Returns the longest that it waited.
+    fn work(&self, rounds: usize, hold: Duration) -> Duration {
+        let queue = Queue::new(self.clone(), true);
+        let mut pace = Pace::default();
+        let mut longest = Duration::ZERO;
+        for _ in 0..rounds {
+            let began = Instant::now();
+            let mut place = None;
+            let taken = loop {
+                if let Some(taken) = queue.try_acquire(place.as_ref(), &mut pace).expect("no I/O") {
+                    break taken;
+                }
+                if place.is_none() {
+                    place = queue.join(self.now());
+                }
+                match &mut place {
+                    Some(place) => queue.wait(place, Duration::from_millis(20), true),
+                    None => queue.poll(Duration::from_millis(20), true),
+                };
+            };
+            longest = longest.max(began.elapsed());
+            if let Some(place) = place {
+                queue.leave(&place);
+            }
+            self.call(|kernel| {
+                assert_eq!(kernel.inside, None, "two processes have the write lock");
+                kernel.inside = Some(self.id);
+            });
+            self.machine.pause(hold);
+            self.call(|kernel| kernel.inside = None);
+            queue.release(taken, &mut pace).expect("no I/O");
+            self.machine.pause(hold);
+        }
+        longest
+    }
+}
+
+impl<M: Machine> Sidecar for Process<M> {
+    fn read(&self) -> io::Result<Page> {
+        Ok(Page(self.call(|kernel| kernel.page)))
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let at = at as usize;
+        self.call(|kernel| kernel.page[at..at + bytes.len()].copy_from_slice(bytes));
+        Ok(())
+    }
+
+    fn try_lock(&self, range: Range, shared: bool) -> io::Result<bool> {
+        Ok(self.call(|kernel| {
+            let free = kernel.conflicting(self.id, range, shared).is_none();
+            if free {
+                kernel.unlock(self.id, range);
+                kernel.locks.push((self.id, range, shared));
+            }
+            free
+        }))
+    }
+
+    fn unlock(&self, range: Range) -> io::Result<()> {
+        self.call(|kernel| kernel.unlock(self.id, range));
+        Ok(())
+    }
+
+    fn conflicting(&self, range: Range) -> io::Result<Option<Range>> {
+        Ok(self.call(|kernel| kernel.conflicting(self.id, range, false)))
+    }
+
+    fn wait(&self, slot: usize, word: u32, limit: Duration) -> bool {
+        let changed = self.call(|kernel| Page(kernel.page).word(slot) != word);
+        changed || self.machine.pause(limit)
+    }
+
+    fn wake(&self, _: usize) {
+        self.call(|_| ());
+        self.machine.wake_all();
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.call(|_| ());
+        self.machine.pause(duration);
+    }
+
+    fn now(&self) -> u64 {
+        self.machine.with(|kernel| kernel.clock)
+    }
+
+    fn process(&self) -> (u32, [u8; 12]) {
+        (self.id as u32, *b"model\0\0\0\0\0\0\0")
+    }
+}
+
+/// Threads of the operating system, in real time.
+#[derive(Clone)]
+struct Threads(Arc<(Mutex<Kernel>, Condvar, Instant)>);
+
+impl Machine for Threads {
+    fn with<R>(&self, act: impl FnOnce(&mut Kernel) -> R) -> R {
+        let mut kernel = self.0.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        kernel.clock = (1 << 40) + self.0.2.elapsed().as_nanos() as u64;
+        act(&mut kernel)
+    }
+
+    fn pause(&self, limit: Duration) -> bool {
+        let kernel = self.0.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.0.1.wait_timeout(kernel, limit).is_ok_and(|(_, timeout)| !timeout.timed_out())
+    }
+
+    fn wake_all(&self) {
+        self.0.1.notify_all();
+    }
+}
+
+/// One of three processes is killed at its first, second, third, ... system call, whatever it is
+/// about: trying, joining, waiting, holding, handing over, leaving. The others go on.
+#[test]
+fn a_process_killed_at_any_step_holds_nobody_up() {
+    /// Longer than all that one process can wait for: a turn that expires (10 ms), a look of
+    /// those who are not first (10 ms), and a loaded machine.
+    const BOUND: Duration = Duration::from_secs(2);
+    const HOLD: Duration = Duration::from_micros(300);
+    let mut killed_at = 0;
+    for step in 1.. {
+        let machine =
+            Threads(Arc::new((Mutex::new(Kernel::new()), Condvar::new(), Instant::now())));
+        let (survived, longest) = std::thread::scope(|scope| {
+            let victim = Process::new(&machine, 0, step);
+            let victim = scope.spawn(move || victim.work(5, HOLD));
+            let others: Vec<_> = (1..3)
+                .map(|id| {
+                    let process = Process::new(&machine, id, usize::MAX);
+                    scope.spawn(move || process.work(20, HOLD))
+                })
+                .collect();
+            let survived = match victim.join() {
+                Ok(_) => true,
+                Err(cause) if cause.is::<Killed>() => false,
+                Err(cause) => std::panic::resume_unwind(cause),
+            };
+            let waits = others.into_iter().map(|other| other.join().expect("an exclusion failed"));
+            (survived, waits.max())
+        });
+        assert!(longest < Some(BOUND), "killed at step {step}: {longest:?}");
+        if survived {
+            break;
+        }
+        killed_at = step;
+    }
+    assert!(killed_at > 20, "only {killed_at} steps");
+}
+
+/// Threads of shuttle's, which runs one at a time and chooses which. Time passes by calls, and a
+/// wait may end at any time, woken or not.
+#[derive(Clone)]
+struct Schedule(Arc<shuttle::sync::Mutex<Kernel>>);
+
+impl Machine for Schedule {
+    fn with<R>(&self, act: impl FnOnce(&mut Kernel) -> R) -> R {
+        act(&mut self.0.lock().expect("no panic in it"))
+    }
+
+    fn pause(&self, limit: Duration) -> bool {
+        self.with(|kernel| kernel.clock += limit.as_nanos() as u64 / 4);
+        shuttle::thread::yield_now();
+        false
+    }
+
+    fn wake_all(&self) {}
+}
+
+fn explore(processes: usize, hostile: bool) {
+    let body = move || {
+        let machine = Schedule(Arc::new(shuttle::sync::Mutex::new(Kernel::new())));
+        let mut threads: Vec<_> = (0..processes)
+            .map(|id| {
+                let process = Process::new(&machine, id, usize::MAX);
+                shuttle::thread::spawn(move || {
+                    process.work(3, Duration::ZERO);
+                })
+            })
+            .collect();
+        if hostile {
+            let machine = machine.clone();
+            threads.push(shuttle::thread::spawn(move || {
+                use shuttle::rand::Rng;
+                let mut random = shuttle::rand::thread_rng();
+                for _ in 0..20 {
+                    let at = random.gen_range(16..PAGE);
+                    let byte = random.gen_range(0..4);
+                    machine.with(|kernel| kernel.page[at] = byte);
+                    shuttle::thread::yield_now();
+                }
+            }));
+        }
+        for thread in threads {
+            thread.join().expect("an exclusion failed");
+        }
+    };
+    // A schedule that does not end is one in which somebody waits for ever.
+    let mut config = shuttle::Config::new();
+    config.max_steps = shuttle::MaxSteps::FailAfter(200_000);
+    let runner =
+        shuttle::Runner::new(shuttle::scheduler::RandomScheduler::new(1500), config.clone());
+    runner.run(body);
+    let runner = shuttle::Runner::new(shuttle::scheduler::PctScheduler::new(3, 500), config);
+    runner.run(body);
+}
+
+#[test]
+fn every_schedule_ends_with_one_holder_at_a_time() {
+    explore(2, false);
+    explore(3, false);
+}
+
+#[test]
+fn every_schedule_with_a_hostile_page_does() {
+    explore(3, true);
+}
