@@ -111,12 +111,17 @@ pub(crate) struct Settings {
 const PREFIX: &[u8] = b"kanban_";
 
 impl Settings {
+    /// Those of a connection without parameters.
+    pub(crate) fn defaults_of(options: &Options) -> Self {
+        Self { busy_timeout: options.busy_timeout }
+    }
+
     /// Reads the `kanban_` parameters of a main database.
     ///
     /// # Errors
     /// A text that names the wrong parameter and what it should be.
     pub(crate) fn from_uri(uri: &impl Uri, defaults: &Options) -> Result<Self, String> {
-        let mut settings = Self { busy_timeout: defaults.busy_timeout };
+        let mut settings = Self::defaults_of(defaults);
         for key in (0..).map_while(|n| uri.key(n)) {
             if !key.to_bytes().starts_with(PREFIX) {
                 continue;

@@ -94,6 +94,8 @@ pub(crate) struct Connection {
     in_wal_mode: bool,
     /// Whether it has a read mark: then WRITE is asked for to write, else to recover.
     has_snapshot: bool,
+    /// Whether it has the CKPT slot: then WRITE is asked for to finish a checkpoint.
+    is_checkpointing: bool,
     /// Whether SQLite takes WRITE before the snapshot (SQLITE_ENABLE_SETLK_TIMEOUT).
     writes_first: bool,
     /// Whether the wait is for SHARED, so far.
@@ -117,6 +119,7 @@ impl Connection {
             mode_change: 0,
             in_wal_mode: false,
             has_snapshot: false,
+            is_checkpointing: false,
             writes_first: false,
             waits_to_read: false,
             pace: Pace::default(),
@@ -249,8 +252,10 @@ impl Connection {
         let rc = base.shm_lock(offset, n, flags);
         if offset == WAL_CKPT_LOCK {
             if flags & SQLITE_SHM_UNLOCK != 0 {
+                self.is_checkpointing = false;
                 self.release(Reason::Checkpoint);
             } else if rc == SQLITE_OK && n == 1 {
+                self.is_checkpointing = true;
                 self.join_checkpoint(base);
             }
         } else if is_write_slot && flags & SQLITE_SHM_UNLOCK != 0 {
@@ -347,7 +352,9 @@ impl Connection {
 
     fn need_of(&self, reason: Reason) -> Need {
         match reason {
-            Reason::Wal if self.has_snapshot || self.writes_first => Need::Write,
+            Reason::Wal if self.has_snapshot || self.is_checkpointing || self.writes_first => {
+                Need::Write
+            }
             Reason::Rollback if !self.in_wal_mode && !self.read_only => Need::Write,
             Reason::FirstConnect => Need::FirstConnect,
             _ => Need::Upkeep,
@@ -456,5 +463,102 @@ impl Connection {
         };
         self.log.log_about(rc, &why, &path);
         rc
+    }
+}
+
+#[cfg(all(test, feature = "linked"))]
+mod tests {
+    use super::*;
+    use crate::Options;
+    use crate::ffi::{SQLITE_LOCK_EXCLUSIVE, SQLITE_SHM_SHARED};
+    use std::cell::Cell;
+
+    /// A base file on which every lock is to be had.
+    #[derive(Default)]
+    struct Obliging {
+        size: Cell<i64>,
+    }
+
+    impl BaseFile for Obliging {
+        fn lock(&self, _: c_int) -> Rc {
+            SQLITE_OK
+        }
+        fn unlock(&self, _: c_int) -> Rc {
+            SQLITE_OK
+        }
+        fn shm_lock(&self, _: c_int, _: c_int, _: c_int) -> Rc {
+            SQLITE_OK
+        }
+        fn is_wal(&self) -> bool {
+            false
+        }
+        fn size(&self) -> Result<i64, Rc> {
+            Ok(self.size.get())
+        }
+        fn frames_to_copy(&self) -> Option<u32> {
+            Some(0)
+        }
+    }
+
+    fn connection(directory: &tempfile::TempDir) -> Connection {
+        let path = directory.path().join("board.db");
+        std::fs::File::options().create(true).append(true).open(&path).expect("a directory");
+        let host = Host::linked().expect("a linked SQLite");
+        Connection::new(&path, Settings::defaults_of(&Options::default()), host, false)
+    }
+
+    /// A first connection comes a moment too late: it found the database empty, but has SHARED only
+    /// when another has switched it to WAL, where SHARED is kept until the connection closes.
+    #[test]
+    fn a_first_connection_does_not_keep_the_write_lock_in_wal_mode() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut connection, base) = (connection(&directory), Obliging::default());
+        assert_eq!(connection.lock(SQLITE_LOCK_SHARED, &base), SQLITE_OK);
+        assert!(connection.holds_write_lock());
+        connection.shm_mapping();
+        assert!(!connection.holds_write_lock());
+    }
+
+    /// Several reasons at once: the last to go gives the write lock back.
+    #[test]
+    fn the_write_lock_is_held_for_the_last_reason() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut connection, base) = (connection(&directory), Obliging::default());
+        connection.lock(SQLITE_LOCK_SHARED, &base);
+        connection.lock(SQLITE_LOCK_RESERVED, &base);
+        connection.lock(SQLITE_LOCK_EXCLUSIVE, &base);
+        connection.unlock(SQLITE_LOCK_SHARED, &base);
+        assert!(connection.holds_write_lock(), "it is still the first connection's");
+        connection.unlock(SQLITE_LOCK_NONE, &base);
+        assert!(!connection.holds_write_lock());
+
+        base.size.set(4096);
+        let write_slot = |flags| (WAL_WRITE_LOCK, 1, flags);
+        let read_mark = (WAL_READ_LOCK + 1, 1, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED);
+        let ckpt_slot = (WAL_CKPT_LOCK, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
+        let mut shm_lock = |(offset, n, flags)| {
+            connection.shm_lock(offset, n, flags, &base);
+            connection.holds_write_lock()
+        };
+        assert!(!shm_lock(read_mark));
+        assert!(shm_lock(ckpt_slot), "a checkpoint");
+        assert!(shm_lock(write_slot(SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE)));
+        assert!(shm_lock(write_slot(SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)));
+        assert!(!shm_lock((WAL_CKPT_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)));
+    }
+
+    /// A connection is closed with the lock in hand, or unmaps the wal-index.
+    #[test]
+    fn what_ends_gives_it_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut connection, base) = (connection(&directory), Obliging::default());
+        base.size.set(4096);
+        connection.shm_lock(WAL_WRITE_LOCK, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE, &base);
+        assert!(connection.holds_write_lock());
+        connection.shm_unmapped();
+        assert!(!connection.holds_write_lock());
+        connection.lock(SQLITE_LOCK_RESERVED, &base);
+        connection.closed();
+        assert!(!connection.holds_write_lock());
     }
 }

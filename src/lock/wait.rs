@@ -37,6 +37,16 @@ thread_local! {
     static SLEEPER: Cell<Option<Sleeper>> = const { Cell::new(None) };
 }
 
+/// Takes the thread's sleeper. There is none while the thread ends, when a connection may still be
+/// closed by the destructor of another thread-local value.
+fn take_sleeper() -> Option<Sleeper> {
+    SLEEPER.try_with(Cell::take).ok().flatten()
+}
+
+fn put_sleeper(sleeper: Option<Sleeper>) {
+    let _ = SLEEPER.try_with(|cell| cell.set(sleeper));
+}
+
 /// A connection that was refused, between its attempts.
 struct Sleeper {
     connection: u64,
@@ -72,13 +82,18 @@ pub(crate) fn sleep(asked: Duration, sleep: impl Fn(Duration)) {
         // Not the busy handler, which counts in ms, but a short retry of SQLite's.
         return sleep(asked);
     }
-    let Some(mut sleeper) = SLEEPER.take() else { return sleep(asked) };
+    let Some(mut sleeper) = take_sleeper() else { return sleep(asked) };
+    if asked == Duration::from_millis(DEFAULT_SLEEPS[0]) {
+        // The handler begins anew: SQLite waits for another lock of the same connection.
+        sleeper.sleeps = 0;
+        sleeper.ahead = Duration::ZERO;
+    }
     let whole = DEFAULT_SLEEPS[sleeper.sleeps.min(DEFAULT_SLEEPS.len() - 1)];
     sleeper.last = asked < Duration::from_millis(whole);
     sleeper.sleeps += 1;
     let limit = asked + std::mem::take(&mut sleeper.ahead);
     sleeper.sleep(limit, sleep);
-    SLEEPER.set(Some(sleeper));
+    put_sleeper(Some(sleeper));
 }
 
 impl Sleeper {
@@ -106,19 +121,19 @@ impl Sleeper {
 
 /// The place in the queue that `connection` has by this thread.
 pub(crate) fn place_of(connection: u64) -> Option<Place> {
-    let sleeper = SLEEPER.take()?;
+    let sleeper = take_sleeper()?;
     let place = match &sleeper.place {
         Some(queued) if sleeper.connection == connection => Some(queued.place),
         _ => None,
     };
-    SLEEPER.set(Some(sleeper));
+    put_sleeper(Some(sleeper));
     place
 }
 
 /// `connection` waits no more.
 fn forget(connection: u64) {
-    let sleeper = SLEEPER.take();
-    SLEEPER.set(sleeper.filter(|sleeper| sleeper.connection != connection));
+    let sleeper = take_sleeper();
+    put_sleeper(sleeper.filter(|sleeper| sleeper.connection != connection));
 }
 
 /// A wait that is under way.
@@ -148,7 +163,7 @@ impl Wait {
         database: Option<&Arc<Database>>,
     ) -> Option<Waited> {
         let now = Instant::now();
-        let mut sleeper = match SLEEPER.take() {
+        let mut sleeper = match take_sleeper() {
             Some(sleeper) if sleeper.connection == connection && self.ongoing.is_some() => sleeper,
             _ => Sleeper {
                 connection,
@@ -168,7 +183,7 @@ impl Wait {
         let stale = self.ongoing.as_ref().is_some_and(|wait| {
             wait.sleeps == sleeps && now.duration_since(wait.last_refusal) > APART
         });
-        SLEEPER.set(Some(sleeper));
+        put_sleeper(Some(sleeper));
         let over = if stale { self.ongoing.take() } else { None };
         let ended = over.map(|wait| Waited(wait.last_refusal.duration_since(wait.since)));
         let wait = self.ongoing.get_or_insert(Ongoing { since: now, last_refusal: now, sleeps: 0 });
@@ -226,6 +241,19 @@ mod tests {
             }
             assert!(!wait.is_waiting());
         }
+    }
+
+    /// A statement waits for SHARED and then, without an end in between that the VFS could see, for
+    /// RESERVED: the handler counts from the beginning again, and nobody has given up.
+    #[test]
+    fn a_handler_that_begins_anew_is_not_at_its_end() {
+        let mut wait = Wait::default();
+        assert_eq!(wait.refused(9, None), None);
+        for asked in [1, 2, 5, 1, 2] {
+            sleep(Duration::from_millis(asked), |_| {});
+            assert_eq!(wait.refused(9, None), None);
+        }
+        assert!(wait.acquired(9).is_some());
     }
 
     #[test]

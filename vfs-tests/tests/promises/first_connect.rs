@@ -1,12 +1,11 @@
 //! First connections wait for each other where SQLite would fail at once.
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
-use vfs_tests::{Agent, Board, PATIENCE, Program, Reply};
+use vfs_tests::{Agent, Board, Program, Reply};
 
-use crate::{agent, pairs, rust_agent};
+use crate::{agent, pairs};
 
 const SQLITE_BUSY: i64 = 5;
 
@@ -107,33 +106,28 @@ fn a_storm_of_first_connections_succeeds() {
     let rounds: usize = std::env::var("KANBAN_STORM_ROUNDS").map_or(4, |n| n.parse().unwrap());
     for round in 0..rounds {
         let board = Board::new();
+        let mut storm: Vec<_> = (0..PROCESSES).map(|_| agent(Program::Rust)).collect();
         let script = [
             json!(["open", "c", board.kanban(), 10_000]),
             json!(["sql", "c", "PRAGMA journal_mode=wal"]),
             json!(["sql", "c", "CREATE TABLE IF NOT EXISTS t (pid)"]),
             json!(["sql", "c", "INSERT INTO t VALUES (1)"]),
             json!(["close", "c"]),
-        ]
-        .map(|command| command.to_string())
-        .join("\n");
-        let storm: Vec<_> = (0..PROCESSES)
-            .map(|_| {
-                let mut child = Command::new(rust_agent())
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::piped())
-                    .spawn()
-                    .unwrap();
-                std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes())
-                    .unwrap();
-                child
-            })
-            .collect();
-        let began = std::time::Instant::now();
-        for child in storm {
-            let said = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-            assert!(!said.contains("error"), "round {round}: {said}");
-            assert_eq!(said.lines().count(), 5, "round {round}: {said}");
-            assert!(began.elapsed() < PATIENCE);
+        ];
+        for client in &mut storm {
+            for command in &script {
+                client.send(command);
+            }
+        }
+        for client in &mut storm {
+            for command in &script {
+                if let Reply::Error { code, message } = client.reply() {
+                    panic!("round {round}: {command}: error {code}: {message}");
+                }
+            }
+            let gave_up: Vec<_> =
+                client.log().into_iter().filter(|line| line.contains("gave up")).collect();
+            assert_eq!(gave_up, Vec::<String>::new(), "round {round}");
         }
         let check = crate::connect(&board.kanban());
         let rows: i64 = check.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();

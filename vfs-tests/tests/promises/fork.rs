@@ -6,15 +6,24 @@ use std::time::{Duration, Instant};
 use vfs_tests::sidecar::holder;
 use vfs_tests::{Board, PYTHON, extension};
 
+/// A Python program that has loaded the extension; its second argument is the board.
+fn python(script: &str, board: &Board) -> Command {
+    const LOAD: &str = "
+import os, signal, sqlite3, sys, threading, time
+loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True)
+loader.load_extension(sys.argv[1])
+";
+    let mut python = Command::new(PYTHON);
+    python.args(["-c", &format!("{LOAD}{script}")]).arg(extension()).arg(board.kanban());
+    python
+}
+
 /// A Python gateway forks a child, as multiprocessing does. Whatever the child does with what it
 /// inherited, the parent's write lock stands; the child says what it was told.
 #[test]
 fn a_child_can_not_free_its_parents_lock() {
     let board = Board::new();
     let script = "
-import os, sqlite3, sys
-loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True)
-loader.load_extension(sys.argv[1])
 board = sqlite3.connect(sys.argv[2], uri=True, isolation_level=None)
 board.execute('CREATE TABLE t (x)')
 idle = sqlite3.connect(sys.argv[2], uri=True, isolation_level=None)
@@ -37,12 +46,8 @@ sys.stdin.readline()
 board.execute('COMMIT')
 print(board.execute('SELECT group_concat(x) FROM t').fetchone()[0], flush=True)
 ";
-    let mut parent = Command::new(PYTHON)
-        .args(["-c", script, extension().to_str().unwrap(), &board.kanban()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut parent =
+        python(script, &board).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let pid = parent.id();
     let mut output = std::io::BufReader::new(parent.stdout.take().unwrap());
     let mut line = || {
@@ -65,9 +70,6 @@ print(board.execute('SELECT group_concat(x) FROM t').fetchone()[0], flush=True)
 fn a_child_does_not_keep_a_dead_parents_lock() {
     let board = Board::new();
     let script = "
-import os, signal, sqlite3, sys, time
-loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True)
-loader.load_extension(sys.argv[1])
 board = sqlite3.connect(sys.argv[2], uri=True, isolation_level=None)
 board.execute('CREATE TABLE t (x)')
 board.execute('BEGIN IMMEDIATE')
@@ -78,8 +80,7 @@ if child == 0:
 print(child, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 ";
-    let output = Command::new(PYTHON)
-        .args(["-c", script, extension().to_str().unwrap(), &board.kanban()])
+    let output = python(script, &board)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -109,9 +110,6 @@ os.kill(os.getpid(), signal.SIGKILL)
 fn a_child_of_a_busy_process_does_not_hang() {
     let board = Board::new();
     let script = "
-import os, sqlite3, sys, threading
-loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True)
-loader.load_extension(sys.argv[1])
 done = False
 def work(n):
     while not done:
@@ -128,11 +126,7 @@ done = True
 [thread.join() for thread in threads]
 print('all children have ended')
 ";
-    let mut child = Command::new(PYTHON)
-        .args(["-c", script, extension().to_str().unwrap(), &board.kanban()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = python(script, &board).stdout(Stdio::piped()).spawn().unwrap();
     let began = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if began.elapsed() > vfs_tests::PATIENCE {

@@ -34,6 +34,18 @@ impl Drop for Until<'_> {
     }
 }
 
+/// Inserts rows in a tight loop until the others are done. Returns how many.
+fn insert_until(done: &AtomicBool, board: &Board) -> u64 {
+    let connection = connect(&board.kanban());
+    connection.busy_timeout(PATIENCE).unwrap();
+    let mut count = 0;
+    while !done.load(Ordering::Relaxed) {
+        connection.execute("INSERT INTO t VALUES (1)", []).unwrap();
+        count += 1;
+    }
+    count
+}
+
 fn opened(program: Program, board: &Board, vfs: &str) -> Agent {
     let mut client = agent(program);
     client.open("c", &board.uri(vfs), 60_000);
@@ -108,20 +120,7 @@ fn nobody_starves() {
     let done = AtomicBool::new(false);
     let counts: Vec<u64> = std::thread::scope(|scope| {
         let until = Until(&done);
-        let writers: Vec<_> = (0..4)
-            .map(|_| {
-                scope.spawn(|| {
-                    let connection = connect(&board.kanban());
-                    connection.busy_timeout(PATIENCE).unwrap();
-                    let mut count = 0;
-                    while !done.load(Ordering::Relaxed) {
-                        connection.execute("INSERT INTO t VALUES (1)", []).unwrap();
-                        count += 1;
-                    }
-                    count
-                })
-            })
-            .collect();
+        let writers: Vec<_> = (0..4).map(|_| scope.spawn(|| insert_until(&done, &board))).collect();
         std::thread::sleep(Duration::from_secs(2));
         drop(until);
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()
@@ -267,20 +266,7 @@ fn a_client_with_its_own_busy_handler_gets_on() {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let until = Until(&done);
-        let others: Vec<_> = (0..3)
-            .map(|_| {
-                scope.spawn(|| {
-                    let connection = connect(&board.kanban());
-                    connection.busy_timeout(PATIENCE).unwrap();
-                    let mut count = 0;
-                    while !done.load(Ordering::Relaxed) {
-                        connection.execute("INSERT INTO t VALUES (1)", []).unwrap();
-                        count += 1;
-                    }
-                    count
-                })
-            })
-            .collect();
+        let others: Vec<_> = (0..3).map(|_| scope.spawn(|| insert_until(&done, &board))).collect();
         let mut own = connect(&board.kanban());
         own.busy_handler(Some(|_| {
             ATTEMPTS.fetch_add(1, Ordering::Relaxed);
@@ -297,6 +283,28 @@ fn a_client_with_its_own_busy_handler_gets_on() {
         for other in others {
             assert!(other.join().unwrap() > 20);
         }
+    });
+}
+
+/// An operator asks for a complete checkpoint in the middle of a burst. It queues for the write lock
+/// like a writer, and is done.
+#[test]
+fn a_complete_checkpoint_gets_on_in_a_burst() {
+    let board = board();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let until = Until(&done);
+        for _ in 0..3 {
+            scope.spawn(|| insert_until(&done, &board));
+        }
+        let operator = connect(&board.kanban());
+        operator.busy_timeout(PATIENCE).unwrap();
+        for mode in ["FULL", "RESTART", "TRUNCATE"] {
+            let busy =
+                operator.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(0));
+            assert_eq!(busy, Ok(0), "{mode}");
+        }
+        drop(until);
     });
 }
 
