@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use super::page::{PAGE, Page};
-use super::queue::{Pace, Queue, Sidecar};
+use super::page::{PAGE, Page, State};
+use super::queue::{Pace, Place, Queue, Sidecar, Taken};
 use crate::sys::Range;
 
 /// What the processes share.
@@ -249,6 +249,84 @@ fn a_process_killed_at_any_step_holds_nobody_up() {
         killed_at = step;
     }
     assert!(killed_at > 20, "only {killed_at} steps");
+}
+
+/// Three processes of which this thread plays all: what a holder does for those who wait.
+struct Scene {
+    machine: Threads,
+    queues: Vec<Queue<Process<Threads>>>,
+}
+
+impl Scene {
+    /// Process 0 has the write lock, the others have waited for it since long ago, in their order.
+    fn new() -> (Self, Pace, Taken, Vec<Place>) {
+        let machine =
+            Threads(Arc::new((Mutex::new(Kernel::new()), Condvar::new(), Instant::now())));
+        let queues: Vec<_> =
+            (0..3).map(|id| Queue::new(Process::new(&machine, id, usize::MAX), true)).collect();
+        let mut pace = Pace::default();
+        let places: Vec<_> = (1..3)
+            .map(|n| {
+                let place = queues[n].join(n as u64).expect("a slot is free");
+                queues[n].show(&place, State::Present);
+                assert!(queues[n].announce());
+                place
+            })
+            .collect();
+        let taken = queues[0].try_acquire(None, &mut pace).expect("no I/O").expect("it is free");
+        (Self { machine, queues }, pace, taken, places)
+    }
+
+    fn page(&self) -> Page {
+        Page(self.machine.with(|kernel| kernel.page))
+    }
+
+    fn states(&self) -> Vec<(usize, State)> {
+        self.page().waiters().map(|waiter| (waiter.slot, waiter.state)).collect()
+    }
+
+    fn kill(&self, process: usize) {
+        self.machine.with(|kernel| kernel.locks.retain(|(owner, _, _)| *owner != process));
+    }
+}
+
+/// Who waits for longer than newcomers may overtake gets the turn and is woken; a newcomer, and who
+/// came later, is refused; who has the turn is not.
+#[test]
+fn the_first_gets_its_turn() {
+    let (scene, mut pace, taken, places) = Scene::new();
+    let first = places[0];
+    scene.queues[0].release(taken, &mut pace).expect("no I/O");
+    let turn = scene.page().turn().expect("a turn is given");
+    assert_eq!((turn.slot, turn.ticket), (first.slot, first.ticket));
+    assert_eq!(scene.states(), [(first.slot, State::Woken), (places[1].slot, State::Present)]);
+    let refused = |queue: &Queue<_>, place| queue.try_acquire(place, &mut Pace::default());
+    assert!(refused(&scene.queues[0], None).expect("no I/O").is_none(), "a newcomer");
+    assert!(refused(&scene.queues[2], Some(&places[1])).expect("no I/O").is_none(), "the second");
+    assert!(refused(&scene.queues[1], Some(&first)).expect("no I/O").is_some(), "the first");
+}
+
+/// The first in the queue is dead: what it has left is cleared, and the second is next.
+#[test]
+fn a_dead_waiter_is_passed_over() {
+    let (scene, mut pace, taken, places) = Scene::new();
+    scene.kill(1);
+    scene.queues[0].release(taken, &mut pace).expect("no I/O");
+    assert_eq!(scene.states(), [(places[1].slot, State::Woken)]);
+    assert_eq!(scene.page().turn().map(|turn| turn.slot), Some(places[1].slot));
+}
+
+/// The first in the queue does not come for its turn, which expires: it is passed over until it is
+/// back, and keeps its place.
+#[test]
+fn a_waiter_that_misses_its_turn_is_passed_over() {
+    let (scene, mut pace, taken, places) = Scene::new();
+    scene.queues[0].release(taken, &mut pace).expect("no I/O");
+    std::thread::sleep(Duration::from_nanos(super::page::TURN_NS + 1_000_000));
+    let mut pace = Pace::default();
+    let taken = scene.queues[0].try_acquire(None, &mut pace).expect("no I/O");
+    scene.queues[0].release(taken.expect("the turn has expired"), &mut pace).expect("no I/O");
+    assert_eq!(scene.states(), [(places[0].slot, State::Away), (places[1].slot, State::Woken)]);
 }
 
 /// Threads of shuttle's, which runs one at a time and chooses which. Time passes by calls, and a

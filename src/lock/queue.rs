@@ -373,7 +373,7 @@ impl<S: Sidecar> Queue<S> {
     }
 
     /// Whether other processes' holders know that somebody waits.
-    fn announce(&self) -> bool {
+    pub(super) fn announce(&self) -> bool {
         let mut local = self.local.lock();
         if !local.announced {
             local.announced = self.sidecar.try_lock(WAITERS, true).unwrap_or(false);
@@ -396,7 +396,7 @@ impl<S: Sidecar> Queue<S> {
         waiters
     }
 
-    fn show(&self, place: &Place, state: State) {
+    pub(super) fn show(&self, place: &Place, state: State) {
         let (pid, program) = self.sidecar.process();
         let waiter =
             Waiter { slot: place.slot, word: 0, state, ticket: place.ticket, pid, program };
