@@ -13,7 +13,7 @@ use std::ffi::c_int;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::ffi::{
     Rc, SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_IOERR_LOCK, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED,
@@ -21,8 +21,8 @@ use crate::ffi::{
     WAL_CKPT_LOCK, WAL_READ_LOCK, WAL_WRITE_LOCK,
 };
 use crate::host::Host;
-use crate::lock::queue::Pace;
-use crate::lock::wait::{self, Wait, Waited};
+use crate::lock::queue::{Pace, Purpose};
+use crate::lock::wait::{Wait, Waited};
 use crate::lock::{Database, Refused, WriteLock};
 use crate::options::Settings;
 use crate::sys;
@@ -61,8 +61,8 @@ enum Need {
     /// A first connection: where there can be no sidecar, reading must go on, and writing will fail
     /// by itself.
     FirstConnect,
-    /// Recovery by a reader, and the cleaning up of the last connection that closes: SQLite tries,
-    /// and goes on if in vain. It is no wait, and nobody gives up.
+    /// Recovery by a reader, and cleaning up: SQLite tries, and goes on if in vain. It is no wait, and
+    /// nobody gives up.
     Upkeep,
 }
 
@@ -72,6 +72,9 @@ const MODE_CHANGE_ATTEMPTS: u8 = 2;
 
 /// The most frames that a checkpoint copies while writers wait.
 const MOST_FRAMES: u32 = 4000;
+
+/// How long a writer waits for a checkpoint that has the write lock.
+const CHECKPOINT_LASTS: Duration = Duration::from_millis(100);
 
 /// How long a checkpoint waits for the write lock.
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(4);
@@ -83,6 +86,8 @@ pub(crate) struct Connection {
     settings: Settings,
     log: Host,
     read_only: bool,
+    /// SQLite's lock on the database.
+    level: c_int,
     write_lock: Option<WriteLock>,
     reasons: u8,
     wait: Wait,
@@ -106,15 +111,17 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(path: &Path, settings: Settings, log: Host, read_only: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let database = Database::at(path);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            database: Database::at(path),
+            wait: Wait::of(&database),
+            database,
             settings,
             log,
             read_only,
+            level: SQLITE_LOCK_NONE,
             write_lock: None,
             reasons: 0,
-            wait: Wait::default(),
             has_content: false,
             mode_change: 0,
             in_wal_mode: false,
@@ -149,7 +156,10 @@ impl Connection {
 
     /// `PRAGMA journal_mode = wal` is about to run.
     pub(crate) fn expect_mode_change(&mut self) {
-        self.mode_change = MODE_CHANGE_ATTEMPTS;
+        // Within a transaction it fails, and in WAL mode, where SHARED is kept, it changes nothing.
+        if self.level == SQLITE_LOCK_NONE {
+            self.mode_change = MODE_CHANGE_ATTEMPTS;
+        }
     }
 
     /// xLock: the write lock first, then the base's.
@@ -164,7 +174,18 @@ impl Connection {
         if self.database.is_inherited() {
             return self.inherited(false);
         }
+        let rc = self.take(level, base);
+        if rc == SQLITE_OK {
+            self.level = self.level.max(level);
+        }
+        rc
+    }
+
+    fn take(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
         let reason = if level >= SQLITE_LOCK_RESERVED {
+            if self.in_wal_mode && !self.has_snapshot {
+                return self.lock_to_clean_up(level, base);
+            }
             Reason::Rollback
         } else if level == SQLITE_LOCK_SHARED && self.is_first_connect(base) {
             Reason::FirstConnect
@@ -172,6 +193,23 @@ impl Connection {
             return self.lock_shared(level, base);
         };
         self.with_write_lock(reason, || base.lock(level))
+    }
+
+    /// The database's own lock in WAL mode, without a snapshot: the last connection cleans up when it
+    /// closes, or WAL mode is left. All try, and most in vain, so that SQLite's lock comes first;
+    /// whoever has it is alone, and takes the write lock for others to see.
+    fn lock_to_clean_up(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
+        let rc = base.lock(level);
+        if rc == SQLITE_BUSY {
+            self.wait.refused_otherwise();
+        }
+        if rc == SQLITE_OK && self.write_lock.is_none() {
+            self.write_lock = self.try_acquire(Reason::Rollback, Need::Upkeep).ok();
+        }
+        if rc == SQLITE_OK && self.write_lock.is_some() {
+            self.reasons |= Reason::Rollback as u8;
+        }
+        rc
     }
 
     /// If SHARED is refused, a writer of a rollback mode is about to commit, or commits. Queue
@@ -219,6 +257,7 @@ impl Connection {
             return self.inherited(true);
         }
         let rc = base.unlock(level);
+        self.level = self.level.min(level);
         if level <= SQLITE_LOCK_SHARED {
             self.release(Reason::Rollback);
         }
@@ -250,11 +289,14 @@ impl Connection {
             return self.with_write_lock(Reason::Wal, || base.shm_lock(offset, n, flags));
         }
         let rc = base.shm_lock(offset, n, flags);
+        if rc == SQLITE_BUSY {
+            self.wait.refused_otherwise();
+        }
         if offset == WAL_CKPT_LOCK {
             if flags & SQLITE_SHM_UNLOCK != 0 {
                 self.is_checkpointing = false;
                 self.release(Reason::Checkpoint);
-            } else if rc == SQLITE_OK && n == 1 {
+            } else if rc == SQLITE_OK && flags & SQLITE_SHM_EXCLUSIVE != 0 {
                 self.is_checkpointing = true;
                 self.join_checkpoint(base);
             }
@@ -274,11 +316,11 @@ impl Connection {
     /// it anew, so that the WAL grows, and with it the cost of every sync. This is the one lock that
     /// is asked for with a lock of SQLite's in hand; the wait is bounded, so nothing can be stuck.
     fn join_checkpoint(&mut self, base: &impl BaseFile) {
-        let is_small = base.frames_to_copy().is_some_and(|frames| frames <= MOST_FRAMES);
-        if self.write_lock.is_some() || !is_small {
+        let is_small = |frames| (1..=MOST_FRAMES).contains(&frames);
+        if self.write_lock.is_some() || !base.frames_to_copy().is_some_and(is_small) {
             return;
         }
-        let pace = &mut Pace::default();
+        let pace = &mut Pace::of_checkpoint();
         let mut lock = self.database.try_acquire(self.id, false, None, pace);
         if matches!(lock, Err(Refused::Busy)) {
             lock = self.database.acquire_soon(self.id, pace, CHECKPOINT_WAIT);
@@ -307,7 +349,7 @@ impl Connection {
     pub(crate) fn closed(&mut self) {
         self.reasons = 0;
         self.write_lock = None;
-        if let Some(waited) = self.wait.end(self.id) {
+        if let Some(waited) = self.wait.end() {
             self.gave_up(waited);
         }
     }
@@ -319,12 +361,13 @@ impl Connection {
         if self.write_lock.is_none() {
             match self.try_acquire(reason, need) {
                 Ok(lock) => self.write_lock = Some(lock),
+                Err(Refused::Busy) if self.outlasts_checkpoint(reason) => {}
                 Err(Refused::Busy) => {
                     self.waits_to_read = false;
                     self.refused(need, true);
                     return SQLITE_BUSY;
                 }
-                Err(Refused::Unusable(_)) if need != Need::Write => {}
+                Err(Refused::Unusable(_) | Refused::Kernel(_)) if need != Need::Write => {}
                 Err(why) => return self.failed(&why),
             }
         }
@@ -339,7 +382,7 @@ impl Connection {
             self.reasons &= !(reason as u8);
             if self.reasons == 0 {
                 if let Some(lock) = self.write_lock.take() {
-                    lock.check_sidecar();
+                    lock.was_in_vain();
                 }
             }
         }
@@ -350,19 +393,48 @@ impl Connection {
         rc
     }
 
+    /// If it is a checkpoint that has the write lock, waits for its end inside the call: it makes no
+    /// snapshot stale, and for an upgrade the busy handler would not be asked. If that lasts, goes on
+    /// beside it, with SQLite's own lock alone, as on the stock VFS. Whether to go on.
+    fn outlasts_checkpoint(&mut self, reason: Reason) -> bool {
+        if reason != Reason::Wal {
+            return false;
+        }
+        let Some(queue) = self.database.queue() else { return false };
+        let began = Instant::now();
+        loop {
+            let left = CHECKPOINT_LASTS.saturating_sub(began.elapsed());
+            let lock = match queue.held_for() {
+                Some(Purpose::Write) => return false,
+                Some(Purpose::Checkpoint) if left.is_zero() => return true,
+                Some(Purpose::Checkpoint) => {
+                    self.database.acquire_soon(self.id, &mut self.pace, left)
+                }
+                None if began.elapsed() > 2 * CHECKPOINT_LASTS => return false,
+                None => self.database.try_acquire(self.id, false, None, &mut self.pace),
+            };
+            if let Ok(lock) = lock {
+                self.write_lock = Some(lock);
+                return true;
+            }
+            // It has just ended, and the next is about to begin.
+            std::thread::sleep(Duration::from_micros(20));
+        }
+    }
+
     fn need_of(&self, reason: Reason) -> Need {
         match reason {
             Reason::Wal if self.has_snapshot || self.is_checkpointing || self.writes_first => {
                 Need::Write
             }
-            Reason::Rollback if !self.in_wal_mode && !self.read_only => Need::Write,
+            Reason::Rollback if !self.read_only => Need::Write,
             Reason::FirstConnect => Need::FirstConnect,
             _ => Need::Upkeep,
         }
     }
 
     fn try_acquire(&mut self, reason: Reason, need: Need) -> Result<WriteLock, Refused> {
-        let place = if self.wait.is_waiting() { wait::place_of(self.id) } else { None };
+        let place = self.wait.place();
         let is_recovery = need == Need::Upkeep && reason == Reason::Wal;
         let create = need != Need::Upkeep || is_recovery && !self.read_only;
         self.database.try_acquire(self.id, create, place.as_ref(), &mut self.pace)
@@ -376,7 +448,7 @@ impl Connection {
 
     fn give_back(&mut self) {
         if let Some(lock) = self.write_lock.take() {
-            self.pace = lock.release();
+            self.pace = lock.release().unwrap_or(self.pace);
         }
     }
 
@@ -392,10 +464,10 @@ impl Connection {
     }
 
     fn acquired(&mut self) {
-        if !self.wait.is_waiting() {
-            return;
+        if let Some(waited) = self.wait.end_if_stale() {
+            self.gave_up(waited);
         }
-        if let Some(Waited(waited)) = self.wait.acquired(self.id) {
+        if let Some(Waited(waited)) = self.wait.acquired() {
             let counters = &self.database.counters;
             let ms = waited.as_millis() as u64;
             counters.waits.fetch_add(1, Ordering::Relaxed);
@@ -406,11 +478,10 @@ impl Connection {
 
     fn refused(&mut self, need: Need, can_queue: bool) {
         if need == Need::Upkeep {
-            return;
+            return self.wait.refused_otherwise();
         }
         self.database.counters.refused.fetch_add(1, Ordering::Relaxed);
-        let database = can_queue.then_some(&self.database);
-        if let Some(waited) = self.wait.refused(self.id, database) {
+        if let Some(waited) = self.wait.refused(can_queue) {
             self.gave_up(waited);
         }
     }
@@ -496,7 +567,7 @@ mod tests {
             Ok(self.size.get())
         }
         fn frames_to_copy(&self) -> Option<u32> {
-            Some(0)
+            Some(1)
         }
     }
 
@@ -545,6 +616,35 @@ mod tests {
         assert!(shm_lock(write_slot(SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE)));
         assert!(shm_lock(write_slot(SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)));
         assert!(!shm_lock((WAL_CKPT_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)));
+    }
+
+    /// A checkpoint has the write lock and does not come to its end. A writer goes on beside it, as
+    /// on the stock VFS.
+    #[test]
+    fn a_checkpoint_holds_no_writer_up_for_long() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut writer, base) = (connection(&directory), Obliging::default());
+        let mut checkpointer = connection(&directory);
+        base.size.set(4096);
+        let exclusively = |flags| flags | SQLITE_SHM_EXCLUSIVE;
+        let write = |flags| (WAL_WRITE_LOCK, 1, exclusively(flags));
+        let shm_lock = |connection: &mut Connection, (offset, n, flags)| {
+            assert_eq!(connection.shm_lock(offset, n, flags, &base), SQLITE_OK);
+        };
+        // Makes the sidecar.
+        shm_lock(&mut writer, (WAL_READ_LOCK, 1, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED));
+        shm_lock(&mut writer, write(SQLITE_SHM_LOCK));
+        assert!(writer.holds_write_lock());
+        shm_lock(&mut writer, write(SQLITE_SHM_UNLOCK));
+
+        shm_lock(&mut checkpointer, (WAL_CKPT_LOCK, 1, exclusively(SQLITE_SHM_LOCK)));
+        assert!(checkpointer.holds_write_lock());
+        shm_lock(&mut writer, write(SQLITE_SHM_LOCK));
+        assert!(!writer.holds_write_lock());
+        shm_lock(&mut writer, write(SQLITE_SHM_UNLOCK));
+        shm_lock(&mut checkpointer, (WAL_CKPT_LOCK, 1, exclusively(SQLITE_SHM_UNLOCK)));
+        shm_lock(&mut writer, write(SQLITE_SHM_LOCK));
+        assert!(writer.holds_write_lock());
     }
 
     /// A connection is closed with the lock in hand, or unmaps the wal-index.

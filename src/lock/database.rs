@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::holder::{Holder, WRITE_RANGE};
 use super::page::Waiter;
-use super::queue::{Pace, Place, Queue, Taken};
+use super::queue::{Pace, Place, Queue, Taken, Until};
 use super::sidecar::{self, Content, Sidecar, Unusable};
 use crate::guard::fork::{ForkGuard, ForkMutex, Own};
 use crate::sys::{self, Inode};
@@ -163,11 +163,15 @@ impl Database {
         let queue = self.queue().ok_or(Refused::Busy)?;
         let before_all = sys::monotonic_ns().saturating_sub(ADVANCE_NS);
         let mut place = queue.join(before_all).ok_or(Refused::Busy)?;
-        let acquired = if queue.wait(&mut place, limit, true) {
-            self.try_acquire(connection, false, Some(&place), pace)
-        } else {
-            Err(Refused::Busy)
-        };
+        let began = Instant::now();
+        let mut acquired = Err(Refused::Busy);
+        while let (Err(Refused::Busy), Some(left)) = (&acquired, limit.checked_sub(began.elapsed()))
+        {
+            if !queue.wait(&mut place, left, Until::Sign) {
+                break;
+            }
+            acquired = self.try_acquire(connection, false, Some(&place), pace);
+        }
         queue.leave(&place);
         acquired
     }
@@ -296,33 +300,29 @@ struct Held {
 }
 
 impl WriteLock {
-    /// Looks whether the sidecar is still in its place; if not, the next attempt opens it anew.
-    ///
-    /// To be called when SQLite's own lock was refused to the holder of the write lock, which
-    /// only a stock client or a split write lock can explain.
-    pub(crate) fn check_sidecar(self) {
-        let Some(held) = self.held.get() else { return };
+    /// Gives it back: SQLite's own lock was refused to its holder, which only a stock client or a
+    /// split write lock can explain. So nobody is told, and if the sidecar is no longer in its place,
+    /// the next attempt opens it anew.
+    pub(crate) fn was_in_vain(mut self) {
+        let Some(held) = self.held.get_mut() else { return };
         held.database.forget_if_replaced(&mut held.database.sidecar.lock());
+        held.give_back(false);
     }
 
-    /// Gives it back, and says how it was used.
-    pub(crate) fn release(mut self) -> Pace {
-        match self.held.get_mut() {
-            Some(held) => {
-                held.give_back();
-                held.pace
-            }
-            None => Pace::default(),
-        }
+    /// Gives it back. Returns how it was used, if that was to write.
+    pub(crate) fn release(mut self) -> Option<Pace> {
+        let held = self.held.get_mut()?;
+        held.give_back(true);
+        held.pace.of_writes()
     }
 }
 
 impl Held {
-    fn give_back(&mut self) {
+    fn give_back(&mut self, was_used: bool) {
         let Some(taken) = self.taken.take() else { return };
         let database = &self.database;
         let owner = Owner(database);
-        if self.queue.release(taken, &mut self.pace).is_err() {
+        if self.queue.release(taken, was_used.then_some(&mut self.pace)).is_err() {
             // Closing the description, when the last waiter has left it, frees its locks too.
             database.descriptor.store(-1, Ordering::Relaxed);
             *database.sidecar.lock() = None;
@@ -333,7 +333,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.give_back();
+        self.give_back(true);
     }
 }
 

@@ -17,7 +17,9 @@ pub(crate) const WAITERS_BYTE: i64 = WRITE_BYTE - 1;
 
 const PID_BITS: u32 = 22;
 const MS_BITS: u32 = 40;
-const _: () = assert!(PID_BITS + MS_BITS < 63, "a length is a positive i64");
+/// The bit that says that it is a checkpoint.
+const CHECKPOINT: u64 = 1 << (PID_BITS + MS_BITS);
+const _: () = assert!(PID_BITS + MS_BITS < 63, "the last byte is a positive i64");
 
 /// A holder of the write lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +28,14 @@ pub(crate) struct Holder {
     pub(crate) pid: u32,
     /// When it took the lock, in ms since 1970 modulo 2^40 (35 years).
     since_ms: u64,
+    /// Whether it runs a checkpoint.
+    pub(crate) is_checkpoint: bool,
 }
 
 impl Holder {
     /// This process, as of now.
-    pub(crate) fn now() -> Self {
-        Self { pid: sys::pid() & mask(PID_BITS) as u32, since_ms: now_ms() }
+    pub(crate) fn now(is_checkpoint: bool) -> Self {
+        Self { pid: sys::pid() & mask(PID_BITS) as u32, since_ms: now_ms(), is_checkpoint }
     }
 
     /// The range this holder locks.
@@ -41,7 +45,8 @@ impl Holder {
 
     /// The same, from an earlier byte on.
     pub(crate) fn range_from(self, start: i64) -> Range {
-        let number = u64::from(self.pid) | self.since_ms << PID_BITS;
+        let kind = if self.is_checkpoint { CHECKPOINT } else { 0 };
+        let number = u64::from(self.pid) | self.since_ms << PID_BITS | kind;
         Range { start, len: WRITE_BYTE - start + 1 + number as i64 }
     }
 
@@ -50,9 +55,12 @@ impl Holder {
         let number = range.start.checked_add(range.len - 1)?.checked_sub(WRITE_BYTE)? as u64;
         let possible = (WAITERS_BYTE..=WRITE_BYTE).contains(&range.start)
             && range.len > 0
-            && number >> (PID_BITS + MS_BITS) == 0;
-        possible
-            .then_some(Self { pid: (number & mask(PID_BITS)) as u32, since_ms: number >> PID_BITS })
+            && number < CHECKPOINT << 1;
+        possible.then_some(Self {
+            pid: (number & mask(PID_BITS)) as u32,
+            since_ms: number >> PID_BITS & mask(MS_BITS),
+            is_checkpoint: number & CHECKPOINT != 0,
+        })
     }
 
     /// How long it has held the lock, to the ms. By the wall clock: right unless that was set.
@@ -83,14 +91,14 @@ mod tests {
     fn a_range_says_who_and_since_when() {
         for pid in [0, 1, 4_194_303] {
             for since_ms in [0, 1, mask(MS_BITS)] {
-                let holder = Holder { pid, since_ms };
+                let holder = Holder { pid, since_ms, is_checkpoint: pid == 1 };
                 let range = holder.range();
                 assert!(range.len > 0 && range.start.checked_add(range.len).is_some());
                 assert_eq!(Holder::from_range(range), Some(holder));
                 assert_eq!(Holder::from_range(holder.range_from(WAITERS_BYTE)), Some(holder));
             }
         }
-        let holder = Holder::now();
+        let holder = Holder::now(false);
         assert_eq!(holder.pid, std::process::id());
         assert!(holder.held() < Duration::from_secs(60));
     }
@@ -104,7 +112,8 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_back_shows_no_time_at_all() {
-        let holder = Holder { pid: 1, since_ms: (now_ms() + 5000) & mask(MS_BITS) };
+        let since_ms = (now_ms() + 5000) & mask(MS_BITS);
+        let holder = Holder { pid: 1, since_ms, is_checkpoint: false };
         assert_eq!(holder.held(), Duration::ZERO);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::page::{PAGE, Page, State};
-use super::queue::{Pace, Place, Queue, Sidecar, Taken};
+use super::queue::{Pace, Place, Queue, Sidecar, Taken, Until};
 use crate::sys::Range;
 
 /// What the processes share.
@@ -116,8 +116,8 @@ impl<M: Machine> Process<M> {
                     place = queue.join(self.now());
                 }
                 match &mut place {
-                    Some(place) => queue.wait(place, Duration::from_millis(20), true),
-                    None => queue.poll(Duration::from_millis(20), true),
+                    Some(place) => queue.wait(place, Duration::from_millis(20), Until::Sign),
+                    None => queue.poll(Duration::from_millis(20), Until::Sign),
                 };
             };
             longest = longest.max(began.elapsed());
@@ -130,7 +130,7 @@ impl<M: Machine> Process<M> {
             });
             self.machine.pause(hold);
             self.call(|kernel| kernel.inside = None);
-            queue.release(taken, &mut pace).expect("no I/O");
+            queue.release(taken, Some(&mut pace)).expect("no I/O");
             self.machine.pause(hold);
         }
         longest
@@ -217,7 +217,7 @@ impl Machine for Threads {
 /// about: trying, joining, waiting, holding, handing over, leaving. The others go on.
 #[test]
 fn a_process_killed_at_any_step_holds_nobody_up() {
-    /// Longer than all that one process can wait for: a turn that expires (10 ms), a look of
+    /// Longer than all that one process can wait for: a turn that expires (50 ms), a look of
     /// those who are not first (10 ms), and a loaded machine.
     const BOUND: Duration = Duration::from_secs(2);
     const HOLD: Duration = Duration::from_micros(300);
@@ -296,7 +296,7 @@ impl Scene {
 fn the_first_gets_its_turn() {
     let (scene, mut pace, taken, places) = Scene::new();
     let first = places[0];
-    scene.queues[0].release(taken, &mut pace).expect("no I/O");
+    scene.queues[0].release(taken, Some(&mut pace)).expect("no I/O");
     let turn = scene.page().turn().expect("a turn is given");
     assert_eq!((turn.slot, turn.ticket), (first.slot, first.ticket));
     assert_eq!(scene.states(), [(first.slot, State::Woken), (places[1].slot, State::Present)]);
@@ -311,7 +311,7 @@ fn the_first_gets_its_turn() {
 fn a_dead_waiter_is_passed_over() {
     let (scene, mut pace, taken, places) = Scene::new();
     scene.kill(1);
-    scene.queues[0].release(taken, &mut pace).expect("no I/O");
+    scene.queues[0].release(taken, Some(&mut pace)).expect("no I/O");
     assert_eq!(scene.states(), [(places[1].slot, State::Woken)]);
     assert_eq!(scene.page().turn().map(|turn| turn.slot), Some(places[1].slot));
 }
@@ -321,11 +321,11 @@ fn a_dead_waiter_is_passed_over() {
 #[test]
 fn a_waiter_that_misses_its_turn_is_passed_over() {
     let (scene, mut pace, taken, places) = Scene::new();
-    scene.queues[0].release(taken, &mut pace).expect("no I/O");
+    scene.queues[0].release(taken, Some(&mut pace)).expect("no I/O");
     std::thread::sleep(Duration::from_nanos(super::page::TURN_NS + 1_000_000));
     let mut pace = Pace::default();
     let taken = scene.queues[0].try_acquire(None, &mut pace).expect("no I/O");
-    scene.queues[0].release(taken.expect("the turn has expired"), &mut pace).expect("no I/O");
+    scene.queues[0].release(taken.expect("the turn has expired"), Some(&mut pace)).expect("no I/O");
     assert_eq!(scene.states(), [(places[0].slot, State::Away), (places[1].slot, State::Woken)]);
 }
 

@@ -24,7 +24,6 @@
 //! |---|---|---|
 //! | free | `Present` | a refused connection sleeps in the VFS for the first time |
 //! | `Present` | `Woken` | a holder that unlocks lets it try, or gives it the turn |
-//! | `Present` | `Away` | it has slept as long as SQLite asked it to |
 //! | `Woken` | `Present` | its attempt was refused again, and SQLite sleeps again |
 //! | `Woken` | `Away` | its turn has expired: a holder passes it over until it is back |
 //! | `Away` | `Present` | SQLite sleeps again |
@@ -46,18 +45,18 @@ const _: () = assert!(FIRST_SLOT + SLOTS * SLOT_SIZE <= PAGE);
 
 /// A turn is void this long after it was given, in ns: nobody waits longer for a waiter that does
 /// not come. Longer than the kernel takes to run a woken process, by far.
-pub(crate) const TURN_NS: u64 = 10_000_000;
+pub(crate) const TURN_NS: u64 = 50_000_000;
 
 /// What the waiter of a slot is doing.
 /// 0 is a slot that is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum State {
-    /// It sleeps in the VFS and comes when woken.
+    /// It sleeps in the VFS and comes when woken, or tries and is about to sleep again.
     Present = 1,
     /// It was woken and is about to try.
     Woken = 2,
-    /// It is elsewhere, and may come back or not.
+    /// It has missed its turn, and may come back or not.
     Away = 3,
 }
 

@@ -37,7 +37,8 @@ const SLICE_NS: (u64, u64) = (500_000, 4_000_000);
 const HEAD_LOOKS: Duration = Duration::from_millis(1);
 /// How often the others do, for want of a head.
 const OTHERS_LOOK: Duration = Duration::from_millis(10);
-/// How often a waiter tries to announce itself that came while a holder had seen no waiters.
+/// How soon a waiter tries to announce itself again that came while a holder had seen no waiters;
+/// then after twice as long, and so on up to [`HEAD_LOOKS`].
 const ANNOUNCE: Duration = Duration::from_micros(50);
 
 /// What the queue needs of a sidecar: bytes, the kernel's locks on them, and futexes.
@@ -68,6 +69,8 @@ pub(crate) struct Queue<S> {
     local: Mutex<Local>,
     /// Whether a connection of this process has the write lock, which its own locks do not show.
     held_here: AtomicBool,
+    /// Whether that connection runs a checkpoint.
+    checkpoint_here: AtomicBool,
     /// Whether somebody waited when the lock was last taken: then the attempt to take it alone is
     /// not made.
     crowded: AtomicBool,
@@ -93,6 +96,27 @@ pub(crate) enum Taken {
     Contended,
 }
 
+/// What the write lock is held for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A write transaction, or first-connect work.
+    Write,
+    /// A checkpoint, which makes nobody's snapshot stale.
+    Checkpoint,
+}
+
+/// What ends a wait before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// Its turn has come, or it was woken, or it is the first and has found the lock free.
+    Sign,
+    /// Its turn has come, or it is the first and has looked for a while, and the lock is free:
+    /// then nobody gives turns.
+    Free,
+    /// Its turn has come: somebody who could write has given it.
+    Turn,
+}
+
 /// How a connection has used the write lock lately; decides whether it may go on.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pace {
@@ -102,8 +126,34 @@ pub(crate) struct Pace {
     run_ends: u64,
     /// When it last gave the lock back, in ns.
     released: u64,
+    /// Since when it has left others no time to say that they wait, or when it last looked, in ns.
+    alone_since: u64,
     /// Whether it took the lock again at once, so that waking a waiter is most likely in vain.
     comes_back: bool,
+    /// Whether it takes the lock for a checkpoint, which makes nobody's snapshot stale.
+    is_checkpoint: bool,
+}
+
+impl Pace {
+    /// Itself, unless it is a checkpoint's.
+    pub(crate) fn of_writes(self) -> Option<Self> {
+        (!self.is_checkpoint).then_some(self)
+    }
+
+    /// That of a checkpoint.
+    pub(crate) fn of_checkpoint() -> Self {
+        Self { is_checkpoint: true, ..Self::default() }
+    }
+
+    /// Whether who gives the lock back should look at the page although nobody has said that he
+    /// waits: it has left no time for that for a while.
+    fn looks(&mut self) -> bool {
+        let is_due = self.released.saturating_sub(self.alone_since) >= PATIENCE_NS;
+        if is_due {
+            self.alone_since = self.released;
+        }
+        is_due
+    }
 }
 
 /// A connection that takes the lock again so soon after it gave it back is in a tight loop, in ns.
@@ -132,6 +182,7 @@ impl<S: Sidecar> Queue<S> {
                 idle: Vec::new(),
             }),
             held_here: AtomicBool::new(false),
+            checkpoint_here: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
         }
     }
@@ -148,13 +199,19 @@ impl<S: Sidecar> Queue<S> {
         pace: &mut Pace,
     ) -> io::Result<Option<Taken>> {
         let now = self.sidecar.now();
-        pace.comes_back = now.saturating_sub(pace.released) < COMES_BACK_NS;
+        let idle = now.saturating_sub(pace.released);
+        pace.comes_back = idle < COMES_BACK_NS;
         if place.is_some() {
-            *pace = Pace { run_began: now, run_ends: now, ..Pace::default() };
+            let is_checkpoint = pace.is_checkpoint;
+            *pace = Pace { run_began: now, run_ends: now, is_checkpoint, ..Pace::default() };
+        }
+        if idle > HEAD_LOOKS.as_nanos() as u64 || place.is_some() {
+            pace.alone_since = now;
         }
         let taken = self.try_take(place, pace, now);
         if let Ok(Some(_)) = taken {
-            self.held_here.store(true, Ordering::Relaxed);
+            self.checkpoint_here.store(pace.is_checkpoint, Ordering::Relaxed);
+            self.held_here.store(true, Ordering::Release);
         }
         taken
     }
@@ -165,7 +222,7 @@ impl<S: Sidecar> Queue<S> {
         pace: &mut Pace,
         now: u64,
     ) -> io::Result<Option<Taken>> {
-        let holder = Holder::now();
+        let holder = Holder::now(pace.is_checkpoint);
         let take = || {
             let taken = self.sidecar.try_lock(holder.range(), false)?;
             Ok(taken.then_some(Taken::Contended))
@@ -194,6 +251,10 @@ impl<S: Sidecar> Queue<S> {
         }
         let taken = take()?;
         if taken.is_some() {
+            if place.is_some_and(|place| self.overtakes(place, &page, now)) {
+                self.release(Taken::Contended, Some(pace))?;
+                return Ok(None);
+            }
             let waiters = page.waiters().count() as u64;
             self.crowded.store(waiters > 0, Ordering::Relaxed);
             let (least, greatest) = SLICE_NS;
@@ -202,25 +263,50 @@ impl<S: Sidecar> Queue<S> {
         Ok(taken)
     }
 
-    /// Gives the write lock back, and whoever is next its turn or a sign.
-    pub(crate) fn release(&self, taken: Taken, pace: &mut Pace) -> io::Result<()> {
+    /// Whether somebody who is overdue came before the waiter in `place`, which has found the lock
+    /// free: its last holder has not seen that anybody waits.
+    fn overtakes(&self, place: &Place, page: &Page, now: u64) -> bool {
+        page.waiters().any(|other| {
+            other.state == State::Present
+                && other.ticket < place.ticket
+                && now.saturating_sub(other.ticket) >= PATIENCE_NS
+                && self.is_alive(other.slot)
+        })
+    }
+
+    /// Gives the write lock back, and whoever is next its turn or a sign; or, without a pace,
+    /// nobody: it was of no use, and would be of none to others.
+    pub(crate) fn release(&self, taken: Taken, mut pace: Option<&mut Pace>) -> io::Result<()> {
         self.held_here.store(false, Ordering::Relaxed);
-        pace.released = self.sidecar.now();
-        if taken == Taken::Alone {
-            let mut local = self.local.lock();
-            if local.waiting == 0 {
-                let alone = Range { start: WAITERS_BYTE, len: 0 };
-                return self.sidecar.unlock(alone);
-            }
-            // A thread of this process has begun to wait meanwhile.
-            local.announced = self.sidecar.try_lock(WAITERS, true)?;
+        if let Some(pace) = &mut pace {
+            pace.released = self.sidecar.now();
         }
-        let next = if self.has_page { self.next(pace) } else { None };
-        let unlocked = self.sidecar.unlock(WRITE_RANGE);
+        let next = pace.and_then(|pace| {
+            let looks = self.has_page && (self.is_known_to_wait(taken) || pace.looks());
+            if looks { self.next(pace) } else { None }
+        });
+        let unlocked = self.unlock(taken);
         if let Some(next) = next {
             self.wake(&next);
         }
         unlocked
+    }
+
+    /// Whether a holder knows of waiters.
+    fn is_known_to_wait(&self, taken: Taken) -> bool {
+        taken == Taken::Contended || self.local.lock().waiting > 0
+    }
+
+    fn unlock(&self, taken: Taken) -> io::Result<()> {
+        if taken == Taken::Alone {
+            let mut local = self.local.lock();
+            if local.waiting == 0 {
+                return self.sidecar.unlock(Range { start: WAITERS_BYTE, len: 0 });
+            }
+            // A thread of this process has begun to wait meanwhile.
+            local.announced = self.sidecar.try_lock(WAITERS, true)?;
+        }
+        self.sidecar.unlock(WRITE_RANGE)
     }
 
     /// Whom to wake. Gives the turn, before the lock is free, if it is due.
@@ -240,9 +326,11 @@ impl<S: Sidecar> Queue<S> {
             if !due && (pace.comes_back || head.state == State::Woken) {
                 return None;
             }
-            let missed = page.turn().is_some_and(|turn| {
-                (turn.slot, turn.ticket) == (head.slot, head.ticket) && !turn.binds(now)
-            });
+            // Had it come, it would be gone, or present again.
+            let missed = head.state == State::Woken
+                && page.turn().is_some_and(|turn| {
+                    (turn.slot, turn.ticket) == (head.slot, head.ticket) && !turn.binds(now)
+                });
             if missed {
                 let away = encode_state(head.word, State::Away);
                 let _ = self.sidecar.write(slot_offset(head.slot) as u64, &away);
@@ -307,21 +395,25 @@ impl<S: Sidecar> Queue<S> {
         })
     }
 
-    /// Waits at most `limit`. True if it is worth trying: the waiter's turn has come, or nobody gives
-    /// turns and the lock is free, or, if `on_a_sign`, it was woken or has found the lock free.
-    pub(crate) fn wait(&self, place: &mut Place, limit: Duration, on_a_sign: bool) -> bool {
+    /// Waits at most `limit`. True if it is worth trying.
+    pub(crate) fn wait(&self, place: &mut Place, limit: Duration, until: Until) -> bool {
         let began = self.sidecar.now();
         let elapsed = || Duration::from_nanos(self.sidecar.now().saturating_sub(began));
         self.show(place, State::Present);
-        let mut looked = false;
+        let (mut looked, mut announce) = (false, ANNOUNCE);
         loop {
             let Some(left) = limit.checked_sub(elapsed()).filter(|left| !left.is_zero()) else {
-                self.show(place, State::Away);
+                // Still present: it tries, and sleeps again.
                 return false;
             };
             let Ok(page) = self.sidecar.read() else {
+                // It was cut short: make it whole, and look without it.
+                let _ = self.sidecar.write(PAGE as u64 - 1, &[0]);
                 self.sidecar.sleep(left.min(HEAD_LOOKS));
-                return self.is_free();
+                if self.is_free() {
+                    return true;
+                }
+                continue;
             };
             let turn = page.turn().filter(|turn| turn.binds(self.sidecar.now()));
             let is_mine = |turn: &Turn| (turn.slot, turn.ticket) == (place.slot, place.ticket);
@@ -333,7 +425,7 @@ impl<S: Sidecar> Queue<S> {
             let word = page.word(place.slot);
             let woken = word != place.word;
             place.word = word;
-            if woken && on_a_sign {
+            if woken && until == Until::Sign {
                 return true;
             }
             match page.waiter(place.slot) {
@@ -347,11 +439,17 @@ impl<S: Sidecar> Queue<S> {
             });
             // If nobody gives the lock back, nobody gives turns either.
             let nobodys = turn.is_none_or(|turn| is_mine(&turn));
-            if is_head && (on_a_sign || looked) && nobodys && self.is_free() {
+            let looks = match until {
+                Until::Sign => true,
+                Until::Free => looked,
+                Until::Turn => false,
+            };
+            if is_head && looks && nobodys && self.is_free() {
                 return true;
             }
             if !self.announce() {
-                self.sidecar.sleep(left.min(ANNOUNCE));
+                self.sidecar.sleep(left.min(announce));
+                announce = HEAD_LOOKS.min(announce * 2);
             } else {
                 let look = if is_head { HEAD_LOOKS } else { OTHERS_LOOK };
                 looked = !self.sidecar.wait(place.slot, word, left.min(look));
@@ -360,12 +458,12 @@ impl<S: Sidecar> Queue<S> {
     }
 
     /// Waits as [`Self::wait`] does, without a place.
-    pub(crate) fn poll(&self, limit: Duration, on_a_sign: bool) -> bool {
+    pub(crate) fn poll(&self, limit: Duration, until: Until) -> bool {
         let began = self.sidecar.now();
         let elapsed = || Duration::from_nanos(self.sidecar.now().saturating_sub(began));
         while let Some(left) = limit.checked_sub(elapsed()).filter(|left| !left.is_zero()) {
             self.sidecar.sleep(left.min(HEAD_LOOKS));
-            if on_a_sign && self.is_free() {
+            if until == Until::Sign && self.is_free() {
                 return true;
             }
         }
@@ -385,6 +483,17 @@ impl<S: Sidecar> Queue<S> {
     pub(crate) fn is_free(&self) -> bool {
         !self.held_here.load(Ordering::Relaxed)
             && matches!(self.sidecar.conflicting(WRITE_RANGE), Ok(None))
+    }
+
+    /// Who has the write lock, as of now.
+    pub(crate) fn held_for(&self) -> Option<Purpose> {
+        let is_checkpoint = if self.held_here.load(Ordering::Acquire) {
+            self.checkpoint_here.load(Ordering::Relaxed)
+        } else {
+            let range = self.sidecar.conflicting(WRITE_RANGE).ok().flatten()?;
+            Holder::from_range(range).is_some_and(|holder| holder.is_checkpoint)
+        };
+        Some(if is_checkpoint { Purpose::Checkpoint } else { Purpose::Write })
     }
 
     /// All waiters that live, in the order of their tickets.

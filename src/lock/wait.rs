@@ -6,17 +6,23 @@
 //! it is worth trying. The handler counts what it asked for and not what passed, so the rest is
 //! added to the next sleep, and the busy timeout stays what it says.
 //!
+//! xSleep is not told for which connection, but it is for the one whose lock was the last to be
+//! refused on this thread; or else for the last to take the write lock: that was granted for a
+//! snapshot which was already stale, and SQLite gave it back at once (SQLITE_BUSY_SNAPSHOT).
+//!
 //! That it gives up, SQLite tells nobody. But the default handler sleeps by a fixed table and cuts
 //! its last sleep to what is left of the timeout, so a refusal after a shortened sleep is the last.
 //! Other waits (no busy handler, one of the application's own, a timeout that ends exactly with an
 //! entry of the table) are seen to have ended when the connection is used again later, or closed.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::database::Database;
-use super::queue::{Place, Queue};
+use super::queue::{Place, Queue, Until};
 use super::sidecar::Sidecar;
 use crate::guard::fork::Own;
 use crate::sys;
@@ -25,39 +31,54 @@ use crate::sys;
 /// SQLite this VFS works with.
 const DEFAULT_SLEEPS: [u64; 12] = [1, 2, 5, 10, 15, 20, 25, 25, 25, 50, 50, 100];
 
-/// Attempts further apart than this, without a sleep between them, are not of one wait.
-const APART: Duration = Duration::from_secs(1);
+/// The nth sleep, from 0.
+fn default_sleep(n: usize) -> Duration {
+    Duration::from_millis(DEFAULT_SLEEPS[n.min(DEFAULT_SLEEPS.len() - 1)])
+}
 
-/// With more than this asked for and not slept, a waiter comes only when its turn has: each return
+/// Attempts further apart than this, without a sleep between them, are not of one wait, in ns.
+const APART_NS: u64 = 1_000_000_000;
+
+/// With more than this asked for and not slept, a waiter is not woken for a chance: each return
 /// costs one of the busy handler's calls, and they are numbered.
 const MOST_AHEAD: Duration = Duration::from_millis(100);
 
 thread_local! {
-    /// The last connection of this thread that was refused, if it may be waiting.
-    static SLEEPER: Cell<Option<Sleeper>> = const { Cell::new(None) };
+    /// The connection that this thread will sleep for, if it is to sleep.
+    static LAST: Cell<Option<Own<Weak<Mutex<Waiting>>>>> = const { Cell::new(None) };
 }
 
-/// Takes the thread's sleeper. There is none while the thread ends, when a connection may still be
+/// A number that no other thread has. 0 while the thread ends, when a connection may still be
 /// closed by the destructor of another thread-local value.
-fn take_sleeper() -> Option<Sleeper> {
-    SLEEPER.try_with(Cell::take).ok().flatten()
+fn this_thread() -> usize {
+    LAST.try_with(|last| std::ptr::from_ref(last).addr()).unwrap_or_default()
 }
 
-fn put_sleeper(sleeper: Option<Sleeper>) {
-    let _ = SLEEPER.try_with(|cell| cell.set(sleeper));
-}
+/// The waits of one connection.
+pub(crate) struct Wait(Arc<Mutex<Waiting>>);
 
-/// A connection that was refused, between its attempts.
-struct Sleeper {
-    connection: u64,
-    /// Where it can queue; `None` if the write lock is not what it waits for.
-    database: Option<Arc<Database>>,
-    /// When it was first refused, in ns of CLOCK_MONOTONIC.
+/// Mutex rule: held to look and to change, not while it sleeps. A connection is used by one thread
+/// at a time, but another may believe that it was refused last.
+struct Waiting {
+    database: Arc<Database>,
+    /// The thread that used it last.
+    thread: usize,
+    /// Whether it was refused the write lock, or by SQLite's own lock after it, and now waits.
+    is_refused: bool,
+    /// Whether the queue is where to wait.
+    can_queue: bool,
+    /// When it was first refused, in ns of CLOCK_MONOTONIC; its place in the queue is by that.
     since: u64,
+    /// The same, but after the lock was granted for a stale snapshot.
+    resumed: u64,
+    /// When it was last refused, in ns.
+    refused: u64,
+    /// Whether it has slept since.
+    has_slept: bool,
     /// The busy handler's calls so far.
     sleeps: usize,
     /// Whether the last of them was cut short: the handler makes no more.
-    last: bool,
+    was_last: bool,
     /// What it was asked to sleep and did not.
     ahead: Duration,
     /// A child must not leave the queue for its parent.
@@ -82,132 +103,211 @@ pub(crate) fn sleep(asked: Duration, sleep: impl Fn(Duration)) {
         // Not the busy handler, which counts in ms, but a short retry of SQLite's.
         return sleep(asked);
     }
-    let Some(mut sleeper) = take_sleeper() else { return sleep(asked) };
-    if asked == Duration::from_millis(DEFAULT_SLEEPS[0]) {
-        // The handler begins anew: SQLite waits for another lock of the same connection.
-        sleeper.sleeps = 0;
-        sleeper.ahead = Duration::ZERO;
-    }
-    let whole = DEFAULT_SLEEPS[sleeper.sleeps.min(DEFAULT_SLEEPS.len() - 1)];
-    sleeper.last = asked < Duration::from_millis(whole);
-    sleeper.sleeps += 1;
-    let limit = asked + std::mem::take(&mut sleeper.ahead);
-    sleeper.sleep(limit, sleep);
-    put_sleeper(Some(sleeper));
+    let last = LAST.try_with(Cell::take).ok().flatten();
+    let waiting = last.as_ref().and_then(Own::get).and_then(Weak::upgrade);
+    let Some(waiting) = waiting else { return sleep(asked) };
+    let Some(nap) = waiting.lock().asked_to_sleep(asked) else { return sleep(asked) };
+    let (place, ahead) = nap.take(sleep);
+    let mut waiting = waiting.lock();
+    (waiting.place, waiting.ahead) = (place, ahead);
+    drop(waiting);
+    let _ = LAST.try_with(|cell| cell.set(last));
 }
 
-impl Sleeper {
-    fn sleep(&mut self, limit: Duration, sleep: impl Fn(Duration)) {
-        let Some(queue) = self.database.as_ref().and_then(|database| database.queue()) else {
-            return sleep(limit);
+/// A sleep of a connection's.
+struct Nap {
+    limit: Duration,
+    /// Where to wait; `None` for anywhere.
+    database: Option<Arc<Database>>,
+    since: u64,
+    place: Option<Own<Queued>>,
+    /// Whether there is no other after it: what is not slept is lost.
+    is_last: bool,
+}
+
+impl Waiting {
+    /// The sleep it is asked for, if it is for this connection.
+    fn asked_to_sleep(&mut self, asked: Duration) -> Option<Nap> {
+        if self.thread != this_thread() {
+            return None;
+        }
+        if asked == default_sleep(0) {
+            // The handler begins anew: SQLite waits for another lock of the same connection.
+            self.sleeps = 0;
+            self.ahead = Duration::ZERO;
+        } else if asked > default_sleep(self.sleeps) {
+            // Calls were not seen if it waits for another VFS's file, too. Else it is no handler.
+            let mut later = self.sleeps..DEFAULT_SLEEPS.len();
+            self.sleeps = later.find(|n| asked == default_sleep(*n))?;
+        }
+        if !self.is_refused {
+            self.resume();
+        }
+        self.was_last = asked < default_sleep(self.sleeps);
+        self.sleeps += 1;
+        self.has_slept = true;
+        Some(Nap {
+            limit: asked + std::mem::take(&mut self.ahead),
+            database: self.can_queue.then(|| Arc::clone(&self.database)),
+            since: self.since,
+            place: self.place.take(),
+            is_last: self.was_last,
+        })
+    }
+
+    /// The lock was granted for a stale snapshot. It does not lose its place by that.
+    fn resume(&mut self) {
+        let now = sys::monotonic_ns();
+        if self.since == 0 {
+            self.since = now;
+        }
+        (self.resumed, self.refused) = (now, now);
+        (self.is_refused, self.can_queue) = (true, true);
+    }
+
+    /// It has the lock, or does not want it any more.
+    fn stop(&mut self) {
+        self.is_refused = false;
+        self.was_last = false;
+        self.place = None;
+    }
+
+    fn end(&mut self) -> Option<Waited> {
+        if !self.is_refused {
+            return None;
+        }
+        self.stop();
+        Some(Waited(Duration::from_nanos(self.refused.saturating_sub(self.since))))
+    }
+
+    fn end_if_stale(&mut self, now: u64) -> Option<Waited> {
+        let is_stale = !self.has_slept && now.saturating_sub(self.refused) > APART_NS;
+        if is_stale { self.end() } else { None }
+    }
+}
+
+impl Nap {
+    /// Sleeps. Returns the place in the queue, and what was not slept.
+    fn take(self, sleep: impl Fn(Duration)) -> (Option<Own<Queued>>, Duration) {
+        let Some(queue) = self.database.and_then(|database| database.queue()) else {
+            drop(self.place);
+            sleep(self.limit);
+            return (None, Duration::ZERO);
         };
-        if self.place.as_ref().is_some_and(|queued| !Arc::ptr_eq(&queued.queue, &queue)) {
-            // The sidecar was replaced.
-            self.place = None;
-        }
-        if self.place.is_none() {
-            let queued = |place| Own::new(Queued { queue: queue.clone(), place });
-            self.place = queue.join(self.since).map(queued);
-        }
-        let on_a_sign = limit <= MOST_AHEAD;
+        // If the sidecar was replaced, its place is elsewhere.
+        let place = self.place.filter(|queued| Arc::ptr_eq(&queued.queue, &queue));
+        let mut place = place.or_else(|| {
+            let place = queue.join(self.since)?;
+            Some(Own::new(Queued { queue: Arc::clone(&queue), place }))
+        });
+        let until = match () {
+            () if self.is_last => Until::Turn,
+            () if self.limit > MOST_AHEAD => Until::Free,
+            () => Until::Sign,
+        };
         let began = Instant::now();
-        match self.place.as_mut().and_then(Own::get_mut) {
-            Some(queued) => queued.queue.wait(&mut queued.place, limit, on_a_sign),
-            None => queue.poll(limit, on_a_sign),
+        match place.as_mut().and_then(Own::get_mut) {
+            Some(queued) => queue.wait(&mut queued.place, self.limit, until),
+            None => queue.poll(self.limit, until),
         };
-        self.ahead = limit.saturating_sub(began.elapsed());
+        (place, self.limit.saturating_sub(began.elapsed()))
     }
 }
 
-/// The place in the queue that `connection` has by this thread.
-pub(crate) fn place_of(connection: u64) -> Option<Place> {
-    let sleeper = take_sleeper()?;
-    let place = match &sleeper.place {
-        Some(queued) if sleeper.connection == connection => Some(queued.place),
-        _ => None,
-    };
-    put_sleeper(Some(sleeper));
-    place
-}
-
-/// `connection` waits no more.
-fn forget(connection: u64) {
-    let sleeper = take_sleeper();
-    put_sleeper(sleeper.filter(|sleeper| sleeper.connection != connection));
-}
-
-/// A wait that is under way.
-struct Ongoing {
-    since: Instant,
-    last_refusal: Instant,
-    /// The sleeps at the last refusal.
-    sleeps: usize,
-}
-
-/// The waits of one connection.
-#[derive(Default)]
-pub(crate) struct Wait {
-    ongoing: Option<Ongoing>,
-}
-
-/// A wait that has ended.
+/// How long a wait took that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Waited(pub(crate) Duration);
 
 impl Wait {
-    /// The connection was refused; `database` is where it can queue, if that is of use. Returns the
-    /// wait that ended by it, if one did.
-    pub(crate) fn refused(
-        &mut self,
-        connection: u64,
-        database: Option<&Arc<Database>>,
-    ) -> Option<Waited> {
-        let now = Instant::now();
-        let mut sleeper = match take_sleeper() {
-            Some(sleeper) if sleeper.connection == connection && self.ongoing.is_some() => sleeper,
-            _ => Sleeper {
-                connection,
-                database: None,
-                since: sys::monotonic_ns(),
-                sleeps: 0,
-                last: false,
-                ahead: Duration::ZERO,
-                place: None,
-            },
-        };
-        if database.is_none() {
-            sleeper.place = None;
+    /// Of a connection to `database` that does not wait.
+    pub(crate) fn of(database: &Arc<Database>) -> Self {
+        Self(Arc::new(Mutex::new(Waiting {
+            database: Arc::clone(database),
+            thread: 0,
+            is_refused: false,
+            can_queue: false,
+            since: 0,
+            resumed: 0,
+            refused: 0,
+            has_slept: false,
+            sleeps: 0,
+            was_last: false,
+            ahead: Duration::ZERO,
+            place: None,
+        })))
+    }
+
+    /// The connection was refused the write lock, or by SQLite's own lock after it; `can_queue`
+    /// says whether the queue is where to wait. Returns the wait that ended by it, if one did.
+    pub(crate) fn refused(&mut self, can_queue: bool) -> Option<Waited> {
+        let now = sys::monotonic_ns();
+        let mut waiting = self.0.lock();
+        let ended = waiting.end_if_stale(now);
+        if !waiting.is_refused {
+            waiting.is_refused = true;
+            (waiting.since, waiting.resumed) = (now, now);
+            (waiting.sleeps, waiting.ahead) = (0, Duration::ZERO);
         }
-        sleeper.database = database.cloned();
-        let (sleeps, last) = (sleeper.sleeps, sleeper.last);
-        let stale = self.ongoing.as_ref().is_some_and(|wait| {
-            wait.sleeps == sleeps && now.duration_since(wait.last_refusal) > APART
-        });
-        put_sleeper(Some(sleeper));
-        let over = if stale { self.ongoing.take() } else { None };
-        let ended = over.map(|wait| Waited(wait.last_refusal.duration_since(wait.since)));
-        let wait = self.ongoing.get_or_insert(Ongoing { since: now, last_refusal: now, sleeps: 0 });
-        wait.last_refusal = now;
-        wait.sleeps = sleeps;
-        if last { self.end(connection) } else { ended }
+        waiting.can_queue = can_queue;
+        waiting.refused = now;
+        waiting.has_slept = false;
+        self.is_last(&mut waiting);
+        if waiting.was_last { waiting.end() } else { ended }
+    }
+
+    /// The connection was refused a lock that has nothing to do with the write lock: what this
+    /// thread sleeps next is not for that.
+    pub(crate) fn refused_otherwise(&mut self) {
+        let mut waiting = self.0.lock();
+        waiting.can_queue = false;
+        if waiting.is_refused {
+            self.is_last(&mut waiting);
+        } else {
+            let _ = LAST.try_with(|last| last.set(None));
+        }
     }
 
     /// The connection has the lock. Returns how long it waited, if it did.
-    pub(crate) fn acquired(&mut self, connection: u64) -> Option<Waited> {
-        let wait = self.ongoing.take()?;
-        forget(connection);
-        Some(Waited(wait.since.elapsed()))
+    pub(crate) fn acquired(&mut self) -> Option<Waited> {
+        let mut waiting = self.0.lock();
+        self.is_last(&mut waiting);
+        if waiting.is_refused {
+            waiting.stop();
+            let now = sys::monotonic_ns();
+            return Some(Waited(Duration::from_nanos(now.saturating_sub(waiting.resumed))));
+        }
+        (waiting.since, waiting.sleeps) = (0, 0);
+        waiting.ahead = Duration::ZERO;
+        None
     }
 
     /// The connection does not want the lock any more. Returns the wait that ended without it.
-    pub(crate) fn end(&mut self, connection: u64) -> Option<Waited> {
-        let wait = self.ongoing.take()?;
-        forget(connection);
-        Some(Waited(wait.last_refusal.duration_since(wait.since)))
+    pub(crate) fn end(&mut self) -> Option<Waited> {
+        self.0.lock().end()
     }
 
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.ongoing.is_some()
+    /// Ends a wait that the connection has given up without a sign: it was refused a while ago and
+    /// has not slept since.
+    pub(crate) fn end_if_stale(&mut self) -> Option<Waited> {
+        let mut waiting = self.0.lock();
+        if waiting.is_refused { waiting.end_if_stale(sys::monotonic_ns()) } else { None }
+    }
+
+    /// The connection's place in the queue.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.0.lock().place.as_ref().map(|queued| queued.place)
+    }
+
+    /// From here on, this thread sleeps for this connection.
+    fn is_last(&self, waiting: &mut Waiting) {
+        let thread = this_thread();
+        let _ = LAST.try_with(|cell| {
+            let last = cell.take();
+            let is_known = waiting.thread == thread
+                && last.as_ref().is_some_and(|last| Weak::as_ptr(last) == Arc::as_ptr(&self.0));
+            cell.set(if is_known { last } else { Some(Own::new(Arc::downgrade(&self.0))) });
+        });
+        waiting.thread = thread;
     }
 }
 
@@ -215,15 +315,23 @@ impl Wait {
 mod tests {
     use super::*;
 
+    fn wait() -> Wait {
+        Wait::of(&Database::at(std::path::Path::new("/no/such/board.db")))
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
     /// The sleeps SQLite's default busy handler asks for, until it gives up.
     fn sleeps(timeout_ms: u64) -> Vec<Duration> {
         let mut slept = 0;
         let table = DEFAULT_SLEEPS.into_iter().chain(std::iter::repeat(100));
         table
-            .map_while(|ms| {
-                let ms = ms.min(timeout_ms - slept);
-                slept += ms;
-                (ms > 0).then(|| Duration::from_millis(ms))
+            .map_while(|entry| {
+                let entry = entry.min(timeout_ms - slept);
+                slept += entry;
+                (entry > 0).then(|| ms(entry))
             })
             .collect()
     }
@@ -231,15 +339,15 @@ mod tests {
     #[test]
     fn the_refusal_after_the_last_sleep_ends_the_wait() {
         for timeout in [10, 50, 100, 1000, 5000, 10_000, 30_000] {
-            let mut wait = Wait::default();
-            assert_eq!(wait.refused(7, None), None);
+            let mut wait = wait();
+            assert_eq!(wait.refused(false), None);
             let sleeps = sleeps(timeout);
             for (n, asked) in sleeps.iter().enumerate() {
                 sleep(*asked, |slept| assert_eq!(slept, *asked));
-                let ended = wait.refused(7, None);
+                let ended = wait.refused(false);
                 assert_eq!(ended.is_some(), n + 1 == sleeps.len(), "{timeout} ms, sleep {n}");
             }
-            assert!(!wait.is_waiting());
+            assert_eq!(wait.end(), None);
         }
     }
 
@@ -247,24 +355,65 @@ mod tests {
     /// RESERVED: the handler counts from the beginning again, and nobody has given up.
     #[test]
     fn a_handler_that_begins_anew_is_not_at_its_end() {
-        let mut wait = Wait::default();
-        assert_eq!(wait.refused(9, None), None);
+        let mut wait = wait();
+        assert_eq!(wait.refused(false), None);
         for asked in [1, 2, 5, 1, 2] {
-            sleep(Duration::from_millis(asked), |_| {});
-            assert_eq!(wait.refused(9, None), None);
+            sleep(ms(asked), |_| {});
+            assert_eq!(wait.refused(false), None);
         }
-        assert!(wait.acquired(9).is_some());
+        assert!(wait.acquired().is_some());
     }
 
     #[test]
     fn a_wait_is_ended_by_the_lock_or_by_giving_up_once() {
-        let mut wait = Wait::default();
-        assert_eq!(wait.acquired(8), None);
-        assert_eq!(wait.refused(8, None), None);
-        assert!(wait.acquired(8).is_some());
-        assert_eq!(wait.end(8), None);
-        assert_eq!(wait.refused(8, None), None);
-        assert!(wait.end(8).is_some());
-        assert_eq!(wait.end(8), None);
+        let mut wait = wait();
+        assert_eq!(wait.acquired(), None);
+        assert_eq!(wait.refused(false), None);
+        assert!(wait.acquired().is_some());
+        assert_eq!(wait.end(), None);
+        assert_eq!(wait.refused(false), None);
+        assert!(wait.end().is_some());
+        assert_eq!(wait.end(), None);
+    }
+
+    /// The lock is granted for a stale snapshot, and SQLite sleeps again: the wait goes on, as old
+    /// as it was, and the handler's calls are numbered on.
+    #[test]
+    fn a_stale_snapshot_does_not_begin_a_new_wait() {
+        let mut wait = wait();
+        wait.refused(false);
+        let since = wait.0.lock().since;
+        for asked in [1, 2, 5] {
+            sleep(ms(asked), |_| {});
+            wait.refused(false);
+        }
+        assert!(wait.acquired().is_some());
+        sleep(ms(10), |_| {});
+        let waiting = wait.0.lock();
+        assert!(waiting.is_refused && waiting.can_queue && !waiting.was_last);
+        assert_eq!((waiting.since, waiting.sleeps), (since, 4));
+    }
+
+    /// A thread sleeps for the connection that was refused last, and for no other.
+    #[test]
+    fn a_sleep_is_for_whoever_was_refused_last() {
+        let (mut first, mut second) = (wait(), wait());
+        let sleeps_of = |wait: &Wait| wait.0.lock().sleeps;
+        first.refused(true);
+        second.refused(true);
+        sleep(ms(1), |_| {});
+        assert_eq!((sleeps_of(&first), sleeps_of(&second)), (0, 1));
+        first.refused_otherwise();
+        sleep(ms(1), |_| {});
+        assert_eq!((sleeps_of(&first), sleeps_of(&second)), (1, 1));
+        assert!(!first.0.lock().can_queue);
+        first.end();
+        first.refused_otherwise();
+        sleep(ms(2), |_| {});
+        assert_eq!((sleeps_of(&first), sleeps_of(&second)), (1, 1), "for none of them");
+        std::thread::scope(|scope| scope.spawn(|| second.refused(true)).join()).expect("no panic");
+        first.refused(true);
+        sleep(ms(1000), |asked| assert_eq!(asked, ms(1000)));
+        assert_eq!(sleeps_of(&first), 0, "no handler sleeps so long");
     }
 }
