@@ -18,6 +18,9 @@ use crate::ffi::{
 /// The oldest SQLite with `sqlite3_uri_key`, by which unknown options are found.
 pub(crate) const OLDEST_SQLITE: c_int = 3_031_000;
 
+/// The first SQLite with `sqlite3_txn_state`.
+const TXN_STATE_SINCE: c_int = 3_034_000;
+
 /// `sqlite3_destructor_type`, passed as the integer that `SQLITE_TRANSIENT` is.
 type Destructor = isize;
 
@@ -43,6 +46,8 @@ pub(crate) struct Host {
     log: unsafe extern "C" fn(c_int, *const c_char, ...),
     malloc: unsafe extern "C" fn(u64) -> *mut c_void,
     result_text: unsafe extern "C" fn(*mut sqlite3_context, *const c_char, c_int, Destructor),
+    /// Since 3.34.0, and only through the table that SQLite passes.
+    txn_state: Option<unsafe extern "C" fn(*mut sqlite3, *const c_char) -> c_int>,
     uri_key: unsafe extern "C" fn(*const c_char, c_int) -> *const c_char,
     uri_parameter: unsafe extern "C" fn(*const c_char, *const c_char) -> *const c_char,
     vfs_find: unsafe extern "C" fn(*const c_char) -> *mut sqlite3_vfs,
@@ -117,6 +122,7 @@ mod slot {
     pub(super) const CANCEL_AUTO_EXTENSION: usize = 195;
     pub(super) const MALLOC64: usize = 197;
     pub(super) const URI_KEY: usize = 245;
+    pub(super) const TXN_STATE: usize = 252;
 }
 
 impl Host {
@@ -139,7 +145,8 @@ impl Host {
         }
         let libversion_number: unsafe extern "C" fn() -> c_int = function!(slot::LIBVERSION_NUMBER);
         // SAFETY: it takes nothing and may be called at any time.
-        check_version(unsafe { libversion_number() })?;
+        let version = unsafe { libversion_number() };
+        check_version(version)?;
         Ok(Self {
             auto_extension: function!(slot::AUTO_EXTENSION),
             busy_timeout: function!(slot::BUSY_TIMEOUT),
@@ -150,6 +157,7 @@ impl Host {
             log: function!(slot::LOG),
             malloc: function!(slot::MALLOC64),
             result_text: function!(slot::RESULT_TEXT),
+            txn_state: (version >= TXN_STATE_SINCE).then(|| function!(slot::TXN_STATE)),
             uri_key: function!(slot::URI_KEY),
             uri_parameter: function!(slot::URI_PARAMETER),
             vfs_find: function!(slot::VFS_FIND),
@@ -181,6 +189,7 @@ impl Host {
             log: sqlite3_log,
             malloc: sqlite3_malloc64,
             result_text: sqlite3_result_text,
+            txn_state: None,
             uri_key: sqlite3_uri_key,
             uri_parameter: sqlite3_uri_parameter,
             vfs_find: sqlite3_vfs_find,
@@ -192,6 +201,17 @@ impl Host {
     /// Whether both are the same copy of SQLite.
     pub(crate) fn same_library(&self, other: &Self) -> bool {
         self.vfs_register as usize == other.vfs_register as usize
+    }
+
+    /// Whether a transaction of `db` is open: <https://www.sqlite.org/c3ref/txn_state.html>.
+    /// `None` if this SQLite can not tell.
+    ///
+    /// # Safety
+    /// `db` is a connection of this SQLite, used by this thread.
+    pub(crate) unsafe fn is_in_transaction(&self, db: *mut sqlite3) -> Option<bool> {
+        const SQLITE_TXN_NONE: c_int = 0;
+        // SAFETY: the caller's promise; null stands for all databases of the connection.
+        self.txn_state.map(|state| unsafe { state(db, std::ptr::null()) } != SQLITE_TXN_NONE)
     }
 
     /// For instance 3040001, <https://www.sqlite.org/c3ref/libversion.html>.

@@ -89,6 +89,11 @@ unsafe fn connected(host: &Host, db: *mut sqlite3, message: *mut *mut c_char) ->
 /// function of its own.
 static HOSTS: [OnceLock<Host>; 4] = [const { OnceLock::new() }; 4];
 
+/// What SQLite itself passed of the library that `host` is: more functions, perhaps.
+pub(crate) fn met(host: &Host) -> Option<&'static Host> {
+    HOSTS.iter().filter_map(OnceLock::get).find(|known| known.same_library(host))
+}
+
 /// `kanban_version()` for that SQLite; `None` for the fifth copy of SQLite in one process.
 fn version_function(host: &Host) -> Option<ScalarFunction> {
     let nth = HOSTS.iter().position(|known| known.get_or_init(|| *host).same_library(host))?;

@@ -47,6 +47,8 @@ pub(crate) const WAL_READ_LOCK: c_int = 3;
 
 pub(crate) const SQLITE_FCNTL_VFSNAME: c_int = 12;
 pub(crate) const SQLITE_FCNTL_PRAGMA: c_int = 14;
+pub(crate) const SQLITE_FCNTL_COMMIT_PHASETWO: c_int = 22;
+pub(crate) const SQLITE_FCNTL_PDB: c_int = 30;
 pub(crate) const SQLITE_FCNTL_LOCK_TIMEOUT: c_int = 34;
 
 pub(crate) const SQLITE_UTF8: c_int = 1;

@@ -39,6 +39,9 @@ pub(crate) trait BaseFile {
     fn is_wal(&self) -> bool;
     /// xFileSize, in bytes.
     fn size(&self) -> Result<i64, Rc>;
+    /// Whether a transaction is open, so that a lock to write is an upgrade, for which SQLite does not
+    /// ask its busy handler. True if it can not be known.
+    fn is_upgrade(&self) -> bool;
     /// The frames of the WAL that no checkpoint has copied yet. Only while the wal-index is mapped.
     fn frames_to_copy(&self) -> Option<u32>;
 }
@@ -73,7 +76,10 @@ const MODE_CHANGE_ATTEMPTS: u8 = 2;
 /// The most frames that a checkpoint copies while writers wait.
 const MOST_FRAMES: u32 = 4000;
 
-/// How long a writer waits for a checkpoint that has the write lock.
+/// How often the write lock is tried for when it is refused although nobody has it.
+const LOOKS: u32 = 3;
+
+/// How long a checkpoint that has the write lock is waited for.
 const CHECKPOINT_LASTS: Duration = Duration::from_millis(100);
 
 /// How long a checkpoint waits for the write lock.
@@ -150,6 +156,11 @@ impl Connection {
         self.writes_first = true;
     }
 
+    /// The transaction is committed.
+    pub(crate) fn committed(&mut self) {
+        self.wait.committed();
+    }
+
     pub(crate) fn holds_write_lock(&self) -> bool {
         self.write_lock.is_some()
     }
@@ -192,7 +203,7 @@ impl Connection {
         } else {
             return self.lock_shared(level, base);
         };
-        self.with_write_lock(reason, || base.lock(level))
+        self.with_write_lock(reason, base, || base.lock(level))
     }
 
     /// The database's own lock in WAL mode, without a snapshot: the last connection cleans up when it
@@ -286,7 +297,7 @@ impl Connection {
         }
         let is_write_slot = offset == WAL_WRITE_LOCK;
         if is_write_slot && flags == SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE {
-            return self.with_write_lock(Reason::Wal, || base.shm_lock(offset, n, flags));
+            return self.with_write_lock(Reason::Wal, base, || base.shm_lock(offset, n, flags));
         }
         let rc = base.shm_lock(offset, n, flags);
         if rc == SQLITE_BUSY {
@@ -301,7 +312,11 @@ impl Connection {
                 self.join_checkpoint(base);
             }
         } else if is_write_slot && flags & SQLITE_SHM_UNLOCK != 0 {
+            let held = self.write_lock.is_some();
             self.release(Reason::Wal);
+            if held && self.write_lock.is_none() && self.pace.was_brief() {
+                self.wait.gave_back_at_once();
+            }
         } else if offset >= WAL_READ_LOCK && rc == SQLITE_OK && flags & SQLITE_SHM_EXCLUSIVE == 0 {
             self.has_snapshot = flags & SQLITE_SHM_LOCK != 0;
         }
@@ -313,8 +328,8 @@ impl Connection {
     /// writers as it does without this VFS.
     ///
     /// Beside writers, it rarely has copied the whole WAL at the moment when a writer could begin
-    /// it anew, so that the WAL grows, and with it the cost of every sync. This is the one lock that
-    /// is asked for with a lock of SQLite's in hand; the wait is bounded, so nothing can be stuck.
+    /// it anew, so that the WAL grows, and with it the cost of every sync. The write lock is asked for
+    /// with a lock of SQLite's in hand; the wait is bounded, so nothing can be stuck.
     fn join_checkpoint(&mut self, base: &impl BaseFile) {
         let is_small = |frames| (1..=MOST_FRAMES).contains(&frames);
         if self.write_lock.is_some() || !base.frames_to_copy().is_some_and(is_small) {
@@ -356,12 +371,17 @@ impl Connection {
 
     /// Runs `take`, which takes a lock of the base's, under the write lock. If it fails, the write
     /// lock is held only if it was before.
-    fn with_write_lock(&mut self, reason: Reason, take: impl FnOnce() -> Rc) -> Rc {
+    fn with_write_lock(
+        &mut self,
+        reason: Reason,
+        base: &impl BaseFile,
+        take: impl FnOnce() -> Rc,
+    ) -> Rc {
         let need = self.need_of(reason);
         if self.write_lock.is_none() {
             match self.try_acquire(reason, need) {
                 Ok(lock) => self.write_lock = Some(lock),
-                Err(Refused::Busy) if self.outlasts_checkpoint(reason) => {}
+                Err(Refused::Busy) if self.outlasts_checkpoint(reason, base) => {}
                 Err(Refused::Busy) => {
                     self.waits_to_read = false;
                     self.refused(need, true);
@@ -394,32 +414,43 @@ impl Connection {
     }
 
     /// If it is a checkpoint that has the write lock, waits for its end inside the call: it makes no
-    /// snapshot stale, and for an upgrade the busy handler would not be asked. If that lasts, goes on
-    /// beside it, with SQLite's own lock alone, as on the stock VFS. Whether to go on.
-    fn outlasts_checkpoint(&mut self, reason: Reason) -> bool {
-        if reason != Reason::Wal {
+    /// snapshot stale. If it lasts, goes on beside it, with SQLite's own lock alone, as on the stock
+    /// VFS. Whether to go on.
+    ///
+    /// Connections with a busy handler sleep instead, without their snapshot, which would keep the
+    /// next writer from beginning the WAL anew; but for an upgrade SQLite does not ask the handler.
+    fn outlasts_checkpoint(&mut self, reason: Reason, base: &impl BaseFile) -> bool {
+        let sleeps = self.wait.has_busy_handler() && !base.is_upgrade();
+        let waits_here = self.wait.place().is_none() && !sleeps;
+        if reason != Reason::Wal || !waits_here && self.wait.age() < CHECKPOINT_LASTS {
             return false;
         }
-        let Some(queue) = self.database.queue() else { return false };
         let began = Instant::now();
-        loop {
+        let mut in_vain = 0;
+        while in_vain < LOOKS {
             let left = CHECKPOINT_LASTS.saturating_sub(began.elapsed());
-            let lock = match queue.held_for() {
-                Some(Purpose::Write) => return false,
-                Some(Purpose::Checkpoint) if left.is_zero() => return true,
-                Some(Purpose::Checkpoint) => {
+            let lock = match self.database.purpose() {
+                Some((Purpose::Checkpoint, held)) => {
+                    if left.is_zero() || held >= CHECKPOINT_LASTS {
+                        return true;
+                    }
+                    if !waits_here {
+                        return false;
+                    }
                     self.database.acquire_soon(self.id, &mut self.pace, left)
                 }
-                None if began.elapsed() > 2 * CHECKPOINT_LASTS => return false,
-                None => self.database.try_acquire(self.id, false, None, &mut self.pace),
+                None if waits_here => {
+                    in_vain += 1;
+                    self.database.try_acquire(self.id, false, None, &mut self.pace)
+                }
+                _ => return false,
             };
             if let Ok(lock) = lock {
                 self.write_lock = Some(lock);
                 return true;
             }
-            // It has just ended, and the next is about to begin.
-            std::thread::sleep(Duration::from_micros(20));
         }
+        false
     }
 
     fn need_of(&self, reason: Reason) -> Need {
@@ -565,6 +596,9 @@ mod tests {
         }
         fn size(&self) -> Result<i64, Rc> {
             Ok(self.size.get())
+        }
+        fn is_upgrade(&self) -> bool {
+            true
         }
         fn frames_to_copy(&self) -> Option<u32> {
             Some(1)

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::connection::BaseFile;
 use super::{Methods, State, state_slot};
-use crate::ffi::connect::{FCNTL_OPENED, Opened};
+use crate::ffi::connect::{self, FCNTL_OPENED, Opened};
+use crate::ffi::vfs::Instance;
 use crate::ffi::{
-    Rc, SQLITE_ERROR, SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_VFSNAME,
-    SQLITE_IOERR, SQLITE_IOERR_LOCK, SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK, no_panic,
-    sqlite3_file, sqlite3_io_methods,
+    Rc, SQLITE_ERROR, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PDB,
+    SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_IOERR_LOCK, SQLITE_NOMEM,
+    SQLITE_NOTFOUND, SQLITE_OK, no_panic, sqlite3, sqlite3_file, sqlite3_io_methods,
 };
 use crate::status;
 
@@ -27,10 +28,13 @@ pub(super) fn over(base: &sqlite3_io_methods) -> sqlite3_io_methods {
     }
 }
 
-/// The base's side of a file of ours.
+/// The base's side of a file of ours, and SQLite's.
 struct Base {
     file: *mut sqlite3_file,
     methods: &'static sqlite3_io_methods,
+    /// As in [`State`].
+    db: *const *mut sqlite3,
+    instance: &'static Instance,
 }
 
 /// Calls a method of the base; what it does not have fails.
@@ -45,6 +49,16 @@ macro_rules! call {
 }
 
 impl BaseFile for Base {
+    fn is_upgrade(&self) -> bool {
+        let Some(host) = connect::met(self.instance.host()) else { return true };
+        // SAFETY: what FCNTL_PDB passes is valid while the file is open, and the connection that it
+        // leads to is the one that calls, of the SQLite that this VFS is registered with.
+        let in_transaction = unsafe {
+            self.db.as_ref().filter(|db| !db.is_null()).map(|db| host.is_in_transaction(*db))
+        };
+        in_transaction.flatten().unwrap_or(true)
+    }
+
     fn lock(&self, level: c_int) -> Rc {
         call!(self, xLock, SQLITE_IOERR_LOCK, level)
     }
@@ -105,8 +119,12 @@ unsafe fn parts<'f>(file: *mut sqlite3_file) -> (Base, &'f mut State) {
     unsafe {
         let methods: &'static Methods = &*(*file).pMethods.cast::<Methods>();
         let state = &mut *(*state_slot(file, methods.state_offset)).cast::<State>();
-        (Base { file, methods: &methods.base }, state)
+        (base_of(file, methods, state), state)
     }
+}
+
+fn base_of(file: *mut sqlite3_file, methods: &'static Methods, state: &State) -> Base {
+    Base { file, methods: &methods.base, db: state.db, instance: state.opened.instance() }
 }
 
 unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
@@ -117,7 +135,7 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
             let methods: &'static Methods = &*(*file).pMethods.cast::<Methods>();
             let state = Box::from_raw((*state_slot(file, methods.state_offset)).cast::<State>());
             (*file).pMethods = methods.base_table;
-            (Base { file, methods: &methods.base }, state)
+            (base_of(file, methods, &state), state)
         };
         let rc = call!(base, xClose, SQLITE_OK);
         state.connection.closed();
@@ -209,8 +227,11 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
                 }
             }
             _ => {
-                if op == SQLITE_FCNTL_LOCK_TIMEOUT {
-                    state.connection.expect_writes_first();
+                match op {
+                    SQLITE_FCNTL_LOCK_TIMEOUT => state.connection.expect_writes_first(),
+                    SQLITE_FCNTL_COMMIT_PHASETWO => state.connection.committed(),
+                    SQLITE_FCNTL_PDB => state.db = arg.cast_const().cast(),
+                    _ => {}
                 }
                 call!(base, xFileControl, SQLITE_NOTFOUND, op, arg)
             }

@@ -17,7 +17,7 @@ pub(crate) use connection::Connection;
 pub(crate) use refused::refuse;
 
 use crate::ffi::vfs::{Instance, OpenDatabase};
-use crate::ffi::{Rc, SQLITE_OK, SQLITE_OPEN_READONLY, sqlite3_file, sqlite3_io_methods};
+use crate::ffi::{Rc, SQLITE_OK, SQLITE_OPEN_READONLY, sqlite3, sqlite3_file, sqlite3_io_methods};
 use crate::guard::fork::ForkMutex;
 use crate::options::Settings;
 
@@ -52,6 +52,8 @@ unsafe impl Sync for Methods {}
 /// The state of an open main database.
 struct State {
     connection: Connection,
+    /// Where SQLite keeps the address of the connection that uses the file; null if it has not said.
+    db: *const *mut sqlite3,
     /// Dropped last: then the VFS may be unregistered.
     opened: OpenDatabase,
 }
@@ -135,6 +137,7 @@ pub(crate) unsafe fn install(
     let read_only = flags & SQLITE_OPEN_READONLY != 0;
     let state = Box::new(State {
         connection: Connection::new(path, settings, *instance.host(), read_only),
+        db: std::ptr::null(),
         opened: instance.count_database(),
     });
     // SAFETY: the caller's promise.

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::holder::{Holder, WRITE_RANGE};
 use super::page::Waiter;
-use super::queue::{Pace, Place, Queue, Taken, Until};
+use super::queue::{Pace, Place, Purpose, Queue, Taken, Until};
 use super::sidecar::{self, Content, Sidecar, Unusable};
 use crate::guard::fork::{ForkGuard, ForkMutex, Own};
 use crate::sys::{self, Inode};
@@ -38,7 +38,8 @@ pub(crate) struct Database {
     identity: Identity,
     /// As the first connection named it: canonical, if the base VFS makes it so.
     path: PathBuf,
-    /// The connection of this process that has the write lock, or is trying for it; 0 for none.
+    /// The connection of this process that has the write lock, or is trying for it, and whether for
+    /// a checkpoint; 0 for none.
     owner: AtomicU64,
     /// Opened by the first writer. Mutex rule: only the owner replaces it; others at most look.
     sidecar: Mutex<Option<Arc<Queue<Sidecar>>>>,
@@ -83,6 +84,9 @@ pub(crate) enum Refused {
 /// For how long a sidecar is taken to be in its place. A sidecar that was deleted splits the
 /// write lock in two, of which SQLite's own locks make one again, so that only the queue suffers.
 const CHECK_AFTER: Duration = Duration::from_secs(1);
+
+/// The owner makes a checkpoint.
+const CHECKPOINTS: u64 = 1 << 63;
 
 /// By how much whoever does all a service comes earlier in the queue, in ns.
 const ADVANCE_NS: u64 = 1_000_000_000;
@@ -132,8 +136,9 @@ impl Database {
         pace: &mut Pace,
     ) -> Result<WriteLock, Refused> {
         let epoch = *self.epoch.get().ok_or(Refused::Inherited)?;
-        if self.owner.compare_exchange(0, connection, Ordering::Acquire, Ordering::Relaxed).is_err()
-        {
+        let owner =
+            connection | if pace.purpose() == Purpose::Checkpoint { CHECKPOINTS } else { 0 };
+        if self.owner.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return Err(Refused::Busy);
         }
         // From here on, dropping it makes the database free again.
@@ -162,17 +167,23 @@ impl Database {
     ) -> Result<WriteLock, Refused> {
         let queue = self.queue().ok_or(Refused::Busy)?;
         let before_all = sys::monotonic_ns().saturating_sub(ADVANCE_NS);
-        let mut place = queue.join(before_all).ok_or(Refused::Busy)?;
+        let mut place = queue.join(before_all, pace.purpose());
         let began = Instant::now();
         let mut acquired = Err(Refused::Busy);
         while let (Err(Refused::Busy), Some(left)) = (&acquired, limit.checked_sub(began.elapsed()))
         {
-            if !queue.wait(&mut place, left, Until::Sign) {
+            let is_worth_trying = match &mut place {
+                Some(place) => queue.wait(place, left, Until::Sign),
+                None => queue.poll(left, Until::Sign),
+            };
+            if !is_worth_trying {
                 break;
             }
-            acquired = self.try_acquire(connection, false, Some(&place), pace);
+            acquired = self.try_acquire(connection, false, place.as_ref(), pace);
         }
-        queue.leave(&place);
+        if let Some(place) = place {
+            queue.leave(&place);
+        }
         acquired
     }
 
@@ -223,6 +234,14 @@ impl Database {
             Some(queue) => Some(Arc::clone(queue)),
             None => self.keep(&mut slot, || Sidecar::open(&self.path, false)).ok(),
         }
+    }
+
+    /// As [`Queue::purpose`].
+    pub(crate) fn purpose(&self) -> Option<(Purpose, Duration)> {
+        if self.owner.load(Ordering::Relaxed) & CHECKPOINTS != 0 {
+            return Some((Purpose::Checkpoint, Duration::ZERO));
+        }
+        self.queue()?.purpose()
     }
 
     /// Whether anybody has the write lock.

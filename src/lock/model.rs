@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::page::{PAGE, Page, State};
-use super::queue::{Pace, Place, Queue, Sidecar, Taken, Until};
+use super::queue::{Pace, Place, Purpose, Queue, Sidecar, Taken, Until};
 use crate::sys::Range;
 
 /// What the processes share.
@@ -113,7 +113,7 @@ impl<M: Machine> Process<M> {
                     break taken;
                 }
                 if place.is_none() {
-                    place = queue.join(self.now());
+                    place = queue.join(self.now(), Purpose::Write);
                 }
                 match &mut place {
                     Some(place) => queue.wait(place, Duration::from_millis(20), Until::Sign),
@@ -267,7 +267,7 @@ impl Scene {
         let mut pace = Pace::default();
         let places: Vec<_> = (1..3)
             .map(|n| {
-                let place = queues[n].join(n as u64).expect("a slot is free");
+                let place = queues[n].join(n as u64, Purpose::Write).expect("a slot is free");
                 queues[n].show(&place, State::Present);
                 assert!(queues[n].announce());
                 place

@@ -69,8 +69,6 @@ pub(crate) struct Queue<S> {
     local: Mutex<Local>,
     /// Whether a connection of this process has the write lock, which its own locks do not show.
     held_here: AtomicBool,
-    /// Whether that connection runs a checkpoint.
-    checkpoint_here: AtomicBool,
     /// Whether somebody waited when the lock was last taken: then the attempt to take it alone is
     /// not made.
     crowded: AtomicBool,
@@ -83,8 +81,8 @@ struct Local {
     announced: bool,
     /// Slots that have a waiter of this process.
     used: [bool; SLOTS],
-    /// Slots that are locked by this process and free.
-    idle: Vec<usize>,
+    /// A slot that is locked by this process and free.
+    idle: Option<usize>,
 }
 
 /// How the write lock was taken.
@@ -124,11 +122,12 @@ pub(crate) struct Pace {
     run_began: u64,
     /// When its slice is over, in ns; known since it last looked at the page.
     run_ends: u64,
-    /// When it last gave the lock back, in ns.
+    /// When it last took the lock, and gave it back, in ns.
+    taken: u64,
     released: u64,
     /// Since when it has left others no time to say that they wait, or when it last looked, in ns.
     alone_since: u64,
-    /// Whether it took the lock again at once, so that waking a waiter is most likely in vain.
+    /// Whether it wanted the lock again at once, so that waking a waiter is most likely in vain.
     comes_back: bool,
     /// Whether it takes the lock for a checkpoint, which makes nobody's snapshot stale.
     is_checkpoint: bool,
@@ -145,6 +144,16 @@ impl Pace {
         Self { is_checkpoint: true, ..Self::default() }
     }
 
+    /// What it takes the lock for.
+    pub(crate) fn purpose(&self) -> Purpose {
+        if self.is_checkpoint { Purpose::Checkpoint } else { Purpose::Write }
+    }
+
+    /// Whether it gave the lock back as soon as it had it.
+    pub(crate) fn was_brief(&self) -> bool {
+        self.released.saturating_sub(self.taken) < BRIEF_NS
+    }
+
     /// Whether who gives the lock back should look at the page although nobody has said that he
     /// waits: it has left no time for that for a while.
     fn looks(&mut self) -> bool {
@@ -159,6 +168,9 @@ impl Pace {
 /// A connection that takes the lock again so soon after it gave it back is in a tight loop, in ns.
 const COMES_BACK_NS: u64 = 100_000;
 
+/// The lock is not held for less if anything was to be done with it, but for reads from memory, in ns.
+const BRIEF_NS: u64 = 200_000;
+
 /// A place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -166,6 +178,7 @@ pub(crate) struct Place {
     pub(crate) ticket: u64,
     /// The futex word when it was last looked at.
     word: u32,
+    is_checkpoint: bool,
     /// When the last turn it came for expires; it comes for each turn once.
     turn: u64,
 }
@@ -179,10 +192,9 @@ impl<S: Sidecar> Queue<S> {
                 waiting: 0,
                 announced: false,
                 used: [false; SLOTS],
-                idle: Vec::new(),
+                idle: None,
             }),
             held_here: AtomicBool::new(false),
-            checkpoint_here: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
         }
     }
@@ -199,18 +211,18 @@ impl<S: Sidecar> Queue<S> {
         pace: &mut Pace,
     ) -> io::Result<Option<Taken>> {
         let now = self.sidecar.now();
-        let idle = now.saturating_sub(pace.released);
+        let came = place.map_or(now, |place| place.ticket);
+        let idle = came.saturating_sub(pace.released);
         pace.comes_back = idle < COMES_BACK_NS;
         if place.is_some() {
-            let is_checkpoint = pace.is_checkpoint;
-            *pace = Pace { run_began: now, run_ends: now, is_checkpoint, ..Pace::default() };
+            (pace.run_began, pace.run_ends) = (now, now);
         }
+        pace.taken = now;
         if idle > HEAD_LOOKS.as_nanos() as u64 || place.is_some() {
             pace.alone_since = now;
         }
         let taken = self.try_take(place, pace, now);
         if let Ok(Some(_)) = taken {
-            self.checkpoint_here.store(pace.is_checkpoint, Ordering::Relaxed);
             self.held_here.store(true, Ordering::Release);
         }
         taken
@@ -255,7 +267,8 @@ impl<S: Sidecar> Queue<S> {
                 self.release(Taken::Contended, Some(pace))?;
                 return Ok(None);
             }
-            let waiters = page.waiters().count() as u64;
+            let waiters = page.waiters().filter(|waiter| waiter.state != State::Away);
+            let waiters = waiters.count() as u64;
             self.crowded.store(waiters > 0, Ordering::Relaxed);
             let (least, greatest) = SLICE_NS;
             pace.run_ends = pace.run_began + (ROUND_NS / (waiters + 1)).clamp(least, greatest);
@@ -312,8 +325,7 @@ impl<S: Sidecar> Queue<S> {
     /// Whom to wake. Gives the turn, before the lock is free, if it is due.
     fn next(&self, pace: &Pace) -> Option<Waiter> {
         let now = pace.released;
-        let goes_on = now < pace.run_ends;
-        if goes_on && pace.comes_back {
+        if pace.comes_back && now < pace.run_ends {
             return None;
         }
         let page = self.sidecar.read().ok()?;
@@ -321,8 +333,7 @@ impl<S: Sidecar> Queue<S> {
             page.waiters().filter(|waiter| waiter.state != State::Away).collect();
         waiters.sort_by_key(|waiter| waiter.ticket);
         for head in waiters {
-            let overdue = now.saturating_sub(head.ticket) >= PATIENCE_NS;
-            let due = overdue && !goes_on;
+            let due = now.saturating_sub(head.ticket) >= PATIENCE_NS;
             if !due && (pace.comes_back || head.state == State::Woken) {
                 return None;
             }
@@ -359,7 +370,7 @@ impl<S: Sidecar> Queue<S> {
 
     /// Joins the queue; `since` is when the connection was first refused, in ns. `None` if there
     /// is no page, or no slot is free: then it must poll.
-    pub(crate) fn join(&self, since: u64) -> Option<Place> {
+    pub(crate) fn join(&self, since: u64, purpose: Purpose) -> Option<Place> {
         if !self.has_page {
             return None;
         }
@@ -368,7 +379,8 @@ impl<S: Sidecar> Queue<S> {
         local.used[slot] = true;
         local.waiting += 1;
         let word = self.sidecar.read().map_or(0, |page| page.word(slot));
-        Some(Place { slot, ticket: since.max(1), word, turn: 0 })
+        let is_checkpoint = purpose == Purpose::Checkpoint;
+        Some(Place { slot, ticket: since.max(1), word, is_checkpoint, turn: 0 })
     }
 
     /// Leaves the queue.
@@ -376,8 +388,12 @@ impl<S: Sidecar> Queue<S> {
         self.clear(place.slot);
         let mut local = self.local.lock();
         local.used[place.slot] = false;
-        local.idle.push(place.slot);
         local.waiting -= 1;
+        if local.idle.is_none() {
+            local.idle = Some(place.slot);
+        } else {
+            let _ = self.sidecar.unlock(slot_range(place.slot));
+        }
         if local.waiting == 0 && local.announced {
             local.announced = false;
             let _ = self.sidecar.unlock(WAITERS);
@@ -385,7 +401,7 @@ impl<S: Sidecar> Queue<S> {
     }
 
     fn take_slot(&self, local: &mut Local) -> Option<usize> {
-        if let Some(slot) = local.idle.pop() {
+        if let Some(slot) = local.idle.take() {
             return Some(slot);
         }
         // Processes begin to search at different slots, so that the first try mostly succeeds.
@@ -444,16 +460,16 @@ impl<S: Sidecar> Queue<S> {
                 Until::Free => looked,
                 Until::Turn => false,
             };
-            if is_head && looks && nobodys && self.is_free() {
+            if (is_head || looked) && looks && nobodys && self.is_free() {
                 return true;
             }
-            if !self.announce() {
-                self.sidecar.sleep(left.min(announce));
-                announce = HEAD_LOOKS.min(announce * 2);
-            } else {
-                let look = if is_head { HEAD_LOOKS } else { OTHERS_LOOK };
-                looked = !self.sidecar.wait(place.slot, word, left.min(look));
-            }
+            let look = match self.announce() {
+                false => announce,
+                true if is_head => HEAD_LOOKS,
+                true => OTHERS_LOOK,
+            };
+            announce = HEAD_LOOKS.min(announce * 2);
+            looked = !self.sidecar.wait(place.slot, word, left.min(look));
         }
     }
 
@@ -463,7 +479,7 @@ impl<S: Sidecar> Queue<S> {
         let elapsed = || Duration::from_nanos(self.sidecar.now().saturating_sub(began));
         while let Some(left) = limit.checked_sub(elapsed()).filter(|left| !left.is_zero()) {
             self.sidecar.sleep(left.min(HEAD_LOOKS));
-            if until == Until::Sign && self.is_free() {
+            if until != Until::Turn && self.is_free() {
                 return true;
             }
         }
@@ -485,15 +501,25 @@ impl<S: Sidecar> Queue<S> {
             && matches!(self.sidecar.conflicting(WRITE_RANGE), Ok(None))
     }
 
-    /// Who has the write lock, as of now.
-    pub(crate) fn held_for(&self) -> Option<Purpose> {
-        let is_checkpoint = if self.held_here.load(Ordering::Acquire) {
-            self.checkpoint_here.load(Ordering::Relaxed)
-        } else {
-            let range = self.sidecar.conflicting(WRITE_RANGE).ok().flatten()?;
-            Holder::from_range(range).is_some_and(|holder| holder.is_checkpoint)
+    /// What the write lock is held for, or will be by whoever has the turn, and for how long it has
+    /// been held by another process. `None` if anybody could have it.
+    pub(crate) fn purpose(&self) -> Option<(Purpose, Duration)> {
+        if self.held_here.load(Ordering::Acquire) {
+            return Some((Purpose::Write, Duration::ZERO));
+        }
+        let mut held = Duration::ZERO;
+        let is_checkpoint = match self.sidecar.conflicting(WRITE_RANGE).ok()? {
+            Some(range) => Holder::from_range(range).is_some_and(|holder| {
+                held = holder.held();
+                holder.is_checkpoint
+            }),
+            None => {
+                let page = self.sidecar.read().ok()?;
+                let turn = page.turn().filter(|turn| turn.binds(self.sidecar.now()))?;
+                page.waiter(turn.slot).filter(|next| self.is_alive(next.slot))?.is_checkpoint
+            }
         };
-        Some(if is_checkpoint { Purpose::Checkpoint } else { Purpose::Write })
+        Some((if is_checkpoint { Purpose::Checkpoint } else { Purpose::Write }, held))
     }
 
     /// All waiters that live, in the order of their tickets.
@@ -507,8 +533,15 @@ impl<S: Sidecar> Queue<S> {
 
     pub(super) fn show(&self, place: &Place, state: State) {
         let (pid, program) = self.sidecar.process();
-        let waiter =
-            Waiter { slot: place.slot, word: 0, state, ticket: place.ticket, pid, program };
+        let waiter = Waiter {
+            slot: place.slot,
+            word: 0,
+            state,
+            ticket: place.ticket,
+            pid,
+            is_checkpoint: place.is_checkpoint,
+            program,
+        };
         let (at, bytes) = waiter.encode();
         // All but the futex word, which is the wakers'.
         let _ = self.sidecar.write(at + 4, &bytes[4..]);

@@ -7,8 +7,8 @@
 //! added to the next sleep, and the busy timeout stays what it says.
 //!
 //! xSleep is not told for which connection, but it is for the one whose lock was the last to be
-//! refused on this thread; or else for the last to take the write lock: that was granted for a
-//! snapshot which was already stale, and SQLite gave it back at once (SQLITE_BUSY_SNAPSHOT).
+//! refused on this thread. Or the lock was granted for a snapshot that was already stale: then SQLite
+//! gave it back at once, without a commit (SQLITE_BUSY_SNAPSHOT).
 //!
 //! That it gives up, SQLite tells nobody. But the default handler sleeps by a fixed table and cuts
 //! its last sleep to what is left of the timeout, so a refusal after a shortened sleep is the last.
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::database::Database;
-use super::queue::{Place, Queue, Until};
+use super::queue::{Place, Purpose, Queue, Until};
 use super::sidecar::Sidecar;
 use crate::guard::fork::Own;
 use crate::sys;
@@ -54,6 +54,11 @@ fn this_thread() -> usize {
     LAST.try_with(|last| std::ptr::from_ref(last).addr()).unwrap_or_default()
 }
 
+/// From here on, this thread sleeps for none of our connections.
+fn forget_last() {
+    let _ = LAST.try_with(|last| last.set(None));
+}
+
 /// The waits of one connection.
 pub(crate) struct Wait(Arc<Mutex<Waiting>>);
 
@@ -79,6 +84,8 @@ struct Waiting {
     sleeps: usize,
     /// Whether the last of them was cut short: the handler makes no more.
     was_last: bool,
+    /// Whether a busy handler has slept after the last refusal, or the one before.
+    has_handler: bool,
     /// What it was asked to sleep and did not.
     ahead: Duration,
     /// A child must not leave the queue for its parent.
@@ -99,7 +106,7 @@ impl Drop for Queued {
 
 /// This thread is asked to sleep in the VFS. `sleep` is the base's way to.
 pub(crate) fn sleep(asked: Duration, sleep: impl Fn(Duration)) {
-    if asked.subsec_micros() % 1000 != 0 {
+    if asked.is_zero() || asked.subsec_micros() % 1000 != 0 {
         // Not the busy handler, which counts in ms, but a short retry of SQLite's.
         return sleep(asked);
     }
@@ -135,17 +142,21 @@ impl Waiting {
             // The handler begins anew: SQLite waits for another lock of the same connection.
             self.sleeps = 0;
             self.ahead = Duration::ZERO;
-        } else if asked > default_sleep(self.sleeps) {
+        } else if self.is_refused && asked > default_sleep(self.sleeps) {
             // Calls were not seen if it waits for another VFS's file, too. Else it is no handler.
             let mut later = self.sleeps..DEFAULT_SLEEPS.len();
             self.sleeps = later.find(|n| asked == default_sleep(*n))?;
         }
         if !self.is_refused {
+            if asked != default_sleep(self.sleeps) {
+                return None;
+            }
             self.resume();
         }
         self.was_last = asked < default_sleep(self.sleeps);
         self.sleeps += 1;
         self.has_slept = true;
+        self.has_handler = true;
         Some(Nap {
             limit: asked + std::mem::take(&mut self.ahead),
             database: self.can_queue.then(|| Arc::clone(&self.database)),
@@ -197,7 +208,7 @@ impl Nap {
         // If the sidecar was replaced, its place is elsewhere.
         let place = self.place.filter(|queued| Arc::ptr_eq(&queued.queue, &queue));
         let mut place = place.or_else(|| {
-            let place = queue.join(self.since)?;
+            let place = queue.join(self.since, Purpose::Write)?;
             Some(Own::new(Queued { queue: Arc::clone(&queue), place }))
         });
         let until = match () {
@@ -232,6 +243,7 @@ impl Wait {
             has_slept: false,
             sleeps: 0,
             was_last: false,
+            has_handler: false,
             ahead: Duration::ZERO,
             place: None,
         })))
@@ -243,6 +255,7 @@ impl Wait {
         let now = sys::monotonic_ns();
         let mut waiting = self.0.lock();
         let ended = waiting.end_if_stale(now);
+        waiting.has_handler &= waiting.has_slept;
         if !waiting.is_refused {
             waiting.is_refused = true;
             (waiting.since, waiting.resumed) = (now, now);
@@ -263,14 +276,14 @@ impl Wait {
         if waiting.is_refused {
             self.is_last(&mut waiting);
         } else {
-            let _ = LAST.try_with(|last| last.set(None));
+            forget_last();
         }
     }
 
     /// The connection has the lock. Returns how long it waited, if it did.
     pub(crate) fn acquired(&mut self) -> Option<Waited> {
         let mut waiting = self.0.lock();
-        self.is_last(&mut waiting);
+        forget_last();
         if waiting.is_refused {
             waiting.stop();
             let now = sys::monotonic_ns();
@@ -279,6 +292,17 @@ impl Wait {
         (waiting.since, waiting.sleeps) = (0, 0);
         waiting.ahead = Duration::ZERO;
         None
+    }
+
+    /// The connection gave the lock back as soon as it had it. If it sleeps next, its snapshot was
+    /// stale.
+    pub(crate) fn gave_back_at_once(&mut self) {
+        self.is_last(&mut self.0.lock());
+    }
+
+    /// The connection has committed: it does not sleep for the lock.
+    pub(crate) fn committed(&mut self) {
+        forget_last();
     }
 
     /// The connection does not want the lock any more. Returns the wait that ended without it.
@@ -291,6 +315,18 @@ impl Wait {
     pub(crate) fn end_if_stale(&mut self) -> Option<Waited> {
         let mut waiting = self.0.lock();
         if waiting.is_refused { waiting.end_if_stale(sys::monotonic_ns()) } else { None }
+    }
+
+    /// How long it has waited.
+    pub(crate) fn age(&self) -> Duration {
+        let waiting = self.0.lock();
+        let since = waiting.is_refused.then_some(waiting.since);
+        Duration::from_nanos(since.map_or(0, |since| sys::monotonic_ns().saturating_sub(since)))
+    }
+
+    /// Whether a busy handler sleeps when the connection is refused, as far as that is known.
+    pub(crate) fn has_busy_handler(&self) -> bool {
+        self.0.lock().has_handler
     }
 
     /// The connection's place in the queue.
@@ -388,10 +424,31 @@ mod tests {
             wait.refused(false);
         }
         assert!(wait.acquired().is_some());
+        wait.gave_back_at_once();
         sleep(ms(10), |_| {});
         let waiting = wait.0.lock();
         assert!(waiting.is_refused && waiting.can_queue && !waiting.was_last);
         assert_eq!((waiting.since, waiting.sleeps), (since, 4));
+    }
+
+    /// An application has committed, or rolled back, and sleeps: as long as it likes.
+    #[test]
+    fn an_application_that_sleeps_is_left_alone() {
+        for asked in [0, 1, 2, 5, 10, 100, 1000] {
+            for commits in [true, false] {
+                let mut wait = wait();
+                wait.acquired();
+                wait.gave_back_at_once();
+                if commits {
+                    wait.committed();
+                }
+                let slept = Cell::new(false);
+                sleep(ms(asked), |sleeps| slept.set(sleeps == ms(asked)));
+                let looks_like_a_handler = asked == 1 && !commits;
+                assert_eq!(wait.0.lock().is_refused, looks_like_a_handler, "{asked}, {commits}");
+                assert!(slept.get());
+            }
+        }
     }
 
     /// A thread sleeps for the connection that was refused last, and for no other.
