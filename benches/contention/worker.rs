@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -60,28 +61,35 @@ pub(crate) fn run(case: &Case, way: Way, duration: Duration, threads: bool) -> R
     let workers: Vec<Orders> =
         (0..case.writers + case.readers).map(|nth| orders(nth >= case.writers)).collect();
     let wal = board.with_extension("db-wal");
-    let began = Instant::now();
     let mut wal_bytes = 0;
+    let ready = Barrier::new(workers.len() + 1);
     let reports = std::thread::scope(|scope| -> Result<Vec<Report>> {
         let running: Vec<_> = workers
             .iter()
             .map(|orders| {
+                let ready = &ready;
                 scope.spawn(move || {
-                    let report = if threads { work(orders) } else { in_a_process(orders) };
+                    let go = || {
+                        ready.wait();
+                    };
+                    let report = if threads { work(orders, go) } else { in_a_process(orders, go) };
                     report.map_err(|error| error.to_string())
                 })
             })
             .collect();
+        // Nobody begins before all have opened the board, or the starved would run alone later.
+        ready.wait();
+        let began = Instant::now();
         while running.iter().any(|worker| !worker.is_finished()) {
             wal_bytes = wal_bytes.max(wal.metadata().map_or(0, |wal| wal.len()));
             std::thread::sleep(Duration::from_millis(20));
         }
+        assert!(began.elapsed() >= duration);
         running
             .into_iter()
             .map(|worker| Ok(worker.join().map_err(|_| "a worker panicked")??))
             .collect()
     })?;
-    assert!(began.elapsed() >= duration);
 
     let mut outcome = Outcome { seconds: duration.as_secs_f64(), wal_bytes, ..Outcome::default() };
     for (orders, report) in workers.iter().zip(&reports) {
@@ -110,13 +118,19 @@ fn flock_path(board: &Path) -> PathBuf {
     board.with_extension("flock")
 }
 
-fn in_a_process(orders: &Orders) -> Result<Report> {
+fn in_a_process(orders: &Orders, go: impl FnOnce()) -> Result<Report> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["--worker", &orders.encode()])
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
+    let mut output = BufReader::new(child.stdout.take().ok_or("no output")?);
     let mut line = String::new();
-    BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+    output.read_line(&mut line)?;
+    go();
+    writeln!(child.stdin.take().ok_or("no input")?)?;
+    line.clear();
+    output.read_line(&mut line)?;
     child.wait()?;
     let mut parts = line.split_whitespace();
     let mut next = || parts.next().ok_or("a worker died");
@@ -130,7 +144,11 @@ fn in_a_process(orders: &Orders) -> Result<Report> {
 /// Does what another process of this program ordered.
 pub(crate) fn obey(orders: &str) -> Result<()> {
     kanban_vfs::register(&kanban_vfs::Options::default())?;
-    let report = work(&Orders::decode(orders).ok_or("what orders are these?")?)?;
+    let go = || {
+        println!();
+        let _ = std::io::stdin().read_line(&mut String::new());
+    };
+    let report = work(&Orders::decode(orders).ok_or("what orders are these?")?, go)?;
     writeln!(std::io::stdout(), "{} {} {}", report.count, report.errors, report.waits.encode())?;
     Ok(())
 }
@@ -161,11 +179,14 @@ impl Orders {
     }
 }
 
-fn work(orders: &Orders) -> Result<Report> {
+/// Opens the board, calls `go`, which returns when all have, and works.
+fn work(orders: &Orders, go: impl FnOnce()) -> Result<Report> {
     let mut connection = Connection::open(uri(&orders.board, orders.way))?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "synchronous", &orders.synchronous)?;
+    connection.query_row("SELECT count(*) FROM events", [], |_| Ok(()))?;
     let flock = File::open(flock_path(&orders.board))?;
+    go();
     let end = Instant::now() + orders.duration;
     let mut report = Report::default();
     while Instant::now() < end {
