@@ -28,7 +28,6 @@ pub(crate) const SQLITE_LOCK_NONE: c_int = 0;
 pub(crate) const SQLITE_LOCK_SHARED: c_int = 1;
 pub(crate) const SQLITE_LOCK_RESERVED: c_int = 2;
 
-#[cfg(test)]
 pub(crate) const SQLITE_LOCK_EXCLUSIVE: c_int = 4;
 
 pub(crate) const SQLITE_SHM_UNLOCK: c_int = 1;

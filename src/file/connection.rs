@@ -16,13 +16,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::ffi::{
-    Rc, SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_IOERR_LOCK, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED,
-    SQLITE_LOCK_SHARED, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK,
-    WAL_CKPT_LOCK, WAL_READ_LOCK, WAL_WRITE_LOCK,
+    Rc, SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_IOERR_LOCK, SQLITE_LOCK_EXCLUSIVE, SQLITE_LOCK_NONE,
+    SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
+    SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK, WAL_READ_LOCK, WAL_WRITE_LOCK,
 };
 use crate::host::Host;
 use crate::lock::queue::{Pace, Purpose};
-use crate::lock::wait::{Wait, Waited};
+use crate::lock::wait::{Cause, Probe, Wait, Waited};
 use crate::lock::{Database, Refused, WriteLock};
 use crate::options::Settings;
 use crate::sys;
@@ -39,11 +39,24 @@ pub(crate) trait BaseFile {
     fn is_wal(&self) -> bool;
     /// xFileSize, in bytes.
     fn size(&self) -> Result<i64, Rc>;
+    /// A way to see later whether a lock that was refused could be had. SHARED and WRITE are taken
+    /// and given back at once; EXCLUSIVE is kept, since SQLite is about to ask for it again. Until
+    /// then the file must hold what it holds now, unless it is for RESERVED or WRITE.
+    fn probe(&self, lock: Sought) -> Probe;
     /// Whether a transaction is open, so that a lock to write is an upgrade, for which SQLite does not
     /// ask its busy handler. True if it can not be known.
     fn is_upgrade(&self) -> bool;
     /// The frames of the WAL that no checkpoint has copied yet. Only while the wal-index is mapped.
     fn frames_to_copy(&self) -> Option<u32>;
+}
+
+/// A lock of SQLite's that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sought {
+    /// The database's lock of that level.
+    Database(c_int),
+    /// The WAL's WRITE slot.
+    Write,
 }
 
 /// Why the write lock is held. There may be several reasons at once.
@@ -185,6 +198,7 @@ impl Connection {
         if self.database.is_inherited() {
             return self.inherited(false);
         }
+        self.wait.disarm();
         let rc = self.take(level, base);
         if rc == SQLITE_OK {
             self.level = self.level.max(level);
@@ -203,7 +217,7 @@ impl Connection {
         } else {
             return self.lock_shared(level, base);
         };
-        self.with_write_lock(reason, base, || base.lock(level))
+        self.with_write_lock(reason, base, Sought::Database(level), || base.lock(level))
     }
 
     /// The database's own lock in WAL mode, without a snapshot: the last connection cleans up when it
@@ -240,7 +254,11 @@ impl Connection {
             can_queue = self.database.is_held();
         }
         self.waits_to_read = true;
-        self.refused(Need::Write, can_queue);
+        let cause = match can_queue {
+            true => Cause::WriteLock,
+            false => self.cause(base, Sought::Database(level)),
+        };
+        self.refused(Need::Write, cause);
         SQLITE_BUSY
     }
 
@@ -269,6 +287,7 @@ impl Connection {
         }
         let rc = base.unlock(level);
         self.level = self.level.min(level);
+        self.wait.unlocked();
         if level <= SQLITE_LOCK_SHARED {
             self.release(Reason::Rollback);
         }
@@ -295,9 +314,14 @@ impl Connection {
         if self.database.is_inherited() {
             return self.inherited(flags & SQLITE_SHM_UNLOCK != 0);
         }
+        if flags & SQLITE_SHM_LOCK != 0 {
+            self.wait.disarm();
+        }
         let is_write_slot = offset == WAL_WRITE_LOCK;
         if is_write_slot && flags == SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE {
-            return self.with_write_lock(Reason::Wal, base, || base.shm_lock(offset, n, flags));
+            return self.with_write_lock(Reason::Wal, base, Sought::Write, || {
+                base.shm_lock(offset, n, flags)
+            });
         }
         let rc = base.shm_lock(offset, n, flags);
         if rc == SQLITE_BUSY {
@@ -361,10 +385,20 @@ impl Connection {
         self.release(Reason::Wal);
     }
 
+    /// The file is about to be closed, or the wal-index to be unmapped.
+    pub(crate) fn ending(&mut self) {
+        if !self.database.is_inherited() {
+            self.wait.disarm();
+        }
+    }
+
     /// The base has closed the file.
     pub(crate) fn closed(&mut self) {
         self.reasons = 0;
         self.write_lock = None;
+        if self.database.is_inherited() {
+            return;
+        }
         if let Some(waited) = self.wait.end() {
             self.gave_up(waited);
         }
@@ -376,6 +410,7 @@ impl Connection {
         &mut self,
         reason: Reason,
         base: &impl BaseFile,
+        lock: Sought,
         take: impl FnOnce() -> Rc,
     ) -> Rc {
         let need = self.need_of(reason);
@@ -385,7 +420,7 @@ impl Connection {
                 Err(Refused::Busy) if self.outlasts_checkpoint(reason, base) => {}
                 Err(Refused::Busy) => {
                     self.waits_to_read = false;
-                    self.refused(need, true);
+                    self.refused(need, Cause::WriteLock);
                     return SQLITE_BUSY;
                 }
                 Err(Refused::Unusable(_) | Refused::Kernel(_)) if need != Need::Write => {}
@@ -409,7 +444,7 @@ impl Connection {
         }
         if rc & 0xff == SQLITE_BUSY {
             // SQLite's own lock is in its way, not the write lock.
-            self.refused(need, false);
+            self.refused(need, self.cause(base, lock));
         }
         rc
     }
@@ -512,12 +547,21 @@ impl Connection {
         }
     }
 
-    fn refused(&mut self, need: Need, can_queue: bool) {
+    /// SQLite's own lock was refused.
+    fn cause(&self, base: &impl BaseFile, lock: Sought) -> Cause {
+        // EXCLUSIVE without RESERVED is for a hot journal, and SQLite begins from the beginning.
+        let is_for_journal =
+            lock == Sought::Database(SQLITE_LOCK_EXCLUSIVE) && self.level < SQLITE_LOCK_RESERVED;
+        let as_it_is = ![Sought::Write, Sought::Database(SQLITE_LOCK_RESERVED)].contains(&lock);
+        Cause::Sqlites { probe: (!is_for_journal).then(|| base.probe(lock)), as_it_is }
+    }
+
+    fn refused(&mut self, need: Need, cause: Cause) {
         if need == Need::Upkeep {
             return self.wait.refused_otherwise();
         }
         self.database.counters.refused.fetch_add(1, Ordering::Relaxed);
-        if let Some(waited) = self.wait.refused(can_queue) {
+        if let Some(waited) = self.wait.refused(cause) {
             self.gave_up(waited);
         }
     }
@@ -577,7 +621,7 @@ impl Connection {
 mod tests {
     use super::*;
     use crate::Options;
-    use crate::ffi::{SQLITE_LOCK_EXCLUSIVE, SQLITE_SHM_SHARED};
+    use crate::ffi::SQLITE_SHM_SHARED;
     use std::cell::{Cell, RefCell};
 
     /// A base file on which every lock is to be had.
@@ -604,6 +648,9 @@ mod tests {
         }
         fn is_upgrade(&self) -> bool {
             true
+        }
+        fn probe(&self, _: Sought) -> Probe {
+            Box::new(|| true)
         }
         fn frames_to_copy(&self) -> Option<u32> {
             Some(1)
@@ -683,6 +730,9 @@ mod tests {
         }
         fn is_upgrade(&self) -> bool {
             true
+        }
+        fn probe(&self, _: Sought) -> Probe {
+            Box::new(|| true)
         }
         fn frames_to_copy(&self) -> Option<u32> {
             None

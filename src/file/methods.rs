@@ -3,15 +3,18 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::connection::BaseFile;
+use super::connection::{BaseFile, Sought};
 use super::{Methods, State, state_slot};
 use crate::ffi::connect::{self, FCNTL_OPENED, Opened};
 use crate::ffi::vfs::Instance;
 use crate::ffi::{
-    Rc, SQLITE_ERROR, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PDB,
-    SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_IOERR_LOCK, SQLITE_NOMEM,
-    SQLITE_NOTFOUND, SQLITE_OK, no_panic, sqlite3, sqlite3_file, sqlite3_io_methods,
+    Rc, SQLITE_BUSY, SQLITE_ERROR, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_LOCK_TIMEOUT,
+    SQLITE_FCNTL_PDB, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_IOERR_LOCK,
+    SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_NOMEM, SQLITE_NOTFOUND,
+    SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK, no_panic,
+    sqlite3, sqlite3_file, sqlite3_io_methods,
 };
+use crate::lock::wait::Probe;
 use crate::status;
 
 /// A copy of `base` with our methods where the base has any.
@@ -49,6 +52,40 @@ macro_rules! call {
 }
 
 impl BaseFile for Base {
+    fn probe(&self, lock: Sought) -> Probe {
+        struct OfConnection(Base);
+        // SAFETY: the probe is called by the connection's own thread, or by another under a mutex
+        // that the connection takes before it locks and before it closes the file.
+        unsafe impl Send for OfConnection {}
+        let file = OfConnection(Base { ..*self });
+        Box::new(move || {
+            let base = &{ &file }.0;
+            match lock {
+                Sought::Write => {
+                    let shm_lock =
+                        |flags| base.shm_lock(WAL_WRITE_LOCK, 1, flags | SQLITE_SHM_EXCLUSIVE);
+                    let rc = shm_lock(SQLITE_SHM_LOCK);
+                    if rc == SQLITE_OK {
+                        shm_lock(SQLITE_SHM_UNLOCK);
+                    }
+                    rc != SQLITE_BUSY
+                }
+                Sought::Database(SQLITE_LOCK_RESERVED) => {
+                    let mut is_reserved = 0;
+                    let rc = call!(base, xCheckReservedLock, SQLITE_IOERR, &raw mut is_reserved);
+                    rc != SQLITE_OK || is_reserved == 0
+                }
+                Sought::Database(level) => {
+                    let rc = base.lock(level);
+                    if rc == SQLITE_OK && level == SQLITE_LOCK_SHARED {
+                        base.unlock(SQLITE_LOCK_NONE);
+                    }
+                    rc != SQLITE_BUSY
+                }
+            }
+        })
+    }
+
     fn is_upgrade(&self) -> bool {
         let Some(host) = connect::met(self.instance.host()) else { return true };
         // SAFETY: what FCNTL_PDB passes is valid while the file is open, and the connection that it
@@ -137,6 +174,7 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
             (*file).pMethods = methods.base_table;
             (base_of(file, methods, &state), state)
         };
+        state.connection.ending();
         let rc = call!(base, xClose, SQLITE_OK);
         state.connection.closed();
         rc
@@ -191,6 +229,7 @@ unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> Rc {
     no_panic(SQLITE_IOERR, || {
         // SAFETY: SQLite passes an open file.
         let (base, state) = unsafe { parts(file) };
+        state.connection.ending();
         let rc = call!(base, xShmUnmap, SQLITE_IOERR, delete);
         state.connection.shm_unmapped();
         rc

@@ -10,6 +10,8 @@
 //! refused on this thread. Or the lock was granted for a snapshot that was already stale: then SQLite
 //! gave it back at once, without a commit (SQLITE_BUSY_SNAPSHOT).
 //!
+//! Where SQLite's own lock is in its way, nobody can wake it: it looks every millisecond.
+//!
 //! That it gives up, SQLite tells nobody. But the default handler sleeps by a fixed table and cuts
 //! its last sleep to what is left of the timeout, so a refusal after a shortened sleep is the last.
 //! Other waits (no busy handler, one of the application's own, a timeout that ends exactly with an
@@ -43,6 +45,25 @@ const APART_NS: u64 = 1_000_000_000;
 /// costs one of the busy handler's calls, and they are numbered.
 const MOST_AHEAD: Duration = Duration::from_millis(100);
 
+/// How often a waiter looks whether SQLite's own lock is free; the first times sooner.
+const LOOKS: [Duration; 4] = [
+    Duration::from_micros(100),
+    Duration::from_micros(200),
+    Duration::from_micros(400),
+    Duration::from_micros(1000),
+];
+
+/// Whether the lock of SQLite's that was refused could be had. Waits for nothing.
+pub(crate) type Probe = Box<dyn FnMut() -> bool + Send>;
+
+/// What a connection that was refused waits for.
+pub(crate) enum Cause {
+    /// The write lock, in the queue.
+    WriteLock,
+    /// SQLite's own lock. `as_it_is` if the probe is for a connection that has not unlocked since.
+    Sqlites { probe: Option<Probe>, as_it_is: bool },
+}
+
 thread_local! {
     /// The connection that this thread will sleep for, if it is to sleep.
     static LAST: Cell<Option<Own<Weak<Mutex<Waiting>>>>> = const { Cell::new(None) };
@@ -60,7 +81,13 @@ fn forget_last() {
 }
 
 /// The waits of one connection.
-pub(crate) struct Wait(Arc<Mutex<Waiting>>);
+pub(crate) struct Wait {
+    waiting: Arc<Mutex<Waiting>>,
+    /// Whether there is a probe.
+    is_armed: bool,
+    /// Whether it is for the connection as it is.
+    as_it_is: bool,
+}
 
 /// Mutex rule: held to look and to change, not while it sleeps. A connection is used by one thread
 /// at a time, but another may believe that it was refused last.
@@ -72,6 +99,8 @@ struct Waiting {
     is_refused: bool,
     /// Whether the queue is where to wait.
     can_queue: bool,
+    /// Looks whether there is no need to wait any more, if that can be looked for.
+    probe: Option<Probe>,
     /// When it was first refused, in ns of CLOCK_MONOTONIC; its place in the queue is by that.
     since: u64,
     /// The same, but after the lock was granted for a stale snapshot.
@@ -114,7 +143,7 @@ pub(crate) fn sleep(asked: Duration, sleep: impl Fn(Duration)) {
     let waiting = last.as_ref().and_then(Own::get).and_then(Weak::upgrade);
     let Some(waiting) = waiting else { return sleep(asked) };
     let Some(nap) = waiting.lock().asked_to_sleep(asked) else { return sleep(asked) };
-    let (place, ahead) = nap.take(sleep);
+    let (place, ahead) = nap.take(sleep, || waiting.lock().is_worth_trying());
     let mut waiting = waiting.lock();
     (waiting.place, waiting.ahead) = (place, ahead);
     drop(waiting);
@@ -130,6 +159,8 @@ struct Nap {
     place: Option<Own<Queued>>,
     /// Whether there is no other after it: what is not slept is lost.
     is_last: bool,
+    /// Whether there is a probe.
+    can_look: bool,
 }
 
 impl Waiting {
@@ -163,6 +194,7 @@ impl Waiting {
             since: self.since,
             place: self.place.take(),
             is_last: self.was_last,
+            can_look: self.probe.is_some(),
         })
     }
 
@@ -174,6 +206,12 @@ impl Waiting {
         }
         (self.resumed, self.refused) = (now, now);
         (self.is_refused, self.can_queue) = (true, true);
+    }
+
+    /// Whether SQLite's own lock is free, as far as that can be looked for.
+    fn is_worth_trying(&mut self) -> bool {
+        let is_mine = self.thread == this_thread();
+        self.probe.as_mut().filter(|_| is_mine).is_some_and(|probe| probe())
     }
 
     /// It has the lock, or does not want it any more.
@@ -199,11 +237,13 @@ impl Waiting {
 
 impl Nap {
     /// Sleeps. Returns the place in the queue, and what was not slept.
-    fn take(self, sleep: impl Fn(Duration)) -> (Option<Own<Queued>>, Duration) {
-        let Some(queue) = self.database.and_then(|database| database.queue()) else {
-            drop(self.place);
-            sleep(self.limit);
-            return (None, Duration::ZERO);
+    fn take(
+        self,
+        sleep: impl Fn(Duration),
+        is_worth_trying: impl FnMut() -> bool,
+    ) -> (Option<Own<Queued>>, Duration) {
+        let Some(queue) = self.database.as_ref().and_then(|database| database.queue()) else {
+            return (None, self.look(sleep, is_worth_trying));
         };
         // If the sidecar was replaced, its place is elsewhere.
         let place = self.place.filter(|queued| Arc::ptr_eq(&queued.queue, &queue));
@@ -225,6 +265,34 @@ impl Nap {
     }
 }
 
+impl Nap {
+    /// Sleeps until it is worth trying for SQLite's own lock. Returns what was not slept.
+    fn look(self, sleep: impl Fn(Duration), mut is_worth_trying: impl FnMut() -> bool) -> Duration {
+        let began = Instant::now();
+        // What is not slept is bounded, since each return costs a call of the busy handler.
+        let least = match self.can_look && !self.is_last {
+            true => self.limit.saturating_sub(MOST_AHEAD),
+            false => self.limit,
+        };
+        if !least.is_zero() {
+            sleep(least);
+        }
+        let mut looks = LOOKS.into_iter();
+        let mut pause = LOOKS[0];
+        loop {
+            let left = self.limit.saturating_sub(began.elapsed());
+            if least == self.limit || left.is_zero() {
+                return Duration::ZERO;
+            }
+            pause = looks.next().unwrap_or(pause);
+            sleep(left.min(pause));
+            if is_worth_trying() {
+                return self.limit.saturating_sub(began.elapsed());
+            }
+        }
+    }
+}
+
 /// How long a wait took that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Waited(pub(crate) Duration);
@@ -232,11 +300,12 @@ pub(crate) struct Waited(pub(crate) Duration);
 impl Wait {
     /// Of a connection to `database` that does not wait.
     pub(crate) fn of(database: &Arc<Database>) -> Self {
-        Self(Arc::new(Mutex::new(Waiting {
+        let waiting = Waiting {
             database: Arc::clone(database),
             thread: 0,
             is_refused: false,
             can_queue: false,
+            probe: None,
             since: 0,
             resumed: 0,
             refused: 0,
@@ -246,14 +315,15 @@ impl Wait {
             has_handler: false,
             ahead: Duration::ZERO,
             place: None,
-        })))
+        };
+        Self { waiting: Arc::new(Mutex::new(waiting)), is_armed: false, as_it_is: false }
     }
 
-    /// The connection was refused the write lock, or by SQLite's own lock after it; `can_queue`
-    /// says whether the queue is where to wait. Returns the wait that ended by it, if one did.
-    pub(crate) fn refused(&mut self, can_queue: bool) -> Option<Waited> {
+    /// The connection was refused the write lock, or by SQLite's own lock after it. Returns the wait
+    /// that ended by it, if one did.
+    pub(crate) fn refused(&mut self, cause: Cause) -> Option<Waited> {
         let now = sys::monotonic_ns();
-        let mut waiting = self.0.lock();
+        let mut waiting = self.waiting.lock();
         let ended = waiting.end_if_stale(now);
         waiting.has_handler &= waiting.has_slept;
         if !waiting.is_refused {
@@ -261,7 +331,11 @@ impl Wait {
             (waiting.since, waiting.resumed) = (now, now);
             (waiting.sleeps, waiting.ahead) = (0, Duration::ZERO);
         }
-        waiting.can_queue = can_queue;
+        (waiting.can_queue, waiting.probe, self.as_it_is) = match cause {
+            Cause::WriteLock => (true, None, false),
+            Cause::Sqlites { probe, as_it_is } => (false, probe, as_it_is),
+        };
+        self.is_armed = waiting.probe.is_some();
         waiting.refused = now;
         waiting.has_slept = false;
         self.is_last(&mut waiting);
@@ -271,7 +345,7 @@ impl Wait {
     /// The connection was refused a lock that has nothing to do with the write lock: what this
     /// thread sleeps next is not for that.
     pub(crate) fn refused_otherwise(&mut self) {
-        let mut waiting = self.0.lock();
+        let mut waiting = self.waiting.lock();
         waiting.can_queue = false;
         if waiting.is_refused {
             self.is_last(&mut waiting);
@@ -282,7 +356,7 @@ impl Wait {
 
     /// The connection has the lock. Returns how long it waited, if it did.
     pub(crate) fn acquired(&mut self) -> Option<Waited> {
-        let mut waiting = self.0.lock();
+        let mut waiting = self.waiting.lock();
         forget_last();
         if waiting.is_refused {
             waiting.stop();
@@ -294,10 +368,26 @@ impl Wait {
         None
     }
 
+    /// The connection has given back some of SQLite's locks on the database.
+    pub(crate) fn unlocked(&mut self) {
+        if self.as_it_is {
+            self.disarm();
+        }
+    }
+
+    /// The connection is used: from here on nobody looks for it. To be called before each lock of
+    /// SQLite's, and before the file is closed.
+    pub(crate) fn disarm(&mut self) {
+        if self.is_armed {
+            self.is_armed = false;
+            self.waiting.lock().probe = None;
+        }
+    }
+
     /// The connection gave the lock back as soon as it had it. If it sleeps next, its snapshot was
     /// stale.
     pub(crate) fn gave_back_at_once(&mut self) {
-        self.is_last(&mut self.0.lock());
+        self.is_last(&mut self.waiting.lock());
     }
 
     /// The connection has committed: it does not sleep for the lock.
@@ -307,31 +397,31 @@ impl Wait {
 
     /// The connection does not want the lock any more. Returns the wait that ended without it.
     pub(crate) fn end(&mut self) -> Option<Waited> {
-        self.0.lock().end()
+        self.waiting.lock().end()
     }
 
     /// Ends a wait that the connection has given up without a sign: it was refused a while ago and
     /// has not slept since.
     pub(crate) fn end_if_stale(&mut self) -> Option<Waited> {
-        let mut waiting = self.0.lock();
+        let mut waiting = self.waiting.lock();
         if waiting.is_refused { waiting.end_if_stale(sys::monotonic_ns()) } else { None }
     }
 
     /// How long it has waited.
     pub(crate) fn age(&self) -> Duration {
-        let waiting = self.0.lock();
+        let waiting = self.waiting.lock();
         let since = waiting.is_refused.then_some(waiting.since);
         Duration::from_nanos(since.map_or(0, |since| sys::monotonic_ns().saturating_sub(since)))
     }
 
     /// Whether a busy handler sleeps when the connection is refused, as far as that is known.
     pub(crate) fn has_busy_handler(&self) -> bool {
-        self.0.lock().has_handler
+        self.waiting.lock().has_handler
     }
 
     /// The connection's place in the queue.
     pub(crate) fn place(&self) -> Option<Place> {
-        self.0.lock().place.as_ref().map(|queued| queued.place)
+        self.waiting.lock().place.as_ref().map(|queued| queued.place)
     }
 
     /// From here on, this thread sleeps for this connection.
@@ -340,8 +430,10 @@ impl Wait {
         let _ = LAST.try_with(|cell| {
             let last = cell.take();
             let is_known = waiting.thread == thread
-                && last.as_ref().is_some_and(|last| Weak::as_ptr(last) == Arc::as_ptr(&self.0));
-            cell.set(if is_known { last } else { Some(Own::new(Arc::downgrade(&self.0))) });
+                && last
+                    .as_ref()
+                    .is_some_and(|last| Weak::as_ptr(last) == Arc::as_ptr(&self.waiting));
+            cell.set(if is_known { last } else { Some(Own::new(Arc::downgrade(&self.waiting))) });
         });
         waiting.thread = thread;
     }
@@ -353,6 +445,11 @@ mod tests {
 
     fn wait() -> Wait {
         Wait::of(&Database::at(std::path::Path::new("/no/such/board.db")))
+    }
+
+    /// A refusal by SQLite's own lock, which stays.
+    fn elsewhere() -> Cause {
+        Cause::Sqlites { probe: None, as_it_is: true }
     }
 
     fn ms(ms: u64) -> Duration {
@@ -376,11 +473,11 @@ mod tests {
     fn the_refusal_after_the_last_sleep_ends_the_wait() {
         for timeout in [10, 50, 100, 1000, 5000, 10_000, 30_000] {
             let mut wait = wait();
-            assert_eq!(wait.refused(false), None);
+            assert_eq!(wait.refused(elsewhere()), None);
             let sleeps = sleeps(timeout);
             for (n, asked) in sleeps.iter().enumerate() {
                 sleep(*asked, |slept| assert_eq!(slept, *asked));
-                let ended = wait.refused(false);
+                let ended = wait.refused(elsewhere());
                 assert_eq!(ended.is_some(), n + 1 == sleeps.len(), "{timeout} ms, sleep {n}");
             }
             assert_eq!(wait.end(), None);
@@ -392,10 +489,10 @@ mod tests {
     #[test]
     fn a_handler_that_begins_anew_is_not_at_its_end() {
         let mut wait = wait();
-        assert_eq!(wait.refused(false), None);
+        assert_eq!(wait.refused(elsewhere()), None);
         for asked in [1, 2, 5, 1, 2] {
             sleep(ms(asked), |_| {});
-            assert_eq!(wait.refused(false), None);
+            assert_eq!(wait.refused(elsewhere()), None);
         }
         assert!(wait.acquired().is_some());
     }
@@ -404,10 +501,10 @@ mod tests {
     fn a_wait_is_ended_by_the_lock_or_by_giving_up_once() {
         let mut wait = wait();
         assert_eq!(wait.acquired(), None);
-        assert_eq!(wait.refused(false), None);
+        assert_eq!(wait.refused(elsewhere()), None);
         assert!(wait.acquired().is_some());
         assert_eq!(wait.end(), None);
-        assert_eq!(wait.refused(false), None);
+        assert_eq!(wait.refused(elsewhere()), None);
         assert!(wait.end().is_some());
         assert_eq!(wait.end(), None);
     }
@@ -417,16 +514,16 @@ mod tests {
     #[test]
     fn a_stale_snapshot_does_not_begin_a_new_wait() {
         let mut wait = wait();
-        wait.refused(false);
-        let since = wait.0.lock().since;
+        wait.refused(elsewhere());
+        let since = wait.waiting.lock().since;
         for asked in [1, 2, 5] {
             sleep(ms(asked), |_| {});
-            wait.refused(false);
+            wait.refused(elsewhere());
         }
         assert!(wait.acquired().is_some());
         wait.gave_back_at_once();
         sleep(ms(10), |_| {});
-        let waiting = wait.0.lock();
+        let waiting = wait.waiting.lock();
         assert!(waiting.is_refused && waiting.can_queue && !waiting.was_last);
         assert_eq!((waiting.since, waiting.sleeps), (since, 4));
     }
@@ -445,31 +542,79 @@ mod tests {
                 let slept = Cell::new(false);
                 sleep(ms(asked), |sleeps| slept.set(sleeps == ms(asked)));
                 let looks_like_a_handler = asked == 1 && !commits;
-                assert_eq!(wait.0.lock().is_refused, looks_like_a_handler, "{asked}, {commits}");
+                assert_eq!(
+                    wait.waiting.lock().is_refused,
+                    looks_like_a_handler,
+                    "{asked}, {commits}"
+                );
                 assert!(slept.get());
             }
         }
+    }
+
+    /// SQLite's own lock is held by somebody who wakes nobody: it is looked for every millisecond, by
+    /// the thread that was refused, until the connection is used.
+    #[test]
+    fn sqlites_own_lock_is_looked_for() {
+        let looks = Arc::new(Mutex::new(0));
+        let mut wait = wait();
+        let refused = |wait: &mut Wait, as_it_is, free_after| {
+            let seen = Arc::clone(&looks);
+            let probe: Probe = Box::new(move || {
+                *seen.lock() += 1;
+                *seen.lock() >= free_after
+            });
+            *looks.lock() = 0;
+            wait.refused(Cause::Sqlites { probe: Some(probe), as_it_is });
+        };
+        let longest = Cell::new(Duration::ZERO);
+        let pause = |slept: Duration| {
+            longest.set(longest.get().max(slept));
+            std::thread::sleep(slept);
+        };
+        refused(&mut wait, true, 3);
+        sleep(ms(20), pause);
+        assert_eq!(*looks.lock(), 3, "and then it is tried for");
+        assert!(!wait.waiting.lock().ahead.is_zero());
+        refused(&mut wait, true, 1000);
+        sleep(ms(25), pause);
+        assert!(longest.get() <= ms(1) && *looks.lock() > 3);
+        assert!(wait.waiting.lock().ahead.is_zero());
+
+        refused(&mut wait, true, 1);
+        wait.unlocked();
+        sleep(ms(25), pause);
+        assert_eq!(*looks.lock(), 0, "it was for another state");
+        refused(&mut wait, false, 1);
+        wait.unlocked();
+        sleep(ms(25), pause);
+        assert_eq!(*looks.lock(), 1);
+        wait.unlocked();
+        wait.disarm();
+        sleep(ms(50), pause);
+        assert_eq!(*looks.lock(), 1, "it is in use");
     }
 
     /// A thread sleeps for the connection that was refused last, and for no other.
     #[test]
     fn a_sleep_is_for_whoever_was_refused_last() {
         let (mut first, mut second) = (wait(), wait());
-        let sleeps_of = |wait: &Wait| wait.0.lock().sleeps;
-        first.refused(true);
-        second.refused(true);
+        let sleeps_of = |wait: &Wait| wait.waiting.lock().sleeps;
+        first.refused(Cause::WriteLock);
+        second.refused(Cause::WriteLock);
         sleep(ms(1), |_| {});
         assert_eq!((sleeps_of(&first), sleeps_of(&second)), (0, 1));
         first.refused_otherwise();
         sleep(ms(1), |_| {});
         assert_eq!((sleeps_of(&first), sleeps_of(&second)), (1, 1));
-        assert!(!first.0.lock().can_queue);
+        assert!(!first.waiting.lock().can_queue);
         first.end();
         first.refused_otherwise();
         sleep(ms(2), |_| {});
         assert_eq!((sleeps_of(&first), sleeps_of(&second)), (1, 1), "for none of them");
-        std::thread::scope(|scope| scope.spawn(|| second.refused(true)).join()).expect("no panic");
-        first.refused(true);
+        std::thread::scope(|scope| scope.spawn(|| second.refused(Cause::WriteLock)).join())
+            .expect("no panic");
+        first.refused(Cause::WriteLock);
         sleep(ms(1000), |asked| assert_eq!(asked, ms(1000)));
         assert_eq!(sleeps_of(&first), 0, "no handler sleeps so long");
     }

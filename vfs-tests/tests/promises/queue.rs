@@ -120,6 +120,41 @@ fn a_waiter_is_woken_at_once() {
     assert!(ours * 2 < stock, "six waits: {ours:?}, on the stock VFS {stock:?}");
 }
 
+/// A writer waits for somebody who wakes nobody: a stock client that writes, or one that reads when it
+/// is about to commit. It looks for itself. On the stock VFS it sleeps out its 100 ms; measured against
+/// it in the same run.
+#[test]
+fn where_nobody_wakes_a_waiter_it_looks() {
+    let latency = |vfs: &str, mode: &str, holds: &str| {
+        let board = board();
+        connect(&board.kanban()).execute_batch(&format!("PRAGMA journal_mode={mode}")).unwrap();
+        let mut holder = opened(Program::Python, &board, "unix");
+        let mut waiter = opened(Program::Rust, &board, vfs);
+        let mut sum = Duration::ZERO;
+        for n in 0..5 {
+            for sql in holds.split("; ") {
+                holder.sql("c", sql).rows();
+            }
+            waiter.send_sql("c", "INSERT INTO t VALUES (1)");
+            std::thread::sleep(Duration::from_millis(260 + 13 * n));
+            holder.sql("c", "COMMIT").rows();
+            let freed = Instant::now();
+            waiter.reply().rows();
+            sum += freed.elapsed();
+        }
+        sum
+    };
+    for (mode, holds) in [
+        ("wal", "BEGIN IMMEDIATE"),
+        ("delete", "BEGIN IMMEDIATE"),
+        ("delete", "BEGIN EXCLUSIVE"),
+        ("delete", "BEGIN; SELECT count(*) FROM t"),
+    ] {
+        let (stock, ours) = (latency("unix", mode, holds), latency("kanban", mode, holds));
+        assert!(ours * 2 < stock, "{mode}, {holds}: {ours:?}, on the stock VFS {stock:?}");
+    }
+}
+
 /// Threads of one process write in tight loops. On the stock VFS one of them can win every race
 /// (not on every machine, so it is not asserted).
 #[test]
