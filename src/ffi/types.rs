@@ -15,6 +15,8 @@ pub(crate) const SQLITE_BUSY: Rc = 5;
 pub(crate) const SQLITE_NOMEM: Rc = 7;
 pub(crate) const SQLITE_IOERR: Rc = 10;
 pub(crate) const SQLITE_NOTFOUND: Rc = 12;
+/// What a blocking lock answers when its time is over: the busy handler is not asked then.
+pub(crate) const SQLITE_BUSY_TIMEOUT: Rc = SQLITE_BUSY | (3 << 8);
 pub(crate) const SQLITE_CANTOPEN: Rc = 14;
 pub(crate) const SQLITE_IOERR_SHORT_READ: Rc = SQLITE_IOERR | (2 << 8);
 pub(crate) const SQLITE_IOERR_LOCK: Rc = SQLITE_IOERR | (15 << 8);

@@ -16,9 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::ffi::{
-    Rc, SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_IOERR_LOCK, SQLITE_LOCK_EXCLUSIVE, SQLITE_LOCK_NONE,
-    SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
-    SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK, WAL_READ_LOCK, WAL_WRITE_LOCK,
+    Rc, SQLITE_BUSY, SQLITE_BUSY_TIMEOUT, SQLITE_CANTOPEN, SQLITE_IOERR_LOCK,
+    SQLITE_LOCK_EXCLUSIVE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_OK,
+    SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK, WAL_READ_LOCK,
+    WAL_WRITE_LOCK,
 };
 use crate::host::Host;
 use crate::lock::queue::{Pace, Purpose};
@@ -35,6 +36,8 @@ pub(crate) trait BaseFile {
     fn unlock(&self, level: c_int) -> Rc;
     /// xShmLock
     fn shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> Rc;
+    /// How long its next lock calls may block, in ms (FCNTL_LOCK_TIMEOUT).
+    fn may_block(&self, ms: c_int);
     /// Whether the header says that the database is in WAL mode.
     fn is_wal(&self) -> bool;
     /// xFileSize, in bytes.
@@ -122,6 +125,8 @@ pub(crate) struct Connection {
     is_checkpointing: bool,
     /// Whether SQLite takes WRITE before the snapshot (SQLITE_ENABLE_SETLK_TIMEOUT).
     writes_first: bool,
+    /// How long a lock call may block now, in ms.
+    blocks_ms: c_int,
     /// Whether the wait is for SHARED, so far.
     waits_to_read: bool,
     pace: Pace,
@@ -147,6 +152,7 @@ impl Connection {
             has_snapshot: false,
             is_checkpointing: false,
             writes_first: false,
+            blocks_ms: 0,
             waits_to_read: false,
             pace: Pace::default(),
         }
@@ -164,9 +170,12 @@ impl Connection {
         self.read_only
     }
 
-    /// SQLite announces how long a lock call may block: then it takes WRITE before the snapshot.
-    pub(crate) fn expect_writes_first(&mut self) {
+    /// SQLite announces how long the next lock calls may block, in ms; a negative number for any
+    /// time. Only an SQLite with SQLITE_ENABLE_SETLK_TIMEOUT does, and it takes WRITE before the
+    /// snapshot.
+    pub(crate) fn may_block(&mut self, ms: c_int) {
         self.writes_first = true;
+        self.blocks_ms = if ms < 0 { c_int::MAX } else { ms };
     }
 
     /// The transaction is committed.
@@ -417,6 +426,11 @@ impl Connection {
         if self.write_lock.is_none() {
             match self.try_acquire(reason, need) {
                 Ok(lock) => self.write_lock = Some(lock),
+                Err(Refused::Busy) if reason == Reason::Wal && self.blocks_ms > 0 => {
+                    if !self.block(base) {
+                        return SQLITE_BUSY_TIMEOUT;
+                    }
+                }
                 Err(Refused::Busy) if self.outlasts_checkpoint(reason, base) => {}
                 Err(Refused::Busy) => {
                     self.waits_to_read = false;
@@ -447,6 +461,25 @@ impl Connection {
             self.refused(need, self.cause(base, lock));
         }
         rc
+    }
+
+    /// Waits in the lock call, as SQLite has allowed, and leaves the base the rest of that time.
+    /// Whether the lock was taken.
+    fn block(&mut self, base: &impl BaseFile) -> bool {
+        let limit = Duration::from_millis(u64::from(self.blocks_ms.unsigned_abs()));
+        let began = Instant::now();
+        self.database.counters.refused.fetch_add(1, Ordering::Relaxed);
+        let lock = self.database.acquire_within(self.id, &mut self.pace, limit);
+        let waited = Waited(began.elapsed());
+        let Ok(lock) = lock else {
+            self.gave_up(waited);
+            return false;
+        };
+        self.write_lock = Some(lock);
+        self.waited(waited);
+        let left = limit.saturating_sub(waited.0).as_millis().max(1);
+        base.may_block(c_int::try_from(left).unwrap_or(c_int::MAX));
+        true
     }
 
     /// If it is a checkpoint that has the write lock, waits for its end inside the call: it makes no
@@ -538,13 +571,17 @@ impl Connection {
         if let Some(waited) = self.wait.end_if_stale() {
             self.gave_up(waited);
         }
-        if let Some(Waited(waited)) = self.wait.acquired() {
-            let counters = &self.database.counters;
-            let ms = waited.as_millis() as u64;
-            counters.waits.fetch_add(1, Ordering::Relaxed);
-            counters.waited_ms.fetch_add(ms, Ordering::Relaxed);
-            counters.longest_wait_ms.fetch_max(ms, Ordering::Relaxed);
+        if let Some(waited) = self.wait.acquired() {
+            self.waited(waited);
         }
+    }
+
+    fn waited(&self, Waited(waited): Waited) {
+        let counters = &self.database.counters;
+        let ms = waited.as_millis() as u64;
+        counters.waits.fetch_add(1, Ordering::Relaxed);
+        counters.waited_ms.fetch_add(ms, Ordering::Relaxed);
+        counters.longest_wait_ms.fetch_max(ms, Ordering::Relaxed);
     }
 
     /// SQLite's own lock was refused.
@@ -640,6 +677,7 @@ mod tests {
         fn shm_lock(&self, _: c_int, _: c_int, _: c_int) -> Rc {
             SQLITE_OK
         }
+        fn may_block(&self, _: c_int) {}
         fn is_wal(&self) -> bool {
             false
         }
@@ -722,6 +760,7 @@ mod tests {
         fn shm_lock(&self, _: c_int, _: c_int, _: c_int) -> Rc {
             SQLITE_OK
         }
+        fn may_block(&self, _: c_int) {}
         fn is_wal(&self) -> bool {
             true
         }

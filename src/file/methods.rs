@@ -108,6 +108,11 @@ impl BaseFile for Base {
         call!(self, xShmLock, SQLITE_IOERR_LOCK, offset, n, flags)
     }
 
+    fn may_block(&self, mut ms: c_int) {
+        let into = std::ptr::from_mut(&mut ms).cast();
+        call!(self, xFileControl, SQLITE_NOTFOUND, SQLITE_FCNTL_LOCK_TIMEOUT, into);
+    }
+
     fn size(&self) -> Result<i64, Rc> {
         let mut size = 0;
         match call!(self, xFileSize, SQLITE_IOERR, &raw mut size) {
@@ -267,7 +272,10 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
             }
             _ => {
                 match op {
-                    SQLITE_FCNTL_LOCK_TIMEOUT => state.connection.expect_writes_first(),
+                    SQLITE_FCNTL_LOCK_TIMEOUT => {
+                        // SAFETY: SQLite passes a number.
+                        state.connection.may_block(unsafe { *arg.cast::<c_int>() });
+                    }
                     SQLITE_FCNTL_COMMIT_PHASETWO => state.connection.committed(),
                     SQLITE_FCNTL_PDB => state.db = arg.cast_const().cast(),
                     _ => {}

@@ -164,9 +164,29 @@ impl Database {
         pace: &mut Pace,
         limit: Duration,
     ) -> Result<WriteLock, Refused> {
-        let queue = self.queue().ok_or(Refused::Busy)?;
         let before_all = sys::monotonic_ns().saturating_sub(ADVANCE_NS);
-        let mut place = queue.join(before_all, pace.purpose());
+        self.acquire_as_of(before_all, connection, pace, limit)
+    }
+
+    /// As [`Self::try_acquire`], but waits at most `limit`, in the queue.
+    pub(crate) fn acquire_within(
+        self: &Arc<Self>,
+        connection: u64,
+        pace: &mut Pace,
+        limit: Duration,
+    ) -> Result<WriteLock, Refused> {
+        self.acquire_as_of(sys::monotonic_ns(), connection, pace, limit)
+    }
+
+    fn acquire_as_of(
+        self: &Arc<Self>,
+        since: u64,
+        connection: u64,
+        pace: &mut Pace,
+        limit: Duration,
+    ) -> Result<WriteLock, Refused> {
+        let mut queue = self.queue().ok_or(Refused::Busy)?;
+        let mut place = queue.join(since, pace.purpose());
         let began = Instant::now();
         let mut acquired = Err(Refused::Busy);
         while let (Err(Refused::Busy), Some(left)) = (&acquired, limit.checked_sub(began.elapsed()))
@@ -179,6 +199,13 @@ impl Database {
                 break;
             }
             acquired = self.try_acquire(connection, false, place.as_ref(), pace);
+            let now = self.queue().filter(|now| !Arc::ptr_eq(now, &queue));
+            if let (Err(Refused::Busy), Some(now)) = (&acquired, now) {
+                // The sidecar was replaced.
+                place.take().inspect(|place| queue.leave(place));
+                place = now.join(since, pace.purpose());
+                queue = now;
+            }
         }
         if let Some(place) = place {
             queue.leave(&place);

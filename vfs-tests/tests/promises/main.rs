@@ -15,6 +15,7 @@ mod loading;
 mod lock_scope;
 mod mixed_clients;
 mod queue;
+mod setlk_timeout;
 mod shell_examples;
 mod sidecar;
 mod stacking;

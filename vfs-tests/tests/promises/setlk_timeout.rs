@@ -1,0 +1,110 @@
+//! An SQLite with SQLITE_ENABLE_SETLK_TIMEOUT takes WRITE before its snapshot, and expects the lock
+//! call to wait: there, a writer queues inside it.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use vfs_tests::{Agent, Board, Program};
+
+use crate::{agent, connect, rust_agent, status};
+
+/// Debian's Python with the newest SQLite, built so.
+fn waits_in_locks(board: &Board, vfs: &str, timeout_ms: u32) -> Agent {
+    let library = [("LD_LIBRARY_PATH", env!("SETLK_SQLITE"))];
+    let mut client = Agent::start_in(Program::Python, &rust_agent(), Path::new("/"), &library);
+    client.open("c", &board.uri(vfs), timeout_ms);
+    let built = client.sql("c", "SELECT sqlite_compileoption_used('ENABLE_SETLK_TIMEOUT')").rows();
+    assert_eq!(built, [[1]]);
+    client
+}
+
+fn board() -> Board {
+    let board = Board::new();
+    connect(&board.kanban()).execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
+    board
+}
+
+/// Three writers wait for a fourth: two of them inside their lock calls, one in its busy handler.
+/// They are served in the order in which they came. (On the stock VFS a blocking lock is the
+/// kernel's, which wakes whom it likes, so that there is no order to lose.)
+#[test]
+fn it_queues_with_the_others() {
+    let board = board();
+    let observer = connect(&board.kanban());
+    observer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut busy_handler = agent(Program::Rust);
+    busy_handler.open("c", &board.kanban(), 60_000);
+    let mut waiters = [
+        waits_in_locks(&board, "kanban", 60_000),
+        busy_handler,
+        waits_in_locks(&board, "kanban", 60_000),
+    ];
+    for (n, waiter) in waiters.iter_mut().enumerate() {
+        waiter.send_sql("c", &format!("INSERT INTO t VALUES ({n})"));
+        let began = Instant::now();
+        while status(&observer, "/waiters") != n + 1 {
+            assert!(began.elapsed() < vfs_tests::PATIENCE);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    observer.execute_batch("COMMIT").unwrap();
+    for waiter in &mut waiters {
+        waiter.reply().rows();
+    }
+    let rows: String = observer
+        .query_row("SELECT group_concat(x) FROM (SELECT x FROM t ORDER BY rowid)", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    assert_eq!(rows, "0,1,2");
+}
+
+/// It waits as long as its busy timeout says and no longer, whoever is in its way: a writer of this
+/// VFS, or a stock client, for which the base waits. (The stock VFS does the same.)
+#[test]
+fn it_waits_as_long_as_its_timeout_says() {
+    for vfs in ["kanban", "unix"] {
+        let board = board();
+        let mut holder = agent(Program::Rust);
+        holder.open("c", &board.uri(vfs), 1000);
+        holder.sql("c", "BEGIN IMMEDIATE").rows();
+        let mut waiter = waits_in_locks(&board, "kanban", 800);
+        let began = Instant::now();
+        assert_eq!(waiter.sql("c", "INSERT INTO t VALUES (1)").code(), 5);
+        let waited = began.elapsed();
+        assert!(waited >= Duration::from_millis(720), "{vfs}: {waited:?}");
+        assert!(waited < Duration::from_secs(20), "{vfs}: {waited:?}");
+        holder.sql("c", "COMMIT").rows();
+        waiter.sql("c", "INSERT INTO t VALUES (2)").rows();
+    }
+}
+
+/// Two such processes and two others write in tight loops: all rows are there.
+#[test]
+fn all_of_its_rows_are_there() {
+    const ROWS: usize = 300;
+    let board = board();
+    let mut writers = [
+        waits_in_locks(&board, "kanban", 60_000),
+        waits_in_locks(&board, "kanban", 60_000),
+        agent(Program::Rust),
+        agent(Program::Python),
+    ];
+    for writer in &mut writers[2..] {
+        writer.open("c", &board.kanban(), 60_000);
+    }
+    for writer in &mut writers {
+        for n in 0..ROWS {
+            writer.send_sql("c", &format!("INSERT INTO t VALUES ({n})"));
+        }
+    }
+    for writer in &mut writers {
+        for _ in 0..ROWS {
+            writer.reply().rows();
+        }
+    }
+    let rows: i64 =
+        connect(&board.kanban()).query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows as usize, 4 * ROWS);
+}
