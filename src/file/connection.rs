@@ -624,7 +624,11 @@ impl Connection {
                     .to_owned()
             }
         };
-        let line = format!("gave up after waiting {waited} ms to write: {why}");
+        let others = match self.database.waiters().len() {
+            0 => String::new(),
+            n => format!(" ({n} more in the queue)"),
+        };
+        let line = format!("gave up after waiting {waited} ms to write{others}: {why}");
         self.log.log_about(SQLITE_BUSY, &line, self.database.path());
     }
 

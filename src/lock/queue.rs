@@ -30,9 +30,11 @@ const SLOT_BYTE: i64 = 4096;
 const PATIENCE_NS: u64 = 2_000_000;
 /// How long all waiters together may go on before it is the first one's turn again, in ns; each
 /// has an equal slice of it.
-const ROUND_NS: u64 = 16_000_000;
+const ROUND_NS: u64 = 12_000_000;
 /// The least and the greatest slice, in ns: below, a switch costs more than it is worth.
-const SLICE_NS: (u64, u64) = (500_000, 4_000_000);
+const SLICE_NS: (u64, u64) = (1_000_000, 4_000_000);
+/// For how many of its transactions a slice suffices, if that takes no longer.
+const SLICE_TRANSACTIONS: u64 = 4;
 /// How often the head looks whether the lock is free, for want of a holder that wakes it.
 const HEAD_LOOKS: Duration = Duration::from_millis(1);
 /// How often the others do, for want of a head.
@@ -211,18 +213,19 @@ impl<S: Sidecar> Queue<S> {
         pace: &mut Pace,
     ) -> io::Result<Option<Taken>> {
         let now = self.sidecar.now();
+        let lasted = pace.released.saturating_sub(pace.taken);
         let came = place.map_or(now, |place| place.ticket);
         let idle = came.saturating_sub(pace.released);
         pace.comes_back = idle < COMES_BACK_NS;
         if place.is_some() {
             (pace.run_began, pace.run_ends) = (now, now);
         }
-        pace.taken = now;
         if idle > HEAD_LOOKS.as_nanos() as u64 || place.is_some() {
             pace.alone_since = now;
         }
-        let taken = self.try_take(place, pace, now);
+        let taken = self.try_take(place, pace, now, lasted);
         if let Ok(Some(_)) = taken {
+            pace.taken = now;
             self.held_here.store(true, Ordering::Release);
         }
         taken
@@ -233,6 +236,7 @@ impl<S: Sidecar> Queue<S> {
         place: Option<&Place>,
         pace: &mut Pace,
         now: u64,
+        lasted: u64,
     ) -> io::Result<Option<Taken>> {
         let holder = Holder::now(pace.is_upkeep);
         let take = || {
@@ -271,7 +275,8 @@ impl<S: Sidecar> Queue<S> {
             let waiters = waiters.count() as u64;
             self.crowded.store(waiters > 0, Ordering::Relaxed);
             let (least, greatest) = SLICE_NS;
-            pace.run_ends = pace.run_began + (ROUND_NS / (waiters + 1)).clamp(least, greatest);
+            let share = (ROUND_NS / (waiters + 1)).max(SLICE_TRANSACTIONS * lasted);
+            pace.run_ends = pace.run_began + share.clamp(least, greatest);
         }
         Ok(taken)
     }

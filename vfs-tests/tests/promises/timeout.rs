@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use vfs_tests::{Board, Program, Reply};
+use vfs_tests::{Board, PATIENCE, Program, Reply};
 
 use crate::{agent, pairs};
 
@@ -27,6 +27,16 @@ fn a_refused_writer_learns_who_holds_the_lock() {
         assert_eq!(writer.log(), Vec::<String>::new(), "the stock VFS names nobody");
 
         writer.open("w", &board.kanban(), 300);
+        let mut patient = agent(Program::Rust);
+        patient.open("p", &board.kanban(), 60_000);
+        patient.send_sql("p", "INSERT INTO t VALUES (3)");
+        let began = Instant::now();
+        while !writer.sql("w", "PRAGMA kanban_status").rows()[0][0]
+            .as_str()
+            .is_some_and(|status| status.contains("\"waiters\":1"))
+        {
+            assert!(began.elapsed() < PATIENCE);
+        }
         let began = Instant::now();
         assert_eq!(writer.sql("w", "INSERT INTO t VALUES (2)").code(), SQLITE_BUSY);
         let waited = began.elapsed();
@@ -36,20 +46,23 @@ fn a_refused_writer_learns_who_holds_the_lock() {
         let log = writer.log();
         let [line] = &log[..] else { panic!("not one line: {log:?}") };
         assert!(line.starts_with("5 gave up after waiting "), "{line}");
-        let holder_is =
-            format!(": process {} (python3) has held the write lock for ", holder.pid());
+        let holder_is = format!(
+            " (1 more in the queue): process {} (python3) has held the write lock for ",
+            holder.pid()
+        );
         assert!(line.contains(&holder_is), "{line}");
         assert!(line.ends_with(&format!("wait longer: {}", board.path().display())), "{line}");
         let numbers: Vec<u64> =
             line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
-        let [5, waited_ms, _pid, _python3, held_ms, ..] = numbers[..] else { panic!("{line}") };
+        let [5, waited_ms, 1, _pid, _python3, held_ms, ..] = numbers[..] else { panic!("{line}") };
         assert!((290..=waited.as_millis() as u64).contains(&waited_ms), "{line}");
         assert!(held_ms >= waited_ms, "{line}");
 
         // Nothing is lost: the same transaction goes through once the holder is done.
         holder.sql("h", "COMMIT").rows();
         writer.sql("w", "INSERT INTO t VALUES (2)").rows();
-        assert_eq!(writer.sql("w", "SELECT count(*) FROM t").rows()[0][0], 2);
+        patient.reply().rows();
+        assert_eq!(writer.sql("w", "SELECT count(*) FROM t").rows()[0][0], 3);
         assert_eq!(writer.log(), Vec::<String>::new());
     }
 }

@@ -1,0 +1,88 @@
+//! What the VFS costs a single writer: instructions and system calls of one transaction, counted
+//! by valgrind and strace, which must be installed.
+//!
+//!     cargo bench --bench uncontended
+
+use std::process::Command;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Transactions of the shorter and the longer run; what differs between them is the transactions'.
+const COUNTS: [u64; 2] = [500, 2500];
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    if let [vfs, work, count] = arguments.as_slice() {
+        return run(vfs, work, count.parse()?);
+    }
+    println!("| one transaction, WAL NORMAL | stock | kanban | ratio |\n|---|---|---|---|");
+    for work in ["write", "read"] {
+        for (what, count) in [("instructions", instructions as Counter), ("system calls", calls)] {
+            let [stock, kanban] = ["unix", "kanban"].map(|vfs| each(count, vfs, work));
+            let (stock, kanban) = (stock?, kanban?);
+            println!("| {work}: {what} | {stock:.2} | {kanban:.2} | {:.3} |", kanban / stock);
+        }
+    }
+    Ok(())
+}
+
+/// Runs so many transactions through a VFS.
+fn run(vfs: &str, work: &str, count: u64) -> Result<()> {
+    kanban_vfs::register(&kanban_vfs::Options::default())?;
+    let directory = tempfile::tempdir()?;
+    let board = directory.path().join("board.db");
+    let mut connection = Connection::open(format!("file:{}?vfs={vfs}", board.display()))?;
+    connection.execute_batch(
+        "PRAGMA journal_mode=wal; PRAGMA synchronous=normal;
+         CREATE TABLE events (id INTEGER PRIMARY KEY, what TEXT);
+         INSERT INTO events (what) VALUES ('created')",
+    )?;
+    for _ in 0..count {
+        if work == "read" {
+            let read = "SELECT what FROM events WHERE id = 1";
+            connection.prepare_cached(read)?.query_row([], |_| Ok(()))?;
+        } else {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let write = "INSERT INTO events (what) VALUES ('heartbeat')";
+            transaction.prepare_cached(write)?.execute([])?;
+            transaction.commit()?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts something that happens while this program runs `arguments`.
+type Counter = fn(&[&str]) -> Result<f64>;
+
+/// How often it happens in one transaction.
+fn each(count: Counter, vfs: &str, work: &str) -> Result<f64> {
+    let counted = COUNTS.map(|n| count(&[vfs, work, &n.to_string()]));
+    let [few, many] = counted;
+    Ok((many? - few?) / (COUNTS[1] - COUNTS[0]) as f64)
+}
+
+fn instructions(arguments: &[&str]) -> Result<f64> {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(std::env::current_exe()?)
+        .args(arguments)
+        .output()?;
+    let text = String::from_utf8(output.stderr)?;
+    let collected = text.lines().find_map(|line| line.split("Collected :").nth(1));
+    Ok(collected.ok_or(text.as_str())?.trim().parse()?)
+}
+
+fn calls(arguments: &[&str]) -> Result<f64> {
+    let traced = tempfile::NamedTempFile::new()?;
+    let status = Command::new("strace")
+        .args(["-f", "-o"])
+        .arg(traced.path())
+        .arg(std::env::current_exe()?)
+        .args(arguments)
+        .status()?;
+    assert!(status.success(), "strace failed");
+    Ok(std::fs::read_to_string(traced.path())?.lines().count() as f64)
+}
