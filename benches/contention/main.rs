@@ -49,10 +49,11 @@ struct Arguments {
     bench: bool,
 }
 
-const DEFAULT_CASES: [&str; 6] = [
+const DEFAULT_CASES: [&str; 7] = [
     "8,wal,full,1000",
     "8,wal,normal,0",
     "32,wal,full,0",
+    "1,wal,full,0",
     "8,delete,full,0",
     "1,wal,normal,0",
     "8,wal,normal,1000,2",

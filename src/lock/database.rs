@@ -367,12 +367,12 @@ impl Held {
         let Some(taken) = self.taken.take() else { return };
         let database = &self.database;
         let owner = Owner(database);
-        if self.queue.release(taken, was_used.then_some(&mut self.pace)).is_err() {
+        let pace = was_used.then_some(&mut self.pace);
+        if self.queue.release(taken, pace, || drop(owner)).is_err() {
             // Closing the description, when the last waiter has left it, frees its locks too.
             database.descriptor.store(-1, Ordering::Relaxed);
             *database.sidecar.lock() = None;
         }
-        drop(owner);
     }
 }
 

@@ -130,7 +130,7 @@ impl<M: Machine> Process<M> {
             });
             self.machine.pause(hold);
             self.call(|kernel| kernel.inside = None);
-            queue.release(taken, Some(&mut pace)).expect("no I/O");
+            queue.release(taken, Some(&mut pace), || {}).expect("no I/O");
             self.machine.pause(hold);
         }
         longest
@@ -296,7 +296,7 @@ impl Scene {
 fn the_first_gets_its_turn() {
     let (scene, mut pace, taken, places) = Scene::new();
     let first = places[0];
-    scene.queues[0].release(taken, Some(&mut pace)).expect("no I/O");
+    scene.queues[0].release(taken, Some(&mut pace), || {}).expect("no I/O");
     let turn = scene.page().turn().expect("a turn is given");
     assert_eq!((turn.slot, turn.ticket), (first.slot, first.ticket));
     assert_eq!(scene.states(), [(first.slot, State::Woken), (places[1].slot, State::Present)]);
@@ -311,7 +311,7 @@ fn the_first_gets_its_turn() {
 fn a_dead_waiter_is_passed_over() {
     let (scene, mut pace, taken, places) = Scene::new();
     scene.kill(1);
-    scene.queues[0].release(taken, Some(&mut pace)).expect("no I/O");
+    scene.queues[0].release(taken, Some(&mut pace), || {}).expect("no I/O");
     assert_eq!(scene.states(), [(places[1].slot, State::Woken)]);
     assert_eq!(scene.page().turn().map(|turn| turn.slot), Some(places[1].slot));
 }
@@ -321,11 +321,13 @@ fn a_dead_waiter_is_passed_over() {
 #[test]
 fn a_waiter_that_misses_its_turn_is_passed_over() {
     let (scene, mut pace, taken, places) = Scene::new();
-    scene.queues[0].release(taken, Some(&mut pace)).expect("no I/O");
+    scene.queues[0].release(taken, Some(&mut pace), || {}).expect("no I/O");
     std::thread::sleep(Duration::from_nanos(super::page::TURN_NS + 1_000_000));
     let mut pace = Pace::default();
     let taken = scene.queues[0].try_acquire(None, &mut pace).expect("no I/O");
-    scene.queues[0].release(taken.expect("the turn has expired"), Some(&mut pace)).expect("no I/O");
+    scene.queues[0]
+        .release(taken.expect("the turn has expired"), Some(&mut pace), || {})
+        .expect("no I/O");
     assert_eq!(scene.states(), [(places[0].slot, State::Away), (places[1].slot, State::Woken)]);
 }
 

@@ -268,7 +268,7 @@ impl<S: Sidecar> Queue<S> {
         let taken = take()?;
         if taken.is_some() {
             if place.is_some_and(|place| self.overtakes(place, &page, now)) {
-                self.release(Taken::Contended, Some(pace))?;
+                self.release(Taken::Contended, Some(pace), || {})?;
                 return Ok(None);
             }
             let waiters = page.waiters().filter(|waiter| waiter.state != State::Away);
@@ -293,8 +293,14 @@ impl<S: Sidecar> Queue<S> {
     }
 
     /// Gives the write lock back, and whoever is next its turn or a sign; or, without a pace,
-    /// nobody: it was of no use, and would be of none to others.
-    pub(crate) fn release(&self, taken: Taken, mut pace: Option<&mut Pace>) -> io::Result<()> {
+    /// nobody: it was of no use, and would be of none to others. Calls `freed` when it is given back
+    /// and before anybody is woken.
+    pub(crate) fn release(
+        &self,
+        taken: Taken,
+        mut pace: Option<&mut Pace>,
+        freed: impl FnOnce(),
+    ) -> io::Result<()> {
         self.held_here.store(false, Ordering::Relaxed);
         if let Some(pace) = &mut pace {
             pace.released = self.sidecar.now();
@@ -304,6 +310,7 @@ impl<S: Sidecar> Queue<S> {
             if looks { self.next(pace) } else { None }
         });
         let unlocked = self.unlock(taken);
+        freed();
         if let Some(next) = next {
             self.wake(&next);
         }
