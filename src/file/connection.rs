@@ -92,6 +92,9 @@ const MODE_CHANGE_ATTEMPTS: u8 = 2;
 /// The most frames that a checkpoint copies while writers wait.
 const MOST_FRAMES: u32 = 4000;
 
+/// Longer than SQLite's own lock is taken to see whether it is free.
+const LOOKED_FOR: Duration = Duration::from_micros(50);
+
 /// How often the write lock is tried for when it is refused although nobody has it.
 const LOOKS: u32 = 3;
 
@@ -123,8 +126,6 @@ pub(crate) struct Connection {
     has_snapshot: bool,
     /// Whether it has the CKPT slot: then WRITE is asked for to finish a checkpoint.
     is_checkpointing: bool,
-    /// Whether SQLite takes WRITE before the snapshot (SQLITE_ENABLE_SETLK_TIMEOUT).
-    writes_first: bool,
     /// How long a lock call may block now, in ms.
     blocks_ms: c_int,
     /// Whether the wait is for SHARED, so far.
@@ -151,7 +152,6 @@ impl Connection {
             in_wal_mode: false,
             has_snapshot: false,
             is_checkpointing: false,
-            writes_first: false,
             blocks_ms: 0,
             waits_to_read: false,
             pace: Pace::default(),
@@ -174,7 +174,6 @@ impl Connection {
     /// time. Only an SQLite with SQLITE_ENABLE_SETLK_TIMEOUT does, and it takes WRITE before the
     /// snapshot.
     pub(crate) fn may_block(&mut self, ms: c_int) {
-        self.writes_first = true;
         self.blocks_ms = if ms < 0 { c_int::MAX } else { ms };
     }
 
@@ -294,7 +293,9 @@ impl Connection {
         if self.database.is_inherited() {
             return self.inherited(true);
         }
+        let probe = self.wait.hold_probe();
         let rc = base.unlock(level);
+        drop(probe);
         self.level = self.level.min(level);
         self.wait.unlocked();
         if level <= SQLITE_LOCK_SHARED {
@@ -332,7 +333,9 @@ impl Connection {
                 base.shm_lock(offset, n, flags)
             });
         }
+        let probe = self.wait.hold_probe();
         let rc = base.shm_lock(offset, n, flags);
+        drop(probe);
         if rc == SQLITE_BUSY {
             self.wait.refused_otherwise();
         }
@@ -420,15 +423,17 @@ impl Connection {
         reason: Reason,
         base: &impl BaseFile,
         lock: Sought,
-        take: impl FnOnce() -> Rc,
+        take: impl Fn() -> Rc,
     ) -> Rc {
         let need = self.need_of(reason);
         if self.write_lock.is_none() {
             match self.try_acquire(reason, need) {
                 Ok(lock) => self.write_lock = Some(lock),
                 Err(Refused::Busy) if reason == Reason::Wal && self.blocks_ms > 0 => {
-                    if !self.block(base) {
-                        return SQLITE_BUSY_TIMEOUT;
+                    match self.block(base) {
+                        Ok(()) => {}
+                        Err(Refused::Busy) => return SQLITE_BUSY_TIMEOUT,
+                        Err(why) => return self.failed(&why),
                     }
                 }
                 Err(Refused::Busy) if self.outlasts_checkpoint(reason, base) => {}
@@ -443,7 +448,12 @@ impl Connection {
         }
         let had_reason = self.has(reason);
         self.reasons |= reason as u8;
-        let rc = take();
+        let mut rc = take();
+        if rc == SQLITE_BUSY && lock == Sought::Write && base.is_upgrade() {
+            // Perhaps it met somebody who looked, for a moment, whether the lock is free.
+            std::thread::sleep(LOOKED_FOR);
+            rc = take();
+        }
         if rc == SQLITE_OK {
             self.acquired();
             return rc;
@@ -463,23 +473,55 @@ impl Connection {
         rc
     }
 
-    /// Waits in the lock call, as SQLite has allowed, and leaves the base the rest of that time.
-    /// Whether the lock was taken.
-    fn block(&mut self, base: &impl BaseFile) -> bool {
-        let limit = Duration::from_millis(u64::from(self.blocks_ms.unsigned_abs()));
+    /// Waits in the lock call, as SQLite has allowed, and leaves the base the rest of that time. Goes
+    /// on, without the write lock, beside a checkpoint that lasts. An error if not.
+    fn block(&mut self, base: &impl BaseFile) -> Result<(), Refused> {
+        let allowed = Duration::from_millis(u64::from(self.blocks_ms.unsigned_abs()));
+        let limit = allowed.saturating_sub(self.wait.age());
+        let since = self.wait.leave_queue().unwrap_or_else(sys::monotonic_ns);
         let began = Instant::now();
         self.database.counters.refused.fetch_add(1, Ordering::Relaxed);
-        let lock = self.database.acquire_within(self.id, &mut self.pace, limit);
-        let waited = Waited(began.elapsed());
-        let Ok(lock) = lock else {
-            self.gave_up(waited);
-            return false;
-        };
-        self.write_lock = Some(lock);
-        self.waited(waited);
-        let left = limit.saturating_sub(waited.0).as_millis().max(1);
+        loop {
+            let left = limit.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                self.wait.end();
+                self.gave_up(Waited(Duration::from_nanos(
+                    sys::monotonic_ns().saturating_sub(since),
+                )));
+                return Err(Refused::Busy);
+            }
+            if matches!(self.database.purpose(), Some((Purpose::Upkeep, held)) if held >= CHECKPOINT_LASTS)
+            {
+                break;
+            }
+            // For no longer than until it is time to look for such a checkpoint.
+            let chunk = left.min(CHECKPOINT_LASTS);
+            match self.database.acquire_within(chunk, since, self.id, &mut self.pace) {
+                Ok(lock) => {
+                    self.write_lock = Some(lock);
+                    self.waited(Waited(began.elapsed()));
+                    break;
+                }
+                Err(Refused::Busy) if self.database.queue().is_none() => {
+                    // Somebody is about to make the sidecar.
+                    std::thread::sleep(Duration::from_millis(1));
+                    let tried = self.database.try_acquire(self.id, true, None, &mut self.pace);
+                    match tried {
+                        Ok(lock) => {
+                            self.write_lock = Some(lock);
+                            break;
+                        }
+                        Err(Refused::Busy) => {}
+                        Err(why) => return Err(why),
+                    }
+                }
+                Err(Refused::Busy) => {}
+                Err(why) => return Err(why),
+            }
+        }
+        let left = limit.saturating_sub(began.elapsed()).as_millis().max(1);
         base.may_block(c_int::try_from(left).unwrap_or(c_int::MAX));
-        true
+        Ok(())
     }
 
     /// If it is a checkpoint that has the write lock, waits for its end inside the call: it makes no
@@ -524,7 +566,7 @@ impl Connection {
 
     fn need_of(&self, reason: Reason) -> Need {
         match reason {
-            Reason::Wal if self.has_snapshot || self.is_checkpointing || self.writes_first => {
+            Reason::Wal if self.has_snapshot || self.is_checkpointing || self.blocks_ms > 0 => {
                 Need::Write
             }
             Reason::Rollback if !self.read_only => Need::Write,

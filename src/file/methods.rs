@@ -54,8 +54,8 @@ macro_rules! call {
 impl BaseFile for Base {
     fn probe(&self, lock: Sought) -> Probe {
         struct OfConnection(Base);
-        // SAFETY: the probe is called by the connection's own thread, or by another under a mutex
-        // that the connection takes before it locks and before it closes the file.
+        // SAFETY: the probe is called under a mutex, which the connection holds while it unlocks, and
+        // under which it drops the probe before it locks or closes the file.
         unsafe impl Send for OfConnection {}
         let file = OfConnection(Base { ..*self });
         Box::new(move || {

@@ -41,6 +41,8 @@ pub(crate) struct Database {
     /// The connection of this process that has the write lock, or is trying for it, and whether for
     /// upkeep; 0 for none.
     owner: AtomicU64,
+    /// Since when it does upkeep, in ns of CLOCK_MONOTONIC.
+    upkeep_since: AtomicU64,
     /// Opened by the first writer. Mutex rule: only the owner replaces it; others at most look.
     sidecar: Mutex<Option<Arc<Queue<Sidecar>>>>,
     /// The sidecar's descriptor for a forked child, which can not wait for the mutex; -1 for none.
@@ -107,6 +109,7 @@ impl Database {
             identity: identity.clone(),
             path: path.to_owned(),
             owner: AtomicU64::new(0),
+            upkeep_since: AtomicU64::new(0),
             sidecar: Mutex::new(None),
             descriptor: AtomicI32::new(-1),
             checked_ms: AtomicU64::new(0),
@@ -140,6 +143,9 @@ impl Database {
         if self.owner.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return Err(Refused::Busy);
         }
+        if pace.purpose() == Purpose::Upkeep {
+            self.upkeep_since.store(sys::monotonic_ns(), Ordering::Relaxed);
+        }
         // From here on, dropping it makes the database free again.
         let owner = Owner(self);
         let queue = self.open_sidecar(epoch, create).map_err(Refused::Unusable)?;
@@ -165,25 +171,16 @@ impl Database {
         limit: Duration,
     ) -> Result<WriteLock, Refused> {
         let before_all = sys::monotonic_ns().saturating_sub(ADVANCE_NS);
-        self.acquire_as_of(before_all, connection, pace, limit)
+        self.acquire_within(limit, before_all, connection, pace)
     }
 
-    /// As [`Self::try_acquire`], but waits at most `limit`, in the queue.
+    /// As [`Self::try_acquire`], but waits at most `limit`, in the queue as if since `since`, in ns.
     pub(crate) fn acquire_within(
         self: &Arc<Self>,
-        connection: u64,
-        pace: &mut Pace,
         limit: Duration,
-    ) -> Result<WriteLock, Refused> {
-        self.acquire_as_of(sys::monotonic_ns(), connection, pace, limit)
-    }
-
-    fn acquire_as_of(
-        self: &Arc<Self>,
         since: u64,
         connection: u64,
         pace: &mut Pace,
-        limit: Duration,
     ) -> Result<WriteLock, Refused> {
         let mut queue = self.queue().ok_or(Refused::Busy)?;
         let mut place = queue.join(since, pace.purpose());
@@ -265,7 +262,9 @@ impl Database {
     /// As [`Queue::purpose`].
     pub(crate) fn purpose(&self) -> Option<(Purpose, Duration)> {
         if self.owner.load(Ordering::Relaxed) & UPKEEP != 0 {
-            return Some((Purpose::Upkeep, Duration::ZERO));
+            let since = self.upkeep_since.load(Ordering::Relaxed);
+            let held = sys::monotonic_ns().saturating_sub(since);
+            return Some((Purpose::Upkeep, Duration::from_nanos(held)));
         }
         self.queue()?.purpose()
     }

@@ -16,8 +16,9 @@
 //! 1. a database's owner flag: which of this process's connections has the write lock;
 //! 2. a database's sidecar (a mutex, held to open it or copy its address);
 //! 3. the registry of databases (a mutex, held for a look-up or an open, and while forking);
-//! 4. the queue's local state (a mutex, held for locks of the kernel that are not waited for);
-//! 5. SQLite's own locks, taken after the write lock and given back before it. The exceptions do
+//! 4. what a connection waits for (a mutex, held to change it, and for a look at SQLite's own lock);
+//! 5. the queue's local state (a mutex, held for locks of the kernel that are not waited for);
+//! 6. SQLite's own locks, taken after the write lock and given back before it. The exceptions do
 //!    not wait for it, or for a bounded time: a checkpoint, with its own slot, a few ms; a writer
 //!    that meets a checkpoint, with its snapshot, 100 ms; whoever cleans up, not at all.
 

@@ -491,7 +491,7 @@ impl<S: Sidecar> Queue<S> {
         let elapsed = || Duration::from_nanos(self.sidecar.now().saturating_sub(began));
         while let Some(left) = limit.checked_sub(elapsed()).filter(|left| !left.is_zero()) {
             self.sidecar.sleep(left.min(HEAD_LOOKS));
-            if until != Until::Turn && self.is_free() {
+            if until != Until::Turn && self.purpose().is_none() {
                 return true;
             }
         }
@@ -525,6 +525,7 @@ impl<S: Sidecar> Queue<S> {
                 held = holder.held();
                 holder.is_upkeep
             }),
+            None if !self.has_page => return None,
             None => {
                 let page = self.sidecar.read().ok()?;
                 let turn = page.turn().filter(|turn| turn.binds(self.sidecar.now()))?;

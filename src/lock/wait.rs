@@ -145,7 +145,10 @@ pub(crate) fn sleep(asked: Duration, sleep: impl Fn(Duration)) {
     let Some(nap) = waiting.lock().asked_to_sleep(asked) else { return sleep(asked) };
     let (place, ahead) = nap.take(sleep, || waiting.lock().is_worth_trying());
     let mut waiting = waiting.lock();
-    (waiting.place, waiting.ahead) = (place, ahead);
+    if waiting.is_refused && waiting.thread == this_thread() {
+        waiting.ahead = ahead;
+        waiting.place = place;
+    }
     drop(waiting);
     let _ = LAST.try_with(|cell| cell.set(last));
 }
@@ -243,7 +246,10 @@ impl Nap {
         is_worth_trying: impl FnMut() -> bool,
     ) -> (Option<Own<Queued>>, Duration) {
         let Some(queue) = self.database.as_ref().and_then(|database| database.queue()) else {
-            return (None, self.look(sleep, is_worth_trying));
+            // Nobody must wait for it to come.
+            drop(self.place);
+            let nap = Self { place: None, ..self };
+            return (None, nap.look(sleep, is_worth_trying));
         };
         // If the sidecar was replaced, its place is elsewhere.
         let place = self.place.filter(|queued| Arc::ptr_eq(&queued.queue, &queue));
@@ -259,7 +265,14 @@ impl Nap {
         let began = Instant::now();
         match place.as_mut().and_then(Own::get_mut) {
             Some(queued) => queue.wait(&mut queued.place, self.limit, until),
-            None => queue.poll(self.limit, until),
+            None => {
+                // A poller returns more often in vain.
+                let least = self.limit.saturating_sub(MOST_AHEAD);
+                if until == Until::Free && !least.is_zero() {
+                    sleep(least);
+                }
+                queue.poll(self.limit.saturating_sub(began.elapsed()), until)
+            }
         };
         (place, self.limit.saturating_sub(began.elapsed()))
     }
@@ -339,7 +352,11 @@ impl Wait {
         waiting.refused = now;
         waiting.has_slept = false;
         self.is_last(&mut waiting);
-        if waiting.was_last { waiting.end() } else { ended }
+        if !waiting.was_last {
+            return ended;
+        }
+        forget_last();
+        waiting.end()
     }
 
     /// The connection was refused a lock that has nothing to do with the write lock: what this
@@ -405,6 +422,18 @@ impl Wait {
     pub(crate) fn end_if_stale(&mut self) -> Option<Waited> {
         let mut waiting = self.waiting.lock();
         if waiting.is_refused { waiting.end_if_stale(sys::monotonic_ns()) } else { None }
+    }
+
+    /// Leaves the queue. Returns when it was first refused, in ns, if it waits.
+    pub(crate) fn leave_queue(&mut self) -> Option<u64> {
+        let mut waiting = self.waiting.lock();
+        waiting.place = None;
+        waiting.is_refused.then_some(waiting.since)
+    }
+
+    /// Keeps probes away until the result is dropped.
+    pub(crate) fn hold_probe(&self) -> Option<impl Drop + '_> {
+        self.is_armed.then(|| self.waiting.lock())
     }
 
     /// How long it has waited.
