@@ -139,12 +139,13 @@ impl Database {
         pace: &mut Pace,
     ) -> Result<WriteLock, Refused> {
         let epoch = *self.epoch.get().ok_or(Refused::Inherited)?;
-        let owner = connection | if pace.purpose() == Purpose::Upkeep { UPKEEP } else { 0 };
-        if self.owner.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            return Err(Refused::Busy);
-        }
         if pace.purpose() == Purpose::Upkeep {
+            // Before it shows; if another does upkeep, that only looks younger.
             self.upkeep_since.store(sys::monotonic_ns(), Ordering::Relaxed);
+        }
+        let owner = connection | if pace.purpose() == Purpose::Upkeep { UPKEEP } else { 0 };
+        if self.owner.compare_exchange(0, owner, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return Err(Refused::Busy);
         }
         // From here on, dropping it makes the database free again.
         let owner = Owner(self);
@@ -261,7 +262,7 @@ impl Database {
 
     /// As [`Queue::purpose`].
     pub(crate) fn purpose(&self) -> Option<(Purpose, Duration)> {
-        if self.owner.load(Ordering::Relaxed) & UPKEEP != 0 {
+        if self.owner.load(Ordering::Acquire) & UPKEEP != 0 {
             let since = self.upkeep_since.load(Ordering::Relaxed);
             let held = sys::monotonic_ns().saturating_sub(since);
             return Some((Purpose::Upkeep, Duration::from_nanos(held)));
