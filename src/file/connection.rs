@@ -707,15 +707,16 @@ mod tests {
     use crate::ffi::SQLITE_SHM_SHARED;
     use std::cell::{Cell, RefCell};
 
-    /// A base file on which every lock is to be had.
+    /// A base file on which every lock is to be had, unless `on_lock` answers for xLock.
     #[derive(Default)]
     struct Obliging {
         size: Cell<i64>,
+        on_lock: Option<Box<dyn Fn() -> Rc>>,
     }
 
     impl BaseFile for Obliging {
         fn lock(&self, _: c_int) -> Rc {
-            SQLITE_OK
+            self.on_lock.as_ref().map_or(SQLITE_OK, |answer| answer())
         }
         fn unlock(&self, _: c_int) -> Rc {
             SQLITE_OK
@@ -788,49 +789,22 @@ mod tests {
         assert!(!shm_lock((WAL_CKPT_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)));
     }
 
-    /// Another connection writes at the moment when this one asks SQLite for the database's own lock.
-    struct Contested(RefCell<Connection>);
-
-    impl BaseFile for Contested {
-        fn lock(&self, _: c_int) -> Rc {
-            let (mut writer, base) = (self.0.borrow_mut(), Obliging::default());
-            for flags in [SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK] {
-                let flags = flags | SQLITE_SHM_EXCLUSIVE;
-                assert_eq!(writer.shm_lock(WAL_WRITE_LOCK, 1, flags, &base), SQLITE_OK);
-            }
-            SQLITE_BUSY
-        }
-        fn unlock(&self, _: c_int) -> Rc {
-            SQLITE_OK
-        }
-        fn shm_lock(&self, _: c_int, _: c_int, _: c_int) -> Rc {
-            SQLITE_OK
-        }
-        fn may_block(&self, _: c_int) {}
-        fn is_wal(&self) -> bool {
-            true
-        }
-        fn size(&self) -> Result<i64, Rc> {
-            Ok(4096)
-        }
-        fn is_upgrade(&self) -> bool {
-            true
-        }
-        fn probe(&self, _: Sought) -> Probe {
-            Box::new(|| true)
-        }
-        fn frames_to_copy(&self) -> Option<u32> {
-            None
-        }
-    }
-
     /// Each connection that closes tries whether it is the last one, to clean up. Most are not, and
     /// then nobody is to notice.
     #[test]
     fn a_connection_that_closes_is_in_no_writers_way() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut closing = connection(&directory);
-        let base = Contested(RefCell::new(connection(&directory)));
+        let writer = RefCell::new(connection(&directory));
+        let somebody_writes = move || {
+            let (mut writer, base) = (writer.borrow_mut(), Obliging::default());
+            for flags in [SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK] {
+                let flags = flags | SQLITE_SHM_EXCLUSIVE;
+                assert_eq!(writer.shm_lock(WAL_WRITE_LOCK, 1, flags, &base), SQLITE_OK);
+            }
+            SQLITE_BUSY
+        };
+        let base = Obliging { on_lock: Some(Box::new(somebody_writes)), ..Obliging::default() };
         closing.shm_mapping();
         assert_eq!(closing.lock(SQLITE_LOCK_EXCLUSIVE, &base), SQLITE_BUSY);
         assert!(!closing.holds_write_lock());

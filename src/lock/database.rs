@@ -150,8 +150,11 @@ impl Database {
         // From here on, dropping it makes the database free again.
         let owner = Owner(self);
         let queue = self.open_sidecar(epoch, create).map_err(Refused::Unusable)?;
-        let taken =
-            queue.try_acquire(place, pace).map_err(Refused::Kernel)?.ok_or(Refused::Busy)?;
+        let taken = queue.try_acquire(place, pace).map_err(|error| {
+            self.close_sidecar();
+            Refused::Kernel(error)
+        })?;
+        let taken = taken.ok_or(Refused::Busy)?;
         std::mem::forget(owner);
         self.counters.acquired.fetch_add(1, Ordering::Relaxed);
         Ok(WriteLock {
@@ -248,6 +251,13 @@ impl Database {
             *slot = None;
             self.counters.sidecars_replaced.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The kernel has failed, and perhaps left a lock behind. Closing the description, when the last
+    /// waiter has left it, frees its locks too.
+    fn close_sidecar(&self) {
+        self.descriptor.store(-1, Ordering::Relaxed);
+        *self.sidecar.lock() = None;
     }
 
     /// The queue of the sidecar, if there is one. Creates none.
@@ -369,9 +379,7 @@ impl Held {
         let owner = Owner(database);
         let pace = was_used.then_some(&mut self.pace);
         if self.queue.release(taken, pace, || drop(owner)).is_err() {
-            // Closing the description, when the last waiter has left it, frees its locks too.
-            database.descriptor.store(-1, Ordering::Relaxed);
-            *database.sidecar.lock() = None;
+            database.close_sidecar();
         }
     }
 }

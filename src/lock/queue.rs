@@ -7,8 +7,8 @@
 //!
 //! Who comes first is a compromise. Strict order would cost a context switch for every
 //! transaction; so a holder may go on, and newcomers may overtake, until the head of the queue has
-//! waited [`PATIENCE_NS`] and the holder has had its slice of [`ROUND_NS`]. Then the holder gives the head its
-//! turn: until it has come, or the turn has expired, all who came later are refused.
+//! waited [`PATIENCE_NS`] and the holder has had its slice of [`ROUND_NS`]. Then the holder gives
+//! the head its turn: until it has come, or the turn has expired, all who came later are refused.
 //!
 //! Lock order: the local mutex is taken last and held for system calls that do not wait.
 

@@ -257,10 +257,12 @@ impl Nap {
             let place = queue.join(self.since, Purpose::Write)?;
             Some(Own::new(Queued { queue: Arc::clone(&queue), place }))
         });
-        let until = match () {
-            () if self.is_last => Until::Turn,
-            () if self.limit > MOST_AHEAD => Until::Free,
-            () => Until::Sign,
+        let until = if self.is_last {
+            Until::Turn
+        } else if self.limit > MOST_AHEAD {
+            Until::Free
+        } else {
+            Until::Sign
         };
         let began = Instant::now();
         match place.as_mut().and_then(Own::get_mut) {
@@ -276,9 +278,7 @@ impl Nap {
         };
         (place, self.limit.saturating_sub(began.elapsed()))
     }
-}
 
-impl Nap {
     /// Sleeps until it is worth trying for SQLite's own lock. Returns what was not slept.
     fn look(self, sleep: impl Fn(Duration), mut is_worth_trying: impl FnMut() -> bool) -> Duration {
         let began = Instant::now();
