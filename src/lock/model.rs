@@ -306,6 +306,25 @@ fn the_first_gets_its_turn() {
     assert!(refused(&scene.queues[1], Some(&first)).expect("no I/O").is_some(), "the first");
 }
 
+/// A holder took the lock while nobody waited, and keeps it for a while. Who comes meanwhile can not
+/// say that it waits, and gets the turn all the same.
+#[test]
+fn a_holder_that_was_alone_finds_who_has_come() {
+    let machine = Threads(Arc::new((Mutex::new(Kernel::new()), Condvar::new(), Instant::now())));
+    let [holder, waiter] =
+        [0, 1].map(|id| Queue::new(Process::new(&machine, id, usize::MAX), true));
+    let mut pace = Pace::default();
+    let taken = holder.try_acquire(None, &mut pace).expect("no I/O");
+    assert_eq!(taken, Some(Taken::Alone));
+    let place = waiter.join(1, Purpose::Write).expect("a slot is free");
+    waiter.show(&place, State::Present);
+    assert!(!waiter.announce(), "the holder has the byte");
+    std::thread::sleep(Duration::from_millis(3));
+    holder.release(Taken::Alone, Some(&mut pace), || {}).expect("no I/O");
+    let page = Page(machine.with(|kernel| kernel.page));
+    assert_eq!(page.turn().map(|turn| turn.slot), Some(place.slot));
+}
+
 /// The first in the queue is dead: what it has left is cleared, and the second is next.
 #[test]
 fn a_dead_waiter_is_passed_over() {
