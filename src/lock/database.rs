@@ -47,9 +47,10 @@ pub(crate) struct Database {
     sidecar: Mutex<Option<Arc<Queue<Sidecar>>>>,
     /// The sidecar's descriptor for a forked child, which can not wait for the mutex; -1 for none.
     descriptor: AtomicI32,
-    /// When its place was last checked, in ms since `epoch`.
-    checked_ms: AtomicU64,
-    epoch: Own<Instant>,
+    /// When its place was last checked, in ns of CLOCK_MONOTONIC.
+    checked: AtomicU64,
+    /// Whether this process opened it, or a parent of it.
+    own: Own<()>,
     pub(crate) counters: Counters,
 }
 
@@ -85,7 +86,8 @@ pub(crate) enum Refused {
 
 /// For how long a sidecar is taken to be in its place. A sidecar that was deleted splits the
 /// write lock in two, of which SQLite's own locks make one again, so that only the queue suffers.
-const CHECK_AFTER: Duration = Duration::from_secs(1);
+/// In ns.
+const CHECK_AFTER_NS: u64 = 1_000_000_000;
 
 /// The owner does upkeep.
 const UPKEEP: u64 = 1 << 63;
@@ -112,8 +114,8 @@ impl Database {
             upkeep_since: AtomicU64::new(0),
             sidecar: Mutex::new(None),
             descriptor: AtomicI32::new(-1),
-            checked_ms: AtomicU64::new(0),
-            epoch: Own::new(Instant::now()),
+            checked: AtomicU64::new(0),
+            own: Own::new(()),
             counters: Counters::default(),
         });
         registry.insert(identity, Arc::downgrade(&database));
@@ -138,10 +140,11 @@ impl Database {
         place: Option<&Place>,
         pace: &mut Pace,
     ) -> Result<WriteLock, Refused> {
-        let epoch = *self.epoch.get().ok_or(Refused::Inherited)?;
+        self.own.get().ok_or(Refused::Inherited)?;
+        let now = sys::monotonic_ns();
         if pace.purpose() == Purpose::Upkeep {
             // Before it shows; if another does upkeep, that only looks younger.
-            self.upkeep_since.store(sys::monotonic_ns(), Ordering::Relaxed);
+            self.upkeep_since.store(now, Ordering::Relaxed);
         }
         let owner = connection | if pace.purpose() == Purpose::Upkeep { UPKEEP } else { 0 };
         if self.owner.compare_exchange(0, owner, Ordering::AcqRel, Ordering::Relaxed).is_err() {
@@ -149,8 +152,8 @@ impl Database {
         }
         // From here on, dropping it makes the database free again.
         let owner = Owner(self);
-        let queue = self.open_sidecar(epoch, create).map_err(Refused::Unusable)?;
-        let taken = queue.try_acquire(place, pace).map_err(|error| {
+        let queue = self.open_sidecar(now, create).map_err(Refused::Unusable)?;
+        let taken = queue.try_acquire(now, place, pace).map_err(|error| {
             self.close_sidecar();
             Refused::Kernel(error)
         })?;
@@ -215,11 +218,10 @@ impl Database {
     }
 
     /// The sidecar, opened if it is not, and anew if it is no longer in its place.
-    fn open_sidecar(&self, epoch: Instant, create: bool) -> Result<Arc<Queue<Sidecar>>, Unusable> {
-        let now_ms = epoch.elapsed().as_millis() as u64;
+    fn open_sidecar(&self, now: u64, create: bool) -> Result<Arc<Queue<Sidecar>>, Unusable> {
         let mut slot = self.sidecar.lock();
-        if now_ms - self.checked_ms.load(Ordering::Relaxed) > CHECK_AFTER.as_millis() as u64 {
-            self.checked_ms.store(now_ms, Ordering::Relaxed);
+        if now.saturating_sub(self.checked.load(Ordering::Relaxed)) > CHECK_AFTER_NS {
+            self.checked.store(now, Ordering::Relaxed);
             self.forget_if_replaced(&mut slot);
         }
         if let Some(queue) = slot.as_ref() {
@@ -262,7 +264,7 @@ impl Database {
 
     /// The queue of the sidecar, if there is one. Creates none.
     pub(crate) fn queue(&self) -> Option<Arc<Queue<Sidecar>>> {
-        self.epoch.get()?;
+        self.own.get()?;
         let mut slot = self.sidecar.lock();
         match slot.as_ref() {
             Some(queue) => Some(Arc::clone(queue)),
@@ -288,7 +290,7 @@ impl Database {
     /// Who has the write lock: a connection of this process, or another process. An explicit
     /// question, not asked on the way to a lock.
     pub(crate) fn holder(&self) -> Option<(Holder, bool)> {
-        self.epoch.get()?;
+        self.own.get()?;
         // A description of its own, since this process's locks are not in their own way.
         let probe = sidecar::look_at(&self.path)?;
         let range = sys::conflicting_lock(probe.as_fd(), WRITE_RANGE).ok()??;
@@ -303,7 +305,7 @@ impl Database {
 
     /// Whether the parent of this process opened it.
     pub(crate) fn is_inherited(&self) -> bool {
-        self.epoch.get().is_none()
+        self.own.get().is_none()
     }
 
     /// Why there can be no write lock, if there can not.
@@ -313,14 +315,14 @@ impl Database {
 
     /// What its sidecar holds; `None` before the first write.
     pub(crate) fn content(&self) -> Option<Content> {
-        self.epoch.get()?;
+        self.own.get()?;
         self.sidecar.lock().as_ref().map(|queue| queue.sidecar().content())
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
-        if self.epoch.get().is_none() {
+        if self.own.get().is_none() {
             return;
         }
         let mut registry = REGISTRY.lock();

@@ -5,7 +5,7 @@
 //! is refused asks the kernel for the range in its way. Nothing is written anywhere, the uncontended
 //! lock costs no more than one byte would, and what it says dies with the holder.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::sys::{self, Range};
 
@@ -26,16 +26,16 @@ const _: () = assert!(PID_BITS + MS_BITS < 63, "the last byte is a positive i64"
 pub(crate) struct Holder {
     /// Its process id, in its own pid namespace: to show, not to rely on.
     pub(crate) pid: u32,
-    /// When it took the lock, in ms since 1970 modulo 2^40 (35 years).
+    /// When it took the lock, in ms of CLOCK_MONOTONIC modulo 2^40 (35 years).
     since_ms: u64,
     /// Whether it is for upkeep, which makes nobody's snapshot stale.
     pub(crate) is_upkeep: bool,
 }
 
 impl Holder {
-    /// This process, as of now.
-    pub(crate) fn now(is_upkeep: bool) -> Self {
-        Self { pid: sys::pid() & mask(PID_BITS) as u32, since_ms: now_ms(), is_upkeep }
+    /// This process, since `now`, in ns of CLOCK_MONOTONIC.
+    pub(crate) fn since(now: u64, is_upkeep: bool) -> Self {
+        Self { pid: sys::pid() & mask(PID_BITS) as u32, since_ms: to_ms(now), is_upkeep }
     }
 
     /// The range this holder locks.
@@ -63,10 +63,10 @@ impl Holder {
         })
     }
 
-    /// How long it has held the lock, to the ms. By the wall clock: right unless that was set.
+    /// How long it has held the lock, to the ms: right unless it is in another time namespace.
     pub(crate) fn held(self) -> Duration {
-        let ms = now_ms().wrapping_sub(self.since_ms) & mask(MS_BITS);
-        // A holder on a clock that was set back began in the future.
+        let ms = to_ms(sys::monotonic_ns()).wrapping_sub(self.since_ms) & mask(MS_BITS);
+        // A holder whose clock is ahead began in the future.
         Duration::from_millis(if ms > mask(MS_BITS - 1) { 0 } else { ms })
     }
 }
@@ -78,9 +78,8 @@ const fn mask(bits: u32) -> u64 {
     (1 << bits) - 1
 }
 
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.as_millis() as u64 & mask(MS_BITS)
+fn to_ms(ns: u64) -> u64 {
+    ns / 1_000_000 & mask(MS_BITS)
 }
 
 #[cfg(test)]
@@ -98,7 +97,7 @@ mod tests {
                 assert_eq!(Holder::from_range(holder.range_from(WAITERS_BYTE)), Some(holder));
             }
         }
-        let holder = Holder::now(false);
+        let holder = Holder::since(sys::monotonic_ns(), false);
         assert_eq!(holder.pid, std::process::id());
         assert!(holder.held() < Duration::from_secs(60));
     }
@@ -111,9 +110,8 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_shows_no_time_at_all() {
-        let since_ms = (now_ms() + 5000) & mask(MS_BITS);
-        let holder = Holder { pid: 1, since_ms, is_upkeep: false };
+    fn a_clock_that_is_ahead_shows_no_time_at_all() {
+        let holder = Holder::since(sys::monotonic_ns() + 5_000_000_000, false);
         assert_eq!(holder.held(), Duration::ZERO);
     }
 }

@@ -205,14 +205,14 @@ impl<S: Sidecar> Queue<S> {
         &self.sidecar
     }
 
-    /// Tries for the write lock, for the waiter in `place` or a newcomer. `None` if another has it
-    /// or somebody else's turn has come.
+    /// Tries for the write lock, for the waiter in `place` or a newcomer. `now` is of
+    /// [`Sidecar::now`]. `None` if another has it or somebody else's turn has come.
     pub(crate) fn try_acquire(
         &self,
+        now: u64,
         place: Option<&Place>,
         pace: &mut Pace,
     ) -> io::Result<Option<Taken>> {
-        let now = self.sidecar.now();
         let lasted = pace.released.saturating_sub(pace.taken);
         let came = place.map_or(now, |place| place.ticket);
         let idle = came.saturating_sub(pace.released);
@@ -238,7 +238,7 @@ impl<S: Sidecar> Queue<S> {
         now: u64,
         lasted: u64,
     ) -> io::Result<Option<Taken>> {
-        let holder = Holder::now(pace.is_upkeep);
+        let holder = Holder::since(now, pace.is_upkeep);
         let take = || {
             let taken = self.sidecar.try_lock(holder.range(), false)?;
             Ok(taken.then_some(Taken::Contended))
