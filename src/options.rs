@@ -14,18 +14,24 @@ pub struct Options {
     name: String,
     base: Option<String>,
     make_default: bool,
-    busy_timeout: Duration,
+    connection: Settings,
 }
 
 impl Default for Options {
     /// A VFS named `kanban` over the default VFS of the moment, with a busy timeout of 5 s, that
-    /// does not become the default.
+    /// does not become the default, keeps a WAL when the last connection closes, and refuses
+    /// databases with several hard links and WAL mode on network file systems.
     fn default() -> Self {
         Self {
             name: "kanban".to_owned(),
             base: None,
             make_default: false,
-            busy_timeout: Duration::from_millis(5000),
+            connection: Settings {
+                busy_timeout: Duration::from_millis(5000),
+                hard_links: false,
+                network_wal: false,
+                persist_wal: true,
+            },
         }
     }
 }
@@ -56,7 +62,33 @@ impl Options {
     /// itself counts (<https://www.sqlite.org/c3ref/busy_timeout.html>); zero gives none.
     #[must_use]
     pub fn with_busy_timeout(mut self, timeout: Duration) -> Self {
-        self.busy_timeout = timeout;
+        self.connection.busy_timeout = timeout;
+        self
+    }
+
+    /// Whether a database that has several hard links may be written to. Each name has a journal
+    /// and a lock of its own, so all clients must use the same one
+    /// (<https://www.sqlite.org/howtocorrupt.html> 2.5).
+    #[must_use]
+    pub fn with_hard_links(mut self, allowed: bool) -> Self {
+        self.connection.hard_links = allowed;
+        self
+    }
+
+    /// Whether WAL mode is allowed on a network file system. All clients must be on one machine
+    /// (<https://www.sqlite.org/wal.html>).
+    #[must_use]
+    pub fn with_network_wal(mut self, allowed: bool) -> Self {
+        self.connection.network_wal = allowed;
+        self
+    }
+
+    /// Whether the WAL and the wal-index stay when the last connection closes
+    /// (<https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpersistwal>), so
+    /// that a connection which is wrongly not counted never loses them.
+    #[must_use]
+    pub fn with_persist_wal(mut self, persist: bool) -> Self {
+        self.connection.persist_wal = persist;
         self
     }
 
@@ -95,16 +127,29 @@ impl Options {
         if let Some(timeout) = get("KANBAN_BUSY_TIMEOUT") {
             let timeout = parse_ms(timeout.as_encoded_bytes())
                 .ok_or_else(|| format!("KANBAN_BUSY_TIMEOUT: {}", not_ms(&timeout)))?;
-            options.busy_timeout = timeout;
+            options.connection.busy_timeout = timeout;
+        }
+        for (name, flag) in [
+            ("KANBAN_HARD_LINKS", &mut options.connection.hard_links),
+            ("KANBAN_NETWORK_WAL", &mut options.connection.network_wal),
+            ("KANBAN_PERSIST_WAL", &mut options.connection.persist_wal),
+        ] {
+            if let Some(value) = get(name) {
+                *flag = parse_flag(value.as_encoded_bytes())
+                    .ok_or_else(|| format!("{name}: {}", not_flag(&value)))?;
+            }
         }
         Ok(options)
     }
 }
 
 /// The options of one connection: the defaults, overruled by its URI parameters.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     busy_timeout: Duration,
+    hard_links: bool,
+    network_wal: bool,
+    persist_wal: bool,
 }
 
 /// Every parameter beginning with this is ours, so an unknown one is a mistake.
@@ -113,7 +158,7 @@ const PREFIX: &[u8] = b"kanban_";
 impl Settings {
     /// Those of a connection without parameters.
     pub(crate) fn defaults_of(options: &Options) -> Self {
-        Self { busy_timeout: options.busy_timeout }
+        options.connection.clone()
     }
 
     /// Reads the `kanban_` parameters of a main database.
@@ -133,9 +178,13 @@ impl Settings {
                         format!("kanban_busy_timeout: {}", not_ms(&String::from_utf8_lossy(value)))
                     })?;
                 }
+                b"kanban_hard_links" => settings.hard_links = flag(key, value)?,
+                b"kanban_network_wal" => settings.network_wal = flag(key, value)?,
+                b"kanban_persist_wal" => settings.persist_wal = flag(key, value)?,
                 unknown => {
                     return Err(format!(
-                        "unknown URI parameter {}; known: kanban_busy_timeout",
+                        "unknown URI parameter {}; known: kanban_busy_timeout, kanban_hard_links, \
+                         kanban_network_wal, kanban_persist_wal",
                         String::from_utf8_lossy(unknown)
                     ));
                 }
@@ -148,6 +197,40 @@ impl Settings {
     pub(crate) fn busy_timeout_ms(&self) -> c_int {
         c_int::try_from(self.busy_timeout.as_millis()).unwrap_or(c_int::MAX)
     }
+
+    /// Whether a database that has several hard links may be written to.
+    pub(crate) fn hard_links(&self) -> bool {
+        self.hard_links
+    }
+
+    /// Whether WAL mode is allowed on a network file system.
+    pub(crate) fn network_wal(&self) -> bool {
+        self.network_wal
+    }
+
+    /// Whether the WAL stays when the last connection closes.
+    pub(crate) fn persist_wal(&self) -> bool {
+        self.persist_wal
+    }
+}
+
+fn flag(key: &CStr, value: &[u8]) -> Result<bool, String> {
+    parse_flag(value).ok_or_else(|| {
+        format!("{}: {}", key.to_string_lossy(), not_flag(&String::from_utf8_lossy(value)))
+    })
+}
+
+/// 0 or 1.
+fn parse_flag(text: &[u8]) -> Option<bool> {
+    match text {
+        b"0" => Some(false),
+        b"1" => Some(true),
+        _ => None,
+    }
+}
+
+fn not_flag(value: &(impl std::fmt::Debug + ?Sized)) -> String {
+    format!("{value:?} is neither 0 nor 1")
 }
 
 /// Whole milliseconds, at most what `sqlite3_busy_timeout` takes.

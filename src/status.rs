@@ -10,7 +10,8 @@ use crate::lock::sidecar::Content;
 use crate::sys;
 
 /// The status of a connection's database, a JSON object.
-pub(crate) fn json(connection: &Connection, instance: &Instance) -> String {
+pub(crate) fn json(connection: &mut Connection, instance: &Instance) -> String {
+    let guarantees = guarantees(connection, instance);
     let database = connection.database();
     let path = database.path();
     let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -28,7 +29,7 @@ pub(crate) fn json(connection: &Connection, instance: &Instance) -> String {
     json.field("database", Text(&canonical.to_string_lossy()));
     json.field("sidecar", Text(&database.sidecar_path().to_string_lossy()));
     json.field("busy_timeout_default_ms", connection.settings().busy_timeout_ms());
-    json.field("guarantees", guarantees(connection));
+    json.field("guarantees", guarantees);
     match database.holder() {
         None => json.field("holder", "null"),
         Some((holder, this_process)) => {
@@ -63,12 +64,22 @@ pub(crate) fn json(connection: &Connection, instance: &Instance) -> String {
     counted.field("longest_wait_ms", count(&counters.longest_wait_ms));
     counted.field("gave_up", count(&counters.gave_up));
     counted.field("sidecars_replaced", count(&counters.sidecars_replaced));
+    counted.field("stale_checkpoints", count(&counters.stale_checkpoints));
+    counted.field("restarts_put_off", count(&counters.restarts_put_off));
+    counted.field("short_files", count(&counters.short_files));
+    counted.field("displaced", count(&counters.displaced));
     json.field("counters", counted);
     json.to_string()
 }
 
 /// Each guarantee with `{"active": true}` or the reason why it is not.
-fn guarantees(connection: &Connection) -> Object {
+fn guarantees(connection: &mut Connection, instance: &Instance) -> Object {
+    let guards = connection.guards();
+    let displaced = guards.displaced().map(|why| why.to_string());
+    let deficit = guards.deficit();
+    let no_wal = guards.no_wal().map(str::to_owned);
+    let is_off = matches!(guards.synchronous(), Some("off" | "0" | "false" | "no"));
+    let files = guards.identity().map(|files| (files.inode(), files.wal_index()));
     let database = connection.database();
     let obstacle = database.obstacle();
     let write_lock = match &obstacle {
@@ -80,10 +91,48 @@ fn guarantees(connection: &Connection) -> Object {
         Some(Content::Foreign) => Err("the sidecar holds something else than a page of this VFS"),
         Some(Content::Page) | None => write_lock,
     };
+    let protection = instance.protection();
+    let cancellation = match files {
+        None => protection.why_not(None),
+        Some((inode, wal_index)) => protection
+            .why_not(Some(inode))
+            .or_else(|| wal_index.and_then(|inode| protection.why_not(Some(inode)))),
+    };
+    let identity = match files {
+        None => Some("the base VFS keeps the database elsewhere than in a file".to_owned()),
+        Some(_) => displaced,
+    };
+    let length = deficit.map(|missing| {
+        format!("the file was {missing} bytes shorter than its header says when it was opened")
+    });
+    let persist = (!connection.settings().persist_wal())
+        .then(|| "kanban_persist_wal=0: the last connection deletes the WAL".to_owned());
+    let durable =
+        is_off.then(|| "synchronous is OFF: a power cut may corrupt the database".to_owned());
+    let network = match &no_wal {
+        Some(why) => Some(why.clone()),
+        None if connection.settings().network_wal() => {
+            Some("kanban_network_wal=1: WAL mode is allowed on any file system".to_owned())
+        }
+        None => None,
+    };
+    fn state(why: &Option<String>) -> Result<(), &str> {
+        why.as_deref().map_or(Ok(()), Err)
+    }
     let mut guarantees = Object::new();
-    for (name, state) in
-        [("write_lock", write_lock), ("first_connect", write_lock), ("queue_page", queue_page)]
-    {
+    for (name, state) in [
+        ("write_lock", write_lock),
+        ("first_connect", write_lock),
+        ("queue_page", queue_page),
+        ("lock_cancellation", state(&cancellation)),
+        ("wal_reset", Ok(())),
+        ("file_length", state(&length)),
+        ("fork", Ok(())),
+        ("identity", state(&identity)),
+        ("persist_wal", state(&persist)),
+        ("wal_file_system", state(&network)),
+        ("synchronous", state(&durable)),
+    ] {
         let mut one = Object::new();
         one.field("active", state.is_ok());
         if let Err(why) = state {

@@ -4,15 +4,19 @@ use std::ffi::{CStr, c_int};
 use std::path::Path;
 
 use crate::Options;
-use crate::ffi::{SQLITE_OPEN_DELETEONCLOSE, SQLITE_OPEN_MAIN_DB};
+use crate::ffi::{
+    SQLITE_OPEN_DELETEONCLOSE, SQLITE_OPEN_MAIN_DB, SQLITE_OPEN_MAIN_JOURNAL,
+    SQLITE_OPEN_SUPER_JOURNAL, SQLITE_OPEN_WAL,
+};
 use crate::guard;
 use crate::options::Settings;
 
 /// What to do with a file that is being opened.
 pub(crate) enum OpenPlan {
-    /// The base's alone: a journal, a WAL, a temporary or in-memory database, one that nobody
-    /// locks.
+    /// The base's alone: a temporary or in-memory database, one that nobody locks.
     LeaveAlone,
+    /// A WAL or a journal: the base's, but that a forked child must not use it.
+    Watch,
     /// A database that others may share.
     Guard(Settings),
     /// Opening it would lose a guarantee. The text says why and what to do.
@@ -50,7 +54,10 @@ pub(crate) fn plan_open(uri: &impl Uri, flags: c_int, defaults: &Options) -> Ope
         && flags & SQLITE_OPEN_DELETEONCLOSE == 0
         && !uri.is_null();
     if !is_shared_database {
-        return OpenPlan::LeaveAlone;
+        const BESIDE: c_int =
+            SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL;
+        let is_watched = flags & BESIDE != 0 && !uri.is_null();
+        return if is_watched { OpenPlan::Watch } else { OpenPlan::LeaveAlone };
     }
     let settings = match Settings::from_uri(uri, defaults) {
         Ok(settings) => settings,
@@ -107,7 +114,7 @@ mod tests {
             assert!(matches!(plan(&[(key, value)]), OpenPlan::Guard(_)), "{key}={value}");
         }
         let journal = plan_open(&Name::new(&[]), 0x800, &Options::default());
-        assert!(matches!(journal, OpenPlan::LeaveAlone));
+        assert!(matches!(journal, OpenPlan::Watch));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod connect;
+pub(crate) mod syscalls;
 pub(crate) mod types;
 pub(crate) mod vfs;
 

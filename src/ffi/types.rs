@@ -13,18 +13,26 @@ pub(crate) const SQLITE_OK: Rc = 0;
 pub(crate) const SQLITE_ERROR: Rc = 1;
 pub(crate) const SQLITE_BUSY: Rc = 5;
 pub(crate) const SQLITE_NOMEM: Rc = 7;
+pub(crate) const SQLITE_READONLY: Rc = 8;
+pub(crate) const SQLITE_READONLY_DBMOVED: Rc = SQLITE_READONLY | (4 << 8);
 pub(crate) const SQLITE_IOERR: Rc = 10;
+pub(crate) const SQLITE_CORRUPT: Rc = 11;
 pub(crate) const SQLITE_NOTFOUND: Rc = 12;
 /// What a blocking lock answers when its time is over: the busy handler is not asked then.
 pub(crate) const SQLITE_BUSY_TIMEOUT: Rc = SQLITE_BUSY | (3 << 8);
 pub(crate) const SQLITE_CANTOPEN: Rc = 14;
 pub(crate) const SQLITE_IOERR_SHORT_READ: Rc = SQLITE_IOERR | (2 << 8);
+pub(crate) const SQLITE_IOERR_WRITE: Rc = SQLITE_IOERR | (3 << 8);
+pub(crate) const SQLITE_IOERR_TRUNCATE: Rc = SQLITE_IOERR | (6 << 8);
 pub(crate) const SQLITE_IOERR_LOCK: Rc = SQLITE_IOERR | (15 << 8);
 pub(crate) const SQLITE_OK_LOAD_PERMANENTLY: Rc = 1 << 8;
 
 pub(crate) const SQLITE_OPEN_READONLY: c_int = 0x0000_0001;
 pub(crate) const SQLITE_OPEN_DELETEONCLOSE: c_int = 0x0000_0008;
 pub(crate) const SQLITE_OPEN_MAIN_DB: c_int = 0x0000_0100;
+pub(crate) const SQLITE_OPEN_MAIN_JOURNAL: c_int = 0x0000_0800;
+pub(crate) const SQLITE_OPEN_SUPER_JOURNAL: c_int = 0x0000_4000;
+pub(crate) const SQLITE_OPEN_WAL: c_int = 0x0008_0000;
 
 pub(crate) const SQLITE_LOCK_NONE: c_int = 0;
 pub(crate) const SQLITE_LOCK_SHARED: c_int = 1;
@@ -34,7 +42,6 @@ pub(crate) const SQLITE_LOCK_EXCLUSIVE: c_int = 4;
 
 pub(crate) const SQLITE_SHM_UNLOCK: c_int = 1;
 pub(crate) const SQLITE_SHM_LOCK: c_int = 2;
-#[cfg(test)]
 pub(crate) const SQLITE_SHM_SHARED: c_int = 4;
 pub(crate) const SQLITE_SHM_EXCLUSIVE: c_int = 8;
 
@@ -43,11 +50,19 @@ pub(crate) const SQLITE_SHM_EXCLUSIVE: c_int = 8;
 pub(crate) const WAL_WRITE_LOCK: c_int = 0;
 /// The wal-index lock slot of the checkpointer.
 pub(crate) const WAL_CKPT_LOCK: c_int = 1;
-/// First of the wal-index lock slots that readers hold.
+/// The wal-index lock slot of whoever recovers it.
+pub(crate) const WAL_RECOVER_LOCK: c_int = 2;
+/// First of the wal-index lock slots that readers hold; those who read the WAL hold another.
 pub(crate) const WAL_READ_LOCK: c_int = 3;
+/// How many of those there are.
+pub(crate) const WAL_READERS: c_int = 5;
 
+pub(crate) const SQLITE_FCNTL_SIZE_HINT: c_int = 5;
+pub(crate) const SQLITE_FCNTL_PERSIST_WAL: c_int = 10;
 pub(crate) const SQLITE_FCNTL_VFSNAME: c_int = 12;
 pub(crate) const SQLITE_FCNTL_PRAGMA: c_int = 14;
+pub(crate) const SQLITE_FCNTL_HAS_MOVED: c_int = 20;
+pub(crate) const SQLITE_FCNTL_SYNC: c_int = 21;
 pub(crate) const SQLITE_FCNTL_COMMIT_PHASETWO: c_int = 22;
 pub(crate) const SQLITE_FCNTL_PDB: c_int = 30;
 pub(crate) const SQLITE_FCNTL_LOCK_TIMEOUT: c_int = 34;

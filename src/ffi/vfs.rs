@@ -7,6 +7,7 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::syscalls::{self, Protection};
 use super::types::{
     Rc, SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_OK, sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
 };
@@ -27,6 +28,7 @@ pub(crate) struct Instance {
     /// `kanban/<base>`, as FCNTL_VFSNAME answers.
     full_name: String,
     open_databases: AtomicUsize,
+    protection: Protection,
 }
 
 // SAFETY: the pointers are to VFS objects, whose contents never change after registration and
@@ -120,7 +122,7 @@ pub(crate) fn hold_for_fork() -> impl std::any::Any {
 }
 
 /// The host of any registered VFS.
-pub(super) fn any_host() -> Option<Host> {
+pub(crate) fn any_host() -> Option<Host> {
     REGISTERED.lock().first().map(|instance| instance.host)
 }
 
@@ -197,6 +199,8 @@ impl Instance {
             options: options.clone(),
             full_name,
             open_databases: AtomicUsize::new(0),
+            // SAFETY: SQLite found it, so it is registered.
+            protection: unsafe { syscalls::protect(&host, base) },
         }));
         // SAFETY: `vfs` is ours and not registered yet.
         unsafe { (*vfs).pAppData = std::ptr::from_ref(instance).cast_mut().cast::<c_void>() };
@@ -216,6 +220,11 @@ impl Instance {
     /// `kanban/unix`, say.
     pub(crate) fn full_name(&self) -> &str {
         &self.full_name
+    }
+
+    /// What becomes of the locks on a database.
+    pub(crate) fn protection(&self) -> Protection {
+        self.protection
     }
 
     /// Counts a database opened through this VFS, until the result is dropped.
@@ -281,15 +290,11 @@ unsafe extern "C" fn x_open(
     no_panic(SQLITE_ERROR, || {
         let uri = FileName { name, host: &instance.host };
         let plan = plan_open(&uri, flags, &instance.options);
-        let settings = match plan {
-            OpenPlan::LeaveAlone => None,
-            OpenPlan::Guard(settings) => Some(settings),
-            OpenPlan::Refuse(why) => {
-                instance.host.log(SQLITE_CANTOPEN, &why);
-                // SAFETY: the file is SQLite's memory, with nothing in it yet.
-                return unsafe { file::refuse(file, instance, &why, flags, out_flags) };
-            }
-        };
+        if let OpenPlan::Refuse(why) = &plan {
+            instance.host.log(SQLITE_CANTOPEN, why);
+            // SAFETY: the file is SQLite's memory, with nothing in it yet.
+            return unsafe { file::refuse(file, instance, why, flags, out_flags) };
+        }
         let mut base_flags = flags;
         // SAFETY: the arguments are SQLite's own; the name is the very pointer it passed, since
         // it reads the bytes around it.
@@ -301,14 +306,23 @@ unsafe extern "C" fn x_open(
             // SAFETY: SQLite passes null or an int.
             unsafe { *out_flags = base_flags };
         }
-        let Some(settings) = settings else { return rc };
-        if rc != SQLITE_OK {
+        if rc != SQLITE_OK || matches!(plan, OpenPlan::LeaveAlone) {
             return rc;
         }
-        // SAFETY: a main database has a terminated name.
+        // SAFETY: what is not left alone has a terminated name.
         let path = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes()));
         // SAFETY: the base has opened the file, whose memory has room for our state.
-        unsafe { file::install(file, instance, path, flags | base_flags, settings) }
+        unsafe {
+            match plan {
+                OpenPlan::Guard(settings) => {
+                    file::install(file, instance, path, flags | base_flags, settings)
+                }
+                _ => {
+                    file::watch(file, path);
+                    rc
+                }
+            }
+        }
     })
 }
 

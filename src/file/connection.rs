@@ -18,15 +18,19 @@ use std::time::{Duration, Instant};
 use crate::ffi::{
     Rc, SQLITE_BUSY, SQLITE_BUSY_TIMEOUT, SQLITE_CANTOPEN, SQLITE_IOERR_LOCK,
     SQLITE_LOCK_EXCLUSIVE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_OK,
-    SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK, WAL_READ_LOCK,
-    WAL_WRITE_LOCK,
+    SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK,
+    WAL_READ_LOCK, WAL_READERS, WAL_RECOVER_LOCK, WAL_WRITE_LOCK,
 };
+use crate::guard::file_length::Header;
+use crate::guard::wal_reset::Salts;
 use crate::host::Host;
 use crate::lock::queue::{Pace, Purpose};
 use crate::lock::wait::{Cause, Probe, Wait, Waited};
 use crate::lock::{Database, Refused, WriteLock};
 use crate::options::Settings;
 use crate::sys;
+
+use super::guards::Guards;
 
 /// The file of the base VFS.
 pub(crate) trait BaseFile {
@@ -49,8 +53,15 @@ pub(crate) trait BaseFile {
     /// Whether a transaction is open, so that a lock to write is an upgrade, for which SQLite does not
     /// ask its busy handler. True if it can not be known.
     fn is_upgrade(&self) -> bool;
-    /// The frames of the WAL that no checkpoint has copied yet. Only while the wal-index is mapped.
-    fn frames_to_copy(&self) -> Option<u32>;
+    /// The frames of the WAL, and how many of them no checkpoint has copied yet. Only while the
+    /// wal-index is mapped.
+    fn frames(&self) -> Option<(u32, u32)>;
+    /// The salts in the wal-index. Only while it is mapped.
+    fn salts(&self) -> Option<Salts>;
+    /// The beginning of the file.
+    fn header(&self) -> Option<Header>;
+    /// Writes one zero byte.
+    fn write_zero(&self, at: i64);
 }
 
 /// A lock of SQLite's that was refused.
@@ -120,6 +131,9 @@ pub(crate) struct Connection {
     has_content: bool,
     /// How many more SHARED locks may be the beginning of a change of journal mode.
     mode_change: u8,
+    guards: Guards,
+    /// Whether EXCLUSIVE was asked for while it was held: WAL mode is being left, or never shared.
+    is_alone: bool,
     /// Whether the wal-index is in use.
     in_wal_mode: bool,
     /// Whether it has a read mark: then WRITE is asked for to write, else to recover.
@@ -134,7 +148,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(path: &Path, settings: Settings, log: Host, read_only: bool) -> Self {
+    pub(crate) fn new(
+        path: &Path,
+        settings: Settings,
+        log: Host,
+        guards: Guards,
+        read_only: bool,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let database = Database::at(path);
         Self {
@@ -149,6 +169,8 @@ impl Connection {
             reasons: 0,
             has_content: false,
             mode_change: 0,
+            guards,
+            is_alone: false,
             in_wal_mode: false,
             has_snapshot: false,
             is_checkpointing: false,
@@ -168,6 +190,40 @@ impl Connection {
 
     pub(crate) fn is_read_only(&self) -> bool {
         self.read_only
+    }
+
+    pub(crate) fn guards(&mut self) -> &mut Guards {
+        &mut self.guards
+    }
+
+    /// Whether it is about to be the only connection without WAL mode: then no WAL must be left.
+    pub(crate) fn is_leaving_wal_mode(&self) -> bool {
+        self.is_alone
+    }
+
+    /// FCNTL_SYNC: all is written, and in a rollback mode nothing is committed yet.
+    pub(crate) fn before_commit(&self, base: &impl BaseFile) -> Result<(), Rc> {
+        if self.in_wal_mode || self.level < SQLITE_LOCK_RESERVED {
+            return Ok(());
+        }
+        self.guards.before_commit(base, &self.database)
+    }
+
+    /// FCNTL_SIZE_HINT, in bytes.
+    pub(crate) fn before_checkpoint(&self, base: &impl BaseFile, size: i64) {
+        if self.in_wal_mode {
+            self.guards.before_checkpoint(base, size);
+        }
+    }
+
+    /// xTruncate, to so many bytes.
+    pub(crate) fn truncate(
+        &self,
+        base: &impl BaseFile,
+        size: i64,
+        truncate: impl FnOnce() -> Rc,
+    ) -> Rc {
+        self.guards.truncate(base, size, &self.database, truncate)
     }
 
     /// SQLite announces how long the next lock calls may block, in ms; a negative number for any
@@ -203,12 +259,10 @@ impl Connection {
     /// earlier, at SHARED, the busy handler is consulted. There, on a database without content
     /// and for a change of journal mode, the write lock is taken.
     pub(crate) fn lock(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
-        if self.database.is_inherited() {
-            return self.inherited(false);
-        }
         self.wait.disarm();
         let rc = self.take(level, base);
         if rc == SQLITE_OK {
+            self.is_alone = level == SQLITE_LOCK_EXCLUSIVE && self.level == level;
             self.level = self.level.max(level);
         }
         rc
@@ -232,6 +286,9 @@ impl Connection {
     /// closes, or WAL mode is left. All try, and most in vain, so that SQLite's lock comes first;
     /// whoever has it is alone, and takes the write lock for others to see.
     fn lock_to_clean_up(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
+        if let Err(rc) = self.guards.before_write(&self.database) {
+            return rc;
+        }
         let rc = base.lock(level);
         if rc == SQLITE_BUSY {
             self.wait.refused_otherwise();
@@ -249,15 +306,19 @@ impl Connection {
     /// behind it, if it has the write lock: whoever wants SHARED may be about to write, too.
     fn lock_shared(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
         let rc = base.lock(level);
+        if rc == SQLITE_OK && level == SQLITE_LOCK_SHARED {
+            return self.shared(base);
+        }
         if rc != SQLITE_BUSY || level != SQLITE_LOCK_SHARED {
             return rc;
         }
         let mut can_queue = self.database.is_held();
         if !can_queue {
             // Free: the writer has just finished, or does not use this VFS.
-            let rc = base.lock(level);
-            if rc != SQLITE_BUSY {
-                return rc;
+            match base.lock(level) {
+                SQLITE_OK => return self.shared(base),
+                SQLITE_BUSY => {}
+                rc => return rc,
             }
             can_queue = self.database.is_held();
         }
@@ -268,6 +329,20 @@ impl Connection {
         };
         self.refused(Need::Write, cause);
         SQLITE_BUSY
+    }
+
+    /// SHARED was taken.
+    fn shared(&mut self, base: &impl BaseFile) -> Rc {
+        match self.guards.before_read(&self.database) {
+            Ok(()) => {
+                self.guards.first_locked(base, &self.database);
+                SQLITE_OK
+            }
+            Err(rc) => {
+                base.unlock(SQLITE_LOCK_NONE);
+                rc
+            }
+        }
     }
 
     fn is_first_connect(&mut self, base: &impl BaseFile) -> bool {
@@ -290,18 +365,20 @@ impl Connection {
 
     /// xUnlock: the base's first, then the write lock.
     pub(crate) fn unlock(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
-        if self.database.is_inherited() {
-            return self.inherited(true);
-        }
         let probe = self.wait.hold_probe();
         let rc = base.unlock(level);
         drop(probe);
+        if rc != SQLITE_OK {
+            // The base may have it still, and then so must we.
+            return rc;
+        }
         self.level = self.level.min(level);
+        self.is_alone = false;
         self.wait.unlocked();
         if level <= SQLITE_LOCK_SHARED {
             self.release(Reason::Rollback);
         }
-        if level == SQLITE_LOCK_NONE && self.waits_to_read && rc == SQLITE_OK {
+        if level == SQLITE_LOCK_NONE && self.waits_to_read {
             // It has read, and was not about to write.
             self.waits_to_read = false;
             self.acquired();
@@ -321,41 +398,87 @@ impl Connection {
         flags: c_int,
         base: &impl BaseFile,
     ) -> Rc {
-        if self.database.is_inherited() {
-            return self.inherited(flags & SQLITE_SHM_UNLOCK != 0);
-        }
         if flags & SQLITE_SHM_LOCK != 0 {
             self.wait.disarm();
-        }
-        let is_write_slot = offset == WAL_WRITE_LOCK;
-        if is_write_slot && flags == SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE {
-            return self.with_write_lock(Reason::Wal, base, Sought::Write, || {
-                base.shm_lock(offset, n, flags)
-            });
+            return self.shm_take(offset, n, flags, base);
         }
         let probe = self.wait.hold_probe();
         let rc = base.shm_lock(offset, n, flags);
         drop(probe);
-        if rc == SQLITE_BUSY {
-            self.wait.refused_otherwise();
+        if rc != SQLITE_OK {
+            // The base may have it still, and then so must we.
+            return rc;
         }
-        if offset == WAL_CKPT_LOCK {
-            if flags & SQLITE_SHM_UNLOCK != 0 {
-                self.is_checkpointing = false;
-                self.release(Reason::Checkpoint);
-            } else if rc == SQLITE_OK && flags & SQLITE_SHM_EXCLUSIVE != 0 {
-                self.is_checkpointing = true;
-                self.join_checkpoint(base);
-            }
-        } else if is_write_slot && flags & SQLITE_SHM_UNLOCK != 0 {
+        if flags & SQLITE_SHM_SHARED != 0 {
+            self.has_snapshot &= offset < WAL_READ_LOCK;
+        } else if offset == WAL_WRITE_LOCK {
             let held = self.write_lock.is_some();
             self.release(Reason::Wal);
             let to_write = self.has_snapshot && !self.is_checkpointing;
             if to_write && held && self.write_lock.is_none() && self.pace.was_brief() {
                 self.wait.gave_back_at_once();
             }
-        } else if offset >= WAL_READ_LOCK && rc == SQLITE_OK && flags & SQLITE_SHM_EXCLUSIVE == 0 {
-            self.has_snapshot = flags & SQLITE_SHM_LOCK != 0;
+        } else if offset == WAL_CKPT_LOCK {
+            self.is_checkpointing = false;
+            self.guards.checkpoint_ends();
+            self.release(Reason::Checkpoint);
+        } else if offset == WAL_RECOVER_LOCK && self.is_checkpointing {
+            self.guards.checkpoint_begins(base);
+        } else if offset == WAL_READ_LOCK + 1 {
+            self.guards.restarted(base);
+        }
+        rc
+    }
+
+    /// xShmLock, to take slots.
+    fn shm_take(&mut self, offset: c_int, n: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
+        let take = || base.shm_lock(offset, n, flags);
+        if flags & SQLITE_SHM_SHARED != 0 {
+            let rc = take();
+            if rc == SQLITE_OK && offset >= WAL_READ_LOCK {
+                if let Err(rc) = self.guards.before_read(&self.database) {
+                    base.shm_lock(offset, n, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
+                    return rc;
+                }
+                self.guards.first_read(base, &self.database);
+                self.has_snapshot = true;
+            } else if rc == SQLITE_BUSY {
+                self.wait.refused_otherwise();
+            }
+            return rc;
+        }
+        if offset == WAL_WRITE_LOCK {
+            let rc = self.with_write_lock(Reason::Wal, base, Sought::Write, take);
+            if rc == SQLITE_OK && self.is_checkpointing {
+                self.guards.checkpoint_begins(base);
+            }
+            return rc;
+        }
+        let writes = self.has(Reason::Wal);
+        if offset == WAL_CKPT_LOCK && !writes {
+            if let Err(rc) = self.guards.before_write(&self.database) {
+                return rc;
+            }
+        }
+        let is_restart = (offset, n) == (WAL_READ_LOCK + 1, WAL_READERS - 1);
+        let mut rc = match is_restart && writes && !self.is_checkpointing {
+            true => self.guards.restart(base, &self.database, self.blocks_ms, take),
+            false => take(),
+        };
+        if rc == SQLITE_OK && (offset, n) == (WAL_READ_LOCK, 1) && self.is_checkpointing && !writes
+        {
+            if let Err(stale) = self.guards.before_backfill(base, &self.database) {
+                rc = stale;
+            }
+        }
+        match rc {
+            SQLITE_OK if offset == WAL_CKPT_LOCK => {
+                self.is_checkpointing = true;
+                self.guards.checkpoint_begins(base);
+                self.join_checkpoint(base);
+            }
+            SQLITE_BUSY => self.wait.refused_otherwise(),
+            _ => {}
         }
         rc
     }
@@ -368,8 +491,8 @@ impl Connection {
     /// it anew, so that the WAL grows, and with it the cost of every sync. The write lock is asked for
     /// with a lock of SQLite's in hand; the wait is bounded, so nothing can be stuck.
     fn join_checkpoint(&mut self, base: &impl BaseFile) {
-        let is_small = |frames| (1..=MOST_FRAMES).contains(&frames);
-        if self.write_lock.is_some() || !base.frames_to_copy().is_some_and(is_small) {
+        let is_small = |(_, to_copy)| (1..=MOST_FRAMES).contains(&to_copy);
+        if self.write_lock.is_some() || !base.frames().is_some_and(is_small) {
             return;
         }
         let pace = &mut Pace::of_upkeep();
@@ -391,26 +514,30 @@ impl Connection {
         self.release(Reason::FirstConnect);
     }
 
+    /// The first region of the wal-index was mapped.
+    pub(crate) fn shm_mapped(&mut self) {
+        self.guards.wal_opened();
+    }
+
     /// The base has unmapped the wal-index, and with it given up its locks.
     pub(crate) fn shm_unmapped(&mut self) {
         self.in_wal_mode = false;
+        self.has_snapshot = false;
+        self.is_checkpointing = false;
+        self.guards.wal_closed();
+        self.release(Reason::Checkpoint);
         self.release(Reason::Wal);
     }
 
     /// The file is about to be closed, or the wal-index to be unmapped.
     pub(crate) fn ending(&mut self) {
-        if !self.database.is_inherited() {
-            self.wait.disarm();
-        }
+        self.wait.disarm();
     }
 
     /// The base has closed the file.
     pub(crate) fn closed(&mut self) {
         self.reasons = 0;
         self.write_lock = None;
-        if self.database.is_inherited() {
-            return;
-        }
         if let Some(waited) = self.wait.end() {
             self.gave_up(waited);
         }
@@ -427,6 +554,9 @@ impl Connection {
     ) -> Rc {
         let need = self.need_of(reason);
         if self.write_lock.is_none() {
+            if let Err(rc) = self.guards.before_write(&self.database) {
+                return rc;
+            }
             match self.try_acquire(reason, need) {
                 Ok(lock) => self.write_lock = Some(lock),
                 Err(Refused::Busy) if reason == Reason::Wal && self.blocks_ms > 0 => {
@@ -458,7 +588,10 @@ impl Connection {
             self.acquired();
             return rc;
         }
-        if !had_reason {
+        let is_busy = rc & 0xff == SQLITE_BUSY;
+        // After an error nobody knows whether the base has it.
+        let is_back = is_busy || had_reason || self.step_back(lock, base) == SQLITE_OK;
+        if !had_reason && is_back {
             self.reasons &= !(reason as u8);
             if self.reasons == 0 {
                 if let Some(lock) = self.write_lock.take() {
@@ -466,11 +599,22 @@ impl Connection {
                 }
             }
         }
-        if rc & 0xff == SQLITE_BUSY {
+        if is_busy {
             // SQLite's own lock is in its way, not the write lock.
             self.refused(need, self.cause(base, lock));
         }
         rc
+    }
+
+    /// Gives back a lock of SQLite's that was perhaps taken.
+    fn step_back(&self, lock: Sought, base: &impl BaseFile) -> Rc {
+        match lock {
+            Sought::Write => {
+                base.shm_lock(WAL_WRITE_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)
+            }
+            // To what SQLite knows of; it may be NONE.
+            Sought::Database(_) => base.unlock(self.level.min(SQLITE_LOCK_SHARED)),
+        }
     }
 
     /// Waits in the lock call, as SQLite has allowed, and leaves the base the rest of that time. Goes
@@ -586,12 +730,6 @@ impl Connection {
         self.database.try_acquire(self.id, create, place.as_ref(), pace)
     }
 
-    /// What a forked child is told about a lock of a connection that its parent opened. What it
-    /// gives back is not touched: it is the parent's.
-    fn inherited(&self, gives_back: bool) -> Rc {
-        if gives_back { SQLITE_OK } else { self.failed(&Refused::Inherited) }
-    }
-
     fn give_back(&mut self) {
         if let Some(lock) = self.write_lock.take() {
             self.pace = lock.release().unwrap_or(self.pace);
@@ -704,7 +842,6 @@ impl Connection {
 mod tests {
     use super::*;
     use crate::Options;
-    use crate::ffi::SQLITE_SHM_SHARED;
     use std::cell::{Cell, RefCell};
 
     /// A base file on which every lock is to be had, unless `on_lock` answers for xLock.
@@ -737,16 +874,24 @@ mod tests {
         fn probe(&self, _: Sought) -> Probe {
             Box::new(|| true)
         }
-        fn frames_to_copy(&self) -> Option<u32> {
-            Some(1)
+        fn frames(&self) -> Option<(u32, u32)> {
+            Some((1, 1))
         }
+        fn salts(&self) -> Option<Salts> {
+            None
+        }
+        fn header(&self) -> Option<Header> {
+            None
+        }
+        fn write_zero(&self, _: i64) {}
     }
 
     fn connection(directory: &tempfile::TempDir) -> Connection {
         let path = directory.path().join("board.db");
         std::fs::File::options().create(true).append(true).open(&path).expect("a directory");
         let host = Host::linked().expect("a linked SQLite");
-        Connection::new(&path, Settings::defaults_of(&Options::default()), host, false)
+        let settings = Settings::defaults_of(&Options::default());
+        Connection::new(&path, settings, host, Guards::new(host, None, None), false)
     }
 
     /// A first connection comes a moment too late: it found the database empty, but has SHARED only

@@ -4,23 +4,30 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::connection::{BaseFile, Sought};
-use super::{Methods, State, state_slot};
+use super::{Methods, State, inherited, state_slot};
 use crate::ffi::connect::{self, FCNTL_OPENED, Opened};
 use crate::ffi::vfs::Instance;
 use crate::ffi::{
-    Rc, SQLITE_BUSY, SQLITE_ERROR, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_LOCK_TIMEOUT,
-    SQLITE_FCNTL_PDB, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_IOERR_LOCK,
-    SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_NOMEM, SQLITE_NOTFOUND,
-    SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK, no_panic,
-    sqlite3, sqlite3_file, sqlite3_io_methods,
+    Rc, SQLITE_BUSY, SQLITE_ERROR, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_HAS_MOVED,
+    SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PDB, SQLITE_FCNTL_PERSIST_WAL, SQLITE_FCNTL_PRAGMA,
+    SQLITE_FCNTL_SIZE_HINT, SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR,
+    SQLITE_IOERR_LOCK, SQLITE_IOERR_TRUNCATE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED,
+    SQLITE_LOCK_SHARED, SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_SHM_EXCLUSIVE,
+    SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK, no_panic, sqlite3, sqlite3_file,
+    sqlite3_io_methods,
 };
+use crate::guard::file_length::Header;
+use crate::guard::wal_reset::Salts;
 use crate::lock::wait::Probe;
+use crate::options::Settings;
 use crate::status;
 
-/// A copy of `base` with our methods where the base has any.
-pub(super) fn over(base: &sqlite3_io_methods) -> sqlite3_io_methods {
-    sqlite3_io_methods {
+/// A copy of `base` with our methods where the base has any. Without a wal-index, SQLite refuses
+/// WAL mode.
+pub(super) fn over(base: &sqlite3_io_methods, has_wal_index: bool) -> sqlite3_io_methods {
+    let mut ours = sqlite3_io_methods {
         xClose: Some(x_close),
+        xTruncate: base.xTruncate.and(Some(x_truncate)),
         xLock: base.xLock.and(Some(x_lock)),
         xUnlock: base.xUnlock.and(Some(x_unlock)),
         xFileControl: Some(x_file_control),
@@ -28,7 +35,17 @@ pub(super) fn over(base: &sqlite3_io_methods) -> sqlite3_io_methods {
         xShmLock: base.xShmLock.and(Some(x_shm_lock)),
         xShmUnmap: base.xShmUnmap.and(Some(x_shm_unmap)),
         ..*base
+    };
+    if !has_wal_index {
+        (ours.xShmMap, ours.xShmLock) = (None, None);
+        (ours.xShmBarrier, ours.xShmUnmap) = (None, None);
     }
+    ours
+}
+
+/// A copy of `base` for a file that is only watched: a WAL or a journal.
+pub(super) fn watching(base: &sqlite3_io_methods) -> sqlite3_io_methods {
+    sqlite3_io_methods { xClose: Some(x_close_watched), ..*base }
 }
 
 /// The base's side of a file of ours, and SQLite's.
@@ -130,13 +147,39 @@ impl BaseFile for Base {
         call!(self, xRead, SQLITE_IOERR, into, 2, VERSIONS) == SQLITE_OK && versions == [2, 2]
     }
 
-    fn frames_to_copy(&self) -> Option<u32> {
-        /// Bytes of a region of the wal-index, `WALINDEX_PGSZ`.
-        const REGION: c_int = 32768;
-        /// Where mxFrame and nBackfill are, in 32-bit words.
-        /// <https://www.sqlite.org/walformat.html#the_wal_index_file_format>
-        const MX_FRAME: usize = 4;
-        const N_BACKFILL: usize = 24;
+    fn frames(&self) -> Option<(u32, u32)> {
+        let [frames, copied] = self.wal_index([MX_FRAME, N_BACKFILL])?;
+        Some((frames, frames.saturating_sub(copied)))
+    }
+
+    fn salts(&self) -> Option<Salts> {
+        self.wal_index([SALT, SALT + 1])
+    }
+
+    fn header(&self) -> Option<Header> {
+        let mut header: Header = [0; size_of::<Header>()];
+        let into = header.as_mut_ptr().cast();
+        let bytes = header.len() as c_int;
+        (call!(self, xRead, SQLITE_IOERR, into, bytes, 0) == SQLITE_OK).then_some(header)
+    }
+
+    fn write_zero(&self, at: i64) {
+        let zero = [0_u8];
+        call!(self, xWrite, SQLITE_IOERR, zero.as_ptr().cast(), 1, at);
+    }
+}
+
+/// Bytes of a region of the wal-index, `WALINDEX_PGSZ`.
+const REGION: c_int = 32768;
+/// Where mxFrame, aSalt and nBackfill are, in 32-bit words.
+/// <https://www.sqlite.org/walformat.html#the_wal_index_file_format>
+const MX_FRAME: usize = 4;
+const SALT: usize = 8;
+const N_BACKFILL: usize = 24;
+
+impl Base {
+    /// Two words of the wal-index.
+    fn wal_index(&self, words: [usize; 2]) -> Option<[u32; 2]> {
         let mut region = std::ptr::null_mut();
         let rc = call!(self, xShmMap, SQLITE_IOERR, 0, REGION, 0, &raw mut region);
         if rc != SQLITE_OK || region.is_null() {
@@ -144,10 +187,33 @@ impl BaseFile for Base {
         }
         // SAFETY: the region is mapped and stays so while the file is open; other processes change
         // its words at any time, which atomics allow for.
-        let word = |n| unsafe { AtomicU32::from_ptr(region.cast::<u32>().add(n)) };
-        let frames = word(MX_FRAME).load(Ordering::Relaxed);
-        Some(frames.saturating_sub(word(N_BACKFILL).load(Ordering::Relaxed)))
+        Some(words.map(|n| unsafe {
+            AtomicU32::from_ptr(region.cast::<u32>().add(n)).load(Ordering::Relaxed)
+        }))
     }
+
+    /// Whether the file is no longer the one that its name leads to, as far as the base knows.
+    fn has_moved(&self) -> bool {
+        let mut moved: c_int = 0;
+        let into = std::ptr::from_mut(&mut moved).cast();
+        let rc = call!(self, xFileControl, SQLITE_NOTFOUND, SQLITE_FCNTL_HAS_MOVED, into);
+        rc == SQLITE_OK && moved != 0
+    }
+}
+
+/// A database was opened and has its methods. False if it has been replaced meanwhile.
+///
+/// # Safety
+/// `file` was opened by [`super::install`].
+pub(super) unsafe fn opened(file: *mut sqlite3_file, settings: &Settings) -> bool {
+    // SAFETY: the caller's promise.
+    let (base, _) = unsafe { parts(file) };
+    if settings.persist_wal() {
+        let mut persist: c_int = 1;
+        let into = std::ptr::from_mut(&mut persist).cast();
+        call!(base, xFileControl, SQLITE_NOTFOUND, SQLITE_FCNTL_PERSIST_WAL, into);
+    }
+    !base.has_moved()
 }
 
 /// The base's side and our state of a file.
@@ -179,10 +245,32 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
             (*file).pMethods = methods.base_table;
             (base_of(file, methods, &state), state)
         };
+        inherited::closing(file);
         state.connection.ending();
         let rc = call!(base, xClose, SQLITE_OK);
         state.connection.closed();
         rc
+    })
+}
+
+unsafe extern "C" fn x_close_watched(file: *mut sqlite3_file) -> Rc {
+    no_panic(SQLITE_IOERR, || {
+        inherited::closing(file);
+        // SAFETY: SQLite closes an open file once; the base gets its own table back.
+        unsafe {
+            let methods: &'static Methods = &*(*file).pMethods.cast::<Methods>();
+            (*file).pMethods = methods.base_table;
+            methods.base.xClose.map_or(SQLITE_OK, |close| close(file))
+        }
+    })
+}
+
+unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: i64) -> Rc {
+    no_panic(SQLITE_IOERR_TRUNCATE, || {
+        // SAFETY: SQLite passes an open file.
+        let (base, state) = unsafe { parts(file) };
+        let truncate = || call!(base, xTruncate, SQLITE_IOERR_TRUNCATE, size);
+        state.connection.truncate(&base, size, truncate)
     })
 }
 
@@ -226,7 +314,15 @@ unsafe extern "C" fn x_shm_map(
         // SAFETY: SQLite passes an open file.
         let (base, state) = unsafe { parts(file) };
         state.connection.shm_mapping();
-        call!(base, xShmMap, SQLITE_IOERR, region, size, extend, out)
+        let rc = call!(base, xShmMap, SQLITE_IOERR, region, size, extend, out);
+        if rc == SQLITE_OK {
+            // SAFETY: SQLite passes a place for the address, which the base has filled in.
+            inherited::mapped(file, unsafe { *out }, size);
+        }
+        if rc == SQLITE_OK && region == 0 {
+            state.connection.shm_mapped();
+        }
+        rc
     })
 }
 
@@ -235,6 +331,7 @@ unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> Rc {
         // SAFETY: SQLite passes an open file.
         let (base, state) = unsafe { parts(file) };
         state.connection.ending();
+        inherited::unmapping(file);
         let rc = call!(base, xShmUnmap, SQLITE_IOERR, delete);
         state.connection.shm_unmapped();
         rc
@@ -270,8 +367,25 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
                     answer
                 }
             }
+            SQLITE_FCNTL_PERSIST_WAL => {
+                let rc = call!(base, xFileControl, SQLITE_NOTFOUND, op, arg);
+                // SAFETY: SQLite passes a number, negative to ask.
+                let persists = unsafe { &mut *arg.cast::<c_int>() };
+                if rc == SQLITE_OK && *persists > 0 && state.connection.is_leaving_wal_mode() {
+                    *persists = 0;
+                }
+                rc
+            }
+            SQLITE_FCNTL_SYNC => match state.connection.before_commit(&base) {
+                Ok(()) => call!(base, xFileControl, SQLITE_NOTFOUND, op, arg),
+                Err(rc) => rc,
+            },
             _ => {
                 match op {
+                    SQLITE_FCNTL_SIZE_HINT => {
+                        // SAFETY: SQLite passes a size.
+                        state.connection.before_checkpoint(&base, unsafe { *arg.cast::<i64>() });
+                    }
                     SQLITE_FCNTL_LOCK_TIMEOUT => {
                         // SAFETY: SQLite passes a number.
                         state.connection.may_block(unsafe { *arg.cast::<c_int>() });
@@ -297,17 +411,23 @@ unsafe fn pragma(state: &mut State, arg: *mut *mut c_char) -> Rc {
         let value = if value.is_null() { c"" } else { CStr::from_ptr(value) };
         (CStr::from_ptr(*arg.add(1)).to_bytes(), value.to_bytes())
     };
-    if name.eq_ignore_ascii_case(b"journal_mode") && value.eq_ignore_ascii_case(b"wal") {
-        state.connection.expect_mode_change();
-        return SQLITE_NOTFOUND;
-    }
-    let is_ours = name.len() > 7 && name[..7].eq_ignore_ascii_case(b"kanban_");
-    if !is_ours {
-        return SQLITE_NOTFOUND;
-    }
     let instance = state.opened.instance();
-    let (rc, text) = if name.eq_ignore_ascii_case(b"kanban_status") {
-        (SQLITE_OK, status::json(&state.connection, instance))
+    let is_wal = name.eq_ignore_ascii_case(b"journal_mode") && value.eq_ignore_ascii_case(b"wal");
+    if is_wal {
+        state.connection.expect_mode_change();
+    }
+    if name.eq_ignore_ascii_case(b"synchronous") && !value.is_empty() {
+        state.connection.guards().set_synchronous(&String::from_utf8_lossy(value));
+    }
+    let no_wal = state.connection.guards().no_wal().filter(|_| is_wal).map(str::to_owned);
+    let is_ours = name.len() > 7 && name[..7].eq_ignore_ascii_case(b"kanban_");
+    if !is_ours && no_wal.is_none() {
+        return SQLITE_NOTFOUND;
+    }
+    let (rc, text) = if let Some(why) = no_wal {
+        (SQLITE_ERROR, why)
+    } else if name.eq_ignore_ascii_case(b"kanban_status") {
+        (SQLITE_OK, status::json(&mut state.connection, instance))
     } else {
         let name = String::from_utf8_lossy(name);
         (SQLITE_ERROR, format!("unknown pragma {name}; known: kanban_status"))

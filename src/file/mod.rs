@@ -7,6 +7,8 @@
 #![allow(unsafe_code)]
 
 mod connection;
+mod guards;
+pub(crate) mod inherited;
 mod methods;
 mod refused;
 
@@ -14,11 +16,16 @@ use std::ffi::c_int;
 use std::path::Path;
 
 pub(crate) use connection::Connection;
+use guards::Guards;
 pub(crate) use refused::refuse;
 
 use crate::ffi::vfs::{Instance, OpenDatabase};
-use crate::ffi::{Rc, SQLITE_OK, SQLITE_OPEN_READONLY, sqlite3, sqlite3_file, sqlite3_io_methods};
+use crate::ffi::{
+    Rc, SQLITE_CANTOPEN, SQLITE_OK, SQLITE_OPEN_READONLY, sqlite3, sqlite3_file, sqlite3_io_methods,
+};
+use crate::guard::filesystem;
 use crate::guard::fork::ForkMutex;
+use crate::guard::identity::Identity;
 use crate::options::Settings;
 
 /// What lies behind the base's file: the address of the state of our methods.
@@ -42,6 +49,7 @@ struct Methods {
     /// The base's table itself, to be put back.
     base_table: *const sqlite3_io_methods,
     state_offset: usize,
+    kind: Kind,
 }
 
 // SAFETY: the contents never change, and the pointer is used in SQLite's calls only.
@@ -62,15 +70,31 @@ struct State {
 ///
 /// # Safety
 /// `base` is the table of a file that its VFS has just opened.
-unsafe fn methods_over(base: *const sqlite3_io_methods, state_offset: usize) -> &'static Methods {
+unsafe fn methods_over(
+    base: *const sqlite3_io_methods,
+    state_offset: usize,
+    kind: Kind,
+) -> &'static Methods {
     // SAFETY: the caller's promise.
     let complete = unsafe { read_methods(base) };
-    leak_once(Methods {
-        ours: methods::over(&complete),
-        base: complete,
-        base_table: base,
-        state_offset,
-    })
+    let ours = match kind {
+        Kind::Database => methods::over(&complete, true),
+        Kind::WithoutWal => methods::over(&complete, false),
+        Kind::Watched | Kind::Refused => methods::watching(&complete),
+    };
+    leak_once(Methods { ours, base: complete, base_table: base, state_offset, kind })
+}
+
+/// What a table is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Database,
+    /// A database on a file system on which WAL mode is refused.
+    WithoutWal,
+    /// A WAL or a journal.
+    Watched,
+    /// A database that was not opened.
+    Refused,
 }
 
 static TABLES: ForkMutex<Vec<&'static Methods>> = ForkMutex::new(Vec::new());
@@ -83,9 +107,8 @@ pub(crate) fn hold_for_fork() -> impl std::any::Any {
 /// `made`, or the table that was made of the same base before. Tables live for ever.
 fn leak_once(made: Methods) -> &'static Methods {
     let mut tables = TABLES.lock();
-    let known = tables
-        .iter()
-        .find(|m| m.base_table == made.base_table && m.state_offset == made.state_offset);
+    let of = |m: &Methods| (m.base_table, m.state_offset, m.kind as u8);
+    let known = tables.iter().find(|known| of(known) == of(&made));
     known.copied().unwrap_or_else(|| {
         let made: &'static Methods = Box::leak(Box::new(made));
         tables.push(made);
@@ -135,17 +158,47 @@ pub(crate) unsafe fn install(
     settings: Settings,
 ) -> Rc {
     let read_only = flags & SQLITE_OPEN_READONLY != 0;
+    let log = *instance.host();
+    let no_wal = match settings.network_wal() {
+        true => None,
+        false => filesystem::wal_refusal(&filesystem::Of(path)),
+    };
+    let kind = if no_wal.is_none() { Kind::Database } else { Kind::WithoutWal };
+    let guards = Guards::new(log, Identity::of(path, settings.hard_links()), no_wal);
     let state = Box::new(State {
-        connection: Connection::new(path, settings, *instance.host(), read_only),
+        connection: Connection::new(path, settings.clone(), log, guards, read_only),
         db: std::ptr::null(),
         opened: instance.count_database(),
     });
     // SAFETY: the caller's promise.
     unsafe {
         let offset = state_offset(instance.base_file_size());
-        let methods = methods_over((*file).pMethods, offset);
+        let methods = methods_over((*file).pMethods, offset, kind);
         state_slot(file, offset).write(Box::into_raw(state).cast());
         (*file).pMethods = &raw const methods.ours;
+        inherited::opened(file, path);
+        if methods::opened(file, &settings) {
+            return SQLITE_OK;
+        }
+        let why = "the database was replaced while it was being opened; open it again";
+        log.log_about(SQLITE_CANTOPEN, why, path);
+        methods.ours.xClose.map(|close| close(file));
+        (*file).pMethods = std::ptr::null();
     }
-    SQLITE_OK
+    SQLITE_CANTOPEN
+}
+
+/// Watches a WAL or journal that the base has opened.
+///
+/// # Safety
+/// `file` was opened by the base VFS.
+pub(crate) unsafe fn watch(file: *mut sqlite3_file, path: &Path) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*file).pMethods.is_null() {
+            return;
+        }
+        (*file).pMethods = &raw const methods_over((*file).pMethods, 0, Kind::Watched).ours;
+    }
+    inherited::opened(file, path);
 }

@@ -7,7 +7,7 @@
 
 use std::ffi::{CString, c_int, c_void};
 
-use super::{Methods, state_offset, state_slot};
+use super::{Kind, Methods, state_offset, state_slot};
 use crate::ffi::connect::{FCNTL_OPENED, Opened};
 use crate::ffi::vfs::{Instance, OpenDatabase};
 use crate::ffi::{
@@ -67,7 +67,13 @@ fn methods(state_offset: usize) -> &'static Methods {
         xFetch: None,
         xUnfetch: None,
     };
-    super::leak_once(Methods { ours, base: ours, base_table: std::ptr::null(), state_offset })
+    super::leak_once(Methods {
+        ours,
+        base: ours,
+        base_table: std::ptr::null(),
+        state_offset,
+        kind: Kind::Refused,
+    })
 }
 
 /// # Safety

@@ -3,7 +3,8 @@
 //! that died (<https://www.sqlite.org/howtocorrupt.html> 2.6).
 //!
 //! So the child closes its copies at once, which leaves the parent's locks alone, and never uses
-//! what it inherited.
+//! what it inherited: neither do SQLite's connections ([`crate::file::inherited`]), nor does SQLite's
+//! book-keeping of locks ([`crate::ffi::syscalls`]).
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -12,13 +13,18 @@ use std::ops::Deref;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::ffi::vfs;
-use crate::file;
+use crate::ffi::{syscalls, vfs};
+use crate::file::{self, inherited};
 use crate::lock::database;
 use crate::sys;
 
 /// How many forks lie between the process that loaded this library and this one.
 static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// As [`FORKS`].
+pub(crate) fn generation() -> u64 {
+    FORKS.load(Ordering::Relaxed)
+}
 
 /// What only the process that made it may use or drop. A child of it forgets it.
 pub(crate) struct Own<T> {
@@ -89,18 +95,21 @@ pub(crate) fn watch() -> io::Result<()> {
             let mut held = held.borrow_mut();
             held.push(Box::new(vfs::hold_for_fork()));
             held.push(Box::new(file::hold_for_fork()));
+            held.push(Box::new(inherited::hold_for_fork()));
+            held.push(Box::new(database::hold_for_fork()));
+            held.push(Box::new(syscalls::hold_for_fork()));
         });
-        database::hold_registry();
     }
     extern "C" fn parent() {
-        database::release_registry();
         let _ = HELD.try_with(|held| held.borrow_mut().clear());
     }
     extern "C" fn child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
         sys::forget_pid();
-        database::abandon_inherited();
         parent();
+        database::abandon_inherited();
+        syscalls::abandon_inherited();
+        inherited::abandon();
     }
     WATCHING
         .get_or_init(|| {

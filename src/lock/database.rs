@@ -1,7 +1,6 @@
 //! The databases this process has open: one object per file, whatever its names, and the write
 //! lock on it.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
@@ -16,7 +15,7 @@ use super::holder::{Holder, WRITE_RANGE};
 use super::page::Waiter;
 use super::queue::{Pace, Place, Purpose, Queue, Taken, Until};
 use super::sidecar::{self, Content, Sidecar, Unusable};
-use crate::guard::fork::{ForkGuard, ForkMutex, Own};
+use crate::guard::fork::{ForkMutex, Own};
 use crate::sys::{self, Inode};
 
 /// What makes two names the same database.
@@ -69,6 +68,14 @@ pub(crate) struct Counters {
     pub(crate) gave_up: AtomicU64,
     /// Sidecars found missing or replaced, and opened anew.
     pub(crate) sidecars_replaced: AtomicU64,
+    /// Checkpoints given up because the WAL had begun anew.
+    pub(crate) stale_checkpoints: AtomicU64,
+    /// Times that a WAL did not begin anew because of a checkpoint.
+    pub(crate) restarts_put_off: AtomicU64,
+    /// Commits and checkpoints refused because the file was too short.
+    pub(crate) short_files: AtomicU64,
+    /// Locks refused because a file had moved, or had hard links.
+    pub(crate) displaced: AtomicU64,
 }
 
 /// Why the write lock was not taken.
@@ -303,11 +310,6 @@ impl Database {
         self.queue().map(|queue| queue.waiters()).unwrap_or_default()
     }
 
-    /// Whether the parent of this process opened it.
-    pub(crate) fn is_inherited(&self) -> bool {
-        self.own.get().is_none()
-    }
-
     /// Why there can be no write lock, if there can not.
     pub(crate) fn obstacle(&self) -> Option<String> {
         sidecar::obstacle(&self.path)
@@ -392,31 +394,19 @@ impl Drop for Held {
     }
 }
 
-thread_local! {
-    /// The registry, while this thread forks.
-    static HELD: RefCell<Option<ForkGuard<Option<Registry>>>> = const { RefCell::new(None) };
-}
-
-/// Before a fork: sees to it that the child finds the registry whole.
-pub(crate) fn hold_registry() {
-    let _ = HELD.try_with(|held| *held.borrow_mut() = Some(REGISTRY.lock()));
-}
-
-/// After a fork, in the parent and the child.
-pub(crate) fn release_registry() {
-    let _ = HELD.try_with(|held| drop(held.borrow_mut().take()));
+/// Keeps other threads from opening databases until the result is dropped.
+pub(crate) fn hold_for_fork() -> impl std::any::Any {
+    REGISTRY.lock()
 }
 
 /// In a forked child: closes the sidecars it inherited and forgets their databases, so that what
 /// the child opens itself is its own.
 pub(crate) fn abandon_inherited() {
-    let _ = HELD.try_with(|held| {
-        let inherited = held.borrow_mut().as_mut().and_then(|registry| registry.take());
-        for database in inherited.into_iter().flatten().filter_map(|(_, known)| known.upgrade()) {
-            let descriptor = database.descriptor.swap(-1, Ordering::Relaxed);
-            if descriptor >= 0 {
-                sys::close_inherited(descriptor);
-            }
+    let inherited = REGISTRY.lock().take();
+    for database in inherited.into_iter().flatten().filter_map(|(_, known)| known.upgrade()) {
+        let descriptor = database.descriptor.swap(-1, Ordering::Relaxed);
+        if descriptor >= 0 {
+            sys::close_inherited(descriptor);
         }
-    });
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,9 +14,15 @@ pub(crate) struct Inode {
     number: u64,
 }
 
+impl Inode {
+    pub(super) fn new(device: u64, number: u64) -> Self {
+        Self { device, number }
+    }
+}
+
 impl From<&Metadata> for Inode {
     fn from(metadata: &Metadata) -> Self {
-        Self { device: metadata.dev(), number: metadata.ino() }
+        Self::new(metadata.dev(), metadata.ino())
     }
 }
 
@@ -73,6 +79,14 @@ pub(crate) struct Range {
     pub(crate) start: i64,
     /// Number of bytes; 0 for all that follow.
     pub(crate) len: i64,
+}
+
+impl Range {
+    /// Whether all bytes of `other` are in it.
+    pub(crate) fn covers(self, other: Self) -> bool {
+        let end = |range: Self| if range.len == 0 { i64::MAX } else { range.start + range.len };
+        self.start <= other.start && end(other) <= end(self)
+    }
 }
 
 fn flock(kind: impl Into<libc::c_int>, range: Range) -> libc::flock {
@@ -304,15 +318,6 @@ pub(crate) fn at_fork(
         0 => Ok(()),
         errno => Err(io::Error::from_raw_os_error(errno)),
     }
-}
-
-/// In the child of a fork: closes its copy of a descriptor, which leaves the parent's locks alone,
-/// and learns its own process id.
-///
-/// The owner of the descriptor must never use or close it again.
-pub(crate) fn close_inherited(descriptor: RawFd) {
-    // SAFETY: the caller gives up the child's copy.
-    drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
 }
 
 /// Forgets the process id, which a fork has changed.

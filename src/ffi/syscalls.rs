@@ -1,0 +1,237 @@
+//! The system calls of the unix VFSes that we replace, by xSetSystemCall
+//! (<https://www.sqlite.org/c3ref/vfs.html>): fcntl(2), for the sake of [`crate::guard::cancellation`],
+//! close(2), which tells when it is over, and fstat(2), by which SQLite tells files apart.
+//!
+//! All unix VFSes of one copy of SQLite share them, and the functions are not told which copy calls,
+//! so each gets functions of its own.
+//!
+//! fcntl(2)'s third argument, which C passes to a function with "...", arrives in a register like any
+//! other on x86-64 and AArch64 Linux; nowhere else are they replaced.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::OnceLock;
+
+use super::no_panic;
+use super::types::{sqlite3_syscall_ptr, sqlite3_vfs};
+use crate::guard::cancellation::{LockTable, Target};
+use crate::guard::fork;
+use crate::host::Host;
+use crate::sys::{Inode, Range};
+
+type Fcntl = unsafe extern "C" fn(c_int, c_int, *mut c_void) -> c_int;
+type Close = unsafe extern "C" fn(c_int) -> c_int;
+type Fstat = unsafe extern "C" fn(c_int, *mut libc::stat) -> c_int;
+
+/// What ours go on to.
+#[derive(Clone, Copy)]
+struct Calls {
+    fcntl: Fcntl,
+    close: Close,
+    fstat: Fstat,
+}
+
+/// One copy of SQLite.
+struct Copy {
+    host: OnceLock<Host>,
+    calls: OnceLock<Calls>,
+    locks: LockTable,
+}
+
+const MOST: usize = 4;
+
+static COPIES: [Copy; MOST] =
+    [const { Copy { host: OnceLock::new(), calls: OnceLock::new(), locks: LockTable::new() } };
+        MOST];
+
+/// The fcntl(2) command by which ours is told from any other, which has no such command.
+const MARK: c_int = 0x6b62_6e02;
+
+/// How the locks of the databases under one base VFS are protected.
+#[derive(Clone, Copy)]
+pub(crate) struct Protection(Result<&'static LockTable, &'static str>);
+
+impl Protection {
+    /// Why those on a file of this process are not, if they are not.
+    pub(crate) fn why_not(&self, file: Option<Inode>) -> Option<String> {
+        match (self.0, file) {
+            (Ok(locks), Some(inode)) => locks.why_not(inode),
+            (Ok(_), None) => None,
+            (Err(why), _) => Some(why.to_owned()),
+        }
+    }
+}
+
+/// Replaces the calls of `base` and all VFSes that share them. Once; never undone, since what was
+/// locked by ours must be unlocked by ours.
+///
+/// # Safety
+/// `base` is registered with `host`.
+pub(crate) unsafe fn protect(host: &Host, base: *mut sqlite3_vfs) -> Protection {
+    let supported = cfg!(all(
+        target_os = "linux",
+        target_pointer_width = "64",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    ));
+    if !supported {
+        return Protection(Err("it is not supported on this operating system and processor"));
+    }
+    let nth = COPIES.iter().position(|copy| copy.host.get_or_init(|| *host).same_library(host));
+    let Some(nth) = nth else {
+        return Protection(Err("it is supported for four copies of SQLite in one process"));
+    };
+    // SAFETY: the caller's promise.
+    Protection(unsafe { install(nth, base) })
+}
+
+/// # Safety
+/// `base` is registered with the SQLite of that number.
+unsafe fn install(nth: usize, base: *mut sqlite3_vfs) -> Result<&'static LockTable, &'static str> {
+    const NONE: &str = "the base VFS lets nobody replace its fcntl";
+    let copy = &COPIES[nth];
+    // SAFETY: the caller's promise; iVersion 3 has these methods; what a unix VFS calls by these
+    // names are functions of these types, and so are ours.
+    unsafe {
+        if (*base).iVersion < 3 {
+            return Err(NONE);
+        }
+        let (Some(get), Some(set)) = ((*base).xGetSystemCall, (*base).xSetSystemCall) else {
+            return Err(NONE);
+        };
+        let get = |name: &CStr| get(base, name.as_ptr());
+        let set = |name: &CStr, call| set(base, name.as_ptr(), call);
+        let (Some(fcntl), Some(close), Some(fstat)) = (get(c"fcntl"), get(c"close"), get(c"fstat"))
+        else {
+            return Err(NONE);
+        };
+        let calls = Calls {
+            fcntl: std::mem::transmute::<unsafe extern "C" fn(), Fcntl>(fcntl),
+            close: std::mem::transmute::<unsafe extern "C" fn(), Close>(close),
+            fstat: std::mem::transmute::<unsafe extern "C" fn(), Fstat>(fstat),
+        };
+        if (calls.fcntl)(-1, MARK, std::ptr::null_mut()) == MARK {
+            // By this copy of this library, or by another.
+            return match copy.calls.get() {
+                Some(_) => Ok(&copy.locks),
+                None => Err("another copy of this library protects them, and only it can tell"),
+            };
+        }
+        if copy.calls.get().is_some() {
+            return Err("somebody has replaced fcntl since the VFS was registered");
+        }
+        copy.locks.begin().map_err(|_| "there is no /proc, by which it is done")?;
+        let _ = copy.calls.set(calls);
+        let (fcntl, close, fstat) = [
+            (fcntl_of::<0> as Fcntl, close_of::<0> as Close, fstat_of::<0> as Fstat),
+            (fcntl_of::<1>, close_of::<1>, fstat_of::<1>),
+            (fcntl_of::<2>, close_of::<2>, fstat_of::<2>),
+            (fcntl_of::<3>, close_of::<3>, fstat_of::<3>),
+        ][nth];
+        set(c"fstat", std::mem::transmute::<Fstat, sqlite3_syscall_ptr>(fstat));
+        set(c"close", std::mem::transmute::<Close, sqlite3_syscall_ptr>(close));
+        set(c"fcntl", std::mem::transmute::<Fcntl, sqlite3_syscall_ptr>(fcntl));
+    }
+    Ok(&copy.locks)
+}
+
+/// Keeps other threads from changing the tables until the result is dropped.
+pub(crate) fn hold_for_fork() -> impl std::any::Any {
+    COPIES.each_ref().map(|copy| copy.locks.hold_for_fork())
+}
+
+/// In a forked child.
+pub(crate) fn abandon_inherited() {
+    for copy in &COPIES {
+        copy.locks.abandon_inherited();
+    }
+}
+
+fn fail(errno: c_int) -> c_int {
+    // SAFETY: this thread's own errno.
+    unsafe { *libc::__errno_location() = errno };
+    -1
+}
+
+fn errno() -> c_int {
+    // SAFETY: this thread's own errno.
+    unsafe { *libc::__errno_location() }
+}
+
+unsafe extern "C" fn fcntl_of<const NTH: usize>(
+    file: c_int,
+    command: c_int,
+    argument: *mut c_void,
+) -> c_int {
+    if command == MARK {
+        return MARK;
+    }
+    let copy = &COPIES[NTH];
+    let Some(calls) = copy.calls.get() else { return fail(libc::ENOSYS) };
+    let ofd_command = match command {
+        libc::F_SETLK => libc::F_OFD_SETLK,
+        libc::F_SETLKW => libc::F_OFD_SETLKW,
+        libc::F_GETLK => libc::F_OFD_GETLK,
+        // SAFETY: SQLite's own call, passed on.
+        _ => return unsafe { (calls.fcntl)(file, command, argument) },
+    };
+    let Some(target) = no_panic(None, || Some(copy.locks.target(file))) else {
+        return fail(libc::EIO);
+    };
+    // SAFETY: these commands come with a lock.
+    let mut lock = unsafe { *argument.cast::<libc::flock>() };
+    let kind = c_int::from(lock.l_type);
+    let descriptor = match target {
+        Target::Through(descriptor) => descriptor,
+        // SAFETY: SQLite's own call, passed on.
+        Target::AsItIs => return unsafe { (calls.fcntl)(file, command, argument) },
+        Target::Inherited if kind == libc::F_UNLCK => return 0,
+        Target::Inherited => return fail(libc::EIO),
+    };
+    lock.l_pid = 0;
+    // SAFETY: an open-file-description command, on the descriptor of the table.
+    let mut rc = unsafe { (calls.fcntl)(descriptor, ofd_command, (&raw mut lock).cast()) };
+    if command == libc::F_GETLK {
+        // SAFETY: as above: the place where the answer is expected.
+        unsafe { *argument.cast::<libc::flock>() = lock };
+        return rc;
+    }
+    let error = errno();
+    let is_read_only = rc == -1 && error == libc::EBADF && kind == libc::F_WRLCK;
+    if is_read_only && no_panic(false, || copy.locks.make_writable(file)) {
+        // SAFETY: as above; the descriptor is the same, but can be written by now.
+        return unsafe { (calls.fcntl)(descriptor, ofd_command, (&raw mut lock).cast()) };
+    }
+    if rc == 0 {
+        let range = Range { start: lock.l_start, len: lock.l_len };
+        rc = no_panic(-1, || {
+            copy.locks.note(file, range, kind != libc::F_UNLCK);
+            rc
+        });
+    } else {
+        fail(error);
+    }
+    rc
+}
+
+unsafe extern "C" fn close_of<const NTH: usize>(file: c_int) -> c_int {
+    let copy = &COPIES[NTH];
+    let Some(calls) = copy.calls.get() else { return fail(libc::ENOSYS) };
+    // Before, since from then on the number can be another file's.
+    no_panic((), || copy.locks.closing(file));
+    // SAFETY: SQLite's own call, passed on.
+    unsafe { (calls.close)(file) }
+}
+
+/// In a forked child, no file is one that its parent had open: SQLite's book-keeping of those, by
+/// device and inode, is of locks that the child does not have.
+unsafe extern "C" fn fstat_of<const NTH: usize>(file: c_int, found: *mut libc::stat) -> c_int {
+    let Some(calls) = COPIES[NTH].calls.get() else { return fail(libc::ENOSYS) };
+    // SAFETY: SQLite's own call, passed on; it passes a struct to be filled in.
+    unsafe {
+        let rc = (calls.fstat)(file, found);
+        if rc == 0 {
+            // Linux's device numbers have 32 bits.
+            (*found).st_dev ^= fork::generation() << 32;
+        }
+        rc
+    }
+}

@@ -1,0 +1,306 @@
+//! The storage guards of one connection: what [`crate::guard`] knows, asked at the right moments.
+
+use std::cell::Cell;
+use std::ffi::{OsString, c_int};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::connection::BaseFile;
+use crate::ffi::{
+    Rc, SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_CORRUPT, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_WRITE,
+    SQLITE_OK, SQLITE_READONLY, SQLITE_READONLY_DBMOVED, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
+    SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK, WAL_READ_LOCK,
+};
+use crate::guard::file_length::{self, Header};
+use crate::guard::identity::{Displaced, Identity};
+use crate::guard::wal_reset::WalReset;
+use crate::host::Host;
+use crate::lock::Database;
+
+pub(crate) struct Guards {
+    log: Host,
+    /// `None` if the database is no file that can be found by its name.
+    identity: Option<Identity>,
+    /// Said once, not at each attempt.
+    said: Cell<Option<Displaced>>,
+    wal_reset: WalReset,
+    /// By how many bytes the file was too short when it was first locked; `None` before.
+    deficit: Option<i64>,
+    /// Why WAL mode is refused.
+    no_wal: Option<String>,
+    /// What `PRAGMA synchronous` was last set to.
+    synchronous: Option<String>,
+}
+
+impl Guards {
+    pub(crate) fn new(log: Host, identity: Option<Identity>, no_wal: Option<String>) -> Self {
+        Self {
+            log,
+            identity,
+            said: Cell::new(None),
+            wal_reset: WalReset::default(),
+            deficit: None,
+            no_wal,
+            synchronous: None,
+        }
+    }
+
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// Whether all files are in their places, as far as can be told now.
+    pub(crate) fn displaced(&mut self) -> Option<Displaced> {
+        self.identity.as_mut()?.check().err()
+    }
+
+    pub(crate) fn no_wal(&self) -> Option<&str> {
+        self.no_wal.as_deref()
+    }
+
+    pub(crate) fn deficit(&self) -> Option<i64> {
+        self.deficit.filter(|missing| *missing > 0)
+    }
+
+    pub(crate) fn synchronous(&self) -> Option<&str> {
+        self.synchronous.as_deref()
+    }
+
+    /// `PRAGMA synchronous` is set.
+    pub(crate) fn set_synchronous(&mut self, value: &str) {
+        self.synchronous = Some(value.to_ascii_lowercase());
+    }
+
+    /// Before anything is locked to write, or to clean up.
+    ///
+    /// # Errors
+    /// SQLITE_READONLY_DBMOVED, or SQLITE_READONLY for hard links.
+    pub(crate) fn before_write(&mut self, database: &Database) -> Result<(), Rc> {
+        let Some(identity) = &mut self.identity else { return Ok(()) };
+        identity.check().or_else(|why| self.refuse(why, database))
+    }
+
+    /// After a lock to read was taken.
+    ///
+    /// # Errors
+    /// As for [`Self::before_write`]; the lock is to be given back.
+    pub(crate) fn before_read(&mut self, database: &Database) -> Result<(), Rc> {
+        let Some(identity) = &mut self.identity else { return Ok(()) };
+        identity.check_now_and_then().or_else(|why| self.refuse(why, database))
+    }
+
+    #[cold]
+    fn refuse(&self, why: Displaced, database: &Database) -> Result<(), Rc> {
+        let rc = match why {
+            Displaced::Moved(_) => SQLITE_READONLY_DBMOVED,
+            Displaced::Linked(_) => SQLITE_READONLY,
+        };
+        count(&database.counters.displaced);
+        if self.said.replace(Some(why)) != Some(why) {
+            self.log.log_about(rc, &why.to_string(), database.path());
+        }
+        Err(rc)
+    }
+
+    /// SHARED was taken. The first time, looks whether the file is as long as its header says; not
+    /// in WAL mode, where the WAL may have the rest, nor while there is a journal to roll it back.
+    pub(crate) fn first_locked(&mut self, base: &impl BaseFile, database: &Database) {
+        if self.deficit.is_some() {
+            return;
+        }
+        let header = base.header();
+        let is_wal = header.is_some_and(|header| header[18..20] == [2, 2]);
+        if let Some(why) = self.no_wal.as_ref().filter(|_| is_wal) {
+            self.log.log_about(SQLITE_CANTOPEN, why, database.path());
+        }
+        if !is_wal {
+            self.measure(base, header, database);
+        }
+    }
+
+    /// A slot to read by was taken. The first time, does the same if the WAL has nothing.
+    pub(crate) fn first_read(&mut self, base: &impl BaseFile, database: &Database) {
+        if self.deficit.is_some() {
+            return;
+        }
+        match base.frames() {
+            Some((0, _)) => self.measure(base, base.header(), database),
+            _ => self.deficit = Some(0),
+        }
+    }
+
+    #[cold]
+    fn measure(&mut self, base: &impl BaseFile, header: Option<Header>, database: &Database) {
+        let missing = header.and_then(|header| file_length::deficit(&header, base.size().ok()?));
+        if missing.is_some() && beside(database.path(), "-journal").exists() {
+            return;
+        }
+        self.deficit = Some(missing.unwrap_or(0));
+        if let Some(missing) = missing {
+            let what = format!(
+                "the file is {missing} bytes shorter than its header says; something cut it short; \
+                 restore it from a backup"
+            );
+            self.log.log_about(SQLITE_CORRUPT, &what, database.path());
+        }
+    }
+
+    /// A rollback mode has written all, and commits nothing yet (FCNTL_SYNC).
+    ///
+    /// # Errors
+    /// SQLITE_IOERR_WRITE: a write that extended the file was lost. SQLite rolls back.
+    pub(crate) fn before_commit(
+        &self,
+        base: &impl BaseFile,
+        database: &Database,
+    ) -> Result<(), Rc> {
+        let (Some(header), Ok(size)) = (base.header(), base.size()) else { return Ok(()) };
+        let Some(missing) = file_length::deficit(&header, size) else { return Ok(()) };
+        self.too_short(missing, SQLITE_IOERR_WRITE, "the transaction is rolled back", database)
+    }
+
+    /// A checkpoint says how long the file will be, in bytes (FCNTL_SIZE_HINT). Makes it so long
+    /// before its header says so, unless it is too short as it is.
+    pub(crate) fn before_checkpoint(&self, base: &impl BaseFile, size: i64) {
+        let (Some(header), Ok(now)) = (base.header(), base.size()) else { return };
+        if now > 0 && now < size && file_length::deficit(&header, now).is_none() {
+            // An error is met again when SQLite writes there.
+            base.write_zero(size - 1);
+        }
+    }
+
+    /// A file is never made longer by setting its length: it is when a checkpoint has written all
+    /// that it sets the length, and then it must be long enough. `truncate` sets it.
+    ///
+    /// # Errors
+    /// SQLITE_IOERR_TRUNCATE: writes that extended the file were lost. Nothing is taken out of the WAL.
+    pub(crate) fn truncate(
+        &self,
+        base: &impl BaseFile,
+        size: i64,
+        database: &Database,
+        truncate: impl FnOnce() -> Rc,
+    ) -> Rc {
+        let missing = |size: i64| base.size().map_or(0, |now| size - now);
+        let refuse = |missing| {
+            let what = "nothing is taken out of the WAL; see to the disk, then run the checkpoint \
+                        again";
+            self.too_short(missing, SQLITE_IOERR_TRUNCATE, what, database)
+                .map_or_else(|rc| rc, |()| SQLITE_OK)
+        };
+        match missing(size) {
+            1.. => refuse(missing(size)),
+            _ => match truncate() {
+                SQLITE_OK if missing(size) > 0 => refuse(missing(size)),
+                rc => rc,
+            },
+        }
+    }
+
+    #[cold]
+    fn too_short(
+        &self,
+        missing: i64,
+        rc: Rc,
+        consequence: &str,
+        database: &Database,
+    ) -> Result<(), Rc> {
+        count(&database.counters.short_files);
+        let what = format!(
+            "the file is {missing} bytes too short: a write was lost on its way to the disk; \
+             {consequence}"
+        );
+        self.log.log_about(rc, &what, database.path());
+        Err(rc)
+    }
+
+    /// The wal-index was mapped, for the first time since it was unmapped.
+    pub(crate) fn wal_opened(&mut self) {
+        if let Some(identity) = &mut self.identity {
+            identity.wal_opened();
+        }
+    }
+
+    pub(crate) fn wal_closed(&mut self) {
+        if let Some(identity) = &mut self.identity {
+            identity.wal_closed();
+        }
+        self.wal_reset = WalReset::default();
+    }
+
+    /// What a checkpoint reads of the wal-index from now on is of the WAL that is there now.
+    pub(crate) fn checkpoint_begins(&mut self, base: &impl BaseFile) {
+        self.wal_reset.checkpoint_begins(base.salts());
+    }
+
+    pub(crate) fn checkpoint_ends(&mut self) {
+        self.wal_reset.checkpoint_ends();
+    }
+
+    /// A checkpoint that does not exclude writers has READ(0), so that nobody begins the WAL anew.
+    ///
+    /// # Errors
+    /// SQLITE_BUSY: somebody has, since the checkpoint began. The slot is given back.
+    pub(crate) fn before_backfill(
+        &mut self,
+        base: &impl BaseFile,
+        database: &Database,
+    ) -> Result<(), Rc> {
+        if !self.wal_reset.is_stale(|| base.salts()) {
+            return Ok(());
+        }
+        count(&database.counters.stale_checkpoints);
+        base.shm_lock(WAL_READ_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+        Err(SQLITE_BUSY)
+    }
+
+    /// A writer is about to lock all slots of those who read the WAL, to begin it anew: only while
+    /// nobody checkpoints. `take` takes them. With `may_block_ms`, lock calls may block so long.
+    pub(crate) fn restart(
+        &mut self,
+        base: &impl BaseFile,
+        database: &Database,
+        may_block_ms: c_int,
+        take: impl FnOnce() -> Rc,
+    ) -> Rc {
+        if may_block_ms > 0 {
+            base.may_block(0);
+        }
+        let ckpt = |flags| base.shm_lock(WAL_CKPT_LOCK, 1, flags | SQLITE_SHM_EXCLUSIVE);
+        let rc = ckpt(SQLITE_SHM_LOCK);
+        if may_block_ms > 0 {
+            base.may_block(may_block_ms);
+        }
+        if rc != SQLITE_OK {
+            if rc & 0xff == SQLITE_BUSY {
+                count(&database.counters.restarts_put_off);
+                return SQLITE_BUSY;
+            }
+            return rc;
+        }
+        let rc = take();
+        if rc == SQLITE_OK {
+            self.wal_reset.keep_ckpt();
+        } else {
+            ckpt(SQLITE_SHM_UNLOCK);
+        }
+        rc
+    }
+
+    /// Those slots were given back.
+    pub(crate) fn restarted(&mut self, base: &impl BaseFile) {
+        if self.wal_reset.drop_ckpt() {
+            base.shm_lock(WAL_CKPT_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+        }
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

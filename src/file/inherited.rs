@@ -1,0 +1,200 @@
+//! The files that are open, and what becomes of them in a child of fork(2).
+//!
+//! A child that used, rolled back or closed what its parent opened would do it to its parent
+//! (<https://www.sqlite.org/howtocorrupt.html> 2.6). So in the child these files get methods that do
+//! nothing, and the wal-index is the child's own copy. They are never closed: the descriptors are
+//! shared, and what they would free is the parent's.
+
+use std::collections::HashMap;
+use std::ffi::{c_int, c_void};
+use std::path::{Path, PathBuf};
+
+use crate::ffi::{
+    Rc, SQLITE_IOERR, SQLITE_IOERR_LOCK, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_SHM_UNLOCK, no_panic,
+    sqlite3_file, sqlite3_io_methods, vfs,
+};
+use crate::guard::fork::ForkMutex;
+use crate::sys;
+
+/// Where a region of a wal-index is mapped, and its size in bytes.
+type Region = (usize, usize);
+
+struct OpenFile {
+    path: PathBuf,
+    regions: Vec<Region>,
+}
+
+/// By the file's address.
+static OPEN: ForkMutex<Option<HashMap<usize, OpenFile>>> = ForkMutex::new(None);
+
+/// A file was opened, and has its methods.
+pub(super) fn opened(file: *mut sqlite3_file, path: &Path) {
+    let open = OpenFile { path: path.to_owned(), regions: Vec::new() };
+    OPEN.lock().get_or_insert_default().insert(file.expose_provenance(), open);
+}
+
+/// It is about to be closed.
+pub(super) fn closing(file: *mut sqlite3_file) {
+    if let Some(open) = OPEN.lock().as_mut() {
+        open.remove(&file.expose_provenance());
+    }
+}
+
+/// A region of its wal-index was mapped.
+pub(super) fn mapped(file: *mut sqlite3_file, region: *mut c_void, bytes: c_int) {
+    let region = (region.expose_provenance(), usize::try_from(bytes).unwrap_or(0));
+    if let Some(open) =
+        OPEN.lock().as_mut().and_then(|open| open.get_mut(&file.expose_provenance()))
+    {
+        if region.0 != 0 && !open.regions.contains(&region) {
+            open.regions.push(region);
+        }
+    }
+}
+
+/// Its wal-index is about to be unmapped.
+pub(super) fn unmapping(file: *mut sqlite3_file) {
+    if let Some(open) =
+        OPEN.lock().as_mut().and_then(|open| open.get_mut(&file.expose_provenance()))
+    {
+        open.regions.clear();
+    }
+}
+
+/// Keeps other threads from opening files until the result is dropped.
+pub(crate) fn hold_for_fork() -> impl std::any::Any {
+    OPEN.lock()
+}
+
+/// In a forked child.
+pub(crate) fn abandon() {
+    let mut open = OPEN.lock();
+    let Some(open) = open.as_mut() else { return };
+    let page = sys::page_bytes();
+    for (file, inherited) in open {
+        let file = std::ptr::with_exposed_provenance_mut::<sqlite3_file>(*file);
+        // SAFETY: the file is open, in memory that is the child's copy, and the child has one thread.
+        unsafe { (*file).pMethods = &raw const METHODS };
+        for (start, bytes) in inherited.regions.drain(..) {
+            // Regions smaller than a page of memory are mapped several at once.
+            let first = start / page * page;
+            let bytes = (start + bytes).next_multiple_of(page) - first;
+            // SAFETY: the base has it mapped, as a whole number of pages. If there is no memory for
+            // it, it stays as it was.
+            let _ =
+                unsafe { sys::make_private(std::ptr::with_exposed_provenance_mut(first), bytes) };
+        }
+    }
+}
+
+static METHODS: sqlite3_io_methods = sqlite3_io_methods {
+    iVersion: 3,
+    xClose: Some(x_close),
+    xRead: Some(x_read),
+    xWrite: Some(x_write),
+    xTruncate: Some(x_truncate),
+    xSync: Some(x_int),
+    xFileSize: Some(x_file_size),
+    xLock: Some(x_lock),
+    xUnlock: Some(x_unlock),
+    xCheckReservedLock: Some(x_check_reserved_lock),
+    xFileControl: Some(x_file_control),
+    xSectorSize: Some(x_zero),
+    xDeviceCharacteristics: Some(x_zero),
+    xShmMap: Some(x_shm_map),
+    xShmLock: Some(x_shm_lock),
+    xShmBarrier: Some(x_shm_barrier),
+    xShmUnmap: Some(x_unlock),
+    xFetch: Some(x_fetch),
+    xUnfetch: Some(x_unfetch),
+};
+
+/// The error of everything else, said once each time a lock is asked for.
+fn refuse(file: *mut sqlite3_file) -> Rc {
+    const WHY: &str =
+        "the connection was opened before a fork, by the parent; open one in the child";
+    no_panic(SQLITE_IOERR_LOCK, || {
+        let path = OPEN
+            .lock()
+            .as_ref()
+            .and_then(|open| Some(open.get(&file.expose_provenance())?.path.clone()));
+        if let (Some(host), Some(path)) = (vfs::any_host(), path) {
+            host.log_about(SQLITE_IOERR_LOCK, WHY, &path);
+        }
+        SQLITE_IOERR_LOCK
+    })
+}
+
+unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
+    no_panic(SQLITE_IOERR, || {
+        closing(file);
+        SQLITE_OK
+    })
+}
+
+unsafe extern "C" fn x_read(_: *mut sqlite3_file, _: *mut c_void, _: c_int, _: i64) -> Rc {
+    SQLITE_IOERR
+}
+
+unsafe extern "C" fn x_write(_: *mut sqlite3_file, _: *const c_void, _: c_int, _: i64) -> Rc {
+    SQLITE_IOERR
+}
+
+unsafe extern "C" fn x_truncate(_: *mut sqlite3_file, _: i64) -> Rc {
+    SQLITE_IOERR
+}
+
+unsafe extern "C" fn x_int(_: *mut sqlite3_file, _: c_int) -> Rc {
+    SQLITE_IOERR
+}
+
+unsafe extern "C" fn x_file_size(_: *mut sqlite3_file, _: *mut i64) -> Rc {
+    SQLITE_IOERR
+}
+
+unsafe extern "C" fn x_lock(file: *mut sqlite3_file, _: c_int) -> Rc {
+    refuse(file)
+}
+
+/// What is given back is the parent's.
+unsafe extern "C" fn x_unlock(_: *mut sqlite3_file, _: c_int) -> Rc {
+    SQLITE_OK
+}
+
+unsafe extern "C" fn x_check_reserved_lock(_: *mut sqlite3_file, _: *mut c_int) -> Rc {
+    SQLITE_IOERR
+}
+
+unsafe extern "C" fn x_file_control(_: *mut sqlite3_file, _: c_int, _: *mut c_void) -> Rc {
+    SQLITE_NOTFOUND
+}
+
+unsafe extern "C" fn x_zero(_: *mut sqlite3_file) -> c_int {
+    0
+}
+
+unsafe extern "C" fn x_shm_map(
+    _: *mut sqlite3_file,
+    _: c_int,
+    _: c_int,
+    _: c_int,
+    _: *mut *mut c_void,
+) -> Rc {
+    SQLITE_IOERR
+}
+
+unsafe extern "C" fn x_shm_lock(file: *mut sqlite3_file, _: c_int, _: c_int, flags: c_int) -> Rc {
+    if flags & SQLITE_SHM_UNLOCK != 0 { SQLITE_OK } else { refuse(file) }
+}
+
+unsafe extern "C" fn x_shm_barrier(_: *mut sqlite3_file) {}
+
+unsafe extern "C" fn x_fetch(_: *mut sqlite3_file, _: i64, _: c_int, out: *mut *mut c_void) -> Rc {
+    // SAFETY: SQLite passes a place for the address; none means that it should read.
+    unsafe { *out = std::ptr::null_mut() };
+    SQLITE_OK
+}
+
+unsafe extern "C" fn x_unfetch(_: *mut sqlite3_file, _: i64, _: *mut c_void) -> Rc {
+    SQLITE_OK
+}

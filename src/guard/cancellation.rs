@@ -1,0 +1,290 @@
+//! Closing any descriptor of a file drops all POSIX locks that the process has on it
+//! (<https://www.sqlite.org/howtocorrupt.html> 2.2): an application that opens its own database to
+//! look at the header frees SQLite's locks, and others break in.
+//!
+//! Open-file-description locks go with their description instead. So the locks that SQLite asks
+//! for on a file are made such, all of a process on one descriptor that nobody else has. They and POSIX
+//! locks exclude each other, so that clients in other processes notice nothing. SQLite does its own
+//! book-keeping of what its connections hold, as ever.
+//!
+//! One copy of SQLite has one table: two copies in one process exclude each other (2.2.1).
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::fork::ForkMutex;
+use crate::sys::{self, Inode, Range};
+
+/// What the locks that SQLite asks for on a descriptor become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// POSIX locks, as SQLite asks.
+    AsItIs,
+    /// None: a parent of this process opened it.
+    Inherited,
+    /// Open-file-description locks on this descriptor.
+    Through(RawFd),
+}
+
+/// Descriptors below this are looked up without a mutex.
+const FAST: usize = 1024;
+
+/// A target as a word: 0 if it is to be looked up in the table.
+type Word = u32;
+
+impl Target {
+    fn to_word(self) -> Word {
+        match self {
+            Self::AsItIs => 1,
+            Self::Inherited => 2,
+            Self::Through(descriptor) => descriptor.unsigned_abs() + 3,
+        }
+    }
+
+    fn from_word(word: Word) -> Option<Self> {
+        match word {
+            0 => None,
+            1 => Some(Self::AsItIs),
+            2 => Some(Self::Inherited),
+            _ => Some(Self::Through((word - 3).cast_signed())),
+        }
+    }
+}
+
+/// The files that one copy of SQLite locks.
+pub(crate) struct LockTable {
+    /// What `files` says, by descriptor.
+    fast: [AtomicU32; FAST],
+    table: ForkMutex<Option<Table>>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// The descriptors by which SQLite has locked, and the files behind them. SQLite says when it
+    /// closes one.
+    files: HashMap<RawFd, Option<Inode>>,
+    /// What the locks of a file become, as long as SQLite has a descriptor of it that it locked by.
+    inodes: HashMap<Inode, Locked>,
+    /// Files on which the process had POSIX locks before this table was made. SQLite counts those
+    /// among its own, so they stay what they are.
+    locked_before: HashSet<Inode>,
+}
+
+struct Locked {
+    kind: Kind,
+    /// How many descriptors SQLite has of it.
+    descriptors: usize,
+}
+
+enum Kind {
+    Ofd(LockFile),
+    Posix(io::Error),
+}
+
+/// The descriptor that has the process's locks on one file.
+struct LockFile {
+    descriptor: OwnedFd,
+    /// If it can not be written by, it can not be locked exclusively. Then its locks are noted, for
+    /// the case that a connection comes that can write.
+    shared: Option<Vec<Range>>,
+}
+
+impl LockTable {
+    pub(crate) const fn new() -> Self {
+        Self { fast: [const { AtomicU32::new(0) }; FAST], table: ForkMutex::new(None) }
+    }
+
+    /// Begins. What the process has locked by now stays as it is.
+    ///
+    /// # Errors
+    /// If there is no /proc.
+    pub(crate) fn begin(&'static self) -> io::Result<()> {
+        let mut table = self.table.lock();
+        let locked_before = sys::with_posix_locks()?.into_iter().collect();
+        *table = Some(Table { locked_before, ..Table::default() });
+        Ok(())
+    }
+
+    /// What the locks asked for on a descriptor become. Decided at the first.
+    pub(crate) fn target(&'static self, descriptor: RawFd) -> Target {
+        self.known(descriptor).unwrap_or_else(|| self.decide(descriptor))
+    }
+
+    #[inline]
+    fn known(&self, descriptor: RawFd) -> Option<Target> {
+        let word = self.fast.get(usize::try_from(descriptor).ok()?)?;
+        Target::from_word(word.load(Ordering::Acquire))
+    }
+
+    #[cold]
+    fn decide(&'static self, descriptor: RawFd) -> Target {
+        let mut table = self.table.lock();
+        let Some(table) = table.as_mut() else { return Target::AsItIs };
+        let inode = match table.files.get(&descriptor) {
+            Some(None) => return Target::Inherited,
+            Some(Some(inode)) => *inode,
+            None => {
+                let Ok(inode) = sys::inode_of(descriptor) else { return Target::AsItIs };
+                table.add(descriptor, inode);
+                inode
+            }
+        };
+        // Others of the file may have changed, too.
+        for (file, _) in table.files.iter().filter(|(_, of)| **of == Some(inode)) {
+            self.publish(*file, table.word(inode));
+        }
+        table.target(inode)
+    }
+
+    fn publish(&self, descriptor: RawFd, word: Word) {
+        if let Some(fast) = usize::try_from(descriptor).ok().and_then(|nth| self.fast.get(nth)) {
+            fast.store(word, Ordering::Release);
+        }
+    }
+
+    /// Notes what a lock call by a descriptor has done, if anybody needs to know: `locked` is false
+    /// for an unlock.
+    pub(crate) fn note(&'static self, descriptor: RawFd, range: Range, locked: bool) {
+        if self.known(descriptor).is_some() {
+            return;
+        }
+        let mut table = self.table.lock();
+        if let Some(shared) =
+            table.as_mut().and_then(|table| table.file(descriptor)?.shared.as_mut())
+        {
+            shared.retain(|held| !range.covers(*held));
+            if locked {
+                shared.push(range);
+            }
+        }
+    }
+
+    /// A connection that can write has joined some that can not, and was refused an exclusive lock for
+    /// that: makes the file's descriptor one that can be locked so. False if that is not why.
+    pub(crate) fn make_writable(&'static self, descriptor: RawFd) -> bool {
+        let mut table = self.table.lock();
+        let Some(table) = table.as_mut() else { return false };
+        let Some(file) = table.file(descriptor) else { return false };
+        let Some(shared) = &file.shared else { return false };
+        let Ok(writable) = sys::reopen(descriptor, true) else { return false };
+        // Shared locks do not exclude each other, so both descriptors can have them for a moment.
+        let moved = shared.iter().all(|range| {
+            matches!(sys::try_lock(std::os::fd::AsFd::as_fd(&writable), *range, true), Ok(true))
+        });
+        if !moved || sys::replace(file.descriptor.as_raw_fd(), &writable).is_err() {
+            return false;
+        }
+        file.shared = None;
+        true
+    }
+
+    /// SQLite is about to close a descriptor.
+    pub(crate) fn closing(&'static self, descriptor: RawFd) {
+        let is_fast = usize::try_from(descriptor).is_ok_and(|nth| nth < FAST);
+        let mut table = self.table.lock();
+        let Some(table) = table.as_mut() else { return };
+        let Some(inode) = table.files.remove(&descriptor) else { return };
+        if is_fast {
+            self.publish(descriptor, 0);
+        }
+        if let Some(Entry::Occupied(mut locked)) = inode.map(|inode| table.inodes.entry(inode)) {
+            locked.get_mut().descriptors -= 1;
+            if locked.get().descriptors == 0 {
+                locked.remove();
+            }
+        }
+    }
+
+    /// Why the locks on a file are not protected, if they are not.
+    pub(crate) fn why_not(&'static self, inode: Inode) -> Option<String> {
+        let mut table = self.table.lock();
+        let table = table.as_mut()?;
+        match table.inodes.get(&inode).map(|locked| &locked.kind) {
+            Some(Kind::Posix(why)) => Some(why.to_string()),
+            Some(Kind::Ofd(_)) => None,
+            None => table.was_locked_before(inode).then(|| LOCKED_BEFORE.to_owned()),
+        }
+    }
+
+    /// Keeps other threads from opening descriptors until the result is dropped.
+    pub(crate) fn hold_for_fork(&'static self) -> impl std::any::Any {
+        self.table.lock()
+    }
+
+    /// In a forked child: closes the descriptors it inherited, which frees nothing of its parent's.
+    pub(crate) fn abandon_inherited(&'static self) {
+        let mut table = self.table.lock();
+        let Some(table) = table.as_mut() else { return };
+        table.inodes.clear();
+        table.locked_before.clear();
+        for (descriptor, inode) in &mut table.files {
+            *inode = None;
+            self.publish(*descriptor, Target::Inherited.to_word());
+        }
+    }
+}
+
+const LOCKED_BEFORE: &str = "this process had locked the database before the VFS was registered; \
+                             close all of its connections to it, and open them again";
+
+impl Table {
+    fn add(&mut self, descriptor: RawFd, inode: Inode) {
+        self.files.insert(descriptor, Some(inode));
+        let known = self.inodes.remove(&inode);
+        let descriptors = 1 + known.as_ref().map_or(0, |locked| locked.descriptors);
+        let kind = match known.map(|locked| locked.kind) {
+            // Unless the locks of before are gone by now.
+            Some(kind) if !self.locked_before.contains(&inode) => kind,
+            _ if self.was_locked_before(inode) => Kind::Posix(io::Error::other(LOCKED_BEFORE)),
+            _ => LockFile::open(descriptor).map_or_else(Kind::Posix, Kind::Ofd),
+        };
+        self.inodes.insert(inode, Locked { kind, descriptors });
+    }
+
+    fn was_locked_before(&mut self, inode: Inode) -> bool {
+        if !self.locked_before.contains(&inode) {
+            return false;
+        }
+        let is_locked = sys::with_posix_locks().is_ok_and(|locked| locked.contains(&inode));
+        if !is_locked {
+            self.locked_before.remove(&inode);
+        }
+        is_locked
+    }
+
+    fn target(&self, inode: Inode) -> Target {
+        match self.inodes.get(&inode).map(|locked| &locked.kind) {
+            Some(Kind::Ofd(file)) => Target::Through(file.descriptor.as_raw_fd()),
+            _ => Target::AsItIs,
+        }
+    }
+
+    /// What can be looked up without the mutex from now on.
+    fn word(&self, inode: Inode) -> Word {
+        match self.inodes.get(&inode).map(|locked| &locked.kind) {
+            Some(Kind::Ofd(LockFile { shared: Some(_), .. })) => 0,
+            _ => self.target(inode).to_word(),
+        }
+    }
+
+    fn file(&mut self, descriptor: RawFd) -> Option<&mut LockFile> {
+        let inode = self.files.get(&descriptor).copied().flatten()?;
+        match self.inodes.get_mut(&inode).map(|locked| &mut locked.kind) {
+            Some(Kind::Ofd(file)) => Some(file),
+            _ => None,
+        }
+    }
+}
+
+impl LockFile {
+    fn open(descriptor: RawFd) -> io::Result<Self> {
+        let (opened, shared) = match sys::reopen(descriptor, true) {
+            Ok(opened) => (opened, None),
+            Err(_) => (sys::reopen(descriptor, false)?, Some(Vec::new())),
+        };
+        Ok(Self { descriptor: opened, shared })
+    }
+}

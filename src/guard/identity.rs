@@ -1,0 +1,149 @@
+//! A database, WAL or wal-index that was unlinked, renamed or replaced while it is open
+//! (<https://www.sqlite.org/howtocorrupt.html> 1.4, 2.4), or that has several hard links (2.5): what
+//! is written to it is lost to all others, or mixes with theirs.
+
+use std::ffi::{CString, OsStr};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::sys::{self, Found, Inode};
+
+/// Why a database must not be written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Displaced {
+    /// This file is no longer the one that is open.
+    Moved(&'static str),
+    /// It has so many hard links.
+    Linked(u64),
+}
+
+impl fmt::Display for Displaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Moved(what) => write!(
+                f,
+                "{what} was deleted, renamed or replaced while it was open; nothing is written; \
+                 close all connections, see to it that the right file is there, and open it again"
+            ),
+            Self::Linked(links) => write!(
+                f,
+                "the database has {links} hard links, and each would have a journal and a lock of \
+                 its own; remove all but one, or allow it with kanban_hard_links=1"
+            ),
+        }
+    }
+}
+
+/// The files of one connection, as they were when it opened them.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    database: (CString, Inode),
+    wal: (CString, Option<Inode>),
+    wal_index: (CString, Option<Inode>),
+    directory: CString,
+    /// The directory when all were found in their places: as long as it does not change, they are.
+    unchanged: Option<Found>,
+    may_have_links: bool,
+    /// When it was last checked, in ms of [`sys::coarse_ms`].
+    checked_ms: u64,
+}
+
+/// How often those who only read check, in ms.
+const READERS_CHECK_MS: u64 = 1000;
+
+impl Identity {
+    /// Of the database at `path`, which was just opened. `None` if there is no such file.
+    pub(crate) fn of(path: &Path, may_have_links: bool) -> Option<Self> {
+        let beside = |suffix: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            to_c(&name)
+        };
+        let database = beside("")?;
+        let inode = sys::stat(&database).ok()?.inode;
+        Some(Self {
+            database: (database, inode),
+            wal: (beside("-wal")?, None),
+            wal_index: (beside("-shm")?, None),
+            directory: to_c(path.parent()?.as_os_str())?,
+            unchanged: None,
+            may_have_links,
+            checked_ms: sys::coarse_ms(),
+        })
+    }
+
+    /// The database's, when it was opened.
+    pub(crate) fn inode(&self) -> Inode {
+        self.database.1
+    }
+
+    /// The wal-index's, while it is mapped.
+    pub(crate) fn wal_index(&self) -> Option<Inode> {
+        self.wal_index.1
+    }
+
+    /// The WAL and the wal-index were just opened.
+    pub(crate) fn wal_opened(&mut self) {
+        for (name, inode) in [&mut self.wal, &mut self.wal_index] {
+            if inode.is_none() {
+                *inode = sys::stat(name).ok().map(|found| found.inode);
+            }
+        }
+        self.unchanged = None;
+    }
+
+    /// They were closed.
+    pub(crate) fn wal_closed(&mut self) {
+        (self.wal.1, self.wal_index.1) = (None, None);
+    }
+
+    /// Whether all are in their places, for one who is about to write.
+    pub(crate) fn check(&mut self) -> Result<(), Displaced> {
+        let (name, opened) = &self.database;
+        let links = match sys::stat(name) {
+            Ok(found) if found.inode == *opened => found.links,
+            _ => return Err(Displaced::Moved("the database")),
+        };
+        if links > 1 && !self.may_have_links {
+            return Err(Displaced::Linked(links));
+        }
+        let files = [(&self.wal, "the WAL"), (&self.wal_index, "the wal-index (-shm)")];
+        if files.iter().all(|((_, opened), _)| opened.is_none()) {
+            return Ok(());
+        }
+        let directory = sys::stat(&self.directory).ok();
+        if directory.is_some() && directory == self.unchanged {
+            return Ok(());
+        }
+        for ((name, opened), what) in files {
+            let is_there = |opened: &Inode| sys::stat(name).is_ok_and(|now| now.inode == *opened);
+            if !opened.as_ref().is_none_or(is_there) {
+                return Err(Displaced::Moved(what));
+            }
+        }
+        // A change just after a change may leave the same time.
+        self.unchanged = directory.filter(Found::was_changed_a_while_ago);
+        Ok(())
+    }
+
+    /// As [`Self::check`], now and then, for one who is about to read. Hard links do no harm then.
+    pub(crate) fn check_now_and_then(&mut self) -> Result<(), Displaced> {
+        let now_ms = sys::coarse_ms();
+        if now_ms.wrapping_sub(self.checked_ms) < READERS_CHECK_MS {
+            return Ok(());
+        }
+        let checked = match self.check() {
+            Err(Displaced::Linked(_)) => Ok(()),
+            checked => checked,
+        };
+        if checked.is_ok() {
+            self.checked_ms = now_ms;
+        }
+        checked
+    }
+}
+
+fn to_c(name: &OsStr) -> Option<CString> {
+    CString::new(name.as_bytes()).ok()
+}

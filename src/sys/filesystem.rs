@@ -1,0 +1,175 @@
+//! What lies where: stat(2), statfs(2), proc(5).
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::{Inode, Range, conflicting_lock, try_lock};
+
+/// What a name leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) inode: Inode,
+    /// Hard links.
+    pub(crate) links: u64,
+    /// When its content last changed, in s and ns since 1970.
+    modified: (i64, i64),
+}
+
+impl Found {
+    /// Whether another change, now, would leave another time: file systems keep time by the kernel's
+    /// tick, of 10 ms at most.
+    pub(crate) fn was_changed_a_while_ago(&self) -> bool {
+        let mut now = MaybeUninit::<libc::timespec>::zeroed();
+        // SAFETY: a struct to fill in; the clock exists.
+        let now = unsafe {
+            libc::clock_gettime(libc::CLOCK_REALTIME, now.as_mut_ptr());
+            now.assume_init()
+        };
+        let ms = |(s, ns): (i64, i64)| i128::from(s) * 1000 + i128::from(ns) / 1_000_000;
+        // A time in the future is of a clock that was set back, and may come again.
+        ms((now.tv_sec, now.tv_nsec)) > ms(self.modified) + 20
+    }
+}
+
+/// What `name` leads to, which is no symbolic link. lstat(2)
+pub(crate) fn stat(name: &CStr) -> io::Result<Found> {
+    let mut found = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: a terminated name and a struct to fill in.
+    let found = unsafe {
+        if libc::lstat(name.as_ptr(), found.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        found.assume_init()
+    };
+    Ok(Found {
+        inode: Inode::new(found.st_dev, found.st_ino),
+        links: found.st_nlink,
+        modified: (found.st_mtime, found.st_mtime_nsec),
+    })
+}
+
+/// The type of the file system that `path` lies on. statfs(2)
+pub(crate) fn file_system_type(path: &Path) -> io::Result<u64> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let mut found = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: a terminated name and a struct to fill in.
+    let found = unsafe {
+        if libc::statfs(path.as_ptr(), found.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        found.assume_init()
+    };
+    #[allow(clippy::unnecessary_cast, reason = "its type is another on other systems")]
+    Ok(found.f_type as u64)
+}
+
+/// Where the file system that `path` lies on is mounted, and its type's name. proc(5)
+pub(crate) fn mount_of(path: &Path) -> Option<(String, String)> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let found = mounts.lines().filter_map(|line| {
+        let point = unescape(line.split(' ').nth(4)?);
+        let name = line.split(" - ").nth(1)?.split(' ').next()?;
+        path.starts_with(&point).then(|| (point, name.to_owned()))
+    });
+    // Of several at one place, the last is the one to be seen.
+    found.fold(None, |best: Option<(String, String)>, next| match best {
+        Some(best) if best.0.len() > next.0.len() => Some(best),
+        _ => Some(next),
+    })
+}
+
+/// A name as proc(5) writes it: blanks and the like as `\040`.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if *first == b'\\' => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Whether a file in `directory` that is opened twice is one file: a lock by one descriptor excludes
+/// the other, and what is written by one is in the other's shared mapping.
+pub(crate) fn shares_memory(directory: &Path) -> io::Result<bool> {
+    const BYTES: usize = 4096;
+    let path = directory.join(format!(
+        ".kanban-vfs-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    let open = |create| File::options().read(true).write(true).create_new(create).open(&path);
+    let first = open(true)?;
+    let second = open(false);
+    std::fs::remove_file(&path)?;
+    let second = second?;
+    first.write_all_at(&[0; BYTES], 0)?;
+    let byte = Range { start: 0, len: 1 };
+    if !try_lock(first.as_fd(), byte, false)? || conflicting_lock(second.as_fd(), byte)?.is_none() {
+        return Ok(false);
+    }
+    // SAFETY: a new mapping, which replaces nothing, of a file that nobody else knows by name and that
+    // is long enough; it is read by nobody but here.
+    unsafe {
+        let mapped = libc::mmap(
+            std::ptr::null_mut(),
+            BYTES,
+            libc::PROT_READ,
+            libc::MAP_SHARED,
+            std::os::fd::AsRawFd::as_raw_fd(&second),
+            0,
+        );
+        if mapped == libc::MAP_FAILED {
+            return Ok(false);
+        }
+        let byte = mapped.cast::<u8>();
+        let before = byte.read_volatile();
+        let written = first.write_all_at(&[1], 0);
+        let after = byte.read_volatile();
+        libc::munmap(mapped, BYTES);
+        written?;
+        Ok((before, after) == (0, 1))
+    }
+}
+
+/// A clock that is read without a system call, in ms, to the kernel's tick. clock_gettime(2)
+pub(crate) fn coarse_ms() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a struct to fill in; the clock exists, so it can not fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
+    now.tv_sec.cast_unsigned() * 1000 + now.tv_nsec.cast_unsigned() / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_this_machine_shares_memory() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert!(shares_memory(directory.path()).expect("it can be tried"));
+        assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 0);
+    }
+
+    #[test]
+    fn a_mount_is_found_by_its_longest_name() {
+        let (point, name) = mount_of(Path::new("/proc/self/fd")).expect("there is a /proc");
+        assert_eq!((point.as_str(), name.as_str()), ("/proc", "proc"));
+        assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
+    }
+}
