@@ -49,7 +49,7 @@ impl Target {
             0 => None,
             1 => Some(Self::AsItIs),
             2 => Some(Self::Inherited),
-            _ => Some(Self::Through((word - 3).cast_signed())),
+            _ => i32::try_from(word - 3).ok().map(Self::Through),
         }
     }
 }

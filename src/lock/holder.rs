@@ -79,7 +79,7 @@ const fn mask(bits: u32) -> u64 {
 }
 
 fn to_ms(ns: u64) -> u64 {
-    ns / 1_000_000 & mask(MS_BITS)
+    (ns / 1_000_000) & mask(MS_BITS)
 }
 
 #[cfg(test)]

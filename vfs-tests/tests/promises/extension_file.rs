@@ -20,8 +20,11 @@ fn it_carries_and_needs_no_sqlite() {
     assert!(needed.contains("(NEEDED)"), "{needed}");
     assert!(!needed.contains("sqlite"), "{needed}");
     let bytes = std::fs::read(file).unwrap();
-    let banner = b"SQLite format 3";
-    assert!(!bytes.windows(banner.len()).any(|window| window == banner), "it carries an SQLite");
+    let has = |text: &[u8], bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+    let of_its_parser = b"malformed database schema";
+    assert!(!has(of_its_parser, &bytes), "it carries an SQLite");
+    let this = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    assert!(has(of_its_parser, &this), "and this program does");
 }
 
 unsafe extern "C" fn version_3_30_1() -> c_int {

@@ -5,11 +5,13 @@
 use vfs_tests::{Agent, Program};
 
 mod canonical_path;
+mod displaced_files;
 mod extension_file;
 mod first_connect;
 mod fork;
 mod hostile_sidecar;
 mod journal_modes;
+mod kept_wal;
 mod killed_holder;
 mod loading;
 mod lock_scope;
@@ -22,6 +24,7 @@ mod stacking;
 mod threads_and_processes;
 mod timeout;
 mod unloading;
+mod wal_file_system;
 
 /// The Rust client; a test that runs elsewhere says where it has put it.
 fn rust_agent() -> String {

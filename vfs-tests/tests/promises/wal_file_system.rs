@@ -1,0 +1,124 @@
+//! WAL mode is refused on file systems whose memory other machines do not share.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use vfs_tests::{Board, Program};
+
+use crate::{agent, connect, status};
+
+/// A directory by FUSE: what is written there arrives in another. Unmounted when dropped.
+struct Fuse {
+    at: PathBuf,
+    server: Child,
+}
+
+impl Fuse {
+    /// Needs bindfs and the right to mount.
+    fn mount(of: &Path, at: &Path) -> Self {
+        std::fs::create_dir(at).unwrap();
+        let server = Command::new("bindfs")
+            .args(["--no-allow-other", "-f"])
+            .args([of, at])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("bindfs is installed");
+        let mut fuse = Self { at: at.to_owned(), server };
+        let began = Instant::now();
+        let device = |path: &Path| path.metadata().map(|found| found.dev()).ok();
+        while device(at) == device(of) {
+            assert_eq!(fuse.server.try_wait().unwrap(), None, "bindfs could not mount");
+            assert!(began.elapsed() < vfs_tests::PATIENCE);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        fuse
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        for unmount in [["fusermount", "-uz"], ["fusermount3", "-uz"], ["umount", "-l"]] {
+            let mut command = Command::new(unmount[0]);
+            if command
+                .arg(unmount[1])
+                .arg(&self.at)
+                .output()
+                .is_ok_and(|done| done.status.success())
+            {
+                break;
+            }
+        }
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+fn uri(path: &Path, parameters: &str) -> String {
+    format!("file:{}?vfs={parameters}", path.display())
+}
+
+/// A board on a FUSE mount is switched to WAL mode. The stock VFS does it, and clients on another
+/// machine that mounts the same would corrupt it. Ours says what is wrong and what to do, and rollback
+/// modes go on; a board that is in WAL mode already is not opened, unless it is allowed.
+#[test]
+fn wal_is_refused_on_fuse() {
+    let directory = Board::new();
+    let served = directory.directory().join("served");
+    std::fs::create_dir(&served).unwrap();
+    let fuse = Fuse::mount(&served, &directory.directory().join("mount point"));
+    let path = fuse.at.join("board.db");
+    for program in Program::ALL {
+        let mut client = agent(program);
+        client.open("c", &uri(&path, "kanban"), 5000);
+        let why = client.sql("c", "PRAGMA journal_mode=wal").message();
+        assert!(why.contains("fuse") && why.contains("mount point"), "{why}");
+        assert!(why.contains("kanban_network_wal=1"), "{why}");
+        client.sql("c", "CREATE TABLE IF NOT EXISTS t (x); INSERT INTO t VALUES (1)").rows();
+        assert_eq!(client.sql("c", "PRAGMA journal_mode").rows(), [["delete"]]);
+    }
+    let stock = connect(&uri(&path, "unix"));
+    let mode: String = stock.query_row("PRAGMA journal_mode=wal", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal", "the stock VFS does it");
+    drop(stock);
+    for program in Program::ALL {
+        let mut client = agent(program);
+        client.open("c", &uri(&path, "kanban"), 5000);
+        assert!([14, 0].contains(&client.sql("c", "SELECT * FROM t").code()));
+        if program == Program::Rust {
+            let log = client.log();
+            let ours = |line: &&String| line.contains("kanban_network_wal=1");
+            assert_eq!(log.iter().filter(ours).count(), 1, "{log:?}");
+        }
+        client.close("c");
+        client.open("c", &uri(&path, "kanban&kanban_network_wal=1"), 5000);
+        client.sql("c", "INSERT INTO t VALUES (2)").rows();
+        assert_eq!(client.sql("c", "PRAGMA journal_mode").rows(), [["wal"]]);
+        let says = client.sql("c", "PRAGMA kanban_status").rows();
+        let says: serde_json::Value = serde_json::from_str(says[0][0].as_str().unwrap()).unwrap();
+        assert_eq!(says["guarantees"]["wal_file_system"]["active"], false);
+        client.sql("c", "PRAGMA journal_mode=delete").rows();
+        client.close("c");
+        let stock = connect(&uri(&path, "unix"));
+        stock.query_row("PRAGMA journal_mode=wal", [], |_| Ok(())).unwrap();
+    }
+}
+
+/// `synchronous=OFF` gives the disk's promise away, and the VFS can not see it on the disk. It sees the
+/// pragma, and says so.
+#[test]
+fn synchronous_off_is_reported() {
+    let board = Board::new();
+    let connection = connect(&board.kanban());
+    for (value, active) in
+        [("off", false), ("NORMAL", true), ("0", false), ("full", true), ("extra", true)]
+    {
+        connection.execute_batch(&format!("PRAGMA synchronous={value}")).unwrap();
+        let level: i64 = connection.query_row("PRAGMA synchronous", [], |row| row.get(0)).unwrap();
+        assert_eq!(level != 0, active, "{value}");
+        assert_eq!(status(&connection, "/guarantees/synchronous/active"), active, "{value}");
+    }
+}
