@@ -156,60 +156,73 @@ fn errno() -> c_int {
     unsafe { *libc::__errno_location() }
 }
 
+/// The command for open-file-description locks that answers to one for POSIX locks.
+fn ofd_command(command: c_int) -> Option<c_int> {
+    match command {
+        libc::F_SETLK => Some(libc::F_OFD_SETLK),
+        libc::F_SETLKW => Some(libc::F_OFD_SETLKW),
+        libc::F_GETLK => Some(libc::F_OFD_GETLK),
+        _ => None,
+    }
+}
+
 unsafe extern "C" fn fcntl_of<const NTH: usize>(
     file: c_int,
     command: c_int,
     argument: *mut c_void,
 ) -> c_int {
+    let copy = &COPIES[NTH];
+    if let (Some(calls), Some(descriptor), Some(command)) =
+        (copy.calls.get(), copy.locks.known(file), ofd_command(command))
+    {
+        // SAFETY: an open-file-description command, which comes with a lock and asks for no process id,
+        // on the descriptor of the table.
+        return unsafe {
+            (*argument.cast::<libc::flock>()).l_pid = 0;
+            (calls.fcntl)(descriptor, command, argument)
+        };
+    }
+    fcntl_slowly(copy, file, command, argument)
+}
+
+/// Every other call: the first lock of a file, one that a parent opened, one that can not be written by,
+/// and what is no lock.
+#[cold]
+fn fcntl_slowly(copy: &'static Copy, file: c_int, command: c_int, argument: *mut c_void) -> c_int {
     if command == MARK {
         return MARK;
     }
-    let copy = &COPIES[NTH];
     let Some(calls) = copy.calls.get() else { return fail(libc::ENOSYS) };
-    let ofd_command = match command {
-        libc::F_SETLK => libc::F_OFD_SETLK,
-        libc::F_SETLKW => libc::F_OFD_SETLKW,
-        libc::F_GETLK => libc::F_OFD_GETLK,
-        // SAFETY: SQLite's own call, passed on.
-        _ => return unsafe { (calls.fcntl)(file, command, argument) },
-    };
-    let Some(target) = no_panic(None, || Some(copy.locks.target(file))) else {
-        return fail(libc::EIO);
-    };
+    // SAFETY: SQLite's own call, passed on.
+    let as_it_is = || unsafe { (calls.fcntl)(file, command, argument) };
+    let Some(ofd_command) = ofd_command(command) else { return as_it_is() };
     // SAFETY: these commands come with a lock.
-    let mut lock = unsafe { *argument.cast::<libc::flock>() };
-    let kind = c_int::from(lock.l_type);
-    let descriptor = match target {
+    let lock = unsafe { &mut *argument.cast::<libc::flock>() };
+    let unlocks = c_int::from(lock.l_type) == libc::F_UNLCK;
+    let descriptor = match no_panic(Target::Inherited, || copy.locks.target(file)) {
         Target::Through(descriptor) => descriptor,
-        // SAFETY: SQLite's own call, passed on.
-        Target::AsItIs => return unsafe { (calls.fcntl)(file, command, argument) },
-        Target::Inherited if kind == libc::F_UNLCK => return 0,
+        Target::AsItIs => return as_it_is(),
+        Target::Inherited if unlocks => return 0,
         Target::Inherited => return fail(libc::EIO),
     };
     lock.l_pid = 0;
-    // SAFETY: an open-file-description command, on the descriptor of the table.
-    let mut rc = unsafe { (calls.fcntl)(descriptor, ofd_command, (&raw mut lock).cast()) };
+    // SAFETY: as in `fcntl_of`.
+    let rc = unsafe { (calls.fcntl)(descriptor, ofd_command, argument) };
     if command == libc::F_GETLK {
-        // SAFETY: as above: the place where the answer is expected.
-        unsafe { *argument.cast::<libc::flock>() = lock };
         return rc;
-    }
-    let error = errno();
-    let is_read_only = rc == -1 && error == libc::EBADF && kind == libc::F_WRLCK;
-    if is_read_only && no_panic(false, || copy.locks.make_writable(file)) {
-        // SAFETY: as above; the descriptor is the same, but can be written by now.
-        return unsafe { (calls.fcntl)(descriptor, ofd_command, (&raw mut lock).cast()) };
     }
     if rc == 0 {
         let range = Range { start: lock.l_start, len: lock.l_len };
-        rc = no_panic(-1, || {
-            copy.locks.note(file, range, kind != libc::F_UNLCK);
-            rc
-        });
-    } else {
-        fail(error);
+        no_panic((), || copy.locks.note(file, range, !unlocks));
+        return rc;
     }
-    rc
+    let error = errno();
+    let is_read_only = error == libc::EBADF && c_int::from(lock.l_type) == libc::F_WRLCK;
+    if is_read_only && no_panic(false, || copy.locks.make_writable(file)) {
+        // SAFETY: as above; the descriptor is the same, but can be written by now.
+        return unsafe { (calls.fcntl)(descriptor, ofd_command, argument) };
+    }
+    fail(error)
 }
 
 unsafe extern "C" fn close_of<const NTH: usize>(file: c_int) -> c_int {

@@ -19,7 +19,7 @@ use crate::ffi::{
     Rc, SQLITE_BUSY, SQLITE_BUSY_TIMEOUT, SQLITE_CANTOPEN, SQLITE_IOERR_LOCK,
     SQLITE_LOCK_EXCLUSIVE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_OK,
     SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK,
-    WAL_READ_LOCK, WAL_READERS, WAL_RECOVER_LOCK, WAL_WRITE_LOCK,
+    WAL_READ_LOCK, WAL_READERS, WAL_RECOVER_LOCK, WAL_WRITE_LOCK, no_panic,
 };
 use crate::guard::file_length::Header;
 use crate::guard::wal_reset::Salts;
@@ -400,7 +400,10 @@ impl Connection {
     ) -> Rc {
         if flags & SQLITE_SHM_LOCK != 0 {
             self.wait.disarm();
-            return self.shm_take(offset, n, flags, base);
+            return match flags & SQLITE_SHM_SHARED != 0 {
+                true => self.shm_share(offset, n, flags, base),
+                false => self.shm_take(offset, n, flags, base),
+            };
         }
         let probe = self.wait.hold_probe();
         let rc = base.shm_lock(offset, n, flags);
@@ -430,23 +433,50 @@ impl Connection {
         rc
     }
 
-    /// xShmLock, to take slots.
-    fn shm_take(&mut self, offset: c_int, n: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
-        let take = || base.shm_lock(offset, n, flags);
-        if flags & SQLITE_SHM_SHARED != 0 {
-            let rc = take();
-            if rc == SQLITE_OK && offset >= WAL_READ_LOCK {
-                if let Err(rc) = self.guards.before_read(&self.database) {
-                    base.shm_lock(offset, n, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
-                    return rc;
-                }
-                self.guards.first_read(base, &self.database);
-                self.has_snapshot = true;
-            } else if rc == SQLITE_BUSY {
-                self.wait.refused_otherwise();
+    /// Whether nobody looks, for it, whether a lock is free.
+    pub(crate) fn is_free(&self) -> bool {
+        !self.wait.is_armed()
+    }
+
+    /// xShmLock, for a slot that is shared, which every read transaction takes and gives back: with as
+    /// little ado as possible, and without a panic.
+    #[inline]
+    pub(crate) fn shm_share(
+        &mut self,
+        offset: c_int,
+        n: c_int,
+        flags: c_int,
+        base: &impl BaseFile,
+    ) -> Rc {
+        let rc = base.shm_lock(offset, n, flags);
+        let takes = flags & SQLITE_SHM_LOCK != 0;
+        if rc == SQLITE_OK && offset >= WAL_READ_LOCK {
+            if takes && self.guards.is_due() {
+                return no_panic(SQLITE_IOERR_LOCK, || self.due(offset, base));
             }
+            self.has_snapshot = takes;
+        } else if rc == SQLITE_BUSY && takes {
+            no_panic((), || self.wait.refused_otherwise());
+        }
+        rc
+    }
+
+    /// A slot to read by was taken, and the guards have something to do.
+    #[cold]
+    #[inline(never)]
+    fn due(&mut self, offset: c_int, base: &impl BaseFile) -> Rc {
+        if let Err(rc) = self.guards.before_read(&self.database) {
+            base.shm_lock(offset, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
             return rc;
         }
+        self.guards.first_read(base, &self.database);
+        self.has_snapshot = true;
+        SQLITE_OK
+    }
+
+    /// xShmLock, to take slots for itself.
+    fn shm_take(&mut self, offset: c_int, n: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
+        let take = || base.shm_lock(offset, n, flags);
         if offset == WAL_WRITE_LOCK {
             let rc = self.with_write_lock(Reason::Wal, base, Sought::Write, take);
             if rc == SQLITE_OK && self.is_checkpointing {

@@ -80,6 +80,12 @@ impl Guards {
         identity.check().or_else(|why| self.refuse(why, database))
     }
 
+    /// Whether whoever has just taken a lock to read has something to do before.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.deficit.is_none() || self.identity.as_ref().is_some_and(Identity::is_due)
+    }
+
     /// After a lock to read was taken.
     ///
     /// # Errors

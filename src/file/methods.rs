@@ -13,8 +13,8 @@ use crate::ffi::{
     SQLITE_FCNTL_SIZE_HINT, SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR,
     SQLITE_IOERR_LOCK, SQLITE_IOERR_TRUNCATE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED,
     SQLITE_LOCK_SHARED, SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_SHM_EXCLUSIVE,
-    SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK, no_panic, sqlite3, sqlite3_file,
-    sqlite3_io_methods,
+    SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK, no_panic, sqlite3,
+    sqlite3_file, sqlite3_io_methods,
 };
 use crate::guard::file_length::Header;
 use crate::guard::wal_reset::Salts;
@@ -296,11 +296,12 @@ unsafe extern "C" fn x_shm_lock(
     n: c_int,
     flags: c_int,
 ) -> Rc {
-    no_panic(SQLITE_IOERR_LOCK, || {
-        // SAFETY: SQLite passes an open file.
-        let (base, state) = unsafe { parts(file) };
-        state.connection.shm_lock(offset, n, flags, &base)
-    })
+    // SAFETY: SQLite passes an open file.
+    let (base, state) = unsafe { parts(file) };
+    if flags & SQLITE_SHM_SHARED != 0 && state.connection.is_free() {
+        return state.connection.shm_share(offset, n, flags, &base);
+    }
+    no_panic(SQLITE_IOERR_LOCK, || state.connection.shm_lock(offset, n, flags, &base))
 }
 
 unsafe extern "C" fn x_shm_map(

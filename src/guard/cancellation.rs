@@ -13,7 +13,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::fork::ForkMutex;
 use crate::sys::{self, Inode, Range};
@@ -32,32 +32,11 @@ pub(crate) enum Target {
 /// Descriptors below this are looked up without a mutex.
 const FAST: usize = 1024;
 
-/// A target as a word: 0 if it is to be looked up in the table.
-type Word = u32;
-
-impl Target {
-    fn to_word(self) -> Word {
-        match self {
-            Self::AsItIs => 1,
-            Self::Inherited => 2,
-            Self::Through(descriptor) => descriptor.unsigned_abs() + 3,
-        }
-    }
-
-    fn from_word(word: Word) -> Option<Self> {
-        match word {
-            0 => None,
-            1 => Some(Self::AsItIs),
-            2 => Some(Self::Inherited),
-            _ => i32::try_from(word - 3).ok().map(Self::Through),
-        }
-    }
-}
-
 /// The files that one copy of SQLite locks.
 pub(crate) struct LockTable {
-    /// What `files` says, by descriptor.
-    fast: [AtomicU32; FAST],
+    /// What a descriptor's locks go through, if that is all there is to know: one more than that
+    /// descriptor, else 0.
+    fast: [AtomicI32; FAST],
     table: ForkMutex<Option<Table>>,
 }
 
@@ -94,7 +73,7 @@ struct LockFile {
 
 impl LockTable {
     pub(crate) const fn new() -> Self {
-        Self { fast: [const { AtomicU32::new(0) }; FAST], table: ForkMutex::new(None) }
+        Self { fast: [const { AtomicI32::new(0) }; FAST], table: ForkMutex::new(None) }
     }
 
     /// Begins. What the process has locked by now stays as it is.
@@ -108,19 +87,15 @@ impl LockTable {
         Ok(())
     }
 
+    /// What locks on a descriptor go through; `None` if [`Self::target`] must be asked.
+    #[inline]
+    pub(crate) fn known(&self, descriptor: RawFd) -> Option<RawFd> {
+        let fast = self.fast.get(usize::try_from(descriptor).ok()?)?.load(Ordering::Acquire);
+        (fast > 0).then(|| fast - 1)
+    }
+
     /// What the locks asked for on a descriptor become. Decided at the first.
     pub(crate) fn target(&'static self, descriptor: RawFd) -> Target {
-        self.known(descriptor).unwrap_or_else(|| self.decide(descriptor))
-    }
-
-    #[inline]
-    fn known(&self, descriptor: RawFd) -> Option<Target> {
-        let word = self.fast.get(usize::try_from(descriptor).ok()?)?;
-        Target::from_word(word.load(Ordering::Acquire))
-    }
-
-    #[cold]
-    fn decide(&'static self, descriptor: RawFd) -> Target {
         let mut table = self.table.lock();
         let Some(table) = table.as_mut() else { return Target::AsItIs };
         let inode = match table.files.get(&descriptor) {
@@ -134,23 +109,21 @@ impl LockTable {
         };
         // Others of the file may have changed, too.
         for (file, _) in table.files.iter().filter(|(_, of)| **of == Some(inode)) {
-            self.publish(*file, table.word(inode));
+            self.publish(*file, table.plainly_through(inode));
         }
         table.target(inode)
     }
 
-    fn publish(&self, descriptor: RawFd, word: Word) {
+    fn publish(&self, descriptor: RawFd, through: Option<RawFd>) {
         if let Some(fast) = usize::try_from(descriptor).ok().and_then(|nth| self.fast.get(nth)) {
-            fast.store(word, Ordering::Release);
+            fast.store(through.map_or(0, |through| through + 1), Ordering::Release);
         }
     }
 
-    /// Notes what a lock call by a descriptor has done, if anybody needs to know: `locked` is false
-    /// for an unlock.
+    /// Notes what a lock call by a descriptor has done, if it is not known without a look at the table:
+    /// `locked` is false for an unlock.
+    #[cold]
     pub(crate) fn note(&'static self, descriptor: RawFd, range: Range, locked: bool) {
-        if self.known(descriptor).is_some() {
-            return;
-        }
         let mut table = self.table.lock();
         if let Some(shared) =
             table.as_mut().and_then(|table| table.file(descriptor)?.shared.as_mut())
@@ -183,13 +156,10 @@ impl LockTable {
 
     /// SQLite is about to close a descriptor.
     pub(crate) fn closing(&'static self, descriptor: RawFd) {
-        let is_fast = usize::try_from(descriptor).is_ok_and(|nth| nth < FAST);
         let mut table = self.table.lock();
         let Some(table) = table.as_mut() else { return };
         let Some(inode) = table.files.remove(&descriptor) else { return };
-        if is_fast {
-            self.publish(descriptor, 0);
-        }
+        self.publish(descriptor, None);
         if let Some(Entry::Occupied(mut locked)) = inode.map(|inode| table.inodes.entry(inode)) {
             locked.get_mut().descriptors -= 1;
             if locked.get().descriptors == 0 {
@@ -222,7 +192,7 @@ impl LockTable {
         table.locked_before.clear();
         for (descriptor, inode) in &mut table.files {
             *inode = None;
-            self.publish(*descriptor, Target::Inherited.to_word());
+            self.publish(*descriptor, None);
         }
     }
 }
@@ -262,11 +232,11 @@ impl Table {
         }
     }
 
-    /// What can be looked up without the mutex from now on.
-    fn word(&self, inode: Inode) -> Word {
+    /// What its locks go through, if nothing else is to be done with them.
+    fn plainly_through(&self, inode: Inode) -> Option<RawFd> {
         match self.inodes.get(&inode).map(|locked| &locked.kind) {
-            Some(Kind::Ofd(LockFile { shared: Some(_), .. })) => 0,
-            _ => self.target(inode).to_word(),
+            Some(Kind::Ofd(LockFile { descriptor, shared: None })) => Some(descriptor.as_raw_fd()),
+            _ => None,
         }
     }
 

@@ -129,8 +129,7 @@ impl Identity {
 
     /// As [`Self::check`], now and then, for one who is about to read. Hard links do no harm then.
     pub(crate) fn check_now_and_then(&mut self) -> Result<(), Displaced> {
-        let now_ms = sys::coarse_ms();
-        if now_ms.wrapping_sub(self.checked_ms) < READERS_CHECK_MS {
+        if !self.is_due() {
             return Ok(());
         }
         let checked = match self.check() {
@@ -138,9 +137,15 @@ impl Identity {
             checked => checked,
         };
         if checked.is_ok() {
-            self.checked_ms = now_ms;
+            self.checked_ms = sys::coarse_ms();
         }
         checked
+    }
+
+    /// Whether one who is about to read should check.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        sys::coarse_ms().wrapping_sub(self.checked_ms) >= READERS_CHECK_MS
     }
 }
 

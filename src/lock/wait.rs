@@ -431,6 +431,11 @@ impl Wait {
         waiting.is_refused.then_some(waiting.since)
     }
 
+    /// Whether somebody may look for the connection.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.is_armed
+    }
+
     /// Keeps probes away until the result is dropped.
     pub(crate) fn hold_probe(&self) -> Option<impl Drop + '_> {
         self.is_armed.then(|| self.waiting.lock())
