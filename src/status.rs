@@ -78,7 +78,8 @@ fn guarantees(connection: &mut Connection, instance: &Instance) -> Object {
     let displaced = guards.displaced().map(|why| why.to_string());
     let deficit = guards.deficit();
     let no_wal = guards.no_wal().map(str::to_owned);
-    let is_off = matches!(guards.synchronous(), Some("off" | "0" | "false" | "no"));
+    let is_off = guards.is_synchronous_off();
+    let journalless = guards.journalless();
     let files = guards.identity().map(|files| (files.inode(), files.wal_index()));
     let database = connection.database();
     let obstacle = database.obstacle();
@@ -109,6 +110,9 @@ fn guarantees(connection: &mut Connection, instance: &Instance) -> Object {
         .then(|| "kanban_persist_wal=0: the last connection deletes the WAL".to_owned());
     let durable =
         is_off.then(|| "synchronous is OFF: a power cut may corrupt the database".to_owned());
+    let journal = journalless.map(|mode| {
+        format!("journal_mode is {mode}: a writer that is killed may leave half a transaction")
+    });
     let network = match &no_wal {
         Some(why) => Some(why.clone()),
         None if connection.settings().network_wal() => {
@@ -131,6 +135,7 @@ fn guarantees(connection: &mut Connection, instance: &Instance) -> Object {
         ("identity", state(&identity)),
         ("persist_wal", state(&persist)),
         ("wal_file_system", state(&network)),
+        ("journal", state(&journal)),
         ("synchronous", state(&durable)),
     ] {
         let mut one = Object::new();

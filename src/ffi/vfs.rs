@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::syscalls::{self, Protection};
 use super::types::{
-    Rc, SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_OK, sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
+    Rc, SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_OK, SQLITE_OPEN_MAIN_JOURNAL, sqlite3_file,
+    sqlite3_syscall_ptr, sqlite3_vfs,
 };
 use super::{connect, no_panic};
 use crate::file;
@@ -306,11 +307,19 @@ unsafe extern "C" fn x_open(
             // SAFETY: SQLite passes null or an int.
             unsafe { *out_flags = base_flags };
         }
-        if rc != SQLITE_OK || matches!(plan, OpenPlan::LeaveAlone) {
+        if matches!(plan, OpenPlan::LeaveAlone) {
             return rc;
         }
         // SAFETY: what is not left alone has a terminated name.
         let path = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes()));
+        if rc != SQLITE_OK {
+            if flags & SQLITE_OPEN_MAIN_JOURNAL != 0 {
+                let why = "can not open the journal, without which nothing is written; writers need \
+                           the right to create files there";
+                instance.host.log_about(rc, why, path);
+            }
+            return rc;
+        }
         // SAFETY: the base has opened the file, whose memory has room for our state.
         unsafe {
             match plan {

@@ -28,8 +28,10 @@ pub(crate) struct Guards {
     deficit: Option<i64>,
     /// Why WAL mode is refused.
     no_wal: Option<String>,
-    /// What `PRAGMA synchronous` was last set to.
-    synchronous: Option<String>,
+    /// Whether `PRAGMA synchronous` was set to OFF.
+    is_synchronous_off: bool,
+    /// What `PRAGMA journal_mode` was set to, if it keeps no journal in a file.
+    journalless: Option<&'static str>,
 }
 
 impl Guards {
@@ -41,7 +43,8 @@ impl Guards {
             wal_reset: WalReset::default(),
             deficit: None,
             no_wal,
-            synchronous: None,
+            is_synchronous_off: false,
+            journalless: None,
         }
     }
 
@@ -62,13 +65,24 @@ impl Guards {
         self.deficit.filter(|missing| *missing > 0)
     }
 
-    pub(crate) fn synchronous(&self) -> Option<&str> {
-        self.synchronous.as_deref()
+    pub(crate) fn is_synchronous_off(&self) -> bool {
+        self.is_synchronous_off
     }
 
-    /// `PRAGMA synchronous` is set.
-    pub(crate) fn set_synchronous(&mut self, value: &str) {
-        self.synchronous = Some(value.to_ascii_lowercase());
+    pub(crate) fn journalless(&self) -> Option<&'static str> {
+        self.journalless
+    }
+
+    /// A pragma is set by which durability is given away, or asked for again.
+    /// <https://www.sqlite.org/pragma.html#pragma_synchronous>
+    pub(crate) fn pragma(&mut self, name: &[u8], value: &[u8]) {
+        let is = |text: &str| value.eq_ignore_ascii_case(text.as_bytes());
+        if name.eq_ignore_ascii_case(b"synchronous") && !value.is_empty() {
+            self.is_synchronous_off = ["off", "0", "false", "no"].into_iter().any(is);
+        }
+        if name.eq_ignore_ascii_case(b"journal_mode") && !value.is_empty() {
+            self.journalless = ["off", "memory"].into_iter().find(|mode| is(mode));
+        }
     }
 
     /// Before anything is locked to write, or to clean up.

@@ -417,9 +417,7 @@ unsafe fn pragma(state: &mut State, arg: *mut *mut c_char) -> Rc {
     if is_wal {
         state.connection.expect_mode_change();
     }
-    if name.eq_ignore_ascii_case(b"synchronous") && !value.is_empty() {
-        state.connection.guards().set_synchronous(&String::from_utf8_lossy(value));
-    }
+    state.connection.guards().pragma(name, value);
     let no_wal = state.connection.guards().no_wal().filter(|_| is_wal).map(str::to_owned);
     let is_ours = name.len() > 7 && name[..7].eq_ignore_ascii_case(b"kanban_");
     if !is_ours && no_wal.is_none() {

@@ -69,7 +69,7 @@ fn what_is_no_file_of_its_own_is_refused() {
 fn one_without_permission_is_named() {
     if is_root() {
         // As an ordinary user, in a process of its own.
-        return as_nobody("one_without_permission_is_named");
+        return crate::as_nobody("hostile_sidecar::one_without_permission_is_named");
     }
     let board = board();
     std::fs::write(board.sidecar(), "").unwrap();
@@ -122,31 +122,6 @@ fn recovery_needs_no_sidecar() {
             assert!(why.as_str().unwrap().contains("directory"), "{why}");
         }
     }
-}
-
-/// Runs one test of this program as the user nobody, from a copy nobody may run.
-fn as_nobody(test: &str) {
-    let directory = tempfile::tempdir().unwrap();
-    let open = |path: &Path| {
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .unwrap();
-    };
-    open(directory.path());
-    let (program, client) = (directory.path().join("tests"), directory.path().join("agent"));
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    std::fs::copy(crate::rust_agent(), &client).unwrap();
-    let status = {
-        use std::os::unix::process::CommandExt;
-        std::process::Command::new(&program)
-            .args(["--exact", &format!("hostile_sidecar::{test}")])
-            .env("KANBAN_RUST_AGENT", &client)
-            .uid(65534)
-            .gid(65534)
-            .current_dir("/")
-            .status()
-            .unwrap()
-    };
-    assert!(status.success());
 }
 
 /// Garbage from the beginning: it may be another program's file, so it is left as it is. Its bytes

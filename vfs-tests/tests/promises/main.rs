@@ -21,10 +21,10 @@ mod setlk_timeout;
 mod shell_examples;
 mod sidecar;
 mod stacking;
+mod storage;
 mod threads_and_processes;
 mod timeout;
 mod unloading;
-mod wal_file_system;
 
 /// The Rust client; a test that runs elsewhere says where it has put it.
 fn rust_agent() -> String {
@@ -54,4 +54,29 @@ fn status(connection: &rusqlite::Connection, field: &str) -> serde_json::Value {
     let text: String = connection.query_row("PRAGMA kanban_status", [], |row| row.get(0)).unwrap();
     let status: serde_json::Value = serde_json::from_str(&text).unwrap();
     status.pointer(field).unwrap_or_else(|| panic!("no {field} in {text}")).clone()
+}
+
+/// Runs one test of this program as the user nobody, from a copy nobody may run.
+fn as_nobody(test: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |path: &std::path::Path| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+    };
+    open(directory.path());
+    let (program, client) = (directory.path().join("tests"), directory.path().join("agent"));
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    std::fs::copy(crate::rust_agent(), &client).unwrap();
+    let status = {
+        use std::os::unix::process::CommandExt;
+        std::process::Command::new(&program)
+            .args(["--exact", test])
+            .env("KANBAN_RUST_AGENT", &client)
+            .uid(65534)
+            .gid(65534)
+            .current_dir("/")
+            .status()
+            .unwrap()
+    };
+    assert!(status.success());
 }

@@ -1,11 +1,12 @@
-//! WAL mode is refused on file systems whose memory other machines do not share.
+//! What the storage can not promise is refused or reported: WAL mode on file systems whose memory other
+//! machines do not share, journals and syncs that were given up.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use vfs_tests::{Board, Program};
+use vfs_tests::{Board, Program, is_root};
 
 use crate::{agent, connect, status};
 
@@ -104,6 +105,51 @@ fn wal_is_refused_on_fuse() {
         client.close("c");
         let stock = connect(&uri(&path, "unix"));
         stock.query_row("PRAGMA journal_mode=wal", [], |_| Ok(())).unwrap();
+    }
+}
+
+/// Without a journal in a file, a worker that is killed may leave half a transaction. That is reported,
+/// too.
+#[test]
+fn a_journal_that_is_not_kept_is_reported() {
+    let board = Board::new();
+    let connection = connect(&board.kanban());
+    for (mode, active) in
+        [("memory", false), ("DELETE", true), ("OFF", false), ("persist", true), ("wal", true)]
+    {
+        let set: String = connection
+            .query_row(&format!("PRAGMA journal_mode={mode}"), [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(set, mode.to_lowercase());
+        assert_eq!(status(&connection, "/guarantees/journal/active"), active, "{mode}");
+    }
+}
+
+/// A board in a directory where nobody may create a journal, though its sidecar is there. Nothing is
+/// written, and the log says what is missing. (Root may create files anywhere.)
+#[test]
+fn a_journal_that_can_not_be_created_is_named() {
+    if is_root() {
+        return crate::as_nobody("storage::a_journal_that_can_not_be_created_is_named");
+    }
+    for vfs in ["unix", "kanban"] {
+        let board = Board::new();
+        connect(&board.kanban()).execute_batch("CREATE TABLE t (x)").unwrap();
+        let may = |mode| {
+            std::fs::set_permissions(board.directory(), PermissionsExt::from_mode(mode)).unwrap();
+        };
+        may(0o555);
+        let before = std::fs::read(board.path()).unwrap();
+        let mut client = agent(Program::Rust);
+        client.open("c", &board.uri(vfs), 5000);
+        let code = client.sql("c", "INSERT INTO t VALUES (1)").code();
+        let log = client.log();
+        may(0o755);
+        // CANTOPEN or, where SQLite finds the reason itself, READONLY.
+        assert!([8, 14].contains(&code), "{vfs}: {code}");
+        assert_eq!(std::fs::read(board.path()).unwrap(), before);
+        let says = log.iter().filter(|line| line.contains("can not open the journal"));
+        assert_eq!(says.count(), usize::from(vfs == "kanban"), "{log:?}");
     }
 }
 
