@@ -37,7 +37,13 @@
 //! | first connections wait for each other where SQLite would fail at once | `src/file/connection.rs` |
 //! | a killed writer's lock is free at once; a forked child can not harm its parent's | the kernel, `src/guard/fork.rs` |
 //! | a database mounted over another file is refused | `src/guard/mount.rs` |
+//! | closing a descriptor of the database drops no lock | `src/guard/cancellation.rs` |
+//! | the WAL-reset bug of SQLite 3.7.0 to 3.51.2 loses nothing | `src/guard/wal_reset.rs` |
+//! | a commit or checkpoint that would leave the file short is refused | `src/guard/file_length.rs` |
+//! | nothing is written to files that were replaced, renamed or deleted while open, nor by one of several hard links | `src/guard/identity.rs` |
+//! | WAL mode is refused where memory is not shared by all clients | `src/guard/filesystem.rs` |
 //!
+//! `docs/guarantees.md` goes through SQLite's list of what corrupts a database.
 //! `PRAGMA kanban_status` says which hold on a connection, and why one does not.
 #![deny(unsafe_code)]
 
