@@ -1,24 +1,46 @@
 """A client for the tests: reads a command a line, answers a line. See vfs_tests::Agent."""
 
+import concurrent.futures
 import json
 import os
 import sqlite3
 import sys
 
 connections = {}
+begun = {}
+
+
+def run(name, sql):
+    rows = []
+    for statement in sql.split(";"):
+        rows += connections[name].execute(statement).fetchall()
+    return rows
+
+
+def run_until_stopped(name, sql, *where):
+    """Runs it in this thread, which stops where pause.c says."""
+    connections[name].execute("SELECT pause_at(?, ?, ?, ?)", where)
+    try:
+        return run(name, sql)
+    finally:
+        connections[name].execute("SELECT pause_end()")
 
 
 def answer(command, *arguments):
     if command == "open":
         name, uri, timeout = arguments
         timeout = {} if timeout is None else {"timeout": timeout / 1000}
-        connections[name] = sqlite3.connect(uri, uri=True, isolation_level=None, **timeout)
+        connections[name] = sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, **timeout
+        )
     elif command == "sql":
-        name, sql = arguments
-        rows = []
-        for statement in sql.split(";"):
-            rows += connections[name].execute(statement).fetchall()
-        return rows
+        return run(*arguments)
+    elif command == "begin":
+        thread = concurrent.futures.ThreadPoolExecutor(1)
+        begun[arguments[0]] = thread.submit(run_until_stopped, *arguments)
+        thread.shutdown(wait=False)
+    elif command == "end":
+        return begun.pop(arguments[0]).result()
     elif command == "close":
         connections.pop(arguments[0]).close()
     elif command == "read":
@@ -33,7 +55,8 @@ def answer(command, *arguments):
 
 loader = sqlite3.connect(":memory:")
 loader.enable_load_extension(True)
-loader.load_extension(sys.argv[1])
+for extension in filter(None, [os.environ.get("PRELOAD"), sys.argv[1]]):
+    loader.load_extension(extension)
 for line in sys.stdin:
     try:
         reply = {"rows": answer(*json.loads(line))}

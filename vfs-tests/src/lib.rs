@@ -1,6 +1,7 @@
 //! Machinery for the tests: clients in processes of their own, driven line by line, so that a
 //! test says who does what in which order.
 
+pub mod pause;
 pub mod sidecar;
 
 use std::ffi::OsStr;
@@ -216,6 +217,12 @@ impl Agent {
     /// Sends SQL to a connection and does not wait.
     pub fn send_sql(&mut self, name: &str, sql: &str) {
         self.send(&json!(["sql", name, sql]));
+    }
+
+    /// The result of what [`pause::Stops::begin`] began on a connection. Python only.
+    #[track_caller]
+    pub fn end(&mut self, name: &str) -> Reply {
+        self.call(&json!(["end", name]))
     }
 
     /// Closes a connection.

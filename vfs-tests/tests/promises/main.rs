@@ -25,6 +25,7 @@ mod storage;
 mod threads_and_processes;
 mod timeout;
 mod unloading;
+mod wal_reset;
 
 /// The Rust client; a test that runs elsewhere says where it has put it.
 fn rust_agent() -> String {
