@@ -2,6 +2,7 @@
 //! test says who does what in which order.
 
 pub mod pause;
+pub mod base;
 pub mod sidecar;
 
 use std::ffi::OsStr;

@@ -2,11 +2,13 @@
 //! scenario runs on the stock VFS first and shows the damage.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use vfs_tests::base::Base;
 use vfs_tests::{Agent, Program};
 
 mod canonical_path;
 mod displaced_files;
 mod extension_file;
+mod file_length;
 mod first_connect;
 mod fork;
 mod hostile_sidecar;
@@ -14,6 +16,7 @@ mod journal_modes;
 mod kept_wal;
 mod killed_holder;
 mod loading;
+mod lock_errors;
 mod lock_scope;
 mod mixed_clients;
 mod queue;
@@ -48,6 +51,16 @@ fn pairs() -> impl Iterator<Item = (Agent, Agent)> {
 fn connect(uri: &str) -> rusqlite::Connection {
     kanban_vfs::register(&kanban_vfs::Options::default()).unwrap();
     rusqlite::Connection::open(uri).unwrap()
+}
+
+/// A base VFS that fails as a test tells it, registered under that name, and the name of ours over
+/// it.
+fn over_faulty(name: &str) -> (Base, String) {
+    let base = Base::register(name);
+    let ours = format!("kanban-over-{name}");
+    let options = kanban_vfs::Options::default().with_name(&ours).with_base(name);
+    kanban_vfs::register(&options).unwrap();
+    (base, ours)
 }
 
 /// A field of `PRAGMA kanban_status`, a JSON pointer.
