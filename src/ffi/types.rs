@@ -57,7 +57,6 @@ pub(crate) const WAL_READ_LOCK: c_int = 3;
 /// How many of those there are.
 pub(crate) const WAL_READERS: c_int = 5;
 
-pub(crate) const SQLITE_FCNTL_SIZE_HINT: c_int = 5;
 pub(crate) const SQLITE_FCNTL_PERSIST_WAL: c_int = 10;
 pub(crate) const SQLITE_FCNTL_VFSNAME: c_int = 12;
 pub(crate) const SQLITE_FCNTL_PRAGMA: c_int = 14;

@@ -115,6 +115,15 @@ const CHECKPOINT_LASTS: Duration = Duration::from_millis(100);
 /// How long a checkpoint waits for the write lock.
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(4);
 
+/// Gives back a lock of SQLite's. After an error nobody knows whether the base has it still, and
+/// SQLite does not ask again: so it is tried once more, which does no harm if it has not.
+pub(crate) fn twice(give_back: impl Fn() -> Rc) -> Rc {
+    match give_back() {
+        SQLITE_OK => SQLITE_OK,
+        _ => give_back(),
+    }
+}
+
 /// An open database, as one connection sees it.
 pub(crate) struct Connection {
     id: u64,
@@ -209,10 +218,10 @@ impl Connection {
         self.guards.before_commit(base, &self.database)
     }
 
-    /// FCNTL_SIZE_HINT, in bytes.
-    pub(crate) fn before_checkpoint(&self, base: &impl BaseFile, size: i64) {
+    /// xWrite, of the first page.
+    pub(crate) fn before_first_page(&self, base: &impl BaseFile, page: &[u8]) {
         if self.in_wal_mode {
-            self.guards.before_checkpoint(base, size);
+            self.guards.before_first_page(base, page);
         }
     }
 
@@ -366,7 +375,7 @@ impl Connection {
     /// xUnlock: the base's first, then the write lock.
     pub(crate) fn unlock(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
         let probe = self.wait.hold_probe();
-        let rc = base.unlock(level);
+        let rc = twice(|| base.unlock(level));
         drop(probe);
         if rc != SQLITE_OK {
             // The base may have it still, and then so must we.
@@ -406,7 +415,7 @@ impl Connection {
             };
         }
         let probe = self.wait.hold_probe();
-        let rc = base.shm_lock(offset, n, flags);
+        let rc = twice(|| base.shm_lock(offset, n, flags));
         drop(probe);
         if rc != SQLITE_OK {
             // The base may have it still, and then so must we.

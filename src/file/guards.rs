@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ffi::{OsString, c_int};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -152,7 +153,7 @@ impl Guards {
     #[cold]
     fn measure(&mut self, base: &impl BaseFile, header: Option<Header>, database: &Database) {
         let missing = header.and_then(|header| file_length::deficit(&header, base.size().ok()?));
-        if missing.is_some() && beside(database.path(), "-journal").exists() {
+        if missing.is_some() && is_hot(&beside(database.path(), "-journal")) {
             return;
         }
         self.deficit = Some(missing.unwrap_or(0));
@@ -179,13 +180,16 @@ impl Guards {
         self.too_short(missing, SQLITE_IOERR_WRITE, "the transaction is rolled back", database)
     }
 
-    /// A checkpoint says how long the file will be, in bytes (FCNTL_SIZE_HINT). Makes it so long
-    /// before its header says so, unless it is too short as it is.
-    pub(crate) fn before_checkpoint(&self, base: &impl BaseFile, size: i64) {
-        let (Some(header), Ok(now)) = (base.header(), base.size()) else { return };
-        if now > 0 && now < size && file_length::deficit(&header, now).is_none() {
+    /// A checkpoint is about to write the first page. Makes the file as long as that says before it
+    /// says so, unless it is too short as it is.
+    pub(crate) fn before_first_page(&self, base: &impl BaseFile, page: &[u8]) {
+        let Some(length) = page.first_chunk().and_then(file_length::by_header) else { return };
+        let Ok(size) = base.size() else { return };
+        let is_whole =
+            || base.header().is_some_and(|old| file_length::deficit(&old, size).is_none());
+        if size < length && is_whole() {
             // An error is met again when SQLite writes there.
-            base.write_zero(size - 1);
+            base.write_zero(length - 1);
         }
     }
 
@@ -313,6 +317,14 @@ impl Guards {
             base.shm_lock(WAL_CKPT_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
         }
     }
+}
+
+/// Whether a journal has something to roll back: its header is not zeroed, as `journal_mode=persist`
+/// does. <https://www.sqlite.org/fileformat2.html#the_rollback_journal>
+fn is_hot(journal: &Path) -> bool {
+    let mut first = [0];
+    let read = std::fs::File::open(journal).and_then(|mut file| file.read_exact(&mut first));
+    read.is_ok() && first != [0]
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

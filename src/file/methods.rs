@@ -3,18 +3,18 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::connection::{BaseFile, Sought};
+use super::connection::{BaseFile, Sought, twice};
 use super::{Methods, State, inherited, state_slot};
 use crate::ffi::connect::{self, FCNTL_OPENED, Opened};
 use crate::ffi::vfs::Instance;
 use crate::ffi::{
     Rc, SQLITE_BUSY, SQLITE_ERROR, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_HAS_MOVED,
     SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PDB, SQLITE_FCNTL_PERSIST_WAL, SQLITE_FCNTL_PRAGMA,
-    SQLITE_FCNTL_SIZE_HINT, SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR,
-    SQLITE_IOERR_LOCK, SQLITE_IOERR_TRUNCATE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED,
-    SQLITE_LOCK_SHARED, SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_SHM_EXCLUSIVE,
-    SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK, no_panic, sqlite3,
-    sqlite3_file, sqlite3_io_methods,
+    SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_IOERR_LOCK,
+    SQLITE_IOERR_TRUNCATE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED,
+    SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
+    SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK, no_panic, sqlite3, sqlite3_file,
+    sqlite3_io_methods,
 };
 use crate::guard::file_length::Header;
 use crate::guard::wal_reset::Salts;
@@ -27,6 +27,7 @@ use crate::status;
 pub(super) fn over(base: &sqlite3_io_methods, has_wal_index: bool) -> sqlite3_io_methods {
     let mut ours = sqlite3_io_methods {
         xClose: Some(x_close),
+        xWrite: base.xWrite.and(Some(x_write)),
         xTruncate: base.xTruncate.and(Some(x_truncate)),
         xLock: base.xLock.and(Some(x_lock)),
         xUnlock: base.xUnlock.and(Some(x_unlock)),
@@ -83,7 +84,7 @@ impl BaseFile for Base {
                         |flags| base.shm_lock(WAL_WRITE_LOCK, 1, flags | SQLITE_SHM_EXCLUSIVE);
                     let rc = shm_lock(SQLITE_SHM_LOCK);
                     if rc == SQLITE_OK {
-                        shm_lock(SQLITE_SHM_UNLOCK);
+                        twice(|| shm_lock(SQLITE_SHM_UNLOCK));
                     }
                     rc != SQLITE_BUSY
                 }
@@ -95,7 +96,7 @@ impl BaseFile for Base {
                 Sought::Database(level) => {
                     let rc = base.lock(level);
                     if rc == SQLITE_OK && level == SQLITE_LOCK_SHARED {
-                        base.unlock(SQLITE_LOCK_NONE);
+                        twice(|| base.unlock(SQLITE_LOCK_NONE));
                     }
                     rc != SQLITE_BUSY
                 }
@@ -265,6 +266,26 @@ unsafe extern "C" fn x_close_watched(file: *mut sqlite3_file) -> Rc {
     })
 }
 
+unsafe extern "C" fn x_write(
+    file: *mut sqlite3_file,
+    data: *const c_void,
+    bytes: c_int,
+    at: i64,
+) -> Rc {
+    // SAFETY: SQLite passes an open file.
+    let (base, state) = unsafe { parts(file) };
+    if at == 0 {
+        no_panic((), || {
+            // SAFETY: SQLite passes so many bytes.
+            let page = unsafe {
+                std::slice::from_raw_parts(data.cast::<u8>(), usize::try_from(bytes).unwrap_or(0))
+            };
+            state.connection.before_first_page(&base, page);
+        });
+    }
+    call!(base, xWrite, SQLITE_IOERR, data, bytes, at)
+}
+
 unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: i64) -> Rc {
     no_panic(SQLITE_IOERR_TRUNCATE, || {
         // SAFETY: SQLite passes an open file.
@@ -383,10 +404,6 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
             },
             _ => {
                 match op {
-                    SQLITE_FCNTL_SIZE_HINT => {
-                        // SAFETY: SQLite passes a size.
-                        state.connection.before_checkpoint(&base, unsafe { *arg.cast::<i64>() });
-                    }
                     SQLITE_FCNTL_LOCK_TIMEOUT => {
                         // SAFETY: SQLite passes a number.
                         state.connection.may_block(unsafe { *arg.cast::<c_int>() });

@@ -1,8 +1,8 @@
 //! Machinery for the tests: clients in processes of their own, driven line by line, so that a
 //! test says who does what in which order.
 
-pub mod pause;
 pub mod base;
+pub mod pause;
 pub mod sidecar;
 
 use std::ffi::OsStr;
