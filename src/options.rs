@@ -264,6 +264,11 @@ mod tests {
             from(&[("KANBAN_BASE_VFS", "unix"), ("KANBAN_BUSY_TIMEOUT", "70")]),
             Ok(expected)
         );
+        let expected =
+            Options::default().with_hard_links(true).with_network_wal(true).with_persist_wal(false);
+        let set =
+            [("KANBAN_HARD_LINKS", "1"), ("KANBAN_NETWORK_WAL", "1"), ("KANBAN_PERSIST_WAL", "0")];
+        assert_eq!(from(&set), Ok(expected));
     }
 
     #[test]
@@ -271,6 +276,10 @@ mod tests {
         for value in ["", "5s", "-1", "+1", " 1", "99999999999999"] {
             let why = from(&[("KANBAN_BUSY_TIMEOUT", value)]).expect_err(value);
             assert!(why.starts_with("KANBAN_BUSY_TIMEOUT: "), "{why}");
+        }
+        for name in ["KANBAN_HARD_LINKS", "KANBAN_NETWORK_WAL", "KANBAN_PERSIST_WAL"] {
+            let why = from(&[(name, "on")]).expect_err(name);
+            assert!(why.starts_with(name), "{why}");
         }
     }
 }
