@@ -1,13 +1,19 @@
 """A client for the tests: reads a command a line, answers a line. See vfs_tests::Agent."""
 
 import concurrent.futures
+import ctypes
 import json
 import os
+import resource
 import sqlite3
 import sys
 
 connections = {}
 begun = {}
+# An extension may be unloaded when the connection that has loaded it is closed.
+loaders = []
+# The process id of a child made by fork, and the pipes to and from it.
+child = None
 
 
 def run(name, sql):
@@ -26,7 +32,99 @@ def run_until_stopped(name, sql, *where):
         connections[name].execute("SELECT pause_end()")
 
 
+def load(extension):
+    loader = sqlite3.connect(":memory:")
+    loader.enable_load_extension(True)
+    loader.load_extension(extension)
+    loaders.append(loader)
+
+
+def register():
+    load(sys.argv[1])
+
+
+class SecondCopy:
+    """Another copy of SQLite in this process, which knows nothing of the first."""
+
+    def __init__(self, library):
+        self.library = ctypes.CDLL(library, mode=ctypes.RTLD_LOCAL)
+        self.library.sqlite3_errmsg.restype = ctypes.c_char_p
+
+    def connect(self, uri, timeout):
+        return SecondConnection(self.library, uri, timeout)
+
+    def register(self):
+        loader = self.connect(":memory:", 0)
+        loader.check(self.library.sqlite3_enable_load_extension(loader.db, 1))
+        extension = sys.argv[1].encode()
+        loader.check(self.library.sqlite3_load_extension(loader.db, extension, None, None))
+        loader.close()
+
+
+class SecondConnection:
+    """What this file uses of sqlite3.Connection."""
+
+    Row = ctypes.CFUNCTYPE(
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_int,
+        ctypes.POINTER(ctypes.c_char_p),
+        ctypes.POINTER(ctypes.c_char_p),
+    )
+
+    def __init__(self, library, uri, timeout):
+        self.library, self.db, self.rows = library, ctypes.c_void_p(), []
+        flags = 0x46  # READWRITE, CREATE, URI
+        self.check(library.sqlite3_open_v2(uri.encode(), ctypes.byref(self.db), flags, None))
+        library.sqlite3_busy_timeout(self.db, timeout)
+
+    def check(self, rc):
+        if rc != 0:
+            error = sqlite3.OperationalError(self.library.sqlite3_errmsg(self.db).decode())
+            error.sqlite_errorcode = rc
+            raise error
+
+    def execute(self, sql):
+        self.rows = []
+
+        def row(_, n, values, __):
+            # sqlite3_exec gives out text only.
+            self.rows.append([value and value.decode() for value in values[:n]])
+            return 0
+
+        self.check(self.library.sqlite3_exec(self.db, sql.encode(), self.Row(row), None, None))
+        return self
+
+    def fetchall(self):
+        return self.rows
+
+    def close(self):
+        self.check(self.library.sqlite3_close(self.db))
+
+
+second = None
+
+
+def fork():
+    global child
+    commands, to_child = os.pipe()
+    from_child, replies = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(to_child)
+        os.close(from_child)
+        child = None
+        with open(commands) as commands, open(replies, "w") as replies:
+            serve(commands, replies)
+        # Not os._exit: the interpreter closes what is open.
+        sys.exit(0)
+    os.close(commands)
+    os.close(replies)
+    child = pid, open(to_child, "w"), open(from_child)
+
+
 def answer(command, *arguments):
+    global child, second
     if command == "open":
         name, uri, timeout = arguments
         timeout = {} if timeout is None else {"timeout": timeout / 1000}
@@ -45,21 +143,59 @@ def answer(command, *arguments):
         connections.pop(arguments[0]).close()
     elif command == "read":
         with open(arguments[0], "rb") as file:
-            file.read()
+            file.read(16)
     elif command == "cd":
         os.chdir(arguments[0])
+    elif command == "register":
+        register()
+    elif command == "load second copy":
+        second = SecondCopy(arguments[0])
+    elif command == "register second copy":
+        second.register()
+    elif command == "open second copy":
+        name, uri, timeout = arguments
+        connections[name] = second.connect(uri, timeout)
+    elif command == "become nobody":
+        if os.geteuid() == 0:
+            os.setuid(65534)
+    elif command == "use descriptors":
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        for _ in range(arguments[0]):
+            os.open("/dev/null", os.O_RDONLY)
+    elif command == "descriptors":
+        return [[len(os.listdir("/proc/self/fd"))]]
+    elif command == "fork":
+        fork()
+    elif command == "end child":
+        pid, to_child, from_child = child
+        child = None
+        to_child.close()
+        from_child.read()
+        status = os.waitpid(pid, 0)[1]
+        return [[os.waitstatus_to_exitcode(status)]]
     else:
         raise ValueError(command)
     return []
 
 
-loader = sqlite3.connect(":memory:")
-loader.enable_load_extension(True)
-for extension in filter(None, [os.environ.get("PRELOAD"), sys.argv[1]]):
-    loader.load_extension(extension)
-for line in sys.stdin:
-    try:
-        reply = {"rows": answer(*json.loads(line))}
-    except sqlite3.Error as error:
-        reply = {"error": str(error), "code": getattr(error, "sqlite_errorcode", 0)}
-    print(json.dumps(reply), flush=True)
+def serve(commands, replies):
+    for line in commands:
+        command = json.loads(line)
+        if command[0] == "child":
+            _, to_child, from_child = child
+            print(json.dumps(command[1]), file=to_child, flush=True)
+            print(from_child.readline().strip(), file=replies, flush=True)
+            continue
+        try:
+            reply = {"rows": answer(*command)}
+        except sqlite3.Error as error:
+            reply = {"error": str(error), "code": getattr(error, "sqlite_errorcode", 0)}
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+if "PRELOAD" in os.environ:
+    load(os.environ["PRELOAD"])
+if "STOCK_AGENT" not in os.environ:
+    register()
+serve(sys.stdin, sys.stdout)

@@ -35,12 +35,103 @@ impl Program {
 /// Debian's Python, whatever comes first on the PATH.
 pub const PYTHON: &str = "/usr/bin/python3";
 
-/// A client process. Killed, with SIGKILL, when dropped.
-pub struct Agent {
+/// A process that is spoken to line by line. Killed, with SIGKILL, when dropped.
+pub struct Lines {
     child: Child,
     input: Option<ChildStdin>,
-    replies: Receiver<String>,
+    output: Receiver<String>,
 }
+
+impl Lines {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let (sender, output) = channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { input: child.stdin.take(), child, output }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a line.
+    ///
+    /// # Panics
+    /// If the process has ended.
+    pub fn say(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("open until dropped");
+        writeln!(input, "{line}").expect("the program reads");
+    }
+
+    /// Its next line.
+    ///
+    /// # Panics
+    /// If none comes in [`PATIENCE`].
+    #[track_caller]
+    pub fn hear(&mut self) -> String {
+        self.hear_within(PATIENCE).expect("the program hangs")
+    }
+
+    /// As [`Self::hear`]; `None` if it takes longer.
+    ///
+    /// # Panics
+    /// If the process has ended.
+    #[track_caller]
+    pub fn hear_within(&mut self, limit: Duration) -> Option<String> {
+        match self.output.recv_timeout(limit) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => panic!("the program has ended"),
+        }
+    }
+
+    /// Its next line; `None` if it has ended without.
+    ///
+    /// # Panics
+    /// If neither happens in [`PATIENCE`].
+    #[track_caller]
+    pub fn hear_last(&mut self) -> Option<String> {
+        match self.output.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Timeout) => panic!("the program hangs"),
+            Err(RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// Kills it with SIGKILL and waits until it is gone.
+    ///
+    /// # Panics
+    /// If it can not be waited for.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client process. Killed, with SIGKILL, when dropped.
+pub struct Agent(Lines);
 
 /// What a client said.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,6 +198,16 @@ impl Agent {
         Self::start_in(program, rust_agent, Path::new("/"), &[])
     }
 
+    /// As [`Self::start`], but the client knows nothing of this project's VFS until it is told to
+    /// `register` it: from then on even its stock connections are guarded.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_stock(program: Program, rust_agent: &str) -> Self {
+        Self::start_in(program, rust_agent, Path::new("/"), &[("STOCK_AGENT", "1")])
+    }
+
     /// As [`Self::start`], in a directory and with environment variables of its own.
     ///
     /// # Panics
@@ -126,29 +227,14 @@ impl Agent {
                 command
             }
         };
-        let mut child = command
-            .current_dir(directory)
-            .envs(variables.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the agent starts");
-        let output = BufReader::new(child.stdout.take().expect("piped"));
-        let (sender, replies) = channel();
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Self { input: child.stdin.take(), child, replies }
+        command.current_dir(directory).envs(variables.iter().copied());
+        Self(Lines::start(command))
     }
 
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.0.pid()
     }
 
     /// Sends a command and does not wait for the answer.
@@ -156,8 +242,7 @@ impl Agent {
     /// # Panics
     /// If the process has ended.
     pub fn send(&mut self, command: &Value) {
-        let input = self.input.as_mut().expect("open until dropped");
-        writeln!(input, "{command}").expect("the agent reads");
+        self.0.say(&command.to_string());
     }
 
     /// The answer to the oldest command that has none yet.
@@ -175,11 +260,7 @@ impl Agent {
     /// If the process has ended.
     #[track_caller]
     pub fn reply_within(&mut self, limit: Duration) -> Option<Reply> {
-        let line = match self.replies.recv_timeout(limit) {
-            Ok(line) => line,
-            Err(RecvTimeoutError::Timeout) => return None,
-            Err(RecvTimeoutError::Disconnected) => panic!("the agent has ended"),
-        };
+        let line = self.0.hear_within(limit)?;
         let mut value: Value = serde_json::from_str(&line).expect("agents speak JSON");
         Some(match value["error"].as_str() {
             Some(message) => Reply::Error {
@@ -232,6 +313,37 @@ impl Agent {
         self.call(&json!(["close", name])).rows();
     }
 
+    /// Opens a file, looks at its first 16 bytes and closes it, as an application does with its own
+    /// database. POSIX drops all locks that a process has on a file when it does that.
+    #[track_caller]
+    pub fn read(&mut self, path: &Path) {
+        self.call(&json!(["read", path])).rows();
+    }
+
+    /// Forks a child, which has copies of all connections. [`Self::child`] speaks to it.
+    #[track_caller]
+    pub fn fork(&mut self) {
+        self.call(&json!(["fork"])).rows();
+    }
+
+    /// Sends a command to the child and waits for its answer.
+    #[track_caller]
+    pub fn child(&mut self, command: &Value) -> Reply {
+        self.call(&json!(["child", command]))
+    }
+
+    /// Runs SQL on a connection of the child.
+    #[track_caller]
+    pub fn child_sql(&mut self, name: &str, sql: &str) -> Reply {
+        self.child(&json!(["sql", name, sql]))
+    }
+
+    /// Lets the child exit as programs do, which closes what it has open. Returns its exit code.
+    #[track_caller]
+    pub fn end_child(&mut self) -> i64 {
+        self.call(&json!(["end child"])).rows()[0][0].as_i64().expect("an exit code")
+    }
+
     /// The lines SQLite logged since the last call. Rust only.
     #[track_caller]
     pub fn log(&mut self) -> Vec<String> {
@@ -243,16 +355,8 @@ impl Agent {
     ///
     /// # Panics
     /// If it can not be waited for.
-    pub fn kill(mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it ends");
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub fn kill(self) {
+        self.0.kill();
     }
 }
 

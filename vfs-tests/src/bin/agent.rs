@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::io::{BufRead, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::Mutex;
 
 use rusqlite::fallible_iterator::FallibleIterator;
@@ -24,47 +25,147 @@ fn main() {
         }))
         .expect("the log is set first");
     }
-    kanban_vfs::register(&kanban_vfs::Options::default()).expect("the VFS registers");
-    let mut connections = HashMap::new();
-    let mut output = std::io::stdout();
-    for line in std::io::stdin().lock().lines() {
-        let Ok(line) = line else { break };
-        let command: Value = serde_json::from_str(&line).expect("a JSON array");
-        let text = |n: usize| command[n].as_str().unwrap_or_default();
-        let answer = match text(0) {
-            "open" => open(text(2), &command[3]).map(|connection| {
-                connections.insert(text(1).to_owned(), connection);
-                Vec::new()
-            }),
-            "sql" => sql(&connections[text(1)], text(2)),
-            "close" => {
-                connections.remove(text(1));
-                Ok(Vec::new())
-            }
-            "log" => {
-                let lines = std::mem::take(&mut *LOG.lock().expect("no panic holds it"));
-                Ok(lines.into_iter().map(|line| vec![json!(line)]).collect())
-            }
-            "read" => {
-                // An application that looks at its own database file.
-                std::fs::read(text(1)).expect("it exists");
-                Ok(Vec::new())
-            }
-            "cd" => {
-                std::env::set_current_dir(text(1)).expect("it exists");
-                Ok(Vec::new())
-            }
-            other => panic!("unknown command {other}"),
-        };
-        let answer = match answer {
-            Ok(rows) => json!({ "rows": rows }),
-            Err((code, message)) => json!({ "error": message, "code": code }),
-        };
-        writeln!(output, "{answer}").and_then(|()| output.flush()).expect("the test listens");
+    if std::env::var_os("STOCK_AGENT").is_none() {
+        register();
     }
+    Client::default().serve(io::stdin().lock(), &mut io::stdout());
+}
+
+fn register() {
+    kanban_vfs::register(&kanban_vfs::Options::default()).expect("the VFS registers");
 }
 
 type Answer<T> = Result<T, (i64, String)>;
+
+#[derive(Default)]
+struct Client {
+    connections: HashMap<String, Connection>,
+    child: Option<Child>,
+}
+
+/// A child made by fork, and the pipes to and from it.
+struct Child {
+    pid: libc::pid_t,
+    commands: io::PipeWriter,
+    replies: BufReader<io::PipeReader>,
+}
+
+impl Client {
+    fn serve(&mut self, commands: impl BufRead, replies: &mut dyn Write) {
+        for line in commands.lines() {
+            let Ok(line) = line else { break };
+            let command: Value = serde_json::from_str(&line).expect("a JSON array");
+            if command[0] == "child" {
+                let child = self.child.as_mut().expect("it was forked");
+                let mut reply = String::new();
+                writeln!(child.commands, "{}", command[1]).expect("the child listens");
+                child.replies.read_line(&mut reply).expect("it answers");
+                write!(replies, "{reply}").and_then(|()| replies.flush()).expect("as below");
+                continue;
+            }
+            let answer = match self.answer(&command) {
+                Ok(rows) => json!({ "rows": rows }),
+                Err((code, message)) => json!({ "error": message, "code": code }),
+            };
+            writeln!(replies, "{answer}").and_then(|()| replies.flush()).expect("the test listens");
+        }
+    }
+
+    fn answer(&mut self, command: &Value) -> Answer<Vec<Vec<Value>>> {
+        let text = |n: usize| command[n].as_str().unwrap_or_default();
+        match text(0) {
+            "open" => {
+                let connection = open(text(2), &command[3])?;
+                self.connections.insert(text(1).to_owned(), connection);
+            }
+            "sql" => return sql(&self.connections[text(1)], text(2)),
+            "close" => {
+                self.connections.remove(text(1));
+            }
+            "log" => {
+                let lines = std::mem::take(&mut *LOG.lock().expect("no panic holds it"));
+                return Ok(lines.into_iter().map(|line| vec![json!(line)]).collect());
+            }
+            "read" => {
+                // An application that looks at its own database file.
+                let file = File::open(text(1)).expect("it exists");
+                file.take(16).read_to_end(&mut Vec::new()).expect("it is readable");
+            }
+            "cd" => std::env::set_current_dir(text(1)).expect("it exists"),
+            "register" => register(),
+            "become nobody" => become_nobody(),
+            "use descriptors" => use_descriptors(command[1].as_u64().unwrap_or(0)),
+            "descriptors" => {
+                let descriptors = std::fs::read_dir("/proc/self/fd").expect("on Linux").count();
+                return Ok(vec![vec![json!(descriptors)]]);
+            }
+            "fork" => self.fork(),
+            "end child" => {
+                let child = self.child.take().expect("it was forked");
+                return Ok(vec![vec![json!(child.end())]]);
+            }
+            other => panic!("unknown command {other}"),
+        }
+        Ok(Vec::new())
+    }
+
+    fn fork(&mut self) {
+        let (commands, to_child) = io::pipe().expect("a pipe");
+        let (from_child, mut replies) = io::pipe().expect("a pipe");
+        // SAFETY: this process has one thread.
+        match unsafe { libc::fork() } {
+            -1 => panic!("{}", io::Error::last_os_error()),
+            0 => {
+                drop((to_child, from_child));
+                self.child = None;
+                self.serve(BufReader::new(commands), &mut replies);
+                // It closes what is open, as a program does that returns from main.
+                self.connections.clear();
+                std::process::exit(0);
+            }
+            pid => {
+                let replies = BufReader::new(from_child);
+                self.child = Some(Child { pid, commands: to_child, replies });
+            }
+        }
+    }
+}
+
+impl Child {
+    /// Lets it exit. Returns its exit code.
+    fn end(mut self) -> i32 {
+        drop(self.commands);
+        self.replies.read_to_end(&mut Vec::new()).expect("it ends");
+        let mut status = 0;
+        // SAFETY: a child of this process, and a place for its status.
+        let pid = unsafe { libc::waitpid(self.pid, &raw mut status, 0) };
+        assert_eq!(pid, self.pid, "{}", io::Error::last_os_error());
+        if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) }
+    }
+}
+
+/// Opens so many descriptors, for good.
+fn use_descriptors(n: u64) {
+    // SAFETY: a struct of integers, which the first call fills in.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit), 0);
+        limit.rlim_cur = limit.rlim_max;
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
+    }
+    for _ in 0..n {
+        std::mem::forget(File::open("/dev/null").expect("the limit allows it"));
+    }
+}
+
+/// Gives up root's rights, if it has them.
+fn become_nobody() {
+    if vfs_tests::is_root() {
+        // SAFETY: this process has one thread.
+        let rc = unsafe { libc::setuid(65534) };
+        assert_eq!(rc, 0, "{}", io::Error::last_os_error());
+    }
+}
 
 fn open(uri: &str, timeout: &Value) -> Answer<Connection> {
     let name = CString::new(uri).expect("no NUL");

@@ -1,10 +1,18 @@
-//! A forked child shares its parent's locks; it must not be able to free or to keep them.
+//! A forked child shares its parent's locks; it must not be able to free or to keep them, nor to
+//! end its parent's transaction (<https://www.sqlite.org/howtocorrupt.html> 2.6).
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use vfs_tests::sidecar::holder;
-use vfs_tests::{Board, PYTHON, extension};
+use vfs_tests::{Agent, Board, Lines, PATIENCE, PYTHON, Program, Reply, extension};
+
+use crate::Client::{Ours, Stock, StockBesideOurs};
+use crate::{Client, agent, beside, connect, status, stock_agent, went_well};
+
+const SQLITE_BUSY: i64 = 5;
+const SQLITE_IOERR: i64 = 10;
 
 /// A Python program that has loaded the extension; its second argument is the board.
 fn python(script: &str, board: &Board) -> Command {
@@ -46,62 +54,81 @@ sys.stdin.readline()
 board.execute('COMMIT')
 print(board.execute('SELECT group_concat(x) FROM t').fetchone()[0], flush=True)
 ";
-    let mut parent =
-        python(script, &board).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let pid = parent.id();
-    let mut output = std::io::BufReader::new(parent.stdout.take().unwrap());
-    let mut line = || {
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut output, &mut line).unwrap();
-        line
-    };
-    assert_eq!(line(), "inherited: disk I/O error\n");
-    assert_eq!(line(), "child: database is locked\n");
-    assert_eq!(line(), "parent waits\n");
-    assert_eq!(holder(&board.sidecar()), Some(pid), "the parent's lock stands");
-    drop(parent.stdin.take());
-    assert_eq!(line(), "1\n");
-    parent.wait().unwrap();
+    let mut parent = Lines::start(python(script, &board));
+    assert_eq!(parent.hear(), "inherited: disk I/O error");
+    assert_eq!(parent.hear(), "child: database is locked");
+    assert_eq!(parent.hear(), "parent waits");
+    assert_eq!(holder(&board.sidecar()), Some(parent.pid()), "the parent's lock stands");
+    parent.say("go on");
+    assert_eq!(parent.hear(), "1");
 }
 
-/// A parent with the write lock is killed while a child of it lives on. The kernel keeps a lock as
-/// long as anybody has its open file description: without care, as long as the child lives.
-#[test]
-fn a_child_does_not_keep_a_dead_parents_lock() {
-    let board = Board::new();
-    let script = "
-board = sqlite3.connect(sys.argv[2], uri=True, isolation_level=None)
-board.execute('CREATE TABLE t (x)')
-board.execute('BEGIN IMMEDIATE')
-child = os.fork()
-if child == 0:
-    time.sleep(60)
-    os._exit(0)
-print(child, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-";
-    let output = python(script, &board)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .and_then(|mut parent| {
-            let mut line = String::new();
-            let output = parent.stdout.take().expect("piped");
-            std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line)?;
-            parent.wait()?;
-            Ok(line)
-        })
-        .unwrap();
-    let child: i32 = output.trim().parse().unwrap();
-    // The child gives up what it inherited as soon as it runs, and lives on for a minute.
-    let killed = Instant::now();
-    while holder(&board.sidecar()).is_some() && killed.elapsed() < Duration::from_secs(30) {
-        std::thread::sleep(Duration::from_millis(1));
+/// A process that a test kills in the end.
+struct LivesOn(i32);
+
+impl LivesOn {
+    fn lives(&self) -> bool {
+        // SAFETY: no signal is sent.
+        unsafe { libc::kill(self.0, 0) == 0 }
     }
-    let held = holder(&board.sidecar());
-    // SAFETY: it only sends a signal, to the child that the script made.
-    assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0, "the child lived on");
-    assert_eq!(held, None);
+}
+
+impl Drop for LivesOn {
+    fn drop(&mut self) {
+        // SAFETY: it only sends a signal, to the child that the script made.
+        unsafe { libc::kill(self.0, libc::SIGKILL) };
+    }
+}
+
+/// A parent in the middle of a transaction makes a child, by fork, posix_spawn or vfork, the latter
+/// two with descriptors to inherit; its locks stand. Then it is killed, and the child lives on. The
+/// kernel keeps a lock as long as anybody has its open file description: without care, the write
+/// lock and SQLite's own would last as long as the child. (On the stock VFS no child has any lock.)
+#[test]
+fn a_child_does_not_keep_a_dead_parents_locks() {
+    let script = "
+import subprocess
+mode, how = sys.argv[3:]
+board = sqlite3.connect(sys.argv[2], uri=True, isolation_level=None)
+board.execute('PRAGMA journal_mode=' + mode)
+board.execute('CREATE TABLE t (x, y)')
+board.execute('BEGIN IMMEDIATE')
+board.execute('INSERT INTO t VALUES (1, 1)')
+if how == 'fork':
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+        os._exit(0)
+elif how == 'posix_spawn':
+    child = os.posix_spawn('/bin/sleep', ['sleep', '600'], os.environ)
+else:
+    child = subprocess.Popen(['sleep', '600'], close_fds=False).pid
+print(child, flush=True)
+time.sleep(600)
+";
+    for mode in ["delete", "wal"] {
+        for how in ["fork", "posix_spawn", "vfork"] {
+            let board = Board::new();
+            let mut command = python(script, &board);
+            command.args([mode, how]);
+            let mut parent = Lines::start(command);
+            let child = LivesOn(parent.hear().parse().unwrap());
+            let mut outsiders = [Stock, Ours].map(|kind| kind.open(Program::Rust, &board));
+            assert_locked(&mut outsiders, how);
+            assert_eq!(holder(&board.sidecar()), Some(parent.pid()), "{mode}, {how}");
+            parent.kill();
+            // The child gives up what it inherited as soon as it runs.
+            let killed = Instant::now();
+            for outsider in &mut outsiders {
+                outsider.sql("c", "PRAGMA busy_timeout=60000").rows();
+                outsider.sql("c", "INSERT INTO t VALUES (2, 2)").rows();
+            }
+            assert!(killed.elapsed() < Duration::from_secs(60), "{mode}, {how}");
+            assert!(child.lives(), "{mode}, {how}");
+            assert_eq!(holder(&board.sidecar()), None, "{mode}, {how}");
+            assert_eq!(count_and_sum(&board), (2, 4), "{mode}, {how}");
+        }
+    }
 }
 
 /// A process whose threads open and close boards all the time forks; the child uses SQLite, and must
@@ -126,15 +153,488 @@ done = True
 [thread.join() for thread in threads]
 print('all children have ended')
 ";
-    let mut child = python(script, &board).stdout(Stdio::piped()).spawn().unwrap();
-    let began = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if began.elapsed() > vfs_tests::PATIENCE {
-            child.kill().unwrap();
-            panic!("a child hangs");
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(Lines::start(python(script, &board)).hear(), "all children have ended");
+}
+
+/// 500 rows on some 50 pages.
+fn fill(x: i64) -> String {
+    format!(
+        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 500) \
+         INSERT INTO t SELECT {x}, zeroblob(400) FROM n"
+    )
+}
+
+/// A client in the middle of a transaction on `c`, most of whose pages have left its cache: in
+/// rollback modes they are in the database, with a journal beside it, in WAL mode in the WAL.
+/// 500 rows were 0 and are to be 1; another 500 rows of 1 are new.
+fn in_a_transaction(board: &Board, mode: &str, program: Program, client: Client) -> Agent {
+    let mut client = client.open(program, board);
+    let create = format!("PRAGMA journal_mode={mode}; CREATE TABLE t (x, y); {}", fill(0));
+    client.sql("c", &create).rows();
+    client.sql("c", "PRAGMA cache_size=10; BEGIN IMMEDIATE; UPDATE t SET x = 1").rows();
+    client.sql("c", &fill(1)).rows();
+    client
+}
+
+/// The number and the sum of the rows, as a newcomer finds them.
+fn count_and_sum(board: &Board) -> (i64, i64) {
+    let mut newcomer = stock_agent(Program::Rust);
+    newcomer.open("c", &board.stock(), 60_000);
+    assert_eq!(newcomer.sql("c", "PRAGMA integrity_check").rows(), [["ok"]]);
+    let found = newcomer.sql("c", "SELECT count(*), sum(x) FROM t").rows();
+    (found[0][0].as_i64().unwrap(), found[0][1].as_i64().unwrap())
+}
+
+/// What a child does with the connection `c` of its parent.
+#[track_caller]
+fn child_does(parent: &mut Agent, what: &str) -> Option<Reply> {
+    match what {
+        "close" => Some(parent.child(&json!(["close", "c"]))),
+        "exit" => None,
+        sql => Some(parent.child_sql("c", sql)),
     }
-    let said = child.wait_with_output().unwrap().stdout;
-    assert_eq!(String::from_utf8_lossy(&said), "all children have ended\n");
+}
+
+/// Both kinds of outsiders are refused.
+#[track_caller]
+fn assert_locked(outsiders: &mut [Agent; 2], context: &str) {
+    for (outsider, kind) in outsiders.iter_mut().zip(["stock", "ours"]) {
+        let reply = outsider.sql("c", "INSERT INTO t VALUES (7, 7)");
+        assert!(!went_well(&reply), "{context}: {kind} wrote");
+        assert_eq!(reply.code(), SQLITE_BUSY, "{context}: {kind}");
+    }
+}
+
+const READ: &str = "SELECT sum(length(y)) FROM t";
+
+/// A parent is in the middle of a transaction when it forks. The child closes the connection that
+/// it has inherited, or rolls back, or just exits, as a worker of multiprocessing may. On the stock
+/// VFS it rolls back its parent's transaction: in rollback modes it plays the journal back into the
+/// database and deletes it, in WAL mode it wipes the wal-index; the parent finds its database
+/// malformed, and can not commit.
+#[test]
+fn a_child_can_not_roll_its_parent_back() {
+    for mode in ["delete", "truncate", "persist", "wal"] {
+        for program in Program::ALL {
+            for what in ["close", "ROLLBACK", "exit"] {
+                let context = format!("{mode}, {program:?}, {what}");
+                let board = Board::new();
+                let mut parent = in_a_transaction(&board, mode, program, Stock);
+                parent.fork();
+                child_does(&mut parent, what);
+                parent.end_child();
+                let malformed = parent.sql("c", READ).message();
+                assert_eq!(malformed, "database disk image is malformed", "{context}");
+                assert!(!went_well(&parent.sql("c", "COMMIT")), "{context}");
+                parent.kill();
+                assert_eq!(count_and_sum(&board), (500, 0), "{context}");
+            }
+            for what in ["close", "ROLLBACK", "exit", READ] {
+                let context = format!("{mode}, {program:?}, {what}");
+                let board = Board::new();
+                let mut parent = in_a_transaction(&board, mode, program, Ours);
+                let mut outsiders = [Stock, Ours].map(|kind| kind.open(Program::Rust, &board));
+                parent.fork();
+                let reply = child_does(&mut parent, what);
+                if what == READ {
+                    assert_eq!(reply.map(Reply::code), Some(SQLITE_IOERR), "{context}");
+                }
+                assert_locked(&mut outsiders, &context);
+                assert_eq!(parent.end_child(), 0, "{context}");
+                assert_locked(&mut outsiders, &context);
+                assert_eq!(parent.sql("c", READ).rows(), [[400_000]], "{context}");
+                parent.sql("c", &fill(1)).rows();
+                parent.sql("c", "COMMIT").rows();
+                outsiders[0].sql("c", "INSERT INTO t VALUES (1, 1)").rows();
+                parent.close("c");
+                assert_eq!(count_and_sum(&board), (1501, 1501), "{context}");
+            }
+        }
+    }
+}
+
+/// The child commits what its parent has not yet committed; then the parent is killed, or rolls
+/// back. On the stock VFS the parent's unfinished work stands, or some of it.
+#[test]
+fn a_child_can_not_commit_its_parents_transaction() {
+    for mode in ["delete", "wal"] {
+        for program in Program::ALL {
+            for end in ["killed", "ROLLBACK", "COMMIT"] {
+                let context = format!("{mode}, {program:?}, {end}");
+                let with = |client: Client| {
+                    let board = Board::new();
+                    let mut parent = in_a_transaction(&board, mode, program, client);
+                    parent.fork();
+                    let reply = parent.child_sql("c", "COMMIT");
+                    if client == Ours {
+                        assert!(reply.clone().message().contains("disk I/O error"), "{context}");
+                        assert_eq!(reply.code(), SQLITE_IOERR, "{context}");
+                    }
+                    parent.end_child();
+                    let reply = (end != "killed").then(|| parent.sql("c", end));
+                    parent.kill();
+                    (reply.is_none_or(|reply| went_well(&reply)), count_and_sum(&board))
+                };
+                let stock = with(Stock);
+                let done = if end == "COMMIT" { (1000, 1000) } else { (500, 0) };
+                match (mode, end) {
+                    // The journal that could undo it is gone.
+                    (_, "killed") => assert_eq!(stock.1, (1000, 1000), "{context}"),
+                    ("delete", "COMMIT") => assert!(!stock.0, "{context}"),
+                    // The parent still has the journal; nothing was committed behind its back.
+                    ("delete", "ROLLBACK") | ("wal", "COMMIT") => {}
+                    _ => assert_ne!(stock.1, done, "{context}"),
+                }
+                assert_eq!(with(Ours), (true, done), "{context}");
+            }
+        }
+    }
+}
+
+/// A parent in journal mode PERSIST forks at the beginning of a transaction, and goes on; the child
+/// changes the journal mode of the inherited connection, which deletes the journal file, by name and
+/// not through the connection. Then the parent is killed. On the stock VFS there is no journal to
+/// undo what it has written by then.
+#[test]
+fn a_child_does_not_delete_its_parents_journal() {
+    for program in Program::ALL {
+        let with = |client: Client| {
+            let board = Board::new();
+            let mut parent = client.open(program, &board);
+            let create = format!("PRAGMA journal_mode=persist; CREATE TABLE t (x, y); {}", fill(0));
+            parent.sql("c", &create).rows();
+            parent.sql("c", "PRAGMA cache_size=10; BEGIN IMMEDIATE").rows();
+            parent.fork();
+            parent.sql("c", "UPDATE t SET x = 1").rows();
+            let _ = parent.child_sql("c", "PRAGMA journal_mode=delete");
+            parent.end_child();
+            parent.kill();
+            count_and_sum(&board)
+        };
+        let stock = with(Stock);
+        assert_ne!(stock, (500, 0), "{program:?}");
+        assert_eq!(with(Ours), (500, 0), "{program:?}");
+    }
+}
+
+/// A connection that its parent has open, but does not use, answers the child with an error,
+/// whatever it is asked, and the log says why; what the child does with it, or when it exits, frees
+/// no lock and deletes no WAL of its parent. (Nor does it on the stock VFS, where the child's fcntl
+/// frees nothing that is its parent's; ours has locks that are shared.)
+#[test]
+fn an_inherited_connection_is_of_no_use() {
+    for mode in ["delete", "wal"] {
+        for program in Program::ALL {
+            for what in ["close", "exit"] {
+                let context = format!("{mode}, {program:?}, {what}");
+                let board = Board::new();
+                let mut parent = Ours.open(program, &board);
+                let create = format!("PRAGMA journal_mode={mode}; CREATE TABLE t (x, y)");
+                parent.sql("c", &create).rows();
+                parent.open("reader", &board.kanban(), 0);
+                parent.sql("reader", "BEGIN; SELECT * FROM t").rows();
+                let mut outsiders = [Stock, Ours].map(|kind| kind.open(Program::Rust, &board));
+                outsiders[0].sql("c", "SELECT * FROM t").rows();
+                parent.fork();
+                for sql in [
+                    "SELECT * FROM t",
+                    "INSERT INTO t VALUES (1, 1)",
+                    "BEGIN IMMEDIATE",
+                    "BEGIN EXCLUSIVE",
+                    "PRAGMA journal_mode=memory; CREATE TABLE u (x)",
+                    "VACUUM",
+                    "PRAGMA wal_checkpoint(TRUNCATE); SELECT * FROM t",
+                ] {
+                    let message = parent.child_sql("c", sql).message();
+                    assert!(message.contains("disk I/O error"), "{context}: {sql}: {message}");
+                }
+                if program == Program::Rust {
+                    let log = parent.child(&json!(["log"])).rows();
+                    let says =
+                        |what: &str| log.iter().any(|line| line[0].to_string().contains(what));
+                    assert!(says("opened before a fork") && says("board.db"), "{context}: {log:?}");
+                }
+                child_does(&mut parent, what);
+                assert_eq!(parent.end_child(), 0, "{context}");
+                // The reader's lock stands, in rollback modes SHARED, in WAL mode its read mark.
+                match mode {
+                    "delete" => assert_locked(&mut outsiders, &context),
+                    _ => {
+                        for outsider in &mut outsiders {
+                            outsider.sql("c", "INSERT INTO t VALUES (7, 7)").rows();
+                            let checkpoint = outsider.sql("c", "PRAGMA wal_checkpoint(TRUNCATE)");
+                            assert_eq!(checkpoint.rows()[0][0], 1, "{context}");
+                        }
+                    }
+                }
+                for outsider in &mut outsiders {
+                    outsider.close("c");
+                }
+                assert_eq!(beside(&board, "-wal").exists(), mode == "wal", "{context}");
+                parent.sql("reader", "COMMIT").rows();
+                parent.sql("c", "DELETE FROM t; INSERT INTO t VALUES (2, 2)").rows();
+                assert_eq!(count_and_sum(&board), (1, 2), "{context}");
+            }
+        }
+    }
+}
+
+/// Every kind of process that forks, and of its child's own connection.
+const OWN: [(Client, Client); 3] = [(Ours, Ours), (Ours, StockBesideOurs), (StockBesideOurs, Ours)];
+
+/// A child opens its own connection while its parent is inside a transaction. It is refused, as
+/// anybody is, until its parent is done; then parent and child take turns. On the stock VFS the
+/// child goes by what its parent had locked when it forked: it is refused for ever.
+#[test]
+fn a_childs_own_connection_is_a_client_like_any_other() {
+    for mode in ["delete", "wal"] {
+        for program in Program::ALL {
+            let with = |parent: Client, own: Client| {
+                let context = format!("{mode}, {program:?}, {parent:?}, {own:?}");
+                let board = Board::new();
+                let insert = |n: i64| format!("BEGIN IMMEDIATE; INSERT INTO t VALUES ({n}, {n})");
+                let mut outsider = Stock.open(Program::Rust, &board);
+                let mut parent = parent.open(program, &board);
+                let create = format!("PRAGMA journal_mode={mode}; CREATE TABLE t (x, y)");
+                parent.sql("c", &create).rows();
+                parent.sql("c", &insert(1)).rows();
+                parent.fork();
+                parent.child(&json!(["open", "own", own.uri(&board), 0])).rows();
+                assert_eq!(parent.child_sql("own", &insert(9)).code(), SQLITE_BUSY, "{context}");
+                assert_eq!(outsider.sql("c", &insert(9)).code(), SQLITE_BUSY, "{context}");
+                parent.sql("c", "COMMIT").rows();
+                let reply = parent.child_sql("own", &insert(2));
+                if !went_well(&reply) {
+                    assert_eq!(reply.code(), SQLITE_BUSY, "{context}");
+                    return false;
+                }
+                // Closing what it has inherited costs the child no lock of its own.
+                parent.child(&json!(["close", "c"])).rows();
+                assert_eq!(parent.sql("c", &insert(9)).code(), SQLITE_BUSY, "{context}");
+                assert_eq!(outsider.sql("c", &insert(9)).code(), SQLITE_BUSY, "{context}");
+                parent.child_sql("own", "COMMIT").rows();
+                parent.sql("c", &insert(3)).rows();
+                assert_eq!(parent.child_sql("own", &insert(9)).code(), SQLITE_BUSY, "{context}");
+                // A child of the child is in the same position.
+                parent.child(&json!(["fork"])).rows();
+                let grandchild = |command| json!(["child", command]);
+                let open = grandchild(json!(["open", "its", own.uri(&board), 0]));
+                parent.child(&open).rows();
+                let write = grandchild(json!(["sql", "its", insert(4)]));
+                assert_eq!(parent.child(&write).code(), SQLITE_BUSY, "{context}");
+                parent.sql("c", "COMMIT").rows();
+                parent.child(&write).rows();
+                assert_eq!(parent.child_sql("own", &insert(9)).code(), SQLITE_BUSY, "{context}");
+                assert_eq!(parent.sql("c", &insert(9)).code(), SQLITE_BUSY, "{context}");
+                parent.child(&grandchild(json!(["sql", "its", "COMMIT"]))).rows();
+                parent.child_sql("own", &insert(5)).rows();
+                assert_eq!(parent.child(&json!(["end child"])).rows(), [[0]], "{context}");
+                assert_eq!(parent.sql("c", &insert(9)).code(), SQLITE_BUSY, "{context}");
+                parent.child_sql("own", "COMMIT").rows();
+                parent.sql("c", &insert(6)).rows();
+                assert_eq!(parent.end_child(), 0, "{context}");
+                assert_eq!(outsider.sql("c", &insert(9)).code(), SQLITE_BUSY, "{context}");
+                parent.sql("c", "COMMIT").rows();
+                assert_eq!(count_and_sum(&board), (6, 21), "{context}");
+                true
+            };
+            assert!(!with(Stock, Stock), "{mode}, {program:?}");
+            for (parent, own) in &OWN[..2] {
+                assert!(with(*parent, *own), "{mode}, {program:?}, {parent:?}, {own:?}");
+            }
+        }
+    }
+}
+
+/// A parent and its child both read; then the parent has read enough, writes, and in WAL mode moves
+/// the WAL into the database. On the stock VFS the child believes that it has its parent's lock, and
+/// takes none: what it reads is changed under it.
+#[test]
+fn a_childs_reader_holds_a_lock_of_its_own() {
+    for mode in ["delete", "wal"] {
+        for program in Program::ALL {
+            let with = |parent: Client, own: Client| {
+                let board = Board::new();
+                let mut parent = parent.open(program, &board);
+                let create =
+                    format!("PRAGMA journal_mode={mode}; CREATE TABLE t (x, y); {}", fill(0));
+                parent.sql("c", &create).rows();
+                parent.sql("c", "BEGIN; SELECT count(*) FROM t").rows();
+                parent.fork();
+                parent.child(&json!(["open", "own", own.uri(&board), 0])).rows();
+                let half = "BEGIN; SELECT sum(x) FROM t WHERE rowid <= 100";
+                assert_eq!(parent.child_sql("own", half).rows(), [[0]]);
+                parent.sql("c", "COMMIT").rows();
+                let update = parent.sql("c", "UPDATE t SET x = 1");
+                let checkpoint = parent.sql("c", "PRAGMA wal_checkpoint(TRUNCATE)").rows();
+                let excluded = match mode {
+                    "wal" => checkpoint[0][0] == 1,
+                    _ => !went_well(&update) && update.code() == SQLITE_BUSY,
+                };
+                let half = parent.child_sql("own", "SELECT sum(x) FROM t WHERE rowid > 100");
+                (excluded, half == Reply::Rows(vec![vec![json!(0)]]))
+            };
+            assert_eq!(with(Stock, Stock), (false, false), "{mode}, {program:?}");
+            for (parent, own) in OWN {
+                let context = format!("{mode}, {program:?}, {parent:?}, {own:?}");
+                assert_eq!(with(parent, own), (true, true), "{context}");
+            }
+        }
+    }
+}
+
+/// A parent waits for the write lock in one thread and forks in another; the child uses what it has
+/// inherited, and exits. Its parent keeps its place in the queue, before one who came later. (The
+/// stock VFS has no queue.)
+#[test]
+fn a_waiting_parent_keeps_its_place() {
+    let script = "
+def wait():
+    board = sqlite3.connect(sys.argv[2], uri=True, timeout=60, isolation_level=None)
+    print('waits', flush=True)
+    board.execute('INSERT INTO t VALUES (1)')
+    print('wrote', flush=True)
+idle = sqlite3.connect(sys.argv[2], uri=True, timeout=60, isolation_level=None)
+idle.execute('SELECT * FROM t').fetchall()
+thread = threading.Thread(target=wait)
+thread.start()
+sys.stdin.readline()
+if os.fork() == 0:
+    try: idle.execute('INSERT INTO t VALUES (9)'); print('child wrote', flush=True)
+    except sqlite3.OperationalError as error: print('inherited:', error, flush=True)
+    # As sys.exit, which would wait for the thread that is not there.
+    idle.close()
+    own = sqlite3.connect(sys.argv[2], uri=True, timeout=0, isolation_level=None)
+    try: own.execute('INSERT INTO t VALUES (9)'); print('child wrote', flush=True)
+    except sqlite3.OperationalError as error: print('own:', error, flush=True)
+    own.close()
+    os._exit(0)
+os.wait()
+print('child has ended', flush=True)
+thread.join()
+";
+    let board = Board::new();
+    let observer = connect(&board.kanban());
+    observer.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
+    observer.query_row("SELECT count(*) FROM t", [], |_| Ok(())).unwrap();
+    let until_waiting = |n: usize| {
+        let began = Instant::now();
+        while status(&observer, "/waiters") != n {
+            assert!(began.elapsed() < PATIENCE, "{}", status(&observer, "/queue"));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    observer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut parent = Lines::start(python(script, &board));
+    assert_eq!(parent.hear(), "waits");
+    until_waiting(1);
+    parent.say("fork");
+    assert_eq!(parent.hear(), "inherited: disk I/O error");
+    assert_eq!(parent.hear(), "own: database is locked");
+    assert_eq!(parent.hear(), "child has ended");
+    assert_eq!(status(&observer, "/queue/0/pid"), parent.pid());
+    let mut later = agent(Program::Rust);
+    later.open("c", &board.kanban(), 60_000);
+    later.send_sql("c", "INSERT INTO t VALUES (2)");
+    until_waiting(2);
+    assert_eq!(status(&observer, "/queue/0/pid"), parent.pid());
+    // Until the queue is theirs by patience, whoever comes may overtake.
+    std::thread::sleep(Duration::from_millis(20));
+    observer.execute_batch("COMMIT").unwrap();
+    later.reply().rows();
+    assert_eq!(parent.hear(), "wrote");
+    assert_eq!(later.sql("c", "SELECT x FROM t").rows(), [[1], [2]]);
+}
+
+/// A multiprocessing pool, started by fork in a program that has the database open: each of four
+/// workers opens its own connection and writes 50 rows while the parent does. Half-way the parent
+/// closes its connection, and opens it anew. On the stock VFS the workers go by locks that their
+/// parent had, and have none of their own: the parent, who believes it is alone, deletes the WAL
+/// that they are writing to, and half of their rows vanish.
+#[test]
+fn a_pool_of_workers_loses_nothing() {
+    const SCRIPT: &str = "
+import multiprocessing, sqlite3, sys
+extension, uri, load = sys.argv[1:]
+if load == 'load':
+    loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True)
+    loader.load_extension(extension)
+fork = multiprocessing.get_context('fork')
+barrier = fork.Barrier(5, timeout=60)
+def connect():
+    return sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)
+def write(board):
+    for n in range(25): board.execute('INSERT INTO t VALUES (1)')
+def work(n):
+    own = connect()
+    write(own)
+    barrier.wait()
+    barrier.wait()
+    write(own)
+    own.close()
+    return 50
+board = connect()
+board.execute('PRAGMA journal_mode=wal')
+board.execute('CREATE TABLE t (x)')
+with fork.Pool(4) as pool:
+    workers = pool.map_async(work, range(4), 1)
+    write(board)
+    barrier.wait()
+    board.close()
+    barrier.wait()
+    board = connect()
+    write(board)
+    acknowledged = 50 + sum(workers.get())
+    board.close()
+    pool.close()
+    pool.join()
+print(acknowledged, flush=True)
+";
+    let with = |vfs: &str, load: &str| {
+        let board = Board::new();
+        let mut python = Command::new(PYTHON);
+        python.args(["-c", SCRIPT]).arg(extension()).args([&board.uri(vfs), load]);
+        let acknowledged = Lines::start(python).hear();
+        (acknowledged, rows(&board))
+    };
+    let (acknowledged, rows) = with("unix", "stock");
+    assert!(acknowledged == "250" && rows < 200, "{acknowledged} {rows}");
+    for vfs in ["kanban", "unix"] {
+        assert_eq!(with(vfs, "load"), ("250".to_owned(), 250), "{vfs}");
+    }
+}
+
+/// How many rows there are.
+fn rows(board: &Board) -> i64 {
+    let mut newcomer = stock_agent(Program::Rust);
+    newcomer.open("c", &board.stock(), 60_000);
+    assert_eq!(newcomer.sql("c", "PRAGMA integrity_check").rows(), [["ok"]]);
+    newcomer.sql("c", "SELECT count(*) FROM t").rows()[0][0].as_i64().unwrap()
+}
+
+/// A stock connection of a process that has registered the VFS is guarded as far as its locks go:
+/// a child that closes its copy frees nothing. (On the stock VFS it does not either: fcntl's locks
+/// are not a child's. Ours are, unless care is taken.)
+#[test]
+fn a_child_frees_no_lock_of_a_stock_connection() {
+    for mode in ["delete", "wal"] {
+        for program in Program::ALL {
+            for what in ["close", "exit", "ROLLBACK"] {
+                let context = format!("{mode}, {program:?}, {what}");
+                let board = Board::new();
+                let mut parent = StockBesideOurs.open(program, &board);
+                let create = format!("PRAGMA journal_mode={mode}; CREATE TABLE t (x, y)");
+                parent.sql("c", &create).rows();
+                parent.sql("c", "BEGIN IMMEDIATE").rows();
+                let mut outsiders = [Stock, Ours].map(|kind| kind.open(Program::Rust, &board));
+                parent.fork();
+                child_does(&mut parent, what);
+                assert_locked(&mut outsiders, &context);
+                assert_eq!(parent.end_child(), 0, "{context}");
+                assert_locked(&mut outsiders, &context);
+                parent.sql("c", "INSERT INTO t VALUES (1, 1); COMMIT").rows();
+                assert_eq!(count_and_sum(&board), (1, 1), "{context}");
+            }
+        }
+    }
 }

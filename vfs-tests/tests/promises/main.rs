@@ -2,8 +2,10 @@
 //! scenario runs on the stock VFS first and shows the damage.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::path::PathBuf;
+
 use vfs_tests::base::Base;
-use vfs_tests::{Agent, Program};
+use vfs_tests::{Agent, Board, Program, Reply};
 
 mod canonical_path;
 mod displaced_files;
@@ -16,6 +18,7 @@ mod journal_modes;
 mod kept_wal;
 mod killed_holder;
 mod loading;
+mod lock_cancellation;
 mod lock_errors;
 mod lock_scope;
 mod mixed_clients;
@@ -38,6 +41,38 @@ fn rust_agent() -> String {
 /// A client process.
 fn agent(program: Program) -> Agent {
     Agent::start(program, &rust_agent())
+}
+
+/// A client process that has never heard of the VFS.
+fn stock_agent(program: Program) -> Agent {
+    Agent::start_stock(program, &rust_agent())
+}
+
+/// What a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Client {
+    /// It has never heard of the VFS.
+    Stock,
+    /// Its connection strings name the VFS.
+    Ours,
+    /// A stock connection in a process that has registered the VFS.
+    StockBesideOurs,
+}
+impl Client {
+    fn start(self, program: Program) -> Agent {
+        if self == Self::Stock { stock_agent(program) } else { agent(program) }
+    }
+
+    fn uri(self, board: &Board) -> String {
+        if self == Self::Ours { board.kanban() } else { board.stock() }
+    }
+
+    /// A process with a connection `c`, which does not wait for locks.
+    fn open(self, program: Program, board: &Board) -> Agent {
+        let mut client = self.start(program);
+        client.open("c", &self.uri(board), 0);
+        client
+    }
 }
 
 /// Two clients of every pairing of programs.
@@ -93,4 +128,22 @@ fn as_nobody(test: &str) {
             .unwrap()
     };
     assert!(status.success());
+}
+
+/// As [`status`], on a connection of a client.
+fn status_of(client: &mut Agent, name: &str, field: &str) -> serde_json::Value {
+    let status = client.sql(name, "PRAGMA kanban_status").rows();
+    let status: serde_json::Value = serde_json::from_str(status[0][0].as_str().unwrap()).unwrap();
+    status.pointer(field).unwrap_or_else(|| panic!("no {field} in {status}")).clone()
+}
+
+/// `board.db-shm` and the like.
+fn beside(board: &Board, suffix: &str) -> PathBuf {
+    let mut path = board.path().into_os_string();
+    path.push(suffix);
+    path.into()
+}
+
+fn went_well(reply: &Reply) -> bool {
+    matches!(reply, Reply::Rows(_))
 }
