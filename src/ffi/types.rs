@@ -24,6 +24,7 @@ pub(crate) const SQLITE_CANTOPEN: Rc = 14;
 pub(crate) const SQLITE_IOERR_SHORT_READ: Rc = SQLITE_IOERR | (2 << 8);
 pub(crate) const SQLITE_IOERR_WRITE: Rc = SQLITE_IOERR | (3 << 8);
 pub(crate) const SQLITE_IOERR_TRUNCATE: Rc = SQLITE_IOERR | (6 << 8);
+pub(crate) const SQLITE_IOERR_DELETE: Rc = SQLITE_IOERR | (10 << 8);
 pub(crate) const SQLITE_IOERR_LOCK: Rc = SQLITE_IOERR | (15 << 8);
 pub(crate) const SQLITE_OK_LOAD_PERMANENTLY: Rc = 1 << 8;
 

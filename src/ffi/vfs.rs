@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use super::syscalls::{self, Protection};
 use super::types::{
-    Rc, SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_OK, SQLITE_OPEN_MAIN_JOURNAL, sqlite3_file,
-    sqlite3_syscall_ptr, sqlite3_vfs,
+    Rc, SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_IOERR_DELETE, SQLITE_OK, SQLITE_OPEN_MAIN_JOURNAL,
+    sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
 };
 use super::{connect, no_panic};
-use crate::file;
+use crate::file::{self, inherited};
 use crate::guard::fork::{self, ForkMutex};
 use crate::host::Host;
 use crate::lock::wait;
@@ -379,6 +379,20 @@ unsafe extern "C" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_in
     })
 }
 
+unsafe extern "C" fn x_delete(vfs: *mut sqlite3_vfs, name: *const c_char, sync: c_int) -> Rc {
+    no_panic(SQLITE_IOERR_DELETE, || {
+        // SAFETY: SQLite passes our VFS and a terminated name; the base gets itself.
+        unsafe {
+            let path = Path::new(OsStr::from_bytes(CStr::from_ptr(name).to_bytes()));
+            if inherited::is_parents(path) {
+                return SQLITE_IOERR_DELETE;
+            }
+            let base = instance(vfs).base;
+            (*base).xDelete.map_or(SQLITE_ERROR, |delete| delete(base, name, sync))
+        }
+    })
+}
+
 /// Methods that only go on to the base.
 macro_rules! forward {
     ($(fn $ours:ident($($arg:ident: $type:ty),*) -> $ret:ty = $method:ident or $missing:expr;)*) => {$(
@@ -396,7 +410,6 @@ macro_rules! forward {
 }
 
 forward! {
-    fn x_delete(name: *const c_char, sync: c_int) -> Rc = xDelete or SQLITE_ERROR;
     fn x_access(name: *const c_char, flags: c_int, out: *mut c_int) -> Rc = xAccess or SQLITE_ERROR;
     fn x_full_pathname(name: *const c_char, n: c_int, out: *mut c_char) -> Rc = xFullPathname or SQLITE_ERROR;
     fn x_dl_open(name: *const c_char) -> *mut c_void = xDlOpen or null_mut();

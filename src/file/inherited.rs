@@ -7,13 +7,14 @@
 
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::ffi::{
-    Rc, SQLITE_IOERR, SQLITE_IOERR_LOCK, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_SHM_UNLOCK, no_panic,
-    sqlite3_file, sqlite3_io_methods, vfs,
+    Rc, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_SYNC, SQLITE_IOERR, SQLITE_IOERR_LOCK, SQLITE_NOTFOUND,
+    SQLITE_OK, SQLITE_SHM_UNLOCK, no_panic, sqlite3_file, sqlite3_io_methods, vfs,
 };
-use crate::guard::fork::ForkMutex;
+use crate::guard::fork::{self, ForkMutex};
 use crate::sys;
 
 /// Where a region of a wal-index is mapped, and its size in bytes.
@@ -21,6 +22,7 @@ type Region = (usize, usize);
 
 struct OpenFile {
     path: PathBuf,
+    is_inherited: bool,
     regions: Vec<Region>,
 }
 
@@ -29,7 +31,7 @@ static OPEN: ForkMutex<Option<HashMap<usize, OpenFile>>> = ForkMutex::new(None);
 
 /// A file was opened, and has its methods.
 pub(super) fn opened(file: *mut sqlite3_file, path: &Path) {
-    let open = OpenFile { path: path.to_owned(), regions: Vec::new() };
+    let open = OpenFile { path: path.to_owned(), is_inherited: false, regions: Vec::new() };
     OPEN.lock().get_or_insert_default().insert(file.expose_provenance(), open);
 }
 
@@ -66,12 +68,30 @@ pub(crate) fn hold_for_fork() -> impl std::any::Any {
     OPEN.lock()
 }
 
+/// Whether `file` is the journal or WAL of a database that this process has open only because its
+/// parent had: it is the parent's to delete.
+pub(crate) fn is_parents(file: &Path) -> bool {
+    if fork::generation() == 0 {
+        return false;
+    }
+    let name = file.as_os_str().as_bytes();
+    let Some(database) = name.strip_suffix(b"-journal").or_else(|| name.strip_suffix(b"-wal"))
+    else {
+        return false;
+    };
+    let open = OPEN.lock();
+    let of_database = |open: &&OpenFile| open.path.as_os_str().as_bytes() == database;
+    let mut known = open.iter().flat_map(HashMap::values).filter(of_database).peekable();
+    known.peek().is_some() && known.all(|open| open.is_inherited)
+}
+
 /// In a forked child.
 pub(crate) fn abandon() {
     let mut open = OPEN.lock();
     let Some(open) = open.as_mut() else { return };
     let page = sys::page_bytes();
     for (file, inherited) in open {
+        inherited.is_inherited = true;
         let file = std::ptr::with_exposed_provenance_mut::<sqlite3_file>(*file);
         // SAFETY: the file is open, in memory that is the child's copy, and the child has one thread.
         unsafe { (*file).pMethods = &raw const METHODS };
@@ -165,8 +185,15 @@ unsafe extern "C" fn x_check_reserved_lock(_: *mut sqlite3_file, _: *mut c_int) 
     SQLITE_IOERR
 }
 
-unsafe extern "C" fn x_file_control(_: *mut sqlite3_file, _: c_int, _: *mut c_void) -> Rc {
-    SQLITE_NOTFOUND
+/// What is about to change a mode or to commit fails here: it may need nothing else of the file.
+unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, _: *mut c_void) -> Rc {
+    match op {
+        SQLITE_FCNTL_PRAGMA | SQLITE_FCNTL_SYNC => {
+            refuse(file);
+            SQLITE_IOERR
+        }
+        _ => SQLITE_NOTFOUND,
+    }
 }
 
 unsafe extern "C" fn x_zero(_: *mut sqlite3_file) -> c_int {
