@@ -1,6 +1,7 @@
 //! The system calls of the unix VFSes that we replace, by xSetSystemCall
 //! (<https://www.sqlite.org/c3ref/vfs.html>): fcntl(2), for the sake of [`crate::guard::cancellation`],
-//! close(2), which tells when it is over, and fstat(2), by which SQLite tells files apart.
+//! open(2) and close(2), which tell when a descriptor is another file's, and fstat(2), by which SQLite
+//! tells files apart.
 //!
 //! All unix VFSes of one copy of SQLite share them, and the functions are not told which copy calls,
 //! so each gets functions of its own.
@@ -8,7 +9,7 @@
 //! fcntl(2)'s third argument, which C passes to a function with "...", arrives in a register like any
 //! other on x86-64 and AArch64 Linux; nowhere else are they replaced.
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
 
 use super::no_panic;
@@ -20,6 +21,7 @@ use crate::sys::{Inode, Range};
 
 type Fcntl = unsafe extern "C" fn(c_int, c_int, *mut c_void) -> c_int;
 type Close = unsafe extern "C" fn(c_int) -> c_int;
+type Open = unsafe extern "C" fn(*const c_char, c_int, c_int) -> c_int;
 type Fstat = unsafe extern "C" fn(c_int, *mut libc::stat) -> c_int;
 
 /// What ours go on to.
@@ -27,6 +29,7 @@ type Fstat = unsafe extern "C" fn(c_int, *mut libc::stat) -> c_int;
 struct Calls {
     fcntl: Fcntl,
     close: Close,
+    open: Open,
     fstat: Fstat,
 }
 
@@ -99,13 +102,15 @@ unsafe fn install(nth: usize, base: *mut sqlite3_vfs) -> Result<&'static LockTab
         };
         let get = |name: &CStr| get(base, name.as_ptr());
         let set = |name: &CStr, call| set(base, name.as_ptr(), call);
-        let (Some(fcntl), Some(close), Some(fstat)) = (get(c"fcntl"), get(c"close"), get(c"fstat"))
+        let (Some(fcntl), Some(close), Some(open), Some(fstat)) =
+            (get(c"fcntl"), get(c"close"), get(c"open"), get(c"fstat"))
         else {
             return Err(NONE);
         };
         let calls = Calls {
             fcntl: std::mem::transmute::<unsafe extern "C" fn(), Fcntl>(fcntl),
             close: std::mem::transmute::<unsafe extern "C" fn(), Close>(close),
+            open: std::mem::transmute::<unsafe extern "C" fn(), Open>(open),
             fstat: std::mem::transmute::<unsafe extern "C" fn(), Fstat>(fstat),
         };
         if (calls.fcntl)(-1, MARK, std::ptr::null_mut()) == MARK {
@@ -118,19 +123,33 @@ unsafe fn install(nth: usize, base: *mut sqlite3_vfs) -> Result<&'static LockTab
         if copy.calls.get().is_some() {
             return Err("somebody has replaced fcntl since the VFS was registered");
         }
-        copy.locks.begin().map_err(|_| "there is no /proc, by which it is done")?;
         let _ = copy.calls.set(calls);
-        let (fcntl, close, fstat) = [
-            (fcntl_of::<0> as Fcntl, close_of::<0> as Close, fstat_of::<0> as Fstat),
-            (fcntl_of::<1>, close_of::<1>, fstat_of::<1>),
-            (fcntl_of::<2>, close_of::<2>, fstat_of::<2>),
-            (fcntl_of::<3>, close_of::<3>, fstat_of::<3>),
-        ][nth];
-        set(c"fstat", std::mem::transmute::<Fstat, sqlite3_syscall_ptr>(fstat));
-        set(c"close", std::mem::transmute::<Close, sqlite3_syscall_ptr>(close));
-        set(c"fcntl", std::mem::transmute::<Fcntl, sqlite3_syscall_ptr>(fcntl));
+        let ours = [ours::<0>, ours::<1>, ours::<2>, ours::<3>][nth]();
+        let install = |calls: Calls| {
+            set(c"fstat", std::mem::transmute::<Fstat, sqlite3_syscall_ptr>(calls.fstat));
+            set(c"open", std::mem::transmute::<Open, sqlite3_syscall_ptr>(calls.open));
+            set(c"close", std::mem::transmute::<Close, sqlite3_syscall_ptr>(calls.close));
+            set(c"fcntl", std::mem::transmute::<Fcntl, sqlite3_syscall_ptr>(calls.fcntl));
+        };
+        install(ours);
+        if get(c"fcntl").is_none_or(|now| now as usize != ours.fcntl as usize) {
+            return Err(NONE);
+        }
+        copy.locks.begin().map_err(|_| {
+            install(calls);
+            "there is no /proc, by which it is done"
+        })?;
     }
     Ok(&copy.locks)
+}
+
+fn ours<const NTH: usize>() -> Calls {
+    Calls {
+        fcntl: fcntl_of::<NTH>,
+        close: close_of::<NTH>,
+        open: open_of::<NTH>,
+        fstat: fstat_of::<NTH>,
+    }
 }
 
 /// Keeps other threads from changing the tables until the result is dropped.
@@ -196,6 +215,9 @@ fn fcntl_slowly(copy: &'static Copy, file: c_int, command: c_int, argument: *mut
     // SAFETY: SQLite's own call, passed on.
     let as_it_is = || unsafe { (calls.fcntl)(file, command, argument) };
     let Some(ofd_command) = ofd_command(command) else { return as_it_is() };
+    if let Some(rc) = no_panic(None, || copy.locks.before(as_it_is)) {
+        return rc;
+    }
     // SAFETY: these commands come with a lock.
     let lock = unsafe { &mut *argument.cast::<libc::flock>() };
     let unlocks = c_int::from(lock.l_type) == libc::F_UNLCK;
@@ -232,6 +254,21 @@ unsafe extern "C" fn close_of<const NTH: usize>(file: c_int) -> c_int {
     no_panic((), || copy.locks.closing(file));
     // SAFETY: SQLite's own call, passed on.
     unsafe { (calls.close)(file) }
+}
+
+unsafe extern "C" fn open_of<const NTH: usize>(
+    name: *const c_char,
+    flags: c_int,
+    mode: c_int,
+) -> c_int {
+    let copy = &COPIES[NTH];
+    let Some(calls) = copy.calls.get() else { return fail(libc::ENOSYS) };
+    // SAFETY: SQLite's own call, passed on.
+    let file = unsafe { (calls.open)(name, flags, mode) };
+    if file >= 0 {
+        no_panic((), || copy.locks.opened(file));
+    }
+    file
 }
 
 /// In a forked child, no file is one that its parent had open: SQLite's book-keeping of those, by

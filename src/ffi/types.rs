@@ -29,6 +29,7 @@ pub(crate) const SQLITE_IOERR_LOCK: Rc = SQLITE_IOERR | (15 << 8);
 pub(crate) const SQLITE_OK_LOAD_PERMANENTLY: Rc = 1 << 8;
 
 pub(crate) const SQLITE_OPEN_READONLY: c_int = 0x0000_0001;
+pub(crate) const SQLITE_OPEN_CREATE: c_int = 0x0000_0004;
 pub(crate) const SQLITE_OPEN_DELETEONCLOSE: c_int = 0x0000_0008;
 pub(crate) const SQLITE_OPEN_MAIN_DB: c_int = 0x0000_0100;
 pub(crate) const SQLITE_OPEN_MAIN_JOURNAL: c_int = 0x0000_0800;
@@ -57,6 +58,8 @@ pub(crate) const WAL_RECOVER_LOCK: c_int = 2;
 pub(crate) const WAL_READ_LOCK: c_int = 3;
 /// How many of those there are.
 pub(crate) const WAL_READERS: c_int = 5;
+/// All wal-index lock slots.
+pub(crate) const WAL_SLOTS: c_int = WAL_READ_LOCK + WAL_READERS;
 
 pub(crate) const SQLITE_FCNTL_PERSIST_WAL: c_int = 10;
 pub(crate) const SQLITE_FCNTL_VFSNAME: c_int = 12;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::syscalls::{self, Protection};
 use super::types::{
-    Rc, SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_IOERR_DELETE, SQLITE_OK, SQLITE_OPEN_MAIN_JOURNAL,
-    sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
+    Rc, SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_IOERR_DELETE, SQLITE_OK, SQLITE_OPEN_CREATE,
+    SQLITE_OPEN_MAIN_JOURNAL, sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
 };
 use super::{connect, no_panic};
 use crate::file::{self, inherited};
@@ -313,7 +313,8 @@ unsafe extern "C" fn x_open(
         // SAFETY: what is not left alone has a terminated name.
         let path = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes()));
         if rc != SQLITE_OK {
-            if flags & SQLITE_OPEN_MAIN_JOURNAL != 0 {
+            let creates = SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_CREATE;
+            if flags & creates == creates {
                 let why = "can not open the journal, without which nothing is written; writers need \
                            the right to create files there";
                 instance.host.log_about(rc, why, path);

@@ -62,6 +62,8 @@ pub(crate) trait BaseFile {
     fn header(&self) -> Option<Header>;
     /// Writes one zero byte.
     fn write_zero(&self, at: i64);
+    /// Makes the wal-index one that is to be recovered. Only while it is mapped, and nobody uses it.
+    fn clear_wal_index(&self);
 }
 
 /// A lock of SQLite's that was refused.
@@ -143,6 +145,8 @@ pub(crate) struct Connection {
     guards: Guards,
     /// Whether EXCLUSIVE was asked for while it was held: WAL mode is being left, or never shared.
     is_alone: bool,
+    /// Whether it closes as the last connection in WAL mode, and has taken no lock since.
+    is_cleaning_up: bool,
     /// Whether the wal-index is in use.
     in_wal_mode: bool,
     /// Whether it has a read mark: then WRITE is asked for to write, else to recover.
@@ -180,6 +184,7 @@ impl Connection {
             mode_change: 0,
             guards,
             is_alone: false,
+            is_cleaning_up: false,
             in_wal_mode: false,
             has_snapshot: false,
             is_checkpointing: false,
@@ -211,7 +216,7 @@ impl Connection {
     }
 
     /// FCNTL_SYNC: all is written, and in a rollback mode nothing is committed yet.
-    pub(crate) fn before_commit(&self, base: &impl BaseFile) -> Result<(), Rc> {
+    pub(crate) fn before_commit(&mut self, base: &impl BaseFile) -> Result<(), Rc> {
         if self.in_wal_mode || self.level < SQLITE_LOCK_RESERVED {
             return Ok(());
         }
@@ -269,6 +274,7 @@ impl Connection {
     /// and for a change of journal mode, the write lock is taken.
     pub(crate) fn lock(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
         self.wait.disarm();
+        self.is_cleaning_up = false;
         let rc = self.take(level, base);
         if rc == SQLITE_OK {
             self.is_alone = level == SQLITE_LOCK_EXCLUSIVE && self.level == level;
@@ -295,7 +301,7 @@ impl Connection {
     /// closes, or WAL mode is left. All try, and most in vain, so that SQLite's lock comes first;
     /// whoever has it is alone, and takes the write lock for others to see.
     fn lock_to_clean_up(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
-        if let Err(rc) = self.guards.before_write(&self.database) {
+        if let Err(rc) = self.guards.before_upkeep(&self.database) {
             return rc;
         }
         let rc = base.lock(level);
@@ -308,7 +314,16 @@ impl Connection {
         if rc == SQLITE_OK && self.write_lock.is_some() {
             self.reasons |= Reason::Rollback as u8;
         }
+        self.is_cleaning_up = rc == SQLITE_OK;
         rc
+    }
+
+    /// SQLite asks whether to keep the WAL, and will: it has copied all of it, if this is the last
+    /// connection that closes.
+    pub(crate) fn keeps_wal(&mut self, base: &impl BaseFile) {
+        if std::mem::take(&mut self.is_cleaning_up) {
+            self.guards.empty_wal(base, &self.database);
+        }
     }
 
     /// If SHARED is refused, a writer of a rollback mode is about to commit, or commits. Queue
@@ -382,7 +397,7 @@ impl Connection {
             return rc;
         }
         self.level = self.level.min(level);
-        self.is_alone = false;
+        (self.is_alone, self.is_cleaning_up) = (false, false);
         self.wait.unlocked();
         if level <= SQLITE_LOCK_SHARED {
             self.release(Reason::Rollback);
@@ -457,8 +472,11 @@ impl Connection {
         flags: c_int,
         base: &impl BaseFile,
     ) -> Rc {
-        let rc = base.shm_lock(offset, n, flags);
         let takes = flags & SQLITE_SHM_LOCK != 0;
+        let mut rc = base.shm_lock(offset, n, flags);
+        if rc != SQLITE_OK && !takes {
+            rc = base.shm_lock(offset, n, flags);
+        }
         if rc == SQLITE_OK && offset >= WAL_READ_LOCK {
             if takes && self.guards.is_due() {
                 return no_panic(SQLITE_IOERR_LOCK, || self.due(offset, base));
@@ -474,11 +492,11 @@ impl Connection {
     #[cold]
     #[inline(never)]
     fn due(&mut self, offset: c_int, base: &impl BaseFile) -> Rc {
-        if let Err(rc) = self.guards.before_read(&self.database) {
-            base.shm_lock(offset, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
+        let checked = self.guards.before_read(&self.database);
+        if let Err(rc) = checked.and_then(|()| self.guards.first_read(base, &self.database)) {
+            twice(|| base.shm_lock(offset, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED));
             return rc;
         }
-        self.guards.first_read(base, &self.database);
         self.has_snapshot = true;
         SQLITE_OK
     }
@@ -593,7 +611,11 @@ impl Connection {
     ) -> Rc {
         let need = self.need_of(reason);
         if self.write_lock.is_none() {
-            if let Err(rc) = self.guards.before_write(&self.database) {
+            let checked = match need {
+                Need::Write => self.guards.before_write(&self.database),
+                Need::Upkeep | Need::FirstConnect => self.guards.before_upkeep(&self.database),
+            };
+            if let Err(rc) = checked {
                 return rc;
             }
             match self.try_acquire(reason, need) {
@@ -923,6 +945,7 @@ mod tests {
             None
         }
         fn write_zero(&self, _: i64) {}
+        fn clear_wal_index(&self) {}
     }
 
     fn connection(directory: &tempfile::TempDir) -> Connection {

@@ -6,17 +6,19 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::connection::BaseFile;
+use super::connection::{BaseFile, twice};
 use crate::ffi::{
     Rc, SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_CORRUPT, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_WRITE,
     SQLITE_OK, SQLITE_READONLY, SQLITE_READONLY_DBMOVED, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
-    SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK, WAL_READ_LOCK,
+    SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK, WAL_READ_LOCK, WAL_SLOTS,
 };
 use crate::guard::file_length::{self, Header};
 use crate::guard::identity::{Displaced, Identity};
+use crate::guard::wal_index;
 use crate::guard::wal_reset::WalReset;
 use crate::host::Host;
 use crate::lock::Database;
+use crate::sys;
 
 pub(crate) struct Guards {
     log: Host,
@@ -27,6 +29,8 @@ pub(crate) struct Guards {
     wal_reset: WalReset,
     /// By how many bytes the file was too short when it was first locked; `None` before.
     deficit: Option<i64>,
+    /// Whether this transaction was checked when it began.
+    is_checked: bool,
     /// Why WAL mode is refused.
     no_wal: Option<String>,
     /// Whether `PRAGMA synchronous` was set to OFF.
@@ -43,6 +47,7 @@ impl Guards {
             said: Cell::new(None),
             wal_reset: WalReset::default(),
             deficit: None,
+            is_checked: false,
             no_wal,
             is_synchronous_off: false,
             journalless: None,
@@ -86,13 +91,27 @@ impl Guards {
         }
     }
 
-    /// Before anything is locked to write, or to clean up.
+    /// Before anything is locked to write.
     ///
     /// # Errors
     /// SQLITE_READONLY_DBMOVED, or SQLITE_READONLY for hard links.
     pub(crate) fn before_write(&mut self, database: &Database) -> Result<(), Rc> {
         let Some(identity) = &mut self.identity else { return Ok(()) };
+        self.is_checked = true;
         identity.check().or_else(|why| self.refuse(why, database))
+    }
+
+    /// Before anything is locked to recover or clean up, or by a first connection, which may be about
+    /// to read: hard links do no harm then.
+    ///
+    /// # Errors
+    /// SQLITE_READONLY_DBMOVED.
+    pub(crate) fn before_upkeep(&mut self, database: &Database) -> Result<(), Rc> {
+        let Some(identity) = &mut self.identity else { return Ok(()) };
+        match identity.check() {
+            Ok(()) | Err(Displaced::Linked(_)) => Ok(()),
+            Err(why) => self.refuse(why, database),
+        }
     }
 
     /// Whether whoever has just taken a lock to read has something to do before.
@@ -139,15 +158,34 @@ impl Guards {
         }
     }
 
-    /// A slot to read by was taken. The first time, does the same if the WAL has nothing.
-    pub(crate) fn first_read(&mut self, base: &impl BaseFile, database: &Database) {
+    /// A slot to read by was taken. The first time, does the same if the WAL has nothing; if it has, it
+    /// must be the one that the wal-index speaks of.
+    ///
+    /// # Errors
+    /// SQLITE_READONLY_DBMOVED; the slot is to be given back.
+    pub(crate) fn first_read(
+        &mut self,
+        base: &impl BaseFile,
+        database: &Database,
+    ) -> Result<(), Rc> {
         if self.deficit.is_some() {
-            return;
+            return Ok(());
         }
-        match base.frames() {
-            Some((0, _)) => self.measure(base, base.header(), database),
+        match (base.frames(), base.salts()) {
+            (Some((0, _)), _) => self.measure(base, base.header(), database),
+            (Some((frames, _)), Some(salts)) => {
+                let wal = beside(database.path(), "-wal");
+                let is_other = !wal_index::speaks_of(&wal, frames, salts);
+                // Unless the WAL has begun anew meanwhile.
+                if is_other && base.salts() == Some(salts) {
+                    let why = Displaced::Moved("the WAL");
+                    return self.refuse(why, database);
+                }
+                self.deficit = Some(0);
+            }
             _ => self.deficit = Some(0),
         }
+        Ok(())
     }
 
     #[cold]
@@ -171,10 +209,15 @@ impl Guards {
     /// # Errors
     /// SQLITE_IOERR_WRITE: a write that extended the file was lost. SQLite rolls back.
     pub(crate) fn before_commit(
-        &self,
+        &mut self,
         base: &impl BaseFile,
         database: &Database,
     ) -> Result<(), Rc> {
+        // In exclusive locking mode nothing is locked when a transaction begins.
+        if !std::mem::take(&mut self.is_checked) {
+            self.before_write(database)?;
+            self.is_checked = false;
+        }
         let (Some(header), Ok(size)) = (base.header(), base.size()) else { return Ok(()) };
         let Some(missing) = file_length::deficit(&header, size) else { return Ok(()) };
         self.too_short(missing, SQLITE_IOERR_WRITE, "the transaction is rolled back", database)
@@ -274,7 +317,7 @@ impl Guards {
             return Ok(());
         }
         count(&database.counters.stale_checkpoints);
-        base.shm_lock(WAL_READ_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+        twice(|| base.shm_lock(WAL_READ_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE));
         Err(SQLITE_BUSY)
     }
 
@@ -306,7 +349,7 @@ impl Guards {
         if rc == SQLITE_OK {
             self.wal_reset.keep_ckpt();
         } else {
-            ckpt(SQLITE_SHM_UNLOCK);
+            twice(|| ckpt(SQLITE_SHM_UNLOCK));
         }
         rc
     }
@@ -314,8 +357,24 @@ impl Guards {
     /// Those slots were given back.
     pub(crate) fn restarted(&mut self, base: &impl BaseFile) {
         if self.wal_reset.drop_ckpt() {
-            base.shm_lock(WAL_CKPT_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+            twice(|| base.shm_lock(WAL_CKPT_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE));
         }
+    }
+
+    /// The last connection closes, has copied all frames, and keeps the WAL: empties it, so that it is
+    /// nothing to whoever opens the database next, or another database in its place. Not if anybody
+    /// has a slot of the wal-index: somebody who is wrongly not counted.
+    pub(crate) fn empty_wal(&self, base: &impl BaseFile, database: &Database) {
+        let Some(opened) = self.identity.as_ref().and_then(Identity::wal) else { return };
+        let all = |flags| base.shm_lock(0, WAL_SLOTS, flags | SQLITE_SHM_EXCLUSIVE);
+        if !matches!(base.frames(), Some((_, 0))) || all(SQLITE_SHM_LOCK) != SQLITE_OK {
+            return;
+        }
+        // In this order: who finds the wal-index without a header recovers it from the WAL.
+        if sys::empty(&beside(database.path(), "-wal"), opened).is_ok() {
+            base.clear_wal_index();
+        }
+        twice(|| all(SQLITE_SHM_UNLOCK));
     }
 }
 

@@ -90,6 +90,8 @@ pub(crate) fn abandon() {
     let mut open = OPEN.lock();
     let Some(open) = open.as_mut() else { return };
     let page = sys::page_bytes();
+    // A base may keep a wal-index in the process's own memory, of which the child has a copy.
+    let shared = sys::shared_memory();
     for (file, inherited) in open {
         inherited.is_inherited = true;
         let file = std::ptr::with_exposed_provenance_mut::<sqlite3_file>(*file);
@@ -99,8 +101,11 @@ pub(crate) fn abandon() {
             // Regions smaller than a page of memory are mapped several at once.
             let first = start / page * page;
             let bytes = (start + bytes).next_multiple_of(page) - first;
-            // SAFETY: the base has it mapped, as a whole number of pages. If there is no memory for
-            // it, it stays as it was.
+            if !shared.iter().any(|(start, end)| *start <= first && first + bytes <= *end) {
+                continue;
+            }
+            // SAFETY: it is mapped, as a whole number of pages, and the child has one thread. If there
+            // is no memory for it, it stays as it was.
             let _ =
                 unsafe { sys::make_private(std::ptr::with_exposed_provenance_mut(first), bytes) };
         }

@@ -164,6 +164,20 @@ impl BaseFile for Base {
         (call!(self, xRead, SQLITE_IOERR, into, bytes, 0) == SQLITE_OK).then_some(header)
     }
 
+    fn clear_wal_index(&self) {
+        /// Both copies of the header.
+        const HEADERS: usize = 24;
+        let mut region = std::ptr::null_mut();
+        let rc = call!(self, xShmMap, SQLITE_IOERR, 0, REGION, 0, &raw mut region);
+        if rc == SQLITE_OK && !region.is_null() {
+            for n in 0..HEADERS {
+                // SAFETY: as in `wal_index`.
+                let word = unsafe { AtomicU32::from_ptr(region.cast::<u32>().add(n)) };
+                word.store(0, Ordering::SeqCst);
+            }
+        }
+    }
+
     fn write_zero(&self, at: i64) {
         let zero = [0_u8];
         call!(self, xWrite, SQLITE_IOERR, zero.as_ptr().cast(), 1, at);
@@ -390,11 +404,17 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
                 }
             }
             SQLITE_FCNTL_PERSIST_WAL => {
-                let rc = call!(base, xFileControl, SQLITE_NOTFOUND, op, arg);
                 // SAFETY: SQLite passes a number, negative to ask.
+                let asks = unsafe { *arg.cast::<c_int>() } < 0;
+                let rc = call!(base, xFileControl, SQLITE_NOTFOUND, op, arg);
+                // SAFETY: as above: the answer.
                 let persists = unsafe { &mut *arg.cast::<c_int>() };
-                if rc == SQLITE_OK && *persists > 0 && state.connection.is_leaving_wal_mode() {
-                    *persists = 0;
+                if rc == SQLITE_OK && asks && *persists > 0 {
+                    if state.connection.is_leaving_wal_mode() {
+                        *persists = 0;
+                    } else {
+                        state.connection.keeps_wal(&base);
+                    }
                 }
                 rc
             }

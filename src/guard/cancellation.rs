@@ -12,10 +12,10 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use super::fork::ForkMutex;
+use super::fork::{self, ForkMutex};
 use crate::sys::{self, Inode, Range};
 
 /// What the locks that SQLite asks for on a descriptor become.
@@ -54,8 +54,8 @@ struct Table {
 
 struct Locked {
     kind: Kind,
-    /// How many descriptors SQLite has of it.
-    descriptors: usize,
+    /// Those SQLite has of it.
+    descriptors: Vec<RawFd>,
 }
 
 enum Kind {
@@ -76,7 +76,8 @@ impl LockTable {
         Self { fast: [const { AtomicI32::new(0) }; FAST], table: ForkMutex::new(None) }
     }
 
-    /// Begins. What the process has locked by now stays as it is.
+    /// Begins. What the process has locked by now stays as it is. The calls must go through
+    /// [`Self::before`] already, so that nothing is locked meanwhile.
     ///
     /// # Errors
     /// If there is no /proc.
@@ -85,6 +86,12 @@ impl LockTable {
         let locked_before = sys::with_posix_locks()?.into_iter().collect();
         *table = Some(Table { locked_before, ..Table::default() });
         Ok(())
+    }
+
+    /// Makes a call as it is, if this has not begun.
+    pub(crate) fn before<T>(&'static self, call: impl FnOnce() -> T) -> Option<T> {
+        let table = self.table.lock();
+        table.is_none().then(call)
     }
 
     /// What locks on a descriptor go through; `None` if [`Self::target`] must be asked.
@@ -98,20 +105,24 @@ impl LockTable {
     pub(crate) fn target(&'static self, descriptor: RawFd) -> Target {
         let mut table = self.table.lock();
         let Some(table) = table.as_mut() else { return Target::AsItIs };
-        let inode = match table.files.get(&descriptor) {
-            Some(None) => return Target::Inherited,
-            Some(Some(inode)) => *inode,
+        match table.files.get(&descriptor) {
+            Some(None) => Target::Inherited,
+            Some(Some(inode)) => table.target(*inode),
             None => {
                 let Ok(inode) = sys::inode_of(descriptor) else { return Target::AsItIs };
                 table.add(descriptor, inode);
-                inode
+                self.publish_all(table, inode);
+                table.target(inode)
             }
-        };
-        // Others of the file may have changed, too.
-        for (file, _) in table.files.iter().filter(|(_, of)| **of == Some(inode)) {
-            self.publish(*file, table.plainly_through(inode));
         }
-        table.target(inode)
+    }
+
+    /// Publishes what has become of a file.
+    fn publish_all(&self, table: &Table, inode: Inode) {
+        let through = table.plainly_through(inode);
+        for descriptor in table.inodes.get(&inode).iter().flat_map(|locked| &locked.descriptors) {
+            self.publish(*descriptor, through);
+        }
     }
 
     fn publish(&self, descriptor: RawFd, through: Option<RawFd>) {
@@ -142,16 +153,27 @@ impl LockTable {
         let Some(table) = table.as_mut() else { return false };
         let Some(file) = table.file(descriptor) else { return false };
         let Some(shared) = &file.shared else { return false };
-        let Ok(writable) = sys::reopen(descriptor, true) else { return false };
+        let Ok(writable) = open_as(descriptor) else { return false };
         // Shared locks do not exclude each other, so both descriptors can have them for a moment.
-        let moved = shared.iter().all(|range| {
-            matches!(sys::try_lock(std::os::fd::AsFd::as_fd(&writable), *range, true), Ok(true))
-        });
+        let moved = shared
+            .iter()
+            .all(|range| matches!(sys::try_lock(writable.as_fd(), *range, true), Ok(true)));
         if !moved || sys::replace(file.descriptor.as_raw_fd(), &writable).is_err() {
             return false;
         }
         file.shared = None;
+        if let Some(Some(inode)) = table.files.get(&descriptor) {
+            self.publish_all(table, *inode);
+        }
         true
+    }
+
+    /// SQLite has opened a descriptor: it is not one that was inherited and then closed by somebody
+    /// else.
+    pub(crate) fn opened(&'static self, descriptor: RawFd) {
+        if fork::generation() > 0 {
+            self.closing(descriptor);
+        }
     }
 
     /// SQLite is about to close a descriptor.
@@ -161,8 +183,8 @@ impl LockTable {
         let Some(inode) = table.files.remove(&descriptor) else { return };
         self.publish(descriptor, None);
         if let Some(Entry::Occupied(mut locked)) = inode.map(|inode| table.inodes.entry(inode)) {
-            locked.get_mut().descriptors -= 1;
-            if locked.get().descriptors == 0 {
+            locked.get_mut().descriptors.retain(|known| *known != descriptor);
+            if locked.get().descriptors.is_empty() {
                 locked.remove();
             }
         }
@@ -203,9 +225,12 @@ const LOCKED_BEFORE: &str = "this process had locked the database before the VFS
 impl Table {
     fn add(&mut self, descriptor: RawFd, inode: Inode) {
         self.files.insert(descriptor, Some(inode));
-        let known = self.inodes.remove(&inode);
-        let descriptors = 1 + known.as_ref().map_or(0, |locked| locked.descriptors);
-        let kind = match known.map(|locked| locked.kind) {
+        let (known, mut descriptors) = match self.inodes.remove(&inode) {
+            Some(Locked { kind, descriptors }) => (Some(kind), descriptors),
+            None => (None, Vec::new()),
+        };
+        descriptors.push(descriptor);
+        let kind = match known {
             // Unless the locks of before are gone by now.
             Some(kind) if !self.locked_before.contains(&inode) => kind,
             _ if self.was_locked_before(inode) => Kind::Posix(io::Error::other(LOCKED_BEFORE)),
@@ -218,7 +243,8 @@ impl Table {
         if !self.locked_before.contains(&inode) {
             return false;
         }
-        let is_locked = sys::with_posix_locks().is_ok_and(|locked| locked.contains(&inode));
+        // What can not be known is taken to be locked.
+        let is_locked = !sys::with_posix_locks().is_ok_and(|locked| !locked.contains(&inode));
         if !is_locked {
             self.locked_before.remove(&inode);
         }
@@ -251,10 +277,16 @@ impl Table {
 
 impl LockFile {
     fn open(descriptor: RawFd) -> io::Result<Self> {
-        let (opened, shared) = match sys::reopen(descriptor, true) {
-            Ok(opened) => (opened, None),
-            Err(_) => (sys::reopen(descriptor, false)?, Some(Vec::new())),
-        };
+        let opened = open_as(descriptor)?;
+        // Whether there are such locks here at all.
+        sys::conflicting_lock(opened.as_fd(), Range { start: 0, len: 1 })?;
+        let shared = (!sys::is_writable(opened.as_raw_fd())).then(Vec::new);
         Ok(Self { descriptor: opened, shared })
     }
+}
+
+/// Another descriptor of the same file, for reading and writing if this one is. One that this process
+/// may not open any more is shared with SQLite: only in a forked child does that make a difference.
+fn open_as(descriptor: RawFd) -> io::Result<OwnedFd> {
+    sys::reopen(descriptor, sys::is_writable(descriptor)).or_else(|_| sys::duplicate(descriptor))
 }

@@ -2,7 +2,7 @@
 //! (<https://www.sqlite.org/howtocorrupt.html> 1.4, 2.4), or that has several hard links (2.5): what
 //! is written to it is lost to all others, or mixes with theirs.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -78,6 +78,11 @@ impl Identity {
         self.database.1
     }
 
+    /// The WAL's, while the wal-index is mapped.
+    pub(crate) fn wal(&self) -> Option<Inode> {
+        self.wal.1
+    }
+
     /// The wal-index's, while it is mapped.
     pub(crate) fn wal_index(&self) -> Option<Inode> {
         self.wal_index.1
@@ -101,10 +106,8 @@ impl Identity {
     /// Whether all are in their places, for one who is about to write.
     pub(crate) fn check(&mut self) -> Result<(), Displaced> {
         let (name, opened) = &self.database;
-        let links = match sys::stat(name) {
-            Ok(found) if found.inode == *opened => found.links,
-            _ => return Err(Displaced::Moved("the database")),
-        };
+        let found = look(name, *opened, "the database")?;
+        let links = found.map_or(1, |found| found.links);
         if links > 1 && !self.may_have_links {
             return Err(Displaced::Linked(links));
         }
@@ -117,9 +120,8 @@ impl Identity {
             return Ok(());
         }
         for ((name, opened), what) in files {
-            let is_there = |opened: &Inode| sys::stat(name).is_ok_and(|now| now.inode == *opened);
-            if !opened.as_ref().is_none_or(is_there) {
-                return Err(Displaced::Moved(what));
+            if let Some(opened) = opened {
+                look(name, *opened, what)?;
             }
         }
         // A change just after a change may leave the same time.
@@ -146,6 +148,15 @@ impl Identity {
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         sys::coarse_ms().wrapping_sub(self.checked_ms) >= READERS_CHECK_MS
+    }
+}
+
+/// What is to be found by that name now, if this process can tell.
+fn look(name: &CStr, opened: Inode, what: &'static str) -> Result<Option<Found>, Displaced> {
+    match sys::stat(name) {
+        Ok(found) if found.inode == opened => Ok(Some(found)),
+        Err(error) if !sys::is_absent(&error) => Ok(None),
+        _ => Err(Displaced::Moved(what)),
     }
 }
 

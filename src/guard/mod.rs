@@ -6,4 +6,5 @@ pub(crate) mod filesystem;
 pub(crate) mod fork;
 pub(crate) mod identity;
 pub(crate) mod mount;
+pub(crate) mod wal_index;
 pub(crate) mod wal_reset;

@@ -27,6 +27,26 @@ pub(crate) fn reopen(descriptor: RawFd, writable: bool) -> io::Result<OwnedFd> {
     Ok(File::options().read(true).write(writable).open(path)?.into())
 }
 
+/// Whether a descriptor was opened for writing. fcntl(2)
+#[doc(alias = "F_GETFL")]
+pub(crate) fn is_writable(descriptor: RawFd) -> bool {
+    // SAFETY: a descriptor that is not open is an error.
+    let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFL) };
+    flags >= 0 && flags & libc::O_ACCMODE != libc::O_RDONLY
+}
+
+/// Another descriptor of the same open file description. fcntl(2)
+#[doc(alias = "F_DUPFD_CLOEXEC")]
+pub(crate) fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: a descriptor that is not open is an error; a new one is nobody else's.
+    unsafe {
+        match libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 0) {
+            -1 => Err(io::Error::last_os_error()),
+            new => Ok(OwnedFd::from_raw_fd(new)),
+        }
+    }
+}
+
 /// Makes `descriptor` another open file description's, in one step. The one it was is closed.
 #[doc(alias = "dup3")]
 pub(crate) fn replace(descriptor: RawFd, by: &OwnedFd) -> io::Result<()> {
@@ -91,6 +111,18 @@ pub(crate) unsafe fn make_private(address: *mut u8, bytes: usize) -> io::Result<
         address.copy_from_nonoverlapping(copy.as_ptr(), bytes);
     }
     Ok(())
+}
+
+/// The memory that this process shares with others, from each first byte to the one behind the last.
+pub(crate) fn shared_memory() -> Vec<(usize, usize)> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let shared = maps.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        let (start, end) = fields.next()?.split_once('-')?;
+        let address = |text| usize::from_str_radix(text, 16).ok();
+        fields.next()?.ends_with('s').then_some((address(start)?, address(end)?))
+    });
+    shared.collect()
 }
 
 /// Bytes of a page of memory.

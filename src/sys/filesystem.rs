@@ -17,13 +17,13 @@ pub(crate) struct Found {
     pub(crate) inode: Inode,
     /// Hard links.
     pub(crate) links: u64,
-    /// When its content last changed, in s and ns since 1970.
-    modified: (i64, i64),
+    /// When it last changed, in s and ns since 1970. Nobody can set this back.
+    changed: (i64, i64),
 }
 
 impl Found {
-    /// Whether another change, now, would leave another time: file systems keep time by the kernel's
-    /// tick, of 10 ms at most.
+    /// Whether another change, now, would leave another time. File systems keep time by the kernel's
+    /// tick, of 10 ms at most, or by whole seconds, or two.
     pub(crate) fn was_changed_a_while_ago(&self) -> bool {
         let mut now = MaybeUninit::<libc::timespec>::zeroed();
         // SAFETY: a struct to fill in; the clock exists.
@@ -32,8 +32,9 @@ impl Found {
             now.assume_init()
         };
         let ms = |(s, ns): (i64, i64)| i128::from(s) * 1000 + i128::from(ns) / 1_000_000;
+        let tick_ms = if self.changed.1 == 0 { 4000 } else { 20 };
         // A time in the future is of a clock that was set back, and may come again.
-        ms((now.tv_sec, now.tv_nsec)) > ms(self.modified) + 20
+        ms((now.tv_sec, now.tv_nsec)) > ms(self.changed) + tick_ms
     }
 }
 
@@ -50,8 +51,22 @@ pub(crate) fn stat(name: &CStr) -> io::Result<Found> {
     Ok(Found {
         inode: Inode::new(found.st_dev, found.st_ino),
         links: found.st_nlink,
-        modified: (found.st_mtime, found.st_mtime_nsec),
+        changed: (found.st_ctime, found.st_ctime_nsec),
     })
+}
+
+/// Cuts the file at `path`, which must be `inode`, to no bytes.
+pub(crate) fn empty(path: &Path, inode: Inode) -> io::Result<()> {
+    let file = super::open_to_lock(path)?;
+    if Inode::from(&file.metadata()?) != inode {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    file.set_len(0)
+}
+
+/// Whether an error says that there is nothing by a name.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
 }
 
 /// The type of the file system that `path` lies on. statfs(2)
@@ -108,11 +123,7 @@ fn unescape(text: &str) -> String {
 /// the other, and what is written by one is in the other's shared mapping.
 pub(crate) fn shares_memory(directory: &Path) -> io::Result<bool> {
     const BYTES: usize = 4096;
-    let path = directory.join(format!(
-        ".kanban-vfs-{}-{:?}",
-        std::process::id(),
-        std::thread::current().id()
-    ));
+    let path = directory.join(format!(".kanban-vfs-{}-{}", super::pid(), super::monotonic_ns()));
     let open = |create| File::options().read(true).write(true).create_new(create).open(&path);
     let first = open(true)?;
     let second = open(false);
