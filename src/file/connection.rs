@@ -247,9 +247,10 @@ impl Connection {
         self.blocks_ms = if ms < 0 { c_int::MAX } else { ms };
     }
 
-    /// The transaction is committed.
-    pub(crate) fn committed(&mut self) {
+    /// FCNTL_COMMIT_PHASETWO: the transaction is committed.
+    pub(crate) fn committed(&mut self) -> Result<(), Rc> {
         self.wait.committed();
+        self.guards.after_commit(&self.database)
     }
 
     pub(crate) fn holds_write_lock(&self) -> bool {

@@ -60,7 +60,7 @@ impl Guards {
 
     /// Whether all files are in their places, as far as can be told now.
     pub(crate) fn displaced(&mut self) -> Option<Displaced> {
-        self.identity.as_mut()?.check().err()
+        self.identity.as_mut()?.check().err().or(self.said.get())
     }
 
     pub(crate) fn no_wal(&self) -> Option<&str> {
@@ -214,13 +214,25 @@ impl Guards {
         database: &Database,
     ) -> Result<(), Rc> {
         // In exclusive locking mode nothing is locked when a transaction begins.
-        if !std::mem::take(&mut self.is_checked) {
+        if !self.is_checked {
             self.before_write(database)?;
-            self.is_checked = false;
         }
         let (Some(header), Ok(size)) = (base.header(), base.size()) else { return Ok(()) };
         let Some(missing) = file_length::deficit(&header, size) else { return Ok(()) };
         self.too_short(missing, SQLITE_IOERR_WRITE, "the transaction is rolled back", database)
+    }
+
+    /// All is committed, but COMMIT has not said so yet (FCNTL_COMMIT_PHASETWO).
+    ///
+    /// # Errors
+    /// As for [`Self::before_write`], if that was not asked before: in exclusive locking mode and WAL
+    /// mode, nothing is.
+    pub(crate) fn after_commit(&mut self, database: &Database) -> Result<(), Rc> {
+        if !self.is_checked {
+            self.before_write(database)?;
+        }
+        self.is_checked = false;
+        Ok(())
     }
 
     /// A checkpoint is about to write the first page. Makes the file as long as that says before it

@@ -418,6 +418,10 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
                 }
                 rc
             }
+            SQLITE_FCNTL_COMMIT_PHASETWO => match state.connection.committed() {
+                Ok(()) => call!(base, xFileControl, SQLITE_NOTFOUND, op, arg),
+                Err(rc) => rc,
+            },
             SQLITE_FCNTL_SYNC => match state.connection.before_commit(&base) {
                 Ok(()) => call!(base, xFileControl, SQLITE_NOTFOUND, op, arg),
                 Err(rc) => rc,
@@ -428,7 +432,6 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
                         // SAFETY: SQLite passes a number.
                         state.connection.may_block(unsafe { *arg.cast::<c_int>() });
                     }
-                    SQLITE_FCNTL_COMMIT_PHASETWO => state.connection.committed(),
                     SQLITE_FCNTL_PDB => state.db = arg.cast_const().cast(),
                     _ => {}
                 }

@@ -1,0 +1,26 @@
+//! A WAL that was deleted while its index lives on (<https://www.sqlite.org/howtocorrupt.html> 1.4): who
+//! comes then finds an empty WAL and an index that speaks of frames, and writes behind a hole.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::wal_reset::Salts;
+
+/// Whether a WAL has so many frames at least, by those salts: <https://www.sqlite.org/walformat.html>.
+/// One that can not be opened is not known to be another.
+pub(crate) fn speaks_of(wal: &Path, frames: u32, salts: Salts) -> bool {
+    const HEADER: usize = 32;
+    const FRAME_HEADER: u64 = 24;
+    let Ok(file) = File::open(wal) else { return true };
+    let mut header = [0; HEADER];
+    if file.read_exact_at(&mut header, 0).is_err() {
+        return false;
+    }
+    let word = |at: usize| [header[at], header[at + 1], header[at + 2], header[at + 3]];
+    let page = u64::from(u32::from_be_bytes(word(8)));
+    let length = HEADER as u64 + u64::from(frames) * (page + FRAME_HEADER);
+    // The index has them as they are in the file.
+    let same = [word(16), word(20)].map(u32::from_ne_bytes) == salts;
+    same && file.metadata().is_ok_and(|found| found.len() >= length)
+}
