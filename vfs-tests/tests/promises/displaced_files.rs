@@ -2,11 +2,13 @@
 //! a database by two names.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use vfs_tests::{Agent, Board, Program};
 
-use crate::{agent, connect, status};
+use crate::Client::{Ours, Stock};
+use crate::{Client, agent, connect, status, went_well};
 
 /// SQLITE_READONLY_DBMOVED; Python before 3.11 has no codes.
 const MOVED: [i64; 2] = [1032, 0];
@@ -249,4 +251,190 @@ fn a_database_by_two_names_is_not_written() {
     fs::remove_file(other.path()).unwrap();
     client.sql("c", "INSERT INTO t VALUES (3)").rows();
     assert_eq!(client.sql("c", "PRAGMA integrity_check").rows(), [["ok"]]);
+}
+
+/// A worker has the board open, with commits that are only in the WAL, when somebody deletes the WAL.
+/// Another opens the board: the index tells of frames that its new, empty WAL has not. On the stock
+/// VFS it goes on after them, and what it was told is safe is lost when the index is.
+#[test]
+fn a_newcomer_does_not_go_by_the_index_of_another_wal() {
+    let orphaned = |client: Client, program: Program| {
+        let board = Board::new();
+        let mut worker = client.open(program, &board);
+        let create = "PRAGMA journal_mode=wal; CREATE TABLE t (x); CREATE TABLE u (x);
+                      INSERT INTO t VALUES (1); INSERT INTO u VALUES (1);
+                      PRAGMA wal_checkpoint(TRUNCATE);
+                      INSERT INTO u VALUES (2); INSERT INTO u VALUES (3)";
+        worker.sql("c", create).rows();
+        fs::remove_file(beside(&board, "-wal")).unwrap();
+        (board, worker)
+    };
+    let (board, worker) = orphaned(Stock, Program::Rust);
+    let mut newcomer = Stock.open(Program::Rust, &board);
+    newcomer.sql("c", "INSERT INTO t VALUES (4)").rows();
+    worker.kill();
+    newcomer.kill();
+    let found = connect(&board.stock());
+    let rows = |table: &str| {
+        found.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0))
+    };
+    assert_ne!(rows("t"), Ok(2), "the stock VFS loses what it acknowledged");
+
+    for program in Program::ALL {
+        for other in Program::ALL {
+            let context = format!("rm board.db-wal: {program:?}, {other:?}");
+            let (board, mut worker) = orphaned(Ours, program);
+            let mut newcomer = Ours.open(other, &board);
+            for sql in ["SELECT * FROM t", "INSERT INTO t VALUES (4)", "BEGIN IMMEDIATE"] {
+                refused(newcomer.sql("c", sql), &context);
+            }
+            assert!(!went_well(&newcomer.sql("c", "PRAGMA wal_checkpoint")), "{context}");
+            refused(worker.sql("c", "INSERT INTO t VALUES (4)"), &context);
+            newcomer.close("c");
+            worker.close("c");
+            newcomer.open("c", &board.kanban(), 5000);
+            // The rows of u that were only in the WAL went with it.
+            assert_eq!(newcomer.sql("c", "SELECT x FROM u").rows(), [[1]], "{context}");
+            newcomer.sql("c", "INSERT INTO t VALUES (5)").rows();
+            assert_eq!(newcomer.sql("c", "SELECT x FROM t").rows(), [[1], [5]], "{context}");
+            assert_eq!(newcomer.sql("c", "PRAGMA integrity_check").rows(), [["ok"]], "{context}");
+        }
+    }
+}
+
+/// A worker has the board to itself (locking_mode=EXCLUSIVE), in a rollback mode, when the database
+/// is replaced, deleted or renamed. SQLite looks for that only when it opens its journal, which stays
+/// open here: on the stock VFS the next commits are acknowledged, and nobody will ever see them.
+#[test]
+fn an_exclusive_connection_is_told_too() {
+    let displaced = |client: Client, program: Program, mode: &str, mishap: fn(&Board)| {
+        let vfs = if client == Ours { "kanban" } else { "unix" };
+        let (board, mut worker) = scene(program, vfs, mode);
+        worker.sql("c", "PRAGMA locking_mode=EXCLUSIVE; INSERT INTO t VALUES (3)").rows();
+        mishap(&board);
+        let acknowledged = [4, 5].map(|n| {
+            let insert = format!("INSERT INTO t VALUES ({n})");
+            let replies = ["BEGIN", &insert, "COMMIT"].map(|sql| worker.sql("c", sql));
+            worker.sql("c", "ROLLBACK");
+            replies.iter().all(went_well)
+        });
+        worker.kill();
+        (acknowledged, board)
+    };
+    for (what, mishap) in TO_THE_DATABASE {
+        for mode in ["delete", "truncate", "persist"] {
+            let (acknowledged, board) = displaced(Stock, Program::Rust, mode, mishap);
+            assert_eq!(acknowledged, [true; 2], "{what}, {mode}");
+            let found = connect(&board.stock());
+            let sql = "SELECT count(*) FROM t WHERE x > 3";
+            let seen = found.query_row(sql, [], |row| row.get::<_, i64>(0));
+            assert_ne!(seen, Ok(2), "{what}, {mode}: the stock VFS loses what it acknowledged");
+            for program in Program::ALL {
+                let (acknowledged, _) = displaced(Ours, program, mode, mishap);
+                assert_eq!(acknowledged, [false; 2], "{what}, {mode}, {program:?}");
+            }
+        }
+    }
+}
+
+/// A tool that restores files restores the times of their directories, too (tar, rsync -t): the
+/// directory of a replaced WAL looks as if nothing had happened there.
+#[test]
+fn the_time_of_a_directory_is_not_believed() {
+    let (what, replace) = TO_THE_WAL[3];
+    let replaced = |vfs: &str, program: Program| {
+        let (board, mut client) = scene(program, vfs, "wal");
+        // A time long past, as if nothing had happened there for an hour.
+        let directory = fs::File::open(board.directory()).unwrap();
+        let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+        directory.set_modified(long_ago).unwrap();
+        // What came before that time was set is not remembered, then.
+        std::thread::sleep(Duration::from_millis(100));
+        client.sql("c", "INSERT INTO t VALUES (3)").rows();
+        client.sql("c", "INSERT INTO t VALUES (4)").rows();
+        replace(&board);
+        directory.set_modified(long_ago).unwrap();
+        let reply = client.sql("c", "INSERT INTO t VALUES (5)");
+        client.kill();
+        (board, reply)
+    };
+    let (board, reply) = replaced("unix", Program::Rust);
+    reply.rows();
+    let found = connect(&board.stock());
+    let rows: i64 = found.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 4, "the stock VFS loses what it acknowledged");
+    for program in Program::ALL {
+        refused(replaced("kanban", program).1, what);
+    }
+}
+
+/// The WAL of a hard-linked board has frames of a worker that was killed; or none, since all went
+/// well. Its first reader, who makes the index anew, reads it. To write is refused, as ever.
+#[test]
+fn the_first_reader_of_a_database_by_two_names_reads_it() {
+    for program in Program::ALL {
+        for client in [Stock, Ours] {
+            for killed in [false, true] {
+                let context = format!("{program:?}, {client:?}, killed: {killed}");
+                let board = Board::new();
+                let mut worker = Ours.open(program, &board);
+                worker.sql("c", "PRAGMA journal_mode=wal; CREATE TABLE t (x)").rows();
+                worker.sql("c", "INSERT INTO t VALUES (1)").rows();
+                if killed {
+                    worker.kill();
+                } else {
+                    worker.close("c");
+                }
+                let name = board.directory().join("another name.db");
+                fs::hard_link(board.path(), name).unwrap();
+                let mut reader = client.open(program, &board);
+                assert_eq!(reader.sql("c", "SELECT x FROM t").rows(), [[1]], "{context}");
+                let reply = reader.sql("c", "INSERT INTO t VALUES (2)");
+                match client {
+                    Ours => assert!([8, 0].contains(&reply.code()), "{context}"),
+                    _ => assert!(went_well(&reply), "{context}"),
+                }
+                let mut second = client.open(Program::Rust, &board);
+                let expected = if client == Ours { 1 } else { 2 };
+                let rows = second.sql("c", "SELECT count(*) FROM t").rows();
+                assert_eq!(rows, [[expected]], "{context}");
+            }
+        }
+    }
+}
+
+/// A process that can no longer search the directory, since it has given up its rights or somebody
+/// has taken them, can not see whether its files are in their place. It is not told that they moved,
+/// and goes on. (As on the stock VFS.)
+#[test]
+fn what_can_not_be_seen_has_not_moved() {
+    let mut clients = Vec::new();
+    for program in Program::ALL {
+        for vfs in ["unix", "kanban"] {
+            let (board, mut client) = scene(program, vfs, "wal");
+            client.call(&serde_json::json!(["become nobody"])).rows();
+            fs::set_permissions(board.directory(), fs::Permissions::from_mode(0o000)).unwrap();
+            clients.push((board, client, format!("{program:?}, {vfs}")));
+        }
+    }
+    for n in 3..5 {
+        for (_, client, context) in &mut clients {
+            for sql in [&format!("INSERT INTO t VALUES ({n})"), "SELECT * FROM t"] {
+                if let vfs_tests::Reply::Error { code, message } = client.sql("c", sql) {
+                    panic!("{context}: {sql}: {code} {message}");
+                }
+            }
+        }
+        // Readers look once a second.
+        std::thread::sleep(Duration::from_millis(1100));
+    }
+    for (board, mut client, context) in clients {
+        assert_eq!(client.sql("c", "SELECT count(*) FROM t").rows(), [[4]], "{context}");
+        fs::set_permissions(board.path().parent().unwrap(), fs::Permissions::from_mode(0o700))
+            .unwrap();
+        client.close("c");
+        let found = connect(&board.kanban());
+        let rows: i64 = found.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 4, "{context}");
+    }
 }

@@ -638,3 +638,106 @@ fn a_child_frees_no_lock_of_a_stock_connection() {
         }
     }
 }
+
+/// A daemon: the board is open when the process forks, and the child closes every descriptor but the
+/// first three, those of what it has inherited too. Its own connections, of either kind, are clients
+/// like any other. (As on the stock VFS, in rollback modes.)
+#[test]
+fn a_child_that_closes_all_descriptors_opens_its_own() {
+    const SCRIPT: &str = "
+import os, sqlite3, sys
+extension, load, mode, opened, *own = sys.argv[1:]
+if load == 'load':
+    loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True)
+    loader.load_extension(extension)
+def connect(uri):
+    return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
+board = connect(opened)
+board.execute('PRAGMA journal_mode=' + mode)
+board.execute('CREATE TABLE t (x)')
+board.execute('INSERT INTO t VALUES (1)')
+if os.fork() == 0:
+    try:
+        os.closerange(3, 256)
+        for uri in own:
+            board = connect(uri)
+            board.execute('INSERT INTO t VALUES (2)')
+            board.execute('BEGIN IMMEDIATE')
+            try: connect(uri).execute('BEGIN IMMEDIATE'); print('no lock', end=' ')
+            except sqlite3.OperationalError as error: pass
+            board.execute('INSERT INTO t VALUES (3)')
+            board.execute('COMMIT')
+        print('child wrote', flush=True)
+    except sqlite3.OperationalError as error: print('child:', error, flush=True)
+    os._exit(0)
+os.wait()
+board.execute('INSERT INTO t VALUES (4)')
+print('parent wrote', flush=True)
+";
+    for mode in ["delete", "wal"] {
+        for (load, opened, own) in [
+            ("stock", "unix", &["unix"][..]),
+            ("load", "kanban", &["kanban", "unix"]),
+            ("load", "kanban", &["unix", "kanban"]),
+            ("load", "unix", &["kanban"]),
+        ] {
+            if mode == "wal" && load == "stock" {
+                // It tries for ten seconds, and gives up.
+                continue;
+            }
+            let context = format!("{mode}, {load}, {opened}, {own:?}");
+            let board = Board::new();
+            let mut python = Command::new(PYTHON);
+            python.args(["-c", SCRIPT]).arg(extension()).args([load, mode, &board.uri(opened)]);
+            python.args(own.iter().map(|vfs| board.uri(vfs)));
+            let mut parent = Lines::start(python);
+            assert_eq!(parent.hear(), "child wrote", "{context}");
+            assert_eq!(parent.hear(), "parent wrote", "{context}");
+            assert_eq!(rows(&board), 2 + 2 * own.len() as i64, "{context}");
+        }
+    }
+}
+
+/// The base `unix-excl` has the wal-index in the heap, among everything else. A child's heap stays one
+/// piece, as its parent's is: to put other memory in the place of a part of it would be to put it in
+/// the place of what lies beside the index, too, and some children would die of that. They close what
+/// they have inherited, use their memory, and end well, and the parent goes on.
+#[test]
+fn no_child_dies_of_an_index_in_the_heap() {
+    let script = "
+def pieces():
+    with open('/proc/self/maps') as maps: return sum('[heap]' in line for line in maps)
+def connect(n):
+    uri = sys.argv[2].replace('board.db', '%d.db' % n)
+    board = sqlite3.connect(uri, uri=True, isolation_level=None)
+    board.execute('PRAGMA journal_mode=wal')
+    board.execute('CREATE TABLE t (x)')
+    return board
+always = connect(0)
+assert pieces() == 1
+split = died = 0
+for n in range(1, 11):
+    board = connect(n)
+    beside = bytes(4000 * n)
+    if os.fork() == 0:
+        code = 1 if pieces() != 1 else 0
+        used = [os.urandom(900) for n in range(3000)]
+        del used
+        used = [bytes(40000) for n in range(50)]
+        del used
+        try: board.close()
+        except sqlite3.Error: pass
+        os._exit(code)
+    status = os.wait()[1]
+    died += os.WIFSIGNALED(status)
+    split += not os.WIFSIGNALED(status) and os.WEXITSTATUS(status)
+for board in [always, board]:
+    board.execute('INSERT INTO t VALUES (1)')
+    assert board.execute('PRAGMA integrity_check').fetchall() == [('ok',)]
+print(died, 'died,', split, 'split', flush=True)
+";
+    let board = Board::new();
+    let mut command = python(script, &board);
+    command.env("KANBAN_BASE_VFS", "unix-excl");
+    assert_eq!(Lines::start(command).hear(), "0 died, 0 split");
+}

@@ -1,9 +1,12 @@
 //! The WAL and its index stay when the last connection closes: a connection that is wrongly not
 //! counted never finds them gone.
 
+use std::path::Path;
+
 use vfs_tests::{Board, Program};
 
-use crate::{agent, connect};
+use crate::Client::{Ours, Stock};
+use crate::{Client, agent, beside, connect};
 
 fn files(board: &Board) -> Vec<String> {
     let mut names: Vec<_> = board
@@ -105,5 +108,80 @@ fn it_goes_when_an_attached_board_leaves_wal_mode() {
     assert_eq!(client.sql("c", "PRAGMA other.journal_mode").rows(), [["delete"]]);
     for board in [&board, &other] {
         assert_eq!(files(board), ["board.db"]);
+    }
+}
+
+/// A worker indexes 3000 rows, makes a backup, deletes some rows, and goes: nobody has the board
+/// open. Then the backup is put in its place.
+fn restore(program: Program, client: Client, after: Client, put: fn(&Path, &Path)) {
+    let context = format!("{program:?}, {client:?}, {after:?}");
+    let board = Board::new();
+    let backup = board.directory().join("backup.db");
+    let mut worker = client.open(program, &board);
+    let create = format!(
+        "PRAGMA journal_mode=wal; CREATE TABLE t (x INTEGER PRIMARY KEY, y); CREATE INDEX i ON t (y);
+         WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 3000)
+         INSERT INTO t SELECT n, n * 7919 % 3000 || hex(zeroblob(50)) FROM n;
+         VACUUM INTO '{}'; PRAGMA wal_checkpoint(TRUNCATE)",
+        backup.display()
+    );
+    worker.sql("c", &create).rows();
+    // The WAL has a few pages of the table, and a few of its index.
+    worker.sql("c", "DELETE FROM t WHERE x BETWEEN 1000 AND 1200").rows();
+    worker.close("c");
+    if client == Ours {
+        for suffix in ["-wal", "-shm"] {
+            assert!(beside(&board, suffix).exists(), "{context}: board.db{suffix}");
+        }
+        let left = beside(&board, "-wal").metadata().unwrap().len();
+        assert_eq!(left, 0, "{context}: bytes that would be believed of another database");
+    }
+    put(&backup, &board.path());
+    let mut newcomer = after.open(program, &board);
+    assert_eq!(newcomer.sql("c", "PRAGMA integrity_check").rows(), [["ok"]], "{context}");
+    assert_eq!(newcomer.sql("c", "SELECT count(*) FROM t").rows(), [[3000]], "{context}");
+    newcomer.sql("c", "INSERT INTO t VALUES (4000, 1)").rows();
+    assert_eq!(newcomer.sql("c", "PRAGMA integrity_check").rows(), [["ok"]], "{context}");
+}
+
+/// Everybody has closed the board when it is replaced by a backup, by `cp` or by `mv`. The stock VFS
+/// has deleted the WAL by then, so what is opened is the backup. Frames in a WAL that stays would be
+/// taken for the backup's.
+#[test]
+fn a_closed_board_can_be_replaced_by_a_backup() {
+    let copy: fn(&Path, &Path) = |backup, board| {
+        std::fs::copy(backup, board).unwrap();
+    };
+    let rename: fn(&Path, &Path) = |backup, board| std::fs::rename(backup, board).unwrap();
+    for program in Program::ALL {
+        for put in [copy, rename] {
+            for (client, after) in [(Stock, Stock), (Ours, Ours), (Ours, Stock)] {
+                restore(program, client, after, put);
+            }
+        }
+    }
+}
+
+/// The WAL of a board that somebody else has open is left as it is, by whoever goes.
+#[test]
+fn it_is_not_emptied_while_another_has_it_open() {
+    for program in Program::ALL {
+        for stays in [Stock, Ours] {
+            let context = format!("{program:?}, {stays:?}");
+            let board = Board::new();
+            let mut goes = Ours.open(program, &board);
+            goes.sql("c", "PRAGMA journal_mode=wal; CREATE TABLE t (x)").rows();
+            let mut stays = stays.open(Program::Rust, &board);
+            stays.sql("c", "SELECT * FROM t").rows();
+            goes.sql("c", "INSERT INTO t VALUES (1)").rows();
+            let before = std::fs::read(beside(&board, "-wal")).unwrap();
+            goes.close("c");
+            let after = std::fs::read(beside(&board, "-wal")).unwrap();
+            assert!(before.len() > 4096 && before == after, "{context}");
+            stays.sql("c", "INSERT INTO t VALUES (2)").rows();
+            let mut newcomer = Ours.open(program, &board);
+            assert_eq!(newcomer.sql("c", "SELECT x FROM t").rows(), [[1], [2]], "{context}");
+            assert_eq!(newcomer.sql("c", "PRAGMA integrity_check").rows(), [["ok"]], "{context}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
-use vfs_tests::{Agent, Board, Lines, PYTHON, Program, Reply, extension};
+use vfs_tests::{Agent, Board, Lines, PYTHON, Program, Reply, extension, is_root};
 
 use crate::Client::{Ours, Stock, StockBesideOurs};
 use crate::{Client, beside, status_of, stock_agent, went_well};
@@ -927,4 +927,146 @@ fn one_copy_of_sqlite_sees_the_readers_of_another() {
         assert_eq!(with([Stock, Stock]), "0");
         assert_eq!(with([Ours, Ours]), "1");
     }
+}
+
+/// Sixteen threads write to a board each, through stock connections, when another thread loads the
+/// extension: some of them are inside a transaction then, some take a lock or give it back at that
+/// very moment. They go on, no lock is left behind, and others can write.
+#[test]
+fn threads_may_be_at_work_when_the_extension_is_loaded() {
+    const SCRIPT: &str = "
+import ctypes, os, sqlite3, sys, threading, time
+extension, directory = sys.argv[1:]
+boards = [sqlite3.connect('%s/%d.db' % (directory, n), isolation_level=None, timeout=10,
+                          check_same_thread=False) for n in range(16)]
+written = [0] * 16
+errors = []
+stop = False
+def work(n):
+    try:
+        while not stop:
+            boards[n].execute('BEGIN IMMEDIATE')
+            boards[n].execute('INSERT INTO t VALUES (1)')
+            time.sleep(0.001)
+            boards[n].execute('COMMIT')
+            written[n] += 1
+            time.sleep(0.001)
+    except sqlite3.Error as error: errors.append(str(error))
+for board in boards:
+    board.execute('PRAGMA synchronous=OFF')
+    board.execute('CREATE TABLE t (x)')
+# There is much to look at.
+for _ in range(800): os.open('/dev/null', os.O_RDONLY)
+threads = [threading.Thread(target=work, args=[n]) for n in range(16)]
+[thread.start() for thread in threads]
+def all_write(n):
+    before = list(written)
+    while not errors and any(w < b + n for w, b in zip(written, before)): time.sleep(0.001)
+all_write(2)
+# Unlike Python's, these functions let the other threads run.
+sqlite = ctypes.CDLL('libsqlite3.so.0')
+loader = ctypes.c_void_p()
+sqlite.sqlite3_open(b':memory:', ctypes.byref(loader))
+sqlite.sqlite3_enable_load_extension(loader, 1)
+assert sqlite.sqlite3_load_extension(loader, extension.encode(), None, None) == 0
+all_write(2)
+stop = True
+[thread.join() for thread in threads]
+print(errors, flush=True)
+print(*written, flush=True)
+sys.stdin.readline()
+";
+    for _ in 0..3 {
+        let board = Board::new();
+        let mut python = Command::new(PYTHON);
+        python.args(["-c", SCRIPT]).arg(extension()).arg(board.directory());
+        let mut process = Lines::start(python);
+        assert_eq!(process.hear(), "[]");
+        let written = process.hear();
+        // It lives on, and is idle.
+        for (n, written) in written.split(' ').enumerate() {
+            let outsider = [Stock, Ours][n % 2];
+            let uri = outsider.uri(&board).replace("board.db", &format!("{n}.db"));
+            let mut outsider = outsider.start(Program::Rust);
+            outsider.open("c", &uri, 0);
+            outsider.sql("c", "INSERT INTO t VALUES (2)").rows();
+            let rows = outsider.sql("c", "SELECT count(*) FROM t WHERE x = 1").rows();
+            assert_eq!(rows[0][0].to_string(), written);
+        }
+    }
+}
+
+/// A server opens its board as root and then becomes an ordinary user, who may not write to the
+/// file: what it has open it can write to, as on the stock VFS, and its locks hold.
+#[test]
+fn rights_may_be_given_up_while_it_is_open() {
+    if !is_root() {
+        // Nobody else can give up rights; who never had them can not open it for writing.
+        return;
+    }
+    for mode in ["delete", "wal"] {
+        for program in Program::ALL {
+            for client in [Stock, Ours, StockBesideOurs] {
+                let context = format!("{mode}, {program:?}, {client:?}");
+                let board = board(mode);
+                let allow = |path: &Path, mode| {
+                    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+                };
+                allow(&board.directory(), 0o777);
+                allow(&board.path(), 0o644);
+                let mut server = client.open(program, &board);
+                server.call(&json!(["become nobody"])).rows();
+                for n in 0..2 {
+                    let reply = server.sql("c", &format!("INSERT INTO t VALUES ({n})"));
+                    assert!(went_well(&reply), "{context}: {reply:?}");
+                }
+                server.sql("c", "BEGIN IMMEDIATE; INSERT INTO t VALUES (2)").rows();
+                for outsider in [Stock, Ours] {
+                    let mut outsider = outsider.open(Program::Rust, &board);
+                    let reply = outsider.sql("c", "INSERT INTO t VALUES (9)");
+                    assert_eq!(reply.code(), SQLITE_BUSY, "{context}");
+                }
+                server.sql("c", "COMMIT").rows();
+                server.close("c");
+                assert_eq!(rows(&board), [0, 1, 2], "{context}");
+            }
+        }
+    }
+}
+
+/// A connection that only reads has no descriptor of the database by which it could be written, for
+/// its locks neither. (As on the stock VFS.)
+#[test]
+fn a_reader_has_no_descriptor_to_write_by() {
+    for mode in ["delete", "wal"] {
+        for program in Program::ALL {
+            for client in [Stock, Ours, StockBesideOurs] {
+                let context = format!("{mode}, {program:?}, {client:?}");
+                let board = board(mode);
+                let uri = client.uri(&board);
+                let mut process = client.start(program);
+                process.open("reader", &format!("{uri}&mode=ro"), 0);
+                process.sql("reader", "BEGIN; SELECT * FROM t").rows();
+                let readers = access_modes(&process, &board.path());
+                assert!(!readers.is_empty(), "{context}");
+                assert!(readers.iter().all(|mode| *mode == libc::O_RDONLY), "{context}");
+                process.open("writer", &uri, 0);
+                process.sql("writer", "BEGIN IMMEDIATE").rows();
+                assert!(access_modes(&process, &board.path()).contains(&libc::O_RDWR), "{context}");
+            }
+        }
+    }
+}
+
+/// How the descriptors that a process has of a file were opened. proc(5)
+fn access_modes(process: &Agent, file: &Path) -> Vec<i32> {
+    let proc = Path::new("/proc").join(process.pid().to_string());
+    let descriptors = std::fs::read_dir(proc.join("fd")).unwrap().map(|entry| entry.unwrap());
+    let its = descriptors.filter(|entry| std::fs::read_link(entry.path()).unwrap() == file);
+    its.map(|entry| {
+        let info = std::fs::read_to_string(proc.join("fdinfo").join(entry.file_name())).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+        i32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_ACCMODE
+    })
+    .collect()
 }

@@ -165,6 +165,12 @@ impl Trial {
             assert!(holder.is_some() || !to_write, "{self}: nobody has the write lock, {locks:?}");
             let is_stuck = holder.is_some() && !to_write && is_at_rest;
             assert!(!is_stuck, "{self}: the write lock is held for nothing, {locks:?}");
+            // At rest SQLite holds no slot, and of the file what a reader in WAL mode keeps.
+            let is_more = |locks: &Locks| {
+                locks.shared != 0 || locks.exclusive != 0 || locks.level > ffi::SQLITE_LOCK_SHARED
+            };
+            let is_left = is_at_rest && !self.after && locks.iter().any(is_more);
+            assert!(!is_left, "{self}: SQLite does not know of these locks: {locks:?}");
         }
         if self.failed.get().is_none() || !is_at_rest {
             return;
