@@ -477,6 +477,10 @@ impl Connection {
         let mut rc = base.shm_lock(offset, n, flags);
         if rc != SQLITE_OK && !takes {
             rc = base.shm_lock(offset, n, flags);
+        } else if rc != SQLITE_OK && rc & 0xff != SQLITE_BUSY {
+            // Nobody knows whether the base has it.
+            let gives = SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED;
+            twice(|| base.shm_lock(offset, n, gives));
         }
         if rc == SQLITE_OK && offset >= WAL_READ_LOCK {
             if takes && self.guards.is_due() {
@@ -529,14 +533,18 @@ impl Connection {
                 rc = stale;
             }
         }
-        match rc {
+        match rc & 0xff {
             SQLITE_OK if offset == WAL_CKPT_LOCK => {
                 self.is_checkpointing = true;
                 self.guards.checkpoint_begins(base);
                 self.join_checkpoint(base);
             }
+            SQLITE_OK => {}
             SQLITE_BUSY => self.wait.refused_otherwise(),
-            _ => {}
+            // Nobody knows whether the base has them.
+            _ => {
+                twice(|| base.shm_lock(offset, n, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE));
+            }
         }
         rc
     }

@@ -97,8 +97,9 @@ impl Guards {
     /// SQLITE_READONLY_DBMOVED, or SQLITE_READONLY for hard links.
     pub(crate) fn before_write(&mut self, database: &Database) -> Result<(), Rc> {
         let Some(identity) = &mut self.identity else { return Ok(()) };
-        self.is_checked = true;
-        identity.check().or_else(|why| self.refuse(why, database))
+        let checked = identity.check();
+        self.is_checked = checked.is_ok();
+        checked.or_else(|why| self.refuse(why, database))
     }
 
     /// Before anything is locked to recover or clean up, or by a first connection, which may be about
@@ -355,6 +356,8 @@ impl Guards {
                 count(&database.counters.restarts_put_off);
                 return SQLITE_BUSY;
             }
+            // Nobody knows whether the base has it.
+            twice(|| ckpt(SQLITE_SHM_UNLOCK));
             return rc;
         }
         let rc = take();

@@ -111,9 +111,12 @@ impl Sidecar {
         Err(Unusable::Moving)
     }
 
-    /// Whether its path still leads to it.
+    /// Whether its path still leads to it, as far as this process can tell.
     pub(crate) fn is_in_place(&self, database: &Path) -> bool {
-        path_of(database).symlink_metadata().is_ok_and(|found| Inode::from(&found) == self.inode)
+        match path_of(database).symlink_metadata() {
+            Ok(found) => Inode::from(&found) == self.inode,
+            Err(error) => !sys::is_absent(&error),
+        }
     }
 
     pub(crate) fn content(&self) -> Content {

@@ -169,7 +169,7 @@ impl Trial {
             let is_more = |locks: &Locks| {
                 locks.shared != 0 || locks.exclusive != 0 || locks.level > ffi::SQLITE_LOCK_SHARED
             };
-            let is_left = is_at_rest && !self.after && locks.iter().any(is_more);
+            let is_left = is_at_rest && locks.iter().any(is_more);
             assert!(!is_left, "{self}: SQLite does not know of these locks: {locks:?}");
         }
         if self.failed.get().is_none() || !is_at_rest {
