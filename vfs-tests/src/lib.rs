@@ -4,6 +4,8 @@
 pub mod base;
 pub mod pause;
 pub mod sidecar;
+pub mod soak;
+pub mod trace;
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};

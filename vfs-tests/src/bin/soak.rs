@@ -1,0 +1,24 @@
+//! Many kinds of clients on one board, killed, stopped and replaced, for as long as one likes; see
+//! `vfs_tests::soak`.
+//!
+//!     cargo run --release -p vfs-tests --bin soak -- --minutes 60
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use vfs_tests::soak::{self, Command};
+
+fn main() -> ExitCode {
+    let arguments = soak::Arguments::parse();
+    if let Some(Command::Worker(worker)) = arguments.command {
+        soak::worker::work(&worker);
+        return ExitCode::SUCCESS;
+    }
+    let summary = soak::run(&arguments);
+    if arguments.json {
+        println!("{}", summary.json());
+    } else {
+        print!("{summary}");
+    }
+    if summary.failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,127 @@
+//! What a client says of itself, a line for each thing, appended to a file of its own by one
+//! write(2): what it has written outlives it.
+//!
+//! | line | |
+//! |---|---|
+//! | `v <vfs>` | which VFS it uses |
+//! | `a <txn>` | it is about to begin that transaction |
+//! | `c <txn> <waited> <now>` | COMMIT has returned SQLITE_OK; BEGIN waited so many ms; the time |
+//! | `b <txn> <waited>` | it gave up after its busy timeout, and rolled back |
+//! | `r <txn>` | it was refused at once, as who upgrades a stale snapshot must be; rolled back |
+//! | `q` | this was the last; it goes on with another diary |
+//! | `n <what>` | it did something, to be counted |
+//! | `e <text>` | something happened that must not |
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// A client's own file.
+pub struct Diary(File);
+
+impl Diary {
+    /// Begins it, with the VFS: `ours` or the stock one.
+    ///
+    /// # Panics
+    /// If it can not be created.
+    #[must_use]
+    pub fn begin(directory: &Path, id: u64, ours: bool) -> Self {
+        let path = directory.join(id.to_string());
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let mut diary = Self(file.expect("a place for the diary"));
+        diary.say(format_args!("v {}", if ours { "kanban" } else { "stock" }));
+        diary
+    }
+
+    /// Adds a line.
+    ///
+    /// # Panics
+    /// If it can not be written.
+    pub fn say(&mut self, line: std::fmt::Arguments<'_>) {
+        self.0.write_all(format!("{line}\n").as_bytes()).expect("a place for the diary");
+    }
+}
+
+/// A client's file as the parent reads it.
+pub struct Reader {
+    file: File,
+    unfinished: Vec<u8>,
+}
+
+/// A line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Which VFS it uses.
+    Vfs(String),
+    /// It is about to begin that transaction.
+    Attempt(u64),
+    /// A commit.
+    Committed {
+        /// Which.
+        txn: u64,
+        /// How long BEGIN took, in ms.
+        waited: u64,
+        /// In ms of CLOCK_MONOTONIC.
+        at: u64,
+    },
+    /// A busy timeout that expired.
+    Busy {
+        /// Which transaction.
+        txn: u64,
+        /// How long, in ms.
+        waited: u64,
+    },
+    /// Refused at once.
+    Refused(u64),
+    /// It was the last.
+    Quit,
+    /// Something to be counted.
+    Did(String),
+    /// Something that must not happen.
+    Failed(String),
+}
+
+impl Reader {
+    /// `None` if there is none yet.
+    #[must_use]
+    pub fn open(path: &PathBuf) -> Option<Self> {
+        Some(Self { file: File::open(path).ok()?, unfinished: Vec::new() })
+    }
+
+    /// The lines that have come since the last call.
+    ///
+    /// # Panics
+    /// If it is not a diary.
+    pub fn lines(&mut self) -> Vec<Line> {
+        self.file.read_to_end(&mut self.unfinished).expect("it can be read");
+        let end = self.unfinished.iter().rposition(|byte| *byte == b'\n').map_or(0, |n| n + 1);
+        let rest = self.unfinished.split_off(end);
+        let lines = String::from_utf8(std::mem::replace(&mut self.unfinished, rest));
+        lines.expect("diaries are text").lines().map(parse).collect()
+    }
+}
+
+fn parse(line: &str) -> Line {
+    let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let numbers: Vec<u64> = rest.split(' ').map_while(|n| n.parse().ok()).collect();
+    match (kind, &numbers[..]) {
+        ("v", _) => Line::Vfs(rest.to_owned()),
+        ("a", [txn]) => Line::Attempt(*txn),
+        ("c", [txn, waited, at]) => Line::Committed { txn: *txn, waited: *waited, at: *at },
+        ("b", [txn, waited]) => Line::Busy { txn: *txn, waited: *waited },
+        ("r", [txn]) => Line::Refused(*txn),
+        ("q", []) => Line::Quit,
+        ("n", _) => Line::Did(rest.to_owned()),
+        ("e", _) => Line::Failed(rest.to_owned()),
+        _ => panic!("not a line of a diary: {line}"),
+    }
+}
+
+/// Milliseconds of CLOCK_MONOTONIC, one clock for all processes.
+#[must_use]
+pub fn now() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a place for the time.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec.unsigned_abs() * 1000 + time.tv_nsec.unsigned_abs() / 1_000_000
+}

@@ -1,0 +1,33 @@
+//! What writers write: all of it follows from who writes and which of its transactions it is, so
+//! that anybody can tell a right row from a wrong one. `worker.py` has the same rules.
+
+/// The board. `tally` counts transactions in the transactions themselves.
+pub const SCHEMA: &str = "
+CREATE TABLE row (writer INTEGER, txn INTEGER, part INTEGER, body TEXT);
+CREATE INDEX row_writer ON row (writer, txn);
+CREATE INDEX row_first ON row (writer, txn) WHERE part = 0;
+CREATE TABLE tally (n INTEGER, retired INTEGER);
+INSERT INTO tally VALUES (0, 0);
+";
+
+/// In every snapshot, zero: a transaction adds its first row and one to the tally, or neither.
+pub const OFF_BALANCE: &str =
+    "SELECT n - retired - (SELECT count(*) FROM row WHERE part = 0) FROM tally";
+
+/// How many rows a transaction inserts.
+#[must_use]
+pub fn parts(writer: u64, txn: u64) -> u64 {
+    1 + (writer + txn * 7) % 4
+}
+
+/// The text of a row, mostly short, sometimes of several pages.
+#[must_use]
+pub fn body(writer: u64, txn: u64, part: u64) -> String {
+    let h = (writer * 1_000_003 + txn * 10_007 + part * 101) % 65_521;
+    let length = 20 + h % 180 + if h.is_multiple_of(97) { 5000 + h % 9000 } else { 0 };
+    let text = format!("{writer}.{txn}.{part};");
+    let length = length as usize;
+    let mut body = text.repeat(length / text.len() + 1);
+    body.truncate(length);
+    body
+}

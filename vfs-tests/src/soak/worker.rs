@@ -1,0 +1,320 @@
+//! The clients that are Rust programs, with the newest SQLite. Each thread has a connection and a
+//! diary of its own.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
+
+use super::diary::{Diary, now};
+use super::random::Random;
+use super::rows;
+
+/// What a client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Writes, through kanban.
+    Writer,
+    /// Writes, in a process without kanban.
+    Stock,
+    /// Three threads that write, one of them on the stock VFS.
+    Threads,
+    /// The same, which connect anew again and again and look at the files' bytes; never killed.
+    Elder,
+    /// Writes on the stock VFS in a process that has the board open through kanban, too, and looks
+    /// at the files' bytes after each commit.
+    Prober,
+    /// Short snapshots.
+    Reader,
+    /// The same, in a process without kanban.
+    StockReader,
+    /// Snapshots of seconds.
+    LongReader,
+    /// Checkpoints of all modes.
+    Checkpointer,
+    /// The same, in a process without kanban.
+    StockCheckpointer,
+    /// Indexes and columns that come and go, and VACUUM.
+    Maintainer,
+}
+
+/// A client to be.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Worker {
+    /// What it does.
+    pub role: Role,
+    /// The board.
+    pub board: PathBuf,
+    /// Where its diaries go.
+    pub diaries: PathBuf,
+    /// The number of its first thread.
+    pub first: u64,
+    /// Of its random numbers.
+    pub seed: u64,
+    /// How many things it does before it ends by itself.
+    pub steps: u64,
+    /// Its busy timeout, in ms.
+    pub timeout: u64,
+    /// Whether it is on the stock VFS, whatever it is otherwise.
+    #[arg(long)]
+    pub stock: bool,
+}
+
+const KANBAN: &str = "kanban";
+const STOCK: &str = "unix";
+
+/// How many connections a process has at most at a time, all of them numbered.
+const THREADS: u64 = 3;
+
+/// Is that client until its end.
+///
+/// # Panics
+/// If it can not even begin.
+pub fn work(worker: &Worker) {
+    let without = [Role::Stock, Role::StockReader, Role::StockCheckpointer];
+    let vfs = if worker.stock || without.contains(&worker.role) {
+        STOCK
+    } else {
+        kanban_vfs::register(&kanban_vfs::Options::default()).expect("the VFS registers");
+        KANBAN
+    };
+    match worker.role {
+        Role::Writer | Role::Stock => Client::begin(worker, 0, vfs).write(|_| {}),
+        Role::Threads | Role::Elder => std::thread::scope(|scope| {
+            // The board is open through kanban before it is on the stock VFS, so that SQLite's
+            // locks in this process are of the kind that a probe does not cancel.
+            let _first = worker.connect(vfs);
+            for (n, vfs) in (0..).zip([vfs, vfs, STOCK]) {
+                let mut client = Client::begin(worker, n, vfs);
+                scope.spawn(move || {
+                    client.write(|client| {
+                        if client.worker.role == Role::Elder {
+                            client.probe(20);
+                            client.reconnect(20);
+                        }
+                    });
+                });
+            }
+        }),
+        Role::Prober => {
+            let _first = worker.connect(vfs);
+            Client::begin(worker, 0, STOCK).write(|client| client.probe(1));
+        }
+        Role::Reader | Role::StockReader => Client::begin(worker, 0, vfs).read(0..30),
+        Role::LongReader => Client::begin(worker, 0, vfs).read(1000..5000),
+        Role::Checkpointer | Role::StockCheckpointer => Client::begin(worker, 0, vfs).checkpoint(),
+        Role::Maintainer => Client::begin(worker, 0, vfs).maintain(),
+    }
+}
+
+impl Worker {
+    fn connect(&self, vfs: &str) -> Connection {
+        let uri = format!("file:{}?vfs={vfs}", self.board.display());
+        let connection = Connection::open(uri).expect("it opens");
+        connection.busy_timeout(Duration::from_millis(self.timeout)).expect("it is open");
+        connection
+    }
+}
+
+/// A thread, its connection, its diary.
+struct Client<'w> {
+    worker: &'w Worker,
+    id: u64,
+    vfs: &'static str,
+    board: Connection,
+    diary: Diary,
+    txn: u64,
+    random: Random,
+}
+
+impl<'w> Client<'w> {
+    fn begin(worker: &'w Worker, n: u64, vfs: &'static str) -> Self {
+        let id = worker.first + n;
+        let diary = Diary::begin(&worker.diaries, id, vfs != STOCK);
+        let random = Random::new(worker.seed ^ id);
+        let board = worker.connect(vfs);
+        let mut client = Self { worker, id, vfs, board, diary, txn: 0, random };
+        client.set_up();
+        client
+    }
+
+    /// As programs do at every connect.
+    fn set_up(&mut self) {
+        let synchronous = self.random.of(&["full", "normal", "off"]);
+        let sql = format!("PRAGMA journal_mode=wal; PRAGMA synchronous={synchronous}");
+        self.hear("set_up", |board| board.execute_batch(&sql));
+    }
+
+    /// Does it and counts it, or what became of it.
+    fn hear<T>(
+        &mut self,
+        what: &str,
+        act: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Option<T> {
+        let done = act(&self.board);
+        match done {
+            Ok(done) => {
+                self.diary.say(format_args!("n {what}"));
+                Some(done)
+            }
+            Err(error) if is_busy(&error) => {
+                self.diary.say(format_args!("n busy elsewhere"));
+                None
+            }
+            Err(error) => {
+                self.failed(what, &error);
+                None
+            }
+        }
+    }
+
+    fn failed(&mut self, what: &str, error: &rusqlite::Error) {
+        self.diary.say(format_args!("e {what}: {error} ({error:?})"));
+    }
+
+    fn steps(&self) -> impl Iterator<Item = u64> + use<> {
+        let stop = self.worker.board.with_file_name("stop");
+        (1..=self.worker.steps).take_while(move |_| !stop.exists())
+    }
+
+    /// Transactions, each recorded before and after.
+    fn write(&mut self, mut then: impl FnMut(&mut Self)) {
+        for _ in self.steps() {
+            self.txn += 1;
+            let txn = self.txn;
+            self.diary.say(format_args!("a {txn}"));
+            let began = Instant::now();
+            let upgrades = self.random.once_in(8);
+            let mut begun = Duration::ZERO;
+            match self.transaction(txn, upgrades, || begun = began.elapsed()) {
+                Ok(()) => {
+                    self.diary.say(format_args!("c {txn} {} {}", begun.as_millis(), now()));
+                }
+                Err(error) if is_busy(&error) && upgrades => {
+                    self.diary.say(format_args!("r {txn}"));
+                }
+                Err(error) if is_busy(&error) => {
+                    self.diary.say(format_args!("b {txn} {}", began.elapsed().as_millis()));
+                }
+                Err(error) => return self.failed("write", &error),
+            }
+            then(self);
+            std::thread::sleep(Duration::from_micros(self.random.between(0, 20_000)));
+        }
+    }
+
+    fn transaction(&self, txn: u64, upgrades: bool, begun: impl FnOnce()) -> rusqlite::Result<()> {
+        let behavior = match upgrades {
+            true => TransactionBehavior::Deferred,
+            false => TransactionBehavior::Immediate,
+        };
+        let transaction = Transaction::new_unchecked(&self.board, behavior)?;
+        begun();
+        if upgrades {
+            transaction.query_row("SELECT n FROM tally", [], |row| row.get::<_, i64>(0))?;
+        }
+        for part in 0..rows::parts(self.id, txn) {
+            let body = rows::body(self.id, txn, part);
+            transaction
+                .prepare_cached("INSERT INTO row (writer, txn, part, body) VALUES (?, ?, ?, ?)")?
+                .execute(params![self.id as i64, txn as i64, part as i64, body])?;
+        }
+        transaction.execute("UPDATE tally SET n = n + 1", [])?;
+        transaction.commit()
+    }
+
+    /// Opens the board's files, reads a little, and closes them: what no process may do whose
+    /// locks are the stock VFS's.
+    fn probe(&mut self, once_in: u64) {
+        if !self.random.once_in(once_in) {
+            return;
+        }
+        for suffix in ["", "-wal", "-shm"] {
+            let mut path = self.worker.board.clone().into_os_string();
+            path.push(suffix);
+            let read =
+                std::fs::File::open(Path::new(&path)).and_then(|mut file| file.read(&mut [0; 16]));
+            if let Err(error) = read {
+                self.diary.say(format_args!("e probe: {error}"));
+            }
+        }
+        self.diary.say(format_args!("n probe"));
+    }
+
+    fn reconnect(&mut self, once_in: u64) {
+        if self.random.once_in(once_in) {
+            self.board = self.worker.connect(self.vfs);
+            self.set_up();
+            self.diary.say(format_args!("n reconnect"));
+            if self.txn > 200 {
+                // So that what it has written so far need not be kept for ever.
+                self.diary.say(format_args!("q"));
+                self.id += THREADS;
+                self.txn = 0;
+                self.diary = Diary::begin(&self.worker.diaries, self.id, self.vfs != STOCK);
+            }
+        }
+    }
+
+    /// Snapshots of so many ms, which must be consistent, and stay as they are.
+    fn read(&mut self, lasting: std::ops::Range<u64>) {
+        let kind = if lasting.start > 0 { "long read" } else { "read" };
+        for _ in self.steps() {
+            let ms = self.random.between(lasting.start, lasting.end);
+            let seen = self.hear(kind, |board| {
+                let snapshot = Transaction::new_unchecked(board, TransactionBehavior::Deferred)?;
+                let look = || -> rusqlite::Result<(i64, i64)> {
+                    let n = snapshot.query_row("SELECT n FROM tally", [], |row| row.get(0))?;
+                    Ok((n, snapshot.query_row(rows::OFF_BALANCE, [], |row| row.get(0))?))
+                };
+                let first = look()?;
+                std::thread::sleep(Duration::from_millis(ms));
+                Ok((first, look()?))
+            });
+            if let Some((first, second)) = seen.filter(|(a, b)| a != b || a.1 != 0) {
+                self.diary.say(format_args!("e a snapshot has {first:?}, then {second:?}"));
+            }
+            std::thread::sleep(Duration::from_millis(self.random.between(0, 100)));
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        // All but passive ones keep writers out while they wait for readers.
+        self.board.busy_timeout(Duration::from_millis(300)).expect("it is open");
+        for _ in self.steps() {
+            let mode = self.random.of(&["passive", "passive", "full", "restart", "truncate"]);
+            self.hear(&format!("checkpoint {mode}"), |board| {
+                board.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+            });
+            std::thread::sleep(Duration::from_millis(self.random.between(0, 1500)));
+        }
+    }
+
+    fn maintain(&mut self) {
+        for _ in self.steps() {
+            let columns: i64 = self
+                .hear("schema read", |board| {
+                    let sql = "SELECT count(*) FROM pragma_table_info('row')";
+                    board.query_row(sql, [], |row| row.get(0))
+                })
+                .unwrap_or(4);
+            let add = format!("ALTER TABLE row ADD COLUMN extra{columns}");
+            let drop = format!("ALTER TABLE row DROP COLUMN extra{}", columns - 1);
+            let (what, sql) = match self.random.between(0, 9) {
+                0 | 1 => ("create index", "CREATE INDEX IF NOT EXISTS extra ON row (body)"),
+                2 | 3 => ("drop index", "DROP INDEX IF EXISTS extra"),
+                4 | 5 if columns < 12 => ("add column", &*add),
+                6 if columns > 8 => ("drop column", &*drop),
+                7 => ("vacuum", "VACUUM"),
+                _ => ("analyze", "ANALYZE"),
+            };
+            self.hear(what, |board| board.execute_batch(sql));
+            std::thread::sleep(Duration::from_millis(self.random.between(0, 2000)));
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+}
