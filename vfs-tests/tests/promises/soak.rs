@@ -15,11 +15,11 @@ pub(crate) fn soak(arguments: &[&str]) -> (Value, bool) {
 
 /// A dispatcher that connects anew all the time and looks at its own files' bytes, workers that are
 /// killed and stopped at any moment, on two versions of SQLite and on both VFSes, children of fork,
-/// readers short and long, checkpointers, migrations and VACUUM share a board for ten seconds. Of
+/// readers short and long, checkpointers, migrations and VACUUM share a board for some seconds. Of
 /// all that any of them was told is committed nothing is lost, and nobody sees an error.
 #[test]
 fn a_board_survives_everything_at_once() {
-    let (summary, well) = soak(&["--minutes", "0.15"]);
+    let (summary, well) = soak(&["--minutes", "0.12"]);
     assert!(well && summary["failure"].is_null(), "{summary:#}");
     for what in ["/kanban/commits", "/stock/commits", "/kills", "/stops", "/checks", "/retired"] {
         let count = summary.pointer(what).and_then(Value::as_u64);
