@@ -16,7 +16,7 @@ pub mod rows;
 mod summary;
 pub mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -51,6 +51,10 @@ pub struct Arguments {
     /// All clients on the stock VFS, to see what this finds.
     #[arg(long)]
     pub stock: bool,
+    /// Clients that soon leave, so that the board is often closed by the last one, and recovered by
+    /// the next.
+    #[arg(long)]
+    pub come_and_go: bool,
     /// Of the random numbers; the operating system's choices are not reproduced.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -137,14 +141,10 @@ struct Soak<'a> {
 impl<'a> Soak<'a> {
     fn new(arguments: &'a Arguments, directory: PathBuf) -> Self {
         let seed = arguments.seed.unwrap_or_else(|| diary::now() ^ u64::from(std::process::id()));
-        let vfs = if arguments.stock { "unix" } else { "kanban" };
         if !arguments.stock {
             kanban_vfs::register(&kanban_vfs::Options::default()).expect("the VFS registers");
         }
-        let path = directory.join("board.db");
-        let board = Connection::open(format!("file:{}?vfs={vfs}", path.display()));
-        let board = board.expect("a new board");
-        board.busy_timeout(Duration::from_secs(30)).expect("it is open");
+        let board = connect(arguments, &directory).expect("a new board");
         board.execute_batch("PRAGMA journal_mode=wal").expect("a new board");
         board.execute_batch(rows::SCHEMA).expect("a new board");
         let length = arguments.kills.unwrap_or((arguments.minutes * 60_000.0) as u64);
@@ -195,7 +195,9 @@ impl<'a> Soak<'a> {
             if stop.is_due(&mut self.random) {
                 self.stop();
             }
-            if look.is_due(&mut self.random) {
+            if self.arguments.come_and_go {
+                self.board = Connection::open_in_memory().expect("memory");
+            } else if look.is_due(&mut self.random) {
                 self.look()?;
             }
             if check.is_due(&mut self.random) {
@@ -221,6 +223,7 @@ impl<'a> Soak<'a> {
         self.summary.processes += 1;
         let steps = match kind {
             Kind::Rust(Role::Elder) => u64::MAX,
+            _ if self.arguments.come_and_go => self.random.between(1, 8),
             _ => self.random.between(20, 3000),
         };
         Process::start(
@@ -389,6 +392,9 @@ impl<'a> Soak<'a> {
     fn check(&mut self, pages: bool) -> Result<(), String> {
         // A client that is stopped may have what this waits for.
         self.wake(true);
+        if self.arguments.come_and_go {
+            self.board = connect(self.arguments, &self.directory).map_err(|e| e.to_string())?;
+        }
         // What these have begun has happened or never will.
         let mut gone = Vec::new();
         for process in &mut self.leaving {
@@ -487,6 +493,15 @@ fn bound(limit: u64, ours: bool, waited: u64, kind: Kind) -> Result<(), String> 
         true => Err(format!("{kind:?} waited {waited} ms, its timeout is {limit} ms")),
         false => Ok(()),
     }
+}
+
+/// The parent's connection.
+fn connect(arguments: &Arguments, directory: &Path) -> rusqlite::Result<Connection> {
+    let vfs = if arguments.stock { "unix" } else { "kanban" };
+    let path = directory.join("board.db");
+    let board = Connection::open(format!("file:{}?vfs={vfs}", path.display()))?;
+    board.busy_timeout(Duration::from_secs(30))?;
+    Ok(board)
 }
 
 fn pages_are_right(board: &Connection, check: &str) -> Result<(), String> {
