@@ -63,7 +63,7 @@ pub enum File {
 #[allow(missing_docs, reason = "SQLite's documentation says what they are")]
 pub enum Method<'c> {
     Open { flags: c_int },
-    Delete,
+    Delete { sync: bool },
     Access { flags: c_int },
     Sleep { microseconds: c_int },
     Close,
@@ -97,11 +97,24 @@ pub struct Call<'c> {
 }
 
 impl Call<'_> {
+    /// Which open file: of all those that are open, no other has this number, and an open's is that
+    /// of the file it is to be.
+    #[must_use]
+    pub fn handle(&self) -> usize {
+        self.real.addr()
+    }
+
+    fn is_open(&self) -> bool {
+        // SAFETY: the file is the VFS's memory for as long as the call lasts, and has no methods
+        // before it is open.
+        !self.real.is_null() && unsafe { !(*self.real).pMethods.is_null() }
+    }
+
     /// The size of the file now, past all decisions. 0 if it is not open.
     #[must_use]
     pub fn size(&self) -> i64 {
         let mut size = 0;
-        if !self.real.is_null() {
+        if self.is_open() {
             // SAFETY: the file is open for as long as the call lasts.
             unsafe { method(self.real).xFileSize.map(|f| f(self.real, &raw mut size)) };
         }
@@ -122,7 +135,7 @@ impl Call<'_> {
     #[must_use]
     pub fn read<const N: usize>(&self, offset: i64) -> [u8; N] {
         let mut bytes = [0; N];
-        if !self.real.is_null() {
+        if self.is_open() {
             let into = bytes.as_mut_ptr().cast();
             // SAFETY: as above; there is room for N bytes, which a short read fills with zeros.
             unsafe { method(self.real).xRead.map(|f| f(self.real, into, N as c_int, offset)) };
@@ -381,7 +394,7 @@ unsafe extern "C" fn x_open(
             Some(open) => open(shared.unix, name, real, flags, out_flags),
             None => SQLITE_CANTOPEN,
         };
-        let rc = match shared.decide(kind, path, Method::Open { flags }, null_mut()) {
+        let rc = match shared.decide(kind, path, Method::Open { flags }, real) {
             Fault::Pretend => SQLITE_CANTOPEN,
             fault => fault.apply(open),
         };
@@ -407,9 +420,13 @@ unsafe extern "C" fn x_delete(vfs: *mut sqlite3_vfs, name: *const c_char, sync: 
     // SAFETY: SQLite passes our VFS and a name; the `unix` VFS gets itself.
     unsafe {
         let (shared, path) = (shared(vfs), path(name));
-        shared.decide(File::by_name(path), path, Method::Delete, null_mut()).apply(|| {
-            (*shared.unix).xDelete.map_or(SQLITE_ERROR, |delete| delete(shared.unix, name, sync))
-        })
+        shared
+            .decide(File::by_name(path), path, Method::Delete { sync: sync & 1 != 0 }, null_mut())
+            .apply(|| {
+                (*shared.unix)
+                    .xDelete
+                    .map_or(SQLITE_ERROR, |delete| delete(shared.unix, name, sync))
+            })
     }
 }
 

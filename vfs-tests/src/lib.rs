@@ -3,6 +3,7 @@
 
 pub mod base;
 pub mod pause;
+pub mod power_loss;
 pub mod sidecar;
 pub mod soak;
 pub mod trace;

@@ -23,6 +23,7 @@ mod lock_cancellation;
 mod lock_errors;
 mod lock_scope;
 mod mixed_clients;
+mod power_loss;
 mod queue;
 mod setlk_timeout;
 mod shell_examples;

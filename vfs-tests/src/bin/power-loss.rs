@@ -1,0 +1,69 @@
+//! Power cuts, as many as one likes: `cargo run --release -p vfs-tests --bin power-loss -- --help`
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use vfs_tests::power_loss::{Mode, Recording, Run, seed};
+
+/// Explores what power cuts make of boards, in all modes, until it has seen that many disks.
+#[derive(Parser)]
+struct Arguments {
+    /// Disks to open in each mode, at least.
+    #[arg(long, default_value_t = 20_000)]
+    states: usize,
+    /// The first workload's; the next one's is one more. Else POWER_LOSS_SEED, or any.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Disks made at random of each boundary.
+    #[arg(long, default_value_t = 6)]
+    of_each: usize,
+    /// The percentage of the moments between boundaries that are explored.
+    #[arg(long, default_value_t = 50)]
+    between: u8,
+}
+
+fn main() -> ExitCode {
+    let Arguments { states, seed: first, of_each, between } = Arguments::parse();
+    let first = first.unwrap_or_else(seed);
+    let recording = Recording::register("recording");
+    println!("mode, workloads, transactions, syncs, boundaries, moments between, states, seconds");
+    for mode in Mode::ALL {
+        let began = Instant::now();
+        let [mut syncs, mut boundaries, mut moments, mut seen] = [0; 4];
+        let mut transactions = 0;
+        let mut workloads = 0;
+        while seen < states {
+            let seed = first + workloads;
+            let run = Run {
+                mode,
+                seed,
+                of_each,
+                between,
+                sizes_overtake: mode != Mode::DeleteFull,
+                lie: None,
+            };
+            match recording.explore(run) {
+                Ok(report) => {
+                    transactions += report.acknowledged;
+                    syncs += report.syncs;
+                    boundaries += report.boundaries;
+                    moments += report.between;
+                    seen += report.states;
+                }
+                Err(failure) => {
+                    eprintln!("{failure}");
+                    return ExitCode::FAILURE;
+                }
+            }
+            workloads += 1;
+        }
+        let seconds = began.elapsed().as_secs_f32();
+        println!(
+            "{mode:?}, {workloads}, {transactions}, {syncs}, {boundaries}, {moments}, {seen}, \
+             {seconds:.1}"
+        );
+    }
+    println!("seeds from {first}: nothing found");
+    ExitCode::SUCCESS
+}

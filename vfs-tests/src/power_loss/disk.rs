@@ -1,0 +1,260 @@
+//! What may be on the disk, by what was recorded.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use fastrand::Rng;
+
+use super::record::{Event, FileId};
+
+const SECTOR: usize = 512;
+
+/// All that the events until now leave open.
+#[derive(Default)]
+pub(super) struct Disk {
+    files: HashMap<FileId, Content>,
+    /// What each name stood for since the directory was synced last; the first is what it stood for
+    /// then.
+    names: BTreeMap<PathBuf, Vec<Since<Option<FileId>>>>,
+    events: usize,
+}
+
+/// What something has been since that event.
+#[derive(Clone)]
+struct Since<T> {
+    event: usize,
+    was: T,
+}
+
+#[derive(Default)]
+struct Content {
+    /// What was there at the last sync.
+    durable: Vec<u8>,
+    /// What the processes see.
+    now: Vec<u8>,
+    /// The sizes it had since the last sync.
+    sizes: Vec<Since<usize>>,
+    /// What was written since then, by sector.
+    sectors: BTreeMap<usize, Vec<Since<[u8; SECTOR]>>>,
+}
+
+/// How much of what was not synced has reached the disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fate {
+    /// Nothing.
+    Lost,
+    /// Everything.
+    Kept,
+    /// What happened until some moment, and of the next write some sectors.
+    Until,
+    /// Each sector, each size and each name is as it was at some moment of its own: the last, with
+    /// the probability of that many in 16.
+    Mixed(u8),
+}
+
+impl Fate {
+    pub(super) fn any(random: &mut Rng) -> Self {
+        match random.u8(..10) {
+            0 => Self::Lost,
+            1 => Self::Kept,
+            2..5 => Self::Until,
+            _ => Self::Mixed(*random.choice(&[1, 4, 8, 12, 15]).expect("some")),
+        }
+    }
+}
+
+/// A disk as a power cut may leave it.
+#[derive(Default)]
+pub(super) struct State {
+    files: BTreeMap<PathBuf, Vec<u8>>,
+    /// Whether a deleted file is there.
+    pub(super) is_back: bool,
+    /// What became of each file, for a report.
+    pub(super) fates: Vec<(PathBuf, Fate)>,
+}
+
+impl Disk {
+    pub(super) fn apply(&mut self, event: &Event) {
+        self.events += 1;
+        let now = self.events;
+        match event {
+            Event::Create(name, file) => {
+                self.files.insert(*file, Content::default());
+                self.name(name, Some(*file));
+            }
+            Event::Delete(name) => self.name(name, None),
+            Event::Write(file, offset, bytes) => {
+                self.content(*file).write(now, *offset as usize, bytes);
+            }
+            Event::Truncate(file, size) => self.content(*file).resize(now, *size as usize),
+            Event::Sync(file, _) => self.content(*file).sync(),
+            Event::SyncDirectory => {
+                for was in self.names.values_mut() {
+                    was.drain(..was.len() - 1);
+                }
+            }
+            Event::Lock | Event::Attempt(..) | Event::Acknowledged(_) => {}
+        }
+    }
+
+    fn content(&mut self, file: FileId) -> &mut Content {
+        self.files.get_mut(&file).expect("it was created")
+    }
+
+    fn name(&mut self, name: &Path, file: Option<FileId>) {
+        let missing = || vec![Since { event: 0, was: None }];
+        let was = self.names.entry(name.to_owned()).or_insert_with(missing);
+        was.push(Since { event: self.events, was: file });
+    }
+
+    /// One of the disks a power cut may leave now: all files share a fate, or each has one of its
+    /// own. If `sizes_wait`, no file has a size it got after the deletion of a file that is back.
+    pub(super) fn cut(&self, fate: Option<Fate>, sizes_wait: bool, random: &mut Rng) -> State {
+        let mut state = State::default();
+        let mut found = Vec::new();
+        let mut until = usize::MAX;
+        for (name, was) in &self.names {
+            let fate = fate.unwrap_or_else(|| Fate::any(random));
+            let last = was.len() - 1;
+            let n = match fate {
+                Fate::Lost => 0,
+                Fate::Kept => last,
+                _ => random.usize(..=last),
+            };
+            if let (Some(_), Some(deleted)) = (was[n].was, was.get(n + 1)) {
+                state.is_back = true;
+                until = until.min(deleted.event);
+            }
+            found.extend(was[n].was.map(|file| (name, file, fate)));
+        }
+        let until = if sizes_wait { until } else { usize::MAX };
+        for (name, file, fate) in found {
+            state.files.insert(name.clone(), self.files[&file].cut(fate, until, random));
+            state.fates.push((name.clone(), fate));
+        }
+        state
+    }
+
+    /// Whether what the processes see, by the record, is what is in the files.
+    pub(super) fn matches(&self) -> bool {
+        self.names.iter().all(|(name, was)| {
+            match (was.last().and_then(|last| last.was), std::fs::read(name)) {
+                (Some(file), Ok(bytes)) => self.files[&file].now == bytes,
+                (None, Err(_)) => true,
+                _ => false,
+            }
+        })
+    }
+}
+
+impl Content {
+    fn write(&mut self, event: usize, offset: usize, bytes: &[u8]) {
+        let end = offset + bytes.len();
+        if end > self.now.len() {
+            self.resize(event, end);
+        }
+        self.now[offset..end].copy_from_slice(bytes);
+        for sector in offset / SECTOR..end.div_ceil(SECTOR) {
+            let was = padded(&self.now, sector).expect("it is long enough");
+            self.sectors.entry(sector).or_default().push(Since { event, was });
+        }
+    }
+
+    fn resize(&mut self, event: usize, size: usize) {
+        self.now.resize(size, 0);
+        self.sizes.push(Since { event, was: size });
+    }
+
+    fn sync(&mut self) {
+        self.durable.clone_from(&self.now);
+        self.sizes.clear();
+        self.sectors.clear();
+    }
+
+    fn cut(&self, fate: Fate, until: usize, random: &mut Rng) -> Vec<u8> {
+        let moment = match fate {
+            Fate::Lost => return self.durable.clone(),
+            Fate::Kept if self.sizes.iter().all(|since| since.event < until) => {
+                return self.now.clone();
+            }
+            Fate::Kept => Some(usize::MAX),
+            Fate::Mixed(_) => None,
+            Fate::Until => {
+                let written = self.sectors.values().flatten().map(|since| since.event);
+                let resized = self.sizes.iter().map(|since| since.event);
+                random.choice(written.chain(resized).collect::<Vec<_>>())
+            }
+        };
+        // The last before the moment, or at it by chance; without a moment, the last or any.
+        let mut pick = |events: &[usize]| match (moment, fate) {
+            (Some(moment), _) => {
+                let before = events.iter().filter(|event| **event < moment).count();
+                before + usize::from(events.get(before) == Some(&moment) && random.bool())
+            }
+            (None, Fate::Mixed(kept)) if random.u8(..16) < kept => events.len(),
+            _ => random.usize(..=events.len()),
+        };
+        let sizes = self.sizes.iter().map(|since| since.event);
+        let events: Vec<_> = sizes.take_while(|event| *event < until).collect();
+        let size = match pick(&events) {
+            0 => self.durable.len(),
+            n => self.sizes[n - 1].was,
+        };
+        let mut bytes = self.durable.clone();
+        bytes.resize(size, 0);
+        let mut picked = Vec::new();
+        for (sector, was) in &self.sectors {
+            let events: Vec<_> = was.iter().map(|since| since.event).collect();
+            picked.push((*sector, was, pick(&events)));
+        }
+        let garbage = random.bool().then(|| random.u8(1..));
+        for (sector, was, n) in picked {
+            let Some(room) = bytes.get_mut(sector * SECTOR..) else { break };
+            let room = &mut room[..SECTOR.min(size.saturating_sub(sector * SECTOR))];
+            let old = match n {
+                0 | 1 => padded(&self.durable, sector),
+                n => Some(was[n - 2].was),
+            };
+            let new = match n {
+                // A file has grown, and what is to be there is not there yet.
+                0 => old.unwrap_or([garbage.unwrap_or(0); SECTOR]),
+                n => was[n - 1].was,
+            };
+            room.copy_from_slice(&new[..room.len()]);
+            // Sectors are written from one end to the other.
+            if let Some(old) = old.filter(|_| n > 0 && random.u8(..32) == 0) {
+                let split = random.usize(..=room.len());
+                let part = if random.bool() { 0..split } else { split..room.len() };
+                room[part.clone()].copy_from_slice(&old[part]);
+            }
+        }
+        bytes
+    }
+}
+
+/// A sector of a file, with zeros behind its end; `None` if it begins there.
+fn padded(bytes: &[u8], sector: usize) -> Option<[u8; SECTOR]> {
+    let bytes = bytes.get(sector * SECTOR..).filter(|bytes| !bytes.is_empty())?;
+    let mut whole = [0; SECTOR];
+    let n = bytes.len().min(SECTOR);
+    whole[..n].copy_from_slice(&bytes[..n]);
+    Some(whole)
+}
+
+impl State {
+    pub(super) fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.files.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Makes an empty directory be that disk.
+    pub(super) fn write(&self, directory: &Path) -> std::io::Result<()> {
+        for (name, bytes) in &self.files {
+            let name = name.file_name().expect("a file in a directory");
+            std::fs::write(directory.join(name), bytes)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! What the base VFS did to a board's files, in order.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::ffi::SQLITE_OPEN_CREATE;
+
+use super::Lie;
+use crate::base::{Base, Call, Fault, File, Method};
+
+/// A file, whatever its name: one that is deleted and created again is another.
+pub(super) type FileId = usize;
+
+/// Something that happened.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A file of that name, empty, was created.
+    Create(PathBuf, FileId),
+    /// The name was taken out of the directory.
+    Delete(PathBuf),
+    Write(FileId, u64, Vec<u8>),
+    Truncate(FileId, u64),
+    /// All that was done to the file until now is on the disk.
+    Sync(FileId, File),
+    /// So is all that was done to the directory.
+    SyncDirectory,
+    /// A lock was asked for, or given back, or a file was closed.
+    Lock,
+    /// Transaction n, which would leave this content (a digest), is about to be committed.
+    Attempt(u32, u64),
+    /// SQLite has said that it is committed.
+    Acknowledged(u32),
+}
+
+impl Event {
+    /// Whether it changes what may be on the disk.
+    pub(super) fn is_change(&self) -> bool {
+        matches!(self, Self::Create(..) | Self::Delete(_) | Self::Write(..) | Self::Truncate(..))
+    }
+}
+
+/// The log of all that the connections of one directory do through a base.
+#[derive(Clone)]
+pub(super) struct Recorder(Arc<Mutex<Log>>);
+
+struct Log {
+    directory: PathBuf,
+    lie: Option<Lie>,
+    events: Vec<Event>,
+    files: usize,
+    names: HashMap<PathBuf, FileId>,
+    handles: HashMap<usize, FileId>,
+    /// Those whose first sync is to sync the directory, as `unixOpen` has it: the unix VFS does so
+    /// for journals and WALs that it may create, and not for databases.
+    directory_syncs: HashSet<usize>,
+}
+
+impl Recorder {
+    /// Records from now on. `meanwhile` is called before each call, without anything held.
+    pub(super) fn start(
+        base: Base,
+        directory: &Path,
+        lie: Option<Lie>,
+        meanwhile: impl Fn(&Call<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        let recorder = Self(Arc::new(Mutex::new(Log {
+            directory: directory.to_owned(),
+            lie,
+            events: Vec::new(),
+            files: 0,
+            names: HashMap::new(),
+            handles: HashMap::new(),
+            directory_syncs: HashSet::new(),
+        })));
+        let log = recorder.clone();
+        base.on(move |call| {
+            meanwhile(call);
+            log.log().record(call)
+        });
+        recorder
+    }
+
+    pub(super) fn note(&self, event: Event) {
+        self.log().events.push(event);
+    }
+
+    /// What was recorded until now; it is taken out.
+    pub(super) fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut self.log().events)
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log {
+    /// The calls are made, and succeed: `Disk::matches` finds it if one did not.
+    fn record(&mut self, call: &Call<'_>) -> Fault {
+        // Temporary files have no name, and are of no use after a power cut.
+        if call.file == File::Other || !call.path.starts_with(&self.directory) {
+            return Fault::None;
+        }
+        let (name, handle) = (call.path.to_owned(), call.handle());
+        let file = || self.handles[&handle];
+        match call.method {
+            Method::Open { flags } => {
+                let creates = flags & SQLITE_OPEN_CREATE != 0;
+                if !self.names.contains_key(&name) {
+                    if !creates {
+                        return Fault::None;
+                    }
+                    self.names.insert(name.clone(), self.files);
+                    self.events.push(Event::Create(name.clone(), self.files));
+                    self.files += 1;
+                }
+                self.handles.insert(handle, self.names[&name]);
+                if creates && call.file != File::Main {
+                    self.directory_syncs.insert(handle);
+                }
+            }
+            Method::Close => {
+                self.handles.remove(&handle);
+                self.directory_syncs.remove(&handle);
+                self.events.push(Event::Lock);
+            }
+            Method::Delete { sync } => {
+                if self.names.remove(&name).is_none() {
+                    return Fault::None;
+                }
+                self.events.push(Event::Delete(name));
+                if sync && self.lie != Some(Lie::Directory) {
+                    self.events.push(Event::SyncDirectory);
+                }
+            }
+            Method::Write { offset, bytes } => {
+                self.events.push(Event::Write(file(), offset as u64, bytes.to_owned()));
+            }
+            Method::Truncate { size } => self.events.push(Event::Truncate(file(), size as u64)),
+            Method::Sync { .. } => {
+                if self.lie.is_some_and(|lie| lie.is_about(call.file)) {
+                    return Fault::Pretend;
+                }
+                self.events.push(Event::Sync(file(), call.file));
+                if self.directory_syncs.remove(&handle) && self.lie != Some(Lie::Directory) {
+                    self.events.push(Event::SyncDirectory);
+                }
+            }
+            Method::Lock { .. } | Method::Unlock { .. } | Method::ShmLock { .. } => {
+                self.events.push(Event::Lock);
+            }
+            _ => {}
+        }
+        Fault::None
+    }
+}
