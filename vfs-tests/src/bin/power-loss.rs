@@ -21,16 +21,22 @@ struct Arguments {
     /// The percentage of the moments between boundaries that are explored.
     #[arg(long, default_value_t = 50)]
     between: u8,
+    /// The percentage of the disks whose recovery is cut, too.
+    #[arg(long, default_value_t = 10)]
+    again: u8,
 }
 
 fn main() -> ExitCode {
-    let Arguments { states, seed: first, of_each, between } = Arguments::parse();
+    let Arguments { states, seed: first, of_each, between, again } = Arguments::parse();
     let first = first.unwrap_or_else(seed);
     let recording = Recording::register("recording");
-    println!("mode, workloads, transactions, syncs, boundaries, moments between, states, seconds");
+    println!(
+        "mode, workloads, transactions, syncs, boundaries, moments between, states, of which \
+         recoveries, seconds"
+    );
     for mode in Mode::ALL {
         let began = Instant::now();
-        let [mut syncs, mut boundaries, mut moments, mut seen] = [0; 4];
+        let [mut syncs, mut boundaries, mut moments, mut seen, mut recoveries] = [0; 5];
         let mut transactions = 0;
         let mut workloads = 0;
         while seen < states {
@@ -40,6 +46,7 @@ fn main() -> ExitCode {
                 seed,
                 of_each,
                 between,
+                again,
                 sizes_overtake: mode != Mode::DeleteFull,
                 lie: None,
             };
@@ -50,6 +57,7 @@ fn main() -> ExitCode {
                     boundaries += report.boundaries;
                     moments += report.between;
                     seen += report.states;
+                    recoveries += report.recoveries;
                 }
                 Err(failure) => {
                     eprintln!("{failure}");
@@ -61,7 +69,7 @@ fn main() -> ExitCode {
         let seconds = began.elapsed().as_secs_f32();
         println!(
             "{mode:?}, {workloads}, {transactions}, {syncs}, {boundaries}, {moments}, {seen}, \
-             {seconds:.1}"
+             {recoveries}, {seconds:.1}"
         );
     }
     println!("seeds from {first}: nothing found");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,6 +33,11 @@ impl std::fmt::Debug for Expected {
 }
 
 impl Expected {
+    /// What is there and was read is promised.
+    pub(super) fn exactly(&self, n: u32) -> Self {
+        Self { acknowledged: n, attempted: n, contents: self.contents.clone() }
+    }
+
     /// Transaction `n`, from 1, is about to be committed. It may be another than failed before.
     pub(super) fn attempt(&mut self, n: u32, content: u64) {
         self.attempted = n;
@@ -148,7 +153,7 @@ pub(super) fn run(base: Base, vfs: &str, directory: &Path, run: Run) -> Workload
     let meanwhile = Meanwhile::default();
     let hook = Arc::clone(&meanwhile);
     let recorder =
-        Recorder::start(base, directory, run.lie, move |call| run_meanwhile(&hook, call));
+        Recorder::start(base, directory, [], run.lie, move |call| run_meanwhile(&hook, call));
     let mut random = Rng::with_seed(run.seed);
     let uri = format!("file:{}?vfs={vfs}", directory.join("board.db").display());
     let page = *random.choice(&[512, 1024, 4096]).expect("some");
@@ -389,7 +394,28 @@ impl Clients {
     }
 }
 
-/// Opens the board after a power cut.
+/// Opens the board after a power cut, reads it, checkpoints it. How many transactions there are, and
+/// what was done to the files.
+pub(super) fn recover(
+    base: Base,
+    vfs: &str,
+    directory: &Path,
+    files: impl IntoIterator<Item = PathBuf>,
+    expected: &Expected,
+) -> Result<(u32, Vec<Event>), String> {
+    let recorder = Recorder::start(base, directory, files, None, |_| {});
+    let uri = format!("file:{}?vfs={vfs}", directory.join("board.db").display());
+    let n = Connection::open(&uri)
+        .and_then(|board| {
+            let n = transactions(&board, expected)?;
+            board.execute_batch("PRAGMA wal_checkpoint").map(|()| n)
+        })
+        .map_err(|error| format!("it can not be recovered: {error}"))?;
+    base.off();
+    Ok((n?, recorder.take()))
+}
+
+/// Looks at the board after a power cut.
 pub(super) fn look_at(directory: &Path, expected: &Expected) -> Result<(), String> {
     let uri = format!("file:{}?vfs=kanban", directory.join("board.db").display());
     let board = Connection::open(&uri).map_err(|error| format!("it does not open: {error}"))?;

@@ -75,6 +75,18 @@ pub(super) struct State {
 }
 
 impl Disk {
+    /// The disk that a state is, in a directory, with its files numbered as they come.
+    pub(super) fn of(state: &State, directory: &Path) -> Self {
+        let mut disk = Self::default();
+        let files = state.in_directory(directory).zip(state.files.values());
+        for (file, (name, bytes)) in files.enumerate() {
+            let (durable, now) = (bytes.clone(), bytes.clone());
+            disk.files.insert(file, Content { durable, now, ..Content::default() });
+            disk.names.insert(name, vec![Since { event: 0, was: Some(file) }]);
+        }
+        disk
+    }
+
     pub(super) fn apply(&mut self, event: &Event) {
         self.events += 1;
         let now = self.events;
@@ -249,12 +261,14 @@ impl State {
         hasher.finish()
     }
 
+    /// The names of its files, if they are in another directory.
+    pub(super) fn in_directory(&self, directory: &Path) -> impl Iterator<Item = PathBuf> {
+        self.files.keys().map(|name| directory.join(name.file_name().expect("a file's name")))
+    }
+
     /// Makes an empty directory be that disk.
     pub(super) fn write(&self, directory: &Path) -> std::io::Result<()> {
-        for (name, bytes) in &self.files {
-            let name = name.file_name().expect("a file in a directory");
-            std::fs::write(directory.join(name), bytes)?;
-        }
-        Ok(())
+        let mut files = self.in_directory(directory).zip(self.files.values());
+        files.try_for_each(|(name, bytes)| std::fs::write(name, bytes))
     }
 }

@@ -1,6 +1,6 @@
 //! Power cuts. A workload runs through `kanban` over a base VFS that records what is done to the
-//! files ([`record`]); then, for moments of that record, disks are made as a power cut at that moment
-//! may leave them ([`disk`]), opened through `kanban`, and looked at ([`board`]).
+//! files (`record`); then, for moments of that record, disks are made as a power cut at that moment
+//! may leave them (`disk`), opened through `kanban`, and looked at (`board`).
 //!
 //! # What a state is
 //! A moment of the record, and for each file what of it had reached the disk:
@@ -24,11 +24,13 @@
 //! # What is asked of a state
 //! The database opens, and `integrity_check` finds nothing. It has the content that some number of
 //! transactions left, none in part: no more than were attempted, and no fewer than were acknowledged
-//! if their mode promises that ([`Mode`]). A row can be written.
+//! if their mode promises that ([`Mode`]). A row can be written, and who writes it has the write
+//! lock by the sidecar. Of some states, the recovery itself is recorded, and the power cut again at
+//! its boundaries: then there are as many transactions as it has found.
 //!
 //! # What is not modelled
 //! Disks that lie about syncs, but to show that this is found ([`Lie`]); bits that rot; several
-//! databases in one transaction; mmap; a power cut while a database recovers from another one.
+//! databases in one transaction; mmap; a third power cut before the second was recovered from.
 
 mod board;
 mod disk;
@@ -130,6 +132,8 @@ pub struct Run {
     pub of_each: usize,
     /// The percentage of the moments between that are explored.
     pub between: u8,
+    /// The percentage of the states whose recovery is cut, too.
+    pub again: u8,
     /// Whether the size of a file may reach the disk before the deletion of another that came first.
     /// No journaling file system does that, and SQLite, in DELETE mode with FULL, does not survive
     /// it: it truncates the database after it has deleted the journal, in which the pages that go are
@@ -156,6 +160,8 @@ pub struct Report {
     pub between: usize,
     /// Disks that were opened and looked at, all different or with different things promised.
     pub states: usize,
+    /// Those of them that are of a recovery.
+    pub recoveries: usize,
     /// How long that took, with the workload.
     pub took: Duration,
 }
@@ -166,6 +172,8 @@ pub struct Failure {
     run: Run,
     /// How many events were recorded before the cut.
     moment: usize,
+    /// And, of the recovery, before the second cut.
+    again: Option<usize>,
     expected: Expected,
     fates: Vec<(PathBuf, Fate)>,
     /// What is wrong with it.
@@ -174,8 +182,11 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { run, moment, expected, fates, problem } = self;
+        let Self { run, moment, again, expected, fates, problem } = self;
         writeln!(f, "{problem}")?;
+        if let Some(again) = again {
+            writeln!(f, "a second power cut after event {again} of a recovery")?;
+        }
         writeln!(f, "a power cut after event {moment} of {run:?}; {expected:?}")?;
         for (name, fate) in fates {
             writeln!(f, "  {}: {fate:?}", name.file_name().unwrap_or_default().display())?;
@@ -231,6 +242,7 @@ impl Recording {
         let workload = board::run(self.base, &self.vfs, board.path(), run);
         self.base.off();
         let mut explorer = Explorer {
+            recording: self,
             run,
             wanted,
             random: Rng::with_seed(run.seed),
@@ -268,7 +280,8 @@ fn directory() -> tempfile::TempDir {
     new.expect("a temporary directory")
 }
 
-struct Explorer<W> {
+struct Explorer<'r, W> {
+    recording: &'r Recording,
     run: Run,
     /// Whether a problem is one.
     wanted: W,
@@ -284,7 +297,7 @@ struct Explorer<W> {
     report: Report,
 }
 
-impl<W: Fn(&str) -> bool> Explorer<W> {
+impl<W: Fn(&str) -> bool> Explorer<'_, W> {
     fn explore(&mut self, events: &[Event]) -> Result<(), Box<Failure>> {
         // Whether something has happened since the last boundary.
         let mut is_new = false;
@@ -348,11 +361,63 @@ impl<W: Fn(&str) -> bool> Explorer<W> {
             return Ok(());
         }
         self.report.states += 1;
-        match self.look_at(&state, &expected) {
-            Err(problem) if (self.wanted)(&problem) => {
-                let (run, moment, fates) = (self.run, self.moment, state.fates);
-                Err(Box::new(Failure { run, moment, expected, fates, problem }))
+        let found = self.look_at(&state, &expected);
+        self.check(found, None, &expected, &state)?;
+        if self.random.u8(..100) < self.run.again {
+            self.cut_again(&state, &expected)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The power is cut while the board recovers.
+    fn cut_again(&mut self, state: &State, expected: &Expected) -> Result<(), Box<Failure>> {
+        let directory = directory();
+        state.write(directory.path()).expect("there is room");
+        let Recording { base, vfs } = self.recording;
+        let files = state.in_directory(directory.path());
+        let (n, events) = match board::recover(*base, vfs, directory.path(), files, expected) {
+            Ok(recovered) => recovered,
+            Err(problem) => return self.check(Err(problem), Some(0), expected, state),
+        };
+        let expected = expected.exactly(n);
+        let mut disk = Disk::of(state, directory.path());
+        let mut seen = HashSet::new();
+        for (moment, event) in events.iter().enumerate() {
+            disk.apply(event);
+            if event.is_change() && events.get(moment + 1).is_some_and(Event::is_change) {
+                continue;
             }
+            for fate in [Some(Fate::Lost), Some(Fate::Kept), None] {
+                let state = disk.cut(fate, !self.run.sizes_overtake, &mut self.random);
+                if seen.insert(state.digest()) {
+                    self.report.states += 1;
+                    self.report.recoveries += 1;
+                    let found = self.look_at(&state, &expected);
+                    self.check(found, Some(moment + 1), &expected, &state)?;
+                }
+            }
+        }
+        assert!(disk.matches(), "the record is not what happened");
+        Ok(())
+    }
+
+    fn check(
+        &self,
+        found: Result<(), String>,
+        again: Option<usize>,
+        expected: &Expected,
+        state: &State,
+    ) -> Result<(), Box<Failure>> {
+        match found {
+            Err(problem) if (self.wanted)(&problem) => Err(Box::new(Failure {
+                run: self.run,
+                moment: self.moment,
+                again,
+                expected: expected.clone(),
+                fates: state.fates.clone(),
+                problem,
+            })),
             _ => Ok(()),
         }
     }

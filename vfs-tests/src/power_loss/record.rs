@@ -57,19 +57,21 @@ struct Log {
 }
 
 impl Recorder {
-    /// Records from now on. `meanwhile` is called before each call, without anything held.
+    /// Records from now on, in a directory that has these files, numbered from 0. `meanwhile` is called before each call, without anything held.
     pub(super) fn start(
         base: Base,
         directory: &Path,
+        files: impl IntoIterator<Item = PathBuf>,
         lie: Option<Lie>,
         meanwhile: impl Fn(&Call<'_>) + Send + Sync + 'static,
     ) -> Self {
+        let names: HashMap<_, _> = files.into_iter().zip(0..).collect();
         let recorder = Self(Arc::new(Mutex::new(Log {
             directory: directory.to_owned(),
             lie,
             events: Vec::new(),
-            files: 0,
-            names: HashMap::new(),
+            files: names.len(),
+            names,
             handles: HashMap::new(),
             directory_syncs: HashSet::new(),
         })));
