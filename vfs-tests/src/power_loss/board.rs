@@ -84,6 +84,8 @@ enum Step {
     Checkpoint(&'static str),
     /// A writer commits while another connection checkpoints.
     CheckpointBeside,
+    /// The last connection makes it a board in DELETE mode, and all make it one in WAL mode again.
+    LeaveWal,
     /// A connection is closed, and opened again.
     Reopen(Writer),
 }
@@ -103,7 +105,7 @@ enum End {
     Rollback,
 }
 
-const STEPS: [Step; 20] = {
+const STEPS: [Step; 21] = {
     use Step::*;
     [
         Write(Writer::First, End::Commit),
@@ -124,6 +126,7 @@ const STEPS: [Step; 20] = {
         Checkpoint("RESTART"),
         Checkpoint("TRUNCATE"),
         CheckpointBeside,
+        LeaveWal,
         Reopen(Writer::First),
         Reopen(Writer::Second),
     ]
@@ -282,7 +285,15 @@ impl Clients {
                 self.sql(2, &format!("PRAGMA wal_checkpoint({how})")).expect("nobody is there");
             }
             Step::CheckpointBeside if self.run.mode.is_wal() => self.checkpoint_beside(),
-            Step::Checkpoint(_) | Step::CheckpointBeside => {}
+            Step::LeaveWal if self.run.mode.is_wal() => {
+                self.connections[..2].fill_with(|| None);
+                self.sql(2, "PRAGMA synchronous=full").expect("it is set");
+                let mode = "PRAGMA journal_mode=delete";
+                let left = self.connection(2).query_row(mode, [], |row| row.get::<_, String>(0));
+                assert_eq!(left.as_deref(), Ok("delete"));
+                (0..3).rev().for_each(|n| self.open(n));
+            }
+            Step::Checkpoint(_) | Step::CheckpointBeside | Step::LeaveWal => {}
             Step::Reopen(writer) => {
                 self.connections[writer as usize] = None;
                 self.open(writer as usize);

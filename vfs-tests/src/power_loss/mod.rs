@@ -191,7 +191,7 @@ impl fmt::Display for Failure {
         for (name, fate) in fates {
             writeln!(f, "  {}: {fate:?}", name.file_name().unwrap_or_default().display())?;
         }
-        write!(f, "POWER_LOSS_SEED={} explores it again", run.seed)
+        write!(f, "POWER_LOSS_SEED={} and the same settings explore it again", run.seed)
     }
 }
 
@@ -200,6 +200,7 @@ impl std::error::Error for Failure {}
 /// A VFS `kanban` over a base that records.
 #[derive(Clone)]
 pub struct Recording {
+    name: String,
     base: Base,
     vfs: String,
 }
@@ -215,7 +216,13 @@ impl Recording {
         let options = kanban_vfs::Options::default();
         kanban_vfs::register(&options).expect("kanban registers");
         kanban_vfs::register(&options.with_name(&vfs).with_base(name)).expect("it registers");
-        Self { base, vfs }
+        Self { name: name.to_owned(), base, vfs }
+    }
+
+    /// The same without `kanban`, but for looking at the disks.
+    #[must_use]
+    pub fn stock(&self) -> Self {
+        Self { vfs: self.name.clone(), ..self.clone() }
     }
 
     /// Runs a workload and explores what power cuts make of it.
@@ -374,7 +381,7 @@ impl<W: Fn(&str) -> bool> Explorer<'_, W> {
     fn cut_again(&mut self, state: &State, expected: &Expected) -> Result<(), Box<Failure>> {
         let directory = directory();
         state.write(directory.path()).expect("there is room");
-        let Recording { base, vfs } = self.recording;
+        let Recording { base, vfs, .. } = self.recording;
         let files = state.in_directory(directory.path());
         let (n, events) = match board::recover(*base, vfs, directory.path(), files, expected) {
             Ok(recovered) => recovered,
