@@ -50,6 +50,8 @@ struct Log {
     events: Vec<Event>,
     files: usize,
     names: HashMap<PathBuf, FileId>,
+    /// How long each file is, by the calls.
+    lengths: HashMap<FileId, u64>,
     handles: HashMap<usize, FileId>,
     /// Those whose first sync is to sync the directory, as `unixOpen` has it: the unix VFS does so
     /// for journals and WALs that it may create, and not for databases.
@@ -66,11 +68,13 @@ impl Recorder {
         meanwhile: impl Fn(&Call<'_>) + Send + Sync + 'static,
     ) -> Self {
         let names: HashMap<_, _> = files.into_iter().zip(0..).collect();
+        let length = |name: &PathBuf| name.metadata().map_or(0, |file| file.len());
         let recorder = Self(Arc::new(Mutex::new(Log {
             directory: directory.to_owned(),
             lie,
             events: Vec::new(),
             files: names.len(),
+            lengths: names.iter().map(|(name, file)| (*file, length(name))).collect(),
             names,
             handles: HashMap::new(),
             directory_syncs: HashSet::new(),
@@ -137,9 +141,12 @@ impl Log {
                 }
             }
             Method::Write { offset, bytes } => {
-                self.events.push(Event::Write(file(), offset as u64, bytes.to_owned()));
+                let (file, offset) = (file(), offset as u64);
+                self.events.push(Event::Write(file, offset, bytes.to_owned()));
+                let length = self.lengths.entry(file).or_default();
+                *length = (*length).max(offset + bytes.len() as u64);
             }
-            Method::Truncate { size } => self.events.push(Event::Truncate(file(), size as u64)),
+            Method::Truncate { size } => self.truncated(file(), size as u64),
             Method::Sync { .. } => {
                 if self.lie.is_some_and(|lie| lie.is_about(call.file)) {
                     return Fault::Pretend;
@@ -149,11 +156,31 @@ impl Log {
                     self.events.push(Event::SyncDirectory);
                 }
             }
-            Method::Lock { .. } | Method::Unlock { .. } | Method::ShmLock { .. } => {
+            Method::Lock { .. } | Method::Unlock { .. } => self.events.push(Event::Lock),
+            Method::ShmLock { .. } => {
+                self.look_at_wal(&name);
                 self.events.push(Event::Lock);
             }
             _ => {}
         }
         Fault::None
+    }
+
+    fn truncated(&mut self, file: FileId, size: u64) {
+        self.lengths.insert(file, size);
+        self.events.push(Event::Truncate(file, size));
+    }
+
+    /// `kanban` itself empties the WAL, not by the base, when the last connection closes, and unlocks
+    /// the wal-index then.
+    fn look_at_wal(&mut self, database: &Path) {
+        let mut name = database.as_os_str().to_owned();
+        name.push("-wal");
+        let Some(file) = self.names.get(Path::new(&name)).copied() else { return };
+        let by_calls = self.lengths.get(&file).copied().unwrap_or(0);
+        match Path::new(&name).metadata() {
+            Ok(wal) if wal.len() < by_calls => self.truncated(file, wal.len()),
+            _ => {}
+        }
     }
 }
