@@ -30,7 +30,7 @@
 //!
 //! # What is not modelled
 //! Disks that lie about syncs, but to show that this is found ([`Lie`]); bits that rot; several
-//! databases in one transaction; mmap; a third power cut before the second was recovered from.
+//! databases in one transaction; mmap; NORMAL in rollback modes, where SQLite promises less; a third power cut before the second was recovered from.
 
 mod board;
 mod disk;
