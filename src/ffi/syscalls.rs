@@ -121,7 +121,7 @@ unsafe fn install(nth: usize, base: *mut sqlite3_vfs) -> Result<&'static LockTab
             };
         }
         if copy.calls.get().is_some() {
-            return Err("somebody has replaced fcntl since the VFS was registered");
+            return Err("fcntl could not be replaced, or somebody has replaced it since");
         }
         let _ = copy.calls.set(calls);
         let ours = [ours::<0>, ours::<1>, ours::<2>, ours::<3>][nth]();

@@ -53,8 +53,8 @@ pub(crate) trait BaseFile {
     /// Whether a transaction is open, so that a lock to write is an upgrade, for which SQLite does not
     /// ask its busy handler. True if it can not be known.
     fn is_upgrade(&self) -> bool;
-    /// The frames of the WAL, and how many of them no checkpoint has copied yet. Only while the
-    /// wal-index is mapped.
+    /// The frames of the WAL, and how many of them checkpoints have copied. Only while the wal-index is
+    /// mapped.
     fn frames(&self) -> Option<(u32, u32)>;
     /// The salts in the wal-index. Only while it is mapped.
     fn salts(&self) -> Option<Salts>;
@@ -216,7 +216,7 @@ impl Connection {
     }
 
     /// FCNTL_SYNC: all is written, and in a rollback mode nothing is committed yet.
-    pub(crate) fn before_commit(&mut self, base: &impl BaseFile) -> Result<(), Rc> {
+    pub(crate) fn before_commit(&self, base: &impl BaseFile) -> Result<(), Rc> {
         if self.in_wal_mode || self.level < SQLITE_LOCK_RESERVED {
             return Ok(());
         }
@@ -364,7 +364,7 @@ impl Connection {
                 SQLITE_OK
             }
             Err(rc) => {
-                base.unlock(SQLITE_LOCK_NONE);
+                twice(|| base.unlock(SQLITE_LOCK_NONE));
                 rc
             }
         }
@@ -401,6 +401,7 @@ impl Connection {
         (self.is_alone, self.is_cleaning_up) = (false, false);
         self.wait.unlocked();
         if level <= SQLITE_LOCK_SHARED {
+            self.guards.ended();
             self.release(Reason::Rollback);
         }
         if level == SQLITE_LOCK_NONE && self.waits_to_read {
@@ -477,7 +478,7 @@ impl Connection {
         let mut rc = base.shm_lock(offset, n, flags);
         if rc != SQLITE_OK && !takes {
             rc = base.shm_lock(offset, n, flags);
-        } else if rc != SQLITE_OK && rc & 0xff != SQLITE_BUSY {
+        } else if rc != SQLITE_OK && rc & 0xff != SQLITE_BUSY && self.guards.can_step_back() {
             // Nobody knows whether the base has it.
             let gives = SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED;
             twice(|| base.shm_lock(offset, n, gives));
@@ -542,9 +543,10 @@ impl Connection {
             SQLITE_OK => {}
             SQLITE_BUSY => self.wait.refused_otherwise(),
             // Nobody knows whether the base has them.
-            _ => {
+            _ if !is_restart && self.guards.can_step_back() => {
                 twice(|| base.shm_lock(offset, n, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE));
             }
+            _ => {}
         }
         rc
     }
@@ -557,7 +559,9 @@ impl Connection {
     /// it anew, so that the WAL grows, and with it the cost of every sync. The write lock is asked for
     /// with a lock of SQLite's in hand; the wait is bounded, so nothing can be stuck.
     fn join_checkpoint(&mut self, base: &impl BaseFile) {
-        let is_small = |(_, to_copy)| (1..=MOST_FRAMES).contains(&to_copy);
+        let is_small = |(frames, copied): (u32, u32)| {
+            (1..=MOST_FRAMES).contains(&frames.saturating_sub(copied))
+        };
         if self.write_lock.is_some() || !base.frames().is_some_and(is_small) {
             return;
         }
@@ -619,14 +623,17 @@ impl Connection {
         take: impl Fn() -> Rc,
     ) -> Rc {
         let need = self.need_of(reason);
-        if self.write_lock.is_none() {
+        if !self.has(reason) {
+            let is_for_journal = self.is_for_journal(lock);
             let checked = match need {
-                Need::Write => self.guards.before_write(&self.database),
-                Need::Upkeep | Need::FirstConnect => self.guards.before_upkeep(&self.database),
+                Need::Write if !is_for_journal => self.guards.before_write(&self.database),
+                _ => self.guards.before_upkeep(&self.database),
             };
             if let Err(rc) = checked {
                 return rc;
             }
+        }
+        if self.write_lock.is_none() {
             match self.try_acquire(reason, need) {
                 Ok(lock) => self.write_lock = Some(lock),
                 Err(Refused::Busy) if reason == Reason::Wal && self.blocks_ms > 0 => {
@@ -679,11 +686,12 @@ impl Connection {
     /// Gives back a lock of SQLite's that was perhaps taken.
     fn step_back(&self, lock: Sought, base: &impl BaseFile) -> Rc {
         match lock {
-            Sought::Write => {
-                base.shm_lock(WAL_WRITE_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)
+            Sought::Write if self.guards.can_step_back() => {
+                twice(|| base.shm_lock(WAL_WRITE_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE))
             }
+            Sought::Write => SQLITE_OK,
             // To what SQLite knows of; it may be NONE.
-            Sought::Database(_) => base.unlock(self.level.min(SQLITE_LOCK_SHARED)),
+            Sought::Database(_) => twice(|| base.unlock(self.level.min(SQLITE_LOCK_SHARED))),
         }
     }
 
@@ -834,11 +842,15 @@ impl Connection {
         counters.longest_wait_ms.fetch_max(ms, Ordering::Relaxed);
     }
 
+    /// Whether a lock is to roll a hot journal back: EXCLUSIVE without RESERVED.
+    fn is_for_journal(&self, lock: Sought) -> bool {
+        lock == Sought::Database(SQLITE_LOCK_EXCLUSIVE) && self.level < SQLITE_LOCK_RESERVED
+    }
+
     /// SQLite's own lock was refused.
     fn cause(&self, base: &impl BaseFile, lock: Sought) -> Cause {
-        // EXCLUSIVE without RESERVED is for a hot journal, and SQLite begins from the beginning.
-        let is_for_journal =
-            lock == Sought::Database(SQLITE_LOCK_EXCLUSIVE) && self.level < SQLITE_LOCK_RESERVED;
+        // After a hot journal SQLite begins from the beginning.
+        let is_for_journal = self.is_for_journal(lock);
         let as_it_is = ![Sought::Write, Sought::Database(SQLITE_LOCK_RESERVED)].contains(&lock);
         Cause::Sqlites { probe: (!is_for_journal).then(|| base.probe(lock)), as_it_is }
     }
@@ -945,7 +957,7 @@ mod tests {
             Box::new(|| true)
         }
         fn frames(&self) -> Option<(u32, u32)> {
-            Some((1, 1))
+            Some((1, 0))
         }
         fn salts(&self) -> Option<Salts> {
             None

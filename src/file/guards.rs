@@ -10,7 +10,7 @@ use super::connection::{BaseFile, twice};
 use crate::ffi::{
     Rc, SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_CORRUPT, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_WRITE,
     SQLITE_OK, SQLITE_READONLY, SQLITE_READONLY_DBMOVED, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
-    SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK, WAL_READ_LOCK, WAL_SLOTS,
+    SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK, WAL_READ_LOCK, WAL_READERS, WAL_SLOTS,
 };
 use crate::guard::file_length::{self, Header};
 use crate::guard::identity::{Displaced, Identity};
@@ -172,13 +172,15 @@ impl Guards {
         if self.deficit.is_some() {
             return Ok(());
         }
-        match (base.frames(), base.salts()) {
+        // The WAL may begin anew at any moment, with other salts and no frames.
+        let (before, frames, salts) = (base.salts(), base.frames(), base.salts());
+        match (frames, salts) {
             (Some((0, _)), _) => self.measure(base, base.header(), database),
-            (Some((frames, _)), Some(salts)) => {
+            (Some((frames, _)), Some(salts)) if before == Some(salts) => {
                 let wal = beside(database.path(), "-wal");
                 let is_other = !wal_index::speaks_of(&wal, frames, salts);
-                // Unless the WAL has begun anew meanwhile.
-                if is_other && base.salts() == Some(salts) {
+                let has_frames = base.frames().is_some_and(|(now, _)| now >= frames);
+                if is_other && has_frames && base.salts() == Some(salts) {
                     let why = Displaced::Moved("the WAL");
                     return self.refuse(why, database);
                 }
@@ -210,14 +212,10 @@ impl Guards {
     /// # Errors
     /// SQLITE_IOERR_WRITE: a write that extended the file was lost. SQLite rolls back.
     pub(crate) fn before_commit(
-        &mut self,
+        &self,
         base: &impl BaseFile,
         database: &Database,
     ) -> Result<(), Rc> {
-        // In exclusive locking mode nothing is locked when a transaction begins.
-        if !self.is_checked {
-            self.before_write(database)?;
-        }
         let (Some(header), Ok(size)) = (base.header(), base.size()) else { return Ok(()) };
         let Some(missing) = file_length::deficit(&header, size) else { return Ok(()) };
         self.too_short(missing, SQLITE_IOERR_WRITE, "the transaction is rolled back", database)
@@ -226,14 +224,19 @@ impl Guards {
     /// All is committed, but COMMIT has not said so yet (FCNTL_COMMIT_PHASETWO).
     ///
     /// # Errors
-    /// As for [`Self::before_write`], if that was not asked before: in exclusive locking mode and WAL
-    /// mode, nothing is.
+    /// As for [`Self::before_write`], if that was not asked before: in exclusive locking mode nothing is
+    /// locked when a transaction begins. (FCNTL_SYNC is no place for it: a rollback sends that, too.)
     pub(crate) fn after_commit(&mut self, database: &Database) -> Result<(), Rc> {
         if !self.is_checked {
             self.before_write(database)?;
         }
         self.is_checked = false;
         Ok(())
+    }
+
+    /// The transaction is over, if there was one.
+    pub(crate) fn ended(&mut self) {
+        self.is_checked = false;
     }
 
     /// A checkpoint is about to write the first page. Makes the file as long as that says before it
@@ -357,16 +360,28 @@ impl Guards {
                 return SQLITE_BUSY;
             }
             // Nobody knows whether the base has it.
-            twice(|| ckpt(SQLITE_SHM_UNLOCK));
+            if self.can_step_back() {
+                twice(|| ckpt(SQLITE_SHM_UNLOCK));
+            }
             return rc;
         }
         let rc = take();
         if rc == SQLITE_OK {
             self.wal_reset.keep_ckpt();
-        } else {
-            twice(|| ckpt(SQLITE_SHM_UNLOCK));
+            return rc;
+        }
+        twice(|| ckpt(SQLITE_SHM_UNLOCK));
+        if rc & 0xff != SQLITE_BUSY && self.can_step_back() {
+            let slots = (WAL_READ_LOCK + 1, WAL_READERS - 1);
+            twice(|| base.shm_lock(slots.0, slots.1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE));
         }
         rc
+    }
+
+    /// Whether slots of the wal-index that were perhaps not taken can be given back. An older SQLite
+    /// would free those of another connection of this process.
+    pub(crate) fn can_step_back(&self) -> bool {
+        self.log.version_number() >= 3_040_000
     }
 
     /// Those slots were given back.
@@ -382,7 +397,9 @@ impl Guards {
     pub(crate) fn empty_wal(&self, base: &impl BaseFile, database: &Database) {
         let Some(opened) = self.identity.as_ref().and_then(Identity::wal) else { return };
         let all = |flags| base.shm_lock(0, WAL_SLOTS, flags | SQLITE_SHM_EXCLUSIVE);
-        if !matches!(base.frames(), Some((_, 0))) || all(SQLITE_SHM_LOCK) != SQLITE_OK {
+        // An index that says that more is copied than there is was led astray by the WAL-reset bug.
+        let is_copied = base.frames().is_some_and(|(frames, copied)| frames == copied);
+        if !is_copied || all(SQLITE_SHM_LOCK) != SQLITE_OK {
             return;
         }
         // In this order: who finds the wal-index without a header recovers it from the WAL.

@@ -150,7 +150,7 @@ impl BaseFile for Base {
 
     fn frames(&self) -> Option<(u32, u32)> {
         let [frames, copied] = self.wal_index([MX_FRAME, N_BACKFILL])?;
-        Some((frames, frames.saturating_sub(copied)))
+        Some((frames, copied))
     }
 
     fn salts(&self) -> Option<Salts> {
