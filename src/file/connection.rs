@@ -523,8 +523,9 @@ impl Connection {
                 return rc;
             }
         }
-        let is_restart = (offset, n) == (WAL_READ_LOCK + 1, WAL_READERS - 1);
-        let mut rc = match is_restart && writes && !self.is_checkpointing {
+        let all_readers = (WAL_READ_LOCK + 1, WAL_READERS - 1);
+        let is_restart = (offset, n) == all_readers && writes && !self.is_checkpointing;
+        let mut rc = match is_restart {
             true => self.guards.restart(base, &self.database, self.blocks_ms, take),
             false => take(),
         };

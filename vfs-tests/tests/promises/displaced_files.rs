@@ -438,3 +438,34 @@ fn what_can_not_be_seen_has_not_moved() {
         assert_eq!(rows, 4, "{context}");
     }
 }
+
+/// A database by two names is switched to WAL mode, by a connection's first statement. It is refused
+/// before anything is written: a refusal in the middle would leave a hot journal, and a refusal of its
+/// rollback a board that nobody can read.
+#[test]
+fn a_refusal_leaves_no_hot_journal() {
+    for program in Program::ALL {
+        let (board, client) = scene(Program::Rust, "kanban", "delete");
+        drop(client);
+        let other = board.directory().join("other.db");
+        fs::hard_link(board.path(), &other).unwrap();
+        for sql in ["PRAGMA journal_mode=wal", "BEGIN IMMEDIATE", "VACUUM"] {
+            let mut client = agent(program);
+            client.open("c", &board.kanban(), 5000);
+            assert!([8, 0].contains(&client.sql("c", sql).code()), "{sql}");
+            assert!(!beside(&board, "-journal").exists(), "{sql}");
+            assert_eq!(client.sql("c", "SELECT count(*) FROM t").rows(), [[2]], "{sql}");
+        }
+        // A writer that was allowed to is killed in the middle: its journal is rolled back by a reader.
+        let mut killed = agent(program);
+        killed.open("c", &format!("{}&kanban_hard_links=1", board.kanban()), 5000);
+        killed.sql("c", "CREATE TABLE big (x); INSERT INTO big VALUES (randomblob(200000))").rows();
+        killed.sql("c", "PRAGMA cache_size=1").rows();
+        killed.sql("c", "BEGIN; UPDATE big SET x = randomblob(200000)").rows();
+        killed.kill();
+        assert!(beside(&board, "-journal").exists());
+        let mut client = agent(program);
+        client.open("c", &board.kanban(), 5000);
+        assert_eq!(client.sql("c", "PRAGMA integrity_check").rows(), [["ok"]]);
+    }
+}
