@@ -45,12 +45,12 @@ pub(crate) struct Identity {
     /// The directory when all were found in their places: as long as it does not change, they are.
     unchanged: Option<Found>,
     may_have_links: bool,
-    /// When it was last checked, in ms of [`sys::coarse_ms`].
+    /// When all of it was last checked, in ms of [`sys::coarse_ms`].
     checked_ms: u64,
 }
 
-/// How often those who only read check, in ms.
-const READERS_CHECK_MS: u64 = 1000;
+/// How often those who only read check, and for hard links, of which the directory says nothing, in ms.
+const CHECK_MS: u64 = 1000;
 
 impl Identity {
     /// Of the database at `path`, which was just opened. `None` if there is no such file.
@@ -105,27 +105,25 @@ impl Identity {
 
     /// Whether all are in their places, for one who is about to write.
     pub(crate) fn check(&mut self) -> Result<(), Displaced> {
+        let directory = self.wal.1.and_then(|_| sys::stat(&self.directory).ok());
+        if directory.is_some() && directory == self.unchanged && !self.is_due() {
+            return Ok(());
+        }
         let (name, opened) = &self.database;
         let found = look(name, *opened, "the database")?;
-        let links = found.map_or(1, |found| found.links);
-        if links > 1 && !self.may_have_links {
-            return Err(Displaced::Linked(links));
-        }
         let files = [(&self.wal, "the WAL"), (&self.wal_index, "the wal-index (-shm)")];
-        if files.iter().all(|((_, opened), _)| opened.is_none()) {
-            return Ok(());
-        }
-        let directory = sys::stat(&self.directory).ok();
-        if directory.is_some() && directory == self.unchanged {
-            return Ok(());
-        }
         for ((name, opened), what) in files {
             if let Some(opened) = opened {
                 look(name, *opened, what)?;
             }
         }
+        let links = found.map_or(1, |found| found.links);
+        if links > 1 && !self.may_have_links {
+            return Err(Displaced::Linked(links));
+        }
         // A change just after a change may leave the same time.
         self.unchanged = directory.filter(Found::was_changed_a_while_ago);
+        self.checked_ms = sys::coarse_ms();
         Ok(())
     }
 
@@ -134,20 +132,19 @@ impl Identity {
         if !self.is_due() {
             return Ok(());
         }
-        let checked = match self.check() {
-            Err(Displaced::Linked(_)) => Ok(()),
+        match self.check() {
+            Err(Displaced::Linked(_)) => {
+                self.checked_ms = sys::coarse_ms();
+                Ok(())
+            }
             checked => checked,
-        };
-        if checked.is_ok() {
-            self.checked_ms = sys::coarse_ms();
         }
-        checked
     }
 
-    /// Whether one who is about to read should check.
+    /// Whether it was not checked for a while.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
-        sys::coarse_ms().wrapping_sub(self.checked_ms) >= READERS_CHECK_MS
+        sys::coarse_ms().wrapping_sub(self.checked_ms) >= CHECK_MS
     }
 }
 
