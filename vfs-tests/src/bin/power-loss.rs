@@ -47,7 +47,7 @@ fn main() -> ExitCode {
                 of_each,
                 between,
                 again,
-                sizes_overtake: mode != Mode::DeleteFull,
+                sizes_overtake: !mode.sizes_wait(),
                 lie: None,
             };
             match recording.explore(run) {

@@ -64,6 +64,15 @@ impl Fate {
     }
 }
 
+/// What reaches the disk in the order it was done, if it does.
+#[derive(Clone, Copy)]
+pub(super) struct Orders {
+    /// No file has a size it got after the deletion of a file that is back.
+    pub(super) sizes_wait: bool,
+    /// What is written to a journal.
+    pub(super) journals: bool,
+}
+
 /// A disk as a power cut may leave it.
 #[derive(Default)]
 pub(super) struct State {
@@ -121,13 +130,17 @@ impl Disk {
     }
 
     /// One of the disks a power cut may leave now: all files share a fate, or each has one of its
-    /// own. If `sizes_wait`, no file has a size it got after the deletion of a file that is back.
-    pub(super) fn cut(&self, fate: Option<Fate>, sizes_wait: bool, random: &mut Rng) -> State {
+    /// own.
+    pub(super) fn cut(&self, fate: Option<Fate>, orders: Orders, random: &mut Rng) -> State {
         let mut state = State::default();
         let mut found = Vec::new();
         let mut until = usize::MAX;
         for (name, was) in &self.names {
-            let fate = fate.unwrap_or_else(|| Fate::any(random));
+            let mut fate = fate.unwrap_or_else(|| Fate::any(random));
+            let is_journal = name.as_os_str().as_encoded_bytes().ends_with(b"-journal");
+            if orders.journals && is_journal && matches!(fate, Fate::Mixed(_)) {
+                fate = Fate::Until;
+            }
             let last = was.len() - 1;
             let n = match fate {
                 Fate::Lost => 0,
@@ -140,7 +153,7 @@ impl Disk {
             }
             found.extend(was[n].was.map(|file| (name, file, fate)));
         }
-        let until = if sizes_wait { until } else { usize::MAX };
+        let until = if orders.sizes_wait { until } else { usize::MAX };
         for (name, file, fate) in found {
             state.files.insert(name.clone(), self.files[&file].cut(fate, until, random));
             state.fates.push((name.clone(), fate));

@@ -12,7 +12,8 @@
 //! - its name is in the directory, or not, as at some moment since the directory was synced last:
 //!   a file that was created may be missing, one that was deleted may be back. SQLite syncs the
 //!   directory when `xDelete` is told to, and at the first sync of each handle of a journal or a WAL.
-//!   (Unless [`Run::sizes_overtake`], sizes do not overtake deletions.)
+//!   (Unless [`Run::sizes_overtake`], sizes do not overtake deletions. With NORMAL in a rollback mode,
+//!   what is written to the journal gets there in order: SQLite syncs it once only.)
 //!
 //! A write never changes bytes beside its own: the unix VFS claims SQLITE_IOCAP_POWERSAFE_OVERWRITE.
 //! `-shm` and `-lock` promise nothing: they are missing, cut short, garbage, or as they were last.
@@ -30,7 +31,7 @@
 //!
 //! # What is not modelled
 //! Disks that lie about syncs, but to show that this is found ([`Lie`]); bits that rot; several
-//! databases in one transaction; mmap; NORMAL in rollback modes, where SQLite promises less; a third power cut before the second was recovered from.
+//! databases in one transaction; mmap; a third power cut before the second was recovered from.
 
 mod board;
 mod disk;
@@ -45,7 +46,7 @@ use fastrand::Rng;
 
 use crate::base::{Base, File};
 use board::Expected;
-use disk::{Disk, Fate, State};
+use disk::{Disk, Fate, Orders, State};
 use record::Event;
 
 /// `PRAGMA journal_mode` and `PRAGMA synchronous`, and so what is promised of acknowledged
@@ -59,6 +60,9 @@ pub enum Mode {
     /// All are, but for the last if its journal is back: FULL does not sync the directory after the
     /// journal was deleted.
     DeleteFull,
+    /// The same, but on disks that write the journal in order: its header may name pages before
+    /// they are there, and the checksum of a page in the journal does not cover all of it.
+    DeleteNormal,
     /// All are.
     DeleteExtra,
     /// All are.
@@ -69,10 +73,11 @@ pub enum Mode {
 
 impl Mode {
     /// All modes.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::WalFull,
         Self::WalNormal,
         Self::DeleteFull,
+        Self::DeleteNormal,
         Self::DeleteExtra,
         Self::TruncateFull,
         Self::PersistFull,
@@ -81,7 +86,7 @@ impl Mode {
     fn journal(self) -> &'static str {
         match self {
             Self::WalFull | Self::WalNormal => "wal",
-            Self::DeleteFull | Self::DeleteExtra => "delete",
+            Self::DeleteFull | Self::DeleteNormal | Self::DeleteExtra => "delete",
             Self::TruncateFull => "truncate",
             Self::PersistFull => "persist",
         }
@@ -89,7 +94,7 @@ impl Mode {
 
     fn synchronous(self) -> &'static str {
         match self {
-            Self::WalNormal => "normal",
+            Self::WalNormal | Self::DeleteNormal => "normal",
             Self::DeleteExtra => "extra",
             _ => "full",
         }
@@ -97,6 +102,18 @@ impl Mode {
 
     fn is_wal(self) -> bool {
         self.journal() == "wal"
+    }
+
+    /// Whether disks write journals in order.
+    fn needs_order(self) -> bool {
+        self == Self::DeleteNormal
+    }
+
+    /// Whether a deleted journal may be back without harm to more than the last transaction, if the
+    /// size of the database did not reach the disk before it: see [`Run::sizes_overtake`].
+    #[must_use]
+    pub fn sizes_wait(self) -> bool {
+        matches!(self, Self::DeleteFull | Self::DeleteNormal)
     }
 }
 
@@ -346,6 +363,10 @@ impl<W: Fn(&str) -> bool> Explorer<'_, W> {
         self.boundary()
     }
 
+    fn orders(&self) -> Orders {
+        Orders { sizes_wait: !self.run.sizes_overtake, journals: self.run.mode.needs_order() }
+    }
+
     fn boundary(&mut self) -> Result<(), Box<Failure>> {
         self.report.boundaries += 1;
         self.cut(Some(Fate::Lost))?;
@@ -355,11 +376,11 @@ impl<W: Fn(&str) -> bool> Explorer<'_, W> {
 
     /// The power is cut now.
     fn cut(&mut self, fate: Option<Fate>) -> Result<(), Box<Failure>> {
-        let state = self.disk.cut(fate, !self.run.sizes_overtake, &mut self.random);
+        let state = self.disk.cut(fate, self.orders(), &mut self.random);
         let mut expected = self.expected.clone();
         match self.run.mode {
             Mode::WalNormal => expected.acknowledged = self.synced,
-            Mode::DeleteFull if state.is_back => {
+            Mode::DeleteFull | Mode::DeleteNormal if state.is_back => {
                 expected.acknowledged = expected.acknowledged.saturating_sub(1);
             }
             _ => {}
@@ -396,7 +417,7 @@ impl<W: Fn(&str) -> bool> Explorer<'_, W> {
                 continue;
             }
             for fate in [Some(Fate::Lost), Some(Fate::Kept), None] {
-                let state = disk.cut(fate, !self.run.sizes_overtake, &mut self.random);
+                let state = disk.cut(fate, self.orders(), &mut self.random);
                 if seen.insert(state.digest()) {
                     self.report.states += 1;
                     self.report.recoveries += 1;

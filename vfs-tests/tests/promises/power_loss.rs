@@ -5,7 +5,7 @@ use vfs_tests::base::File;
 use vfs_tests::power_loss::{Lie, Mode, Recording, Run, seed};
 
 fn run(mode: Mode, seed: u64) -> Run {
-    let sizes_overtake = mode != Mode::DeleteFull;
+    let sizes_overtake = !mode.sizes_wait();
     Run { mode, seed, of_each: 1, between: 20, again: 10, sizes_overtake, lie: None }
 }
 
@@ -49,6 +49,7 @@ fn a_disk_that_lies_about_syncs_is_found_out() {
     for (mode, lie, wanted) in [
         (Mode::WalFull, Lie::Everything, &is_lost as &dyn Fn(&str) -> bool),
         (Mode::DeleteExtra, Lie::Everything, &is_lost),
+        (Mode::DeleteNormal, Lie::Everything, &is_lost),
         (Mode::TruncateFull, Lie::Everything, &is_lost),
         (Mode::PersistFull, Lie::Everything, &is_lost),
         (Mode::WalFull, Lie::About(File::Wal), &is_lost),
