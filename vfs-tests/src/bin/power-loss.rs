@@ -24,17 +24,26 @@ struct Arguments {
     /// The percentage of the disks whose recovery is cut, too.
     #[arg(long, default_value_t = 10)]
     again: u8,
+    /// Only this mode, as it is printed.
+    #[arg(long)]
+    mode: Option<String>,
+    /// On the stock VFS, to see what is SQLite's own.
+    #[arg(long)]
+    stock: bool,
 }
 
 fn main() -> ExitCode {
-    let Arguments { states, seed: first, of_each, between, again } = Arguments::parse();
+    let Arguments { states, seed: first, of_each, between, again, mode: only, stock } =
+        Arguments::parse();
     let first = first.unwrap_or_else(seed);
     let recording = Recording::register("recording");
+    let recording = if stock { recording.stock() } else { recording };
     println!(
         "mode, workloads, transactions, syncs, boundaries, moments between, states, of which \
          recoveries, seconds"
     );
-    for mode in Mode::ALL {
+    let is_wanted = |mode: &Mode| only.as_ref().is_none_or(|only| format!("{mode:?}") == *only);
+    for mode in Mode::ALL.into_iter().filter(is_wanted) {
         let began = Instant::now();
         let [mut syncs, mut boundaries, mut moments, mut seen, mut recoveries] = [0; 5];
         let mut transactions = 0;

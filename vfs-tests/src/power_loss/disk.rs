@@ -48,6 +48,8 @@ pub(super) enum Fate {
     Kept,
     /// What happened until some moment, and of the next write some sectors.
     Until,
+    /// The same, and none of what came before is torn.
+    InOrder,
     /// Each sector, each size and each name is as it was at some moment of its own: the last, with
     /// the probability of that many in 16.
     Mixed(u8),
@@ -138,8 +140,8 @@ impl Disk {
         for (name, was) in &self.names {
             let mut fate = fate.unwrap_or_else(|| Fate::any(random));
             let is_journal = name.as_os_str().as_encoded_bytes().ends_with(b"-journal");
-            if orders.journals && is_journal && matches!(fate, Fate::Mixed(_)) {
-                fate = Fate::Until;
+            if orders.journals && is_journal && matches!(fate, Fate::Until | Fate::Mixed(_)) {
+                fate = Fate::InOrder;
             }
             let last = was.len() - 1;
             let n = match fate {
@@ -205,7 +207,7 @@ impl Content {
             }
             Fate::Kept => Some(usize::MAX),
             Fate::Mixed(_) => None,
-            Fate::Until => {
+            Fate::Until | Fate::InOrder => {
                 let written = self.sectors.values().flatten().map(|since| since.event);
                 let resized = self.sizes.iter().map(|since| since.event);
                 random.choice(written.chain(resized).collect::<Vec<_>>())
@@ -248,7 +250,11 @@ impl Content {
             };
             room.copy_from_slice(&new[..room.len()]);
             // Sectors are written from one end to the other.
-            if let Some(old) = old.filter(|_| n > 0 && random.u8(..32) == 0) {
+            let may_be_torn = match fate {
+                Fate::InOrder => n > 0 && Some(was[n - 1].event) == moment,
+                _ => n > 0,
+            };
+            if let Some(old) = old.filter(|_| may_be_torn && random.u8(..32) == 0) {
                 let split = random.usize(..=room.len());
                 let part = if random.bool() { 0..split } else { split..room.len() };
                 room[part.clone()].copy_from_slice(&old[part]);
