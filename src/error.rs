@@ -16,6 +16,12 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// The library that an application named (`kanban_vfs_register` in `include/kanban_vfs.h`) has
+    /// no such function of SQLite. Rust programs never meet it.
+    MissingFunction {
+        /// The name of the function.
+        name: String,
+    },
     /// There is no VFS of that name to build on.
     NoBaseVfs {
         /// The name, empty for the default VFS.
@@ -61,6 +67,9 @@ impl fmt::Display for Error {
                 version % 1000
             ),
             Self::InvalidName { name } => write!(f, "{name:?} can not be the name of a VFS"),
+            Self::MissingFunction { name } => {
+                write!(f, "no function {name} is to be found: is the SQLite linked statically?")
+            }
             Self::NoBaseVfs { name } if name.is_empty() => write!(f, "SQLite has no default VFS"),
             Self::NoBaseVfs { name } => write!(f, "no such VFS to build on: {name}"),
             Self::NameTaken { name } => {

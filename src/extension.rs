@@ -6,17 +6,21 @@
 //! ```sql
 //! SELECT load_extension('libkanban_vfs', 'sqlite3_kanbanvfs_default_init');
 //! ```
+//!
+//! [`kanban_vfs_register`] is for applications that reach their SQLite only as a shared library, not
+//! through a connection that may load extensions. `include/kanban_vfs.h` declares all three for C.
 // The functions are public to the linker.
 #![allow(unsafe_code, unreachable_pub)]
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_int, c_void};
 
-use crate::Options;
 use crate::ffi::{
-    Rc, SQLITE_ERROR, SQLITE_OK_LOAD_PERMANENTLY, connect, no_panic, sqlite3, sqlite3_api_routines,
-    vfs,
+    Rc, SQLITE_ERROR, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_OK_LOAD_PERMANENTLY, connect, no_panic,
+    sqlite3, sqlite3_api_routines, vfs,
 };
 use crate::host::Host;
+use crate::sys;
+use crate::{Error, Options};
 
 /// Registers the VFS `kanban` with the SQLite that loads the extension. Loading it again is
 /// harmless.
@@ -51,6 +55,54 @@ pub unsafe extern "C" fn sqlite3_kanbanvfs_default_init(
     unsafe { init(db, message, api, true) }
 }
 
+/// Registers the VFS `kanban` with the SQLite whose functions dlsym(3) finds through `library`:
+/// what dlopen(3) gave for that SQLite or for a library that is linked with it, or `RTLD_DEFAULT`.
+/// Doing it again is harmless. Makes it the default VFS if `make_default` is not 0.
+///
+/// Takes a handle rather than a table of functions, so that no caller, in whatever language, can
+/// fill in the wrong one. Connections that are open already do not get `kanban_version()`.
+///
+/// Returns `SQLITE_OK`, or a message, cut to `size` bytes and terminated, and `SQLITE_ERROR` for the
+/// reasons of [`sqlite3_kanbanvfs_init`], or `SQLITE_NOTFOUND` because a function is not to be found:
+/// an SQLite whose symbols are hidden can only load the extension.
+///
+/// # Safety
+/// `library` is good for dlsym(3), and neither the SQLite nor this library is ever unloaded.
+/// `message` is null or has room for `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kanban_vfs_register(
+    library: *mut c_void,
+    make_default: c_int,
+    message: *mut c_char,
+    size: usize,
+) -> Rc {
+    no_panic(SQLITE_ERROR, || {
+        // SAFETY: the caller's promise.
+        let host = unsafe { Host::from_symbols(|name| sys::find_symbol(library, name)) };
+        let missing = matches!(host, Err(Error::MissingFunction { .. }));
+        let registered =
+            host.map_err(|why| why.to_string()).and_then(|host| register(host, make_default != 0));
+        let Err(why) = registered else { return SQLITE_OK };
+        let text = format!("kanban-vfs: {why}");
+        if !message.is_null() && size > 0 {
+            let end = (0..size.min(text.len() + 1)).rfind(|at| text.is_char_boundary(*at));
+            let cut = &text[..end.unwrap_or(0)];
+            // SAFETY: the caller's promise; the text and its terminator are `size` bytes at most.
+            unsafe {
+                message.cast::<u8>().copy_from_nonoverlapping(cut.as_ptr(), cut.len());
+                message.add(cut.len()).write(0);
+            }
+        }
+        if missing { SQLITE_NOTFOUND } else { SQLITE_ERROR }
+    })
+}
+
+/// Registers the VFS as the environment says.
+fn register(host: Host, make_default: bool) -> Result<(), String> {
+    let options = Options::from_env(|name| std::env::var_os(name))?;
+    vfs::register(host, &options.with_make_default(make_default)).map_err(|why| why.to_string())
+}
+
 /// # Safety
 /// As for [`sqlite3_kanbanvfs_init`].
 unsafe fn init(
@@ -60,6 +112,10 @@ unsafe fn init(
     make_default: bool,
 ) -> Rc {
     no_panic(SQLITE_ERROR, || {
+        if api.is_null() {
+            // From an SQLite that was built without extension loading, by sqlite3_auto_extension.
+            return SQLITE_ERROR;
+        }
         // SAFETY: SQLite passes its own functions.
         let host = match unsafe { Host::from_api(api) } {
             Ok(host) => host,
@@ -68,11 +124,7 @@ unsafe fn init(
                 return unsafe { fail_on_old_sqlite(message, api, &why.to_string()) };
             }
         };
-        let registered = Options::from_env(|name| std::env::var_os(name)).and_then(|options| {
-            vfs::register(host, &options.with_make_default(make_default))
-                .map_err(|why| why.to_string())
-        });
-        if let Err(why) = registered {
+        if let Err(why) = register(host, make_default) {
             if !message.is_null() {
                 // SAFETY: the caller's promise.
                 unsafe { *message = host.allocate_text(&format!("kanban-vfs: {why}")) };

@@ -2,8 +2,8 @@
 //!
 //! An extension must call the SQLite that loaded it, not a copy of its own (a VFS registered with
 //! a second copy is "no such vfs" to everybody). So nothing here is linked: the table is filled
-//! from the `sqlite3_api_routines` SQLite passes to an extension, or, for Rust programs, from the
-//! SQLite they link (feature `linked`).
+//! from the `sqlite3_api_routines` SQLite passes to an extension, from the symbols of a library that
+//! the application names, or, for Rust programs, from the SQLite they link (feature `linked`).
 #![allow(unsafe_code)]
 #![allow(clippy::missing_transmute_annotations, reason = "the field it fills has the type")]
 
@@ -46,7 +46,7 @@ pub(crate) struct Host {
     log: unsafe extern "C" fn(c_int, *const c_char, ...),
     malloc: unsafe extern "C" fn(u64) -> *mut c_void,
     result_text: unsafe extern "C" fn(*mut sqlite3_context, *const c_char, c_int, Destructor),
-    /// Since 3.34.0, and only through the table that SQLite passes.
+    /// Since 3.34.0, and not from a linked SQLite, which may be older.
     txn_state: Option<unsafe extern "C" fn(*mut sqlite3, *const c_char) -> c_int>,
     uri_key: unsafe extern "C" fn(*const c_char, c_int) -> *const c_char,
     uri_parameter: unsafe extern "C" fn(*const c_char, *const c_char) -> *const c_char,
@@ -163,6 +163,53 @@ impl Host {
             vfs_find: function!(slot::VFS_FIND),
             vfs_register: function!(slot::VFS_REGISTER),
             vfs_unregister: function!(slot::VFS_UNREGISTER),
+        })
+    }
+
+    /// The SQLite whose functions `find` finds by name.
+    ///
+    /// # Errors
+    /// [`Error::MissingFunction`]; [`Error::SqliteTooOld`] before 3.31.0.
+    ///
+    /// # Safety
+    /// What `find` answers is null or the function of that name of one SQLite, which is never
+    /// unloaded.
+    pub(crate) unsafe fn from_symbols(find: impl Fn(&CStr) -> *mut c_void) -> Result<Self, Error> {
+        macro_rules! function {
+            ($name:expr) => {{
+                let symbol = find($name);
+                if symbol.is_null() {
+                    let name = $name.to_string_lossy().into_owned();
+                    return Err(Error::MissingFunction { name });
+                }
+                // SAFETY: the caller's promise; the field has the type sqlite3.h declares.
+                unsafe { std::mem::transmute::<*mut c_void, _>(symbol) }
+            }};
+        }
+        let libversion_number: unsafe extern "C" fn() -> c_int =
+            function!(c"sqlite3_libversion_number");
+        // SAFETY: it takes nothing and may be called at any time.
+        let version = unsafe { libversion_number() };
+        check_version(version)?;
+        Ok(Self {
+            auto_extension: function!(c"sqlite3_auto_extension"),
+            busy_timeout: function!(c"sqlite3_busy_timeout"),
+            cancel_auto_extension: function!(c"sqlite3_cancel_auto_extension"),
+            create_function: function!(c"sqlite3_create_function_v2"),
+            file_control: function!(c"sqlite3_file_control"),
+            libversion_number,
+            log: function!(c"sqlite3_log"),
+            malloc: function!(c"sqlite3_malloc64"),
+            result_text: function!(c"sqlite3_result_text"),
+            txn_state: match version {
+                TXN_STATE_SINCE.. => Some(function!(c"sqlite3_txn_state")),
+                _ => None,
+            },
+            uri_key: function!(c"sqlite3_uri_key"),
+            uri_parameter: function!(c"sqlite3_uri_parameter"),
+            vfs_find: function!(c"sqlite3_vfs_find"),
+            vfs_register: function!(c"sqlite3_vfs_register"),
+            vfs_unregister: function!(c"sqlite3_vfs_unregister"),
         })
     }
 

@@ -304,6 +304,19 @@ pub(crate) fn pid() -> u32 {
     }
 }
 
+/// The address of what `library` or a library it is linked with exports by that name, dlsym(3);
+/// null if none does.
+///
+/// # Safety
+/// `library` is what dlopen(3) gave, or a pseudo-handle of dlsym.
+pub(crate) unsafe fn find_symbol(
+    library: *mut std::ffi::c_void,
+    name: &std::ffi::CStr,
+) -> *mut std::ffi::c_void {
+    // SAFETY: the caller's promise; a terminated name.
+    unsafe { libc::dlsym(library, name.as_ptr()) }
+}
+
 /// Calls `prepare` before each fork(2) of this process, `parent` and `child` after it.
 ///
 /// # Errors

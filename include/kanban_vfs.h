@@ -1,0 +1,72 @@
+/*
+** kanban-vfs: a SQLite VFS named "kanban". Every client that names it in its connection string,
+** "file:board.db?vfs=kanban", gets one fair, bounded, crash-safe write lock per database across
+** all processes.
+**
+** The library libkanban_vfs neither contains nor needs an SQLite: it calls the one that it is
+** registered with, any version from 3.31.0 on. There are two ways to register it, once in each
+** process, before the first board is opened.
+**
+** 1. Load it. Nothing is linked; this header is not needed.
+**
+**      sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1, NULL);
+**      rc = sqlite3_load_extension(db, "libkanban_vfs", NULL, &message);
+**
+**    Any connection will do, for instance one to ":memory:". The VFS stays when it is closed.
+**    https://www.sqlite.org/c3ref/load_extension.html
+**
+** 2. Link it (-lkanban_vfs) and call kanban_vfs_register(). For applications that may not load
+**    extensions, or whose SQLite was built without them.
+**
+** Either way the environment variables of docs/configuration.md set its defaults, and the library
+** must never be unloaded: do not dlclose(3) it.
+*/
+#ifndef KANBAN_VFS_H
+#define KANBAN_VFS_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+** Registers the VFS "kanban" with the SQLite whose functions dlsym(3) finds through `library`:
+** what dlopen(3) gave for that SQLite or for a library that is linked with it, or RTLD_DEFAULT for
+** the one this program is linked with. If `make_default` is not 0, it becomes the default VFS:
+** connections that name no VFS get it.
+**
+** Returns SQLITE_OK. Registering it again is harmless.
+**
+** Otherwise it writes why into `message`, an array of `size` bytes (cut if it must be, always
+** terminated; may be NULL), and returns
+**   - SQLITE_NOTFOUND: a function of SQLite is not to be found. An SQLite that is linked statically
+**     with its symbols hidden can only load the extension;
+**   - SQLITE_ERROR: the SQLite is older than 3.31.0; an environment variable is malformed; the base
+**     VFS does not exist, or another VFS is named "kanban".
+**
+** May be called by any thread. The SQLite must never be unloaded afterwards.
+*/
+int kanban_vfs_register(void *library, int make_default, char *message, size_t size);
+
+/*
+** The entry points of the extension, https://www.sqlite.org/loadext.html, for
+** sqlite3_load_extension() to call:
+**
+**   sqlite3_kanbanvfs_init           the one SQLite derives from the name of the file
+**   sqlite3_kanbanvfs_default_init   as that, and makes "kanban" the default VFS
+**
+** They return SQLITE_OK_LOAD_PERMANENTLY, which sqlite3_auto_extension() would take for an error:
+** a program that links the library calls kanban_vfs_register() instead.
+*/
+struct sqlite3;
+struct sqlite3_api_routines;
+int sqlite3_kanbanvfs_init(
+    struct sqlite3 *db, char **message, const struct sqlite3_api_routines *api);
+int sqlite3_kanbanvfs_default_init(
+    struct sqlite3 *db, char **message, const struct sqlite3_api_routines *api);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

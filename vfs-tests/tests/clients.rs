@@ -1,0 +1,56 @@
+//! The examples of clients in C, built and run as their comments say.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::path::Path;
+use std::process::Command;
+
+use vfs_tests::{extension, run};
+
+/// Builds examples/c/board.c with those arguments of cc as well. Eight processes of it write 20
+/// tasks each to one new board; returns what the board holds.
+fn write_from_c(arguments: &[&str]) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let [program, board] = ["board", "board.db"].map(|file| directory.path().join(file));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/c/board.c");
+    let mut cc = vec!["-Wall", "-Wextra", "-Werror", source.to_str().unwrap()];
+    cc.extend(["-lsqlite3", "-o", program.to_str().unwrap()]);
+    cc.extend(arguments);
+    run("cc", &cc);
+
+    let writers: Vec<_> = (0..8)
+        .map(|n| {
+            let arguments = [n.to_string(), "20".to_owned()];
+            let mut writer = Command::new(&program);
+            writer.arg(&board).args(arguments).arg(extension()).spawn().unwrap()
+        })
+        .collect();
+    for mut writer in writers {
+        assert!(writer.wait().unwrap().success());
+    }
+    assert!(directory.path().join("board.db-lock").exists(), "the VFS was not used");
+    let count = "SELECT count(*), count(DISTINCT who) FROM tasks; PRAGMA integrity_check";
+    run("sqlite3", &[board.to_str().unwrap(), count])
+}
+
+/// A worker in C loads the extension.
+#[test]
+fn c_loads_it() {
+    assert_eq!(write_from_c(&[]), "160|8\nok\n");
+}
+
+/// A worker in C is linked with the library, whose header every C and C++ compiler takes.
+#[test]
+fn c_links_it() {
+    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../include");
+    let include = format!("-I{}", include.display());
+    let libraries = extension().parent().unwrap().display();
+    let (search, rpath) = (format!("-L{libraries}"), format!("-Wl,-rpath,{libraries}"));
+    let link = ["-DKANBAN_VFS_LINKED", &include, &search, "-lkanban_vfs", &rpath];
+    assert_eq!(write_from_c(&link), "160|8\nok\n");
+    let header = "../include/kanban_vfs.h";
+    let header = Path::new(env!("CARGO_MANIFEST_DIR")).join(header);
+    for language in ["c", "c++"] {
+        let strict = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", "-x", language];
+        run("gcc", &[&strict[..], &[header.to_str().unwrap()]].concat());
+    }
+}
