@@ -1,0 +1,155 @@
+"""Registering the VFS with the SQLite of a Python module.
+
+There are two ways. A module that can load extensions loads it. Many Pythons' sqlite3 can not (there
+is no ``enable_load_extension``), but their SQLite is a shared library, or exports its functions: the
+extension's own ``kanban_vfs_register`` (include/kanban_vfs.h) finds them from the file of the module
+that is linked with it.
+"""
+
+import ctypes
+import sqlite3
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, Set, Tuple, cast
+
+from ._uri import uri
+
+SQLITE_OK = 0
+SQLITE_NOTFOUND = 12
+
+
+class RegistrationError(RuntimeError):
+    """The VFS could not be registered; the message says why, and what to do."""
+
+
+class Connection(Protocol):
+    """A connection of :mod:`sqlite3`, ``pysqlite3`` or ``apsw``."""
+
+    def cursor(self) -> Any:
+        """A cursor."""
+
+
+#: Which modules the VFS was registered with, and whether as their default. A module that is
+#: registered twice because two threads did it at once does no harm.
+_registered: Set[Tuple[str, bool]] = set()
+
+
+def loadable_path() -> str:
+    """The file of the extension, for a program that loads it itself (the ``sqlite3`` shell's
+    ``.load``, Node, a C program)."""
+    return str(Path(__file__).with_name("libkanban_vfs.so"))
+
+
+def register(module: ModuleType = sqlite3, *, make_default: bool = False) -> None:
+    """Registers the VFS with the SQLite that ``module`` uses: :mod:`sqlite3`, ``pysqlite3`` or
+    ``apsw``. Once in each process is enough; again is harmless and cheap.
+
+    With ``make_default`` connections that name no VFS get it as well: for applications whose
+    connection strings can not change.
+
+    The environment variables ``KANBAN_BUSY_TIMEOUT`` and others set its defaults.
+
+    Raises:
+        RegistrationError: The module can not load extensions and its SQLite hides its functions; or
+            the SQLite is older than 3.31; or an environment variable is malformed.
+    """
+    done = (module.__name__, make_default)
+    if done in _registered:
+        return
+    connection = _open(module, ":memory:")
+    try:
+        if _loads_extensions(connection):
+            _load(connection, make_default)
+        else:
+            _register_by_symbols(module, make_default)
+    finally:
+        connection.close()
+    _registered.add(done)
+
+
+def load(connection: Connection) -> None:
+    """Registers the VFS with the SQLite of an open connection, as :func:`register` does with that
+    of its module, and gives the connection the SQL function ``kanban_version()`` if it can load
+    extensions (which is switched off again afterwards, as SQLite advises).
+
+    The connection itself goes on with the VFS that it was opened with.
+
+    Raises:
+        RegistrationError: As :func:`register`.
+        TypeError: It is no connection of a module that is known.
+    """
+    if _loads_extensions(connection):
+        _load(connection, False)
+    else:
+        register(_module_of(connection))
+
+
+def _open(module: ModuleType, name: str) -> Any:
+    if hasattr(module, "connect"):
+        return module.connect(name, uri=True)
+    flags = module.SQLITE_OPEN_READWRITE | module.SQLITE_OPEN_CREATE | module.SQLITE_OPEN_URI
+    return module.Connection(name, flags=flags)
+
+
+def _loads_extensions(connection: Any) -> bool:
+    return hasattr(connection, "enable_load_extension")
+
+
+def _load(connection: Any, make_default: bool) -> None:
+    entry = "sqlite3_kanbanvfs_default_init" if make_default else "sqlite3_kanbanvfs_init"
+    connection.enable_load_extension(True)
+    try:
+        # Not load_extension(), which takes no entry point in sqlite3 before Python 3.12.
+        cursor = connection.cursor()
+        cursor.execute("SELECT load_extension(?, ?)", (loadable_path(), entry)).fetchall()
+    except Exception as error:  # Each module has a class of its own.
+        raise RegistrationError(str(error)) from error
+    finally:
+        connection.enable_load_extension(False)
+
+
+def _register_by_symbols(module: ModuleType, make_default: bool) -> None:
+    native = _native(module)
+    # A module that is built into the interpreter has no file: its functions are the program's.
+    # Both are loaded already or stay loaded: ctypes never unloads a library.
+    linked = ctypes.CDLL(getattr(native, "__file__", None))
+    function = ctypes.CDLL(loadable_path()).kanban_vfs_register
+    function.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
+    function.restype = ctypes.c_int
+    message = ctypes.create_string_buffer(500)
+    rc = cast(int, function(linked._handle, make_default, message, len(message)))
+    if rc == SQLITE_NOTFOUND:
+        raise RegistrationError(_no_way(module))
+    if rc != SQLITE_OK:
+        raise RegistrationError(message.value.decode())
+    try:
+        _open(module, uri(":memory:")).close()
+    except Exception as error:
+        # What was found belongs to another copy of SQLite in this process.
+        raise RegistrationError(_no_way(module)) from error
+
+
+def _no_way(module: ModuleType) -> str:
+    return (
+        f"the VFS can not be registered with {module.__name__}: it was built without"
+        " enable_load_extension, and the SQLite inside it hides its functions. Use a Python whose"
+        " sqlite3 can load extensions (Debian's can) or that uses the system's SQLite, or the"
+        " package pysqlite3-binary or apsw: kanban_vfs.register(pysqlite3)"
+    )
+
+
+def _native(module: ModuleType) -> ModuleType:
+    """The module in C that calls SQLite."""
+    root = module.__name__.partition(".")[0]
+    name = "_sqlite3" if root == "sqlite3" else f"{root}._sqlite3"
+    return sys.modules.get(name, module)
+
+
+def _module_of(connection: object) -> ModuleType:
+    """The module that made it. Its class may be one that an application derived."""
+    for ancestor in type(connection).__mro__:
+        module = sys.modules.get(ancestor.__module__.partition(".")[0])
+        if module is not None and hasattr(module, "sqlite_version"):
+            return module
+    raise TypeError(f"{connection!r} is no connection of sqlite3, pysqlite3 or apsw")

@@ -1,0 +1,55 @@
+"""What ``PRAGMA kanban_status`` says; docs/configuration.md explains the fields."""
+
+from typing import Dict, List, Optional, TypedDict
+
+
+class _Guarantee(TypedDict):
+    active: bool
+
+
+class Guarantee(_Guarantee, total=False):
+    """Whether a guarantee holds on this connection and, if not, ``why``."""
+
+    why: str
+
+
+class _Holder(TypedDict):
+    pid: int
+    held_ms: int
+    this_process: bool
+    this_connection: bool
+
+
+class Holder(_Holder, total=False):
+    """Who has the write lock; ``program`` where this process may know it."""
+
+    program: str
+
+
+class Waiter(TypedDict):
+    """Who waits for the write lock."""
+
+    pid: int
+    program: str
+    waited_ms: int
+
+
+#: Of this database in this process, since its first connection.
+Counters = Dict[str, int]
+
+
+class Status(TypedDict):
+    """The status of a board."""
+
+    version: str
+    vfs: str
+    base_vfs: str
+    sqlite: str
+    database: str
+    sidecar: str
+    busy_timeout_default_ms: int
+    guarantees: Dict[str, Guarantee]
+    holder: Optional[Holder]
+    waiters: int
+    queue: List[Waiter]
+    counters: Counters
