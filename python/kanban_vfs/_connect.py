@@ -30,7 +30,8 @@ def connect(path: Path, **arguments: Any) -> sqlite3.Connection:
     """
     register()
     arguments["uri"] = True
-    return sqlite3.connect(uri(path), **arguments)
+    board: sqlite3.Connection = sqlite3.connect(uri(path), **arguments)
+    return board
 
 
 def status(path: Path) -> Status:

@@ -1,0 +1,106 @@
+"""Names, arguments, status and errors."""
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any, Dict
+
+import pytest
+
+import kanban_vfs
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters", "expected"),
+    [
+        ("board.db", {}, "file:board.db?vfs=kanban"),
+        ("/a b?c#d%e&f.db", {}, "file:/a%20b%3Fc%23d%25e%26f.db?vfs=kanban"),
+        (Path("/x/ü.db"), {}, "file:/x/%C3%BC.db?vfs=kanban"),
+        (b"/x/\xff.db", {}, "file:/x/%FF.db?vfs=kanban"),
+        ("//x/board.db", {}, "file:////x/board.db?vfs=kanban"),
+        (Path("file:x?y"), {}, "file:file%3Ax%3Fy?vfs=kanban"),
+        ("file:board.db", {}, "file:board.db?vfs=kanban"),
+        ("file:board.db?mode=ro#top", {}, "file:board.db?mode=ro&vfs=kanban"),
+        ("file:board.db?vfs=kanban&cache=private", {}, "file:board.db?vfs=kanban&cache=private"),
+        (
+            "board.db",
+            {"mode": "ro", "kanban_busy_timeout": 7},
+            "file:board.db?mode=ro&kanban_busy_timeout=7&vfs=kanban",
+        ),
+        ("board.db", {"vfs": "kanban2"}, "file:board.db?vfs=kanban2"),
+    ],
+)
+def test_uris(path: Any, parameters: Dict[str, Any], expected: str) -> None:
+    assert kanban_vfs.uri(path, **parameters) == expected
+
+
+def test_uris_that_are_wrong() -> None:
+    with pytest.raises(ValueError, match="names another VFS"):
+        kanban_vfs.uri("file:board.db?vfs=unix")
+    with pytest.raises(ValueError, match="has a parameter mode already"):
+        kanban_vfs.uri("file:board.db?mode=ro", mode="rw")
+    with pytest.raises(ValueError, match="NUL"):
+        kanban_vfs.uri("board\0.db")
+
+
+def test_every_name_is_that_files(tmp_path: Path) -> None:
+    """The file that comes to be is the one that was named, to the byte."""
+    names = [b"a b", b"a?b", b"a#b", b"a%41", b"a&vfs=unix", b"\xff\xfe", "ü€".encode(), b"file:x", b"a'\"\\"]
+    for name in names:
+        file = os.path.join(os.fsencode(tmp_path), name)
+        for path in [file, os.fsdecode(file), Path(os.fsdecode(file)), b"//" + file.lstrip(b"/")]:
+            board = kanban_vfs.connect(path)
+            board.execute("CREATE TABLE IF NOT EXISTS t (x)")
+            board.close()
+    assert {name for name in os.listdir(os.fsencode(tmp_path)) if not name.endswith(b"-lock")} == set(names)
+    assert len(os.listdir(tmp_path)) == 2 * len(names)
+
+
+def test_arguments_are_sqlite3s(board: str) -> None:
+    class Connection(sqlite3.Connection):
+        pass
+
+    opened = kanban_vfs.connect(board, timeout=1.25, isolation_level=None, factory=Connection, uri=True)
+    assert isinstance(opened, Connection) and opened.isolation_level is None
+    assert opened.execute("PRAGMA busy_timeout").fetchone() == (1250,)
+    with pytest.raises(TypeError):
+        kanban_vfs.connect(board, no_such_argument=1)
+    with pytest.raises(sqlite3.OperationalError, match="kanban_no_such"):
+        kanban_vfs.connect(kanban_vfs.uri(board, kanban_no_such=1))
+    with pytest.raises(sqlite3.OperationalError):
+        kanban_vfs.connect(kanban_vfs.uri(board + "2", mode="ro"))
+
+
+def test_status_of_a_board(board: str) -> None:
+    writer = kanban_vfs.connect(board)
+    writer.execute("CREATE TABLE t (x)")
+    status = kanban_vfs.status(board)
+    assert status.keys() >= kanban_vfs.Status.__annotations__.keys()
+    assert status["database"] == os.path.realpath(board)
+    assert status["sqlite"] == sqlite3.sqlite_version
+    assert status["holder"] is None and status["queue"] == []
+    assert status["guarantees"]["write_lock"] == {"active": True}
+    assert status["counters"]["acquired"] >= 1
+    assert kanban_vfs.status(Path(board)).keys() == status.keys()
+    assert not kanban_vfs.status(kanban_vfs.uri(board, mode="ro"))["guarantees"]["write_lock"]["active"]
+
+    writer.execute("BEGIN IMMEDIATE")
+    holder = kanban_vfs.status(board)["holder"]
+    assert holder is not None and holder.keys() >= {"pid", "held_ms", "this_process", "program"}
+    assert holder["this_process"] and not holder["this_connection"]
+
+
+def test_status_makes_nothing(tmp_path: Path) -> None:
+    """It neither makes a board, nor opens what is none."""
+    missing = tmp_path / "missing.db"
+    for path in [missing, str(missing), kanban_vfs.uri(missing), f"file://localhost{missing}"]:
+        with pytest.raises(FileNotFoundError, match="missing.db"):
+            kanban_vfs.status(path)
+    with pytest.raises(IsADirectoryError):
+        kanban_vfs.status(tmp_path)
+    assert os.listdir(tmp_path) == []
+    missing.touch()
+    with pytest.raises(ValueError, match="does nothing"):
+        kanban_vfs.status(f"file:{missing}?immutable=1")
+    kanban_vfs.status(missing)
+    assert os.listdir(tmp_path) == ["missing.db"]

@@ -1,0 +1,74 @@
+"""What the wheel holds, its types, and the README's snippets."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import files
+from pathlib import Path
+
+import pytest
+
+import kanban_vfs
+
+from conftest import PATIENCE, ROOT, python
+
+VERSION = kanban_vfs.__version__
+
+
+def test_the_wheel_holds_what_it_should_and_nothing_more() -> None:
+    """As it was installed; pip adds what it keeps its own books in."""
+    module = {"__init__.py", "_connect.py", "_register.py", "_status.py", "_uri.py"}
+    module |= {"py.typed", "libkanban_vfs.so"}
+    metadata = {"METADATA", "WHEEL", "RECORD", "top_level.txt"}
+    metadata |= {"licenses/LICENSE-APACHE", "licenses/LICENSE-MIT"}
+    of_pip = {"INSTALLER", "REQUESTED", "direct_url.json"}
+    installed = {str(file) for file in files("kanban-vfs") or [] if file.suffix != ".pyc"}
+    info = f"kanban_vfs-{VERSION}.dist-info/"
+    installed -= {info + name for name in of_pip}
+    assert installed == {"kanban_vfs/" + name for name in module} | {info + name for name in metadata}
+    wheel = next(file for file in files("kanban-vfs") or [] if file.name == "WHEEL")
+    assert re.search(r"^Tag: py3-none-linux_\w+$", wheel.read_text(), re.MULTILINE)
+    for licence in ["LICENSE-MIT", "LICENSE-APACHE"]:
+        packed = next(file for file in files("kanban-vfs") or [] if file.name == licence)
+        assert packed.read_text() == (ROOT / licence).read_text()
+
+
+def test_types(tmp_path: Path) -> None:
+    """A program that uses the package, and the package, pass mypy --strict."""
+    pytest.importorskip("mypy")
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sqlite3\n"
+        "from pathlib import Path\n"
+        "import kanban_vfs\n"
+        "board: sqlite3.Connection = kanban_vfs.connect(Path('board.db'), timeout=1)\n"
+        "kanban_vfs.load(board)\n"
+        "kanban_vfs.register(sqlite3, make_default=False)\n"
+        "holder = kanban_vfs.status('board.db')['holder']\n"
+        "pid: int = holder['pid'] if holder else 0\n"
+    )
+    for subject in [[str(program)], ["--package", "kanban_vfs"]]:
+        checked = subprocess.run(
+            [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), *subject],
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            cwd=tmp_path,
+        )
+        assert checked.returncode == 0, checked.stdout
+
+
+def snippets() -> "list[tuple[str, str]]":
+    """The Python in the documents."""
+    found = []
+    for document in [ROOT / "python/README.md", ROOT / "docs/clients.md"]:
+        blocks = re.findall(r"^```python\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+        found += [(f"{document.name} {n}", block) for n, block in enumerate(blocks, 1)]
+    return found
+
+
+@pytest.mark.parametrize(("name", "snippet"), snippets())
+def test_each_snippet_runs(name: str, snippet: str, tmp_path: Path) -> None:
+    """A reader types what is printed."""
+    python(f"import os; os.chdir({str(tmp_path)!r})\n{snippet}")
+    assert (tmp_path / "board.db").exists() or "DATABASES" in snippet
