@@ -54,12 +54,14 @@ mod file;
 mod guard;
 mod host;
 mod lock;
+pub mod observation;
 mod options;
 mod status;
 mod sys;
 mod vfs;
 
 pub use error::Error;
+pub use observation::observe;
 pub use options::Options;
 
 /// Registers the VFS with the SQLite this program links. Registering the same again changes

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::ffi::vfs::Instance;
 use crate::file::Connection;
 use crate::lock::sidecar::Content;
+use crate::observation::FOREIGN;
 use crate::sys;
 
 /// The status of a connection's database, a JSON object.
@@ -89,7 +90,7 @@ fn guarantees(connection: &mut Connection, instance: &Instance) -> Object {
         None => Ok(()),
     };
     let queue_page = match database.content() {
-        Some(Content::Foreign) => Err("the sidecar holds something else than a page of this VFS"),
+        Some(Content::Foreign) => Err(FOREIGN),
         Some(Content::Page) | None => write_lock,
     };
     let protection = instance.protection();

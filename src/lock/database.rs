@@ -299,7 +299,7 @@ impl Database {
     pub(crate) fn holder(&self) -> Option<(Holder, bool)> {
         self.own.get()?;
         // A description of its own, since this process's locks are not in their own way.
-        let probe = sidecar::look_at(&self.path)?;
+        let probe = sidecar::look_at(&self.path).ok()?;
         let range = sys::conflicting_lock(probe.as_fd(), WRITE_RANGE).ok()??;
         let holder = Holder::from_range(range)?;
         Some((holder, self.owner.load(Ordering::Relaxed) != 0 && holder.pid == sys::pid()))

@@ -538,10 +538,7 @@ impl<S: Sidecar> Queue<S> {
     /// All waiters that live, in the order of their tickets.
     pub(crate) fn waiters(&self) -> Vec<Waiter> {
         let Ok(page) = self.sidecar.read() else { return Vec::new() };
-        let mut waiters: Vec<_> =
-            page.waiters().filter(|waiter| self.is_alive(waiter.slot)).collect();
-        waiters.sort_by_key(|waiter| waiter.ticket);
-        waiters
+        in_order(&page, |slot| self.is_alive(slot))
     }
 
     pub(super) fn show(&self, place: &Place, state: State) {
@@ -571,7 +568,15 @@ impl<S: Sidecar> Queue<S> {
     }
 }
 
-fn slot_range(slot: usize) -> Range {
+/// Who waits by a page, in order, if their processes live.
+pub(crate) fn in_order(page: &Page, is_alive: impl Fn(usize) -> bool) -> Vec<Waiter> {
+    let mut waiters: Vec<_> = page.waiters().filter(|waiter| is_alive(waiter.slot)).collect();
+    waiters.sort_by_key(|waiter| waiter.ticket);
+    waiters
+}
+
+/// The byte that the process of a slot's waiter locks.
+pub(crate) fn slot_range(slot: usize) -> Range {
     Range { start: SLOT_BYTE + slot as i64, len: 1 }
 }
 

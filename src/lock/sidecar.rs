@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{File, Metadata};
+use std::fs::{File, FileType, Metadata};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
@@ -189,12 +189,26 @@ impl queue::Sidecar for Sidecar {
 }
 
 /// Opens the sidecar of `database` to look at its locks: changes nothing, and needs no more than
-/// the right to read it. `None` if there is none that can be used.
-pub(crate) fn look_at(database: &Path) -> Option<File> {
+/// the right to read it.
+pub(crate) fn look_at(database: &Path) -> Result<File, Unusable> {
     let path = path_of(database);
-    let found = path.symlink_metadata().ok()?;
-    check_kind(database, &found).ok()?;
-    sys::open_to_read(&path).ok()
+    let found = match path.symlink_metadata() {
+        Ok(found) => found,
+        Err(e) if sys::is_absent(&e) => return Err(Unusable::Missing),
+        Err(e) => return Err(Unusable::Open(e, 0)),
+    };
+    check_kind(database, &found)?;
+    sys::open_to_read(&path).map_err(|e| Unusable::Open(e, found.uid()))
+}
+
+/// What a sidecar of `len` bytes holds, and whether it needs no seed. Changes nothing.
+pub(crate) fn content_of(file: &File, len: u64) -> io::Result<(Content, bool)> {
+    let mut start = [0; HEADER.len()];
+    let n = start.len().min(len as usize);
+    file.read_exact_at(&mut start[..n], 0)?;
+    let is_foreign = start[..n] != HEADER[..n] && start != [0; HEADER.len()];
+    let content = if is_foreign { Content::Foreign } else { Content::Page };
+    Ok((content, start == HEADER && len >= PAGE as u64))
 }
 
 /// Why no writer could open the sidecar of `database`, as of now.
@@ -223,7 +237,12 @@ fn check_kind(database: &Path, found: &Metadata) -> Result<(), Unusable> {
         let is_database = database.metadata().is_ok_and(|d| Inode::from(&d) == Inode::from(found));
         return if is_database { Err(Unusable::IsDatabase) } else { Ok(()) };
     }
-    Err(Unusable::NotAFile(if kind.is_dir() {
+    Err(Unusable::NotAFile(name_of(kind)))
+}
+
+/// What a kind of file that is not a regular one is called.
+pub(crate) fn name_of(kind: FileType) -> &'static str {
+    if kind.is_dir() {
         "directory"
     } else if kind.is_symlink() {
         "symbolic link"
@@ -233,7 +252,7 @@ fn check_kind(database: &Path, found: &Metadata) -> Result<(), Unusable> {
         "socket"
     } else {
         "device"
-    }))
+    }
 }
 
 impl Sidecar {
@@ -252,18 +271,13 @@ impl Sidecar {
 /// Makes an empty, truncated or zeroed sidecar a page of ours. Two that do it at once write the
 /// same bytes.
 fn seed(file: &File, len: u64) -> io::Result<Content> {
-    let mut start = [0; HEADER.len()];
-    let n = start.len().min(len as usize);
-    file.read_exact_at(&mut start[..n], 0)?;
-    if start[..n] != HEADER[..n] && start != [0; HEADER.len()] {
-        return Ok(Content::Foreign);
-    }
-    if start != HEADER {
+    let (content, is_whole) = content_of(file, len)?;
+    if content == Content::Page && !is_whole {
         file.write_all_at(&HEADER, 0)?;
+        if len < PAGE as u64 {
+            // A last byte, not set_len, which could shorten what another process has lengthened.
+            file.write_all_at(&[0], PAGE as u64 - 1)?;
+        }
     }
-    if len < PAGE as u64 {
-        // A last byte, not set_len, which could shorten what another process has lengthened.
-        file.write_all_at(&[0], PAGE as u64 - 1)?;
-    }
-    Ok(Content::Page)
+    Ok(content)
 }

@@ -16,6 +16,9 @@ use crate::{Case, Outcome, Result, Way};
 /// How long a transaction waits before it counts as an error.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The option by which a process of this program is told its orders, for [`obey`].
+pub const WORKER: &str = "worker";
+
 /// One worker's orders, as they are passed on its command line.
 struct Orders {
     board: PathBuf,
@@ -35,7 +38,7 @@ struct Report {
 }
 
 /// Runs one case in one way on a new board.
-pub(crate) fn run(case: &Case, way: Way, duration: Duration, threads: bool) -> Result<Outcome> {
+pub fn run(case: &Case, way: Way, duration: Duration, threads: bool) -> Result<Outcome> {
     kanban_vfs::register(&kanban_vfs::Options::default())?;
     let directory = tempfile::tempdir()?;
     let board = directory.path().join("board.db");
@@ -120,7 +123,7 @@ fn flock_path(board: &Path) -> PathBuf {
 
 fn in_a_process(orders: &Orders, go: impl FnOnce()) -> Result<Report> {
     let mut child = Command::new(std::env::current_exe()?)
-        .args(["--worker", &orders.encode()])
+        .arg(format!("--{WORKER}={}", orders.encode()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -142,7 +145,7 @@ fn in_a_process(orders: &Orders, go: impl FnOnce()) -> Result<Report> {
 }
 
 /// Does what another process of this program ordered.
-pub(crate) fn obey(orders: &str) -> Result<()> {
+pub fn obey(orders: &str) -> Result<()> {
     kanban_vfs::register(&kanban_vfs::Options::default())?;
     let go = || {
         println!();

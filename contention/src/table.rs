@@ -18,7 +18,7 @@ fn ms(duration: Duration) -> f64 {
 }
 
 /// The table of one case, with a heading.
-pub(crate) fn of(case: &Case, outcomes: &[(Way, Vec<Outcome>)]) -> String {
+pub fn of(case: &Case, outcomes: &[(Way, Vec<Outcome>)]) -> String {
     let mut text = format!("### {case}\n\n");
     let runs = outcomes.first().map_or(0, |(_, outcomes)| outcomes.len());
     let _ = writeln!(text, "Medians of {runs} paired runs (least to greatest); waits in ms.\n");

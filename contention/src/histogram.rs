@@ -7,7 +7,7 @@ const BUCKETS: usize = 45 * PER_OCTAVE as usize;
 
 /// Durations from 1 ns to hours, each known to a tenth.
 #[derive(Clone)]
-pub(crate) struct Histogram {
+pub struct Histogram {
     buckets: Vec<u64>,
     longest: Duration,
 }
@@ -29,24 +29,28 @@ fn bound(bucket: usize) -> Duration {
 }
 
 impl Histogram {
-    pub(crate) fn record(&mut self, duration: Duration) {
+    /// Counts one.
+    pub fn record(&mut self, duration: Duration) {
         self.buckets[bucket(duration)] += 1;
         self.longest = self.longest.max(duration);
     }
 
-    pub(crate) fn add(&mut self, other: &Self) {
+    /// Counts all of another.
+    pub fn add(&mut self, other: &Self) {
         for (mine, others) in self.buckets.iter_mut().zip(&other.buckets) {
             *mine += others;
         }
         self.longest = self.longest.max(other.longest);
     }
 
-    pub(crate) fn longest(&self) -> Duration {
+    /// The longest counted.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
         self.longest
     }
 
     /// The duration that a share of all does not exceed.
-    pub(crate) fn quantile(&self, share: f64) -> Duration {
+    pub fn quantile(&self, share: f64) -> Duration {
         let wanted = (share * self.buckets.iter().sum::<u64>() as f64).ceil() as u64;
         let mut seen = 0;
         for (nth, n) in self.buckets.iter().enumerate() {
@@ -59,7 +63,7 @@ impl Histogram {
     }
 
     /// For each bucket that holds anything: its bound, and the share of durations above it.
-    pub(crate) fn tail(&self) -> Vec<(Duration, f64)> {
+    pub fn tail(&self) -> Vec<(Duration, f64)> {
         let all = self.buckets.iter().sum::<u64>() as f64;
         let mut above = all;
         let mut tail = Vec::new();
@@ -71,7 +75,7 @@ impl Histogram {
     }
 
     /// As text without spaces.
-    pub(crate) fn encode(&self) -> String {
+    pub fn encode(&self) -> String {
         let buckets: Vec<String> = self
             .buckets
             .iter()
@@ -83,7 +87,7 @@ impl Histogram {
     }
 
     /// What [`Self::encode`] wrote.
-    pub(crate) fn decode(text: &str) -> Option<Self> {
+    pub fn decode(text: &str) -> Option<Self> {
         let (longest, buckets) = text.split_once(';')?;
         let mut histogram =
             Self { longest: Duration::from_nanos(longest.parse().ok()?), ..Self::default() };

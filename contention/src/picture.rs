@@ -24,7 +24,7 @@ fn y(share: f64) -> f64 {
 }
 
 /// The picture of one case, all runs of a way together.
-pub(crate) fn of(case: &Case, outcomes: &[(Way, Vec<Outcome>)]) -> String {
+pub fn of(case: &Case, outcomes: &[(Way, Vec<Outcome>)]) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n\

@@ -1,0 +1,188 @@
+//! `check`: whether sidecar, files and content are as they should be.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use kanban_vfs::observation::{Judgement, Observation, Problem, SidecarState, examine};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use serde_json::json;
+
+use crate::{Result, displaced, end, observe, say, status, uri};
+
+/// How a step came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Ok,
+    Problem,
+    /// It could not be done.
+    Unchecked,
+}
+
+/// A step of the check.
+struct Finding {
+    step: &'static str,
+    state: State,
+    text: String,
+}
+
+impl Finding {
+    fn new(step: &'static str, state: State, text: impl Into<String>) -> Self {
+        Self { step, state, text: text.into() }
+    }
+}
+
+pub(crate) fn run(board: &Path, as_json: bool) -> ExitCode {
+    match look(board, as_json) {
+        Ok(State::Ok) => ExitCode::SUCCESS,
+        Ok(State::Problem) => ExitCode::FAILURE,
+        Ok(State::Unchecked) => ExitCode::from(2),
+        Err(error) => end(Err(error)),
+    }
+}
+
+fn look(board: &Path, as_json: bool) -> Result<State> {
+    let seen = observe(board)?;
+    let findings = findings(&seen)?;
+    let has = |state| findings.iter().any(|finding| finding.state == state);
+    let state = [State::Problem, State::Unchecked].into_iter().find(|state| has(*state));
+    let state = state.unwrap_or(State::Ok);
+    if as_json {
+        let name = |state| match state {
+            State::Ok => "ok",
+            State::Problem => "problem",
+            State::Unchecked => "unchecked",
+        };
+        let findings: Vec<_> = findings
+            .iter()
+            .map(|finding| {
+                json!({
+                    "step": finding.step,
+                    "state": name(finding.state),
+                    "text": finding.text,
+                })
+            })
+            .collect();
+        let database = seen.database.to_string_lossy();
+        let report = json!({"database": database, "state": name(state), "findings": findings});
+        say(&format!("{report:#}\n"))?;
+    } else {
+        let mut out = String::new();
+        for finding in &findings {
+            let mark = match finding.state {
+                State::Ok => "ok      ",
+                State::Problem => "PROBLEM ",
+                State::Unchecked => "?       ",
+            };
+            // Writing to a String does not fail.
+            let _ = writeln!(out, "{mark}{:<16}{}", finding.step, finding.text);
+        }
+        say(&out)?;
+    }
+    Ok(state)
+}
+
+fn findings(seen: &Observation) -> Result<Vec<Finding>> {
+    let mut findings = vec![sidecar(seen)];
+    let displaced = displaced::find(&seen.database);
+    let has_displaced = !displaced.is_empty();
+    findings.extend(displaced.into_iter().map(|text| {
+        let text = format!("{text}; end it, or close its connections");
+        Finding::new("displaced files", State::Problem, text)
+    }));
+    if !has_displaced {
+        findings.push(Finding::new(
+            "displaced files",
+            State::Ok,
+            "no process seen from here has a deleted file of this board open",
+        ));
+    }
+    for (step, guarantee) in [("hard links", "identity"), ("file system", "wal_file_system")] {
+        let judged = seen.guarantees.iter().find(|one| one.name == guarantee);
+        findings.push(match judged.map(|one| &one.judgement) {
+            Some(Judgement::Inactive(why)) => Finding::new(step, State::Problem, why),
+            _ if step == "hard links" => Finding::new(step, State::Ok, "one name only"),
+            Some(Judgement::Unknown(why)) => Finding::new(step, State::Ok, why),
+            _ => Finding::new(step, State::Ok, "local"),
+        });
+    }
+    let problems =
+        examine(&seen.database).map_err(|error| format!("{}: {error}", seen.database.display()))?;
+    if problems.contains(&Problem::NotADatabase) {
+        let why = Problem::NotADatabase;
+        return Err(format!("{}: {why}", seen.database.display()).into());
+    }
+    let is_short = |problem: &Problem| matches!(problem, Problem::TooShort { .. });
+    for (step, of_length) in [("file length", true), ("WAL", false)] {
+        let mut of_step =
+            problems.iter().filter(|problem| is_short(problem) == of_length).peekable();
+        if of_step.peek().is_none() {
+            findings.push(Finding::new(step, State::Ok, what_is_well(step, seen)));
+        }
+        findings
+            .extend(of_step.map(|problem| Finding::new(step, State::Problem, problem.to_string())));
+    }
+    let is_unsafe = has_displaced || problems.iter().any(|problem| !is_short(problem));
+    findings.push(if is_unsafe {
+        // Opening it might recover from the wrong WAL.
+        let text = "not run: open it when the above is mended";
+        Finding::new("quick_check", State::Unchecked, text)
+    } else {
+        quick_check(&seen.database)
+    });
+    Ok(findings)
+}
+
+fn what_is_well(step: &str, seen: &Observation) -> &'static str {
+    match step {
+        "file length" if seen.sizes.database == 0 => {
+            "empty: nothing was written to it yet, or all is in the WAL"
+        }
+        "file length" => {
+            "no shorter than the header says, as far as no WAL or journal has the rest"
+        }
+        _ if seen.sizes.wal.unwrap_or(0) == 0 => "none, or empty",
+        _ => "the one that the wal-index speaks of",
+    }
+}
+
+fn sidecar(seen: &Observation) -> Finding {
+    let (_, why) = status::sidecar(&seen.sidecar_state);
+    let text = why.unwrap_or_else(|| "a page of this VFS".to_owned());
+    let state = match seen.sidecar_state {
+        SidecarState::Foreign | SidecarState::Unusable(_) => State::Problem,
+        _ if seen.is_locked_by_a_stranger => {
+            let text = "another program has locked it, which keeps writers out: see lslocks";
+            return Finding::new("sidecar", State::Problem, text);
+        }
+        _ => State::Ok,
+    };
+    Finding::new("sidecar", state, text)
+}
+
+/// Through the VFS, and read-only. As every reader, it makes a `-wal` and `-shm` if the board is in
+/// WAL mode and has none; it does not checkpoint.
+fn quick_check(database: &Path) -> Finding {
+    let step = "quick_check";
+    let rows = || -> rusqlite::Result<Vec<String>> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let connection = Connection::open_with_flags(uri(database, "kanban"), flags)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        let mut statement = connection.prepare("PRAGMA quick_check")?;
+        let rows = statement.query_map([], |row| row.get(0))?;
+        rows.collect()
+    };
+    if let Err(error) = kanban_vfs::register(&kanban_vfs::Options::default()) {
+        return Finding::new(step, State::Unchecked, error.to_string());
+    }
+    match rows() {
+        Ok(rows) if rows == ["ok"] => Finding::new(step, State::Ok, "ok"),
+        Ok(rows) => Finding::new(step, State::Problem, rows.join("; ").replace('\n', " ")),
+        Err(error) => {
+            let is_corrupt = error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt);
+            let state = if is_corrupt { State::Problem } else { State::Unchecked };
+            Finding::new(step, state, error.to_string())
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Processes that have a database, WAL, wal-index or sidecar open which is no longer to be found by
+//! its name: what they write, nobody else sees.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// What proc(5) writes behind the name of a file that has none any more.
+const DELETED: &str = " (deleted)";
+
+/// A sentence for each, as far as this user may look: a process of another user shows its files to root
+/// only. A file that was renamed is not found, since its process shows it by its new name.
+pub(crate) fn find(database: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let Ok(device) = database.metadata().map(|found| found.dev()) else { return found };
+    let Ok(processes) = std::fs::read_dir("/proc") else { return found };
+    for process in processes.flatten() {
+        let name = process.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else { continue };
+        let mut of_this: Vec<String> = Vec::new();
+        for descriptor in descriptors.flatten() {
+            let Ok(link) = std::fs::read_link(descriptor.path()) else { continue };
+            let link = link.to_string_lossy();
+            let Some(path) = link.strip_suffix(DELETED) else { continue };
+            let suffix = path.strip_prefix(&*database.to_string_lossy());
+            let Some(what) = suffix.and_then(name_of) else { continue };
+            // It may be a file of another mount namespace, by the same name. stat(2), nothing is opened.
+            let is_ours = |file: &Metadata| {
+                let current = Path::new(path).metadata();
+                file.dev() == device && !current.is_ok_and(|now| now.ino() == file.ino())
+            };
+            if descriptor.path().metadata().is_ok_and(|file| is_ours(&file)) {
+                let program = std::fs::read_to_string(process.path().join("comm"));
+                let program = program.as_deref().map_or("?", str::trim_end);
+                of_this.push(format!(
+                    "pid {pid} ({program}) has {what} open that was deleted or replaced"
+                ));
+            }
+        }
+        of_this.sort();
+        of_this.dedup();
+        found.append(&mut of_this);
+    }
+    found
+}
+
+fn name_of(suffix: &str) -> Option<&'static str> {
+    match suffix {
+        "" => Some("a database"),
+        "-wal" => Some("a WAL"),
+        "-shm" => Some("a wal-index (-shm)"),
+        "-lock" => Some("a sidecar"),
+        _ => None,
+    }
+}

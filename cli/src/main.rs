@@ -1,0 +1,126 @@
+//! `kanban-vfs`: looks at, checks and exercises databases that are used through the VFS `kanban`.
+//!
+//! | command | touches |
+//! |---|---|
+//! | `status`, `watch` | the sidecar, to read; never the database, its WAL or its wal-index |
+//! | `check` | all files, to read; as a reader that may come at any time |
+//! | `stress`, `bench` | boards of their own |
+//!
+//! Exit status: 0 all is well, 1 it is not, 2 it can not be told (a wrong argument, no such file, no
+//! permission).
+
+mod bench;
+mod check;
+mod displaced;
+mod status;
+mod stress;
+mod text;
+mod watch;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What can go wrong is told to people.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Looks at, checks and exercises SQLite databases that are used through the VFS kanban.
+#[derive(Parser)]
+#[command(name = "kanban-vfs", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Who holds the write lock, who waits, and how large the files are.
+    ///
+    /// Reads the sidecar and the kernel's locks on it. Never opens the database, never waits.
+    Status {
+        board: PathBuf,
+        /// As a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The same, live, until q is pressed.
+    ///
+    /// Without a terminal, one line per interval.
+    Watch {
+        board: PathBuf,
+        /// How often what is shown changes, in ms.
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(50..))]
+        interval: u64,
+        /// End after so many intervals.
+        #[arg(long)]
+        count: Option<u64>,
+    },
+    /// Whether sidecar, files and content are as they should be.
+    ///
+    /// Ends with PRAGMA quick_check through the VFS, a read transaction that lasts as long as that
+    /// takes. Exit status 0 ok, 1 problems found, 2 can not be checked.
+    Check {
+        board: PathBuf,
+        /// As a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// A burst of writers, and whether all that was acknowledged is there afterwards.
+    Stress(stress::Arguments),
+    /// Waits and throughput of the stock VFS, an application's flock and this VFS, side by side.
+    Bench(bench::Arguments),
+    /// Be one of stress's writers.
+    #[command(hide = true)]
+    StressWriter(stress::Orders),
+}
+
+fn main() -> ExitCode {
+    // A worker of `bench`.
+    let worker = format!("--{}=", contention::WORKER);
+    if let Some(orders) = std::env::args().nth(1).as_deref().and_then(|a| a.strip_prefix(&worker)) {
+        return end(contention::obey(orders).map(|()| true).map_err(|e| e.to_string().into()));
+    }
+    end(match Arguments::parse().command {
+        Command::Status { board, json } => status::run(&board, json),
+        Command::Watch { board, interval, count } => watch::run(&board, interval, count),
+        Command::Check { board, json } => return check::run(&board, json),
+        Command::Stress(arguments) => stress::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::StressWriter(orders) => stress::obey(&orders),
+    })
+}
+
+/// The exit status of what went well or not, or could not be done.
+fn end(done: Result<bool>) -> ExitCode {
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "kanban-vfs: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Looks at a board; the error names it.
+fn observe(board: &Path) -> Result<kanban_vfs::observation::Observation> {
+    kanban_vfs::observe(board).map_err(|error| format!("{}: {error}", board.display()).into())
+}
+
+/// Writes what a command has to say. That nobody listens any more is no error.
+fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The connection string of a board through a VFS, <https://www.sqlite.org/uri.html>.
+fn uri(board: &Path, vfs: &str) -> String {
+    let path = board.display().to_string();
+    let path = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    format!("file:{path}?vfs={vfs}")
+}

@@ -1,0 +1,191 @@
+//! `status`: what an outsider sees of a board, as text or JSON.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use kanban_vfs::observation::{Holder, Judgement, Observation, SidecarState, Waiter};
+use serde_json::{Map, Value, json};
+
+use crate::{Result, observe, say, text};
+
+/// Why there are no counters.
+const COUNTERS: &str = "not to be known from outside: each client's process counts for itself; ask \
+                        it with PRAGMA kanban_status";
+
+pub(crate) fn run(board: &Path, as_json: bool) -> Result<bool> {
+    let seen = observe(board)?;
+    if as_json {
+        say(&format!("{:#}\n", json(&seen)))?;
+    } else {
+        say(&as_text(&seen))?;
+    }
+    Ok(true)
+}
+
+/// The same names as in `PRAGMA kanban_status`, where it has them.
+pub(crate) fn json(seen: &Observation) -> Value {
+    let holder = seen.holder.as_ref().map(|holder| {
+        json!({
+            "pid": holder.pid,
+            "program": holder.program,
+            "held_ms": holder.held.as_millis() as u64,
+            "upkeep": holder.is_upkeep,
+        })
+    });
+    let queue: Vec<Value> = seen
+        .queue
+        .iter()
+        .map(|waiter| {
+            json!({
+                "pid": waiter.pid,
+                "program": waiter.program,
+                "waited_ms": waiter.waited.as_millis() as u64,
+                "upkeep": waiter.is_upkeep,
+                "has_turn": waiter.has_turn,
+                "away": waiter.is_away,
+            })
+        })
+        .collect();
+    let guarantees: Map<String, Value> = seen
+        .guarantees
+        .iter()
+        .map(|guarantee| {
+            let judgement = match &guarantee.judgement {
+                Judgement::Active => json!({"active": true}),
+                Judgement::Inactive(why) => json!({"active": false, "why": why}),
+                Judgement::Unknown(why) => json!({"active": null, "why": why}),
+            };
+            (guarantee.name.to_owned(), judgement)
+        })
+        .collect();
+    let (state, why) = sidecar(&seen.sidecar_state);
+    let (mount, file_system) = match &seen.mount {
+        Some((mount, kind)) => (json!(mount.to_string_lossy()), json!(kind)),
+        None => (Value::Null, Value::Null),
+    };
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "database": seen.database.to_string_lossy(),
+        "sidecar": seen.sidecar.to_string_lossy(),
+        "sidecar_state": state,
+        "sidecar_why": why,
+        "holder": holder,
+        "locked_by_a_stranger": seen.is_locked_by_a_stranger,
+        "waiters": queue.len(),
+        "queue": queue,
+        "sizes": {
+            "database": seen.sizes.database,
+            "wal": seen.sizes.wal,
+            "wal_index": seen.sizes.wal_index,
+            "journal": seen.sizes.journal,
+            "sidecar": seen.sizes.sidecar,
+        },
+        "hard_links": seen.hard_links,
+        "mount": mount,
+        "file_system": file_system,
+        "guarantees": guarantees,
+        "counters": null,
+        "counters_why": COUNTERS,
+    })
+}
+
+/// What a state is called, and what is to be said of it.
+pub(crate) fn sidecar(state: &SidecarState) -> (&'static str, Option<String>) {
+    match state {
+        SidecarState::Absent => {
+            ("absent", Some("none yet: the first writer through the VFS makes it".to_owned()))
+        }
+        SidecarState::Page => ("page", None),
+        SidecarState::Unseeded => {
+            ("unseeded", Some("empty or cut short: the next writer makes it whole".to_owned()))
+        }
+        SidecarState::Foreign => (
+            "foreign",
+            Some(
+                "it holds something else than a page of this VFS: writers exclude each other, but \
+                 poll instead of queueing; move it away while no client has the board open"
+                    .to_owned(),
+            ),
+        ),
+        SidecarState::Unusable(why) => ("unusable", Some(why.clone())),
+        _ => ("unknown", None),
+    }
+}
+
+/// `pid 12 (python3), for 1.2 s`
+pub(crate) fn who(holder: &Holder) -> String {
+    let program = holder.program.as_deref().unwrap_or("a program not seen from here");
+    let upkeep = if holder.is_upkeep { ", to checkpoint or recover" } else { "" };
+    format!("pid {} ({program}), for {}{upkeep}", holder.pid, text::duration(holder.held))
+}
+
+/// `its turn`, `stopped`, ...
+pub(crate) fn state(waiter: &Waiter) -> &'static str {
+    match waiter {
+        Waiter { is_away: true, .. } => "missed its turn",
+        Waiter { has_turn: true, .. } => "its turn",
+        Waiter { is_upkeep: true, .. } => "waits to checkpoint or recover",
+        _ => "waits",
+    }
+}
+
+/// Who has the lock, in a few words.
+pub(crate) fn holder(seen: &Observation) -> String {
+    match &seen.holder {
+        Some(holder) => who(holder),
+        None if seen.is_locked_by_a_stranger => {
+            "another program has locked the sidecar: see lslocks".to_owned()
+        }
+        None => "nobody".to_owned(),
+    }
+}
+
+fn as_text(seen: &Observation) -> String {
+    let mut out = String::new();
+    // Writing to a String does not fail.
+    let mut line = |name: &str, text: &str| {
+        let _ = writeln!(out, "{name:<12}{text}");
+    };
+    line("board", &seen.database.display().to_string());
+    line("holder", &holder(seen));
+    match seen.queue.len() {
+        0 => line("queue", "nobody waits"),
+        1 => line("queue", "1 waits"),
+        n => line("queue", &format!("{n} wait")),
+    }
+    for (nth, waiter) in seen.queue.iter().enumerate() {
+        let waited = text::duration(waiter.waited);
+        let Waiter { pid, program, .. } = waiter;
+        line("", &format!("{}. pid {pid} ({program}), for {waited}, {}", nth + 1, state(waiter)));
+    }
+    line(
+        "sizes",
+        &format!(
+            "database {}, WAL {}, wal-index {}, journal {}, sidecar {}",
+            text::bytes(seen.sizes.database),
+            text::size(seen.sizes.wal),
+            text::size(seen.sizes.wal_index),
+            text::size(seen.sizes.journal),
+            text::size(seen.sizes.sidecar),
+        ),
+    );
+    let (state, why) = sidecar(&seen.sidecar_state);
+    line("sidecar", &why.map_or_else(|| "ok".to_owned(), |why| format!("{state}: {why}")));
+    if let Some((mount, kind)) = &seen.mount {
+        line("file system", &format!("{kind}, mounted at {}", mount.display()));
+    }
+    let names = |wanted: fn(&Judgement) -> bool| {
+        let all = seen.guarantees.iter().filter(|guarantee| wanted(&guarantee.judgement));
+        all.map(|guarantee| guarantee.name).collect::<Vec<_>>().join(", ")
+    };
+    line("guarantees", &format!("hold: {}", names(|state| *state == Judgement::Active)));
+    for guarantee in &seen.guarantees {
+        if let Judgement::Inactive(why) = &guarantee.judgement {
+            line("", &format!("does not hold: {}: {why}", guarantee.name));
+        }
+    }
+    let unknown = names(|state| matches!(state, Judgement::Unknown(_)));
+    line("", &format!("not to be known from outside: {unknown}"));
+    line("counters", COUNTERS);
+    out
+}

@@ -1,0 +1,445 @@
+//! `stress`: a burst of writer processes, killed now and then, and what is left of their rows.
+
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use rusqlite::{Connection, TransactionBehavior, params};
+
+use crate::{Result, say, text, uri};
+
+/// What the burst is like.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// A new board to make and keep; without it, a temporary one.
+    board: Option<PathBuf>,
+    /// Use an existing board: a table kanban_vfs_stress is added, and dropped afterwards.
+    #[arg(long, requires = "board")]
+    existing: bool,
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    processes: u64,
+    /// How many each process commits.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    transactions: u64,
+    /// The pause after each transaction, in ms.
+    #[arg(long, default_value_t = 1)]
+    think: u64,
+    #[arg(long, value_enum, default_value_t = Journal::Wal)]
+    journal: Journal,
+    #[arg(long, value_enum, default_value_t = Synchronous::Normal)]
+    synchronous: Synchronous,
+    /// How often a process is killed (SIGKILL) and started again.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    kill_per_minute: u64,
+    #[arg(long, value_enum, default_value_t = Vfs::Kanban)]
+    vfs: Vfs,
+    /// The busy timeout, in ms.
+    #[arg(long, default_value_t = 30_000)]
+    busy_timeout: u64,
+    /// Keep the temporary board, or the table of an existing one.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// `PRAGMA journal_mode`
+#[derive(Clone, Copy, ValueEnum)]
+enum Journal {
+    Wal,
+    Delete,
+    Truncate,
+    Persist,
+}
+
+/// `PRAGMA synchronous`
+#[derive(Clone, Copy, ValueEnum)]
+enum Synchronous {
+    Off,
+    Normal,
+    Full,
+    Extra,
+}
+
+/// The VFS that the writers use.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Vfs {
+    Kanban,
+    Unix,
+}
+
+/// What a writer process is told.
+#[derive(clap::Args)]
+pub(crate) struct Orders {
+    board: PathBuf,
+    vfs: String,
+    synchronous: String,
+    busy_timeout: u64,
+    think: u64,
+    writer: u64,
+    /// The numbers of the first and the last of its rows.
+    first: u64,
+    last: u64,
+}
+
+fn name_of(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+/// Where the burst goes, and what is to be removed afterwards.
+struct Place {
+    board: PathBuf,
+    temporary: Option<tempfile::TempDir>,
+}
+
+impl Place {
+    fn of(arguments: &Arguments) -> Result<Self> {
+        let Some(board) = &arguments.board else {
+            let directory = tempfile::Builder::new().prefix("kanban-vfs-stress-").tempdir()?;
+            let board = directory.path().join("board.db");
+            return Ok(Self { board, temporary: Some(directory) });
+        };
+        if arguments.existing {
+            crate::observe(board)?;
+            return Ok(Self { board: board.canonicalize()?, temporary: None });
+        }
+        let created = OpenOptions::new().write(true).create_new(true).open(board);
+        created.map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                format!("{}: there is such a file; --existing to use it", board.display())
+            }
+            _ => format!("{}: can not be created: {error}", board.display()),
+        })?;
+        Ok(Self { board: board.canonicalize()?, temporary: None })
+    }
+}
+
+/// What all writers together have reported so far.
+#[derive(Default)]
+struct Reports {
+    /// Writer and number of each row whose commit was acknowledged.
+    acknowledged: BTreeSet<(u64, u64)>,
+    waits: Vec<Duration>,
+    /// Of failed transactions and writers.
+    errors: Vec<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
+    kanban_vfs::register(&kanban_vfs::Options::default())?;
+    let place = Place::of(arguments)?;
+    let about = |error: rusqlite::Error| format!("{}: {error}", place.board.display());
+    let connection = Connection::open(uri(&place.board, &name_of(arguments.vfs))).map_err(about)?;
+    connection.busy_timeout(Duration::from_millis(arguments.busy_timeout))?;
+    if !arguments.existing {
+        let journal = name_of(arguments.journal);
+        let set: String = connection
+            .pragma_update_and_check(None, "journal_mode", &journal, |row| row.get(0))
+            .map_err(about)?;
+        if set != journal {
+            return Err(format!("journal_mode is {set}, not {journal}").into());
+        }
+    }
+    connection
+        .execute_batch(
+            "CREATE TABLE kanban_vfs_stress (
+                writer INTEGER, number INTEGER, PRIMARY KEY (writer, number))",
+        )
+        .map_err(about)?;
+
+    let began = Instant::now();
+    let (reports, kills) = burst(arguments, &place.board)?;
+    let elapsed = began.elapsed();
+    let is_well = compare(&connection, &reports, kills, elapsed)?;
+    if arguments.existing && !arguments.keep {
+        connection.execute_batch("DROP TABLE kanban_vfs_stress").map_err(about)?;
+    }
+    drop(connection);
+    match place.temporary {
+        Some(directory) if arguments.keep => {
+            say(&format!("kept         {}\n", directory.keep().join("board.db").display()))?;
+        }
+        Some(_) => {}
+        None => say(&format!("kept         {}\n", place.board.display()))?,
+    }
+    Ok(is_well)
+}
+
+/// Runs all writers to their end. Also returns how many were killed.
+fn burst(arguments: &Arguments, board: &Path) -> Result<(Reports, u64)> {
+    let total = arguments.processes * arguments.transactions;
+    let bar = ProgressBar::new(total);
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:30} {pos}/{len} transactions, {per_sec}{msg}",
+    )?);
+    let reports = Mutex::new(Reports::default());
+    let running: Vec<Mutex<Option<Child>>> =
+        (0..arguments.processes).map(|_| Mutex::new(None)).collect();
+    let (kills, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let result = std::thread::scope(|scope| -> Result<()> {
+        let writers: Vec<_> = (0..arguments.processes)
+            .map(|writer| {
+                let (reports, bar) = (&reports, &bar);
+                let place = &running[writer as usize];
+                scope.spawn(move || drive(arguments, board, writer, place, reports, bar))
+            })
+            .collect();
+        if arguments.kill_per_minute > 0 {
+            let every = Duration::from_secs(60) / u32::try_from(arguments.kill_per_minute)?.max(1);
+            let (running, is_over, kills, bar) = (&running, &is_over, &kills, &bar);
+            scope.spawn(move || {
+                let mut next = Instant::now() + every;
+                for victim in running.iter().cycle() {
+                    while Instant::now() < next {
+                        if is_over.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        std::thread::sleep(every.min(Duration::from_millis(5)));
+                    }
+                    next += every;
+                    // Locked, so that nobody else waits for it and its id is still its own.
+                    let mut victim = lock(victim);
+                    if victim.as_mut().is_some_and(|child| child.kill().is_ok()) {
+                        let n = kills.fetch_add(1, Ordering::Relaxed) + 1;
+                        bar.set_message(format!(", {n} killed"));
+                    }
+                }
+            });
+        }
+        let mut result = Ok(());
+        for writer in writers {
+            let ended = writer.join().unwrap_or_else(|_| Err("a thread panicked".into()));
+            result = result.and(ended);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        result
+    });
+    bar.finish_and_clear();
+    result?;
+    let reports = reports.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Ok((reports, kills.into_inner()))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Keeps one writer running until it has tried all of its rows.
+fn drive(
+    arguments: &Arguments,
+    board: &Path,
+    writer: u64,
+    place: &Mutex<Option<Child>>,
+    reports: &Mutex<Reports>,
+    bar: &ProgressBar,
+) -> Result<()> {
+    let mut first = 1;
+    while first <= arguments.transactions {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("stress-writer")
+            .arg(board)
+            .args([name_of(arguments.vfs), name_of(arguments.synchronous)])
+            .args([arguments.busy_timeout, arguments.think].map(|n| n.to_string()))
+            .args([writer, first, arguments.transactions].map(|n| n.to_string()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take().ok_or("no output")?;
+        *lock(place) = Some(child);
+        // The last line of one that was killed may be cut short: then it is not acknowledged.
+        let mut lines = BufReader::new(output);
+        let mut line = String::new();
+        while lines.read_line(&mut line)? > 0 && line.ends_with('\n') {
+            let mut reports = lock(reports);
+            match report_of(&line) {
+                Some((number, Ok(wait))) => {
+                    reports.acknowledged.insert((writer, number));
+                    reports.waits.push(wait);
+                    first = number + 1;
+                }
+                Some((number, Err(why))) => {
+                    reports.errors.push(format!("writer {writer}, row {number}: {why}"));
+                    first = number + 1;
+                }
+                None => return Err(format!("writer {writer} said: {line}").into()),
+            }
+            drop(reports);
+            bar.inc(1);
+            line.clear();
+        }
+        let child = lock(place).take();
+        let status = child.ok_or("no child")?.wait()?;
+        if let Some(code) = status.code().filter(|code| *code != 0) {
+            return Err(format!("writer {writer} ended with status {code}").into());
+        }
+        if status.code().is_none() {
+            // It may have committed this row, and died before it said so.
+            first += 1;
+        }
+    }
+    Ok(())
+}
+
+/// `row 7 120`: acknowledged, after 120 us; `error 7 why`.
+fn report_of(line: &str) -> Option<(u64, std::result::Result<Duration, String>)> {
+    let mut parts = line.trim_end().splitn(3, ' ');
+    let (kind, number, rest) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?);
+    match kind {
+        "row" => Some((number, Ok(Duration::from_micros(rest.parse().ok()?)))),
+        "error" => Some((number, Err(rest.to_owned()))),
+        _ => None,
+    }
+}
+
+/// Does what a writer was told.
+pub(crate) fn obey(orders: &Orders) -> Result<bool> {
+    kanban_vfs::register(&kanban_vfs::Options::default())?;
+    let mut connection = Connection::open(uri(&orders.board, &orders.vfs))?;
+    connection.busy_timeout(Duration::from_millis(orders.busy_timeout))?;
+    connection.pragma_update(None, "synchronous", &orders.synchronous)?;
+    for number in orders.first..=orders.last {
+        let began = Instant::now();
+        let mut wait = Duration::ZERO;
+        let done = (|| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            wait = began.elapsed();
+            let insert = "INSERT INTO kanban_vfs_stress VALUES (?, ?)";
+            transaction.execute(insert, params![orders.writer as i64, number as i64])?;
+            transaction.commit()
+        })();
+        let mut out = std::io::stdout().lock();
+        match done {
+            Ok(()) => writeln!(out, "row {number} {}", wait.as_micros())?,
+            Err(error) => {
+                let error: rusqlite::Error = error;
+                let waited = text::duration(began.elapsed());
+                writeln!(out, "error {number} {error}, after {waited}")?;
+            }
+        }
+        drop(out);
+        std::thread::sleep(Duration::from_millis(orders.think));
+    }
+    Ok(true)
+}
+
+/// Tells what came of it, and whether nothing is wrong.
+fn compare(
+    connection: &Connection,
+    reports: &Reports,
+    kills: u64,
+    elapsed: Duration,
+) -> Result<bool> {
+    let mut statement = connection.prepare("SELECT writer, number FROM kanban_vfs_stress")?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+    let found: BTreeSet<(u64, u64)> = rows
+        .map(|row| row.map(|(writer, number)| (writer as u64, number as u64)))
+        .collect::<rusqlite::Result<_>>()?;
+    let lost = reports.acknowledged.difference(&found).count();
+    let surplus = found.difference(&reports.acknowledged).count();
+    let integrity: Vec<String> = connection
+        .prepare("PRAGMA integrity_check")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let acknowledged = reports.acknowledged.len();
+    let rate = acknowledged as f64 / elapsed.as_secs_f64();
+    let took = text::duration(elapsed);
+    let mut out = format!(
+        "acknowledged {acknowledged} in {took}, {rate:.0}/s, {kills} writers killed\n\
+         lost         {lost} of them\n\
+         errors       {}\n",
+        reports.errors.len()
+    );
+    for error in reports.errors.iter().take(5) {
+        out += &format!("             {error}\n");
+    }
+    if surplus > 0 {
+        out +=
+            &format!("unsaid       {surplus} committed, their writer killed before it said so\n");
+    }
+    out += &format!("integrity    {}\n", integrity.join("; "));
+    out += &picture(&reports.waits);
+    say(&out)?;
+    // Each killed writer may have committed one row that it did not tell of.
+    Ok(lost == 0 && reports.errors.is_empty() && integrity == ["ok"] && surplus as u64 <= kills)
+}
+
+/// The upper bounds of the picture's rows: 10, 20, 50, 100 us and so on, to 50 s.
+fn bounds() -> impl Iterator<Item = Duration> {
+    (1..8).flat_map(|decade| [1, 2, 5].map(|n| Duration::from_micros(n * 10_u64.pow(decade))))
+}
+
+/// How long transactions waited for the write lock, as a bar for each range of waits.
+fn picture(waits: &[Duration]) -> String {
+    const WIDTH: usize = 40;
+    let mut sorted = waits.to_vec();
+    sorted.sort_unstable();
+    let Some(longest) = sorted.last() else { return String::new() };
+    let at = |share: f64| text::duration(sorted[(share * (sorted.len() - 1) as f64) as usize]);
+    let mut out = format!(
+        "waits        half of them up to {}, 99 % {}, longest {}\n",
+        at(0.5),
+        at(0.99),
+        text::duration(*longest)
+    );
+    let mut rows: Vec<(String, usize)> = Vec::new();
+    let mut counted = 0;
+    for bound in bounds() {
+        let below = sorted.partition_point(|wait| *wait < bound);
+        rows.push((format!("< {}", short(bound)), below - counted));
+        counted = below;
+    }
+    rows.push(("longer".to_owned(), sorted.len() - counted));
+    let first = rows.iter().position(|(_, n)| *n > 0).unwrap_or(0);
+    let last = rows.iter().rposition(|(_, n)| *n > 0).unwrap_or(0);
+    let most = rows.iter().map(|(_, n)| *n).max().unwrap_or(1).max(1);
+    for (name, n) in &rows[first..=last] {
+        let bar = match n * WIDTH / most {
+            0 if *n > 0 => "\u{258f}".to_owned(),
+            length => "\u{2588}".repeat(length),
+        };
+        out += format!("{name:>12} {n:>8} {bar}").trim_end();
+        out += "\n";
+    }
+    out
+}
+
+/// A round number with its unit.
+fn short(duration: Duration) -> String {
+    match duration.as_micros() {
+        us @ 0..1_000 => format!("{us} us"),
+        us @ 1_000..1_000_000 => format!("{} ms", us / 1_000),
+        us => format!("{} s", us / 1_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_counts_every_wait_once() {
+        let waits: Vec<Duration> =
+            [1, 9, 10, 15, 3_000, 60_000_000].map(Duration::from_micros).into();
+        let picture = picture(&waits);
+        let counts: Vec<usize> = picture
+            .lines()
+            .skip(1)
+            .map(|line| line[13..].split_whitespace().next().unwrap_or("").parse().unwrap_or(99))
+            .collect();
+        assert_eq!(counts.iter().sum::<usize>(), waits.len(), "{picture}");
+        assert_eq!((counts[0], counts[1]), (2, 2), "{picture}");
+        assert!(picture.contains("longest 1 min 0 s"), "{picture}");
+    }
+
+    #[test]
+    fn a_line_that_was_cut_short_is_no_report() {
+        assert_eq!(report_of("row 7 120\n"), Some((7, Ok(Duration::from_micros(120)))));
+        assert!(matches!(report_of("error 7 locked, it says\n"), Some((7, Err(_)))));
+        assert_eq!(report_of("row 7\n"), None);
+    }
+}

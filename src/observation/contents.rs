@@ -1,0 +1,173 @@
+//! What the database, its WAL and its wal-index say of each other.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{ObserveError, observe};
+use crate::guard::file_length::{self, Header};
+use crate::guard::wal_index;
+use crate::guard::wal_reset::Salts;
+use crate::sys::{self, Range};
+
+/// What is wrong with the files of a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Problem {
+    /// The database is no SQLite database.
+    NotADatabase,
+    /// The database is by so many bytes shorter than its header says.
+    TooShort {
+        /// How many are missing.
+        missing: u64,
+    },
+    /// Clients use a wal-index that speaks of so many frames, which the WAL has not: it was deleted
+    /// or replaced while they have it open.
+    OtherWal {
+        /// How many frames are committed by the wal-index.
+        frames: u32,
+    },
+    /// The WAL has content, and is none of SQLite's.
+    NotAWal,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotADatabase => f.write_str("the file is no SQLite database"),
+            Self::TooShort { missing } => write!(
+                f,
+                "the file is {missing} bytes shorter than its header says: a write that extended it \
+                 was lost, or it was cut; restore a backup, or recover what is left"
+            ),
+            Self::OtherWal { frames } => write!(
+                f,
+                "clients have a wal-index that speaks of {frames} frames which the WAL has not: it \
+                 was deleted, renamed or replaced while it was open; put it back, or close all \
+                 connections"
+            ),
+            Self::NotAWal => f.write_str("the -wal file holds something else than a WAL"),
+        }
+    }
+}
+
+/// How often it looks again before it believes in a problem: clients write meanwhile.
+const LOOKS: usize = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
+/// Compares what the database's header, the WAL and the wal-index say of each other. Takes no lock;
+/// what does not last for 100 ms is not told.
+///
+/// It opens and closes these files, which drops the POSIX locks of this process on them
+/// (<https://www.sqlite.org/howtocorrupt.html> 2.2). So call it in a process that does not have the
+/// database open.
+///
+/// # Errors
+/// As for [`observe`], and if a file can not be read.
+pub fn examine(path: impl AsRef<Path>) -> Result<Vec<Problem>, ObserveError> {
+    let database = observe(path)?.database;
+    let mut lasting = look(&database)?;
+    for _ in 1..LOOKS {
+        if lasting.is_empty() {
+            break;
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+        let again = look(&database)?;
+        lasting.retain(|problem| again.contains(problem));
+    }
+    Ok(lasting)
+}
+
+fn look(database: &Path) -> io::Result<Vec<Problem>> {
+    let mut problems = Vec::new();
+    let file = sys::open_to_read(database)?;
+    let size = file.metadata()?.len();
+    let mut header: Header = [0; 100];
+    if size == 0 {
+        // A database that nobody has written to yet, or one whose content is in the WAL.
+    } else if size < header.len() as u64 || {
+        file.read_exact_at(&mut header, 0)?;
+        !header.starts_with(b"SQLite format 3\0")
+    } {
+        problems.push(Problem::NotADatabase);
+        return Ok(problems);
+    }
+    let (wal, wal_index) = (beside(database, "-wal"), beside(database, "-shm"));
+    if !is_a_wal(&wal)? {
+        problems.push(Problem::NotAWal);
+        return Ok(problems);
+    }
+    let index = Index::read(&wal_index)?;
+    if let Some(index) = index.filter(|index| index.frames > 0) {
+        if !wal_index::speaks_of(&wal, index.frames, index.salts)
+            && Index::read(&wal_index)? == Some(index)
+        {
+            problems.push(Problem::OtherWal { frames: index.frames });
+        }
+    }
+    // The WAL, or a journal, may have the rest.
+    let rest = [wal, beside(database, "-journal")];
+    let has_rest = rest.iter().any(|path| path.metadata().is_ok_and(|found| found.len() > 0));
+    let missing = file_length::deficit(&header, size as i64);
+    if let Some(missing) = missing.filter(|_| !has_rest) {
+        problems.push(Problem::TooShort { missing: missing as u64 });
+    }
+    Ok(problems)
+}
+
+/// Whether it is empty, absent, or begins as a WAL does: <https://www.sqlite.org/walformat.html>.
+fn is_a_wal(wal: &Path) -> io::Result<bool> {
+    let file = match sys::open_to_read(wal) {
+        Ok(file) => file,
+        Err(e) if sys::is_absent(&e) => return Ok(true),
+        Err(e) => return Err(e),
+    };
+    let mut magic = [0; 4];
+    if file.metadata()?.len() < magic.len() as u64 {
+        return Ok(true);
+    }
+    file.read_exact_at(&mut magic, 0)?;
+    Ok(matches!(u32::from_be_bytes(magic), 0x377f_0682 | 0x377f_0683 | 0))
+}
+
+/// What the wal-index says, if clients use it; else the next one makes it anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Index {
+    frames: u32,
+    salts: Salts,
+}
+
+/// The byte of the wal-index that every client locks as long as it has it: `UNIX_SHM_DMS`.
+const IN_USE: Range = Range { start: 128, len: 1 };
+
+impl Index {
+    fn read(path: &Path) -> io::Result<Option<Self>> {
+        let file: File = match sys::open_to_read(path) {
+            Ok(file) => file,
+            Err(e) if sys::is_absent(&e) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        if sys::conflicting_lock(file.as_fd(), IN_USE)?.is_none() {
+            return Ok(None);
+        }
+        let mut header = [0; 48];
+        if file.read_exact_at(&mut header, 0).is_err() {
+            return Ok(None);
+        }
+        let word = |at: usize| {
+            u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        let is_initialised = header[12] == 1;
+        Ok(is_initialised.then(|| Self { frames: word(16), salts: [word(32), word(36)] }))
+    }
+}
+
+fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}

@@ -1,0 +1,359 @@
+//! A database as an outsider sees it: who holds the write lock, who waits, what can be judged
+//! without a connection.
+//!
+//! [`observe`] reads the sidecar and asks the kernel for its locks. It neither opens the database,
+//! the WAL or the wal-index, nor waits, nor creates or changes anything, so that it can do no harm
+//! to whoever uses the database, in this process or another, and answers also when the board is
+//! stuck. `docs/locking-protocol.md` has what it reads.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("board.db");
+//! # kanban_vfs::register(&kanban_vfs::Options::default())?;
+//! # let board = rusqlite::Connection::open(format!("file:{}?vfs=kanban", path.display()))?;
+//! # board.execute_batch("CREATE TABLE tasks (title TEXT); BEGIN IMMEDIATE")?;
+//! let seen = kanban_vfs::observe(&path)?;
+//! let holder = seen.holder.expect("this process has begun a transaction");
+//! assert_eq!(holder.pid, std::process::id());
+//! assert!(seen.queue.is_empty());
+//! # Ok(())
+//! # }
+//! ```
+
+mod contents;
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::guard::filesystem::{self, FileSystem};
+use crate::guard::identity::Displaced;
+use crate::guard::mount;
+use crate::lock::holder::{self, WRITE_RANGE};
+use crate::lock::page::{self, PAGE, Page};
+use crate::lock::queue::{in_order, slot_range};
+use crate::lock::sidecar::{self, Content, Unusable};
+use crate::sys;
+
+pub use contents::{Problem, examine};
+
+/// What an outsider sees of a database at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Observation {
+    /// The database's path without symbolic links.
+    pub database: PathBuf,
+    /// The path of its sidecar, whether there is one or not.
+    pub sidecar: PathBuf,
+    /// What is found there.
+    pub sidecar_state: SidecarState,
+    /// Who has the write lock.
+    pub holder: Option<Holder>,
+    /// Whether the bytes of the write lock are locked in a way that no holder locks them: by another
+    /// program, which keeps all writers of this VFS out.
+    pub is_locked_by_a_stranger: bool,
+    /// Who waits for the write lock in the queue, the first first. Connections that sleep by
+    /// themselves, and stock clients, are not in it.
+    pub queue: Vec<Waiter>,
+    /// How large the files are.
+    pub sizes: Sizes,
+    /// How many hard links the database has.
+    pub hard_links: u64,
+    /// Where the file system is mounted, and its type's name, if the system tells.
+    pub mount: Option<(PathBuf, String)>,
+    /// The guarantees of `PRAGMA kanban_status`, by the same names.
+    pub guarantees: Vec<Guarantee>,
+}
+
+/// The sidecar of a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SidecarState {
+    /// There is none: nobody has written through this VFS yet, or it was deleted.
+    Absent,
+    /// It is whole.
+    Page,
+    /// It is empty, too short or zeroed. The next writer makes it whole.
+    Unseeded,
+    /// It holds something else. It is locked all the same, and waiters poll.
+    Foreign,
+    /// It can not be used, with the reason and the remedy; for whoever may read less than the
+    /// writers do, that may be true of this process only.
+    Unusable(String),
+}
+
+/// Who has the write lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// Its process id, in its own pid namespace: to show, not to rely on.
+    pub pid: u32,
+    /// The name of the program that has this process id here, as far as this process may know it.
+    pub program: Option<String>,
+    /// How long it has held the lock, to the ms; right unless it is in another time namespace.
+    pub held: Duration,
+    /// Whether it is for a checkpoint or a recovery rather than a transaction.
+    pub is_upkeep: bool,
+}
+
+/// Who waits for the write lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waiter {
+    /// Its process id, in its own pid namespace.
+    pub pid: u32,
+    /// The name of its program, or the first 12 bytes of it, as it says itself.
+    pub program: String,
+    /// How long it has waited, to the ms; right unless it is in another time namespace.
+    pub waited: Duration,
+    /// Whether it waits to checkpoint or recover rather than for a transaction.
+    pub is_upkeep: bool,
+    /// Whether it is its turn, and whoever came later is refused.
+    pub has_turn: bool,
+    /// Whether it has missed its turn, because it is stopped, say, and is passed over.
+    pub is_away: bool,
+}
+
+/// The sizes of a database's files in bytes, `None` for one that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sizes {
+    /// The database.
+    pub database: u64,
+    /// The WAL, `-wal`.
+    pub wal: Option<u64>,
+    /// The wal-index, `-shm`.
+    pub wal_index: Option<u64>,
+    /// The rollback journal, `-journal`. Without a writer it is a hot one: the next client rolls it back.
+    pub journal: Option<u64>,
+    /// The sidecar, `-lock`.
+    pub sidecar: Option<u64>,
+}
+
+/// A guarantee of `PRAGMA kanban_status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Guarantee {
+    /// Its name there.
+    pub name: &'static str,
+    /// Whether it holds.
+    pub judgement: Judgement,
+}
+
+/// Whether a guarantee holds, as far as an outsider can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It does, for clients of this VFS.
+    Active,
+    /// It does not, and why.
+    Inactive(String),
+    /// Who knows.
+    Unknown(String),
+}
+
+/// Why a database can not be observed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ObserveError {
+    /// There is nothing by that name.
+    Missing,
+    /// It is no regular file but this.
+    NotAFile(&'static str),
+    /// This user may not look there.
+    Denied(io::Error),
+    /// The system failed.
+    Io(io::Error),
+}
+
+impl fmt::Display for ObserveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("there is no such file"),
+            Self::NotAFile(what) => write!(f, "it is a {what}, and no file"),
+            Self::Denied(_) => f.write_str("this user may not look there: permission denied"),
+            Self::Io(error) => write!(f, "can not look at it: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ObserveError {}
+
+impl From<io::Error> for ObserveError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::Denied(error),
+            _ if sys::is_absent(&error) => Self::Missing,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// Looks at the database at `path` from outside. Waits for nothing, opens nothing but the sidecar, and
+/// that to read, and creates nothing.
+///
+/// # Errors
+/// If there is no such file, it is no file, or this process may not look at it. A sidecar that can
+/// not be read is no error, but a [`SidecarState`].
+pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
+    // The name that the unix VFSes' xFullPathname comes to; it resolves links and opens nothing.
+    let database = path.as_ref().canonicalize()?;
+    let metadata = database.symlink_metadata()?;
+    if !metadata.is_file() {
+        return Err(ObserveError::NotAFile(sidecar::name_of(metadata.file_type())));
+    }
+    let mut seen = Observation {
+        sidecar: sidecar::path_of(&database),
+        sidecar_state: SidecarState::Absent,
+        holder: None,
+        is_locked_by_a_stranger: false,
+        queue: Vec::new(),
+        sizes: sizes(&database, metadata.len()),
+        hard_links: metadata.nlink(),
+        mount: sys::mount_of(&database).map(|(point, kind)| (point.into(), kind)),
+        guarantees: Vec::new(),
+        database,
+    };
+    match sidecar::look_at(&seen.database) {
+        Ok(file) => {
+            if let Err(error) = seen.look_into(&file) {
+                seen.sidecar_state = SidecarState::Unusable(format!("can not read it: {error}"));
+            }
+        }
+        Err(Unusable::Missing) => {}
+        Err(why) => seen.sidecar_state = SidecarState::Unusable(why.to_string()),
+    }
+    seen.guarantees = seen.judge();
+    Ok(seen)
+}
+
+impl Observation {
+    fn look_into(&mut self, file: &File) -> io::Result<()> {
+        let (content, is_whole) = sidecar::content_of(file, file.metadata()?.len())?;
+        self.sidecar_state = match content {
+            Content::Foreign => SidecarState::Foreign,
+            Content::Page if is_whole => SidecarState::Page,
+            Content::Page => SidecarState::Unseeded,
+        };
+        if let Some(range) = sys::conflicting_lock(file.as_fd(), WRITE_RANGE)? {
+            let holder = holder::Holder::from_range(range);
+            self.is_locked_by_a_stranger = holder.is_none();
+            self.holder = holder.map(|holder| Holder {
+                pid: holder.pid,
+                program: sys::program_of(holder.pid),
+                held: holder.held(),
+                is_upkeep: holder.is_upkeep,
+            });
+        }
+        if self.sidecar_state != SidecarState::Page {
+            return Ok(());
+        }
+        let mut page = Page([0; PAGE]);
+        file.read_exact_at(&mut page.0, 0)?;
+        let now = sys::monotonic_ns();
+        let turn = page.turn().filter(|turn| turn.binds(now));
+        let is_alive =
+            |slot| !matches!(sys::conflicting_lock(file.as_fd(), slot_range(slot)), Ok(None));
+        let waiters = in_order(&page, is_alive).into_iter();
+        self.queue = waiters
+            .map(|waiter| Waiter {
+                pid: waiter.pid,
+                program: String::from_utf8_lossy(&waiter.program).trim_end_matches('\0').to_owned(),
+                waited: Duration::from_millis(now.saturating_sub(waiter.ticket) / 1_000_000),
+                is_upkeep: waiter.is_upkeep,
+                has_turn: turn.is_some_and(|turn| turn.slot == waiter.slot),
+                is_away: waiter.state == page::State::Away,
+            })
+            .collect();
+        Ok(())
+    }
+
+    fn judge(&self) -> Vec<Guarantee> {
+        let connection =
+            || Judgement::Unknown("each connection's own: see its PRAGMA kanban_status".to_owned());
+        let write_lock = match (&self.sidecar_state, mount::refusal(&self.database)) {
+            (_, Some(why)) => Judgement::Inactive(format!("the database {why}")),
+            (SidecarState::Unusable(why), _) => Judgement::Inactive(why.clone()),
+            _ => Judgement::Active,
+        };
+        let queue_page = match self.sidecar_state {
+            SidecarState::Foreign => Judgement::Inactive(FOREIGN.to_owned()),
+            _ => write_lock.clone(),
+        };
+        let identity = match self.hard_links {
+            1 => Judgement::Unknown(
+                "it has one hard link; whether all connections have these very files open, each \
+                 knows of its own"
+                    .to_owned(),
+            ),
+            links => Judgement::Inactive(Displaced::Linked(links).to_string()),
+        };
+        let length = "that takes a look into the database".to_owned();
+        [
+            ("write_lock", write_lock.clone()),
+            ("first_connect", write_lock),
+            ("queue_page", queue_page),
+            ("lock_cancellation", connection()),
+            ("wal_reset", connection()),
+            ("file_length", Judgement::Unknown(length)),
+            ("fork", connection()),
+            ("identity", identity),
+            ("persist_wal", connection()),
+            ("wal_file_system", file_system(&self.database)),
+            ("journal", connection()),
+            ("synchronous", connection()),
+        ]
+        .map(|(name, judgement)| Guarantee { name, judgement })
+        .into()
+    }
+}
+
+/// Why the queue of a sidecar that is [`Content::Foreign`] is none.
+pub(crate) const FOREIGN: &str = "the sidecar holds something else than a page of this VFS";
+
+fn sizes(database: &Path, length: u64) -> Sizes {
+    let size_of = |suffix: &str| {
+        let mut path = database.as_os_str().to_owned();
+        path.push(suffix);
+        Path::new(&path).symlink_metadata().ok().map(|found| found.len())
+    };
+    Sizes {
+        database: length,
+        wal: size_of("-wal"),
+        wal_index: size_of("-shm"),
+        journal: size_of("-journal"),
+        sidecar: size_of("-lock"),
+    }
+}
+
+/// A file system of which it is supposed, not tried, whether its files are shared: that would create one.
+struct Supposed<'p>(filesystem::Of<'p>, bool);
+
+impl FileSystem for Supposed<'_> {
+    fn kind(&self) -> Option<u64> {
+        self.0.kind()
+    }
+    fn mount(&self) -> (String, String) {
+        self.0.mount()
+    }
+    fn shares(&self) -> bool {
+        self.1
+    }
+}
+
+fn file_system(database: &Path) -> Judgement {
+    let refusal = |shares| filesystem::wal_refusal(&Supposed(filesystem::Of(database), shares));
+    match (refusal(true), refusal(false)) {
+        (Some(why), _) => Judgement::Inactive(why),
+        (None, Some(_)) => Judgement::Unknown(
+            "it depends on what this file system can do, which a client tries when it opens the \
+             database"
+                .to_owned(),
+        ),
+        (None, None) => Judgement::Active,
+    }
+}
