@@ -274,7 +274,9 @@ fn drive(
         let child = lock(place).take();
         let status = child.ok_or("no child")?.wait()?;
         if let Some(code) = status.code().filter(|code| *code != 0) {
-            return Err(format!("writer {writer} ended with status {code}").into());
+            // It has said why; it did not come as far as its rows.
+            lock(reports).errors.push(format!("writer {writer} ended with status {code}"));
+            break;
         }
         if status.code().is_none() {
             // It may have committed this row, and died before it said so.
@@ -434,6 +436,22 @@ mod tests {
         assert_eq!(counts.iter().sum::<usize>(), waits.len(), "{picture}");
         assert_eq!((counts[0], counts[1]), (2, 2), "{picture}");
         assert!(picture.contains("longest 1 min 0 s"), "{picture}");
+    }
+
+    /// A row was acknowledged and is gone: the burst fails.
+    #[test]
+    fn a_lost_row_is_found() -> Result<()> {
+        let connection = Connection::open_in_memory()?;
+        connection.execute_batch(
+            "CREATE TABLE kanban_vfs_stress (writer INTEGER, number INTEGER);
+             INSERT INTO kanban_vfs_stress VALUES (0, 1)",
+        )?;
+        let mut reports = Reports::default();
+        reports.acknowledged.insert((0, 1));
+        assert!(compare(&connection, &reports, 0, Duration::from_secs(1))?);
+        reports.acknowledged.insert((0, 2));
+        assert!(!compare(&connection, &reports, 0, Duration::from_secs(1))?);
+        Ok(())
     }
 
     #[test]

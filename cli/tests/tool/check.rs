@@ -1,0 +1,141 @@
+//! An operator asks whether a board is sound. Each damage is done to a board that was found sound
+//! before, and is found by its name.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+
+use serde_json::Value;
+use vfs_tests::Board;
+
+use crate::{beside, board, client, json, outcome};
+
+/// The states of a step's findings, and all that is said of it.
+#[track_caller]
+fn step(report: &Value, name: &str) -> (String, String) {
+    let findings = report["findings"].as_array().unwrap();
+    let mut of_step = findings.iter().filter(|finding| finding["step"] == name).peekable();
+    let state = of_step.peek().unwrap_or_else(|| panic!("no {name}: {report}"))["state"].clone();
+    let text: Vec<_> = of_step.map(|finding| finding["text"].as_str().unwrap()).collect();
+    (state.as_str().unwrap().to_owned(), text.join(" "))
+}
+
+#[track_caller]
+fn is_sound(board: &Board) {
+    let (code, report) = json("check", &board.path());
+    assert_eq!((code, report["state"].as_str()), (Some(0), Some("ok")), "{report}");
+}
+
+/// Exit status 1, and one step is a problem that says so.
+#[track_caller]
+fn has(board: &Board, name: &str, words: &str) -> Value {
+    let (code, report) = json("check", &board.path());
+    let (state, text) = step(&report, name);
+    assert_eq!((code, state.as_str()), (Some(1), "problem"), "{report:#}");
+    assert!(text.contains(words), "{text}");
+    report
+}
+
+#[test]
+fn a_sound_board_is_ok_also_while_it_is_written() {
+    let board = board();
+    is_sound(&board);
+    let mut writer = client(&board, "kanban");
+    for _ in 0..20 {
+        writer.sql("c", "INSERT INTO tasks (title) VALUES (randomblob(5000))").rows();
+    }
+    is_sound(&board);
+    writer.sql("c", "BEGIN IMMEDIATE").rows();
+    is_sound(&board);
+    writer.sql("c", "COMMIT").rows();
+    let (code, text, _) = outcome(&[&"check", &board.path()]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("quick_check     ok"), "{text}");
+}
+
+/// It writes nothing: neither the database nor the WAL of a board that nobody else has open.
+#[test]
+fn it_changes_nothing() {
+    let board = board();
+    let mut writer = client(&board, "kanban");
+    writer.sql("c", "INSERT INTO tasks (title) VALUES ('in the WAL')").rows();
+    writer.kill();
+    let content =
+        || ["", "-wal", "-lock"].map(|suffix| std::fs::read(beside(&board, suffix)).unwrap());
+    let before = content();
+    assert!(!before[1].is_empty());
+    is_sound(&board);
+    assert_eq!(content(), before);
+}
+
+#[test]
+fn it_finds_a_database_that_was_cut_short() {
+    let board = board();
+    is_sound(&board);
+    let file = OpenOptions::new().write(true).open(board.path()).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 4096).unwrap();
+    has(&board, "file length", "4096 bytes shorter");
+}
+
+/// A client has the board open and frames in the WAL, which somebody deletes. Whoever came then would
+/// find an empty WAL: the tool does not come.
+#[test]
+fn it_finds_a_wal_that_was_deleted_under_a_client() {
+    let board = board();
+    let mut writer = client(&board, "kanban");
+    writer.sql("c", "INSERT INTO tasks (title) VALUES ('in the WAL')").rows();
+    is_sound(&board);
+    std::fs::remove_file(beside(&board, "-wal")).unwrap();
+    let report = has(&board, "WAL", "frames which the WAL has not");
+    assert_eq!(step(&report, "quick_check").0, "unchecked");
+    assert_eq!(step(&report, "displaced files").0, "problem");
+    assert!(!beside(&board, "-wal").exists());
+}
+
+/// A client has a sidecar open that was replaced by another: until it looks again, two writers go by
+/// SQLite's locks alone.
+#[test]
+fn it_finds_a_sidecar_that_was_replaced() {
+    let board = board();
+    let mut first = client(&board, "kanban");
+    first.sql("c", "BEGIN IMMEDIATE").rows();
+    is_sound(&board);
+    let other = board.directory().join("other");
+    std::fs::copy(board.sidecar(), &other).unwrap();
+    std::fs::rename(&other, board.sidecar()).unwrap();
+    let report = has(&board, "displaced files", "a sidecar");
+    assert!(step(&report, "displaced files").1.contains(&format!("pid {}", first.pid())));
+}
+
+#[test]
+fn it_finds_a_database_that_was_replaced_under_a_client() {
+    let board = board();
+    let mut first = client(&board, "kanban");
+    first.sql("c", "SELECT count(*) FROM tasks").rows();
+    let other = board.directory().join("other");
+    std::fs::copy(board.path(), &other).unwrap();
+    std::fs::rename(&other, board.path()).unwrap();
+    has(&board, "displaced files", "a database");
+}
+
+#[test]
+fn it_finds_hard_links() {
+    let board = board();
+    std::fs::hard_link(board.path(), board.directory().join("second.db")).unwrap();
+    has(&board, "hard links", "2 hard links");
+}
+
+#[test]
+fn it_finds_a_sidecar_that_is_somebody_elses() {
+    let board = board();
+    std::fs::write(board.sidecar(), "the notes of somebody else").unwrap();
+    has(&board, "sidecar", "something else");
+    assert_eq!(std::fs::read(board.sidecar()).unwrap(), b"the notes of somebody else");
+}
+
+#[test]
+fn it_finds_a_page_that_was_overwritten() {
+    let board = board();
+    let file = OpenOptions::new().write(true).open(board.path()).unwrap();
+    file.write_all_at(&[0xa5; 4096], 2 * 4096).unwrap();
+    has(&board, "quick_check", "");
+}

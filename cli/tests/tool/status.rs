@@ -1,0 +1,162 @@
+//! An operator asks who holds a stuck board up.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::{TOOL, beside, board, client, json, outcome, until};
+
+fn pids(status: &Value) -> Vec<u64> {
+    status["queue"].as_array().unwrap().iter().map(|one| one["pid"].as_u64().unwrap()).collect()
+}
+
+/// One process has begun a transaction, three more wait for it, in an order that is known: each began
+/// when the one before it was seen in the queue.
+#[test]
+fn it_names_the_holder_and_the_waiters_in_order() {
+    let board = board();
+    let mut holder = client(&board, "kanban");
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    let mut waiters = Vec::new();
+    for n in 1..=3 {
+        let mut waiter = client(&board, "kanban");
+        waiter.send_sql("c", "BEGIN IMMEDIATE");
+        until(|| json("status", &board.path()).1, |status| status["waiters"] == n);
+        waiters.push(waiter);
+    }
+    let (code, status) = json("status", &board.path());
+    assert_eq!(code, Some(0));
+    assert_eq!(status["holder"]["pid"], holder.pid());
+    assert!(status["holder"]["program"].as_str().unwrap().starts_with("python3"), "{status}");
+    assert_eq!(status["holder"]["upkeep"], false);
+    assert_eq!(pids(&status), waiters.iter().map(|w| u64::from(w.pid())).collect::<Vec<_>>());
+    assert_eq!(status["sizes"]["database"], board.path().metadata().unwrap().len());
+    assert_eq!(status["sizes"]["sidecar"], 4096);
+    assert_eq!(status["counters"], Value::Null);
+    let (code, text, _) = outcome(&[&"status", &board.path()]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains(&format!("holder      pid {} (python3", holder.pid())), "{text}");
+    assert!(text.contains("3 wait"), "{text}");
+
+    // The next in line has it when the holder is done.
+    holder.sql("c", "COMMIT").rows();
+    waiters[0].reply().rows();
+    let (_, status) = json("status", &board.path());
+    assert_eq!(status["holder"]["pid"], waiters[0].pid());
+    assert_eq!(pids(&status), waiters[1..].iter().map(|w| u64::from(w.pid())).collect::<Vec<_>>());
+}
+
+/// The holder is killed: what it held is nobody's at once, and the tool does not go by what is
+/// written in the sidecar, which still names a waiter that was killed.
+#[test]
+fn a_killed_process_is_neither_holder_nor_waiter() {
+    let board = board();
+    let mut holder = client(&board, "kanban");
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    let mut waiter = client(&board, "kanban");
+    waiter.send_sql("c", "BEGIN IMMEDIATE");
+    until(|| json("status", &board.path()).1, |status| status["waiters"] == 1);
+    waiter.kill();
+    let (_, status) = json("status", &board.path());
+    assert_eq!((&status["waiters"], &status["holder"]["pid"]), (&json!(0), &json!(holder.pid())));
+    holder.kill();
+    let (_, status) = json("status", &board.path());
+    assert_eq!(status["holder"], Value::Null);
+}
+
+/// A stock client can lock SQLite's bytes as it likes: that is not the write lock, and a stock VFS's
+/// holder has no name.
+#[test]
+fn a_stock_writer_is_no_holder() {
+    let board = board();
+    let mut stock = client(&board, "unix");
+    stock.sql("c", "BEGIN IMMEDIATE").rows();
+    assert_eq!(json("status", &board.path()).1["holder"], Value::Null);
+}
+
+/// A program that opened and closed the database would, on the stock VFS, drop the locks of whoever
+/// shares its process, and one that waited would hang as the board does. The kernel is asked what the
+/// tool does: `status` and `watch` open the sidecar alone, to read, and lock nothing. The same question
+/// about `check` has another answer, so the question is a good one.
+#[test]
+fn it_never_opens_the_database() {
+    let board = board();
+    let mut holder = client(&board, "kanban");
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    holder.sql("c", "INSERT INTO tasks (title) VALUES ('one more')").rows();
+    let traced = |arguments: &[&str]| {
+        let trace = board.directory().join("trace");
+        let done = Command::new("strace")
+            .args([
+                "-f",
+                "-e",
+                "trace=open,openat,openat2,creat,truncate,fcntl,unlink,rename",
+                "-o",
+            ])
+            .arg(&trace)
+            .arg(TOOL)
+            .args(arguments)
+            .arg(board.path())
+            .output()
+            .expect("strace is installed");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let trace = std::fs::read_to_string(trace).unwrap();
+        let opened = |suffix: &str| {
+            let name = format!("{}\"", beside(&board, suffix).display());
+            trace.lines().filter(|line| line.contains(&name)).map(str::to_owned).collect::<Vec<_>>()
+        };
+        (["", "-wal", "-shm", "-journal"].map(opened).concat(), opened("-lock"), trace)
+    };
+    for arguments in [&["status"][..], &["status", "--json"], &["watch", "--count", "2"]] {
+        let (database, sidecar, trace) = traced(arguments);
+        assert_eq!(database, [""; 0], "{arguments:?}");
+        assert!(!sidecar.is_empty(), "{trace}");
+        for call in sidecar {
+            assert!(call.contains("O_RDONLY") && !call.contains("O_CREAT"), "{call}");
+        }
+        for lock in ["F_SETLK", "F_SETLKW", "F_OFD_SETLK", "F_OFD_SETLKW"] {
+            assert!(!trace.contains(&format!("{lock},")), "{arguments:?}: {trace}");
+        }
+    }
+    assert!(!traced(&["check"]).0.is_empty());
+    holder.sql("c", "COMMIT").rows();
+}
+
+/// Nobody has written yet: looking makes nothing.
+#[test]
+fn it_creates_nothing() {
+    let board = vfs_tests::Board::new();
+    std::fs::write(board.path(), "").unwrap();
+    let (code, status) = json("status", &board.path());
+    assert_eq!(code, Some(0));
+    assert_eq!(status["sidecar_state"], "absent");
+    assert_eq!(std::fs::read_dir(board.directory()).unwrap().count(), 1);
+}
+
+/// The board is named by a symbolic link: clients meet in the sidecar of the file itself.
+#[test]
+fn it_follows_links() {
+    let board = board();
+    let mut holder = client(&board, "kanban");
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    let link = board.directory().join("link.db");
+    std::os::unix::fs::symlink(board.path(), &link).unwrap();
+    assert_eq!(json("status", &link).1["holder"]["pid"], holder.pid());
+}
+
+/// Somebody has put other bytes, or another kind of file, where the sidecar is.
+#[test]
+fn it_says_what_is_wrong_with_the_sidecar() {
+    let board = board();
+    std::fs::write(board.sidecar(), "the notes of somebody else").unwrap();
+    let (code, status) = json("status", &board.path());
+    assert_eq!((code, &status["sidecar_state"]), (Some(0), &json!("foreign")));
+    assert_eq!(status["guarantees"]["queue_page"]["active"], false);
+    assert_eq!(status["guarantees"]["write_lock"]["active"], true);
+    std::fs::remove_file(board.sidecar()).unwrap();
+    std::fs::create_dir(board.sidecar()).unwrap();
+    let (code, status) = json("status", &board.path());
+    assert_eq!((code, &status["sidecar_state"]), (Some(0), &json!("unusable")));
+    assert!(status["sidecar_why"].as_str().unwrap().contains("directory"), "{status}");
+    assert_eq!(status["guarantees"]["write_lock"]["active"], false);
+}

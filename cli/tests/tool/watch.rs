@@ -1,0 +1,109 @@
+//! An operator watches a board in a terminal, tmux's.
+
+use std::path::Path;
+use std::process::Command;
+
+use vfs_tests::{Board, run};
+
+use crate::{TOOL, board, client, outcome, until};
+
+/// A terminal with a shell that runs `watch`; ended when dropped.
+struct Terminal {
+    socket: String,
+}
+
+impl Terminal {
+    fn watching(board: &Board) -> Self {
+        let terminal = Self { socket: board.directory().join("tmux").display().to_string() };
+        let script = format!(
+            "echo a line before; stty -a | md5sum > {before}; {TOOL} watch {}; echo ended with $?; \
+             stty -a | md5sum > {after}; cmp {before} {after} && echo as before; sleep 60",
+            board.path().display(),
+            before = board.directory().join("before").display(),
+            after = board.directory().join("after").display(),
+        );
+        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "24", &script]);
+        terminal
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> String {
+        run("tmux", &[&["-S", &self.socket], arguments].concat())
+    }
+
+    fn screen(&self) -> String {
+        self.tmux(&["capture-pane", "-p"])
+    }
+
+    #[track_caller]
+    fn until(&self, words: &str) -> String {
+        until(|| self.screen(), |screen| screen.contains(words))
+    }
+
+    /// The process id of the tool, the shell's child.
+    fn tool(&self) -> String {
+        let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"]);
+        let shell = shell.trim();
+        std::fs::read_to_string(
+            Path::new("/proc").join(shell).join("task").join(shell).join("children"),
+        )
+        .unwrap()
+        .trim()
+        .to_owned()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = Command::new("tmux").args(["-S", &self.socket, "kill-server"]).status();
+    }
+}
+
+/// A holder, a waiter, and then neither; and however the tool ends, the terminal has its lines and its
+/// settings back.
+#[test]
+fn it_shows_the_holder_live_and_leaves_the_terminal_whole() {
+    let board = board();
+    let mut holder = client(&board, "kanban");
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    let mut waiter = client(&board, "kanban");
+    waiter.send_sql("c", "BEGIN IMMEDIATE");
+    for end in ["q", "C-c", "SIGTERM"] {
+        let terminal = Terminal::watching(&board);
+        let screen = terminal.until("queue: 1 waiting");
+        assert!(screen.contains(&format!("holder    pid {} (python3", holder.pid())), "{screen}");
+        assert!(screen.contains(&waiter.pid().to_string()), "{screen}");
+        assert!(!screen.contains("a line before"), "{screen}");
+        match end {
+            "SIGTERM" => drop(run("kill", &[&terminal.tool()])),
+            key => drop(terminal.tmux(&["send-keys", key])),
+        }
+        let screen = terminal.until("ended with");
+        assert!(screen.contains("a line before"), "{screen}");
+        assert!(screen.contains("ended with 0"), "{screen}");
+        assert!(!screen.contains("queue:"), "{screen}");
+        terminal.until("as before");
+    }
+    let terminal = Terminal::watching(&board);
+    terminal.until("queue: 1 waiting");
+    holder.sql("c", "COMMIT").rows();
+    waiter.reply().rows();
+    terminal.until(&format!("holder    pid {}", waiter.pid()));
+    waiter.kill();
+    terminal.until("holder    nobody");
+}
+
+/// Without a terminal there is a line for each interval.
+#[test]
+fn it_writes_lines_without_a_terminal() {
+    let board = board();
+    let mut holder = client(&board, "kanban");
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    let (code, out, errors) = outcome(&[&"watch", &board.path(), &"--interval=50", &"--count=3"]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    assert_eq!(out.lines().count(), 3, "{out}");
+    for line in out.lines() {
+        assert!(line.starts_with(&format!("holder pid {} (python3", holder.pid())), "{line}");
+        assert!(line.contains("0 waiting; WAL ") && line.contains("hand-overs/s"), "{line}");
+    }
+    assert!(!out.contains('\u{1b}'), "{out:?}");
+}
