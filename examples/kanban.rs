@@ -5,6 +5,8 @@
 
 #[path = "kanban/board.rs"]
 mod board;
+#[path = "kanban/columns.rs"]
+mod columns;
 #[path = "kanban/processes.rs"]
 mod processes;
 
@@ -39,6 +41,11 @@ enum Action {
         /// ready, running, done or failed
         #[arg(long)]
         status: Option<String>,
+    },
+    /// Print the columns of the board, as wide as the terminal (or COLUMNS says).
+    Board {
+        /// The board; as --board.
+        path: Option<PathBuf>,
     },
     /// Show one task, what it needs, and what has happened to it.
     Show { task: i64 },
@@ -111,6 +118,14 @@ fn run(path: &Path, command: Action) -> Result<bool> {
                 println!("{:>5}  {:<8} {}{worker}", task.id, task.status, task.title);
             }
         }
+        Action::Board { path: other } => {
+            let path = other.as_deref().unwrap_or(path);
+            if !path.exists() {
+                return Err(format!("{}: there is no such board", path.display()).into());
+            }
+            let columns = columns::Columns::of(Board::open(path)?.list(None)?);
+            print!("{}", columns.text(columns::width(), console::colors_enabled()));
+        }
         Action::Show { task: id } => {
             let board = Board::open(path)?;
             let Some(task) = board.list(None)?.into_iter().find(|task| task.id == id) else {
@@ -144,6 +159,7 @@ fn run(path: &Path, command: Action) -> Result<bool> {
         Action::Work { worker } => {
             let mut board = Board::open(path)?;
             while let Some(id) = board.claim(None, &worker)? {
+                processes::report_claim(&board, id)?;
                 if !(board.heartbeat(id, &worker)? && board.end(id, &worker, "done")?) {
                     return Err(format!("{worker} lost task {id}").into());
                 }
@@ -176,7 +192,7 @@ fn say(changed: bool, task: i64, what: &str, worker: &str) -> Result<bool> {
 fn dispatch(path: &Path, workers: usize) -> Result<bool> {
     let board = Board::open(path)?;
     let waiting = board.list(Some("ready"))?.len();
-    let outcome = processes::run(path, workers, waiting as u64, |n| {
+    let outcome = processes::run_shown(path, workers, waiting as u64, |n| {
         vec!["work".to_owned(), format!("worker-{n}")]
     })?;
     println!(

@@ -116,7 +116,7 @@ pub(crate) fn sidecar(state: &SidecarState) -> (&'static str, Option<String>) {
 pub(crate) fn who(holder: &Holder) -> String {
     let program = holder.program.as_deref().unwrap_or("a program not seen from here");
     let upkeep = if holder.is_upkeep { ", to checkpoint or recover" } else { "" };
-    format!("pid {} ({program}), for {}{upkeep}", holder.pid, text::duration(holder.held))
+    format!("pid {} ({program}), for {}{upkeep}", holder.pid, text::about(holder.held))
 }
 
 /// `its turn`, `stopped`, ...
@@ -154,7 +154,7 @@ fn as_text(seen: &Observation) -> String {
         n => line("queue", &format!("{n} wait")),
     }
     for (nth, waiter) in seen.queue.iter().enumerate() {
-        let waited = text::duration(waiter.waited);
+        let waited = text::about(waiter.waited);
         let Waiter { pid, program, .. } = waiter;
         line("", &format!("{}. pid {pid} ({program}), for {waited}, {}", nth + 1, state(waiter)));
     }

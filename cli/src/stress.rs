@@ -438,9 +438,9 @@ mod tests {
         assert!(picture.contains("longest 1 min 0 s"), "{picture}");
     }
 
-    /// A row was acknowledged and is gone: the burst fails.
+    /// A row was acknowledged and is gone, or a transaction failed: so does the burst.
     #[test]
-    fn a_lost_row_is_found() -> Result<()> {
+    fn a_lost_row_and_an_error_are_found() -> Result<()> {
         let connection = Connection::open_in_memory()?;
         connection.execute_batch(
             "CREATE TABLE kanban_vfs_stress (writer INTEGER, number INTEGER);
@@ -450,6 +450,9 @@ mod tests {
         reports.acknowledged.insert((0, 1));
         assert!(compare(&connection, &reports, 0, Duration::from_secs(1))?);
         reports.acknowledged.insert((0, 2));
+        assert!(!compare(&connection, &reports, 0, Duration::from_secs(1))?);
+        reports.acknowledged.remove(&(0, 2));
+        reports.errors.push("database is locked".to_owned());
         assert!(!compare(&connection, &reports, 0, Duration::from_secs(1))?);
         Ok(())
     }

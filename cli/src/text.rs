@@ -15,6 +15,11 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// A duration that is known to the ms only.
+pub(crate) fn about(known: Duration) -> String {
+    if known < Duration::from_millis(1) { "under 1 ms".to_owned() } else { duration(known) }
+}
+
 /// `512 B`, `4.1 kB`, `1.2 MB`; powers of 1000.
 pub(crate) fn bytes(bytes: u64) -> String {
     match bytes {

@@ -216,8 +216,8 @@ fn draw(frame: &mut Frame<'_>, board: &Path, seen: &Seen) {
         Line::raw(format!("rates     {}", seen.rates())),
         Line::raw(format!(
             "longest   wait {}, hold {} since this began",
-            text::duration(seen.longest_wait),
-            text::duration(seen.longest_hold)
+            text::about(seen.longest_wait),
+            text::about(seen.longest_hold)
         )),
         Line::raw(format!(
             "sizes     database {}, WAL {}, wal-index {}, journal {}",
@@ -244,7 +244,7 @@ fn draw(frame: &mut Frame<'_>, board: &Path, seen: &Seen) {
             Cell::new(format!("{}", nth + 1)),
             Cell::new(waiter.pid.to_string()),
             Cell::new(waiter.program.clone()),
-            Cell::new(text::duration(waiter.waited)),
+            Cell::new(text::about(waiter.waited)),
             Cell::new(status::state(waiter)),
         ])
     });

@@ -85,6 +85,12 @@ impl Board {
         Ok(tasks.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// The title of a task.
+    pub(crate) fn title(&self, id: i64) -> Result<String> {
+        let title = "SELECT title FROM tasks WHERE id = ?";
+        Ok(self.connection.query_row(title, [id], |row| row.get(0))?)
+    }
+
     /// The tasks that a task needs.
     pub(crate) fn needs(&self, id: i64) -> Result<Vec<i64>> {
         let mut needs = self.connection.prepare("SELECT needs FROM dependencies WHERE task = ?")?;

@@ -103,7 +103,8 @@ fn look(database: &Path) -> io::Result<Vec<Problem>> {
     }
     let index = Index::read(&wal_index)?;
     if let Some(index) = index.filter(|index| index.frames > 0) {
-        if !wal_index::speaks_of(&wal, index.frames, index.salts)
+        let is_gone = wal.symlink_metadata().is_err_and(|error| sys::is_absent(&error));
+        if (is_gone || !wal_index::speaks_of(&wal, index.frames, index.salts))
             && Index::read(&wal_index)? == Some(index)
         {
             problems.push(Problem::OtherWal { frames: index.frames });

@@ -10,11 +10,15 @@ use crate::{TOOL, board, client, outcome, until};
 /// A terminal with a shell that runs `watch`; ended when dropped.
 struct Terminal {
     socket: String,
+    /// With the socket: a server that was told to end may still have that of the terminal before.
+    _directory: tempfile::TempDir,
 }
 
 impl Terminal {
     fn watching(board: &Board) -> Self {
-        let terminal = Self { socket: board.directory().join("tmux").display().to_string() };
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("tmux").display().to_string();
+        let terminal = Self { socket, _directory: directory };
         let script = format!(
             "echo a line before; stty -a | md5sum > {before}; {TOOL} watch {}; echo ended with $?; \
              stty -a | md5sum > {after}; cmp {before} {after} && echo as before; sleep 60",
