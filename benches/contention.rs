@@ -34,7 +34,7 @@ struct Arguments {
     #[arg(long)]
     svg: Option<PathBuf>,
     /// Be a worker.
-    #[arg(long = contention::WORKER, hide = true)]
+    #[arg(long, hide = true)]
     worker: Option<String>,
     /// What cargo passes to benches.
     #[arg(long, hide = true)]

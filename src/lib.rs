@@ -29,6 +29,10 @@
 //! `cargo build --release` makes the loadable extension `libkanban_vfs`, which neither contains
 //! nor needs a copy of SQLite. See the README for the `sqlite3` shell and Python.
 //!
+//! # Look at a stuck board
+//! [`observe`] says who holds the write lock and who waits, without a connection. The tool
+//! `kanban-vfs` (`cli` in the repository) shows it in a terminal.
+//!
 //! # What it guarantees
 //! | guarantee | where |
 //! |---|---|

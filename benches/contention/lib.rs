@@ -1,7 +1,8 @@
 //! Writers on one board: the stock VFS, an application-level flock around every transaction, and
 //! this VFS, measured side by side. `cargo bench --bench contention` and `kanban-vfs bench` share it.
 //!
-//! A program that uses it must answer [`WORKER`] with [`obey`]: workers are processes of it.
+//! Workers are processes of the program that uses it: started with the argument `--worker` and one more,
+//! it must hand that to [`obey`].
 
 mod histogram;
 mod picture;
@@ -15,7 +16,7 @@ use clap::ValueEnum;
 pub use histogram::Histogram;
 pub use picture::of as picture;
 pub use table::of as table;
-pub use worker::{WORKER, obey, run};
+pub use worker::{obey, run};
 
 /// What can go wrong is told to people.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

@@ -16,9 +16,6 @@ use crate::{Case, Outcome, Result, Way};
 /// How long a transaction waits before it counts as an error.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The option by which a process of this program is told its orders, for [`obey`].
-pub const WORKER: &str = "worker";
-
 /// One worker's orders, as they are passed on its command line.
 struct Orders {
     board: PathBuf,
@@ -123,7 +120,7 @@ fn flock_path(board: &Path) -> PathBuf {
 
 fn in_a_process(orders: &Orders, go: impl FnOnce()) -> Result<Report> {
     let mut child = Command::new(std::env::current_exe()?)
-        .arg(format!("--{WORKER}={}", orders.encode()))
+        .args(["--worker", &orders.encode()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;

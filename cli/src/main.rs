@@ -78,8 +78,10 @@ enum Command {
 
 fn main() -> ExitCode {
     // A worker of `bench`.
-    let worker = format!("--{}=", contention::WORKER);
-    if let Some(orders) = std::env::args().nth(1).as_deref().and_then(|a| a.strip_prefix(&worker)) {
+    let arguments: Vec<_> = std::env::args_os().map(|text| text.into_string()).collect();
+    if let [_, Ok(worker), Ok(orders), ..] = &arguments[..]
+        && worker == "--worker"
+    {
         return end(contention::obey(orders).map(|()| true).map_err(|e| e.to_string().into()));
     }
     end(match Arguments::parse().command {
