@@ -120,10 +120,7 @@ fn run(path: &Path, command: Action) -> Result<bool> {
         }
         Action::Board { path: other } => {
             let path = other.as_deref().unwrap_or(path);
-            if !path.exists() {
-                return Err(format!("{}: there is no such board", path.display()).into());
-            }
-            let columns = columns::Columns::of(Board::open(path)?.list(None)?);
+            let columns = columns::Columns::of(Board::open_to_look(path)?.list(None)?);
             print!("{}", columns.text(columns::width(), console::colors_enabled()));
         }
         Action::Show { task: id } => {

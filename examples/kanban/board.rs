@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -34,6 +34,18 @@ impl Board {
         let mut board = Self { connection, longest_wait: Duration::ZERO };
         board.write(|tables| Ok(tables.execute_batch(include_str!("schema.sql"))?))?;
         Ok(board)
+    }
+
+    /// Opens an existing board to look at it: takes no write lock, and so waits for no writer.
+    pub(crate) fn open_to_look(path: &Path) -> Result<Self> {
+        if !path.exists() {
+            return Err(format!("{}: there is no such board", path.display()).into());
+        }
+        kanban_vfs::register(&kanban_vfs::Options::default())?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let connection = Connection::open_with_flags(uri(path), flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(Self { connection, longest_wait: Duration::ZERO })
     }
 
     /// Runs one write transaction and notes how long it waited for its turn.
