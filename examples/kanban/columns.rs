@@ -130,7 +130,7 @@ mod tests {
 Ready (2)            Running (1)          Done (1)             Failed (1)
 -------------------  -------------------  -------------------  -------------------
 3 a title that is \u{2026}  2 build \u{2190} worker-2   1 write the plan     5 break
-4 \u{6f22}\u{5b57} are wide,  [3\u{2026}
+4 \u{6f22}\u{5b57} are wide,  \u{2026}
 ";
         assert_eq!(board().text(82, false).replace('\u{2500}', "-"), expected);
     }
