@@ -185,6 +185,17 @@ fn ofd_command(command: c_int) -> Option<c_int> {
     }
 }
 
+/// A lock that is not waited for, once more when a signal has interrupted the call: SQLite would take
+/// that for BUSY, and after an unlock believe that the lock is gone.
+fn uninterrupted(command: c_int, call: impl Fn() -> c_int) -> c_int {
+    loop {
+        let rc = call();
+        if rc != -1 || command == libc::F_OFD_SETLKW || errno() != libc::EINTR {
+            return rc;
+        }
+    }
+}
+
 unsafe extern "C" fn fcntl_of<const NTH: usize>(
     file: c_int,
     command: c_int,
@@ -198,7 +209,7 @@ unsafe extern "C" fn fcntl_of<const NTH: usize>(
         // on the descriptor of the table.
         return unsafe {
             (*argument.cast::<libc::flock>()).l_pid = 0;
-            (calls.fcntl)(descriptor, command, argument)
+            uninterrupted(command, || (calls.fcntl)(descriptor, command, argument))
         };
     }
     fcntl_slowly(copy, file, command, argument)
@@ -228,8 +239,11 @@ fn fcntl_slowly(copy: &'static Copy, file: c_int, command: c_int, argument: *mut
         Target::Inherited => return fail(libc::EIO),
     };
     lock.l_pid = 0;
-    // SAFETY: as in `fcntl_of`.
-    let rc = unsafe { (calls.fcntl)(descriptor, ofd_command, argument) };
+    let locks = || {
+        // SAFETY: as in `fcntl_of`.
+        uninterrupted(ofd_command, || unsafe { (calls.fcntl)(descriptor, ofd_command, argument) })
+    };
+    let rc = locks();
     if command == libc::F_GETLK {
         return rc;
     }
@@ -241,8 +255,8 @@ fn fcntl_slowly(copy: &'static Copy, file: c_int, command: c_int, argument: *mut
     let error = errno();
     let is_read_only = error == libc::EBADF && c_int::from(lock.l_type) == libc::F_WRLCK;
     if is_read_only && no_panic(false, || copy.locks.make_writable(file)) {
-        // SAFETY: as above; the descriptor is the same, but can be written by now.
-        return unsafe { (calls.fcntl)(descriptor, ofd_command, argument) };
+        // The descriptor is the same, but can be written by now.
+        return locks();
     }
     fail(error)
 }
