@@ -237,6 +237,7 @@ fn fcntl_slowly(copy: &'static Copy, file: c_int, command: c_int, argument: *mut
         Target::AsItIs => return as_it_is(),
         Target::Inherited if unlocks => return 0,
         Target::Inherited => return fail(libc::EIO),
+        Target::Unknown(errno) => return fail(errno),
     };
     lock.l_pid = 0;
     let locks = || {

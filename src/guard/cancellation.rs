@@ -25,6 +25,9 @@ pub(crate) enum Target {
     AsItIs,
     /// None: a parent of this process opened it.
     Inherited,
+    /// None: nobody can tell which file it is, so the call fails with this errno. As a POSIX lock it
+    /// would be in the way of those that are none, and be given back by nobody.
+    Unknown(i32),
     /// Open-file-description locks on this descriptor.
     Through(RawFd),
 }
@@ -109,7 +112,10 @@ impl LockTable {
             Some(None) => Target::Inherited,
             Some(Some(inode)) => table.target(*inode),
             None => {
-                let Ok(inode) = sys::inode_of(descriptor) else { return Target::AsItIs };
+                let inode = match sys::inode_of(descriptor) {
+                    Ok(inode) => inode,
+                    Err(error) => return Target::Unknown(error.raw_os_error().unwrap_or_default()),
+                };
                 table.add(descriptor, inode);
                 self.publish_all(table, inode);
                 table.target(inode)
