@@ -39,6 +39,8 @@ pub enum Fault {
     Fail(c_int),
     /// It is made, and answers this whatever came of it. (An open that failed leaves no file.)
     FailAfter(c_int),
+    /// Of a read or a write, the first half is made, and of anything else nothing; answers this.
+    Half(c_int),
     /// It is not made, and answers SQLITE_OK, with zeros where more is asked for. (A close is made,
     /// an open fails, a sleep is over at once.)
     Pretend,
@@ -65,6 +67,7 @@ pub enum Method<'c> {
     Open { flags: c_int },
     Delete { sync: bool },
     Access { flags: c_int },
+    FullPathname,
     Sleep { microseconds: c_int },
     Close,
     Read { offset: i64, len: usize },
@@ -253,12 +256,23 @@ impl Fault {
     fn apply(self, call: impl FnOnce() -> c_int) -> c_int {
         match self {
             Self::None => call(),
-            Self::Fail(rc) => rc,
+            Self::Fail(rc) | Self::Half(rc) => rc,
             Self::FailAfter(rc) => {
                 call();
                 rc
             }
             Self::Pretend => SQLITE_OK,
+        }
+    }
+
+    /// Of a call that moves `n` bytes.
+    fn apply_to_bytes(self, n: c_int, call: impl FnOnce(c_int) -> c_int) -> c_int {
+        match self {
+            Self::Half(rc) => {
+                call(n / 2);
+                rc
+            }
+            fault => fault.apply(|| call(n)),
         }
     }
 }
@@ -448,6 +462,23 @@ unsafe extern "C" fn x_access(
     }
 }
 
+unsafe extern "C" fn x_full_pathname(
+    vfs: *mut sqlite3_vfs,
+    name: *const c_char,
+    n: c_int,
+    out: *mut c_char,
+) -> c_int {
+    // SAFETY: SQLite passes our VFS, a name and room for n bytes; the `unix` VFS gets itself.
+    unsafe {
+        let (shared, path) = (shared(vfs), path(name));
+        *out = 0;
+        shared.decide(File::by_name(path), path, Method::FullPathname, null_mut()).apply(|| {
+            let full = (*shared.unix).xFullPathname;
+            full.map_or(SQLITE_ERROR, |full| full(shared.unix, name, n, out))
+        })
+    }
+}
+
 unsafe extern "C" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_int {
     // SAFETY: SQLite passes our VFS; the `unix` VFS gets itself.
     unsafe {
@@ -479,7 +510,6 @@ macro_rules! forward {
 type Symbol = Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut c_void, *const c_char)>;
 
 forward! {
-    fn x_full_pathname(name: *const c_char, n: c_int, out: *mut c_char) -> c_int = xFullPathname or SQLITE_ERROR;
     fn x_dl_open(name: *const c_char) -> *mut c_void = xDlOpen or null_mut();
     fn x_dl_error(n: c_int, out: *mut c_char) -> () = xDlError or ();
     fn x_dl_sym(library: *mut c_void, symbol: *const c_char) -> Symbol = xDlSym or None;
@@ -528,10 +558,6 @@ macro_rules! methods {
 }
 
 methods! {
-    fn x_read(to: *mut c_void, n: c_int, offset: i64) =
-        xRead, Method::Read { offset, len: n as usize }, zero to[n];
-    fn x_write(from: *const c_void, n: c_int, offset: i64) =
-        xWrite, Method::Write { offset, bytes: std::slice::from_raw_parts(from.cast(), n as usize) };
     fn x_truncate(size: i64) = xTruncate, Method::Truncate { size };
     fn x_sync(flags: c_int) = xSync, Method::Sync { flags };
     fn x_file_size(size: *mut i64) = xFileSize, Method::FileSize, zero size[8];
@@ -549,6 +575,40 @@ methods! {
     fn x_fetch(offset: i64, n: c_int, out: *mut *mut c_void) =
         xFetch, Method::Fetch { offset, len: n as usize }, zero out[8];
     fn x_unfetch(offset: i64, page: *mut c_void) = xUnfetch, Method::Unfetch { offset };
+}
+
+unsafe extern "C" fn x_read(
+    file: *mut sqlite3_file,
+    to: *mut c_void,
+    n: c_int,
+    offset: i64,
+) -> c_int {
+    // SAFETY: SQLite passes an open file and room for n bytes; the `unix` VFS gets its own file.
+    unsafe {
+        let (opened, real) = parts(file);
+        to.cast::<u8>().write_bytes(0, n as usize);
+        let called = Method::Read { offset, len: n as usize };
+        let fault = opened.shared.decide(opened.file, &opened.path, called, real);
+        let read = method(real).xRead;
+        fault.apply_to_bytes(n, |n| read.map_or(SQLITE_IOERR, |read| read(real, to, n, offset)))
+    }
+}
+
+unsafe extern "C" fn x_write(
+    file: *mut sqlite3_file,
+    from: *const c_void,
+    n: c_int,
+    offset: i64,
+) -> c_int {
+    // SAFETY: SQLite passes an open file and n bytes; the `unix` VFS gets its own file.
+    unsafe {
+        let (opened, real) = parts(file);
+        let bytes = std::slice::from_raw_parts(from.cast(), n as usize);
+        let called = Method::Write { offset, bytes };
+        let fault = opened.shared.decide(opened.file, &opened.path, called, real);
+        let write = method(real).xWrite;
+        fault.apply_to_bytes(n, |n| write.map_or(SQLITE_IOERR, |f| f(real, from, n, offset)))
+    }
 }
 
 unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {

@@ -1,16 +1,81 @@
 //! A client that is stopped at each of its system calls, by ptrace(2), so that it can be killed at
-//! any of them. Linux only, and for clients of one thread.
+//! any of them, or the call made to fail. Linux only, and for clients of one thread.
 //!
 //! Where [`crate::pause`] stops between two calls of SQLite, this stops between two steps of the
 //! VFS itself: after a place in the queue was taken and before it is announced, after the turn was
 //! given and before the lock is free.
 
 use std::mem::MaybeUninit;
-use std::ptr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::{fs, ptr};
 
 use serde_json::Value;
 
-use crate::Agent;
+use crate::{Agent, PATIENCE, Reply};
+
+/// A system call that a client is about to make.
+pub struct Call {
+    /// `SYS_...`
+    pub number: i64,
+    /// Its arguments.
+    pub args: [u64; 6],
+    pid: libc::pid_t,
+}
+
+/// What is to become of a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is made.
+    None,
+    /// It is not made, and fails with this errno.
+    Fail(i32),
+    /// It is made, and fails with this errno whatever came of it.
+    FailAfter(i32),
+    /// A read or write of about half as many bytes, at least one.
+    Shorten,
+}
+
+impl Call {
+    /// The file behind the nth argument, a descriptor.
+    #[must_use]
+    pub fn file(&self, nth: usize) -> Option<PathBuf> {
+        fs::read_link(format!("/proc/{}/fd/{}", self.pid, self.args[nth] as i32)).ok()
+    }
+
+    fn byte(&self, at: u64) -> Option<u8> {
+        let mut byte = [0];
+        fs::File::open(format!("/proc/{}/mem", self.pid))
+            .ok()?
+            .read_exact_at(&mut byte, at)
+            .ok()?;
+        Some(byte[0])
+    }
+
+    /// The nth argument, a name.
+    #[must_use]
+    pub fn name(&self, nth: usize) -> Option<PathBuf> {
+        let memory = fs::File::open(format!("/proc/{}/mem", self.pid)).ok()?;
+        let mut bytes = vec![0; libc::PATH_MAX as usize];
+        // It may end where the memory does.
+        let n = memory.read_at(&mut bytes, self.args[nth]).ok()?;
+        let name = bytes[..n].split(|byte| *byte == 0).next()?;
+        Some(Path::new(std::ffi::OsStr::from_bytes(name)).to_owned())
+    }
+
+    /// The file that is mapped at the nth argument, an address.
+    #[must_use]
+    pub fn mapped(&self, nth: usize) -> Option<PathBuf> {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid)).ok()?;
+        let begins = |line: &&str| {
+            let start = line.split('-').next().unwrap_or_default();
+            u64::from_str_radix(start, 16) == Ok(self.args[nth])
+        };
+        maps.lines().find(begins)?.splitn(6, ' ').nth(5).map(|path| path.trim().into())
+    }
+}
 
 /// A client in the hands of this thread. It dies if the thread does.
 pub struct Traced {
@@ -51,7 +116,7 @@ impl Traced {
         while answers < commands.len() {
             self.request(libc::PTRACE_SYSCALL, 0);
             self.wait();
-            match self.call() {
+            match self.call_begun() {
                 // It waits for a command.
                 None | Some((libc::SYS_read, 0)) => {}
                 Some((libc::SYS_write, 1)) => answers += 1,
@@ -60,6 +125,102 @@ impl Traced {
             }
         }
         Err(made)
+    }
+
+    /// Sends a command and returns the answer. Asks `fault` before each system call on the way.
+    /// `None` if the client does not answer in [`PATIENCE`], and is dead for that.
+    ///
+    /// # Panics
+    /// If the client dies of it.
+    #[cfg(target_arch = "x86_64")]
+    pub fn call(
+        &mut self,
+        command: &Value,
+        mut fault: impl FnMut(&Call) -> Fault,
+    ) -> Option<Reply> {
+        self.client.send(command);
+        let (done, waits) = channel::<()>();
+        let pid = self.pid;
+        let watch = std::thread::spawn(move || {
+            let hangs = waits.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
+            // SAFETY: a process that was started by this one, and is not waited for before.
+            hangs && unsafe { libc::kill(pid, libc::SIGKILL) } == 0
+        });
+        let has_answered = self.until_answered(&mut fault);
+        drop(done);
+        let was_killed = watch.join().is_ok_and(|killed| killed);
+        assert!(has_answered || was_killed, "the client has died");
+        has_answered.then(|| self.client.reply())
+    }
+
+    /// False if it ends before.
+    #[cfg(target_arch = "x86_64")]
+    fn until_answered(&mut self, fault: &mut dyn FnMut(&Call) -> Fault) -> bool {
+        loop {
+            if !self.step() {
+                return false;
+            }
+            let Some(call) = self.entry() else { continue };
+            let fault = match (call.number, call.args[0]) {
+                (libc::SYS_read, 0) => continue,
+                (libc::SYS_write, 1) => {
+                    let ends = call.byte(call.args[1] + call.args[2] - 1) == Some(b'\n');
+                    if !self.step() || ends {
+                        return ends;
+                    }
+                    continue;
+                }
+                _ => fault(&call),
+            };
+            match fault {
+                Fault::None => {}
+                // No call has this number.
+                Fault::Fail(_) => self.change(|registers| registers.orig_rax = u64::MAX),
+                Fault::FailAfter(_) => {}
+                Fault::Shorten => {
+                    self.change(|registers| registers.rdx = (registers.rdx / 2).max(1));
+                }
+            }
+            if !self.step() {
+                return false;
+            }
+            assert!(self.entry().is_none(), "it has returned from the call");
+            if let Fault::Fail(errno) | Fault::FailAfter(errno) = fault {
+                self.change(|registers| registers.rax = i64::from(-errno).cast_unsigned());
+            }
+        }
+    }
+
+    /// Lets it go on until its next system call begins or ends. False if it ends before.
+    ///
+    /// # Panics
+    /// If it crashes.
+    fn step(&self) -> bool {
+        self.request(libc::PTRACE_SYSCALL, 0);
+        let mut status = 0;
+        // SAFETY: a place for the status.
+        let rc = unsafe { libc::waitpid(self.pid, &raw mut status, libc::__WALL) };
+        assert_eq!(rc, self.pid, "waitpid: {}", std::io::Error::last_os_error());
+        if !libc::WIFSTOPPED(status) {
+            return false;
+        }
+        let signal = libc::WSTOPSIG(status);
+        let is_fatal = [libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT].contains(&signal);
+        assert!(!is_fatal, "the client has crashed with signal {signal}");
+        true
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn change(&self, change: impl FnOnce(&mut libc::user_regs_struct)) {
+        let mut registers = MaybeUninit::<libc::user_regs_struct>::zeroed();
+        // SAFETY: a struct of integers, to be filled in and to be set, of a process that is stopped.
+        let rc = unsafe {
+            let nothing = ptr::null_mut::<u8>();
+            libc::ptrace(libc::PTRACE_GETREGS, self.pid, nothing, registers.as_mut_ptr());
+            change(registers.assume_init_mut());
+            libc::ptrace(libc::PTRACE_SETREGS, self.pid, nothing, registers.as_ptr())
+        };
+        assert_eq!(rc, 0, "ptrace: {}", std::io::Error::last_os_error());
     }
 
     /// Kills it where it is.
@@ -74,7 +235,12 @@ impl Traced {
     }
 
     /// The call it is about to make, and its first argument.
-    fn call(&self) -> Option<(i64, u64)> {
+    fn call_begun(&self) -> Option<(i64, u64)> {
+        self.entry().map(|call| (call.number, call.args[0]))
+    }
+
+    /// The call it is about to make.
+    fn entry(&self) -> Option<Call> {
         let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
         let size = size_of_val(&info);
         // SAFETY: room of that size; all of it is integers.
@@ -85,8 +251,9 @@ impl Traced {
             info.assume_init()
         };
         // SAFETY: that is what the kernel has filled in then.
-        (info.op == libc::PTRACE_SYSCALL_INFO_ENTRY)
-            .then(|| unsafe { (info.u.entry.nr.cast_signed(), info.u.entry.args[0]) })
+        (info.op == libc::PTRACE_SYSCALL_INFO_ENTRY).then(|| unsafe {
+            Call { number: info.u.entry.nr.cast_signed(), args: info.u.entry.args, pid: self.pid }
+        })
     }
 
     #[track_caller]

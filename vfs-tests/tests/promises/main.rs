@@ -10,6 +10,7 @@ use vfs_tests::{Agent, Board, Program, Reply};
 mod canonical_path;
 mod displaced_files;
 mod extension_file;
+mod faults;
 mod file_length;
 mod first_connect;
 mod fork;
@@ -31,6 +32,9 @@ mod sidecar;
 mod soak;
 mod stacking;
 mod storage;
+mod storage_errors;
+#[cfg(target_arch = "x86_64")]
+mod system_call_errors;
 mod threads_and_processes;
 mod timeout;
 mod unloading;
