@@ -14,6 +14,7 @@ mod faults;
 mod file_length;
 mod first_connect;
 mod fork;
+mod full_disk;
 mod hostile_sidecar;
 mod journal_modes;
 mod kept_wal;
