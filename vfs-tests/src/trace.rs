@@ -9,12 +9,13 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::{fs, ptr};
 
 use serde_json::Value;
 
-use crate::{Agent, PATIENCE, Reply};
+use crate::Agent;
+#[cfg(target_arch = "x86_64")]
+use crate::{PATIENCE, Reply};
 
 /// A system call that a client is about to make.
 pub struct Call {
@@ -139,10 +140,11 @@ impl Traced {
         mut fault: impl FnMut(&Call) -> Fault,
     ) -> Option<Reply> {
         self.client.send(command);
-        let (done, waits) = channel::<()>();
+        let (done, waits) = std::sync::mpsc::channel::<()>();
         let pid = self.pid;
         let watch = std::thread::spawn(move || {
-            let hangs = waits.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
+            use std::sync::mpsc::RecvTimeoutError::Timeout;
+            let hangs = waits.recv_timeout(PATIENCE) == Err(Timeout);
             // SAFETY: a process that was started by this one, and is not waited for before.
             hangs && unsafe { libc::kill(pid, libc::SIGKILL) } == 0
         });
@@ -195,6 +197,7 @@ impl Traced {
     ///
     /// # Panics
     /// If it crashes.
+    #[cfg(target_arch = "x86_64")]
     fn step(&self) -> bool {
         self.request(libc::PTRACE_SYSCALL, 0);
         let mut status = 0;
