@@ -23,7 +23,7 @@ pub(crate) fn tries_all() -> bool {
 }
 
 /// Which of so many positions faults are tried at: with `KANBAN_FAULTS=all` every one, else one of
-/// `every`, others in each run.
+/// `every`, others in each run (by the process id).
 pub(crate) fn sampled(positions: usize, every: usize) -> impl Iterator<Item = usize> {
     let every = if tries_all() { 1 } else { every };
     (std::process::id() as usize % every..positions).step_by(every)

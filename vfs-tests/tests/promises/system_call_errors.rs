@@ -582,7 +582,7 @@ fn fail_each(program: Program, scene: &Scene) -> usize {
     scene.play(&mut victim, &mut healthy, &mut unharmed).unwrap();
     let mut faults = 0;
     let mut wrong: BTreeMap<String, String> = BTreeMap::new();
-    for at in sampled(unharmed.seen, 12) {
+    for at in sampled(unharmed.seen, 20) {
         for lasting in [Lasting::Once, Lasting::OfItsKind, Lasting::Wholly] {
             for variant in 0..if lasting == Lasting::Wholly { 1 } else { 6 } {
                 let mut plan = Plan::new(at, variant, lasting);
@@ -633,13 +633,13 @@ fn while_it_opens_a_board() {
 /// A client writes.
 #[test]
 fn while_it_writes() {
-    play(&["write", "write, in delete mode"], 50);
+    play(&["write", "write, in delete mode"], 30);
 }
 
 /// A client waits for another that has the write lock, or has it while another waits.
 #[test]
 fn while_it_waits_or_hands_over() {
-    play(&["wait", "hand over", "hand over, in delete mode"], 50);
+    play(&["wait", "hand over", "hand over, in delete mode"], 30);
 }
 
 /// A client copies the WAL, empties it, and takes the board out of WAL mode and back.
