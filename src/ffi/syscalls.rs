@@ -1,7 +1,7 @@
 //! The system calls of the unix VFSes that we replace, by xSetSystemCall
 //! (<https://www.sqlite.org/c3ref/vfs.html>): fcntl(2), for the sake of [`crate::guard::cancellation`],
-//! open(2) and close(2), which tell when a descriptor is another file's, and fstat(2), by which SQLite
-//! tells files apart.
+//! open(2) and close(2), which tell when a descriptor is another file's, and fstat(2) and stat(2), by
+//! which SQLite tells files apart.
 //!
 //! All unix VFSes of one copy of SQLite share them, and the functions are not told which copy calls,
 //! so each gets functions of its own.
@@ -23,6 +23,7 @@ type Fcntl = unsafe extern "C" fn(c_int, c_int, *mut c_void) -> c_int;
 type Close = unsafe extern "C" fn(c_int) -> c_int;
 type Open = unsafe extern "C" fn(*const c_char, c_int, c_int) -> c_int;
 type Fstat = unsafe extern "C" fn(c_int, *mut libc::stat) -> c_int;
+type Stat = unsafe extern "C" fn(*const c_char, *mut libc::stat) -> c_int;
 
 /// What ours go on to.
 #[derive(Clone, Copy)]
@@ -31,6 +32,7 @@ struct Calls {
     close: Close,
     open: Open,
     fstat: Fstat,
+    stat: Stat,
 }
 
 /// One copy of SQLite.
@@ -102,8 +104,8 @@ unsafe fn install(nth: usize, base: *mut sqlite3_vfs) -> Result<&'static LockTab
         };
         let get = |name: &CStr| get(base, name.as_ptr());
         let set = |name: &CStr, call| set(base, name.as_ptr(), call);
-        let (Some(fcntl), Some(close), Some(open), Some(fstat)) =
-            (get(c"fcntl"), get(c"close"), get(c"open"), get(c"fstat"))
+        let (Some(fcntl), Some(close), Some(open), Some(fstat), Some(stat)) =
+            (get(c"fcntl"), get(c"close"), get(c"open"), get(c"fstat"), get(c"stat"))
         else {
             return Err(NONE);
         };
@@ -112,6 +114,7 @@ unsafe fn install(nth: usize, base: *mut sqlite3_vfs) -> Result<&'static LockTab
             close: std::mem::transmute::<unsafe extern "C" fn(), Close>(close),
             open: std::mem::transmute::<unsafe extern "C" fn(), Open>(open),
             fstat: std::mem::transmute::<unsafe extern "C" fn(), Fstat>(fstat),
+            stat: std::mem::transmute::<unsafe extern "C" fn(), Stat>(stat),
         };
         if (calls.fcntl)(-1, MARK, std::ptr::null_mut()) == MARK {
             // By this copy of this library, or by another.
@@ -126,6 +129,7 @@ unsafe fn install(nth: usize, base: *mut sqlite3_vfs) -> Result<&'static LockTab
         let _ = copy.calls.set(calls);
         let ours = [ours::<0>, ours::<1>, ours::<2>, ours::<3>][nth]();
         let install = |calls: Calls| {
+            set(c"stat", std::mem::transmute::<Stat, sqlite3_syscall_ptr>(calls.stat));
             set(c"fstat", std::mem::transmute::<Fstat, sqlite3_syscall_ptr>(calls.fstat));
             set(c"open", std::mem::transmute::<Open, sqlite3_syscall_ptr>(calls.open));
             set(c"close", std::mem::transmute::<Close, sqlite3_syscall_ptr>(calls.close));
@@ -149,6 +153,7 @@ fn ours<const NTH: usize>() -> Calls {
         close: close_of::<NTH>,
         open: open_of::<NTH>,
         fstat: fstat_of::<NTH>,
+        stat: stat_of::<NTH>,
     }
 }
 
@@ -291,12 +296,27 @@ unsafe extern "C" fn open_of<const NTH: usize>(
 unsafe extern "C" fn fstat_of<const NTH: usize>(file: c_int, found: *mut libc::stat) -> c_int {
     let Some(calls) = COPIES[NTH].calls.get() else { return fail(libc::ENOSYS) };
     // SAFETY: SQLite's own call, passed on; it passes a struct to be filled in.
-    unsafe {
-        let rc = (calls.fstat)(file, found);
-        if rc == 0 {
-            // Linux's device numbers have 32 bits.
-            (*found).st_dev ^= fork::generation() << 32;
-        }
-        rc
+    unsafe { as_of_this_process((calls.fstat)(file, found), found) }
+}
+
+/// As [`fstat_of`]. By this one SQLite looks for a descriptor that a closed connection has left for the
+/// next, which must not be one of the parent's.
+unsafe extern "C" fn stat_of<const NTH: usize>(
+    name: *const c_char,
+    found: *mut libc::stat,
+) -> c_int {
+    let Some(calls) = COPIES[NTH].calls.get() else { return fail(libc::ENOSYS) };
+    // SAFETY: as in `fstat_of`.
+    unsafe { as_of_this_process((calls.stat)(name, found), found) }
+}
+
+/// # Safety
+/// `found` is filled in if `rc` is 0.
+unsafe fn as_of_this_process(rc: c_int, found: *mut libc::stat) -> c_int {
+    if rc == 0 {
+        // Linux's device numbers have 32 bits.
+        // SAFETY: the caller's promise.
+        unsafe { (*found).st_dev ^= fork::generation() << 32 };
     }
+    rc
 }

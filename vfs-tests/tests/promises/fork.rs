@@ -698,6 +698,62 @@ print('parent wrote', flush=True)
     }
 }
 
+/// A gateway has two connections to a board in WAL mode and closes one. SQLite, which has locks on the
+/// file, keeps that one's descriptor for the next connection to come. That is one of a child's after a
+/// fork: it must not be given what its parent opened, which it can not lock by, but a descriptor of its
+/// own, and is a client like any other.
+#[test]
+fn a_child_takes_over_no_descriptor_that_its_parent_left() {
+    const SCRIPT: &str = "
+import os, sqlite3, sys
+extension, mode, opened, own = sys.argv[1:]
+loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True)
+loader.load_extension(extension)
+def connect(uri):
+    return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
+board = connect(opened)
+board.execute('PRAGMA journal_mode=' + mode)
+board.execute('CREATE TABLE t (x)')
+left = connect(opened)
+left.execute('INSERT INTO t VALUES (1)')
+# In WAL mode there are locks on the file all the time, else in a transaction.
+board.execute('BEGIN')
+board.execute('SELECT * FROM t').fetchall()
+left.close()
+if os.fork() == 0:
+    try:
+        mine = connect(own)
+        assert mine.execute('SELECT count(*) FROM t').fetchone() == (1,)
+        mine.execute('BEGIN IMMEDIATE')
+        try: connect(own).execute('BEGIN IMMEDIATE'); print('no lock', end=' ')
+        except sqlite3.OperationalError as error: pass
+        mine.execute('INSERT INTO t VALUES (2)')
+        # In rollback modes the parent's read transaction is in the way of a commit.
+        mine.execute('COMMIT' if mode == 'wal' else 'ROLLBACK')
+        print('child wrote', flush=True)
+    except sqlite3.OperationalError as error: print('child:', error, flush=True)
+    os._exit(0)
+os.wait()
+board.execute('COMMIT')
+board.execute('INSERT INTO t VALUES (3)')
+print('parent wrote', flush=True)
+";
+    for mode in ["wal", "delete"] {
+        for opened in ["kanban", "unix"] {
+            for own in ["kanban", "unix"] {
+                let board = Board::new();
+                let mut python = Command::new(PYTHON);
+                python.args(["-c", SCRIPT]).arg(extension()).arg(mode);
+                python.args([board.uri(opened), board.uri(own)]);
+                let mut parent = Lines::start(python);
+                let context = format!("{mode}, {opened}, {own}");
+                assert_eq!(parent.hear(), "child wrote", "{context}");
+                assert_eq!(parent.hear(), "parent wrote", "{context}");
+            }
+        }
+    }
+}
+
 /// The base `unix-excl` has the wal-index in the heap, among everything else. A child's heap stays one
 /// piece, as its parent's is: to put other memory in the place of a part of it would be to put it in
 /// the place of what lies beside the index, too, and some children would die of that. They close what
