@@ -167,9 +167,14 @@ impl Settings {
     /// A text that names the wrong parameter and what it should be.
     pub(crate) fn from_uri(uri: &impl Uri, defaults: &Options) -> Result<Self, String> {
         let mut settings = Self::defaults_of(defaults);
-        for key in (0..).map_while(|n| uri.key(n)) {
-            if !key.to_bytes().starts_with(PREFIX) {
-                continue;
+        let ours = || {
+            let keys = (0..).map_while(|n| uri.key(n));
+            keys.filter(|key| key.to_bytes().starts_with(PREFIX))
+        };
+        for (nth, key) in ours().enumerate() {
+            // SQLite tells the value of the first only.
+            if ours().take(nth).any(|earlier| earlier == key) {
+                return Err(format!("{} is given more than once", key.to_string_lossy()));
             }
             let value = uri.get(key).map_or(&b""[..], CStr::to_bytes);
             match key.to_bytes() {

@@ -117,6 +117,19 @@ mod tests {
         assert!(matches!(journal, OpenPlan::Watch));
     }
 
+    /// Two values for one parameter: SQLite passes the first on, and says nothing of the other.
+    #[test]
+    fn a_parameter_that_is_given_twice_is_refused() {
+        let key = "kanban_hard_links";
+        for second in ["1", "0", "yes"] {
+            let OpenPlan::Refuse(why) = plan(&[(key, "0"), ("cache", "private"), (key, second)])
+            else {
+                panic!("0 and {second} were not refused");
+            };
+            assert!(why.contains(key) && why.contains("more than once"), "{why}");
+        }
+    }
+
     #[test]
     fn a_wrong_parameter_is_refused_by_name() {
         for (key, value) in [
