@@ -367,6 +367,9 @@ impl<S: Sidecar> Queue<S> {
                 let turn = Turn { ticket: head.ticket, expires: now + TURN_NS, slot: head.slot };
                 let (at, bytes) = turn.encode();
                 let _ = self.sidecar.write(at, &bytes);
+                // Whoever has the turn may not have said that he waits. This process is to leave him the
+                // lock all the same.
+                self.crowded.store(true, Ordering::Relaxed);
             }
             return Some(head);
         }
