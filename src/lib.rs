@@ -64,6 +64,13 @@ mod status;
 mod sys;
 mod vfs;
 
+/// For the project's own fuzzers: no promise.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::lock::simulation::hostile_page;
+}
+
 pub use error::Error;
 pub use observation::observe;
 pub use options::Options;

@@ -24,11 +24,15 @@
 
 pub(crate) mod database;
 pub(crate) mod holder;
+#[cfg(any(test, feature = "fuzzing"))]
+mod kernel;
 #[cfg(test)]
 mod model;
 pub(crate) mod page;
 pub(crate) mod queue;
 pub(crate) mod sidecar;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod simulation;
 pub(crate) mod wait;
 
 pub(crate) use database::{Database, Refused, WriteLock};

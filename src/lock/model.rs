@@ -6,57 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use super::kernel::Kernel;
 use super::page::{PAGE, Page, State};
 use super::queue::{Pace, Place, Purpose, Queue, Sidecar, Taken, Until};
 use crate::sys::Range;
-
-/// What the processes share.
-struct Kernel {
-    page: [u8; PAGE],
-    locks: Vec<(usize, Range, bool)>,
-    /// Who is between taking the write lock and giving it back.
-    inside: Option<usize>,
-    clock: u64,
-}
-
-impl Kernel {
-    fn new() -> Self {
-        Self { page: [0; PAGE], locks: Vec::new(), inside: None, clock: 1 << 40 }
-    }
-
-    fn conflicting(&self, process: usize, range: Range, shared: bool) -> Option<Range> {
-        let overlaps = |a: Range, b: Range| a.start <= end(b) && b.start <= end(a);
-        self.locks
-            .iter()
-            .find(|(owner, held, is_shared)| {
-                *owner != process && overlaps(*held, range) && !(shared && *is_shared)
-            })
-            .map(|(_, held, _)| *held)
-    }
-
-    /// As fcntl(2): what lies outside the range stays locked as it was.
-    fn unlock(&mut self, process: usize, range: Range) {
-        let mut kept = Vec::new();
-        self.locks.retain(|(owner, held, shared)| {
-            let hit = *owner == process && held.start <= end(range) && range.start <= end(*held);
-            if hit && held.start < range.start {
-                let len = range.start - held.start;
-                kept.push((process, Range { start: held.start, len }, *shared));
-            }
-            if hit && end(*held) > end(range) {
-                let start = end(range) + 1;
-                kept.push((process, Range { start, len: end(*held) - start + 1 }, *shared));
-            }
-            !hit
-        });
-        self.locks.append(&mut kept);
-    }
-}
-
-/// The last byte of a range.
-fn end(range: Range) -> i64 {
-    if range.len == 0 { i64::MAX } else { range.start + range.len - 1 }
-}
 
 /// Access to the kernel, one process at a time.
 trait Machine: Clone {
@@ -86,12 +39,7 @@ impl<M: Machine> Process<M> {
     /// A system call.
     fn call<R>(&self, act: impl FnOnce(&mut Kernel) -> R) -> R {
         if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.machine.with(|kernel| {
-                kernel.locks.retain(|(owner, _, _)| *owner != self.id);
-                if kernel.inside == Some(self.id) {
-                    kernel.inside = None;
-                }
-            });
+            self.machine.with(|kernel| kernel.kill(self.id));
             std::panic::resume_unwind(Box::new(Killed));
         }
         self.machine.with(|kernel| {
@@ -152,14 +100,7 @@ impl<M: Machine> Sidecar for Process<M> {
     }
 
     fn try_lock(&self, range: Range, shared: bool) -> io::Result<bool> {
-        Ok(self.call(|kernel| {
-            let free = kernel.conflicting(self.id, range, shared).is_none();
-            if free {
-                kernel.unlock(self.id, range);
-                kernel.locks.push((self.id, range, shared));
-            }
-            free
-        }))
+        Ok(self.call(|kernel| kernel.lock(self.id, range, shared)))
     }
 
     fn unlock(&self, range: Range) -> io::Result<()> {

@@ -2,6 +2,7 @@
 //! test says who does what in which order.
 
 pub mod base;
+pub mod fuzz;
 pub mod pause;
 pub mod power_loss;
 pub mod sidecar;
@@ -422,6 +423,14 @@ impl Board {
     pub fn uri(&self, vfs: &str) -> String {
         format!("file:{}?vfs={vfs}", self.path().display())
     }
+}
+
+/// `board.db-shm` and the like: the path with a suffix.
+#[must_use]
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// The loadable extension, built once a run from this tree, in release, with the features users

@@ -1,0 +1,113 @@
+//! Arbitrary bytes as the sidecar. Whatever they say, one connection at a time has the write lock, nobody
+//! waits for ever, a sidecar that is not ours is left as it is, and one that is ours is made whole.
+
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+
+use crate::beside;
+use crate::sidecar::{WRITE_BYTE, holder};
+
+/// What a sidecar of ours begins with, and its length, by `docs/locking-protocol.md`.
+const HEADER: [u8; 16] = *b"kanban-vfs\0\0\x01\0\0\0";
+const PAGE: usize = 4096;
+
+struct Board {
+    _directory: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Board {
+    fn new() -> Self {
+        let (directory, path) = super::directory();
+        let path = path.join("board.db");
+        let stock = Connection::open(&path).expect("a board");
+        stock.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)").expect("a board");
+        Self { _directory: directory, path }
+    }
+
+    fn connect(&self) -> Connection {
+        let uri = format!("file:{}?vfs=kanban&kanban_busy_timeout=0", self.path.display());
+        let connection = Connection::open(uri).expect("the sidecar is not looked at yet");
+        // Rusqlite sets one of its own.
+        connection.busy_timeout(std::time::Duration::ZERO).expect("open");
+        connection
+    }
+}
+
+/// The first two bytes say how long a script is; behind it are the sidecar's.
+///
+/// # Panics
+/// If a promise is broken.
+pub fn run(data: &[u8]) {
+    thread_local!(static BOARD: Board = Board::new());
+    let Some((&[script, whole], rest)) = data.split_first_chunk() else { return };
+    let (script, bytes) = rest.split_at(rest.len().min(usize::from(script)));
+    // Most of what can be said is said by a page that is ours.
+    let mut content = Vec::new();
+    if whole % 4 > 0 {
+        content.extend(HEADER);
+    }
+    content.extend(&bytes[..bytes.len().min(2 * PAGE)]);
+    if whole % 4 == 3 {
+        content.resize(content.len().max(PAGE), 0);
+    }
+    kanban_vfs::fuzzing::hostile_page(&content, script);
+    BOARD.with(|board| open(board, &content));
+}
+
+/// Two connections on a board with that sidecar, and somebody else who locks it.
+fn open(board: &Board, content: &[u8]) {
+    let sidecar = beside(&board.path, "-lock");
+    std::fs::write(&sidecar, content).expect("the sidecar");
+    let (first, second) = (board.connect(), board.connect());
+    let begin = |connection: &Connection| connection.execute_batch("BEGIN IMMEDIATE");
+    let end = |connection: &Connection| connection.execute_batch("ROLLBACK");
+
+    begin(&first).expect("nobody has the lock");
+    assert_eq!(holder(&sidecar), Some(std::process::id()));
+    begin(&second).expect_err("one at a time");
+    end(&first).expect("no I/O");
+    assert_eq!(holder(&sidecar), None);
+    // A page that gives the turn to somebody else may cost one turn: only those who wait.
+    second.busy_timeout(std::time::Duration::from_secs(10)).expect("open");
+    begin(&second).expect("nobody has the lock");
+    assert_eq!(holder(&sidecar), Some(std::process::id()));
+    end(&second).expect("no I/O");
+    assert_eq!(holder(&sidecar), None);
+
+    let other = std::fs::File::options().read(true).write(true).open(&sidecar).expect("a file");
+    lock(&other, libc::F_WRLCK);
+    begin(&first).expect_err("another process has the lock");
+    lock(&other, libc::F_UNLCK);
+    begin(&first).expect("nobody has it");
+    end(&first).expect("no I/O");
+    drop((first, second));
+
+    let mut start = [0; HEADER.len()];
+    let n = content.len().min(HEADER.len());
+    start[..n].copy_from_slice(&content[..n]);
+    let is_ours = content[..n] == HEADER[..n] || start == [0; HEADER.len()];
+    let after = std::fs::read(&sidecar).expect("the sidecar");
+    if is_ours {
+        assert_eq!(after[..HEADER.len()], HEADER, "it is made whole");
+        assert_eq!(after.len(), content.len().max(PAGE));
+        assert_eq!(after[PAGE..], content[content.len().min(PAGE)..]);
+    } else {
+        assert_eq!(after, content, "it is not ours");
+    }
+}
+
+/// What a holder in another process locks.
+fn lock(file: &std::fs::File, kind: i32) {
+    // SAFETY: all of its fields are integers.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as _;
+    lock.l_whence = libc::SEEK_SET as _;
+    lock.l_start = WRITE_BYTE;
+    lock.l_len = 1;
+    // SAFETY: the descriptor is open, the struct is what the command asks for.
+    let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+    assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+}
