@@ -1,0 +1,221 @@
+//! What the README and docs show works: a reader copies a command, a query or a piece of code, and
+//! gets what is promised.
+//!
+//! | a block of | |
+//! |---|---|
+//! | `sh` | is run, line by line, beside a board, with the extension and the tool in their places |
+//! | `sh`, a line of `cargo`, `pip` or a script | stands in `.ci/run`, up to its ` -- `: there it is run, in short |
+//! | `sql` | is run by the `sqlite3` shell, through the VFS |
+//! | `python` | is run by Debian's Python |
+//! | `rust`, `c`, `js` | stands, line for line, in an example that is built and run |
+//! | `go`, `text`, `ini` and none | is shown only |
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use vfs_tests::extension;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().canonicalize().unwrap()
+}
+
+/// A fenced block of a document.
+struct Block {
+    document: PathBuf,
+    line: usize,
+    language: String,
+    text: String,
+}
+
+fn blocks(document: &Path) -> Vec<Block> {
+    let (mut blocks, mut open) = (Vec::new(), None);
+    for (n, line) in std::fs::read_to_string(document).unwrap().lines().enumerate() {
+        match (line.trim_start().strip_prefix("```"), &mut open) {
+            (Some(language), None) => {
+                let (document, language) = (document.to_owned(), language.trim().to_owned());
+                open = Some(Block { document, line: n + 1, language, text: String::new() });
+            }
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (None, Some(block)) => writeln!(block.text, "{line}").unwrap(),
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "{}: a block is not closed", document.display());
+    blocks
+}
+
+fn documents() -> Vec<PathBuf> {
+    let docs = root().join("docs").read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let mut documents: Vec<_> =
+        docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect();
+    documents.push(root().join("README.md"));
+    documents.extend(Some(root().join("python/README.md")).filter(|path| path.exists()));
+    documents
+}
+
+/// A directory as a reader has it before them: a clone that was built, and a board.
+fn place() -> tempfile::TempDir {
+    let place = tempfile::tempdir().unwrap();
+    let target = place.path().join("target/release");
+    std::fs::create_dir_all(&target).unwrap();
+    std::os::unix::fs::symlink(extension(), target.join("libkanban_vfs.so")).unwrap();
+    for name in ["examples", "include", "python"] {
+        std::os::unix::fs::symlink(root().join(name), place.path().join(name)).unwrap();
+    }
+    run(place.path(), "sqlite3 :memory: -cmd '.load ./target/release/libkanban_vfs' -cmd '.open file:board.db?vfs=kanban' \
+         'PRAGMA journal_mode=wal; CREATE TABLE tasks (id INTEGER PRIMARY KEY, title TEXT); INSERT INTO tasks (title) VALUES (1)'").unwrap();
+    place
+}
+
+/// Runs a line of a shell, with the tool that was built beside this test on the path.
+fn run(place: &Path, line: &str) -> Result<(), String> {
+    let test = std::env::current_exe().unwrap();
+    let tools = test.ancestors().nth(2).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let output = Command::new("timeout")
+        .args(["60", "bash", "-euo", "pipefail", "-c", line])
+        .current_dir(place)
+        .env("PATH", format!("{}:/usr/bin:{path}", tools.display()))
+        .env("PYTHONPATH", root().join("python/src"))
+        .env("KANBAN_VFS_LIBRARY", extension())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    if output.status.success() { Ok(()) } else { Err(format!("{}: {said}", output.status)) }
+}
+
+/// Programs that are run by `.ci/run`, since they build or install something or take their time.
+const BY_CI: [&str; 8] =
+    ["cargo ", "pip ", "python3 -m pip ", "npm ", "scripts/", "./scripts/", "apt-get ", "cc "];
+
+/// Each line of a shell block, with those that a backslash continues.
+fn commands(text: &str) -> Vec<String> {
+    text.replace("\\\n", " ")
+        .lines()
+        .map(|line| line.split(" # ").next().unwrap().trim().to_owned())
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect()
+}
+
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// All lines of all examples in one string each, without the white space at their ends.
+fn examples(languages: &[&str]) -> String {
+    fn read(directory: &Path, languages: &[&str], all: &mut String) {
+        for entry in directory.read_dir().unwrap().map(|entry| entry.unwrap()) {
+            let path = entry.path();
+            let name = entry.file_name();
+            if path.is_dir() && name != "target" && name != "node_modules" {
+                read(&path, languages, all);
+            } else if path.extension().is_some_and(|e| languages.iter().any(|l| e == *l)) {
+                all.extend(
+                    std::fs::read_to_string(&path).unwrap().lines().flat_map(|l| [l.trim(), "\n"]),
+                );
+            }
+        }
+    }
+    let mut all = String::from("\n");
+    read(&root().join("examples"), languages, &mut all);
+    all
+}
+
+/// A reader tries whatever the documents show.
+#[test]
+fn all_that_is_shown_works() {
+    let ci = words(&std::fs::read_to_string(root().join(".ci/run")).unwrap().replace("\\\n", " "));
+    let (mut tried, mut failed) = (0, Vec::new());
+    for document in documents() {
+        let place = place();
+        for block in blocks(&document) {
+            let mut failures = Vec::new();
+            match block.language.as_str() {
+                "sh" => {
+                    for command in commands(&block.text) {
+                        tried += 1;
+                        if BY_CI.iter().any(|program| command.starts_with(program)) {
+                            let program = words(command.split(" -- ").next().unwrap());
+                            if !ci.contains(&program) {
+                                failures.push(format!("`{program}` is not in .ci/run"));
+                            }
+                        } else if let Err(why) = run(place.path(), &command) {
+                            failures.push(format!("`{command}`: {why}"));
+                        }
+                    }
+                }
+                "sql" => {
+                    tried += 1;
+                    std::fs::write(place.path().join("block.sql"), &block.text).unwrap();
+                    let line = "sqlite3 -bail :memory: -cmd '.load ./target/release/libkanban_vfs' \
+                                -cmd '.open file:board.db?vfs=kanban' < block.sql";
+                    failures.extend(run(place.path(), line).err());
+                }
+                "python" => {
+                    tried += 1;
+                    let code = format!("import sqlite3\n{}", block.text);
+                    std::fs::write(place.path().join("block.py"), code).unwrap();
+                    failures.extend(run(place.path(), "/usr/bin/python3 block.py").err());
+                }
+                "rust" | "c" | "js" => {
+                    tried += 1;
+                    let language = if block.language == "rust" { "rs" } else { &block.language };
+                    let shown: String =
+                        block.text.lines().flat_map(|line| [line.trim(), "\n"]).collect();
+                    if !examples(&[language, "mjs"]).contains(&format!("\n{shown}")) {
+                        failures.push("it stands in no example".to_owned());
+                    }
+                }
+                "go" | "text" | "ini" | "toml" | "" => {}
+                other => failures.push(format!("`{other}` is no language that is known here")),
+            }
+            let at = format!("{}:{}", block.document.display(), block.line);
+            failed.extend(failures.into_iter().map(|why| format!("{at}: {why}")));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+    assert!(tried > 10, "only {tried}");
+}
+
+/// A reader follows a link: to a document, to a heading in it, to a test or a source file.
+#[test]
+fn all_links_lead_somewhere() {
+    let anchors = |document: &Path| -> Vec<String> {
+        std::fs::read_to_string(document)
+            .unwrap()
+            .lines()
+            .filter_map(|line| line.strip_prefix('#'))
+            .map(|heading| {
+                let heading = heading.trim_start_matches('#').trim().to_lowercase();
+                let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+                kept.collect::<String>().replace(' ', "-")
+            })
+            .collect()
+    };
+    let mut followed = 0;
+    for document in documents() {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => document.clone(),
+                _ => document.parent().unwrap().join(file),
+            };
+            assert!(target.exists(), "{}: {link}", document.display());
+            let is_there = anchor.is_empty() || anchors(&target).iter().any(|a| a == anchor);
+            assert!(is_there, "{}: {link}: no such heading", document.display());
+            followed += 1;
+        }
+    }
+    assert!(followed > 20, "only {followed}");
+}
