@@ -45,6 +45,28 @@ mod tests {
 
     use super::*;
 
+    /// What the documents show, beside a board of its own.
+    #[test]
+    fn as_the_documents_show() -> Result<(), Box<dyn Error>> {
+        if std::env::var_os("KANBAN_AS_SHOWN").is_some() {
+            kanban_vfs::register(&kanban_vfs::Options::default())?;
+            let mut board = rusqlite::Connection::open("file:board.db?vfs=kanban")?;
+            let task = board.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            task.execute_batch("CREATE TABLE tasks (title TEXT)")?;
+            return Ok(task.commit()?);
+        }
+        let directory = tempfile::tempdir()?;
+        let status = std::process::Command::new(std::env::current_exe()?)
+            .arg("as_the_documents_show")
+            .env("KANBAN_AS_SHOWN", "1")
+            .current_dir(&directory)
+            .stdout(Stdio::null())
+            .status()?;
+        assert!(status.success());
+        assert!(directory.path().join("board.db-lock").exists(), "the VFS was not used");
+        Ok(())
+    }
+
     /// Eight connections, each in a process of its own, number their tasks without a gap.
     #[test]
     fn eight_writers_lose_nothing() -> Result<(), Box<dyn Error>> {

@@ -7,7 +7,9 @@
 //! | `sh`, a line of `cargo`, `pip` or a script | stands in `.ci/run`, up to its ` -- `: there it is run, in short |
 //! | `sql` | is run by the `sqlite3` shell, through the VFS |
 //! | `python` | is run by Debian's Python |
-//! | `rust`, `c`, `js` | stands, line for line, in an example that is built and run |
+//! | `c` | is built with the names of examples/c and run, by Debian's SQLite |
+//! | `js` | is run by the node that has what it needs, where `.ci/run` has installed one: `KANBAN_NODES` |
+//! | `rust` | stands, line for line, in an example that is built and run |
 //! | `go`, `text`, `ini` and none | is shown only |
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -51,7 +53,6 @@ fn documents() -> Vec<PathBuf> {
     let mut documents: Vec<_> =
         docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect();
     documents.push(root().join("README.md"));
-    documents.extend(Some(root().join("python/README.md")).filter(|path| path.exists()));
     documents
 }
 
@@ -64,6 +65,17 @@ fn place() -> tempfile::TempDir {
     for name in ["examples", "include", "python"] {
         std::os::unix::fs::symlink(root().join(name), place.path().join(name)).unwrap();
     }
+    // The module as `pip install` leaves it.
+    let module = place.path().join("site/kanban_vfs");
+    std::fs::create_dir_all(&module).unwrap();
+    for file in root().join("python/kanban_vfs").read_dir().unwrap().map(|file| file.unwrap()) {
+        std::os::unix::fs::symlink(file.path(), module.join(file.file_name())).unwrap();
+    }
+    let _ = std::fs::remove_file(module.join("libkanban_vfs.so"));
+    std::os::unix::fs::symlink(extension(), module.join("libkanban_vfs.so")).unwrap();
+    let metadata = place.path().join("site/kanban_vfs-0.dist-info");
+    std::fs::create_dir_all(&metadata).unwrap();
+    std::fs::write(metadata.join("METADATA"), "Name: kanban-vfs\nVersion: 0\n").unwrap();
     run(place.path(), "sqlite3 :memory: -cmd '.load ./target/release/libkanban_vfs' -cmd '.open file:board.db?vfs=kanban' \
          'PRAGMA journal_mode=wal; CREATE TABLE tasks (id INTEGER PRIMARY KEY, title TEXT); INSERT INTO tasks (title) VALUES (1)'").unwrap();
     place
@@ -78,8 +90,7 @@ fn run(place: &Path, line: &str) -> Result<(), String> {
         .args(["60", "bash", "-euo", "pipefail", "-c", line])
         .current_dir(place)
         .env("PATH", format!("{}:/usr/bin:{path}", tools.display()))
-        .env("PYTHONPATH", root().join("python/src"))
-        .env("KANBAN_VFS_LIBRARY", extension())
+        .env("PYTHONPATH", place.join("site"))
         .stdin(Stdio::null())
         .output()
         .unwrap();
@@ -108,23 +119,56 @@ fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// All lines of all examples in one string each, without the white space at their ends.
-fn examples(languages: &[&str]) -> String {
-    fn read(directory: &Path, languages: &[&str], all: &mut String) {
+/// A piece of C between those names that examples/c/board.c has.
+fn run_c(place: &Path, block: &str) -> Result<(), String> {
+    let program = format!(
+        "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <sqlite3.h>\n#include <stddef.h>\n\
+         #include <kanban_vfs.h>\n\
+         int main(void) {{\n sqlite3 *loader, *board = NULL; char *why = sqlite3_malloc(200); int rc = 0;\n\
+         sqlite3_open(\":memory:\", &loader);\n{block}\n\
+         return rc || !sqlite3_vfs_find(\"kanban\") || (board && sqlite3_exec(board, \
+         \"PRAGMA kanban_status\", NULL, NULL, NULL));\n}}\n"
+    );
+    // There, "sizeof why" is that of an array.
+    let program = match program.contains("sizeof why") {
+        true => program.replace("char *why = sqlite3_malloc(200)", "char why[200]"),
+        false => program,
+    };
+    std::fs::write(place.join("block.c"), program).unwrap();
+    let built = "cc -Iinclude block.c -Ltarget/release -lkanban_vfs -lsqlite3 -o block";
+    run(place, &format!("{built} && LD_LIBRARY_PATH=target/release ./block"))
+}
+
+/// `KANBAN_NODES` has lines of a node and a directory of modules for it. The first that has what the
+/// block requires runs it; without any, nothing is known of it but that it is there.
+fn run_js(place: &Path, block: &str) -> Result<(), String> {
+    let Ok(nodes) = std::env::var("KANBAN_NODES") else { return Ok(()) };
+    std::fs::write(place.join("block.js"), block).unwrap();
+    let module = block.split("require('").nth(1).and_then(|rest| rest.split('\'').next()).unwrap();
+    for (node, modules) in nodes.lines().filter_map(|line| line.split_once(' ')) {
+        let with = format!("NODE_PATH={modules} {node}");
+        if run(place, &format!("{with} -e \"require('{module}')\"")).is_ok() {
+            return run(place, &format!("{with} block.js"));
+        }
+    }
+    Err(format!("none of these has {module}: {nodes}"))
+}
+
+/// All lines of all Rust examples, without the white space at their ends.
+fn examples() -> String {
+    fn read(directory: &Path, all: &mut String) {
         for entry in directory.read_dir().unwrap().map(|entry| entry.unwrap()) {
             let path = entry.path();
-            let name = entry.file_name();
-            if path.is_dir() && name != "target" && name != "node_modules" {
-                read(&path, languages, all);
-            } else if path.extension().is_some_and(|e| languages.iter().any(|l| e == *l)) {
-                all.extend(
-                    std::fs::read_to_string(&path).unwrap().lines().flat_map(|l| [l.trim(), "\n"]),
-                );
+            if path.is_dir() && entry.file_name() != "target" {
+                read(&path, all);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                all.extend(text.lines().flat_map(|line| [line.trim(), "\n"]));
             }
         }
     }
     let mut all = String::from("\n");
-    read(&root().join("examples"), languages, &mut all);
+    read(&root().join("examples"), &mut all);
     all
 }
 
@@ -164,12 +208,19 @@ fn all_that_is_shown_works() {
                     std::fs::write(place.path().join("block.py"), code).unwrap();
                     failures.extend(run(place.path(), "/usr/bin/python3 block.py").err());
                 }
-                "rust" | "c" | "js" => {
+                "c" => {
                     tried += 1;
-                    let language = if block.language == "rust" { "rs" } else { &block.language };
+                    failures.extend(run_c(place.path(), &block.text).err());
+                }
+                "js" => {
+                    tried += 1;
+                    failures.extend(run_js(place.path(), &block.text).err());
+                }
+                "rust" => {
+                    tried += 1;
                     let shown: String =
                         block.text.lines().flat_map(|line| [line.trim(), "\n"]).collect();
-                    if !examples(&[language, "mjs"]).contains(&format!("\n{shown}")) {
+                    if !examples().contains(&format!("\n{shown}")) {
                         failures.push("it stands in no example".to_owned());
                     }
                 }
