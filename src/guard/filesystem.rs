@@ -3,14 +3,15 @@
 //! (<https://www.sqlite.org/howtocorrupt.html> 2.1). On such a file system WAL is refused; rollback
 //! modes need the locks only.
 
+use std::io;
 use std::path::Path;
 
 use crate::sys;
 
 /// What is known of a file system.
 pub(crate) trait FileSystem {
-    /// Its type, statfs(2).
-    fn kind(&self) -> Option<u64>;
+    /// Its type, statfs(2); `None` for a database that is no file there.
+    fn kind(&self) -> io::Result<Option<u64>>;
     /// Where it is mounted, and its type's name.
     fn mount(&self) -> (String, String);
     /// Whether a file is, as far as one machine can tell, shared by all who have it open: locks
@@ -22,8 +23,12 @@ pub(crate) trait FileSystem {
 pub(crate) struct Of<'p>(pub(crate) &'p Path);
 
 impl FileSystem for Of<'_> {
-    fn kind(&self) -> Option<u64> {
-        sys::file_system_type(self.0).ok()
+    fn kind(&self) -> io::Result<Option<u64>> {
+        match sys::file_system_type(self.0) {
+            Ok(kind) => Ok(Some(kind)),
+            Err(error) if sys::is_absent(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn mount(&self) -> (String, String) {
@@ -64,7 +69,16 @@ const KINDS: [(u64, Nature); 8] = [
 /// A sandbox shows its own root as 9p or FUSE, and all of its processes share what is there. So where
 /// everything is on that file system, what it can do decides, not its name.
 pub(crate) fn wal_refusal(file_system: &impl FileSystem) -> Option<String> {
-    let kind = file_system.kind()?;
+    let kind = match file_system.kind() {
+        Ok(kind) => kind?,
+        Err(error) => {
+            return Some(format!(
+                "WAL mode is refused on a file system that can not be told ({error}): clients on \
+                 other machines might not share its memory; open the database again, or, if all \
+                 clients are on this machine, allow it with kanban_network_wal=1"
+            ));
+        }
+    };
     let (_, nature) = KINDS.iter().find(|(known, _)| *known == kind & 0xffff_ffff)?;
     let (mount, name) = file_system.mount();
     if *nature == Nature::Served && mount == "/" && file_system.shares() {
@@ -83,9 +97,15 @@ mod tests {
 
     struct Fake(u64, &'static str, bool);
 
+    /// statfs(2) fails.
+    const UNKNOWN: u64 = 0;
+
     impl FileSystem for Fake {
-        fn kind(&self) -> Option<u64> {
-            Some(self.0)
+        fn kind(&self) -> io::Result<Option<u64>> {
+            match self.0 {
+                UNKNOWN => Err(io::ErrorKind::Other.into()),
+                kind => Ok(Some(kind)),
+            }
         }
         fn mount(&self) -> (String, String) {
             (self.1.to_owned(), "the-type".to_owned())
@@ -120,5 +140,11 @@ mod tests {
         for kind in [0xef53, 0x9123_683e, 0x5846_5342, 0x0102_1994, 0x794c_7630] {
             assert_eq!(wal_refusal(&Fake(kind, "/", false)), None);
         }
+    }
+
+    #[test]
+    fn what_can_not_be_told_is_not_taken_for_local() {
+        let why = wal_refusal(&Fake(UNKNOWN, "/", true)).expect("it is refused");
+        assert!(why.contains("kanban_network_wal=1"), "{why}");
     }
 }

@@ -334,7 +334,7 @@ fn sizes(database: &Path, length: u64) -> Sizes {
 struct Supposed<'p>(filesystem::Of<'p>, bool);
 
 impl FileSystem for Supposed<'_> {
-    fn kind(&self) -> Option<u64> {
+    fn kind(&self) -> std::io::Result<Option<u64>> {
         self.0.kind()
     }
     fn mount(&self) -> (String, String) {
