@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Memory errors and leaks over the boundary of Rust and C, by valgrind's memcheck.
+#
+#     scripts/memory-check.sh          the extension in Debian's sqlite3 shell and Python
+#     scripts/memory-check.sh --full   and unit tests and promises, with their client processes
+#
+# Fails on an invalid access, a use of what was not initialised, a bad free, and on memory that nothing
+# points to any more. What lives for ever by design (the VFS, its method tables, the registry of
+# databases) is still pointed to. *.supp beside this script has what is excepted, and why.
+#
+# Left out of --full: tests that count system calls by ptrace or kill (kills, killed_holder), that measure
+# times or run for long (queue, timeout, soak, power_loss, lock_cancellation's stress), or that become
+# another user. Clients that a test kills are checked for accesses, not for leaks.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+
+build() { cargo "$1" --release --target-dir target/memory-check --config profile.release.debug=1 \
+    --config 'profile.release.strip="none"' "${@:2}"; }
+
+# check NAME [valgrind's options] COMMAND...
+check() {
+    local name=$1
+    shift
+    printf '%s ... ' "$name"
+    local code=0
+    PYTHONMALLOC=malloc timeout --kill-after=10 600 valgrind --quiet --trace-children=yes \
+        --trace-children-skip='*/cargo,*/rustc,*/rustup,*/sh' \
+        --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite \
+        --num-callers=40 --error-exitcode=99 --suppressions=scripts/memory-check.supp \
+        --log-file="$logs/$name.%p" "$@" > "$logs/$name.out" 2>&1 || code=$?
+    # Children have logs of their own. A warning is no error: valgrind does not know every fcntl command.
+    if [ $code -ne 0 ] || grep -qhvE '== Warning: (unimplemented fcntl|invalid file descriptor)' "$logs/$name".[0-9]*; then
+        echo "failed ($code)"
+        tail -n 40 "$logs/$name.out"
+        cat "$logs/$name".[0-9]* | head -n 300
+        exit 1
+    fi
+    echo ok
+}
+
+build build --lib
+extension=$PWD/target/memory-check/release/libkanban_vfs.so
+
+check python /usr/bin/python3 vfs-tests/src/memory.py "$extension"
+check python-fork --suppressions=scripts/memory-check-fork.supp \
+    /usr/bin/python3 vfs-tests/src/memory.py "$extension" fork
+for mode in wal delete; do
+    check "shell-$mode" sqlite3 -bail :memory: ".load $extension" ".open file:$logs/$mode.db?vfs=kanban" \
+        "PRAGMA journal_mode=$mode; CREATE TABLE t (x); INSERT INTO t VALUES (randomblob(100000));" \
+        "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA kanban_status; VACUUM; SELECT count(*) FROM t;"
+    grep -qx 1 "$logs/shell-$mode.out"
+done
+
+if [ "${1-}" = --full ]; then
+    build build --package vfs-tests --bins
+    of() { build test --no-run --message-format=json --quiet "${@:2}" |
+        grep -o "\"executable\":\"[^\"]*/deps/$1-[^\"]*\"" | cut -d'"' -f4; }
+    unit=$(of kanban_vfs --package kanban-vfs --lib)
+    promises=$(of promises --package vfs-tests --test promises)
+    check unit "$unit" --skip model
+    check promises --suppressions=scripts/memory-check-fork.supp env CARGO="$(command -v cargo)" "$promises" \
+        --test-threads=2 displaced_files:: fork::an_inherited fork::a_child_can_not hostile_sidecar:: \
+        journal_modes:: kept_wal:: loading:: lock_errors::a_look lock_scope:: sidecar:: stacking:: \
+        unloading:: file_length::a_torn wal_reset::checkpoints
+fi
