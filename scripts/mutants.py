@@ -40,7 +40,7 @@ PROMISES = {
     "src/guard/file_length.rs": ["file_length::"],
     "src/guard/filesystem.rs": ["storage::"],
     "src/guard/fork.rs": ["fork::"],
-    "src/guard/identity.rs": ["displaced_files::", "canonical_path::"],
+    "src/guard/identity.rs": ["displaced_files::", "canonical_path::", "kept_wal::"],
     "src/guard/mount.rs": ["canonical_path::"],
     "src/guard/wal_index.rs": ["displaced_files::"],
     "src/guard/wal_reset.rs": ["wal_reset::"],
