@@ -296,3 +296,18 @@ impl LockFile {
 fn open_as(descriptor: RawFd) -> io::Result<OwnedFd> {
     sys::reopen(descriptor, sys::is_writable(descriptor)).or_else(|_| sys::duplicate(descriptor))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread locks a file while another registers the VFS. Until it is known what was locked before, the
+    /// call is made as it is, and under the mutex, so that it is either seen as such or comes after.
+    #[test]
+    fn calls_are_made_as_they_are_until_it_has_begun() {
+        static TABLE: LockTable = LockTable::new();
+        assert_eq!(TABLE.before(|| 7), Some(7));
+        TABLE.begin().expect("there is a /proc");
+        assert_eq!(TABLE.before(|| 7), None);
+    }
+}
