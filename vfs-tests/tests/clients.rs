@@ -21,6 +21,8 @@ fn write_from_c(arguments: &[&str]) -> String {
         .map(|n| {
             let arguments = [n.to_string(), "20".to_owned()];
             let mut writer = Command::new(&program);
+            // Cargo's, which leads to another build of the library.
+            writer.env_remove("LD_LIBRARY_PATH");
             writer.arg(&board).args(arguments).arg(extension()).spawn().unwrap()
         })
         .collect();
