@@ -24,6 +24,9 @@ struct Arguments {
     /// Which ways of locking to measure, in this order, in every run.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "stock,flock,kanban")]
     ways: Vec<Way>,
+    /// How long each sync is to take beside its time, in ms: a disk that is slower than this one.
+    #[arg(long, default_value_t = 0)]
+    sync_ms: u64,
     /// Threads of one process instead of processes.
     #[arg(long)]
     threads: bool,
@@ -53,6 +56,7 @@ const DEFAULT_CASES: [&str; 7] = [
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    contention::set_sync_ms(arguments.sync_ms);
     if let Some(orders) = &arguments.worker {
         return contention::obey(orders);
     }

@@ -19,8 +19,9 @@ pub struct Options {
 
 impl Default for Options {
     /// A VFS named `kanban` over the default VFS of the moment, with a busy timeout of 5 s, that
-    /// does not become the default, keeps a WAL when the last connection closes, and refuses
-    /// databases with several hard links and WAL mode on network file systems.
+    /// does not become the default, keeps a WAL when the last connection closes, lets each commit
+    /// sync for itself, and refuses databases with several hard links and WAL mode on network file
+    /// systems.
     fn default() -> Self {
         Self {
             name: "kanban".to_owned(),
@@ -28,6 +29,7 @@ impl Default for Options {
             make_default: false,
             connection: Settings {
                 busy_timeout: Duration::from_millis(5000),
+                group_commit: false,
                 hard_links: false,
                 network_wal: false,
                 persist_wal: true,
@@ -63,6 +65,18 @@ impl Options {
     #[must_use]
     pub fn with_busy_timeout(mut self, timeout: Duration) -> Self {
         self.connection.busy_timeout = timeout;
+        self
+    }
+
+    /// Whether commits of WAL mode with `synchronous=FULL` share their syncs, across processes: the
+    /// write lock is given back before the sync, and COMMIT returns when a sync that began after its
+    /// frames were written has succeeded, whoever made it. COMMIT promises what it always does
+    /// (<https://www.sqlite.org/pragma.html#pragma_synchronous>); but other connections may read a
+    /// commit a moment before it is durable, and one whose sync fails stays readable although COMMIT
+    /// has answered SQLITE_IOERR_FSYNC.
+    #[must_use]
+    pub fn with_group_commit(mut self, group: bool) -> Self {
+        self.connection.group_commit = group;
         self
     }
 
@@ -130,6 +144,7 @@ impl Options {
             options.connection.busy_timeout = timeout;
         }
         for (name, flag) in [
+            ("KANBAN_GROUP_COMMIT", &mut options.connection.group_commit),
             ("KANBAN_HARD_LINKS", &mut options.connection.hard_links),
             ("KANBAN_NETWORK_WAL", &mut options.connection.network_wal),
             ("KANBAN_PERSIST_WAL", &mut options.connection.persist_wal),
@@ -147,6 +162,7 @@ impl Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     busy_timeout: Duration,
+    group_commit: bool,
     hard_links: bool,
     network_wal: bool,
     persist_wal: bool,
@@ -183,13 +199,14 @@ impl Settings {
                         format!("kanban_busy_timeout: {}", not_ms(&String::from_utf8_lossy(value)))
                     })?;
                 }
+                b"kanban_group_commit" => settings.group_commit = flag(key, value)?,
                 b"kanban_hard_links" => settings.hard_links = flag(key, value)?,
                 b"kanban_network_wal" => settings.network_wal = flag(key, value)?,
                 b"kanban_persist_wal" => settings.persist_wal = flag(key, value)?,
                 unknown => {
                     return Err(format!(
-                        "unknown URI parameter {}; known: kanban_busy_timeout, kanban_hard_links, \
-                         kanban_network_wal, kanban_persist_wal",
+                        "unknown URI parameter {}; known: kanban_busy_timeout, \
+                         kanban_group_commit, kanban_hard_links, kanban_network_wal, kanban_persist_wal",
                         String::from_utf8_lossy(unknown)
                     ));
                 }
@@ -201,6 +218,11 @@ impl Settings {
     /// The busy timeout of a connection that sets none, in ms.
     pub(crate) fn busy_timeout_ms(&self) -> c_int {
         c_int::try_from(self.busy_timeout.as_millis()).unwrap_or(c_int::MAX)
+    }
+
+    /// Whether commits share their syncs.
+    pub(crate) fn group_commit(&self) -> bool {
+        self.group_commit
     }
 
     /// Whether a database that has several hard links may be written to.
@@ -269,10 +291,17 @@ mod tests {
             from(&[("KANBAN_BASE_VFS", "unix"), ("KANBAN_BUSY_TIMEOUT", "70")]),
             Ok(expected)
         );
-        let expected =
-            Options::default().with_hard_links(true).with_network_wal(true).with_persist_wal(false);
-        let set =
-            [("KANBAN_HARD_LINKS", "1"), ("KANBAN_NETWORK_WAL", "1"), ("KANBAN_PERSIST_WAL", "0")];
+        let expected = Options::default()
+            .with_group_commit(true)
+            .with_hard_links(true)
+            .with_network_wal(true)
+            .with_persist_wal(false);
+        let set = [
+            ("KANBAN_GROUP_COMMIT", "1"),
+            ("KANBAN_HARD_LINKS", "1"),
+            ("KANBAN_NETWORK_WAL", "1"),
+            ("KANBAN_PERSIST_WAL", "0"),
+        ];
         assert_eq!(from(&set), Ok(expected));
     }
 
@@ -282,7 +311,9 @@ mod tests {
             let why = from(&[("KANBAN_BUSY_TIMEOUT", value)]).expect_err(value);
             assert!(why.starts_with("KANBAN_BUSY_TIMEOUT: "), "{why}");
         }
-        for name in ["KANBAN_HARD_LINKS", "KANBAN_NETWORK_WAL", "KANBAN_PERSIST_WAL"] {
+        for name in
+            ["KANBAN_GROUP_COMMIT", "KANBAN_HARD_LINKS", "KANBAN_NETWORK_WAL", "KANBAN_PERSIST_WAL"]
+        {
             let why = from(&[(name, "on")]).expect_err(name);
             assert!(why.starts_with(name), "{why}");
         }

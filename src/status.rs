@@ -5,32 +5,37 @@ use std::fmt::{self, Display, Write};
 use std::sync::atomic::Ordering;
 
 use crate::ffi::vfs::Instance;
-use crate::file::Connection;
+use crate::file::{BaseFile, Connection};
 use crate::lock::sidecar::Content;
 use crate::observation::FOREIGN;
 use crate::sys;
 
 /// The status of a connection's database, a JSON object.
-pub(crate) fn json(connection: &mut Connection, instance: &Instance) -> String {
+pub(crate) fn json(
+    connection: &mut Connection,
+    base: &impl BaseFile,
+    instance: &Instance,
+) -> String {
     let guarantees = guarantees(connection, instance);
     let database = connection.database();
     let path = database.path();
     let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let sqlite = instance.host().version_number();
-    let base = instance.full_name().rsplit_once('/').map_or("", |(_, base)| base);
+    let base_name = instance.full_name().rsplit_once('/').map_or("", |(_, base)| base);
     let counters = &database.counters;
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
 
     let mut json = Object::new();
     json.field("version", Text(env!("CARGO_PKG_VERSION")));
     json.field("vfs", Text(instance.full_name()));
-    json.field("base_vfs", Text(base));
+    json.field("base_vfs", Text(base_name));
     let version = format!("{}.{}.{}", sqlite / 1_000_000, sqlite / 1000 % 1000, sqlite % 1000);
     json.field("sqlite", Text(&version));
     json.field("database", Text(&canonical.to_string_lossy()));
     json.field("sidecar", Text(&database.sidecar_path().to_string_lossy()));
     json.field("busy_timeout_default_ms", connection.settings().busy_timeout_ms());
     json.field("guarantees", guarantees);
+    json.field("group_commit", either(connection.group_commit(base)));
     match database.holder() {
         None => json.field("holder", "null"),
         Some((holder, this_process)) => {
@@ -69,6 +74,9 @@ pub(crate) fn json(connection: &mut Connection, instance: &Instance) -> String {
     counted.field("restarts_put_off", count(&counters.restarts_put_off));
     counted.field("short_files", count(&counters.short_files));
     counted.field("displaced", count(&counters.displaced));
+    counted.field("syncs_led", count(&counters.syncs_led));
+    counted.field("commits_covered", count(&counters.commits_covered));
+    counted.field("syncs_failed", count(&counters.syncs_failed));
     json.field("counters", counted);
     json.to_string()
 }
@@ -139,14 +147,19 @@ fn guarantees(connection: &mut Connection, instance: &Instance) -> Object {
         ("journal", state(&journal)),
         ("synchronous", state(&durable)),
     ] {
-        let mut one = Object::new();
-        one.field("active", state.is_ok());
-        if let Err(why) = state {
-            one.field("why", Text(why));
-        }
-        guarantees.field(name, one);
+        guarantees.field(name, either(state));
     }
     guarantees
+}
+
+/// `{"active": true}`, or false and why.
+fn either(state: Result<(), &str>) -> Object {
+    let mut object = Object::new();
+    object.field("active", state.is_ok());
+    if let Err(why) = state {
+        object.field("why", Text(why));
+    }
+    object
 }
 
 /// A JSON object that is being written.

@@ -137,6 +137,7 @@ mod tests {
             ("kanban_busy_timeout", "soon"),
             ("kanban_busy_timeout", "-1"),
             ("kanban_busy_timeout", "99999999999"),
+            ("kanban_group_commit", "on"),
             ("kanban_hard_links", "yes"),
             ("kanban_network_wal", ""),
             ("kanban_persist_wal", "2"),
@@ -150,13 +151,23 @@ mod tests {
             panic!("a right parameter was refused");
         };
         assert_eq!(settings.busy_timeout_ms(), 250);
-        let others = ["kanban_hard_links", "kanban_network_wal", "kanban_persist_wal"];
+        let others = [
+            "kanban_group_commit",
+            "kanban_hard_links",
+            "kanban_network_wal",
+            "kanban_persist_wal",
+        ];
         for (value, expected) in [("0", false), ("1", true)] {
             let OpenPlan::Guard(settings) = plan(&others.map(|key| (key, value))) else {
                 panic!("right parameters were refused");
             };
-            let set = [settings.hard_links(), settings.network_wal(), settings.persist_wal()];
-            assert_eq!(set, [expected; 3]);
+            let set = [
+                settings.group_commit(),
+                settings.hard_links(),
+                settings.network_wal(),
+                settings.persist_wal(),
+            ];
+            assert_eq!(set, [expected; 4]);
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod histogram;
 mod picture;
+mod slow;
 mod table;
 mod worker;
 
@@ -15,6 +16,7 @@ use clap::ValueEnum;
 
 pub use histogram::Histogram;
 pub use picture::of as picture;
+pub use slow::set as set_sync_ms;
 pub use table::of as table;
 pub use worker::{obey, run};
 
@@ -30,6 +32,8 @@ pub enum Way {
     Flock,
     /// This VFS.
     Kanban,
+    /// The same with group commit.
+    KanbanGroup,
 }
 
 impl Way {
@@ -40,6 +44,7 @@ impl Way {
             Self::Stock => "stock",
             Self::Flock => "flock",
             Self::Kanban => "kanban",
+            Self::KanbanGroup => "kanban-group",
         }
     }
 }

@@ -65,6 +65,7 @@ pub fn of(case: &Case, outcomes: &[(Way, Vec<Outcome>)]) -> String {
             Way::Stock => "#c0392b",
             Way::Flock => "#7f8c8d",
             Way::Kanban => "#1f6fb2",
+            Way::KanbanGroup => "#27ae60",
         };
         let mut all = Histogram::default();
         outcomes.iter().for_each(|outcome| all.add(&outcome.waits));

@@ -52,8 +52,8 @@ pub fn of(case: &Case, outcomes: &[(Way, Vec<Outcome>)]) -> String {
     // Ratios are of pairs: each run against the stock run beside it.
     let stock = outcomes.iter().find(|(way, _)| *way == Way::Stock);
     let flock = outcomes.iter().find(|(way, _)| *way == Way::Flock);
-    let kanban = outcomes.iter().find(|(way, _)| *way == Way::Kanban);
-    if let Some((_, kanban)) = kanban {
+    let ours = |(way, _): &&(Way, Vec<Outcome>)| matches!(way, Way::Kanban | Way::KanbanGroup);
+    for (way, kanban) in outcomes.iter().filter(ours) {
         for (name, others) in [("stock", stock), ("flock", flock)] {
             let Some((_, others)) = others else { continue };
             let paired = |number: &dyn Fn(&Outcome) -> f64| {
@@ -67,7 +67,8 @@ pub fn of(case: &Case, outcomes: &[(Way, Vec<Outcome>)]) -> String {
             };
             let _ = write!(
                 text,
-                "\nkanban against {name}: {:.2} x throughput, {:.3} x longest wait",
+                "\n{} against {name}: {:.2} x throughput, {:.3} x longest wait",
+                way.name(),
                 paired(&Outcome::per_second),
                 paired(&|o| ms(o.waits.longest()).max(0.001)),
             );

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::histogram::Histogram;
-use crate::{Case, Outcome, Result, Way};
+use crate::{Case, Outcome, Result, Way, slow};
 
 /// How long a transaction waits before it counts as an error.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ struct Report {
 
 /// Runs one case in one way on a new board.
 pub fn run(case: &Case, way: Way, duration: Duration, threads: bool) -> Result<Outcome> {
-    kanban_vfs::register(&kanban_vfs::Options::default())?;
+    register()?;
     let directory = tempfile::tempdir()?;
     let board = directory.path().join("board.db");
     let connection = Connection::open(uri(&board, way))?;
@@ -109,8 +109,17 @@ pub fn run(case: &Case, way: Way, duration: Duration, threads: bool) -> Result<O
     Ok(outcome)
 }
 
+fn register() -> Result<()> {
+    slow::register()?;
+    Ok(kanban_vfs::register(&kanban_vfs::Options::default().with_base(slow::NAME))?)
+}
+
 fn uri(board: &Path, way: Way) -> String {
-    let vfs = if way == Way::Kanban { "kanban" } else { "unix" };
+    let vfs = match way {
+        Way::Stock | Way::Flock => slow::NAME,
+        Way::Kanban => "kanban",
+        Way::KanbanGroup => "kanban&kanban_group_commit=1",
+    };
     format!("file:{}?vfs={vfs}", board.display())
 }
 
@@ -121,6 +130,7 @@ fn flock_path(board: &Path) -> PathBuf {
 fn in_a_process(orders: &Orders, go: impl FnOnce()) -> Result<Report> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["--worker", &orders.encode()])
+        .args((slow::ms() > 0).then(|| format!("--sync-ms={}", slow::ms())))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -143,7 +153,7 @@ fn in_a_process(orders: &Orders, go: impl FnOnce()) -> Result<Report> {
 
 /// Does what another process of this program ordered.
 pub fn obey(orders: &str) -> Result<()> {
-    kanban_vfs::register(&kanban_vfs::Options::default())?;
+    register()?;
     let go = || {
         println!();
         let _ = std::io::stdin().read_line(&mut String::new());

@@ -23,6 +23,7 @@ pub(crate) const SQLITE_BUSY_TIMEOUT: Rc = SQLITE_BUSY | (3 << 8);
 pub(crate) const SQLITE_CANTOPEN: Rc = 14;
 pub(crate) const SQLITE_IOERR_SHORT_READ: Rc = SQLITE_IOERR | (2 << 8);
 pub(crate) const SQLITE_IOERR_WRITE: Rc = SQLITE_IOERR | (3 << 8);
+pub(crate) const SQLITE_IOERR_FSYNC: Rc = SQLITE_IOERR | (4 << 8);
 pub(crate) const SQLITE_IOERR_TRUNCATE: Rc = SQLITE_IOERR | (6 << 8);
 pub(crate) const SQLITE_IOERR_DELETE: Rc = SQLITE_IOERR | (10 << 8);
 pub(crate) const SQLITE_IOERR_LOCK: Rc = SQLITE_IOERR | (15 << 8);
@@ -61,12 +62,14 @@ pub(crate) const WAL_READERS: c_int = 5;
 /// All wal-index lock slots.
 pub(crate) const WAL_SLOTS: c_int = WAL_READ_LOCK + WAL_READERS;
 
+pub(crate) const SQLITE_FCNTL_FILE_POINTER: c_int = 7;
 pub(crate) const SQLITE_FCNTL_PERSIST_WAL: c_int = 10;
 pub(crate) const SQLITE_FCNTL_VFSNAME: c_int = 12;
 pub(crate) const SQLITE_FCNTL_PRAGMA: c_int = 14;
 pub(crate) const SQLITE_FCNTL_HAS_MOVED: c_int = 20;
 pub(crate) const SQLITE_FCNTL_SYNC: c_int = 21;
 pub(crate) const SQLITE_FCNTL_COMMIT_PHASETWO: c_int = 22;
+pub(crate) const SQLITE_FCNTL_JOURNAL_POINTER: c_int = 28;
 pub(crate) const SQLITE_FCNTL_PDB: c_int = 30;
 pub(crate) const SQLITE_FCNTL_LOCK_TIMEOUT: c_int = 34;
 

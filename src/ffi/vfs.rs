@@ -328,7 +328,7 @@ unsafe extern "C" fn x_open(
                     file::install(file, instance, path, flags | base_flags, settings)
                 }
                 _ => {
-                    file::watch(file, path);
+                    file::watch(file, instance, path, flags);
                     rc
                 }
             }

@@ -30,6 +30,7 @@ use crate::lock::{Database, Refused, WriteLock};
 use crate::options::Settings;
 use crate::sys;
 
+use super::group::GroupCommit;
 use super::guards::Guards;
 
 /// The file of the base VFS.
@@ -60,6 +61,20 @@ pub(crate) trait BaseFile {
     fn salts(&self) -> Option<Salts>;
     /// The beginning of the file.
     fn header(&self) -> Option<Header>;
+    /// Whether the connection has this database as its main one, with a WAL whose syncs can be put off.
+    fn has_wal(&self) -> bool;
+    /// Puts the next sync of the WAL off, if it is a commit's. False if it can not be.
+    fn put_off_sync(&self) -> bool;
+    /// Puts off no more. The flags of the sync that was put off.
+    fn sync_put_off(&self) -> Option<c_int>;
+    /// xSync of the WAL.
+    fn sync_wal(&self, flags: c_int) -> Rc;
+    /// Reads from the WAL; false unless all bytes are there.
+    fn read_wal(&self, bytes: &mut [u8], at: i64) -> bool;
+    /// Writes to the WAL.
+    fn write_wal(&self, bytes: &[u8], at: i64) -> bool;
+    /// The mark of a READ slot. Only while the wal-index is mapped.
+    fn read_mark(&self, n: c_int) -> Option<u32>;
     /// Writes one zero byte.
     fn write_zero(&self, at: i64);
     /// Makes the wal-index one that is to be recovered. Only while it is mapped, and nobody uses it.
@@ -114,6 +129,9 @@ const LOOKS: u32 = 3;
 /// How long a checkpoint that has the write lock is waited for.
 const CHECKPOINT_LASTS: Duration = Duration::from_millis(100);
 
+/// How long a checkpoint waits for a writer, to make up for a sync that has failed.
+const MEND_WAIT: Duration = Duration::from_secs(1);
+
 /// How long a checkpoint waits for the write lock.
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(4);
 
@@ -158,6 +176,7 @@ pub(crate) struct Connection {
     /// Whether the wait is for SHARED, so far.
     waits_to_read: bool,
     pace: Pace,
+    group: GroupCommit,
 }
 
 impl Connection {
@@ -173,6 +192,7 @@ impl Connection {
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             wait: Wait::of(&database),
+            group: GroupCommit::new(settings.group_commit()),
             database,
             settings,
             log,
@@ -247,10 +267,21 @@ impl Connection {
         self.blocks_ms = if ms < 0 { c_int::MAX } else { ms };
     }
 
-    /// FCNTL_COMMIT_PHASETWO: the transaction is committed.
-    pub(crate) fn committed(&mut self) -> Result<(), Rc> {
+    /// FCNTL_COMMIT_PHASETWO: the transaction is committed, and with group commit not durable yet.
+    pub(crate) fn committed(&mut self, base: &impl BaseFile) -> Result<(), Rc> {
         self.wait.committed();
-        self.guards.after_commit(&self.database)
+        let is_durable = self.group.commits(base, &self.database, &self.log);
+        self.guards.after_commit(&self.database)?;
+        is_durable
+    }
+
+    /// Why commits do not share their syncs, if they do not.
+    pub(crate) fn group_commit(&self, base: &impl BaseFile) -> Result<(), &'static str> {
+        let is_not_wal = "the database is not in WAL mode";
+        if !self.in_wal_mode && self.group.is_on() {
+            return Err(is_not_wal);
+        }
+        self.group.why_not(base, &self.database, self.guards.wal())
     }
 
     pub(crate) fn holds_write_lock(&self) -> bool {
@@ -316,6 +347,16 @@ impl Connection {
             self.reasons |= Reason::Rollback as u8;
         }
         self.is_cleaning_up = rc == SQLITE_OK;
+        if rc == SQLITE_OK && self.group.is_on() {
+            let wal = self.guards.wal();
+            if let Err(rc) = self.group.mend(base, &self.database, wal, &self.log) {
+                // The WAL is needed.
+                self.is_cleaning_up = false;
+                twice(|| base.unlock(SQLITE_LOCK_SHARED));
+                self.release(Reason::Rollback);
+                return rc;
+            }
+        }
         rc
     }
 
@@ -431,6 +472,9 @@ impl Connection {
                 false => self.shm_take(offset, n, flags, base),
             };
         }
+        if offset == WAL_WRITE_LOCK && flags & SQLITE_SHM_EXCLUSIVE != 0 {
+            self.group.ends(base, self.guards.wal());
+        }
         let probe = self.wait.hold_probe();
         let rc = twice(|| base.shm_lock(offset, n, flags));
         drop(probe);
@@ -442,6 +486,9 @@ impl Connection {
             self.has_snapshot &= offset < WAL_READ_LOCK;
         } else if offset == WAL_WRITE_LOCK {
             let held = self.write_lock.is_some();
+            if self.group.is_pending() {
+                self.write_lock.iter_mut().for_each(WriteLock::goes_away);
+            }
             self.release(Reason::Wal);
             let to_write = self.has_snapshot && !self.is_checkpointing;
             if to_write && held && self.write_lock.is_none() && self.pace.was_brief() {
@@ -514,6 +561,8 @@ impl Connection {
             let rc = self.with_write_lock(Reason::Wal, base, Sought::Write, take);
             if rc == SQLITE_OK && self.is_checkpointing {
                 self.guards.checkpoint_begins(base);
+            } else if rc == SQLITE_OK && self.group.is_on() {
+                return self.group_begins(base);
             }
             return rc;
         }
@@ -537,6 +586,14 @@ impl Connection {
         }
         match rc & 0xff {
             SQLITE_OK if offset == WAL_CKPT_LOCK => {
+                if self.group.is_on() {
+                    if let Err(rc) = self.mend(base) {
+                        twice(|| {
+                            base.shm_lock(offset, n, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)
+                        });
+                        return rc;
+                    }
+                }
                 self.is_checkpointing = true;
                 self.guards.checkpoint_begins(base);
                 self.join_checkpoint(base);
@@ -550,6 +607,42 @@ impl Connection {
             _ => {}
         }
         rc
+    }
+
+    /// WRITE was taken, and not by a checkpoint.
+    fn group_begins(&mut self, base: &impl BaseFile) -> Rc {
+        let begins = self.group.begins(base, &self.database, self.guards.wal(), &self.log);
+        // Without a snapshot it is recovery, which must go on, or will be told by COMMIT.
+        let writes = self.has_snapshot || self.blocks_ms > 0;
+        if let Err(rc) = begins.or_else(|rc| if writes { Err(rc) } else { Ok(()) }) {
+            let flags = SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE;
+            if twice(|| base.shm_lock(WAL_WRITE_LOCK, 1, flags)) == SQLITE_OK {
+                self.release(Reason::Wal);
+            }
+            return rc;
+        }
+        SQLITE_OK
+    }
+
+    /// CKPT was taken. If a sync has failed, makes up for it, while nobody writes.
+    fn mend(&mut self, base: &impl BaseFile) -> Result<(), Rc> {
+        if !self.group.has_failed(base, &self.database, self.guards.wal()) {
+            return Ok(());
+        }
+        let write = |flags| base.shm_lock(WAL_WRITE_LOCK, 1, flags | SQLITE_SHM_EXCLUSIVE);
+        let began = Instant::now();
+        loop {
+            match write(SQLITE_SHM_LOCK) {
+                SQLITE_OK => break,
+                SQLITE_BUSY if began.elapsed() < MEND_WAIT => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                rc => return Err(rc),
+            }
+        }
+        let mended = self.group.mend(base, &self.database, self.guards.wal(), &self.log);
+        twice(|| write(SQLITE_SHM_UNLOCK));
+        mended
     }
 
     /// A checkpoint is about to begin. If it has little to copy, it takes the write lock, for which
@@ -574,6 +667,9 @@ impl Connection {
         if let Ok(lock) = lock {
             self.write_lock = Some(lock);
             self.reasons |= Reason::Checkpoint as u8;
+            if self.group.is_on() {
+                self.group.drain(base, &self.database, self.guards.wal());
+            }
         }
     }
 
@@ -596,6 +692,7 @@ impl Connection {
         self.has_snapshot = false;
         self.is_checkpointing = false;
         self.guards.wal_closed();
+        self.group.wal_closed();
         self.release(Reason::Checkpoint);
         self.release(Reason::Wal);
     }
@@ -964,6 +1061,27 @@ mod tests {
             None
         }
         fn header(&self) -> Option<Header> {
+            None
+        }
+        fn has_wal(&self) -> bool {
+            false
+        }
+        fn put_off_sync(&self) -> bool {
+            false
+        }
+        fn sync_put_off(&self) -> Option<c_int> {
+            None
+        }
+        fn sync_wal(&self, _: c_int) -> Rc {
+            SQLITE_OK
+        }
+        fn read_wal(&self, _: &mut [u8], _: i64) -> bool {
+            false
+        }
+        fn write_wal(&self, _: &[u8], _: i64) -> bool {
+            false
+        }
+        fn read_mark(&self, _: c_int) -> Option<u32> {
             None
         }
         fn write_zero(&self, _: i64) {}

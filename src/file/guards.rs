@@ -18,7 +18,7 @@ use crate::guard::wal_index;
 use crate::guard::wal_reset::WalReset;
 use crate::host::Host;
 use crate::lock::Database;
-use crate::sys;
+use crate::sys::{self, Inode};
 
 /// After how many transactions a reader looks whether it is time to check.
 const LOOKS_AFTER: u8 = 4;
@@ -62,6 +62,11 @@ impl Guards {
 
     pub(crate) fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
+    }
+
+    /// The WAL, while the wal-index is mapped.
+    pub(crate) fn wal(&self) -> Option<Inode> {
+        self.identity.as_ref().and_then(Identity::wal)
     }
 
     /// Whether all files are in their places, as far as can be told now.

@@ -4,13 +4,15 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::connection::{BaseFile, Sought, twice};
-use super::{Methods, State, inherited, state_slot};
+use super::wal::OpenWal;
+use super::{Kind, Methods, State, group, inherited, state_slot};
 use crate::ffi::connect::{self, FCNTL_OPENED, Opened};
 use crate::ffi::vfs::Instance;
 use crate::ffi::{
-    Rc, SQLITE_BUSY, SQLITE_ERROR, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_HAS_MOVED,
-    SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PDB, SQLITE_FCNTL_PERSIST_WAL, SQLITE_FCNTL_PRAGMA,
-    SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_IOERR_LOCK,
+    Rc, SQLITE_BUSY, SQLITE_ERROR, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_FILE_POINTER,
+    SQLITE_FCNTL_HAS_MOVED, SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_LOCK_TIMEOUT,
+    SQLITE_FCNTL_PDB, SQLITE_FCNTL_PERSIST_WAL, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_SYNC,
+    SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_IOERR_FSYNC, SQLITE_IOERR_LOCK,
     SQLITE_IOERR_TRUNCATE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED,
     SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
     SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK, no_panic, sqlite3, sqlite3_file,
@@ -178,6 +180,35 @@ impl BaseFile for Base {
         }
     }
 
+    fn has_wal(&self) -> bool {
+        self.wal().is_some()
+    }
+
+    fn put_off_sync(&self) -> bool {
+        self.wal().inspect(|wal| wal.may_put_off(true)).is_some()
+    }
+
+    fn sync_put_off(&self) -> Option<c_int> {
+        self.wal()?.take_put_off()
+    }
+
+    fn sync_wal(&self, flags: c_int) -> Rc {
+        self.wal().map_or(SQLITE_IOERR_FSYNC, |wal| wal.sync(flags))
+    }
+
+    fn read_wal(&self, bytes: &mut [u8], at: i64) -> bool {
+        self.wal().is_some_and(|wal| wal.read(bytes, at))
+    }
+
+    fn write_wal(&self, bytes: &[u8], at: i64) -> bool {
+        self.wal().is_some_and(|wal| wal.write(bytes, at))
+    }
+
+    fn read_mark(&self, n: c_int) -> Option<u32> {
+        let n = usize::try_from(n).ok()?;
+        self.wal_index([READ_MARKS + n, READ_MARKS + n]).map(|[mark, _]| mark)
+    }
+
     fn write_zero(&self, at: i64) {
         let zero = [0_u8];
         call!(self, xWrite, SQLITE_IOERR, zero.as_ptr().cast(), 1, at);
@@ -191,6 +222,7 @@ const REGION: c_int = 32768;
 const MX_FRAME: usize = 4;
 const SALT: usize = 8;
 const N_BACKFILL: usize = 24;
+const READ_MARKS: usize = 25;
 
 impl Base {
     /// Two words of the wal-index.
@@ -205,6 +237,31 @@ impl Base {
         Some(words.map(|n| unsafe {
             AtomicU32::from_ptr(region.cast::<u32>().add(n)).load(Ordering::Relaxed)
         }))
+    }
+
+    /// The WAL that the connection has open, if this is its main database: of an attached one, SQLite
+    /// may not look at what FCNTL_COMMIT_PHASETWO answers.
+    fn wal(&self) -> Option<OpenWal> {
+        let host = self.instance.host();
+        // SAFETY: what FCNTL_PDB passes is valid while the file is open, and the connection that it
+        // leads to is the one that calls, of the SQLite that this VFS is registered with. Neither
+        // control is passed to a file. The WAL is open as long as the connection is in its call.
+        unsafe {
+            let db = *self.db.as_ref()?;
+            if db.is_null() {
+                return None;
+            }
+            let pointer = |op| {
+                let mut file: *mut sqlite3_file = std::ptr::null_mut();
+                let into = std::ptr::from_mut(&mut file).cast();
+                (host.main_file_control(db, op, into) == SQLITE_OK).then_some(file)
+            };
+            let main = pointer(SQLITE_FCNTL_FILE_POINTER)?;
+            if main != self.file {
+                return None;
+            }
+            OpenWal::new(pointer(SQLITE_FCNTL_JOURNAL_POINTER)?)
+        }
     }
 
     /// Whether the file is no longer the one that its name leads to, as far as the base knows.
@@ -275,6 +332,9 @@ unsafe extern "C" fn x_close_watched(file: *mut sqlite3_file) -> Rc {
         unsafe {
             let methods: &'static Methods = &*(*file).pMethods.cast::<Methods>();
             (*file).pMethods = methods.base_table;
+            if methods.kind == Kind::SuperJournal {
+                group::super_journal(false);
+            }
             methods.base.xClose.map_or(SQLITE_OK, |close| close(file))
         }
     })
@@ -396,7 +456,7 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
             }
             SQLITE_FCNTL_PRAGMA => {
                 // SAFETY: SQLite passes its array of strings.
-                let answer = unsafe { pragma(state, arg.cast()) };
+                let answer = unsafe { pragma(state, &base, arg.cast()) };
                 if answer == SQLITE_NOTFOUND {
                     call!(base, xFileControl, answer, op, arg)
                 } else {
@@ -418,7 +478,7 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
                 }
                 rc
             }
-            SQLITE_FCNTL_COMMIT_PHASETWO => match state.connection.committed() {
+            SQLITE_FCNTL_COMMIT_PHASETWO => match state.connection.committed(&base) {
                 Ok(()) => call!(base, xFileControl, SQLITE_NOTFOUND, op, arg),
                 Err(rc) => rc,
             },
@@ -445,7 +505,7 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
 ///
 /// # Safety
 /// `arg` holds a place for the answer, the pragma's name, and its argument or null.
-unsafe fn pragma(state: &mut State, arg: *mut *mut c_char) -> Rc {
+unsafe fn pragma(state: &mut State, base: &Base, arg: *mut *mut c_char) -> Rc {
     // SAFETY: the caller's promise.
     let (name, value) = unsafe {
         let value = *arg.add(2);
@@ -466,7 +526,7 @@ unsafe fn pragma(state: &mut State, arg: *mut *mut c_char) -> Rc {
     let (rc, text) = if let Some(why) = no_wal {
         (SQLITE_ERROR, why)
     } else if name.eq_ignore_ascii_case(b"kanban_status") {
-        (SQLITE_OK, status::json(&mut state.connection, instance))
+        (SQLITE_OK, status::json(&mut state.connection, base, instance))
     } else {
         let name = String::from_utf8_lossy(name);
         (SQLITE_ERROR, format!("unknown pragma {name}; known: kanban_status"))

@@ -7,21 +7,24 @@
 #![allow(unsafe_code)]
 
 mod connection;
+mod group;
 mod guards;
 pub(crate) mod inherited;
 mod methods;
 mod refused;
+mod wal;
 
 use std::ffi::c_int;
 use std::path::Path;
 
-pub(crate) use connection::Connection;
+pub(crate) use connection::{BaseFile, Connection};
 use guards::Guards;
 pub(crate) use refused::refuse;
 
 use crate::ffi::vfs::{Instance, OpenDatabase};
 use crate::ffi::{
-    Rc, SQLITE_CANTOPEN, SQLITE_OK, SQLITE_OPEN_READONLY, sqlite3, sqlite3_file, sqlite3_io_methods,
+    Rc, SQLITE_CANTOPEN, SQLITE_OK, SQLITE_OPEN_READONLY, SQLITE_OPEN_SUPER_JOURNAL,
+    SQLITE_OPEN_WAL, sqlite3, sqlite3_file, sqlite3_io_methods,
 };
 use crate::guard::filesystem;
 use crate::guard::fork::ForkMutex;
@@ -62,6 +65,8 @@ struct State {
     connection: Connection,
     /// Where SQLite keeps the address of the connection that uses the file; null if it has not said.
     db: *const *mut sqlite3,
+    /// With group commit.
+    _wanted: Option<wal::Wanted>,
     /// Dropped last: then the VFS may be unregistered.
     opened: OpenDatabase,
 }
@@ -80,7 +85,8 @@ unsafe fn methods_over(
     let ours = match kind {
         Kind::Database => methods::over(&complete, true),
         Kind::WithoutWal => methods::over(&complete, false),
-        Kind::Watched | Kind::Refused => methods::watching(&complete),
+        Kind::Wal => wal::over(&complete),
+        Kind::SuperJournal | Kind::Watched | Kind::Refused => methods::watching(&complete),
     };
     leak_once(Methods { ours, base: complete, base_table: base, state_offset, kind })
 }
@@ -93,6 +99,9 @@ enum Kind {
     WithoutWal,
     /// A WAL or a journal.
     Watched,
+    /// The WAL of a database with group commit.
+    Wal,
+    SuperJournal,
     /// A database that was not opened.
     Refused,
 }
@@ -101,7 +110,7 @@ static TABLES: ForkMutex<Vec<&'static Methods>> = ForkMutex::new(Vec::new());
 
 /// Keeps other threads from making tables until the result is dropped.
 pub(crate) fn hold_for_fork() -> impl std::any::Any {
-    TABLES.lock()
+    (wal::hold_for_fork(), TABLES.lock())
 }
 
 /// `made`, or the table that was made of the same base before. Tables live for ever.
@@ -168,6 +177,7 @@ pub(crate) unsafe fn install(
     let state = Box::new(State {
         connection: Connection::new(path, settings.clone(), log, guards, read_only),
         db: std::ptr::null(),
+        _wanted: settings.group_commit().then(|| wal::Wanted::new(path)),
         opened: instance.count_database(),
     });
     // SAFETY: the caller's promise.
@@ -191,14 +201,30 @@ pub(crate) unsafe fn install(
 /// Watches a WAL or journal that the base has opened.
 ///
 /// # Safety
-/// `file` was opened by the base VFS.
-pub(crate) unsafe fn watch(file: *mut sqlite3_file, path: &Path) {
+/// `file` is memory of [`size_with_state`] bytes, opened by the base of `instance`.
+pub(crate) unsafe fn watch(
+    file: *mut sqlite3_file,
+    instance: &'static Instance,
+    path: &Path,
+    flags: c_int,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         if (*file).pMethods.is_null() {
             return;
         }
-        (*file).pMethods = &raw const methods_over((*file).pMethods, 0, Kind::Watched).ours;
+        if flags & SQLITE_OPEN_WAL != 0 && wal::is_wanted(path) {
+            wal::install(file, state_offset(instance.base_file_size()));
+        } else {
+            let kind = match flags & SQLITE_OPEN_SUPER_JOURNAL {
+                0 => Kind::Watched,
+                _ => Kind::SuperJournal,
+            };
+            if kind == Kind::SuperJournal {
+                group::super_journal(true);
+            }
+            (*file).pMethods = &raw const methods_over((*file).pMethods, 0, kind).ours;
+        }
     }
     inherited::opened(file, path);
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::group::Group;
 use super::holder::{Holder, WRITE_RANGE};
 use super::page::Waiter;
 use super::queue::{Pace, Place, Purpose, Queue, Taken, Until};
@@ -50,6 +51,7 @@ pub(crate) struct Database {
     checked: AtomicU64,
     /// Whether this process opened it, or a parent of it.
     own: Own<()>,
+    pub(crate) group: Group,
     pub(crate) counters: Counters,
 }
 
@@ -76,6 +78,12 @@ pub(crate) struct Counters {
     pub(crate) short_files: AtomicU64,
     /// Locks refused because a file had moved, or had hard links.
     pub(crate) displaced: AtomicU64,
+    /// Syncs made for all who waited for one, and how many commits there were for which somebody
+    /// else made it.
+    pub(crate) syncs_led: AtomicU64,
+    pub(crate) commits_covered: AtomicU64,
+    /// Commits that failed because a sync had.
+    pub(crate) syncs_failed: AtomicU64,
 }
 
 /// Why the write lock was not taken.
@@ -123,6 +131,7 @@ impl Database {
             descriptor: AtomicI32::new(-1),
             checked: AtomicU64::new(0),
             own: Own::new(()),
+            group: Group::default(),
             counters: Counters::default(),
         });
         registry.insert(identity, Arc::downgrade(&database));
@@ -366,6 +375,13 @@ impl WriteLock {
         let Some(held) = self.held.get_mut() else { return };
         held.database.forget_if_replaced(&mut held.database.sidecar.lock());
         held.give_back(false);
+    }
+
+    /// Its holder is not about to come back at once: it waits for a sync when it has given it back.
+    pub(crate) fn goes_away(&mut self) {
+        if let Some(held) = self.held.get_mut() {
+            held.pace.goes_away();
+        }
     }
 
     /// Gives it back. Returns how it was used, if that was to write.

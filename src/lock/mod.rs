@@ -7,10 +7,11 @@
 //! | [`holder`] | the kernel's lock itself says who holds it, and since when |
 //! | [`queue`] | who waits is served in order, and woken at once |
 //! | [`page`] | what waiters and holders tell each other is a hint, never a right |
+//! | [`group`] | one sync serves all who wait for one, and a failed one fails all of them |
 //! | [`wait`] | a writer sleeps as long as SQLite asks it to, and says so, once, when it gives up |
 //!
-//! `docs/locking-protocol.md` has the layout of the sidecar. Nothing here knows of journals or
-//! WALs: it offers acquire and release.
+//! `docs/locking-protocol.md` has the layout of the sidecar. Nothing here knows of journals,
+//! and only [`group`] that there are WALs: it offers acquire and release.
 //!
 //! # Order
 //! 1. a database's owner flag: which of this process's connections has the write lock;
@@ -18,11 +19,14 @@
 //! 3. the registry of databases (a mutex, held for a look-up or an open, and while forking);
 //! 4. what a connection waits for (a mutex, held to change it, and for a look at SQLite's own lock);
 //! 5. the queue's local state (a mutex, held for locks of the kernel that are not waited for);
-//! 6. SQLite's own locks, taken after the write lock and given back before it. The exceptions do
+//! 6. who leads a sync (a flag of the process, then a lock of the kernel), never asked for with the
+//!    write lock in hand but by a checkpoint, nor with one of the mutexes;
+//! 7. SQLite's own locks, taken after the write lock and given back before it. The exceptions do
 //!    not wait for it, or for a bounded time: a checkpoint, with its own slot, a few ms; a writer
 //!    that meets a checkpoint, with its snapshot, 100 ms; whoever cleans up, not at all.
 
 pub(crate) mod database;
+pub(crate) mod group;
 pub(crate) mod holder;
 #[cfg(any(test, feature = "fuzzing"))]
 mod kernel;

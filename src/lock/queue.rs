@@ -151,6 +151,12 @@ impl Pace {
         if self.is_upkeep { Purpose::Upkeep } else { Purpose::Write }
     }
 
+    /// It will not want the lock again at once, whatever it did until now.
+    pub(crate) fn goes_away(&mut self) {
+        self.comes_back = false;
+        self.run_ends = 0;
+    }
+
     /// Whether it gave the lock back as soon as it had it.
     pub(crate) fn was_brief(&self) -> bool {
         self.released.saturating_sub(self.taken) < BRIEF_NS

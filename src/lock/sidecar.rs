@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::page::{HEADER, PAGE, Page, slot_offset};
+use super::page::{GROUP, GroupBytes, HEADER, PAGE, Page, slot_offset};
 use super::queue;
 use crate::guard::fork;
 use crate::sys::{self, Inode, Range, Words};
@@ -127,9 +127,49 @@ impl Sidecar {
         self.file.as_raw_fd()
     }
 
+    /// Whether waiters can be woken, not only polled.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.words.is_some()
+    }
+
     /// The file, in the process that opened it: in a child the descriptor may be another file's.
     fn own(&self) -> io::Result<&File> {
         self.file.get().ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl super::group::Sidecar for Sidecar {
+    fn read(&self) -> io::Result<GroupBytes> {
+        let mut bytes = GroupBytes::default();
+        self.own()?.read_exact_at(&mut bytes.0, GROUP as u64)?;
+        Ok(bytes)
+    }
+
+    fn write(&self, bytes: &GroupBytes) -> io::Result<()> {
+        self.own()?.write_all_at(&bytes.0, GROUP as u64)
+    }
+
+    fn try_lock(&self, range: Range) -> io::Result<bool> {
+        sys::try_lock(self.own()?.as_fd(), range, false)
+    }
+
+    fn unlock(&self, range: Range) -> io::Result<()> {
+        sys::unlock(self.own()?.as_fd(), range)
+    }
+
+    fn wait(&self, word: u32, limit: Duration) {
+        let waited = self.words.as_ref().map(|words| words.wait(GROUP, word, limit));
+        let error = waited.and_then(Result::err).and_then(|error| error.raw_os_error());
+        if !matches!(error, None | Some(libc::EAGAIN | libc::EINTR | libc::ETIMEDOUT)) {
+            // The sidecar was cut short.
+            std::thread::sleep(limit.min(Duration::from_millis(1)));
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(words) = &self.words {
+            words.wake(GROUP);
+        }
     }
 }
 

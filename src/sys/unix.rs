@@ -18,6 +18,11 @@ impl Inode {
     pub(super) fn new(device: u64, number: u64) -> Self {
         Self { device, number }
     }
+
+    /// Both numbers, device first.
+    pub(crate) fn numbers(self) -> [u64; 2] {
+        [self.device, self.number]
+    }
 }
 
 impl From<&Metadata> for Inode {
@@ -288,6 +293,15 @@ pub(crate) fn program_name() -> [u8; 12] {
 pub(crate) fn program_of(pid: u32) -> Option<String> {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     Some(name.trim_end().to_owned())
+}
+
+/// What tells this run of the kernel from all others, proc(5); `None` without a /proc.
+pub(crate) fn boot_id() -> Option<u128> {
+    static BOOT: std::sync::OnceLock<Option<u128>> = std::sync::OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        u128::from_str_radix(&id.trim_end().replace('-', ""), 16).ok()
+    })
 }
 
 static PID: AtomicU32 = AtomicU32::new(0);

@@ -1,0 +1,303 @@
+//! Group commit, as one connection takes part in it: which syncs are put off, and what COMMIT waits
+//! for. [`crate::lock::group`] has the rest.
+
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::time::{Duration, Instant};
+
+use super::connection::BaseFile;
+use super::wal::write_again;
+use crate::ffi::{
+    Rc, SQLITE_BUSY, SQLITE_IOERR_FSYNC, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
+    SQLITE_SHM_UNLOCK, WAL_READ_LOCK, WAL_READERS,
+};
+use crate::guard::wal_reset::Salts;
+use crate::host::Host;
+use crate::lock::group::{NotDurable, Wal};
+use crate::lock::page::Log;
+use crate::lock::sidecar::{Content, Sidecar};
+use crate::lock::{Database, queue::Queue};
+use crate::sys::Inode;
+
+thread_local! {
+    /// How many super-journals this thread has open: of a transaction over several databases with
+    /// rollback journals, SQLite does not look at what FCNTL_COMMIT_PHASETWO answers.
+    static SUPER_JOURNALS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// This thread has opened a super-journal, or closed one.
+pub(super) fn super_journal(is_opened: bool) {
+    let _ = SUPER_JOURNALS.try_with(|open| {
+        open.set(if is_opened { open.get() + 1 } else { open.get().saturating_sub(1) });
+    });
+}
+
+/// Whether this thread is in the first phase of such a commit.
+pub(super) fn has_super_journal() -> bool {
+    SUPER_JOURNALS.try_with(|open| open.get() > 0).unwrap_or(true)
+}
+
+/// How long a checkpoint waits for those whose commits it has made durable to take their read marks
+/// away.
+const MARKS_LAST: Duration = Duration::from_millis(1);
+
+/// A commit whose sync was put off.
+#[derive(Clone, Copy)]
+struct Pending {
+    log: Log,
+    salts: Salts,
+    /// Its last frame.
+    frames: u32,
+    flags: c_int,
+}
+
+/// The WAL of a connection that holds a read mark, the WRITE slot or CKPT, so that it does not begin
+/// anew.
+struct OpenedWal<'b, B> {
+    base: &'b B,
+    salts: Salts,
+    flags: c_int,
+}
+
+impl<B: BaseFile> Wal for OpenedWal<'_, B> {
+    fn committed(&self) -> u32 {
+        self.base.frames().map_or(0, |(frames, _)| frames)
+    }
+
+    fn sync(&self) -> Result<(), Rc> {
+        match self.base.sync_wal(self.flags) {
+            SQLITE_OK => Ok(()),
+            rc => Err(rc),
+        }
+    }
+
+    fn write_again(&self, behind: u32) -> bool {
+        write_again(self.base, self.salts, behind, self.committed())
+    }
+}
+
+/// Group commit of one connection.
+#[derive(Default)]
+pub(super) struct GroupCommit {
+    is_on: bool,
+    /// Whether the sync of the transaction that is open may be put off.
+    is_armed: bool,
+    pending: Option<Pending>,
+    /// Whether the log was told of a failure that still stands.
+    has_said: bool,
+}
+
+impl GroupCommit {
+    pub(super) fn new(is_on: bool) -> Self {
+        Self { is_on, ..Self::default() }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// Whether COMMIT is about to wait.
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// The WAL is closed.
+    pub(super) fn wal_closed(&mut self) {
+        (self.is_armed, self.pending) = (false, None);
+    }
+
+    /// Why commits sync for themselves. Only while the wal-index is mapped.
+    pub(super) fn why_not(
+        &self,
+        base: &impl BaseFile,
+        database: &Database,
+        wal: Option<Inode>,
+    ) -> Result<(), &'static str> {
+        if !self.is_on {
+            return Err("kanban_group_commit is not set");
+        }
+        if !base.has_wal() {
+            return Err("the database is not in WAL mode, or attached, or under another VFS");
+        }
+        if wal.and_then(|wal| Log::of(wal, [0, 0])).is_none() {
+            return Err("the WAL or this start of the machine can not be told from others");
+        }
+        match database.queue() {
+            None => Err("there is no sidecar yet; the first writer makes it"),
+            Some(queue) if page_of(&queue).is_none() => {
+                Err("the sidecar holds no page of this VFS, or can not be mapped")
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// WRITE was taken, by whoever is about to commit.
+    ///
+    /// # Errors
+    /// SQLITE_IOERR_FSYNC: a sync has failed, and nothing may be built on what it left. WRITE is to be
+    /// given back.
+    pub(super) fn begins(
+        &mut self,
+        base: &impl BaseFile,
+        database: &Database,
+        wal: Option<Inode>,
+        log: &Host,
+    ) -> Result<(), Rc> {
+        (self.pending, self.is_armed) = (None, false);
+        let Some(of) = self.log_of(base, wal) else { return Ok(()) };
+        let Some(queue) = database.queue() else { return Ok(()) };
+        let Some(page) = page_of(&queue) else { return Ok(()) };
+        if database.group.failed(page, &of).is_some() {
+            if !std::mem::replace(&mut self.has_said, true) {
+                let why = "a sync of the WAL has failed, and what was committed since may not be on \
+                           the disk; see to the disk, then run PRAGMA wal_checkpoint";
+                log.log_about(SQLITE_IOERR_FSYNC, why, database.path());
+            }
+            return Err(SQLITE_IOERR_FSYNC);
+        }
+        self.has_said = false;
+        self.is_armed = base.put_off_sync();
+        Ok(())
+    }
+
+    /// WRITE is about to be given back.
+    pub(super) fn ends(&mut self, base: &impl BaseFile, wal: Option<Inode>) {
+        if !std::mem::take(&mut self.is_armed) {
+            return;
+        }
+        let Some(flags) = base.sync_put_off() else { return };
+        self.pending = self
+            .log_of(base, wal)
+            .zip(base.frames())
+            .zip(base.salts())
+            .map(|((log, (frames, _)), salts)| Pending { log, salts, frames, flags });
+    }
+
+    /// FCNTL_COMMIT_PHASETWO: COMMIT returns what this does.
+    pub(super) fn commits(
+        &mut self,
+        base: &impl BaseFile,
+        database: &Database,
+        log: &Host,
+    ) -> Result<(), Rc> {
+        if std::mem::take(&mut self.is_armed) {
+            // WRITE was not given back: exclusive locking mode.
+            if let Some(flags) = base.sync_put_off() {
+                return match base.sync_wal(flags) {
+                    SQLITE_OK => Ok(()),
+                    rc => Err(rc),
+                };
+            }
+        }
+        let Some(pending) = self.pending.take() else { return Ok(()) };
+        let wal = OpenedWal { base, salts: pending.salts, flags: pending.flags };
+        let queue = database.queue();
+        let page = queue.as_deref().and_then(page_of);
+        let (group, counters) = (&database.group, &database.counters);
+        group.wait(page, &pending.log, pending.frames, &wal, counters).map_err(|why| {
+            let (rc, what) = match why {
+                NotDurable::Failed(rc) => (rc, "a sync of the WAL has failed"),
+                _ => {
+                    (SQLITE_IOERR_FSYNC, "a sync of the WAL that this commit waited for has failed")
+                }
+            };
+            let line = format!(
+                "{what}: the transaction can be read but may not outlive a power cut, and none is \
+                 begun; see to the disk, then run PRAGMA wal_checkpoint"
+            );
+            self.has_said = true;
+            log.log_about(rc, &line, database.path());
+            rc
+        })
+    }
+
+    /// A checkpoint begins that has excluded writers: those who wait for a sync keep read marks, which
+    /// would keep it from copying all. Makes their commits durable, and waits a moment.
+    pub(super) fn drain(&self, base: &impl BaseFile, database: &Database, wal: Option<Inode>) {
+        let Some((log, salts)) = self.log_of(base, wal).zip(base.salts()) else { return };
+        let Some((frames, _)) = base.frames() else { return };
+        let queue = database.queue();
+        let Some(page) = queue.as_deref().and_then(page_of) else { return };
+        let opened = OpenedWal { base, salts, flags: SYNC_NORMAL };
+        let (group, counters) = (&database.group, &database.counters);
+        if group.wait(Some(page), &log, frames, &opened, counters).is_err() {
+            return;
+        }
+        let began = Instant::now();
+        while is_marked(base, frames) && began.elapsed() < MARKS_LAST {
+            std::thread::sleep(Duration::from_micros(20));
+        }
+    }
+
+    /// Whether a sync has failed and was not made up for.
+    pub(super) fn has_failed(
+        &self,
+        base: &impl BaseFile,
+        database: &Database,
+        wal: Option<Inode>,
+    ) -> bool {
+        let Some(log) = self.log_of(base, wal) else { return false };
+        let queue = database.queue();
+        let page = queue.as_deref().and_then(page_of);
+        page.is_some_and(|page| database.group.failed(page, &log).is_some())
+    }
+
+    /// Makes up for a sync that has failed. The connection has WRITE, or the database for itself.
+    ///
+    /// # Errors
+    /// SQLITE_IOERR_FSYNC, or what the sync answered; SQLITE_BUSY if others keep syncing.
+    pub(super) fn mend(
+        &mut self,
+        base: &impl BaseFile,
+        database: &Database,
+        wal: Option<Inode>,
+        log: &Host,
+    ) -> Result<(), Rc> {
+        let Some((of, salts)) = self.log_of(base, wal).zip(base.salts()) else { return Ok(()) };
+        let queue = database.queue();
+        let Some(page) = queue.as_deref().and_then(page_of) else { return Ok(()) };
+        let opened = OpenedWal { base, salts, flags: SYNC_NORMAL };
+        database.group.mend(page, &of, &opened).map_err(|why| {
+            let rc = match why {
+                NotDurable::Busy => return SQLITE_BUSY,
+                NotDurable::Failed(rc) => rc,
+                NotDurable::HasFailed => SQLITE_IOERR_FSYNC,
+            };
+            let why = "frames whose sync has failed can not be written once more; nothing is taken \
+                       out of the WAL; see to the disk, then run the checkpoint again";
+            log.log_about(rc, why, database.path());
+            rc
+        })
+    }
+
+    fn log_of(&self, base: &impl BaseFile, wal: Option<Inode>) -> Option<Log> {
+        self.is_on.then_some(())?;
+        Log::of(wal?, base.salts()?)
+    }
+}
+
+/// SQLITE_SYNC_NORMAL
+const SYNC_NORMAL: c_int = 2;
+
+/// The sidecar, if it has a page of ours that can be waited on.
+fn page_of(queue: &Queue<Sidecar>) -> Option<&Sidecar> {
+    let sidecar = queue.sidecar();
+    (sidecar.content() == Content::Page && sidecar.is_mapped()).then_some(sidecar)
+}
+
+/// Whether somebody reads by a mark that keeps the last frames from being copied.
+fn is_marked(base: &impl BaseFile, frames: u32) -> bool {
+    (1..WAL_READERS).any(|n| {
+        if base.read_mark(n).is_none_or(|mark| mark >= frames) {
+            return false;
+        }
+        let slot = |flags| base.shm_lock(WAL_READ_LOCK + n, 1, flags | SQLITE_SHM_EXCLUSIVE);
+        match slot(SQLITE_SHM_LOCK) {
+            SQLITE_OK => {
+                super::connection::twice(|| slot(SQLITE_SHM_UNLOCK));
+                false
+            }
+            rc => rc == SQLITE_BUSY,
+        }
+    })
+}

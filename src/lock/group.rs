@@ -1,0 +1,308 @@
+//! Group commit: one sync of the WAL serves all who have committed before it began.
+//!
+//! A committer has given the write lock back, its frames are written, and COMMIT has not returned. It
+//! waits here for a sync that began after that, made by whichever of those who wait gets the leader's
+//! byte ([`LEADER`]), a lock of the kernel: a leader that is killed is replaced at once. The leader
+//! notes how many frames are committed, syncs, and leaves in the sidecar's page that so many are
+//! durable ([`Record`]).
+//!
+//! | a committer finds | and |
+//! |---|---|
+//! | a record of its WAL with its frames | is done |
+//! | one that says that a sync has failed | fails |
+//! | the leader's byte free | leads |
+//! | it taken | sleeps on the page's futex word, [`LOOKS`] at most, and looks again |
+//! | it taken for [`PATIENCE`]: the leader is stopped, or the disk is slow | syncs for itself |
+//!
+//! # A sync that has failed
+//! After that, nobody can know which frames are on the disk: fsync(2) reports an error once for each
+//! open file, and the kernel takes the pages for clean. So the failure is noted, with the number
+//! of frames that are durable, in the page, for all, and in this process, and stands until
+//! [`Group::mend`] has written all frames behind those once more and synced them, or the WAL begins
+//! anew. Who leads a sync that fails writes them once more at once, so that also the next sync of a client
+//! which knows nothing of this covers them.
+//!
+//! # What is trusted
+//! A record counts only if it is whole and about this very WAL: its file, its salts, and this start
+//! of the machine ([`Log`]). A torn, random or old one is none, and then everyone syncs. Who
+//! forges one on purpose can make others' COMMITs return too early; he needs the right to write the
+//! sidecar, which is as good as that to write the database.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::database::Counters;
+use super::page::{GroupBytes, Log, Record};
+use crate::sys::Range;
+
+/// The byte that the leader of a sync locks, exclusively.
+const LEADER: Range = Range { start: 8190, len: 1 };
+
+/// How often who waits looks for itself, in case the leader was killed.
+const LOOKS: Duration = Duration::from_millis(2);
+
+/// How long anybody waits for the syncs of others.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What group commit needs of a sidecar whose page is ours.
+pub(crate) trait Sidecar {
+    fn read(&self) -> io::Result<GroupBytes>;
+    fn write(&self, bytes: &GroupBytes) -> io::Result<()>;
+    /// Takes an exclusive lock, or says that another open file has one in the way.
+    fn try_lock(&self, range: Range) -> io::Result<bool>;
+    fn unlock(&self, range: Range) -> io::Result<()>;
+    /// Sleeps while the futex word is `word`, at most so long.
+    fn wait(&self, word: u32, limit: Duration);
+    fn wake(&self);
+}
+
+/// What group commit needs of a WAL.
+pub(crate) trait Wal {
+    /// How many frames are committed now.
+    fn committed(&self) -> u32;
+    /// Makes all that was written to it durable; SQLite's code if not.
+    fn sync(&self) -> Result<(), i32>;
+    /// Writes all committed frames behind the first so many once more, as they are. Fails if one is
+    /// not what was committed.
+    fn write_again(&self, behind: u32) -> bool;
+}
+
+/// Why a commit is not durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotDurable {
+    /// This sync has failed, with SQLite's code.
+    Failed(i32),
+    /// One has, before or meanwhile.
+    HasFailed,
+    /// Others keep syncing. (To mend only.)
+    Busy,
+}
+
+/// The syncs of one database's WAL, as this process takes part in them.
+#[derive(Default)]
+pub(crate) struct Group {
+    /// Whether a thread of this process leads, which the kernel's lock does not show.
+    leads: AtomicBool,
+    /// The last failure that this process has seen, and that may not be made up for.
+    ///
+    /// Mutex rule: held for no system call.
+    failure: Mutex<Option<Record>>,
+}
+
+/// The right to lead. Dropping it gives it back and wakes all who wait.
+struct Lead<'g, S: Sidecar>(&'g Group, &'g S);
+
+impl<S: Sidecar> Drop for Lead<'_, S> {
+    fn drop(&mut self) {
+        let _ = self.1.unlock(LEADER);
+        self.0.leads.store(false, Ordering::Release);
+        self.1.wake();
+    }
+}
+
+impl Group {
+    /// How many frames of that WAL are durable, if a sync has failed and is not made up for.
+    pub(crate) fn failed(&self, sidecar: &impl Sidecar, log: &Log) -> Option<u32> {
+        let record = sidecar.read().ok().and_then(|bytes| bytes.record(log));
+        self.failed_by(record, log).map(|failure| failure.frames)
+    }
+
+    /// The same, by what the page says and what this process has seen.
+    fn failed_by(&self, record: Option<Record>, log: &Log) -> Option<Record> {
+        let mut failure = self.failure.lock();
+        if let Some(record) = record {
+            // The page may have been made anew since, but a later count is a later state.
+            let is_later =
+                failure.is_none_or(|known| known.log != *log || record.failures >= known.failures);
+            if is_later {
+                *failure = record.has_failed().then_some(record);
+            }
+        }
+        failure.filter(|failure| failure.log == *log)
+    }
+
+    /// Returns when the first `frames` of the WAL are durable. May make them so.
+    ///
+    /// # Errors
+    /// They may not be, and no later sync will tell.
+    pub(crate) fn wait(
+        &self,
+        sidecar: Option<&impl Sidecar>,
+        log: &Log,
+        frames: u32,
+        wal: &impl Wal,
+        counters: &Counters,
+    ) -> Result<(), NotDurable> {
+        let done = self.wait_or_lead(sidecar, log, frames, wal, counters);
+        if done.is_err() {
+            counters.syncs_failed.fetch_add(1, Ordering::Relaxed);
+        }
+        done
+    }
+
+    fn wait_or_lead(
+        &self,
+        sidecar: Option<&impl Sidecar>,
+        log: &Log,
+        frames: u32,
+        wal: &impl Wal,
+        counters: &Counters,
+    ) -> Result<(), NotDurable> {
+        let Some(sidecar) = sidecar else { return self.sync_alone(sidecar, log, wal) };
+        let began = Instant::now();
+        loop {
+            let Ok(bytes) = sidecar.read() else { break };
+            if self.is_durable(&bytes, log, frames)? {
+                counters.commits_covered.fetch_add(1, Ordering::Relaxed);
+                return Ok(());
+            }
+            if let Some(_lead) = self.try_lead(sidecar) {
+                // Another may have come to its end since.
+                let Ok(bytes) = sidecar.read() else { break };
+                if self.is_durable(&bytes, log, frames)? {
+                    counters.commits_covered.fetch_add(1, Ordering::Relaxed);
+                    return Ok(());
+                }
+                counters.syncs_led.fetch_add(1, Ordering::Relaxed);
+                return self.lead(sidecar, log, frames, wal);
+            }
+            if began.elapsed() >= PATIENCE {
+                break;
+            }
+            sidecar.wait(bytes.word(), LOOKS);
+        }
+        self.sync_alone(Some(sidecar), log, wal)
+    }
+
+    fn is_durable(&self, bytes: &GroupBytes, log: &Log, frames: u32) -> Result<bool, NotDurable> {
+        let record = bytes.record(log);
+        if record.is_some_and(|record| record.frames >= frames) {
+            return Ok(true);
+        }
+        match self.failed_by(record, log) {
+            Some(failure) if failure.frames < frames => Err(NotDurable::HasFailed),
+            _ => Ok(false),
+        }
+    }
+
+    fn try_lead<'g, S: Sidecar>(&'g self, sidecar: &'g S) -> Option<Lead<'g, S>> {
+        if self.leads.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        match sidecar.try_lock(LEADER) {
+            Ok(true) => Some(Lead(self, sidecar)),
+            _ => {
+                self.leads.store(false, Ordering::Release);
+                None
+            }
+        }
+    }
+
+    /// Makes a sync for all. To be called by who leads.
+    fn lead(
+        &self,
+        sidecar: &impl Sidecar,
+        log: &Log,
+        frames: u32,
+        wal: &impl Wal,
+    ) -> Result<(), NotDurable> {
+        // Their writers had written them before they said so.
+        let committed = wal.committed().max(frames);
+        fence(Ordering::SeqCst);
+        if let Err(rc) = wal.sync() {
+            self.note_failure(sidecar, log, wal);
+            return Err(NotDurable::Failed(rc));
+        }
+        let Ok(bytes) = sidecar.read() else { return Ok(()) };
+        let known = bytes.record(log);
+        // Somebody's own sync may have failed meanwhile.
+        if self.failed_by(known, log).is_some() {
+            return Err(NotDurable::HasFailed);
+        }
+        let failures = known.map_or(0, |record| record.failures);
+        let record = Record { log: *log, frames: committed, failures };
+        // If it can not be written, the others sync for themselves.
+        let _ = sidecar.write(&record.encode(bytes.word().wrapping_add(1)));
+        Ok(())
+    }
+
+    /// Makes a sync that nobody else is told of.
+    fn sync_alone(
+        &self,
+        sidecar: Option<&impl Sidecar>,
+        log: &Log,
+        wal: &impl Wal,
+    ) -> Result<(), NotDurable> {
+        match (wal.sync(), sidecar) {
+            (Ok(()), Some(sidecar)) if self.failed(sidecar, log).is_some() => {
+                Err(NotDurable::HasFailed)
+            }
+            (Ok(()), _) => Ok(()),
+            (Err(rc), Some(sidecar)) => {
+                self.note_failure(sidecar, log, wal);
+                sidecar.wake();
+                Err(NotDurable::Failed(rc))
+            }
+            (Err(rc), None) => {
+                let failure = Record { log: *log, frames: 0, failures: 1 };
+                *self.failure.lock() = Some(failure);
+                wal.write_again(0);
+                Err(NotDurable::Failed(rc))
+            }
+        }
+    }
+
+    /// A sync has failed.
+    fn note_failure(&self, sidecar: &impl Sidecar, log: &Log, wal: &impl Wal) {
+        let bytes = sidecar.read().unwrap_or_default();
+        let known = bytes.record(log);
+        let failed = self.failed_by(known, log);
+        let (frames, failures) = match failed.or(known) {
+            Some(record) => (record.frames, record.failures | 1),
+            None => (0, 1),
+        };
+        let failure = Record { log: *log, frames, failures };
+        *self.failure.lock() = Some(failure);
+        let _ = sidecar.write(&failure.encode(bytes.word().wrapping_add(1)));
+        wal.write_again(frames);
+    }
+
+    /// Makes up for a sync that has failed, if one has, while nobody writes.
+    ///
+    /// # Errors
+    /// It still stands.
+    pub(crate) fn mend(
+        &self,
+        sidecar: &impl Sidecar,
+        log: &Log,
+        wal: &impl Wal,
+    ) -> Result<(), NotDurable> {
+        if self.failed(sidecar, log).is_none() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let _lead = loop {
+            match self.try_lead(sidecar) {
+                Some(lead) => break lead,
+                None if began.elapsed() >= PATIENCE => return Err(NotDurable::Busy),
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        let bytes = sidecar.read().map_err(|_| NotDurable::HasFailed)?;
+        let Some(failure) = self.failed_by(bytes.record(log), log) else { return Ok(()) };
+        let committed = wal.committed();
+        if !wal.write_again(failure.frames) {
+            return Err(NotDurable::HasFailed);
+        }
+        wal.sync().map_err(NotDurable::Failed)?;
+        let mended = Record { log: *log, frames: committed, failures: failure.failures + 1 };
+        sidecar
+            .write(&mended.encode(bytes.word().wrapping_add(1)))
+            .map_err(|_| NotDurable::HasFailed)?;
+        *self.failure.lock() = None;
+        Ok(())
+    }
+}
