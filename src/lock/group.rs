@@ -14,6 +14,11 @@
 //! | it taken | sleeps on the page's futex word, [`LOOKS`] at most, and looks again |
 //! | it taken for [`PATIENCE`]: the leader is stopped, or the disk is slow | syncs for itself |
 //!
+//! Those whom a sync has served are about to commit again, while it is led anew for those who came
+//! during it. So whoever has waited for another's sync and then leads, waits for more: as long as they
+//! come, and for half the time that a sync takes; not where syncs are so fast that it is in vain
+//! ([`SLOW_NS`]). Who meets nobody syncs at once.
+//!
 //! # A sync that has failed
 //! After that, nobody can know which frames are on the disk: fsync(2) reports an error once for each
 //! open file, and the kernel takes the pages for clean. So the failure is noted, with the number
@@ -29,7 +34,7 @@
 //! sidecar, which is as good as that to write the database.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -46,6 +51,13 @@ const LOOKS: Duration = Duration::from_millis(2);
 
 /// How long anybody waits for the syncs of others.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// A sync that takes so long, in ns, is worth waiting for more to share it.
+const SLOW_NS: u64 = 400_000;
+
+/// The longest wait for more, in ns, and the parts in which it is spent.
+const GATHER_NS: u64 = 2_000_000;
+const GATHER_PARTS: u32 = 8;
 
 /// What group commit needs of a sidecar whose page is ours.
 pub(crate) trait Sidecar {
@@ -86,6 +98,8 @@ pub(crate) enum NotDurable {
 pub(crate) struct Group {
     /// Whether a thread of this process leads, which the kernel's lock does not show.
     leads: AtomicBool,
+    /// How long its last sync took, in ns.
+    sync_ns: AtomicU64,
     /// The last failure that this process has seen, and that may not be made up for.
     ///
     /// Mutex rule: held for no system call.
@@ -153,6 +167,7 @@ impl Group {
     ) -> Result<(), NotDurable> {
         let Some(sidecar) = sidecar else { return self.sync_alone(sidecar, log, wal) };
         let began = Instant::now();
+        let mut has_waited = false;
         loop {
             let Ok(bytes) = sidecar.read() else { break };
             if self.is_durable(&bytes, log, frames)? {
@@ -167,11 +182,15 @@ impl Group {
                     return Ok(());
                 }
                 counters.syncs_led.fetch_add(1, Ordering::Relaxed);
+                if has_waited {
+                    self.gather(wal);
+                }
                 return self.lead(sidecar, log, frames, wal);
             }
             if began.elapsed() >= PATIENCE {
                 break;
             }
+            has_waited = true;
             sidecar.wait(bytes.word(), LOOKS);
         }
         self.sync_alone(Some(sidecar), log, wal)
@@ -201,6 +220,24 @@ impl Group {
         }
     }
 
+    /// Waits for more to commit, as long as they do.
+    fn gather(&self, wal: &impl Wal) {
+        let sync = self.sync_ns.load(Ordering::Relaxed);
+        if sync < SLOW_NS {
+            return;
+        }
+        let part = Duration::from_nanos((sync / 2).min(GATHER_NS)) / GATHER_PARTS;
+        let mut committed = wal.committed();
+        for _ in 0..GATHER_PARTS {
+            std::thread::sleep(part);
+            let now = wal.committed();
+            if now == committed {
+                break;
+            }
+            committed = now;
+        }
+    }
+
     /// Makes a sync for all. To be called by who leads.
     fn lead(
         &self,
@@ -212,7 +249,10 @@ impl Group {
         // Their writers had written them before they said so.
         let committed = wal.committed().max(frames);
         fence(Ordering::SeqCst);
-        if let Err(rc) = wal.sync() {
+        let began = Instant::now();
+        let synced = wal.sync();
+        self.sync_ns.store(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        if let Err(rc) = synced {
             self.note_failure(sidecar, log, wal);
             return Err(NotDurable::Failed(rc));
         }
