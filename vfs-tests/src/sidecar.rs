@@ -53,3 +53,21 @@ pub fn hold(sidecar: &Path) -> std::fs::File {
     assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
     file
 }
+
+/// Whether somebody has a lock on that byte.
+///
+/// # Panics
+/// If it can not be asked.
+#[must_use]
+pub fn is_locked(sidecar: &std::fs::File, byte: i64) -> bool {
+    // SAFETY: all of its fields are integers.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as _;
+    lock.l_whence = libc::SEEK_SET as _;
+    lock.l_start = byte;
+    lock.l_len = 1;
+    // SAFETY: the descriptor is open, the struct is what the command asks for.
+    let rc = unsafe { libc::fcntl(sidecar.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
+    assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+    i32::from(lock.l_type) != libc::F_UNLCK
+}

@@ -5,14 +5,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rusqlite::{Connection, ErrorCode, params};
 
 use super::Run;
-use super::record::{Event, Recorder};
-use crate::base::{Base, Call, File, Method};
+use super::record::{Event, Recorder, When};
+use crate::base::{Base, Call, File, Locks, Method};
 use crate::{PATIENCE, sidecar};
 
 /// How many transactions there may be, and what they leave.
@@ -50,6 +50,7 @@ impl Expected {
 pub(super) struct Workload {
     pub(super) events: Vec<Event>,
     pub(super) beside_checkpoints: usize,
+    pub(super) beside_syncs: usize,
 }
 
 /// The rows: where each card is, and what it says.
@@ -84,6 +85,8 @@ enum Step {
     Checkpoint(&'static str),
     /// A writer commits while another connection checkpoints.
     CheckpointBeside,
+    /// A writer commits while another's commit is synced, with group commit.
+    CommitBeside,
     /// The last connection makes it a board in DELETE mode, and all make it one in WAL mode again.
     LeaveWal,
     /// A connection is closed, and opened again.
@@ -105,7 +108,7 @@ enum End {
     Rollback,
 }
 
-const STEPS: [Step; 21] = {
+const STEPS: [Step; 23] = {
     use Step::*;
     [
         Write(Writer::First, End::Commit),
@@ -126,6 +129,8 @@ const STEPS: [Step; 21] = {
         Checkpoint("RESTART"),
         Checkpoint("TRUNCATE"),
         CheckpointBeside,
+        CommitBeside,
+        CommitBeside,
         LeaveWal,
         Reopen(Writer::First),
         Reopen(Writer::Second),
@@ -135,6 +140,19 @@ const STEPS: [Step; 21] = {
 /// Something that is to happen in the middle of a checkpoint: before it has written all pages.
 type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 
+/// What is to happen at the syncs of the WAL that commits have put off.
+#[derive(Clone, Default)]
+struct Syncs {
+    /// When the next one was recorded.
+    recorded: Meanwhile,
+    /// Before the next one after that is.
+    before: Meanwhile,
+}
+
+fn take(meanwhile: &Meanwhile) -> Option<Box<dyn FnOnce() + Send>> {
+    meanwhile.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
 struct Clients {
     run: Run,
     uri: String,
@@ -142,6 +160,7 @@ struct Clients {
     random: Rng,
     recorder: Recorder,
     meanwhile: Meanwhile,
+    syncs: Syncs,
     /// The two writers and a reader, who also does what is nobody's. All waits are 0: it is one
     /// thread that plays them all.
     connections: [Option<Connection>; 3],
@@ -149,16 +168,37 @@ struct Clients {
     next_id: i64,
     acknowledged: u32,
     beside_checkpoints: usize,
+    beside_syncs: usize,
 }
 
 /// Does everything twice, in some order.
 pub(super) fn run(base: Base, vfs: &str, directory: &Path, run: Run) -> Workload {
     let meanwhile = Meanwhile::default();
     let hook = Arc::clone(&meanwhile);
-    let recorder =
-        Recorder::start(base, directory, [], run.lie, move |call| run_meanwhile(&hook, call));
+    let syncs = Syncs::default();
+    let at_syncs = syncs.clone();
+    let recorder = Recorder::start(base, directory, [], run.lie, move |call, when| {
+        let is_put_off = call.file == File::Wal
+            && matches!(call.method, Method::Sync { .. })
+            && !base.locks().iter().any(Locks::to_write);
+        match when {
+            When::Before => {
+                run_meanwhile(&hook, call);
+                let is_first =
+                    at_syncs.recorded.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+                if is_put_off && !is_first {
+                    take(&at_syncs.before).map(|wait| wait());
+                }
+            }
+            When::Recorded if is_put_off => {
+                take(&at_syncs.recorded).map(|act| act());
+            }
+            When::Recorded => {}
+        }
+    });
     let mut random = Rng::with_seed(run.seed);
-    let uri = format!("file:{}?vfs={vfs}", directory.join("board.db").display());
+    let group = if run.mode.is_group() { "&kanban_group_commit=1" } else { "" };
+    let uri = format!("file:{}?vfs={vfs}{group}", directory.join("board.db").display());
     let page = *random.choice(&[512, 1024, 4096]).expect("some");
     let mut clients = Clients {
         run,
@@ -167,11 +207,13 @@ pub(super) fn run(base: Base, vfs: &str, directory: &Path, run: Run) -> Workload
         random,
         recorder,
         meanwhile,
+        syncs,
         connections: [None, None, None],
         cards: Cards::new(),
         next_id: 1,
         acknowledged: 0,
         beside_checkpoints: 0,
+        beside_syncs: 0,
     };
     clients.create();
     let mut steps = [STEPS, STEPS].concat();
@@ -180,7 +222,8 @@ pub(super) fn run(base: Base, vfs: &str, directory: &Path, run: Run) -> Workload
         clients.step(step);
     }
     clients.connections = [None, None, None];
-    Workload { events: clients.recorder.take(), beside_checkpoints: clients.beside_checkpoints }
+    let Clients { beside_checkpoints, beside_syncs, .. } = clients;
+    Workload { events: clients.recorder.take(), beside_checkpoints, beside_syncs }
 }
 
 /// In a thread of its own, as another process would.
@@ -295,7 +338,8 @@ impl Clients {
                 assert_eq!(left.as_deref(), Ok("delete"));
                 (0..3).rev().for_each(|n| self.open(n));
             }
-            Step::Checkpoint(_) | Step::CheckpointBeside | Step::LeaveWal => {}
+            Step::CommitBeside if self.run.mode.is_group() => self.commit_beside(),
+            Step::CommitBeside | Step::Checkpoint(_) | Step::CheckpointBeside | Step::LeaveWal => {}
             Step::Reopen(writer) => {
                 self.connections[writer as usize] = None;
                 self.open(writer as usize);
@@ -375,6 +419,65 @@ impl Clients {
         self.recorder.note(Event::Acknowledged(self.acknowledged));
     }
 
+    /// The first writer commits. When its sync has begun, the second does, and waits for the next sync,
+    /// which begins when the first was told that it has committed.
+    fn commit_beside(&mut self) {
+        let cards = self.begin(0).expect("nobody else writes");
+        let n = self.acknowledged + 1;
+        self.next_id += 1;
+        let (id, body) = (self.next_id, vec![n as u8; self.page]);
+        let mut both = cards.clone();
+        both.insert(id, (0, body.clone()));
+        let content = digest_of(&both);
+        let [writer, reader] = [1, 2].map(|n| self.connections[n].take().expect("it is open"));
+        let recorder = self.recorder.clone();
+        let (sender, done) = channel();
+        let (acknowledges, acknowledged) = channel::<()>();
+        let second = move || {
+            std::thread::spawn(move || {
+                let committed = writer.execute_batch("BEGIN IMMEDIATE").and_then(|()| {
+                    let card = "INSERT INTO card VALUES (?, 0, ?)";
+                    writer.execute(card, params![id, body])?;
+                    writer.execute("INSERT INTO log VALUES (?)", [n + 1])?;
+                    recorder.note(Event::Attempt(n + 1, content));
+                    writer.execute_batch("COMMIT")
+                });
+                sender.send((writer, committed)).expect("somebody waits");
+            });
+            // Until it has committed, and COMMIT waits.
+            let began = Instant::now();
+            let count = "SELECT count(*) FROM log";
+            while reader.query_row(count, [], |row| row.get(0)) != Ok(n + 1) {
+                assert!(began.elapsed() < PATIENCE, "it does not commit");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            drop(reader);
+        };
+        let set = |meanwhile: &Meanwhile, to: Box<dyn FnOnce() + Send>| {
+            *meanwhile.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
+        };
+        set(&self.syncs.recorded, Box::new(second));
+        set(
+            &self.syncs.before,
+            Box::new(move || {
+                let _ = acknowledged.recv_timeout(PATIENCE);
+            }),
+        );
+        self.commit(0, cards).expect("nobody else is there");
+        match take(&self.syncs.recorded) {
+            // It has synced nothing.
+            Some(second) => second(),
+            None => self.beside_syncs += 1,
+        }
+        let _ = acknowledges.send(());
+        let (writer, committed) = done.recv_timeout(PATIENCE).expect("it has ended");
+        committed.expect("nobody else writes");
+        take(&self.syncs.before);
+        self.connections[1] = Some(writer);
+        self.open(2);
+        self.acknowledge(both);
+    }
+
     fn checkpoint_beside(&mut self) {
         self.sql(0, "PRAGMA wal_autocheckpoint=0").expect("it is set");
         self.write(0, End::Commit);
@@ -416,7 +519,7 @@ pub(super) fn recover(
     files: impl IntoIterator<Item = PathBuf>,
     expected: &Expected,
 ) -> Result<(u32, Vec<Event>), String> {
-    let recorder = Recorder::start(base, directory, files, None, |_| {});
+    let recorder = Recorder::start(base, directory, files, None, |_, _| {});
     let uri = format!("file:{}?vfs={vfs}", directory.join("board.db").display());
     let n = Connection::open(&uri)
         .and_then(|board| {

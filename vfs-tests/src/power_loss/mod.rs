@@ -55,6 +55,8 @@ use record::Event;
 pub enum Mode {
     /// All are there.
     WalFull,
+    /// All are: with group commit, some of which commit while another's sync is under way.
+    WalFullGroup,
     /// Those are that were acknowledged before the WAL was synced last, by a checkpoint.
     WalNormal,
     /// All are, but for the last if its journal is back: FULL does not sync the directory after the
@@ -73,8 +75,9 @@ pub enum Mode {
 
 impl Mode {
     /// All modes.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::WalFull,
+        Self::WalFullGroup,
         Self::WalNormal,
         Self::DeleteFull,
         Self::DeleteNormal,
@@ -85,7 +88,7 @@ impl Mode {
 
     fn journal(self) -> &'static str {
         match self {
-            Self::WalFull | Self::WalNormal => "wal",
+            Self::WalFull | Self::WalFullGroup | Self::WalNormal => "wal",
             Self::DeleteFull | Self::DeleteNormal | Self::DeleteExtra => "delete",
             Self::TruncateFull => "truncate",
             Self::PersistFull => "persist",
@@ -98,6 +101,10 @@ impl Mode {
             Self::DeleteExtra => "extra",
             _ => "full",
         }
+    }
+
+    fn is_group(self) -> bool {
+        self == Self::WalFullGroup
     }
 
     fn is_wal(self) -> bool {
@@ -167,6 +174,8 @@ pub struct Report {
     pub acknowledged: u32,
     /// Those of them that were committed in the middle of a checkpoint.
     pub beside_checkpoints: usize,
+    /// And those while another's sync was under way.
+    pub beside_syncs: usize,
     /// Things that were done to files.
     pub changes: usize,
     /// Syncs of files and of the directory.
@@ -277,7 +286,11 @@ impl Recording {
             synced: 0,
             seen: HashSet::new(),
             moment: 0,
-            report: Report { beside_checkpoints: workload.beside_checkpoints, ..Report::default() },
+            report: Report {
+                beside_checkpoints: workload.beside_checkpoints,
+                beside_syncs: workload.beside_syncs,
+                ..Report::default()
+            },
         };
         explorer.explore(&workload.events)?;
         assert!(explorer.disk.matches(), "the record is not what happened");

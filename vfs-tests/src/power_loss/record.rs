@@ -40,6 +40,15 @@ impl Event {
     }
 }
 
+/// When something happens beside a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// Before it is recorded.
+    Before,
+    /// After that, and before it is made.
+    Recorded,
+}
+
 /// The log of all that the connections of one directory do through a base.
 #[derive(Clone)]
 pub(super) struct Recorder(Arc<Mutex<Log>>);
@@ -59,13 +68,14 @@ struct Log {
 }
 
 impl Recorder {
-    /// Records from now on, in a directory that has these files, numbered from 0. `meanwhile` is called before each call, without anything held.
+    /// Records from now on, in a directory that has these files, numbered from 0. `meanwhile` is called
+    /// before each call is recorded, and after each, without anything held.
     pub(super) fn start(
         base: Base,
         directory: &Path,
         files: impl IntoIterator<Item = PathBuf>,
         lie: Option<Lie>,
-        meanwhile: impl Fn(&Call<'_>) + Send + Sync + 'static,
+        meanwhile: impl Fn(&Call<'_>, When) + Send + Sync + 'static,
     ) -> Self {
         let names: HashMap<_, _> = files.into_iter().zip(0..).collect();
         let length = |name: &PathBuf| name.metadata().map_or(0, |file| file.len());
@@ -81,8 +91,10 @@ impl Recorder {
         })));
         let log = recorder.clone();
         base.on(move |call| {
-            meanwhile(call);
-            log.log().record(call)
+            meanwhile(call, When::Before);
+            let fault = log.log().record(call);
+            meanwhile(call, When::Recorded);
+            fault
         });
         recorder
     }

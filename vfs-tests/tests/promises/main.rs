@@ -15,6 +15,7 @@ mod file_length;
 mod first_connect;
 mod fork;
 mod full_disk;
+mod group_commit;
 mod hostile_sidecar;
 mod journal_modes;
 mod kept_wal;

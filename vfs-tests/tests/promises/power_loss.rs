@@ -24,8 +24,13 @@ fn boards_survive_power_cuts() {
             let report = recording.explore(run(mode, seed)).unwrap_or_else(|e| panic!("{e}"));
             println!("{mode:?}, seed {seed}: {report:?}");
             assert!(report.acknowledged >= 15, "{mode:?}, seed {seed}");
-            let is_wal = matches!(mode, Mode::WalFull | Mode::WalNormal);
+            let is_wal = matches!(mode, Mode::WalFull | Mode::WalFullGroup | Mode::WalNormal);
             assert_eq!(report.beside_checkpoints > 0, is_wal, "{mode:?}, seed {seed}");
+            assert_eq!(
+                report.beside_syncs > 0,
+                mode == Mode::WalFullGroup,
+                "{mode:?}, seed {seed}"
+            );
             // Before each sync something was not synced, so there are two disks or more; and after
             // each transaction more is promised.
             let least = 2 * report.syncs + report.acknowledged as usize;
@@ -53,6 +58,7 @@ fn a_disk_that_lies_about_syncs_is_found_out() {
         (Mode::TruncateFull, Lie::Everything, &is_lost),
         (Mode::PersistFull, Lie::Everything, &is_lost),
         (Mode::WalFull, Lie::About(File::Wal), &is_lost),
+        (Mode::WalFullGroup, Lie::About(File::Wal), &is_lost),
         // A checkpoint reaches the database before the WAL it is from reaches the disk.
         (Mode::WalNormal, Lie::About(File::Wal), &is_damaged),
         (Mode::WalNormal, Lie::About(File::Main), &is_damaged),

@@ -1,0 +1,516 @@
+//! Group commit: COMMIT returns when its frames are durable, whoever synced them; and a sync that has
+//! failed fails all who waited for it, and all who come later, until it is made up for.
+
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ffi};
+use serde_json::json;
+use vfs_tests::base::{Base, Call, Fault, File, Method};
+use vfs_tests::trace::Traced;
+use vfs_tests::{Board, PATIENCE, Program};
+
+use crate::{agent, beside, connect, over_faulty, status, status_of, stock_agent};
+
+/// SQLITE_IOERR_FSYNC
+const IOERR_FSYNC: i32 = ffi::SQLITE_IOERR_FSYNC;
+
+/// Where the page has group commit's futex word and record.
+const RECORD: std::ops::Range<u64> = 36..64;
+
+fn grouped(uri: &str) -> String {
+    format!("{uri}&kanban_group_commit=1")
+}
+
+/// A board in WAL mode with a table, whose WAL has begun, and a connection that commits in groups.
+fn board(vfs: &str) -> (Board, Connection) {
+    let board = Board::new();
+    let connection = open(&board, vfs);
+    connection
+        .execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x); INSERT INTO t VALUES (0)")
+        .unwrap();
+    (board, connection)
+}
+
+fn open(board: &Board, vfs: &str) -> Connection {
+    let connection = connect(&grouped(&board.uri(vfs)));
+    connection.execute_batch("PRAGMA synchronous=full").unwrap();
+    connection.busy_timeout(Duration::from_secs(60)).unwrap();
+    connection
+}
+
+fn insert(connection: &Connection, x: i32) -> rusqlite::Result<()> {
+    connection.execute("INSERT INTO t VALUES (?)", [x]).map(drop)
+}
+
+fn code(result: rusqlite::Result<()>) -> i32 {
+    match result {
+        Err(rusqlite::Error::SqliteFailure(error, _)) => error.extended_code,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn rows(connection: &Connection) -> Vec<i32> {
+    let mut statement = connection.prepare("SELECT x FROM t ORDER BY x").unwrap();
+    let rows = statement.query_map([], |row| row.get(0)).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+fn is_wal_sync(call: &Call<'_>) -> bool {
+    call.file == File::Wal && matches!(call.method, Method::Sync { .. })
+}
+
+fn count(counter: &AtomicU32) -> u32 {
+    counter.load(Ordering::SeqCst)
+}
+
+/// Lets each sync of the WAL say that it is there, and wait for what is to become of it.
+fn hold_syncs(base: Base) -> (Receiver<()>, Sender<Fault>) {
+    let (arrives, arrived) = channel();
+    let (tell, told) = channel();
+    let told = Mutex::new(told);
+    base.on(move |call| {
+        if !is_wal_sync(call) {
+            return Fault::None;
+        }
+        arrives.send(()).expect("the test listens");
+        told.lock().unwrap().recv_timeout(PATIENCE).expect("the test decides")
+    });
+    (arrived, tell)
+}
+
+/// Waits until a reader sees so many rows.
+fn see(reader: &Connection, n: usize) {
+    let began = Instant::now();
+    while rows(reader).len() < n {
+        assert!(began.elapsed() < PATIENCE, "{:?}", rows(reader));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// While one writer's commit syncs, two others commit. With the stock VFS (and without group commit)
+/// they wait for the lock, and then each for a sync of its own; here they have committed, readers see
+/// it, no COMMIT has returned, and one more sync is for both.
+#[test]
+fn one_sync_serves_all_who_came_before_it() {
+    let (base, ours) = over_faulty("group-shares");
+    for (vfs, shares) in [("group-shares", false), (ours.as_str(), true)] {
+        let (board, mut first) = if shares {
+            board(vfs)
+        } else {
+            let board = Board::new();
+            let connection = connect(&board.uri(vfs));
+            let sql = "PRAGMA journal_mode=wal; CREATE TABLE t (x); INSERT INTO t VALUES (0)";
+            connection.execute_batch(sql).unwrap();
+            (board, connection)
+        };
+        let uri = if shares { grouped(&board.uri(vfs)) } else { board.uri(vfs) };
+        let mut others = [1, 2].map(|_| {
+            let other = connect(&uri);
+            other.busy_timeout(Duration::from_secs(60)).unwrap();
+            other
+        });
+        let reader = connect(&board.kanban());
+        assert_eq!(rows(&reader), [0]);
+        let before = if shares { status(&first, "/counters/commits_covered") } else { json!(0) };
+        let (arrived, tell) = hold_syncs(base);
+        let (done, is_done) = channel();
+        std::thread::scope(|scope| {
+            let first = &mut first;
+            scope.spawn(move || insert(first, 1).unwrap());
+            arrived.recv_timeout(PATIENCE).unwrap();
+            for (n, other) in others.iter_mut().enumerate() {
+                let done = done.clone();
+                scope.spawn(move || {
+                    insert(other, n as i32 + 2).unwrap();
+                    done.send(()).unwrap();
+                });
+            }
+            if !shares {
+                std::thread::sleep(Duration::from_millis(20));
+                assert_eq!(rows(&reader), [0], "they wait for the lock");
+                (0..3).for_each(|_| tell.send(Fault::None).unwrap());
+                (0..2).for_each(|_| arrived.recv_timeout(PATIENCE).unwrap());
+                return;
+            }
+            see(&reader, 4);
+            assert!(is_done.try_recv().is_err(), "COMMIT waits for a sync that comes later");
+            // Those who wait too long sync for themselves: let all go on as they come.
+            (0..3).for_each(|_| tell.send(Fault::None).unwrap());
+            (0..2).for_each(|_| is_done.recv_timeout(PATIENCE).unwrap());
+        });
+        base.off();
+        if shares {
+            let covered = status(&first, "/counters/commits_covered").as_u64();
+            assert!(covered >= before.as_u64(), "{covered:?}");
+        }
+        assert_eq!(rows(&reader), [0, 1, 2, 3]);
+    }
+}
+
+/// A disk fails a sync. The kernel reports that once to each open file, and then takes the pages for
+/// clean: the next sync succeeds, and does not write them. So the COMMIT that waited answers the error,
+/// and nobody commits on top of it, in no process and by no new connection, while readers go on. A
+/// checkpoint writes the frames once more and syncs them; then it goes on. (On the stock VFS the
+/// frames were not committed, and are written anew by the next writer.)
+#[test]
+fn a_failed_sync_is_final_until_it_is_made_up_for() {
+    let (base, vfs) = over_faulty("group-fails");
+    let (board, first) = board(&vfs);
+    let second = open(&board, &vfs);
+    insert(&second, 1).unwrap();
+    let mut other = agent(Program::Rust);
+    let mut debians = agent(Program::Python);
+    for client in [&mut other, &mut debians] {
+        client.open("c", &grouped(&board.kanban()), 5000);
+        client.sql("c", "PRAGMA synchronous=full; INSERT INTO t VALUES (2)").rows();
+    }
+    let durable = beside(&board, "-wal").metadata().unwrap().len();
+
+    base.on(|call| if is_wal_sync(call) { Fault::Fail(IOERR_FSYNC) } else { Fault::None });
+    assert_eq!(code(insert(&first, 3)), IOERR_FSYNC);
+    assert_eq!(rows(&second), [0, 1, 2, 2, 3], "readers go on");
+    base.off();
+    // The disk says that all is well. It is not.
+    for connection in [&first, &second, &open(&board, &vfs)] {
+        assert_eq!(code(insert(connection, 4)), IOERR_FSYNC);
+        assert_eq!(code(connection.execute_batch("BEGIN IMMEDIATE")), IOERR_FSYNC);
+        assert_eq!(rows(connection).len(), 5);
+    }
+    for client in [&mut other, &mut debians] {
+        assert_eq!(client.sql("c", "INSERT INTO t VALUES (4)").code(), 10);
+        assert_eq!(client.sql("c", "SELECT count(*) FROM t").rows(), [[5]]);
+        client.open("new", &grouped(&board.kanban()), 5000);
+        assert_eq!(client.sql("new", "INSERT INTO t VALUES (4)").code(), 10);
+        client.close("new");
+    }
+    let log = other.log();
+    let lines = log.iter().filter(|line| line.contains("a sync of the WAL has failed"));
+    assert!(log.iter().any(|line| line.contains("PRAGMA wal_checkpoint")), "{log:?}");
+    assert_eq!(lines.count(), 2, "once for each connection: {log:?}");
+
+    // A checkpoint that fails does not make up for it, and takes nothing out of the WAL.
+    base.on(|call| if is_wal_sync(call) { Fault::Fail(IOERR_FSYNC) } else { Fault::None });
+    let checkpoint = |connection: &Connection| {
+        connection.query_row("PRAGMA wal_checkpoint", [], |row| {
+            assert_eq!(row.get::<_, i32>(1)?, row.get::<_, i32>(2)?, "all of it");
+            Ok(())
+        })
+    };
+    assert_eq!(code(checkpoint(&second)), IOERR_FSYNC);
+    assert_eq!(code(insert(&first, 4)), IOERR_FSYNC);
+
+    // One that succeeds does, and has written all that was not durable before it synced.
+    let (written, synced) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+    let (writes, syncs) = (Arc::clone(&written), Arc::clone(&synced));
+    base.on(move |call| {
+        match call.method {
+            Method::Write { offset, .. } if call.file == File::Wal => {
+                assert!(!syncs.load(Ordering::SeqCst));
+                writes.lock().unwrap().push(offset as u64);
+            }
+            Method::Write { .. } if call.file == File::Main => {
+                assert!(syncs.load(Ordering::SeqCst), "the WAL first");
+            }
+            _ if is_wal_sync(call) => syncs.store(true, Ordering::SeqCst),
+            _ => {}
+        }
+        Fault::None
+    });
+    checkpoint(&second).unwrap();
+    base.off();
+    let written = written.lock().unwrap();
+    assert!(written.iter().any(|offset| *offset >= durable), "{written:?}, durable {durable}");
+    assert!(synced.load(Ordering::SeqCst));
+    insert(&first, 4).unwrap();
+    insert(&second, 5).unwrap();
+    for client in [&mut other, &mut debians] {
+        client.sql("c", "INSERT INTO t VALUES (6)").rows();
+    }
+    assert_eq!(rows(&first), [0, 1, 2, 2, 3, 4, 5, 6, 6]);
+    assert!(status(&first, "/counters/syncs_failed").as_u64() >= Some(1));
+}
+
+/// Three commits wait, the sync that one of them makes fails: all three are told. The board is closed
+/// and opened again, which checkpoints: it goes on.
+#[test]
+fn all_who_waited_for_a_failed_sync_are_told() {
+    let (base, vfs) = over_faulty("group-fails-all");
+    let (board, mut first) = board(&vfs);
+    let mut others = [open(&board, &vfs), open(&board, &vfs)];
+    let reader = connect(&board.kanban());
+    let (arrived, tell) = hold_syncs(base);
+    std::thread::scope(|scope| {
+        let first = &mut first;
+        let mut commits = vec![scope.spawn(move || code(insert(first, 1)))];
+        arrived.recv_timeout(PATIENCE).unwrap();
+        for other in &mut others {
+            commits.push(scope.spawn(move || code(insert(other, 2))));
+        }
+        see(&reader, 4);
+        (0..3).for_each(|_| tell.send(Fault::Fail(IOERR_FSYNC)).unwrap());
+        for commit in commits {
+            assert_eq!(commit.join().unwrap(), IOERR_FSYNC);
+        }
+    });
+    base.off();
+    assert_eq!(code(insert(&first, 3)), IOERR_FSYNC);
+    drop((first, others, reader));
+    let again = open(&board, &vfs);
+    insert(&again, 3).unwrap();
+    assert_eq!(rows(&again), [0, 1, 2, 2, 3]);
+}
+
+/// A process is killed while it syncs for others, or is stopped there. They do not wait for it.
+#[test]
+fn a_leader_that_is_killed_or_stopped_is_replaced() {
+    for kill in [true, false] {
+        let board = Board::new();
+        let uri = grouped(&board.kanban());
+        let mut leader = agent(Program::Rust);
+        leader.open("c", &uri, 60_000);
+        leader.sql("c", "PRAGMA journal_mode=wal; CREATE TABLE t (x)").rows();
+        leader.sql("c", "INSERT INTO t VALUES (0)").rows();
+        let mut other = agent(Program::Rust);
+        other.open("c", &uri, 60_000);
+        other.sql("c", "INSERT INTO t VALUES (1)").rows();
+        let mut traced = Traced::new(leader);
+        let syncs = |_: usize, call| [libc::SYS_fsync, libc::SYS_fdatasync].contains(&call);
+        traced.run(&[json!(["sql", "c", "INSERT INTO t VALUES (2)"])], syncs).unwrap();
+        let leaders_byte = || {
+            let sidecar = std::fs::File::open(board.sidecar()).unwrap();
+            vfs_tests::sidecar::is_locked(&sidecar, 8190)
+        };
+        assert!(leaders_byte(), "it leads");
+        let reader = connect(&board.kanban());
+        assert_eq!(rows(&reader), [0, 1, 2], "its commit can be read");
+        other.send_sql("c", "INSERT INTO t VALUES (3)");
+        see(&reader, 4);
+        let traced = if kill {
+            traced.kill();
+            assert!(!leaders_byte());
+            None
+        } else {
+            Some(traced)
+        };
+        let began = Instant::now();
+        other.reply().rows();
+        assert!(began.elapsed() < Duration::from_secs(30));
+        assert_eq!(leaders_byte(), !kill);
+        other.sql("c", "INSERT INTO t VALUES (4)").rows();
+        drop(traced);
+        assert_eq!(rows(&reader), [0, 1, 2, 3, 4]);
+        assert_eq!(other.sql("c", "PRAGMA integrity_check").rows(), [["ok"]]);
+    }
+}
+
+/// The sidecar's page is torn, old, another board's, random, or cut short: a commit never takes
+/// that for a sync. Counted: each of these commits makes one.
+#[test]
+fn a_record_that_is_not_its_own_is_none() {
+    let (base, vfs) = over_faulty("group-hostile");
+    let (board, connection) = board(&vfs);
+    let (other_board, other) = self::board(&vfs);
+    let record = |board: &Board| {
+        let mut bytes = [0; 28];
+        std::fs::File::open(board.sidecar())
+            .unwrap()
+            .read_exact_at(&mut bytes, RECORD.start)
+            .unwrap();
+        bytes
+    };
+    let put = |bytes: &[u8]| {
+        let sidecar = std::fs::File::options().write(true).open(board.sidecar()).unwrap();
+        sidecar.write_all_at(bytes, RECORD.start).unwrap();
+    };
+    for n in 0..20 {
+        insert(&other, n).unwrap();
+    }
+    let foreign = record(&other_board);
+    insert(&connection, 1).unwrap();
+    let old = record(&board);
+    insert(&connection, 2).unwrap();
+    let mut torn = record(&board);
+    torn[12] = 0xff;
+    let mut ahead = old;
+    ahead[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+    let syncs = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&syncs);
+    base.on(move |call| {
+        if is_wal_sync(call) {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        Fault::None
+    });
+    let hostile = [foreign, old, torn, ahead, [0; 28], [0xff; 28], [1; 28]];
+    for (n, bytes) in hostile.iter().enumerate() {
+        put(bytes);
+        let before = count(&syncs);
+        insert(&connection, 10 + n as i32).unwrap();
+        assert_eq!(count(&syncs), before + 1, "{bytes:?}");
+    }
+    // A WAL that has begun anew is another.
+    let of_the_old = record(&board);
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    insert(&connection, 20).unwrap();
+    put(&of_the_old);
+    let before = count(&syncs);
+    insert(&connection, 21).unwrap();
+    assert_eq!(count(&syncs), before + 1);
+    std::fs::File::options().write(true).open(board.sidecar()).unwrap().set_len(0).unwrap();
+    let before = count(&syncs);
+    insert(&connection, 22).unwrap();
+    assert_eq!(count(&syncs), before + 1);
+    base.off();
+}
+
+/// Where a commit can not share a sync, it makes its own, and status says why.
+#[test]
+fn without_a_page_each_commit_syncs_for_itself() {
+    let (base, vfs) = over_faulty("group-foreign");
+    let board = Board::new();
+    std::fs::write(board.sidecar(), "something of somebody else's, and long enough").unwrap();
+    let connection = open(&board, &vfs);
+    assert_eq!(status(&connection, "/group_commit/active"), false);
+    connection.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
+    insert(&connection, 1).unwrap();
+    let why = status(&connection, "/group_commit/why");
+    assert!(why.as_str().unwrap().contains("no page"), "{why}");
+    // As on the stock VFS, a commit whose sync fails is none.
+    base.on(|call| if is_wal_sync(call) { Fault::Fail(IOERR_FSYNC) } else { Fault::None });
+    assert_eq!(code(insert(&connection, 2)), IOERR_FSYNC);
+    base.off();
+    insert(&connection, 3).unwrap();
+    assert_eq!(rows(&connection), [1, 3]);
+
+    let (board, grouped) = self::board(&vfs);
+    assert_eq!(status(&grouped, "/group_commit/active"), true);
+    let plain = connect(&board.uri(&vfs));
+    assert_eq!(rows(&plain), [0]);
+    let why = status(&plain, "/group_commit/why");
+    assert!(why.as_str().unwrap().contains("not set"), "{why}");
+}
+
+/// A transaction over three databases, two with rollback journals: SQLite commits it by a
+/// super-journal, and then does not look at what the end of the commit answers. So the WAL is synced
+/// before; if that fails, nothing of it is committed.
+#[test]
+fn a_transaction_over_several_databases_syncs_before_it_commits() {
+    let (base, vfs) = over_faulty("group-several");
+    let (board, connection) = board(&vfs);
+    for name in ["a", "b"] {
+        let path = board.directory().join(name);
+        connection
+            .execute_batch(&format!(
+                "ATTACH 'file:{}?vfs={vfs}' AS {name}; PRAGMA {name}.journal_mode=delete; \
+                 CREATE TABLE {name}.u (x)",
+                path.display()
+            ))
+            .unwrap();
+    }
+    let both = "BEGIN; INSERT INTO t VALUES (1); INSERT INTO a.u VALUES (1); \
+                INSERT INTO b.u VALUES (1); COMMIT";
+    connection.execute_batch(both).unwrap();
+    base.on(|call| if is_wal_sync(call) { Fault::Fail(IOERR_FSYNC) } else { Fault::None });
+    assert_eq!(code(connection.execute_batch(both)), IOERR_FSYNC);
+    base.off();
+    let _ = connection.execute_batch("ROLLBACK");
+    for table in ["t WHERE x = 1", "a.u", "b.u"] {
+        let sql = format!("SELECT count(*) FROM {table}");
+        let n: i32 = connection.query_row(&sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(n, 1, "{table}");
+    }
+}
+
+/// What syncs for another reason is not put off: a WAL's new header, before what follows it is
+/// written, and a checkpoint, before it writes to the database.
+#[test]
+fn only_the_syncs_of_commits_are_put_off() {
+    let (base, vfs) = over_faulty("group-others");
+    let (_board, connection) = board(&vfs);
+    connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&calls);
+    base.on(move |call| {
+        let what = match (call.file, call.method) {
+            (File::Wal, Method::Write { offset: 0, .. }) => "header",
+            (File::Wal, Method::Write { .. }) => "frame",
+            (File::Wal, Method::Sync { .. }) => "sync",
+            (File::Main, Method::Write { .. }) => "page",
+            (File::Main, Method::ShmLock { slot: 0, n: 1, flags }) => {
+                if flags & ffi::SQLITE_SHM_UNLOCK != 0 { "unlock" } else { "lock" }
+            }
+            _ => return Fault::None,
+        };
+        let mut noted = noted.lock().unwrap();
+        if noted.last() != Some(&what) {
+            noted.push(what);
+        }
+        Fault::None
+    });
+    insert(&connection, 1).unwrap();
+    let committed = std::mem::take(&mut *calls.lock().unwrap());
+    assert_eq!(committed, ["lock", "header", "sync", "frame", "unlock", "sync"]);
+    connection.query_row("PRAGMA wal_checkpoint", [], |_| Ok(())).unwrap();
+    base.off();
+    let checkpointed = std::mem::take(&mut *calls.lock().unwrap());
+    assert_eq!(checkpointed, ["sync", "page"]);
+}
+
+/// Clients with group commit, without, and stock ones, of two versions of SQLite, in processes and
+/// threads, write as fast as they can: each row that was acknowledged is there.
+#[test]
+fn all_kinds_of_clients_share_a_board() {
+    const EACH: usize = 60;
+    let board = Board::new();
+    let connection = connect(&grouped(&board.kanban()));
+    connection.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
+    let mut clients = Vec::new();
+    for program in Program::ALL {
+        for (mut client, uri) in [
+            (agent(program), grouped(&board.kanban())),
+            (agent(program), grouped(&board.kanban())),
+            (agent(program), board.kanban()),
+            (stock_agent(program), board.stock()),
+        ] {
+            client.open("c", &uri, 60_000);
+            client.sql("c", "PRAGMA synchronous=full; PRAGMA wal_autocheckpoint=20").rows();
+            clients.push(client);
+        }
+    }
+    let rows_of_threads = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let connection = connect(&grouped(&board.kanban()));
+                connection.busy_timeout(Duration::from_secs(60)).unwrap();
+                for n in 0..EACH {
+                    insert(&connection, n as i32).unwrap();
+                    rows_of_threads.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for client in &mut clients {
+            for n in 0..EACH {
+                client.send_sql("c", &format!("INSERT INTO t VALUES ({n})"));
+            }
+        }
+        for client in &mut clients {
+            for _ in 0..EACH {
+                client.reply().rows();
+            }
+        }
+    });
+    let expected = clients.len() * EACH + count(&rows_of_threads) as usize;
+    assert_eq!(rows(&connection).len(), expected);
+    for client in &mut clients {
+        assert_eq!(client.sql("c", "SELECT count(*) FROM t").rows(), [[expected]]);
+        assert_eq!(client.sql("c", "PRAGMA integrity_check").rows(), [["ok"]]);
+    }
+    for client in clients.iter_mut().step_by(4) {
+        assert_eq!(status_of(client, "c", "/group_commit/active"), true);
+    }
+}
