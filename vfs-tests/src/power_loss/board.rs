@@ -422,6 +422,8 @@ impl Clients {
     /// The first writer commits. When its sync has begun, the second does, and waits for the next sync,
     /// which begins when the first was told that it has committed.
     fn commit_beside(&mut self) {
+        // A checkpoint within the first one's COMMIT would sync for the second.
+        self.sql(0, "PRAGMA wal_autocheckpoint=0").expect("it is set");
         let cards = self.begin(0).expect("nobody else writes");
         let n = self.acknowledged + 1;
         self.next_id += 1;
@@ -476,6 +478,7 @@ impl Clients {
         self.connections[1] = Some(writer);
         self.open(2);
         self.acknowledge(both);
+        self.sql(0, "PRAGMA wal_autocheckpoint=8").expect("it is set");
     }
 
     fn checkpoint_beside(&mut self) {
