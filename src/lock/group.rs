@@ -168,8 +168,7 @@ impl Group {
         let Some(sidecar) = sidecar else { return self.sync_alone(sidecar, log, wal) };
         let began = Instant::now();
         let mut has_waited = false;
-        loop {
-            let Ok(bytes) = sidecar.read() else { break };
+        while let Ok(bytes) = sidecar.read() {
             if self.is_durable(&bytes, log, frames)? {
                 counters.commits_covered.fetch_add(1, Ordering::Relaxed);
                 return Ok(());

@@ -187,11 +187,15 @@ pub(super) fn run(base: Base, vfs: &str, directory: &Path, run: Run) -> Workload
                 let is_first =
                     at_syncs.recorded.lock().unwrap_or_else(PoisonError::into_inner).is_some();
                 if is_put_off && !is_first {
-                    take(&at_syncs.before).map(|wait| wait());
+                    if let Some(wait) = take(&at_syncs.before) {
+                        wait();
+                    }
                 }
             }
             When::Recorded if is_put_off => {
-                take(&at_syncs.recorded).map(|act| act());
+                if let Some(act) = take(&at_syncs.recorded) {
+                    act();
+                }
             }
             When::Recorded => {}
         }
