@@ -186,10 +186,10 @@ pub(super) fn run(base: Base, vfs: &str, directory: &Path, run: Run) -> Workload
                 run_meanwhile(&hook, call);
                 let is_first =
                     at_syncs.recorded.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-                if is_put_off && !is_first {
-                    if let Some(wait) = take(&at_syncs.before) {
-                        wait();
-                    }
+                if let Some(wait) =
+                    (is_put_off && !is_first).then(|| take(&at_syncs.before)).flatten()
+                {
+                    wait();
                 }
             }
             When::Recorded if is_put_off => {
