@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
                 bar.set_message(format!("{case}, {}", way.name()));
                 let outcome = contention::run(case, *way, Duration::from_millis(*duration), false)
                     .map_err(|error| error.to_string())?;
-                has_errors |= *way == Way::Kanban && outcome.errors > 0;
+                has_errors |= matches!(way, Way::Kanban | Way::KanbanGroup) && outcome.errors > 0;
                 outcomes.push(outcome);
                 bar.inc(1);
             }
