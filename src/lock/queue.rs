@@ -341,7 +341,7 @@ impl<S: Sidecar> Queue<S> {
     }
 
     /// Whom to wake. Gives the turn, before the lock is free, if it is due.
-    fn next(&self, pace: &Pace) -> Option<Waiter> {
+    fn next(&self, pace: &mut Pace) -> Option<Waiter> {
         let now = pace.released;
         if pace.comes_back && now < pace.run_ends {
             return None;
@@ -373,8 +373,9 @@ impl<S: Sidecar> Queue<S> {
                 let turn = Turn { ticket: head.ticket, expires: now + TURN_NS, slot: head.slot };
                 let (at, bytes) = turn.encode();
                 let _ = self.sidecar.write(at, &bytes);
-                // Whoever has the turn may not have said that he waits. This process is to leave him the
-                // lock all the same.
+                // It is bound by that itself: its slice is over, and it looks at the page before it tries
+                // for the lock again, also if whoever has the turn could not yet say that he waits.
+                pace.run_ends = now;
                 self.crowded.store(true, Ordering::Relaxed);
             }
             return Some(head);
