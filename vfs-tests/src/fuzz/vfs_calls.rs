@@ -475,7 +475,7 @@ impl Board<'_> {
                 self.lock(n, SQLITE_LOCK_RESERVED);
             }
             Step::Exclusive(_)
-                if level >= SQLITE_LOCK_SHARED && level < SQLITE_LOCK_EXCLUSIVE && is_idle =>
+                if (SQLITE_LOCK_SHARED..SQLITE_LOCK_EXCLUSIVE).contains(&level) && is_idle =>
             {
                 // The base may have it by now, from a look at it in a sleep.
                 if self.connections[n].base_level < SQLITE_LOCK_EXCLUSIVE {
@@ -605,9 +605,8 @@ impl Board<'_> {
                 self.lock_slots(n, CKPT, 1, SQLITE_SHM_EXCLUSIVE);
             }
             Step::Recover(_) if !writes && !has_mark && !checkpoints && !is_upkept => {
-                if self.lock_slots(n, WRITE, 1, SQLITE_SHM_EXCLUSIVE)
-                    && self.lock_slots(n, CKPT, 2, SQLITE_SHM_EXCLUSIVE)
-                {
+                let has_write = self.lock_slots(n, WRITE, 1, SQLITE_SHM_EXCLUSIVE);
+                if has_write && self.lock_slots(n, CKPT, 2, SQLITE_SHM_EXCLUSIVE) {
                     self.unlock_slots(n, 1);
                     self.unlock_slots(n, 0);
                 }
@@ -616,7 +615,8 @@ impl Board<'_> {
                 self.lock_slots(n, READ, 1, SQLITE_SHM_EXCLUSIVE);
             }
             Step::Restart(_) if writes && connection.shared == mask(READ, 1) => {
-                if (1..5).all(|reader| is_free(READ + reader)) && is_free(CKPT) {
+                let others_are_free = (READ + 1..READ + 5).all(is_free);
+                if others_are_free && is_free(CKPT) {
                     self.lock_slots(n, READ + 1, 4, SQLITE_SHM_EXCLUSIVE);
                 }
             }
