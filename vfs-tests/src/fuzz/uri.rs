@@ -195,9 +195,12 @@ pub fn run(data: &[u8]) {
         let all = |name: &'static [u8]| parameters.iter().filter(move |(key, _)| key == name);
         let is_ours = all(b"vfs").next_back().is_none_or(|(_, vfs)| vfs == b"kanban");
         let is_memory = all(b"mode").any(|(_, mode)| mode == b"memory");
-        // A file that is not there is an error of SQLite's.
-        let sqlite_agrees = all(b"modeof").next().is_none()
-            && all(b"mode").all(|(_, mode)| [&b"ro"[..], b"rw", b"rwc"].contains(&mode.as_slice()))
+        if all(b"modeof").next().is_some() {
+            // If that file is not there, SQLite's unixOpen loses what it has allocated.
+            return;
+        }
+        let sqlite_agrees = all(b"mode")
+            .all(|(_, mode)| [&b"ro"[..], b"rw", b"rwc"].contains(&mode.as_slice()))
             && all(b"cache").all(|(_, cache)| [&b"shared"[..], b"private"].contains(&&cache[..]));
         let asked = asked(&parameters);
 
