@@ -57,6 +57,34 @@ fn they_stay_at_the_last_close() {
     }
 }
 
+/// The last to leave may only read, as a dashboard does: what was committed is in the WAL still, as
+/// on the stock VFS. A writer's checkpoint brings it home, merely opening the board does not.
+#[test]
+fn who_may_only_read_leaves_it_as_it_is() {
+    let board = Board::new();
+    let wal = || board.directory().join("board.db-wal").metadata().unwrap().len();
+    let mut writer = agent(Program::Rust);
+    writer.open("c", &board.kanban(), 5000);
+    writer.sql("c", "PRAGMA journal_mode=wal").rows();
+    writer.sql("c", "CREATE TABLE t (x)").rows();
+    writer.sql("c", "INSERT INTO t VALUES (1)").rows();
+    let reader = connect(&format!("{}&mode=ro", board.kanban()));
+    let count = |c: &rusqlite::Connection| c.query_row("SELECT count(*) FROM t", [], |r| r.get(0));
+    assert_eq!(count(&reader), Ok(1));
+    writer.close("c");
+    drop(reader);
+    assert!(wal() > 0, "a reader writes nothing");
+    drop(connect(&board.kanban()));
+    assert!(wal() > 0, "who only opens does nothing");
+    let again = connect(&board.kanban());
+    again.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(again);
+    assert_eq!(wal(), 0);
+    let copy = Board::new();
+    std::fs::copy(board.path(), copy.path()).unwrap();
+    assert_eq!(count(&connect(&copy.stock())), Ok(1));
+}
+
 /// The board is switched back to a rollback mode. There the WAL must go: with a WAL that stays,
 /// SQLite says "delete" and is in WAL mode still, which is what the stock VFS does when told to keep
 /// it.
