@@ -39,13 +39,27 @@ pub(crate) trait Uri {
         self.get(key).is_some_and(|value| {
             let value = value.to_bytes();
             match value.first() {
-                Some(b'0'..=b'9') => value.iter().any(|digit| (b'1'..=b'9').contains(digit)),
+                Some(b'0'..=b'9') => leading_number(value) != 0,
                 _ => {
                     [&b"on"[..], b"yes", b"true"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
                 }
             }
         })
     }
+}
+
+/// The number that a text begins with, as `sqlite3_uri_boolean` reads it: decimal or hexadecimal, and 0 if
+/// it has more than 32 bits.
+fn leading_number(text: &[u8]) -> i32 {
+    let (digits, radix) = match text {
+        [b'0', b'x' | b'X', digits @ ..] if digits.first().is_some_and(u8::is_ascii_hexdigit) => {
+            (digits, 16)
+        }
+        _ => (text, 10),
+    };
+    let len = digits.iter().take_while(|digit| char::from(**digit).is_digit(radix)).count();
+    let digits = std::str::from_utf8(&digits[..len]).unwrap_or_default();
+    i32::from_str_radix(digits, radix).unwrap_or_default()
 }
 
 /// Decides, from the name and flags of an xOpen alone.
@@ -107,11 +121,21 @@ mod tests {
 
     #[test]
     fn databases_nobody_locks_are_left_alone() {
-        for (key, value) in [("immutable", "1"), ("nolock", "yes"), ("nolock", "TRUE")] {
+        for (key, value) in [
+            ("immutable", "1"),
+            ("nolock", "yes"),
+            ("nolock", "TRUE"),
+            ("nolock", "0x10"),
+            ("nolock", "07 "),
+        ] {
             assert!(matches!(plan(&[(key, value)]), OpenPlan::LeaveAlone), "{key}={value}");
         }
         for (key, value) in [("immutable", "0"), ("nolock", "no"), ("nolock", "")] {
             assert!(matches!(plan(&[(key, value)]), OpenPlan::Guard(_)), "{key}={value}");
+        }
+        // Not numbers other than 0 to SQLite, which locks the database as any other.
+        for value in ["0 1", "0;nolock=1", "0x", "0xg1", "2147483648", "0x80000000"] {
+            assert!(matches!(plan(&[("nolock", value)]), OpenPlan::Guard(_)), "{value}");
         }
         let journal = plan_open(&Name::new(&[]), 0x800, &Options::default());
         assert!(matches!(journal, OpenPlan::Watch));

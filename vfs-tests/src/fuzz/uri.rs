@@ -131,11 +131,18 @@ fn asked(parameters: &[(Vec<u8>, Vec<u8>)]) -> Result<Asked, String> {
 /// `sqlite3_uri_boolean`, of the first parameter of that name.
 fn is_true(parameters: &[(Vec<u8>, Vec<u8>)], name: &[u8]) -> bool {
     parameters.iter().find(|(key, _)| key == name).is_some_and(|(_, value)| match value.first() {
-        // As `sqlite3GetInt32`, or `sqlite3Atoi` of what it can not read: any number but 0.
-        Some(b'0'..=b'9') => value
-            .iter()
-            .take_while(|byte| byte.is_ascii_alphanumeric())
-            .any(|byte| (b'1'..=b'9').contains(byte)),
+        // As `sqlite3Atoi`: the number it begins with, but 0 if that is too large.
+        Some(b'0'..=b'9') => {
+            let is_hex = value.len() > 2
+                && matches!(value[1], b'x' | b'X')
+                && value[0] == b'0'
+                && value[2].is_ascii_hexdigit();
+            let (digits, base) = if is_hex { (&value[2..], 16) } else { (&value[..], 10) };
+            let digits = digits.iter().map_while(|digit| char::from(*digit).to_digit(base));
+            let number = digits
+                .fold(0_u64, |n, digit| n.saturating_mul(base.into()).saturating_add(digit.into()));
+            (1..=0x7fff_ffff).contains(&number)
+        }
         _ => [&b"on"[..], b"yes", b"true"].iter().any(|yes| value.eq_ignore_ascii_case(yes)),
     })
 }
