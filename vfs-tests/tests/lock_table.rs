@@ -41,12 +41,17 @@ enum Step {
     OthersUnlock(usize),
 }
 
+type Any = unsafe extern "C" fn();
+type Open = unsafe extern "C" fn(*const c_char, c_int, c_int) -> c_int;
+type Close = unsafe extern "C" fn(c_int) -> c_int;
+type Fcntl = unsafe extern "C" fn(c_int, c_int, *mut libc::flock) -> c_int;
+
 /// By which system calls SQLite locks.
 #[derive(Clone, Copy)]
 struct Calls {
-    open: unsafe extern "C" fn(*const c_char, c_int, c_int) -> c_int,
-    close: unsafe extern "C" fn(c_int) -> c_int,
-    fcntl: unsafe extern "C" fn(c_int, c_int, *mut libc::flock) -> c_int,
+    open: Open,
+    close: Close,
+    fcntl: Fcntl,
 }
 
 impl Calls {
@@ -59,9 +64,9 @@ impl Calls {
             let get = (*vfs).xGetSystemCall.unwrap();
             let call = |name: &CStr| get(vfs, name.as_ptr()).unwrap();
             Self {
-                open: std::mem::transmute::<unsafe extern "C" fn(), _>(call(c"open")),
-                close: std::mem::transmute::<unsafe extern "C" fn(), _>(call(c"close")),
-                fcntl: std::mem::transmute::<unsafe extern "C" fn(), _>(call(c"fcntl")),
+                open: std::mem::transmute::<Any, Open>(call(c"open")),
+                close: std::mem::transmute::<Any, Close>(call(c"close")),
+                fcntl: std::mem::transmute::<Any, Fcntl>(call(c"fcntl")),
             }
         }
     }
