@@ -586,7 +586,8 @@ impl Connection {
         }
         match rc & 0xff {
             SQLITE_OK if offset == WAL_CKPT_LOCK => {
-                if self.group.is_on() {
+                // With WRITE it is recovery, which syncs nothing.
+                if self.group.is_on() && !writes {
                     if let Err(rc) = self.mend(base) {
                         twice(|| {
                             base.shm_lock(offset, n, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)
@@ -596,7 +597,13 @@ impl Connection {
                 }
                 self.is_checkpointing = true;
                 self.guards.checkpoint_begins(base);
-                self.join_checkpoint(base);
+                if let Err(rc) = self.join_checkpoint(base) {
+                    self.is_checkpointing = false;
+                    self.guards.checkpoint_ends();
+                    twice(|| base.shm_lock(offset, n, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE));
+                    self.release(Reason::Checkpoint);
+                    return rc;
+                }
             }
             SQLITE_OK => {}
             SQLITE_BUSY => self.wait.refused_otherwise(),
@@ -652,12 +659,15 @@ impl Connection {
     /// Beside writers, it rarely has copied the whole WAL at the moment when a writer could begin
     /// it anew, so that the WAL grows, and with it the cost of every sync. The write lock is asked for
     /// with a lock of SQLite's in hand; the wait is bounded, so nothing can be stuck.
-    fn join_checkpoint(&mut self, base: &impl BaseFile) {
+    ///
+    /// # Errors
+    /// With group commit, a sync that has failed: then there is no checkpoint.
+    fn join_checkpoint(&mut self, base: &impl BaseFile) -> Result<(), Rc> {
         let is_small = |(frames, copied): (u32, u32)| {
             (1..=MOST_FRAMES).contains(&frames.saturating_sub(copied))
         };
         if self.write_lock.is_some() || !base.frames().is_some_and(is_small) {
-            return;
+            return Ok(());
         }
         let pace = &mut Pace::of_upkeep();
         let mut lock = self.database.try_acquire(self.id, false, None, pace);
@@ -668,9 +678,10 @@ impl Connection {
             self.write_lock = Some(lock);
             self.reasons |= Reason::Checkpoint as u8;
             if self.group.is_on() {
-                self.group.drain(base, &self.database, self.guards.wal());
+                return self.group.drain(base, &self.database, self.guards.wal());
             }
         }
+        Ok(())
     }
 
     /// The wal-index is about to be mapped: the database is in WAL mode, where SHARED is kept until

@@ -83,6 +83,8 @@ pub(super) struct GroupCommit {
     /// Whether the sync of the transaction that is open may be put off.
     is_armed: bool,
     pending: Option<Pending>,
+    /// What a sync answered that was put off and could not be shared.
+    failed_alone: Option<Rc>,
     /// Whether the log was told of a failure that still stands.
     has_said: bool,
 }
@@ -143,7 +145,7 @@ impl GroupCommit {
         wal: Option<Inode>,
         log: &Host,
     ) -> Result<(), Rc> {
-        (self.pending, self.is_armed) = (None, false);
+        (self.pending, self.is_armed, self.failed_alone) = (None, false, None);
         let Some(of) = self.log_of(base, wal) else { return Ok(()) };
         let Some(queue) = database.queue() else { return Ok(()) };
         let Some(page) = page_of(&queue) else { return Ok(()) };
@@ -171,6 +173,9 @@ impl GroupCommit {
             .zip(base.frames())
             .zip(base.salts())
             .map(|((log, (frames, _)), salts)| Pending { log, salts, frames, flags });
+        if self.pending.is_none() {
+            self.failed_alone = Some(base.sync_wal(flags)).filter(|rc| *rc != SQLITE_OK);
+        }
     }
 
     /// FCNTL_COMMIT_PHASETWO: COMMIT returns what this does.
@@ -188,6 +193,9 @@ impl GroupCommit {
                     rc => Err(rc),
                 };
             }
+        }
+        if let Some(rc) = self.failed_alone.take() {
+            return Err(rc);
         }
         let Some(pending) = self.pending.take() else { return Ok(()) };
         let wal = OpenedWal { base, salts: pending.salts, flags: pending.flags };
@@ -213,20 +221,32 @@ impl GroupCommit {
 
     /// A checkpoint begins that has excluded writers: those who wait for a sync keep read marks, which
     /// would keep it from copying all. Makes their commits durable, and waits a moment.
-    pub(super) fn drain(&self, base: &impl BaseFile, database: &Database, wal: Option<Inode>) {
-        let Some((log, salts)) = self.log_of(base, wal).zip(base.salts()) else { return };
-        let Some((frames, _)) = base.frames() else { return };
+    ///
+    /// # Errors
+    /// What the sync answered. Another sync might not, since the kernel tells of an error once.
+    pub(super) fn drain(
+        &self,
+        base: &impl BaseFile,
+        database: &Database,
+        wal: Option<Inode>,
+    ) -> Result<(), Rc> {
+        let of = self.log_of(base, wal).zip(base.salts()).zip(base.frames());
+        let Some(((log, salts), (frames, _))) = of else { return Ok(()) };
         let queue = database.queue();
-        let Some(page) = queue.as_deref().and_then(page_of) else { return };
+        let Some(page) = queue.as_deref().and_then(page_of) else { return Ok(()) };
         let opened = OpenedWal { base, salts, flags: SYNC_NORMAL };
         let (group, counters) = (&database.group, &database.counters);
-        if group.wait(Some(page), &log, frames, &opened, counters).is_err() {
-            return;
+        match group.wait(Some(page), &log, frames, &opened, counters) {
+            Ok(()) => {}
+            Err(NotDurable::Busy) => return Ok(()),
+            Err(NotDurable::Failed(rc)) => return Err(rc),
+            Err(NotDurable::HasFailed) => return Err(SQLITE_IOERR_FSYNC),
         }
         let began = Instant::now();
         while is_marked(base, frames) && began.elapsed() < MARKS_LAST {
             std::thread::sleep(Duration::from_micros(20));
         }
+        Ok(())
     }
 
     /// Whether a sync has failed and was not made up for.
@@ -270,8 +290,10 @@ impl GroupCommit {
         })
     }
 
+    /// `None` also for a connection that can not reach its WAL: it puts nothing off, and could mend
+    /// nothing.
     fn log_of(&self, base: &impl BaseFile, wal: Option<Inode>) -> Option<Log> {
-        self.is_on.then_some(())?;
+        (self.is_on && base.has_wal()).then_some(())?;
         Log::of(wal?, base.salts()?)
     }
 }
