@@ -129,7 +129,7 @@ fn findings(seen: &Observation) -> Result<Vec<Finding>> {
         let text = "not run: open it when the above is mended";
         Finding::new("quick_check", State::Unchecked, text)
     } else {
-        quick_check(&seen.database)
+        quick_check(seen)
     });
     Ok(findings)
 }
@@ -163,11 +163,11 @@ fn sidecar(seen: &Observation) -> Finding {
 
 /// Through the VFS, and read-only. As every reader, it makes a `-wal` and `-shm` if the board is in
 /// WAL mode and has none; it does not checkpoint.
-fn quick_check(database: &Path) -> Finding {
+fn quick_check(seen: &Observation) -> Finding {
     let step = "quick_check";
     let rows = || -> rusqlite::Result<Vec<String>> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-        let connection = Connection::open_with_flags(uri(database, "kanban"), flags)?;
+        let connection = Connection::open_with_flags(uri(&seen.database, "kanban"), flags)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let mut statement = connection.prepare("PRAGMA quick_check")?;
         let rows = statement.query_map([], |row| row.get(0))?;
@@ -180,9 +180,21 @@ fn quick_check(database: &Path) -> Finding {
         Ok(rows) if rows == ["ok"] => Finding::new(step, State::Ok, "ok"),
         Ok(rows) => Finding::new(step, State::Problem, rows.join("; ").replace('\n', " ")),
         Err(error) => {
-            let is_corrupt = error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt);
-            let state = if is_corrupt { State::Problem } else { State::Unchecked };
-            Finding::new(step, state, error.to_string())
+            let (state, text) = match error.sqlite_error_code() {
+                Some(ErrorCode::DatabaseCorrupt) => (State::Problem, error.to_string()),
+                // A reader's first step would be to write.
+                Some(ErrorCode::ReadOnly) if seen.sizes.journal.unwrap_or(0) > 0 => {
+                    let text = "a hot journal: the next client that opens and reads the board \
+                                rolls it back";
+                    (State::Unchecked, text.to_owned())
+                }
+                Some(ErrorCode::ReadOnly) => {
+                    let text = "needs -wal and -shm, which this user can not create";
+                    (State::Unchecked, text.to_owned())
+                }
+                _ => (State::Unchecked, error.to_string()),
+            };
+            Finding::new(step, state, text)
         }
     }
 }

@@ -139,3 +139,26 @@ fn it_finds_a_page_that_was_overwritten() {
     file.write_all_at(&[0xa5; 4096], 2 * 4096).unwrap();
     has(&board, "quick_check", "");
 }
+
+/// A writer in DELETE mode is killed when a part of its transaction is in the database already. A
+/// read-only client can not roll that back, and the tool says who can.
+#[test]
+fn it_names_a_hot_journal() {
+    let board = board();
+    let mut writer = client(&board, "kanban");
+    for sql in [
+        "PRAGMA journal_mode=delete",
+        "PRAGMA cache_size=2",
+        "BEGIN IMMEDIATE",
+        "UPDATE tasks SET title = hex(randomblob(500))",
+    ] {
+        writer.sql("c", sql).rows();
+    }
+    writer.kill();
+    let (code, report) = json("check", &board.path());
+    let (state, text) = step(&report, "quick_check");
+    assert_eq!((code, state.as_str()), (Some(2), "unchecked"), "{report:#}");
+    assert!(text.contains("hot journal"), "{text}");
+    client(&board, "kanban").sql("c", "SELECT count(*) FROM tasks").rows();
+    is_sound(&board);
+}
