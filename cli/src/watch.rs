@@ -48,6 +48,8 @@ impl Seen {
             began: Instant::now(),
         };
         seen.take(Ok(first));
+        // Whoever has the lock at the first look was not seen to come.
+        seen.hand_overs.clear();
         seen
     }
 
