@@ -38,8 +38,18 @@ pub(crate) fn run(board: &Path, as_json: bool) -> ExitCode {
         Ok(State::Ok) => ExitCode::SUCCESS,
         Ok(State::Problem) => ExitCode::FAILURE,
         Ok(State::Unchecked) => ExitCode::from(2),
-        Err(error) => end(Err(error)),
+        Err(error) => end(Err(match as_json {
+            true => say_unchecked(board, &error).err().unwrap_or(error),
+            false => error,
+        })),
     }
+}
+
+/// What there is to report of a board that can not be checked at all.
+fn say_unchecked(board: &Path, error: &impl ToString) -> Result<()> {
+    let (database, error) = (board.to_string_lossy(), error.to_string());
+    let report = json!({"database": database, "state": "unchecked", "error": error});
+    say(&format!("{report:#}\n"))
 }
 
 fn look(board: &Path, as_json: bool) -> Result<State> {

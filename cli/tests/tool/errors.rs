@@ -6,7 +6,7 @@ use std::process::Command;
 
 use vfs_tests::{is_root, run};
 
-use crate::{TOOL, board, outcome};
+use crate::{TOOL, board, json, outcome};
 
 const COMMANDS: [&str; 3] = ["status", "watch", "check"];
 
@@ -27,6 +27,7 @@ fn what_is_no_file_is_named() {
         is_refused(command, &directory.path().join("missing.db"), "no such file");
         is_refused(command, &directory.path().join("missing/board.db"), "no such file");
         is_refused(command, &directory.path(), "directory");
+        is_reported(&directory.path().join("missing.db"), "no such file");
         // Nobody writes to it: to open it would be to wait forever.
         is_refused(command, &fifo, "FIFO");
         is_refused(command, &"/dev/null", "device");
@@ -40,8 +41,18 @@ fn what_is_no_database_can_not_be_checked() {
     for content in ["short", &"long ".repeat(1000)] {
         std::fs::write(&text, content).unwrap();
         is_refused("check", &text, "no SQLite database");
+        is_reported(&text, "no SQLite database");
         assert_eq!(std::fs::read_to_string(&text).unwrap(), content);
     }
+}
+
+/// A script that reads `check --json` has its JSON also when nothing could be checked.
+#[track_caller]
+fn is_reported(path: &std::path::Path, words: &str) {
+    let (code, report) = json("check", path);
+    assert_eq!((code, report["state"].as_str()), (Some(2), Some("unchecked")), "{report}");
+    assert_eq!(report["database"], path.to_str().unwrap());
+    assert!(report["error"].as_str().unwrap().contains(words), "{report}");
 }
 
 /// An empty file is an SQLite database that nothing was written to yet.
