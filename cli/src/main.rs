@@ -38,7 +38,8 @@ struct Arguments {
 enum Command {
     /// Who holds the write lock, who waits, and how large the files are.
     ///
-    /// Reads the sidecar and the kernel's locks on it. Never opens the database, never waits.
+    /// Reads the sidecar and the kernel's locks on it. Never opens the database, never waits;
+    /// so it does not notice that a file is no database, which `check` does.
     Status {
         board: PathBuf,
         /// As a JSON object.

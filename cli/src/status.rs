@@ -148,6 +148,9 @@ fn as_text(seen: &Observation) -> String {
     };
     line("board", &seen.database.display().to_string());
     line("holder", &holder(seen));
+    if seen.holder.is_none() && !seen.is_locked_by_a_stranger {
+        line("", "a stock client may have SQLite's own lock: lslocks or fuser names it");
+    }
     match seen.queue.len() {
         0 => line("queue", "nobody waits"),
         1 => line("queue", "1 waits"),

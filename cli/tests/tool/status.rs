@@ -65,13 +65,19 @@ fn a_killed_process_is_neither_holder_nor_waiter() {
 }
 
 /// A stock client can lock SQLite's bytes as it likes: that is not the write lock, and a stock VFS's
-/// holder has no name.
+/// holder has no name. Where nobody is the holder, it says where else to look.
 #[test]
 fn a_stock_writer_is_no_holder() {
     let board = board();
     let mut stock = client(&board, "unix");
     stock.sql("c", "BEGIN IMMEDIATE").rows();
     assert_eq!(json("status", &board.path()).1["holder"], Value::Null);
+    let hint = "a stock client may have SQLite's own lock";
+    assert!(outcome(&[&"status", &board.path()]).1.contains(hint));
+    stock.sql("c", "COMMIT").rows();
+    let mut holder = client(&board, "kanban");
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    assert!(!outcome(&[&"status", &board.path()]).1.contains(hint));
 }
 
 /// A program that opened and closed the database would, on the stock VFS, drop the locks of whoever
