@@ -5,8 +5,8 @@ use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -23,6 +23,7 @@ pub(crate) struct Arguments {
     /// Use an existing board: a table kanban_vfs_stress is added, and dropped afterwards.
     #[arg(long, requires = "board")]
     existing: bool,
+    /// How many processes write.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1000))]
     processes: u64,
     /// How many each process commits.
@@ -31,13 +32,16 @@ pub(crate) struct Arguments {
     /// The pause after each transaction, in ms.
     #[arg(long, default_value_t = 1)]
     think: u64,
+    /// The journal mode of a new board; an existing one keeps its own.
     #[arg(long, value_enum, default_value_t = Journal::Wal)]
     journal: Journal,
+    /// PRAGMA synchronous of each writer.
     #[arg(long, value_enum, default_value_t = Synchronous::Normal)]
     synchronous: Synchronous,
     /// How often a process is killed (SIGKILL) and started again.
     #[arg(long, default_value_t = 0, value_name = "N")]
     kill_per_minute: u64,
+    /// The VFS that the writers use: this one, or the stock one to compare.
     #[arg(long, value_enum, default_value_t = Vfs::Kanban)]
     vfs: Vfs,
     /// The busy timeout, in ms.
@@ -129,8 +133,20 @@ struct Reports {
     errors: Vec<String>,
 }
 
+/// Set at the first SIGINT or SIGTERM; the second one ends the process as it is.
+fn interrupted() -> Result<Arc<AtomicBool>> {
+    let is_interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // Before the one that sets it.
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&is_interrupted))?;
+        signal_hook::flag::register(signal, Arc::clone(&is_interrupted))?;
+    }
+    Ok(is_interrupted)
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     kanban_vfs::register(&kanban_vfs::Options::default())?;
+    let is_interrupted = interrupted()?;
     let place = Place::of(arguments)?;
     let about = |error: rusqlite::Error| format!("{}: {error}", place.board.display());
     let connection = Connection::open(uri(&place.board, &name_of(arguments.vfs))).map_err(about)?;
@@ -149,12 +165,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
             "CREATE TABLE kanban_vfs_stress (
                 writer INTEGER, number INTEGER, PRIMARY KEY (writer, number))",
         )
-        .map_err(about)?;
+        .map_err(|error| match error.to_string() {
+            text if text.contains("already exists") => format!(
+                "{}: a table kanban_vfs_stress already exists; if it was left by an earlier burst: \
+                 DROP TABLE kanban_vfs_stress",
+                place.board.display()
+            ),
+            _ => about(error),
+        })?;
 
     let began = Instant::now();
-    let (reports, kills) = burst(arguments, &place.board)?;
+    let done = burst(arguments, &place.board, &is_interrupted);
     let elapsed = began.elapsed();
-    let is_well = compare(&connection, &reports, kills, elapsed)?;
+    let is_well = if is_interrupted.load(Ordering::Relaxed) {
+        Err("interrupted: nothing is told of the rows".into())
+    } else {
+        done.and_then(|(reports, kills)| compare(&connection, &reports, kills, elapsed))
+    };
+    // However it went.
     if arguments.existing && !arguments.keep {
         connection.execute_batch("DROP TABLE kanban_vfs_stress").map_err(about)?;
     }
@@ -166,11 +194,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         Some(_) => {}
         None => say(&format!("kept         {}\n", place.board.display()))?,
     }
-    Ok(is_well)
+    is_well
 }
 
-/// Runs all writers to their end. Also returns how many were killed.
-fn burst(arguments: &Arguments, board: &Path) -> Result<(Reports, u64)> {
+/// Runs all writers to their end, or kills them when it is interrupted. Also returns how many were
+/// killed before.
+fn burst(
+    arguments: &Arguments,
+    board: &Path,
+    is_interrupted: &AtomicBool,
+) -> Result<(Reports, u64)> {
     let total = arguments.processes * arguments.transactions;
     let bar = ProgressBar::new(total);
     bar.set_style(ProgressStyle::with_template(
@@ -179,18 +212,31 @@ fn burst(arguments: &Arguments, board: &Path) -> Result<(Reports, u64)> {
     let reports = Mutex::new(Reports::default());
     let running: Vec<Mutex<Option<Child>>> =
         (0..arguments.processes).map(|_| Mutex::new(None)).collect();
+    let orders = Burst { arguments, board, is_interrupted };
     let (kills, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     let result = std::thread::scope(|scope| -> Result<()> {
         let writers: Vec<_> = (0..arguments.processes)
             .map(|writer| {
                 let (reports, bar) = (&reports, &bar);
                 let place = &running[writer as usize];
-                scope.spawn(move || drive(arguments, board, writer, place, reports, bar))
+                scope.spawn(move || drive(orders, writer, place, reports, bar))
             })
             .collect();
+        let (running, is_over) = (&running, &is_over);
+        scope.spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                if is_interrupted.load(Ordering::Relaxed) {
+                    for place in running {
+                        // One that has ended meanwhile is as well.
+                        let _ = lock(place).as_mut().map(Child::kill);
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
         if arguments.kill_per_minute > 0 {
             let every = Duration::from_secs(60) / u32::try_from(arguments.kill_per_minute)?.max(1);
-            let (running, is_over, kills, bar) = (&running, &is_over, &kills, &bar);
+            let (kills, bar) = (&kills, &bar);
             scope.spawn(move || {
                 let mut next = Instant::now() + every;
                 for victim in running.iter().cycle() {
@@ -228,17 +274,24 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Keeps one writer running until it has tried all of its rows.
+/// What all writers have in common.
+#[derive(Clone, Copy)]
+struct Burst<'b> {
+    arguments: &'b Arguments,
+    board: &'b Path,
+    is_interrupted: &'b AtomicBool,
+}
+
+/// Keeps one writer running until it has tried all of its rows, or the burst is interrupted.
 fn drive(
-    arguments: &Arguments,
-    board: &Path,
+    Burst { arguments, board, is_interrupted }: Burst<'_>,
     writer: u64,
     place: &Mutex<Option<Child>>,
     reports: &Mutex<Reports>,
     bar: &ProgressBar,
 ) -> Result<()> {
     let mut first = 1;
-    while first <= arguments.transactions {
+    while first <= arguments.transactions && !is_interrupted.load(Ordering::Relaxed) {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("stress-writer")
             .arg(board)

@@ -1,6 +1,10 @@
 //! `stress` and `bench`.
 
-use crate::{board, client, outcome};
+use std::process::{Command, Stdio};
+
+use vfs_tests::run;
+
+use crate::{TOOL, board, client, outcome, until};
 
 /// Four processes write, and are killed ten times a second: all that was acknowledged is there.
 #[test]
@@ -28,7 +32,8 @@ fn stress_writes_to_no_table_that_is_there() {
     client.sql("c", "INSERT INTO kanban_vfs_stress VALUES (1)").rows();
     let (code, _, errors) = outcome(&[&"stress", &"--existing", &board.path()]);
     assert_eq!(code, Some(2), "{errors}");
-    assert!(errors.contains("already exists"), "{errors}");
+    assert!(errors.contains("left by an earlier burst: DROP TABLE kanban_vfs_stress"), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
     assert_eq!(client.sql("c", "SELECT precious FROM kanban_vfs_stress").rows(), [[1]]);
 }
 
@@ -50,6 +55,42 @@ fn stress_leaves_an_existing_board_alone() {
     let tables = reader.sql("c", "SELECT name FROM sqlite_schema WHERE type = 'table'").rows();
     assert_eq!(tables, [["tasks"]]);
     assert_eq!(reader.sql("c", "SELECT count(*) FROM tasks").rows(), [[500]]);
+}
+
+/// An operator has seen enough of a long burst: neither writers nor files nor a table are left.
+#[test]
+fn stress_cleans_up_when_it_is_interrupted() {
+    let board = board();
+    let path = board.path().display().to_string();
+    let temporary = tempfile::tempdir().unwrap();
+    for (signal, place) in [("-INT", &[][..]), ("-TERM", &["--existing", &path])] {
+        let mut burst = Command::new(TOOL)
+            .args(["stress", "--processes=3", "--transactions=100000"])
+            .args(place)
+            .env("TMPDIR", temporary.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = burst.id().to_string();
+        let children = format!("/proc/{pid}/task");
+        let writers = || {
+            let tasks = std::fs::read_dir(&children).into_iter().flatten().flatten();
+            let of =
+                |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children"));
+            tasks.flat_map(of).collect::<Vec<_>>().concat().split_whitespace().count()
+        };
+        until(writers, |n| *n == 3);
+        run("kill", &[signal, &pid]);
+        let mut errors = String::new();
+        std::io::Read::read_to_string(&mut burst.stderr.take().unwrap(), &mut errors).unwrap();
+        assert_eq!(burst.wait().unwrap().code(), Some(2), "{errors}");
+        assert!(errors.contains("interrupted"), "{errors}");
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+    }
+    let mut reader = client(&board, "kanban");
+    let tables = reader.sql("c", "SELECT name FROM sqlite_schema WHERE type = 'table'").rows();
+    assert_eq!(tables, [["tasks"]]);
 }
 
 /// A new board is where it was asked for, in the journal mode that was asked for.
