@@ -40,12 +40,20 @@ def status(path: Path) -> Status:
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: There is no such file to read.
-        ValueError: The VFS does nothing for this database (``immutable=1``, ``nolock=1``).
+        ValueError: It is a pipe or a device, or the VFS does nothing for this database
+            (``immutable=1``, ``nolock=1``).
         RegistrationError, sqlite3.OperationalError: As :func:`connect`.
     """
-    # stat(2), because closing a descriptor of a database drops the locks of this process on it.
-    if stat.S_ISDIR(os.stat(file_of(path)).st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fsdecode(path))
+    # stat(2) and access(2), because closing a descriptor of a database drops the locks of this
+    # process on it, and opening a pipe waits for its other end.
+    file = os.fsdecode(file_of(path))
+    kind = os.stat(file).st_mode
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
+    if not stat.S_ISREG(kind):
+        raise ValueError(f"{file!r} is no regular file")
+    if not os.access(file, os.R_OK, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), file)
     name = uri(path) if "mode=" in uri(path).partition("?")[2] else uri(path, mode="rw")
     with closing(connect(name)) as board:
         row = board.execute("PRAGMA kanban_status").fetchone()

@@ -96,6 +96,9 @@ def test_status_makes_nothing(tmp_path: Path) -> None:
     for path in [missing, str(missing), kanban_vfs.uri(missing), f"file://localhost{missing}"]:
         with pytest.raises(FileNotFoundError, match="missing.db"):
             kanban_vfs.status(path)
+    with pytest.raises(FileNotFoundError) as raised:
+        kanban_vfs.status(missing)
+    assert raised.value.filename == str(missing)
     with pytest.raises(IsADirectoryError):
         kanban_vfs.status(tmp_path)
     assert os.listdir(tmp_path) == []
@@ -104,3 +107,29 @@ def test_status_makes_nothing(tmp_path: Path) -> None:
         kanban_vfs.status(f"file:{missing}?immutable=1")
     kanban_vfs.status(missing)
     assert os.listdir(tmp_path) == ["missing.db"]
+
+
+def test_status_waits_for_no_pipe(tmp_path: Path) -> None:
+    """Opening one for reading ends when somebody writes."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in [pipe, kanban_vfs.uri(pipe, mode="ro"), "/dev/null"]:
+        with pytest.raises(ValueError, match="is no regular file"):
+            kanban_vfs.status(path)
+
+
+def test_status_of_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root reads everything, so nobody asks. He may search the directory, but not those above."""
+    file = tmp_path / "unreadable.db"
+    file.touch(mode=0)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError) as raised:
+            kanban_vfs.status(file.name)
+    finally:
+        os.seteuid(user)
+    assert raised.value.filename == file.name and os.stat(file.name).st_size == 0
