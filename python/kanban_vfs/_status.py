@@ -34,8 +34,23 @@ class Waiter(TypedDict):
     waited_ms: int
 
 
-#: Of this database in this process, since its first connection.
-Counters = Dict[str, int]
+class Counters(TypedDict):
+    """Of this database in this process, since its first connection."""
+
+    acquired: int
+    refused: int
+    waits: int
+    waited_ms: int
+    longest_wait_ms: int
+    gave_up: int
+    sidecars_replaced: int
+    stale_checkpoints: int
+    restarts_put_off: int
+    short_files: int
+    displaced: int
+    syncs_led: int
+    commits_covered: int
+    syncs_failed: int
 
 
 class Status(TypedDict):
@@ -49,6 +64,7 @@ class Status(TypedDict):
     sidecar: str
     busy_timeout_default_ms: int
     guarantees: Dict[str, Guarantee]
+    group_commit: Guarantee
     holder: Optional[Holder]
     waiters: int
     queue: List[Waiter]
