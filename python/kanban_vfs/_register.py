@@ -37,8 +37,15 @@ _registered: Set[Tuple[str, bool]] = set()
 
 def loadable_path() -> str:
     """The file of the extension, for a program that loads it itself (the ``sqlite3`` shell's
-    ``.load``, Node, a C program)."""
-    return str(Path(__file__).with_name("libkanban_vfs.so"))
+    ``.load``, Node, a C program).
+
+    Raises:
+        RegistrationError: The package was not installed but imported from its sources.
+    """
+    library = Path(__file__).with_name("libkanban_vfs.so")
+    if not library.exists():
+        raise RegistrationError(f"{library} is not built: pip install ./python")
+    return str(library)
 
 
 def register(module: ModuleType = sqlite3, *, make_default: bool = False) -> None:
@@ -52,7 +59,8 @@ def register(module: ModuleType = sqlite3, *, make_default: bool = False) -> Non
 
     Raises:
         RegistrationError: The module can not load extensions and its SQLite hides its functions; or
-            the SQLite is older than 3.31; or an environment variable is malformed.
+            the SQLite is older than 3.31; or an environment variable is malformed; or the
+            extension was not built.
     """
     done = (module.__name__, make_default)
     if done in _registered:

@@ -153,6 +153,16 @@ def test_the_wrong_sqlite_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no such vfs: kanban" in python(program)
 
 
+@pytest.mark.parametrize("loads", [True, False])
+def test_not_built(loads: bool, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package is imported from its sources, whichever way its Python goes."""
+    pysqlite3 = pytest.importorskip("pysqlite3")
+    monkeypatch.setattr(_register, "_registered", set())
+    monkeypatch.setattr(_register, "__file__", str(tmp_path / "_register.py"))
+    with pytest.raises(kanban_vfs.RegistrationError, match="libkanban_vfs.so is not built: pip install"):
+        kanban_vfs.register(pysqlite3 if loads else without_loading(pysqlite3))
+
+
 def test_something_else_than_a_connection() -> None:
     with pytest.raises(TypeError, match="is no connection"):
         kanban_vfs.load(SimpleNamespace())  # type: ignore[arg-type]
