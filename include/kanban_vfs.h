@@ -36,14 +36,15 @@ extern "C" {
 ** the one this program is linked with. If `make_default` is not 0, it becomes the default VFS:
 ** connections that name no VFS get it.
 **
-** Returns SQLITE_OK. Registering it again is harmless.
+** Returns SQLITE_OK, and an empty `message`. Registering it again is harmless.
 **
 ** Otherwise it writes why into `message`, an array of `size` bytes (cut if it must be, always
-** terminated; may be NULL), and returns
+** terminated; may be NULL; empty after a fault of the library's own, a panic, which is told of on
+** standard error), and returns
 **   - SQLITE_NOTFOUND: a function of SQLite is not to be found. An SQLite that is linked statically
 **     with its symbols hidden can only load the extension;
 **   - SQLITE_ERROR: the SQLite is older than 3.31.0; an environment variable is malformed; the base
-**     VFS does not exist, or another VFS is named "kanban".
+**     VFS does not exist, or another VFS is named "kanban"; a panic.
 **
 ** May be called by any thread. The SQLite must never be unloaded afterwards.
 */

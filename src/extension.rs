@@ -64,7 +64,8 @@ pub unsafe extern "C" fn sqlite3_kanbanvfs_default_init(
 ///
 /// Returns `SQLITE_OK`, or a message, cut to `size` bytes and terminated, and `SQLITE_ERROR` for the
 /// reasons of [`sqlite3_kanbanvfs_init`], or `SQLITE_NOTFOUND` because a function is not to be found:
-/// an SQLite whose symbols are hidden can only load the extension.
+/// an SQLite whose symbols are hidden can only load the extension. The message is empty with
+/// `SQLITE_OK`, and with `SQLITE_ERROR` after a panic, which standard error tells of.
 ///
 /// # Safety
 /// `library` is good for dlsym(3), and neither the SQLite nor this library is ever unloaded.
@@ -76,6 +77,10 @@ pub unsafe extern "C" fn kanban_vfs_register(
     message: *mut c_char,
     size: usize,
 ) -> Rc {
+    if !message.is_null() && size > 0 {
+        // SAFETY: the caller's promise. After a panic it is all there is.
+        unsafe { message.write(0) };
+    }
     no_panic(SQLITE_ERROR, || {
         // SAFETY: the caller's promise.
         let host = unsafe { Host::from_symbols(|name| sys::find_symbol(library, name)) };

@@ -130,7 +130,7 @@ def _register_by_symbols(module: ModuleType, make_default: bool) -> None:
     if rc == SQLITE_NOTFOUND:
         raise RegistrationError(_no_way(module))
     if rc != SQLITE_OK:
-        raise RegistrationError(message.value.decode())
+        raise RegistrationError(message.value.decode() or "kanban-vfs: a panic, see standard error")
     try:
         _open(module, uri(":memory:")).close()
     except Exception as error:

@@ -1,5 +1,6 @@
 """Registering with whatever SQLite a module has."""
 
+import ctypes
 import re
 import sqlite3
 import subprocess
@@ -151,6 +152,16 @@ def test_the_wrong_sqlite_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         "except kanban_vfs.RegistrationError as error: print(error.__cause__)\n"
     )
     assert "no such vfs: kanban" in python(program)
+
+
+def test_the_message_is_terminated() -> None:
+    """Whatever happens, a caller in C can print it."""
+    linked = ctypes.CDLL(getattr(_register._native(sqlite3), "__file__", None))
+    function = ctypes.CDLL(kanban_vfs.loadable_path()).kanban_vfs_register
+    function.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
+    message = ctypes.create_string_buffer(b"x" * 20)
+    assert function(linked._handle, 0, message, 0) == 0 and message.raw[:20] == b"x" * 20
+    assert function(linked._handle, 0, message, 20) == 0 and message.value == b""
 
 
 @pytest.mark.parametrize("loads", [True, False])
