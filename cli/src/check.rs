@@ -159,8 +159,12 @@ fn what_is_well(step: &str, seen: &Observation) -> &'static str {
 
 fn sidecar(seen: &Observation) -> Finding {
     let (_, why) = status::sidecar(&seen.sidecar_state);
+    let write_lock = seen.guarantees.iter().find(|one| one.name == "write_lock");
+    // Others may read it.
+    let is_unknown = write_lock.is_some_and(|one| matches!(one.judgement, Judgement::Unknown(_)));
     let text = why.unwrap_or_else(|| "a page of this VFS".to_owned());
     let state = match seen.sidecar_state {
+        SidecarState::Unusable(_) if is_unknown => State::Unchecked,
         SidecarState::Foreign | SidecarState::Unusable(_) => State::Problem,
         _ if seen.is_locked_by_a_stranger => {
             let text = "another program has locked it, which keeps writers out: see lslocks";

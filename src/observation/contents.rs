@@ -12,6 +12,7 @@ use super::{ObserveError, observe};
 use crate::guard::file_length::{self, Header};
 use crate::guard::wal_index;
 use crate::guard::wal_reset::Salts;
+use crate::lock::sidecar;
 use crate::sys::{self, Range};
 
 /// What is wrong with the files of a database.
@@ -33,6 +34,13 @@ pub enum Problem {
     },
     /// The WAL has content, and is none of SQLite's.
     NotAWal,
+    /// The WAL, the wal-index or the journal is no regular file.
+    NotAFile {
+        /// The end of its name: `-wal`, say.
+        suffix: &'static str,
+        /// What it is.
+        kind: &'static str,
+    },
 }
 
 impl fmt::Display for Problem {
@@ -51,6 +59,9 @@ impl fmt::Display for Problem {
                  connections"
             ),
             Self::NotAWal => f.write_str("the -wal file holds something else than a WAL"),
+            Self::NotAFile { suffix, kind } => {
+                write!(f, "the {suffix} file is a {kind}, and no file; move it away")
+            }
         }
     }
 }
@@ -96,6 +107,17 @@ fn look(database: &Path) -> io::Result<Vec<Problem>> {
         problems.push(Problem::NotADatabase);
         return Ok(problems);
     }
+    for suffix in ["-wal", "-shm", "-journal"] {
+        // What is absent, or can not be looked at, is met again below.
+        let Ok(found) = beside(database, suffix).symlink_metadata() else { continue };
+        if !found.is_file() {
+            let kind = sidecar::name_of(found.file_type());
+            problems.push(Problem::NotAFile { suffix, kind });
+        }
+    }
+    if !problems.is_empty() {
+        return Ok(problems);
+    }
     let (wal, wal_index) = (beside(database, "-wal"), beside(database, "-shm"));
     if !is_a_wal(&wal)? {
         problems.push(Problem::NotAWal);
@@ -125,7 +147,7 @@ fn is_a_wal(wal: &Path) -> io::Result<bool> {
     let file = match sys::open_to_read(wal) {
         Ok(file) => file,
         Err(e) if sys::is_absent(&e) => return Ok(true),
-        Err(e) => return Err(e),
+        Err(e) => return Err(named(wal, &e)),
     };
     let mut magic = [0; 4];
     if file.metadata()?.len() < magic.len() as u64 {
@@ -150,7 +172,7 @@ impl Index {
         let file: File = match sys::open_to_read(path) {
             Ok(file) => file,
             Err(e) if sys::is_absent(&e) => return Ok(None),
-            Err(e) => return Err(e),
+            Err(e) => return Err(named(path, &e)),
         };
         if sys::conflicting_lock(file.as_fd(), IN_USE)?.is_none() {
             return Ok(None);
@@ -165,6 +187,11 @@ impl Index {
         let is_initialised = header[12] == 1;
         Ok(is_initialised.then(|| Self { frames: word(16), salts: [word(32), word(36)] }))
     }
+}
+
+/// An error of another file than the database.
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 fn beside(database: &Path, suffix: &str) -> PathBuf {

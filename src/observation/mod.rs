@@ -175,6 +175,9 @@ impl fmt::Display for ObserveError {
         match self {
             Self::Missing => f.write_str("there is no such file"),
             Self::NotAFile(what) => write!(f, "it is a {what}, and no file"),
+            Self::Denied(error) if error.get_ref().is_some() => {
+                write!(f, "this user may not look there: {error}")
+            }
             Self::Denied(_) => f.write_str("this user may not look there: permission denied"),
             Self::Io(error) => write!(f, "can not look at it: {error}"),
         }
@@ -218,6 +221,7 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
         guarantees: Vec::new(),
         database,
     };
+    let mut is_denied = false;
     match sidecar::look_at(&seen.database) {
         Ok(file) => {
             if let Err(error) = seen.look_into(&file) {
@@ -225,9 +229,13 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
             }
         }
         Err(Unusable::Missing) => {}
-        Err(why) => seen.sidecar_state = SidecarState::Unusable(why.to_string()),
+        Err(why) => {
+            is_denied = matches!(&why, Unusable::Open(error, _)
+                if error.kind() == io::ErrorKind::PermissionDenied);
+            seen.sidecar_state = SidecarState::Unusable(why.to_string());
+        }
     }
-    seen.guarantees = seen.judge();
+    seen.guarantees = seen.judge(is_denied);
     Ok(seen)
 }
 
@@ -272,11 +280,13 @@ impl Observation {
         Ok(())
     }
 
-    fn judge(&self) -> Vec<Guarantee> {
+    /// `is_denied`: this user may not read the sidecar; the writers may.
+    fn judge(&self, is_denied: bool) -> Vec<Guarantee> {
         let connection =
             || Judgement::Unknown("each connection's own: see its PRAGMA kanban_status".to_owned());
         let write_lock = match (&self.sidecar_state, mount::refusal(&self.database)) {
             (_, Some(why)) => Judgement::Inactive(format!("the database {why}")),
+            (SidecarState::Unusable(why), _) if is_denied => Judgement::Unknown(why.clone()),
             (SidecarState::Unusable(why), _) => Judgement::Inactive(why.clone()),
             _ => Judgement::Active,
         };

@@ -132,6 +132,22 @@ fn it_finds_a_sidecar_that_is_somebody_elses() {
     assert_eq!(std::fs::read(board.sidecar()).unwrap(), b"the notes of somebody else");
 }
 
+/// Where the WAL is to be, there is what SQLite can not write to, and what would have a reader wait.
+#[test]
+fn it_finds_a_wal_that_is_no_file() {
+    let board = board();
+    let wal = beside(&board, "-wal");
+    let _ = std::fs::remove_file(&wal);
+    is_sound(&board);
+    let _ = std::fs::remove_file(&wal);
+    std::fs::create_dir(&wal).unwrap();
+    has(&board, "WAL", "the -wal file is a directory");
+    std::fs::remove_dir(&wal).unwrap();
+    vfs_tests::run("mkfifo", &[wal.to_str().unwrap()]);
+    let report = has(&board, "WAL", "the -wal file is a FIFO");
+    assert_eq!(step(&report, "quick_check").0, "unchecked");
+}
+
 #[test]
 fn it_finds_a_page_that_was_overwritten() {
     let board = board();

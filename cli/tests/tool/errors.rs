@@ -78,14 +78,19 @@ fn missing_permissions_are_named() {
     allow(place.path(), 0o755);
     let tool = place.path().join("tool");
     std::fs::copy(TOOL, &tool).unwrap();
-    let as_nobody = |command: &str| {
+    let as_nobody_says = |command: &str| {
         let mut it = Command::new(&tool);
         it.arg(command).arg(board.path()).current_dir("/");
         if is_root() {
             it.uid(65534).gid(65534);
         }
         let output = it.output().unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let as_nobody = |command: &str| {
+        let (code, _, errors) = as_nobody_says(command);
+        (code, errors)
     };
     allow(&board.directory(), 0o000);
     let refused = COMMANDS.map(as_nobody);
@@ -94,6 +99,14 @@ fn missing_permissions_are_named() {
         assert_eq!(code, Some(2), "{errors}");
         assert!(errors.contains("permission denied"), "{errors}");
     }
+    // Writers may have the right to read the sidecar that this user has not.
+    allow(&board.sidecar(), 0o600);
+    let (code, out, errors) = as_nobody_says("check");
+    assert_eq!(code, Some(2), "{out}{errors}");
+    let (code, out, errors) = as_nobody_says("status");
+    assert_eq!(code, Some(0), "{out}{errors}");
+    assert!(!out.contains("does not hold: write_lock"), "{out}");
+    allow(&board.sidecar(), 0o644);
     allow(&board.path(), 0o000);
     assert_eq!(as_nobody("status").0, Some(0), "it needs the sidecar only");
     let (code, errors) = as_nobody("check");
