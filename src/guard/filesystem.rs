@@ -135,6 +135,14 @@ mod tests {
         }
     }
 
+    /// A board in a directory of this machine, whatever the name of its file system: what it can do is
+    /// found out there.
+    #[test]
+    fn a_directory_of_this_machine_is_seen_to_share() {
+        let directory = tempfile::tempdir().expect("there is room");
+        assert!(Of(&directory.path().join("board.db")).shares());
+    }
+
     #[test]
     fn local_file_systems_are_not() {
         for kind in [0xef53, 0x9123_683e, 0x5846_5342, 0x0102_1994, 0x794c_7630] {
