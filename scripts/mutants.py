@@ -93,6 +93,14 @@ def cargo(*arguments, package=()):
             for artifact in found if artifact.get("reason") == "compiler-artifact"}
 
 
+def unmount(place):
+    """Ends what a test that was stopped has mounted there."""
+    for line in pathlib.Path("/proc/mounts").read_text().splitlines():
+        at = line.split()[1].replace("\\040", " ")
+        if at.startswith(place + "/"):
+            subprocess.run(["umount", "--lazy", at], check=False)
+
+
 def run(program, arguments, environment, seconds):
     """Runs tests until one fails: its name, 'timeout', or None."""
     tests = subprocess.Popen([program, *arguments], cwd=TREE / "vfs-tests", env=environment, text=True,
@@ -120,6 +128,7 @@ def run(program, arguments, environment, seconds):
         except ProcessLookupError:
             pass
         tests.wait()
+        unmount(environment["TMPDIR"])
     if failed or finished:
         return failed
     return "timeout" if expired.is_set() else "crash"
