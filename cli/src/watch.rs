@@ -129,7 +129,8 @@ pub(crate) fn run(board: &Path, interval: u64, count: Option<u64>) -> Result<boo
     Ok(true)
 }
 
-/// Ends at q, Esc, Ctrl-C, SIGTERM, SIGHUP.
+/// Ends at q, Esc, Ctrl-C, SIGTERM. (SIGHUP ends the process as ever: there is no terminal any more
+/// that could be put back, and what waits for its keys would wait for ever.)
 fn live(
     board: &Path,
     interval: Duration,
@@ -138,9 +139,7 @@ fn live(
     mut show: impl FnMut(&dyn Fn(&mut Frame<'_>)) -> Result<()>,
 ) -> Result<()> {
     let is_over = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&is_over))?;
-    }
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&is_over))?;
     let mut shown = 0;
     while count.is_none_or(|count| shown < count) {
         show(&|frame| draw(frame, board, &seen))?;

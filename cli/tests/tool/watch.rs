@@ -94,6 +94,11 @@ fn it_shows_the_holder_live_and_leaves_the_terminal_whole() {
     terminal.until(&format!("holder    pid {}", waiter.pid()));
     waiter.kill();
     terminal.until("holder    nobody");
+    // The terminal goes, and with it the tool.
+    let tool = Path::new("/proc").join(terminal.tool());
+    assert!(tool.exists());
+    drop(terminal);
+    until(|| tool.exists().to_string(), |exists| exists == "false");
 }
 
 /// Without a terminal there is a line for each interval. Nobody hands over the lock of a stuck board.
