@@ -58,6 +58,7 @@ mod file;
 mod guard;
 mod host;
 mod lock;
+#[cfg(unix)]
 pub mod observation;
 mod options;
 mod status;
@@ -72,6 +73,7 @@ pub mod fuzzing {
 }
 
 pub use error::Error;
+#[cfg(unix)]
 pub use observation::observe;
 pub use options::Options;
 

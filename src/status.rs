@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::ffi::vfs::Instance;
 use crate::file::{BaseFile, Connection};
-use crate::lock::sidecar::Content;
-use crate::observation::FOREIGN;
+use crate::lock::sidecar::{Content, FOREIGN};
 use crate::sys;
 
 /// The status of a connection's database, a JSON object.
@@ -19,7 +18,7 @@ pub(crate) fn json(
     let guarantees = guarantees(connection, instance);
     let database = connection.database();
     let path = database.path();
-    let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let canonical = sys::canonical(path).unwrap_or_else(|_| path.to_owned());
     let sqlite = instance.host().version_number();
     let base_name = instance.full_name().rsplit_once('/').map_or("", |(_, base)| base);
     let counters = &database.counters;
@@ -35,7 +34,7 @@ pub(crate) fn json(
     json.field("sidecar", Text(&database.sidecar_path().to_string_lossy()));
     json.field("busy_timeout_default_ms", connection.settings().busy_timeout_ms());
     json.field("guarantees", guarantees);
-    json.field("group_commit", either(connection.group_commit(base)));
+    json.field("group_commit", either(connection.group_commit(base), None));
     match database.holder() {
         None => json.field("holder", "null"),
         Some((holder, this_process)) => {
@@ -80,6 +79,19 @@ pub(crate) fn json(
     json.field("counters", counted);
     json.to_string()
 }
+
+/// Guarantees that the operating system gives by itself, and why.
+const BY_THE_SYSTEM: &[(&str, &str)] = if cfg!(windows) {
+    &[
+        (
+            "lock_cancellation",
+            "does not apply: Windows' locks belong to a handle, not to a process",
+        ),
+        ("fork", "does not apply: Windows has no fork"),
+    ]
+} else {
+    &[]
+};
 
 /// Each guarantee with `{"active": true}` or the reason why it is not.
 fn guarantees(connection: &mut Connection, instance: &Instance) -> Object {
@@ -147,16 +159,17 @@ fn guarantees(connection: &mut Connection, instance: &Instance) -> Object {
         ("journal", state(&journal)),
         ("synchronous", state(&durable)),
     ] {
-        guarantees.field(name, either(state));
+        let by_the_system = BY_THE_SYSTEM.iter().find(|(of, _)| *of == name).map(|(_, why)| *why);
+        guarantees.field(name, either(state, by_the_system));
     }
     guarantees
 }
 
-/// `{"active": true}`, or false and why.
-fn either(state: Result<(), &str>) -> Object {
+/// `{"active": true}`, with a remark if there is one, or false and why.
+fn either(state: Result<(), &str>, remark: Option<&str>) -> Object {
     let mut object = Object::new();
     object.field("active", state.is_ok());
-    if let Err(why) = state {
+    if let Some(why) = state.err().or(remark) {
         object.field("why", Text(why));
     }
     object

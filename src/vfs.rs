@@ -1,5 +1,6 @@
 //! What the VFS does with a file that SQLite opens.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, c_int};
 use std::path::Path;
 
@@ -32,7 +33,7 @@ pub(crate) trait Uri {
     /// The key of the nth parameter. Main databases only.
     fn key(&self, n: usize) -> Option<&CStr>;
     /// The canonical path. Main databases only.
-    fn path(&self) -> &Path;
+    fn path(&self) -> Cow<'_, Path>;
 
     /// As `sqlite3_uri_boolean`, <https://www.sqlite.org/c3ref/uri_boolean.html>.
     fn is_true(&self, key: &CStr) -> bool {
@@ -80,7 +81,7 @@ pub(crate) fn plan_open(uri: &impl Uri, flags: c_int, defaults: &Options) -> Ope
     if uri.is_true(c"nolock") || uri.is_true(c"immutable") {
         return OpenPlan::LeaveAlone;
     }
-    match guard::mount::refusal(uri.path()) {
+    match guard::mount::refusal(&uri.path()) {
         Some(why) => OpenPlan::Refuse(format!("{}: {why}", uri.path().display())),
         None => OpenPlan::Guard(settings),
     }
@@ -110,8 +111,8 @@ mod tests {
         fn key(&self, n: usize) -> Option<&CStr> {
             self.0.get(n).map(|(k, _)| k.as_c_str())
         }
-        fn path(&self) -> &Path {
-            Path::new("/boards/board.db")
+        fn path(&self) -> Cow<'_, Path> {
+            Path::new("/boards/board.db").into()
         }
     }
 

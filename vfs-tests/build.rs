@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    if std::env::var_os("CARGO_CFG_UNIX").is_none() {
+        return;
+    }
     let source = PathBuf::from(std::env::var("DEP_SQLITE3_INCLUDE").expect("from libsqlite3-sys"));
     let out = PathBuf::from(std::env::var("OUT_DIR").expect("from cargo"));
 
@@ -32,7 +36,6 @@ fn main() {
             .arg(Path::new("src/pause.c")),
     );
     println!("cargo:rustc-env=PAUSE_VFS={}", pause.display());
-    println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=src/pause.c");
 }
 

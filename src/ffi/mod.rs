@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod connect;
+#[cfg_attr(windows, path = "syscalls_windows.rs")]
 pub(crate) mod syscalls;
 pub(crate) mod types;
 pub(crate) mod vfs;

@@ -1,7 +1,7 @@
 //! The registered `sqlite3_vfs` and its methods. All but xOpen and xSleep only go on to the base.
 
-use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
-use std::os::unix::ffi::OsStrExt;
+use std::borrow::Cow;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +17,7 @@ use crate::file::{self, inherited};
 use crate::guard::fork::{self, ForkMutex};
 use crate::host::Host;
 use crate::lock::wait;
+use crate::sys;
 use crate::vfs::{OpenPlan, Uri, plan_open};
 use crate::{Error, Options};
 
@@ -118,6 +119,7 @@ pub(crate) fn unregister(host: Host, name: &str) -> Result<(), Error> {
 }
 
 /// Keeps other threads from registering until the result is dropped.
+#[cfg(unix)]
 pub(crate) fn hold_for_fork() -> impl std::any::Any {
     REGISTERED.lock()
 }
@@ -311,13 +313,13 @@ unsafe extern "C" fn x_open(
             return rc;
         }
         // SAFETY: what is not left alone has a terminated name.
-        let path = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes()));
+        let path = sys::path_from(unsafe { CStr::from_ptr(name) });
         if rc != SQLITE_OK {
             let creates = SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_CREATE;
             if flags & creates == creates {
                 let why = "can not open the journal, without which nothing is written; writers need \
                            the right to create files there";
-                instance.host.log_about(rc, why, path);
+                instance.host.log_about(rc, why, &path);
             }
             return rc;
         }
@@ -325,10 +327,10 @@ unsafe extern "C" fn x_open(
         unsafe {
             match plan {
                 OpenPlan::Guard(settings) => {
-                    file::install(file, instance, path, flags | base_flags, settings)
+                    file::install(file, instance, &path, flags | base_flags, settings)
                 }
                 _ => {
-                    file::watch(file, instance, path, flags);
+                    file::watch(file, instance, &path, flags);
                     rc
                 }
             }
@@ -357,9 +359,9 @@ impl Uri for FileName<'_> {
         unsafe { self.host.uri_key(self.name, c_int::try_from(n).ok()?) }
     }
 
-    fn path(&self) -> &Path {
+    fn path(&self) -> Cow<'_, Path> {
         // SAFETY: as above: not null, terminated.
-        Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(self.name) }.to_bytes()))
+        sys::path_from(unsafe { CStr::from_ptr(self.name) })
     }
 }
 
@@ -384,8 +386,7 @@ unsafe extern "C" fn x_delete(vfs: *mut sqlite3_vfs, name: *const c_char, sync: 
     no_panic(SQLITE_IOERR_DELETE, || {
         // SAFETY: SQLite passes our VFS and a terminated name; the base gets itself.
         unsafe {
-            let path = Path::new(OsStr::from_bytes(CStr::from_ptr(name).to_bytes()));
-            if inherited::is_parents(path) {
+            if inherited::is_parents(&sys::path_from(CStr::from_ptr(name))) {
                 return SQLITE_IOERR_DELETE;
             }
             let base = instance(vfs).base;
@@ -412,7 +413,7 @@ macro_rules! forward {
 
 forward! {
     fn x_access(name: *const c_char, flags: c_int, out: *mut c_int) -> Rc = xAccess or SQLITE_ERROR;
-    fn x_full_pathname(name: *const c_char, n: c_int, out: *mut c_char) -> Rc = xFullPathname or SQLITE_ERROR;
+    fn base_full_pathname(name: *const c_char, n: c_int, out: *mut c_char) -> Rc = xFullPathname or SQLITE_ERROR;
     fn x_dl_open(name: *const c_char) -> *mut c_void = xDlOpen or null_mut();
     fn x_dl_error(n: c_int, out: *mut c_char) -> () = xDlError or ();
     fn x_dl_sym(library: *mut c_void, symbol: *const c_char) -> sqlite3_syscall_ptr = xDlSym or None;
@@ -423,6 +424,49 @@ forward! {
     fn x_current_time_int64(out: *mut i64) -> Rc = xCurrentTimeInt64 or SQLITE_ERROR;
     fn x_set_system_call(name: *const c_char, call: sqlite3_syscall_ptr) -> Rc = xSetSystemCall or SQLITE_ERROR;
     fn x_next_system_call(name: *const c_char) -> *const c_char = xNextSystemCall or std::ptr::null();
+}
+
+/// The base's, which resolves symbolic links. Those of Windows do not, so there it is done here.
+unsafe extern "C" fn x_full_pathname(
+    vfs: *mut sqlite3_vfs,
+    name: *const c_char,
+    n: c_int,
+    out: *mut c_char,
+) -> Rc {
+    // SAFETY: passed on.
+    let rc = unsafe { base_full_pathname(vfs, name, n, out) };
+    if cfg!(unix) || rc != SQLITE_OK {
+        return rc;
+    }
+    no_panic(SQLITE_CANTOPEN, || {
+        // SAFETY: the base has written a terminated name.
+        let path = sys::path_from(unsafe { CStr::from_ptr(out) }).into_owned();
+        if !path.is_absolute() {
+            // A base that keeps its databases elsewhere than in files.
+            return rc;
+        }
+        let (rc, why) = match sys::canonical(&path) {
+            Ok(found) => {
+                let found = found.as_os_str().as_encoded_bytes();
+                if found.len() < usize::try_from(n).unwrap_or(0) {
+                    // SAFETY: SQLite passes room for n bytes.
+                    unsafe {
+                        let out = out.cast::<u8>();
+                        out.copy_from_nonoverlapping(found.as_ptr(), found.len());
+                        out.add(found.len()).write(0);
+                    }
+                    return rc;
+                }
+                (SQLITE_CANTOPEN, "its name is too long".to_owned())
+            }
+            // Opening it will fail, or make a file of this very name.
+            Err(error) if sys::is_absent(&error) => return rc,
+            Err(error) => (SQLITE_CANTOPEN, format!("can not look where its name leads: {error}")),
+        };
+        // SAFETY: SQLite passes our VFS.
+        unsafe { instance(vfs) }.host.log_about(rc, &why, &path);
+        rc
+    })
 }
 
 unsafe extern "C" fn x_get_system_call(

@@ -91,7 +91,7 @@ pub(super) struct GroupCommit {
 
 impl GroupCommit {
     pub(super) fn new(is_on: bool) -> Self {
-        Self { is_on, ..Self::default() }
+        Self { is_on: is_on && !cfg!(windows), ..Self::default() }
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -115,6 +115,11 @@ impl GroupCommit {
         database: &Database,
         wal: Option<Inode>,
     ) -> Result<(), &'static str> {
+        if cfg!(windows) {
+            return Err(
+                "there is no group commit on Windows: the holder's note has its place in the page",
+            );
+        }
         if !self.is_on {
             return Err("kanban_group_commit is not set");
         }

@@ -9,6 +9,7 @@
 mod connection;
 mod group;
 mod guards;
+#[cfg_attr(windows, path = "inherited_windows.rs")]
 pub(crate) mod inherited;
 mod methods;
 mod refused;
@@ -109,6 +110,7 @@ enum Kind {
 static TABLES: ForkMutex<Vec<&'static Methods>> = ForkMutex::new(Vec::new());
 
 /// Keeps other threads from making tables until the result is dropped.
+#[cfg(unix)]
 pub(crate) fn hold_for_fork() -> impl std::any::Any {
     (wal::hold_for_fork(), TABLES.lock())
 }

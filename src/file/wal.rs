@@ -54,10 +54,9 @@ impl Drop for Wanted {
 
 /// Whether that file is the WAL of such a database.
 pub(super) fn is_wanted(wal: &Path) -> bool {
-    use std::os::unix::ffi::OsStrExt;
-    let database = wal.as_os_str().as_bytes().strip_suffix(b"-wal");
+    let database = wal.as_os_str().as_encoded_bytes().strip_suffix(b"-wal");
     database.is_some_and(|database| {
-        WANTED.lock().iter().any(|path| path.as_os_str().as_bytes() == database)
+        WANTED.lock().iter().any(|path| path.as_os_str().as_encoded_bytes() == database)
     })
 }
 

@@ -5,23 +5,18 @@
 //! So the child closes its copies at once, which leaves the parent's locks alone, and never uses
 //! what it inherited: neither do SQLite's connections ([`crate::file::inherited`]), nor does SQLite's
 //! book-keeping of locks ([`crate::ffi::syscalls`]).
+//!
+//! Windows has no fork: a process begins with nothing of its parent's.
 
-use std::any::Any;
-use std::cell::RefCell;
 use std::io;
 use std::ops::Deref;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use crate::ffi::{syscalls, vfs};
-use crate::file::{self, inherited};
-use crate::lock::database;
-use crate::sys;
 
 /// How many forks lie between the process that loaded this library and this one.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
 /// As [`FORKS`].
+#[cfg(unix)]
 pub(crate) fn generation() -> u64 {
     FORKS.load(Ordering::Relaxed)
 }
@@ -84,7 +79,17 @@ impl<T> ForkMutex<T> {
 
 /// Sees to it that every child of this process gives up what it inherits. To be called before
 /// the first database is opened.
+#[cfg(unix)]
 pub(crate) fn watch() -> io::Result<()> {
+    use std::any::Any;
+    use std::cell::RefCell;
+    use std::sync::OnceLock;
+
+    use crate::ffi::{syscalls, vfs};
+    use crate::file::{self, inherited};
+    use crate::lock::database;
+    use crate::sys;
+
     static WATCHING: OnceLock<Result<(), i32>> = OnceLock::new();
     thread_local! {
         /// What no other thread may be in the middle of while this one forks.
@@ -117,4 +122,10 @@ pub(crate) fn watch() -> io::Result<()> {
                 .map_err(|error| error.raw_os_error().unwrap_or_default())
         })
         .map_err(io::Error::from_raw_os_error)
+}
+
+/// Nothing is forked.
+#[cfg(windows)]
+pub(crate) fn watch() -> io::Result<()> {
+    Ok(())
 }

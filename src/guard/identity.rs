@@ -2,12 +2,10 @@
 //! (<https://www.sqlite.org/howtocorrupt.html> 1.4, 2.4), or that has several hard links (2.5): what
 //! is written to it is lost to all others, or mixes with theirs.
 
-use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::sys::{self, Found, Inode};
+use crate::sys::{self, Found, Inode, Name};
 
 /// Why a database must not be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +36,10 @@ impl fmt::Display for Displaced {
 /// The files of one connection, as they were when it opened them.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    database: (CString, Inode),
-    wal: (CString, Option<Inode>),
-    wal_index: (CString, Option<Inode>),
-    directory: CString,
+    database: (Name, Inode),
+    wal: (Name, Option<Inode>),
+    wal_index: (Name, Option<Inode>),
+    directory: Name,
     /// The directory when all were found in their places: as long as it does not change, they are.
     unchanged: Option<Found>,
     may_have_links: bool,
@@ -58,7 +56,7 @@ impl Identity {
         let beside = |suffix: &str| {
             let mut name = path.as_os_str().to_owned();
             name.push(suffix);
-            to_c(&name)
+            Name::new(&name)
         };
         let database = beside("")?;
         let inode = sys::stat(&database).ok()?.inode;
@@ -66,7 +64,7 @@ impl Identity {
             database: (database, inode),
             wal: (beside("-wal")?, None),
             wal_index: (beside("-shm")?, None),
-            directory: to_c(path.parent()?.as_os_str())?,
+            directory: Name::new(path.parent()?.as_os_str())?,
             unchanged: None,
             may_have_links,
             checked_ms: sys::coarse_ms(),
@@ -149,14 +147,10 @@ impl Identity {
 }
 
 /// What is to be found by that name now, if this process can tell.
-fn look(name: &CStr, opened: Inode, what: &'static str) -> Result<Option<Found>, Displaced> {
+fn look(name: &Name, opened: Inode, what: &'static str) -> Result<Option<Found>, Displaced> {
     match sys::stat(name) {
         Ok(found) if found.inode == opened => Ok(Some(found)),
         Err(error) if !sys::is_absent(&error) => Ok(None),
         _ => Err(Displaced::Moved(what)),
     }
-}
-
-fn to_c(name: &OsStr) -> Option<CString> {
-    CString::new(name.as_bytes()).ok()
 }

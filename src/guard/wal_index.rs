@@ -2,10 +2,10 @@
 //! comes then finds an empty WAL and an index that speaks of frames, and writes behind a hole.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::wal_reset::Salts;
+use crate::sys;
 
 /// Whether a WAL has so many frames at least, by those salts: <https://www.sqlite.org/walformat.html>.
 /// One that can not be opened is not known to be another.
@@ -14,7 +14,7 @@ pub(crate) fn speaks_of(wal: &Path, frames: u32, salts: Salts) -> bool {
     const FRAME_HEADER: u64 = 24;
     let Ok(file) = File::open(wal) else { return true };
     let mut header = [0; HEADER];
-    if file.read_exact_at(&mut header, 0).is_err() {
+    if sys::read_exact_at(&file, &mut header, 0).is_err() {
         return false;
     }
     let word = |at: usize| [header[at], header[at + 1], header[at + 2], header[at + 3]];

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::group::Group;
-use super::holder::{Holder, WRITE_RANGE};
+use super::holder::Holder;
 use super::page::Waiter;
 use super::queue::{Pace, Place, Purpose, Queue, Taken, Until};
 use super::sidecar::{self, Content, Sidecar, Unusable};
@@ -113,8 +112,8 @@ const ADVANCE_NS: u64 = 1_000_000_000;
 impl Database {
     /// The database at `path`, which exists.
     pub(crate) fn at(path: &Path) -> Arc<Self> {
-        let identity = match path.symlink_metadata() {
-            Ok(found) => Identity::Inode(Inode::from(&found)),
+        let identity = match sys::entry_at(path) {
+            Ok(found) => Identity::Inode(found.inode),
             Err(_) => Identity::Name(path.to_owned()),
         };
         let mut registry = REGISTRY.lock();
@@ -254,7 +253,7 @@ impl Database {
     ) -> Result<Arc<Queue<Sidecar>>, E> {
         let registry = REGISTRY.lock();
         let sidecar = open()?;
-        self.descriptor.store(sidecar.raw(), Ordering::Relaxed);
+        self.descriptor.store(sidecar.descriptor(), Ordering::Relaxed);
         drop(registry);
         let has_page = sidecar.content() == Content::Page;
         let queue = Arc::new(Queue::new(sidecar, has_page));
@@ -307,10 +306,7 @@ impl Database {
     /// question, not asked on the way to a lock.
     pub(crate) fn holder(&self) -> Option<(Holder, bool)> {
         self.own.get()?;
-        // A description of its own, since this process's locks are not in their own way.
-        let probe = sidecar::look_at(&self.path).ok()?;
-        let range = sys::conflicting_lock(probe.as_fd(), WRITE_RANGE).ok()??;
-        let holder = Holder::from_range(range)?;
+        let holder = Holder::from_range(sidecar::held_range(&self.path)?)?;
         Some((holder, self.owner.load(Ordering::Relaxed) != 0 && holder.pid == sys::pid()))
     }
 
@@ -411,12 +407,14 @@ impl Drop for Held {
 }
 
 /// Keeps other threads from opening databases until the result is dropped.
+#[cfg(unix)]
 pub(crate) fn hold_for_fork() -> impl std::any::Any {
     REGISTRY.lock()
 }
 
 /// In a forked child: closes the sidecars it inherited and forgets their databases, so that what
 /// the child opens itself is its own.
+#[cfg(unix)]
 pub(crate) fn abandon_inherited() {
     let inherited = REGISTRY.lock().take();
     for database in inherited.into_iter().flatten().filter_map(|(_, known)| known.upgrade()) {

@@ -16,6 +16,7 @@
 //! | 48 to 51 | record: so many of its frames are durable (u32) | the same |
 //! | 52 to 55 | record: how often a sync has failed, or was made up for; odd while one has (u32) | the same |
 //! | 56 to 63 | record: checksum of the three, see [`Log`] (2 u32) | the same |
+//! | 56 to 63 | on Windows, which has no group commit: the last byte that the holder of the write lock has locked, 0 for none (i64) | the holder, while it has the lock |
 //! | 64 + 32 n | slot n: | |
 //! | + 0 to 3 | futex word; every change wakes its waiter (u32) | a waker |
 //! | + 4 to 7 | state, see [`State`] (u32) | the slot's process; a waker |
@@ -52,6 +53,8 @@ const _: () = assert!(GROUP + GROUP_SIZE == FIRST_SLOT);
 pub(crate) const SLOTS: usize = 126;
 
 const TURN: usize = 16;
+/// Where the holder says what it has locked, if the kernel does not tell.
+pub(crate) const LAST_BYTE: u64 = 56;
 const FIRST_SLOT: usize = 64;
 const SLOT_SIZE: usize = 32;
 const UPKEEP: u32 = 1 << 31;

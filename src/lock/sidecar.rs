@@ -5,21 +5,20 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{File, FileType, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::page::{GROUP, GroupBytes, HEADER, PAGE, Page, slot_offset};
+use super::holder::{Holder, WRITE_BYTE, WRITE_RANGE};
+use super::page::{GROUP, GroupBytes, HEADER, LAST_BYTE, PAGE, Page, slot_offset};
 use super::queue;
 use crate::guard::fork;
-use crate::sys::{self, Inode, Range, Words};
+use crate::sys::{self, Entry, Inode, LockFile, Range, Words};
 
 /// An open sidecar.
 pub(crate) struct Sidecar {
-    file: fork::Own<File>,
+    file: fork::Own<LockFile>,
     inode: Inode,
     content: Content,
     /// `None` if it can not be mapped: then waiters look every millisecond.
@@ -44,8 +43,8 @@ pub(crate) enum Unusable {
     Missing,
     NoDatabase(io::Error),
     Create(io::Error),
-    /// With the user who owns it.
-    Open(io::Error, u32),
+    /// With the user who owns it, where files have one.
+    Open(io::Error, Option<u32>),
     Seed(io::Error),
 }
 
@@ -65,15 +64,21 @@ impl fmt::Display for Unusable {
                 f,
                 "can not create the sidecar: {e}; writers need the right to create files there"
             ),
-            Self::Open(e, owner) => write!(
+            Self::Open(e, Some(owner)) => write!(
                 f,
                 "can not open the sidecar of user {owner}: {e}; give it the database's owner and \
                  permissions"
             ),
+            Self::Open(e, None) => {
+                write!(f, "can not open the sidecar: {e}; give it the database's permissions")
+            }
             Self::Seed(e) => write!(f, "can not write the sidecar: {e}"),
         }
     }
 }
+
+/// Why the queue of a sidecar that is [`Content::Foreign`] is none.
+pub(crate) const FOREIGN: &str = "the sidecar holds something else than a page of this VFS";
 
 /// `<database>-lock`
 pub(crate) fn path_of(database: &Path) -> PathBuf {
@@ -88,7 +93,7 @@ impl Sidecar {
         let path = path_of(database);
         // Each turn ends the loop unless somebody else removed or created the file meanwhile.
         for _ in 0..10 {
-            match path.symlink_metadata() {
+            match sys::entry_at(&path) {
                 Ok(found) => {
                     if let Some(file) = open_found(database, &path, &found)? {
                         return Self::new(file);
@@ -105,7 +110,7 @@ impl Sidecar {
                         Err(e) => return Err(Unusable::Create(e)),
                     }
                 }
-                Err(e) => return Err(Unusable::Open(e, 0)),
+                Err(e) => return Err(Unusable::Open(e, None)),
             }
         }
         Err(Unusable::Moving)
@@ -113,8 +118,8 @@ impl Sidecar {
 
     /// Whether its path still leads to it, as far as this process can tell.
     pub(crate) fn is_in_place(&self, database: &Path) -> bool {
-        match path_of(database).symlink_metadata() {
-            Ok(found) => Inode::from(&found) == self.inode,
+        match sys::entry_at(&path_of(database)) {
+            Ok(found) => found.inode == self.inode,
             Err(error) => !sys::is_absent(&error),
         }
     }
@@ -123,8 +128,9 @@ impl Sidecar {
         self.content
     }
 
-    pub(crate) fn raw(&self) -> RawFd {
-        self.file.as_raw_fd()
+    /// As [`LockFile::descriptor`].
+    pub(crate) fn descriptor(&self) -> i32 {
+        self.file.descriptor()
     }
 
     /// Whether waiters can be woken, not only polled.
@@ -133,7 +139,7 @@ impl Sidecar {
     }
 
     /// The file, in the process that opened it: in a child the descriptor may be another file's.
-    fn own(&self) -> io::Result<&File> {
+    fn own(&self) -> io::Result<&LockFile> {
         self.file.get().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 }
@@ -141,26 +147,25 @@ impl Sidecar {
 impl super::group::Sidecar for Sidecar {
     fn read(&self) -> io::Result<GroupBytes> {
         let mut bytes = GroupBytes::default();
-        self.own()?.read_exact_at(&mut bytes.0, GROUP as u64)?;
+        sys::read_exact_at(self.own()?.file(), &mut bytes.0, GROUP as u64)?;
         Ok(bytes)
     }
 
     fn write(&self, bytes: &GroupBytes) -> io::Result<()> {
-        self.own()?.write_all_at(&bytes.0, GROUP as u64)
+        sys::write_all_at(self.own()?.file(), &bytes.0, GROUP as u64)
     }
 
     fn try_lock(&self, range: Range) -> io::Result<bool> {
-        sys::try_lock(self.own()?.as_fd(), range, false)
+        self.own()?.try_lock(range, false)
     }
 
     fn unlock(&self, range: Range) -> io::Result<()> {
-        sys::unlock(self.own()?.as_fd(), range)
+        self.own()?.unlock(range)
     }
 
     fn wait(&self, word: u32, limit: Duration) {
         let waited = self.words.as_ref().map(|words| words.wait(GROUP, word, limit));
-        let error = waited.and_then(Result::err).and_then(|error| error.raw_os_error());
-        if !matches!(error, None | Some(libc::EAGAIN | libc::EINTR | libc::ETIMEDOUT)) {
+        if matches!(waited, Some(Err(_))) {
             // The sidecar was cut short.
             std::thread::sleep(limit.min(Duration::from_millis(1)));
         }
@@ -173,36 +178,76 @@ impl super::group::Sidecar for Sidecar {
     }
 }
 
+/// Another open file's lock on any byte of the range. Where the kernel only says that there is one,
+/// the page says, if it is one of ours, what the holder of the write lock has locked.
+fn in_the_way(
+    file: &LockFile,
+    range: Range,
+    has_page: impl FnOnce() -> bool,
+) -> io::Result<Option<Range>> {
+    if sys::KERNEL_TELLS_RANGES || range != WRITE_RANGE || !has_page() {
+        return file.conflicting(range);
+    }
+    let mut last = [0; 8];
+    sys::read_exact_at(file.file(), &mut last, LAST_BYTE)?;
+    let last = i64::from_le_bytes(last);
+    if last == 0 {
+        // To ask would lock it for a moment.
+        return Ok(None);
+    }
+    let held = Range { start: WRITE_BYTE, len: last.saturating_sub(WRITE_BYTE - 1) };
+    Ok(file.conflicting(Range { len: 1, ..range })?.map(|_| held))
+}
+
+impl Sidecar {
+    /// Says in the page what was locked, or that it is about to be given back, where the kernel does
+    /// not.
+    fn tell(&self, file: &LockFile, range: Option<Range>) {
+        if !sys::KERNEL_TELLS_RANGES && self.content == Content::Page {
+            let last = range.map_or(0, |range| range.start + range.len - 1);
+            // A hint: without it, the holder has no name.
+            let _ = sys::write_all_at(file.file(), &last.to_le_bytes(), LAST_BYTE);
+        }
+    }
+}
+
 impl queue::Sidecar for Sidecar {
     fn read(&self) -> io::Result<Page> {
         let mut page = Page([0; PAGE]);
-        self.own()?.read_exact_at(&mut page.0, 0)?;
+        sys::read_exact_at(self.own()?.file(), &mut page.0, 0)?;
         Ok(page)
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.own()?.write_all_at(bytes, at)
+        sys::write_all_at(self.own()?.file(), bytes, at)
     }
 
     fn try_lock(&self, range: Range, shared: bool) -> io::Result<bool> {
-        sys::try_lock(self.own()?.as_fd(), range, shared)
+        let file = self.own()?;
+        let taken = file.try_lock(range, shared)?;
+        if taken && Holder::from_range(range).is_some() {
+            self.tell(file, Some(range));
+        }
+        Ok(taken)
     }
 
     fn unlock(&self, range: Range) -> io::Result<()> {
-        sys::unlock(self.own()?.as_fd(), range)
+        let file = self.own()?;
+        if range.covers(WRITE_RANGE) {
+            self.tell(file, None);
+        }
+        file.unlock(range)
     }
 
     fn conflicting(&self, range: Range) -> io::Result<Option<Range>> {
-        sys::conflicting_lock(self.own()?.as_fd(), range)
+        in_the_way(self.own()?, range, || self.content == Content::Page)
     }
 
     fn wait(&self, slot: usize, word: u32, limit: Duration) -> bool {
         if let Some(words) = &self.words {
-            match words.wait(slot_offset(slot), word, limit).map_err(|e| e.raw_os_error()) {
-                Ok(()) | Err(Some(libc::EAGAIN | libc::EINTR)) => return true,
-                Err(Some(libc::ETIMEDOUT)) => return false,
-                // The sidecar was cut short.
-                Err(_) => {}
+            // An error: the sidecar was cut short.
+            if let Ok(woken) = words.wait(slot_offset(slot), word, limit) {
+                return woken;
             }
         }
         self.sleep(limit.min(Duration::from_millis(1)));
@@ -232,20 +277,27 @@ impl queue::Sidecar for Sidecar {
 /// the right to read it.
 pub(crate) fn look_at(database: &Path) -> Result<File, Unusable> {
     let path = path_of(database);
-    let found = match path.symlink_metadata() {
+    let found = match sys::entry_at(&path) {
         Ok(found) => found,
         Err(e) if sys::is_absent(&e) => return Err(Unusable::Missing),
-        Err(e) => return Err(Unusable::Open(e, 0)),
+        Err(e) => return Err(Unusable::Open(e, None)),
     };
     check_kind(database, &found)?;
-    sys::open_to_read(&path).map_err(|e| Unusable::Open(e, found.uid()))
+    sys::open_to_read(&path).map_err(|e| Unusable::Open(e, found.owner))
+}
+
+/// The range that whoever has the write lock on `database` has locked, also if that is this process:
+/// by a description of its own, since a process's locks are not in their own way. Changes nothing, and
+/// needs no more than the right to read the sidecar.
+pub(crate) fn held_range(database: &Path) -> Option<Range> {
+    in_the_way(&LockFile::new(look_at(database).ok()?), WRITE_RANGE, || true).ok()?
 }
 
 /// What a sidecar of `len` bytes holds, and whether it needs no seed. Changes nothing.
 pub(crate) fn content_of(file: &File, len: u64) -> io::Result<(Content, bool)> {
     let mut start = [0; HEADER.len()];
     let n = start.len().min(len as usize);
-    file.read_exact_at(&mut start[..n], 0)?;
+    sys::read_exact_at(file, &mut start[..n], 0)?;
     let is_foreign = start[..n] != HEADER[..n] && start != [0; HEADER.len()];
     let content = if is_foreign { Content::Foreign } else { Content::Page };
     Ok((content, start == HEADER && len >= PAGE as u64))
@@ -254,55 +306,39 @@ pub(crate) fn content_of(file: &File, len: u64) -> io::Result<(Content, bool)> {
 /// Why no writer could open the sidecar of `database`, as of now.
 pub(crate) fn obstacle(database: &Path) -> Option<String> {
     let path = path_of(database);
-    let found = path.symlink_metadata().ok()?;
+    let found = sys::entry_at(&path).ok()?;
     open_found(database, &path, &found).err().map(|why| why.to_string())
 }
 
 /// Opens what was found at `path`; `None` if it is there no longer.
-fn open_found(database: &Path, path: &Path, found: &Metadata) -> Result<Option<File>, Unusable> {
+fn open_found(database: &Path, path: &Path, found: &Entry) -> Result<Option<File>, Unusable> {
     check_kind(database, found)?;
     let file = match sys::open_to_lock(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Unusable::Open(e, found.uid())),
+        Err(e) => return Err(Unusable::Open(e, found.owner)),
     };
-    let opened = file.metadata().map_err(|e| Unusable::Open(e, found.uid()))?;
-    Ok((Inode::from(&opened) == Inode::from(found)).then_some(file))
+    let opened = sys::inode_of_file(&file).map_err(|e| Unusable::Open(e, found.owner))?;
+    Ok((opened == found.inode).then_some(file))
 }
 
 /// The database itself must be neither opened nor written to, nor a FIFO waited for.
-fn check_kind(database: &Path, found: &Metadata) -> Result<(), Unusable> {
-    let kind = found.file_type();
-    if kind.is_file() {
-        let is_database = database.metadata().is_ok_and(|d| Inode::from(&d) == Inode::from(found));
-        return if is_database { Err(Unusable::IsDatabase) } else { Ok(()) };
+fn check_kind(database: &Path, found: &Entry) -> Result<(), Unusable> {
+    if let Some(kind) = found.odd_kind {
+        return Err(Unusable::NotAFile(kind));
     }
-    Err(Unusable::NotAFile(name_of(kind)))
-}
-
-/// What a kind of file that is not a regular one is called.
-pub(crate) fn name_of(kind: FileType) -> &'static str {
-    if kind.is_dir() {
-        "directory"
-    } else if kind.is_symlink() {
-        "symbolic link"
-    } else if kind.is_fifo() {
-        "FIFO"
-    } else if kind.is_socket() {
-        "socket"
-    } else {
-        "device"
-    }
+    let is_database = sys::inode_behind(database).is_ok_and(|inode| inode == found.inode);
+    if is_database { Err(Unusable::IsDatabase) } else { Ok(()) }
 }
 
 impl Sidecar {
     fn new(file: File) -> Result<Self, Unusable> {
-        let metadata = file.metadata().map_err(Unusable::Seed)?;
-        let content = seed(&file, metadata.len()).map_err(Unusable::Seed)?;
+        let len = file.metadata().map_err(Unusable::Seed)?.len();
+        let content = seed(&file, len).map_err(Unusable::Seed)?;
         Ok(Self {
-            inode: Inode::from(&metadata),
-            words: Words::map(file.as_fd(), PAGE).ok().map(fork::Own::new),
-            file: fork::Own::new(file),
+            inode: sys::inode_of_file(&file).map_err(Unusable::Seed)?,
+            words: Words::map(&file, PAGE).ok().map(fork::Own::new),
+            file: fork::Own::new(LockFile::new(file)),
             content,
         })
     }
@@ -313,10 +349,10 @@ impl Sidecar {
 fn seed(file: &File, len: u64) -> io::Result<Content> {
     let (content, is_whole) = content_of(file, len)?;
     if content == Content::Page && !is_whole {
-        file.write_all_at(&HEADER, 0)?;
+        sys::write_all_at(file, &HEADER, 0)?;
         if len < PAGE as u64 {
             // A last byte, not set_len, which could shorten what another process has lengthened.
-            file.write_all_at(&[0], PAGE as u64 - 1)?;
+            sys::write_all_at(file, &[0], PAGE as u64 - 1)?;
         }
     }
     Ok(content)

@@ -37,7 +37,7 @@ use crate::guard::mount;
 use crate::lock::holder::{self, WRITE_RANGE};
 use crate::lock::page::{self, PAGE, Page};
 use crate::lock::queue::{in_order, slot_range};
-use crate::lock::sidecar::{self, Content, Unusable};
+use crate::lock::sidecar::{self, Content, FOREIGN, Unusable};
 use crate::sys;
 
 pub use contents::{Problem, examine};
@@ -207,7 +207,7 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
     let database = path.as_ref().canonicalize()?;
     let metadata = database.symlink_metadata()?;
     if !metadata.is_file() {
-        return Err(ObserveError::NotAFile(sidecar::name_of(metadata.file_type())));
+        return Err(ObserveError::NotAFile(sys::name_of(metadata.file_type())));
     }
     let mut seen = Observation {
         sidecar: sidecar::path_of(&database),
@@ -321,9 +321,6 @@ impl Observation {
         .into()
     }
 }
-
-/// Why the queue of a sidecar that is [`Content::Foreign`] is none.
-pub(crate) const FOREIGN: &str = "the sidecar holds something else than a page of this VFS";
 
 fn sizes(database: &Path, length: u64) -> Sizes {
     let size_of = |suffix: &str| {

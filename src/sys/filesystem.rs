@@ -1,6 +1,6 @@
 //! What lies where: stat(2), statfs(2), proc(5).
 
-use std::ffi::CStr;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
@@ -38,12 +38,23 @@ impl Found {
     }
 }
 
+/// A name, as [`stat`] takes it.
+#[derive(Debug)]
+pub(crate) struct Name(CString);
+
+impl Name {
+    /// `None` if there is a NUL in it.
+    pub(crate) fn new(name: &OsStr) -> Option<Self> {
+        CString::new(name.as_bytes()).ok().map(Self)
+    }
+}
+
 /// What `name` leads to, which is no symbolic link. lstat(2)
-pub(crate) fn stat(name: &CStr) -> io::Result<Found> {
+pub(crate) fn stat(name: &Name) -> io::Result<Found> {
     let mut found = MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: a terminated name and a struct to fill in.
     let found = unsafe {
-        if libc::lstat(name.as_ptr(), found.as_mut_ptr()) != 0 {
+        if libc::lstat(name.0.as_ptr(), found.as_mut_ptr()) != 0 {
             return Err(io::Error::last_os_error());
         }
         found.assume_init()
@@ -71,7 +82,7 @@ pub(crate) fn is_absent(error: &io::Error) -> bool {
 
 /// The type of the file system that `path` lies on. statfs(2)
 pub(crate) fn file_system_type(path: &Path) -> io::Result<u64> {
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let path = CString::new(path.as_os_str().as_bytes())?;
     let mut found = MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: a terminated name and a struct to fill in.
     let found = unsafe {

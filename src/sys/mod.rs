@@ -7,6 +7,8 @@ mod descriptors;
 mod filesystem;
 #[cfg(unix)]
 mod unix;
+#[cfg(windows)]
+mod windows;
 
 #[cfg(unix)]
 pub(crate) use descriptors::*;
@@ -14,3 +16,35 @@ pub(crate) use descriptors::*;
 pub(crate) use filesystem::*;
 #[cfg(unix)]
 pub(crate) use unix::*;
+#[cfg(windows)]
+pub(crate) use windows::*;
+
+/// A range of bytes of a file. Locks need not be on bytes that exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    /// Offset of the first byte.
+    pub(crate) start: i64,
+    /// Number of bytes; 0 for all that follow.
+    pub(crate) len: i64,
+}
+
+impl Range {
+    /// Whether all bytes of `other` are in it.
+    pub(crate) fn covers(self, other: Self) -> bool {
+        let end = |range: Self| if range.len == 0 { i64::MAX } else { range.start + range.len };
+        self.start <= other.start && end(other) <= end(self)
+    }
+}
+
+/// The name of this process's program, or as much of it as 12 bytes hold.
+pub(crate) fn program_name() -> [u8; 12] {
+    static NAME: std::sync::OnceLock<[u8; 12]> = std::sync::OnceLock::new();
+    *NAME.get_or_init(|| {
+        let path = std::env::current_exe().unwrap_or_default();
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let mut twelve = [0; 12];
+        let n = name.len().min(twelve.len());
+        twelve[..n].copy_from_slice(&name[..n]);
+        twelve
+    })
+}

@@ -1,11 +1,16 @@
 //! Linux, and in principle every unix with open-file-description locks.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::borrow::Cow;
+use std::ffi::{CStr, OsStr};
+use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::Range;
 
 /// What makes two paths the same file, stat(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +34,68 @@ impl From<&Metadata> for Inode {
     fn from(metadata: &Metadata) -> Self {
         Self::new(metadata.dev(), metadata.ino())
     }
+}
+
+/// What a name leads to, which may be a symbolic link.
+pub(crate) struct Entry {
+    pub(crate) inode: Inode,
+    /// What it is, in a word, if it is no regular file.
+    pub(crate) odd_kind: Option<&'static str>,
+    /// The user who owns it, where files have one.
+    pub(crate) owner: Option<u32>,
+}
+
+/// What `path` leads to. lstat(2)
+pub(crate) fn entry_at(path: &Path) -> io::Result<Entry> {
+    let found = path.symlink_metadata()?;
+    let kind = found.file_type();
+    let odd_kind = (!kind.is_file()).then(|| name_of(kind));
+    Ok(Entry { inode: Inode::from(&found), odd_kind, owner: Some(found.uid()) })
+}
+
+/// What a kind of file that is not a regular one is called.
+pub(crate) fn name_of(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        "directory"
+    } else if kind.is_symlink() {
+        "symbolic link"
+    } else if kind.is_fifo() {
+        "FIFO"
+    } else if kind.is_socket() {
+        "socket"
+    } else {
+        "device"
+    }
+}
+
+/// What `path` leads to in the end. stat(2)
+pub(crate) fn inode_behind(path: &Path) -> io::Result<Inode> {
+    Ok(Inode::from(&path.metadata()?))
+}
+
+/// What is open. fstat(2)
+pub(crate) fn inode_of_file(file: &File) -> io::Result<Inode> {
+    Ok(Inode::from(&file.metadata()?))
+}
+
+/// A name as SQLite passes it.
+pub(crate) fn path_from(name: &CStr) -> Cow<'_, Path> {
+    Path::new(OsStr::from_bytes(name.to_bytes())).into()
+}
+
+/// The path without symbolic links, `.` and `..`. realpath(3)
+pub(crate) fn canonical(path: &Path) -> io::Result<PathBuf> {
+    path.canonicalize()
+}
+
+/// Reads all of `into`, at an offset. pread(2)
+pub(crate) fn read_exact_at(file: &File, into: &mut [u8], at: u64) -> io::Result<()> {
+    file.read_exact_at(into, at)
+}
+
+/// Writes all of `bytes`, at an offset. pwrite(2)
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    file.write_all_at(bytes, at)
 }
 
 /// Opens an existing file to read, write and lock it; never follows a symbolic link, never blocks
@@ -75,23 +142,6 @@ pub(crate) fn create_like(path: &Path, like: &Metadata) -> io::Result<File> {
         file.set_permissions(PermissionsExt::from_mode(mode))?;
     }
     Ok(file)
-}
-
-/// A range of bytes of a file. Locks need not be on bytes that exist.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Range {
-    /// Offset of the first byte.
-    pub(crate) start: i64,
-    /// Number of bytes; 0 for all that follow.
-    pub(crate) len: i64,
-}
-
-impl Range {
-    /// Whether all bytes of `other` are in it.
-    pub(crate) fn covers(self, other: Self) -> bool {
-        let end = |range: Self| if range.len == 0 { i64::MAX } else { range.start + range.len };
-        self.start <= other.start && end(other) <= end(self)
-    }
 }
 
 fn flock(kind: impl Into<libc::c_int>, range: Range) -> libc::flock {
@@ -145,12 +195,47 @@ pub(crate) fn conflicting_lock(file: BorrowedFd<'_>, range: Range) -> io::Result
     Ok((!free).then_some(Range { start: lock.l_start, len: lock.l_len }))
 }
 
+/// An open file, and its locks.
+pub(crate) struct LockFile(File);
+
+impl LockFile {
+    pub(crate) fn new(file: File) -> Self {
+        Self(file)
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.0
+    }
+
+    /// Its descriptor, which a child of fork(2) inherits.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// As [`try_lock`].
+    pub(crate) fn try_lock(&self, range: Range, shared: bool) -> io::Result<bool> {
+        try_lock(self.0.as_fd(), range, shared)
+    }
+
+    /// As [`unlock`].
+    pub(crate) fn unlock(&self, range: Range) -> io::Result<()> {
+        unlock(self.0.as_fd(), range)
+    }
+
+    /// As [`conflicting_lock`].
+    pub(crate) fn conflicting(&self, range: Range) -> io::Result<Option<Range>> {
+        conflicting_lock(self.0.as_fd(), range)
+    }
+}
+
+/// Whether [`LockFile::conflicting`] tells the whole range of the lock in the way.
+pub(crate) const KERNEL_TELLS_RANGES: bool = true;
+
 /// Whether `path` is a file that was mounted over another (statx(2)), so that the directory it is
 /// seen in is not the one it lies in. False where the kernel can
 /// not tell (Linux before 5.8).
 #[cfg(target_os = "linux")]
 pub(crate) fn is_mount_point(path: &Path) -> bool {
-    use std::os::unix::ffi::OsStrExt;
     let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return false };
     // SAFETY: all of its fields are integers.
     let mut found: libc::statx = unsafe { std::mem::zeroed() };
@@ -195,7 +280,7 @@ unsafe impl Sync for Words {}
 #[cfg(target_os = "linux")]
 impl Words {
     /// Maps the first `size` bytes.
-    pub(crate) fn map(file: BorrowedFd<'_>, size: usize) -> io::Result<Self> {
+    pub(crate) fn map(file: &File, size: usize) -> io::Result<Self> {
         // SAFETY: a new mapping, which replaces nothing.
         let address = unsafe {
             libc::mmap(
@@ -229,17 +314,30 @@ impl Words {
         unsafe { self.address.as_ptr().cast::<u8>().add(at).cast() }
     }
 
-    /// Sleeps while the word at `at` is `value`, at most `limit`. May return early; returns at
-    /// once if the word is not there. Shared, not private: others are in other processes.
+    /// Sleeps while the word at `at` is `value`, at most `limit`: false if that is over. May return
+    /// early; an error if the word is not there. Shared, not private: others are in other processes.
     #[doc(alias = "FUTEX_WAIT")]
-    pub(crate) fn wait(&self, at: usize, value: u32, limit: std::time::Duration) -> io::Result<()> {
+    pub(crate) fn wait(
+        &self,
+        at: usize,
+        value: u32,
+        limit: std::time::Duration,
+    ) -> io::Result<bool> {
         let limit =
             libc::timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos() as _ };
         // SAFETY: the word is mapped; the kernel copes with one that is not there any more.
         let rc = unsafe {
             libc::syscall(libc::SYS_futex, self.word(at), libc::FUTEX_WAIT, value, &raw const limit)
         };
-        if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if rc == 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EINTR) => Ok(true),
+            Some(libc::ETIMEDOUT) => Ok(false),
+            _ => Err(error),
+        }
     }
 
     /// Wakes all that sleep on the word at `at`.
@@ -264,29 +362,16 @@ pub(crate) struct Words;
 
 #[cfg(not(target_os = "linux"))]
 impl Words {
-    pub(crate) fn map(_: BorrowedFd<'_>, _: usize) -> io::Result<Self> {
+    pub(crate) fn map(_: &File, _: usize) -> io::Result<Self> {
         Ok(Self)
     }
 
-    pub(crate) fn wait(&self, _: usize, _: u32, limit: std::time::Duration) -> io::Result<()> {
+    pub(crate) fn wait(&self, _: usize, _: u32, limit: std::time::Duration) -> io::Result<bool> {
         std::thread::sleep(limit.min(std::time::Duration::from_millis(1)));
-        Ok(())
+        Ok(false)
     }
 
     pub(crate) fn wake(&self, _: usize) {}
-}
-
-/// The name of this process's program, or as much of it as 12 bytes hold.
-pub(crate) fn program_name() -> [u8; 12] {
-    static NAME: std::sync::OnceLock<[u8; 12]> = std::sync::OnceLock::new();
-    *NAME.get_or_init(|| {
-        let path = std::env::current_exe().unwrap_or_default();
-        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-        let mut twelve = [0; 12];
-        let n = name.len().min(twelve.len());
-        twelve[..n].copy_from_slice(&name[..n]);
-        twelve
-    })
 }
 
 /// The name of a process's program, as far as this process may know it. proc(5)

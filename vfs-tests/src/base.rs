@@ -1,4 +1,4 @@
-//! A base VFS, over SQLite's own `unix`, that does to each call what a test decides: makes it, fails
+//! A base VFS, over SQLite's own `unix` (or `win32`), that does to each call what a test decides: makes it, fails
 //! it, makes it and says that it failed, or only says that it was made.
 //!
 //! ```no_run
@@ -12,8 +12,7 @@
 //! ```
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -200,8 +199,9 @@ impl Base {
         // SAFETY: the names are terminated; the object is complete and never freed.
         unsafe {
             assert!(sqlite3_vfs_find(name.as_ptr()).is_null(), "{name:?} is taken");
-            let unix = sqlite3_vfs_find(c"unix".as_ptr());
-            assert!(!unix.is_null(), "no unix VFS");
+            let stock = CString::new(crate::STOCK_VFS).expect("no NUL");
+            let unix = sqlite3_vfs_find(stock.as_ptr());
+            assert!(!unix.is_null(), "no stock VFS");
             let shared: &'static Shared = Box::leak(Box::new(Shared {
                 unix,
                 decision: Mutex::default(),
@@ -288,7 +288,7 @@ impl File {
     }
 
     fn by_name(path: &Path) -> Self {
-        match path.as_os_str().as_bytes() {
+        match path.as_os_str().as_encoded_bytes() {
             name if name.ends_with(b"-wal") => Self::Wal,
             name if name.ends_with(b"-journal") => Self::Journal,
             _ => Self::Other,
@@ -327,7 +327,7 @@ unsafe fn method(real: *mut sqlite3_file) -> &'static sqlite3_io_methods {
 unsafe fn path<'n>(name: *const c_char) -> &'n Path {
     // SAFETY: the caller's promise.
     let name = if name.is_null() { c"" } else { unsafe { CStr::from_ptr(name) } };
-    Path::new(OsStr::from_bytes(name.to_bytes()))
+    Path::new(name.to_str().expect("UTF-8"))
 }
 
 /// # Safety

@@ -2,11 +2,17 @@
 //! test says who does what in which order.
 
 pub mod base;
+#[cfg(unix)]
 pub mod fuzz;
+#[cfg(unix)]
 pub mod pause;
+#[cfg(unix)]
 pub mod power_loss;
+#[cfg(unix)]
 pub mod sidecar;
+#[cfg(unix)]
 pub mod soak;
+#[cfg(unix)]
 pub mod trace;
 
 use std::ffi::OsStr;
@@ -35,6 +41,9 @@ impl Program {
     /// Both programs.
     pub const ALL: [Self; 2] = [Self::Rust, Self::Python];
 }
+
+/// SQLite's own VFS.
+pub const STOCK_VFS: &str = if cfg!(windows) { "win32" } else { "unix" };
 
 /// Debian's Python, whatever comes first on the PATH.
 pub const PYTHON: &str = "/usr/bin/python3";
@@ -391,7 +400,11 @@ impl Board {
     /// If it is gone.
     #[must_use]
     pub fn directory(&self) -> PathBuf {
-        self.directory.path().canonicalize().expect("it exists")
+        let path = self.directory.path().canonicalize().expect("it exists");
+        // As SQLite shows it.
+        path.to_str()
+            .and_then(|path| path.strip_prefix(r"\\?\"))
+            .map_or(path.clone(), PathBuf::from)
     }
 
     /// `board.db`
@@ -412,16 +425,16 @@ impl Board {
         self.uri("kanban")
     }
 
-    /// `file:board.db?vfs=unix`
+    /// `file:board.db?vfs=unix`, or `win32`
     #[must_use]
     pub fn stock(&self) -> String {
-        self.uri("unix")
+        self.uri(STOCK_VFS)
     }
 
     /// `file:board.db?vfs=...`
     #[must_use]
     pub fn uri(&self, vfs: &str) -> String {
-        format!("file:{}?vfs={vfs}", self.path().display())
+        uri_of(&self.path(), vfs)
     }
 }
 
@@ -433,14 +446,32 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// `file:path?vfs=...`, <https://www.sqlite.org/uri.html>
+///
+/// # Panics
+/// If the path is not UTF-8.
+#[must_use]
+pub fn uri_of(path: &Path, vfs: &str) -> String {
+    let path = path.to_str().expect("UTF-8");
+    if cfg!(windows) {
+        let slashes = path.replace('\\', "/");
+        let root = if slashes.starts_with('/') { "//" } else { "///" };
+        return format!("file:{root}{}?vfs={vfs}", slashes.replace('?', "%3f"));
+    }
+    format!("file:{path}?vfs={vfs}")
+}
+
 /// The loadable extension, built once a run from this tree, in release, with the features users
-/// build it with.
+/// build it with; or the one that `KANBAN_EXTENSION` names, where there is no cargo.
 ///
 /// # Panics
 /// If it can not be built.
 pub fn extension() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
+        if let Some(built) = std::env::var_os("KANBAN_EXTENSION") {
+            return built.into();
+        }
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("in the workspace");
         let target = root.join("target/extension");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -471,6 +502,7 @@ pub fn run(program: impl AsRef<OsStr>, arguments: &[&str]) -> String {
 
 /// Whether this process may do as it likes with files.
 #[must_use]
+#[cfg(unix)]
 pub fn is_root() -> bool {
     // SAFETY: it takes nothing and can not fail.
     unsafe { libc::geteuid() == 0 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::sync::Mutex;
 
 use rusqlite::fallible_iterator::FallibleIterator;
@@ -40,14 +40,8 @@ type Answer<T> = Result<T, (i64, String)>;
 #[derive(Default)]
 struct Client {
     connections: HashMap<String, Connection>,
-    child: Option<Child>,
-}
-
-/// A child made by fork, and the pipes to and from it.
-struct Child {
-    pid: libc::pid_t,
-    commands: io::PipeWriter,
-    replies: BufReader<io::PipeReader>,
+    #[cfg(unix)]
+    child: Option<fork::Child>,
 }
 
 impl Client {
@@ -55,6 +49,7 @@ impl Client {
         for line in commands.lines() {
             let Ok(line) = line else { break };
             let command: Value = serde_json::from_str(&line).expect("a JSON array");
+            #[cfg(unix)]
             if command[0] == "child" {
                 let child = self.child.as_mut().expect("it was forked");
                 let mut reply = String::new();
@@ -93,13 +88,18 @@ impl Client {
             }
             "cd" => std::env::set_current_dir(text(1)).expect("it exists"),
             "register" => register(),
+            "load" => load(&self.connections[text(1)], text(2)),
+            #[cfg(unix)]
             "become nobody" => become_nobody(),
+            #[cfg(unix)]
             "use descriptors" => use_descriptors(command[1].as_u64().unwrap_or(0)),
             "descriptors" => {
                 let descriptors = std::fs::read_dir("/proc/self/fd").expect("on Linux").count();
                 return Ok(vec![vec![json!(descriptors)]]);
             }
+            #[cfg(unix)]
             "fork" => self.fork(),
+            #[cfg(unix)]
             "end child" => {
                 let child = self.child.take().expect("it was forked");
                 return Ok(vec![vec![json!(child.end())]]);
@@ -108,43 +108,10 @@ impl Client {
         }
         Ok(Vec::new())
     }
-
-    fn fork(&mut self) {
-        let (commands, to_child) = io::pipe().expect("a pipe");
-        let (from_child, mut replies) = io::pipe().expect("a pipe");
-        // SAFETY: this process has one thread.
-        match unsafe { libc::fork() } {
-            -1 => panic!("{}", io::Error::last_os_error()),
-            0 => {
-                drop((to_child, from_child));
-                self.child = None;
-                self.serve(BufReader::new(commands), &mut replies);
-                // It closes what is open, as a program does that returns from main.
-                self.connections.clear();
-                std::process::exit(0);
-            }
-            pid => {
-                let replies = BufReader::new(from_child);
-                self.child = Some(Child { pid, commands: to_child, replies });
-            }
-        }
-    }
-}
-
-impl Child {
-    /// Lets it exit. Returns its exit code.
-    fn end(mut self) -> i32 {
-        drop(self.commands);
-        self.replies.read_to_end(&mut Vec::new()).expect("it ends");
-        let mut status = 0;
-        // SAFETY: a child of this process, and a place for its status.
-        let pid = unsafe { libc::waitpid(self.pid, &raw mut status, 0) };
-        assert_eq!(pid, self.pid, "{}", io::Error::last_os_error());
-        if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) }
-    }
 }
 
 /// Opens so many descriptors, for good.
+#[cfg(unix)]
 fn use_descriptors(n: u64) {
     // SAFETY: a struct of integers, which the first call fills in.
     unsafe {
@@ -159,11 +126,21 @@ fn use_descriptors(n: u64) {
 }
 
 /// Gives up root's rights, if it has them.
+#[cfg(unix)]
 fn become_nobody() {
     if vfs_tests::is_root() {
         // SAFETY: this process has one thread.
         let rc = unsafe { libc::setuid(65534) };
         assert_eq!(rc, 0, "{}", io::Error::last_os_error());
+    }
+}
+
+/// Loads an extension.
+fn load(connection: &Connection, extension: &str) {
+    // SAFETY: the test's own extension.
+    unsafe {
+        connection.load_extension_enable().expect("it can be enabled");
+        connection.load_extension(extension, None::<&str>).expect("it loads");
     }
 }
 
@@ -217,5 +194,60 @@ fn failure(error: rusqlite::Error) -> (i64, String) {
         }
         rusqlite::Error::SqlInputError { error, msg, .. } => (error.extended_code.into(), msg),
         other => (-1, other.to_string()),
+    }
+}
+
+/// What only unix has.
+#[cfg(unix)]
+mod fork {
+    use std::io::{self, BufReader, Read};
+
+    use super::Client;
+
+    /// A child made by fork, and the pipes to and from it.
+    pub(super) struct Child {
+        pid: libc::pid_t,
+        pub(super) commands: io::PipeWriter,
+        pub(super) replies: BufReader<io::PipeReader>,
+    }
+
+    impl Client {
+        pub(super) fn fork(&mut self) {
+            let (commands, to_child) = io::pipe().expect("a pipe");
+            let (from_child, mut replies) = io::pipe().expect("a pipe");
+            // SAFETY: this process has one thread.
+            match unsafe { libc::fork() } {
+                -1 => panic!("{}", io::Error::last_os_error()),
+                0 => {
+                    drop((to_child, from_child));
+                    self.child = None;
+                    self.serve(BufReader::new(commands), &mut replies);
+                    // It closes what is open, as a program does that returns from main.
+                    self.connections.clear();
+                    std::process::exit(0);
+                }
+                pid => {
+                    let replies = BufReader::new(from_child);
+                    self.child = Some(Child { pid, commands: to_child, replies });
+                }
+            }
+        }
+    }
+
+    impl Child {
+        /// Lets it exit. Returns its exit code.
+        pub(super) fn end(mut self) -> i32 {
+            drop(self.commands);
+            self.replies.read_to_end(&mut Vec::new()).expect("it ends");
+            let mut status = 0;
+            // SAFETY: a child of this process, and a place for its status.
+            let pid = unsafe { libc::waitpid(self.pid, &raw mut status, 0) };
+            assert_eq!(pid, self.pid, "{}", io::Error::last_os_error());
+            if libc::WIFEXITED(status) {
+                libc::WEXITSTATUS(status)
+            } else {
+                -libc::WTERMSIG(status)
+            }
+        }
     }
 }

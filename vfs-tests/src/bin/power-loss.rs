@@ -1,12 +1,17 @@
 //! Power cuts, as many as one likes: `cargo run --release -p vfs-tests --bin power-loss -- --help`
 
+#[cfg(unix)]
 use std::process::ExitCode;
+#[cfg(unix)]
 use std::time::Instant;
 
+#[cfg(unix)]
 use clap::Parser;
+#[cfg(unix)]
 use vfs_tests::power_loss::{Mode, Recording, Run, seed};
 
 /// Explores what power cuts make of boards, in all modes, until it has seen that many disks.
+#[cfg(unix)]
 #[derive(Parser)]
 struct Arguments {
     /// Disks to open in each mode, at least.
@@ -32,6 +37,7 @@ struct Arguments {
     stock: bool,
 }
 
+#[cfg(unix)]
 fn main() -> ExitCode {
     let Arguments { states, seed: first, of_each, between, again, mode: only, stock } =
         Arguments::parse();
@@ -84,3 +90,7 @@ fn main() -> ExitCode {
     println!("seeds from {first}: nothing found");
     ExitCode::SUCCESS
 }
+
+/// It knows unix only.
+#[cfg(not(unix))]
+fn main() {}

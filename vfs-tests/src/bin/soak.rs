@@ -3,11 +3,15 @@
 //!
 //!     cargo run --release -p vfs-tests --bin soak -- --minutes 60
 
+#[cfg(unix)]
 use std::process::ExitCode;
 
+#[cfg(unix)]
 use clap::Parser;
+#[cfg(unix)]
 use vfs_tests::soak::{self, Command};
 
+#[cfg(unix)]
 fn main() -> ExitCode {
     let arguments = soak::Arguments::parse();
     if let Some(Command::Worker(worker)) = arguments.command {
@@ -22,3 +26,7 @@ fn main() -> ExitCode {
     }
     if summary.failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
+
+/// It knows unix only.
+#[cfg(not(unix))]
+fn main() {}

@@ -1,0 +1,24 @@
+//! Nothing is replaced: on Windows a lock belongs to its handle, and no other close gives it back.
+
+use super::types::sqlite3_vfs;
+use crate::host::Host;
+use crate::sys::Inode;
+
+/// How the locks of the databases under one base VFS are protected.
+#[derive(Clone, Copy)]
+pub(crate) struct Protection;
+
+impl Protection {
+    /// They need no protection.
+    pub(crate) fn why_not(&self, _: Option<Inode>) -> Option<String> {
+        None
+    }
+}
+
+/// Does nothing.
+///
+/// # Safety
+/// None is needed.
+pub(crate) unsafe fn protect(_: &Host, _: *mut sqlite3_vfs) -> Protection {
+    Protection
+}

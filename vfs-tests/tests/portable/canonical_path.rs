@@ -1,0 +1,148 @@
+//! One database, one write lock, by whatever name it is opened.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use vfs_tests::{Agent, Board, STOCK_VFS, uri_of};
+
+use crate::{SQLITE_BUSY, agent, status};
+
+/// A board in a directory `real`, beside a directory `elsewhere`.
+fn board() -> (Board, PathBuf) {
+    let board = Board::new();
+    let root = board.directory();
+    fs::create_dir(root.join("real")).unwrap();
+    fs::create_dir(root.join("elsewhere")).unwrap();
+    let real = root.join("real").join("board.db");
+    let mut stock = agent();
+    stock.open("s", &uri_of(&real, STOCK_VFS), 0);
+    stock.sql("s", "PRAGMA journal_mode=wal; CREATE TABLE t (x)").rows();
+    (board, real)
+}
+
+/// Who writes by `uri` is seen by its plain name, and keeps others out.
+#[track_caller]
+fn assert_meets(client: &mut Agent, uri: &str, real: &Path) {
+    let mut plain = agent();
+    plain.open("p", &uri_of(real, "kanban"), 0);
+    client.open("c", uri, 0);
+    client.sql("c", "BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").rows();
+    assert_eq!(status(&mut plain, "p", "/holder/pid"), client.pid(), "{uri}");
+    assert_eq!(plain.sql("p", "BEGIN IMMEDIATE").code(), SQLITE_BUSY, "{uri}");
+    let names = |client: &mut Agent, name: &str| {
+        ["/sidecar", "/database"].map(|field| status(client, name, field))
+    };
+    assert_eq!(names(client, "c"), names(&mut plain, "p"), "{uri}");
+    assert_eq!(names(client, "c")[1], real.to_str().unwrap(), "{uri}");
+    client.sql("c", "COMMIT").rows();
+    client.close("c");
+}
+
+/// `..`, `.`, doubled separators, a relative name from a directory that is then left.
+#[test]
+fn every_spelling_meets_in_one_sidecar() {
+    let (board, real) = board();
+    let root = board.directory();
+    for name in ["elsewhere/../real/./board.db", "real//board.db", "real/../real/board.db"] {
+        let mut client = agent();
+        assert_meets(&mut client, &uri_of(&root.join(name), "kanban"), &real);
+        client.call(&json!(["cd", root])).rows();
+        assert_meets(&mut client, &format!("file:{name}?vfs=kanban"), &real);
+    }
+    let left: Vec<_> = root.join("elsewhere").read_dir().unwrap().collect();
+    assert!(left.is_empty(), "no second sidecar: {left:?}");
+}
+
+/// A symbolic link to the file, and one to its directory. On unix the stock VFS follows them, too; on
+/// Windows it makes a second WAL beside the link.
+#[test]
+fn links_lead_to_one_sidecar() {
+    let (board, real) = board();
+    let root = board.directory();
+    let elsewhere = root.join("elsewhere");
+    #[cfg(unix)]
+    let (file, directory) = (
+        std::os::unix::fs::symlink(&real, elsewhere.join("link.db")),
+        std::os::unix::fs::symlink(root.join("real"), elsewhere.join("directory")),
+    );
+    #[cfg(windows)]
+    let (file, directory) = (
+        std::os::windows::fs::symlink_file(&real, elsewhere.join("link.db")),
+        std::os::windows::fs::symlink_dir(root.join("real"), elsewhere.join("directory")),
+    );
+    if cfg!(windows) && (file.is_err() || directory.is_err()) {
+        // Wine 8 makes none; `scripts/windows-tests.sh` makes some from outside.
+        let Some(linked) = std::env::var_os("KANBAN_LINKED_DIRECTORY").map(PathBuf::from) else {
+            eprintln!("no links here: {file:?} {directory:?}");
+            return;
+        };
+        return made_from_outside(&linked);
+    }
+    file.unwrap();
+    directory.unwrap();
+    for name in ["link.db", "directory/board.db"] {
+        assert_meets(&mut agent(), &uri_of(&elsewhere.join(name), "kanban"), &real);
+    }
+    let left = elsewhere.read_dir().unwrap().count();
+    assert_eq!(left, 2, "no second sidecar");
+}
+
+/// A directory that has, in a directory `elsewhere`, the links `link.db` to `real/board.db` and
+/// `directory` to `real`.
+fn made_from_outside(root: &Path) {
+    let real = root.join("real").join("board.db");
+    let mut stock = agent();
+    stock.open("s", &uri_of(&real, STOCK_VFS), 0);
+    stock.sql("s", "PRAGMA journal_mode=wal; CREATE TABLE IF NOT EXISTS t (x)").rows();
+    for name in ["link.db", "directory/board.db"] {
+        let path = root.join("elsewhere").join(name);
+        assert_meets(&mut agent(), &uri_of(&path, "kanban"), &real);
+    }
+    assert_eq!(root.join("elsewhere").read_dir().unwrap().count(), 2, "no second sidecar");
+}
+
+/// What Windows takes for the same name: other cases, `\\?\`, slashes and backslashes, trailing dots
+/// and blanks. A board that does not exist yet, too.
+#[test]
+#[cfg(windows)]
+fn windows_spellings_meet_in_one_sidecar() {
+    let (board, real) = board();
+    let plain = real.to_str().unwrap();
+    let (drive, rest) = plain.split_at(2);
+    let other_case = format!("{}{}", drive.to_lowercase(), rest.to_uppercase());
+    for name in
+        [&other_case, &format!(r"\\?\{plain}"), plain, &format!("{plain}."), &format!("{plain} ")]
+    {
+        let uri = format!("file:{}?vfs=kanban", name.replace('\\', "%5c").replace('?', "%3f"));
+        assert_meets(&mut agent(), &uri, &real);
+    }
+    let files = real.parent().unwrap().read_dir().unwrap().count();
+    assert_eq!(files, 4, "database, WAL, wal-index and one sidecar");
+
+    let new = board.directory().join("elsewhere").join("..").join("NEW.db");
+    let (mut first, mut second) = (agent(), agent());
+    first.open("c", &uri_of(&new, "kanban"), 0);
+    first.sql("c", "CREATE TABLE t (x); BEGIN IMMEDIATE").rows();
+    second.open("c", &uri_of(&board.directory().join("new.db"), "kanban"), 0);
+    assert_eq!(status(&mut second, "c", "/holder/pid"), first.pid());
+    assert_eq!(second.sql("c", "BEGIN IMMEDIATE").code(), SQLITE_BUSY);
+}
+
+/// A UNC path leads to another machine, as far as anybody can tell: no WAL mode there, rollback modes
+/// go on.
+#[test]
+#[cfg(windows)]
+fn unc_paths_are_network_file_systems() {
+    let Some(share) = std::env::var_os("KANBAN_SHARE").map(PathBuf::from) else {
+        eprintln!("KANBAN_SHARE names no directory of a share");
+        return;
+    };
+    let path = share.join(format!("board-{}.db", std::process::id()));
+    let mut client = agent();
+    client.open("c", &uri_of(&path, "kanban"), 0);
+    client.sql("c", "CREATE TABLE t (x); INSERT INTO t VALUES (1)").rows();
+    let message = client.sql("c", "PRAGMA journal_mode=wal").message();
+    assert!(message.contains("kanban_network_wal=1"), "{message}");
+    assert_eq!(client.sql("c", "SELECT x FROM t").rows(), [[1]]);
+}
