@@ -608,3 +608,78 @@ pub(crate) fn mount_of(path: &Path) -> Option<(String, String)> {
 pub(crate) fn shares_memory(_: &Path) -> io::Result<bool> {
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unc_paths_are_network_file_systems() {
+        let kind = |path: &str| file_system_type(Path::new(path)).expect("a type");
+        for path in [r"\\server\share\board.db", r"\\?\UNC\server\share\board.db"] {
+            assert_ne!(kind(path), 0, "{path}");
+        }
+        let here = std::env::temp_dir();
+        for path in [here.clone(), here.canonicalize().expect("it exists")] {
+            assert_eq!(kind(path.to_str().expect("UTF-8")), 0, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn locks_belong_to_handles_and_are_given_back_by_their_last_byte() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("locked");
+        std::fs::write(&path, [0; 16]).expect("it can be written");
+        let open = || LockFile::new(open_to_lock(&path).expect("it opens"));
+        let (a, b) = (open(), open());
+        let lock = |file: &LockFile, start, len, shared| {
+            file.try_lock(Range { start, len }, shared).expect("it can be tried")
+        };
+        let is_free = |file: &LockFile, start| {
+            file.conflicting(Range { start, len: 1 }).expect("it can be tried").is_none()
+        };
+        // The queue's: the waiters' byte and the write lock in one, then a shared one over it.
+        assert!(lock(&a, 100, 1 << 40, false));
+        assert!(!lock(&b, 101, 1 << 50, false) && !lock(&b, 100, 1, true));
+        assert!(is_free(&a, 101) && !is_free(&b, 101));
+        assert!(!lock(&b, 101, 1, false), "the look of its owner has not given it back");
+        assert!(lock(&a, 100, 1, true), "over its own");
+        a.unlock(Range { start: 100, len: 1 }).expect("it is locked");
+        assert!(!is_free(&b, 100) && !is_free(&b, 101), "only the shared one was given back");
+        assert!(lock(&a, 100, 1, true));
+        a.unlock(Range { start: 101, len: 0 }).expect("it is locked");
+        assert!(is_free(&b, 101) && lock(&b, 101, 5, false), "the exclusive one, as a whole");
+        assert!(lock(&b, 100, 1, true) && !lock(&b, 100, 1, false), "and not the shared one");
+        drop(b);
+        assert!(is_free(&a, 101), "a handle that is closed gives back all");
+    }
+
+    #[test]
+    fn words_wake_across_handles() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("words");
+        std::fs::write(&path, [0; 16]).expect("it can be written");
+        let words = || Words::map(&File::open(&path).expect("it opens"), 16).expect("its identity");
+        let (sleeper, waker) = (words(), words());
+        let ms = Duration::from_millis;
+        assert!(sleeper.wait(8, 0, ms(1)).expect("an event"), "the first time, it looks again");
+        assert!(!sleeper.wait(8, 0, ms(1)).expect("an event"));
+        waker.wake(4);
+        assert!(!sleeper.wait(8, 0, ms(1)).expect("an event"), "another word");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(ms(20));
+                waker.wake(8);
+            });
+            assert!(sleeper.wait(8, 0, Duration::from_secs(60)).expect("an event"));
+        });
+    }
+
+    #[test]
+    fn clocks_go_on() {
+        let (ns, ms) = (monotonic_ns(), coarse_ms());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!((40_000_000..60_000_000_000).contains(&(monotonic_ns() - ns)));
+        assert!((10..60_000).contains(&(coarse_ms() - ms)));
+    }
+}
