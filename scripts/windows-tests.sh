@@ -73,11 +73,11 @@ export KANBAN_LINKED_DIRECTORY KANBAN_EXTENSION
 step 'run: 8 processes create 40 tasks each'
 wine 120 "$built/examples/kanban.exe" smoke
 
-step 'run: unit tests of sys'
-wine 120 "$(program "$built/deps" kanban_vfs)" sys::
+step 'run: unit tests'
+wine 180 "$(program "$built/deps" kanban_vfs)"
 
 step 'run: portable promises'
 wine 300 "$(program "$built/deps" portable)" --test-threads 2
 
 step 'run: WAL reset'
-wine 120 "$(program "$older/$CARGO_BUILD_TARGET/release/deps" older)"
+wine 120 "$(program "$older/$CARGO_BUILD_TARGET/release/deps" wal_reset)"

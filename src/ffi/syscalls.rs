@@ -17,7 +17,7 @@ use super::types::{sqlite3_syscall_ptr, sqlite3_vfs};
 use crate::guard::cancellation::{LockTable, Target};
 use crate::guard::fork;
 use crate::host::Host;
-use crate::sys::{Inode, Range};
+use crate::sys::{self, Inode, Range};
 
 type Fcntl = unsafe extern "C" fn(c_int, c_int, *mut c_void) -> c_int;
 type Close = unsafe extern "C" fn(c_int) -> c_int;
@@ -170,14 +170,12 @@ pub(crate) fn abandon_inherited() {
 }
 
 fn fail(errno: c_int) -> c_int {
-    // SAFETY: this thread's own errno.
-    unsafe { *libc::__errno_location() = errno };
+    sys::set_errno(errno);
     -1
 }
 
 fn errno() -> c_int {
-    // SAFETY: this thread's own errno.
-    unsafe { *libc::__errno_location() }
+    std::io::Error::last_os_error().raw_os_error().unwrap_or_default()
 }
 
 /// The command for open-file-description locks that answers to one for POSIX locks.
@@ -236,7 +234,7 @@ fn fcntl_slowly(copy: &'static Copy, file: c_int, command: c_int, argument: *mut
     }
     // SAFETY: these commands come with a lock.
     let lock = unsafe { &mut *argument.cast::<libc::flock>() };
-    let unlocks = c_int::from(lock.l_type) == libc::F_UNLCK;
+    let unlocks = c_int::from(lock.l_type) == c_int::from(libc::F_UNLCK);
     let descriptor = match no_panic(Target::Inherited, || copy.locks.target(file)) {
         Target::Through(descriptor) => descriptor,
         Target::AsItIs => return as_it_is(),
@@ -259,7 +257,8 @@ fn fcntl_slowly(copy: &'static Copy, file: c_int, command: c_int, argument: *mut
         return rc;
     }
     let error = errno();
-    let is_read_only = error == libc::EBADF && c_int::from(lock.l_type) == libc::F_WRLCK;
+    let is_read_only =
+        error == libc::EBADF && c_int::from(lock.l_type) == c_int::from(libc::F_WRLCK);
     if is_read_only && no_panic(false, || copy.locks.make_writable(file)) {
         // The descriptor is the same, but can be written by now.
         return locks();
@@ -316,7 +315,7 @@ unsafe fn as_of_this_process(rc: c_int, found: *mut libc::stat) -> c_int {
     if rc == 0 {
         // Linux's device numbers have 32 bits.
         // SAFETY: the caller's promise.
-        unsafe { (*found).st_dev ^= fork::generation() << 32 };
+        unsafe { (*found).st_dev ^= (fork::generation() << 32) as libc::dev_t };
     }
     rc
 }

@@ -17,7 +17,7 @@ pub(crate) fn inode_of(descriptor: RawFd) -> io::Result<Inode> {
         }
         found.assume_init()
     };
-    Ok(Inode::new(found.st_dev, found.st_ino))
+    Ok(Inode::of(&found))
 }
 
 /// Opens the file behind a descriptor once more: with an open file description of its own, whatever
@@ -51,7 +51,17 @@ pub(crate) fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
 #[doc(alias = "dup3")]
 pub(crate) fn replace(descriptor: RawFd, by: &OwnedFd) -> io::Result<()> {
     // SAFETY: both are open; who owns `descriptor` still does.
-    match unsafe { libc::dup3(by.as_raw_fd(), descriptor, libc::O_CLOEXEC) } {
+    #[cfg(target_os = "linux")]
+    let rc = unsafe { libc::dup3(by.as_raw_fd(), descriptor, libc::O_CLOEXEC) };
+    // SAFETY: as above.
+    #[cfg(not(target_os = "linux"))]
+    let rc = unsafe {
+        match libc::dup2(by.as_raw_fd(), descriptor) {
+            -1 => -1,
+            _ => libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC),
+        }
+    };
+    match rc {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }

@@ -59,11 +59,9 @@ pub(crate) fn stat(name: &Name) -> io::Result<Found> {
         }
         found.assume_init()
     };
-    Ok(Found {
-        inode: Inode::new(found.st_dev, found.st_ino),
-        links: found.st_nlink,
-        changed: (found.st_ctime, found.st_ctime_nsec),
-    })
+    #[allow(clippy::useless_conversion, reason = "its type is another on other systems")]
+    let links = found.st_nlink.into();
+    Ok(Found { inode: Inode::of(&found), links, changed: (found.st_ctime, found.st_ctime_nsec) })
 }
 
 /// Cuts the file at `path`, which must be `inode`, to no bytes.
@@ -171,9 +169,13 @@ pub(crate) fn shares_memory(directory: &Path) -> io::Result<bool> {
 
 /// A clock that is read without a system call, in ms, to the kernel's tick. clock_gettime(2)
 pub(crate) fn coarse_ms() -> u64 {
+    #[cfg(target_os = "linux")]
+    const COARSE: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
+    #[cfg(not(target_os = "linux"))]
+    const COARSE: libc::clockid_t = libc::CLOCK_MONOTONIC;
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a struct to fill in; the clock exists, so it can not fail.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
+    unsafe { libc::clock_gettime(COARSE, &raw mut now) };
     now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 

@@ -20,8 +20,9 @@ pub(crate) struct Inode {
 }
 
 impl Inode {
-    pub(super) fn new(device: u64, number: u64) -> Self {
-        Self { device, number }
+    #[allow(clippy::unnecessary_cast, reason = "its type is another on other systems")]
+    pub(super) fn of(found: &libc::stat) -> Self {
+        Self { device: found.st_dev as u64, number: found.st_ino }
     }
 
     /// Both numbers, device first.
@@ -32,7 +33,7 @@ impl Inode {
 
 impl From<&Metadata> for Inode {
     fn from(metadata: &Metadata) -> Self {
-        Self::new(metadata.dev(), metadata.ino())
+        Self { device: metadata.dev(), number: metadata.ino() }
     }
 }
 
@@ -430,6 +431,18 @@ pub(crate) fn at_fork(
         0 => Ok(()),
         errno => Err(io::Error::from_raw_os_error(errno)),
     }
+}
+
+/// Sets this thread's errno(3).
+pub(crate) fn set_errno(errno: libc::c_int) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: this thread's own.
+    let place = unsafe { libc::__errno_location() };
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: as above.
+    let place = unsafe { libc::__error() };
+    // SAFETY: as above.
+    unsafe { *place = errno };
 }
 
 /// Forgets the process id, which a fork has changed.
