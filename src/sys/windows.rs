@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use windows_sys::Win32::Foundation::{
-    ERROR_IO_PENDING, ERROR_LOCK_VIOLATION, FILETIME, WAIT_OBJECT_0, WAIT_TIMEOUT,
+    ERROR_IO_PENDING, ERROR_LOCK_VIOLATION, ERROR_SHARING_VIOLATION, FILETIME, WAIT_OBJECT_0,
+    WAIT_TIMEOUT,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     BY_HANDLE_FILE_INFORMATION, FILE_BASIC_INFO, FILE_FLAG_BACKUP_SEMANTICS,
@@ -235,14 +236,29 @@ fn open_to_keep(writable: bool) -> OpenOptions {
     options
 }
 
+/// Opens it, also if somebody has it open for a moment who shares it with nobody, a virus scanner say.
+fn open_patiently(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    const TRIES: u32 = 10;
+    const PAUSE: Duration = Duration::from_millis(5);
+    for _ in 1..TRIES {
+        match options.open(path) {
+            Err(error) if error.raw_os_error() == Some(ERROR_SHARING_VIOLATION as i32) => {
+                std::thread::sleep(PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+    options.open(path)
+}
+
 /// Opens an existing file to read, write and lock it; never follows a link.
 pub(crate) fn open_to_lock(path: &Path) -> io::Result<File> {
-    open_to_keep(true).open(path)
+    open_patiently(&open_to_keep(true), path)
 }
 
 /// Opens an existing file to read it and to ask for its locks; never follows a link.
 pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
-    open_to_keep(false).open(path)
+    open_patiently(&open_to_keep(false), path)
 }
 
 /// Creates `path`, which must not exist. It inherits its permissions from its directory, as whatever
@@ -652,6 +668,22 @@ mod tests {
         assert!(lock(&b, 100, 1, true) && !lock(&b, 100, 1, false), "and not the shared one");
         drop(b);
         assert!(is_free(&a, 101), "a handle that is closed gives back all");
+    }
+
+    #[test]
+    fn whoever_does_not_share_a_file_is_waited_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("scanned");
+        std::fs::write(&path, [0; 16]).expect("it can be written");
+        let scanner = OpenOptions::new().read(true).share_mode(0).open(&path).expect("it opens");
+        assert!(open_to_keep(true).open(&path).is_err(), "one attempt is not enough");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(12));
+                drop(scanner);
+            });
+            open_to_lock(&path).expect("it opens when the scanner is done");
+        });
     }
 
     #[test]
