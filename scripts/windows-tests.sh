@@ -29,7 +29,6 @@ export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc-posix
 export CC_x86_64_pc_windows_gnu=x86_64-w64-mingw32-gcc-posix
 export AR_x86_64_pc_windows_gnu=x86_64-w64-mingw32-gcc-ar-posix
 built=$CARGO_TARGET_DIR/$CARGO_BUILD_TARGET/release
-older=$CARGO_TARGET_DIR/older
 extension=$CARGO_TARGET_DIR/kanban_vfs.dll
 
 cargo() { /usr/bin/cargo "$@"; }
@@ -47,7 +46,7 @@ if [ "$what" != run ]; then
     cargo test --release --no-run --package kanban-vfs --lib
     cargo test --release --no-run --package vfs-tests --test portable
     step 'build: an SQLite that has the WAL-reset bug'
-    (cd vfs-tests/older && CARGO_TARGET_DIR=$older cargo test --release --no-run)
+    (cd vfs-tests/older && cargo test --release --no-run)
 fi
 [ "$what" != build ] || exit 0
 
@@ -80,4 +79,4 @@ step 'run: portable promises'
 wine 300 "$(program "$built/deps" portable)" --test-threads 2
 
 step 'run: WAL reset'
-wine 120 "$(program "$older/$CARGO_BUILD_TARGET/release/deps" wal_reset)"
+wine 120 "$(program "$built/deps" wal_reset)"
