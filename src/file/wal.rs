@@ -29,6 +29,7 @@ const SYNC_KIND: c_int = 0xf;
 static WANTED: ForkMutex<Vec<PathBuf>> = ForkMutex::new(Vec::new());
 
 /// Keeps other threads from changing that until the result is dropped.
+#[cfg(unix)]
 pub(super) fn hold_for_fork() -> impl std::any::Any {
     WANTED.lock()
 }
