@@ -12,7 +12,6 @@ use super::{ObserveError, observe};
 use crate::guard::file_length::{self, Header};
 use crate::guard::wal_index;
 use crate::guard::wal_reset::Salts;
-use crate::lock::sidecar;
 use crate::sys::{self, Range};
 
 /// What is wrong with the files of a database.
@@ -111,7 +110,7 @@ fn look(database: &Path) -> io::Result<Vec<Problem>> {
         // What is absent, or can not be looked at, is met again below.
         let Ok(found) = beside(database, suffix).symlink_metadata() else { continue };
         if !found.is_file() {
-            let kind = sidecar::name_of(found.file_type());
+            let kind = sys::name_of(found.file_type());
             problems.push(Problem::NotAFile { suffix, kind });
         }
     }
