@@ -239,6 +239,7 @@ impl Simulation {
             let pace = &mut self.clients[client].pace;
             queue.try_acquire(now, place.as_ref(), pace).expect("no I/O")
         };
+        self.note_giver(client, page.turn());
         let queue = self.queues[process].as_ref().expect("it lives");
         let Some(taken) = taken else {
             if self.honest && !is_siblings {
@@ -272,6 +273,11 @@ impl Simulation {
         let pace = &mut self.clients[client].pace;
         queue.release(taken, Some(pace), || {}).expect("no I/O");
         self.clients[client].released = self.now();
+        self.note_giver(client, before);
+    }
+
+    /// Whoever gives the lock back may give a turn, also a waiter that would have overtaken another.
+    fn note_giver(&mut self, client: usize, before: Option<Turn>) {
         if Page(self.world.borrow().kernel.page).turn() != before {
             self.giver = Some(client);
         }
