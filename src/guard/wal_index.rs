@@ -22,5 +22,5 @@ pub(crate) fn speaks_of(wal: &Path, frames: u32, salts: Salts) -> bool {
     let length = HEADER as u64 + u64::from(frames) * (page + FRAME_HEADER);
     // The index has them as they are in the file.
     let same = [word(16), word(20)].map(u32::from_ne_bytes) == salts;
-    same && file.metadata().is_ok_and(|found| found.len() >= length)
+    same && file.metadata().map_or(true, |found| found.len() >= length)
 }
