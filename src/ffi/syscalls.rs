@@ -35,6 +35,14 @@ struct Calls {
     stat: Stat,
 }
 
+impl Calls {
+    /// Whether fcntl(2) is the C library's, and not of somebody who wants to see each call.
+    fn are_libcs(&self) -> bool {
+        let libcs: unsafe extern "C" fn(c_int, c_int, ...) -> c_int = libc::fcntl;
+        self.fcntl as usize == libcs as usize
+    }
+}
+
 /// One copy of SQLite.
 struct Copy {
     host: OnceLock<Host>,
@@ -139,7 +147,7 @@ unsafe fn install(nth: usize, base: *mut sqlite3_vfs) -> Result<&'static LockTab
         if get(c"fcntl").is_none_or(|now| now as usize != ours.fcntl as usize) {
             return Err(NONE);
         }
-        copy.locks.begin().map_err(|_| {
+        copy.locks.begin(calls.are_libcs()).map_err(|_| {
             install(calls);
             "there is no /proc, by which it is done"
         })?;
@@ -205,17 +213,31 @@ unsafe extern "C" fn fcntl_of<const NTH: usize>(
     argument: *mut c_void,
 ) -> c_int {
     let copy = &COPIES[NTH];
-    if let (Some(calls), Some(descriptor), Some(command)) =
-        (copy.calls.get(), copy.locks.known(file), ofd_command(command))
-    {
-        // SAFETY: an open-file-description command, which comes with a lock and asks for no process id,
-        // on the descriptor of the table.
-        return unsafe {
-            (*argument.cast::<libc::flock>()).l_pid = 0;
-            uninterrupted(command, || (calls.fcntl)(descriptor, command, argument))
-        };
+    if command == libc::F_SETLK {
+        if let Some(descriptor) = copy.locks.known(file) {
+            let lock = argument.cast::<libc::flock>();
+            // SAFETY: this command comes with a lock; an open-file-description lock asks for no process
+            // id. The descriptor is the table's.
+            let rc = unsafe {
+                (*lock).l_pid = 0;
+                sys::fcntl_lock(descriptor, libc::F_OFD_SETLK, lock)
+            };
+            return if rc == -1 { once_more(descriptor, lock) } else { rc };
+        }
     }
     fcntl_slowly(copy, file, command, argument)
+}
+
+/// A lock has failed: made again if a signal has interrupted it.
+#[cold]
+#[inline(never)]
+fn once_more(descriptor: c_int, lock: *mut libc::flock) -> c_int {
+    if errno() != libc::EINTR {
+        return -1;
+    }
+    // SAFETY: as in `fcntl_of`.
+    let locks = || unsafe { sys::fcntl_lock(descriptor, libc::F_OFD_SETLK, lock) };
+    uninterrupted(libc::F_OFD_SETLK, locks)
 }
 
 /// Every other call: the first lock of a file, one that a parent opened, one that can not be written by,

@@ -13,7 +13,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use super::fork::{self, ForkMutex};
 use crate::sys::{self, Inode, Range};
@@ -37,9 +37,10 @@ const FAST: usize = 1024;
 
 /// The files that one copy of SQLite locks.
 pub(crate) struct LockTable {
-    /// What a descriptor's locks go through, if that is all there is to know: one more than that
-    /// descriptor, else 0.
+    /// What a descriptor's locks go through, if that is all there is to know; else 0.
     fast: [AtomicI32; FAST],
+    /// Whether locks may be made without the table having been asked.
+    is_fast: AtomicBool,
     table: ForkMutex<Option<Table>>,
 }
 
@@ -76,15 +77,21 @@ struct LockFile {
 
 impl LockTable {
     pub(crate) const fn new() -> Self {
-        Self { fast: [const { AtomicI32::new(0) }; FAST], table: ForkMutex::new(None) }
+        Self {
+            fast: [const { AtomicI32::new(0) }; FAST],
+            is_fast: AtomicBool::new(false),
+            table: ForkMutex::new(None),
+        }
     }
 
     /// Begins. What the process has locked by now stays as it is. The calls must go through
-    /// [`Self::before`] already, so that nothing is locked meanwhile.
+    /// [`Self::before`] already, so that nothing is locked meanwhile. [`Self::known`] knows something
+    /// only if `is_fast`.
     ///
     /// # Errors
     /// If there is no /proc.
-    pub(crate) fn begin(&'static self) -> io::Result<()> {
+    pub(crate) fn begin(&'static self, is_fast: bool) -> io::Result<()> {
+        self.is_fast.store(is_fast, Ordering::Relaxed);
         let mut table = self.table.lock();
         let locked_before = sys::with_posix_locks()?.into_iter().collect();
         *table = Some(Table { locked_before, ..Table::default() });
@@ -101,7 +108,7 @@ impl LockTable {
     #[inline]
     pub(crate) fn known(&self, descriptor: RawFd) -> Option<RawFd> {
         let fast = self.fast.get(usize::try_from(descriptor).ok()?)?.load(Ordering::Acquire);
-        (fast > 0).then(|| fast - 1)
+        (fast != 0).then_some(fast)
     }
 
     /// What the locks asked for on a descriptor become. Decided at the first.
@@ -125,7 +132,8 @@ impl LockTable {
 
     /// Publishes what has become of a file.
     fn publish_all(&self, table: &Table, inode: Inode) {
-        let through = table.plainly_through(inode);
+        let is_fast = self.is_fast.load(Ordering::Relaxed);
+        let through = table.plainly_through(inode).filter(|_| is_fast);
         for descriptor in table.inodes.get(&inode).iter().flat_map(|locked| &locked.descriptors) {
             self.publish(*descriptor, through);
         }
@@ -133,7 +141,7 @@ impl LockTable {
 
     fn publish(&self, descriptor: RawFd, through: Option<RawFd>) {
         if let Some(fast) = usize::try_from(descriptor).ok().and_then(|nth| self.fast.get(nth)) {
-            fast.store(through.map_or(0, |through| through + 1), Ordering::Release);
+            fast.store(through.unwrap_or(0), Ordering::Release);
         }
     }
 
@@ -307,7 +315,7 @@ mod tests {
     fn calls_are_made_as_they_are_until_it_has_begun() {
         static TABLE: LockTable = LockTable::new();
         assert_eq!(TABLE.before(|| 7), Some(7));
-        TABLE.begin().expect("there is a /proc");
+        TABLE.begin(true).expect("there is a /proc");
         assert_eq!(TABLE.before(|| 7), None);
     }
 }

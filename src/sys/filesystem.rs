@@ -51,8 +51,8 @@ impl Name {
 
 /// What `name` leads to, which is no symbolic link. lstat(2)
 pub(crate) fn stat(name: &Name) -> io::Result<Found> {
-    let mut found = MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: a terminated name and a struct to fill in.
+    let mut found = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: a terminated name and a struct, which is filled in if the call succeeds.
     let found = unsafe {
         if libc::lstat(name.0.as_ptr(), found.as_mut_ptr()) != 0 {
             return Err(io::Error::last_os_error());

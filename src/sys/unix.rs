@@ -158,13 +158,34 @@ fn flock(kind: impl Into<libc::c_int>, range: Range) -> libc::flock {
 fn fcntl(file: BorrowedFd<'_>, command: libc::c_int, lock: &mut libc::flock) -> io::Result<()> {
     loop {
         // SAFETY: the descriptor is open, the struct is what these commands ask for.
-        if unsafe { libc::fcntl(file.as_raw_fd(), command, std::ptr::from_mut(lock)) } == 0 {
+        if unsafe { fcntl_lock(file.as_raw_fd(), command, lock) } == 0 {
             return Ok(());
         }
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(error);
         }
+    }
+}
+
+/// fcntl(2) for a lock that is not waited for: -1, and errno, if it fails. Every transaction makes some, and
+/// what the C library does in front of the system call, for the sake of other commands, is more than what a
+/// transaction of SQLite's can do without being noticed.
+///
+/// # Safety
+/// `lock` is what the command asks for.
+#[inline]
+pub(crate) unsafe fn fcntl_lock(
+    descriptor: RawFd,
+    command: libc::c_int,
+    lock: *mut libc::flock,
+) -> libc::c_int {
+    // SAFETY: the caller's promise. The kernel's `struct flock` is the C library's where both have 64 bits.
+    unsafe {
+        #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+        return libc::syscall(libc::SYS_fcntl, descriptor, command, lock) as libc::c_int;
+        #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+        return libc::fcntl(descriptor, command, lock);
     }
 }
 
