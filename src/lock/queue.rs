@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 use super::holder::{Holder, WAITERS_BYTE, WRITE_RANGE};
 use super::page::{PAGE, Page, SLOTS, State, TURN_NS, Turn, Waiter, encode_state, slot_offset};
-use crate::sys::Range;
+use crate::sys::{self, Range};
 
 const WAITERS: Range = Range { start: WAITERS_BYTE, len: 1 };
 /// The byte of slot 0; the others follow.
@@ -312,7 +312,8 @@ impl<S: Sidecar> Queue<S> {
             pace.released = self.sidecar.now();
         }
         let next = pace.and_then(|pace| {
-            let looks = self.has_page && (self.is_known_to_wait(taken) || pace.looks());
+            let looks = self.has_page
+                && (self.is_known_to_wait(taken) || pace.looks() && self.somebody_has_a_slot());
             if looks { self.next(pace) } else { None }
         });
         let unlocked = self.unlock(taken);
@@ -321,6 +322,13 @@ impl<S: Sidecar> Queue<S> {
             self.wake(&next);
         }
         unlocked
+    }
+
+    /// Whether another process may wait that could not say so: it has a slot. To ask the kernel costs
+    /// less than to read the page.
+    fn somebody_has_a_slot(&self) -> bool {
+        let slots = Range { start: SLOT_BYTE, len: SLOTS as i64 };
+        !sys::KERNEL_TELLS_RANGES || !matches!(self.sidecar.conflicting(slots), Ok(None))
     }
 
     /// Whether a holder knows of waiters.
