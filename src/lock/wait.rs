@@ -18,6 +18,7 @@
 //! entry of the table) are seen to have ended when the connection is used again later, or closed.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -65,28 +66,61 @@ pub(crate) enum Cause {
 }
 
 thread_local! {
-    /// The connection that this thread will sleep for, if it is to sleep.
-    static LAST: Cell<Option<Own<Weak<Mutex<Waiting>>>>> = const { Cell::new(None) };
+    /// The connection that was the last to be refused on this thread.
+    static LAST: Cell<Option<Own<Weak<Shared>>>> = const { Cell::new(None) };
+    static SLEEPER: Sleeper =
+        const { Sleeper { is_last: Cell::new(false), kept: Cell::new(std::ptr::null()) } };
 }
 
-/// A number that no other thread has. 0 while the thread ends, when a connection may still be
-/// closed by the destructor of another thread-local value.
+/// What each transaction asks about [`LAST`] and changes, so that it must cost next to nothing.
+struct Sleeper {
+    /// Whether this thread will sleep for it, if it is to sleep.
+    is_last: Cell<bool>,
+    /// Its address, which is no other's as long as it is kept.
+    kept: Cell<*const Shared>,
+}
+
+/// A number that no other thread has.
 fn this_thread() -> usize {
-    LAST.try_with(|last| std::ptr::from_ref(last).addr()).unwrap_or_default()
+    SLEEPER.with(|sleeper| std::ptr::from_ref(sleeper).addr())
 }
 
 /// From here on, this thread sleeps for none of our connections.
 fn forget_last() {
-    let _ = LAST.try_with(|last| last.set(None));
+    SLEEPER.with(|sleeper| sleeper.is_last.set(false));
+}
+
+/// The connection that this thread sleeps for, in the process that opened it.
+fn last() -> Option<Arc<Shared>> {
+    if !SLEEPER.with(|sleeper| sleeper.is_last.get()) {
+        return None;
+    }
+    // There is none any more while the thread ends.
+    let last = LAST.try_with(|cell| {
+        let last = cell.take();
+        let shared = last.as_ref().and_then(Own::get).and_then(Weak::upgrade);
+        cell.set(last);
+        shared
+    });
+    last.ok().flatten()
 }
 
 /// The waits of one connection.
 pub(crate) struct Wait {
-    waiting: Arc<Mutex<Waiting>>,
+    shared: Arc<Shared>,
+    /// The thread that used it last.
+    thread: usize,
     /// Whether there is a probe.
     is_armed: bool,
     /// Whether it is for the connection as it is.
     as_it_is: bool,
+}
+
+/// What a connection and the thread that sleeps for it know of its waits.
+struct Shared {
+    /// Whether there is nothing to end or to forget when the lock was taken.
+    is_quiet: AtomicBool,
+    waiting: Mutex<Waiting>,
 }
 
 /// Mutex rule: held to look and to change, not while it sleeps. A connection is used by one thread
@@ -139,18 +173,20 @@ pub(crate) fn sleep(asked: Duration, sleep: impl Fn(Duration)) {
         // Not the busy handler, which counts in ms, but a short retry of SQLite's.
         return sleep(asked);
     }
-    let last = LAST.try_with(Cell::take).ok().flatten();
-    let waiting = last.as_ref().and_then(Own::get).and_then(Weak::upgrade);
-    let Some(waiting) = waiting else { return sleep(asked) };
-    let Some(nap) = waiting.lock().asked_to_sleep(asked) else { return sleep(asked) };
-    let (place, ahead) = nap.take(sleep, || waiting.lock().is_worth_trying());
-    let mut waiting = waiting.lock();
+    let Some(shared) = last() else { return sleep(asked) };
+    let waiting = || shared.waiting.lock();
+    let nap = waiting().asked_to_sleep(asked);
+    shared.is_quiet.store(false, Ordering::Relaxed);
+    let Some(nap) = nap else {
+        forget_last();
+        return sleep(asked);
+    };
+    let (place, ahead) = nap.take(sleep, || waiting().is_worth_trying());
+    let mut waiting = waiting();
     if waiting.is_refused && waiting.thread == this_thread() {
         waiting.ahead = ahead;
         waiting.place = place;
     }
-    drop(waiting);
-    let _ = LAST.try_with(|cell| cell.set(last));
 }
 
 /// A sleep of a connection's.
@@ -329,14 +365,17 @@ impl Wait {
             ahead: Duration::ZERO,
             place: None,
         };
-        Self { waiting: Arc::new(Mutex::new(waiting)), is_armed: false, as_it_is: false }
+        let shared = Shared { is_quiet: AtomicBool::new(true), waiting: Mutex::new(waiting) };
+        Self { shared: Arc::new(shared), thread: 0, is_armed: false, as_it_is: false }
     }
 
     /// The connection was refused the write lock, or by SQLite's own lock after it. Returns the wait
     /// that ended by it, if one did.
     pub(crate) fn refused(&mut self, cause: Cause) -> Option<Waited> {
         let now = sys::monotonic_ns();
-        let mut waiting = self.waiting.lock();
+        self.is_last();
+        self.shared.is_quiet.store(false, Ordering::Relaxed);
+        let mut waiting = self.shared.waiting.lock();
         let ended = waiting.end_if_stale(now);
         waiting.has_handler &= waiting.has_slept;
         if !waiting.is_refused {
@@ -351,7 +390,6 @@ impl Wait {
         self.is_armed = waiting.probe.is_some();
         waiting.refused = now;
         waiting.has_slept = false;
-        self.is_last(&mut waiting);
         if !waiting.was_last {
             return ended;
         }
@@ -362,19 +400,27 @@ impl Wait {
     /// The connection was refused a lock that has nothing to do with the write lock: what this
     /// thread sleeps next is not for that.
     pub(crate) fn refused_otherwise(&mut self) {
-        let mut waiting = self.waiting.lock();
+        let mut waiting = self.shared.waiting.lock();
         waiting.can_queue = false;
-        if waiting.is_refused {
-            self.is_last(&mut waiting);
+        let is_refused = waiting.is_refused;
+        drop(waiting);
+        if is_refused {
+            self.is_last();
         } else {
             forget_last();
         }
     }
 
     /// The connection has the lock. Returns how long it waited, if it did.
+    #[inline]
     pub(crate) fn acquired(&mut self) -> Option<Waited> {
-        let mut waiting = self.waiting.lock();
         forget_last();
+        if self.is_quiet() { None } else { self.acquired_at_last() }
+    }
+
+    #[cold]
+    fn acquired_at_last(&mut self) -> Option<Waited> {
+        let mut waiting = self.shared.waiting.lock();
         if waiting.is_refused {
             waiting.stop();
             let now = sys::monotonic_ns();
@@ -382,7 +428,12 @@ impl Wait {
         }
         (waiting.since, waiting.sleeps) = (0, 0);
         waiting.ahead = Duration::ZERO;
+        self.shared.is_quiet.store(true, Ordering::Relaxed);
         None
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.shared.is_quiet.load(Ordering::Relaxed)
     }
 
     /// The connection has given back some of SQLite's locks on the database.
@@ -394,17 +445,18 @@ impl Wait {
 
     /// The connection is used: from here on nobody looks for it. To be called before each lock of
     /// SQLite's, and before the file is closed.
+    #[inline]
     pub(crate) fn disarm(&mut self) {
         if self.is_armed {
             self.is_armed = false;
-            self.waiting.lock().probe = None;
+            self.shared.waiting.lock().probe = None;
         }
     }
 
     /// The connection gave the lock back as soon as it had it. If it sleeps next, its snapshot was
     /// stale.
     pub(crate) fn gave_back_at_once(&mut self) {
-        self.is_last(&mut self.waiting.lock());
+        self.is_last();
     }
 
     /// The connection has committed: it does not sleep for the lock.
@@ -414,19 +466,22 @@ impl Wait {
 
     /// The connection does not want the lock any more. Returns the wait that ended without it.
     pub(crate) fn end(&mut self) -> Option<Waited> {
-        self.waiting.lock().end()
+        self.shared.waiting.lock().end()
     }
 
     /// Ends a wait that the connection has given up without a sign: it was refused a while ago and
     /// has not slept since.
     pub(crate) fn end_if_stale(&mut self) -> Option<Waited> {
-        let mut waiting = self.waiting.lock();
+        if self.is_quiet() {
+            return None;
+        }
+        let mut waiting = self.shared.waiting.lock();
         if waiting.is_refused { waiting.end_if_stale(sys::monotonic_ns()) } else { None }
     }
 
     /// Leaves the queue. Returns when it was first refused, in ns, if it waits.
     pub(crate) fn leave_queue(&mut self) -> Option<u64> {
-        let mut waiting = self.waiting.lock();
+        let mut waiting = self.shared.waiting.lock();
         waiting.place = None;
         waiting.is_refused.then_some(waiting.since)
     }
@@ -438,38 +493,50 @@ impl Wait {
 
     /// Keeps probes away until the result is dropped.
     pub(crate) fn hold_probe(&self) -> Option<impl Drop + '_> {
-        self.is_armed.then(|| self.waiting.lock())
+        self.is_armed.then(|| self.shared.waiting.lock())
     }
 
     /// How long it has waited.
     pub(crate) fn age(&self) -> Duration {
-        let waiting = self.waiting.lock();
+        let waiting = self.shared.waiting.lock();
         let since = waiting.is_refused.then_some(waiting.since);
         Duration::from_nanos(since.map_or(0, |since| sys::monotonic_ns().saturating_sub(since)))
     }
 
     /// Whether a busy handler sleeps when the connection is refused, as far as that is known.
     pub(crate) fn has_busy_handler(&self) -> bool {
-        self.waiting.lock().has_handler
+        self.shared.waiting.lock().has_handler
     }
 
     /// The connection's place in the queue.
     pub(crate) fn place(&self) -> Option<Place> {
-        self.waiting.lock().place.as_ref().map(|queued| queued.place)
+        if self.is_quiet() {
+            return None;
+        }
+        self.shared.waiting.lock().place.as_ref().map(|queued| queued.place)
     }
 
     /// From here on, this thread sleeps for this connection.
-    fn is_last(&self, waiting: &mut Waiting) {
-        let thread = this_thread();
-        let _ = LAST.try_with(|cell| {
-            let last = cell.take();
-            let is_known = waiting.thread == thread
-                && last
-                    .as_ref()
-                    .is_some_and(|last| Weak::as_ptr(last) == Arc::as_ptr(&self.waiting));
-            cell.set(if is_known { last } else { Some(Own::new(Arc::downgrade(&self.waiting))) });
+    #[inline]
+    fn is_last(&mut self) {
+        SLEEPER.with(|sleeper| {
+            let is_known =
+                self.thread == this_thread() && sleeper.kept.get() == Arc::as_ptr(&self.shared);
+            let is_kept = is_known || self.is_kept_by(sleeper);
+            sleeper.is_last.set(is_kept);
         });
-        waiting.thread = thread;
+    }
+
+    /// This thread keeps the connection, unless it ends.
+    #[cold]
+    fn is_kept_by(&mut self, sleeper: &Sleeper) -> bool {
+        self.thread = this_thread();
+        self.shared.waiting.lock().thread = self.thread;
+        let last = Own::new(Arc::downgrade(&self.shared));
+        let is_kept = LAST.try_with(|cell| cell.set(Some(last))).is_ok();
+        let address = if is_kept { Arc::as_ptr(&self.shared) } else { std::ptr::null() };
+        sleeper.kept.set(address);
+        is_kept
     }
 }
 
@@ -549,7 +616,7 @@ mod tests {
     fn a_stale_snapshot_does_not_begin_a_new_wait() {
         let mut wait = wait();
         wait.refused(elsewhere());
-        let since = wait.waiting.lock().since;
+        let since = wait.shared.waiting.lock().since;
         for asked in [1, 2, 5] {
             sleep(ms(asked), |_| {});
             wait.refused(elsewhere());
@@ -557,7 +624,7 @@ mod tests {
         assert!(wait.acquired().is_some());
         wait.gave_back_at_once();
         sleep(ms(10), |_| {});
-        let waiting = wait.waiting.lock();
+        let waiting = wait.shared.waiting.lock();
         assert!(waiting.is_refused && waiting.can_queue && !waiting.was_last);
         assert_eq!((waiting.since, waiting.sleeps), (since, 4));
     }
@@ -577,7 +644,7 @@ mod tests {
                 sleep(ms(asked), |sleeps| slept.set(sleeps == ms(asked)));
                 let looks_like_a_handler = asked == 1 && !commits;
                 assert_eq!(
-                    wait.waiting.lock().is_refused,
+                    wait.shared.waiting.lock().is_refused,
                     looks_like_a_handler,
                     "{asked}, {commits}"
                 );
@@ -609,11 +676,11 @@ mod tests {
         refused(&mut wait, true, 3);
         sleep(ms(20), pause);
         assert_eq!(*looks.lock(), 3, "and then it is tried for");
-        assert!(!wait.waiting.lock().ahead.is_zero());
+        assert!(!wait.shared.waiting.lock().ahead.is_zero());
         refused(&mut wait, true, 1000);
         sleep(ms(25), pause);
         assert!(longest.get() <= ms(1) && *looks.lock() > 3);
-        assert!(wait.waiting.lock().ahead.is_zero());
+        assert!(wait.shared.waiting.lock().ahead.is_zero());
 
         refused(&mut wait, true, 1);
         wait.unlocked();
@@ -633,7 +700,7 @@ mod tests {
     #[test]
     fn a_sleep_is_for_whoever_was_refused_last() {
         let (mut first, mut second) = (wait(), wait());
-        let sleeps_of = |wait: &Wait| wait.waiting.lock().sleeps;
+        let sleeps_of = |wait: &Wait| wait.shared.waiting.lock().sleeps;
         first.refused(Cause::WriteLock);
         second.refused(Cause::WriteLock);
         sleep(ms(1), |_| {});
@@ -641,7 +708,7 @@ mod tests {
         first.refused_otherwise();
         sleep(ms(1), |_| {});
         assert_eq!((sleeps_of(&first), sleeps_of(&second)), (1, 1));
-        assert!(!first.waiting.lock().can_queue);
+        assert!(!first.shared.waiting.lock().can_queue);
         first.end();
         first.refused_otherwise();
         sleep(ms(2), |_| {});
