@@ -19,7 +19,7 @@ use crate::ffi::{
     Rc, SQLITE_BUSY, SQLITE_BUSY_TIMEOUT, SQLITE_CANTOPEN, SQLITE_IOERR_LOCK,
     SQLITE_LOCK_EXCLUSIVE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_OK,
     SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK,
-    WAL_READ_LOCK, WAL_READERS, WAL_RECOVER_LOCK, WAL_WRITE_LOCK, no_panic,
+    WAL_READ_LOCK, WAL_READERS, WAL_RECOVER_LOCK, WAL_WRITE_LOCK,
 };
 use crate::guard::file_length::Header;
 use crate::guard::wal_reset::Salts;
@@ -468,7 +468,7 @@ impl Connection {
         if flags & SQLITE_SHM_LOCK != 0 {
             self.wait.disarm();
             return match flags & SQLITE_SHM_SHARED != 0 {
-                true => self.shm_share(offset, n, flags, base),
+                true => self.shm_share(offset, flags, base),
                 false => self.shm_take(offset, n, flags, base),
             };
         }
@@ -506,45 +506,62 @@ impl Connection {
         rc
     }
 
-    /// Whether nobody looks, for it, whether a lock is free.
-    pub(crate) fn is_free(&self) -> bool {
-        !self.wait.is_armed()
+    /// Whether a call of xShmLock is for one of the readers' slots, or shares one, and there is nothing to
+    /// do but to pass it on, and to call [`Self::shm_lock_failed`] if it fails. Each read transaction
+    /// makes two such calls; so this is to be quick, and never to panic.
+    #[inline]
+    pub(crate) fn is_plain(&mut self, offset: c_int, n: c_int, flags: c_int) -> bool {
+        if self.wait.is_armed() {
+            return false;
+        }
+        if flags & SQLITE_SHM_SHARED == 0 {
+            return n == 1 && offset > WAL_READ_LOCK;
+        }
+        if offset >= WAL_READ_LOCK {
+            let takes = flags & SQLITE_SHM_LOCK != 0;
+            if takes && self.guards.is_due() {
+                return false;
+            }
+            self.has_snapshot = takes;
+        }
+        true
     }
 
-    /// xShmLock, for a slot that is shared, which every read transaction takes and gives back: with as
-    /// little ado as possible, and without a panic.
-    #[inline]
-    pub(crate) fn shm_share(
+    /// xShmLock, for a single slot, has failed with `rc`.
+    pub(crate) fn shm_lock_failed(
         &mut self,
         offset: c_int,
-        n: c_int,
         flags: c_int,
+        mut rc: Rc,
         base: &impl BaseFile,
     ) -> Rc {
         let takes = flags & SQLITE_SHM_LOCK != 0;
-        let mut rc = base.shm_lock(offset, n, flags);
-        if rc != SQLITE_OK && !takes {
-            rc = base.shm_lock(offset, n, flags);
-        } else if rc != SQLITE_OK && rc & 0xff != SQLITE_BUSY && self.guards.can_step_back() {
+        let kind = flags & (SQLITE_SHM_SHARED | SQLITE_SHM_EXCLUSIVE);
+        if !takes {
+            rc = base.shm_lock(offset, 1, flags);
+        } else if rc & 0xff == SQLITE_BUSY {
+            self.wait.refused_otherwise();
+        } else if self.guards.can_step_back() {
             // Nobody knows whether the base has it.
-            let gives = SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED;
-            twice(|| base.shm_lock(offset, n, gives));
+            twice(|| base.shm_lock(offset, 1, SQLITE_SHM_UNLOCK | kind));
         }
-        if rc == SQLITE_OK && offset >= WAL_READ_LOCK {
-            if takes && self.guards.is_due() {
-                return no_panic(SQLITE_IOERR_LOCK, || self.due(offset, base));
-            }
-            self.has_snapshot = takes;
-        } else if rc == SQLITE_BUSY && takes {
-            no_panic((), || self.wait.refused_otherwise());
+        if kind == SQLITE_SHM_SHARED && offset >= WAL_READ_LOCK {
+            self.has_snapshot = !takes && rc != SQLITE_OK;
         }
         rc
     }
 
-    /// A slot to read by was taken, and the guards have something to do.
-    #[cold]
-    #[inline(never)]
-    fn due(&mut self, offset: c_int, base: &impl BaseFile) -> Rc {
+    /// Shares a slot, when there may be more to do.
+    fn shm_share(&mut self, offset: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
+        match base.shm_lock(offset, 1, flags) {
+            SQLITE_OK if offset >= WAL_READ_LOCK => self.begins_to_read(offset, base),
+            SQLITE_OK => SQLITE_OK,
+            rc => self.shm_lock_failed(offset, flags, rc, base),
+        }
+    }
+
+    /// A slot to read by was taken, and the guards may have something to do.
+    fn begins_to_read(&mut self, offset: c_int, base: &impl BaseFile) -> Rc {
         let checked = self.guards.before_read(&self.database);
         if let Err(rc) = checked.and_then(|()| self.guards.first_read(base, &self.database)) {
             twice(|| base.shm_lock(offset, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED));

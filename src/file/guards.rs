@@ -21,7 +21,7 @@ use crate::lock::Database;
 use crate::sys::{self, Inode};
 
 /// After how many transactions a reader looks whether it is time to check.
-const LOOKS_AFTER: u8 = 4;
+const LOOKS_AFTER: u8 = 16;
 
 pub(crate) struct Guards {
     log: Host,
@@ -32,8 +32,8 @@ pub(crate) struct Guards {
     wal_reset: WalReset,
     /// By how many bytes the file was too short when it was first locked; `None` before.
     deficit: Option<i64>,
-    /// Read transactions, counted modulo 256.
-    reads: u8,
+    /// After how many more read transactions to look at the clock.
+    until_look: u8,
     /// Whether this transaction was checked when it began.
     is_checked: bool,
     /// Why WAL mode is refused.
@@ -52,7 +52,7 @@ impl Guards {
             said: Cell::new(None),
             wal_reset: WalReset::default(),
             deficit: None,
-            reads: 0,
+            until_look: 1,
             is_checked: false,
             no_wal,
             is_synchronous_off: false,
@@ -126,13 +126,12 @@ impl Guards {
         }
     }
 
-    /// Whether whoever has just taken a lock to read has something to do before.
+    /// Whether whoever is about to take a lock to read may have something to do then.
     #[inline]
     pub(crate) fn is_due(&mut self) -> bool {
         // Even a look at the clock can be felt in a transaction that reads one row.
-        self.reads = self.reads.wrapping_add(1);
-        let looks = self.reads % LOOKS_AFTER == 0;
-        self.deficit.is_none() || looks && self.identity.as_ref().is_some_and(Identity::is_due)
+        self.until_look = self.until_look.wrapping_sub(1);
+        self.until_look == 0
     }
 
     /// After a lock to read was taken.
@@ -140,6 +139,7 @@ impl Guards {
     /// # Errors
     /// As for [`Self::before_write`]; the lock is to be given back.
     pub(crate) fn before_read(&mut self, database: &Database) -> Result<(), Rc> {
+        self.until_look = if self.deficit.is_none() { 1 } else { LOOKS_AFTER };
         let Some(identity) = &mut self.identity else { return Ok(()) };
         identity.check_now_and_then().or_else(|why| self.refuse(why, database))
     }

@@ -15,8 +15,7 @@ use crate::ffi::{
     SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_IOERR_FSYNC, SQLITE_IOERR_LOCK,
     SQLITE_IOERR_TRUNCATE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED,
     SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
-    SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK, no_panic, sqlite3, sqlite3_file,
-    sqlite3_io_methods,
+    SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK, no_panic, sqlite3, sqlite3_file, sqlite3_io_methods,
 };
 use crate::guard::file_length::Header;
 use crate::guard::wal_reset::Salts;
@@ -393,10 +392,32 @@ unsafe extern "C" fn x_shm_lock(
 ) -> Rc {
     // SAFETY: SQLite passes an open file.
     let (base, state) = unsafe { parts(file) };
-    if flags & SQLITE_SHM_SHARED != 0 && state.connection.is_free() {
-        return state.connection.shm_share(offset, n, flags, &base);
+    if !state.connection.is_plain(offset, n, flags) {
+        return shm_lock(file, offset, n, flags);
     }
-    no_panic(SQLITE_IOERR_LOCK, || state.connection.shm_lock(offset, n, flags, &base))
+    match base.shm_lock(offset, 1, flags) {
+        SQLITE_OK => SQLITE_OK,
+        rc => shm_lock_failed(file, offset, flags, rc),
+    }
+}
+
+#[inline(never)]
+fn shm_lock(file: *mut sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> Rc {
+    no_panic(SQLITE_IOERR_LOCK, move || {
+        // SAFETY: SQLite has passed an open file, to [`x_shm_lock`], which has no reference any more.
+        let (base, state) = unsafe { parts(file) };
+        state.connection.shm_lock(offset, n, flags, &base)
+    })
+}
+
+#[cold]
+#[inline(never)]
+fn shm_lock_failed(file: *mut sqlite3_file, offset: c_int, flags: c_int, rc: Rc) -> Rc {
+    no_panic(SQLITE_IOERR_LOCK, move || {
+        // SAFETY: as in `shm_lock`.
+        let (base, state) = unsafe { parts(file) };
+        state.connection.shm_lock_failed(offset, flags, rc, &base)
+    })
 }
 
 unsafe extern "C" fn x_shm_map(
