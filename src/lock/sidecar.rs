@@ -357,3 +357,38 @@ fn seed(file: &File, len: u64) -> io::Result<Content> {
     }
     Ok(content)
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::lock::queue::Sidecar as _;
+    use std::sync::mpsc::channel;
+    use std::time::Instant;
+
+    /// A waiter sleeps for a minute, and a holder wakes it; who only looked every millisecond would see
+    /// nothing, since nobody changes the word.
+    #[test]
+    fn who_sleeps_is_woken() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let board = directory.path().join("board.db");
+        std::fs::write(&board, "").expect("a file");
+        let [sleeper, waker] = [(); 2].map(|()| Sidecar::open(&board, true).expect("a sidecar"));
+        assert!(sleeper.is_mapped());
+        let (woken, was_woken) = channel();
+        std::thread::spawn(move || {
+            let _ = woken.send(queue::Sidecar::wait(&sleeper, 3, 0, Duration::from_secs(60)));
+        });
+        let began = Instant::now();
+        let answer = loop {
+            // Again, since it may not sleep yet.
+            queue::Sidecar::wake(&waker, 3);
+            match was_woken.recv_timeout(Duration::from_millis(1)) {
+                Ok(answer) => break answer,
+                Err(_) => assert!(began.elapsed() < Duration::from_secs(30), "it sleeps on"),
+            }
+        };
+        assert!(answer, "it was woken");
+        assert!(!waker.wait(3, 0, Duration::from_millis(1)), "nobody wakes it");
+        assert!(waker.wait(3, 1, Duration::from_secs(60)), "the word is another by now");
+    }
+}

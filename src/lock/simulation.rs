@@ -569,6 +569,38 @@ mod tests {
         assert_eq!([0; 5].map(|_| calls(&mut simulation)), [4, 2, 2, 2, 2]);
     }
 
+    /// A waiter that would overtake another leaves him the lock and gives him the turn. A process that has
+    /// seen nobody wait does not know of that turn, and overtakes him, as it may, once.
+    #[test]
+    fn a_turn_may_be_given_by_one_that_does_not_get_the_lock() {
+        use Step::{Go, Pass};
+        let mut simulation = Simulation::new();
+        for step in [Go(1), Go(2), Go(1), Pass(2000), Go(1), Go(3), Go(1), Go(3)] {
+            simulation.run(step);
+        }
+        assert!(simulation.clients[3].held.is_none());
+        let turn = Page(simulation.world.borrow().kernel.page).turn().map(|turn| turn.ticket);
+        assert_eq!(turn, simulation.clients[2].place.map(|place| place.ticket));
+        simulation.run(Go(0));
+        assert!(simulation.clients[0].held.is_some());
+        simulation.end();
+    }
+
+    /// The holder is killed while two wait, the first of them stopped: nobody gives the lock back, and
+    /// nobody looks whether it is free. The other one looks for itself.
+    #[test]
+    fn whoever_is_behind_one_that_is_stopped_looks_too() {
+        let mut simulation = Simulation::new();
+        for step in [Step::Go(0), Step::Go(2), Step::Go(4), Step::Kill(0)] {
+            simulation.run(step);
+        }
+        // It gives the first one its turn, which passes.
+        for _ in 0..3 {
+            simulation.run(Step::Wait(4, 60_000));
+        }
+        assert!(simulation.clients[4].held.is_some());
+    }
+
     #[test]
     fn a_turn_costs_no_more_than_a_round() {
         const { assert!(TURN_NS < 60_000_000, "the end waits for one turn in each round") };
