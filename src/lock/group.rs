@@ -68,6 +68,7 @@ pub(crate) trait Sidecar {
     fn unlock(&self, range: Range) -> io::Result<()>;
     /// Sleeps while the futex word is `word`, at most so long.
     fn wait(&self, word: u32, limit: Duration);
+    /// Changes the futex word, and wakes all who sleep on it.
     fn wake(&self);
 }
 
@@ -113,6 +114,7 @@ impl<S: Sidecar> Drop for Lead<'_, S> {
     fn drop(&mut self) {
         let _ = self.1.unlock(LEADER);
         self.0.leads.store(false, Ordering::Release);
+        // Who found it taken a moment ago is about to sleep.
         self.1.wake();
     }
 }
@@ -343,5 +345,86 @@ impl Group {
             .map_err(|_| NotDurable::HasFailed)?;
         *self.failure.lock() = None;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::sidecar;
+    use crate::sys::Inode;
+    use std::cell::{Cell, RefCell};
+
+    /// A sidecar, and what another does just before a lock of this one is given back.
+    struct Watched<F>(sidecar::Sidecar, F);
+
+    impl<F: Fn(&sidecar::Sidecar)> Sidecar for Watched<F> {
+        fn read(&self) -> io::Result<GroupBytes> {
+            Sidecar::read(&self.0)
+        }
+        fn write(&self, bytes: &GroupBytes) -> io::Result<()> {
+            Sidecar::write(&self.0, bytes)
+        }
+        fn try_lock(&self, range: Range) -> io::Result<bool> {
+            Sidecar::try_lock(&self.0, range)
+        }
+        fn unlock(&self, range: Range) -> io::Result<()> {
+            (self.1)(&self.0);
+            Sidecar::unlock(&self.0, range)
+        }
+        fn wait(&self, _: u32, _: Duration) {}
+        fn wake(&self) {
+            Sidecar::wake(&self.0);
+        }
+    }
+
+    /// A WAL of so many frames, and what was done to it.
+    #[derive(Default)]
+    struct Noted {
+        frames: Cell<u32>,
+        done: RefCell<Vec<&'static str>>,
+    }
+
+    impl Wal for Noted {
+        fn committed(&self) -> u32 {
+            self.frames.get()
+        }
+        fn sync(&self) -> Result<(), i32> {
+            self.done.borrow_mut().push("sync");
+            Ok(())
+        }
+        fn write_again(&self, _: u32) -> bool {
+            self.done.borrow_mut().push("write");
+            true
+        }
+    }
+
+    /// A sidecar with a page, and the log of some WAL.
+    fn board(directory: &tempfile::TempDir) -> (sidecar::Sidecar, Log) {
+        let database = directory.path().join("board.db");
+        std::fs::write(&database, b"").expect("there is room");
+        let inode = Inode::from(&database.metadata().expect("it is there"));
+        let sidecar = sidecar::Sidecar::open(&database, true).expect("there is room");
+        (sidecar, Log::of(inode, [1, 2]).expect("there is a /proc"))
+    }
+
+    /// A leader has left word, and has the byte still: whoever looks now finds it taken, and is about to
+    /// sleep. It must not, since nobody wakes it when the byte is free.
+    #[test]
+    fn who_looks_before_the_leaders_byte_is_free_does_not_sleep() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (sidecar, log) = board(&directory);
+        let seen = Cell::new(None);
+        let look = |page: &sidecar::Sidecar| {
+            seen.set(Sidecar::read(page).ok().map(|bytes| bytes.word()));
+        };
+        let (sidecar, wal) = (Watched(sidecar, look), Noted::default());
+        wal.frames.set(3);
+        let (group, counters) = (Group::default(), Counters::default());
+        group.wait(Some(&sidecar), &log, 3, &wal, &counters).expect("it syncs");
+        assert_eq!(*wal.done.borrow(), ["sync"]);
+        let bytes = Sidecar::read(&sidecar.0).expect("it is there");
+        assert!(seen.get().is_some_and(|word| word != bytes.word()));
+        assert_eq!(bytes.record(&log).map(|record| record.frames), Some(3));
     }
 }

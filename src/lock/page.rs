@@ -11,7 +11,7 @@
 //! | 16 to 23 | turn: the ticket it is for, 0 for none (u64) | the holder, before it unlocks |
 //! | 24 to 31 | turn: when it expires (u64) | the same |
 //! | 32 to 35 | turn: the slot it is for (u32) | the same |
-//! | 36 to 39 | group commit: futex word; every record changes it (u32) | the leader of a sync |
+//! | 36 to 39 | group commit: futex word; a record changes it, and the end of a lead (u32) | the leader of a sync |
 //! | 40 to 47 | record: the WAL's salts, as the wal-index has them (2 u32) | the same |
 //! | 48 to 51 | record: so many of its frames are durable (u32) | the same |
 //! | 52 to 55 | record: how often a sync has failed, or was made up for; odd while one has (u32) | the same |

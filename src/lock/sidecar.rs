@@ -172,6 +172,9 @@ impl super::group::Sidecar for Sidecar {
     }
 
     fn wake(&self) {
+        // One that it had not when somebody read it; the record behind it may be another's by now.
+        let word = (sys::monotonic_ns() as u32).to_le_bytes();
+        let _ = self.own().and_then(|file| sys::write_all_at(file.file(), &word, GROUP as u64));
         if let Some(words) = &self.words {
             words.wake(GROUP);
         }
