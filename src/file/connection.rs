@@ -63,8 +63,9 @@ pub(crate) trait BaseFile {
     fn header(&self) -> Option<Header>;
     /// Whether the connection has this database as its main one, with a WAL whose syncs can be put off.
     fn has_wal(&self) -> bool;
-    /// Puts the next sync of the WAL off, if it is a commit's. False if it can not be.
-    fn put_off_sync(&self) -> bool;
+    /// Puts the next sync of the WAL off, if it is a commit's. False if it can not be. With `tells_late`,
+    /// another may fail once without a loss.
+    fn put_off_sync(&self, tells_late: bool) -> bool;
     /// Puts off no more. The flags of the sync that was put off.
     fn sync_put_off(&self) -> Option<c_int>;
     /// xSync of the WAL.
@@ -635,7 +636,8 @@ impl Connection {
 
     /// WRITE was taken, and not by a checkpoint.
     fn group_begins(&mut self, base: &impl BaseFile) -> Rc {
-        let begins = self.group.begins(base, &self.database, self.guards.wal(), &self.log);
+        let wal = self.guards.wal();
+        let begins = self.group.begins(base, &self.database, wal, self.has_snapshot, &self.log);
         // Without a snapshot it is recovery, which must go on, or will be told by COMMIT.
         let writes = self.has_snapshot || self.blocks_ms > 0;
         if let Err(rc) = begins.or_else(|rc| if writes { Err(rc) } else { Ok(()) }) {
@@ -1094,7 +1096,7 @@ mod tests {
         fn has_wal(&self) -> bool {
             false
         }
-        fn put_off_sync(&self) -> bool {
+        fn put_off_sync(&self, _: bool) -> bool {
             false
         }
         fn sync_put_off(&self) -> Option<c_int> {

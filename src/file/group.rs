@@ -13,7 +13,7 @@ use crate::ffi::{
 };
 use crate::guard::wal_reset::Salts;
 use crate::host::Host;
-use crate::lock::group::{NotDurable, Wal};
+use crate::lock::group::{NotDurable, Opened, Wal};
 use crate::lock::page::Log;
 use crate::lock::sidecar::{Content, Sidecar};
 use crate::lock::{Database, queue::Queue};
@@ -57,6 +57,7 @@ struct OpenedWal<'b, B> {
     base: &'b B,
     salts: Salts,
     flags: c_int,
+    opened: &'b Cell<Opened>,
 }
 
 impl<B: BaseFile> Wal for OpenedWal<'_, B> {
@@ -74,6 +75,10 @@ impl<B: BaseFile> Wal for OpenedWal<'_, B> {
     fn write_again(&self, behind: u32) -> bool {
         write_again(self.base, self.salts, behind, self.committed())
     }
+
+    fn opened(&self) -> &Cell<Opened> {
+        self.opened
+    }
 }
 
 /// Group commit of one connection.
@@ -85,6 +90,8 @@ pub(super) struct GroupCommit {
     pending: Option<Pending>,
     /// What a sync answered that was put off and could not be shared.
     failed_alone: Option<Rc>,
+    /// What this connection's file of the WAL tells of.
+    opened: Cell<Opened>,
     /// Whether the log was told of a failure that still stands.
     has_said: bool,
 }
@@ -106,6 +113,7 @@ impl GroupCommit {
     /// The WAL is closed.
     pub(super) fn wal_closed(&mut self) {
         (self.is_armed, self.pending) = (false, None);
+        self.opened.take();
     }
 
     /// Why commits sync for themselves. Only while the wal-index is mapped.
@@ -138,7 +146,8 @@ impl GroupCommit {
         }
     }
 
-    /// WRITE was taken, by whoever is about to commit.
+    /// WRITE was taken, by whoever is about to commit. Without a snapshot, what the wal-index says may
+    /// be about to be recovered.
     ///
     /// # Errors
     /// SQLITE_IOERR_FSYNC: a sync has failed, and nothing may be built on what it left. WRITE is to be
@@ -148,22 +157,32 @@ impl GroupCommit {
         base: &impl BaseFile,
         database: &Database,
         wal: Option<Inode>,
+        has_snapshot: bool,
         log: &Host,
     ) -> Result<(), Rc> {
         (self.pending, self.is_armed, self.failed_alone) = (None, false, None);
         let Some(of) = self.log_of(base, wal) else { return Ok(()) };
         let Some(queue) = database.queue() else { return Ok(()) };
         let Some(page) = page_of(&queue) else { return Ok(()) };
-        if database.group.failed(page, &of).is_some() {
-            if !std::mem::replace(&mut self.has_said, true) {
-                let why = "a sync of the WAL has failed, and what was committed since may not be on \
-                           the disk; see to the disk, then run PRAGMA wal_checkpoint";
-                log.log_about(SQLITE_IOERR_FSYNC, why, database.path());
+        let Some((frames, _)) = base.frames() else { return Ok(()) };
+        if has_snapshot {
+            self.opened.set(self.opened.get().at(&of, frames));
+        }
+        match database.group.begin(page, &of, frames) {
+            Ok(failures) => {
+                self.is_armed = base.put_off_sync(self.opened.get().may_tell_late(failures));
             }
-            return Err(SQLITE_IOERR_FSYNC);
+            Err(NotDurable::Busy) => {}
+            Err(_) => {
+                if !std::mem::replace(&mut self.has_said, true) {
+                    let why = "a sync of the WAL has failed, and what was committed since may not be \
+                               on the disk; see to the disk, then run PRAGMA wal_checkpoint";
+                    log.log_about(SQLITE_IOERR_FSYNC, why, database.path());
+                }
+                return Err(SQLITE_IOERR_FSYNC);
+            }
         }
         self.has_said = false;
-        self.is_armed = base.put_off_sync();
         Ok(())
     }
 
@@ -178,7 +197,9 @@ impl GroupCommit {
             .zip(base.frames())
             .zip(base.salts())
             .map(|((log, (frames, _)), salts)| Pending { log, salts, frames, flags });
-        if self.pending.is_none() {
+        if let Some(Pending { log, frames, .. }) = &self.pending {
+            self.opened.set(self.opened.get().at(log, *frames));
+        } else {
             self.failed_alone = Some(base.sync_wal(flags)).filter(|rc| *rc != SQLITE_OK);
         }
     }
@@ -203,11 +224,12 @@ impl GroupCommit {
             return Err(rc);
         }
         let Some(pending) = self.pending.take() else { return Ok(()) };
-        let wal = OpenedWal { base, salts: pending.salts, flags: pending.flags };
+        let (salts, flags, opened) = (pending.salts, pending.flags, &self.opened);
+        let wal = OpenedWal { base, salts, flags, opened };
         let queue = database.queue();
         let page = queue.as_deref().and_then(page_of);
         let (group, counters) = (&database.group, &database.counters);
-        group.wait(page, &pending.log, pending.frames, &wal, counters).map_err(|why| {
+        group.wait(&page, &pending.log, pending.frames, &wal, counters).map_err(|why| {
             let (rc, what) = match why {
                 NotDurable::Failed(rc) => (rc, "a sync of the WAL has failed"),
                 _ => {
@@ -239,9 +261,9 @@ impl GroupCommit {
         let Some(((log, salts), (frames, _))) = of else { return Ok(()) };
         let queue = database.queue();
         let Some(page) = queue.as_deref().and_then(page_of) else { return Ok(()) };
-        let opened = OpenedWal { base, salts, flags: SYNC_NORMAL };
+        let wal = self.opened(base, &log, salts, frames);
         let (group, counters) = (&database.group, &database.counters);
-        match group.wait(Some(page), &log, frames, &opened, counters) {
+        match group.wait(page, &log, frames, &wal, counters) {
             Ok(()) => {}
             Err(NotDurable::Busy) => return Ok(()),
             Err(NotDurable::Failed(rc)) => return Err(rc),
@@ -272,17 +294,18 @@ impl GroupCommit {
     /// # Errors
     /// SQLITE_IOERR_FSYNC, or what the sync answered; SQLITE_BUSY if others keep syncing.
     pub(super) fn mend(
-        &mut self,
+        &self,
         base: &impl BaseFile,
         database: &Database,
         wal: Option<Inode>,
         log: &Host,
     ) -> Result<(), Rc> {
-        let Some((of, salts)) = self.log_of(base, wal).zip(base.salts()) else { return Ok(()) };
+        let of = self.log_of(base, wal).zip(base.salts()).zip(base.frames());
+        let Some(((of, salts), (frames, _))) = of else { return Ok(()) };
         let queue = database.queue();
         let Some(page) = queue.as_deref().and_then(page_of) else { return Ok(()) };
-        let opened = OpenedWal { base, salts, flags: SYNC_NORMAL };
-        database.group.mend(page, &of, &opened).map_err(|why| {
+        let wal = self.opened(base, &of, salts, frames);
+        database.group.mend(page, &of, &wal).map_err(|why| {
             let rc = match why {
                 NotDurable::Busy => return SQLITE_BUSY,
                 NotDurable::Failed(rc) => rc,
@@ -293,6 +316,18 @@ impl GroupCommit {
             log.log_about(rc, why, database.path());
             rc
         })
+    }
+
+    /// The WAL, to be synced by a checkpoint.
+    fn opened<'b, B: BaseFile>(
+        &'b self,
+        base: &'b B,
+        log: &Log,
+        salts: Salts,
+        frames: u32,
+    ) -> OpenedWal<'b, B> {
+        self.opened.set(self.opened.get().at(log, frames));
+        OpenedWal { base, salts, flags: SYNC_NORMAL, opened: &self.opened }
     }
 
     /// `None` also for a connection that can not reach its WAL: it puts nothing off, and could mend

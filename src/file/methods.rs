@@ -183,8 +183,8 @@ impl BaseFile for Base {
         self.wal().is_some()
     }
 
-    fn put_off_sync(&self) -> bool {
-        self.wal().inspect(|wal| wal.may_put_off(true)).is_some()
+    fn put_off_sync(&self, tells_late: bool) -> bool {
+        self.wal().inspect(|wal| wal.put_off(tells_late)).is_some()
     }
 
     fn sync_put_off(&self) -> Option<c_int> {

@@ -68,9 +68,15 @@ struct State {
     may_put_off: bool,
     /// The flags of the sync that was.
     put_off: Option<c_int>,
-    /// Whether the last write was the header's.
-    wrote_header: bool,
+    /// The header, if it was written last.
+    header: Option<Header>,
+    /// Whether the next sync may tell of an error that was made up for.
+    tells_late: bool,
 }
+
+/// <https://www.sqlite.org/fileformat2.html#wal_file_format>
+const HEADER: usize = 32;
+type Header = [u8; HEADER];
 
 /// A copy of `base` for a WAL.
 pub(super) fn over(base: &sqlite3_io_methods) -> sqlite3_io_methods {
@@ -130,7 +136,9 @@ unsafe extern "C" fn x_write(
     // SAFETY: SQLite passes an open file and what the method asks for.
     unsafe {
         let (methods, state) = parts(file);
-        state.wrote_header = at == 0;
+        let is_header = at == 0 && usize::try_from(bytes) == Ok(HEADER);
+        // SAFETY: SQLite passes so many bytes.
+        state.header = is_header.then(|| data.cast::<Header>().read_unaligned());
         methods.base.xWrite.map_or(SQLITE_IOERR, |write| write(file, data, bytes, at))
     }
 }
@@ -139,13 +147,26 @@ unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> Rc {
     // SAFETY: SQLite passes an open file.
     unsafe {
         let (methods, state) = parts(file);
-        let is_commit = state.may_put_off && !std::mem::take(&mut state.wrote_header);
-        let is_alone = !group::has_super_journal();
-        if is_commit && is_alone && flags & SYNC_KIND == SQLITE_SYNC_NORMAL {
-            state.put_off = Some(flags);
-            return SQLITE_OK;
+        let sync = || methods.base.xSync.map_or(SQLITE_IOERR_FSYNC, |sync| sync(file, flags));
+        let header = state.header.take();
+        if !state.may_put_off {
+            return sync();
         }
-        methods.base.xSync.map_or(SQLITE_IOERR_FSYNC, |sync| sync(file, flags))
+        let Some(header) = header else {
+            let is_alone = !group::has_super_journal();
+            if is_alone && flags & SYNC_KIND == SQLITE_SYNC_NORMAL {
+                state.put_off = Some(flags);
+                return SQLITE_OK;
+            }
+            return sync();
+        };
+        let rc = sync();
+        let is_told_late = rc != SQLITE_OK && std::mem::take(&mut state.tells_late);
+        // Nothing but the header can be missing: what else is in the file is durable or void.
+        match is_told_late && OpenWal(file).write(&header, 0) {
+            true => sync(),
+            false => rc,
+        }
     }
 }
 
@@ -168,11 +189,12 @@ impl OpenWal {
         }
     }
 
-    /// Whether the next sync of a commit is to be put off.
-    pub(super) fn may_put_off(self, may: bool) {
+    /// The next sync of a commit is to be put off. With `tells_late`, another may fail once because of
+    /// an error that was made up for.
+    pub(super) fn put_off(self, tells_late: bool) {
         // SAFETY: as promised to `new`, and SQLite is not in a method of it.
         let (_, state) = unsafe { parts(self.0) };
-        (state.may_put_off, state.put_off, state.wrote_header) = (may, None, false);
+        *state = State { may_put_off: true, tells_late, ..State::default() };
     }
 
     /// No sync is put off any more. The flags of the one that was.
@@ -216,7 +238,6 @@ impl OpenWal {
 /// sync takes them for new. Fails if one is not what was committed: its checksum covers all before
 /// it. <https://www.sqlite.org/walformat.html>
 pub(super) fn write_again(base: &impl BaseFile, salts: Salts, behind: u32, until: u32) -> bool {
-    const HEADER: usize = 32;
     const FRAME_HEADER: usize = 24;
     /// The last bit of it says how words are summed.
     const MAGIC: u32 = 0x377f_0682;

@@ -27,12 +27,19 @@
 //! anew. Who leads a sync that fails writes them once more at once, so that also the next sync of a client
 //! which knows nothing of this covers them.
 //!
+//! Linux keeps for each open file which errors it was told of ([`Opened`]), which has two consequences.
+//! A file that was opened after another was told of an error is told nothing of it: so whoever syncs
+//! first writes those frames once more that were there before it came and are not known to be durable.
+//! And one that was not told yet is told of an error that was made up for long ago: so whose sync fails,
+//! and who has not synced since a failure was made up for, writes and syncs once more.
+//!
 //! # What is trusted
 //! A record counts only if it is whole and about this very WAL: its file, its salts, and this start
 //! of the machine ([`Log`]). A torn, random or old one is none, and then everyone syncs. Who
 //! forges one on purpose can make others' COMMITs return too early; he needs the right to write the
 //! sidecar, which is as good as that to write the database.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
@@ -72,6 +79,28 @@ pub(crate) trait Sidecar {
     fn wake(&self);
 }
 
+/// Without one nobody can be told, or asked to wait.
+impl<S: Sidecar> Sidecar for Option<&S> {
+    fn read(&self) -> io::Result<GroupBytes> {
+        self.map_or(Err(io::ErrorKind::NotFound.into()), Sidecar::read)
+    }
+    fn write(&self, bytes: &GroupBytes) -> io::Result<()> {
+        self.map_or(Ok(()), |sidecar| sidecar.write(bytes))
+    }
+    fn try_lock(&self, range: Range) -> io::Result<bool> {
+        self.map_or(Ok(false), |sidecar| sidecar.try_lock(range))
+    }
+    fn unlock(&self, range: Range) -> io::Result<()> {
+        self.map_or(Ok(()), |sidecar| sidecar.unlock(range))
+    }
+    fn wait(&self, word: u32, limit: Duration) {
+        self.inspect(|sidecar| sidecar.wait(word, limit));
+    }
+    fn wake(&self) {
+        self.inspect(|sidecar| sidecar.wake());
+    }
+}
+
 /// What group commit needs of a WAL.
 pub(crate) trait Wal {
     /// How many frames are committed now.
@@ -81,6 +110,36 @@ pub(crate) trait Wal {
     /// Writes all committed frames behind the first so many once more, as they are. Fails if one is
     /// not what was committed.
     fn write_again(&self, behind: u32) -> bool;
+    /// What its syncs tell of.
+    fn opened(&self) -> &Cell<Opened>;
+}
+
+/// What the syncs of one open file tell of: errors since it was opened, each once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Opened {
+    log: Option<Log>,
+    /// So many frames may have been written before it was opened.
+    older: u32,
+    /// [`Record::failures`] when it last synced.
+    failures: u32,
+}
+
+impl Opened {
+    /// Whether its next sync may tell of a failure that was made up for, if there were so many.
+    pub(crate) fn may_tell_late(self, failures: u32) -> bool {
+        self.failures != failures
+    }
+
+    /// The same file, now that the WAL is that one and has so many frames.
+    pub(crate) fn at(self, log: &Log, frames: u32) -> Self {
+        let older = match self.log {
+            None => frames,
+            Some(known) if known == *log => self.older,
+            // It has begun anew since, so that all was written since.
+            Some(_) => 0,
+        };
+        Self { log: Some(*log), older, ..self }
+    }
 }
 
 /// Why a commit is not durable.
@@ -90,7 +149,7 @@ pub(crate) enum NotDurable {
     Failed(i32),
     /// One has, before or meanwhile.
     HasFailed,
-    /// Others keep syncing. (To mend only.)
+    /// Others keep syncing. (To mend, or to begin.)
     Busy,
 }
 
@@ -140,13 +199,46 @@ impl Group {
         failure.filter(|failure| failure.log == *log)
     }
 
+    /// Whoever calls has the right to write, which he keeps until his frames are committed, and there
+    /// are so many frames: a record of more is of a WAL that was put back to what it was, and is made
+    /// void. [`Record::failures`] now.
+    ///
+    /// # Errors
+    /// A sync has failed, and nothing may be built on what it left; or the record can not be made void
+    /// now, and this commit must sync for itself.
+    pub(crate) fn begin(
+        &self,
+        sidecar: &impl Sidecar,
+        log: &Log,
+        frames: u32,
+    ) -> Result<u32, NotDurable> {
+        let is_ahead =
+            |bytes: &GroupBytes| bytes.record(log).is_some_and(|record| record.frames > frames);
+        let read = sidecar.read();
+        let record = read.as_ref().ok().and_then(|bytes| bytes.record(log));
+        if self.failed_by(record, log).is_some() {
+            return Err(NotDurable::HasFailed);
+        }
+        let bytes = read.map_err(|_| NotDurable::Busy)?;
+        if is_ahead(&bytes) {
+            let _lead = self.try_lead(sidecar).ok_or(NotDurable::Busy)?;
+            let bytes = sidecar.read().map_err(|_| NotDurable::Busy)?;
+            if is_ahead(&bytes) {
+                let void = Record { log: *log, frames: 0, failures: bytes.failures(log) };
+                let void = void.encode(bytes.word().wrapping_add(1));
+                sidecar.write(&void).map_err(|_| NotDurable::Busy)?;
+            }
+        }
+        Ok(bytes.failures(log))
+    }
+
     /// Returns when the first `frames` of the WAL are durable. May make them so.
     ///
     /// # Errors
     /// They may not be, and no later sync will tell.
     pub(crate) fn wait(
         &self,
-        sidecar: Option<&impl Sidecar>,
+        sidecar: &impl Sidecar,
         log: &Log,
         frames: u32,
         wal: &impl Wal,
@@ -161,32 +253,34 @@ impl Group {
 
     fn wait_or_lead(
         &self,
-        sidecar: Option<&impl Sidecar>,
+        sidecar: &impl Sidecar,
         log: &Log,
         frames: u32,
         wal: &impl Wal,
         counters: &Counters,
     ) -> Result<(), NotDurable> {
-        let Some(sidecar) = sidecar else { return self.sync_alone(sidecar, log, wal) };
+        let is_covered = |bytes: &GroupBytes| {
+            let is_durable = self.is_durable(bytes, log, frames)?;
+            counters.commits_covered.fetch_add(u64::from(is_durable), Ordering::Relaxed);
+            Ok(is_durable)
+        };
         let began = Instant::now();
         let mut has_waited = false;
         while let Ok(bytes) = sidecar.read() {
-            if self.is_durable(&bytes, log, frames)? {
-                counters.commits_covered.fetch_add(1, Ordering::Relaxed);
+            if is_covered(&bytes)? {
                 return Ok(());
             }
             if let Some(_lead) = self.try_lead(sidecar) {
                 // Another may have come to its end since.
                 let Ok(bytes) = sidecar.read() else { break };
-                if self.is_durable(&bytes, log, frames)? {
-                    counters.commits_covered.fetch_add(1, Ordering::Relaxed);
+                if is_covered(&bytes)? {
                     return Ok(());
                 }
                 counters.syncs_led.fetch_add(1, Ordering::Relaxed);
                 if has_waited {
                     self.gather(wal);
                 }
-                return self.lead(sidecar, log, frames, wal);
+                return self.lead(sidecar, &bytes, log, frames, wal);
             }
             if began.elapsed() >= PATIENCE {
                 break;
@@ -194,7 +288,9 @@ impl Group {
             has_waited = true;
             sidecar.wait(bytes.word(), LOOKS);
         }
-        self.sync_alone(Some(sidecar), log, wal)
+        // Nobody else is told of it.
+        let known = sidecar.read().unwrap_or_default();
+        self.sync(sidecar, &known, log, wal).map(drop)
     }
 
     fn is_durable(&self, bytes: &GroupBytes, log: &Log, frames: u32) -> Result<bool, NotDurable> {
@@ -243,6 +339,7 @@ impl Group {
     fn lead(
         &self,
         sidecar: &impl Sidecar,
+        known: &GroupBytes,
         log: &Log,
         frames: u32,
         wal: &impl Wal,
@@ -250,49 +347,47 @@ impl Group {
         // Their writers had written them before they said so.
         let committed = wal.committed().max(frames);
         fence(Ordering::SeqCst);
-        let began = Instant::now();
-        let synced = wal.sync();
-        self.sync_ns.store(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        if let Err(rc) = synced {
-            self.note_failure(sidecar, log, wal);
-            return Err(NotDurable::Failed(rc));
-        }
-        let Ok(bytes) = sidecar.read() else { return Ok(()) };
-        let known = bytes.record(log);
-        // Somebody's own sync may have failed meanwhile.
-        if self.failed_by(known, log).is_some() {
-            return Err(NotDurable::HasFailed);
-        }
-        let failures = known.map_or(0, |record| record.failures);
-        let record = Record { log: *log, frames: committed, failures };
+        let bytes = self.sync(sidecar, known, log, wal)?;
+        let record = Record { log: *log, frames: committed, failures: bytes.failures(log) };
         // If it can not be written, the others sync for themselves.
         let _ = sidecar.write(&record.encode(bytes.word().wrapping_add(1)));
         Ok(())
     }
 
-    /// Makes a sync that nobody else is told of.
-    fn sync_alone(
+    /// Makes all committed frames durable, of which the page says what is `known`. What it says after
+    /// that.
+    fn sync(
         &self,
-        sidecar: Option<&impl Sidecar>,
+        sidecar: &impl Sidecar,
+        known: &GroupBytes,
         log: &Log,
         wal: &impl Wal,
-    ) -> Result<(), NotDurable> {
-        match (wal.sync(), sidecar) {
-            (Ok(()), Some(sidecar)) if self.failed(sidecar, log).is_some() => {
-                Err(NotDurable::HasFailed)
-            }
-            (Ok(()), _) => Ok(()),
-            (Err(rc), Some(sidecar)) => {
-                self.note_failure(sidecar, log, wal);
-                sidecar.wake();
-                Err(NotDurable::Failed(rc))
-            }
-            (Err(rc), None) => {
-                let failure = Record { log: *log, frames: 0, failures: 1 };
-                *self.failure.lock() = Some(failure);
-                wal.write_again(0);
-                Err(NotDurable::Failed(rc))
-            }
+    ) -> Result<GroupBytes, NotDurable> {
+        let durable = known.record(log).map_or(0, |record| record.frames);
+        let failures = known.failures(log);
+        let opened = wal.opened().get();
+        let began = Instant::now();
+        let mut synced = match durable < opened.older {
+            // Of them another file was told, perhaps.
+            true => sync_again(wal, durable),
+            false => wal.sync().map_err(NotDurable::Failed),
+        };
+        if synced.is_err() && opened.may_tell_late(failures) {
+            // What it tells of was made up for, perhaps.
+            synced = sync_again(wal, durable);
+        }
+        self.sync_ns.store(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        if let Err(why) = synced {
+            wal.opened().set(Opened { failures, ..opened });
+            self.note_failure(sidecar, log, wal);
+            return Err(why);
+        }
+        wal.opened().set(Opened { older: 0, failures, ..opened });
+        let bytes = sidecar.read().unwrap_or_default();
+        // Somebody's own sync may have failed meanwhile.
+        match self.failed_by(bytes.record(log), log) {
+            Some(_) => Err(NotDurable::HasFailed),
+            None => Ok(bytes),
         }
     }
 
@@ -300,14 +395,11 @@ impl Group {
     fn note_failure(&self, sidecar: &impl Sidecar, log: &Log, wal: &impl Wal) {
         let bytes = sidecar.read().unwrap_or_default();
         let known = bytes.record(log);
-        let failed = self.failed_by(known, log);
-        let (frames, failures) = match failed.or(known) {
-            Some(record) => (record.frames, record.failures | 1),
-            None => (0, 1),
-        };
-        let failure = Record { log: *log, frames, failures };
+        let frames = self.failed_by(known, log).or(known).map_or(0, |record| record.frames);
+        let failure = Record { log: *log, frames, failures: bytes.failures(log) | 1 };
         *self.failure.lock() = Some(failure);
         let _ = sidecar.write(&failure.encode(bytes.word().wrapping_add(1)));
+        sidecar.wake();
         wal.write_again(frames);
     }
 
@@ -334,17 +426,31 @@ impl Group {
         };
         let bytes = sidecar.read().map_err(|_| NotDurable::HasFailed)?;
         let Some(failure) = self.failed_by(bytes.record(log), log) else { return Ok(()) };
-        let committed = wal.committed();
-        if !wal.write_again(failure.frames) {
-            return Err(NotDurable::HasFailed);
-        }
-        wal.sync().map_err(NotDurable::Failed)?;
-        let mended = Record { log: *log, frames: committed, failures: failure.failures + 1 };
+        let frames = wal.committed();
+        // If there are fewer, the WAL was put back to what it was.
+        let durable = if failure.frames > frames { 0 } else { failure.frames };
+        sync_again(wal, durable).or_else(|why| match why {
+            // It may tell of the very failure that is to be made up for.
+            NotDurable::Failed(_) => sync_again(wal, durable),
+            _ => Err(why),
+        })?;
+        let failures = failure.failures.wrapping_add(1);
+        wal.opened().set(Opened { older: 0, failures, ..wal.opened().get() });
+        let mended = Record { log: *log, frames, failures };
         sidecar
             .write(&mended.encode(bytes.word().wrapping_add(1)))
             .map_err(|_| NotDurable::HasFailed)?;
         *self.failure.lock() = None;
         Ok(())
+    }
+}
+
+/// Writes all frames behind the durable ones once more and syncs them: whatever became of them before,
+/// success means that they are on the disk.
+fn sync_again(wal: &impl Wal, durable: u32) -> Result<(), NotDurable> {
+    match wal.write_again(durable) {
+        true => wal.sync().map_err(NotDurable::Failed),
+        false => Err(NotDurable::HasFailed),
     }
 }
 
@@ -378,11 +484,28 @@ mod tests {
         }
     }
 
-    /// A WAL of so many frames, and what was done to it.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Did {
+        Sync,
+        /// Wrote the frames behind so many.
+        Write(u32),
+    }
+
+    /// A WAL of so many frames, what was done to it, and how many of the next syncs fail.
     #[derive(Default)]
     struct Noted {
         frames: Cell<u32>,
-        done: RefCell<Vec<&'static str>>,
+        opened: Cell<Opened>,
+        failing: Cell<u32>,
+        done: RefCell<Vec<Did>>,
+    }
+
+    impl Noted {
+        /// One that was opened when it had so many frames.
+        fn opened_at(log: &Log, frames: u32) -> Self {
+            let opened = Cell::new(Opened::default().at(log, frames));
+            Self { frames: Cell::new(frames), opened, ..Self::default() }
+        }
     }
 
     impl Wal for Noted {
@@ -390,12 +513,18 @@ mod tests {
             self.frames.get()
         }
         fn sync(&self) -> Result<(), i32> {
-            self.done.borrow_mut().push("sync");
-            Ok(())
+            self.done.borrow_mut().push(Did::Sync);
+            match self.failing.replace(self.failing.get().saturating_sub(1)) {
+                0 => Ok(()),
+                _ => Err(10),
+            }
         }
-        fn write_again(&self, _: u32) -> bool {
-            self.done.borrow_mut().push("write");
+        fn write_again(&self, behind: u32) -> bool {
+            self.done.borrow_mut().push(Did::Write(behind));
             true
+        }
+        fn opened(&self) -> &Cell<Opened> {
+            &self.opened
         }
     }
 
@@ -421,10 +550,118 @@ mod tests {
         let (sidecar, wal) = (Watched(sidecar, look), Noted::default());
         wal.frames.set(3);
         let (group, counters) = (Group::default(), Counters::default());
-        group.wait(Some(&sidecar), &log, 3, &wal, &counters).expect("it syncs");
-        assert_eq!(*wal.done.borrow(), ["sync"]);
+        group.wait(&sidecar, &log, 3, &wal, &counters).expect("it syncs");
+        assert_eq!(*wal.done.borrow(), [Did::Sync]);
         let bytes = Sidecar::read(&sidecar.0).expect("it is there");
         assert!(seen.get().is_some_and(|word| word != bytes.word()));
         assert_eq!(bytes.record(&log).map(|record| record.frames), Some(3));
+    }
+
+    /// A commit waits for its sync. A disk error loses its frames, and somebody else's fsync is told.
+    /// A file that is opened now is told nothing: before its sync counts for that commit, too, the frames
+    /// are written once more; and not again, once they are durable.
+    #[test]
+    fn a_file_does_not_speak_for_frames_that_were_there_before_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (sidecar, log) = board(&directory);
+        let (group, counters) = (Group::default(), Counters::default());
+        let first = Noted::opened_at(&log, 0);
+        first.frames.set(3);
+        group.wait(&sidecar, &log, 3, &first, &counters).expect("it syncs");
+        assert_eq!(first.done.take(), [Did::Sync]);
+
+        for has_page in [true, false] {
+            let wal = Noted::opened_at(&log, 5);
+            wal.frames.set(6);
+            // Without a page, nothing is known to be durable.
+            let (page, durable) = if has_page { (Some(&sidecar), 3) } else { (None, 0) };
+            group.wait(&page, &log, 6, &wal, &counters).expect("it syncs");
+            assert_eq!(wal.done.take(), [Did::Write(durable), Did::Sync]);
+            wal.frames.set(7);
+            group.wait(&None::<&sidecar::Sidecar>, &log, 7, &wal, &counters).expect("it syncs");
+            assert_eq!(wal.done.take(), [Did::Sync]);
+        }
+        // It was open when the WAL began anew.
+        let next = log.begun_anew([3, 4]);
+        assert_eq!(Noted::opened_at(&log, 5).opened.get().at(&next, 9).older, 0);
+    }
+
+    /// A failed sync was made up for. A file that was not told of it yet is told now: that is no loss,
+    /// also when the WAL has begun anew since. What it is told of twice is one.
+    #[test]
+    fn an_error_that_was_made_up_for_is_no_loss() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (sidecar, log) = board(&directory);
+        let (group, counters) = (Group::default(), Counters::default());
+        let [told, late] = [(); 2].map(|()| Noted::opened_at(&log, 0));
+        told.frames.set(2);
+        late.frames.set(2);
+        told.failing.set(1);
+        let failed = group.wait(&sidecar, &log, 2, &told, &counters);
+        assert_eq!(failed, Err(NotDurable::Failed(10)));
+        assert_eq!(group.begin(&sidecar, &log, 2), Err(NotDurable::HasFailed));
+        // Also whoever makes up for it may be told of it only then.
+        late.failing.set(1);
+        group.mend(&sidecar, &log, &late).expect("it succeeds in the end");
+        assert_eq!(late.done.take(), [Did::Write(0), Did::Sync, Did::Write(0), Did::Sync]);
+        assert_eq!(group.begin(&sidecar, &log, 2), Ok(2));
+
+        for (frames, salts) in [(3, [1, 2]), (1, [3, 4])] {
+            let log = log.begun_anew(salts);
+            let later = Noted::opened_at(&log, 0);
+            later.frames.set(frames);
+            later.failing.set(1);
+            group.wait(&sidecar, &log, frames, &later, &counters).expect("it is no loss");
+            let durable = if frames == 3 { 2 } else { 0 };
+            assert_eq!(later.done.take(), [Did::Sync, Did::Write(durable), Did::Sync]);
+            later.frames.set(frames + 1);
+            later.failing.set(1);
+            let fresh = group.wait(&sidecar, &log, frames + 1, &later, &counters);
+            assert_eq!(fresh, Err(NotDurable::Failed(10)));
+            group.mend(&sidecar, &log, &later).expect("no sync fails");
+        }
+    }
+
+    /// The database and its WAL were put back to what they were, with the same salts: the record speaks
+    /// of frames that are not there. It is void before another frame is written; a failure stays one.
+    #[test]
+    fn a_record_of_frames_that_are_not_there_is_void() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (sidecar, log) = board(&directory);
+        let (group, counters) = (Group::default(), Counters::default());
+        let wal = Noted::opened_at(&log, 0);
+        let record = || Sidecar::read(&sidecar).ok().and_then(|bytes| bytes.record(&log));
+        for failing in [0, 1] {
+            wal.frames.set(9);
+            group.wait(&sidecar, &log, 9, &wal, &counters).expect("it syncs");
+            if failing > 0 {
+                wal.failing.set(failing);
+                wal.frames.set(10);
+                group.wait(&sidecar, &log, 10, &wal, &counters).expect_err("it is told");
+            }
+            wal.done.take();
+            wal.frames.set(5);
+            if failing == 0 {
+                // Somebody leads.
+                let led = Group::default();
+                let other = sidecar::Sidecar::open(&directory.path().join("board.db"), false);
+                let other = other.expect("it is there");
+                let lead = led.try_lead(&other);
+                assert_eq!(group.begin(&sidecar, &log, 5), Err(NotDurable::Busy));
+                drop(lead);
+                assert_eq!(group.begin(&sidecar, &log, 5), Ok(0));
+                assert_eq!(record().map(|record| record.frames), Some(0));
+                wal.frames.set(6);
+                group.wait(&sidecar, &log, 6, &wal, &counters).expect("it syncs");
+                assert_eq!(wal.done.take(), [Did::Sync]);
+                assert_eq!(group.begin(&sidecar, &log, 6), Ok(0));
+                assert_eq!(record().map(|record| record.frames), Some(6));
+            } else {
+                assert_eq!(group.begin(&sidecar, &log, 5), Err(NotDurable::HasFailed));
+                group.mend(&sidecar, &log, &wal).expect("it syncs");
+                assert_eq!(wal.done.take(), [Did::Write(0), Did::Sync]);
+                assert_eq!(record().map(|record| record.frames), Some(5));
+            }
+        }
     }
 }

@@ -214,6 +214,14 @@ impl Log {
     }
 }
 
+#[cfg(test)]
+impl Log {
+    /// The same file with other salts.
+    pub(crate) fn begun_anew(self, salts: [u32; 2]) -> Self {
+        Self { salts, ..self }
+    }
+}
+
 /// As WALs have it, over pairs of words: <https://www.sqlite.org/walformat.html> 3.
 pub(crate) fn checksum(seed: [u32; 2], pairs: impl IntoIterator<Item = [u32; 2]>) -> [u32; 2] {
     pairs.into_iter().fold(seed, |[s0, s1], [x0, x1]| {
@@ -250,6 +258,17 @@ impl GroupBytes {
     pub(crate) fn record(&self, log: &Log) -> Option<Record> {
         let record = Record { log: *log, frames: self.u32_at(12), failures: self.u32_at(16) };
         (record.encode(self.word()) == *self).then_some(record)
+    }
+
+    /// [`Record::failures`] of that WAL or, made up for, of an earlier beginning of it; 0 if there is no
+    /// record.
+    pub(crate) fn failures(&self, log: &Log) -> u32 {
+        let then = Log { key: log.key, salts: [self.u32_at(4), self.u32_at(8)] };
+        match self.record(&then) {
+            Some(record) if then == *log => record.failures,
+            Some(record) => record.failures.wrapping_add(record.failures % 2),
+            None => 0,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Group commit: COMMIT returns when its frames are durable, whoever synced them; and a sync that has
 //! failed fails all who waited for it, and all who come later, until it is made up for.
 
+use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -232,6 +233,180 @@ fn a_failed_sync_is_final_until_it_is_made_up_for() {
     }
     assert_eq!(rows(&first), [0, 1, 2, 2, 3, 4, 5, 6, 6]);
     assert!(status(&first, "/counters/syncs_failed").as_u64() >= Some(1));
+}
+
+/// A disk whose errors are told as Linux tells them: once to each file that was open when one came about,
+/// and to one opened later only if nobody was told before. fsync(2)
+#[derive(Default)]
+struct ErrorsOnce {
+    errors: u32,
+    is_told: bool,
+    /// How many errors each open WAL was told of.
+    told: HashMap<usize, u32>,
+}
+
+impl ErrorsOnce {
+    fn on(base: Base) -> Arc<Mutex<Self>> {
+        let disk = Arc::new(Mutex::new(Self::default()));
+        let decides = Arc::clone(&disk);
+        base.on(move |call| decides.lock().unwrap().decide(call));
+        disk
+    }
+
+    fn decide(&mut self, call: &Call<'_>) -> Fault {
+        let before = self.errors - u32::from(!self.is_told && self.errors > 0);
+        match call.method {
+            Method::Open { .. } if call.file == File::Wal => {
+                self.told.insert(call.handle(), before);
+            }
+            _ if is_wal_sync(call) => {
+                if self.told.insert(call.handle(), self.errors).unwrap_or(0) != self.errors {
+                    self.is_told = true;
+                    return Fault::Fail(IOERR_FSYNC);
+                }
+            }
+            _ => {}
+        }
+        Fault::None
+    }
+
+    /// Pages of the WAL can not be written.
+    fn fail(&mut self) {
+        (self.errors, self.is_told) = (self.errors + 1, false);
+    }
+}
+
+/// One disk error, and six connections, each of which has the WAL open and is told of it when it syncs.
+/// One is, and a checkpoint makes up for it, by a connection that was not told yet. The others are told
+/// later, some when the WAL has begun anew: they commit all the same. The next error is an error.
+#[test]
+fn an_error_that_was_made_up_for_fails_nobody() {
+    let (base, vfs) = over_faulty("group-once");
+    let disk = ErrorsOnce::on(base);
+    let (board, first) = board(&vfs);
+    let others = [(); 5].map(|()| open(&board, &vfs));
+    for (n, other) in others.iter().enumerate() {
+        insert(other, n as i32 + 1).unwrap();
+    }
+    disk.lock().unwrap().fail();
+    assert_eq!(code(insert(&first, 6)), IOERR_FSYNC);
+    assert_eq!(code(insert(&others[0], 7)), IOERR_FSYNC);
+    let checkpoint = |connection: &Connection, mode: &str| {
+        let sql = format!("PRAGMA wal_checkpoint({mode})");
+        connection.query_row(&sql, [], |row| {
+            assert_eq!(row.get(0), Ok(0));
+            Ok(())
+        })
+    };
+    checkpoint(&others[0], "PASSIVE").unwrap();
+    insert(&others[1], 7).unwrap();
+    insert(&first, 8).unwrap();
+    insert(&others[2], 9).unwrap();
+    checkpoint(&first, "RESTART").unwrap();
+    insert(&first, 10).unwrap();
+    insert(&others[3], 11).unwrap();
+    insert(&open(&board, &vfs), 12).unwrap();
+    assert_eq!(rows(&first), (0..13).collect::<Vec<_>>());
+
+    // A checkpoint syncs for itself, and is told, once, as on the stock VFS. That stops nobody.
+    assert_eq!(code(checkpoint(&others[4], "PASSIVE")), IOERR_FSYNC);
+    insert(&others[4], 13).unwrap();
+    checkpoint(&others[4], "PASSIVE").unwrap();
+    disk.lock().unwrap().fail();
+    assert_eq!(code(insert(&others[1], 14)), IOERR_FSYNC);
+    insert(&others[1], 14).unwrap();
+    disk.lock().unwrap().fail();
+    assert_eq!(code(insert(&others[1], 15)), IOERR_FSYNC);
+    assert_eq!(code(insert(&others[3], 16)), IOERR_FSYNC);
+    assert_eq!(status(&first, "/counters/syncs_failed"), 2);
+    base.off();
+}
+
+/// A writer is killed before its sync, and what it wrote is lost to a disk error, of which another
+/// client is told. A connection that is opened now, and so told of nothing, commits on top of those
+/// frames: they are written once more before its sync, without which what it acknowledges would be gone
+/// after a power cut with all that lies before it.
+#[test]
+fn a_new_connection_does_not_build_on_what_it_can_not_vouch_for() {
+    let (base, vfs) = over_faulty("group-vouches");
+    let (board, first) = board(&vfs);
+    let mut killed = agent(Program::Rust);
+    killed.open("c", &grouped(&board.kanban()), 60_000);
+    killed.sql("c", "PRAGMA synchronous=full; INSERT INTO t VALUES (1)").rows();
+    let durable = beside(&board, "-wal").metadata().unwrap().len();
+    let mut killed = Traced::new(killed);
+    let syncs = |_: usize, call| [libc::SYS_fsync, libc::SYS_fdatasync].contains(&call);
+    killed.run(&[json!(["sql", "c", "INSERT INTO t VALUES (2)"])], syncs).unwrap();
+    killed.kill();
+    let lost = durable..beside(&board, "-wal").metadata().unwrap().len();
+    assert!(!lost.is_empty());
+
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&written);
+    base.on(move |call| {
+        let at = match call.method {
+            Method::Write { offset, .. } if call.file == File::Wal => Some(offset as u64),
+            _ if is_wal_sync(call) => None,
+            _ => return Fault::None,
+        };
+        noted.lock().unwrap().push(at);
+        Fault::None
+    });
+    let new = open(&board, &vfs);
+    insert(&new, 3).unwrap();
+    let calls = std::mem::take(&mut *written.lock().unwrap());
+    let synced = calls.iter().rposition(Option::is_none).unwrap();
+    assert_eq!(synced, calls.len() - 1, "{calls:?}");
+    assert!(calls.contains(&Some(lost.start)), "{calls:?}, {lost:?}");
+    // From now on it has seen all that was written.
+    insert(&new, 4).unwrap();
+    insert(&first, 5).unwrap();
+    insert(&new, 6).unwrap();
+    base.off();
+    let calls = written.lock().unwrap();
+    let rewritten = calls.iter().flatten().filter(|at| lost.contains(at)).count();
+    assert_eq!(rewritten, 0, "{calls:?}");
+    assert_eq!(rows(&new), [0, 1, 2, 3, 4, 5, 6]);
+}
+
+/// All clients are killed, and the files are put back in place to what they were some commits before
+/// (`rsync --inplace`), with the same inodes and salts, while the sidecar still says how many frames
+/// were durable. Each commit from then on is synced.
+#[test]
+fn files_that_were_put_back_are_synced_anew() {
+    let (base, vfs) = over_faulty("group-restored");
+    let board = Board::new();
+    let mut client = agent(Program::Rust);
+    client.open("c", &grouped(&board.kanban()), 60_000);
+    let sql = "PRAGMA journal_mode=wal; PRAGMA synchronous=full; PRAGMA wal_autocheckpoint=0; \
+               CREATE TABLE t (x); INSERT INTO t VALUES (0)";
+    client.sql("c", sql).rows();
+    let files = ["", "-wal"].map(|suffix| beside(&board, suffix));
+    let before = files.each_ref().map(|file| std::fs::read(file).unwrap());
+    for n in 1..20 {
+        client.sql("c", &format!("INSERT INTO t VALUES ({n})")).rows();
+    }
+    client.kill();
+    for (file, before) in files.iter().zip(&before) {
+        let file = std::fs::File::options().write(true).open(file).unwrap();
+        file.write_all_at(before, 0).unwrap();
+        file.set_len(before.len() as u64).unwrap();
+    }
+    std::fs::remove_file(beside(&board, "-shm")).unwrap();
+    let syncs = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&syncs);
+    base.on(move |call| {
+        counted.fetch_add(u32::from(is_wal_sync(call)), Ordering::SeqCst);
+        Fault::None
+    });
+    let connection = open(&board, &vfs);
+    assert_eq!(rows(&connection), [0]);
+    for n in 1..5 {
+        let before = count(&syncs);
+        insert(&connection, n).unwrap();
+        assert_eq!(count(&syncs), before + 1);
+    }
+    base.off();
 }
 
 /// Three commits wait, the sync that one of them makes fails: all three are told. The board is closed
