@@ -138,6 +138,7 @@ mod tests {
     /// A board in a directory of this machine, whatever the name of its file system: what it can do is
     /// found out there.
     #[test]
+    #[cfg_attr(windows, ignore = "no file system is judged by that there")]
     fn a_directory_of_this_machine_is_seen_to_share() {
         let directory = tempfile::tempdir().expect("there is room");
         assert!(Of(&directory.path().join("board.db")).shares());
