@@ -58,7 +58,6 @@ mod file;
 mod guard;
 mod host;
 mod lock;
-#[cfg(unix)]
 pub mod observation;
 mod options;
 mod status;
@@ -73,7 +72,6 @@ pub mod fuzzing {
 }
 
 pub use error::Error;
-#[cfg(unix)]
 pub use observation::observe;
 pub use options::Options;
 

@@ -124,9 +124,7 @@ impl GroupCommit {
         wal: Option<Inode>,
     ) -> Result<(), &'static str> {
         if cfg!(windows) {
-            return Err(
-                "there is no group commit on Windows: the holder's note has its place in the page",
-            );
+            return Err("there is no group commit on Windows; each commit syncs for itself");
         }
         if !self.is_on {
             return Err("kanban_group_commit is not set");

@@ -183,7 +183,7 @@ impl super::group::Sidecar for Sidecar {
 
 /// Another open file's lock on any byte of the range. Where the kernel only says that there is one,
 /// the page says, if it is one of ours, what the holder of the write lock has locked.
-fn in_the_way(
+pub(crate) fn in_the_way(
     file: &LockFile,
     range: Range,
     has_page: impl FnOnce() -> bool,

@@ -6,6 +6,9 @@
 //! to whoever uses the database, in this process or another, and answers also when the board is
 //! stuck. `docs/locking-protocol.md` has what it reads.
 //!
+//! Windows does not tell of locks, so there it takes those of waiters, and of a holder that was
+//! killed, shared and for a moment, as the VFS itself does (`docs/windows.md`).
+//!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let directory = tempfile::tempdir()?;
@@ -21,13 +24,11 @@
 //! # }
 //! ```
 
+#[cfg(unix)]
 mod contents;
 
 use std::fmt;
-use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,8 +39,9 @@ use crate::lock::holder::{self, WRITE_RANGE};
 use crate::lock::page::{self, PAGE, Page};
 use crate::lock::queue::{in_order, slot_range};
 use crate::lock::sidecar::{self, Content, FOREIGN, Unusable};
-use crate::sys;
+use crate::sys::{self, LockFile, Name};
 
+#[cfg(unix)]
 pub use contents::{Problem, examine};
 
 /// What an outsider sees of a database at one moment.
@@ -55,7 +57,7 @@ pub struct Observation {
     /// Who has the write lock.
     pub holder: Option<Holder>,
     /// Whether the bytes of the write lock are locked in a way that no holder locks them: by another
-    /// program, which keeps all writers of this VFS out.
+    /// program, which keeps all writers of this VFS out. Never known on Windows.
     pub is_locked_by_a_stranger: bool,
     /// Who waits for the write lock in the queue, the first first. Connections that sleep by
     /// themselves, and stock clients, are not in it.
@@ -203,20 +205,21 @@ impl From<io::Error> for ObserveError {
 /// If there is no such file, it is no file, or this process may not look at it. A sidecar that can
 /// not be read is no error, but a [`SidecarState`].
 pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
-    // The name that the unix VFSes' xFullPathname comes to; it resolves links and opens nothing.
-    let database = path.as_ref().canonicalize()?;
-    let metadata = database.symlink_metadata()?;
-    if !metadata.is_file() {
-        return Err(ObserveError::NotAFile(sys::name_of(metadata.file_type())));
+    // The name that xFullPathname comes to; it resolves links and opens nothing.
+    let database = sys::canonical(path.as_ref())?;
+    if let Some(kind) = sys::entry_at(&database)?.odd_kind {
+        return Err(ObserveError::NotAFile(kind));
     }
+    let length = database.symlink_metadata()?.len();
+    let name = Name::new(database.as_os_str()).ok_or(ObserveError::Missing)?;
     let mut seen = Observation {
         sidecar: sidecar::path_of(&database),
         sidecar_state: SidecarState::Absent,
         holder: None,
         is_locked_by_a_stranger: false,
         queue: Vec::new(),
-        sizes: sizes(&database, metadata.len()),
-        hard_links: metadata.nlink(),
+        sizes: sizes(&database, length),
+        hard_links: sys::stat(&name)?.links,
         mount: sys::mount_of(&database).map(|(point, kind)| (point.into(), kind)),
         guarantees: Vec::new(),
         database,
@@ -224,7 +227,7 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
     let mut is_denied = false;
     match sidecar::look_at(&seen.database) {
         Ok(file) => {
-            if let Err(error) = seen.look_into(&file) {
+            if let Err(error) = seen.look_into(&LockFile::new(file)) {
                 seen.sidecar_state = SidecarState::Unusable(format!("can not read it: {error}"));
             }
         }
@@ -240,16 +243,18 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
 }
 
 impl Observation {
-    fn look_into(&mut self, file: &File) -> io::Result<()> {
+    fn look_into(&mut self, locks: &LockFile) -> io::Result<()> {
+        let file = locks.file();
         let (content, is_whole) = sidecar::content_of(file, file.metadata()?.len())?;
         self.sidecar_state = match content {
             Content::Foreign => SidecarState::Foreign,
             Content::Page if is_whole => SidecarState::Page,
             Content::Page => SidecarState::Unseeded,
         };
-        if let Some(range) = sys::conflicting_lock(file.as_fd(), WRITE_RANGE)? {
+        let has_page = self.sidecar_state == SidecarState::Page;
+        if let Some(range) = sidecar::in_the_way(locks, WRITE_RANGE, || has_page)? {
             let holder = holder::Holder::from_range(range);
-            self.is_locked_by_a_stranger = holder.is_none();
+            self.is_locked_by_a_stranger = sys::KERNEL_TELLS_RANGES && holder.is_none();
             self.holder = holder.map(|holder| Holder {
                 pid: holder.pid,
                 program: sys::program_of(holder.pid),
@@ -257,15 +262,14 @@ impl Observation {
                 is_upkeep: holder.is_upkeep,
             });
         }
-        if self.sidecar_state != SidecarState::Page {
+        if !has_page {
             return Ok(());
         }
         let mut page = Page([0; PAGE]);
-        file.read_exact_at(&mut page.0, 0)?;
+        sys::read_exact_at(file, &mut page.0, 0)?;
         let now = sys::monotonic_ns();
         let turn = page.turn().filter(|turn| turn.binds(now));
-        let is_alive =
-            |slot| !matches!(sys::conflicting_lock(file.as_fd(), slot_range(slot)), Ok(None));
+        let is_alive = |slot| !matches!(locks.conflicting(slot_range(slot)), Ok(None));
         let waiters = in_order(&page, is_alive).into_iter();
         self.queue = waiters
             .map(|waiter| Waiter {

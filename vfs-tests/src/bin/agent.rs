@@ -35,6 +35,23 @@ fn register() {
     kanban_vfs::register(&kanban_vfs::Options::default()).expect("the VFS registers");
 }
 
+/// How many files, and other things that have a descriptor or handle, this process has open.
+#[cfg(unix)]
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("on Linux").count()
+}
+
+/// The same.
+#[cfg(windows)]
+fn descriptors() -> usize {
+    use windows_sys::Win32::System::Threading::{GetCurrentProcess, GetProcessHandleCount};
+    let mut count = 0;
+    // SAFETY: this process, and a number to fill in.
+    let rc = unsafe { GetProcessHandleCount(GetCurrentProcess(), &raw mut count) };
+    assert_ne!(rc, 0, "{}", io::Error::last_os_error());
+    count as usize
+}
+
 type Answer<T> = Result<T, (i64, String)>;
 
 #[derive(Default)]
@@ -93,10 +110,7 @@ impl Client {
             "become nobody" => become_nobody(),
             #[cfg(unix)]
             "use descriptors" => use_descriptors(command[1].as_u64().unwrap_or(0)),
-            "descriptors" => {
-                let descriptors = std::fs::read_dir("/proc/self/fd").expect("on Linux").count();
-                return Ok(vec![vec![json!(descriptors)]]);
-            }
+            "descriptors" => return Ok(vec![vec![json!(descriptors())]]),
             #[cfg(unix)]
             "fork" => self.fork(),
             #[cfg(unix)]

@@ -104,6 +104,35 @@ fn made_from_outside(root: &Path) {
     assert_eq!(root.join("elsewhere").read_dir().unwrap().count(), 2, "no second sidecar");
 }
 
+/// The name with which programs of 16 bits open it, `BOARD~1.DB`; on a drive that has none, its own.
+#[cfg(windows)]
+fn short_name(path: &Path) -> String {
+    use std::os::windows::ffi::OsStrExt;
+    use windows_sys::Win32::Storage::FileSystem::GetShortPathNameW;
+    let long: Vec<u16> = path.as_os_str().encode_wide().chain([0]).collect();
+    let mut short = [0; 1024];
+    // SAFETY: a terminated name, and room for so many characters.
+    let n = unsafe { GetShortPathNameW(long.as_ptr(), short.as_mut_ptr(), short.len() as u32) };
+    assert!(n > 0 && (n as usize) < short.len(), "{}", std::io::Error::last_os_error());
+    String::from_utf16(&short[..n as usize]).unwrap()
+}
+
+/// The short name of the board, in a directory by its short name.
+#[test]
+#[cfg(windows)]
+fn short_names_meet_in_one_sidecar() {
+    let (board, _) = board();
+    let real = board.directory().join("a directory with a long name").join("a board of ours.db");
+    fs::create_dir(real.parent().unwrap()).unwrap();
+    let mut stock = agent();
+    stock.open("s", &uri_of(&real, STOCK_VFS), 0);
+    stock.sql("s", "PRAGMA journal_mode=wal; CREATE TABLE t (x)").rows();
+    let short = short_name(&real);
+    assert_meets(&mut agent(), &uri_of(Path::new(&short), "kanban"), &real);
+    let files = real.parent().unwrap().read_dir().unwrap().count();
+    assert_eq!(files, 4, "database, WAL, wal-index and one sidecar");
+}
+
 /// What Windows takes for the same name: other cases, `\\?\`, slashes and backslashes, trailing dots
 /// and blanks. A board that does not exist yet, too.
 #[test]

@@ -8,10 +8,13 @@ use serde_json::{Value, json};
 use vfs_tests::{Agent, PATIENCE, Program};
 
 mod canonical_path;
+mod closed_board;
 mod exclusion;
 mod extension;
+mod group_commit;
 mod hostile_sidecar;
 mod killed_holder;
+mod observation;
 mod smoke;
 mod timeout;
 
