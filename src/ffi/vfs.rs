@@ -369,6 +369,10 @@ unsafe extern "C" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_in
     no_panic(microseconds, || {
         let asked = Duration::from_micros(microseconds.max(0).unsigned_abs().into());
         wait::sleep(asked, |duration| {
+            if cfg!(windows) {
+                // That of the win32 VFS is rounded up to the system's tick, of 15.6 ms mostly.
+                return std::thread::sleep(duration);
+            }
             let microseconds = c_int::try_from(duration.as_micros()).unwrap_or(c_int::MAX);
             // SAFETY: SQLite passes our VFS; the base gets itself.
             unsafe {
@@ -461,7 +465,13 @@ unsafe extern "C" fn x_full_pathname(
             }
             // Opening it will fail, or make a file of this very name.
             Err(error) if sys::is_absent(&error) => return rc,
-            Err(error) => (SQLITE_CANTOPEN, format!("can not look where its name leads: {error}")),
+            Err(error) => (
+                SQLITE_CANTOPEN,
+                format!(
+                    "can not tell where its name leads: {error}; this user must be allowed to look \
+                     there, and the drive must know GetFinalPathNameByHandle"
+                ),
+            ),
         };
         // SAFETY: SQLite passes our VFS.
         unsafe { instance(vfs) }.host.log_about(rc, &why, &path);
