@@ -58,6 +58,7 @@ struct OpenedWal<'b, B> {
     salts: Salts,
     flags: c_int,
     opened: &'b Cell<Opened>,
+    round: u32,
 }
 
 impl<B: BaseFile> Wal for OpenedWal<'_, B> {
@@ -79,6 +80,10 @@ impl<B: BaseFile> Wal for OpenedWal<'_, B> {
     fn opened(&self) -> &Cell<Opened> {
         self.opened
     }
+
+    fn round(&self) -> u32 {
+        self.round
+    }
 }
 
 /// Group commit of one connection.
@@ -92,8 +97,50 @@ pub(super) struct GroupCommit {
     failed_alone: Option<Rc>,
     /// What this connection's file of the WAL tells of.
     opened: Cell<Opened>,
+    company: Company,
     /// Whether the log was told of a failure that still stands.
     has_said: bool,
+}
+
+/// Who else commits, as one connection sees it.
+#[derive(Default)]
+struct Company {
+    /// The WAL and its frames after the connection's last commit.
+    left: Option<(Log, u32)>,
+    /// How many of its commits nobody's came between.
+    alone: u8,
+    /// How many frames were durable when the last commit that waited returned.
+    durable: u32,
+    /// How many frames became so between the last two.
+    round: u32,
+}
+
+/// After so many commits of its own that nobody's came between, a connection syncs in the commit, as
+/// without group commit: there is nobody to share with.
+const ALONE: u8 = 16;
+
+impl Company {
+    /// WRITE was taken, and so many frames are committed.
+    fn begins(&mut self, log: &Log, frames: u32) {
+        let is_alone = self.left == Some((*log, frames));
+        self.alone = if is_alone { (self.alone + 1).min(ALONE) } else { 0 };
+    }
+
+    fn ends(&mut self, log: Log, frames: u32) {
+        self.left = Some((log, frames));
+    }
+
+    /// A commit has waited, and so many frames are durable.
+    fn waited(&mut self, durable: u32) {
+        // Not if the WAL has begun anew.
+        self.round = durable.checked_sub(self.durable).unwrap_or(self.round);
+        self.durable = durable;
+    }
+
+    /// As [`Wal::round`].
+    fn round(&self) -> u32 {
+        if self.alone > 0 { 0 } else { self.round }
+    }
 }
 
 impl GroupCommit {
@@ -166,9 +213,12 @@ impl GroupCommit {
         if has_snapshot {
             self.opened.set(self.opened.get().at(&of, frames));
         }
+        self.company.begins(&of, frames);
         match database.group.begin(page, &of, frames) {
             Ok(failures) => {
-                self.is_armed = base.put_off_sync(self.opened.get().may_tell_late(failures));
+                let tells_late = self.opened.get().may_tell_late(failures);
+                let is_alone = self.company.alone == ALONE && !tells_late;
+                self.is_armed = !is_alone && base.put_off_sync(tells_late);
             }
             Err(NotDurable::Busy) => {}
             Err(_) => {
@@ -186,15 +236,23 @@ impl GroupCommit {
 
     /// WRITE is about to be given back.
     pub(super) fn ends(&mut self, base: &impl BaseFile, wal: Option<Inode>) {
+        if !self.is_on {
+            return;
+        }
+        let now = self.log_of(base, wal).zip(base.frames());
+        if let Some((log, (frames, _))) = now {
+            self.company.ends(log, frames);
+        }
         if !std::mem::take(&mut self.is_armed) {
             return;
         }
         let Some(flags) = base.sync_put_off() else { return };
-        self.pending = self
-            .log_of(base, wal)
-            .zip(base.frames())
-            .zip(base.salts())
-            .map(|((log, (frames, _)), salts)| Pending { log, salts, frames, flags });
+        self.pending = now.zip(base.salts()).map(|((log, (frames, _)), salts)| Pending {
+            log,
+            salts,
+            frames,
+            flags,
+        });
         if let Some(Pending { log, frames, .. }) = &self.pending {
             self.opened.set(self.opened.get().at(log, *frames));
         } else {
@@ -223,11 +281,12 @@ impl GroupCommit {
         }
         let Some(pending) = self.pending.take() else { return Ok(()) };
         let (salts, flags, opened) = (pending.salts, pending.flags, &self.opened);
-        let wal = OpenedWal { base, salts, flags, opened };
+        let wal = OpenedWal { base, salts, flags, opened, round: self.company.round() };
         let queue = database.queue();
         let page = queue.as_deref().and_then(page_of);
         let (group, counters) = (&database.group, &database.counters);
-        group.wait(&page, &pending.log, pending.frames, &wal, counters).map_err(|why| {
+        let waited = group.wait(&page, &pending.log, pending.frames, &wal, counters);
+        waited.map(|durable| self.company.waited(durable)).map_err(|why| {
             let (rc, what) = match why {
                 NotDurable::Failed(rc) => (rc, "a sync of the WAL has failed"),
                 _ => {
@@ -262,7 +321,7 @@ impl GroupCommit {
         let wal = self.opened(base, &log, salts, frames);
         let (group, counters) = (&database.group, &database.counters);
         match group.wait(page, &log, frames, &wal, counters) {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(NotDurable::Busy) => return Ok(()),
             Err(NotDurable::Failed(rc)) => return Err(rc),
             Err(NotDurable::HasFailed) => return Err(SQLITE_IOERR_FSYNC),
@@ -325,7 +384,7 @@ impl GroupCommit {
         frames: u32,
     ) -> OpenedWal<'b, B> {
         self.opened.set(self.opened.get().at(log, frames));
-        OpenedWal { base, salts, flags: SYNC_NORMAL, opened: &self.opened }
+        OpenedWal { base, salts, flags: SYNC_NORMAL, opened: &self.opened, round: 0 }
     }
 
     /// `None` also for a connection that can not reach its WAL: it puts nothing off, and could mend

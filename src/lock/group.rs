@@ -15,9 +15,10 @@
 //! | it taken for [`PATIENCE`]: the leader is stopped, or the disk is slow | syncs for itself |
 //!
 //! Those whom a sync has served are about to commit again, while it is led anew for those who came
-//! during it. So whoever has waited for another's sync and then leads, waits for more: as long as they
-//! come, and for half the time that a sync takes; not where syncs are so fast that it is in vain
-//! ([`SLOW_NS`]). Who meets nobody syncs at once.
+//! during it. So whoever leads waits for more: until as much was committed as between its last two
+//! commits, which is once by everybody; as long as they come, and for half the time that a sync takes; not
+//! where syncs are so fast that it is in vain ([`SLOW_NS`]). Who has met nobody ([`Wal::round`]) syncs at
+//! once.
 //!
 //! # A sync that has failed
 //! After that, nobody can know which frames are on the disk: fsync(2) reports an error once for each
@@ -112,6 +113,8 @@ pub(crate) trait Wal {
     fn write_again(&self, behind: u32) -> bool;
     /// What its syncs tell of.
     fn opened(&self) -> &Cell<Opened>;
+    /// How many frames all who commit together write in one round; 0 if nobody else commits.
+    fn round(&self) -> u32;
 }
 
 /// What the syncs of one open file tell of: errors since it was opened, each once.
@@ -232,7 +235,7 @@ impl Group {
         Ok(bytes.failures(log))
     }
 
-    /// Returns when the first `frames` of the WAL are durable. May make them so.
+    /// Returns when the first `frames` of the WAL are durable, and how many are then. May make them so.
     ///
     /// # Errors
     /// They may not be, and no later sync will tell.
@@ -243,7 +246,7 @@ impl Group {
         frames: u32,
         wal: &impl Wal,
         counters: &Counters,
-    ) -> Result<(), NotDurable> {
+    ) -> Result<u32, NotDurable> {
         let done = self.wait_or_lead(sidecar, log, frames, wal, counters);
         if done.is_err() {
             counters.syncs_failed.fetch_add(1, Ordering::Relaxed);
@@ -258,49 +261,52 @@ impl Group {
         frames: u32,
         wal: &impl Wal,
         counters: &Counters,
-    ) -> Result<(), NotDurable> {
-        let is_covered = |bytes: &GroupBytes| {
-            let is_durable = self.is_durable(bytes, log, frames)?;
-            counters.commits_covered.fetch_add(u64::from(is_durable), Ordering::Relaxed);
-            Ok(is_durable)
+    ) -> Result<u32, NotDurable> {
+        let covered = |bytes: &GroupBytes| {
+            let durable = self.durable(bytes, log, frames)?;
+            let is_covered = u64::from(durable.is_some());
+            counters.commits_covered.fetch_add(is_covered, Ordering::Relaxed);
+            Ok(durable)
         };
         let began = Instant::now();
-        let mut has_waited = false;
         while let Ok(bytes) = sidecar.read() {
-            if is_covered(&bytes)? {
-                return Ok(());
+            if let Some(durable) = covered(&bytes)? {
+                return Ok(durable);
             }
             if let Some(_lead) = self.try_lead(sidecar) {
                 // Another may have come to its end since.
                 let Ok(bytes) = sidecar.read() else { break };
-                if is_covered(&bytes)? {
-                    return Ok(());
+                if let Some(durable) = covered(&bytes)? {
+                    return Ok(durable);
                 }
                 counters.syncs_led.fetch_add(1, Ordering::Relaxed);
-                if has_waited {
-                    self.gather(wal);
-                }
+                self.gather(wal, bytes.record(log).map_or(0, |record| record.frames));
                 return self.lead(sidecar, &bytes, log, frames, wal);
             }
             if began.elapsed() >= PATIENCE {
                 break;
             }
-            has_waited = true;
             sidecar.wait(bytes.word(), LOOKS);
         }
         // Nobody else is told of it.
         let known = sidecar.read().unwrap_or_default();
-        self.sync(sidecar, &known, log, wal).map(drop)
+        self.sync(sidecar, &known, log, wal).map(|_| frames)
     }
 
-    fn is_durable(&self, bytes: &GroupBytes, log: &Log, frames: u32) -> Result<bool, NotDurable> {
+    /// How many frames are durable, if the first `frames` are.
+    fn durable(
+        &self,
+        bytes: &GroupBytes,
+        log: &Log,
+        frames: u32,
+    ) -> Result<Option<u32>, NotDurable> {
         let record = bytes.record(log);
-        if record.is_some_and(|record| record.frames >= frames) {
-            return Ok(true);
+        if let Some(record) = record.filter(|record| record.frames >= frames) {
+            return Ok(Some(record.frames));
         }
         match self.failed_by(record, log) {
             Some(failure) if failure.frames < frames => Err(NotDurable::HasFailed),
-            _ => Ok(false),
+            _ => Ok(None),
         }
     }
 
@@ -317,21 +323,22 @@ impl Group {
         }
     }
 
-    /// Waits for more to commit, as long as they do.
-    fn gather(&self, wal: &impl Wal) {
-        let sync = self.sync_ns.load(Ordering::Relaxed);
-        if sync < SLOW_NS {
+    /// Waits for the others to commit, too, as long as they do: the frames behind those that are
+    /// `durable` are then a whole round's.
+    fn gather(&self, wal: &impl Wal, durable: u32) {
+        let (sync, round) = (self.sync_ns.load(Ordering::Relaxed), wal.round());
+        if sync < SLOW_NS || round == 0 {
             return;
         }
         let part = Duration::from_nanos((sync / 2).min(GATHER_NS)) / GATHER_PARTS;
-        let mut committed = wal.committed();
+        let mut came = [0; 2];
         for _ in 0..GATHER_PARTS {
-            std::thread::sleep(part);
-            let now = wal.committed();
-            if now == committed {
+            let now = wal.committed().saturating_sub(durable);
+            if now >= round || came == [now; 2] {
                 break;
             }
-            committed = now;
+            came = [came[1], now];
+            std::thread::sleep(part);
         }
     }
 
@@ -343,7 +350,7 @@ impl Group {
         log: &Log,
         frames: u32,
         wal: &impl Wal,
-    ) -> Result<(), NotDurable> {
+    ) -> Result<u32, NotDurable> {
         // Their writers had written them before they said so.
         let committed = wal.committed().max(frames);
         fence(Ordering::SeqCst);
@@ -351,7 +358,7 @@ impl Group {
         let record = Record { log: *log, frames: committed, failures: bytes.failures(log) };
         // If it can not be written, the others sync for themselves.
         let _ = sidecar.write(&record.encode(bytes.word().wrapping_add(1)));
-        Ok(())
+        Ok(committed)
     }
 
     /// Makes all committed frames durable, of which the page says what is `known`. What it says after
@@ -525,6 +532,9 @@ mod tests {
         }
         fn opened(&self) -> &Cell<Opened> {
             &self.opened
+        }
+        fn round(&self) -> u32 {
+            0
         }
     }
 

@@ -259,11 +259,11 @@ impl ErrorsOnce {
             Method::Open { .. } if call.file == File::Wal => {
                 self.told.insert(call.handle(), before);
             }
-            _ if is_wal_sync(call) => {
-                if self.told.insert(call.handle(), self.errors).unwrap_or(0) != self.errors {
-                    self.is_told = true;
-                    return Fault::Fail(IOERR_FSYNC);
-                }
+            _ if is_wal_sync(call)
+                && self.told.insert(call.handle(), self.errors).unwrap_or(0) != self.errors =>
+            {
+                self.is_told = true;
+                return Fault::Fail(IOERR_FSYNC);
             }
             _ => {}
         }
@@ -406,6 +406,35 @@ fn files_that_were_put_back_are_synced_anew() {
         insert(&connection, n).unwrap();
         assert_eq!(count(&syncs), before + 1);
     }
+    base.off();
+}
+
+/// One client writes for a while, and nobody else. It has nobody to share its syncs with, and makes them
+/// where the stock VFS does. Then another commits, and from there on both share them again.
+#[test]
+fn who_is_alone_syncs_in_its_commit() {
+    let (base, vfs) = over_faulty("group-alone");
+    let syncs = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&syncs);
+    base.on(move |call| {
+        counted.fetch_add(u32::from(is_wal_sync(call)), Ordering::SeqCst);
+        Fault::None
+    });
+    let (board, first) = board(&vfs);
+    let other = open(&board, &vfs);
+    let shared = |connection: &Connection| {
+        let (led, before) = (status(connection, "/counters/syncs_led").as_u64(), count(&syncs));
+        insert(connection, 1).unwrap();
+        assert_eq!(count(&syncs), before + 1, "each commit is synced");
+        status(connection, "/counters/syncs_led").as_u64() > led
+    };
+    assert!(shared(&first));
+    for _ in 0..20 {
+        insert(&first, 1).unwrap();
+    }
+    assert!(!shared(&first) && !shared(&first));
+    assert!(shared(&other));
+    assert!(shared(&first));
     base.off();
 }
 
