@@ -12,7 +12,8 @@ use contention::{Case, Outcome, Result, Way, parse_case};
 /// Measures waits and throughput of writers that share a board.
 #[derive(Parser)]
 struct Arguments {
-    /// Cases: writers,wal|delete,full|normal,think in us[,readers]. May be repeated.
+    /// Cases: writers,wal|delete,full|normal,think in us[,readers[,snapshot in ms]]: how long one more
+    /// reader keeps each of its snapshots. May be repeated.
     #[arg(long = "case", value_parser = parse_case, default_values = DEFAULT_CASES)]
     cases: Vec<Case>,
     /// Paired runs of each case; tables show medians and spread.

@@ -62,11 +62,13 @@ pub struct Case {
     pub think_us: u64,
     /// How many read beside them, without a pause.
     pub readers: usize,
+    /// How long one more reader keeps each of its snapshots, in ms; 0 if there is none.
+    pub snapshot_ms: u64,
 }
 
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { writers, journal_mode, synchronous, think_us, readers } = self;
+        let Self { writers, journal_mode, synchronous, think_us, readers, snapshot_ms } = self;
         write!(
             f,
             "{writers} writers, {} {}",
@@ -80,11 +82,14 @@ impl std::fmt::Display for Case {
         if *readers > 0 {
             write!(f, ", {readers} readers beside")?;
         }
+        if *snapshot_ms > 0 {
+            write!(f, ", snapshots of {snapshot_ms} ms beside")?;
+        }
         Ok(())
     }
 }
 
-/// `writers,wal|delete,full|normal,think in us[,readers]`
+/// `writers,wal|delete,full|normal,think in us[,readers[,snapshot in ms]]`
 ///
 /// # Errors
 /// What is wrong with it.
@@ -93,8 +98,8 @@ pub fn parse_case(text: &str) -> std::result::Result<Case, String> {
     let number = |n: usize| {
         parts.get(n).map_or(Ok(0), |text| text.parse().map_err(|e| format!("{text}: {e}")))
     };
-    if !(4..=5).contains(&parts.len()) {
-        return Err("not writers,journal mode,synchronous,think[,readers]".to_owned());
+    if !(4..=6).contains(&parts.len()) {
+        return Err("not writers,journal mode,synchronous,think[,readers[,snapshot]]".to_owned());
     }
     Ok(Case {
         writers: number(0)?,
@@ -102,6 +107,7 @@ pub fn parse_case(text: &str) -> std::result::Result<Case, String> {
         synchronous: parts[2].to_owned(),
         think_us: number(3)? as u64,
         readers: number(4)?,
+        snapshot_ms: number(5)? as u64,
     })
 }
 

@@ -80,6 +80,10 @@ pub fn run(case: &Case, way: Way, duration: Duration, threads: bool) -> Result<O
         // Nobody begins before all have opened the board, or the starved would run alone later.
         ready.wait();
         let began = Instant::now();
+        if case.snapshot_ms > 0 {
+            let keeper = Connection::open(uri(&board, way))?;
+            scope.spawn(move || keep_snapshots(&keeper, case.snapshot_ms, began + duration));
+        }
         while running.iter().any(|worker| !worker.is_finished()) {
             wal_bytes = wal_bytes.max(wal.metadata().map_or(0, |wal| wal.len()));
             std::thread::sleep(Duration::from_millis(20));
@@ -107,6 +111,17 @@ pub fn run(case: &Case, way: Way, duration: Duration, threads: bool) -> Result<O
     let rows: i64 = check.query_row("SELECT count(*) - 1000 FROM events", [], |row| row.get(0))?;
     assert_eq!(rows as u64, outcome.counts.iter().sum::<u64>(), "rows are missing");
     Ok(outcome)
+}
+
+/// Reads, in transactions that last so long.
+fn keep_snapshots(reader: &Connection, ms: u64, end: Instant) {
+    while Instant::now() < end {
+        let snapshot = reader.unchecked_transaction().expect("the board is open");
+        let read = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        snapshot.query_row("SELECT count(*) FROM events", [], read).expect("it can be read");
+        let left = end.saturating_duration_since(Instant::now());
+        std::thread::sleep(left.min(Duration::from_millis(ms)));
+    }
 }
 
 fn register() -> Result<()> {

@@ -30,7 +30,7 @@ use crate::lock::{Database, Refused, WriteLock};
 use crate::options::Settings;
 use crate::sys;
 
-use super::group::GroupCommit;
+use super::group::{GroupCommit, is_marked};
 use super::guards::Guards;
 
 /// The file of the base VFS.
@@ -685,7 +685,10 @@ impl Connection {
         let is_small = |(frames, copied): (u32, u32)| {
             (1..=MOST_FRAMES).contains(&frames.saturating_sub(copied))
         };
-        if self.write_lock.is_some() || !base.frames().is_some_and(is_small) {
+        let frames = base.frames().filter(|frames| is_small(*frames));
+        let Some((_, copied)) = frames.filter(|_| self.write_lock.is_none()) else { return Ok(()) };
+        if is_marked(base, copied.saturating_add(1)) {
+            // A reader's snapshot ends where the last checkpoint did: there is nothing to copy.
             return Ok(());
         }
         let pace = &mut Pace::of_upkeep();
@@ -1058,6 +1061,8 @@ mod tests {
     #[derive(Default)]
     struct Obliging {
         size: Cell<i64>,
+        /// The mark of the first READ slot, which is taken then.
+        reader: Cell<Option<u32>>,
         on_lock: Option<Box<dyn Fn() -> Rc>>,
     }
 
@@ -1068,8 +1073,12 @@ mod tests {
         fn unlock(&self, _: c_int) -> Rc {
             SQLITE_OK
         }
-        fn shm_lock(&self, _: c_int, _: c_int, _: c_int) -> Rc {
-            SQLITE_OK
+        fn shm_lock(&self, offset: c_int, _: c_int, flags: c_int) -> Rc {
+            let takes = flags & SQLITE_SHM_LOCK != 0 && flags & SQLITE_SHM_EXCLUSIVE != 0;
+            match takes && offset == WAL_READ_LOCK + 1 && self.reader.get().is_some() {
+                true => SQLITE_BUSY,
+                false => SQLITE_OK,
+            }
         }
         fn may_block(&self, _: c_int) {}
         fn is_wal(&self) -> bool {
@@ -1111,8 +1120,8 @@ mod tests {
         fn write_wal(&self, _: &[u8], _: i64) -> bool {
             false
         }
-        fn read_mark(&self, _: c_int) -> Option<u32> {
-            None
+        fn read_mark(&self, n: c_int) -> Option<u32> {
+            self.reader.get().filter(|_| n == 1)
         }
         fn write_zero(&self, _: i64) {}
         fn clear_wal_index(&self) {}
@@ -1214,6 +1223,28 @@ mod tests {
         shm_lock(&mut checkpointer, (WAL_CKPT_LOCK, 1, exclusively(SQLITE_SHM_UNLOCK)));
         shm_lock(&mut writer, write(SQLITE_SHM_LOCK));
         assert!(writer.holds_write_lock());
+    }
+
+    /// A reader keeps a snapshot, and everything before it is copied: each commit that finds the WAL long
+    /// tries a checkpoint, which can do nothing. It takes the write lock from nobody. When the reader
+    /// has gone, or has a later mark, it does its work under it.
+    #[test]
+    fn a_checkpoint_that_can_copy_nothing_takes_no_write_lock() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut connection, base) = (connection(&directory), Obliging::default());
+        base.size.set(4096);
+        // Makes the sidecar.
+        connection.lock(SQLITE_LOCK_RESERVED, &base);
+        connection.unlock(SQLITE_LOCK_SHARED, &base);
+        for (reader, joins) in [(None, true), (Some(0), false), (Some(1), true)] {
+            base.reader.set(reader);
+            for flags in [SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK] {
+                let (offset, flags) = (WAL_CKPT_LOCK, flags | SQLITE_SHM_EXCLUSIVE);
+                assert_eq!(connection.shm_lock(offset, 1, flags, &base), SQLITE_OK);
+                let holds = flags & SQLITE_SHM_LOCK != 0 && joins;
+                assert_eq!(connection.holds_write_lock(), holds, "{reader:?}");
+            }
+        }
     }
 
     /// A connection is closed with the lock in hand, or unmaps the wal-index.

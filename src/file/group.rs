@@ -405,7 +405,7 @@ fn page_of(queue: &Queue<Sidecar>) -> Option<&Sidecar> {
 }
 
 /// Whether somebody reads by a mark that keeps the last frames from being copied.
-fn is_marked(base: &impl BaseFile, frames: u32) -> bool {
+pub(super) fn is_marked(base: &impl BaseFile, frames: u32) -> bool {
     (1..WAL_READERS).any(|n| {
         if base.read_mark(n).is_none_or(|mark| mark >= frames) {
             return false;
