@@ -5,6 +5,7 @@ import ctypes
 import json
 import os
 import resource
+import signal
 import sqlite3
 import sys
 
@@ -167,6 +168,11 @@ def answer(command, *arguments):
         return [[len(os.listdir("/proc/self/fd"))]]
     elif command == "fork":
         fork()
+    elif command == "kill child":
+        pid = child[0]
+        child = None
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
     elif command == "end child":
         pid, to_child, from_child = child
         child = None

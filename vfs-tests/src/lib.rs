@@ -357,6 +357,12 @@ impl Agent {
         self.call(&json!(["end child"])).rows()[0][0].as_i64().expect("an exit code")
     }
 
+    /// Kills the child.
+    #[track_caller]
+    pub fn kill_child(&mut self) {
+        self.call(&json!(["kill child"])).rows();
+    }
+
     /// The lines SQLite logged since the last call. Rust only.
     #[track_caller]
     pub fn log(&mut self) -> Vec<String> {

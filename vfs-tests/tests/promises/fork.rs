@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use vfs_tests::pause::{self, At, Library, Stops};
 use vfs_tests::sidecar::holder;
 use vfs_tests::{Agent, Board, Lines, PATIENCE, PYTHON, Program, Reply, extension};
 
@@ -796,4 +797,54 @@ print(died, 'died,', split, 'split', flush=True)
     let mut command = python(script, &board);
     command.env("KANBAN_BASE_VFS", "unix-excl");
     assert_eq!(Lines::start(command).hear(), "0 died, 0 split");
+}
+
+/// A thread of a gateway leads a sync that others may wait for, inside its COMMIT, when another thread
+/// forks. The child is no party to that: what it has inherited answers errors, and its own connection
+/// commits, by a sync of its own; nor does its end, however sudden, give the lead away. The parent's
+/// COMMIT returns when its own sync has. (The child leaves the connection that commits alone: on every
+/// VFS, it would wait for the thread that uses it.)
+#[test]
+fn a_child_neither_confirms_nor_disturbs_a_commit_that_waits() {
+    let board = Board::new();
+    let uri = format!("{}&kanban_group_commit=1", board.kanban());
+    connect(&uri).execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
+    let leaders_byte = || {
+        let sidecar = std::fs::File::open(board.sidecar()).unwrap();
+        vfs_tests::sidecar::is_locked(&sidecar, 8190)
+    };
+    let frames = || {
+        let sidecar = std::fs::read(board.sidecar()).unwrap();
+        u32::from_le_bytes(sidecar[48..52].try_into().unwrap())
+    };
+    let full = "PRAGMA synchronous=full; INSERT INTO t VALUES (1)";
+    for (library, n) in [(Library::Debian, 0), (Library::Newest, 1)] {
+        let mut parent = pause::agent(library);
+        for name in ["c", "idle"] {
+            parent.open(name, &uri, 60_000);
+            parent.sql(name, full).rows();
+        }
+        let (stops, durable) = (Stops::new(), frames());
+        let at = At { method: "xSync", file: "wal", n: 1 };
+        let leads = stops.begin(&mut parent, "c", "INSERT INTO t VALUES (2)", at).unwrap();
+        assert!(leaders_byte());
+        parent.fork();
+        assert_eq!(parent.child_sql("idle", "INSERT INTO t VALUES (3)").code(), SQLITE_IOERR);
+        parent.child(&json!(["close", "idle"]));
+        parent.child(&json!(["open", "own", uri, 60_000])).rows();
+        parent.child_sql("own", full).rows();
+        assert!(leaders_byte());
+        parent.child_sql("own", "INSERT INTO t VALUES (1)").rows();
+        parent.child(&json!(["close", "own"])).rows();
+        assert_eq!((leaders_byte(), frames()), (true, durable));
+        parent.kill_child();
+        assert_eq!((leaders_byte(), frames()), (true, durable));
+        // A commit of another client waits for it no longer than for any leader.
+        parent.sql("idle", "INSERT INTO t VALUES (1)").rows();
+        drop(leads);
+        parent.call(&json!(["end", "c"])).rows();
+        assert!(!leaders_byte() && frames() > durable);
+        let count = parent.sql("c", "SELECT count(*), sum(x) FROM t").rows();
+        assert_eq!(count, [[6 * (n + 1), 7 * (n + 1)]]);
+    }
 }
