@@ -21,6 +21,9 @@ pub(crate) const OLDEST_SQLITE: c_int = 3_031_000;
 /// The first SQLite with `sqlite3_txn_state`.
 const TXN_STATE_SINCE: c_int = 3_034_000;
 
+/// The first SQLite with `sqlite3_db_name`.
+const DB_NAME_SINCE: c_int = 3_039_000;
+
 /// `sqlite3_destructor_type`, passed as the integer that `SQLITE_TRANSIENT` is.
 type Destructor = isize;
 
@@ -41,6 +44,9 @@ pub(crate) struct Host {
         *mut c_void,
         *mut c_void,
     ) -> Rc,
+    db_filename: unsafe extern "C" fn(*mut sqlite3, *const c_char) -> *const c_char,
+    /// Since 3.39.0, and not from a linked SQLite, which may be older.
+    db_name: Option<unsafe extern "C" fn(*mut sqlite3, c_int) -> *const c_char>,
     file_control: unsafe extern "C" fn(*mut sqlite3, *const c_char, c_int, *mut c_void) -> Rc,
     libversion_number: unsafe extern "C" fn() -> c_int,
     log: unsafe extern "C" fn(c_int, *const c_char, ...),
@@ -78,6 +84,7 @@ mod linked {
             last: *mut c_void,
             destroy: *mut c_void,
         ) -> Rc;
+        pub(super) fn sqlite3_db_filename(db: *mut sqlite3, name: *const c_char) -> *const c_char;
         pub(super) fn sqlite3_file_control(
             db: *mut sqlite3,
             name: *const c_char,
@@ -117,12 +124,14 @@ mod slot {
     pub(super) const VFS_UNREGISTER: usize = 143;
     pub(super) const CREATE_FUNCTION_V2: usize = 162;
     pub(super) const LOG: usize = 167;
+    pub(super) const DB_FILENAME: usize = 180;
     pub(super) const URI_PARAMETER: usize = 189;
     pub(super) const AUTO_EXTENSION: usize = 192;
     pub(super) const CANCEL_AUTO_EXTENSION: usize = 195;
     pub(super) const MALLOC64: usize = 197;
     pub(super) const URI_KEY: usize = 245;
     pub(super) const TXN_STATE: usize = 252;
+    pub(super) const DB_NAME: usize = 264;
 }
 
 impl Host {
@@ -152,6 +161,8 @@ impl Host {
             busy_timeout: function!(slot::BUSY_TIMEOUT),
             cancel_auto_extension: function!(slot::CANCEL_AUTO_EXTENSION),
             create_function: function!(slot::CREATE_FUNCTION_V2),
+            db_filename: function!(slot::DB_FILENAME),
+            db_name: (version >= DB_NAME_SINCE).then(|| function!(slot::DB_NAME)),
             file_control: function!(slot::FILE_CONTROL),
             libversion_number,
             log: function!(slot::LOG),
@@ -196,6 +207,11 @@ impl Host {
             busy_timeout: function!(c"sqlite3_busy_timeout"),
             cancel_auto_extension: function!(c"sqlite3_cancel_auto_extension"),
             create_function: function!(c"sqlite3_create_function_v2"),
+            db_filename: function!(c"sqlite3_db_filename"),
+            db_name: match version {
+                DB_NAME_SINCE.. => Some(function!(c"sqlite3_db_name")),
+                _ => None,
+            },
             file_control: function!(c"sqlite3_file_control"),
             libversion_number,
             log: function!(c"sqlite3_log"),
@@ -231,6 +247,8 @@ impl Host {
             busy_timeout: sqlite3_busy_timeout,
             cancel_auto_extension: sqlite3_cancel_auto_extension,
             create_function: sqlite3_create_function_v2,
+            db_filename: sqlite3_db_filename,
+            db_name: None,
             file_control: sqlite3_file_control,
             libversion_number: sqlite3_libversion_number,
             log: sqlite3_log,
@@ -259,6 +277,41 @@ impl Host {
         const SQLITE_TXN_NONE: c_int = 0;
         // SAFETY: the caller's promise; null stands for all databases of the connection.
         self.txn_state.map(|state| unsafe { state(db, std::ptr::null()) } != SQLITE_TXN_NONE)
+    }
+
+    /// Whether `db` has attached databases of which one is being written to: sqlite3_db_name(),
+    /// sqlite3_txn_state(). `None` if this SQLite can not tell.
+    ///
+    /// # Safety
+    /// As for [`Self::is_in_transaction`].
+    pub(crate) unsafe fn writes_to_attached(&self, db: *mut sqlite3) -> Option<bool> {
+        const SQLITE_TXN_WRITE: c_int = 2;
+        /// Behind `main` and `temp`.
+        const FIRST_ATTACHED: c_int = 2;
+        let (name, state) = self.db_name.zip(self.txn_state)?;
+        for nth in FIRST_ATTACHED.. {
+            // SAFETY: the caller's promise; a name is valid until its database is detached.
+            unsafe {
+                let name = name(db, nth);
+                if name.is_null() {
+                    break;
+                }
+                if state(db, name) == SQLITE_TXN_WRITE {
+                    return Some(true);
+                }
+            }
+        }
+        Some(false)
+    }
+
+    /// The file of the main database of `db`, as its VFS was told; `None` if it has none.
+    ///
+    /// # Safety
+    /// `db` is an open connection of this library; the result is used before its main database is
+    /// closed.
+    pub(crate) unsafe fn main_file<'n>(&self, db: *mut sqlite3) -> Option<&'n CStr> {
+        // SAFETY: the caller's promise.
+        unsafe { as_str((self.db_filename)(db, c"main".as_ptr())) }
     }
 
     /// For instance 3040001, <https://www.sqlite.org/c3ref/libversion.html>.

@@ -5,16 +5,12 @@ use std::fmt::{self, Display, Write};
 use std::sync::atomic::Ordering;
 
 use crate::ffi::vfs::Instance;
-use crate::file::{BaseFile, Connection};
+use crate::file::Connection;
 use crate::lock::sidecar::{Content, FOREIGN};
 use crate::sys;
 
 /// The status of a connection's database, a JSON object.
-pub(crate) fn json(
-    connection: &mut Connection,
-    base: &impl BaseFile,
-    instance: &Instance,
-) -> String {
+pub(crate) fn json(connection: &mut Connection, instance: &Instance) -> String {
     let guarantees = guarantees(connection, instance);
     let database = connection.database();
     let path = database.path();
@@ -34,7 +30,7 @@ pub(crate) fn json(
     json.field("sidecar", Text(&database.sidecar_path().to_string_lossy()));
     json.field("busy_timeout_default_ms", connection.settings().busy_timeout_ms());
     json.field("guarantees", guarantees);
-    json.field("group_commit", either(connection.group_commit(base), None));
+    json.field("group_commit", either(connection.group_commit(), None));
     match database.holder() {
         None => json.field("holder", "null"),
         Some((holder, this_process)) => {

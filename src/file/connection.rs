@@ -32,6 +32,7 @@ use crate::sys;
 
 use super::group::{GroupCommit, is_marked};
 use super::guards::Guards;
+use super::wal::{Client, OpenWal};
 
 /// The file of the base VFS.
 pub(crate) trait BaseFile {
@@ -61,19 +62,8 @@ pub(crate) trait BaseFile {
     fn salts(&self) -> Option<Salts>;
     /// The beginning of the file.
     fn header(&self) -> Option<Header>;
-    /// Whether the connection has this database as its main one, with a WAL whose syncs can be put off.
-    fn has_wal(&self) -> bool;
-    /// Puts the next sync of the WAL off, if it is a commit's. False if it can not be. With `tells_late`,
-    /// another may fail once without a loss.
-    fn put_off_sync(&self, tells_late: bool) -> bool;
-    /// Puts off no more. The flags of the sync that was put off.
-    fn sync_put_off(&self) -> Option<c_int>;
-    /// xSync of the WAL.
-    fn sync_wal(&self, flags: c_int) -> Rc;
-    /// Reads from the WAL; false unless all bytes are there.
-    fn read_wal(&self, bytes: &mut [u8], at: i64) -> bool;
-    /// Writes to the WAL.
-    fn write_wal(&self, bytes: &[u8], at: i64) -> bool;
+    /// The connection that uses it; `None` if SQLite has not said.
+    fn client(&self) -> Option<Client>;
     /// The mark of a READ slot. Only while the wal-index is mapped.
     fn read_mark(&self, n: c_int) -> Option<u32>;
     /// Writes one zero byte.
@@ -277,12 +267,12 @@ impl Connection {
     }
 
     /// Why commits do not share their syncs, if they do not.
-    pub(crate) fn group_commit(&self, base: &impl BaseFile) -> Result<(), &'static str> {
+    pub(crate) fn group_commit(&self) -> Result<(), &'static str> {
         let is_not_wal = "the database is not in WAL mode";
         if !self.in_wal_mode && self.group.is_on() {
             return Err(is_not_wal);
         }
-        self.group.why_not(base, &self.database, self.guards.wal())
+        self.group.why_not(&self.database, self.guards.wal())
     }
 
     pub(crate) fn holds_write_lock(&self) -> bool {
@@ -638,7 +628,8 @@ impl Connection {
     fn group_begins(&mut self, base: &impl BaseFile) -> Rc {
         let wal = self.guards.wal();
         let begins = self.group.begins(base, &self.database, wal, self.has_snapshot, &self.log);
-        // Without a snapshot it is recovery, which must go on, or will be told by COMMIT.
+        // With neither it is recovery, which must go on: an SQLite that can not wait in its lock calls
+        // takes WRITE after its snapshot.
         let writes = self.has_snapshot || self.blocks_ms > 0;
         if let Err(rc) = begins.or_else(|rc| if writes { Err(rc) } else { Ok(()) }) {
             let flags = SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE;
@@ -714,8 +705,9 @@ impl Connection {
         self.release(Reason::FirstConnect);
     }
 
-    /// The first region of the wal-index was mapped.
-    pub(crate) fn shm_mapped(&mut self) {
+    /// The first region of the wal-index was mapped. With group commit, the WAL.
+    pub(crate) fn shm_mapped(&mut self, wal: Option<OpenWal>) {
+        self.group.wal_opened(wal);
         self.guards.wal_opened();
     }
 
@@ -1102,23 +1094,8 @@ mod tests {
         fn header(&self) -> Option<Header> {
             None
         }
-        fn has_wal(&self) -> bool {
-            false
-        }
-        fn put_off_sync(&self, _: bool) -> bool {
-            false
-        }
-        fn sync_put_off(&self) -> Option<c_int> {
+        fn client(&self) -> Option<Client> {
             None
-        }
-        fn sync_wal(&self, _: c_int) -> Rc {
-            SQLITE_OK
-        }
-        fn read_wal(&self, _: &mut [u8], _: i64) -> bool {
-            false
-        }
-        fn write_wal(&self, _: &[u8], _: i64) -> bool {
-            false
         }
         fn read_mark(&self, n: c_int) -> Option<u32> {
             self.reader.get().filter(|_| n == 1)

@@ -6,7 +6,7 @@ use std::ffi::c_int;
 use std::time::{Duration, Instant};
 
 use super::connection::BaseFile;
-use super::wal::write_again;
+use super::wal::{OpenWal, write_again};
 use crate::ffi::{
     Rc, SQLITE_BUSY, SQLITE_IOERR_FSYNC, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
     SQLITE_SHM_UNLOCK, WAL_READ_LOCK, WAL_READERS,
@@ -57,6 +57,7 @@ struct OpenedWal<'b, B> {
     base: &'b B,
     salts: Salts,
     flags: c_int,
+    wal: OpenWal,
     opened: &'b Cell<Opened>,
     round: u32,
 }
@@ -67,14 +68,14 @@ impl<B: BaseFile> Wal for OpenedWal<'_, B> {
     }
 
     fn sync(&self) -> Result<(), Rc> {
-        match self.base.sync_wal(self.flags) {
+        match self.wal.sync(self.flags) {
             SQLITE_OK => Ok(()),
             rc => Err(rc),
         }
     }
 
     fn write_again(&self, behind: u32) -> bool {
-        write_again(self.base, self.salts, behind, self.committed())
+        write_again(self.wal, self.salts, behind, self.committed())
     }
 
     fn opened(&self) -> &Cell<Opened> {
@@ -90,6 +91,8 @@ impl<B: BaseFile> Wal for OpenedWal<'_, B> {
 #[derive(Default)]
 pub(super) struct GroupCommit {
     is_on: bool,
+    /// While the wal-index is mapped.
+    wal: Option<OpenWal>,
     /// Whether the sync of the transaction that is open may be put off.
     is_armed: bool,
     pending: Option<Pending>,
@@ -157,16 +160,19 @@ impl GroupCommit {
         self.pending.is_some()
     }
 
-    /// The WAL is closed.
+    /// The WAL is open, until [`Self::wal_closed`]; `None` if its syncs can not be put off.
+    pub(super) fn wal_opened(&mut self, wal: Option<OpenWal>) {
+        self.wal = wal;
+    }
+
+    /// The WAL is about to be closed.
     pub(super) fn wal_closed(&mut self) {
-        (self.is_armed, self.pending) = (false, None);
-        self.opened.take();
+        *self = Self { is_on: self.is_on, has_said: self.has_said, ..Self::default() };
     }
 
     /// Why commits sync for themselves. Only while the wal-index is mapped.
     pub(super) fn why_not(
         &self,
-        base: &impl BaseFile,
         database: &Database,
         wal: Option<Inode>,
     ) -> Result<(), &'static str> {
@@ -176,7 +182,7 @@ impl GroupCommit {
         if !self.is_on {
             return Err("kanban_group_commit is not set");
         }
-        if !base.has_wal() {
+        if self.wal.is_none() {
             return Err("the database is not in WAL mode, or attached, or under another VFS");
         }
         if wal.and_then(|wal| Log::of(wal, [0, 0])).is_none() {
@@ -209,16 +215,19 @@ impl GroupCommit {
         let Some(of) = self.log_of(base, wal) else { return Ok(()) };
         let Some(queue) = database.queue() else { return Ok(()) };
         let Some(page) = page_of(&queue) else { return Ok(()) };
-        let Some((frames, _)) = base.frames() else { return Ok(()) };
+        let seen = self.wal.zip(base.client()).zip(base.frames());
+        let Some(((wal, client), (frames, _))) = seen else { return Ok(()) };
         if has_snapshot {
             self.opened.set(self.opened.get().at(&of, frames));
         }
         self.company.begins(&of, frames);
         match database.group.begin(page, &of, frames) {
             Ok(failures) => {
-                let tells_late = self.opened.get().may_tell_late(failures);
-                let is_alone = self.company.alone == ALONE && !tells_late;
-                self.is_armed = !is_alone && base.put_off_sync(tells_late);
+                let opened = self.opened.get();
+                self.is_armed = self.company.alone < ALONE || !opened.vouches(failures);
+                if self.is_armed {
+                    wal.put_off(client, opened.may_tell_late(failures));
+                }
             }
             Err(NotDurable::Busy) => {}
             Err(_) => {
@@ -234,6 +243,13 @@ impl GroupCommit {
         Ok(())
     }
 
+    /// What [`Self::begins`] has asked of the WAL is over. The WAL, and the flags of the sync that was
+    /// put off.
+    fn disarm(&mut self) -> Option<(OpenWal, c_int)> {
+        let wal = std::mem::take(&mut self.is_armed).then_some(self.wal)??;
+        Some((wal, wal.take_put_off()?))
+    }
+
     /// WRITE is about to be given back.
     pub(super) fn ends(&mut self, base: &impl BaseFile, wal: Option<Inode>) {
         if !self.is_on {
@@ -243,10 +259,7 @@ impl GroupCommit {
         if let Some((log, (frames, _))) = now {
             self.company.ends(log, frames);
         }
-        if !std::mem::take(&mut self.is_armed) {
-            return;
-        }
-        let Some(flags) = base.sync_put_off() else { return };
+        let Some((file, flags)) = self.disarm() else { return };
         self.pending = now.zip(base.salts()).map(|((log, (frames, _)), salts)| Pending {
             log,
             salts,
@@ -256,7 +269,7 @@ impl GroupCommit {
         if let Some(Pending { log, frames, .. }) = &self.pending {
             self.opened.set(self.opened.get().at(log, *frames));
         } else {
-            self.failed_alone = Some(base.sync_wal(flags)).filter(|rc| *rc != SQLITE_OK);
+            self.failed_alone = Some(file.sync(flags)).filter(|rc| *rc != SQLITE_OK);
         }
     }
 
@@ -267,21 +280,20 @@ impl GroupCommit {
         database: &Database,
         log: &Host,
     ) -> Result<(), Rc> {
-        if std::mem::take(&mut self.is_armed) {
+        if let Some((wal, flags)) = self.disarm() {
             // WRITE was not given back: exclusive locking mode.
-            if let Some(flags) = base.sync_put_off() {
-                return match base.sync_wal(flags) {
-                    SQLITE_OK => Ok(()),
-                    rc => Err(rc),
-                };
-            }
+            return match wal.sync(flags) {
+                SQLITE_OK => Ok(()),
+                rc => Err(rc),
+            };
         }
         if let Some(rc) = self.failed_alone.take() {
             return Err(rc);
         }
         let Some(pending) = self.pending.take() else { return Ok(()) };
+        let Some(wal) = self.wal else { return Err(SQLITE_IOERR_FSYNC) };
         let (salts, flags, opened) = (pending.salts, pending.flags, &self.opened);
-        let wal = OpenedWal { base, salts, flags, opened, round: self.company.round() };
+        let wal = OpenedWal { base, salts, flags, wal, opened, round: self.company.round() };
         let queue = database.queue();
         let page = queue.as_deref().and_then(page_of);
         let (group, counters) = (&database.group, &database.counters);
@@ -314,11 +326,10 @@ impl GroupCommit {
         database: &Database,
         wal: Option<Inode>,
     ) -> Result<(), Rc> {
-        let of = self.log_of(base, wal).zip(base.salts()).zip(base.frames());
-        let Some(((log, salts), (frames, _))) = of else { return Ok(()) };
+        let Some((log, wal)) = self.opened(base, wal) else { return Ok(()) };
         let queue = database.queue();
         let Some(page) = queue.as_deref().and_then(page_of) else { return Ok(()) };
-        let wal = self.opened(base, &log, salts, frames);
+        let frames = wal.committed();
         let (group, counters) = (&database.group, &database.counters);
         match group.wait(page, &log, frames, &wal, counters) {
             Ok(_) => {}
@@ -357,11 +368,9 @@ impl GroupCommit {
         wal: Option<Inode>,
         log: &Host,
     ) -> Result<(), Rc> {
-        let of = self.log_of(base, wal).zip(base.salts()).zip(base.frames());
-        let Some(((of, salts), (frames, _))) = of else { return Ok(()) };
+        let Some((of, wal)) = self.opened(base, wal) else { return Ok(()) };
         let queue = database.queue();
         let Some(page) = queue.as_deref().and_then(page_of) else { return Ok(()) };
-        let wal = self.opened(base, &of, salts, frames);
         database.group.mend(page, &of, &wal).map_err(|why| {
             let rc = match why {
                 NotDurable::Busy => return SQLITE_BUSY,
@@ -379,18 +388,19 @@ impl GroupCommit {
     fn opened<'b, B: BaseFile>(
         &'b self,
         base: &'b B,
-        log: &Log,
-        salts: Salts,
-        frames: u32,
-    ) -> OpenedWal<'b, B> {
-        self.opened.set(self.opened.get().at(log, frames));
-        OpenedWal { base, salts, flags: SYNC_NORMAL, opened: &self.opened, round: 0 }
+        wal: Option<Inode>,
+    ) -> Option<(Log, OpenedWal<'b, B>)> {
+        let (log, salts) = self.log_of(base, wal).zip(base.salts())?;
+        let (wal, (frames, _)) = self.wal.zip(base.frames())?;
+        self.opened.set(self.opened.get().at(&log, frames));
+        let opened = &self.opened;
+        Some((log, OpenedWal { base, salts, flags: SYNC_NORMAL, wal, opened, round: 0 }))
     }
 
     /// `None` also for a connection that can not reach its WAL: it puts nothing off, and could mend
     /// nothing.
     fn log_of(&self, base: &impl BaseFile, wal: Option<Inode>) -> Option<Log> {
-        (self.is_on && base.has_wal()).then_some(())?;
+        self.wal?;
         Log::of(wal?, base.salts()?)
     }
 }

@@ -1,27 +1,28 @@
 //! The methods we replace, as C calls them. What they do is in [`super::connection`].
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::connection::{BaseFile, Sought, twice};
-use super::wal::OpenWal;
-use super::{Kind, Methods, State, group, inherited, state_slot};
+use super::wal::{Client, OpenWal};
+use super::{Kind, Methods, State, closing, group, inherited, state_slot};
 use crate::ffi::connect::{self, FCNTL_OPENED, Opened};
 use crate::ffi::vfs::Instance;
 use crate::ffi::{
     Rc, SQLITE_BUSY, SQLITE_ERROR, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_FILE_POINTER,
     SQLITE_FCNTL_HAS_MOVED, SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_LOCK_TIMEOUT,
     SQLITE_FCNTL_PDB, SQLITE_FCNTL_PERSIST_WAL, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_SYNC,
-    SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_IOERR_FSYNC, SQLITE_IOERR_LOCK,
-    SQLITE_IOERR_TRUNCATE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED,
-    SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
-    SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK, no_panic, sqlite3, sqlite3_file, sqlite3_io_methods,
+    SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_IOERR_LOCK, SQLITE_IOERR_TRUNCATE, SQLITE_LOCK_NONE,
+    SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK,
+    SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK, no_panic, sqlite3,
+    sqlite3_file, sqlite3_io_methods,
 };
 use crate::guard::file_length::Header;
 use crate::guard::wal_reset::Salts;
 use crate::lock::wait::Probe;
 use crate::options::Settings;
-use crate::status;
+use crate::{status, sys};
 
 /// A copy of `base` with our methods where the base has any. Without a wal-index, SQLite refuses
 /// WAL mode.
@@ -179,28 +180,10 @@ impl BaseFile for Base {
         }
     }
 
-    fn has_wal(&self) -> bool {
-        self.wal().is_some()
-    }
-
-    fn put_off_sync(&self, tells_late: bool) -> bool {
-        self.wal().inspect(|wal| wal.put_off(tells_late)).is_some()
-    }
-
-    fn sync_put_off(&self) -> Option<c_int> {
-        self.wal()?.take_put_off()
-    }
-
-    fn sync_wal(&self, flags: c_int) -> Rc {
-        self.wal().map_or(SQLITE_IOERR_FSYNC, |wal| wal.sync(flags))
-    }
-
-    fn read_wal(&self, bytes: &mut [u8], at: i64) -> bool {
-        self.wal().is_some_and(|wal| wal.read(bytes, at))
-    }
-
-    fn write_wal(&self, bytes: &[u8], at: i64) -> bool {
-        self.wal().is_some_and(|wal| wal.write(bytes, at))
+    fn client(&self) -> Option<Client> {
+        // SAFETY: as in `is_upgrade`.
+        let db = unsafe { *self.db.as_ref()? };
+        Some(Client { db, host: self.instance.host() })
     }
 
     fn read_mark(&self, n: c_int) -> Option<u32> {
@@ -238,16 +221,18 @@ impl Base {
         }))
     }
 
-    /// The WAL that the connection has open, if this is its main database: of an attached one, SQLite
-    /// may not look at what FCNTL_COMMIT_PHASETWO answers.
-    fn wal(&self) -> Option<OpenWal> {
+    /// The WAL that the connection has open, if this is its main database, and named so: of an attached
+    /// one, SQLite may not look at what FCNTL_COMMIT_PHASETWO answers. To be asked for while the
+    /// connection is about to read: when it closes, what SQLite locks to answer may be gone.
+    fn wal(&self, database: &Path) -> Option<OpenWal> {
         let host = self.instance.host();
         // SAFETY: what FCNTL_PDB passes is valid while the file is open, and the connection that it
         // leads to is the one that calls, of the SQLite that this VFS is registered with. Neither
-        // control is passed to a file. The WAL is open as long as the connection is in its call.
+        // control is passed to a file. The WAL is open until the wal-index is unmapped.
         unsafe {
             let db = *self.db.as_ref()?;
-            if db.is_null() {
+            // With a shared cache, SQLite would lock that of another database, in whatever order.
+            if db.is_null() || sys::path_from(host.main_file(db)?) != database {
                 return None;
             }
             let pointer = |op| {
@@ -309,14 +294,12 @@ fn base_of(file: *mut sqlite3_file, methods: &'static Methods, state: &State) ->
 unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
     no_panic(SQLITE_IOERR, || {
         // SAFETY: SQLite closes an open file once. The state is taken out of it for good, before
-        // the base, which may clear the file, gets its own table back.
+        // the base, which may clear the file, closes it.
         let (base, mut state) = unsafe {
-            let methods: &'static Methods = &*(*file).pMethods.cast::<Methods>();
+            let methods = closing(file);
             let state = Box::from_raw((*state_slot(file, methods.state_offset)).cast::<State>());
-            (*file).pMethods = methods.base_table;
             (base_of(file, methods, &state), state)
         };
-        inherited::closing(file);
         state.connection.ending();
         let rc = call!(base, xClose, SQLITE_OK);
         state.connection.closed();
@@ -326,11 +309,9 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
 
 unsafe extern "C" fn x_close_watched(file: *mut sqlite3_file) -> Rc {
     no_panic(SQLITE_IOERR, || {
-        inherited::closing(file);
-        // SAFETY: SQLite closes an open file once; the base gets its own table back.
+        // SAFETY: SQLite closes an open file once.
         unsafe {
-            let methods: &'static Methods = &*(*file).pMethods.cast::<Methods>();
-            (*file).pMethods = methods.base_table;
+            let methods = closing(file);
             if methods.kind == Kind::SuperJournal {
                 group::super_journal(false);
             }
@@ -437,7 +418,8 @@ unsafe extern "C" fn x_shm_map(
             inherited::mapped(file, unsafe { *out }, size);
         }
         if rc == SQLITE_OK && region == 0 {
-            state.connection.shm_mapped();
+            let wal = state.wanted.as_ref().and_then(|wanted| base.wal(wanted.database()));
+            state.connection.shm_mapped(wal);
         }
         rc
     })
@@ -477,7 +459,7 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
             }
             SQLITE_FCNTL_PRAGMA => {
                 // SAFETY: SQLite passes its array of strings.
-                let answer = unsafe { pragma(state, &base, arg.cast()) };
+                let answer = unsafe { pragma(state, arg.cast()) };
                 if answer == SQLITE_NOTFOUND {
                     call!(base, xFileControl, answer, op, arg)
                 } else {
@@ -526,7 +508,7 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
 ///
 /// # Safety
 /// `arg` holds a place for the answer, the pragma's name, and its argument or null.
-unsafe fn pragma(state: &mut State, base: &Base, arg: *mut *mut c_char) -> Rc {
+unsafe fn pragma(state: &mut State, arg: *mut *mut c_char) -> Rc {
     // SAFETY: the caller's promise.
     let (name, value) = unsafe {
         let value = *arg.add(2);
@@ -547,7 +529,7 @@ unsafe fn pragma(state: &mut State, base: &Base, arg: *mut *mut c_char) -> Rc {
     let (rc, text) = if let Some(why) = no_wal {
         (SQLITE_ERROR, why)
     } else if name.eq_ignore_ascii_case(b"kanban_status") {
-        (SQLITE_OK, status::json(&mut state.connection, base, instance))
+        (SQLITE_OK, status::json(&mut state.connection, instance))
     } else {
         let name = String::from_utf8_lossy(name);
         (SQLITE_ERROR, format!("unknown pragma {name}; known: kanban_status"))

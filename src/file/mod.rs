@@ -18,7 +18,7 @@ mod wal;
 use std::ffi::c_int;
 use std::path::Path;
 
-pub(crate) use connection::{BaseFile, Connection};
+pub(crate) use connection::Connection;
 use guards::Guards;
 pub(crate) use refused::refuse;
 
@@ -67,7 +67,7 @@ struct State {
     /// Where SQLite keeps the address of the connection that uses the file; null if it has not said.
     db: *const *mut sqlite3,
     /// With group commit.
-    _wanted: Option<wal::Wanted>,
+    wanted: Option<wal::Wanted>,
     /// Dropped last: then the VFS may be unregistered.
     opened: OpenDatabase,
 }
@@ -157,6 +157,20 @@ unsafe fn state_slot(file: *mut sqlite3_file, state_offset: usize) -> *mut State
     unsafe { file.cast::<u8>().add(state_offset).cast() }
 }
 
+/// A file of ours is about to be closed, and has the base's methods again.
+///
+/// # Safety
+/// `file` is open and has one of our tables.
+unsafe fn closing(file: *mut sqlite3_file) -> &'static Methods {
+    inherited::closing(file);
+    // SAFETY: the caller's promise: pMethods is the first field of a `Methods`.
+    unsafe {
+        let methods: &'static Methods = &*(*file).pMethods.cast::<Methods>();
+        (*file).pMethods = methods.base_table;
+        methods
+    }
+}
+
 /// Puts our methods in front of a main database that the base has opened.
 ///
 /// # Safety
@@ -179,7 +193,7 @@ pub(crate) unsafe fn install(
     let state = Box::new(State {
         connection: Connection::new(path, settings.clone(), log, guards, read_only),
         db: std::ptr::null(),
-        _wanted: settings.group_commit().then(|| wal::Wanted::new(path)),
+        wanted: settings.group_commit().then(|| wal::Wanted::new(path)),
         opened: instance.count_database(),
     });
     // SAFETY: the caller's promise.

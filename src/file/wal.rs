@@ -10,13 +10,14 @@
 use std::ffi::{c_int, c_void};
 use std::path::{Path, PathBuf};
 
-use super::connection::BaseFile;
-use super::{Kind, Methods, StateSlot, group, inherited, methods_over, state_slot};
+use super::{Kind, Methods, StateSlot, closing, group, methods_over, state_slot};
 use crate::ffi::{
-    Rc, SQLITE_IOERR, SQLITE_IOERR_FSYNC, SQLITE_OK, no_panic, sqlite3_file, sqlite3_io_methods,
+    Rc, SQLITE_IOERR, SQLITE_IOERR_FSYNC, SQLITE_OK, connect, no_panic, sqlite3, sqlite3_file,
+    sqlite3_io_methods,
 };
 use crate::guard::fork::ForkMutex;
 use crate::guard::wal_reset::Salts;
+use crate::host::Host;
 use crate::lock::page::checksum;
 
 type Sync = unsafe extern "C" fn(*mut sqlite3_file, c_int) -> Rc;
@@ -38,6 +39,10 @@ pub(super) fn hold_for_fork() -> impl std::any::Any {
 pub(super) struct Wanted(PathBuf);
 
 impl Wanted {
+    pub(super) fn database(&self) -> &Path {
+        &self.0
+    }
+
     pub(super) fn new(database: &Path) -> Self {
         WANTED.lock().push(database.to_owned());
         Self(database.to_owned())
@@ -64,14 +69,33 @@ pub(super) fn is_wanted(wal: &Path) -> bool {
 /// What is known of an open WAL.
 #[derive(Default)]
 struct State {
-    /// Whether the sync of a commit may be put off.
-    may_put_off: bool,
+    /// Who may put the sync of its commit off, if anybody.
+    client: Option<Client>,
     /// The flags of the sync that was.
     put_off: Option<c_int>,
     /// The header, if it was written last.
     header: Option<Header>,
     /// Whether the next sync may tell of an error that was made up for.
     tells_late: bool,
+}
+
+/// A connection, as its WAL's owner.
+#[derive(Clone, Copy)]
+pub(crate) struct Client {
+    pub(super) db: *mut sqlite3,
+    pub(super) host: &'static Host,
+}
+
+impl Client {
+    /// Whether its transaction may be durable later than it is committed: not if another database takes
+    /// part in it. If this one's sync failed then, the other would keep its half, or lose it alone; and
+    /// where there is a super-journal, SQLite does not look at what FCNTL_COMMIT_PHASETWO answers.
+    fn may_put_off(self) -> bool {
+        let host = connect::met(self.host).unwrap_or(self.host);
+        // SAFETY: the connection that writes the WAL is the one that has it open, in this very call.
+        let writes_to_attached = unsafe { host.writes_to_attached(self.db) };
+        !writes_to_attached.unwrap_or_else(group::has_super_journal)
+    }
 }
 
 /// <https://www.sqlite.org/fileformat2.html#wal_file_format>
@@ -115,13 +139,10 @@ unsafe fn parts<'f>(file: *mut sqlite3_file) -> (&'static Methods, &'f mut State
 
 unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
     no_panic(SQLITE_IOERR, || {
-        inherited::closing(file);
-        // SAFETY: SQLite closes an open file once. Its state is taken out of it for good, before the
-        // base gets its own table back.
+        // SAFETY: SQLite closes an open file once. Its state is taken out of it for good.
         unsafe {
-            let methods: &'static Methods = &*(*file).pMethods.cast::<Methods>();
+            let methods = closing(file);
             drop(Box::from_raw((*state_slot(file, methods.state_offset)).cast::<State>()));
-            (*file).pMethods = methods.base_table;
             methods.base.xClose.map_or(SQLITE_OK, |close| close(file))
         }
     })
@@ -149,12 +170,9 @@ unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> Rc {
         let (methods, state) = parts(file);
         let sync = || methods.base.xSync.map_or(SQLITE_IOERR_FSYNC, |sync| sync(file, flags));
         let header = state.header.take();
-        if !state.may_put_off {
-            return sync();
-        }
         let Some(header) = header else {
-            let is_alone = !group::has_super_journal();
-            if is_alone && flags & SYNC_KIND == SQLITE_SYNC_NORMAL {
+            let is_normal = flags & SYNC_KIND == SQLITE_SYNC_NORMAL;
+            if is_normal && state.client.is_some_and(Client::may_put_off) {
                 state.put_off = Some(flags);
                 return SQLITE_OK;
             }
@@ -163,16 +181,18 @@ unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> Rc {
         let rc = sync();
         let is_told_late = rc != SQLITE_OK && std::mem::take(&mut state.tells_late);
         // Nothing but the header can be missing: what else is in the file is durable or void.
-        match is_told_late && OpenWal(file).write(&header, 0) {
-            true => sync(),
-            false => rc,
-        }
+        let write = || {
+            methods.base.xWrite.map_or(SQLITE_IOERR, |write| {
+                write(file, header.as_ptr().cast(), HEADER as c_int, 0)
+            })
+        };
+        if is_told_late && write() == SQLITE_OK { sync() } else { rc }
     }
 }
 
 /// An open WAL of a connection, to be used by the thread that uses the connection.
 #[derive(Clone, Copy)]
-pub(super) struct OpenWal(*mut sqlite3_file);
+pub(crate) struct OpenWal(*mut sqlite3_file);
 
 impl OpenWal {
     /// `None` if the file is not open, or not of this kind.
@@ -191,18 +211,16 @@ impl OpenWal {
 
     /// The next sync of a commit is to be put off. With `tells_late`, another may fail once because of
     /// an error that was made up for.
-    pub(super) fn put_off(self, tells_late: bool) {
+    pub(super) fn put_off(self, client: Client, tells_late: bool) {
         // SAFETY: as promised to `new`, and SQLite is not in a method of it.
         let (_, state) = unsafe { parts(self.0) };
-        *state = State { may_put_off: true, tells_late, ..State::default() };
+        *state = State { client: Some(client), tells_late, ..State::default() };
     }
 
     /// No sync is put off any more. The flags of the one that was.
     pub(super) fn take_put_off(self) -> Option<c_int> {
         // SAFETY: as above.
-        let (_, state) = unsafe { parts(self.0) };
-        state.may_put_off = false;
-        state.put_off.take()
+        std::mem::take(unsafe { parts(self.0) }.1).put_off
     }
 
     pub(super) fn sync(self, flags: c_int) -> Rc {
@@ -237,12 +255,12 @@ impl OpenWal {
 /// Writes the frames of a WAL from `behind` + 1 to `until` once more, as they are, so that the next
 /// sync takes them for new. Fails if one is not what was committed: its checksum covers all before
 /// it. <https://www.sqlite.org/walformat.html>
-pub(super) fn write_again(base: &impl BaseFile, salts: Salts, behind: u32, until: u32) -> bool {
+pub(super) fn write_again(wal: OpenWal, salts: Salts, behind: u32, until: u32) -> bool {
     const FRAME_HEADER: usize = 24;
     /// The last bit of it says how words are summed.
     const MAGIC: u32 = 0x377f_0682;
     let mut header = [0; HEADER];
-    if !base.read_wal(&mut header, 0) {
+    if !wal.read(&mut header, 0) {
         return false;
     }
     let word = |bytes: &[u8], at: usize| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
@@ -270,19 +288,19 @@ pub(super) fn write_again(base: &impl BaseFile, salts: Salts, behind: u32, until
     let mut frame = vec![0; FRAME_HEADER + page];
     let mut seed = stored(&header, 24);
     if behind > 0 {
-        if !base.read_wal(&mut frame[..FRAME_HEADER], offset(behind)) || !is_it(&frame, 8) {
+        if !wal.read(&mut frame[..FRAME_HEADER], offset(behind)) || !is_it(&frame, 8) {
             return false;
         }
         seed = stored(&frame, 16);
-    } else if !base.write_wal(&header, 0) {
+    } else if !wal.write(&header, 0) {
         return false;
     }
     for n in behind.saturating_add(1)..=until {
-        if !base.read_wal(&mut frame, offset(n)) || !is_it(&frame, 8) {
+        if !wal.read(&mut frame, offset(n)) || !is_it(&frame, 8) {
             return false;
         }
         seed = sum(sum(seed, &frame[..8]), &frame[FRAME_HEADER..]);
-        if seed != stored(&frame, 16) || !base.write_wal(&frame, offset(n)) {
+        if seed != stored(&frame, 16) || !wal.write(&frame, offset(n)) {
             return false;
         }
     }

@@ -133,6 +133,11 @@ impl Opened {
         self.failures != failures
     }
 
+    /// Whether its next sync tells of all frames, and of nothing else.
+    pub(crate) fn vouches(self, failures: u32) -> bool {
+        self.older == 0 && !self.may_tell_late(failures)
+    }
+
     /// The same file, now that the WAL is that one and has so many frames.
     pub(crate) fn at(self, log: &Log, frames: u32) -> Self {
         let older = match self.log {

@@ -4,15 +4,21 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rusqlite::ffi;
+use vfs_tests::base::{Fault, File, Method};
 use vfs_tests::{Agent, Board, Program};
 
-use crate::{agent, connect, rust_agent, status};
+use crate::{agent, connect, over_faulty, rust_agent, status, status_of};
 
 /// Debian's Python with the newest SQLite, built so.
 fn waits_in_locks(board: &Board, vfs: &str, timeout_ms: u32) -> Agent {
+    opened(&board.uri(vfs), timeout_ms)
+}
+
+fn opened(uri: &str, timeout_ms: u32) -> Agent {
     let library = [("LD_LIBRARY_PATH", env!("SETLK_SQLITE"))];
     let mut client = Agent::start_in(Program::Python, &rust_agent(), Path::new("/"), &library);
-    client.open("c", &board.uri(vfs), timeout_ms);
+    client.open("c", uri, timeout_ms);
     let built = client.sql("c", "SELECT sqlite_compileoption_used('ENABLE_SETLK_TIMEOUT')").rows();
     assert_eq!(built, [[1]]);
     client
@@ -112,4 +118,39 @@ fn all_of_its_rows_are_there() {
     let rows: i64 =
         connect(&board.kanban()).query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
     assert_eq!(rows as usize, 4 * ROWS);
+}
+
+/// Group commit works with such an SQLite, too. After a sync of another client has failed it builds
+/// nothing on what that left: it is refused when it begins to write, whether it takes WRITE before its
+/// snapshot (with a busy timeout) or after it. After a checkpoint it goes on.
+#[test]
+fn it_commits_in_groups() {
+    const IOERR: i64 = 10;
+    let (base, vfs) = over_faulty("setlk-group");
+    let board = board();
+    let grouped = |uri: String| format!("{uri}&kanban_group_commit=1");
+    let mut clients = [0, 5000].map(|timeout| opened(&grouped(board.kanban()), timeout));
+    for client in &mut clients {
+        client.sql("c", "PRAGMA synchronous=full; INSERT INTO t VALUES (1)").rows();
+        assert_eq!(status_of(client, "c", "/group_commit/active"), true);
+        assert_eq!(status_of(client, "c", "/counters/syncs_led"), 1);
+    }
+    let faulty = connect(&grouped(board.uri(&vfs)));
+    faulty.execute_batch("PRAGMA synchronous=full; INSERT INTO t VALUES (2)").unwrap();
+    base.on(|call| match call.method {
+        Method::Sync { .. } if call.file == File::Wal => Fault::Fail(ffi::SQLITE_IOERR_FSYNC),
+        _ => Fault::None,
+    });
+    faulty.execute_batch("INSERT INTO t VALUES (3)").unwrap_err();
+    base.off();
+    for client in &mut clients {
+        assert_eq!(client.sql("c", "BEGIN IMMEDIATE").code(), IOERR);
+        assert_eq!(client.sql("c", "INSERT INTO t VALUES (4)").code(), IOERR);
+        assert_eq!(client.sql("c", "SELECT count(*) FROM t").rows(), [[4]]);
+    }
+    clients[0].sql("c", "PRAGMA wal_checkpoint").rows();
+    for client in &mut clients {
+        client.sql("c", "INSERT INTO t VALUES (4)").rows();
+    }
+    assert_eq!(clients[0].sql("c", "SELECT count(*) FROM t").rows(), [[6]]);
 }
