@@ -21,7 +21,7 @@ use crate::lock::Database;
 use crate::sys::{self, Inode};
 
 /// After how many transactions a reader looks whether it is time to check.
-const LOOKS_AFTER: u8 = 16;
+const LOOKS_AFTER: u8 = 32;
 
 pub(crate) struct Guards {
     log: Host,

@@ -376,7 +376,8 @@ unsafe extern "C" fn x_shm_lock(
     if !state.connection.is_plain(offset, n, flags) {
         return shm_lock(file, offset, n, flags);
     }
-    match base.shm_lock(offset, 1, flags) {
+    // SAFETY: this method stands only where the base has one, and passes on what SQLite has passed.
+    match unsafe { base.methods.xShmLock.unwrap_unchecked()(file, offset, 1, flags) } {
         SQLITE_OK => SQLITE_OK,
         rc => shm_lock_failed(file, offset, flags, rc),
     }
