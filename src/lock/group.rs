@@ -34,6 +34,16 @@
 //! And one that was not told yet is told of an error that was made up for long ago: so whose sync fails,
 //! and who has not synced since a failure was made up for, writes and syncs once more.
 //!
+//! # Clients that know nothing of this
+//! A checkpoint, of whatever client, syncs the WAL before it copies any of it (`walCheckpoint`): so it
+//! copies only what is durable, also frames whose committers still wait here. They keep their read
+//! marks, without which nobody begins the WAL anew under them; a checkpoint of this VFS that has
+//! excluded writers makes them durable first, so that the marks do not keep it from copying all, where
+//! another leaves the rest to the next. After a failed sync it may be told of no error, and copies frames
+//! that had been lost when they were written first: but the leader has written them once more at once,
+//! so that its sync is about those. What is left is a moment between the two, the same that
+//! `synchronous=NORMAL` has all the time. The same goes for a stock commit on top of them.
+//!
 //! # What is trusted
 //! A record counts only if it is whole and about this very WAL: its file, its salts, and this start
 //! of the machine ([`Log`]). A torn, random or old one is none, and then everyone syncs. Who
