@@ -30,7 +30,7 @@ use crate::lock::{Database, Refused, WriteLock};
 use crate::options::Settings;
 use crate::sys;
 
-use super::group::{GroupCommit, is_marked};
+use super::group::GroupCommit;
 use super::guards::Guards;
 use super::wal::{Client, OpenWal};
 
@@ -678,7 +678,7 @@ impl Connection {
         };
         let frames = base.frames().filter(|frames| is_small(*frames));
         let Some((_, copied)) = frames.filter(|_| self.write_lock.is_none()) else { return Ok(()) };
-        if is_marked(base, copied.saturating_add(1)) {
+        if self.is_marked(base, copied.saturating_add(1)) {
             // A reader's snapshot ends where the last checkpoint did: there is nothing to copy.
             return Ok(());
         }
@@ -691,10 +691,35 @@ impl Connection {
             self.write_lock = Some(lock);
             self.reasons |= Reason::Checkpoint as u8;
             if self.group.is_on() {
-                return self.group.drain(base, &self.database, self.guards.wal());
+                let is_marked = |frames| self.is_marked(base, frames);
+                return self.group.drain(base, &self.database, self.guards.wal(), is_marked);
             }
         }
         Ok(())
+    }
+
+    /// Whether somebody reads by a mark that keeps the last of so many frames from being copied.
+    fn is_marked(&self, base: &impl BaseFile, frames: u32) -> bool {
+        let slot = |n, flags| base.shm_lock(WAL_READ_LOCK + n, 1, flags | SQLITE_SHM_EXCLUSIVE);
+        // It only looks.
+        if self.blocks_ms > 0 {
+            base.may_block(0);
+        }
+        let is_marked = (1..WAL_READERS).any(|n| {
+            if base.read_mark(n).is_none_or(|mark| mark >= frames) {
+                return false;
+            }
+            let rc = slot(n, SQLITE_SHM_LOCK) & 0xff;
+            if rc == SQLITE_OK || rc != SQLITE_BUSY && self.guards.can_step_back() {
+                // After an error nobody knows whether the base has it.
+                twice(|| slot(n, SQLITE_SHM_UNLOCK));
+            }
+            rc == SQLITE_BUSY
+        });
+        if self.blocks_ms > 0 {
+            base.may_block(self.blocks_ms);
+        }
+        is_marked
     }
 
     /// The wal-index is about to be mapped: the database is in WAL mode, where SHARED is kept until
@@ -1055,6 +1080,8 @@ mod tests {
         size: Cell<i64>,
         /// The mark of the first READ slot, which is taken then.
         reader: Cell<Option<u32>>,
+        /// Whether READ slots can not be shared.
+        is_in_the_way: Cell<bool>,
         on_lock: Option<Box<dyn Fn() -> Rc>>,
     }
 
@@ -1067,6 +1094,9 @@ mod tests {
         }
         fn shm_lock(&self, offset: c_int, _: c_int, flags: c_int) -> Rc {
             let takes = flags & SQLITE_SHM_LOCK != 0 && flags & SQLITE_SHM_EXCLUSIVE != 0;
+            if self.is_in_the_way.get() && flags == SQLITE_SHM_LOCK | SQLITE_SHM_SHARED {
+                return SQLITE_BUSY;
+            }
             match takes && offset == WAL_READ_LOCK + 1 && self.reader.get().is_some() {
                 true => SQLITE_BUSY,
                 false => SQLITE_OK,
@@ -1222,6 +1252,22 @@ mod tests {
                 assert_eq!(connection.holds_write_lock(), holds, "{reader:?}");
             }
         }
+    }
+
+    /// The first READ slot that a connection asks for is refused, as a checkpointer has it, and it takes the
+    /// next: with that the guards look whether it reads what it should.
+    #[test]
+    fn a_refusal_does_not_put_the_guards_off() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut connection, base) = (connection(&directory), Obliging::default());
+        let flags = SQLITE_SHM_LOCK | SQLITE_SHM_SHARED;
+        for is_in_the_way in [true, true, false, false] {
+            base.is_in_the_way.set(is_in_the_way);
+            assert!(!connection.is_plain(WAL_READ_LOCK, 1, flags), "it is due");
+            let expected = if is_in_the_way { SQLITE_BUSY } else { SQLITE_OK };
+            assert_eq!(connection.shm_lock(WAL_READ_LOCK, 1, flags, &base), expected);
+        }
+        assert!(connection.is_plain(WAL_READ_LOCK, 1, flags), "it was done");
     }
 
     /// A connection is closed with the lock in hand, or unmaps the wal-index.

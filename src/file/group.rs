@@ -7,10 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::BaseFile;
 use super::wal::{OpenWal, write_again};
-use crate::ffi::{
-    Rc, SQLITE_BUSY, SQLITE_IOERR_FSYNC, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
-    SQLITE_SHM_UNLOCK, WAL_READ_LOCK, WAL_READERS,
-};
+use crate::ffi::{Rc, SQLITE_BUSY, SQLITE_IOERR_FSYNC, SQLITE_OK};
 use crate::guard::wal_reset::Salts;
 use crate::host::Host;
 use crate::lock::group::{NotDurable, Opened, Wal};
@@ -316,7 +313,8 @@ impl GroupCommit {
     }
 
     /// A checkpoint begins that has excluded writers: those who wait for a sync keep read marks, which
-    /// would keep it from copying all. Makes their commits durable, and waits a moment.
+    /// would keep it from copying all. Makes their commits durable, and waits a moment, as long as there
+    /// is such a mark before so many frames.
     ///
     /// # Errors
     /// What the sync answered. Another sync might not, since the kernel tells of an error once.
@@ -325,6 +323,7 @@ impl GroupCommit {
         base: &impl BaseFile,
         database: &Database,
         wal: Option<Inode>,
+        is_marked: impl Fn(u32) -> bool,
     ) -> Result<(), Rc> {
         let Some((log, wal)) = self.opened(base, wal) else { return Ok(()) };
         let queue = database.queue();
@@ -338,7 +337,7 @@ impl GroupCommit {
             Err(NotDurable::HasFailed) => return Err(SQLITE_IOERR_FSYNC),
         }
         let began = Instant::now();
-        while is_marked(base, frames) && began.elapsed() < MARKS_LAST {
+        while is_marked(frames) && began.elapsed() < MARKS_LAST {
             std::thread::sleep(Duration::from_micros(20));
         }
         Ok(())
@@ -412,21 +411,4 @@ const SYNC_NORMAL: c_int = 2;
 fn page_of(queue: &Queue<Sidecar>) -> Option<&Sidecar> {
     let sidecar = queue.sidecar();
     (sidecar.content() == Content::Page && sidecar.is_mapped()).then_some(sidecar)
-}
-
-/// Whether somebody reads by a mark that keeps the last frames from being copied.
-pub(super) fn is_marked(base: &impl BaseFile, frames: u32) -> bool {
-    (1..WAL_READERS).any(|n| {
-        if base.read_mark(n).is_none_or(|mark| mark >= frames) {
-            return false;
-        }
-        let slot = |flags| base.shm_lock(WAL_READ_LOCK + n, 1, flags | SQLITE_SHM_EXCLUSIVE);
-        match slot(SQLITE_SHM_LOCK) {
-            SQLITE_OK => {
-                super::connection::twice(|| slot(SQLITE_SHM_UNLOCK));
-                false
-            }
-            rc => rc == SQLITE_BUSY,
-        }
-    })
 }

@@ -130,7 +130,8 @@ impl Guards {
     #[inline]
     pub(crate) fn is_due(&mut self) -> bool {
         // Even a look at the clock can be felt in a transaction that reads one row.
-        self.until_look = self.until_look.wrapping_sub(1);
+        // Due until it was done: the lock may be refused.
+        self.until_look = self.until_look.saturating_sub(1);
         self.until_look == 0
     }
 

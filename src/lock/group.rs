@@ -145,7 +145,7 @@ impl Opened {
 
     /// Whether its next sync tells of all frames, and of nothing else.
     pub(crate) fn vouches(self, failures: u32) -> bool {
-        self.older == 0 && !self.may_tell_late(failures)
+        self.log.is_some() && self.older == 0 && !self.may_tell_late(failures)
     }
 
     /// The same file, now that the WAL is that one and has so many frames.
@@ -241,6 +241,10 @@ impl Group {
         if is_ahead(&bytes) {
             let _lead = self.try_lead(sidecar).ok_or(NotDurable::Busy)?;
             let bytes = sidecar.read().map_err(|_| NotDurable::Busy)?;
+            // One may have failed meanwhile.
+            if self.failed_by(bytes.record(log), log).is_some() {
+                return Err(NotDurable::HasFailed);
+            }
             if is_ahead(&bytes) {
                 let void = Record { log: *log, frames: 0, failures: bytes.failures(log) };
                 let void = void.encode(bytes.word().wrapping_add(1));
