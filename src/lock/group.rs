@@ -480,7 +480,7 @@ fn sync_again(wal: &impl Wal, durable: u32) -> Result<(), NotDurable> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
     use crate::lock::sidecar;
