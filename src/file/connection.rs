@@ -497,11 +497,12 @@ impl Connection {
         rc
     }
 
-    /// Whether a call of xShmLock is for one of the readers' slots, or shares one, and there is nothing to
-    /// do but to pass it on, and to call [`Self::shm_lock_failed`] if it fails. Each read transaction
-    /// makes two such calls; so this is to be quick, and never to panic.
+    /// Notes a call of xShmLock, if it is for one of the readers' slots, or shares one, and there is nothing to
+    /// do but to pass it on, and to call [`Self::shm_lock_failed`] if it fails. Else false: it is one for
+    /// [`Self::shm_lock`]. Each read transaction makes two such calls; so this is to be quick, and never
+    /// to panic.
     #[inline]
-    pub(crate) fn is_plain(&mut self, offset: c_int, n: c_int, flags: c_int) -> bool {
+    pub(crate) fn note_plain(&mut self, offset: c_int, n: c_int, flags: c_int) -> bool {
         if self.wait.is_armed() {
             return false;
         }
@@ -510,7 +511,7 @@ impl Connection {
         }
         if offset >= WAL_READ_LOCK {
             let takes = flags & SQLITE_SHM_LOCK != 0;
-            if takes && self.guards.is_due() {
+            if takes && self.guards.count_read() {
                 return false;
             }
             self.has_snapshot = takes;
@@ -1082,6 +1083,8 @@ mod tests {
         reader: Cell<Option<u32>>,
         /// Whether READ slots can not be shared.
         is_in_the_way: Cell<bool>,
+        /// How long lock calls may block, in ms.
+        blocks_ms: Cell<c_int>,
         on_lock: Option<Box<dyn Fn() -> Rc>>,
     }
 
@@ -1098,11 +1101,14 @@ mod tests {
                 return SQLITE_BUSY;
             }
             match takes && offset == WAL_READ_LOCK + 1 && self.reader.get().is_some() {
+                true if self.blocks_ms.get() > 0 => SQLITE_BUSY_TIMEOUT,
                 true => SQLITE_BUSY,
                 false => SQLITE_OK,
             }
         }
-        fn may_block(&self, _: c_int) {}
+        fn may_block(&self, ms: c_int) {
+            self.blocks_ms.set(ms);
+        }
         fn is_wal(&self) -> bool {
             false
         }
@@ -1234,7 +1240,8 @@ mod tests {
 
     /// A reader keeps a snapshot, and everything before it is copied: each commit that finds the WAL long
     /// tries a checkpoint, which can do nothing. It takes the write lock from nobody. When the reader
-    /// has gone, or has a later mark, it does its work under it.
+    /// has gone, or has a later mark, it does its work under it. An SQLite that waits in its lock calls
+    /// does not wait for a look.
     #[test]
     fn a_checkpoint_that_can_copy_nothing_takes_no_write_lock() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -1243,14 +1250,18 @@ mod tests {
         // Makes the sidecar.
         connection.lock(SQLITE_LOCK_RESERVED, &base);
         connection.unlock(SQLITE_LOCK_SHARED, &base);
-        for (reader, joins) in [(None, true), (Some(0), false), (Some(1), true)] {
+        let cases = [(None, true), (Some(0), false), (Some(1), true)];
+        for ((reader, joins), ms) in cases.into_iter().flat_map(|case| [(case, 0), (case, 9)]) {
             base.reader.set(reader);
+            base.may_block(ms);
+            connection.may_block(ms);
             for flags in [SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK] {
                 let (offset, flags) = (WAL_CKPT_LOCK, flags | SQLITE_SHM_EXCLUSIVE);
                 assert_eq!(connection.shm_lock(offset, 1, flags, &base), SQLITE_OK);
                 let holds = flags & SQLITE_SHM_LOCK != 0 && joins;
-                assert_eq!(connection.holds_write_lock(), holds, "{reader:?}");
+                assert_eq!(connection.holds_write_lock(), holds, "{reader:?}, {ms}");
             }
+            assert_eq!(base.blocks_ms.get(), ms);
         }
     }
 
@@ -1263,11 +1274,11 @@ mod tests {
         let flags = SQLITE_SHM_LOCK | SQLITE_SHM_SHARED;
         for is_in_the_way in [true, true, false, false] {
             base.is_in_the_way.set(is_in_the_way);
-            assert!(!connection.is_plain(WAL_READ_LOCK, 1, flags), "it is due");
+            assert!(!connection.note_plain(WAL_READ_LOCK, 1, flags), "it is due");
             let expected = if is_in_the_way { SQLITE_BUSY } else { SQLITE_OK };
             assert_eq!(connection.shm_lock(WAL_READ_LOCK, 1, flags, &base), expected);
         }
-        assert!(connection.is_plain(WAL_READ_LOCK, 1, flags), "it was done");
+        assert!(connection.note_plain(WAL_READ_LOCK, 1, flags), "it was done");
     }
 
     /// A connection is closed with the lock in hand, or unmaps the wal-index.

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::ffi::c_int;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::connection::BaseFile;
@@ -122,8 +123,13 @@ const ALONE: u8 = 16;
 impl Company {
     /// WRITE was taken, and so many frames are committed.
     fn begins(&mut self, log: &Log, frames: u32) {
-        let is_alone = self.left == Some((*log, frames));
-        self.alone = if is_alone { (self.alone + 1).min(ALONE) } else { 0 };
+        if self.left == Some((*log, frames)) {
+            self.alone = (self.alone + 1).min(ALONE);
+            // Its own are no round.
+            self.durable = frames;
+        } else {
+            self.alone = 0;
+        }
     }
 
     fn ends(&mut self, log: Log, frames: u32) {
@@ -296,6 +302,7 @@ impl GroupCommit {
         let (group, counters) = (&database.group, &database.counters);
         let waited = group.wait(&page, &pending.log, pending.frames, &wal, counters);
         waited.map(|durable| self.company.waited(durable)).map_err(|why| {
+            counters.syncs_failed.fetch_add(1, Ordering::Relaxed);
             let (rc, what) = match why {
                 NotDurable::Failed(rc) => (rc, "a sync of the WAL has failed"),
                 _ => {
@@ -330,11 +337,13 @@ impl GroupCommit {
         let Some(page) = queue.as_deref().and_then(page_of) else { return Ok(()) };
         let frames = wal.committed();
         let (group, counters) = (&database.group, &database.counters);
-        match group.wait(page, &log, frames, &wal, counters) {
-            Ok(_) => {}
-            Err(NotDurable::Busy) => return Ok(()),
-            Err(NotDurable::Failed(rc)) => return Err(rc),
-            Err(NotDurable::HasFailed) => return Err(SQLITE_IOERR_FSYNC),
+        if let Err(why) = group.wait(page, &log, frames, &wal, counters) {
+            counters.syncs_failed.fetch_add(1, Ordering::Relaxed);
+            return match why {
+                NotDurable::Busy => Ok(()),
+                NotDurable::Failed(rc) => Err(rc),
+                NotDurable::HasFailed => Err(SQLITE_IOERR_FSYNC),
+            };
         }
         let began = Instant::now();
         while is_marked(frames) && began.elapsed() < MARKS_LAST {

@@ -126,9 +126,10 @@ impl Guards {
         }
     }
 
-    /// Whether whoever is about to take a lock to read may have something to do then.
+    /// Counts a read transaction that is about to begin. Whether there may be something to do then, by
+    /// [`Self::before_read`].
     #[inline]
-    pub(crate) fn is_due(&mut self) -> bool {
+    pub(crate) fn count_read(&mut self) -> bool {
         // Even a look at the clock can be felt in a transaction that reads one row.
         // Due until it was done: the lock may be refused.
         self.until_look = self.until_look.saturating_sub(1);

@@ -373,7 +373,7 @@ unsafe extern "C" fn x_shm_lock(
 ) -> Rc {
     // SAFETY: SQLite passes an open file.
     let (base, state) = unsafe { parts(file) };
-    if !state.connection.is_plain(offset, n, flags) {
+    if !state.connection.note_plain(offset, n, flags) {
         return shm_lock(file, offset, n, flags);
     }
     // SAFETY: this method stands only where the base has one, and passes on what SQLite has passed.

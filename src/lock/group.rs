@@ -266,21 +266,6 @@ impl Group {
         wal: &impl Wal,
         counters: &Counters,
     ) -> Result<u32, NotDurable> {
-        let done = self.wait_or_lead(sidecar, log, frames, wal, counters);
-        if done.is_err() {
-            counters.syncs_failed.fetch_add(1, Ordering::Relaxed);
-        }
-        done
-    }
-
-    fn wait_or_lead(
-        &self,
-        sidecar: &impl Sidecar,
-        log: &Log,
-        frames: u32,
-        wal: &impl Wal,
-        counters: &Counters,
-    ) -> Result<u32, NotDurable> {
         let covered = |bytes: &GroupBytes| {
             let durable = self.durable(bytes, log, frames)?;
             let is_covered = u64::from(durable.is_some());
@@ -523,6 +508,9 @@ mod tests {
         frames: Cell<u32>,
         opened: Cell<Opened>,
         failing: Cell<u32>,
+        /// How many each look finds more, and a round's.
+        coming: u32,
+        round: u32,
         done: RefCell<Vec<Did>>,
     }
 
@@ -536,7 +524,7 @@ mod tests {
 
     impl Wal for Noted {
         fn committed(&self) -> u32 {
-            self.frames.get()
+            self.frames.replace(self.frames.get() + self.coming)
         }
         fn sync(&self) -> Result<(), i32> {
             self.done.borrow_mut().push(Did::Sync);
@@ -553,7 +541,7 @@ mod tests {
             &self.opened
         }
         fn round(&self) -> u32 {
-            0
+            self.round
         }
     }
 
@@ -586,6 +574,25 @@ mod tests {
         assert_eq!(bytes.record(&log).map(|record| record.frames), Some(3));
     }
 
+    /// Eight commit in a loop, and a sync takes long. Those whom the last one has served come again, one
+    /// after the other: who leads waits for them, and no longer than they come. Where syncs are fast, or
+    /// nobody else commits, it waits for nobody.
+    #[test]
+    fn who_leads_waits_for_a_round() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (sidecar, log) = board(&directory);
+        for (sync_ns, coming, round, durable) in
+            [(SLOW_NS, 1, 8, 9), (SLOW_NS, 0, 8, 1), (SLOW_NS - 1, 1, 8, 1), (SLOW_NS, 1, 0, 1)]
+        {
+            let log = log.begun_anew([sync_ns as u32, coming + round]);
+            let (group, counters) = (Group::default(), Counters::default());
+            group.sync_ns.store(sync_ns, Ordering::Relaxed);
+            let wal = Noted { coming, round, ..Noted::opened_at(&log, 0) };
+            wal.frames.set(1);
+            assert_eq!(group.wait(&sidecar, &log, 1, &wal, &counters), Ok(durable));
+        }
+    }
+
     /// A commit waits for its sync. A disk error loses its frames, and somebody else's fsync is told.
     /// A file that is opened now is told nothing: before its sync counts for that commit, too, the frames
     /// are written once more; and not again, once they are durable.
@@ -612,7 +619,11 @@ mod tests {
         }
         // It was open when the WAL began anew.
         let next = log.begun_anew([3, 4]);
-        assert_eq!(Noted::opened_at(&log, 5).opened.get().at(&next, 9).older, 0);
+        let opened = Noted::opened_at(&log, 5).opened.get();
+        assert_eq!(opened.at(&next, 9).older, 0);
+        // Nor can it sync in the commit, without that.
+        assert!(!opened.vouches(0) && !Opened::default().vouches(0));
+        assert!(opened.at(&next, 9).vouches(0) && !opened.at(&next, 9).vouches(2));
     }
 
     /// A failed sync was made up for. A file that was not told of it yet is told now: that is no loss,

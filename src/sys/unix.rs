@@ -168,9 +168,9 @@ fn fcntl(file: BorrowedFd<'_>, command: libc::c_int, lock: &mut libc::flock) -> 
     }
 }
 
-/// fcntl(2) for a lock that is not waited for: -1, and errno, if it fails. Every transaction makes some, and
-/// what the C library does in front of the system call, for the sake of other commands, is more than what a
-/// transaction of SQLite's can do without being noticed.
+/// fcntl(2) for a lock that is not waited for: -1, and errno, if it fails. It is made without the C library's
+/// fcntl, which spends three times as many instructions on commands that can be waited for, or take no
+/// struct; each transaction makes several such calls.
 ///
 /// # Safety
 /// `lock` is what the command asks for.
