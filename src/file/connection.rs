@@ -1101,7 +1101,7 @@ mod tests {
                 return SQLITE_BUSY;
             }
             match takes && offset == WAL_READ_LOCK + 1 && self.reader.get().is_some() {
-                true if self.blocks_ms.get() > 0 => SQLITE_BUSY_TIMEOUT,
+                true if self.blocks_ms.get() > 0 => panic!("it waits for the reader"),
                 true => SQLITE_BUSY,
                 false => SQLITE_OK,
             }
@@ -1279,6 +1279,9 @@ mod tests {
             assert_eq!(connection.shm_lock(WAL_READ_LOCK, 1, flags, &base), expected);
         }
         assert!(connection.note_plain(WAL_READ_LOCK, 1, flags), "it was done");
+        assert!(connection.has_snapshot);
+        connection.shm_lock_failed(WAL_READ_LOCK, flags, SQLITE_BUSY, &base);
+        assert!(!connection.has_snapshot);
     }
 
     /// A connection is closed with the lock in hand, or unmaps the wal-index.

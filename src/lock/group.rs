@@ -472,10 +472,10 @@ mod tests {
     use crate::sys::Inode;
     use std::cell::{Cell, RefCell};
 
-    /// A sidecar, and what another does just before a lock of this one is given back.
+    /// A sidecar, and what another does just before this one takes a lock (true) or gives it back.
     struct Watched<F>(sidecar::Sidecar, F);
 
-    impl<F: Fn(&sidecar::Sidecar)> Sidecar for Watched<F> {
+    impl<F: Fn(&sidecar::Sidecar, bool)> Sidecar for Watched<F> {
         fn read(&self) -> io::Result<GroupBytes> {
             Sidecar::read(&self.0)
         }
@@ -483,10 +483,11 @@ mod tests {
             Sidecar::write(&self.0, bytes)
         }
         fn try_lock(&self, range: Range) -> io::Result<bool> {
+            (self.1)(&self.0, true);
             Sidecar::try_lock(&self.0, range)
         }
         fn unlock(&self, range: Range) -> io::Result<()> {
-            (self.1)(&self.0);
+            (self.1)(&self.0, false);
             Sidecar::unlock(&self.0, range)
         }
         fn wait(&self, _: u32, _: Duration) {}
@@ -561,8 +562,10 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let (sidecar, log) = board(&directory);
         let seen = Cell::new(None);
-        let look = |page: &sidecar::Sidecar| {
-            seen.set(Sidecar::read(page).ok().map(|bytes| bytes.word()));
+        let look = |page: &sidecar::Sidecar, takes: bool| {
+            if !takes {
+                seen.set(Sidecar::read(page).ok().map(|bytes| bytes.word()));
+            }
         };
         let (sidecar, wal) = (Watched(sidecar, look), Noted::default());
         wal.frames.set(3);
@@ -572,6 +575,26 @@ mod tests {
         let bytes = Sidecar::read(&sidecar.0).expect("it is there");
         assert!(seen.get().is_some_and(|word| word != bytes.word()));
         assert_eq!(bytes.record(&log).map(|record| record.frames), Some(3));
+    }
+
+    /// A record speaks of frames that are not there. While it is about to be made void, a sync of another
+    /// process fails: that is seen, and nothing is built on it.
+    #[test]
+    fn a_failure_that_is_noted_meanwhile_stands() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (sidecar, log) = board(&directory);
+        let (group, counters) = (Group::default(), Counters::default());
+        let wal = Noted::opened_at(&log, 0);
+        wal.frames.set(9);
+        group.wait(&sidecar, &log, 9, &wal, &counters).expect("it syncs");
+        let other = Group::default();
+        let fails = |page: &sidecar::Sidecar, takes: bool| {
+            if takes {
+                other.note_failure(page, &log, &wal);
+            }
+        };
+        let sidecar = Watched(sidecar, fails);
+        assert_eq!(group.begin(&sidecar, &log, 5), Err(NotDurable::HasFailed));
     }
 
     /// Eight commit in a loop, and a sync takes long. Those whom the last one has served come again, one

@@ -697,6 +697,28 @@ mod tests {
     }
 
     /// A thread sleeps for the connection that was refused last, and for no other.
+    /// A connection that never waited is given the lock for a stale snapshot, and its busy handler sleeps: it
+    /// waits from then on, and has waited when it has the lock.
+    #[test]
+    fn who_never_waited_may_begin_to_by_a_stale_snapshot() {
+        let mut wait = wait();
+        assert_eq!(wait.acquired(), None);
+        wait.gave_back_at_once();
+        sleep(ms(1), |_| {});
+        assert!(wait.acquired().is_some());
+    }
+
+    /// A connection without a busy handler was refused, another one of the thread has the lock, and the
+    /// application sleeps: that is for neither.
+    #[test]
+    fn who_has_the_lock_ends_the_sleeps_of_others() {
+        let (mut first, mut second) = (wait(), wait());
+        first.refused(Cause::WriteLock);
+        assert_eq!(second.acquired(), None);
+        sleep(ms(1), |_| {});
+        assert_eq!(first.shared.waiting.lock().sleeps, 0);
+    }
+
     #[test]
     fn a_sleep_is_for_whoever_was_refused_last() {
         let (mut first, mut second) = (wait(), wait());
