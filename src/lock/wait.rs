@@ -696,7 +696,6 @@ mod tests {
         assert_eq!(*looks.lock(), 1, "it is in use");
     }
 
-    /// A thread sleeps for the connection that was refused last, and for no other.
     /// A connection that never waited is given the lock for a stale snapshot, and its busy handler sleeps: it
     /// waits from then on, and has waited when it has the lock.
     #[test]
@@ -719,6 +718,7 @@ mod tests {
         assert_eq!(first.shared.waiting.lock().sleeps, 0);
     }
 
+    /// A thread sleeps for the connection that was refused last, and for no other.
     #[test]
     fn a_sleep_is_for_whoever_was_refused_last() {
         let (mut first, mut second) = (wait(), wait());
