@@ -218,26 +218,31 @@ unsafe extern "C" fn fcntl_of<const NTH: usize>(
             let lock = argument.cast::<libc::flock>();
             // SAFETY: this command comes with a lock; an open-file-description lock asks for no process
             // id. The descriptor is the table's.
-            let rc = unsafe {
+            let made = unsafe {
                 (*lock).l_pid = 0;
                 sys::fcntl_lock(descriptor, libc::F_OFD_SETLK, lock)
             };
-            return if rc == -1 { once_more(descriptor, lock) } else { rc };
+            return match made {
+                Ok(()) => 0,
+                Err(errno) => once_more(descriptor, lock, errno),
+            };
         }
     }
     fcntl_slowly(copy, file, command, argument)
 }
 
-/// A lock has failed: made again if a signal has interrupted it.
+/// A lock has failed: made again as long as signals interrupt it, as by [`uninterrupted`].
 #[cold]
 #[inline(never)]
-fn once_more(descriptor: c_int, lock: *mut libc::flock) -> c_int {
-    if errno() != libc::EINTR {
-        return -1;
+fn once_more(descriptor: c_int, lock: *mut libc::flock, mut errno: c_int) -> c_int {
+    while errno == libc::EINTR {
+        // SAFETY: as in `fcntl_of`.
+        match unsafe { sys::fcntl_lock(descriptor, libc::F_OFD_SETLK, lock) } {
+            Ok(()) => return 0,
+            Err(other) => errno = other,
+        }
     }
-    // SAFETY: as in `fcntl_of`.
-    let locks = || unsafe { sys::fcntl_lock(descriptor, libc::F_OFD_SETLK, lock) };
-    uninterrupted(libc::F_OFD_SETLK, locks)
+    fail(errno)
 }
 
 /// Every other call: the first lock of a file, one that a parent opened, one that can not be written by,
