@@ -166,7 +166,9 @@ pub(crate) struct Connection {
     blocks_ms: c_int,
     /// Whether the wait is for SHARED, so far.
     waits_to_read: bool,
+    /// How it has used the write lock to write, and how it uses it for upkeep.
     pace: Pace,
+    upkeep: Pace,
     group: GroupCommit,
 }
 
@@ -202,6 +204,7 @@ impl Connection {
             blocks_ms: 0,
             waits_to_read: false,
             pace: Pace::default(),
+            upkeep: Pace::of_upkeep(),
         }
     }
 
@@ -256,6 +259,17 @@ impl Connection {
     /// snapshot.
     pub(crate) fn may_block(&mut self, ms: c_int) {
         self.blocks_ms = if ms < 0 { c_int::MAX } else { ms };
+    }
+
+    /// Notes FCNTL_COMMIT_PHASETWO, if there is nothing to do but to pass it on. Else false: it is one for
+    /// [`Self::committed`]. To be quick, as [`Self::note_plain`].
+    #[inline]
+    pub(crate) fn note_commit(&mut self) -> bool {
+        let is_plain = !self.group.is_on() && self.guards.note_commit();
+        if is_plain {
+            self.wait.committed();
+        }
+        is_plain
     }
 
     /// FCNTL_COMMIT_PHASETWO: the transaction is committed, and with group commit not durable yet.
@@ -449,6 +463,7 @@ impl Connection {
     }
 
     /// xShmLock: as [`Self::lock`] and [`Self::unlock`], for the WAL's WRITE slot.
+    #[inline]
     pub(crate) fn shm_lock(
         &mut self,
         offset: c_int,
@@ -456,35 +471,65 @@ impl Connection {
         flags: c_int,
         base: &impl BaseFile,
     ) -> Rc {
+        let shares = flags & SQLITE_SHM_SHARED != 0;
+        let is_write = offset == WAL_WRITE_LOCK && !shares;
         if flags & SQLITE_SHM_LOCK != 0 {
             self.wait.disarm();
-            return match flags & SQLITE_SHM_SHARED != 0 {
-                true => self.shm_share(offset, flags, base),
+            return match is_write {
+                true => self.take_write(n, flags, base),
+                false if shares => self.shm_share(offset, flags, base),
                 false => self.shm_take(offset, n, flags, base),
             };
         }
-        if offset == WAL_WRITE_LOCK && flags & SQLITE_SHM_EXCLUSIVE != 0 {
+        match is_write {
+            true => self.give_write_back(n, flags, base),
+            false => self.shm_give_back(offset, n, flags, base),
+        }
+    }
+
+    fn take_write(&mut self, n: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
+        let take = || base.shm_lock(WAL_WRITE_LOCK, n, flags);
+        let rc = self.with_write_lock(Reason::Wal, base, Sought::Write, take);
+        if rc == SQLITE_OK && self.is_checkpointing {
+            self.guards.checkpoint_begins(base);
+        } else if rc == SQLITE_OK && self.group.is_on() {
+            return self.group_begins(base);
+        }
+        rc
+    }
+
+    fn give_write_back(&mut self, n: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
+        if self.group.is_on() {
             self.group.ends(base, self.guards.wal());
         }
-        let probe = self.wait.hold_probe();
-        let rc = twice(|| base.shm_lock(offset, n, flags));
-        drop(probe);
+        let rc = self.shm_unlock(WAL_WRITE_LOCK, n, flags, base);
         if rc != SQLITE_OK {
             // The base may have it still, and then so must we.
             return rc;
         }
+        let held = self.write_lock.is_some();
+        if held && self.group.is_pending() {
+            // It waits for a sync next.
+            self.pace.goes_away();
+        }
+        self.release(Reason::Wal);
+        let to_write = self.has_snapshot && !self.is_checkpointing;
+        if to_write && held && self.write_lock.is_none() && self.pace.was_brief() {
+            self.wait.gave_back_at_once();
+        }
+        rc
+    }
+
+    /// Gives back other slots than WRITE.
+    #[inline(never)]
+    fn shm_give_back(&mut self, offset: c_int, n: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
+        let rc = self.shm_unlock(offset, n, flags, base);
+        if rc != SQLITE_OK {
+            // As in `give_write_back`.
+            return rc;
+        }
         if flags & SQLITE_SHM_SHARED != 0 {
             self.has_snapshot &= offset < WAL_READ_LOCK;
-        } else if offset == WAL_WRITE_LOCK {
-            let held = self.write_lock.is_some();
-            if self.group.is_pending() {
-                self.write_lock.iter_mut().for_each(WriteLock::goes_away);
-            }
-            self.release(Reason::Wal);
-            let to_write = self.has_snapshot && !self.is_checkpointing;
-            if to_write && held && self.write_lock.is_none() && self.pace.was_brief() {
-                self.wait.gave_back_at_once();
-            }
         } else if offset == WAL_CKPT_LOCK {
             self.is_checkpointing = false;
             self.guards.checkpoint_ends();
@@ -494,6 +539,15 @@ impl Connection {
         } else if offset == WAL_READ_LOCK + 1 {
             self.guards.restarted(base);
         }
+        rc
+    }
+
+    /// Gives slots of the base's back, while nobody looks for the connection.
+    #[inline]
+    fn shm_unlock(&self, offset: c_int, n: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
+        let probe = self.wait.hold_probe();
+        let rc = twice(|| base.shm_lock(offset, n, flags));
+        drop(probe);
         rc
     }
 
@@ -544,6 +598,7 @@ impl Connection {
     }
 
     /// Shares a slot, when there may be more to do.
+    #[inline(never)]
     fn shm_share(&mut self, offset: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
         match base.shm_lock(offset, 1, flags) {
             SQLITE_OK if offset >= WAL_READ_LOCK => self.begins_to_read(offset, base),
@@ -563,18 +618,10 @@ impl Connection {
         SQLITE_OK
     }
 
-    /// xShmLock, to take slots for itself.
+    /// xShmLock, to take other slots than WRITE for itself.
+    #[inline(never)]
     fn shm_take(&mut self, offset: c_int, n: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
         let take = || base.shm_lock(offset, n, flags);
-        if offset == WAL_WRITE_LOCK {
-            let rc = self.with_write_lock(Reason::Wal, base, Sought::Write, take);
-            if rc == SQLITE_OK && self.is_checkpointing {
-                self.guards.checkpoint_begins(base);
-            } else if rc == SQLITE_OK && self.group.is_on() {
-                return self.group_begins(base);
-            }
-            return rc;
-        }
         let writes = self.has(Reason::Wal);
         if offset == WAL_CKPT_LOCK && !writes {
             if let Err(rc) = self.guards.before_write(&self.database) {
@@ -626,6 +673,7 @@ impl Connection {
     }
 
     /// WRITE was taken, and not by a checkpoint.
+    #[inline(never)]
     fn group_begins(&mut self, base: &impl BaseFile) -> Rc {
         let wal = self.guards.wal();
         let begins = self.group.begins(base, &self.database, wal, self.has_snapshot, &self.log);
@@ -683,7 +731,8 @@ impl Connection {
             // A reader's snapshot ends where the last checkpoint did: there is nothing to copy.
             return Ok(());
         }
-        let pace = &mut Pace::of_upkeep();
+        self.upkeep = Pace::of_upkeep();
+        let pace = &mut self.upkeep;
         let mut lock = self.database.try_acquire(self.id, false, None, pace);
         if matches!(lock, Err(Refused::Busy)) {
             lock = self.database.acquire_soon(self.id, pace, CHECKPOINT_WAIT);
@@ -764,6 +813,7 @@ impl Connection {
 
     /// Runs `take`, which takes a lock of the base's, under the write lock. If it fails, the write
     /// lock is held only if it was before.
+    #[inline]
     fn with_write_lock(
         &mut self,
         reason: Reason,
@@ -772,10 +822,12 @@ impl Connection {
         take: impl Fn() -> Rc,
     ) -> Rc {
         let need = self.need_of(reason);
-        if !self.has(reason) {
-            let is_for_journal = self.is_for_journal(lock);
+        let had_reason = self.has(reason);
+        if !had_reason {
             let checked = match need {
-                Need::Write if !is_for_journal => self.guards.before_write(&self.database),
+                Need::Write if !self.is_for_journal(lock) => {
+                    self.guards.before_write(&self.database)
+                }
                 _ => self.guards.before_upkeep(&self.database),
             };
             if let Err(rc) = checked {
@@ -785,34 +837,68 @@ impl Connection {
         if self.write_lock.is_none() {
             match self.try_acquire(reason, need) {
                 Ok(lock) => self.write_lock = Some(lock),
-                Err(Refused::Busy) if reason == Reason::Wal && self.blocks_ms > 0 => {
-                    match self.block(base) {
-                        Ok(()) => {}
-                        Err(Refused::Busy) => return SQLITE_BUSY_TIMEOUT,
-                        Err(why) => return self.failed(&why),
-                    }
-                }
-                Err(Refused::Busy) if self.outlasts_checkpoint(reason, base) => {}
-                Err(Refused::Busy) => {
-                    self.waits_to_read = false;
-                    self.refused(need, Cause::WriteLock);
-                    return SQLITE_BUSY;
-                }
-                Err(Refused::Unusable(_) | Refused::Kernel(_)) if need != Need::Write => {}
-                Err(why) => return self.failed(&why),
+                Err(why) => match self.goes_on(why, reason, need, base) {
+                    Ok(()) => {}
+                    Err(rc) => return rc,
+                },
             }
         }
-        let had_reason = self.has(reason);
         self.reasons |= reason as u8;
-        let mut rc = take();
+        let rc = take();
+        if rc == SQLITE_OK {
+            self.acquired();
+            return rc;
+        }
+        self.sqlites_refused(rc, reason, had_reason, lock, base, take)
+    }
+
+    /// The write lock was refused. Whether to go on, by now perhaps with it.
+    #[cold]
+    fn goes_on(
+        &mut self,
+        why: Refused,
+        reason: Reason,
+        need: Need,
+        base: &impl BaseFile,
+    ) -> Result<(), Rc> {
+        match why {
+            Refused::Busy if reason == Reason::Wal && self.blocks_ms > 0 => {
+                self.block(base).map_err(|why| match why {
+                    Refused::Busy => SQLITE_BUSY_TIMEOUT,
+                    why => self.failed(&why),
+                })
+            }
+            Refused::Busy if self.outlasts_checkpoint(reason, base) => Ok(()),
+            Refused::Busy => {
+                self.waits_to_read = false;
+                self.refused(need, Cause::WriteLock);
+                Err(SQLITE_BUSY)
+            }
+            Refused::Unusable(_) | Refused::Kernel(_) if need != Need::Write => Ok(()),
+            why => Err(self.failed(&why)),
+        }
+    }
+
+    /// The base's lock was refused, under the write lock, with `rc`; perhaps it is not if it is asked for
+    /// once more.
+    #[cold]
+    fn sqlites_refused(
+        &mut self,
+        mut rc: Rc,
+        reason: Reason,
+        had_reason: bool,
+        lock: Sought,
+        base: &impl BaseFile,
+        take: impl Fn() -> Rc,
+    ) -> Rc {
         if rc == SQLITE_BUSY && lock == Sought::Write && base.is_upgrade() {
             // Perhaps it met somebody who looked, for a moment, whether the lock is free.
             std::thread::sleep(LOOKED_FOR);
             rc = take();
-        }
-        if rc == SQLITE_OK {
-            self.acquired();
-            return rc;
+            if rc == SQLITE_OK {
+                self.acquired();
+                return rc;
+            }
         }
         let is_busy = rc & 0xff == SQLITE_BUSY;
         // After an error nobody knows whether the base has it.
@@ -827,12 +913,13 @@ impl Connection {
         }
         if is_busy {
             // SQLite's own lock is in its way, not the write lock.
-            self.refused(need, self.cause(base, lock));
+            self.refused(self.need_of(reason), self.cause(base, lock));
         }
         rc
     }
 
     /// Gives back a lock of SQLite's that was perhaps taken.
+    #[cold]
     fn step_back(&self, lock: Sought, base: &impl BaseFile) -> Rc {
         match lock {
             Sought::Write if self.guards.can_step_back() => {
@@ -951,15 +1038,22 @@ impl Connection {
         let is_recovery = need == Need::Upkeep && reason == Reason::Wal;
         let create = need != Need::Upkeep || is_recovery && !self.read_only;
         let pace = match self.is_checkpointing || is_recovery {
-            true => &mut Pace::of_upkeep(),
+            true => {
+                self.upkeep = Pace::of_upkeep();
+                &mut self.upkeep
+            }
             false => &mut self.pace,
         };
         self.database.try_acquire(self.id, create, place.as_ref(), pace)
     }
 
     fn give_back(&mut self) {
-        if let Some(lock) = self.write_lock.take() {
-            self.pace = lock.release().unwrap_or(self.pace);
+        if let Some(lock) = &mut self.write_lock {
+            lock.release(match lock.purpose() {
+                Purpose::Write => &mut self.pace,
+                Purpose::Upkeep => &mut self.upkeep,
+            });
+            self.write_lock = None;
         }
     }
 

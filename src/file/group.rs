@@ -255,9 +255,6 @@ impl GroupCommit {
 
     /// WRITE is about to be given back.
     pub(super) fn ends(&mut self, base: &impl BaseFile, wal: Option<Inode>) {
-        if !self.is_on {
-            return;
-        }
         let now = self.log_of(base, wal).zip(base.frames());
         if let Some((log, (frames, _))) = now {
             self.company.ends(log, frames);

@@ -243,11 +243,17 @@ impl Guards {
     /// As for [`Self::before_write`], if that was not asked before: in exclusive locking mode nothing is
     /// locked when a transaction begins. (FCNTL_SYNC is no place for it: a rollback sends that, too.)
     pub(crate) fn after_commit(&mut self, database: &Database) -> Result<(), Rc> {
-        if !self.is_checked {
+        if !self.note_commit() {
             self.before_write(database)?;
+            self.is_checked = false;
         }
-        self.is_checked = false;
         Ok(())
+    }
+
+    /// As [`Self::after_commit`], if that was asked before; else false.
+    #[inline]
+    pub(crate) fn note_commit(&mut self) -> bool {
+        std::mem::take(&mut self.is_checked)
     }
 
     /// The transaction is over, if there was one.

@@ -439,8 +439,18 @@ unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> Rc {
 }
 
 unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> Rc {
+    // SAFETY: SQLite passes an open file.
+    let (base, state) = unsafe { parts(file) };
+    if op != SQLITE_FCNTL_COMMIT_PHASETWO || !state.connection.note_commit() {
+        return file_control(file, op, arg);
+    }
+    call!(base, xFileControl, SQLITE_NOTFOUND, op, arg)
+}
+
+#[inline(never)]
+fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> Rc {
     no_panic(SQLITE_IOERR, || {
-        // SAFETY: SQLite passes an open file.
+        // SAFETY: SQLite has passed an open file, to [`x_file_control`], which has no reference any more.
         let (base, state) = unsafe { parts(file) };
         match op {
             FCNTL_OPENED => {

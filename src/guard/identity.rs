@@ -102,11 +102,18 @@ impl Identity {
     }
 
     /// Whether all are in their places, for one who is about to write.
+    #[inline]
     pub(crate) fn check(&mut self) -> Result<(), Displaced> {
         let directory = self.wal.1.and_then(|_| sys::stat(&self.directory).ok());
         if directory.is_some() && directory == self.unchanged && !self.is_due() {
             return Ok(());
         }
+        self.check_each(directory)
+    }
+
+    /// As [`Self::check`], when the directory is found to be so.
+    #[inline(never)]
+    fn check_each(&mut self, directory: Option<Found>) -> Result<(), Displaced> {
         let (name, opened) = &self.database;
         let found = look(name, *opened, "the database")?;
         let files = [(&self.wal, "the WAL"), (&self.wal_index, "the wal-index (-shm)")];

@@ -176,12 +176,8 @@ impl Database {
         std::mem::forget(owner);
         self.counters.acquired.fetch_add(1, Ordering::Relaxed);
         Ok(WriteLock {
-            held: Own::new(Held {
-                database: Arc::clone(self),
-                queue,
-                taken: Some(taken),
-                pace: *pace,
-            }),
+            held: Own::new(Held { database: Arc::clone(self), queue, taken: Some(taken) }),
+            purpose: pace.purpose(),
         })
     }
 
@@ -233,16 +229,32 @@ impl Database {
     }
 
     /// The sidecar, opened if it is not, and anew if it is no longer in its place.
+    #[inline]
     fn open_sidecar(&self, now: u64, create: bool) -> Result<Arc<Queue<Sidecar>>, Unusable> {
         let mut slot = self.sidecar.lock();
-        if now.saturating_sub(self.checked.load(Ordering::Relaxed)) > CHECK_AFTER_NS {
+        let is_due = now.saturating_sub(self.checked.load(Ordering::Relaxed)) > CHECK_AFTER_NS;
+        match slot.as_ref() {
+            Some(queue) if !is_due => Ok(Arc::clone(queue)),
+            _ => self.open_or_check(&mut slot, now, is_due, create),
+        }
+    }
+
+    #[cold]
+    fn open_or_check(
+        &self,
+        slot: &mut Option<Arc<Queue<Sidecar>>>,
+        now: u64,
+        is_due: bool,
+        create: bool,
+    ) -> Result<Arc<Queue<Sidecar>>, Unusable> {
+        if is_due {
             self.checked.store(now, Ordering::Relaxed);
-            self.forget_if_replaced(&mut slot);
+            self.forget_if_replaced(slot);
         }
-        if let Some(queue) = slot.as_ref() {
-            return Ok(Arc::clone(queue));
+        match slot.as_ref() {
+            Some(queue) => Ok(Arc::clone(queue)),
+            None => self.keep(slot, || Sidecar::open(&self.path, create)),
         }
-        self.keep(&mut slot, || Sidecar::open(&self.path, create))
     }
 
     /// Opens the sidecar while no thread forks, so that a child knows of every descriptor.
@@ -353,6 +365,7 @@ impl Drop for Owner<'_> {
 /// The write lock of one database. Dropping it gives it back.
 pub(crate) struct WriteLock {
     held: Own<Held>,
+    purpose: Purpose,
 }
 
 struct Held {
@@ -360,7 +373,6 @@ struct Held {
     queue: Arc<Queue<Sidecar>>,
     /// `None` once it is given back.
     taken: Option<Taken>,
-    pace: Pace,
 }
 
 impl WriteLock {
@@ -370,30 +382,29 @@ impl WriteLock {
     pub(crate) fn was_in_vain(mut self) {
         let Some(held) = self.held.get_mut() else { return };
         held.database.forget_if_replaced(&mut held.database.sidecar.lock());
-        held.give_back(false);
+        held.give_back(None);
     }
 
-    /// Its holder is not about to come back at once: it waits for a sync when it has given it back.
-    pub(crate) fn goes_away(&mut self) {
+    /// What it was taken for.
+    pub(crate) fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// Gives it back; what is left is to be dropped. `pace` is the one it was taken at.
+    #[inline]
+    pub(crate) fn release(&mut self, pace: &mut Pace) {
         if let Some(held) = self.held.get_mut() {
-            held.pace.goes_away();
+            held.give_back(Some(pace));
         }
-    }
-
-    /// Gives it back. Returns how it was used, if that was to write.
-    pub(crate) fn release(mut self) -> Option<Pace> {
-        let held = self.held.get_mut()?;
-        held.give_back(true);
-        held.pace.of_writes()
     }
 }
 
 impl Held {
-    fn give_back(&mut self, was_used: bool) {
+    #[inline]
+    fn give_back(&mut self, pace: Option<&mut Pace>) {
         let Some(taken) = self.taken.take() else { return };
         let database = &self.database;
         let owner = Owner(database);
-        let pace = was_used.then_some(&mut self.pace);
         if self.queue.release(taken, pace, || drop(owner)).is_err() {
             database.close_sidecar();
         }
@@ -402,7 +413,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.give_back(true);
+        if self.taken.is_some() {
+            self.give_back(Some(&mut Pace::default()));
+        }
     }
 }
 

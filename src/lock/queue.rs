@@ -136,11 +136,6 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Itself, unless it is upkeep's.
-    pub(crate) fn of_writes(self) -> Option<Self> {
-        (!self.is_upkeep).then_some(self)
-    }
-
     /// That of upkeep.
     pub(crate) fn of_upkeep() -> Self {
         Self { is_upkeep: true, ..Self::default() }
@@ -213,6 +208,7 @@ impl<S: Sidecar> Queue<S> {
 
     /// Tries for the write lock, for the waiter in `place` or a newcomer. `now` is of
     /// [`Sidecar::now`]. `None` if another has it or somebody else's turn has come.
+    #[inline]
     pub(crate) fn try_acquire(
         &self,
         now: u64,
@@ -229,39 +225,47 @@ impl<S: Sidecar> Queue<S> {
         if idle > HEAD_LOOKS.as_nanos() as u64 || place.is_some() {
             pace.alone_since = now;
         }
-        let taken = self.try_take(place, pace, now, lasted);
-        if let Ok(Some(_)) = taken {
+        let holder = Holder::since(now, pace.is_upkeep);
+        let taken = match self.try_alone(holder)? {
+            true => Some(Taken::Alone),
+            false => self.try_among_others(holder, place, pace, now, lasted)?,
+        };
+        if taken.is_some() {
             pace.taken = now;
             self.held_here.store(true, Ordering::Release);
         }
-        taken
+        Ok(taken)
     }
 
-    fn try_take(
+    /// Takes the lock together with the waiters' byte, if nobody waits.
+    #[inline]
+    fn try_alone(&self, holder: Holder) -> io::Result<bool> {
+        if !self.has_page || self.crowded.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let local = self.local.lock();
+        if local.waiting > 0 {
+            return Ok(false);
+        }
+        self.sidecar.try_lock(holder.range_from(WAITERS_BYTE), false)
+    }
+
+    #[inline(never)]
+    fn try_among_others(
         &self,
+        holder: Holder,
         place: Option<&Place>,
         pace: &mut Pace,
         now: u64,
         lasted: u64,
     ) -> io::Result<Option<Taken>> {
-        let holder = Holder::since(now, pace.is_upkeep);
         let take = || {
             let taken = self.sidecar.try_lock(holder.range(), false)?;
             Ok(taken.then_some(Taken::Contended))
         };
-        if !self.has_page {
-            return take();
-        }
-        if !self.crowded.load(Ordering::Relaxed) {
-            let local = self.local.lock();
-            if local.waiting == 0
-                && self.sidecar.try_lock(holder.range_from(WAITERS_BYTE), false)?
-            {
-                return Ok(Some(Taken::Alone));
-            }
-        }
-        if pace.comes_back && now < pace.run_ends {
-            // It gave nobody the turn a moment ago, so the page has nothing new for it.
+        if !self.has_page || pace.comes_back && now < pace.run_ends {
+            // There is no page; or it gave nobody the turn a moment ago, so that the page has nothing new
+            // for it.
             return take();
         }
         let Ok(page) = self.sidecar.read() else { return take() };
@@ -301,21 +305,23 @@ impl<S: Sidecar> Queue<S> {
     /// Gives the write lock back, and whoever is next its turn or a sign; or, without a pace,
     /// nobody: it was of no use, and would be of none to others. Calls `freed` when it is given back
     /// and before anybody is woken.
+    #[inline]
     pub(crate) fn release(
         &self,
         taken: Taken,
-        mut pace: Option<&mut Pace>,
+        pace: Option<&mut Pace>,
         freed: impl FnOnce(),
     ) -> io::Result<()> {
         self.held_here.store(false, Ordering::Relaxed);
-        if let Some(pace) = &mut pace {
+        let mut next = None;
+        if let Some(pace) = pace {
             pace.released = self.sidecar.now();
-        }
-        let next = pace.and_then(|pace| {
             let looks = self.has_page
                 && (self.is_known_to_wait(taken) || pace.looks() && self.somebody_has_a_slot());
-            if looks { self.next(pace) } else { None }
-        });
+            if looks {
+                next = self.next(pace);
+            }
+        }
         let unlocked = self.unlock(taken);
         freed();
         if let Some(next) = next {
@@ -326,16 +332,19 @@ impl<S: Sidecar> Queue<S> {
 
     /// Whether another process may wait that could not say so: it has a slot. To ask the kernel costs
     /// less than to read the page.
+    #[inline(never)]
     fn somebody_has_a_slot(&self) -> bool {
         let slots = Range { start: SLOT_BYTE, len: SLOTS as i64 };
         !sys::KERNEL_TELLS_RANGES || !matches!(self.sidecar.conflicting(slots), Ok(None))
     }
 
     /// Whether a holder knows of waiters.
+    #[inline]
     fn is_known_to_wait(&self, taken: Taken) -> bool {
         taken == Taken::Contended || self.local.lock().waiting > 0
     }
 
+    #[inline]
     fn unlock(&self, taken: Taken) -> io::Result<()> {
         if taken == Taken::Alone {
             let mut local = self.local.lock();
@@ -349,6 +358,7 @@ impl<S: Sidecar> Queue<S> {
     }
 
     /// Whom to wake. Gives the turn, before the lock is free, if it is due.
+    #[inline(never)]
     fn next(&self, pace: &mut Pace) -> Option<Waiter> {
         let now = pace.released;
         if pace.comes_back && now < pace.run_ends {

@@ -448,13 +448,19 @@ impl Wait {
     #[inline]
     pub(crate) fn disarm(&mut self) {
         if self.is_armed {
-            self.is_armed = false;
-            self.shared.waiting.lock().probe = None;
+            self.disarm_at_last();
         }
+    }
+
+    #[cold]
+    fn disarm_at_last(&mut self) {
+        self.is_armed = false;
+        self.shared.waiting.lock().probe = None;
     }
 
     /// The connection gave the lock back as soon as it had it. If it sleeps next, its snapshot was
     /// stale.
+    #[inline]
     pub(crate) fn gave_back_at_once(&mut self) {
         self.is_last();
     }
@@ -471,10 +477,13 @@ impl Wait {
 
     /// Ends a wait that the connection has given up without a sign: it was refused a while ago and
     /// has not slept since.
+    #[inline]
     pub(crate) fn end_if_stale(&mut self) -> Option<Waited> {
-        if self.is_quiet() {
-            return None;
-        }
+        if self.is_quiet() { None } else { self.end_if_given_up() }
+    }
+
+    #[cold]
+    fn end_if_given_up(&mut self) -> Option<Waited> {
         let mut waiting = self.shared.waiting.lock();
         if waiting.is_refused { waiting.end_if_stale(sys::monotonic_ns()) } else { None }
     }
@@ -509,10 +518,13 @@ impl Wait {
     }
 
     /// The connection's place in the queue.
+    #[inline]
     pub(crate) fn place(&self) -> Option<Place> {
-        if self.is_quiet() {
-            return None;
-        }
+        if self.is_quiet() { None } else { self.place_if_any() }
+    }
+
+    #[cold]
+    fn place_if_any(&self) -> Option<Place> {
         self.shared.waiting.lock().place.as_ref().map(|queued| queued.place)
     }
 

@@ -50,6 +50,7 @@ impl Name {
 }
 
 /// What `name` leads to, which is no symbolic link. lstat(2)
+#[inline]
 pub(crate) fn stat(name: &Name) -> io::Result<Found> {
     let mut found = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: a terminated name and a struct, which is filled in if the call succeeds.
