@@ -1,5 +1,6 @@
 //! The soak: many kinds of clients on one board, killed, stopped and replaced, and a model of what
-//! they were told is committed, checked all the time.
+//! they were told is committed, checked all the time. Of those on this VFS, every second connection has
+//! group commit.
 //!
 //! It fails if an acknowledged row is missing, wrong or there twice, a transaction is torn, a row
 //! is there that nobody wrote or that was rolled back; if integrity_check finds anything; if anybody

@@ -27,6 +27,9 @@ class Writer:
             os.path.join(directory, str(writer)), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644
         )
         self.say("v " + ("stock" if "vfs=unix" in uri else "kanban"))
+        if "vfs=kanban" in uri and random.randrange(2) == 0:
+            uri += "&kanban_group_commit=1"
+            self.say("n group commit")
         self.board = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout / 1000)
         try:
             self.board.execute("PRAGMA journal_mode=wal")

@@ -84,7 +84,7 @@ pub fn work(worker: &Worker) {
         Role::Threads | Role::Elder => std::thread::scope(|scope| {
             // The board is open through kanban before it is on the stock VFS, so that SQLite's
             // locks in this process are of the kind that a probe does not cancel.
-            let _first = worker.connect(vfs);
+            let _first = worker.connect(vfs, false);
             for (n, vfs) in (0..).zip([vfs, vfs, STOCK]) {
                 let mut client = Client::begin(worker, n, vfs);
                 scope.spawn(move || {
@@ -98,7 +98,7 @@ pub fn work(worker: &Worker) {
             }
         }),
         Role::Prober => {
-            let _first = worker.connect(vfs);
+            let _first = worker.connect(vfs, false);
             Client::begin(worker, 0, STOCK).write(|client| client.probe(1));
         }
         Role::Reader | Role::StockReader => Client::begin(worker, 0, vfs).read(0..30),
@@ -109,8 +109,9 @@ pub fn work(worker: &Worker) {
 }
 
 impl Worker {
-    fn connect(&self, vfs: &str) -> Connection {
-        let uri = format!("file:{}?vfs={vfs}", self.board.display());
+    fn connect(&self, vfs: &str, group_commit: bool) -> Connection {
+        let group_commit = if group_commit { "&kanban_group_commit=1" } else { "" };
+        let uri = format!("file:{}?vfs={vfs}{group_commit}", self.board.display());
         let connection = Connection::open(uri).expect("it opens");
         connection.busy_timeout(Duration::from_millis(self.timeout)).expect("it is open");
         connection
@@ -132,15 +133,19 @@ impl<'w> Client<'w> {
     fn begin(worker: &'w Worker, n: u64, vfs: &'static str) -> Self {
         let id = worker.first + n;
         let diary = Diary::begin(&worker.diaries, id, vfs != STOCK);
-        let random = Random::new(worker.seed ^ id);
-        let board = worker.connect(vfs);
+        let mut random = Random::new(worker.seed ^ id);
+        let group_commit = vfs != STOCK && random.once_in(2);
+        let board = worker.connect(vfs, group_commit);
         let mut client = Self { worker, id, vfs, board, diary, txn: 0, random };
-        client.set_up();
+        client.set_up(group_commit);
         client
     }
 
     /// As programs do at every connect.
-    fn set_up(&mut self) {
+    fn set_up(&mut self, group_commit: bool) {
+        if group_commit {
+            self.diary.say(format_args!("n group commit"));
+        }
         let synchronous = self.random.of(&["full", "normal", "off"]);
         let sql = format!("PRAGMA journal_mode=wal; PRAGMA synchronous={synchronous}");
         self.hear("set_up", |board| board.execute_batch(&sql));
@@ -244,8 +249,9 @@ impl<'w> Client<'w> {
 
     fn reconnect(&mut self, once_in: u64) {
         if self.random.once_in(once_in) {
-            self.board = self.worker.connect(self.vfs);
-            self.set_up();
+            let group_commit = self.vfs != STOCK && self.random.once_in(2);
+            self.board = self.worker.connect(self.vfs, group_commit);
+            self.set_up(group_commit);
             self.diary.say(format_args!("n reconnect"));
             if self.txn > 200 {
                 // So that what it has written so far need not be kept for ever.
