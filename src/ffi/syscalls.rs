@@ -231,11 +231,14 @@ unsafe extern "C" fn fcntl_of<const NTH: usize>(
     fcntl_slowly(copy, file, command, argument)
 }
 
-/// A lock has failed: made again as long as signals interrupt it, as by [`uninterrupted`].
+/// A lock has failed: made again as long as signals interrupt it, as by [`uninterrupted`]; and once more if
+/// it was to be given back, since SQLite takes that for done whatever the call says.
 #[cold]
 #[inline(never)]
 fn once_more(descriptor: c_int, lock: *mut libc::flock, mut errno: c_int) -> c_int {
-    while errno == libc::EINTR {
+    // SAFETY: as in `fcntl_of`.
+    let mut unlocks = unsafe { is_unlock(&*lock) };
+    while errno == libc::EINTR || std::mem::take(&mut unlocks) {
         // SAFETY: as in `fcntl_of`.
         match unsafe { sys::fcntl_lock(descriptor, libc::F_OFD_SETLK, lock) } {
             Ok(()) => return 0,
@@ -243,6 +246,10 @@ fn once_more(descriptor: c_int, lock: *mut libc::flock, mut errno: c_int) -> c_i
         }
     }
     fail(errno)
+}
+
+fn is_unlock(lock: &libc::flock) -> bool {
+    c_int::from(lock.l_type) == c_int::from(libc::F_UNLCK)
 }
 
 /// Every other call: the first lock of a file, one that a parent opened, one that can not be written by,
@@ -261,7 +268,7 @@ fn fcntl_slowly(copy: &'static Copy, file: c_int, command: c_int, argument: *mut
     }
     // SAFETY: these commands come with a lock.
     let lock = unsafe { &mut *argument.cast::<libc::flock>() };
-    let unlocks = c_int::from(lock.l_type) == c_int::from(libc::F_UNLCK);
+    let unlocks = is_unlock(lock);
     let descriptor = match no_panic(Target::Inherited, || copy.locks.target(file)) {
         Target::Through(descriptor) => descriptor,
         Target::AsItIs => return as_it_is(),
@@ -274,9 +281,13 @@ fn fcntl_slowly(copy: &'static Copy, file: c_int, command: c_int, argument: *mut
         // SAFETY: as in `fcntl_of`.
         uninterrupted(ofd_command, || unsafe { (calls.fcntl)(descriptor, ofd_command, argument) })
     };
-    let rc = locks();
+    let mut rc = locks();
     if command == libc::F_GETLK {
         return rc;
+    }
+    if rc == -1 && unlocks {
+        // As in `once_more`.
+        rc = locks();
     }
     if rc == 0 {
         let range = Range { start: lock.l_start, len: lock.l_len };

@@ -66,6 +66,18 @@ impl Call {
         Some(Path::new(std::ffi::OsStr::from_bytes(name)).to_owned())
     }
 
+    /// What the nth argument, a `struct flock`, asks for: its type, and the first byte and length of
+    /// its range.
+    #[must_use]
+    pub fn lock(&self, nth: usize) -> Option<(i32, i64, i64)> {
+        let memory = fs::File::open(format!("/proc/{}/mem", self.pid)).ok()?;
+        let mut bytes = [0; size_of::<libc::flock>()];
+        memory.read_exact_at(&mut bytes, self.args[nth]).ok()?;
+        // SAFETY: all of its fields are integers.
+        let lock: libc::flock = unsafe { std::mem::transmute(bytes) };
+        Some((lock.l_type.into(), lock.l_start, lock.l_len))
+    }
+
     /// The file that is mapped at the nth argument, an address.
     #[must_use]
     pub fn mapped(&self, nth: usize) -> Option<PathBuf> {

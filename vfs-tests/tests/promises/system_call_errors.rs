@@ -20,7 +20,7 @@ use vfs_tests::trace::{Call, Fault, Traced};
 use vfs_tests::{Board, PATIENCE, Program, Reply};
 
 use crate::faults::{Healthy, ensure, left_open, sampled};
-use crate::{agent, beside, went_well};
+use crate::{agent, beside, stock_agent, went_well};
 
 /// How long a fault lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -354,6 +354,8 @@ fn is_clean(code: i64, plan: &Plan) -> bool {
         | ffi::SQLITE_FULL
         | ffi::SQLITE_NOMEM
         | ffi::SQLITE_PROTOCOL => true,
+        // So a pragma says that WAL mode is refused, where the file system can not be told.
+        ffi::SQLITE_ERROR => is_first(&[libc::SYS_statfs]),
         // What can not be opened to write is opened to read.
         ffi::SQLITE_READONLY if is_first(&[libc::SYS_open, libc::SYS_openat]) => true,
         // What can not be found is taken to have moved.
@@ -646,4 +648,43 @@ fn while_it_waits_or_hands_over() {
 #[test]
 fn while_it_checkpoints() {
     play(&["checkpoint", "change of journal mode"], 50);
+}
+
+/// A client commits in a rollback mode, and the call that gives SQLite's lock back fails, once. SQLite takes
+/// the lock for given back, and does not ask again: on the stock VFS the client has it until it
+/// uses the board the next time, and nobody else can commit. Here the call is made once more.
+#[test]
+fn a_lock_that_was_not_given_back() {
+    for program in Program::ALL {
+        for (mut client, is_ours) in [(stock_agent(program), false), (agent(program), true)] {
+            let board = Board::new();
+            let uri = if is_ours { board.kanban() } else { board.stock() };
+            client.open("v", &uri, 5000);
+            client.sql("v", "PRAGMA journal_mode=delete; CREATE TABLE t (x)").rows();
+            let mut client = Traced::new(client);
+            let mut failed = 0;
+            let commit = client.call(&json!(["sql", "v", "INSERT INTO t VALUES (1)"]), |call| {
+                let locks = [libc::F_SETLK, libc::F_OFD_SETLK].contains(&(call.args[1] as i32));
+                let gives_all_back = call.number == libc::SYS_fcntl
+                    && locks
+                    && call.file(0).is_some_and(|file| file == board.path())
+                    && call.lock(2) == Some((libc::F_UNLCK, 0, 0));
+                if !gives_all_back || failed > 0 {
+                    return Fault::None;
+                }
+                failed += 1;
+                Fault::Fail(libc::ENOLCK)
+            });
+            assert!(commit.as_ref().is_some_and(went_well), "{program:?}: {commit:?}");
+            assert_eq!(failed, 1);
+
+            let mut other = stock_agent(Program::Python);
+            other.open("o", &board.stock(), 500);
+            let reply = other.sql("o", "INSERT INTO t VALUES (2)");
+            match is_ours {
+                true => assert!(went_well(&reply), "{program:?}: {reply:?}"),
+                false => assert_eq!(reply.code(), i64::from(ffi::SQLITE_BUSY)),
+            }
+        }
+    }
 }
