@@ -11,7 +11,7 @@ use super::wal::{OpenWal, write_again};
 use crate::ffi::{Rc, SQLITE_BUSY, SQLITE_IOERR_FSYNC, SQLITE_OK};
 use crate::guard::wal_reset::Salts;
 use crate::host::Host;
-use crate::lock::group::{NotDurable, Opened, Wal};
+use crate::lock::group::{NotDurable, Opened, Waited, Wal};
 use crate::lock::page::Log;
 use crate::lock::sidecar::{Content, Sidecar};
 use crate::lock::{Database, queue::Queue};
@@ -110,9 +110,9 @@ struct Company {
     left: Option<(Log, u32)>,
     /// How many of its commits nobody's came between.
     alone: u8,
-    /// How many frames were durable when the last commit that waited returned.
+    /// How many frames were durable when the last commit that waited was.
     durable: u32,
-    /// How many frames became so between the last two.
+    /// How many frames were committed from when the one before it was durable until then.
     round: u32,
 }
 
@@ -136,11 +136,11 @@ impl Company {
         self.left = Some((log, frames));
     }
 
-    /// A commit has waited, and so many frames are durable.
-    fn waited(&mut self, durable: u32) {
+    /// A commit has waited.
+    fn waited(&mut self, waited: Waited) {
         // Not if the WAL has begun anew.
-        self.round = durable.checked_sub(self.durable).unwrap_or(self.round);
-        self.durable = durable;
+        self.round = waited.committed.checked_sub(self.durable).unwrap_or(self.round);
+        self.durable = waited.durable;
     }
 
     /// As [`Wal::round`].
@@ -298,7 +298,7 @@ impl GroupCommit {
         let page = queue.as_deref().and_then(page_of);
         let (group, counters) = (&database.group, &database.counters);
         let waited = group.wait(&page, &pending.log, pending.frames, &wal, counters);
-        waited.map(|durable| self.company.waited(durable)).map_err(|why| {
+        waited.map(|waited| self.company.waited(waited)).map_err(|why| {
             counters.syncs_failed.fetch_add(1, Ordering::Relaxed);
             let (rc, what) = match why {
                 NotDurable::Failed(rc) => (rc, "a sync of the WAL has failed"),

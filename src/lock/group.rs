@@ -15,10 +15,10 @@
 //! | it taken for [`PATIENCE`]: the leader is stopped, or the disk is slow | syncs for itself |
 //!
 //! Those whom a sync has served are about to commit again, while it is led anew for those who came
-//! during it. So whoever leads waits for more: until as much was committed as between its last two
-//! commits, which is once by everybody; as long as they come, and for half the time that a sync takes; not
-//! where syncs are so fast that it is in vain ([`SLOW_NS`]). Who has met nobody ([`Wal::round`]) syncs at
-//! once.
+//! during it. So whoever leads waits for more: until as much was committed as from when its last commit
+//! but one was durable until its last one was ([`Waited`]), which is once by everybody; as long as they
+//! come, and for half the time that a sync takes; not where syncs are so fast that it is in vain
+//! ([`SLOW_NS`]). Who has met nobody ([`Wal::round`]) syncs at once.
 //!
 //! # A sync that has failed
 //! After that, nobody can know which frames are on the disk: fsync(2) reports an error once for each
@@ -73,9 +73,11 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// A sync that takes so long, in ns, is worth waiting for more to share it.
 const SLOW_NS: u64 = 400_000;
 
-/// The longest wait for more, in ns, and the parts in which it is spent.
+/// The longest wait for more, in ns, the parts in which it is spent, and in how many of them in a row
+/// nobody may come.
 const GATHER_NS: u64 = 2_000_000;
-const GATHER_PARTS: u32 = 8;
+const GATHER_PARTS: u32 = 16;
+const GATHER_IN_VAIN: u32 = 3;
 
 /// What group commit needs of a sidecar whose page is ours.
 pub(crate) trait Sidecar {
@@ -123,7 +125,7 @@ pub(crate) trait Wal {
     fn write_again(&self, behind: u32) -> bool;
     /// What its syncs tell of.
     fn opened(&self) -> &Cell<Opened>;
-    /// How many frames all who commit together write in one round; 0 if nobody else commits.
+    /// How many frames all who commit write in one round; 0 if nobody else commits.
     fn round(&self) -> u32;
 }
 
@@ -158,6 +160,15 @@ impl Opened {
         };
         Self { log: Some(*log), older, ..self }
     }
+}
+
+/// What a wait has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waited {
+    /// How many frames are durable.
+    pub(crate) durable: u32,
+    /// How many were committed when the sync was over and nobody was woken yet, as far as is known.
+    pub(crate) committed: u32,
 }
 
 /// Why a commit is not durable.
@@ -254,7 +265,7 @@ impl Group {
         Ok(bytes.failures(log))
     }
 
-    /// Returns when the first `frames` of the WAL are durable, and how many are then. May make them so.
+    /// Returns when the first `frames` of the WAL are durable. May make them so.
     ///
     /// # Errors
     /// They may not be, and no later sync will tell.
@@ -265,23 +276,23 @@ impl Group {
         frames: u32,
         wal: &impl Wal,
         counters: &Counters,
-    ) -> Result<u32, NotDurable> {
+    ) -> Result<Waited, NotDurable> {
         let covered = |bytes: &GroupBytes| {
             let durable = self.durable(bytes, log, frames)?;
             let is_covered = u64::from(durable.is_some());
             counters.commits_covered.fetch_add(is_covered, Ordering::Relaxed);
-            Ok(durable)
+            Ok(durable.map(|durable| Waited { durable, committed: durable }))
         };
         let began = Instant::now();
         while let Ok(bytes) = sidecar.read() {
-            if let Some(durable) = covered(&bytes)? {
-                return Ok(durable);
+            if let Some(waited) = covered(&bytes)? {
+                return Ok(waited);
             }
             if let Some(_lead) = self.try_lead(sidecar) {
                 // Another may have come to its end since.
                 let Ok(bytes) = sidecar.read() else { break };
-                if let Some(durable) = covered(&bytes)? {
-                    return Ok(durable);
+                if let Some(waited) = covered(&bytes)? {
+                    return Ok(waited);
                 }
                 counters.syncs_led.fetch_add(1, Ordering::Relaxed);
                 self.gather(wal, bytes.record(log).map_or(0, |record| record.frames));
@@ -294,7 +305,8 @@ impl Group {
         }
         // Nobody else is told of it.
         let known = sidecar.read().unwrap_or_default();
-        self.sync(sidecar, &known, log, wal).map(|_| frames)
+        let synced = self.sync(sidecar, &known, log, wal);
+        synced.map(|_| Waited { durable: frames, committed: frames })
     }
 
     /// How many frames are durable, if the first `frames` are.
@@ -335,13 +347,14 @@ impl Group {
             return;
         }
         let part = Duration::from_nanos((sync / 2).min(GATHER_NS)) / GATHER_PARTS;
-        let mut came = [0; 2];
+        let (mut came, mut in_vain) = (0, 0);
         for _ in 0..GATHER_PARTS {
             let now = wal.committed().saturating_sub(durable);
-            if now >= round || came == [now; 2] {
+            in_vain = if now == came { in_vain + 1 } else { 0 };
+            if now >= round || in_vain > GATHER_IN_VAIN {
                 break;
             }
-            came = [came[1], now];
+            came = now;
             std::thread::sleep(part);
         }
     }
@@ -354,15 +367,15 @@ impl Group {
         log: &Log,
         frames: u32,
         wal: &impl Wal,
-    ) -> Result<u32, NotDurable> {
+    ) -> Result<Waited, NotDurable> {
         // Their writers had written them before they said so.
-        let committed = wal.committed().max(frames);
+        let durable = wal.committed().max(frames);
         fence(Ordering::SeqCst);
         let bytes = self.sync(sidecar, known, log, wal)?;
-        let record = Record { log: *log, frames: committed, failures: bytes.failures(log) };
+        let record = Record { log: *log, frames: durable, failures: bytes.failures(log) };
         // If it can not be written, the others sync for themselves.
         let _ = sidecar.write(&record.encode(bytes.word().wrapping_add(1)));
-        Ok(committed)
+        Ok(Waited { durable, committed: wal.committed().max(durable) })
     }
 
     /// Makes all committed frames durable, of which the page says what is `known`. What it says after
@@ -612,7 +625,10 @@ mod tests {
             group.sync_ns.store(sync_ns, Ordering::Relaxed);
             let wal = Noted { coming, round, ..Noted::opened_at(&log, 0) };
             wal.frames.set(1);
-            assert_eq!(group.wait(&sidecar, &log, 1, &wal, &counters), Ok(durable));
+            let waited = group.wait(&sidecar, &log, 1, &wal, &counters).expect("it syncs");
+            // Who comes while it syncs is of the next round, and is counted for it.
+            let expected = Waited { durable, committed: durable + coming };
+            assert_eq!(waited, expected);
         }
     }
 
