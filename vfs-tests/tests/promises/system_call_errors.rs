@@ -286,6 +286,11 @@ impl Plan {
         fault
     }
 
+    /// Whether the first that failed was one of these.
+    fn has_first_failed(&self, calls: &[i64]) -> bool {
+        self.first.is_some_and(|((number, _), _)| calls.contains(&number))
+    }
+
     /// Whether there was a call to fail, that way.
     fn has_failed(&self) -> bool {
         self.failed > 0
@@ -343,10 +348,7 @@ const TIMEOUT_MS: u32 = 200;
 
 /// What an error of the system may be to SQLite.
 fn is_clean(code: i64, plan: &Plan) -> bool {
-    let is_first = |calls: &[i64]| {
-        plan.lasting == Lasting::Wholly
-            || plan.first.is_some_and(|((number, _), _)| calls.contains(&number))
-    };
+    let is_first = |calls: &[i64]| plan.lasting == Lasting::Wholly || plan.has_first_failed(calls);
     match (code & 0xff) as i32 {
         ffi::SQLITE_BUSY
         | ffi::SQLITE_IOERR
@@ -435,6 +437,7 @@ impl Scene {
                 reply.ok_or_else(|| "it hangs".to_owned())
             };
         let mut is_open = self.before.is_some();
+        let mut is_read_only = false;
         if !is_open {
             let open = json!(["open", "v", board.kanban(), TIMEOUT_MS]);
             match under(victim, healthy, plan, &open)? {
@@ -450,6 +453,12 @@ impl Scene {
                 Reply::Error { code, message } => error = Some((code, message)),
                 Reply::Rows(_) if *step == BEGIN => {
                     let who = holder(&board.sidecar());
+                    if who.is_none() && plan.has_first_failed(&[libc::SYS_open, libc::SYS_openat]) {
+                        // What could not be opened to write was opened to read, and there BEGIN
+                        // IMMEDIATE is one to read.
+                        is_read_only = true;
+                        continue;
+                    }
                     ensure!(
                         who == Some(victim.traced.pid()),
                         "it writes, and {who:?} has the write lock"
@@ -470,6 +479,7 @@ impl Scene {
             }
         }
         if error.is_none() {
+            ensure!(!is_read_only, "it writes without the write lock");
             acknowledged.insert(1);
         }
         if is_held.take() {
@@ -506,7 +516,10 @@ impl Scene {
                 ensure!(went.as_ref().is_some_and(went_well), "who waited: {went:?}");
             }
             if let Some((code, _)) = error {
-                if is_open && (code & 0xff) as i32 == ffi::SQLITE_READONLY {
+                // With a file system that could not be told, WAL mode is refused until it is opened again.
+                let is_spoilt = (code & 0xff) as i32 == ffi::SQLITE_READONLY
+                    || plan.has_first_failed(&[libc::SYS_statfs]);
+                if is_open && is_spoilt {
                     victim.call(&json!(["close", "v"]))?;
                     is_open = false;
                 }
