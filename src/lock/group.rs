@@ -17,7 +17,7 @@
 //! Those whom a sync has served are about to commit again, while it is led anew for those who came
 //! during it. So whoever leads waits for more: until as much was committed as from when its last commit
 //! but one was durable until its last one was ([`Waited`]), which is once by everybody; as long as they
-//! come, and for half the time that a sync takes; not where syncs are so fast that it is in vain
+//! come, and about as long as a sync takes at most; not where syncs are so fast that it is in vain
 //! ([`SLOW_NS`]). Who has met nobody ([`Wal::round`]) syncs at once.
 //!
 //! # A sync that has failed
@@ -73,10 +73,11 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// A sync that takes so long, in ns, is worth waiting for more to share it.
 const SLOW_NS: u64 = 400_000;
 
-/// The longest wait for more, in ns, the parts in which it is spent, and in how many of them in a row
-/// nobody may come.
+/// The longest that is slept to wait for more, in ns, in how many parts, how long each is at least, and in how
+/// many of them in a row nobody may come. A sleep lasts some 50 us longer than it is asked to.
 const GATHER_NS: u64 = 2_000_000;
-const GATHER_PARTS: u32 = 16;
+const GATHER_PARTS: u64 = 16;
+const GATHER_PART_NS: u64 = 64_000;
 const GATHER_IN_VAIN: u32 = 3;
 
 /// What group commit needs of a sidecar whose page is ours.
@@ -346,16 +347,17 @@ impl Group {
         if sync < SLOW_NS || round == 0 {
             return;
         }
-        let part = Duration::from_nanos((sync / 2).min(GATHER_NS)) / GATHER_PARTS;
+        let limit = (sync / 2).min(GATHER_NS);
+        let parts = (limit / GATHER_PART_NS).clamp(1, GATHER_PARTS);
         let (mut came, mut in_vain) = (0, 0);
-        for _ in 0..GATHER_PARTS {
+        for _ in 0..parts {
             let now = wal.committed().saturating_sub(durable);
             in_vain = if now == came { in_vain + 1 } else { 0 };
             if now >= round || in_vain > GATHER_IN_VAIN {
                 break;
             }
             came = now;
-            std::thread::sleep(part);
+            std::thread::sleep(Duration::from_nanos(limit / parts));
         }
     }
 
@@ -522,9 +524,11 @@ mod tests {
         frames: Cell<u32>,
         opened: Cell<Opened>,
         failing: Cell<u32>,
-        /// How many each look finds more, and a round's.
+        /// How many each look finds more, after how many that find none, and a round's.
         coming: u32,
+        after: u32,
         round: u32,
+        looks: Cell<u32>,
         done: RefCell<Vec<Did>>,
     }
 
@@ -538,7 +542,9 @@ mod tests {
 
     impl Wal for Noted {
         fn committed(&self) -> u32 {
-            self.frames.replace(self.frames.get() + self.coming)
+            let looks = self.looks.replace(self.looks.get() + 1);
+            let come = if looks % (self.after + 1) == self.after { self.coming } else { 0 };
+            self.frames.replace(self.frames.get() + come)
         }
         fn sync(&self) -> Result<(), i32> {
             self.done.borrow_mut().push(Did::Sync);
@@ -611,24 +617,36 @@ mod tests {
     }
 
     /// Eight commit in a loop, and a sync takes long. Those whom the last one has served come again, one
-    /// after the other: who leads waits for them, and no longer than they come. Where syncs are fast, or
-    /// nobody else commits, it waits for nobody.
+    /// after the other: who leads waits for them, and no longer than they come, with a pause or two, or for
+    /// so many looks. Where syncs are fast, or nobody else commits, it waits for nobody.
     #[test]
     fn who_leads_waits_for_a_round() {
+        const SLOW: u64 = SLOW_NS;
         let directory = tempfile::tempdir().expect("a directory");
         let (sidecar, log) = board(&directory);
-        for (sync_ns, coming, round, durable) in
-            [(SLOW_NS, 1, 8, 9), (SLOW_NS, 0, 8, 1), (SLOW_NS - 1, 1, 8, 1), (SLOW_NS, 1, 0, 1)]
+        for (nth, (sync_ns, coming, after, round, durable)) in [
+            (10 * SLOW, 1, 0, 8, 9),
+            (10 * SLOW, 1, 2, 4, 4),
+            (10 * SLOW, 1, 5, 4, 1),
+            (10 * SLOW, 1, 0, 40, 17),
+            (SLOW, 1, 0, 40, 4),
+            (10 * SLOW, 0, 0, 8, 1),
+            (SLOW - 1, 1, 0, 8, 1),
+            (10 * SLOW, 1, 0, 0, 1),
+        ]
+        .into_iter()
+        .enumerate()
         {
-            let log = log.begun_anew([sync_ns as u32, coming + round]);
+            let log = log.begun_anew([nth as u32; 2]);
             let (group, counters) = (Group::default(), Counters::default());
             group.sync_ns.store(sync_ns, Ordering::Relaxed);
-            let wal = Noted { coming, round, ..Noted::opened_at(&log, 0) };
+            let wal = Noted { coming, after, round, ..Noted::opened_at(&log, 0) };
             wal.frames.set(1);
             let waited = group.wait(&sidecar, &log, 1, &wal, &counters).expect("it syncs");
+            assert_eq!(waited.durable, durable, "{nth}");
             // Who comes while it syncs is of the next round, and is counted for it.
-            let expected = Waited { durable, committed: durable + coming };
-            assert_eq!(waited, expected);
+            let next = if after == 0 { coming } else { waited.committed - durable };
+            assert_eq!(waited.committed, durable + next, "{nth}");
         }
     }
 

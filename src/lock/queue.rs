@@ -228,7 +228,7 @@ impl<S: Sidecar> Queue<S> {
         let holder = Holder::since(now, pace.is_upkeep);
         let taken = match self.try_alone(holder)? {
             true => Some(Taken::Alone),
-            false => self.try_among_others(holder, place, pace, now, lasted)?,
+            false => self.try_contended(holder, place, pace, now, lasted)?,
         };
         if taken.is_some() {
             pace.taken = now;
@@ -250,8 +250,9 @@ impl<S: Sidecar> Queue<S> {
         self.sidecar.try_lock(holder.range_from(WAITERS_BYTE), false)
     }
 
+    /// Takes the lock when somebody may wait, unless it is somebody else's turn.
     #[inline(never)]
-    fn try_among_others(
+    fn try_contended(
         &self,
         holder: Holder,
         place: Option<&Place>,

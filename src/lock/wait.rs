@@ -482,7 +482,7 @@ impl Wait {
         if self.is_quiet() { None } else { self.end_if_given_up() }
     }
 
-    #[cold]
+    #[inline(never)]
     fn end_if_given_up(&mut self) -> Option<Waited> {
         let mut waiting = self.shared.waiting.lock();
         if waiting.is_refused { waiting.end_if_stale(sys::monotonic_ns()) } else { None }
@@ -523,7 +523,7 @@ impl Wait {
         if self.is_quiet() { None } else { self.place_if_any() }
     }
 
-    #[cold]
+    #[inline(never)]
     fn place_if_any(&self) -> Option<Place> {
         self.shared.waiting.lock().place.as_ref().map(|queued| queued.place)
     }

@@ -357,7 +357,7 @@ fn is_clean(code: i64, plan: &Plan) -> bool {
         | ffi::SQLITE_NOMEM
         | ffi::SQLITE_PROTOCOL => true,
         // So a pragma says that WAL mode is refused, where the file system can not be told.
-        ffi::SQLITE_ERROR => is_first(&[libc::SYS_statfs]),
+        ffi::SQLITE_ERROR => plan.has_first_failed(&[libc::SYS_statfs]),
         // What can not be opened to write is opened to read.
         ffi::SQLITE_READONLY if is_first(&[libc::SYS_open, libc::SYS_openat]) => true,
         // What can not be found is taken to have moved.
@@ -453,7 +453,8 @@ impl Scene {
                 Reply::Error { code, message } => error = Some((code, message)),
                 Reply::Rows(_) if *step == BEGIN => {
                     let who = holder(&board.sidecar());
-                    if who.is_none() && plan.has_first_failed(&[libc::SYS_open, libc::SYS_openat]) {
+                    let opens = [libc::SYS_open, libc::SYS_openat];
+                    if who.is_none() && plan.has_first_failed(&opens) && !plan.is_sidecars {
                         // What could not be opened to write was opened to read, and there BEGIN
                         // IMMEDIATE is one to read.
                         is_read_only = true;
