@@ -30,7 +30,7 @@ check() {
     PYTHONMALLOC=malloc timeout --kill-after=10 600 valgrind --quiet --trace-children=yes \
         --trace-children-skip='*/cargo,*/rustc,*/rustup,*/sh' \
         --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite \
-        --num-callers=40 --error-exitcode=99 --suppressions=scripts/memory-check.supp \
+        --num-callers=40 --error-exitcode=99 --suppressions="$PWD/scripts/memory-check.supp" \
         --log-file="$logs/$name.%p" "$@" > "$logs/$name.out" 2>&1 || code=$?
     # Children have logs of their own. A warning is no error: valgrind does not know every fcntl command.
     if [ $code -ne 0 ] || grep -qhvE '== Warning: (unimplemented fcntl|invalid file descriptor)' "$logs/$name".[0-9]*; then
@@ -46,7 +46,7 @@ build build --lib
 extension=$PWD/target/memory-check/release/libkanban_vfs.so
 
 check python /usr/bin/python3 vfs-tests/src/memory.py "$extension"
-check python-fork --suppressions=scripts/memory-check-fork.supp \
+check python-fork --suppressions="$PWD/scripts/memory-check-fork.supp" \
     /usr/bin/python3 vfs-tests/src/memory.py "$extension" fork
 for mode in wal delete; do
     check "shell-$mode" sqlite3 -bail :memory: ".load $extension" ".open file:$logs/$mode.db?vfs=kanban" \
@@ -61,7 +61,7 @@ if [ "${1-}" = --full ]; then
     unit=$(of kanban_vfs --package kanban-vfs --lib)
     promises=$(of promises --package vfs-tests --test promises)
     check unit "$unit" --skip lock::model --skip lock::simulation
-    check promises --suppressions=scripts/memory-check-fork.supp env CARGO="$(command -v cargo)" "$promises" \
+    check promises --suppressions="$PWD/scripts/memory-check-fork.supp" env CARGO="$(command -v cargo)" KANBAN_EXTENSION="$extension" "$promises" \
         --test-threads=2 displaced_files::an_orphaned fork::an_inherited fork::a_child_can_not_free \
         hostile_sidecar::garbage kept_wal::it_goes_when_wal loading::loading_it loading::registering \
         lock_errors::a_look lock_scope::attached lock_scope::a_hot sidecar::it_is_seeded stacking::writers \
