@@ -156,4 +156,15 @@ mod tests {
         let why = wal_refusal(&Fake(UNKNOWN, "/", true)).expect("it is refused");
         assert!(why.contains("kanban_network_wal=1"), "{why}");
     }
+
+    /// A database that is no file of any directory has no file system; one whose file system can not be
+    /// told has one.
+    #[test]
+    #[cfg_attr(windows, ignore = "statfs(2)")]
+    fn what_is_not_there_is_told_from_what_can_not_be_told() {
+        let kind = |path: &str| Of(Path::new(path)).kind();
+        assert!(matches!(kind("/"), Ok(Some(_))));
+        assert!(matches!(kind("/no/such/directory"), Ok(None)));
+        assert!(kind(&format!("/{}", "x".repeat(300))).is_err());
+    }
 }

@@ -161,3 +161,102 @@ fn look(name: &Name, opened: Inode, what: &'static str) -> Result<Option<Found>,
         _ => Err(Displaced::Moved(what)),
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// Longer ago than anything is remembered.
+    const LONG_AGO: u64 = 2 * CHECK_MS;
+
+    /// A board in WAL mode, just opened, and a place beside its directory.
+    fn board() -> (tempfile::TempDir, std::path::PathBuf, Identity) {
+        let place = tempfile::tempdir().expect("a directory");
+        let directory = place.path().join("boards");
+        fs::create_dir(&directory).expect("a directory");
+        for name in ["board.db", "board.db-wal", "board.db-shm"] {
+            fs::write(directory.join(name), name).expect("a file");
+        }
+        let path = directory.join("board.db");
+        let mut identity = Identity::of(&path, false).expect("it is there");
+        identity.wal_opened();
+        (place, path, identity)
+    }
+
+    /// Checks until the directory is known not to have changed; its time counts when it is a while ago.
+    fn settle(identity: &mut Identity) {
+        let began = std::time::Instant::now();
+        while identity.unchanged.is_none() {
+            assert_eq!(identity.check(), Ok(()));
+            assert!(began.elapsed() < std::time::Duration::from_secs(60));
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn it_knows_the_files_that_it_has_opened() {
+        let (_place, path, mut identity) = board();
+        let inode = |suffix: &str| {
+            let name = format!("{}{suffix}", path.display());
+            sys::stat(&Name::new(name.as_ref()).expect("a name")).expect("it is there").inode
+        };
+        assert_eq!(identity.inode(), inode(""));
+        assert_eq!(identity.wal(), Some(inode("-wal")));
+        assert_eq!(identity.wal_index(), Some(inode("-shm")));
+        identity.wal_closed();
+        assert_eq!((identity.wal(), identity.wal_index()), (None, None));
+    }
+
+    /// Each of the files is replaced in turn. What was opened stays the one that counts, also if more of the
+    /// wal-index is mapped later.
+    #[test]
+    fn whichever_file_is_replaced_is_missed() {
+        let files = [("", "the database"), ("-wal", "the WAL"), ("-shm", "the wal-index (-shm)")];
+        for (suffix, what) in files {
+            for is_settled in [false, true] {
+                let (place, path, mut identity) = board();
+                if is_settled {
+                    settle(&mut identity);
+                }
+                let other = place.path().join("other");
+                fs::write(&other, "other").expect("a file");
+                let name = format!("{}{suffix}", path.display());
+                fs::rename(&other, &name).expect("it is replaced");
+                for _ in 0..2 {
+                    assert_eq!(identity.check(), Err(Displaced::Moved(what)));
+                    identity.wal_opened();
+                }
+                fs::remove_file(&name).expect("it is removed");
+                assert_eq!(identity.check(), Err(Displaced::Moved(what)));
+            }
+        }
+    }
+
+    /// The board gets a second name in another directory, of which its own says nothing: that is noticed
+    /// when it was not looked at for a while. Who only reads goes on.
+    #[test]
+    fn a_second_name_elsewhere_is_noticed_after_a_while() {
+        let (place, path, mut identity) = board();
+        settle(&mut identity);
+        fs::hard_link(&path, place.path().join("second.db")).expect("a link");
+        identity.checked_ms = sys::coarse_ms().wrapping_sub(LONG_AGO);
+        assert_eq!(identity.check(), Err(Displaced::Linked(2)));
+        identity.checked_ms = sys::coarse_ms().wrapping_sub(LONG_AGO);
+        assert_eq!(identity.check_now_and_then(), Ok(()));
+        assert!(!identity.is_due(), "it has looked");
+        identity.may_have_links = true;
+        assert_eq!(identity.check(), Ok(()));
+    }
+
+    /// Who reads looks now and then, and then at everything.
+    #[test]
+    fn a_reader_looks_when_it_is_due() {
+        let (_place, path, mut identity) = board();
+        fs::remove_file(&path).expect("it is removed");
+        identity.checked_ms = sys::coarse_ms();
+        assert_eq!(identity.check_now_and_then(), Ok(()));
+        identity.checked_ms = sys::coarse_ms().wrapping_sub(LONG_AGO);
+        assert_eq!(identity.check_now_and_then(), Err(Displaced::Moved("the database")));
+    }
+}

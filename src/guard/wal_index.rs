@@ -26,3 +26,41 @@ pub(crate) fn speaks_of(wal: &Path, frames: u32, salts: Salts) -> bool {
     let same = [word(16), word(20)].map(u32::from_ne_bytes) == salts;
     same && file.metadata().map_or(true, |found| found.len() >= length)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: u32 = 512;
+    /// The two salts, as the index has them: the bytes as they are.
+    const SALTS: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
+
+    /// A WAL of `length` bytes.
+    fn wal(length: usize) -> tempfile::NamedTempFile {
+        let mut bytes = vec![0; length.max(32)];
+        bytes[8..12].copy_from_slice(&PAGE.to_be_bytes());
+        bytes[16..24].copy_from_slice(&SALTS);
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), &bytes[..length]).expect("it is written");
+        file
+    }
+
+    /// The index speaks of ten frames. A WAL that ends before the tenth does, or has other salts, or no
+    /// header, is another one.
+    #[test]
+    fn a_wal_that_has_fewer_frames_or_other_salts_is_another() {
+        let salts = [[1, 2, 3, 4], [5, 6, 7, 8]].map(u32::from_ne_bytes);
+        let whole = 32 + 10 * (PAGE as usize + 24);
+        for (length, is_it) in [(whole, true), (whole + 1, true), (whole - 1, false), (32, false)] {
+            assert_eq!(speaks_of(wal(length).path(), 10, salts), is_it, "{length} bytes");
+        }
+        assert!(speaks_of(wal(32).path(), 0, salts), "no frames");
+        for length in [0, 31] {
+            assert!(!speaks_of(wal(length).path(), 0, salts), "no header in {length} bytes");
+        }
+        for other in [[salts[0], 0], [0, salts[1]]] {
+            assert!(!speaks_of(wal(whole).path(), 10, other));
+        }
+        assert!(speaks_of(Path::new("/no/such/wal"), 10, salts), "it can not be opened");
+    }
+}
