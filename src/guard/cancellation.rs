@@ -308,6 +308,7 @@ fn open_as(descriptor: RawFd) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     /// A thread locks a file while another registers the VFS. Until it is known what was locked before, the
     /// call is made as it is, and under the mutex, so that it is either seen as such or comes after.
@@ -317,5 +318,144 @@ mod tests {
         assert_eq!(TABLE.before(|| 7), Some(7));
         TABLE.begin(true).expect("there is a /proc");
         assert_eq!(TABLE.before(|| 7), None);
+    }
+
+    const PENDING: Range = Range { start: 0x4000_0000, len: 1 };
+    const SHARED: Range = Range { start: 0x4000_0002, len: 510 };
+
+    /// A board, and it opened to read, and to write.
+    fn board() -> (tempfile::NamedTempFile, File, File) {
+        let board = tempfile::NamedTempFile::new().expect("a file");
+        let open = |writes| File::options().read(true).write(writes).open(board.path());
+        let (reads, writes) = (open(false).expect("it is there"), open(true).expect("it is there"));
+        (board, reads, writes)
+    }
+
+    fn begun(is_fast: bool) -> &'static LockTable {
+        let table = Box::leak(Box::new(LockTable::new()));
+        table.begin(is_fast).expect("there is a /proc");
+        table
+    }
+
+    /// What a file's locks go through.
+    fn through(table: &'static LockTable, file: &File) -> RawFd {
+        match table.target(file.as_raw_fd()) {
+            Target::Through(descriptor) => descriptor,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Locks as the replaced fcntl does.
+    fn locks(descriptor: RawFd, range: Range, shared: bool) -> io::Result<bool> {
+        sys::try_lock(sys::duplicate(descriptor)?.as_fd(), range, shared)
+    }
+
+    /// Connections that only read lock, unlock and lock again, then one comes that can write: what they hold
+    /// by then it finds held, nothing more and nothing less.
+    #[test]
+    fn who_joins_to_write_keeps_the_locks_of_those_who_read() {
+        let (board, reads, writes) = board();
+        let other = File::open(board.path()).expect("it is there");
+        let is_locked =
+            |range| sys::conflicting_lock(other.as_fd(), range).expect("it is told").is_some();
+        let table = begun(true);
+        let file = through(table, &reads);
+        for (range, takes) in [(PENDING, true), (SHARED, true), (PENDING, false)] {
+            if takes {
+                assert!(locks(file, range, true).expect("it locks"));
+            } else {
+                let file = sys::duplicate(file).expect("a descriptor");
+                sys::unlock(file.as_fd(), range).expect("it unlocks");
+            }
+            table.note(reads.as_raw_fd(), range, takes);
+        }
+        assert_eq!(table.known(reads.as_raw_fd()), None, "each of its locks is noted");
+        assert_eq!(through(table, &writes), file);
+        assert!(locks(file, PENDING, false).is_err(), "it can not be written by");
+
+        assert!(table.make_writable(writes.as_raw_fd()));
+        assert!(is_locked(SHARED) && !is_locked(PENDING));
+        assert!(locks(file, PENDING, false).expect("it locks"));
+        assert!(is_locked(PENDING));
+        for descriptor in [&reads, &writes].map(File::as_raw_fd) {
+            assert_eq!(table.known(descriptor), Some(file));
+        }
+        assert!(!table.make_writable(writes.as_raw_fd()), "it is");
+        assert!(!table.make_writable(other.as_raw_fd()), "it is not in the table");
+    }
+
+    /// Only a connection that can write makes it so.
+    #[test]
+    fn who_only_reads_makes_nothing_writable() {
+        let (_board, reads, _writes) = board();
+        let table = begun(true);
+        let file = through(table, &reads);
+        table.make_writable(reads.as_raw_fd());
+        assert!(locks(file, PENDING, false).is_err());
+    }
+
+    /// Several connections come and go. All lock by one descriptor, as long as there is one of them; who has
+    /// closed his is forgotten, since its number may be another file's next.
+    #[test]
+    fn all_lock_by_one_descriptor_until_the_last_closes() {
+        let (board, _reads, writes) = board();
+        let second = File::options().read(true).write(true).open(board.path()).expect("a file");
+        let other = File::open(board.path()).expect("it is there");
+        let is_locked = || sys::conflicting_lock(other.as_fd(), SHARED).expect("told").is_some();
+        for is_fast in [true, false] {
+            let table = begun(is_fast);
+            let file = through(table, &writes);
+            let known = |file: &File| table.known(file.as_raw_fd());
+            let fast = is_fast.then_some(file);
+            assert_eq!((known(&writes), known(&second)), (fast, None));
+            assert!(locks(file, SHARED, false).expect("it locks"));
+            assert_eq!(through(table, &second), file);
+            assert_eq!((known(&writes), known(&second)), (fast, fast));
+            assert!(is_locked());
+            table.closing(writes.as_raw_fd());
+            assert_eq!((known(&writes), known(&second)), (None, fast));
+            assert!(is_locked(), "one is left");
+            table.closing(second.as_raw_fd());
+            assert_eq!((known(&writes), known(&second)), (None, None));
+            assert!(!is_locked(), "its descriptor is closed");
+        }
+    }
+
+    /// In a child of fork(2), what it inherited is locked by nothing, and a file that it opens is its own.
+    #[test]
+    fn what_a_child_inherits_is_not_locked() {
+        let (_board, reads, writes) = board();
+        let table = begun(true);
+        through(table, &writes);
+        assert!(table.known(writes.as_raw_fd()).is_some());
+        table.abandon_inherited();
+        assert_eq!(table.known(writes.as_raw_fd()), None);
+        assert_eq!(table.target(writes.as_raw_fd()), Target::Inherited);
+        through(table, &reads);
+        table.closing(writes.as_raw_fd());
+        through(table, &writes);
+    }
+
+    /// What this process had locked before stays as it is, and when it was unlocked since, the next connection
+    /// ends that. A descriptor that is none is an error.
+    #[test]
+    fn what_was_locked_before_stays_as_it_is_until_it_is_unlocked() {
+        let (_board, reads, writes) = board();
+        let table = begun(true);
+        let inode = sys::inode_of(writes.as_raw_fd()).expect("it is open");
+        {
+            let mut table = table.table.lock();
+            let table = table.as_mut().expect("it has begun");
+            table.locked_before.insert(inode);
+            table.files.insert(writes.as_raw_fd(), Some(inode));
+            let kind = Kind::Posix(io::Error::other(LOCKED_BEFORE));
+            table.inodes.insert(inode, Locked { kind, descriptors: vec![writes.as_raw_fd()] });
+        }
+        assert_eq!(table.target(writes.as_raw_fd()), Target::AsItIs);
+        assert_eq!(table.why_not(inode).as_deref(), Some(LOCKED_BEFORE));
+        let file = through(table, &reads);
+        assert_eq!(through(table, &writes), file);
+        assert_eq!(table.why_not(inode), None);
+        assert_eq!(table.target(-1), Target::Unknown(libc::EBADF));
     }
 }
