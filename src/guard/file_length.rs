@@ -52,6 +52,7 @@ mod tests {
         assert_eq!(deficit(&header(4096, 10, 7), 40961), None);
         assert_eq!(deficit(&header(4096, 10, 7), 40959), Some(1));
         assert_eq!(deficit(&header(1, 3, 7), 65536), Some(131_072));
+        assert_eq!(by_header(&header(512, 0x0102_0304, 7)), Some(512 * 0x0102_0304));
     }
 
     #[test]

@@ -142,6 +142,7 @@ mod tests {
     fn a_directory_of_this_machine_is_seen_to_share() {
         let directory = tempfile::tempdir().expect("there is room");
         assert!(Of(&directory.path().join("board.db")).shares());
+        assert!(!Of(Path::new("/proc/board.db")).shares(), "no file, and elsewhere says nothing");
     }
 
     #[test]

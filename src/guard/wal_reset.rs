@@ -49,3 +49,32 @@ impl WalReset {
         std::mem::take(&mut self.keeps_ckpt)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a checkpoint has read is of another WAL if the salts are others by now, and only then, and as
+    /// long as it lasts.
+    #[test]
+    fn other_salts_make_it_stale_until_it_ends() {
+        let mut reset = WalReset::default();
+        assert!(!reset.is_stale(|| Some([1, 2])), "none has begun");
+        reset.checkpoint_begins(Some([1, 2]));
+        assert!(!reset.is_stale(|| Some([1, 2])) && !reset.is_stale(|| None));
+        assert!(reset.is_stale(|| Some([1, 3])) && reset.is_stale(|| Some([3, 2])));
+        reset.checkpoint_ends();
+        assert!(!reset.is_stale(|| Some([1, 3])));
+    }
+
+    /// The CKPT slot is given back once by who has kept it, and never by who has not: it could be another
+    /// connection's.
+    #[test]
+    fn what_is_kept_is_given_back_once() {
+        let mut reset = WalReset::default();
+        assert!(!reset.drop_ckpt());
+        reset.keep_ckpt();
+        assert!(reset.drop_ckpt());
+        assert!(!reset.drop_ckpt());
+    }
+}
