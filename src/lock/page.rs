@@ -375,4 +375,94 @@ mod tests {
             assert!(page.turn().is_none_or(|turn| turn.slot < SLOTS));
         }
     }
+
+    /// Clients of other versions, and `kanban-vfs status`, read the same page: where everything is does not
+    /// change while the version of the layout does not.
+    #[test]
+    fn the_layout_is_what_the_table_says() {
+        let slot = 3;
+        let mut bytes = [0; SLOT_SIZE];
+        bytes[..20].copy_from_slice(&[
+            1, 2, 3, 4, 2, 0, 0, 0, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0x80,
+        ]);
+        bytes[20..].copy_from_slice(b"a worker\0\0\0\0");
+        let waiter = Waiter {
+            slot,
+            word: 0x0403_0201,
+            state: State::Woken,
+            ticket: 0x0c0b_0a09_0807_0605,
+            pid: 0x000f_0e0d,
+            is_upkeep: true,
+            program: *b"a worker\0\0\0\0",
+        };
+        let mut page = Page([0; PAGE]);
+        page.0[160..192].copy_from_slice(&bytes);
+        assert_eq!(page.waiters().collect::<Vec<_>>(), [waiter]);
+        assert_eq!((page.word(slot), page.word(slot + 1)), (waiter.word, 0));
+        assert_eq!(waiter.encode(), (160, bytes));
+        for (state, number) in [(State::Present, 1), (State::Woken, 2), (State::Away, 3)] {
+            page.0[164] = number;
+            assert_eq!(page.waiter(slot).map(|waiter| waiter.state), Some(state));
+            assert_eq!(encode_state(0x0403_0201, state), [1, 2, 3, 4, number, 0, 0, 0]);
+            let other = Waiter { state, is_upkeep: false, ..waiter }.encode().1;
+            assert_eq!((other[4], other[19]), (number, 0));
+        }
+        for nothing in [0, 4] {
+            page.0[164] = nothing;
+            assert_eq!(page.waiter(slot), None);
+        }
+        page.0[164] = 1;
+        page.0[168..176].fill(0);
+        assert_eq!(page.waiter(slot), None, "a ticket of 0 is nobody's");
+
+        let turn = Turn { ticket: waiter.ticket, expires: 0x1817_1615_1413_1211, slot };
+        let mut turns = [0; 20];
+        turns[..8].copy_from_slice(&bytes[8..16]);
+        turns[8..16].copy_from_slice(&[0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18]);
+        turns[16] = 3;
+        assert_eq!(turn.encode(), (16, turns));
+        page.0[168..176].copy_from_slice(&bytes[8..16]);
+        page.0[16..36].copy_from_slice(&turns);
+        assert_eq!(page.turn(), Some(turn));
+        page.0[32] = SLOTS as u8;
+        assert_eq!(page.turn(), None, "of no slot");
+        page.0[32] = 3;
+        page.0[17] = 0;
+        assert_eq!(page.turn(), None, "of another waiter");
+        assert_eq!((GROUP, LAST_BYTE, slot_offset(SLOTS)), (36, 56, PAGE));
+    }
+
+    /// The same for the record of group commit. Its checksum begins with what names the file and this start
+    /// of the machine.
+    #[test]
+    #[cfg_attr(not(target_os = "linux"), ignore = "group commit is Linux's")]
+    fn the_record_is_what_the_table_says() {
+        let file = tempfile::tempfile().expect("there is room");
+        let inode = sys::inode_of_file(&file).expect("it is open");
+        let log = Log::of(inode, [7, 8]).expect("there is a /proc");
+        let [device, number] = inode.numbers().map(u64::to_le_bytes);
+        let named =
+            [&sys::boot_id().expect("there is a /proc").to_le_bytes(), &device[..], &number];
+        let mut words = [named.concat().as_slice(), &[7, 0, 0, 0, 8, 0, 0, 0]].concat();
+        let body = [9, 0, 0, 0, 2, 0, 0, 0];
+        let again = [&words[32..], &body, &words[32..], &body].concat();
+        words.truncate(32);
+        words.extend(again);
+        let (mut s0, mut s1) = (1_u32, 0_u32);
+        for pair in words.chunks_exact(8) {
+            let [x0, x1] = [0, 4]
+                .map(|at| u32::from_le_bytes([pair[at], pair[at + 1], pair[at + 2], pair[at + 3]]));
+            s0 = s0.wrapping_add(x0).wrapping_add(s1);
+            s1 = s1.wrapping_add(x1).wrapping_add(s0);
+        }
+        let expected = [5, 7, 8, 9, 2, s0, s1].map(u32::to_le_bytes).concat();
+        let record = Record { log, frames: 9, failures: 2 };
+        assert_eq!(record.encode(5).0.as_slice(), expected);
+        // Of this beginning of the WAL, and of the next, for which a failure is made up for.
+        let failed = Record { failures: 3, ..record }.encode(5);
+        let next = log.begun_anew([1, 2]);
+        assert_eq!([failed.failures(&log), failed.failures(&next)], [3, 4]);
+        assert_eq!(record.encode(5).failures(&next), 2);
+        assert_eq!(GroupBytes::default().failures(&log), 0);
+    }
 }
