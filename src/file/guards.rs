@@ -449,3 +449,461 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
+
+#[cfg(all(test, unix, feature = "linked"))]
+mod tests {
+    use super::*;
+    use crate::ffi::{SQLITE_IOERR, SQLITE_IOERR_LOCK};
+    use crate::file::connection::Sought;
+    use crate::file::wal::Client;
+    use crate::guard::wal_reset::Salts;
+    use crate::lock::wait::Probe;
+    use std::cell::RefCell;
+    use std::fs;
+    use std::sync::Arc;
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Call {
+        Lock(c_int, c_int),
+        Unlock(c_int, c_int),
+        MayBlock(c_int),
+        WriteZero(i64),
+        ClearWalIndex,
+    }
+    use Call::*;
+
+    /// A base file that notes what it is asked for. Of what it says there may be several, one for each
+    /// time it is asked; the last stays.
+    struct Base {
+        sizes: RefCell<Vec<Option<i64>>>,
+        header: Option<Header>,
+        salts: RefCell<Vec<Option<Salts>>>,
+        frames: RefCell<Vec<Option<(u32, u32)>>>,
+        /// What it answers for a lock of slots from this one on.
+        refuses: Option<(c_int, Rc)>,
+        calls: RefCell<Vec<Call>>,
+    }
+
+    impl Default for Base {
+        fn default() -> Self {
+            Self {
+                sizes: RefCell::new(vec![Some(0)]),
+                header: None,
+                salts: RefCell::new(vec![None]),
+                frames: RefCell::new(vec![None]),
+                refuses: None,
+                calls: RefCell::default(),
+            }
+        }
+    }
+
+    fn next<T: Copy>(says: &RefCell<Vec<T>>) -> T {
+        let mut says = says.borrow_mut();
+        if says.len() > 1 { says.remove(0) } else { says[0] }
+    }
+
+    impl Base {
+        fn of_size(pages: i64, header_pages: u32) -> Self {
+            let sizes = RefCell::new(vec![Some(4096 * pages)]);
+            Self { sizes, header: Some(header(header_pages)), ..Self::default() }
+        }
+
+        fn of_wal(frames: &[(u32, u32)], salts: &[Salts]) -> Self {
+            Self {
+                frames: RefCell::new(frames.iter().copied().map(Some).collect()),
+                salts: RefCell::new(salts.iter().copied().map(Some).collect()),
+                ..Self::default()
+            }
+        }
+
+        fn note(&self, call: Call) {
+            self.calls.borrow_mut().push(call);
+        }
+    }
+
+    impl BaseFile for Base {
+        fn lock(&self, _: c_int) -> Rc {
+            SQLITE_OK
+        }
+        fn unlock(&self, _: c_int) -> Rc {
+            SQLITE_OK
+        }
+        fn shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> Rc {
+            assert!(flags & SQLITE_SHM_EXCLUSIVE != 0);
+            if flags & SQLITE_SHM_UNLOCK != 0 {
+                self.note(Unlock(offset, n));
+                return SQLITE_OK;
+            }
+            self.note(Lock(offset, n));
+            self.refuses.filter(|(slot, _)| *slot == offset).map_or(SQLITE_OK, |(_, rc)| rc)
+        }
+        fn may_block(&self, ms: c_int) {
+            self.note(MayBlock(ms));
+        }
+        fn is_wal(&self) -> bool {
+            false
+        }
+        fn size(&self) -> Result<i64, Rc> {
+            next(&self.sizes).ok_or(SQLITE_IOERR)
+        }
+        fn is_upgrade(&self) -> bool {
+            true
+        }
+        fn probe(&self, _: Sought) -> Probe {
+            Box::new(|| true)
+        }
+        fn frames(&self) -> Option<(u32, u32)> {
+            next(&self.frames)
+        }
+        fn salts(&self) -> Option<Salts> {
+            next(&self.salts)
+        }
+        fn header(&self) -> Option<Header> {
+            self.header
+        }
+        fn client(&self) -> Option<Client> {
+            None
+        }
+        fn read_mark(&self, _: c_int) -> Option<u32> {
+            None
+        }
+        fn write_zero(&self, at: i64) {
+            self.note(WriteZero(at));
+        }
+        fn clear_wal_index(&self) {
+            self.note(ClearWalIndex);
+        }
+    }
+
+    /// The header of a database of so many pages of 4096 bytes, in a rollback mode.
+    fn header(pages: u32) -> Header {
+        let mut header = [0; 100];
+        header[..16].copy_from_slice(b"SQLite format 3\0");
+        header[16..18].copy_from_slice(&4096_u16.to_be_bytes());
+        header[18..20].copy_from_slice(&[1, 1]);
+        header[28..32].copy_from_slice(&pages.to_be_bytes());
+        header
+    }
+
+    /// A board with a WAL, its guards, and the place it lies in.
+    fn board() -> (tempfile::TempDir, Arc<Database>, Guards) {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join("board.db");
+        for suffix in ["", "-wal", "-shm"] {
+            fs::write(beside(&path, suffix), "something").expect("a file");
+        }
+        let host = Host::linked().expect("a linked SQLite");
+        let mut guards = Guards::new(host, Identity::of(&path, false), None);
+        guards.wal_opened();
+        (place, Database::at(&path), guards)
+    }
+
+    fn counted(counter: &AtomicU64) -> u64 {
+        counter.swap(0, Ordering::Relaxed)
+    }
+
+    const ALL_READERS: (c_int, c_int) = (WAL_READ_LOCK + 1, WAL_READERS - 1);
+
+    /// A writer begins the WAL anew: only with the CKPT slot, for which it does not wait, and which it
+    /// gives back after that, once.
+    #[test]
+    fn a_wal_begins_anew_only_while_nobody_checkpoints() {
+        let (_place, database, mut guards) = board();
+        let locked = Lock(WAL_CKPT_LOCK, 1);
+        let unlocked = Unlock(WAL_CKPT_LOCK, 1);
+        for ms in [0, 9] {
+            let base = Base::default();
+            let take = || {
+                base.note(Lock(ALL_READERS.0, ALL_READERS.1));
+                SQLITE_OK
+            };
+            assert_eq!(guards.restart(&base, &database, ms, take), SQLITE_OK);
+            guards.restarted(&base);
+            guards.restarted(&base);
+            let taken = Lock(ALL_READERS.0, ALL_READERS.1);
+            let expected: &[Call] = match ms {
+                0 => &[locked, taken, unlocked],
+                _ => &[MayBlock(0), locked, MayBlock(9), taken, unlocked],
+            };
+            assert_eq!(*base.calls.borrow(), expected);
+        }
+        assert_eq!(counted(&database.counters.restarts_put_off), 0);
+    }
+
+    /// It can not be had, or whether it was taken is not known, or the readers' slots can not be had: then
+    /// nothing is kept.
+    #[test]
+    fn a_wal_that_can_not_begin_anew_leaves_no_slot_locked() {
+        let (_place, database, mut guards) = board();
+        let (locked, unlocked) = (Lock(WAL_CKPT_LOCK, 1), Unlock(WAL_CKPT_LOCK, 1));
+        let never = || -> Rc { panic!("it was refused") };
+        let busy = SQLITE_BUSY | 1 << 8;
+        for (rc, answer, expected, put_off) in [
+            (SQLITE_BUSY, SQLITE_BUSY, &[locked][..], 1),
+            (busy, SQLITE_BUSY, &[locked], 1),
+            (SQLITE_IOERR_LOCK, SQLITE_IOERR_LOCK, &[locked, unlocked], 0),
+        ] {
+            let base = Base { refuses: Some((WAL_CKPT_LOCK, rc)), ..Base::default() };
+            assert_eq!(guards.restart(&base, &database, 0, never), answer);
+            guards.restarted(&base);
+            assert_eq!(*base.calls.borrow(), expected);
+            assert_eq!(counted(&database.counters.restarts_put_off), put_off);
+        }
+        let slots_back = Unlock(ALL_READERS.0, ALL_READERS.1);
+        for (rc, expected) in [
+            (SQLITE_BUSY, &[locked, unlocked][..]),
+            (busy, &[locked, unlocked]),
+            (SQLITE_IOERR_LOCK, &[locked, unlocked, slots_back]),
+        ] {
+            let base = Base::default();
+            assert_eq!(guards.restart(&base, &database, 0, || rc), rc);
+            guards.restarted(&base);
+            assert_eq!(*base.calls.borrow(), expected);
+        }
+    }
+
+    /// A checkpoint has read of a WAL that has begun anew since: it gives up, and the slot back.
+    #[test]
+    fn a_checkpoint_of_another_wal_gives_up() {
+        let (_place, database, mut guards) = board();
+        let base = Base::of_wal(&[(1, 0)], &[[1, 2], [1, 2], [3, 4]]);
+        guards.checkpoint_begins(&base);
+        assert_eq!(guards.before_backfill(&base, &database), Ok(()));
+        assert_eq!(*base.calls.borrow(), []);
+        assert_eq!(guards.before_backfill(&base, &database), Err(SQLITE_BUSY));
+        assert_eq!(*base.calls.borrow(), [Unlock(WAL_READ_LOCK, 1)]);
+        assert_eq!(counted(&database.counters.stale_checkpoints), 1);
+        guards.checkpoint_ends();
+        assert_eq!(guards.before_backfill(&base, &database), Ok(()));
+        guards.checkpoint_begins(&Base::of_wal(&[(1, 0)], &[[1, 2]]));
+        guards.wal_closed();
+        assert_eq!(guards.before_backfill(&base, &database), Ok(()));
+    }
+
+    /// The last connection keeps the WAL, and empties it: not if anything of it is not copied, nor if anybody
+    /// has a slot, nor if it is another file by now.
+    #[test]
+    fn a_wal_that_is_kept_is_emptied_only_if_nobody_needs_it() {
+        let all = (Lock(0, WAL_SLOTS), Unlock(0, WAL_SLOTS));
+        let busy = Some((0, SQLITE_BUSY));
+        for (frames, refuses, is_replaced, calls, is_emptied) in [
+            ((5, 5), None, false, &[all.0, ClearWalIndex, all.1][..], true),
+            ((5, 4), None, false, &[], false),
+            ((4, 5), None, false, &[], false),
+            ((5, 5), busy, false, &[all.0], false),
+            ((5, 5), None, true, &[all.0, all.1], false),
+        ] {
+            let (place, database, guards) = board();
+            let wal = beside(database.path(), "-wal");
+            if is_replaced {
+                let other = place.path().join("other");
+                fs::write(&other, "something").expect("a file");
+                fs::rename(&other, &wal).expect("it is replaced");
+            }
+            let base = Base { refuses, ..Base::of_wal(&[frames], &[[1, 2]]) };
+            guards.empty_wal(&base, &database);
+            assert_eq!(*base.calls.borrow(), calls, "{frames:?}, {is_replaced}");
+            let length = fs::metadata(&wal).expect("it is there").len();
+            assert_eq!(length == 0, is_emptied, "{frames:?}, {is_replaced}");
+        }
+    }
+
+    /// A file is not cut to a length that it does not have, before or after; the counter says so.
+    #[test]
+    fn a_length_that_is_not_there_is_an_error() {
+        let (_place, database, guards) = board();
+        let truncate = |sizes: &[Option<i64>], rc: Rc| {
+            let base = Base { sizes: RefCell::new(sizes.to_vec()), ..Base::default() };
+            let called = Cell::new(false);
+            let answer = guards.truncate(&base, 4096, &database, || {
+                called.set(true);
+                rc
+            });
+            (answer, called.get(), counted(&database.counters.short_files))
+        };
+        let refused = SQLITE_IOERR_TRUNCATE;
+        assert_eq!(truncate(&[Some(4095)], SQLITE_OK), (refused, false, 1));
+        assert_eq!(truncate(&[Some(4096)], SQLITE_OK), (SQLITE_OK, true, 0));
+        assert_eq!(truncate(&[Some(8192), Some(4096)], SQLITE_OK), (SQLITE_OK, true, 0));
+        assert_eq!(truncate(&[Some(8192), Some(4095)], SQLITE_OK), (refused, true, 1));
+        assert_eq!(truncate(&[Some(8192), Some(4095)], SQLITE_IOERR), (SQLITE_IOERR, true, 0));
+        assert_eq!(truncate(&[None], SQLITE_OK), (SQLITE_OK, true, 0));
+    }
+
+    /// A commit of a rollback mode, and whoever locks the file first, find it shorter than its header says.
+    #[test]
+    fn a_file_that_is_too_short_is_noticed() {
+        let (_place, database, mut guards) = board();
+        let commit = |guards: &Guards, base: &Base| {
+            let answer = guards.before_commit(base, &database);
+            (answer, counted(&database.counters.short_files))
+        };
+        assert_eq!(commit(&guards, &Base::of_size(3, 3)), (Ok(()), 0));
+        assert_eq!(commit(&guards, &Base::of_size(2, 3)), (Err(SQLITE_IOERR_WRITE), 1));
+        let unknown = Base { sizes: RefCell::new(vec![None]), ..Base::of_size(2, 3) };
+        assert_eq!(commit(&guards, &unknown), (Ok(()), 0));
+        assert_eq!(commit(&guards, &Base::default()), (Ok(()), 0));
+
+        // There is a journal to roll it back.
+        let journal = beside(database.path(), "-journal");
+        fs::write(&journal, [0xd9]).expect("a file");
+        guards.first_locked(&Base::of_size(2, 3), &database);
+        assert_eq!(guards.deficit, None, "it is looked at again");
+        // A zeroed one has nothing.
+        fs::write(&journal, [0]).expect("a file");
+        let mut wal = Base::of_size(2, 3);
+        wal.header.as_mut().expect("it has one")[18..20].copy_from_slice(&[2, 2]);
+        guards.first_locked(&wal, &database);
+        assert_eq!(guards.deficit, None, "the WAL may have the rest");
+        guards.first_locked(&Base::of_size(2, 3), &database);
+        assert_eq!(guards.deficit(), Some(4096));
+        guards.first_locked(&Base::of_size(3, 3), &database);
+        assert_eq!(guards.deficit(), Some(4096), "when it was opened");
+
+        let (_place, database, mut guards) = board();
+        guards.first_locked(&Base::of_size(3, 3), &database);
+        assert_eq!((guards.deficit, guards.deficit()), (Some(0), None));
+    }
+
+    /// A checkpoint makes the file as long as the header will say, before it writes that: unless it is too
+    /// short already, which stays to be seen.
+    #[test]
+    fn the_file_is_made_long_enough_before_the_header_says_so() {
+        let (_place, _database, guards) = board();
+        for (size, old, new, calls) in [
+            (1, 1, 3, &[WriteZero(3 * 4096 - 1)][..]),
+            (3, 1, 3, &[]),
+            (4, 1, 3, &[]),
+            (1, 2, 3, &[]),
+        ] {
+            let base = Base::of_size(size, old);
+            guards.before_first_page(&base, &header(new));
+            assert_eq!(*base.calls.borrow(), calls, "{size} pages, {old} by the header");
+        }
+    }
+
+    /// Frames are in the index, and the WAL has none of them: nothing is read by them. While the WAL begins
+    /// anew, that says nothing.
+    #[test]
+    fn an_index_that_speaks_of_another_wal_is_refused() {
+        let (old, new) = ([1, 2], [3, 4]);
+        for (frames, salts, answer) in [
+            (&[(5, 0)][..], &[old][..], Err(SQLITE_READONLY_DBMOVED)),
+            (&[(5, 0)], &[old, new], Ok(())),
+            (&[(5, 0), (4, 0)], &[old], Ok(())),
+            (&[(5, 0)], &[old, old, new], Ok(())),
+            (&[(0, 0)], &[old], Ok(())),
+        ] {
+            let (_place, database, mut guards) = board();
+            let base = Base::of_wal(frames, salts);
+            assert_eq!(guards.first_read(&base, &database), answer, "{frames:?}, {salts:?}");
+            assert_eq!(counted(&database.counters.displaced), u64::from(answer.is_err()));
+            assert_eq!(guards.deficit, answer.ok().map(|()| 0));
+            let why = answer.err().map(|_| Displaced::Moved("the WAL"));
+            assert_eq!(guards.displaced(), why);
+            if answer.is_ok() {
+                let other = Base::of_wal(&[(5, 0)], &[old]);
+                assert_eq!(guards.first_read(&other, &database), Ok(()), "only the first");
+            }
+        }
+        // With nothing in the WAL the file must be whole, as in a rollback mode.
+        let (_place, database, mut guards) = board();
+        let empty = Base { frames: RefCell::new(vec![Some((0, 0))]), ..Base::of_size(2, 3) };
+        assert_eq!(guards.first_read(&empty, &database), Ok(()));
+        assert_eq!(guards.deficit(), Some(4096));
+    }
+
+    /// A WAL that is the one, by its salts and its length.
+    #[test]
+    fn an_index_that_speaks_of_its_wal_is_not_refused() {
+        let (_place, database, mut guards) = board();
+        let mut wal = vec![0; 32 + 5 * (512 + 24)];
+        wal[8..12].copy_from_slice(&512_u32.to_be_bytes());
+        wal[16..24].copy_from_slice(&[1, 0, 0, 0, 2, 0, 0, 0]);
+        fs::write(beside(database.path(), "-wal"), wal).expect("a file");
+        let salts = [[1, 0, 0, 0], [2, 0, 0, 0]].map(u32::from_ne_bytes);
+        assert_eq!(guards.first_read(&Base::of_wal(&[(5, 0)], &[salts]), &database), Ok(()));
+        assert_eq!(guards.deficit, Some(0));
+    }
+
+    /// Durability is given away by a pragma, in whatever spelling, and asked for again.
+    #[test]
+    fn pragmas_that_give_durability_away_are_noticed() {
+        let (_place, _database, mut guards) = board();
+        for (value, is_off) in [
+            ("OFF", true),
+            ("full", false),
+            ("0", true),
+            ("2", false),
+            ("no", true),
+            ("normal", false),
+            ("false", true),
+            ("", true),
+            ("EXTRA", false),
+        ] {
+            guards.pragma(b"Synchronous", value.as_bytes());
+            assert_eq!(guards.is_synchronous_off(), is_off, "{value}");
+            guards.pragma(b"cache_size", b"0");
+            assert_eq!(guards.is_synchronous_off(), is_off, "{value}");
+        }
+        for (value, mode) in [
+            ("MEMORY", Some("memory")),
+            ("wal", None),
+            ("Off", Some("off")),
+            ("", Some("off")),
+            ("delete", None),
+        ] {
+            guards.pragma(b"Journal_Mode", value.as_bytes());
+            assert_eq!(guards.journalless(), mode, "{value}");
+            guards.pragma(b"locking_mode", b"off");
+            assert_eq!(guards.journalless(), mode, "{value}");
+        }
+    }
+
+    /// The first read transaction of a connection is looked at, and then one of so many.
+    #[test]
+    fn a_reader_is_looked_at_first_and_then_now_and_then() {
+        let (_place, database, mut guards) = board();
+        assert!(guards.count_read() && guards.count_read(), "until it was done");
+        assert_eq!(guards.before_read(&database), Ok(()));
+        assert!(guards.count_read(), "the file was not measured yet");
+        guards.first_locked(&Base::of_size(1, 1), &database);
+        assert_eq!(guards.before_read(&database), Ok(()));
+        let until_then = (1..=LOOKS_AFTER).find(|_| guards.count_read());
+        assert_eq!(until_then, Some(LOOKS_AFTER));
+    }
+
+    /// The database is moved away. In exclusive locking mode nothing is locked when a transaction begins: its
+    /// COMMIT says so. In others that was looked at when it began, and is not a second time.
+    #[test]
+    fn a_commit_to_a_file_that_has_moved_is_told() {
+        for (begins, ends, answer) in [
+            (true, false, Ok(())),
+            (true, true, Err(SQLITE_READONLY_DBMOVED)),
+            (false, false, Err(SQLITE_READONLY_DBMOVED)),
+        ] {
+            let (place, database, mut guards) = board();
+            if begins {
+                assert_eq!(guards.before_write(&database), Ok(()));
+            }
+            if ends {
+                guards.ended();
+            }
+            fs::rename(database.path(), place.path().join("moved")).expect("it is moved");
+            assert_eq!(guards.after_commit(&database), answer, "{begins}, {ends}");
+            assert_eq!(counted(&database.counters.displaced), u64::from(answer.is_err()));
+            assert_eq!(guards.after_commit(&database), Err(SQLITE_READONLY_DBMOVED), "the next");
+        }
+    }
+
+    /// Who only recovers or cleans up may do so by one of several names, and who writes may not.
+    #[test]
+    fn hard_links_keep_nobody_from_cleaning_up() {
+        let (place, database, mut guards) = board();
+        fs::hard_link(database.path(), place.path().join("second")).expect("a link");
+        assert_eq!(guards.before_upkeep(&database), Ok(()));
+        assert_eq!(guards.before_write(&database), Err(SQLITE_READONLY));
+        fs::remove_file(database.path()).expect("it is removed");
+        assert_eq!(guards.before_upkeep(&database), Err(SQLITE_READONLY_DBMOVED));
+    }
+}
