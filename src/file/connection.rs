@@ -1392,4 +1392,70 @@ mod tests {
         connection.closed();
         assert!(!connection.holds_write_lock());
     }
+
+    /// What the write lock is wanted for decides what must be in order before, and what a refusal means.
+    #[test]
+    fn what_is_needed_depends_on_who_asks() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let need_of = |reason, change: fn(&mut Connection)| {
+            let mut connection = connection(&directory);
+            change(&mut connection);
+            connection.need_of(reason)
+        };
+        let nothing: fn(&mut Connection) = |_| {};
+        assert_eq!(need_of(Reason::Wal, nothing), Need::Upkeep, "recovery");
+        assert_eq!(need_of(Reason::Wal, |it| it.has_snapshot = true), Need::Write);
+        assert_eq!(need_of(Reason::Wal, |it| it.is_checkpointing = true), Need::Write);
+        assert_eq!(need_of(Reason::Wal, |it| it.blocks_ms = 1), Need::Write);
+        assert_eq!(need_of(Reason::Rollback, nothing), Need::Write);
+        assert_eq!(need_of(Reason::Rollback, |it| it.read_only = true), Need::Upkeep);
+        assert_eq!(need_of(Reason::FirstConnect, nothing), Need::FirstConnect);
+        assert_eq!(need_of(Reason::Checkpoint, nothing), Need::Upkeep);
+    }
+
+    /// A reader is refused SHARED by a writer that commits, and reads a moment later: it has waited, and given
+    /// nothing up.
+    #[test]
+    fn a_reader_that_has_waited_has_not_given_up() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut connection = connection(&directory);
+        let answers = Cell::new(0);
+        let on_lock = move || {
+            answers.set(answers.get() + 1);
+            // It is tried for twice.
+            if answers.get() <= 2 { SQLITE_BUSY } else { SQLITE_OK }
+        };
+        let base = Obliging { on_lock: Some(Box::new(on_lock)), ..Obliging::default() };
+        base.size.set(4096);
+        assert_eq!(connection.lock(SQLITE_LOCK_SHARED, &base), SQLITE_BUSY);
+        assert_eq!(connection.lock(SQLITE_LOCK_SHARED, &base), SQLITE_OK);
+        connection.unlock(SQLITE_LOCK_NONE, &base);
+        connection.closed();
+        let counters = &connection.database().counters;
+        let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        assert_eq!([&counters.refused, &counters.waits, &counters.gave_up].map(counted), [1, 1, 0]);
+    }
+
+    /// WRITE is given back as soon as it is had, since the snapshot was stale, and the busy handler sleeps: that
+    /// is a wait for the write lock. After a transaction that did something it is none.
+    #[test]
+    fn who_gives_write_back_at_once_waits_for_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let waits_after = |held: Duration| {
+            let (mut connection, base) = (connection(&directory), Obliging::default());
+            base.size.set(4096);
+            let mut shm_lock = |offset, flags| {
+                assert_eq!(connection.shm_lock(offset, 1, flags, &base), SQLITE_OK);
+            };
+            shm_lock(WAL_READ_LOCK, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED);
+            shm_lock(WAL_WRITE_LOCK, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
+            std::thread::sleep(held);
+            shm_lock(WAL_WRITE_LOCK, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+            crate::lock::wait::sleep(Duration::from_millis(1), |_| {});
+            connection.wait.leave_queue().is_some()
+        };
+        assert!(!waits_after(Duration::from_millis(2)));
+        // This thread may be held up once, or some times.
+        assert!((0..100).any(|_| waits_after(Duration::ZERO)));
+    }
 }

@@ -757,4 +757,110 @@ mod tests {
         sleep(ms(1000), |asked| assert_eq!(asked, ms(1000)));
         assert_eq!(sleeps_of(&first), 0, "no handler sleeps so long");
     }
+
+    /// As if it had been refused for the last time a while ago, after a wait of 5 ms.
+    fn a_while_ago(wait: &Wait) {
+        let mut waiting = wait.shared.waiting.lock();
+        waiting.refused -= 2 * APART_NS;
+        waiting.since = waiting.refused - 5_000_000;
+    }
+
+    /// A connection without a busy handler gives up and tells nobody. It is used again a while later: its wait
+    /// has ended, and is not a part of the next. Who sleeps, or was refused a moment ago, still waits.
+    #[test]
+    fn who_has_not_slept_for_a_while_has_given_up() {
+        let mut wait = wait();
+        assert_eq!(wait.end_if_stale(), None);
+        wait.refused(elsewhere());
+        assert_eq!(wait.end_if_stale(), None, "a moment ago");
+        a_while_ago(&wait);
+        assert_eq!(wait.end_if_stale(), Some(Waited(ms(5))));
+        assert_eq!(wait.end_if_stale(), None, "once");
+
+        wait.refused(elsewhere());
+        sleep(ms(1), |_| {});
+        a_while_ago(&wait);
+        assert_eq!(wait.end_if_stale(), None, "it sleeps");
+        assert_eq!(wait.refused(elsewhere()), None, "it goes on");
+        a_while_ago(&wait);
+        assert_eq!(wait.refused(elsewhere()), Some(Waited(ms(5))), "and another begins");
+        let waiting = wait.shared.waiting.lock();
+        assert!(waiting.is_refused && waiting.since == waiting.refused && waiting.sleeps == 0);
+    }
+
+    #[test]
+    fn a_wait_is_as_old_as_its_first_refusal() {
+        let mut wait = wait();
+        assert_eq!((wait.age(), wait.leave_queue()), (Duration::ZERO, None));
+        wait.refused(elsewhere());
+        a_while_ago(&wait);
+        let since = wait.shared.waiting.lock().since;
+        assert!(wait.age() >= ms(2000) && wait.leave_queue() == Some(since));
+        wait.end();
+        assert_eq!((wait.age(), wait.leave_queue()), (Duration::ZERO, None));
+    }
+
+    /// Whether there is a busy handler is seen by its sleeps: as long as one follows each refusal.
+    #[test]
+    fn a_handler_is_known_by_its_sleeps() {
+        let mut wait = wait();
+        wait.refused(elsewhere());
+        assert!(!wait.has_busy_handler());
+        sleep(ms(1), |_| {});
+        assert!(wait.has_busy_handler());
+        wait.refused(elsewhere());
+        assert!(wait.has_busy_handler());
+        wait.refused(elsewhere());
+        assert!(!wait.has_busy_handler());
+    }
+
+    /// The handler's calls are numbered by what it asks for. Some are not seen, where it sleeps for another
+    /// VFS's file; and what it never asks for is somebody else's.
+    #[test]
+    fn what_no_handler_asks_for_is_not_counted() {
+        let mut wait = wait();
+        let sleeps_of = |wait: &Wait| wait.shared.waiting.lock().sleeps;
+        wait.refused(elsewhere());
+        for (asked, sleeps) in [
+            (Duration::ZERO, 0),
+            (Duration::from_micros(500), 0),
+            (Duration::from_micros(1500), 0),
+            (ms(1), 1),
+            (ms(10), 4),
+            (ms(17), 4),
+            (ms(15), 5),
+        ] {
+            let slept = Cell::new(false);
+            sleep(asked, |slept_for| slept.set(slept_for == asked));
+            assert_eq!((sleeps_of(&wait), slept.get()), (sleeps, true), "{asked:?}");
+            wait.refused(elsewhere());
+        }
+    }
+
+    /// It sleeps for a lock of SQLite's, with some left over from sleeps that were cut short: all but the last
+    /// 100 ms at once, and then it looks, often at first. In its last sleep it looks for nothing, since
+    /// nothing follows.
+    #[test]
+    fn looks_come_at_the_end_of_a_long_sleep() {
+        for (asked, expected) in
+            [(ms(100), &[100_000, 100, 200, 400, 1000, 1000][..]), (ms(99), &[199_000])]
+        {
+            let mut wait = wait();
+            let mut looks = 0;
+            let probe: Probe = Box::new(move || {
+                looks += 1;
+                looks == 5
+            });
+            wait.refused(Cause::Sqlites { probe: Some(probe), as_it_is: true });
+            {
+                let mut waiting = wait.shared.waiting.lock();
+                (waiting.sleeps, waiting.ahead) = (DEFAULT_SLEEPS.len(), ms(100));
+            }
+            let slept = Mutex::new(Vec::new());
+            sleep(asked, |slept_for| slept.lock().push(slept_for.as_micros()));
+            assert_eq!(*slept.lock(), expected);
+            let ahead = wait.shared.waiting.lock().ahead;
+            assert_eq!(ahead.is_zero(), asked == ms(99), "it lost what it did not sleep");
+        }
+    }
 }
