@@ -102,10 +102,16 @@ def listed():
                                       cwd=ROOT, check=True, capture_output=True, text=True).stdout)
     found = [mutant for mutant in found
              if mutant["file"].startswith(DIRECTORIES) and mutant["file"] not in NOT_TRIED
-             and "tests::" not in mutant["name"]]
+             and mutant["span"]["start"]["line"] < first_test(mutant["file"])]
     for number, mutant in enumerate(found, 1):
         mutant["number"] = number
     return found
+
+
+def first_test(file):
+    """The line from which on there are tests, of which cargo-mutants knows some."""
+    lines = (ROOT / file).read_text().splitlines()
+    return lines.index("mod tests {") if "mod tests {" in lines else len(lines) + 1
 
 
 def span(source, mutant):
@@ -528,8 +534,11 @@ def attempt(built, mutant, promise_seconds):
         said = verdict(built, number, promise_seconds)
     result = {"name": mutant["name"], "file": mutant["file"], "verdict": said[0], "by": said[1],
               "met": said[2], "reached_by": said[3], "seconds": round(time.monotonic() - began, 1)}
-    with RESULTS.open("a") as file:
-        file.write(json.dumps(result) + "\n")
+    known = results().get(mutant["name"])
+    # With fewer tests it is not known better.
+    if not (known and known["verdict"] == result["verdict"] == "survived" and known["met"] > result["met"]):
+        with RESULTS.open("a") as file:
+            file.write(json.dumps(result) + "\n")
     print(f"{result['verdict']:9} {result['seconds']:5} s  {mutant['name']}  {result['by'] or ''}"
           f"  {result['met']}/{result['reached_by']}", flush=True)
 

@@ -418,3 +418,25 @@ fn page_of(queue: &Queue<Sidecar>) -> Option<&Sidecar> {
     let sidecar = queue.sidecar();
     (sidecar.content() == Content::Page && sidecar.is_mapped()).then_some(sidecar)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a transaction over several databases: from the first super-journal until the last is closed.
+    #[test]
+    fn a_super_journal_is_known_until_it_is_closed() {
+        assert!(!has_super_journal());
+        for (is_opened, has_one) in [
+            (true, true),
+            (true, true),
+            (false, true),
+            (false, false),
+            (false, false),
+            (true, true),
+        ] {
+            super_journal(is_opened);
+            assert_eq!(has_super_journal(), has_one);
+        }
+    }
+}

@@ -230,3 +230,34 @@ unsafe extern "C" fn x_fetch(_: *mut sqlite3_file, _: i64, _: c_int, out: *mut *
 unsafe extern "C" fn x_unfetch(_: *mut sqlite3_file, _: i64, _: *mut c_void) -> Rc {
     SQLITE_OK
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A child makes private what is mapped when it is forked, and nothing that was unmapped before: by then
+    /// it may be somebody else's memory.
+    #[test]
+    fn what_is_mapped_is_known_until_it_is_unmapped() {
+        let mut place = sqlite3_file { pMethods: std::ptr::null() };
+        let file = &raw mut place;
+        let regions = || {
+            let open = OPEN.lock();
+            let open = open.as_ref().and_then(|open| open.get(&file.expose_provenance()));
+            open.map(|open| open.regions.clone())
+        };
+        let region = |at: usize| std::ptr::without_provenance_mut::<c_void>(at);
+        mapped(file, region(0x8000), 0x8000);
+        assert_eq!(regions(), None, "it is not open");
+        opened(file, Path::new("/no/such/board.db"));
+        for (at, bytes) in [(0x8000, 0x8000), (0, 0x8000), (0x8000, 0x8000), (0x1_0000, 0x8000)] {
+            mapped(file, region(at), bytes);
+        }
+        assert_eq!(regions(), Some(vec![(0x8000, 0x8000), (0x1_0000, 0x8000)]));
+        unmapping(file);
+        assert_eq!(regions(), Some(vec![]));
+        assert!(!is_parents(Path::new("/no/such/board.db-wal")), "it is this process's own");
+        closing(file);
+        assert_eq!(regions(), None);
+    }
+}

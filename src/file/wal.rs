@@ -306,3 +306,379 @@ pub(super) fn write_again(wal: OpenWal, salts: Salts, behind: u32, until: u32) -
     }
     true
 }
+
+#[cfg(all(test, unix, feature = "linked"))]
+mod tests {
+    use super::*;
+    use crate::ffi::SQLITE_IOERR_SHORT_READ;
+
+    const SYNC_FULL: c_int = 3;
+
+    /// A file in memory, as a base VFS opens it.
+    #[repr(C)]
+    struct Memory {
+        file: sqlite3_file,
+        bytes: Vec<u8>,
+        /// The flags of its syncs, and how many of the next fail.
+        synced: Vec<c_int>,
+        failing: usize,
+        /// Where, and how much, was written.
+        written: Vec<(i64, c_int)>,
+        state: StateSlot,
+    }
+
+    const METHODS: sqlite3_io_methods = {
+        // SAFETY: null is a value of every field.
+        let nothing: sqlite3_io_methods = unsafe { std::mem::zeroed() };
+        sqlite3_io_methods {
+            iVersion: 1,
+            xClose: Some(close),
+            xRead: Some(read),
+            xWrite: Some(write),
+            xSync: Some(sync),
+            ..nothing
+        }
+    };
+    static BASE: BaseTable = BaseTable(METHODS);
+    struct BaseTable(sqlite3_io_methods);
+    // SAFETY: the contents never change.
+    unsafe impl std::marker::Sync for BaseTable {}
+
+    /// # Safety
+    /// `file` is that of a [`Memory`].
+    unsafe fn memory<'m>(file: *mut sqlite3_file) -> &'m mut Memory {
+        // SAFETY: the caller's promise; `file` is its first field.
+        unsafe { &mut *file.cast::<Memory>() }
+    }
+
+    unsafe extern "C" fn close(_: *mut sqlite3_file) -> Rc {
+        SQLITE_OK
+    }
+
+    unsafe extern "C" fn read(file: *mut sqlite3_file, into: *mut c_void, n: c_int, at: i64) -> Rc {
+        // SAFETY: called for a `Memory`, with room for so many bytes.
+        let (memory, into) = unsafe {
+            (memory(file), std::slice::from_raw_parts_mut(into.cast::<u8>(), n as usize))
+        };
+        match memory.bytes.get(at as usize..at as usize + into.len()) {
+            Some(bytes) => into.copy_from_slice(bytes),
+            None => return SQLITE_IOERR_SHORT_READ,
+        }
+        SQLITE_OK
+    }
+
+    unsafe extern "C" fn write(
+        file: *mut sqlite3_file,
+        from: *const c_void,
+        n: c_int,
+        at: i64,
+    ) -> Rc {
+        // SAFETY: called for a `Memory`, with so many bytes.
+        let (memory, from) =
+            unsafe { (memory(file), std::slice::from_raw_parts(from.cast::<u8>(), n as usize)) };
+        let (at, end) = (at as usize, at as usize + from.len());
+        memory.bytes.resize(memory.bytes.len().max(end), 0);
+        memory.bytes[at..end].copy_from_slice(from);
+        memory.written.push((at as i64, n));
+        SQLITE_OK
+    }
+
+    unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> Rc {
+        // SAFETY: called for a `Memory`.
+        let memory = unsafe { memory(file) };
+        memory.synced.push(flags);
+        let fails = memory.failing > 0;
+        memory.failing = memory.failing.saturating_sub(1);
+        if fails { SQLITE_IOERR_FSYNC } else { SQLITE_OK }
+    }
+
+    /// A WAL with group commit; SQLite's calls, and what the file has seen.
+    struct TestWal(*mut Memory);
+
+    impl TestWal {
+        fn new(bytes: Vec<u8>) -> Self {
+            let memory = Memory {
+                file: sqlite3_file { pMethods: &raw const BASE.0 },
+                bytes,
+                synced: Vec::new(),
+                failing: 0,
+                written: Vec::new(),
+                state: std::ptr::null_mut(),
+            };
+            let memory = Box::into_raw(Box::new(memory));
+            // SAFETY: an open file, with room for the address of the state.
+            unsafe { install(memory.cast(), std::mem::offset_of!(Memory, state)) };
+            Self(memory)
+        }
+
+        fn open(&self) -> OpenWal {
+            // SAFETY: it is open as long as this lives.
+            unsafe { OpenWal::new(self.0.cast()) }.expect("it is ours")
+        }
+
+        fn seen<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
+            // SAFETY: it lives, and no method of it is running.
+            look(unsafe { &mut *self.0 })
+        }
+
+        fn sync(&self, flags: c_int) -> Rc {
+            // SAFETY: an open file.
+            unsafe { x_sync(self.0.cast(), flags) }
+        }
+
+        fn write(&self, bytes: &[u8], at: i64) {
+            // SAFETY: an open file, and so many bytes.
+            let rc =
+                unsafe { x_write(self.0.cast(), bytes.as_ptr().cast(), bytes.len() as c_int, at) };
+            assert_eq!(rc, SQLITE_OK);
+        }
+
+        /// The flags of the syncs since this was last asked.
+        fn synced(&self) -> Vec<c_int> {
+            self.seen(|memory| std::mem::take(&mut memory.synced))
+        }
+    }
+
+    impl Drop for TestWal {
+        fn drop(&mut self) {
+            // SAFETY: it is open, and closed once.
+            unsafe {
+                assert_eq!(x_close(self.0.cast()), SQLITE_OK);
+                let memory = Box::from_raw(self.0);
+                assert!(std::ptr::eq(memory.file.pMethods, &raw const BASE.0));
+            }
+        }
+    }
+
+    /// A connection with nothing attached.
+    fn client() -> (rusqlite::Connection, Client) {
+        let connection = rusqlite::Connection::open_in_memory().expect("in memory");
+        let host = Box::leak(Box::new(Host::linked().expect("a linked SQLite")));
+        // SAFETY: the handle is used while the connection lives.
+        let db = unsafe { connection.handle() }.cast();
+        (connection, Client { db, host })
+    }
+
+    /// One commit's sync is put off, the one that follows no header; and of no other kind, and of nobody who
+    /// has not asked for it, or writes to another database besides.
+    #[test]
+    fn the_sync_of_a_commit_is_put_off_once() {
+        let wal = TestWal::new(Vec::new());
+        let (_connection, client) = client();
+        assert_eq!((wal.sync(SQLITE_SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![2]));
+        assert_eq!(wal.open().take_put_off(), None);
+
+        wal.open().put_off(client, false);
+        wal.write(&[0; 24], 32);
+        assert_eq!((wal.sync(SQLITE_SYNC_NORMAL | 0x10), wal.synced()), (SQLITE_OK, vec![]));
+        assert_eq!(wal.open().take_put_off(), Some(SQLITE_SYNC_NORMAL | 0x10));
+        assert_eq!(wal.open().take_put_off(), None);
+        assert_eq!((wal.sync(SQLITE_SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![2]));
+
+        wal.open().put_off(client, false);
+        assert_eq!((wal.sync(SYNC_FULL), wal.synced()), (SQLITE_OK, vec![3]));
+        assert_eq!(wal.open().take_put_off(), None);
+
+        // The header must be there before the frames behind it are.
+        wal.open().put_off(client, false);
+        wal.write(&[7; HEADER], 0);
+        assert_eq!((wal.sync(SQLITE_SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![2]));
+        wal.write(&[0; 24], 32);
+        assert_eq!((wal.sync(SQLITE_SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![]));
+        // Neither of these is one.
+        for (bytes, at) in [(&[0; HEADER][..], 64), (&[0; 24], 0)] {
+            wal.write(bytes, at);
+            assert_eq!((wal.sync(SQLITE_SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![]));
+        }
+        // The linked SQLite does not say what a connection writes to; a super-journal does.
+        group::super_journal(true);
+        wal.open().put_off(client, false);
+        assert_eq!((wal.sync(SQLITE_SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![2]));
+        assert_eq!(wal.open().take_put_off(), None);
+        group::super_journal(false);
+    }
+
+    /// A sync that fails is told, also the header's: but if it may be an error that was made up for, the header
+    /// is written and synced once more first, and once only.
+    #[test]
+    fn an_error_of_the_headers_sync_is_told_unless_it_is_an_old_one() {
+        let (_connection, client) = client();
+        for (tells_late, failing, answers, synced) in [
+            (false, 1, [SQLITE_IOERR_FSYNC, SQLITE_OK], 2),
+            (true, 0, [SQLITE_OK, SQLITE_OK], 2),
+            (true, 1, [SQLITE_OK, SQLITE_OK], 3),
+            (true, 2, [SQLITE_IOERR_FSYNC, SQLITE_OK], 3),
+            (true, 3, [SQLITE_IOERR_FSYNC, SQLITE_IOERR_FSYNC], 3),
+        ] {
+            let wal = TestWal::new(Vec::new());
+            wal.open().put_off(client, tells_late);
+            wal.seen(|memory| memory.failing = failing);
+            for answer in answers {
+                wal.write(&[7; HEADER], 0);
+                assert_eq!(wal.sync(SQLITE_SYNC_NORMAL), answer, "{tells_late}, {failing}");
+            }
+            assert_eq!(wal.synced().len(), synced, "{tells_late}, {failing}");
+            let again = usize::from(tells_late && failing > 0);
+            assert_eq!(wal.seen(|memory| memory.written.len()), 2 + again);
+            assert_eq!(wal.seen(|memory| memory.bytes.clone()), [7; HEADER]);
+        }
+    }
+
+    #[test]
+    fn what_is_asked_of_the_base_is_answered_by_it() {
+        let wal = TestWal::new((0..100).collect());
+        let open = wal.open();
+        let mut bytes = [0; 3];
+        assert!(open.read(&mut bytes, 50) && bytes == [50, 51, 52]);
+        assert!(!open.read(&mut bytes, 98), "it ends before");
+        assert!(open.write(&[1, 2], 98) && wal.seen(|memory| memory.bytes[97..] == [97, 1, 2]));
+        wal.seen(|memory| memory.failing = 1);
+        assert_eq!([open.sync(3), open.sync(2)], [SQLITE_IOERR_FSYNC, SQLITE_OK]);
+        assert_eq!(wal.synced(), [3, 2]);
+        // SAFETY: no file, one that is not open, and an open one that is the base's.
+        unsafe {
+            let mut file = sqlite3_file { pMethods: std::ptr::null() };
+            assert!(OpenWal::new(std::ptr::null_mut()).is_none());
+            assert!(OpenWal::new(&raw mut file).is_none());
+            file.pMethods = &raw const BASE.0;
+            assert!(OpenWal::new(&raw mut file).is_none());
+        }
+    }
+
+    /// A database may be open several times; its WAL is wanted until the last is closed.
+    #[test]
+    fn a_wal_is_wanted_as_long_as_anybody_wants_it() {
+        let database = Path::new("/no/such/wanted.db");
+        let is_ours = || is_wanted(Path::new("/no/such/wanted.db-wal"));
+        assert!(!is_ours());
+        let [first, second] = [(); 2].map(|()| Wanted::new(database));
+        assert!(is_ours() && first.database() == database);
+        for other in ["/no/such/wanted.db", "/no/such/wanted.db-journal", "/no/wanted.db-wal"] {
+            assert!(!is_wanted(Path::new(other)), "{other}");
+        }
+        drop(first);
+        assert!(is_ours());
+        drop(second);
+        assert!(!is_ours());
+    }
+
+    const SALTS: [u8; 8] = [9, 8, 7, 6, 5, 4, 3, 2];
+
+    /// A WAL of so many frames, by <https://www.sqlite.org/walformat.html>.
+    fn frames(magic: u32, page: u32, n: u32) -> Vec<u8> {
+        let sum = |[mut s0, mut s1]: [u32; 2], bytes: &[u8]| {
+            for eight in bytes.chunks_exact(8) {
+                let word = |at: usize| {
+                    let four = [eight[at], eight[at + 1], eight[at + 2], eight[at + 3]];
+                    match magic & 1 {
+                        0 => u32::from_le_bytes(four),
+                        _ => u32::from_be_bytes(four),
+                    }
+                };
+                s0 = s0.wrapping_add(word(0)).wrapping_add(s1);
+                s1 = s1.wrapping_add(word(4)).wrapping_add(s0);
+            }
+            [s0, s1]
+        };
+        let put = |bytes: &mut Vec<u8>, words: [u32; 2]| {
+            words.iter().for_each(|word| bytes.extend(word.to_be_bytes()));
+        };
+        let mut wal = Vec::new();
+        put(&mut wal, [magic, 3_007_000]);
+        put(&mut wal, [page, 0]);
+        wal.extend(SALTS);
+        let mut seed = sum([0, 0], &wal);
+        put(&mut wal, seed);
+        for frame in 1..=n {
+            let mut head = Vec::new();
+            put(&mut head, [frame, frame]);
+            let content: Vec<u8> = (0..page).map(|at| (at * 7 + frame) as u8).collect();
+            seed = sum(sum(seed, &head), &content);
+            head.extend(SALTS);
+            put(&mut head, seed);
+            wal.extend(head);
+            wal.extend(content);
+        }
+        wal
+    }
+
+    fn salts() -> Salts {
+        [0, 4]
+            .map(|at| u32::from_ne_bytes([SALTS[at], SALTS[at + 1], SALTS[at + 2], SALTS[at + 3]]))
+    }
+
+    /// Frames are written once more as they are, those behind the ones that are durable, and if none is, the
+    /// header before them.
+    #[test]
+    fn frames_are_written_again_as_they_are() {
+        for (magic, page) in [(0x377f_0682, 512), (0x377f_0683, 512), (0x377f_0682, 65536)] {
+            let wal = TestWal::new(frames(magic, page, 4));
+            let size = 24 + page as i32;
+            let at = |frame: i64| 32 + (frame - 1) * i64::from(size);
+            for (behind, until, expected) in [
+                (0, 4, &[(0, 32), (at(1), size), (at(2), size), (at(3), size), (at(4), size)][..]),
+                (1, 3, &[(at(2), size), (at(3), size)]),
+                (3, 4, &[(at(4), size)]),
+                (4, 4, &[]),
+                (0, 0, &[(0, 32)]),
+            ] {
+                assert!(write_again(wal.open(), salts(), behind, until), "{behind} to {until}");
+                let written = wal.seen(|memory| std::mem::take(&mut memory.written));
+                assert_eq!(written, expected, "{behind} to {until}, {magic:x}, {page}");
+            }
+            assert!(wal.seen(|memory| memory.bytes == frames(magic, page, 4)));
+            assert!(!write_again(wal.open(), salts(), 0, 5), "there are fewer");
+        }
+    }
+
+    /// What is not what was committed is not written, and nothing behind it: it would be made to look whole.
+    #[test]
+    fn a_frame_that_is_not_what_was_committed_is_an_error() {
+        const FRAME: usize = 24 + 512;
+        let whole = frames(0x377f_0682, 512, 3);
+        let second = 32 + FRAME;
+        // Where a bit is wrong, behind how many durable frames, and how many writes there are before.
+        for (at, behind, writes) in [
+            (0, 0, 0), // the header's magic number
+            (3, 0, 0), // its byte order
+            (5, 0, 0), // what is summed
+            (8, 0, 0), // the size of a page
+            (10, 0, 0),
+            (16, 0, 0), // the salts
+            (20, 0, 0),
+            (24, 0, 0), // the sums
+            (28, 0, 0),
+            (second, 0, 2),     // a frame's page number
+            (second + 4, 0, 2), // its commit mark
+            (second + 8, 0, 2), // its salts
+            (second + 12, 0, 2),
+            (second + 16, 0, 2), // its sums
+            (second + 20, 0, 2),
+            (second + 24, 0, 2), // its page
+            (second + FRAME - 1, 0, 2),
+            (second + 8, 2, 0),  // the salts of the last that is durable
+            (second + 16, 2, 0), // its sums
+        ] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            let wal = TestWal::new(bytes.clone());
+            assert!(!write_again(wal.open(), salts(), behind, 3), "byte {at}");
+            let (written, now) =
+                wal.seen(|memory| (memory.written.len(), std::mem::take(&mut memory.bytes)));
+            assert_eq!(written, writes, "byte {at}");
+            assert!(now == bytes, "byte {at}");
+        }
+        let other = salts().map(|salt| salt ^ 1);
+        let wal = TestWal::new(whole);
+        for salts in [[other[0], salts()[1]], [salts()[0], other[1]]] {
+            assert!(!write_again(wal.open(), salts, 0, 3));
+        }
+        // A header that says nothing possible, with sums that are right.
+        for (magic, page) in [(0x377f_0682, 256), (0x377f_0682, 131_072), (0x377f_0680, 512)] {
+            let wal = TestWal::new(frames(magic, page, 1));
+            assert!(!write_again(wal.open(), salts(), 0, 1), "{magic:x}, {page}");
+            assert_eq!(wal.seen(|memory| memory.written.len()), 0);
+        }
+        assert!(!write_again(TestWal::new(vec![0; 31]).open(), salts(), 0, 0), "no header");
+    }
+}
