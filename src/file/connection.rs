@@ -1180,6 +1180,9 @@ mod tests {
         /// How long lock calls may block, in ms.
         blocks_ms: Cell<c_int>,
         on_lock: Option<Box<dyn Fn() -> Rc>>,
+        /// The calls of xShmLock, and what those that lock are answered.
+        slots: RefCell<Vec<(c_int, c_int, c_int)>>,
+        slot_answer: Cell<Rc>,
     }
 
     impl BaseFile for Obliging {
@@ -1189,7 +1192,11 @@ mod tests {
         fn unlock(&self, _: c_int) -> Rc {
             SQLITE_OK
         }
-        fn shm_lock(&self, offset: c_int, _: c_int, flags: c_int) -> Rc {
+        fn shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> Rc {
+            self.slots.borrow_mut().push((offset, n, flags));
+            if flags & SQLITE_SHM_LOCK != 0 && self.slot_answer.get() != SQLITE_OK {
+                return self.slot_answer.get();
+            }
             let takes = flags & SQLITE_SHM_LOCK != 0 && flags & SQLITE_SHM_EXCLUSIVE != 0;
             if self.is_in_the_way.get() && flags == SQLITE_SHM_LOCK | SQLITE_SHM_SHARED {
                 return SQLITE_BUSY;
@@ -1457,5 +1464,153 @@ mod tests {
         assert!(!waits_after(Duration::from_millis(2)));
         // This thread may be held up once, or some times.
         assert!((0..100).any(|_| waits_after(Duration::ZERO)));
+    }
+
+    /// A reader's slot is refused, or whether it was taken is not known, or it can not be given back: then it is
+    /// left alone, or given back, or given back once more.
+    #[test]
+    fn a_slot_that_was_perhaps_taken_is_given_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let slot = WAL_READ_LOCK + 1;
+        for kind in [SQLITE_SHM_SHARED, SQLITE_SHM_EXCLUSIVE] {
+            let unlock = (slot, 1, SQLITE_SHM_UNLOCK | kind);
+            for (flags, rc, answer, calls) in [
+                (SQLITE_SHM_LOCK, SQLITE_BUSY, SQLITE_BUSY, &[][..]),
+                (SQLITE_SHM_LOCK, SQLITE_BUSY | 1 << 8, SQLITE_BUSY | 1 << 8, &[]),
+                (SQLITE_SHM_LOCK, SQLITE_IOERR_LOCK, SQLITE_IOERR_LOCK, &[unlock]),
+                (SQLITE_SHM_UNLOCK, SQLITE_IOERR_LOCK, SQLITE_OK, &[unlock]),
+            ] {
+                let (mut connection, base) = (connection(&directory), Obliging::default());
+                assert_eq!(connection.shm_lock_failed(slot, flags | kind, rc, &base), answer);
+                assert_eq!(*base.slots.borrow(), calls, "{flags}, {rc}");
+            }
+            // Also those that are taken for itself: a refusal of a checkpoint's, and an error.
+            for (rc, gives_back) in [(SQLITE_BUSY, false), (SQLITE_IOERR_LOCK, true)] {
+                let (mut connection, base) = (connection(&directory), Obliging::default());
+                base.slot_answer.set(rc);
+                let flags = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
+                assert_eq!(connection.shm_lock(WAL_CKPT_LOCK, 1, flags, &base), rc);
+                let unlock = (WAL_CKPT_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+                assert_eq!(base.slots.borrow().contains(&unlock), gives_back);
+                assert!(!connection.is_checkpointing);
+            }
+        }
+    }
+
+    /// A writer begins the WAL anew under the CKPT slot, and gives that back with the readers' slots. A
+    /// checkpoint takes the readers' slots, too, and has CKPT: it keeps it.
+    #[test]
+    fn who_begins_the_wal_anew_gives_the_checkpoints_slot_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for own in [WAL_WRITE_LOCK, WAL_CKPT_LOCK] {
+            let (mut connection, base) = (connection(&directory), Obliging::default());
+            base.size.set(4096);
+            let mut shm_lock = |offset, n, flags| {
+                assert_eq!(
+                    connection.shm_lock(offset, n, flags | SQLITE_SHM_EXCLUSIVE, &base),
+                    SQLITE_OK
+                );
+            };
+            shm_lock(own, 1, SQLITE_SHM_LOCK);
+            base.slots.take();
+            let (first, n) = (WAL_READ_LOCK + 1, WAL_READERS - 1);
+            shm_lock(first, n, SQLITE_SHM_LOCK);
+            shm_lock(first, n, SQLITE_SHM_UNLOCK);
+            shm_lock(first, n, SQLITE_SHM_UNLOCK);
+            let slots: Vec<_> =
+                base.slots.take().iter().map(|(slot, _, flags)| (*slot, flags & 3)).collect();
+            let (taken, given) = (SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK);
+            let readers = [(first, taken), (first, given), (first, given)];
+            let with_ckpt = [
+                (WAL_CKPT_LOCK, taken),
+                readers[0],
+                readers[1],
+                (WAL_CKPT_LOCK, given),
+                readers[2],
+            ];
+            let expected: &[_] = if own == WAL_WRITE_LOCK { &with_ckpt } else { &readers };
+            assert_eq!(slots, expected);
+            connection.closed();
+        }
+    }
+
+    /// The last connection that closes has the database for itself, and the write lock for others to see.
+    #[test]
+    fn who_cleans_up_has_the_write_lock() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut closing, base) = (connection(&directory), Obliging::default());
+        base.size.set(4096);
+        // Makes the sidecar.
+        closing.lock(SQLITE_LOCK_RESERVED, &base);
+        closing.unlock(SQLITE_LOCK_NONE, &base);
+        closing.shm_mapping();
+        assert_eq!(closing.lock(SQLITE_LOCK_EXCLUSIVE, &base), SQLITE_OK);
+        assert!(closing.holds_write_lock() && closing.is_cleaning_up);
+        closing.unlock(SQLITE_LOCK_NONE, &base);
+        assert!(!closing.holds_write_lock() && !closing.is_cleaning_up);
+    }
+
+    /// An error of the base's is not taken for a lock that is held.
+    #[test]
+    fn an_error_is_told_as_it_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let base =
+            Obliging { on_lock: Some(Box::new(|| SQLITE_IOERR_LOCK)), ..Obliging::default() };
+        base.size.set(4096);
+        let mut connection = connection(&directory);
+        for level in [SQLITE_LOCK_SHARED, SQLITE_LOCK_RESERVED, SQLITE_LOCK_EXCLUSIVE] {
+            assert_eq!(connection.lock(level, &base), SQLITE_IOERR_LOCK, "{level}");
+            assert!(!connection.holds_write_lock());
+        }
+    }
+
+    /// After a hot journal SQLite begins from the beginning, so that nothing is kept for it. Everything else is
+    /// looked for: WRITE and RESERVED also by one that has unlocked meanwhile.
+    #[test]
+    fn what_is_looked_for_depends_on_what_was_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut connection, base) = (connection(&directory), Obliging::default());
+        let mut cause = |level, lock| {
+            connection.level = level;
+            match connection.cause(&base, lock) {
+                Cause::Sqlites { probe, as_it_is } => (probe.is_some(), as_it_is),
+                Cause::WriteLock => panic!("it is SQLite's own"),
+            }
+        };
+        let exclusive = Sought::Database(SQLITE_LOCK_EXCLUSIVE);
+        assert_eq!(cause(SQLITE_LOCK_SHARED, exclusive), (false, true));
+        assert_eq!(cause(SQLITE_LOCK_RESERVED, exclusive), (true, true));
+        assert_eq!(cause(SQLITE_LOCK_NONE, Sought::Database(SQLITE_LOCK_SHARED)), (true, true));
+        assert_eq!(
+            cause(SQLITE_LOCK_SHARED, Sought::Database(SQLITE_LOCK_RESERVED)),
+            (true, false)
+        );
+        assert_eq!(cause(SQLITE_LOCK_SHARED, Sought::Write), (true, false));
+    }
+
+    /// A board has a second name: nobody writes to it, and nobody checkpoints. Who only reads takes a reader's
+    /// slot for itself, too, to set its mark.
+    #[test]
+    fn a_board_with_two_names_can_be_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut connection = connection(&directory);
+        let path = connection.database().path().to_owned();
+        std::fs::hard_link(&path, directory.path().join("second.db")).expect("a link");
+        let identity = crate::guard::identity::Identity::of(&path, false);
+        connection.guards = Guards::new(connection.log, identity, None);
+        let base = Obliging::default();
+        base.size.set(4096);
+        let flags = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
+        assert_eq!(connection.shm_lock(WAL_READ_LOCK + 1, 1, flags, &base), SQLITE_OK);
+        assert_eq!(
+            connection.shm_lock(WAL_CKPT_LOCK, 1, flags, &base),
+            crate::ffi::SQLITE_READONLY
+        );
+        connection.has_snapshot = true;
+        assert_eq!(
+            connection.shm_lock(WAL_WRITE_LOCK, 1, flags, &base),
+            crate::ffi::SQLITE_READONLY
+        );
+        assert!(!connection.holds_write_lock());
     }
 }

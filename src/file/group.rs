@@ -439,4 +439,21 @@ mod tests {
             assert_eq!(has_super_journal(), has_one);
         }
     }
+
+    /// The WAL is closed: nothing of it is remembered, but that group commit is wanted, and that a failure was
+    /// told of.
+    #[test]
+    fn nothing_of_a_closed_wal_is_remembered() {
+        let mut group = GroupCommit {
+            is_on: true,
+            is_armed: true,
+            failed_alone: Some(SQLITE_IOERR_FSYNC),
+            has_said: true,
+            ..GroupCommit::default()
+        };
+        group.company.alone = 3;
+        group.wal_closed();
+        assert!(group.is_on && group.has_said && !group.is_armed);
+        assert_eq!((group.failed_alone, group.company.alone), (None, 0));
+    }
 }

@@ -550,3 +550,30 @@ unsafe fn pragma(state: &mut State, arg: *mut *mut c_char) -> Rc {
     unsafe { *arg = text };
     if text.is_null() { SQLITE_NOMEM } else { rc }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    unsafe extern "C" fn close(_: *mut sqlite3_file) -> Rc {
+        SQLITE_OK
+    }
+
+    /// A file that is closed is known to be: also one that is only watched. Else a forked child would change
+    /// what lies there by then.
+    #[test]
+    fn every_table_of_ours_sees_the_file_close() {
+        // SAFETY: null is a value of every field.
+        let nothing: sqlite3_io_methods = unsafe { std::mem::zeroed() };
+        let base = sqlite3_io_methods { xClose: Some(close), ..nothing };
+        for ours in
+            [over(&base, true), over(&base, false), watching(&base), super::super::wal::over(&base)]
+        {
+            let closes = ours.xClose.expect("it closes");
+            assert!(!std::ptr::fn_addr_eq(
+                closes,
+                close as unsafe extern "C" fn(*mut sqlite3_file) -> Rc
+            ));
+        }
+    }
+}

@@ -437,3 +437,79 @@ pub(crate) fn abandon_inherited() {
         }
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn board(directory: &tempfile::TempDir) -> Arc<Database> {
+        let path = directory.path().join("board.db");
+        std::fs::File::options().create(true).append(true).open(&path).expect("a file");
+        Database::at(&path)
+    }
+
+    fn take(database: &Arc<Database>, connection: u64) -> Result<WriteLock, Refused> {
+        database.try_acquire(connection, true, None, &mut Pace::default())
+    }
+
+    /// However a holder ends, another connection of its process has the lock next, and another process, too.
+    #[test]
+    fn the_lock_is_given_back_however_its_holder_ends() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = board(&directory);
+        let ends: [fn(WriteLock); 3] = [
+            drop,
+            |lock| lock.was_in_vain(),
+            |lock| {
+                let _ = lock.release();
+            },
+        ];
+        for end in ends {
+            let lock = take(&database, 1).expect("it is free");
+            assert!(matches!(take(&database, 2), Err(Refused::Busy)));
+            assert!(sidecar::held_range(database.path()).is_some() && database.is_held());
+            let (holder, is_ours) = database.holder().expect("there is one");
+            assert!(is_ours && holder.pid == sys::pid());
+            end(lock);
+            assert!(sidecar::held_range(database.path()).is_none() && !database.is_held());
+            assert!(database.holder().is_none());
+        }
+        assert!(take(&database, 2).is_ok());
+    }
+
+    /// All connections of this process to one file meet in one object, as long as there is one.
+    #[test]
+    fn a_file_is_one_database_by_all_its_names() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = board(&directory);
+        let second = directory.path().join("second.db");
+        std::fs::hard_link(database.path(), &second).expect("a link");
+        assert!(Arc::ptr_eq(&database, &Database::at(&second)));
+        let path = database.path().to_owned();
+        assert!(Arc::ptr_eq(&database, &Database::at(&path)));
+        drop(database);
+        assert_eq!(Database::at(&second).path(), second, "made anew");
+    }
+
+    /// What a forked child closes is the sidecar that is open, and nothing if none is.
+    #[test]
+    fn a_child_is_told_of_the_sidecar_that_is_open() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = board(&directory);
+        let told = || database.descriptor.load(Ordering::Relaxed);
+        let opened = || database.queue().map(|queue| queue.sidecar().descriptor());
+        assert_eq!(told(), -1);
+        drop(take(&database, 1).expect("it is free"));
+        assert!(told() >= 0 && Some(told()) == opened());
+        database.forget_if_replaced(&mut database.sidecar.lock());
+        assert!(Some(told()) == opened(), "it is in its place");
+        std::fs::remove_file(database.sidecar_path()).expect("it is there");
+        database.forget_if_replaced(&mut database.sidecar.lock());
+        assert_eq!(told(), -1);
+        assert_eq!(database.counters.sidecars_replaced.load(Ordering::Relaxed), 1);
+        drop(take(&database, 1).expect("it is made anew"));
+        assert!(told() >= 0 && Some(told()) == opened());
+        database.close_sidecar();
+        assert_eq!(told(), -1);
+    }
+}

@@ -761,4 +761,44 @@ mod tests {
             }
         }
     }
+
+    /// A sync has failed, and another that was under way fails, too: that is no making up for it. Nor is it
+    /// that the page was lost, and somebody has made one anew who knows of nothing.
+    #[test]
+    fn a_failure_stands_until_it_is_made_up_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (sidecar, log) = board(&directory);
+        let group = Group::default();
+        let wal = Noted::opened_at(&log, 0);
+        wal.frames.set(7);
+        for _ in 0..2 {
+            group.note_failure(&sidecar, &log, &wal);
+            assert_eq!(group.failed(&sidecar, &log), Some(0));
+            assert_eq!(Group::default().failed(&sidecar, &log), Some(0), "all are told");
+        }
+        let anew = Record { log, frames: 3, failures: 0 };
+        Sidecar::write(&sidecar, &anew.encode(1)).expect("there is room");
+        assert_eq!(group.begin(&sidecar, &log, 7), Err(NotDurable::HasFailed));
+        // Of another WAL it says nothing.
+        assert_eq!(group.begin(&sidecar, &log.begun_anew([5, 6]), 0), Ok(0));
+
+        group.note_failure(&sidecar, &log, &wal);
+        group.mend(&sidecar, &log, &wal).expect("it syncs");
+        assert_eq!(group.failed(&sidecar, &log), None);
+    }
+
+    /// Frames that were durable before a sync failed are so still, whoever asks and whatever has become of the
+    /// page.
+    #[test]
+    fn a_failure_is_no_failure_of_what_was_durable() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (_sidecar, log) = board(&directory);
+        let group = Group::default();
+        *group.failure.lock() = Some(Record { log, frames: 5, failures: 1 });
+        let nothing = GroupBytes::default();
+        assert_eq!(group.durable(&nothing, &log, 5), Ok(None));
+        assert_eq!(group.durable(&nothing, &log, 6), Err(NotDurable::HasFailed));
+        let record = Record { log, frames: 6, failures: 1 }.encode(1);
+        assert_eq!(group.durable(&record, &log, 6), Ok(Some(6)));
+    }
 }

@@ -114,4 +114,36 @@ mod tests {
         let holder = Holder::since(sys::monotonic_ns() + 5_000_000_000, false);
         assert_eq!(holder.held(), Duration::ZERO);
     }
+
+    /// What `8192 + pid + (ms << 22) + (upkeep << 62)` can not be is nobody's, wherever it begins or ends.
+    #[test]
+    fn a_range_that_is_near_names_nobody() {
+        for (start, len) in [
+            (WAITERS_BYTE, 1),
+            (WAITERS_BYTE - 1, 3),
+            (WRITE_BYTE + 1, 5),
+            (0, WRITE_BYTE + 100),
+            (WRITE_BYTE + 5, -4),
+        ] {
+            assert_eq!(Holder::from_range(Range { start, len }), None, "{start}+{len}");
+        }
+        let holder = Holder { pid: 3, since_ms: 5, is_upkeep: true };
+        let last = 8192 + 3 + (5 << 22) + (1 << 62);
+        assert_eq!(holder.range(), Range { start: 8192, len: last - 8192 + 1 });
+        assert_eq!(holder.range_from(8191), Range { start: 8191, len: last - 8191 + 1 });
+    }
+
+    /// It took the lock five seconds ago, also if the clock has gone round its 40 bits since.
+    #[test]
+    fn how_long_it_has_held_the_lock_is_told() {
+        let now = sys::monotonic_ns();
+        let five_s = Duration::from_secs(5)..Duration::from_secs(60);
+        let holder = Holder::since(now.wrapping_sub(5_000_000_000), false);
+        assert!(five_s.contains(&holder.held()), "{:?}", holder.held());
+        let since_ms = to_ms(now).wrapping_sub(5000) & mask(MS_BITS);
+        let holder = Holder { pid: 1, since_ms, is_upkeep: false };
+        assert!(five_s.contains(&holder.held()), "{:?}", holder.held());
+        assert_eq!(to_ms(1_234_567_890), 1234);
+        assert_eq!(to_ms(u64::MAX), u64::MAX / 1_000_000 % (1 << 40));
+    }
 }

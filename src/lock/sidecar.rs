@@ -394,4 +394,42 @@ mod tests {
         assert!(!waker.wait(3, 0, Duration::from_millis(1)), "nobody wakes it");
         assert!(waker.wait(3, 1, Duration::from_secs(60)), "the word is another by now");
     }
+
+    /// The descriptor is what a forked child closes; the place is looked at, since a sidecar that was moved or
+    /// replaced excludes nobody.
+    #[test]
+    fn it_knows_its_file_and_its_place() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let board = directory.path().join("board.db");
+        std::fs::write(&board, "").expect("a file");
+        let sidecar = Sidecar::open(&board, true).expect("a sidecar");
+        let inode = sys::inode_of(sidecar.descriptor()).expect("it is open");
+        assert!(inode == sidecar.inode && sidecar.is_in_place(&board));
+        let (path, elsewhere) = (path_of(&board), directory.path().join("elsewhere"));
+        std::fs::rename(&path, &elsewhere).expect("it is moved");
+        assert!(!sidecar.is_in_place(&board), "it is gone");
+        std::fs::write(&path, "").expect("a file");
+        assert!(!sidecar.is_in_place(&board), "it was replaced");
+        std::fs::rename(&elsewhere, &path).expect("it is back");
+        assert!(sidecar.is_in_place(&board));
+    }
+
+    /// Why there is no sidecar is told by what has failed: there is none, it can not be made, or nobody can
+    /// tell.
+    #[test]
+    fn why_it_can_not_be_opened_is_told() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let board = directory.path().join("board.db");
+        assert!(matches!(Sidecar::open(&board, false), Err(Unusable::Missing)));
+        assert!(matches!(Sidecar::open(&board, true), Err(Unusable::NoDatabase(_))));
+        assert!(matches!(look_at(&board), Err(Unusable::Missing)));
+        let status = Path::new("/proc/self/status");
+        assert!(matches!(Sidecar::open(status, true), Err(Unusable::Create(_))));
+        // With five characters more, no file can have that name.
+        let long = directory.path().join("x".repeat(253));
+        for create in [true, false] {
+            assert!(matches!(Sidecar::open(&long, create), Err(Unusable::Open(_, None))));
+        }
+        assert!(matches!(look_at(&long), Err(Unusable::Open(_, None))));
+    }
 }
