@@ -1481,7 +1481,9 @@ mod tests {
                 (SQLITE_SHM_UNLOCK, SQLITE_IOERR_LOCK, SQLITE_OK, &[unlock]),
             ] {
                 let (mut connection, base) = (connection(&directory), Obliging::default());
+                connection.has_snapshot = true;
                 assert_eq!(connection.shm_lock_failed(slot, flags | kind, rc, &base), answer);
+                assert_eq!(connection.has_snapshot, kind == SQLITE_SHM_EXCLUSIVE);
                 assert_eq!(*base.slots.borrow(), calls, "{flags}, {rc}");
             }
             // Also those that are taken for itself: a refusal of a checkpoint's, and an error.
@@ -1612,5 +1614,48 @@ mod tests {
             crate::ffi::SQLITE_READONLY
         );
         assert!(!connection.holds_write_lock());
+    }
+
+    /// A sync of group commit has failed. Whoever checkpoints makes up for that first, while nobody writes; if
+    /// that fails, too, there is no checkpoint, and no slot is kept.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_checkpoint_makes_up_for_a_sync_or_is_none() {
+        use crate::file::guards::tests::{Base, Lock, Unlock, board};
+        use crate::file::wal::tests::{TestWal, frames, salts};
+        let (_place, database, guards) = board();
+        let options = Options::default().with_group_commit(true);
+        let host = Host::linked().expect("a linked SQLite");
+        let settings = Settings::defaults_of(&options);
+        let mut connection = Connection::new(database.path(), settings, host, guards, false);
+        drop(database.try_acquire(1, true, None, &mut Pace::default()).expect("it is free"));
+        let wal = TestWal::new(frames(0x377f_0682, 512, 3));
+        connection.shm_mapping();
+        connection.group.wal_opened(Some(wal.open()));
+        // All is copied already, so that it takes no write lock.
+        let base = Base::of_wal(&[(3, 3)], &[salts()]);
+        wal.seen(|memory| memory.failing = 1);
+        let inode = connection.guards.wal();
+        let failed = connection.group.drain(&base, &database, inode, |_| false);
+        assert_eq!(failed, Err(crate::ffi::SQLITE_IOERR_FSYNC));
+        let lock = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
+        for failing in [2, 0] {
+            base.calls.take();
+            wal.seen(|memory| memory.failing = failing);
+            let rc = connection.shm_lock(WAL_CKPT_LOCK, 1, lock, &base);
+            let mended =
+                [Lock(WAL_CKPT_LOCK, 1), Lock(WAL_WRITE_LOCK, 1), Unlock(WAL_WRITE_LOCK, 1)];
+            assert_eq!(base.calls.borrow()[..3], mended);
+            if failing > 0 {
+                assert_eq!(rc, crate::ffi::SQLITE_IOERR_FSYNC);
+                assert_eq!(base.calls.borrow()[3..], [Unlock(WAL_CKPT_LOCK, 1)]);
+            } else {
+                assert_eq!(rc, SQLITE_OK);
+                assert!(!base.calls.borrow().contains(&Unlock(WAL_CKPT_LOCK, 1)));
+            }
+            assert_eq!(connection.is_checkpointing, failing == 0);
+            let has_failed = connection.group.has_failed(&base, &database, inode);
+            assert_eq!(has_failed, failing > 0);
+        }
     }
 }

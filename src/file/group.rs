@@ -456,4 +456,204 @@ mod tests {
         assert!(group.is_on && group.has_said && !group.is_armed);
         assert_eq!((group.failed_alone, group.company.alone), (None, 0));
     }
+
+    #[cfg(target_os = "linux")]
+    mod with_a_wal {
+        use super::*;
+        use crate::file::guards::tests::{Base, board};
+        use crate::file::wal::tests::{TestWal, client, frames, salts};
+        use crate::lock::queue::Pace;
+        use std::sync::Arc;
+
+        /// A board with a sidecar, its WAL of three frames, and a connection's group commit.
+        struct Board {
+            _place: tempfile::TempDir,
+            _connection: rusqlite::Connection,
+            database: Arc<Database>,
+            inode: Option<Inode>,
+            wal: TestWal,
+            base: Base,
+            host: Host,
+            group: GroupCommit,
+        }
+
+        impl Board {
+            fn new() -> Self {
+                let (place, database, guards) = board();
+                drop(
+                    database.try_acquire(1, true, None, &mut Pace::default()).expect("it is free"),
+                );
+                let (connection, client) = client();
+                let base = Base::of_wal(&[(3, 0)], &[salts()]).used_by(Some(client));
+                let wal = TestWal::new(frames(0x377f_0682, 512, 3));
+                let mut group = GroupCommit::new(true);
+                group.wal_opened(Some(wal.open()));
+                Self {
+                    _place: place,
+                    _connection: connection,
+                    database,
+                    inode: guards.wal(),
+                    wal,
+                    base,
+                    host: Host::linked().expect("a linked SQLite"),
+                    group,
+                }
+            }
+
+            fn begins(&mut self) -> Result<(), Rc> {
+                self.group.begins(&self.base, &self.database, self.inode, true, &self.host)
+            }
+
+            /// SQLite has written its frames, and syncs the WAL. Whether the base has done so, too.
+            fn syncs(&self) -> bool {
+                assert_eq!(self.wal.sync(SYNC_NORMAL), SQLITE_OK);
+                !self.wal.synced().is_empty()
+            }
+
+            fn fails(&self, times: usize) {
+                self.wal.seen(|memory| memory.failing = times);
+            }
+
+            fn commits(&mut self) -> Result<(), Rc> {
+                self.group.commits(&self.base, &self.database, &self.host)
+            }
+
+            fn mends(&self) -> Result<(), Rc> {
+                self.group.mend(&self.base, &self.database, self.inode, &self.host)
+            }
+
+            fn has_failed(&self) -> bool {
+                self.group.has_failed(&self.base, &self.database, self.inode)
+            }
+        }
+
+        /// A commit's sync is put off until WRITE is given back, and made before COMMIT returns. One that
+        /// fails is told, nothing is built on it, and a checkpoint makes up for it.
+        #[test]
+        fn a_commit_returns_what_its_sync_does() {
+            let mut board = Board::new();
+            assert_eq!(board.group.why_not(&board.database, board.inode), Ok(()));
+            for is_first in [true, false] {
+                assert_eq!(board.begins(), Ok(()));
+                assert!(!board.syncs() && !board.group.is_pending());
+                board.group.ends(&board.base, board.inode);
+                assert!(board.group.is_pending() && board.wal.synced().is_empty());
+                assert_eq!(board.commits(), Ok(()));
+                assert_eq!(!board.wal.synced().is_empty(), is_first, "then all is durable");
+                assert_eq!(board.commits(), Ok(()), "there is none any more");
+                assert!(!board.group.is_pending());
+            }
+
+            // Another frame, as if it was committed now.
+            board.base = Base::of_wal(&[(4, 0)], &[salts()]).used_by(board.base.client);
+            board.wal = TestWal::new(frames(0x377f_0682, 512, 4));
+            board.group.wal_opened(Some(board.wal.open()));
+            assert_eq!(board.begins(), Ok(()));
+            assert!(!board.syncs());
+            board.group.ends(&board.base, board.inode);
+            board.fails(9);
+            assert_eq!(board.commits(), Err(SQLITE_IOERR_FSYNC));
+            assert!(board.has_failed());
+            assert_eq!(board.database.counters.syncs_failed.load(Ordering::Relaxed), 1);
+            assert_eq!(board.begins(), Err(SQLITE_IOERR_FSYNC));
+            assert_eq!(board.mends(), Err(SQLITE_IOERR_FSYNC));
+            assert!(board.has_failed());
+            board.fails(0);
+            assert_eq!(board.mends(), Ok(()));
+            assert!(!board.has_failed());
+            assert_eq!(board.begins(), Ok(()));
+        }
+
+        /// When WRITE is given back, it can not be told which WAL it is: the sync is made at once, and what it
+        /// answers is what COMMIT does, once.
+        #[test]
+        fn a_sync_that_can_not_be_shared_is_told_all_the_same() {
+            for (failing, answer) in [(0, Ok(())), (1, Err(SQLITE_IOERR_FSYNC))] {
+                let mut board = Board::new();
+                assert_eq!(board.begins(), Ok(()));
+                assert!(!board.syncs());
+                board.fails(failing);
+                board.group.ends(&Base::default(), board.inode);
+                assert_eq!(board.wal.synced(), [SYNC_NORMAL]);
+                assert!(!board.group.is_pending());
+                assert_eq!(board.commits(), answer);
+                assert_eq!(board.commits(), Ok(()));
+                assert!(board.wal.synced().is_empty());
+            }
+        }
+
+        /// In exclusive locking mode WRITE is not given back: COMMIT syncs for itself.
+        #[test]
+        fn a_commit_that_keeps_write_syncs_for_itself() {
+            for (failing, answer) in [(0, Ok(())), (1, Err(SQLITE_IOERR_FSYNC))] {
+                let mut board = Board::new();
+                assert_eq!(board.begins(), Ok(()));
+                assert!(!board.syncs());
+                board.fails(failing);
+                assert_eq!(board.commits(), answer);
+                assert_eq!(board.wal.synced(), [SYNC_NORMAL]);
+            }
+        }
+
+        /// Without company a connection syncs in its commits, once it knows that its file tells of everything.
+        /// Somebody else's commit ends that.
+        #[test]
+        fn who_is_alone_puts_nothing_off() {
+            let mut board = Board::new();
+            let is_put_off = |board: &mut Board| {
+                assert_eq!(board.begins(), Ok(()));
+                let is_put_off = !board.syncs();
+                board.group.ends(&board.base, board.inode);
+                assert_eq!(board.commits(), Ok(()));
+                board.wal.synced();
+                is_put_off
+            };
+            let until_then = (0..=u16::from(ALONE)).filter(|_| is_put_off(&mut board)).count();
+            assert_eq!(until_then, usize::from(ALONE));
+            assert!(!is_put_off(&mut board));
+            let client = board.base.client;
+            board.base = Base::of_wal(&[(2, 0)], &[salts()]).used_by(client);
+            assert!(is_put_off(&mut board), "another has committed");
+        }
+
+        /// A checkpoint that has excluded writers makes durable what is not, and is told if that fails.
+        #[test]
+        fn a_checkpoint_makes_commits_durable_first() {
+            for (failing, answer) in [(0, Ok(())), (9, Err(SQLITE_IOERR_FSYNC))] {
+                let board = Board::new();
+                board.fails(failing);
+                let looks = Cell::new(0);
+                let is_marked = |frames| {
+                    assert_eq!(frames, 3);
+                    looks.set(looks.get() + 1);
+                    looks.get() < 3
+                };
+                let drained =
+                    board.group.drain(&board.base, &board.database, board.inode, is_marked);
+                assert_eq!(drained, answer);
+                assert!(!board.wal.synced().is_empty());
+                assert_eq!(board.has_failed(), answer.is_err());
+                assert_eq!(looks.get() > 0, answer.is_ok());
+            }
+        }
+
+        /// Why syncs are not shared is told, in the order in which it can be changed.
+        #[test]
+        fn why_syncs_are_not_shared_is_told() {
+            let mut board = Board::new();
+            let why_not = |board: &Board, inode| board.group.why_not(&board.database, inode).err();
+            let says = |why: Option<&str>, what: &str| why.is_some_and(|why| why.contains(what));
+            assert!(says(why_not(&board, None), "can not be told from others"));
+            board.group.wal_closed();
+            assert!(says(why_not(&board, board.inode), "not in WAL mode"));
+            board.group.is_on = false;
+            assert!(says(why_not(&board, board.inode), "not set"));
+            // Without it nothing is put off, and nothing fails.
+            assert_eq!(
+                (board.begins(), board.has_failed(), board.mends()),
+                (Ok(()), false, Ok(()))
+            );
+            assert!(board.syncs());
+        }
+    }
 }

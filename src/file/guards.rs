@@ -451,7 +451,7 @@ fn count(counter: &AtomicU64) {
 }
 
 #[cfg(all(test, unix, feature = "linked"))]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::ffi::{SQLITE_IOERR, SQLITE_IOERR_LOCK};
     use crate::file::connection::Sought;
@@ -463,25 +463,26 @@ mod tests {
     use std::sync::Arc;
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    enum Call {
+    pub(in crate::file) enum Call {
         Lock(c_int, c_int),
         Unlock(c_int, c_int),
         MayBlock(c_int),
         WriteZero(i64),
         ClearWalIndex,
     }
-    use Call::*;
+    pub(in crate::file) use Call::*;
 
     /// A base file that notes what it is asked for. Of what it says there may be several, one for each
     /// time it is asked; the last stays.
-    struct Base {
+    pub(in crate::file) struct Base {
         sizes: RefCell<Vec<Option<i64>>>,
         header: Option<Header>,
         salts: RefCell<Vec<Option<Salts>>>,
         frames: RefCell<Vec<Option<(u32, u32)>>>,
         /// What it answers for a lock of slots from this one on.
-        refuses: Option<(c_int, Rc)>,
-        calls: RefCell<Vec<Call>>,
+        pub(in crate::file) refuses: Option<(c_int, Rc)>,
+        pub(in crate::file) client: Option<Client>,
+        pub(in crate::file) calls: RefCell<Vec<Call>>,
     }
 
     impl Default for Base {
@@ -492,6 +493,7 @@ mod tests {
                 salts: RefCell::new(vec![None]),
                 frames: RefCell::new(vec![None]),
                 refuses: None,
+                client: None,
                 calls: RefCell::default(),
             }
         }
@@ -508,12 +510,16 @@ mod tests {
             Self { sizes, header: Some(header(header_pages)), ..Self::default() }
         }
 
-        fn of_wal(frames: &[(u32, u32)], salts: &[Salts]) -> Self {
+        pub(in crate::file) fn of_wal(frames: &[(u32, u32)], salts: &[Salts]) -> Self {
             Self {
                 frames: RefCell::new(frames.iter().copied().map(Some).collect()),
                 salts: RefCell::new(salts.iter().copied().map(Some).collect()),
                 ..Self::default()
             }
+        }
+
+        pub(in crate::file) fn used_by(self, client: Option<Client>) -> Self {
+            Self { client, ..self }
         }
 
         fn note(&self, call: Call) {
@@ -562,7 +568,7 @@ mod tests {
             self.header
         }
         fn client(&self) -> Option<Client> {
-            None
+            self.client
         }
         fn read_mark(&self, _: c_int) -> Option<u32> {
             None
@@ -586,7 +592,7 @@ mod tests {
     }
 
     /// A board with a WAL, its guards, and the place it lies in.
-    fn board() -> (tempfile::TempDir, Arc<Database>, Guards) {
+    pub(in crate::file) fn board() -> (tempfile::TempDir, Arc<Database>, Guards) {
         let place = tempfile::tempdir().expect("a directory");
         let path = place.path().join("board.db");
         for suffix in ["", "-wal", "-shm"] {

@@ -308,7 +308,7 @@ pub(super) fn write_again(wal: OpenWal, salts: Salts, behind: u32, until: u32) -
 }
 
 #[cfg(all(test, unix, feature = "linked"))]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::ffi::SQLITE_IOERR_SHORT_READ;
 
@@ -316,12 +316,12 @@ mod tests {
 
     /// A file in memory, as a base VFS opens it.
     #[repr(C)]
-    struct Memory {
+    pub(in crate::file) struct Memory {
         file: sqlite3_file,
         bytes: Vec<u8>,
         /// The flags of its syncs, and how many of the next fail.
         synced: Vec<c_int>,
-        failing: usize,
+        pub(in crate::file) failing: usize,
         /// Where, and how much, was written.
         written: Vec<(i64, c_int)>,
         state: StateSlot,
@@ -393,10 +393,10 @@ mod tests {
     }
 
     /// A WAL with group commit; SQLite's calls, and what the file has seen.
-    struct TestWal(*mut Memory);
+    pub(in crate::file) struct TestWal(*mut Memory);
 
     impl TestWal {
-        fn new(bytes: Vec<u8>) -> Self {
+        pub(in crate::file) fn new(bytes: Vec<u8>) -> Self {
             let memory = Memory {
                 file: sqlite3_file { pMethods: &raw const BASE.0 },
                 bytes,
@@ -411,17 +411,17 @@ mod tests {
             Self(memory)
         }
 
-        fn open(&self) -> OpenWal {
+        pub(in crate::file) fn open(&self) -> OpenWal {
             // SAFETY: it is open as long as this lives.
             unsafe { OpenWal::new(self.0.cast()) }.expect("it is ours")
         }
 
-        fn seen<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
+        pub(in crate::file) fn seen<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
             // SAFETY: it lives, and no method of it is running.
             look(unsafe { &mut *self.0 })
         }
 
-        fn sync(&self, flags: c_int) -> Rc {
+        pub(in crate::file) fn sync(&self, flags: c_int) -> Rc {
             // SAFETY: an open file.
             unsafe { x_sync(self.0.cast(), flags) }
         }
@@ -434,7 +434,7 @@ mod tests {
         }
 
         /// The flags of the syncs since this was last asked.
-        fn synced(&self) -> Vec<c_int> {
+        pub(in crate::file) fn synced(&self) -> Vec<c_int> {
             self.seen(|memory| std::mem::take(&mut memory.synced))
         }
     }
@@ -451,7 +451,7 @@ mod tests {
     }
 
     /// A connection with nothing attached.
-    fn client() -> (rusqlite::Connection, Client) {
+    pub(in crate::file) fn client() -> (rusqlite::Connection, Client) {
         let connection = rusqlite::Connection::open_in_memory().expect("in memory");
         let host = Box::leak(Box::new(Host::linked().expect("a linked SQLite")));
         // SAFETY: the handle is used while the connection lives.
@@ -565,7 +565,7 @@ mod tests {
     const SALTS: [u8; 8] = [9, 8, 7, 6, 5, 4, 3, 2];
 
     /// A WAL of so many frames, by <https://www.sqlite.org/walformat.html>.
-    fn frames(magic: u32, page: u32, n: u32) -> Vec<u8> {
+    pub(in crate::file) fn frames(magic: u32, page: u32, n: u32) -> Vec<u8> {
         let sum = |[mut s0, mut s1]: [u32; 2], bytes: &[u8]| {
             for eight in bytes.chunks_exact(8) {
                 let word = |at: usize| {
@@ -602,7 +602,7 @@ mod tests {
         wal
     }
 
-    fn salts() -> Salts {
+    pub(in crate::file) fn salts() -> Salts {
         [0, 4]
             .map(|at| u32::from_ne_bytes([SALTS[at], SALTS[at + 1], SALTS[at + 2], SALTS[at + 3]]))
     }
