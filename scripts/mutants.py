@@ -111,7 +111,8 @@ def listed():
 def first_test(file):
     """The line from which on there are tests, of which cargo-mutants knows some."""
     lines = (ROOT / file).read_text().splitlines()
-    return lines.index("mod tests {") if "mod tests {" in lines else len(lines) + 1
+    tests = (number for number, line in enumerate(lines) if line.endswith("mod tests {"))
+    return next(tests, len(lines) + 1)
 
 
 def span(source, mutant):
