@@ -1658,4 +1658,17 @@ mod tests {
             assert_eq!(has_failed, failing > 0);
         }
     }
+
+    /// A file is about to be closed: from then on, no thread that sleeps for it looks at its locks.
+    #[test]
+    fn nobody_looks_at_a_file_that_ends() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let base = Obliging { on_lock: Some(Box::new(|| SQLITE_BUSY)), ..Obliging::default() };
+        base.size.set(4096);
+        let mut connection = connection(&directory);
+        assert_eq!(connection.lock(SQLITE_LOCK_SHARED, &base), SQLITE_BUSY);
+        assert!(connection.wait.is_armed());
+        connection.ending();
+        assert!(!connection.wait.is_armed());
+    }
 }

@@ -244,3 +244,19 @@ pub(crate) unsafe fn watch(
     }
     inherited::opened(file, path);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What lies behind the base's file begins behind it, where an address may be, and has room.
+    #[test]
+    fn the_state_lies_behind_the_bases_file() {
+        for base in 0..40 {
+            let offset = state_offset(base);
+            assert!((base as usize..base as usize + 8).contains(&offset), "{base}: {offset}");
+            assert_eq!(offset % align_of::<StateSlot>(), 0);
+            assert_eq!(size_with_state(base) as usize, offset + size_of::<StateSlot>());
+        }
+    }
+}

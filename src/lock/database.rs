@@ -487,7 +487,11 @@ mod tests {
         assert!(Arc::ptr_eq(&database, &Database::at(&second)));
         let path = database.path().to_owned();
         assert!(Arc::ptr_eq(&database, &Database::at(&path)));
+        let identity = database.identity.clone();
+        let is_known = || REGISTRY.lock().as_ref().is_some_and(|all| all.contains_key(&identity));
+        assert!(is_known());
         drop(database);
+        assert!(!is_known(), "it is forgotten with the last");
         assert_eq!(Database::at(&second).path(), second, "made anew");
     }
 

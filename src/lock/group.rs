@@ -801,4 +801,27 @@ mod tests {
         let record = Record { log, frames: 6, failures: 1 }.encode(1);
         assert_eq!(group.durable(&record, &log, 6), Ok(Some(6)));
     }
+
+    /// Somebody leads a sync while another is to make up for a failure: that is waited for, not for ever.
+    #[test]
+    fn who_makes_up_for_a_failure_waits_for_a_sync_but_not_for_ever() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (sidecar, log) = board(&directory);
+        let group = Group::default();
+        let wal = Noted::opened_at(&log, 0);
+        group.note_failure(&sidecar, &log, &wal);
+        let other = sidecar::Sidecar::open(&directory.path().join("board.db"), false);
+        let (other, leader) = (other.expect("it is there"), Group::default());
+        let lead = leader.try_lead(&other).expect("nobody leads");
+        assert_eq!(group.mend(&sidecar, &log, &wal), Err(NotDurable::Busy));
+        assert_eq!(group.failed(&sidecar, &log), Some(0));
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(PATIENCE / 10);
+                drop(lead);
+            });
+            group.mend(&sidecar, &log, &wal).expect("it was waited for");
+        });
+        assert_eq!(group.failed(&sidecar, &log), None);
+    }
 }

@@ -406,6 +406,9 @@ mod tests {
             assert_eq!(encode_state(0x0403_0201, state), [1, 2, 3, 4, number, 0, 0, 0]);
             let other = Waiter { state, is_upkeep: false, ..waiter }.encode().1;
             assert_eq!((other[4], other[19]), (number, 0));
+            page.0[179] = 0;
+            assert_eq!(page.waiter(slot).map(|waiter| waiter.is_upkeep), Some(false));
+            page.0[179] = 0x80;
         }
         for nothing in [0, 4] {
             page.0[164] = nothing;

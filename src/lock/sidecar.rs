@@ -432,4 +432,21 @@ mod tests {
         }
         assert!(matches!(look_at(&long), Err(Unusable::Open(_, None))));
     }
+
+    /// A sidecar that was seen is gone when it is opened, or another: that is no error, but looked at again.
+    #[test]
+    fn a_sidecar_that_changes_under_ones_hands_is_looked_at_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let board = directory.path().join("board.db");
+        std::fs::write(&board, "").expect("a file");
+        drop(Sidecar::open(&board, true).expect("a sidecar"));
+        let path = path_of(&board);
+        let found = sys::entry_at(&path).expect("it is there");
+        assert!(matches!(open_found(&board, &path, &found), Ok(Some(_))));
+        let elsewhere = directory.path().join("elsewhere");
+        std::fs::rename(&path, &elsewhere).expect("it is moved");
+        assert!(matches!(open_found(&board, &path, &found), Ok(None)));
+        std::fs::write(&path, "").expect("a file");
+        assert!(matches!(open_found(&board, &path, &found), Ok(None)));
+    }
 }

@@ -863,4 +863,18 @@ mod tests {
             assert_eq!(ahead.is_zero(), asked == ms(99), "it lost what it did not sleep");
         }
     }
+
+    /// A connection is used by one thread and then by another: the first does not sleep for it any more.
+    #[test]
+    fn the_thread_that_used_it_last_sleeps_for_it() {
+        let mut wait = wait();
+        wait.refused(elsewhere());
+        std::thread::scope(|scope| scope.spawn(|| wait.refused(elsewhere())).join())
+            .expect("no panic");
+        sleep(ms(1), |_| {});
+        assert_eq!(wait.shared.waiting.lock().sleeps, 0);
+        wait.refused(elsewhere());
+        sleep(ms(1), |_| {});
+        assert_eq!(wait.shared.waiting.lock().sleeps, 1);
+    }
 }
