@@ -457,13 +457,8 @@ mod tests {
     fn the_lock_is_given_back_however_its_holder_ends() {
         let directory = tempfile::tempdir().expect("a directory");
         let database = board(&directory);
-        let ends: [fn(WriteLock); 3] = [
-            drop,
-            |lock| lock.was_in_vain(),
-            |lock| {
-                let _ = lock.release();
-            },
-        ];
+        let ends: [fn(WriteLock); 3] =
+            [drop, |lock| lock.was_in_vain(), |mut lock| lock.release(&mut Pace::default())];
         for end in ends {
             let lock = take(&database, 1).expect("it is free");
             assert!(matches!(take(&database, 2), Err(Refused::Busy)));
