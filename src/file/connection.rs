@@ -1667,8 +1667,40 @@ mod tests {
         base.size.set(4096);
         let mut connection = connection(&directory);
         assert_eq!(connection.lock(SQLITE_LOCK_SHARED, &base), SQLITE_BUSY);
-        assert!(connection.wait.is_armed());
+        assert!(connection.wait.is_armed() && connection.wait.hold_probe().is_some());
         connection.ending();
         assert!(!connection.wait.is_armed());
+    }
+
+    /// A reader finds that the WAL is not the one that the wal-index speaks of: it gives its slot back. A
+    /// checkpointer finds that the WAL has begun anew since it began: the same.
+    #[test]
+    #[cfg(unix)]
+    fn who_may_not_go_on_keeps_no_slot() {
+        use crate::file::guards::tests::{Base, Lock, Unlock, board};
+        let connection = || {
+            let (place, database, guards) = board();
+            let host = Host::linked().expect("a linked SQLite");
+            let settings = Settings::defaults_of(&Options::default());
+            (place, Connection::new(database.path(), settings, host, guards, false))
+        };
+        let base = Base::of_wal(&[(5, 0)], &[[1, 2]]);
+        let (_place, mut reader) = connection();
+        let slot = WAL_READ_LOCK + 1;
+        let rc = reader.shm_lock(slot, 1, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED, &base);
+        assert_eq!(rc, crate::ffi::SQLITE_READONLY_DBMOVED);
+        assert_eq!(*base.calls.borrow(), [Lock(slot, 1), Unlock(slot, 1)]);
+        assert!(!reader.has_snapshot);
+
+        for (salts, answer) in [(&[[1, 2]][..], SQLITE_OK), (&[[1, 2], [3, 4]], SQLITE_BUSY)] {
+            // All is copied already, so that it takes no write lock.
+            let base = Base::of_wal(&[(5, 5)], salts);
+            let (_place, mut checkpointer) = connection();
+            let lock = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
+            assert_eq!(checkpointer.shm_lock(WAL_CKPT_LOCK, 1, lock, &base), SQLITE_OK);
+            assert_eq!(checkpointer.shm_lock(WAL_READ_LOCK, 1, lock, &base), answer);
+            let gives_back = base.calls.borrow().contains(&Unlock(WAL_READ_LOCK, 1));
+            assert_eq!(gives_back, answer == SQLITE_BUSY);
+        }
     }
 }

@@ -453,7 +453,7 @@ fn count(counter: &AtomicU64) {
 #[cfg(all(test, unix, feature = "linked"))]
 pub(super) mod tests {
     use super::*;
-    use crate::ffi::{SQLITE_IOERR, SQLITE_IOERR_LOCK};
+    use crate::ffi::{SQLITE_IOERR, SQLITE_IOERR_LOCK, SQLITE_SHM_SHARED};
     use crate::file::connection::Sought;
     use crate::file::wal::Client;
     use crate::guard::wal_reset::Salts;
@@ -535,7 +535,7 @@ pub(super) mod tests {
             SQLITE_OK
         }
         fn shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> Rc {
-            assert!(flags & SQLITE_SHM_EXCLUSIVE != 0);
+            assert!(flags & (SQLITE_SHM_EXCLUSIVE | SQLITE_SHM_SHARED) != 0);
             if flags & SQLITE_SHM_UNLOCK != 0 {
                 self.note(Unlock(offset, n));
                 return SQLITE_OK;

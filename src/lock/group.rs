@@ -779,8 +779,14 @@ mod tests {
         let anew = Record { log, frames: 3, failures: 0 };
         Sidecar::write(&sidecar, &anew.encode(1)).expect("there is room");
         assert_eq!(group.begin(&sidecar, &log, 7), Err(NotDurable::HasFailed));
-        // Of another WAL it says nothing.
-        assert_eq!(group.begin(&sidecar, &log.begun_anew([5, 6]), 0), Ok(0));
+        // Of another WAL it says nothing, and what others say of that is believed.
+        let next = log.begun_anew([5, 6]);
+        assert_eq!(group.begin(&sidecar, &next, 0), Ok(0));
+        *group.failure.lock() = Some(Record { log, frames: 0, failures: 3 });
+        let failed = Record { log: next, frames: 0, failures: 1 };
+        Sidecar::write(&sidecar, &failed.encode(2)).expect("there is room");
+        assert_eq!(group.begin(&sidecar, &next, 7), Err(NotDurable::HasFailed));
+        Sidecar::write(&sidecar, &GroupBytes::default()).expect("there is room");
 
         group.note_failure(&sidecar, &log, &wal);
         group.mend(&sidecar, &log, &wal).expect("it syncs");
