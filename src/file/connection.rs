@@ -1698,9 +1698,36 @@ mod tests {
             let (_place, mut checkpointer) = connection();
             let lock = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
             assert_eq!(checkpointer.shm_lock(WAL_CKPT_LOCK, 1, lock, &base), SQLITE_OK);
+            // It looks whether there is a reader, in between.
+            for flags in [lock, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE] {
+                assert_eq!(checkpointer.shm_lock(slot, 1, flags, &base), SQLITE_OK);
+            }
             assert_eq!(checkpointer.shm_lock(WAL_READ_LOCK, 1, lock, &base), answer);
             let gives_back = base.calls.borrow().contains(&Unlock(WAL_READ_LOCK, 1));
             assert_eq!(gives_back, answer == SQLITE_BUSY);
         }
+    }
+
+    /// A checkpoint makes durable what is not before it copies: if that fails, it is none, and keeps nothing.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_checkpoint_whose_sync_fails_is_none() {
+        use crate::file::guards::tests::{Base, Lock, Unlock, board};
+        use crate::file::wal::tests::{TestWal, frames, salts};
+        let (_place, database, guards) = board();
+        let settings = Settings::defaults_of(&Options::default().with_group_commit(true));
+        let host = Host::linked().expect("a linked SQLite");
+        let mut connection = Connection::new(database.path(), settings, host, guards, false);
+        drop(database.try_acquire(1, true, None, &mut Pace::default()).expect("it is free"));
+        let wal = TestWal::new(frames(0x377f_0682, 512, 3));
+        connection.shm_mapping();
+        connection.group.wal_opened(Some(wal.open()));
+        let base = Base::of_wal(&[(3, 0)], &[salts()]);
+        wal.seen(|memory| memory.failing = 9);
+        let lock = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
+        let rc = connection.shm_lock(WAL_CKPT_LOCK, 1, lock, &base);
+        assert_eq!(rc, crate::ffi::SQLITE_IOERR_FSYNC);
+        assert_eq!(*base.calls.borrow(), [Lock(WAL_CKPT_LOCK, 1), Unlock(WAL_CKPT_LOCK, 1)]);
+        assert!(!connection.is_checkpointing && !connection.holds_write_lock());
     }
 }
