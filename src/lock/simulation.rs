@@ -404,7 +404,7 @@ pub fn hostile_page(page: &[u8], script: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::page::TURN_NS;
+    use super::super::page::{TURN_NS, slot_offset};
     use super::*;
     use proptest::prelude::*;
 
@@ -604,5 +604,30 @@ mod tests {
     #[test]
     fn a_turn_costs_no_more_than_a_round() {
         const { assert!(TURN_NS < 60_000_000, "the end waits for one turn in each round") };
+    }
+
+    /// A waiter sleeps while nobody wakes it, comes for a sign, and in its last sleep for its turn alone, and for
+    /// each turn once.
+    #[test]
+    fn a_waiter_comes_when_it_is_called_and_not_before() {
+        let mut simulation = Simulation::new();
+        for step in [Step::Go(0), Step::Go(CLIENTS)] {
+            simulation.run(step);
+        }
+        let mut place = simulation.clients[CLIENTS].place.expect("it waits");
+        let wait = |simulation: &Simulation, place: &mut Place, until| {
+            let queue = simulation.queue(CLIENTS).expect("it lives");
+            queue.wait(place, Duration::from_millis(1), until)
+        };
+        assert!(!wait(&simulation, &mut place, Until::Sign), "nobody calls it");
+        simulation.world.borrow_mut().kernel.page[slot_offset(place.slot)] += 1;
+        assert!(!wait(&simulation, &mut place, Until::Turn), "that is no turn");
+        simulation.world.borrow_mut().kernel.page[slot_offset(place.slot)] += 1;
+        assert!(wait(&simulation, &mut place, Until::Sign), "that is a sign");
+
+        simulation.run(Step::Pass(3000));
+        simulation.run(Step::Go(0));
+        assert!(wait(&simulation, &mut place, Until::Turn), "it is its turn");
+        assert!(!wait(&simulation, &mut place, Until::Turn), "it has come for that");
     }
 }
