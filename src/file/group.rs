@@ -440,6 +440,19 @@ mod tests {
         }
     }
 
+    /// A round is all that was committed since the commit before this one's was durable, also what came while
+    /// the sync lasted; not across a WAL that has begun anew.
+    #[test]
+    fn a_round_is_counted_from_commit_to_commit() {
+        let mut company = Company::default();
+        for (durable, committed, round) in [(10, 14, 14), (22, 23, 13), (3, 4, 13), (5, 9, 6)] {
+            company.waited(Waited { durable, committed });
+            assert_eq!(company.round(), round);
+        }
+        company.alone = 1;
+        assert_eq!(company.round(), 0, "nobody else commits");
+    }
+
     /// The WAL is closed: nothing of it is remembered, but that group commit is wanted, and that a failure was
     /// told of.
     #[test]

@@ -62,5 +62,8 @@ mod tests {
             assert!(!speaks_of(wal(whole).path(), 10, other));
         }
         assert!(speaks_of(Path::new("/no/such/wal"), 10, salts), "it can not be opened");
+        // A directory can be opened, on unix, and not be read.
+        let directory = tempfile::tempdir().expect("a directory");
+        assert!(speaks_of(directory.path(), 10, salts), "it can not be read");
     }
 }
