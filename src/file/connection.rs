@@ -1180,6 +1180,8 @@ mod tests {
         /// How long lock calls may block, in ms.
         blocks_ms: Cell<c_int>,
         on_lock: Option<Box<dyn Fn() -> Rc>>,
+        /// To what xUnlock was called.
+        unlocked: RefCell<Vec<c_int>>,
         /// The calls of xShmLock, and what those that lock are answered.
         slots: RefCell<Vec<(c_int, c_int, c_int)>>,
         slot_answer: Cell<Rc>,
@@ -1189,7 +1191,8 @@ mod tests {
         fn lock(&self, _: c_int) -> Rc {
             self.on_lock.as_ref().map_or(SQLITE_OK, |answer| answer())
         }
-        fn unlock(&self, _: c_int) -> Rc {
+        fn unlock(&self, level: c_int) -> Rc {
+            self.unlocked.borrow_mut().push(level);
             SQLITE_OK
         }
         fn shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> Rc {
@@ -1731,5 +1734,58 @@ mod tests {
         assert_eq!(rc, crate::ffi::SQLITE_IOERR_FSYNC);
         assert_eq!(*base.calls.borrow(), [Lock(WAL_CKPT_LOCK, 1), Unlock(WAL_CKPT_LOCK, 1)]);
         assert!(!connection.is_checkpointing && !connection.holds_write_lock());
+    }
+
+    /// `PRAGMA journal_mode=wal` is about to run on a database with content: SHARED comes with the write lock,
+    /// as for a first connection, so that of many that change it nobody is refused at once. A reader's does not.
+    #[test]
+    fn a_change_of_journal_mode_takes_the_write_lock_first() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for is_expected in [false, true] {
+            let (mut connection, base) = (connection(&directory), Obliging::default());
+            base.size.set(4096);
+            if is_expected {
+                connection.expect_mode_change();
+            }
+            assert_eq!(connection.lock(SQLITE_LOCK_SHARED, &base), SQLITE_OK);
+            assert_eq!(connection.holds_write_lock(), is_expected);
+        }
+    }
+
+    /// A READ slot is given back while somebody may look for the connection: its snapshot has ended, and is
+    /// not taken for one of an upgrade. Another slot is no snapshot's.
+    #[test]
+    fn a_snapshot_ends_with_its_slot() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut connection, base) = (connection(&directory), Obliging::default());
+        let shared = SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED;
+        for (slot, has_snapshot) in
+            [(WAL_WRITE_LOCK + 1, true), (WAL_READ_LOCK, false), (WAL_READ_LOCK + 4, false)]
+        {
+            connection.has_snapshot = true;
+            assert_eq!(connection.shm_lock(slot, 1, shared, &base), SQLITE_OK);
+            assert_eq!(connection.has_snapshot, has_snapshot, "{slot}");
+        }
+    }
+
+    /// The base fails to lock, and nobody knows whether it has: the lock is given back, and the write lock.
+    #[test]
+    fn a_lock_that_was_perhaps_taken_is_given_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut connection = connection(&directory);
+        let base =
+            Obliging { on_lock: Some(Box::new(|| SQLITE_IOERR_LOCK)), ..Obliging::default() };
+        base.size.set(4096);
+        assert_eq!(connection.lock(SQLITE_LOCK_RESERVED, &base), SQLITE_IOERR_LOCK);
+        assert_eq!(base.unlocked.take(), [SQLITE_LOCK_NONE]);
+        assert!(!connection.holds_write_lock());
+
+        base.slot_answer.set(SQLITE_IOERR_LOCK);
+        connection.has_snapshot = true;
+        let lock = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
+        assert_eq!(connection.shm_lock(WAL_WRITE_LOCK, 1, lock, &base), SQLITE_IOERR_LOCK);
+        let unlock = SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE;
+        assert_eq!(base.slots.take(), [(WAL_WRITE_LOCK, 1, lock), (WAL_WRITE_LOCK, 1, unlock)]);
+        assert!(!connection.holds_write_lock());
     }
 }

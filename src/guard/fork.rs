@@ -129,3 +129,29 @@ pub(crate) fn watch() -> io::Result<()> {
 pub(crate) fn watch() -> io::Result<()> {
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// A child drops what its parent has made: that must not close or unlock anything. Who made it has it
+    /// dropped as ever.
+    #[test]
+    fn what_a_parent_has_made_is_forgotten() {
+        struct Made<'c>(&'c Cell<bool>);
+        impl Drop for Made<'_> {
+            fn drop(&mut self) {
+                self.0.set(true);
+            }
+        }
+        let now = FORKS.load(Ordering::Relaxed);
+        for (forks, is_own) in [(now, true), (now + 1, false)] {
+            let dropped = Cell::new(false);
+            let mut made = Own { value: Some(Made(&dropped)), forks };
+            assert_eq!((made.get().is_some(), made.get_mut().is_some()), (is_own, is_own));
+            drop(made);
+            assert_eq!(dropped.get(), is_own);
+        }
+    }
+}

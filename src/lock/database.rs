@@ -511,4 +511,42 @@ mod tests {
         database.close_sidecar();
         assert_eq!(told(), -1);
     }
+
+    /// A checkpoint has the write lock, or a writer: others of this process and of another can tell, as the
+    /// one makes nobody's snapshot stale.
+    #[test]
+    fn upkeep_is_told_from_a_write() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = board(&directory);
+        drop(take(&database, 1).expect("it is free"));
+        let elsewhere = Sidecar::open(database.path(), false).expect("it was made");
+        let elsewhere = Queue::new(elsewhere, true);
+        for mut pace in [Pace::of_upkeep(), Pace::default()] {
+            let lock = database.try_acquire(1, true, None, &mut pace).expect("it is free");
+            let told = elsewhere.purpose().map(|(purpose, _)| purpose);
+            assert_eq!(told, Some(pace.purpose()));
+            let told = database.purpose().map(|(purpose, _)| purpose);
+            assert_eq!(told, Some(pace.purpose()));
+            drop(lock);
+            assert!(elsewhere.purpose().is_none() && database.purpose().is_none());
+        }
+    }
+
+    /// Somebody deletes the sidecar: the next writer that looks, a second later at the latest, makes it anew.
+    #[test]
+    fn a_sidecar_that_is_gone_is_seen_a_second_later() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = board(&directory);
+        for (checked, replaced) in [(u64::MAX, 0), (0, 1)] {
+            drop(take(&database, 1).expect("it is free"));
+            std::fs::remove_file(database.sidecar_path()).expect("it is there");
+            database.checked.store(checked, Ordering::Relaxed);
+            drop(take(&database, 1).expect("it is free"));
+            assert_eq!(database.counters.sidecars_replaced.load(Ordering::Relaxed), replaced);
+            assert_eq!(database.sidecar_path().exists(), replaced > 0);
+            if replaced == 0 {
+                std::fs::write(database.sidecar_path(), "").expect("a file");
+            }
+        }
+    }
 }

@@ -449,4 +449,23 @@ mod tests {
         std::fs::write(&path, "").expect("a file");
         assert!(matches!(open_found(&board, &path, &found), Ok(None)));
     }
+
+    /// Two first writers make the sidecar at the same moment: both have it, and it is one.
+    #[test]
+    fn two_that_make_it_at_once_have_the_same() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for nth in 0..200 {
+            let board = directory.path().join(format!("{nth}.db"));
+            std::fs::write(&board, "").expect("a file");
+            let begin = std::sync::Barrier::new(2);
+            let make = || {
+                begin.wait();
+                Sidecar::open(&board, true).map(|sidecar| sidecar.inode)
+            };
+            let [one, other] = std::thread::scope(|scope| {
+                [scope.spawn(make), scope.spawn(make)].map(|made| made.join().expect("no panic"))
+            });
+            assert_eq!(one.expect("a sidecar"), other.expect("a sidecar"));
+        }
+    }
 }
