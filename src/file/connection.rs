@@ -487,6 +487,7 @@ impl Connection {
         }
     }
 
+    /// Takes WRITE, under the write lock.
     fn take_write(&mut self, n: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
         let take = || base.shm_lock(WAL_WRITE_LOCK, n, flags);
         let rc = self.with_write_lock(Reason::Wal, base, Sought::Write, take);
@@ -498,6 +499,8 @@ impl Connection {
         rc
     }
 
+    /// Gives WRITE back, and then the write lock. Whoever gave it back as soon as it was had found the snapshot
+    /// stale, and sleeps next.
     fn give_write_back(&mut self, n: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
         if self.group.is_on() {
             self.group.ends(base, self.guards.wal());
