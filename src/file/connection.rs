@@ -1170,6 +1170,7 @@ impl Connection {
 mod tests {
     use super::*;
     use crate::Options;
+    use crate::guard::identity::Identity;
     use std::cell::{Cell, RefCell};
 
     /// A base file on which every lock is to be had, unless `on_lock` answers for xLock.
@@ -1472,6 +1473,35 @@ mod tests {
         assert!(!waits_after(Duration::from_millis(2)));
         // This thread may be held up once, or some times.
         assert!((0..100).any(|_| waits_after(Duration::ZERO)));
+    }
+
+    /// A transaction that is as short commits: its thread does not sleep for the write lock next, whether there
+    /// was more to do than to note the commit or not.
+    #[test]
+    fn who_has_committed_does_not_wait() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for is_noted in [true, false] {
+            for _ in 0..20 {
+                let (mut connection, base) = (connection(&directory), Obliging::default());
+                base.size.set(4096);
+                if is_noted {
+                    let path = connection.database().path().to_owned();
+                    let host = Host::linked().expect("a linked SQLite");
+                    connection.guards = Guards::new(host, Identity::of(&path, false), None);
+                }
+                let flags = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
+                connection.has_snapshot = true;
+                assert_eq!(connection.shm_lock(WAL_WRITE_LOCK, 1, flags, &base), SQLITE_OK);
+                let flags = SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE;
+                assert_eq!(connection.shm_lock(WAL_WRITE_LOCK, 1, flags, &base), SQLITE_OK);
+                assert_eq!(connection.note_commit(), is_noted);
+                if !is_noted {
+                    assert_eq!(connection.committed(&base), Ok(()));
+                }
+                crate::lock::wait::sleep(Duration::from_millis(1), |_| {});
+                assert_eq!(connection.wait.leave_queue(), None);
+            }
+        }
     }
 
     /// A reader's slot is refused, or whether it was taken is not known, or it can not be given back: then it is

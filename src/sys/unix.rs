@@ -168,8 +168,8 @@ fn fcntl(file: BorrowedFd<'_>, command: libc::c_int, lock: &mut libc::flock) -> 
 }
 
 /// fcntl(2) for a lock that is not waited for; if it fails, with which errno(3). It is made without the C
-/// library, whose fcntl spends ten times as many instructions on commands that can be waited for, or
-/// take no struct; each transaction makes several such calls.
+/// library, whose fcntl spends some 35 instructions a call on commands that can be waited for, or take
+/// no struct; each transaction makes several such calls.
 ///
 /// # Safety
 /// `lock` is what the command asks for.

@@ -17,7 +17,7 @@ use rusqlite::ffi;
 use serde_json::{Value, json};
 use vfs_tests::sidecar::holder;
 use vfs_tests::trace::{Call, Fault, Traced};
-use vfs_tests::{Board, PATIENCE, Program, Reply};
+use vfs_tests::{Agent, Board, PATIENCE, Program, Reply};
 
 use crate::faults::{Healthy, ensure, left_open, sampled};
 use crate::{agent, beside, stock_agent, went_well};
@@ -664,41 +664,48 @@ fn while_it_checkpoints() {
     play(&["checkpoint", "change of journal mode"], 50);
 }
 
-/// A client commits in a rollback mode, and the call that gives SQLite's lock back fails, once. SQLite takes
-/// the lock for given back, and does not ask again: on the stock VFS the client has it until it
-/// uses the board the next time, and nobody else can commit. Here the call is made once more.
+/// A client commits in a rollback mode, and the call that gives SQLite's lock back fails, once, or signals
+/// interrupt it, three times. SQLite takes the lock for given back, and does not ask again: on the stock VFS
+/// the client has it until it uses the board the next time, and nobody else can commit. Here the call is
+/// made once more, or until it is not interrupted.
 #[test]
 fn a_lock_that_was_not_given_back() {
-    for program in Program::ALL {
-        for (mut client, is_ours) in [(stock_agent(program), false), (agent(program), true)] {
-            let board = Board::new();
-            let uri = if is_ours { board.kanban() } else { board.stock() };
-            client.open("v", &uri, 5000);
-            client.sql("v", "PRAGMA journal_mode=delete; CREATE TABLE t (x)").rows();
-            let mut client = Traced::new(client);
-            let mut failed = 0;
-            let commit = client.call(&json!(["sql", "v", "INSERT INTO t VALUES (1)"]), |call| {
-                let locks = [libc::F_SETLK, libc::F_OFD_SETLK].contains(&(call.args[1] as i32));
-                let gives_all_back = call.number == libc::SYS_fcntl
-                    && locks
-                    && call.file(0).is_some_and(|file| file == board.path())
-                    && call.lock(2) == Some((libc::F_UNLCK, 0, 0));
-                if !gives_all_back || failed > 0 {
-                    return Fault::None;
-                }
-                failed += 1;
-                Fault::Fail(libc::ENOLCK)
-            });
-            assert!(commit.as_ref().is_some_and(went_well), "{program:?}: {commit:?}");
-            assert_eq!(failed, 1);
-
-            let mut other = stock_agent(Program::Python);
-            other.open("o", &board.stock(), 500);
-            let reply = other.sql("o", "INSERT INTO t VALUES (2)");
+    let faults = [(libc::ENOLCK, 1), (libc::EINTR, 3)];
+    for (program, fault) in Program::ALL.iter().flat_map(|p| faults.map(|fault| (*p, fault))) {
+        for (client, is_ours) in [(stock_agent(program), false), (agent(program), true)] {
+            let other_writes = fails_to_unlock(client, fault, is_ours);
             match is_ours {
-                true => assert!(went_well(&reply), "{program:?}: {reply:?}"),
-                false => assert_eq!(reply.code(), i64::from(ffi::SQLITE_BUSY)),
+                true => assert!(went_well(&other_writes), "{program:?}: {other_writes:?}"),
+                false => assert_eq!(other_writes.code(), i64::from(ffi::SQLITE_BUSY)),
             }
         }
     }
+}
+
+/// A client commits, and the call that gives its lock back fails so often. What another is answered then.
+fn fails_to_unlock(mut client: Agent, (errno, times): (i32, usize), is_ours: bool) -> Reply {
+    let board = Board::new();
+    let uri = if is_ours { board.kanban() } else { board.stock() };
+    client.open("v", &uri, 5000);
+    client.sql("v", "PRAGMA journal_mode=delete; CREATE TABLE t (x)").rows();
+    let mut client = Traced::new(client);
+    let mut failed = 0;
+    let commit = client.call(&json!(["sql", "v", "INSERT INTO t VALUES (1)"]), |call| {
+        let locks = [libc::F_SETLK, libc::F_OFD_SETLK].contains(&(call.args[1] as i32));
+        let gives_all_back = call.number == libc::SYS_fcntl
+            && locks
+            && call.file(0).is_some_and(|file| file == board.path())
+            && call.lock(2) == Some((libc::F_UNLCK, 0, 0));
+        if !gives_all_back || failed == times {
+            return Fault::None;
+        }
+        failed += 1;
+        Fault::Fail(errno)
+    });
+    assert!(commit.as_ref().is_some_and(went_well), "{commit:?}");
+    // SQLite asks once.
+    assert_eq!(failed, if is_ours { times } else { 1 });
+    let mut other = stock_agent(Program::Python);
+    other.open("o", &board.stock(), 500);
+    other.sql("o", "INSERT INTO t VALUES (2)")
 }
