@@ -1475,6 +1475,28 @@ mod tests {
         assert!((0..100).any(|_| waits_after(Duration::ZERO)));
     }
 
+    /// A checkpoint takes the write lock and gives it back: whether its connection may go on writing is decided
+    /// by how it has written, as before.
+    #[test]
+    fn a_checkpoint_leaves_the_pace_of_writes_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut connection, base) = (connection(&directory), Obliging::default());
+        base.size.set(4096);
+        connection.has_snapshot = true;
+        let mut held = Vec::new();
+        let mut paces = Vec::new();
+        for slot in [WAL_WRITE_LOCK, WAL_CKPT_LOCK] {
+            for flags in [SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK] {
+                let flags = flags | SQLITE_SHM_EXCLUSIVE;
+                assert_eq!(connection.shm_lock(slot, 1, flags, &base), SQLITE_OK);
+                held.push(connection.holds_write_lock());
+            }
+            paces.push(format!("{:?}", connection.pace));
+        }
+        assert_eq!(held, [true, false, true, false]);
+        assert_eq!(paces[0], paces[1]);
+    }
+
     /// A transaction that is as short commits: its thread does not sleep for the write lock next, whether there
     /// was more to do than to note the commit or not.
     #[test]
