@@ -228,14 +228,14 @@ unsafe extern "C" fn fcntl_of<const NTH: usize>(
             };
         }
     }
-    fcntl_slowly(copy, file, command, argument)
+    fcntl_slowly(file, command, argument, copy)
 }
 
 /// A lock has failed: made again as long as signals interrupt it, as by [`uninterrupted`]; and once more if
 /// it was to be given back, since SQLite takes that for done whatever the call says.
 #[cold]
 #[inline(never)]
-fn once_more(descriptor: c_int, lock: *mut libc::flock, mut errno: c_int) -> c_int {
+extern "C" fn once_more(descriptor: c_int, lock: *mut libc::flock, mut errno: c_int) -> c_int {
     // SAFETY: as in `fcntl_of`.
     let mut unlocks = unsafe { is_unlock(&*lock) };
     while errno == libc::EINTR || std::mem::take(&mut unlocks) {
@@ -253,9 +253,14 @@ fn is_unlock(lock: &libc::flock) -> bool {
 }
 
 /// Every other call: the first lock of a file, one that a parent opened, one that can not be written by,
-/// and what is no lock.
+/// and what is no lock. (Called as C calls `fcntl_of`, which so has nothing to save or to move.)
 #[cold]
-fn fcntl_slowly(copy: &'static Copy, file: c_int, command: c_int, argument: *mut c_void) -> c_int {
+extern "C" fn fcntl_slowly(
+    file: c_int,
+    command: c_int,
+    argument: *mut c_void,
+    copy: &'static Copy,
+) -> c_int {
     if command == MARK {
         return MARK;
     }

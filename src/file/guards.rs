@@ -132,8 +132,11 @@ impl Guards {
     pub(crate) fn count_read(&mut self) -> bool {
         // Even a look at the clock can be felt in a transaction that reads one row.
         // Due until it was done: the lock may be refused.
-        self.until_look = self.until_look.saturating_sub(1);
-        self.until_look == 0
+        if self.until_look <= 1 {
+            return true;
+        }
+        self.until_look -= 1;
+        false
     }
 
     /// After a lock to read was taken.

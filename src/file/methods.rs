@@ -377,14 +377,13 @@ unsafe extern "C" fn x_shm_lock(
         return shm_lock(file, offset, n, flags);
     }
     // SAFETY: this method stands only where the base has one, and passes on what SQLite has passed.
-    match unsafe { base.methods.xShmLock.unwrap_unchecked()(file, offset, 1, flags) } {
-        SQLITE_OK => SQLITE_OK,
-        rc => shm_lock_failed(file, offset, flags, rc),
-    }
+    let rc = unsafe { base.methods.xShmLock.unwrap_unchecked()(file, offset, n, flags) };
+    if rc == SQLITE_OK { rc } else { shm_lock_failed(file, offset, flags, rc) }
 }
 
+/// What [`x_shm_lock`] leaves. (Called as C calls that one, which so has nothing to save before.)
 #[inline(never)]
-fn shm_lock(file: *mut sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> Rc {
+extern "C" fn shm_lock(file: *mut sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> Rc {
     no_panic(SQLITE_IOERR_LOCK, move || {
         // SAFETY: SQLite has passed an open file, to [`x_shm_lock`], which has no reference any more.
         let (base, state) = unsafe { parts(file) };
@@ -394,7 +393,7 @@ fn shm_lock(file: *mut sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> R
 
 #[cold]
 #[inline(never)]
-fn shm_lock_failed(file: *mut sqlite3_file, offset: c_int, flags: c_int, rc: Rc) -> Rc {
+extern "C" fn shm_lock_failed(file: *mut sqlite3_file, offset: c_int, flags: c_int, rc: Rc) -> Rc {
     no_panic(SQLITE_IOERR_LOCK, move || {
         // SAFETY: as in `shm_lock`.
         let (base, state) = unsafe { parts(file) };
@@ -447,8 +446,9 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
     call!(base, xFileControl, SQLITE_NOTFOUND, op, arg)
 }
 
+/// What [`x_file_control`] leaves, called as [`shm_lock`] is.
 #[inline(never)]
-fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> Rc {
+extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> Rc {
     no_panic(SQLITE_IOERR, || {
         // SAFETY: SQLite has passed an open file, to [`x_file_control`], which has no reference any more.
         let (base, state) = unsafe { parts(file) };

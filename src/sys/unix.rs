@@ -189,7 +189,8 @@ pub(crate) unsafe fn fcntl_lock(
         use syscalls::{Errno, Sysno, raw::syscall3};
         let nr = Sysno::fcntl as usize;
         let lock = lock.expose_provenance();
-        let rc = syscall3(nr, descriptor as usize, command as usize, lock);
+        // The kernel takes unsigned numbers, of 32 bits.
+        let rc = syscall3(nr, descriptor as u32 as usize, command as u32 as usize, lock);
         Errno::from_ret(rc).map(drop).map_err(Errno::into_raw)
     };
     #[cfg(not(all(
