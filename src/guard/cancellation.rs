@@ -12,7 +12,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use super::fork::{self, ForkMutex};
@@ -169,9 +169,8 @@ impl LockTable {
         let Some(shared) = &file.shared else { return false };
         let Ok(writable) = open_as(descriptor) else { return false };
         // Shared locks do not exclude each other, so both descriptors can have them for a moment.
-        let moved = shared
-            .iter()
-            .all(|range| matches!(sys::try_lock(writable.as_fd(), *range, true), Ok(true)));
+        let moved =
+            shared.iter().all(|range| matches!(sys::try_lock(&writable, *range, true), Ok(true)));
         if !moved || sys::replace(file.descriptor.as_raw_fd(), &writable).is_err() {
             return false;
         }
@@ -293,7 +292,7 @@ impl LockFile {
     fn open(descriptor: RawFd) -> io::Result<Self> {
         let opened = open_as(descriptor)?;
         // Whether there are such locks here at all.
-        sys::conflicting_lock(opened.as_fd(), Range { start: 0, len: 1 })?;
+        sys::conflicting_lock(&opened, Range { start: 0, len: 1 })?;
         let shared = (!sys::is_writable(opened.as_raw_fd())).then(Vec::new);
         Ok(Self { descriptor: opened, shared })
     }
@@ -347,7 +346,7 @@ mod tests {
 
     /// Locks as the replaced fcntl does.
     fn locks(descriptor: RawFd, range: Range, shared: bool) -> io::Result<bool> {
-        sys::try_lock(sys::duplicate(descriptor)?.as_fd(), range, shared)
+        sys::try_lock(&sys::duplicate(descriptor)?, range, shared)
     }
 
     /// Connections that only read lock, unlock and lock again, then one comes that can write: what they hold
@@ -356,8 +355,7 @@ mod tests {
     fn who_joins_to_write_keeps_the_locks_of_those_who_read() {
         let (board, reads, writes) = board();
         let other = File::open(board.path()).expect("it is there");
-        let is_locked =
-            |range| sys::conflicting_lock(other.as_fd(), range).expect("it is told").is_some();
+        let is_locked = |range| sys::conflicting_lock(&other, range).expect("it is told").is_some();
         let table = begun(true);
         let file = through(table, &reads);
         for (range, takes) in [(PENDING, true), (SHARED, true), (PENDING, false)] {
@@ -365,7 +363,7 @@ mod tests {
                 assert!(locks(file, range, true).expect("it locks"));
             } else {
                 let file = sys::duplicate(file).expect("a descriptor");
-                sys::unlock(file.as_fd(), range).expect("it unlocks");
+                sys::unlock(&file, range).expect("it unlocks");
             }
             table.note(reads.as_raw_fd(), range, takes);
         }
@@ -401,7 +399,7 @@ mod tests {
         let (board, _reads, writes) = board();
         let second = File::options().read(true).write(true).open(board.path()).expect("a file");
         let other = File::open(board.path()).expect("it is there");
-        let is_locked = || sys::conflicting_lock(other.as_fd(), SHARED).expect("told").is_some();
+        let is_locked = || sys::conflicting_lock(&other, SHARED).expect("told").is_some();
         for is_fast in [true, false] {
             let table = begun(is_fast);
             let file = through(table, &writes);

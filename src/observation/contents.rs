@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -173,7 +172,7 @@ impl Index {
             Err(e) if sys::is_absent(&e) => return Ok(None),
             Err(e) => return Err(named(path, &e)),
         };
-        if sys::conflicting_lock(file.as_fd(), IN_USE)?.is_none() {
+        if sys::conflicting_lock(&file, IN_USE)?.is_none() {
             return Ok(None);
         }
         let mut header = [0; 48];

@@ -4,7 +4,6 @@ use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -141,7 +140,7 @@ pub(crate) fn shares_memory(directory: &Path) -> io::Result<bool> {
     let second = second?;
     first.write_all_at(&[0; BYTES], 0)?;
     let byte = Range { start: 0, len: 1 };
-    if !try_lock(first.as_fd(), byte, false)? || conflicting_lock(second.as_fd(), byte)?.is_none() {
+    if !try_lock(&first, byte, false)? || conflicting_lock(&second, byte)?.is_none() {
         return Ok(false);
     }
     // SAFETY: a new mapping, which replaces nothing, of a file that nobody else knows by name and that

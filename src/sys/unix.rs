@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ffi::{CStr, OsStr};
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -146,17 +146,21 @@ pub(crate) fn create_like(path: &Path, like: &Metadata) -> io::Result<File> {
 }
 
 fn flock(kind: impl Into<libc::c_int>, range: Range) -> libc::flock {
-    // SAFETY: all of its fields are integers. l_pid must be 0 for an OFD lock.
-    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = kind.into() as _;
-    lock.l_whence = libc::SEEK_SET as _;
-    lock.l_start = range.start;
-    lock.l_len = range.len;
-    lock
+    #[allow(clippy::needless_update, reason = "it has more fields on other systems")]
+    libc::flock {
+        l_type: kind.into() as _,
+        l_whence: libc::SEEK_SET as _,
+        l_start: range.start,
+        l_len: range.len,
+        // As it must be for an OFD lock.
+        l_pid: 0,
+        // SAFETY: all of its fields are integers.
+        ..unsafe { std::mem::zeroed() }
+    }
 }
 
-#[inline]
-fn fcntl(file: BorrowedFd<'_>, command: libc::c_int, lock: &mut libc::flock) -> io::Result<()> {
+#[inline(always)]
+fn fcntl(file: &impl AsRawFd, command: libc::c_int, lock: &mut libc::flock) -> io::Result<()> {
     loop {
         // SAFETY: the descriptor is open, the struct is what these commands ask for.
         match unsafe { fcntl_lock(file.as_raw_fd(), command, lock) } {
@@ -211,7 +215,8 @@ pub(crate) unsafe fn fcntl_lock(
 /// replaces. The kernel gives it back when the last descriptor of the description is closed: at
 /// the latest when its process dies. fcntl(2).
 #[doc(alias = "F_OFD_SETLK")]
-pub(crate) fn try_lock(file: BorrowedFd<'_>, range: Range, shared: bool) -> io::Result<bool> {
+#[inline(always)]
+pub(crate) fn try_lock(file: &impl AsRawFd, range: Range, shared: bool) -> io::Result<bool> {
     let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
     match fcntl(file, libc::F_OFD_SETLK, &mut flock(kind, range)) {
         Ok(()) => Ok(true),
@@ -221,13 +226,14 @@ pub(crate) fn try_lock(file: BorrowedFd<'_>, range: Range, shared: bool) -> io::
 }
 
 /// Gives back all locks of this open file description on `range`.
-pub(crate) fn unlock(file: BorrowedFd<'_>, range: Range) -> io::Result<()> {
+#[inline]
+pub(crate) fn unlock(file: &impl AsRawFd, range: Range) -> io::Result<()> {
     fcntl(file, libc::F_OFD_SETLK, &mut flock(libc::F_UNLCK, range))
 }
 
 /// The range of a lock that keeps this open file description from locking `range`.
 #[doc(alias = "F_OFD_GETLK")]
-pub(crate) fn conflicting_lock(file: BorrowedFd<'_>, range: Range) -> io::Result<Option<Range>> {
+pub(crate) fn conflicting_lock(file: &impl AsRawFd, range: Range) -> io::Result<Option<Range>> {
     let mut lock = flock(libc::F_WRLCK, range);
     fcntl(file, libc::F_OFD_GETLK, &mut lock)?;
     let free = libc::c_int::from(lock.l_type) == libc::c_int::from(libc::F_UNLCK);
@@ -252,18 +258,20 @@ impl LockFile {
     }
 
     /// As [`try_lock`].
+    #[inline]
     pub(crate) fn try_lock(&self, range: Range, shared: bool) -> io::Result<bool> {
-        try_lock(self.0.as_fd(), range, shared)
+        try_lock(&self.0, range, shared)
     }
 
     /// As [`unlock`].
+    #[inline]
     pub(crate) fn unlock(&self, range: Range) -> io::Result<()> {
-        unlock(self.0.as_fd(), range)
+        unlock(&self.0, range)
     }
 
     /// As [`conflicting_lock`].
     pub(crate) fn conflicting(&self, range: Range) -> io::Result<Option<Range>> {
-        conflicting_lock(self.0.as_fd(), range)
+        conflicting_lock(&self.0, range)
     }
 }
 
