@@ -338,7 +338,8 @@ impl Connection {
     /// closes, or WAL mode is left. All try, and most in vain, so that SQLite's lock comes first;
     /// whoever has it is alone, and takes the write lock for others to see.
     fn lock_to_clean_up(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
-        if let Err(rc) = self.guards.before_upkeep(&self.database) {
+        let now = sys::monotonic_ns();
+        if let Err(rc) = self.guards.before_upkeep(now, &self.database) {
             return rc;
         }
         let rc = base.lock(level);
@@ -346,7 +347,7 @@ impl Connection {
             self.wait.refused_otherwise();
         }
         if rc == SQLITE_OK && self.write_lock.is_none() {
-            self.write_lock = self.try_acquire(Reason::Rollback, Need::Upkeep).ok();
+            self.write_lock = self.try_acquire(now, Reason::Rollback, Need::Upkeep).ok();
         }
         if rc == SQLITE_OK && self.write_lock.is_some() {
             self.reasons |= Reason::Rollback as u8;
@@ -627,7 +628,7 @@ impl Connection {
         let take = || base.shm_lock(offset, n, flags);
         let writes = self.has(Reason::Wal);
         if offset == WAL_CKPT_LOCK && !writes {
-            if let Err(rc) = self.guards.before_write(&self.database) {
+            if let Err(rc) = self.guards.before_write(sys::monotonic_ns(), &self.database) {
                 return rc;
             }
         }
@@ -736,7 +737,7 @@ impl Connection {
         }
         self.upkeep = Pace::of_upkeep();
         let pace = &mut self.upkeep;
-        let mut lock = self.database.try_acquire(self.id, false, None, pace);
+        let mut lock = self.database.try_acquire(sys::monotonic_ns(), self.id, false, None, pace);
         if matches!(lock, Err(Refused::Busy)) {
             lock = self.database.acquire_soon(self.id, pace, CHECKPOINT_WAIT);
         }
@@ -826,19 +827,20 @@ impl Connection {
     ) -> Rc {
         let need = self.need_of(reason);
         let had_reason = self.has(reason);
+        let now = sys::monotonic_ns();
         if !had_reason {
             let checked = match need {
                 Need::Write if !self.is_for_journal(lock) => {
-                    self.guards.before_write(&self.database)
+                    self.guards.before_write(now, &self.database)
                 }
-                _ => self.guards.before_upkeep(&self.database),
+                _ => self.guards.before_upkeep(now, &self.database),
             };
             if let Err(rc) = checked {
                 return rc;
             }
         }
         if self.write_lock.is_none() {
-            match self.try_acquire(reason, need) {
+            match self.try_acquire(now, reason, need) {
                 Ok(lock) => self.write_lock = Some(lock),
                 Err(why) => match self.goes_on(why, reason, need, base) {
                     Ok(()) => {}
@@ -966,7 +968,13 @@ impl Connection {
                 Err(Refused::Busy) if self.database.queue().is_none() => {
                     // Somebody is about to make the sidecar.
                     std::thread::sleep(Duration::from_millis(1));
-                    let tried = self.database.try_acquire(self.id, true, None, &mut self.pace);
+                    let tried = self.database.try_acquire(
+                        sys::monotonic_ns(),
+                        self.id,
+                        true,
+                        None,
+                        &mut self.pace,
+                    );
                     match tried {
                         Ok(lock) => {
                             self.write_lock = Some(lock);
@@ -1013,7 +1021,13 @@ impl Connection {
                 }
                 None if waits_here => {
                     in_vain += 1;
-                    self.database.try_acquire(self.id, false, None, &mut self.pace)
+                    self.database.try_acquire(
+                        sys::monotonic_ns(),
+                        self.id,
+                        false,
+                        None,
+                        &mut self.pace,
+                    )
                 }
                 _ => return false,
             };
@@ -1036,7 +1050,7 @@ impl Connection {
         }
     }
 
-    fn try_acquire(&mut self, reason: Reason, need: Need) -> Result<WriteLock, Refused> {
+    fn try_acquire(&mut self, now: u64, reason: Reason, need: Need) -> Result<WriteLock, Refused> {
         let place = self.wait.place();
         let is_recovery = need == Need::Upkeep && reason == Reason::Wal;
         let create = need != Need::Upkeep || is_recovery && !self.read_only;
@@ -1047,7 +1061,7 @@ impl Connection {
             }
             false => &mut self.pace,
         };
-        self.database.try_acquire(self.id, create, place.as_ref(), pace)
+        self.database.try_acquire(now, self.id, create, place.as_ref(), pace)
     }
 
     fn give_back(&mut self) {
@@ -1688,7 +1702,11 @@ mod tests {
         let host = Host::linked().expect("a linked SQLite");
         let settings = Settings::defaults_of(&options);
         let mut connection = Connection::new(database.path(), settings, host, guards, false);
-        drop(database.try_acquire(1, true, None, &mut Pace::default()).expect("it is free"));
+        drop(
+            database
+                .try_acquire(sys::monotonic_ns(), 1, true, None, &mut Pace::default())
+                .expect("it is free"),
+        );
         let wal = TestWal::new(frames(0x377f_0682, 512, 3));
         connection.shm_mapping();
         connection.group.wal_opened(Some(wal.open()));
@@ -1778,7 +1796,11 @@ mod tests {
         let settings = Settings::defaults_of(&Options::default().with_group_commit(true));
         let host = Host::linked().expect("a linked SQLite");
         let mut connection = Connection::new(database.path(), settings, host, guards, false);
-        drop(database.try_acquire(1, true, None, &mut Pace::default()).expect("it is free"));
+        drop(
+            database
+                .try_acquire(sys::monotonic_ns(), 1, true, None, &mut Pace::default())
+                .expect("it is free"),
+        );
         let wal = TestWal::new(frames(0x377f_0682, 512, 3));
         connection.shm_mapping();
         connection.group.wal_opened(Some(wal.open()));

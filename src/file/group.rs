@@ -494,7 +494,15 @@ mod tests {
             fn new() -> Self {
                 let (place, database, guards) = board();
                 drop(
-                    database.try_acquire(1, true, None, &mut Pace::default()).expect("it is free"),
+                    database
+                        .try_acquire(
+                            crate::sys::monotonic_ns(),
+                            1,
+                            true,
+                            None,
+                            &mut Pace::default(),
+                        )
+                        .expect("it is free"),
                 );
                 let (connection, client) = client();
                 let base = Base::of_wal(&[(3, 0)], &[salts()]).used_by(Some(client));

@@ -71,7 +71,7 @@ impl Guards {
 
     /// Whether all files are in their places, as far as can be told now.
     pub(crate) fn displaced(&mut self) -> Option<Displaced> {
-        self.identity.as_mut()?.check().err().or(self.said.get())
+        self.identity.as_mut()?.check(sys::monotonic_ns()).err().or(self.said.get())
     }
 
     pub(crate) fn no_wal(&self) -> Option<&str> {
@@ -102,13 +102,14 @@ impl Guards {
         }
     }
 
-    /// Before anything is locked to write.
+    /// Before anything is locked to write. `now` is of [`sys::monotonic_ns`].
     ///
     /// # Errors
     /// SQLITE_READONLY_DBMOVED, or SQLITE_READONLY for hard links.
-    pub(crate) fn before_write(&mut self, database: &Database) -> Result<(), Rc> {
+    #[inline(always)]
+    pub(crate) fn before_write(&mut self, now: u64, database: &Database) -> Result<(), Rc> {
         let Some(identity) = &mut self.identity else { return Ok(()) };
-        let checked = identity.check();
+        let checked = identity.check(now);
         self.is_checked = checked.is_ok();
         checked.or_else(|why| self.refuse(why, database))
     }
@@ -118,9 +119,9 @@ impl Guards {
     ///
     /// # Errors
     /// SQLITE_READONLY_DBMOVED.
-    pub(crate) fn before_upkeep(&mut self, database: &Database) -> Result<(), Rc> {
+    pub(crate) fn before_upkeep(&mut self, now: u64, database: &Database) -> Result<(), Rc> {
         let Some(identity) = &mut self.identity else { return Ok(()) };
-        match identity.check() {
+        match identity.check(now) {
             Ok(()) | Err(Displaced::Linked(_)) => Ok(()),
             Err(why) => self.refuse(why, database),
         }
@@ -247,7 +248,7 @@ impl Guards {
     /// locked when a transaction begins. (FCNTL_SYNC is no place for it: a rollback sends that, too.)
     pub(crate) fn after_commit(&mut self, database: &Database) -> Result<(), Rc> {
         if !self.note_commit() {
-            self.before_write(database)?;
+            self.before_write(sys::monotonic_ns(), database)?;
             self.is_checked = false;
         }
         Ok(())
@@ -893,7 +894,7 @@ pub(super) mod tests {
         ] {
             let (place, database, mut guards) = board();
             if begins {
-                assert_eq!(guards.before_write(&database), Ok(()));
+                assert_eq!(guards.before_write(sys::monotonic_ns(), &database), Ok(()));
             }
             if ends {
                 guards.ended();
@@ -910,9 +911,12 @@ pub(super) mod tests {
     fn hard_links_keep_nobody_from_cleaning_up() {
         let (place, database, mut guards) = board();
         fs::hard_link(database.path(), place.path().join("second")).expect("a link");
-        assert_eq!(guards.before_upkeep(&database), Ok(()));
-        assert_eq!(guards.before_write(&database), Err(SQLITE_READONLY));
+        assert_eq!(guards.before_upkeep(sys::monotonic_ns(), &database), Ok(()));
+        assert_eq!(guards.before_write(sys::monotonic_ns(), &database), Err(SQLITE_READONLY));
         fs::remove_file(database.path()).expect("it is removed");
-        assert_eq!(guards.before_upkeep(&database), Err(SQLITE_READONLY_DBMOVED));
+        assert_eq!(
+            guards.before_upkeep(sys::monotonic_ns(), &database),
+            Err(SQLITE_READONLY_DBMOVED)
+        );
     }
 }

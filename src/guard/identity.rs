@@ -43,12 +43,12 @@ pub(crate) struct Identity {
     /// The directory when all were found in their places: as long as it does not change, they are.
     unchanged: Option<Found>,
     may_have_links: bool,
-    /// When all of it was last checked, in ms of [`sys::coarse_ms`].
-    checked_ms: u64,
+    /// When all of it was last checked, in ns of [`sys::monotonic_ns`].
+    checked: u64,
 }
 
-/// How often those who only read check, and for hard links, of which the directory says nothing, in ms.
-const CHECK_MS: u64 = 1000;
+/// How often those who only read check, and for hard links, of which the directory says nothing, in ns.
+const CHECK_NS: u64 = 1_000_000_000;
 
 impl Identity {
     /// Of the database at `path`, which was just opened. `None` if there is no such file.
@@ -67,7 +67,7 @@ impl Identity {
             directory: Name::new(path.parent()?.as_os_str())?,
             unchanged: None,
             may_have_links,
-            checked_ms: sys::coarse_ms(),
+            checked: sys::monotonic_ns(),
         })
     }
 
@@ -101,19 +101,20 @@ impl Identity {
         (self.wal.1, self.wal_index.1) = (None, None);
     }
 
-    /// Whether all are in their places, for one who is about to write.
-    #[inline]
-    pub(crate) fn check(&mut self) -> Result<(), Displaced> {
+    /// Whether all are in their places, for one who is about to write. `now` is of
+    /// [`sys::monotonic_ns`].
+    #[inline(always)]
+    pub(crate) fn check(&mut self, now: u64) -> Result<(), Displaced> {
         let directory = self.wal.1.and_then(|_| sys::stat(&self.directory).ok());
-        if directory.is_some() && directory == self.unchanged && !self.is_due() {
+        if directory.is_some() && directory == self.unchanged && !self.is_due(now) {
             return Ok(());
         }
-        self.check_each(directory)
+        self.check_each(directory, now)
     }
 
     /// As [`Self::check`], when the directory is found to be so.
     #[inline(never)]
-    fn check_each(&mut self, directory: Option<Found>) -> Result<(), Displaced> {
+    fn check_each(&mut self, directory: Option<Found>, now: u64) -> Result<(), Displaced> {
         let (name, opened) = &self.database;
         let found = look(name, *opened, "the database")?;
         let files = [(&self.wal, "the WAL"), (&self.wal_index, "the wal-index (-shm)")];
@@ -128,18 +129,19 @@ impl Identity {
         }
         // A change just after a change may leave the same time.
         self.unchanged = directory.filter(Found::was_changed_a_while_ago);
-        self.checked_ms = sys::coarse_ms();
+        self.checked = now;
         Ok(())
     }
 
     /// As [`Self::check`], now and then, for one who is about to read. Hard links do no harm then.
     pub(crate) fn check_now_and_then(&mut self) -> Result<(), Displaced> {
-        if !self.is_due() {
+        let now = sys::monotonic_ns();
+        if !self.is_due(now) {
             return Ok(());
         }
-        match self.check() {
+        match self.check(now) {
             Err(Displaced::Linked(_)) => {
-                self.checked_ms = sys::coarse_ms();
+                self.checked = now;
                 Ok(())
             }
             checked => checked,
@@ -148,8 +150,8 @@ impl Identity {
 
     /// Whether it was not checked for a while.
     #[inline]
-    pub(crate) fn is_due(&self) -> bool {
-        sys::coarse_ms().wrapping_sub(self.checked_ms) >= CHECK_MS
+    fn is_due(&self, now: u64) -> bool {
+        now.wrapping_sub(self.checked) >= CHECK_NS
     }
 }
 
@@ -168,7 +170,18 @@ mod tests {
     use std::fs;
 
     /// Longer ago than anything is remembered.
-    const LONG_AGO: u64 = 2 * CHECK_MS;
+    const LONG_AGO: u64 = 2 * CHECK_NS;
+
+    impl Identity {
+        fn check_now(&mut self) -> Result<(), Displaced> {
+            self.check(sys::monotonic_ns())
+        }
+
+        /// All of it was last checked so long ago, in ns.
+        fn was_checked(&mut self, ago: u64) {
+            self.checked = sys::monotonic_ns().wrapping_sub(ago);
+        }
+    }
 
     /// A board in WAL mode, just opened, and a place beside its directory.
     fn board() -> (tempfile::TempDir, std::path::PathBuf, Identity) {
@@ -188,7 +201,7 @@ mod tests {
     fn settle(identity: &mut Identity) {
         let began = std::time::Instant::now();
         while identity.unchanged.is_none() {
-            assert_eq!(identity.check(), Ok(()));
+            assert_eq!(identity.check_now(), Ok(()));
             assert!(began.elapsed() < std::time::Duration::from_secs(60));
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
@@ -224,11 +237,11 @@ mod tests {
                 let name = format!("{}{suffix}", path.display());
                 fs::rename(&other, &name).expect("it is replaced");
                 for _ in 0..2 {
-                    assert_eq!(identity.check(), Err(Displaced::Moved(what)));
+                    assert_eq!(identity.check_now(), Err(Displaced::Moved(what)));
                     identity.wal_opened();
                 }
                 fs::remove_file(&name).expect("it is removed");
-                assert_eq!(identity.check(), Err(Displaced::Moved(what)));
+                assert_eq!(identity.check_now(), Err(Displaced::Moved(what)));
             }
         }
     }
@@ -240,13 +253,13 @@ mod tests {
         let (place, path, mut identity) = board();
         settle(&mut identity);
         fs::hard_link(&path, place.path().join("second.db")).expect("a link");
-        identity.checked_ms = sys::coarse_ms().wrapping_sub(LONG_AGO);
-        assert_eq!(identity.check(), Err(Displaced::Linked(2)));
-        identity.checked_ms = sys::coarse_ms().wrapping_sub(LONG_AGO);
+        identity.was_checked(LONG_AGO);
+        assert_eq!(identity.check_now(), Err(Displaced::Linked(2)));
+        identity.was_checked(LONG_AGO);
         assert_eq!(identity.check_now_and_then(), Ok(()));
-        assert!(!identity.is_due(), "it has looked");
+        assert!(!identity.is_due(sys::monotonic_ns()), "it has looked");
         identity.may_have_links = true;
-        assert_eq!(identity.check(), Ok(()));
+        assert_eq!(identity.check_now(), Ok(()));
     }
 
     /// Who reads looks now and then, and then at everything.
@@ -254,9 +267,9 @@ mod tests {
     fn a_reader_looks_when_it_is_due() {
         let (_place, path, mut identity) = board();
         fs::remove_file(&path).expect("it is removed");
-        identity.checked_ms = sys::coarse_ms();
+        identity.was_checked(0);
         assert_eq!(identity.check_now_and_then(), Ok(()));
-        identity.checked_ms = sys::coarse_ms().wrapping_sub(LONG_AGO);
+        identity.was_checked(LONG_AGO);
         assert_eq!(identity.check_now_and_then(), Err(Displaced::Moved("the database")));
     }
 }

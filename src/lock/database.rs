@@ -145,18 +145,19 @@ impl Database {
         sidecar::path_of(&self.path)
     }
 
-    /// Takes the write lock for `connection` (not 0), or says why not. Never waits. `place` is the
+    /// Takes the write lock for `connection` (not 0), or says why not. Never waits. `now` is of
+    /// [`sys::monotonic_ns`]; `place` is the
     /// connection's in the queue, if it has one; `pace` how it has used the lock so far. Makes a
     /// sidecar only if it may `create` one.
     pub(crate) fn try_acquire(
         self: &Arc<Self>,
+        now: u64,
         connection: u64,
         create: bool,
         place: Option<&Place>,
         pace: &mut Pace,
     ) -> Result<WriteLock, Refused> {
         self.own.get().ok_or(Refused::Inherited)?;
-        let now = sys::monotonic_ns();
         if pace.purpose() == Purpose::Upkeep {
             // Before it shows; if another does upkeep, that only looks younger.
             self.upkeep_since.store(now, Ordering::Relaxed);
@@ -213,7 +214,8 @@ impl Database {
             if !is_worth_trying {
                 break;
             }
-            acquired = self.try_acquire(connection, false, place.as_ref(), pace);
+            acquired =
+                self.try_acquire(sys::monotonic_ns(), connection, false, place.as_ref(), pace);
             let now = self.queue().filter(|now| !Arc::ptr_eq(now, &queue));
             if let (Err(Refused::Busy), Some(now)) = (&acquired, now) {
                 // The sidecar was replaced.
@@ -449,7 +451,7 @@ mod tests {
     }
 
     fn take(database: &Arc<Database>, connection: u64) -> Result<WriteLock, Refused> {
-        database.try_acquire(connection, true, None, &mut Pace::default())
+        database.try_acquire(sys::monotonic_ns(), connection, true, None, &mut Pace::default())
     }
 
     /// However a holder ends, another connection of its process has the lock next, and another process, too.
@@ -522,7 +524,9 @@ mod tests {
         let elsewhere = Sidecar::open(database.path(), false).expect("it was made");
         let elsewhere = Queue::new(elsewhere, true);
         for mut pace in [Pace::of_upkeep(), Pace::default()] {
-            let lock = database.try_acquire(1, true, None, &mut pace).expect("it is free");
+            let lock = database
+                .try_acquire(sys::monotonic_ns(), 1, true, None, &mut pace)
+                .expect("it is free");
             let told = elsewhere.purpose().map(|(purpose, _)| purpose);
             assert_eq!(told, Some(pace.purpose()));
             let told = database.purpose().map(|(purpose, _)| purpose);

@@ -167,18 +167,6 @@ pub(crate) fn shares_memory(directory: &Path) -> io::Result<bool> {
     }
 }
 
-/// A clock that is read without a system call, in ms, to the kernel's tick. clock_gettime(2)
-pub(crate) fn coarse_ms() -> u64 {
-    #[cfg(target_os = "linux")]
-    const COARSE: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
-    #[cfg(not(target_os = "linux"))]
-    const COARSE: libc::clockid_t = libc::CLOCK_MONOTONIC;
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a struct to fill in; the clock exists, so it can not fail.
-    unsafe { libc::clock_gettime(COARSE, &raw mut now) };
-    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
