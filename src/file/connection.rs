@@ -24,7 +24,7 @@ use crate::ffi::{
 use crate::guard::file_length::Header;
 use crate::guard::wal_reset::Salts;
 use crate::host::Host;
-use crate::lock::queue::{Pace, Purpose};
+use crate::lock::queue::Purpose;
 use crate::lock::wait::{Cause, Probe, Wait, Waited};
 use crate::lock::{Database, Refused, WriteLock};
 use crate::options::Settings;
@@ -34,8 +34,8 @@ use super::group::GroupCommit;
 use super::guards::Guards;
 use super::wal::{Client, OpenWal};
 
-/// The file of the base VFS.
-pub(crate) trait BaseFile {
+/// The file of the base VFS: what it takes to call it, which is copied freely.
+pub(crate) trait BaseFile: Copy {
     /// xLock
     fn lock(&self, level: c_int) -> Rc;
     /// xUnlock
@@ -137,14 +137,13 @@ pub(crate) fn twice(give_back: impl Fn() -> Rc) -> Rc {
 
 /// An open database, as one connection sees it.
 pub(crate) struct Connection {
-    id: u64,
     database: Arc<Database>,
     settings: Settings,
     log: Host,
     read_only: bool,
     /// SQLite's lock on the database.
     level: c_int,
-    write_lock: Option<WriteLock>,
+    write_lock: WriteLock,
     reasons: u8,
     wait: Wait,
     /// Whether the database was ever seen to have content.
@@ -166,9 +165,6 @@ pub(crate) struct Connection {
     blocks_ms: c_int,
     /// Whether the wait is for SHARED, so far.
     waits_to_read: bool,
-    /// How it has used the write lock to write, and how it uses it for upkeep.
-    pace: Pace,
-    upkeep: Pace,
     group: GroupCommit,
 }
 
@@ -183,15 +179,14 @@ impl Connection {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let database = Database::at(path);
         Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
             wait: Wait::of(&database),
+            write_lock: WriteLock::of(&database, NEXT.fetch_add(1, Ordering::Relaxed)),
             group: GroupCommit::new(settings.group_commit()),
             database,
             settings,
             log,
             read_only,
             level: SQLITE_LOCK_NONE,
-            write_lock: None,
             reasons: 0,
             has_content: false,
             mode_change: 0,
@@ -203,8 +198,6 @@ impl Connection {
             is_checkpointing: false,
             blocks_ms: 0,
             waits_to_read: false,
-            pace: Pace::default(),
-            upkeep: Pace::of_upkeep(),
         }
     }
 
@@ -230,7 +223,7 @@ impl Connection {
     }
 
     /// FCNTL_SYNC: all is written, and in a rollback mode nothing is committed yet.
-    pub(crate) fn before_commit(&self, base: &impl BaseFile) -> Result<(), Rc> {
+    pub(crate) fn before_commit(&self, base: impl BaseFile) -> Result<(), Rc> {
         if self.in_wal_mode || self.level < SQLITE_LOCK_RESERVED {
             return Ok(());
         }
@@ -238,7 +231,7 @@ impl Connection {
     }
 
     /// xWrite, of the first page.
-    pub(crate) fn before_first_page(&self, base: &impl BaseFile, page: &[u8]) {
+    pub(crate) fn before_first_page(&self, base: impl BaseFile, page: &[u8]) {
         if self.in_wal_mode {
             self.guards.before_first_page(base, page);
         }
@@ -247,7 +240,7 @@ impl Connection {
     /// xTruncate, to so many bytes.
     pub(crate) fn truncate(
         &self,
-        base: &impl BaseFile,
+        base: impl BaseFile,
         size: i64,
         truncate: impl FnOnce() -> Rc,
     ) -> Rc {
@@ -273,7 +266,7 @@ impl Connection {
     }
 
     /// FCNTL_COMMIT_PHASETWO: the transaction is committed, and with group commit not durable yet.
-    pub(crate) fn committed(&mut self, base: &impl BaseFile) -> Result<(), Rc> {
+    pub(crate) fn committed(&mut self, base: impl BaseFile) -> Result<(), Rc> {
         self.wait.committed();
         let is_durable = self.group.commits(base, &self.database, &self.log);
         self.guards.after_commit(&self.database)?;
@@ -290,7 +283,7 @@ impl Connection {
     }
 
     pub(crate) fn holds_write_lock(&self) -> bool {
-        self.write_lock.is_some()
+        self.write_lock.is_held()
     }
 
     /// `PRAGMA journal_mode = wal` is about to run.
@@ -309,7 +302,7 @@ impl Connection {
     /// succeed and the others say "database is locked" at once, whatever their timeout. One step
     /// earlier, at SHARED, the busy handler is consulted. There, on a database without content
     /// and for a change of journal mode, the write lock is taken.
-    pub(crate) fn lock(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
+    pub(crate) fn lock(&mut self, level: c_int, base: impl BaseFile) -> Rc {
         self.wait.disarm();
         self.is_cleaning_up = false;
         let rc = self.take(level, base);
@@ -320,7 +313,7 @@ impl Connection {
         rc
     }
 
-    fn take(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
+    fn take(&mut self, level: c_int, base: impl BaseFile) -> Rc {
         let reason = if level >= SQLITE_LOCK_RESERVED {
             if self.in_wal_mode && !self.has_snapshot {
                 return self.lock_to_clean_up(level, base);
@@ -337,7 +330,7 @@ impl Connection {
     /// The database's own lock in WAL mode, without a snapshot: the last connection cleans up when it
     /// closes, or WAL mode is left. All try, and most in vain, so that SQLite's lock comes first;
     /// whoever has it is alone, and takes the write lock for others to see.
-    fn lock_to_clean_up(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
+    fn lock_to_clean_up(&mut self, level: c_int, base: impl BaseFile) -> Rc {
         let now = sys::monotonic_ns();
         if let Err(rc) = self.guards.before_upkeep(now, &self.database) {
             return rc;
@@ -346,10 +339,10 @@ impl Connection {
         if rc == SQLITE_BUSY {
             self.wait.refused_otherwise();
         }
-        if rc == SQLITE_OK && self.write_lock.is_none() {
-            self.write_lock = self.try_acquire(now, Reason::Rollback, Need::Upkeep).ok();
+        if rc == SQLITE_OK && !self.write_lock.is_held() {
+            let _ = self.try_acquire(now, Reason::Rollback, Need::Upkeep);
         }
-        if rc == SQLITE_OK && self.write_lock.is_some() {
+        if rc == SQLITE_OK && self.write_lock.is_held() {
             self.reasons |= Reason::Rollback as u8;
         }
         self.is_cleaning_up = rc == SQLITE_OK;
@@ -368,7 +361,7 @@ impl Connection {
 
     /// SQLite asks whether to keep the WAL, and will: it has copied all of it, if this is the last
     /// connection that closes.
-    pub(crate) fn keeps_wal(&mut self, base: &impl BaseFile) {
+    pub(crate) fn keeps_wal(&mut self, base: impl BaseFile) {
         if std::mem::take(&mut self.is_cleaning_up) {
             self.guards.empty_wal(base, &self.database);
         }
@@ -376,7 +369,7 @@ impl Connection {
 
     /// If SHARED is refused, a writer of a rollback mode is about to commit, or commits. Queue
     /// behind it, if it has the write lock: whoever wants SHARED may be about to write, too.
-    fn lock_shared(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
+    fn lock_shared(&mut self, level: c_int, base: impl BaseFile) -> Rc {
         let rc = base.lock(level);
         if rc == SQLITE_OK && level == SQLITE_LOCK_SHARED {
             return self.shared(base);
@@ -404,7 +397,7 @@ impl Connection {
     }
 
     /// SHARED was taken.
-    fn shared(&mut self, base: &impl BaseFile) -> Rc {
+    fn shared(&mut self, base: impl BaseFile) -> Rc {
         match self.guards.before_read(&self.database) {
             Ok(()) => {
                 self.guards.first_locked(base, &self.database);
@@ -417,7 +410,7 @@ impl Connection {
         }
     }
 
-    fn is_first_connect(&mut self, base: &impl BaseFile) -> bool {
+    fn is_first_connect(&mut self, base: impl BaseFile) -> bool {
         if self.read_only {
             return false;
         }
@@ -436,10 +429,8 @@ impl Connection {
     }
 
     /// xUnlock: the base's first, then the write lock.
-    pub(crate) fn unlock(&mut self, level: c_int, base: &impl BaseFile) -> Rc {
-        let probe = self.wait.hold_probe();
-        let rc = twice(|| base.unlock(level));
-        drop(probe);
+    pub(crate) fn unlock(&mut self, level: c_int, base: impl BaseFile) -> Rc {
+        let rc = self.wait.without_probe(|| twice(|| base.unlock(level)));
         if rc != SQLITE_OK {
             // The base may have it still, and then so must we.
             return rc;
@@ -463,34 +454,29 @@ impl Connection {
         rc
     }
 
-    /// xShmLock: as [`Self::lock`] and [`Self::unlock`], for the WAL's WRITE slot.
-    #[inline]
-    pub(crate) fn shm_lock(
+    /// xShmLock, for other slots than WRITE.
+    pub(crate) fn shm_lock_other(
         &mut self,
         offset: c_int,
         n: c_int,
         flags: c_int,
-        base: &impl BaseFile,
+        base: impl BaseFile,
     ) -> Rc {
-        let shares = flags & SQLITE_SHM_SHARED != 0;
-        let is_write = offset == WAL_WRITE_LOCK && !shares;
-        if flags & SQLITE_SHM_LOCK != 0 {
-            self.wait.disarm();
-            return match is_write {
-                true => self.take_write(n, flags, base),
-                false if shares => self.shm_share(offset, flags, base),
-                false => self.shm_take(offset, n, flags, base),
-            };
+        if flags & SQLITE_SHM_LOCK == 0 {
+            return self.shm_give_back(offset, n, flags, base);
         }
-        match is_write {
-            true => self.give_write_back(n, flags, base),
-            false => self.shm_give_back(offset, n, flags, base),
+        self.wait.disarm();
+        match flags & SQLITE_SHM_SHARED != 0 {
+            true => self.shm_share(offset, flags, base),
+            false => self.shm_take(offset, n, flags, base),
         }
     }
 
-    /// Takes WRITE, under the write lock.
-    fn take_write(&mut self, n: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
-        let take = || base.shm_lock(WAL_WRITE_LOCK, n, flags);
+    /// xShmLock, for WRITE: as [`Self::lock`].
+    #[inline]
+    pub(crate) fn take_write(&mut self, n: c_int, flags: c_int, base: impl BaseFile) -> Rc {
+        self.wait.disarm();
+        let take = move || base.shm_lock(WAL_WRITE_LOCK, n, flags);
         let rc = self.with_write_lock(Reason::Wal, base, Sought::Write, take);
         if rc == SQLITE_OK && self.is_checkpointing {
             self.guards.checkpoint_begins(base);
@@ -500,9 +486,10 @@ impl Connection {
         rc
     }
 
-    /// Gives WRITE back, and then the write lock. Whoever gave it back as soon as it was had found the snapshot
-    /// stale, and sleeps next.
-    fn give_write_back(&mut self, n: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
+    /// xShmLock, to give WRITE back: as [`Self::unlock`]. Whoever gave it back as soon as it was had found
+    /// the snapshot stale, and sleeps next.
+    #[inline]
+    pub(crate) fn give_write_back(&mut self, n: c_int, flags: c_int, base: impl BaseFile) -> Rc {
         if self.group.is_on() {
             self.group.ends(base, self.guards.wal());
         }
@@ -511,14 +498,13 @@ impl Connection {
             // The base may have it still, and then so must we.
             return rc;
         }
-        let held = self.write_lock.is_some();
-        if held && self.group.is_pending() {
+        if self.group.is_pending() && self.write_lock.is_held() {
             // It waits for a sync next.
-            self.pace.goes_away();
+            self.write_lock.pace().goes_away();
         }
-        self.release(Reason::Wal);
+        let gave_back = self.give_back(Reason::Wal);
         let to_write = self.has_snapshot && !self.is_checkpointing;
-        if to_write && held && self.write_lock.is_none() && self.pace.was_brief() {
+        if gave_back && to_write && self.write_lock.pace().was_brief() {
             self.wait.gave_back_at_once();
         }
         rc
@@ -526,7 +512,7 @@ impl Connection {
 
     /// Gives back other slots than WRITE.
     #[inline(never)]
-    fn shm_give_back(&mut self, offset: c_int, n: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
+    fn shm_give_back(&mut self, offset: c_int, n: c_int, flags: c_int, base: impl BaseFile) -> Rc {
         let rc = self.shm_unlock(offset, n, flags, base);
         if rc != SQLITE_OK {
             // As in `give_write_back`.
@@ -548,16 +534,14 @@ impl Connection {
 
     /// Gives slots of the base's back, while nobody looks for the connection.
     #[inline]
-    fn shm_unlock(&self, offset: c_int, n: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
-        let probe = self.wait.hold_probe();
-        let rc = twice(|| base.shm_lock(offset, n, flags));
-        drop(probe);
-        rc
+    fn shm_unlock(&self, offset: c_int, n: c_int, flags: c_int, base: impl BaseFile) -> Rc {
+        let unlock = move || twice(|| base.shm_lock(offset, n, flags));
+        if self.wait.is_armed() { self.wait.without_probe(unlock) } else { unlock() }
     }
 
     /// Notes a call of xShmLock, if it is for one of the readers' slots, or shares one, and there is nothing to
     /// do but to pass it on, and to call [`Self::shm_lock_failed`] if it fails. Else false: it is one for
-    /// [`Self::shm_lock`]. Each read transaction makes two such calls; so this is to be quick, and never
+    /// [`Self::shm_lock_other`]. Each read transaction makes two such calls; so this is to be quick, and never
     /// to panic.
     #[inline]
     pub(crate) fn note_plain(&mut self, offset: c_int, n: c_int, flags: c_int) -> bool {
@@ -565,16 +549,20 @@ impl Connection {
             return false;
         }
         if flags & SQLITE_SHM_SHARED == 0 {
-            return n == 1 && offset > WAL_READ_LOCK;
+            return offset > WAL_READ_LOCK && n == 1;
         }
-        if offset >= WAL_READ_LOCK {
-            let takes = flags & SQLITE_SHM_LOCK != 0;
-            if takes && self.guards.count_read() {
-                return false;
-            }
-            self.has_snapshot = takes;
+        if offset < WAL_READ_LOCK {
+            return true;
         }
-        true
+        if flags & SQLITE_SHM_LOCK == 0 {
+            self.has_snapshot = false;
+            return true;
+        }
+        let is_plain = !self.guards.count_read();
+        if is_plain {
+            self.has_snapshot = true;
+        }
+        is_plain
     }
 
     /// xShmLock, for a single slot, has failed with `rc`.
@@ -583,7 +571,7 @@ impl Connection {
         offset: c_int,
         flags: c_int,
         mut rc: Rc,
-        base: &impl BaseFile,
+        base: impl BaseFile,
     ) -> Rc {
         let takes = flags & SQLITE_SHM_LOCK != 0;
         let kind = flags & (SQLITE_SHM_SHARED | SQLITE_SHM_EXCLUSIVE);
@@ -603,7 +591,7 @@ impl Connection {
 
     /// Shares a slot, when there may be more to do.
     #[inline(never)]
-    fn shm_share(&mut self, offset: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
+    fn shm_share(&mut self, offset: c_int, flags: c_int, base: impl BaseFile) -> Rc {
         match base.shm_lock(offset, 1, flags) {
             SQLITE_OK if offset >= WAL_READ_LOCK => self.begins_to_read(offset, base),
             SQLITE_OK => SQLITE_OK,
@@ -612,7 +600,7 @@ impl Connection {
     }
 
     /// A slot to read by was taken, and the guards may have something to do.
-    fn begins_to_read(&mut self, offset: c_int, base: &impl BaseFile) -> Rc {
+    fn begins_to_read(&mut self, offset: c_int, base: impl BaseFile) -> Rc {
         let checked = self.guards.before_read(&self.database);
         if let Err(rc) = checked.and_then(|()| self.guards.first_read(base, &self.database)) {
             twice(|| base.shm_lock(offset, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED));
@@ -624,7 +612,7 @@ impl Connection {
 
     /// xShmLock, to take other slots than WRITE for itself.
     #[inline(never)]
-    fn shm_take(&mut self, offset: c_int, n: c_int, flags: c_int, base: &impl BaseFile) -> Rc {
+    fn shm_take(&mut self, offset: c_int, n: c_int, flags: c_int, base: impl BaseFile) -> Rc {
         let take = || base.shm_lock(offset, n, flags);
         let writes = self.has(Reason::Wal);
         if offset == WAL_CKPT_LOCK && !writes {
@@ -678,7 +666,7 @@ impl Connection {
 
     /// WRITE was taken, and not by a checkpoint.
     #[inline(never)]
-    fn group_begins(&mut self, base: &impl BaseFile) -> Rc {
+    fn group_begins(&mut self, base: impl BaseFile) -> Rc {
         let wal = self.guards.wal();
         let begins = self.group.begins(base, &self.database, wal, self.has_snapshot, &self.log);
         // With neither it is recovery, which must go on: an SQLite that can not wait in its lock calls
@@ -695,7 +683,7 @@ impl Connection {
     }
 
     /// CKPT was taken. If a sync has failed, makes up for it, while nobody writes.
-    fn mend(&mut self, base: &impl BaseFile) -> Result<(), Rc> {
+    fn mend(&mut self, base: impl BaseFile) -> Result<(), Rc> {
         if !self.group.has_failed(base, &self.database, self.guards.wal()) {
             return Ok(());
         }
@@ -725,24 +713,24 @@ impl Connection {
     ///
     /// # Errors
     /// With group commit, a sync that has failed: then there is no checkpoint.
-    fn join_checkpoint(&mut self, base: &impl BaseFile) -> Result<(), Rc> {
+    fn join_checkpoint(&mut self, base: impl BaseFile) -> Result<(), Rc> {
         let is_small = |(frames, copied): (u32, u32)| {
             (1..=MOST_FRAMES).contains(&frames.saturating_sub(copied))
         };
         let frames = base.frames().filter(|frames| is_small(*frames));
-        let Some((_, copied)) = frames.filter(|_| self.write_lock.is_none()) else { return Ok(()) };
+        let Some((_, copied)) = frames.filter(|_| !self.write_lock.is_held()) else {
+            return Ok(());
+        };
         if self.is_marked(base, copied.saturating_add(1)) {
             // A reader's snapshot ends where the last checkpoint did: there is nothing to copy.
             return Ok(());
         }
-        self.upkeep = Pace::of_upkeep();
-        let pace = &mut self.upkeep;
-        let mut lock = self.database.try_acquire(sys::monotonic_ns(), self.id, false, None, pace);
-        if matches!(lock, Err(Refused::Busy)) {
-            lock = self.database.acquire_soon(self.id, pace, CHECKPOINT_WAIT);
+        let now = sys::monotonic_ns();
+        let mut acquired = self.write_lock.try_acquire(now, Purpose::Upkeep, false, None);
+        if matches!(acquired, Err(Refused::Busy)) {
+            acquired = self.write_lock.acquire_soon(Purpose::Upkeep, CHECKPOINT_WAIT);
         }
-        if let Ok(lock) = lock {
-            self.write_lock = Some(lock);
+        if acquired.is_ok() {
             self.reasons |= Reason::Checkpoint as u8;
             if self.group.is_on() {
                 let is_marked = |frames| self.is_marked(base, frames);
@@ -753,7 +741,7 @@ impl Connection {
     }
 
     /// Whether somebody reads by a mark that keeps the last of so many frames from being copied.
-    fn is_marked(&self, base: &impl BaseFile, frames: u32) -> bool {
+    fn is_marked(&self, base: impl BaseFile, frames: u32) -> bool {
         let slot = |n, flags| base.shm_lock(WAL_READ_LOCK + n, 1, flags | SQLITE_SHM_EXCLUSIVE);
         // It only looks.
         if self.blocks_ms > 0 {
@@ -809,7 +797,7 @@ impl Connection {
     /// The base has closed the file.
     pub(crate) fn closed(&mut self) {
         self.reasons = 0;
-        self.write_lock = None;
+        self.write_lock.close();
         if let Some(waited) = self.wait.end() {
             self.gave_up(waited);
         }
@@ -821,40 +809,67 @@ impl Connection {
     fn with_write_lock(
         &mut self,
         reason: Reason,
-        base: &impl BaseFile,
+        base: impl BaseFile,
         lock: Sought,
-        take: impl Fn() -> Rc,
+        take: impl FnOnce() -> Rc,
     ) -> Rc {
-        let need = self.need_of(reason);
+        if let Err(rc) = self.prepare(reason, base, lock) {
+            return rc;
+        }
         let had_reason = self.has(reason);
-        let now = sys::monotonic_ns();
-        if !had_reason {
-            let checked = match need {
-                Need::Write if !self.is_for_journal(lock) => {
-                    self.guards.before_write(now, &self.database)
-                }
-                _ => self.guards.before_upkeep(now, &self.database),
-            };
-            if let Err(rc) = checked {
-                return rc;
-            }
-        }
-        if self.write_lock.is_none() {
-            match self.try_acquire(now, reason, need) {
-                Ok(lock) => self.write_lock = Some(lock),
-                Err(why) => match self.goes_on(why, reason, need, base) {
-                    Ok(()) => {}
-                    Err(rc) => return rc,
-                },
-            }
-        }
         self.reasons |= reason as u8;
         let rc = take();
         if rc == SQLITE_OK {
             self.acquired();
             return rc;
         }
-        self.sqlites_refused(rc, reason, had_reason, lock, base, take)
+        self.sqlites_refused(rc, reason, had_reason, lock, base)
+    }
+
+    /// Asks the guards, and takes the write lock if it is not held.
+    #[inline(always)]
+    fn prepare(&mut self, reason: Reason, base: impl BaseFile, lock: Sought) -> Result<(), Rc> {
+        // A write transaction in WAL mode that does not wait: then there is nothing to decide.
+        let is_plain = reason == Reason::Wal
+            && self.has_snapshot
+            && !self.is_checkpointing
+            && self.reasons == 0
+            && self.wait.is_quiet();
+        if !is_plain {
+            return self.prepare_otherwise(reason, base, lock);
+        }
+        let now = sys::monotonic_ns();
+        self.guards.before_write(now, &self.database)?;
+        match self.write_lock.try_acquire_to_write(now) {
+            Ok(()) => Ok(()),
+            Err(why) => self.goes_on(why, reason, Need::Write, base),
+        }
+    }
+
+    /// As [`Self::prepare`], for all else.
+    #[inline(never)]
+    fn prepare_otherwise(
+        &mut self,
+        reason: Reason,
+        base: impl BaseFile,
+        lock: Sought,
+    ) -> Result<(), Rc> {
+        let need = self.need_of(reason);
+        let now = sys::monotonic_ns();
+        if !self.has(reason) {
+            match need {
+                Need::Write if !self.is_for_journal(lock) => {
+                    self.guards.before_write(now, &self.database)?;
+                }
+                _ => self.guards.before_upkeep(now, &self.database)?,
+            }
+        }
+        if !self.write_lock.is_held() {
+            if let Err(why) = self.try_acquire(now, reason, need) {
+                return self.goes_on(why, reason, need, base);
+            }
+        }
+        Ok(())
     }
 
     /// The write lock was refused. Whether to go on, by now perhaps with it.
@@ -864,7 +879,7 @@ impl Connection {
         why: Refused,
         reason: Reason,
         need: Need,
-        base: &impl BaseFile,
+        base: impl BaseFile,
     ) -> Result<(), Rc> {
         match why {
             Refused::Busy if reason == Reason::Wal && self.blocks_ms > 0 => {
@@ -893,13 +908,12 @@ impl Connection {
         reason: Reason,
         had_reason: bool,
         lock: Sought,
-        base: &impl BaseFile,
-        take: impl Fn() -> Rc,
+        base: impl BaseFile,
     ) -> Rc {
         if rc == SQLITE_BUSY && lock == Sought::Write && base.is_upgrade() {
             // Perhaps it met somebody who looked, for a moment, whether the lock is free.
             std::thread::sleep(LOOKED_FOR);
-            rc = take();
+            rc = base.shm_lock(WAL_WRITE_LOCK, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
             if rc == SQLITE_OK {
                 self.acquired();
                 return rc;
@@ -911,9 +925,7 @@ impl Connection {
         if !had_reason && is_back {
             self.reasons &= !(reason as u8);
             if self.reasons == 0 {
-                if let Some(lock) = self.write_lock.take() {
-                    lock.was_in_vain();
-                }
+                self.write_lock.was_in_vain();
             }
         }
         if is_busy {
@@ -925,7 +937,7 @@ impl Connection {
 
     /// Gives back a lock of SQLite's that was perhaps taken.
     #[cold]
-    fn step_back(&self, lock: Sought, base: &impl BaseFile) -> Rc {
+    fn step_back(&self, lock: Sought, base: impl BaseFile) -> Rc {
         match lock {
             Sought::Write if self.guards.can_step_back() => {
                 twice(|| base.shm_lock(WAL_WRITE_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE))
@@ -938,7 +950,7 @@ impl Connection {
 
     /// Waits in the lock call, as SQLite has allowed, and leaves the base the rest of that time. Goes
     /// on, without the write lock, beside a checkpoint that lasts. An error if not.
-    fn block(&mut self, base: &impl BaseFile) -> Result<(), Refused> {
+    fn block(&mut self, base: impl BaseFile) -> Result<(), Refused> {
         let allowed = Duration::from_millis(u64::from(self.blocks_ms.unsigned_abs()));
         let limit = allowed.saturating_sub(self.wait.age());
         let since = self.wait.leave_queue().unwrap_or_else(sys::monotonic_ns);
@@ -959,27 +971,17 @@ impl Connection {
             }
             // For no longer than until it is time to look for such a checkpoint.
             let chunk = left.min(CHECKPOINT_LASTS);
-            match self.database.acquire_within(chunk, since, self.id, &mut self.pace) {
-                Ok(lock) => {
-                    self.write_lock = Some(lock);
+            match self.write_lock.acquire_within(chunk, since, Purpose::Write) {
+                Ok(()) => {
                     self.waited(Waited(began.elapsed()));
                     break;
                 }
                 Err(Refused::Busy) if self.database.queue().is_none() => {
                     // Somebody is about to make the sidecar.
                     std::thread::sleep(Duration::from_millis(1));
-                    let tried = self.database.try_acquire(
-                        sys::monotonic_ns(),
-                        self.id,
-                        true,
-                        None,
-                        &mut self.pace,
-                    );
-                    match tried {
-                        Ok(lock) => {
-                            self.write_lock = Some(lock);
-                            break;
-                        }
+                    let now = sys::monotonic_ns();
+                    match self.write_lock.try_acquire(now, Purpose::Write, true, None) {
+                        Ok(()) => break,
                         Err(Refused::Busy) => {}
                         Err(why) => return Err(why),
                     }
@@ -999,7 +1001,7 @@ impl Connection {
     ///
     /// Connections with a busy handler sleep instead, without their snapshot, which would keep the
     /// next writer from beginning the WAL anew; but for an upgrade SQLite does not ask the handler.
-    fn outlasts_checkpoint(&mut self, reason: Reason, base: &impl BaseFile) -> bool {
+    fn outlasts_checkpoint(&mut self, reason: Reason, base: impl BaseFile) -> bool {
         let sleeps = self.wait.has_busy_handler() && !base.is_upgrade();
         let waits_here = self.wait.place().is_none() && !sleeps;
         if reason != Reason::Wal || !waits_here && self.wait.age() < CHECKPOINT_LASTS {
@@ -1009,7 +1011,7 @@ impl Connection {
         let mut in_vain = 0;
         while in_vain < LOOKS {
             let left = CHECKPOINT_LASTS.saturating_sub(began.elapsed());
-            let lock = match self.database.purpose() {
+            let acquired = match self.database.purpose() {
                 Some((Purpose::Upkeep, held)) => {
                     if left.is_zero() || held >= CHECKPOINT_LASTS {
                         return true;
@@ -1017,22 +1019,16 @@ impl Connection {
                     if !waits_here {
                         return false;
                     }
-                    self.database.acquire_soon(self.id, &mut self.pace, left)
+                    self.write_lock.acquire_soon(Purpose::Write, left)
                 }
                 None if waits_here => {
                     in_vain += 1;
-                    self.database.try_acquire(
-                        sys::monotonic_ns(),
-                        self.id,
-                        false,
-                        None,
-                        &mut self.pace,
-                    )
+                    let now = sys::monotonic_ns();
+                    self.write_lock.try_acquire(now, Purpose::Write, false, None)
                 }
                 _ => return false,
             };
-            if let Ok(lock) = lock {
-                self.write_lock = Some(lock);
+            if acquired.is_ok() {
                 return true;
             }
         }
@@ -1050,42 +1046,42 @@ impl Connection {
         }
     }
 
-    fn try_acquire(&mut self, now: u64, reason: Reason, need: Need) -> Result<WriteLock, Refused> {
+    #[inline(never)]
+    fn try_acquire(&mut self, now: u64, reason: Reason, need: Need) -> Result<(), Refused> {
         let place = self.wait.place();
         let is_recovery = need == Need::Upkeep && reason == Reason::Wal;
         let create = need != Need::Upkeep || is_recovery && !self.read_only;
-        let pace = match self.is_checkpointing || is_recovery {
-            true => {
-                self.upkeep = Pace::of_upkeep();
-                &mut self.upkeep
-            }
-            false => &mut self.pace,
+        let purpose = match self.is_checkpointing || is_recovery {
+            true => Purpose::Upkeep,
+            false => Purpose::Write,
         };
-        self.database.try_acquire(now, self.id, create, place.as_ref(), pace)
-    }
-
-    fn give_back(&mut self) {
-        if let Some(lock) = &mut self.write_lock {
-            lock.release(match lock.purpose() {
-                Purpose::Write => &mut self.pace,
-                Purpose::Upkeep => &mut self.upkeep,
-            });
-            self.write_lock = None;
-        }
+        self.write_lock.try_acquire(now, purpose, create, place.as_ref())
     }
 
     fn has(&self, reason: Reason) -> bool {
         self.reasons & reason as u8 != 0
     }
 
+    /// Gives the write lock back, if it was held for that reason alone.
     fn release(&mut self, reason: Reason) {
+        self.give_back(reason);
+    }
+
+    /// As [`Self::release`], for what each transaction does. Whether it was given back.
+    #[inline]
+    fn give_back(&mut self, reason: Reason) -> bool {
         self.reasons &= !(reason as u8);
-        if self.reasons == 0 {
-            self.give_back();
-        }
+        self.reasons == 0 && self.write_lock.release()
     }
 
     fn acquired(&mut self) {
+        if !self.wait.acquired_at_once() {
+            self.acquired_at_last();
+        }
+    }
+
+    #[cold]
+    fn acquired_at_last(&mut self) {
         if let Some(waited) = self.wait.end_if_stale() {
             self.gave_up(waited);
         }
@@ -1108,7 +1104,7 @@ impl Connection {
     }
 
     /// SQLite's own lock was refused.
-    fn cause(&self, base: &impl BaseFile, lock: Sought) -> Cause {
+    fn cause(&self, base: impl BaseFile, lock: Sought) -> Cause {
         // After a hot journal SQLite begins from the beginning.
         let is_for_journal = self.is_for_journal(lock);
         let as_it_is = ![Sought::Write, Sought::Database(SQLITE_LOCK_RESERVED)].contains(&lock);
@@ -1205,7 +1201,7 @@ mod tests {
         slot_answer: Cell<Rc>,
     }
 
-    impl BaseFile for Obliging {
+    impl BaseFile for &Obliging {
         fn lock(&self, _: c_int) -> Rc {
             self.on_lock.as_ref().map_or(SQLITE_OK, |answer| answer())
         }
@@ -1260,6 +1256,17 @@ mod tests {
         }
         fn write_zero(&self, _: i64) {}
         fn clear_wal_index(&self) {}
+    }
+
+    impl Connection {
+        /// xShmLock
+        fn shm_lock(&mut self, offset: c_int, n: c_int, flags: c_int, base: impl BaseFile) -> Rc {
+            match flags & SQLITE_SHM_LOCK != 0 {
+                _ if offset != WAL_WRITE_LOCK => self.shm_lock_other(offset, n, flags, base),
+                true => self.take_write(n, flags, base),
+                false => self.give_write_back(n, flags, base),
+            }
+        }
     }
 
     fn connection(directory: &tempfile::TempDir) -> Connection {
@@ -1375,7 +1382,7 @@ mod tests {
         let cases = [(None, true), (Some(0), false), (Some(1), true)];
         for ((reader, joins), ms) in cases.into_iter().flat_map(|case| [(case, 0), (case, 9)]) {
             base.reader.set(reader);
-            base.may_block(ms);
+            (&base).may_block(ms);
             connection.may_block(ms);
             for flags in [SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK] {
                 let (offset, flags) = (WAL_CKPT_LOCK, flags | SQLITE_SHM_EXCLUSIVE);
@@ -1505,7 +1512,7 @@ mod tests {
                 assert_eq!(connection.shm_lock(slot, 1, flags, &base), SQLITE_OK);
                 held.push(connection.holds_write_lock());
             }
-            paces.push(format!("{:?}", connection.pace));
+            paces.push(format!("{:?}", connection.write_lock.pace()));
         }
         assert_eq!(held, [true, false, true, false]);
         assert_eq!(paces[0], paces[1]);
@@ -1702,11 +1709,7 @@ mod tests {
         let host = Host::linked().expect("a linked SQLite");
         let settings = Settings::defaults_of(&options);
         let mut connection = Connection::new(database.path(), settings, host, guards, false);
-        drop(
-            database
-                .try_acquire(sys::monotonic_ns(), 1, true, None, &mut Pace::default())
-                .expect("it is free"),
-        );
+        database.make_sidecar();
         let wal = TestWal::new(frames(0x377f_0682, 512, 3));
         connection.shm_mapping();
         connection.group.wal_opened(Some(wal.open()));
@@ -1796,11 +1799,7 @@ mod tests {
         let settings = Settings::defaults_of(&Options::default().with_group_commit(true));
         let host = Host::linked().expect("a linked SQLite");
         let mut connection = Connection::new(database.path(), settings, host, guards, false);
-        drop(
-            database
-                .try_acquire(sys::monotonic_ns(), 1, true, None, &mut Pace::default())
-                .expect("it is free"),
-        );
+        database.make_sidecar();
         let wal = TestWal::new(frames(0x377f_0682, 512, 3));
         connection.shm_mapping();
         connection.group.wal_opened(Some(wal.open()));

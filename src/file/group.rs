@@ -52,7 +52,7 @@ struct Pending {
 /// The WAL of a connection that holds a read mark, the WRITE slot or CKPT, so that it does not begin
 /// anew.
 struct OpenedWal<'b, B> {
-    base: &'b B,
+    base: B,
     salts: Salts,
     flags: c_int,
     wal: OpenWal,
@@ -208,7 +208,7 @@ impl GroupCommit {
     /// given back.
     pub(super) fn begins(
         &mut self,
-        base: &impl BaseFile,
+        base: impl BaseFile,
         database: &Database,
         wal: Option<Inode>,
         has_snapshot: bool,
@@ -254,7 +254,7 @@ impl GroupCommit {
     }
 
     /// WRITE is about to be given back.
-    pub(super) fn ends(&mut self, base: &impl BaseFile, wal: Option<Inode>) {
+    pub(super) fn ends(&mut self, base: impl BaseFile, wal: Option<Inode>) {
         let now = self.log_of(base, wal).zip(base.frames());
         if let Some((log, (frames, _))) = now {
             self.company.ends(log, frames);
@@ -276,7 +276,7 @@ impl GroupCommit {
     /// FCNTL_COMMIT_PHASETWO: COMMIT returns what this does.
     pub(super) fn commits(
         &mut self,
-        base: &impl BaseFile,
+        base: impl BaseFile,
         database: &Database,
         log: &Host,
     ) -> Result<(), Rc> {
@@ -324,7 +324,7 @@ impl GroupCommit {
     /// What the sync answered. Another sync might not, since the kernel tells of an error once.
     pub(super) fn drain(
         &self,
-        base: &impl BaseFile,
+        base: impl BaseFile,
         database: &Database,
         wal: Option<Inode>,
         is_marked: impl Fn(u32) -> bool,
@@ -352,7 +352,7 @@ impl GroupCommit {
     /// Whether a sync has failed and was not made up for.
     pub(super) fn has_failed(
         &self,
-        base: &impl BaseFile,
+        base: impl BaseFile,
         database: &Database,
         wal: Option<Inode>,
     ) -> bool {
@@ -368,7 +368,7 @@ impl GroupCommit {
     /// SQLITE_IOERR_FSYNC, or what the sync answered; SQLITE_BUSY if others keep syncing.
     pub(super) fn mend(
         &self,
-        base: &impl BaseFile,
+        base: impl BaseFile,
         database: &Database,
         wal: Option<Inode>,
         log: &Host,
@@ -392,7 +392,7 @@ impl GroupCommit {
     /// The WAL, to be synced by a checkpoint.
     fn opened<'b, B: BaseFile>(
         &'b self,
-        base: &'b B,
+        base: B,
         wal: Option<Inode>,
     ) -> Option<(Log, OpenedWal<'b, B>)> {
         let (log, salts) = self.log_of(base, wal).zip(base.salts())?;
@@ -404,7 +404,7 @@ impl GroupCommit {
 
     /// `None` also for a connection that can not reach its WAL: it puts nothing off, and could mend
     /// nothing.
-    fn log_of(&self, base: &impl BaseFile, wal: Option<Inode>) -> Option<Log> {
+    fn log_of(&self, base: impl BaseFile, wal: Option<Inode>) -> Option<Log> {
         self.wal?;
         Log::of(wal?, base.salts()?)
     }
@@ -475,7 +475,6 @@ mod tests {
         use super::*;
         use crate::file::guards::tests::{Base, board};
         use crate::file::wal::tests::{TestWal, client, frames, salts};
-        use crate::lock::queue::Pace;
         use std::sync::Arc;
 
         /// A board with a sidecar, its WAL of three frames, and a connection's group commit.
@@ -493,17 +492,7 @@ mod tests {
         impl Board {
             fn new() -> Self {
                 let (place, database, guards) = board();
-                drop(
-                    database
-                        .try_acquire(
-                            crate::sys::monotonic_ns(),
-                            1,
-                            true,
-                            None,
-                            &mut Pace::default(),
-                        )
-                        .expect("it is free"),
-                );
+                database.make_sidecar();
                 let (connection, client) = client();
                 let base = Base::of_wal(&[(3, 0)], &[salts()]).used_by(Some(client));
                 let wal = TestWal::new(frames(0x377f_0682, 512, 3));

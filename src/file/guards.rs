@@ -165,7 +165,7 @@ impl Guards {
 
     /// SHARED was taken. The first time, looks whether the file is as long as its header says; not
     /// in WAL mode, where the WAL may have the rest, nor while there is a journal to roll it back.
-    pub(crate) fn first_locked(&mut self, base: &impl BaseFile, database: &Database) {
+    pub(crate) fn first_locked(&mut self, base: impl BaseFile, database: &Database) {
         if self.deficit.is_some() {
             return;
         }
@@ -186,7 +186,7 @@ impl Guards {
     /// SQLITE_READONLY_DBMOVED; the slot is to be given back.
     pub(crate) fn first_read(
         &mut self,
-        base: &impl BaseFile,
+        base: impl BaseFile,
         database: &Database,
     ) -> Result<(), Rc> {
         if self.deficit.is_some() {
@@ -212,7 +212,7 @@ impl Guards {
     }
 
     #[cold]
-    fn measure(&mut self, base: &impl BaseFile, header: Option<Header>, database: &Database) {
+    fn measure(&mut self, base: impl BaseFile, header: Option<Header>, database: &Database) {
         let missing = header.and_then(|header| file_length::deficit(&header, base.size().ok()?));
         if missing.is_some() && is_hot(&beside(database.path(), "-journal")) {
             return;
@@ -231,11 +231,7 @@ impl Guards {
     ///
     /// # Errors
     /// SQLITE_IOERR_WRITE: a write that extended the file was lost. SQLite rolls back.
-    pub(crate) fn before_commit(
-        &self,
-        base: &impl BaseFile,
-        database: &Database,
-    ) -> Result<(), Rc> {
+    pub(crate) fn before_commit(&self, base: impl BaseFile, database: &Database) -> Result<(), Rc> {
         let (Some(header), Ok(size)) = (base.header(), base.size()) else { return Ok(()) };
         let Some(missing) = file_length::deficit(&header, size) else { return Ok(()) };
         self.too_short(missing, SQLITE_IOERR_WRITE, "the transaction is rolled back", database)
@@ -267,7 +263,7 @@ impl Guards {
 
     /// A checkpoint is about to write the first page. Makes the file as long as that says before it
     /// says so, unless it is too short as it is.
-    pub(crate) fn before_first_page(&self, base: &impl BaseFile, page: &[u8]) {
+    pub(crate) fn before_first_page(&self, base: impl BaseFile, page: &[u8]) {
         let Some(length) = page.first_chunk().and_then(file_length::by_header) else { return };
         let Ok(size) = base.size() else { return };
         let is_whole =
@@ -285,7 +281,7 @@ impl Guards {
     /// SQLITE_IOERR_TRUNCATE: writes that extended the file were lost. Nothing is taken out of the WAL.
     pub(crate) fn truncate(
         &self,
-        base: &impl BaseFile,
+        base: impl BaseFile,
         size: i64,
         database: &Database,
         truncate: impl FnOnce() -> Rc,
@@ -338,7 +334,7 @@ impl Guards {
     }
 
     /// What a checkpoint reads of the wal-index from now on is of the WAL that is there now.
-    pub(crate) fn checkpoint_begins(&mut self, base: &impl BaseFile) {
+    pub(crate) fn checkpoint_begins(&mut self, base: impl BaseFile) {
         self.wal_reset.checkpoint_begins(base.salts());
     }
 
@@ -352,7 +348,7 @@ impl Guards {
     /// SQLITE_BUSY: somebody has, since the checkpoint began. The slot is given back.
     pub(crate) fn before_backfill(
         &mut self,
-        base: &impl BaseFile,
+        base: impl BaseFile,
         database: &Database,
     ) -> Result<(), Rc> {
         if !self.wal_reset.is_stale(|| base.salts()) {
@@ -367,7 +363,7 @@ impl Guards {
     /// nobody checkpoints. `take` takes them. With `may_block_ms`, lock calls may block so long.
     pub(crate) fn restart(
         &mut self,
-        base: &impl BaseFile,
+        base: impl BaseFile,
         database: &Database,
         may_block_ms: c_int,
         take: impl FnOnce() -> Rc,
@@ -411,7 +407,7 @@ impl Guards {
     }
 
     /// Those slots were given back.
-    pub(crate) fn restarted(&mut self, base: &impl BaseFile) {
+    pub(crate) fn restarted(&mut self, base: impl BaseFile) {
         if self.wal_reset.drop_ckpt() {
             twice(|| base.shm_lock(WAL_CKPT_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE));
         }
@@ -420,7 +416,7 @@ impl Guards {
     /// The last connection closes, has copied all frames, and keeps the WAL: empties it, so that it is
     /// nothing to whoever opens the database next, or another database in its place. Not if anybody
     /// has a slot of the wal-index: somebody who is wrongly not counted.
-    pub(crate) fn empty_wal(&self, base: &impl BaseFile, database: &Database) {
+    pub(crate) fn empty_wal(&self, base: impl BaseFile, database: &Database) {
         let Some(opened) = self.identity.as_ref().and_then(Identity::wal) else { return };
         let all = |flags| base.shm_lock(0, WAL_SLOTS, flags | SQLITE_SHM_EXCLUSIVE);
         // An index that says that more is copied than there is was led astray by the WAL-reset bug.
@@ -531,7 +527,7 @@ pub(super) mod tests {
         }
     }
 
-    impl BaseFile for Base {
+    impl BaseFile for &Base {
         fn lock(&self, _: c_int) -> Rc {
             SQLITE_OK
         }

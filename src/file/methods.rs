@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::connection::{BaseFile, Sought, twice};
+use super::connection::{BaseFile, Connection, Sought, twice};
 use super::wal::{Client, OpenWal};
 use super::{Kind, Methods, State, closing, group, inherited, state_slot};
 use crate::ffi::connect::{self, FCNTL_OPENED, Opened};
@@ -15,8 +15,8 @@ use crate::ffi::{
     SQLITE_FCNTL_PDB, SQLITE_FCNTL_PERSIST_WAL, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_SYNC,
     SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_IOERR_LOCK, SQLITE_IOERR_TRUNCATE, SQLITE_LOCK_NONE,
     SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK,
-    SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK, no_panic, sqlite3,
-    sqlite3_file, sqlite3_io_methods,
+    SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK,
+    no_panic, sqlite3, sqlite3_file, sqlite3_io_methods,
 };
 use crate::guard::file_length::Header;
 use crate::guard::wal_reset::Salts;
@@ -52,18 +52,16 @@ pub(super) fn watching(base: &sqlite3_io_methods) -> sqlite3_io_methods {
 }
 
 /// The base's side of a file of ours, and SQLite's.
+#[derive(Clone, Copy)]
 struct Base {
     file: *mut sqlite3_file,
-    methods: &'static sqlite3_io_methods,
-    /// As in [`State`].
-    db: *const *mut sqlite3,
-    instance: &'static Instance,
+    methods: &'static Methods,
 }
 
 /// Calls a method of the base; what it does not have fails.
 macro_rules! call {
     ($base:expr, $method:ident, $missing:expr $(, $arg:expr)*) => {
-        match $base.methods.$method {
+        match $base.methods.base.$method {
             // SAFETY: the base's own method on the file it opened, with arguments from SQLite.
             Some(method) => unsafe { method($base.file, $($arg),*) },
             None => $missing,
@@ -107,11 +105,11 @@ impl BaseFile for Base {
     }
 
     fn is_upgrade(&self) -> bool {
-        let Some(host) = connect::met(self.instance.host()) else { return true };
+        let Some(host) = connect::met(self.instance().host()) else { return true };
         // SAFETY: what FCNTL_PDB passes is valid while the file is open, and the connection that it
         // leads to is the one that calls, of the SQLite that this VFS is registered with.
         let in_transaction = unsafe {
-            self.db.as_ref().filter(|db| !db.is_null()).map(|db| host.is_in_transaction(*db))
+            self.db().as_ref().filter(|db| !db.is_null()).map(|db| host.is_in_transaction(*db))
         };
         in_transaction.flatten().unwrap_or(true)
     }
@@ -182,8 +180,8 @@ impl BaseFile for Base {
 
     fn client(&self) -> Option<Client> {
         // SAFETY: as in `is_upgrade`.
-        let db = unsafe { *self.db.as_ref()? };
-        Some(Client { db, host: self.instance.host() })
+        let db = unsafe { *self.db().as_ref()? };
+        Some(Client { db, host: self.instance().host() })
     }
 
     fn read_mark(&self, n: c_int) -> Option<u32> {
@@ -207,6 +205,23 @@ const N_BACKFILL: usize = 24;
 const READ_MARKS: usize = 25;
 
 impl Base {
+    /// The state of the file. Its connection is borrowed while a method of ours runs; the rest may be used.
+    fn state(&self) -> *mut State {
+        // SAFETY: the file is open, and its slot holds the address of a boxed `State`.
+        unsafe { (*state_slot(self.file, self.methods.state_offset)).cast() }
+    }
+
+    /// As in [`State`].
+    fn db(&self) -> *const *mut sqlite3 {
+        // SAFETY: as `state` says.
+        unsafe { (*self.state()).db }
+    }
+
+    fn instance(&self) -> &'static Instance {
+        // SAFETY: as `state` says.
+        unsafe { (*self.state()).opened.instance() }
+    }
+
     /// Two words of the wal-index.
     fn wal_index(&self, words: [usize; 2]) -> Option<[u32; 2]> {
         let mut region = std::ptr::null_mut();
@@ -225,12 +240,12 @@ impl Base {
     /// one, SQLite may not look at what FCNTL_COMMIT_PHASETWO answers. To be asked for while the
     /// connection is about to read: when it closes, what SQLite locks to answer may be gone.
     fn wal(&self, database: &Path) -> Option<OpenWal> {
-        let host = self.instance.host();
+        let host = self.instance().host();
         // SAFETY: what FCNTL_PDB passes is valid while the file is open, and the connection that it
         // leads to is the one that calls, of the SQLite that this VFS is registered with. Neither
         // control is passed to a file. The WAL is open until the wal-index is unmapped.
         unsafe {
-            let db = *self.db.as_ref()?;
+            let db = *self.db().as_ref()?;
             // With a shared cache, SQLite would lock that of another database, in whatever order.
             if db.is_null() || sys::path_from(host.main_file(db)?) != database {
                 return None;
@@ -272,23 +287,18 @@ pub(super) unsafe fn opened(file: *mut sqlite3_file, settings: &Settings) -> boo
     !base.has_moved()
 }
 
-/// The base's side and our state of a file.
+/// The base's side of a file, and the connection.
 ///
 /// # Safety
-/// `file` was opened by [`super::install`] and is not closed; no other reference to its state is
+/// `file` was opened by [`super::install`] and is not closed; no other reference to its connection is
 /// alive. (SQLite uses a file from one thread at a time.)
-unsafe fn parts<'f>(file: *mut sqlite3_file) -> (Base, &'f mut State) {
-    // SAFETY: the caller's promise: pMethods is the first field of a `Methods`, and the slot holds
-    // the address of a boxed `State`.
+unsafe fn parts<'f>(file: *mut sqlite3_file) -> (Base, &'f mut Connection) {
+    // SAFETY: the caller's promise: pMethods is the first field of a `Methods`.
     unsafe {
-        let methods: &'static Methods = &*(*file).pMethods.cast::<Methods>();
-        let state = &mut *(*state_slot(file, methods.state_offset)).cast::<State>();
-        (base_of(file, methods, state), state)
+        let base = Base { file, methods: &*(*file).pMethods.cast::<Methods>() };
+        let connection = &mut (*base.state()).connection;
+        (base, connection)
     }
-}
-
-fn base_of(file: *mut sqlite3_file, methods: &'static Methods, state: &State) -> Base {
-    Base { file, methods: &methods.base, db: state.db, instance: state.opened.instance() }
 }
 
 unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
@@ -297,8 +307,9 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
         // the base, which may clear the file, closes it.
         let (base, mut state) = unsafe {
             let methods = closing(file);
-            let state = Box::from_raw((*state_slot(file, methods.state_offset)).cast::<State>());
-            (base_of(file, methods, &state), state)
+            let base = Base { file, methods };
+            let state = Box::from_raw(base.state());
+            (base, state)
         };
         state.connection.ending();
         let rc = call!(base, xClose, SQLITE_OK);
@@ -327,14 +338,14 @@ unsafe extern "C" fn x_write(
     at: i64,
 ) -> Rc {
     // SAFETY: SQLite passes an open file.
-    let (base, state) = unsafe { parts(file) };
+    let (base, connection) = unsafe { parts(file) };
     if at == 0 {
         no_panic((), || {
             // SAFETY: SQLite passes so many bytes.
             let page = unsafe {
                 std::slice::from_raw_parts(data.cast::<u8>(), usize::try_from(bytes).unwrap_or(0))
             };
-            state.connection.before_first_page(&base, page);
+            connection.before_first_page(base, page);
         });
     }
     call!(base, xWrite, SQLITE_IOERR, data, bytes, at)
@@ -343,25 +354,25 @@ unsafe extern "C" fn x_write(
 unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: i64) -> Rc {
     no_panic(SQLITE_IOERR_TRUNCATE, || {
         // SAFETY: SQLite passes an open file.
-        let (base, state) = unsafe { parts(file) };
+        let (base, connection) = unsafe { parts(file) };
         let truncate = || call!(base, xTruncate, SQLITE_IOERR_TRUNCATE, size);
-        state.connection.truncate(&base, size, truncate)
+        connection.truncate(base, size, truncate)
     })
 }
 
 unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> Rc {
     no_panic(SQLITE_IOERR_LOCK, || {
         // SAFETY: SQLite passes an open file.
-        let (base, state) = unsafe { parts(file) };
-        state.connection.lock(level, &base)
+        let (base, connection) = unsafe { parts(file) };
+        connection.lock(level, base)
     })
 }
 
 unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: c_int) -> Rc {
     no_panic(SQLITE_IOERR, || {
         // SAFETY: SQLite passes an open file.
-        let (base, state) = unsafe { parts(file) };
-        state.connection.unlock(level, &base)
+        let (base, connection) = unsafe { parts(file) };
+        connection.unlock(level, base)
     })
 }
 
@@ -371,23 +382,52 @@ unsafe extern "C" fn x_shm_lock(
     n: c_int,
     flags: c_int,
 ) -> Rc {
-    // SAFETY: SQLite passes an open file.
-    let (base, state) = unsafe { parts(file) };
-    if !state.connection.note_plain(offset, n, flags) {
-        return shm_lock(file, offset, n, flags);
+    // These are called as C calls this, and last, so that this saves no registers for them. What each
+    // write transaction does is in the first two as a whole, down to the system calls: that is what
+    // `inline(always)` is for wherever they lead.
+    match (offset, flags & (SQLITE_SHM_SHARED | SQLITE_SHM_LOCK)) {
+        (WAL_WRITE_LOCK, SQLITE_SHM_LOCK) => take_write(file, n, flags),
+        (WAL_WRITE_LOCK, 0) => give_write_back(file, n, flags),
+        _ => shm_lock(file, offset, n, flags),
+    }
+}
+
+#[inline(never)]
+extern "C" fn take_write(file: *mut sqlite3_file, n: c_int, flags: c_int) -> Rc {
+    no_panic(SQLITE_IOERR_LOCK, move || {
+        // SAFETY: SQLite has passed an open file, to [`x_shm_lock`].
+        let (base, connection) = unsafe { parts(file) };
+        connection.take_write(n, flags, base)
+    })
+}
+
+#[inline(never)]
+extern "C" fn give_write_back(file: *mut sqlite3_file, n: c_int, flags: c_int) -> Rc {
+    no_panic(SQLITE_IOERR_LOCK, move || {
+        // SAFETY: as in `take_write`.
+        let (base, connection) = unsafe { parts(file) };
+        connection.give_write_back(n, flags, base)
+    })
+}
+
+#[inline(never)]
+extern "C" fn shm_lock(file: *mut sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> Rc {
+    // SAFETY: as in `take_write`.
+    let (base, connection) = unsafe { parts(file) };
+    if !connection.note_plain(offset, n, flags) {
+        return shm_lock_other(file, offset, n, flags);
     }
     // SAFETY: this method stands only where the base has one, and passes on what SQLite has passed.
-    let rc = unsafe { base.methods.xShmLock.unwrap_unchecked()(file, offset, n, flags) };
+    let rc = unsafe { base.methods.base.xShmLock.unwrap_unchecked()(file, offset, n, flags) };
     if rc == SQLITE_OK { rc } else { shm_lock_failed(file, offset, flags, rc) }
 }
 
-/// What [`x_shm_lock`] leaves. (Called as C calls that one, which so has nothing to save before.)
 #[inline(never)]
-extern "C" fn shm_lock(file: *mut sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> Rc {
+extern "C" fn shm_lock_other(file: *mut sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> Rc {
     no_panic(SQLITE_IOERR_LOCK, move || {
-        // SAFETY: SQLite has passed an open file, to [`x_shm_lock`], which has no reference any more.
-        let (base, state) = unsafe { parts(file) };
-        state.connection.shm_lock(offset, n, flags, &base)
+        // SAFETY: as in `take_write`; `shm_lock` has no reference any more.
+        let (base, connection) = unsafe { parts(file) };
+        connection.shm_lock_other(offset, n, flags, base)
     })
 }
 
@@ -395,9 +435,9 @@ extern "C" fn shm_lock(file: *mut sqlite3_file, offset: c_int, n: c_int, flags: 
 #[inline(never)]
 extern "C" fn shm_lock_failed(file: *mut sqlite3_file, offset: c_int, flags: c_int, rc: Rc) -> Rc {
     no_panic(SQLITE_IOERR_LOCK, move || {
-        // SAFETY: as in `shm_lock`.
-        let (base, state) = unsafe { parts(file) };
-        state.connection.shm_lock_failed(offset, flags, rc, &base)
+        // SAFETY: as in `shm_lock_other`.
+        let (base, connection) = unsafe { parts(file) };
+        connection.shm_lock_failed(offset, flags, rc, base)
     })
 }
 
@@ -410,16 +450,18 @@ unsafe extern "C" fn x_shm_map(
 ) -> Rc {
     no_panic(SQLITE_IOERR, || {
         // SAFETY: SQLite passes an open file.
-        let (base, state) = unsafe { parts(file) };
-        state.connection.shm_mapping();
+        let (base, connection) = unsafe { parts(file) };
+        connection.shm_mapping();
         let rc = call!(base, xShmMap, SQLITE_IOERR, region, size, extend, out);
         if rc == SQLITE_OK {
             // SAFETY: SQLite passes a place for the address, which the base has filled in.
             inherited::mapped(file, unsafe { *out }, size);
         }
         if rc == SQLITE_OK && region == 0 {
-            let wal = state.wanted.as_ref().and_then(|wanted| base.wal(wanted.database()));
-            state.connection.shm_mapped(wal);
+            // SAFETY: as `Base::state` says.
+            let wanted = unsafe { (*base.state()).wanted.as_ref() };
+            let wal = wanted.and_then(|wanted| base.wal(wanted.database()));
+            connection.shm_mapped(wal);
         }
         rc
     })
@@ -428,33 +470,33 @@ unsafe extern "C" fn x_shm_map(
 unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> Rc {
     no_panic(SQLITE_IOERR, || {
         // SAFETY: SQLite passes an open file.
-        let (base, state) = unsafe { parts(file) };
-        state.connection.ending();
+        let (base, connection) = unsafe { parts(file) };
+        connection.ending();
         inherited::unmapping(file);
         let rc = call!(base, xShmUnmap, SQLITE_IOERR, delete);
-        state.connection.shm_unmapped();
+        connection.shm_unmapped();
         rc
     })
 }
 
 unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> Rc {
     // SAFETY: SQLite passes an open file.
-    let (base, state) = unsafe { parts(file) };
-    if op != SQLITE_FCNTL_COMMIT_PHASETWO || !state.connection.note_commit() {
+    let (base, connection) = unsafe { parts(file) };
+    if op != SQLITE_FCNTL_COMMIT_PHASETWO || !connection.note_commit() {
         return file_control(file, op, arg);
     }
     call!(base, xFileControl, SQLITE_NOTFOUND, op, arg)
 }
 
-/// What [`x_file_control`] leaves, called as [`shm_lock`] is.
+/// What [`x_file_control`] leaves. Called as [`x_shm_lock`] calls.
 #[inline(never)]
 extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> Rc {
     no_panic(SQLITE_IOERR, || {
         // SAFETY: SQLite has passed an open file, to [`x_file_control`], which has no reference any more.
-        let (base, state) = unsafe { parts(file) };
+        let (base, connection) = unsafe { parts(file) };
         match op {
             FCNTL_OPENED => {
-                let busy_timeout = state.connection.settings().busy_timeout_ms();
+                let busy_timeout = connection.settings().busy_timeout_ms();
                 // SAFETY: only `on_connect` knows this control, and passes an `Opened`.
                 unsafe {
                     *arg.cast::<Opened>() = Opened { busy_timeout, refusal: std::ptr::null() };
@@ -462,15 +504,15 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
                 SQLITE_OK
             }
             SQLITE_FCNTL_VFSNAME => {
-                let name = state.opened.instance().full_name();
-                let name = state.opened.instance().host().allocate_text(name);
+                let name = base.instance().full_name();
+                let name = base.instance().host().allocate_text(name);
                 // SAFETY: SQLite passes a place for a string, which it frees.
                 unsafe { *arg.cast::<*mut c_char>() = name };
                 SQLITE_OK
             }
             SQLITE_FCNTL_PRAGMA => {
                 // SAFETY: SQLite passes its array of strings.
-                let answer = unsafe { pragma(state, arg.cast()) };
+                let answer = unsafe { pragma(connection, base.instance(), arg.cast()) };
                 if answer == SQLITE_NOTFOUND {
                     call!(base, xFileControl, answer, op, arg)
                 } else {
@@ -484,19 +526,19 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
                 // SAFETY: as above: the answer.
                 let persists = unsafe { &mut *arg.cast::<c_int>() };
                 if rc == SQLITE_OK && asks && *persists > 0 {
-                    if state.connection.is_leaving_wal_mode() {
+                    if connection.is_leaving_wal_mode() {
                         *persists = 0;
                     } else {
-                        state.connection.keeps_wal(&base);
+                        connection.keeps_wal(base);
                     }
                 }
                 rc
             }
-            SQLITE_FCNTL_COMMIT_PHASETWO => match state.connection.committed(&base) {
+            SQLITE_FCNTL_COMMIT_PHASETWO => match connection.committed(base) {
                 Ok(()) => call!(base, xFileControl, SQLITE_NOTFOUND, op, arg),
                 Err(rc) => rc,
             },
-            SQLITE_FCNTL_SYNC => match state.connection.before_commit(&base) {
+            SQLITE_FCNTL_SYNC => match connection.before_commit(base) {
                 Ok(()) => call!(base, xFileControl, SQLITE_NOTFOUND, op, arg),
                 Err(rc) => rc,
             },
@@ -504,9 +546,12 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
                 match op {
                     SQLITE_FCNTL_LOCK_TIMEOUT => {
                         // SAFETY: SQLite passes a number.
-                        state.connection.may_block(unsafe { *arg.cast::<c_int>() });
+                        connection.may_block(unsafe { *arg.cast::<c_int>() });
                     }
-                    SQLITE_FCNTL_PDB => state.db = arg.cast_const().cast(),
+                    SQLITE_FCNTL_PDB => {
+                        // SAFETY: as `Base::state` says.
+                        unsafe { (*base.state()).db = arg.cast_const().cast() };
+                    }
                     _ => {}
                 }
                 call!(base, xFileControl, SQLITE_NOTFOUND, op, arg)
@@ -519,20 +564,23 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
 ///
 /// # Safety
 /// `arg` holds a place for the answer, the pragma's name, and its argument or null.
-unsafe fn pragma(state: &mut State, arg: *mut *mut c_char) -> Rc {
+unsafe fn pragma(
+    connection: &mut Connection,
+    instance: &'static Instance,
+    arg: *mut *mut c_char,
+) -> Rc {
     // SAFETY: the caller's promise.
     let (name, value) = unsafe {
         let value = *arg.add(2);
         let value = if value.is_null() { c"" } else { CStr::from_ptr(value) };
         (CStr::from_ptr(*arg.add(1)).to_bytes(), value.to_bytes())
     };
-    let instance = state.opened.instance();
     let is_wal = name.eq_ignore_ascii_case(b"journal_mode") && value.eq_ignore_ascii_case(b"wal");
     if is_wal {
-        state.connection.expect_mode_change();
+        connection.expect_mode_change();
     }
-    state.connection.guards().pragma(name, value);
-    let no_wal = state.connection.guards().no_wal().filter(|_| is_wal).map(str::to_owned);
+    connection.guards().pragma(name, value);
+    let no_wal = connection.guards().no_wal().filter(|_| is_wal).map(str::to_owned);
     let is_ours = name.len() > 7 && name[..7].eq_ignore_ascii_case(b"kanban_");
     if !is_ours && no_wal.is_none() {
         return SQLITE_NOTFOUND;
@@ -540,7 +588,7 @@ unsafe fn pragma(state: &mut State, arg: *mut *mut c_char) -> Rc {
     let (rc, text) = if let Some(why) = no_wal {
         (SQLITE_ERROR, why)
     } else if name.eq_ignore_ascii_case(b"kanban_status") {
-        (SQLITE_OK, status::json(&mut state.connection, instance))
+        (SQLITE_OK, status::json(connection, instance))
     } else {
         let name = String::from_utf8_lossy(name);
         (SQLITE_ERROR, format!("unknown pragma {name}; known: kanban_status"))

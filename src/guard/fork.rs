@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// How many forks lie between the process that loaded this library and this one.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
-/// As [`FORKS`].
-#[cfg(unix)]
+/// As [`FORKS`]: in a child of this process, another number than in this.
+#[inline]
 pub(crate) fn generation() -> u64 {
     FORKS.load(Ordering::Relaxed)
 }
@@ -34,6 +34,7 @@ impl<T> Own<T> {
     }
 
     /// The value, in the process that made it.
+    #[inline]
     pub(crate) fn get(&self) -> Option<&T> {
         (self.forks == FORKS.load(Ordering::Relaxed)).then_some(self)
     }

@@ -15,7 +15,7 @@ use super::holder::Holder;
 use super::page::Waiter;
 use super::queue::{Pace, Place, Purpose, Queue, Taken, Until};
 use super::sidecar::{self, Content, Sidecar, Unusable};
-use crate::guard::fork::{ForkMutex, Own};
+use crate::guard::fork::{self, ForkMutex, Own};
 use crate::sys::{self, Inode};
 
 /// What makes two names the same database.
@@ -46,8 +46,8 @@ pub(crate) struct Database {
     sidecar: Mutex<Option<Arc<Queue<Sidecar>>>>,
     /// The sidecar's descriptor for a forked child, which can not wait for the mutex; -1 for none.
     descriptor: AtomicI32,
-    /// When its place was last checked, in ns of CLOCK_MONOTONIC.
-    checked: AtomicU64,
+    /// When its place is to be checked, in ns of CLOCK_MONOTONIC.
+    check: AtomicU64,
     /// Whether this process opened it, or a parent of it.
     own: Own<()>,
     pub(crate) group: Group,
@@ -128,7 +128,7 @@ impl Database {
             upkeep_since: AtomicU64::new(0),
             sidecar: Mutex::new(None),
             descriptor: AtomicI32::new(-1),
-            checked: AtomicU64::new(0),
+            check: AtomicU64::new(0),
             own: Own::new(()),
             group: Group::default(),
             counters: Counters::default(),
@@ -145,118 +145,33 @@ impl Database {
         sidecar::path_of(&self.path)
     }
 
-    /// Takes the write lock for `connection` (not 0), or says why not. Never waits. `now` is of
-    /// [`sys::monotonic_ns`]; `place` is the
-    /// connection's in the queue, if it has one; `pace` how it has used the lock so far. Makes a
-    /// sidecar only if it may `create` one.
-    pub(crate) fn try_acquire(
-        self: &Arc<Self>,
-        now: u64,
-        connection: u64,
-        create: bool,
-        place: Option<&Place>,
-        pace: &mut Pace,
-    ) -> Result<WriteLock, Refused> {
-        self.own.get().ok_or(Refused::Inherited)?;
-        if pace.purpose() == Purpose::Upkeep {
-            // Before it shows; if another does upkeep, that only looks younger.
-            self.upkeep_since.store(now, Ordering::Relaxed);
-        }
-        let owner = connection | if pace.purpose() == Purpose::Upkeep { UPKEEP } else { 0 };
-        if self.owner.compare_exchange(0, owner, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            return Err(Refused::Busy);
-        }
-        // From here on, dropping it makes the database free again.
-        let owner = Owner(self);
-        let queue = self.open_sidecar(now, create).map_err(Refused::Unusable)?;
-        let taken = queue.try_acquire(now, place, pace).map_err(|error| {
-            self.close_sidecar();
-            Refused::Kernel(error)
-        })?;
-        let taken = taken.ok_or(Refused::Busy)?;
-        std::mem::forget(owner);
-        self.counters.acquired.fetch_add(1, Ordering::Relaxed);
-        Ok(WriteLock {
-            held: Own::new(Held { database: Arc::clone(self), queue, taken: Some(taken) }),
-            purpose: pace.purpose(),
-        })
-    }
-
-    /// As [`Self::try_acquire`], but waits at most `limit`, before all others.
-    pub(crate) fn acquire_soon(
-        self: &Arc<Self>,
-        connection: u64,
-        pace: &mut Pace,
-        limit: Duration,
-    ) -> Result<WriteLock, Refused> {
-        let before_all = sys::monotonic_ns().saturating_sub(ADVANCE_NS);
-        self.acquire_within(limit, before_all, connection, pace)
-    }
-
-    /// As [`Self::try_acquire`], but waits at most `limit`, in the queue as if since `since`, in ns.
-    pub(crate) fn acquire_within(
-        self: &Arc<Self>,
-        limit: Duration,
-        since: u64,
-        connection: u64,
-        pace: &mut Pace,
-    ) -> Result<WriteLock, Refused> {
-        let mut queue = self.queue().ok_or(Refused::Busy)?;
-        let mut place = queue.join(since, pace.purpose());
-        let began = Instant::now();
-        let mut acquired = Err(Refused::Busy);
-        while let (Err(Refused::Busy), Some(left)) = (&acquired, limit.checked_sub(began.elapsed()))
-        {
-            let is_worth_trying = match &mut place {
-                Some(place) => queue.wait(place, left, Until::Sign),
-                None => queue.poll(left, Until::Sign),
-            };
-            if !is_worth_trying {
-                break;
-            }
-            acquired =
-                self.try_acquire(sys::monotonic_ns(), connection, false, place.as_ref(), pace);
-            let now = self.queue().filter(|now| !Arc::ptr_eq(now, &queue));
-            if let (Err(Refused::Busy), Some(now)) = (&acquired, now) {
-                // The sidecar was replaced.
-                place.take().inspect(|place| queue.leave(place));
-                place = now.join(since, pace.purpose());
-                queue = now;
-            }
-        }
-        if let Some(place) = place {
-            queue.leave(&place);
-        }
-        acquired
-    }
-
     /// The sidecar, opened if it is not, and anew if it is no longer in its place.
     #[inline]
     fn open_sidecar(&self, now: u64, create: bool) -> Result<Arc<Queue<Sidecar>>, Unusable> {
-        let mut slot = self.sidecar.lock();
-        let is_due = now.saturating_sub(self.checked.load(Ordering::Relaxed)) > CHECK_AFTER_NS;
-        match slot.as_ref() {
-            Some(queue) if !is_due => Ok(Arc::clone(queue)),
-            _ => self.open_or_check(&mut slot, now, is_due, create),
+        let opened = if self.is_due(now) { None } else { self.sidecar.lock().clone() };
+        match opened {
+            Some(queue) => Ok(queue),
+            None => self.open_or_check(now, create),
         }
     }
 
     #[cold]
-    fn open_or_check(
-        &self,
-        slot: &mut Option<Arc<Queue<Sidecar>>>,
-        now: u64,
-        is_due: bool,
-        create: bool,
-    ) -> Result<Arc<Queue<Sidecar>>, Unusable> {
-        if is_due {
-            self.checked.store(now, Ordering::Relaxed);
-            self.forget_if_replaced(slot);
+    fn open_or_check(&self, now: u64, create: bool) -> Result<Arc<Queue<Sidecar>>, Unusable> {
+        let mut slot = self.sidecar.lock();
+        if self.is_due(now) {
+            self.check.store(now + CHECK_AFTER_NS, Ordering::Relaxed);
+            self.forget_if_replaced(&mut slot);
         }
         match slot.as_ref() {
             Some(queue) => Ok(Arc::clone(queue)),
-            None => self.keep(slot, || Sidecar::open(&self.path, create)),
+            None => self.keep(&mut slot, || Sidecar::open(&self.path, create)),
         }
+    }
+
+    /// Whether its place is to be checked.
+    #[inline]
+    fn is_due(&self, now: u64) -> bool {
+        now > self.check.load(Ordering::Relaxed)
     }
 
     /// Opens the sidecar while no thread forks, so that a child knows of every descriptor.
@@ -273,6 +188,15 @@ impl Database {
         let queue = Arc::new(Queue::new(sidecar, has_page));
         *slot = Some(Arc::clone(&queue));
         Ok(queue)
+    }
+
+    /// Gives back what its owner has. `pace` as for [`Queue::release`].
+    #[inline(always)]
+    fn give_back(&self, queue: &Queue<Sidecar>, taken: Taken, pace: Option<&mut Pace>) {
+        let owner = Owner(self);
+        if queue.release(taken, pace, || drop(owner)).is_err() {
+            self.close_sidecar();
+        }
     }
 
     /// Gives up a sidecar that is no longer in its place.
@@ -341,6 +265,15 @@ impl Database {
     }
 }
 
+#[cfg(all(test, unix))]
+impl Database {
+    /// Makes the sidecar, as the first writer does.
+    pub(crate) fn make_sidecar(self: &Arc<Self>) {
+        let mut lock = WriteLock::of(self, 1);
+        lock.try_acquire_to_write(sys::monotonic_ns()).expect("it is free");
+    }
+}
+
 impl Drop for Database {
     fn drop(&mut self) {
         if self.own.get().is_none() {
@@ -364,60 +297,198 @@ impl Drop for Owner<'_> {
     }
 }
 
-/// The write lock of one database. Dropping it gives it back.
+/// The write lock of one database, as one of its connections takes it and gives it back. Dropping this
+/// gives it back.
 pub(crate) struct WriteLock {
-    held: Own<Held>,
+    database: Arc<Database>,
+    /// The connection's number among those of this process, not 0.
+    connection: u64,
+    held: Option<Held>,
+    /// How the connection has used it to write, and how it uses it for upkeep.
+    pace: Pace,
+    upkeep: Pace,
+    /// Of the process that opened the connection.
+    generation: u64,
+}
+
+/// What its holder has.
+struct Held {
+    queue: Arc<Queue<Sidecar>>,
+    taken: Taken,
     purpose: Purpose,
 }
 
-struct Held {
-    database: Arc<Database>,
-    queue: Arc<Queue<Sidecar>>,
-    /// `None` once it is given back.
-    taken: Option<Taken>,
-}
-
 impl WriteLock {
+    /// That of `database`, for a connection of that number, which does not have it.
+    pub(crate) fn of(database: &Arc<Database>, connection: u64) -> Self {
+        Self {
+            database: Arc::clone(database),
+            connection,
+            held: None,
+            pace: Pace::default(),
+            upkeep: Pace::default(),
+            generation: fork::generation(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Takes it, or says why not. Never waits. `now` is of [`sys::monotonic_ns`]; `place` is the
+    /// connection's in the queue, if it has one. Makes a sidecar only if it may `create` one.
+    pub(crate) fn try_acquire(
+        &mut self,
+        now: u64,
+        purpose: Purpose,
+        create: bool,
+        place: Option<&Place>,
+    ) -> Result<(), Refused> {
+        self.take(now, purpose, create, place)
+    }
+
+    /// As [`Self::try_acquire`], to write, for one who has no place in the queue: as each transaction does,
+    /// so that it must cost next to nothing.
+    #[inline(always)]
+    pub(crate) fn try_acquire_to_write(&mut self, now: u64) -> Result<(), Refused> {
+        self.take(now, Purpose::Write, true, None)
+    }
+
+    #[inline(always)]
+    fn take(
+        &mut self,
+        now: u64,
+        purpose: Purpose,
+        create: bool,
+        place: Option<&Place>,
+    ) -> Result<(), Refused> {
+        if self.generation != fork::generation() {
+            return Err(Refused::Inherited);
+        }
+        let database = &*self.database;
+        let (pace, upkeep) = match purpose {
+            Purpose::Write => (&mut self.pace, 0),
+            Purpose::Upkeep => {
+                self.upkeep = Pace::default();
+                // Before it shows; if another does upkeep, that only looks younger.
+                database.upkeep_since.store(now, Ordering::Relaxed);
+                (&mut self.upkeep, UPKEEP)
+            }
+        };
+        let owner = self.connection | upkeep;
+        if database.owner.compare_exchange(0, owner, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return Err(Refused::Busy);
+        }
+        // From here on, dropping it makes the database free again.
+        let owner = Owner(database);
+        let queue = database.open_sidecar(now, create).map_err(Refused::Unusable)?;
+        let taken = queue.try_acquire(now, purpose, place, pace).map_err(|error| {
+            database.close_sidecar();
+            Refused::Kernel(error)
+        })?;
+        let taken = taken.ok_or(Refused::Busy)?;
+        std::mem::forget(owner);
+        database.counters.acquired.fetch_add(1, Ordering::Relaxed);
+        self.held = Some(Held { queue, taken, purpose });
+        Ok(())
+    }
+
+    /// As [`Self::try_acquire`], but waits at most `limit`, before all others.
+    pub(crate) fn acquire_soon(
+        &mut self,
+        purpose: Purpose,
+        limit: Duration,
+    ) -> Result<(), Refused> {
+        let before_all = sys::monotonic_ns().saturating_sub(ADVANCE_NS);
+        self.acquire_within(limit, before_all, purpose)
+    }
+
+    /// As [`Self::try_acquire`], but waits at most `limit`, in the queue as if since `since`, in ns.
+    pub(crate) fn acquire_within(
+        &mut self,
+        limit: Duration,
+        since: u64,
+        purpose: Purpose,
+    ) -> Result<(), Refused> {
+        let mut queue = self.database.queue().ok_or(Refused::Busy)?;
+        let mut place = queue.join(since, purpose);
+        let began = Instant::now();
+        let mut acquired = Err(Refused::Busy);
+        while let (Err(Refused::Busy), Some(left)) = (&acquired, limit.checked_sub(began.elapsed()))
+        {
+            let is_worth_trying = match &mut place {
+                Some(place) => queue.wait(place, left, Until::Sign),
+                None => queue.poll(left, Until::Sign),
+            };
+            if !is_worth_trying {
+                break;
+            }
+            acquired = self.try_acquire(sys::monotonic_ns(), purpose, false, place.as_ref());
+            let now = self.database.queue().filter(|now| !Arc::ptr_eq(now, &queue));
+            if let (Err(Refused::Busy), Some(now)) = (&acquired, now) {
+                // The sidecar was replaced.
+                place.take().inspect(|place| queue.leave(place));
+                place = now.join(since, purpose);
+                queue = now;
+            }
+        }
+        if let Some(place) = place {
+            queue.leave(&place);
+        }
+        acquired
+    }
+
+    /// Gives it back, if it is held. Whether it was.
+    #[inline(always)]
+    pub(crate) fn release(&mut self) -> bool {
+        if self.generation != fork::generation() {
+            return self.forget();
+        }
+        let Some(Held { queue, taken, purpose }) = self.held.take() else { return false };
+        let pace = match purpose {
+            Purpose::Write => &mut self.pace,
+            Purpose::Upkeep => &mut self.upkeep,
+        };
+        self.database.give_back(&queue, taken, Some(pace));
+        true
+    }
+
     /// Gives it back: SQLite's own lock was refused to its holder, which only a stock client or a
     /// split write lock can explain. So nobody is told, and if the sidecar is no longer in its place,
     /// the next attempt opens it anew.
-    pub(crate) fn was_in_vain(mut self) {
-        let Some(held) = self.held.get_mut() else { return };
-        held.database.forget_if_replaced(&mut held.database.sidecar.lock());
-        held.give_back(None);
-    }
-
-    /// What it was taken for.
-    pub(crate) fn purpose(&self) -> Purpose {
-        self.purpose
-    }
-
-    /// Gives it back; what is left is to be dropped. `pace` is the one it was taken at.
-    #[inline]
-    pub(crate) fn release(&mut self, pace: &mut Pace) {
-        if let Some(held) = self.held.get_mut() {
-            held.give_back(Some(pace));
+    pub(crate) fn was_in_vain(&mut self) {
+        if self.generation != fork::generation() {
+            self.forget();
         }
+        let Some(Held { queue, taken, .. }) = self.held.take() else { return };
+        self.database.forget_if_replaced(&mut self.database.sidecar.lock());
+        self.database.give_back(&queue, taken, None);
+    }
+
+    /// Gives it back, if it is held, for good: whoever waits is called, however it was used.
+    pub(crate) fn close(&mut self) {
+        (self.pace, self.upkeep) = (Pace::default(), Pace::default());
+        self.release();
+    }
+
+    /// In a child of the process that opened the connection: what is held is its parent's.
+    #[cold]
+    fn forget(&mut self) -> bool {
+        std::mem::forget(self.held.take());
+        false
+    }
+
+    /// How the connection has used it to write.
+    #[inline]
+    pub(crate) fn pace(&mut self) -> &mut Pace {
+        &mut self.pace
     }
 }
 
-impl Held {
-    #[inline]
-    fn give_back(&mut self, pace: Option<&mut Pace>) {
-        let Some(taken) = self.taken.take() else { return };
-        let database = &self.database;
-        let owner = Owner(database);
-        if self.queue.release(taken, pace, || drop(owner)).is_err() {
-            database.close_sidecar();
-        }
-    }
-}
-
-impl Drop for Held {
+impl Drop for WriteLock {
     fn drop(&mut self) {
-        if self.taken.is_some() {
-            self.give_back(Some(&mut Pace::default()));
-        }
+        self.close();
     }
 }
 
@@ -451,7 +522,16 @@ mod tests {
     }
 
     fn take(database: &Arc<Database>, connection: u64) -> Result<WriteLock, Refused> {
-        database.try_acquire(sys::monotonic_ns(), connection, true, None, &mut Pace::default())
+        take_for(Purpose::Write, database, connection)
+    }
+
+    fn take_for(
+        purpose: Purpose,
+        database: &Arc<Database>,
+        connection: u64,
+    ) -> Result<WriteLock, Refused> {
+        let mut lock = WriteLock::of(database, connection);
+        lock.try_acquire(sys::monotonic_ns(), purpose, true, None).map(|()| lock)
     }
 
     /// However a holder ends, another connection of its process has the lock next, and another process, too.
@@ -460,7 +540,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let database = board(&directory);
         let ends: [fn(WriteLock); 3] =
-            [drop, |lock| lock.was_in_vain(), |mut lock| lock.release(&mut Pace::default())];
+            [drop, |mut lock| lock.was_in_vain(), |mut lock| assert!(lock.release())];
         for end in ends {
             let lock = take(&database, 1).expect("it is free");
             assert!(matches!(take(&database, 2), Err(Refused::Busy)));
@@ -472,6 +552,31 @@ mod tests {
             assert!(database.holder().is_none());
         }
         assert!(take(&database, 2).is_ok());
+    }
+
+    /// A child of fork(2) has the connection of its parent: it takes nothing by it, and whatever it does with
+    /// it, its parent keeps what it has.
+    #[test]
+    fn what_a_parent_has_taken_is_not_given_back() {
+        /// The child never closes them.
+        static KEPT: Mutex<Vec<Arc<Queue<Sidecar>>>> = Mutex::new(Vec::new());
+        let ends: [fn(WriteLock); 4] = [
+            drop,
+            |mut lock| lock.close(),
+            |mut lock| lock.was_in_vain(),
+            |mut lock| assert!(!lock.release()),
+        ];
+        for end in ends {
+            let directory = tempfile::tempdir().expect("a directory");
+            let database = board(&directory);
+            let mut lock = take(&database, 1).expect("it is free");
+            KEPT.lock().extend(database.queue());
+            lock.generation += 1;
+            let now = sys::monotonic_ns();
+            assert!(matches!(lock.try_acquire_to_write(now), Err(Refused::Inherited)));
+            end(lock);
+            assert!(sidecar::held_range(database.path()).is_some() && database.is_held());
+        }
     }
 
     /// All connections of this process to one file meet in one object, as long as there is one.
@@ -523,14 +628,12 @@ mod tests {
         drop(take(&database, 1).expect("it is free"));
         let elsewhere = Sidecar::open(database.path(), false).expect("it was made");
         let elsewhere = Queue::new(elsewhere, true);
-        for mut pace in [Pace::of_upkeep(), Pace::default()] {
-            let lock = database
-                .try_acquire(sys::monotonic_ns(), 1, true, None, &mut pace)
-                .expect("it is free");
+        for purpose in [Purpose::Upkeep, Purpose::Write] {
+            let lock = take_for(purpose, &database, 1).expect("it is free");
             let told = elsewhere.purpose().map(|(purpose, _)| purpose);
-            assert_eq!(told, Some(pace.purpose()));
+            assert_eq!(told, Some(purpose));
             let told = database.purpose().map(|(purpose, _)| purpose);
-            assert_eq!(told, Some(pace.purpose()));
+            assert_eq!(told, Some(purpose));
             drop(lock);
             assert!(elsewhere.purpose().is_none() && database.purpose().is_none());
         }
@@ -541,10 +644,10 @@ mod tests {
     fn a_sidecar_that_is_gone_is_seen_a_second_later() {
         let directory = tempfile::tempdir().expect("a directory");
         let database = board(&directory);
-        for (checked, replaced) in [(u64::MAX, 0), (0, 1)] {
+        for (check, replaced) in [(u64::MAX, 0), (0, 1)] {
             drop(take(&database, 1).expect("it is free"));
             std::fs::remove_file(database.sidecar_path()).expect("it is there");
-            database.checked.store(checked, Ordering::Relaxed);
+            database.check.store(check, Ordering::Relaxed);
             drop(take(&database, 1).expect("it is free"));
             assert_eq!(database.counters.sidecars_replaced.load(Ordering::Relaxed), replaced);
             assert_eq!(database.sidecar_path().exists(), replaced > 0);

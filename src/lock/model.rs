@@ -58,7 +58,7 @@ impl<M: Machine> Process<M> {
             let mut place = None;
             let taken = loop {
                 if let Some(taken) = queue
-                    .try_acquire(queue.sidecar().now(), place.as_ref(), &mut pace)
+                    .try_acquire(queue.sidecar().now(), Purpose::Write, place.as_ref(), &mut pace)
                     .expect("no I/O")
                 {
                     break taken;
@@ -218,7 +218,7 @@ impl Scene {
             })
             .collect();
         let taken = queues[0]
-            .try_acquire(queues[0].sidecar().now(), None, &mut pace)
+            .try_acquire(queues[0].sidecar().now(), Purpose::Write, None, &mut pace)
             .expect("no I/O")
             .expect("it is free");
         (Self { machine, queues }, pace, taken, places)
@@ -248,7 +248,7 @@ fn the_first_gets_its_turn() {
     assert_eq!((turn.slot, turn.ticket), (first.slot, first.ticket));
     assert_eq!(scene.states(), [(first.slot, State::Woken), (places[1].slot, State::Present)]);
     let refused = |queue: &Queue<Process<Threads>>, place| {
-        queue.try_acquire(queue.sidecar().now(), place, &mut Pace::default())
+        queue.try_acquire(queue.sidecar().now(), Purpose::Write, place, &mut Pace::default())
     };
     assert!(refused(&scene.queues[0], None).expect("no I/O").is_none(), "a newcomer");
     assert!(refused(&scene.queues[2], Some(&places[1])).expect("no I/O").is_none(), "the second");
@@ -263,7 +263,9 @@ fn a_holder_that_was_alone_finds_who_has_come() {
     let [holder, waiter] =
         [0, 1].map(|id| Queue::new(Process::new(&machine, id, usize::MAX), true));
     let mut pace = Pace::default();
-    let taken = holder.try_acquire(holder.sidecar().now(), None, &mut pace).expect("no I/O");
+    let taken = holder
+        .try_acquire(holder.sidecar().now(), Purpose::Write, None, &mut pace)
+        .expect("no I/O");
     assert_eq!(taken, Some(Taken::Alone));
     let place = waiter.join(1, Purpose::Write).expect("a slot is free");
     waiter.show(&place, State::Present);
@@ -293,7 +295,7 @@ fn a_waiter_that_misses_its_turn_is_passed_over() {
     std::thread::sleep(Duration::from_nanos(super::page::TURN_NS + 1_000_000));
     let mut pace = Pace::default();
     let taken = scene.queues[0]
-        .try_acquire(scene.queues[0].sidecar().now(), None, &mut pace)
+        .try_acquire(scene.queues[0].sidecar().now(), Purpose::Write, None, &mut pace)
         .expect("no I/O");
     scene.queues[0]
         .release(taken.expect("the turn has expired"), Some(&mut pace), || {})

@@ -23,6 +23,8 @@ use super::page::{PAGE, Page, SLOTS, State, TURN_NS, Turn, Waiter, encode_state,
 use crate::sys::{self, Range};
 
 const WAITERS: Range = Range { start: WAITERS_BYTE, len: 1 };
+/// All that a holder gives back who took the waiters' byte, too.
+const ALONE: Range = Range { start: WAITERS_BYTE, len: 0 };
 /// The byte of slot 0; the others follow.
 const SLOT_BYTE: i64 = 4096;
 
@@ -71,8 +73,8 @@ pub(crate) struct Queue<S> {
     local: Mutex<Local>,
     /// Whether a connection of this process has the write lock, which its own locks do not show.
     held_here: AtomicBool,
-    /// Whether somebody waited when the lock was last taken: then the attempt to take it alone is
-    /// not made.
+    /// Whether the attempt to take it alone is not made: somebody waited when the lock was last taken, or
+    /// there is no page.
     crowded: AtomicBool,
 }
 
@@ -131,21 +133,9 @@ pub(crate) struct Pace {
     alone_since: u64,
     /// Whether it wanted the lock again at once, so that waking a waiter is most likely in vain.
     comes_back: bool,
-    /// Whether it takes the lock for upkeep.
-    is_upkeep: bool,
 }
 
 impl Pace {
-    /// That of upkeep.
-    pub(crate) fn of_upkeep() -> Self {
-        Self { is_upkeep: true, ..Self::default() }
-    }
-
-    /// What it takes the lock for.
-    pub(crate) fn purpose(&self) -> Purpose {
-        if self.is_upkeep { Purpose::Upkeep } else { Purpose::Write }
-    }
-
     /// It will not want the lock again at once, whatever it did until now.
     pub(crate) fn goes_away(&mut self) {
         self.comes_back = false;
@@ -154,13 +144,13 @@ impl Pace {
 
     /// Whether it gave the lock back as soon as it had it.
     pub(crate) fn was_brief(&self) -> bool {
-        self.released.saturating_sub(self.taken) < BRIEF_NS
+        self.released < self.taken + BRIEF_NS
     }
 
     /// Whether who gives the lock back should look at the page although nobody has said that he
     /// waits: it has left no time for that for a while.
     fn looks(&mut self) -> bool {
-        let is_due = self.released.saturating_sub(self.alone_since) >= PATIENCE_NS;
+        let is_due = self.released >= self.alone_since + PATIENCE_NS;
         if is_due {
             self.alone_since = self.released;
         }
@@ -198,7 +188,7 @@ impl<S: Sidecar> Queue<S> {
                 idle: None,
             }),
             held_here: AtomicBool::new(false),
-            crowded: AtomicBool::new(false),
+            crowded: AtomicBool::new(!has_page),
         }
     }
 
@@ -208,14 +198,14 @@ impl<S: Sidecar> Queue<S> {
 
     /// Tries for the write lock, for the waiter in `place` or a newcomer. `now` is of
     /// [`Sidecar::now`]. `None` if another has it or somebody else's turn has come.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn try_acquire(
         &self,
         now: u64,
+        purpose: Purpose,
         place: Option<&Place>,
         pace: &mut Pace,
     ) -> io::Result<Option<Taken>> {
-        let lasted = pace.released.saturating_sub(pace.taken);
         let came = place.map_or(now, |place| place.ticket);
         let idle = came.saturating_sub(pace.released);
         pace.comes_back = idle < COMES_BACK_NS;
@@ -225,10 +215,9 @@ impl<S: Sidecar> Queue<S> {
         if idle > HEAD_LOOKS.as_nanos() as u64 || place.is_some() {
             pace.alone_since = now;
         }
-        let holder = Holder::since(now, pace.is_upkeep);
-        let taken = match self.try_alone(holder)? {
+        let taken = match self.try_alone(now, purpose)? {
             true => Some(Taken::Alone),
-            false => self.try_contended(holder, place, pace, now, lasted)?,
+            false => self.try_contended(now, purpose, place, pace)?,
         };
         if taken.is_some() {
             pace.taken = now;
@@ -238,30 +227,34 @@ impl<S: Sidecar> Queue<S> {
     }
 
     /// Takes the lock together with the waiters' byte, if nobody waits.
-    #[inline]
-    fn try_alone(&self, holder: Holder) -> io::Result<bool> {
-        if !self.has_page || self.crowded.load(Ordering::Relaxed) {
+    #[inline(always)]
+    fn try_alone(&self, now: u64, purpose: Purpose) -> io::Result<bool> {
+        if self.crowded.load(Ordering::Relaxed) {
             return Ok(false);
         }
         let local = self.local.lock();
         if local.waiting > 0 {
             return Ok(false);
         }
-        self.sidecar.try_lock(holder.range_from(WAITERS_BYTE), false)
+        let range = Holder::since(now, purpose == Purpose::Upkeep).range_from(WAITERS_BYTE);
+        let taken = self.sidecar.try_lock(range, false)?;
+        drop(local);
+        Ok(taken)
     }
 
     /// Takes the lock when somebody may wait, unless it is somebody else's turn.
     #[inline(never)]
     fn try_contended(
         &self,
-        holder: Holder,
+        now: u64,
+        purpose: Purpose,
         place: Option<&Place>,
         pace: &mut Pace,
-        now: u64,
-        lasted: u64,
     ) -> io::Result<Option<Taken>> {
+        let range = Holder::since(now, purpose == Purpose::Upkeep).range();
+        let lasted = pace.released.saturating_sub(pace.taken);
         let take = || {
-            let taken = self.sidecar.try_lock(holder.range(), false)?;
+            let taken = self.sidecar.try_lock(range, false)?;
             Ok(taken.then_some(Taken::Contended))
         };
         if !self.has_page || pace.comes_back && now < pace.run_ends {
@@ -306,23 +299,39 @@ impl<S: Sidecar> Queue<S> {
     /// Gives the write lock back, and whoever is next its turn or a sign; or, without a pace,
     /// nobody: it was of no use, and would be of none to others. Calls `freed` when it is given back
     /// and before anybody is woken.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn release(
+        &self,
+        taken: Taken,
+        mut pace: Option<&mut Pace>,
+        freed: impl FnOnce(),
+    ) -> io::Result<()> {
+        self.held_here.store(false, Ordering::Relaxed);
+        if let Some(pace) = &mut pace {
+            pace.released = self.sidecar.now();
+        }
+        if taken == Taken::Alone {
+            let local = self.local.lock();
+            let looks = |pace: &mut &mut Pace| pace.looks() && self.somebody_has_a_slot();
+            if local.waiting == 0 && !pace.as_mut().is_some_and(looks) {
+                let unlocked = self.sidecar.unlock(ALONE);
+                drop(local);
+                freed();
+                return unlocked;
+            }
+        }
+        self.release_to_waiters(taken, pace, freed)
+    }
+
+    /// As [`Self::release`], when somebody may wait.
+    #[inline(never)]
+    fn release_to_waiters(
         &self,
         taken: Taken,
         pace: Option<&mut Pace>,
         freed: impl FnOnce(),
     ) -> io::Result<()> {
-        self.held_here.store(false, Ordering::Relaxed);
-        let mut next = None;
-        if let Some(pace) = pace {
-            pace.released = self.sidecar.now();
-            let looks = self.has_page
-                && (self.is_known_to_wait(taken) || pace.looks() && self.somebody_has_a_slot());
-            if looks {
-                next = self.next(pace);
-            }
-        }
+        let next = pace.filter(|_| self.has_page).and_then(|pace| self.next(pace));
         let unlocked = self.unlock(taken);
         freed();
         if let Some(next) = next {
@@ -339,18 +348,11 @@ impl<S: Sidecar> Queue<S> {
         !sys::KERNEL_TELLS_RANGES || !matches!(self.sidecar.conflicting(slots), Ok(None))
     }
 
-    /// Whether a holder knows of waiters.
-    #[inline]
-    fn is_known_to_wait(&self, taken: Taken) -> bool {
-        taken == Taken::Contended || self.local.lock().waiting > 0
-    }
-
-    #[inline]
     fn unlock(&self, taken: Taken) -> io::Result<()> {
         if taken == Taken::Alone {
             let mut local = self.local.lock();
             if local.waiting == 0 {
-                return self.sidecar.unlock(Range { start: WAITERS_BYTE, len: 0 });
+                return self.sidecar.unlock(ALONE);
             }
             // A thread of this process has begun to wait meanwhile.
             local.announced = self.sidecar.try_lock(WAITERS, true)?;

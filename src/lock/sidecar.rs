@@ -139,8 +139,13 @@ impl Sidecar {
     }
 
     /// The file, in the process that opened it: in a child the descriptor may be another file's.
+    #[inline(always)]
     fn own(&self) -> io::Result<&LockFile> {
-        self.file.get().ok_or_else(|| io::ErrorKind::Unsupported.into())
+        #[cold]
+        fn inherited() -> io::Error {
+            io::ErrorKind::Unsupported.into()
+        }
+        self.file.get().ok_or_else(inherited)
     }
 }
 
@@ -225,6 +230,7 @@ impl queue::Sidecar for Sidecar {
         sys::write_all_at(self.own()?.file(), bytes, at)
     }
 
+    #[inline(always)]
     fn try_lock(&self, range: Range, shared: bool) -> io::Result<bool> {
         let file = self.own()?;
         let taken = file.try_lock(range, shared)?;
@@ -234,6 +240,7 @@ impl queue::Sidecar for Sidecar {
         Ok(taken)
     }
 
+    #[inline(always)]
     fn unlock(&self, range: Range) -> io::Result<()> {
         let file = self.own()?;
         if range.covers(WRITE_RANGE) {

@@ -237,7 +237,7 @@ impl Simulation {
             None
         } else {
             let pace = &mut self.clients[client].pace;
-            queue.try_acquire(now, place.as_ref(), pace).expect("no I/O")
+            queue.try_acquire(now, Purpose::Write, place.as_ref(), pace).expect("no I/O")
         };
         self.note_giver(client, page.turn());
         let queue = self.queues[process].as_ref().expect("it lives");

@@ -411,15 +411,19 @@ impl Wait {
         }
     }
 
-    /// The connection has the lock. Returns how long it waited, if it did.
+    /// The connection has the lock. False if it may have waited: then [`Self::end_if_stale`] and
+    /// [`Self::acquired`] are to be called.
     #[inline]
-    pub(crate) fn acquired(&mut self) -> Option<Waited> {
+    pub(crate) fn acquired_at_once(&mut self) -> bool {
         forget_last();
-        if self.is_quiet() { None } else { self.acquired_at_last() }
+        self.is_quiet()
     }
 
-    #[cold]
-    fn acquired_at_last(&mut self) -> Option<Waited> {
+    /// The connection has the lock. Returns how long it waited, if it did.
+    pub(crate) fn acquired(&mut self) -> Option<Waited> {
+        if self.acquired_at_once() {
+            return None;
+        }
         let mut waiting = self.shared.waiting.lock();
         if waiting.is_refused {
             waiting.stop();
@@ -432,7 +436,9 @@ impl Wait {
         None
     }
 
-    fn is_quiet(&self) -> bool {
+    /// Whether it does not wait, and there is nothing to end or to forget when it has the lock.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
         self.shared.is_quiet.load(Ordering::Relaxed)
     }
 
@@ -477,13 +483,7 @@ impl Wait {
 
     /// Ends a wait that the connection has given up without a sign: it was refused a while ago and
     /// has not slept since.
-    #[inline]
     pub(crate) fn end_if_stale(&mut self) -> Option<Waited> {
-        if self.is_quiet() { None } else { self.end_if_given_up() }
-    }
-
-    #[inline(never)]
-    fn end_if_given_up(&mut self) -> Option<Waited> {
         let mut waiting = self.shared.waiting.lock();
         if waiting.is_refused { waiting.end_if_stale(sys::monotonic_ns()) } else { None }
     }
@@ -503,6 +503,13 @@ impl Wait {
     /// Keeps probes away until the result is dropped.
     pub(crate) fn hold_probe(&self) -> Option<impl Drop + '_> {
         self.is_armed.then(|| self.shared.waiting.lock())
+    }
+
+    /// Does it while probes are kept away.
+    #[inline(never)]
+    pub(crate) fn without_probe<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _held = self.hold_probe();
+        act()
     }
 
     /// How long it has waited.
@@ -531,24 +538,31 @@ impl Wait {
     /// From here on, this thread sleeps for this connection.
     #[inline]
     fn is_last(&mut self) {
-        SLEEPER.with(|sleeper| {
-            let is_known =
-                self.thread == this_thread() && sleeper.kept.get() == Arc::as_ptr(&self.shared);
-            let is_kept = is_known || self.is_kept_by(sleeper);
-            sleeper.is_last.set(is_kept);
+        let is_known = SLEEPER.with(|sleeper| {
+            let is_known = self.thread == std::ptr::from_ref(sleeper).addr()
+                && sleeper.kept.get() == Arc::as_ptr(&self.shared);
+            if is_known {
+                sleeper.is_last.set(true);
+            }
+            is_known
         });
+        if !is_known {
+            self.keep();
+        }
     }
 
-    /// This thread keeps the connection, unless it ends.
+    /// As [`Self::is_last`]. This thread keeps the connection, unless it ends.
     #[cold]
-    fn is_kept_by(&mut self, sleeper: &Sleeper) -> bool {
+    fn keep(&mut self) {
         self.thread = this_thread();
         self.shared.waiting.lock().thread = self.thread;
         let last = Own::new(Arc::downgrade(&self.shared));
         let is_kept = LAST.try_with(|cell| cell.set(Some(last))).is_ok();
         let address = if is_kept { Arc::as_ptr(&self.shared) } else { std::ptr::null() };
-        sleeper.kept.set(address);
-        is_kept
+        SLEEPER.with(|sleeper| {
+            sleeper.kept.set(address);
+            sleeper.is_last.set(is_kept);
+        });
     }
 }
 
