@@ -5,7 +5,7 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::sys::{self, Found, Inode, Name};
+use crate::sys::{self, Directory, Found, Inode, Name};
 
 /// Why a database must not be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +39,17 @@ pub(crate) struct Identity {
     database: (Name, Inode),
     wal: (Name, Option<Inode>),
     wal_index: (Name, Option<Inode>),
-    directory: Name,
-    /// The directory when all were found in their places: as long as it does not change, they are.
+    directory: Directory,
+    /// The directory when all were found in their places: as long as it does not change, they are, unless one
+    /// further up was moved.
     unchanged: Option<Found>,
     may_have_links: bool,
     /// When all of it was last checked, in ns of [`sys::monotonic_ns`].
     checked: u64,
 }
 
-/// How often those who only read check, and for hard links, of which the directory says nothing, in ns.
+/// How often those who only read check, and for hard links and moves further up, of which the directory says
+/// nothing, in ns.
 const CHECK_NS: u64 = 1_000_000_000;
 
 impl Identity {
@@ -64,7 +66,7 @@ impl Identity {
             database: (database, inode),
             wal: (beside("-wal")?, None),
             wal_index: (beside("-shm")?, None),
-            directory: Name::new(path.parent()?.as_os_str())?,
+            directory: Directory::new(path.parent()?)?,
             unchanged: None,
             may_have_links,
             checked: sys::monotonic_ns(),
@@ -93,11 +95,13 @@ impl Identity {
                 *inode = sys::stat(name).ok().map(|found| found.inode);
             }
         }
+        self.directory.open();
         self.unchanged = None;
     }
 
     /// They were closed.
     pub(crate) fn wal_closed(&mut self) {
+        self.directory.close();
         (self.wal.1, self.wal_index.1) = (None, None);
     }
 
@@ -105,7 +109,7 @@ impl Identity {
     /// [`sys::monotonic_ns`].
     #[inline(always)]
     pub(crate) fn check(&mut self, now: u64) -> Result<(), Displaced> {
-        let directory = self.wal.1.and_then(|_| sys::stat(&self.directory).ok());
+        let directory = self.wal.1.and_then(|_| self.directory.stat().ok());
         if directory.is_some() && directory == self.unchanged && !self.is_due(now) {
             return Ok(());
         }
@@ -128,7 +132,8 @@ impl Identity {
             return Err(Displaced::Linked(links));
         }
         // A change just after a change may leave the same time.
-        self.unchanged = directory.filter(Found::was_changed_a_while_ago);
+        self.unchanged = directory
+            .filter(|found| found.was_changed_a_while_ago() && self.directory.is_in_place(found));
         self.checked = now;
         Ok(())
     }
@@ -260,6 +265,48 @@ mod tests {
         assert!(!identity.is_due(sys::monotonic_ns()), "it has looked");
         identity.may_have_links = true;
         assert_eq!(identity.check_now(), Ok(()));
+    }
+
+    /// The directory is moved, or one further up, and another of its name has a board: the one is noticed at
+    /// once, the other when it was not looked at for a while.
+    #[test]
+    fn a_directory_that_was_moved_is_missed() {
+        for (what, is_above) in [("boards", false), ("", true)] {
+            let (place, path, mut identity) = board();
+            settle(&mut identity);
+            let aside = tempfile::tempdir().expect("a directory");
+            let moved = place.path().join(what);
+            fs::rename(&moved, aside.path().join("aside")).expect("it is moved");
+            fs::create_dir_all(path.parent().expect("its own")).expect("a directory");
+            fs::write(&path, "another").expect("a file");
+            if is_above {
+                identity.was_checked(LONG_AGO);
+            }
+            for _ in 0..2 {
+                assert_eq!(identity.check_now(), Err(Displaced::Moved("the database")));
+            }
+        }
+    }
+
+    /// Another directory of its name has the same files: what becomes of them there is noticed.
+    #[test]
+    fn a_directory_that_was_replaced_vouches_for_nothing() {
+        let (place, path, mut identity) = board();
+        identity.may_have_links = true;
+        settle(&mut identity);
+        let boards = path.parent().expect("its own").to_owned();
+        let aside = place.path().join("aside");
+        fs::rename(&boards, &aside).expect("it is moved");
+        fs::create_dir(&boards).expect("a directory");
+        for name in ["board.db", "board.db-wal", "board.db-shm"] {
+            fs::hard_link(aside.join(name), boards.join(name)).expect("a link");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        for _ in 0..2 {
+            assert_eq!(identity.check_now(), Ok(()));
+        }
+        fs::remove_file(&path).expect("it is removed");
+        assert_eq!(identity.check_now(), Err(Displaced::Moved("the database")));
     }
 
     /// Who reads looks now and then, and then at everything.

@@ -4,8 +4,9 @@ use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::{Inode, Range, conflicting_lock, try_lock};
@@ -51,17 +52,68 @@ impl Name {
 /// What `name` leads to, which is no symbolic link. lstat(2)
 #[inline]
 pub(crate) fn stat(name: &Name) -> io::Result<Found> {
-    let mut found = MaybeUninit::<libc::stat>::uninit();
+    let mut found = MaybeUninit::uninit();
     // SAFETY: a terminated name and a struct, which is filled in if the call succeeds.
-    let found = unsafe {
-        if libc::lstat(name.0.as_ptr(), found.as_mut_ptr()) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        found.assume_init()
-    };
+    unsafe { found_by(libc::lstat(name.0.as_ptr(), found.as_mut_ptr()), &found) }
+}
+
+/// # Safety
+/// If `rc` is 0, the struct is filled in.
+#[inline]
+unsafe fn found_by(rc: libc::c_int, found: &MaybeUninit<libc::stat>) -> io::Result<Found> {
+    if rc != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the caller's promise.
+    let found = unsafe { found.assume_init_ref() };
     #[allow(clippy::useless_conversion, reason = "its type is another on other systems")]
     let links = found.st_nlink.into();
-    Ok(Found { inode: Inode::of(&found), links, changed: (found.st_ctime, found.st_ctime_nsec) })
+    Ok(Found { inode: Inode::of(found), links, changed: (found.st_ctime, found.st_ctime_nsec) })
+}
+
+/// A directory, by its name, and while it is open as itself, which is faster to look at, the more so the longer
+/// the name.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    name: Name,
+    descriptor: Option<OwnedFd>,
+}
+
+impl Directory {
+    /// `None` if there is a NUL in its name.
+    pub(crate) fn new(path: &Path) -> Option<Self> {
+        Some(Self { name: Name::new(path.as_os_str())?, descriptor: None })
+    }
+
+    /// Opens it. If that fails, it is looked at by its name.
+    pub(crate) fn open(&mut self) {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        const TO_LOOK: libc::c_int = libc::O_PATH;
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        const TO_LOOK: libc::c_int = 0;
+        let flags = TO_LOOK | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        let name = OsStr::from_bytes(self.name.0.as_bytes());
+        let opened = File::options().read(true).custom_flags(flags).open(name);
+        self.descriptor = opened.ok().map(OwnedFd::from);
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.descriptor = None;
+    }
+
+    /// What it is now: the one that was opened, else the one of that name. fstat(2)
+    #[inline]
+    pub(crate) fn stat(&self) -> io::Result<Found> {
+        let Some(descriptor) = &self.descriptor else { return stat(&self.name) };
+        let mut found = MaybeUninit::uninit();
+        // SAFETY: as in `stat`; a descriptor that is not open is an error.
+        unsafe { found_by(libc::fstat(descriptor.as_raw_fd(), found.as_mut_ptr()), &found) }
+    }
+
+    /// Whether it is the one that its name leads to, found to be so by [`Self::stat`].
+    pub(crate) fn is_in_place(&self, found: &Found) -> bool {
+        self.descriptor.is_none() || stat(&self.name).is_ok_and(|now| now.inode == found.inode)
+    }
 }
 
 /// Cuts the file at `path`, which must be `inode`, to no bytes.
