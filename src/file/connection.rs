@@ -179,7 +179,7 @@ impl Connection {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let database = Database::at(path);
         Self {
-            wait: Wait::of(&database),
+            wait: Wait::of(&database, settings.group_commit()),
             write_lock: WriteLock::of(&database, NEXT.fetch_add(1, Ordering::Relaxed)),
             group: GroupCommit::new(settings.group_commit()),
             database,

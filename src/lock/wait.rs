@@ -10,6 +10,9 @@
 //! refused on this thread. Or the lock was granted for a snapshot that was already stale: then SQLite
 //! gave it back at once, without a commit (SQLITE_BUSY_SNAPSHOT).
 //!
+//! With group commit nobody syncs under the write lock, so that it is free again within microseconds,
+//! mostly sooner than a place in the queue is taken. So a waiter first lets others run for a moment.
+//!
 //! Where SQLite's own lock is in its way, nobody can wake it: it looks every millisecond.
 //!
 //! That it gives up, SQLite tells nobody. But the default handler sleeps by a fixed table and cuts
@@ -45,6 +48,9 @@ const APART_NS: u64 = 1_000_000_000;
 /// With more than this asked for and not slept, a waiter is not woken for a chance: each return
 /// costs one of the busy handler's calls, and they are numbered.
 const MOST_AHEAD: Duration = Duration::from_millis(100);
+
+/// How long a waiter lets others run before it queues, where holders do not sync.
+const YIELDS: Duration = Duration::from_micros(200);
 
 /// How often a waiter looks whether SQLite's own lock is free; the first times sooner.
 const LOOKS: [Duration; 4] = [
@@ -127,6 +133,8 @@ struct Shared {
 /// at a time, but another may believe that it was refused last.
 struct Waiting {
     database: Arc<Database>,
+    /// Whether holders do not sync, as far as it knows.
+    is_brief: bool,
     /// The thread that used it last.
     thread: usize,
     /// Whether it was refused the write lock, or by SQLite's own lock after it, and now waits.
@@ -196,6 +204,8 @@ struct Nap {
     database: Option<Arc<Database>>,
     since: u64,
     place: Option<Own<Queued>>,
+    /// Whether it is the first of its wait, and the lock is likely to be free in a moment.
+    yields: bool,
     /// Whether there is no other after it: what is not slept is lost.
     is_last: bool,
     /// Whether there is a probe.
@@ -232,6 +242,7 @@ impl Waiting {
             database: self.can_queue.then(|| Arc::clone(&self.database)),
             since: self.since,
             place: self.place.take(),
+            yields: self.is_brief && self.sleeps == 1 && !self.was_last,
             is_last: self.was_last,
             can_look: self.probe.is_some(),
         })
@@ -287,6 +298,13 @@ impl Nap {
             let nap = Self { place: None, ..self };
             return (None, nap.look(sleep, is_worth_trying));
         };
+        let began = Instant::now();
+        while self.yields && began.elapsed() < YIELDS {
+            std::thread::yield_now();
+            if queue.is_free() {
+                return (self.place, self.limit.saturating_sub(began.elapsed()));
+            }
+        }
         // If the sidecar was replaced, its place is elsewhere.
         let place = self.place.filter(|queued| Arc::ptr_eq(&queued.queue, &queue));
         let mut place = place.or_else(|| {
@@ -300,9 +318,11 @@ impl Nap {
         } else {
             Until::Sign
         };
-        let began = Instant::now();
         match place.as_mut().and_then(Own::get_mut) {
-            Some(queued) => queue.wait(&mut queued.place, self.limit, until),
+            Some(queued) => {
+                let left = self.limit.saturating_sub(began.elapsed());
+                queue.wait(&mut queued.place, left, until)
+            }
             None => {
                 // A poller returns more often in vain.
                 let least = self.limit.saturating_sub(MOST_AHEAD);
@@ -347,10 +367,12 @@ impl Nap {
 pub(crate) struct Waited(pub(crate) Duration);
 
 impl Wait {
-    /// Of a connection to `database` that does not wait.
-    pub(crate) fn of(database: &Arc<Database>) -> Self {
+    /// Of a connection to `database` that does not wait. `is_brief` if those who have the write lock do not
+    /// sync, as far as it knows.
+    pub(crate) fn of(database: &Arc<Database>, is_brief: bool) -> Self {
         let waiting = Waiting {
             database: Arc::clone(database),
+            is_brief,
             thread: 0,
             is_refused: false,
             can_queue: false,
@@ -569,9 +591,10 @@ impl Wait {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::WriteLock;
 
     fn wait() -> Wait {
-        Wait::of(&Database::at(std::path::Path::new("/no/such/board.db")))
+        Wait::of(&Database::at(std::path::Path::new("/no/such/board.db")), false)
     }
 
     /// A refusal by SQLite's own lock, which stays.
@@ -746,6 +769,31 @@ mod tests {
         assert_eq!(second.acquired(), None);
         sleep(ms(1), |_| {});
         assert_eq!(first.shared.waiting.lock().sleeps, 0);
+    }
+
+    /// With group commit, who is refused lets others run for a moment, and takes a place in the queue if the lock
+    /// is not free then, or is taken again. Else it queues at once.
+    #[test]
+    fn who_waits_for_one_who_does_not_sync_queues_a_moment_later() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("board.db");
+        std::fs::write(&path, b"").expect("there is room");
+        let database = Database::at(&path);
+        database.make_sidecar();
+        let queues = |is_brief, is_held: bool, sleeps: u64| {
+            let mut wait = Wait::of(&database, is_brief);
+            let mut lock = WriteLock::of(&database, 1);
+            lock.try_acquire_to_write(sys::monotonic_ns()).expect("it is free");
+            wait.refused(Cause::WriteLock);
+            let lock = is_held.then_some(lock);
+            (1..=sleeps).for_each(|n| sleep(ms(n), |_| {}));
+            drop(lock);
+            wait.place().is_some()
+        };
+        assert!(!queues(true, false, 1), "it is free");
+        assert!(queues(true, false, 2), "that was in vain");
+        assert!(queues(true, true, 1));
+        assert!(queues(false, false, 1));
     }
 
     /// A thread sleeps for the connection that was refused last, and for no other.
