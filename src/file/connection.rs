@@ -60,6 +60,10 @@ pub(crate) trait BaseFile: Copy {
     fn frames(&self) -> Option<(u32, u32)>;
     /// The salts in the wal-index. Only while it is mapped.
     fn salts(&self) -> Option<Salts>;
+    /// Both: the salts, and the frames of the WAL that are committed.
+    fn committed(&self) -> Option<(Salts, u32)> {
+        self.salts().zip(self.frames().map(|(frames, _)| frames))
+    }
     /// The beginning of the file.
     fn header(&self) -> Option<Header>;
     /// The connection that uses it; `None` if SQLite has not said.

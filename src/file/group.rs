@@ -35,6 +35,9 @@ pub(super) fn has_super_journal() -> bool {
     SUPER_JOURNALS.try_with(|open| open.get() > 0).unwrap_or(true)
 }
 
+/// Whether the kernel tells of a failed sync by each open file. <https://lwn.net/Articles/724307/>
+const KERNEL_TELLS_EACH: bool = cfg!(target_os = "linux");
+
 /// How long a checkpoint waits for those whose commits it has made durable to take their read marks
 /// away.
 const MARKS_LAST: Duration = Duration::from_millis(1);
@@ -62,7 +65,7 @@ struct OpenedWal<'b, B> {
 
 impl<B: BaseFile> Wal for OpenedWal<'_, B> {
     fn committed(&self) -> u32 {
-        self.base.frames().map_or(0, |(frames, _)| frames)
+        self.base.committed().map_or(0, |(_, frames)| frames)
     }
 
     fn sync(&self) -> Result<(), Rc> {
@@ -99,6 +102,9 @@ pub(super) struct GroupCommit {
     /// What this connection's file of the WAL tells of.
     opened: Cell<Opened>,
     company: Company,
+    /// Whether it syncs in its commits until somebody else commits, as without group commit: it is alone, and
+    /// its file of the WAL tells of every failure.
+    is_alone: bool,
     /// Whether the log was told of a failure that still stands.
     has_said: bool,
 }
@@ -106,8 +112,8 @@ pub(super) struct GroupCommit {
 /// Who else commits, as one connection sees it.
 #[derive(Default)]
 struct Company {
-    /// The WAL and its frames after the connection's last commit.
-    left: Option<(Log, u32)>,
+    /// The WAL's salts and its frames after the connection's last commit.
+    left: Option<(Salts, u32)>,
     /// How many of its commits nobody's came between.
     alone: u8,
     /// How many frames were durable when the last commit that waited was.
@@ -122,18 +128,16 @@ const ALONE: u8 = 16;
 
 impl Company {
     /// WRITE was taken, and so many frames are committed.
-    fn begins(&mut self, log: &Log, frames: u32) {
-        if self.left == Some((*log, frames)) {
+    fn begins(&mut self, salts: Salts, frames: u32) {
+        if self.left == Some((salts, frames)) {
             self.alone = (self.alone + 1).min(ALONE);
-            // Its own are no round.
-            self.durable = frames;
         } else {
             self.alone = 0;
         }
-    }
-
-    fn ends(&mut self, log: Log, frames: u32) {
-        self.left = Some((log, frames));
+        if self.alone > 0 || self.left.is_none() {
+            // Its own are no round, nor is what was there before.
+            self.durable = frames;
+        }
     }
 
     /// A commit has waited.
@@ -145,7 +149,8 @@ impl Company {
 
     /// As [`Wal::round`].
     fn round(&self) -> u32 {
-        if self.alone > 0 { 0 } else { self.round }
+        // Once may be chance: it was the last of a round to commit, and the first of the next.
+        if self.alone > 1 { 0 } else { self.round }
     }
 }
 
@@ -215,21 +220,30 @@ impl GroupCommit {
         log: &Host,
     ) -> Result<(), Rc> {
         (self.pending, self.is_armed, self.failed_alone) = (None, false, None);
-        let Some(of) = self.log_of(base, wal) else { return Ok(()) };
+        let seen = self.wal.zip(base.committed());
+        let Some((file, (salts, frames))) = seen else { return Ok(()) };
+        let is_alone =
+            std::mem::take(&mut self.is_alone) && self.company.left == seen.map(|(_, at)| at);
+        if is_alone && !file.take_failed() {
+            self.is_alone = true;
+            return Ok(());
+        }
+        let Some(of) = wal.and_then(|wal| Log::of(wal, salts)) else { return Ok(()) };
         let Some(queue) = database.queue() else { return Ok(()) };
         let Some(page) = page_of(&queue) else { return Ok(()) };
-        let seen = self.wal.zip(base.client()).zip(base.frames());
-        let Some(((wal, client), (frames, _))) = seen else { return Ok(()) };
+        let Some(client) = base.client() else { return Ok(()) };
         if has_snapshot {
             self.opened.set(self.opened.get().at(&of, frames));
         }
-        self.company.begins(&of, frames);
+        self.company.begins(salts, frames);
         match database.group.begin(page, &of, frames) {
             Ok(failures) => {
                 let opened = self.opened.get();
-                self.is_armed = self.company.alone < ALONE || !opened.vouches(failures);
+                let syncs_alone = self.company.alone == ALONE && opened.vouches(failures);
+                self.is_alone = syncs_alone && KERNEL_TELLS_EACH;
+                self.is_armed = !syncs_alone;
                 if self.is_armed {
-                    wal.put_off(client, opened.may_tell_late(failures));
+                    file.put_off(client, opened.may_tell_late(failures));
                 }
             }
             Err(NotDurable::Busy) => {}
@@ -255,12 +269,13 @@ impl GroupCommit {
 
     /// WRITE is about to be given back.
     pub(super) fn ends(&mut self, base: impl BaseFile, wal: Option<Inode>) {
-        let now = self.log_of(base, wal).zip(base.frames());
-        if let Some((log, (frames, _))) = now {
-            self.company.ends(log, frames);
+        if self.wal.is_none() {
+            return;
         }
+        self.company.left = base.committed();
         let Some((file, flags)) = self.disarm() else { return };
-        self.pending = now.zip(base.salts()).map(|((log, (frames, _)), salts)| Pending {
+        let log = self.company.left.and_then(|(salts, _)| Log::of(wal?, salts));
+        self.pending = log.zip(self.company.left).map(|(log, (salts, frames))| Pending {
             log,
             salts,
             frames,
@@ -395,18 +410,18 @@ impl GroupCommit {
         base: B,
         wal: Option<Inode>,
     ) -> Option<(Log, OpenedWal<'b, B>)> {
-        let (log, salts) = self.log_of(base, wal).zip(base.salts())?;
-        let (wal, (frames, _)) = self.wal.zip(base.frames())?;
+        let (file, (salts, frames)) = self.wal.zip(base.committed())?;
+        let log = Log::of(wal?, salts)?;
         self.opened.set(self.opened.get().at(&log, frames));
         let opened = &self.opened;
-        Some((log, OpenedWal { base, salts, flags: SYNC_NORMAL, wal, opened, round: 0 }))
+        Some((log, OpenedWal { base, salts, flags: SYNC_NORMAL, wal: file, opened, round: 0 }))
     }
 
     /// `None` also for a connection that can not reach its WAL: it puts nothing off, and could mend
     /// nothing.
     fn log_of(&self, base: impl BaseFile, wal: Option<Inode>) -> Option<Log> {
         self.wal?;
-        Log::of(wal?, base.salts()?)
+        Log::of(wal?, base.committed()?.0)
     }
 }
 
@@ -441,16 +456,20 @@ mod tests {
     }
 
     /// A round is all that was committed since the commit before this one's was durable, also what came while
-    /// the sync lasted; not across a WAL that has begun anew.
+    /// the sync lasted; not across a WAL that has begun anew. Of the first, all since it began.
     #[test]
     fn a_round_is_counted_from_commit_to_commit() {
         let mut company = Company::default();
-        for (durable, committed, round) in [(10, 14, 14), (22, 23, 13), (3, 4, 13), (5, 9, 6)] {
+        company.begins([0; 2], 8);
+        for (durable, committed, round) in [(10, 14, 6), (22, 23, 13), (3, 4, 13), (5, 9, 6)] {
             company.waited(Waited { durable, committed });
             assert_eq!(company.round(), round);
         }
-        company.alone = 1;
-        assert_eq!(company.round(), 0, "nobody else commits");
+        company.left = Some(([0; 2], 9));
+        for (frames, round) in [(9, 6), (9, 0), (10, 6)] {
+            company.begins([0; 2], frames);
+            assert_eq!(company.round(), round, "nobody else commits, if that is no chance");
+        }
     }
 
     /// The WAL is closed: nothing of it is remembered, but that group commit is wanted, and that a failure was
@@ -624,6 +643,38 @@ mod tests {
             let client = board.base.client;
             board.base = Base::of_wal(&[(2, 0)], &[salts()]).used_by(client);
             assert!(is_put_off(&mut board), "another has committed");
+        }
+
+        /// Somebody's sync fails while another is alone, whose own sync is told of that by the kernel: then that one
+        /// looks, and builds nothing on what is not durable.
+        #[test]
+        fn who_is_alone_looks_when_its_own_sync_fails() {
+            let mut board = Board::new();
+            for _ in 0..=ALONE {
+                assert_eq!(board.begins(), Ok(()));
+                board.syncs();
+                board.group.ends(&board.base, board.inode);
+                assert_eq!(board.commits(), Ok(()));
+            }
+            assert!(board.group.is_alone);
+            // It has committed another frame.
+            board.base = Base::of_wal(&[(4, 0)], &[salts()]).used_by(board.base.client);
+            board.wal = TestWal::new(frames(0x377f_0682, 512, 4));
+            board.group.wal_opened(Some(board.wal.open()));
+            board.group.company.left = (&board.base).committed();
+            let mut other = GroupCommit::new(true);
+            other.wal_opened(Some(board.wal.open()));
+            board.fails(1);
+            let drained = other.drain(&board.base, &board.database, board.inode, |_| false);
+            assert_eq!(drained, Err(SQLITE_IOERR_FSYNC));
+            assert_eq!(board.begins(), Ok(()), "it does not look");
+            board.fails(1);
+            assert_eq!(board.wal.sync(SYNC_NORMAL), SQLITE_IOERR_FSYNC);
+            board.group.ends(&board.base, board.inode);
+            assert_eq!(board.begins(), Err(SQLITE_IOERR_FSYNC));
+            assert!(!board.group.is_alone);
+            assert_eq!(board.mends(), Ok(()));
+            assert_eq!(board.begins(), Ok(()));
         }
 
         /// A checkpoint that has excluded writers makes durable what is not, and is told if that fails.

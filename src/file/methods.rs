@@ -157,6 +157,11 @@ impl BaseFile for Base {
         self.wal_index([SALT, SALT + 1])
     }
 
+    fn committed(&self) -> Option<(Salts, u32)> {
+        let [frames, salt, next] = self.wal_index([MX_FRAME, SALT, SALT + 1])?;
+        Some(([salt, next], frames))
+    }
+
     fn header(&self) -> Option<Header> {
         let mut header: Header = [0; size_of::<Header>()];
         let into = header.as_mut_ptr().cast();
@@ -186,7 +191,7 @@ impl BaseFile for Base {
 
     fn read_mark(&self, n: c_int) -> Option<u32> {
         let n = usize::try_from(n).ok()?;
-        self.wal_index([READ_MARKS + n, READ_MARKS + n]).map(|[mark, _]| mark)
+        self.wal_index([READ_MARKS + n]).map(|[mark]| mark)
     }
 
     fn write_zero(&self, at: i64) {
@@ -222,8 +227,8 @@ impl Base {
         unsafe { (*self.state()).opened.instance() }
     }
 
-    /// Two words of the wal-index.
-    fn wal_index(&self, words: [usize; 2]) -> Option<[u32; 2]> {
+    /// Words of the wal-index.
+    fn wal_index<const N: usize>(&self, words: [usize; N]) -> Option<[u32; N]> {
         let mut region = std::ptr::null_mut();
         let rc = call!(self, xShmMap, SQLITE_IOERR, 0, REGION, 0, &raw mut region);
         if rc != SQLITE_OK || region.is_null() {

@@ -77,6 +77,8 @@ struct State {
     header: Option<Header>,
     /// Whether the next sync may tell of an error that was made up for.
     tells_late: bool,
+    /// Whether a sync of SQLite's has failed.
+    has_failed: bool,
 }
 
 /// A connection, as its WAL's owner.
@@ -168,7 +170,12 @@ unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> Rc {
     // SAFETY: SQLite passes an open file.
     unsafe {
         let (methods, state) = parts(file);
-        let sync = || methods.base.xSync.map_or(SQLITE_IOERR_FSYNC, |sync| sync(file, flags));
+        let has_failed = &mut state.has_failed;
+        let mut sync = || {
+            let rc = methods.base.xSync.map_or(SQLITE_IOERR_FSYNC, |sync| sync(file, flags));
+            *has_failed |= rc != SQLITE_OK;
+            rc
+        };
         let header = state.header.take();
         let Some(header) = header else {
             let is_normal = flags & SYNC_KIND == SQLITE_SYNC_NORMAL;
@@ -221,6 +228,12 @@ impl OpenWal {
     pub(super) fn take_put_off(self) -> Option<c_int> {
         // SAFETY: as above.
         std::mem::take(unsafe { parts(self.0) }.1).put_off
+    }
+
+    /// Whether a sync that SQLite has made itself has failed since that was last asked.
+    pub(super) fn take_failed(self) -> bool {
+        // SAFETY: as above.
+        std::mem::take(unsafe { &mut parts(self.0).1.has_failed })
     }
 
     pub(super) fn sync(self, flags: c_int) -> Rc {
