@@ -102,8 +102,8 @@ pub(super) struct GroupCommit {
     /// What this connection's file of the WAL tells of.
     opened: Cell<Opened>,
     company: Company,
-    /// Whether it syncs in its commits until somebody else commits, as without group commit: it is alone, and
-    /// its file of the WAL tells of every failure.
+    /// Whether it syncs in its commits as without group commit, until somebody else commits or a sync of its own
+    /// fails: it is alone, and its file of the WAL tells of every failure.
     is_alone: bool,
     /// Whether the log was told of a failure that still stands.
     has_said: bool,
@@ -220,12 +220,12 @@ impl GroupCommit {
         log: &Host,
     ) -> Result<(), Rc> {
         (self.pending, self.is_armed, self.failed_alone) = (None, false, None);
-        let seen = self.wal.zip(base.committed());
-        let Some((file, (salts, frames))) = seen else { return Ok(()) };
-        let is_alone =
-            std::mem::take(&mut self.is_alone) && self.company.left == seen.map(|(_, at)| at);
-        if is_alone && !file.take_failed() {
+        let Some((file, (salts, frames))) = self.wal.zip(base.committed()) else { return Ok(()) };
+        let synced = file.take_synced();
+        let is_next = self.company.left == Some((salts, frames));
+        if std::mem::take(&mut self.is_alone) && is_next && synced == Some(true) {
             self.is_alone = true;
+            self.company.durable = frames;
             return Ok(());
         }
         let Some(of) = wal.and_then(|wal| Log::of(wal, salts)) else { return Ok(()) };
@@ -235,6 +235,7 @@ impl GroupCommit {
         if has_snapshot {
             self.opened.set(self.opened.get().at(&of, frames));
         }
+        self.note_failed(synced, frames);
         self.company.begins(salts, frames);
         match database.group.begin(page, &of, frames) {
             Ok(failures) => {
@@ -404,6 +405,14 @@ impl GroupCommit {
         })
     }
 
+    /// What the syncs of this file have answered, SQLite's of a checkpoint, too: it was told of an error, perhaps
+    /// as the only one, and tells of it no more.
+    fn note_failed(&self, synced: Option<bool>, frames: u32) {
+        if synced == Some(false) {
+            self.opened.set(self.opened.get().was_told(frames));
+        }
+    }
+
     /// The WAL, to be synced by a checkpoint.
     fn opened<'b, B: BaseFile>(
         &'b self,
@@ -413,6 +422,7 @@ impl GroupCommit {
         let (file, (salts, frames)) = self.wal.zip(base.committed())?;
         let log = Log::of(wal?, salts)?;
         self.opened.set(self.opened.get().at(&log, frames));
+        self.note_failed(file.take_synced(), frames);
         let opened = &self.opened;
         Some((log, OpenedWal { base, salts, flags: SYNC_NORMAL, wal: file, opened, round: 0 }))
     }
@@ -645,29 +655,42 @@ mod tests {
             assert!(is_put_off(&mut board), "another has committed");
         }
 
+        impl Board {
+            /// Commits until it is alone, and once more.
+            fn alone() -> Self {
+                let mut board = Self::new();
+                for _ in 0..=ALONE + 1 {
+                    assert_eq!(board.begins(), Ok(()));
+                    board.syncs();
+                    board.group.ends(&board.base, board.inode);
+                    assert_eq!(board.commits(), Ok(()));
+                }
+                assert!(board.group.is_alone);
+                board
+            }
+
+            /// It has committed another frame.
+            fn grows(&mut self) {
+                self.base = Base::of_wal(&[(4, 0)], &[salts()]).used_by(self.base.client);
+                self.wal = TestWal::new(frames(0x377f_0682, 512, 4));
+                self.group.wal_opened(Some(self.wal.open()));
+                self.group.company.left = (&self.base).committed();
+                assert_eq!(self.wal.sync(SYNC_NORMAL), SQLITE_OK);
+            }
+        }
+
         /// Somebody's sync fails while another is alone, whose own sync is told of that by the kernel: then that one
         /// looks, and builds nothing on what is not durable.
         #[test]
         fn who_is_alone_looks_when_its_own_sync_fails() {
-            let mut board = Board::new();
-            for _ in 0..=ALONE {
-                assert_eq!(board.begins(), Ok(()));
-                board.syncs();
-                board.group.ends(&board.base, board.inode);
-                assert_eq!(board.commits(), Ok(()));
-            }
-            assert!(board.group.is_alone);
-            // It has committed another frame.
-            board.base = Base::of_wal(&[(4, 0)], &[salts()]).used_by(board.base.client);
-            board.wal = TestWal::new(frames(0x377f_0682, 512, 4));
-            board.group.wal_opened(Some(board.wal.open()));
-            board.group.company.left = (&board.base).committed();
+            let mut board = Board::alone();
+            board.grows();
             let mut other = GroupCommit::new(true);
-            other.wal_opened(Some(board.wal.open()));
+            other.wal_opened(Some(TestWal::open(&board.wal)));
             board.fails(1);
             let drained = other.drain(&board.base, &board.database, board.inode, |_| false);
             assert_eq!(drained, Err(SQLITE_IOERR_FSYNC));
-            assert_eq!(board.begins(), Ok(()), "it does not look");
+            // The kernel tells each file.
             board.fails(1);
             assert_eq!(board.wal.sync(SYNC_NORMAL), SQLITE_IOERR_FSYNC);
             board.group.ends(&board.base, board.inode);
@@ -675,6 +698,58 @@ mod tests {
             assert!(!board.group.is_alone);
             assert_eq!(board.mends(), Ok(()));
             assert_eq!(board.begins(), Ok(()));
+        }
+
+        /// Who is alone checkpoints, and that sync fails: the kernel has told its file, and will not again. So it looks;
+        /// so does one whose commits do not sync, which nobody tells.
+        #[test]
+        fn who_is_alone_looks_when_no_sync_would_tell() {
+            let mut board = Board::alone();
+            board.grows();
+            board.fails(1);
+            let drained = board.group.drain(&board.base, &board.database, board.inode, |_| false);
+            assert_eq!(drained, Err(SQLITE_IOERR_FSYNC));
+            assert_eq!(board.begins(), Err(SQLITE_IOERR_FSYNC));
+
+            let mut board = Board::alone();
+            board.grows();
+            assert_eq!(board.begins(), Ok(()));
+            board.group.ends(&board.base, board.inode);
+            let mut other = GroupCommit::new(true);
+            other.wal_opened(Some(TestWal::open(&board.wal)));
+            board.fails(1);
+            let drained = other.drain(&board.base, &board.database, board.inode, |_| false);
+            assert_eq!(drained, Err(SQLITE_IOERR_FSYNC));
+            // That was of another file.
+            board.group.wal.and_then(OpenWal::take_synced);
+            assert_eq!(board.begins(), Err(SQLITE_IOERR_FSYNC));
+        }
+
+        /// SQLite's own sync of a checkpoint fails, which is noted nowhere, and the kernel tells that file no more: before
+        /// it syncs for others, all that is not known to be durable is written once more.
+        #[test]
+        fn a_file_that_was_told_of_an_error_does_not_speak_for_what_was_there() {
+            for is_told in [false, true] {
+                let mut board = Board::new();
+                assert_eq!(board.begins(), Ok(()));
+                assert!(!board.syncs());
+                board.group.ends(&board.base, board.inode);
+                assert_eq!(board.commits(), Ok(()));
+                board.grows();
+                if is_told {
+                    board.fails(1);
+                    assert_eq!(board.wal.sync(SYNC_NORMAL), SQLITE_IOERR_FSYNC);
+                }
+                assert_eq!(board.begins(), Ok(()));
+                assert!(!board.group.is_alone);
+                board.wal.synced();
+                board.wal.written();
+                assert!(!board.syncs());
+                board.group.ends(&board.base, board.inode);
+                assert_eq!(board.commits(), Ok(()));
+                assert_eq!(board.wal.synced().len(), 1);
+                assert_eq!(!board.wal.written().is_empty(), is_told);
+            }
         }
 
         /// A checkpoint that has excluded writers makes durable what is not, and is told if that fails.

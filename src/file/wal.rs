@@ -77,8 +77,16 @@ struct State {
     header: Option<Header>,
     /// Whether the next sync may tell of an error that was made up for.
     tells_late: bool,
-    /// Whether a sync of SQLite's has failed.
-    has_failed: bool,
+    /// Whether all syncs since that was last asked have succeeded, if there were any.
+    synced: Option<bool>,
+}
+
+impl State {
+    /// A sync has answered.
+    fn note(&mut self, rc: Rc) -> Rc {
+        self.synced = Some(rc == SQLITE_OK && self.synced != Some(false));
+        rc
+    }
 }
 
 /// A connection, as its WAL's owner.
@@ -170,12 +178,7 @@ unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> Rc {
     // SAFETY: SQLite passes an open file.
     unsafe {
         let (methods, state) = parts(file);
-        let has_failed = &mut state.has_failed;
-        let mut sync = || {
-            let rc = methods.base.xSync.map_or(SQLITE_IOERR_FSYNC, |sync| sync(file, flags));
-            *has_failed |= rc != SQLITE_OK;
-            rc
-        };
+        let sync = || methods.base.xSync.map_or(SQLITE_IOERR_FSYNC, |sync| sync(file, flags));
         let header = state.header.take();
         let Some(header) = header else {
             let is_normal = flags & SYNC_KIND == SQLITE_SYNC_NORMAL;
@@ -183,9 +186,9 @@ unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> Rc {
                 state.put_off = Some(flags);
                 return SQLITE_OK;
             }
-            return sync();
+            return state.note(sync());
         };
-        let rc = sync();
+        let rc = state.note(sync());
         let is_told_late = rc != SQLITE_OK && std::mem::take(&mut state.tells_late);
         // Nothing but the header can be missing: what else is in the file is durable or void.
         let write = || {
@@ -221,26 +224,31 @@ impl OpenWal {
     pub(super) fn put_off(self, client: Client, tells_late: bool) {
         // SAFETY: as promised to `new`, and SQLite is not in a method of it.
         let (_, state) = unsafe { parts(self.0) };
-        *state = State { client: Some(client), tells_late, ..State::default() };
+        let synced = state.synced;
+        *state = State { client: Some(client), tells_late, synced, ..State::default() };
     }
 
     /// No sync is put off any more. The flags of the one that was.
     pub(super) fn take_put_off(self) -> Option<c_int> {
         // SAFETY: as above.
-        std::mem::take(unsafe { parts(self.0) }.1).put_off
+        let (_, state) = unsafe { parts(self.0) };
+        let synced = state.synced;
+        std::mem::replace(state, State { synced, ..State::default() }).put_off
     }
 
-    /// Whether a sync that SQLite has made itself has failed since that was last asked.
-    pub(super) fn take_failed(self) -> bool {
+    /// Whether all its syncs since that was last asked have succeeded, SQLite's and others; `None` if there was
+    /// none.
+    pub(super) fn take_synced(self) -> Option<bool> {
         // SAFETY: as above.
-        std::mem::take(unsafe { &mut parts(self.0).1.has_failed })
+        unsafe { parts(self.0) }.1.synced.take()
     }
 
     pub(super) fn sync(self, flags: c_int) -> Rc {
         // SAFETY: as above; the base's own method on the file it opened.
         unsafe {
-            let base = &parts(self.0).0.base;
-            base.xSync.map_or(SQLITE_IOERR_FSYNC, |sync| sync(self.0, flags))
+            let (methods, state) = parts(self.0);
+            let sync = methods.base.xSync;
+            state.note(sync.map_or(SQLITE_IOERR_FSYNC, |sync| sync(self.0, flags)))
         }
     }
 
@@ -444,6 +452,11 @@ pub(super) mod tests {
             let rc =
                 unsafe { x_write(self.0.cast(), bytes.as_ptr().cast(), bytes.len() as c_int, at) };
             assert_eq!(rc, SQLITE_OK);
+        }
+
+        /// Where, and how much, was written since this was last asked.
+        pub(in crate::file) fn written(&self) -> Vec<(i64, c_int)> {
+            self.seen(|memory| std::mem::take(&mut memory.written))
         }
 
         /// The flags of the syncs since this was last asked.

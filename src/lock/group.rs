@@ -73,12 +73,10 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// A sync that takes so long, in ns, is worth waiting for more to share it.
 const SLOW_NS: u64 = 400_000;
 
-/// The longest that is waited for more, in ns; how long is slept between two looks for them, and how far they are
-/// apart then, since a sleep lasts some 50 us longer than it is asked to; and how many of them in a row may be in
-/// vain.
+/// The longest that is waited for more, in ns; how long is slept between two looks for them, which lasts some 50 us
+/// longer than it is asked to; and how many looks in a row may be in vain.
 const GATHER_NS: u64 = 2_000_000;
 const GATHER_NAP: Duration = Duration::from_micros(20);
-const GATHER_LOOKS_NS: u64 = 70_000;
 const GATHER_IN_VAIN: u32 = 3;
 
 /// What group commit needs of a sidecar whose page is ours.
@@ -129,13 +127,19 @@ pub(crate) trait Wal {
     fn opened(&self) -> &Cell<Opened>;
     /// How many frames all who commit write in one round; 0 if nobody else commits.
     fn round(&self) -> u32;
+    /// Lets others commit for a moment. How long that lasted, in ns.
+    fn nap(&self) -> u64 {
+        let began = Instant::now();
+        std::thread::sleep(GATHER_NAP);
+        began.elapsed().as_nanos() as u64
+    }
 }
 
 /// What the syncs of one open file tell of: errors since it was opened, each once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Opened {
     log: Option<Log>,
-    /// So many frames may have been written before it was opened.
+    /// So many frames may have been written before it was opened, or before it last told of an error.
     older: u32,
     /// [`Record::failures`] when it last synced.
     failures: u32,
@@ -150,6 +154,11 @@ impl Opened {
     /// Whether its next sync tells of all frames, and of nothing else.
     pub(crate) fn vouches(self, failures: u32) -> bool {
         self.log.is_some() && self.older == 0 && !self.may_tell_late(failures)
+    }
+
+    /// The same file, which has told of an error when there were so many frames: perhaps nobody else was.
+    pub(crate) fn was_told(self, frames: u32) -> Self {
+        Self { older: frames, ..self }
     }
 
     /// The same file, now that the WAL is that one and has so many frames.
@@ -279,20 +288,20 @@ impl Group {
         wal: &impl Wal,
         counters: &Counters,
     ) -> Result<Waited, NotDurable> {
-        let began = Instant::now();
+        let (began, mut has_slept) = (Instant::now(), false);
         let covered = |bytes: &GroupBytes| {
             let durable = self.durable(bytes, log, frames)?;
-            if durable.is_some() {
-                counters.commits_covered.fetch_add(1, Ordering::Relaxed);
-                // For most of one sync, and part of another: it knows no better yet.
-                let half = began.elapsed().as_nanos() as u64 / 2;
-                let _ =
-                    self.sync_ns.compare_exchange(0, half, Ordering::Relaxed, Ordering::Relaxed);
-            }
+            let is_covered = u64::from(durable.is_some());
+            counters.commits_covered.fetch_add(is_covered, Ordering::Relaxed);
             Ok(durable.map(|durable| Waited { durable, committed: durable }))
         };
         while let Ok(bytes) = sidecar.read() {
             if let Some(waited) = covered(&bytes)? {
+                if has_slept && self.sync_ns.load(Ordering::Relaxed) == 0 {
+                    // For most of one sync, and part of another: it knows no better yet.
+                    let half = began.elapsed().as_nanos() as u64 / 2;
+                    self.sync_ns.store(half, Ordering::Relaxed);
+                }
                 return Ok(waited);
             }
             if let Some(_lead) = self.try_lead(sidecar) {
@@ -309,6 +318,7 @@ impl Group {
                 break;
             }
             sidecar.wait(bytes.word(), LOOKS);
+            has_slept = true;
         }
         // Nobody else is told of it.
         let known = sidecar.read().unwrap_or_default();
@@ -353,15 +363,16 @@ impl Group {
         if sync < SLOW_NS || round == 0 {
             return;
         }
+        let mut left = sync.min(GATHER_NS);
         let (mut came, mut in_vain) = (0, 0);
-        for _ in 0..sync.min(GATHER_NS) / GATHER_LOOKS_NS {
+        while left > 0 {
             let now = wal.committed().saturating_sub(durable);
             in_vain = if now == came { in_vain + 1 } else { 0 };
             if now >= round || in_vain > GATHER_IN_VAIN {
                 break;
             }
             came = now;
-            std::thread::sleep(GATHER_NAP);
+            left = left.saturating_sub(wal.nap());
         }
     }
 
@@ -567,6 +578,9 @@ mod tests {
         fn round(&self) -> u32 {
             self.round
         }
+        fn nap(&self) -> u64 {
+            70_000
+        }
     }
 
     /// A sidecar with a page, and the log of some WAL.
@@ -621,8 +635,8 @@ mod tests {
     }
 
     /// Eight commit in a loop, and a sync takes long. Those whom the last one has served come again, one
-    /// after the other: who leads waits for them, and no longer than they come, with a pause or two, or for
-    /// so many looks. Where syncs are fast, or nobody else commits, it waits for nobody.
+    /// after the other: who leads waits for them, and no longer than they come, with a pause or two, or than
+    /// a sync lasts. Where syncs are fast, or nobody else commits, it waits for nobody.
     #[test]
     fn who_leads_waits_for_a_round() {
         const SLOW: u64 = SLOW_NS;
@@ -632,8 +646,8 @@ mod tests {
             (10 * SLOW, 1, 0, 8, 9),
             (10 * SLOW, 1, 2, 4, 4),
             (10 * SLOW, 1, 5, 4, 1),
-            (10 * SLOW, 1, 0, 40, 29),
-            (SLOW, 1, 0, 40, 6),
+            (10 * SLOW, 1, 0, 40, 30),
+            (SLOW, 1, 0, 40, 7),
             (10 * SLOW, 0, 0, 8, 1),
             (SLOW - 1, 1, 0, 8, 1),
             (10 * SLOW, 1, 0, 0, 1),
