@@ -405,8 +405,8 @@ impl GroupCommit {
         })
     }
 
-    /// What the syncs of this file have answered, SQLite's of a checkpoint, too: it was told of an error, perhaps
-    /// as the only one, and tells of it no more.
+    /// What the syncs that SQLite has made of this file, a checkpoint's, too, have answered: if it was told of an
+    /// error, perhaps as the only one, it tells of it no more.
     fn note_failed(&self, synced: Option<bool>, frames: u32) {
         if synced == Some(false) {
             self.opened.set(self.opened.get().was_told(frames));

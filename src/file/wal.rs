@@ -77,12 +77,12 @@ struct State {
     header: Option<Header>,
     /// Whether the next sync may tell of an error that was made up for.
     tells_late: bool,
-    /// Whether all syncs since that was last asked have succeeded, if there were any.
+    /// Whether all syncs that SQLite has made since that was last asked have succeeded, if there were any.
     synced: Option<bool>,
 }
 
 impl State {
-    /// A sync has answered.
+    /// A sync that SQLite has made has answered.
     fn note(&mut self, rc: Rc) -> Rc {
         self.synced = Some(rc == SQLITE_OK && self.synced != Some(false));
         rc
@@ -236,8 +236,7 @@ impl OpenWal {
         std::mem::replace(state, State { synced, ..State::default() }).put_off
     }
 
-    /// Whether all its syncs since that was last asked have succeeded, SQLite's and others; `None` if there was
-    /// none.
+    /// Whether all syncs that SQLite has made since that was last asked have succeeded; `None` if there was none.
     pub(super) fn take_synced(self) -> Option<bool> {
         // SAFETY: as above.
         unsafe { parts(self.0) }.1.synced.take()
@@ -246,9 +245,8 @@ impl OpenWal {
     pub(super) fn sync(self, flags: c_int) -> Rc {
         // SAFETY: as above; the base's own method on the file it opened.
         unsafe {
-            let (methods, state) = parts(self.0);
-            let sync = methods.base.xSync;
-            state.note(sync.map_or(SQLITE_IOERR_FSYNC, |sync| sync(self.0, flags)))
+            let base = &parts(self.0).0.base;
+            base.xSync.map_or(SQLITE_IOERR_FSYNC, |sync| sync(self.0, flags))
         }
     }
 

@@ -10,8 +10,9 @@
 //! refused on this thread. Or the lock was granted for a snapshot that was already stale: then SQLite
 //! gave it back at once, without a commit (SQLITE_BUSY_SNAPSHOT).
 //!
-//! With group commit nobody syncs under the write lock, so that it is free again within microseconds,
-//! mostly sooner than a place in the queue is taken. So a waiter first lets others run for a moment.
+//! With group commit those who have company do not sync under the write lock, so that it is free again
+//! within microseconds, mostly sooner than a place in the queue is taken. So a waiter first lets others run for
+//! a moment.
 //!
 //! Where SQLite's own lock is in its way, nobody can wake it: it looks every millisecond.
 //!
