@@ -344,7 +344,7 @@ impl Connection {
             self.wait.refused_otherwise();
         }
         if rc == SQLITE_OK && !self.write_lock.is_held() {
-            let _ = self.try_acquire(now, Reason::Rollback, Need::Upkeep);
+            let _ = self.try_acquire(sys::monotonic_ns(), Reason::Rollback, Need::Upkeep);
         }
         if rc == SQLITE_OK && self.write_lock.is_held() {
             self.reasons |= Reason::Rollback as u8;
@@ -842,6 +842,7 @@ impl Connection {
         if !is_plain {
             return self.prepare_otherwise(reason, base, lock);
         }
+        debug_assert!(!self.write_lock.is_held(), "it is held for a reason");
         let now = sys::monotonic_ns();
         self.guards.before_write(now, &self.database)?;
         match self.write_lock.try_acquire_to_write(now) {
@@ -869,6 +870,8 @@ impl Connection {
             }
         }
         if !self.write_lock.is_held() {
+            // To look at files may have taken long.
+            let now = sys::monotonic_ns();
             if let Err(why) = self.try_acquire(now, reason, need) {
                 return self.goes_on(why, reason, need, base);
             }
@@ -1263,12 +1266,12 @@ mod tests {
     }
 
     impl Connection {
-        /// xShmLock
+        /// As xShmLock goes on.
         fn shm_lock(&mut self, offset: c_int, n: c_int, flags: c_int, base: impl BaseFile) -> Rc {
-            match flags & SQLITE_SHM_LOCK != 0 {
-                _ if offset != WAL_WRITE_LOCK => self.shm_lock_other(offset, n, flags, base),
-                true => self.take_write(n, flags, base),
-                false => self.give_write_back(n, flags, base),
+            match (offset, flags & (SQLITE_SHM_SHARED | SQLITE_SHM_LOCK)) {
+                (WAL_WRITE_LOCK, SQLITE_SHM_LOCK) => self.take_write(n, flags, base),
+                (WAL_WRITE_LOCK, 0) => self.give_write_back(n, flags, base),
+                _ => self.shm_lock_other(offset, n, flags, base),
             }
         }
     }

@@ -75,7 +75,7 @@ impl BaseFile for Base {
         // SAFETY: the probe is called under a mutex, which the connection holds while it unlocks, and
         // under which it drops the probe before it locks or closes the file.
         unsafe impl Send for OfConnection {}
-        let file = OfConnection(Base { ..*self });
+        let file = OfConnection(*self);
         Box::new(move || {
             let base = &{ &file }.0;
             match lock {

@@ -265,7 +265,7 @@ impl Database {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 impl Database {
     /// Makes the sidecar, as the first writer does.
     pub(crate) fn make_sidecar(self: &Arc<Self>) {
@@ -461,9 +461,12 @@ impl WriteLock {
         if self.generation != fork::generation() {
             self.forget();
         }
-        let Some(Held { queue, taken, .. }) = self.held.take() else { return };
-        self.database.forget_if_replaced(&mut self.database.sidecar.lock());
-        self.database.give_back(&queue, taken, None);
+        if self.is_held() {
+            self.database.forget_if_replaced(&mut self.database.sidecar.lock());
+        }
+        if let Some(Held { queue, taken, .. }) = self.held.take() {
+            self.database.give_back(&queue, taken, None);
+        }
     }
 
     /// Gives it back, if it is held, for good: whoever waits is called, however it was used.
@@ -558,7 +561,7 @@ mod tests {
     /// it, its parent keeps what it has.
     #[test]
     fn what_a_parent_has_taken_is_not_given_back() {
-        /// The child never closes them.
+        /// What is forgotten stays reachable.
         static KEPT: Mutex<Vec<Arc<Queue<Sidecar>>>> = Mutex::new(Vec::new());
         let ends: [fn(WriteLock); 4] = [
             drop,
@@ -570,12 +573,15 @@ mod tests {
             let directory = tempfile::tempdir().expect("a directory");
             let database = board(&directory);
             let mut lock = take(&database, 1).expect("it is free");
-            KEPT.lock().extend(database.queue());
+            let queue = database.queue().expect("it is open");
+            KEPT.lock().push(Arc::clone(&queue));
+            let owners = Arc::strong_count(&queue);
             lock.generation += 1;
             let now = sys::monotonic_ns();
             assert!(matches!(lock.try_acquire_to_write(now), Err(Refused::Inherited)));
             end(lock);
             assert!(sidecar::held_range(database.path()).is_some() && database.is_held());
+            assert_eq!(Arc::strong_count(&queue), owners, "the last would close it");
         }
     }
 

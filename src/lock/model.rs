@@ -243,6 +243,7 @@ impl Scene {
 fn the_first_gets_its_turn() {
     let (scene, mut pace, taken, places) = Scene::new();
     let first = places[0];
+    let a_moment_ago = scene.queues[0].sidecar().now();
     scene.queues[0].release(taken, Some(&mut pace), || {}).expect("no I/O");
     let turn = scene.page().turn().expect("a turn is given");
     assert_eq!((turn.slot, turn.ticket), (first.slot, first.ticket));
@@ -251,6 +252,9 @@ fn the_first_gets_its_turn() {
         queue.try_acquire(queue.sidecar().now(), Purpose::Write, place, &mut Pace::default())
     };
     assert!(refused(&scene.queues[0], None).expect("no I/O").is_none(), "a newcomer");
+    let mut pace = Pace::default();
+    let came = scene.queues[0].try_acquire(a_moment_ago, Purpose::Write, None, &mut pace);
+    assert!(came.expect("no I/O").is_none(), "who has looked at his files since he read the clock");
     assert!(refused(&scene.queues[2], Some(&places[1])).expect("no I/O").is_none(), "the second");
     assert!(refused(&scene.queues[1], Some(&first)).expect("no I/O").is_some(), "the first");
 }

@@ -263,7 +263,7 @@ impl<S: Sidecar> Queue<S> {
             return take();
         }
         let Ok(page) = self.sidecar.read() else { return take() };
-        if let Some(turn) = page.turn().filter(|turn| turn.binds(now)) {
+        if let Some(turn) = page.turn().filter(|turn| turn.binds(self.sidecar.now())) {
             let came_later = place.is_none_or(|place| place.ticket > turn.ticket);
             if came_later && self.is_alive(turn.slot) {
                 return Ok(None);

@@ -162,7 +162,7 @@ fn flock(kind: impl Into<libc::c_int>, range: Range) -> libc::flock {
 #[inline(always)]
 fn fcntl(file: &impl AsRawFd, command: libc::c_int, lock: &mut libc::flock) -> io::Result<()> {
     loop {
-        // SAFETY: the descriptor is open, the struct is what these commands ask for.
+        // SAFETY: the struct is what these commands ask for; a descriptor that is not open is an error.
         match unsafe { fcntl_lock(file.as_raw_fd(), command, lock) } {
             Ok(()) => return Ok(()),
             Err(libc::EINTR) => {}
