@@ -1006,14 +1006,14 @@ impl Connection {
     /// snapshot stale. If it lasts, goes on beside it, with SQLite's own lock alone, as on the stock
     /// VFS. Whether to go on.
     ///
-    /// Connections with a busy handler sleep instead, without their snapshot, which would keep the
-    /// next writer from beginning the WAL anew; but for an upgrade SQLite does not ask the handler.
+    /// Until it has lasted, connections with a busy handler sleep instead, without their snapshot, which would
+    /// keep the next writer from beginning the WAL anew; but for an upgrade SQLite does not ask the handler.
     fn outlasts_checkpoint(&mut self, reason: Reason, base: impl BaseFile) -> bool {
-        let sleeps = self.wait.has_busy_handler() && !base.is_upgrade();
-        let waits_here = self.wait.place().is_none() && !sleeps;
-        if reason != Reason::Wal || !waits_here && self.wait.age() < CHECKPOINT_LASTS {
+        if reason != Reason::Wal {
             return false;
         }
+        let sleeps = self.wait.has_busy_handler() && !base.is_upgrade();
+        let waits_here = self.wait.place().is_none() && !sleeps;
         let began = Instant::now();
         let mut in_vain = 0;
         while in_vain < LOOKS {
@@ -1203,6 +1203,8 @@ mod tests {
         on_lock: Option<Box<dyn Fn() -> Rc>>,
         /// To what xUnlock was called.
         unlocked: RefCell<Vec<c_int>>,
+        /// Whether the lock to write is for BEGIN IMMEDIATE, and no upgrade.
+        begins: Cell<bool>,
         /// The calls of xShmLock, and what those that lock are answered.
         slots: RefCell<Vec<(c_int, c_int, c_int)>>,
         slot_answer: Cell<Rc>,
@@ -1241,7 +1243,7 @@ mod tests {
             Ok(self.size.get())
         }
         fn is_upgrade(&self) -> bool {
-            true
+            !self.begins.get()
         }
         fn probe(&self, _: Sought) -> Probe {
             Box::new(|| true)
@@ -1345,8 +1347,8 @@ mod tests {
         assert!(!closing.holds_write_lock());
     }
 
-    /// A checkpoint has the write lock and does not come to its end. A writer goes on beside it, as
-    /// on the stock VFS.
+    /// A checkpoint has the write lock and does not come to its end. Writers go on beside it, as
+    /// on the stock VFS, each at once if it has lasted.
     #[test]
     fn a_checkpoint_holds_no_writer_up_for_long() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -1372,6 +1374,26 @@ mod tests {
         shm_lock(&mut checkpointer, (WAL_CKPT_LOCK, 1, exclusively(SQLITE_SHM_UNLOCK)));
         shm_lock(&mut writer, write(SQLITE_SHM_LOCK));
         assert!(writer.holds_write_lock());
+
+        // One whose busy handler sleeps does so until the checkpoint has lasted, and no longer.
+        let mut sleeper = connection(&directory);
+        shm_lock(&mut sleeper, (WAL_READ_LOCK, 1, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED));
+        base.begins.set(true);
+        let attempt = |sleeper: &mut Connection| {
+            let (offset, n, flags) = write(SQLITE_SHM_LOCK);
+            sleeper.shm_lock(offset, n, flags, &base)
+        };
+        assert_eq!(attempt(&mut sleeper), SQLITE_BUSY);
+        crate::lock::wait::sleep(Duration::from_millis(1), |_| {});
+        shm_lock(&mut writer, write(SQLITE_SHM_UNLOCK));
+        shm_lock(&mut checkpointer, (WAL_CKPT_LOCK, 1, exclusively(SQLITE_SHM_LOCK)));
+        assert_eq!(attempt(&mut sleeper), SQLITE_BUSY);
+        std::thread::sleep(CHECKPOINT_LASTS);
+        for _ in 0..2 {
+            assert_eq!(attempt(&mut sleeper), SQLITE_OK);
+            assert!(!sleeper.holds_write_lock());
+            shm_lock(&mut sleeper, write(SQLITE_SHM_UNLOCK));
+        }
     }
 
     /// A reader keeps a snapshot, and everything before it is copied: each commit that finds the WAL long
