@@ -25,6 +25,9 @@ fn scene(program: Program, vfs: &str, mode: &str) -> (Board, Agent) {
     client.open("c", &board.uri(vfs), 5000);
     assert_eq!(client.sql("c", "SELECT x FROM t").rows(), [[1]]);
     client.sql("c", "INSERT INTO t VALUES (2)").rows();
+    // Long enough that the directory's time will tell of whatever is next.
+    std::thread::sleep(Duration::from_millis(50));
+    client.sql("c", "UPDATE t SET x = x").rows();
     // What is in the WAL would be lost with it, whoever writes later.
     client.sql("c", "PRAGMA wal_checkpoint(truncate)").rows();
     (board, client)
@@ -37,13 +40,21 @@ fn beside(board: &Board, suffix: &str) -> std::path::PathBuf {
     board.directory().join(format!("board.db{suffix}"))
 }
 
-const TO_THE_DATABASE: [Mishap; 3] = [
+const TO_THE_DATABASE: [Mishap; 4] = [
     ("mv backup.db board.db", |board| {
         fs::rename(board.directory().join("backup.db"), board.path()).unwrap();
     }),
     ("rm board.db", |board| fs::remove_file(board.path()).unwrap()),
     ("mv board.db old.db", |board| {
         fs::rename(board.path(), board.directory().join("old.db")).unwrap();
+    }),
+    ("mv boards old; mkdir boards; cp old/backup.db boards/board.db", |board| {
+        let (boards, aside) = (board.directory(), tempfile::tempdir().unwrap());
+        let old = aside.path().join("old");
+        fs::rename(&boards, &old).unwrap();
+        fs::create_dir(&boards).unwrap();
+        fs::copy(old.join("backup.db"), board.path()).unwrap();
+        fs::rename(old, boards.join("old")).unwrap();
     }),
 ];
 
@@ -72,7 +83,7 @@ fn refused(reply: vfs_tests::Reply, what: &str) {
 }
 
 /// A worker has the board open in WAL mode when the database is replaced by a backup, deleted or
-/// renamed. On the stock VFS its next commits are acknowledged, and nobody will ever see them. (In
+/// renamed, or its directory is. On the stock VFS its next commits are acknowledged, and nobody will ever see them. (In
 /// rollback modes SQLite itself looks whether the file has moved.)
 #[test]
 fn nothing_is_written_to_a_database_that_is_not_there() {
