@@ -972,12 +972,15 @@ impl Connection {
                 )));
                 return Err(Refused::Busy);
             }
-            if matches!(self.database.purpose(), Some((Purpose::Upkeep, held)) if held >= CHECKPOINT_LASTS)
-            {
+            let held = match self.database.purpose() {
+                Some((Purpose::Upkeep, held)) => held,
+                _ => Duration::ZERO,
+            };
+            // For no longer than until it is time to look for a checkpoint that has lasted.
+            let chunk = left.min(CHECKPOINT_LASTS.saturating_sub(held));
+            if chunk.is_zero() {
                 break;
             }
-            // For no longer than until it is time to look for such a checkpoint.
-            let chunk = left.min(CHECKPOINT_LASTS);
             match self.write_lock.acquire_within(chunk, since, Purpose::Write) {
                 Ok(()) => {
                     self.waited(Waited(began.elapsed()));
@@ -1026,7 +1029,8 @@ impl Connection {
                     if !waits_here {
                         return false;
                     }
-                    self.write_lock.acquire_soon(Purpose::Write, left)
+                    let until_it_has = CHECKPOINT_LASTS.saturating_sub(held);
+                    self.write_lock.acquire_soon(Purpose::Write, left.min(until_it_has))
                 }
                 None if waits_here => {
                     in_vain += 1;
@@ -1389,6 +1393,7 @@ mod tests {
         shm_lock(&mut checkpointer, (WAL_CKPT_LOCK, 1, exclusively(SQLITE_SHM_LOCK)));
         assert_eq!(attempt(&mut sleeper), SQLITE_BUSY);
         std::thread::sleep(CHECKPOINT_LASTS);
+        // The second time it has not waited itself.
         for _ in 0..2 {
             assert_eq!(attempt(&mut sleeper), SQLITE_OK);
             assert!(!sleeper.holds_write_lock());

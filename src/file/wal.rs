@@ -224,8 +224,7 @@ impl OpenWal {
     pub(super) fn put_off(self, client: Client, tells_late: bool) {
         // SAFETY: as promised to `new`, and SQLite is not in a method of it.
         let (_, state) = unsafe { parts(self.0) };
-        let synced = state.synced;
-        *state = State { client: Some(client), tells_late, synced, ..State::default() };
+        *state = State { client: Some(client), tells_late, ..State::default() };
     }
 
     /// No sync is put off any more. The flags of the one that was.
@@ -520,6 +519,26 @@ pub(super) mod tests {
         assert_eq!((wal.sync(SQLITE_SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![2]));
         assert_eq!(wal.open().take_put_off(), None);
         group::super_journal(false);
+    }
+
+    /// What was answered to SQLite is known until it is asked for, also across a commit whose sync is put off, and one
+    /// that failed is not forgotten for one that succeeds.
+    #[test]
+    fn what_sqlites_syncs_have_answered_is_known() {
+        let (_connection, client) = client();
+        let memory = TestWal::new(frames(0x377f_0682, 512, 1));
+        let wal = memory.open();
+        assert_eq!(wal.take_synced(), None);
+        memory.sync(SQLITE_SYNC_NORMAL);
+        assert_eq!((wal.take_synced(), wal.take_synced()), (Some(true), None));
+        wal.put_off(client, false);
+        let header = [7; HEADER];
+        memory.write(&header, 0);
+        memory.seen(|memory| memory.failing = 1);
+        assert_eq!(memory.sync(SQLITE_SYNC_NORMAL), SQLITE_IOERR_FSYNC);
+        assert_eq!(wal.take_put_off(), None);
+        assert_eq!(memory.sync(SQLITE_SYNC_NORMAL), SQLITE_OK);
+        assert_eq!(wal.take_synced(), Some(false));
     }
 
     /// A sync that fails is told, also the header's: but if it may be an error that was made up for, the header

@@ -156,15 +156,16 @@ impl Opened {
         self.log.is_some() && self.older == 0 && !self.may_tell_late(failures)
     }
 
-    /// The same file, which has told of an error when there were so many frames: perhaps nobody else was.
-    pub(crate) fn was_told(self, frames: u32) -> Self {
-        Self { older: frames, ..self }
+    /// The same file, which has told of an error that perhaps nobody else was told of: whatever was written may
+    /// be lost, in whichever WAL.
+    pub(crate) fn was_told(self) -> Self {
+        Self { log: None, older: u32::MAX, ..self }
     }
 
     /// The same file, now that the WAL is that one and has so many frames.
     pub(crate) fn at(self, log: &Log, frames: u32) -> Self {
         let older = match self.log {
-            None => frames,
+            None => self.older.max(frames),
             Some(known) if known == *log => self.older,
             // It has begun anew since, so that all was written since.
             Some(_) => 0,
@@ -297,10 +298,11 @@ impl Group {
         };
         while let Ok(bytes) = sidecar.read() {
             if let Some(waited) = covered(&bytes)? {
-                if has_slept && self.sync_ns.load(Ordering::Relaxed) == 0 {
-                    // For most of one sync, and part of another: it knows no better yet.
-                    let half = began.elapsed().as_nanos() as u64 / 2;
-                    self.sync_ns.store(half, Ordering::Relaxed);
+                if has_slept {
+                    // For most of one sync, and part of another: if it knows no better yet.
+                    let (half, relaxed) =
+                        (began.elapsed().as_nanos() as u64 / 2, Ordering::Relaxed);
+                    let _ = self.sync_ns.compare_exchange(0, half, relaxed, relaxed);
                 }
                 return Ok(waited);
             }
@@ -543,6 +545,7 @@ mod tests {
         coming: u32,
         after: u32,
         round: u32,
+        nap_ns: u64,
         looks: Cell<u32>,
         done: RefCell<Vec<Did>>,
     }
@@ -579,7 +582,7 @@ mod tests {
             self.round
         }
         fn nap(&self) -> u64 {
-            70_000
+            self.nap_ns
         }
     }
 
@@ -642,15 +645,17 @@ mod tests {
         const SLOW: u64 = SLOW_NS;
         let directory = tempfile::tempdir().expect("a directory");
         let (sidecar, log) = board(&directory);
-        for (nth, (sync_ns, coming, after, round, durable)) in [
-            (10 * SLOW, 1, 0, 8, 9),
-            (10 * SLOW, 1, 2, 4, 4),
-            (10 * SLOW, 1, 5, 4, 1),
-            (10 * SLOW, 1, 0, 40, 30),
-            (SLOW, 1, 0, 40, 7),
-            (10 * SLOW, 0, 0, 8, 1),
-            (SLOW - 1, 1, 0, 8, 1),
-            (10 * SLOW, 1, 0, 0, 1),
+        const NAP: u64 = 70_000;
+        for (nth, (sync_ns, nap_ns, coming, after, round, durable)) in [
+            (10 * SLOW, NAP, 1, 0, 8, 9),
+            (10 * SLOW, NAP, 1, 2, 4, 4),
+            (10 * SLOW, NAP, 1, 5, 4, 1),
+            (10 * SLOW, NAP, 1, 0, 40, 30),
+            (10 * SLOW, GATHER_NS / 2, 1, 0, 40, 3),
+            (SLOW, NAP, 1, 0, 40, 7),
+            (10 * SLOW, NAP, 0, 0, 8, 1),
+            (SLOW - 1, NAP, 1, 0, 8, 1),
+            (10 * SLOW, NAP, 1, 0, 0, 1),
         ]
         .into_iter()
         .enumerate()
@@ -658,7 +663,7 @@ mod tests {
             let log = log.begun_anew([nth as u32; 2]);
             let (group, counters) = (Group::default(), Counters::default());
             group.sync_ns.store(sync_ns, Ordering::Relaxed);
-            let wal = Noted { coming, after, round, ..Noted::opened_at(&log, 0) };
+            let wal = Noted { coming, after, round, nap_ns, ..Noted::opened_at(&log, 0) };
             wal.frames.set(1);
             let waited = group.wait(&sidecar, &log, 1, &wal, &counters).expect("it syncs");
             assert_eq!(waited.durable, durable, "{nth}");
@@ -666,6 +671,43 @@ mod tests {
             let next = if after == 0 { coming } else { waited.committed - durable };
             assert_eq!(waited.committed, durable + next, "{nth}");
         }
+    }
+
+    /// A process has led no sync yet. How long one takes it knows by its own waits, if it slept in one, and until it
+    /// leads.
+    #[test]
+    fn who_has_waited_knows_how_long_a_sync_takes() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (sidecar, log) = board(&directory);
+        let wal = Noted::opened_at(&log, 0);
+        wal.frames.set(3);
+        let counters = Counters::default();
+        let group = Group::default();
+        let waits = |frames| group.wait(&sidecar, &log, frames, &wal, &counters).expect("it syncs");
+        let knows = || group.sync_ns.load(Ordering::Relaxed);
+        Group::default().wait(&sidecar, &log, 3, &wal, &counters).expect("it syncs");
+        waits(3);
+        assert_eq!(knows(), 0, "it was durable");
+
+        let other = sidecar::Sidecar::open(&directory.path().join("board.db"), false);
+        let (other, leader) = (other.expect("it is there"), Group::default());
+        let lead = leader.try_lead(&other).expect("nobody leads");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(LOOKS);
+                let bytes = Sidecar::read(&other).expect("it is there");
+                let record = Record { log, frames: 4, failures: 0 };
+                Sidecar::write(&other, &record.encode(bytes.word().wrapping_add(1)))
+                    .expect("there is room");
+                drop(lead);
+            });
+            wal.frames.set(4);
+            waits(4);
+        });
+        assert!(knows() > 0 && wal.done.take() == [Did::Sync], "the other one's");
+        group.sync_ns.store(1, Ordering::Relaxed);
+        waits(4);
+        assert_eq!(knows(), 1);
     }
 
     /// A commit waits for its sync. A disk error loses its frames, and somebody else's fsync is told.

@@ -48,7 +48,7 @@ const TO_THE_DATABASE: [Mishap; 4] = [
     ("mv board.db old.db", |board| {
         fs::rename(board.path(), board.directory().join("old.db")).unwrap();
     }),
-    ("mv boards old; mkdir boards; cp old/backup.db boards/board.db", |board| {
+    ("mv boards old; mkdir boards; cp old/backup.db boards/board.db; mv old boards", |board| {
         let (boards, aside) = (board.directory(), tempfile::tempdir().unwrap());
         let old = aside.path().join("old");
         fs::rename(&boards, &old).unwrap();
