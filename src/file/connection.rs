@@ -845,7 +845,7 @@ impl Connection {
         debug_assert!(!self.write_lock.is_held(), "it is held for a reason");
         let now = sys::monotonic_ns();
         self.guards.before_write(now, &self.database)?;
-        match self.write_lock.try_acquire_to_write(now) {
+        match self.write_lock.try_acquire(now, Purpose::Write, true, None) {
             Ok(()) => Ok(()),
             Err(why) => self.goes_on(why, reason, Need::Write, base),
         }

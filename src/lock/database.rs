@@ -270,7 +270,7 @@ impl Database {
     /// Makes the sidecar, as the first writer does.
     pub(crate) fn make_sidecar(self: &Arc<Self>) {
         let mut lock = WriteLock::of(self, 1);
-        lock.try_acquire_to_write(sys::monotonic_ns()).expect("it is free");
+        lock.try_acquire(sys::monotonic_ns(), Purpose::Write, true, None).expect("it is free");
     }
 }
 
@@ -338,25 +338,8 @@ impl WriteLock {
 
     /// Takes it, or says why not. Never waits. `now` is of [`sys::monotonic_ns`]; `place` is the
     /// connection's in the queue, if it has one. Makes a sidecar only if it may `create` one.
+    #[inline(always)]
     pub(crate) fn try_acquire(
-        &mut self,
-        now: u64,
-        purpose: Purpose,
-        create: bool,
-        place: Option<&Place>,
-    ) -> Result<(), Refused> {
-        self.take(now, purpose, create, place)
-    }
-
-    /// As [`Self::try_acquire`], to write, for one who has no place in the queue: as each transaction does,
-    /// so that it must cost next to nothing.
-    #[inline(always)]
-    pub(crate) fn try_acquire_to_write(&mut self, now: u64) -> Result<(), Refused> {
-        self.take(now, Purpose::Write, true, None)
-    }
-
-    #[inline(always)]
-    fn take(
         &mut self,
         now: u64,
         purpose: Purpose,
@@ -578,7 +561,10 @@ mod tests {
             let owners = Arc::strong_count(&queue);
             lock.generation += 1;
             let now = sys::monotonic_ns();
-            assert!(matches!(lock.try_acquire_to_write(now), Err(Refused::Inherited)));
+            assert!(matches!(
+                lock.try_acquire(now, Purpose::Write, true, None),
+                Err(Refused::Inherited)
+            ));
             end(lock);
             assert!(sidecar::held_range(database.path()).is_some() && database.is_held());
             assert_eq!(Arc::strong_count(&queue), owners, "the last would close it");

@@ -784,7 +784,7 @@ mod tests {
         let queues = |is_brief, is_held: bool, sleeps: u64| {
             let mut wait = Wait::of(&database, is_brief);
             let mut lock = WriteLock::of(&database, 1);
-            lock.try_acquire_to_write(sys::monotonic_ns()).expect("it is free");
+            lock.try_acquire(sys::monotonic_ns(), Purpose::Write, true, None).expect("it is free");
             wait.refused(Cause::WriteLock);
             let lock = is_held.then_some(lock);
             (1..=sleeps).for_each(|n| sleep(ms(n), |_| {}));
