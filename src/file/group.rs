@@ -697,6 +697,7 @@ mod tests {
             board.grows();
             board.another_fails();
             assert_eq!(board.begins(), Ok(()), "it does not look");
+            assert_eq!(board.group.company.durable, 4, "what it wrote alone is no round");
             // The kernel tells each file.
             board.fails(1);
             assert_eq!(board.wal.sync(SYNC_NORMAL), SQLITE_IOERR_FSYNC);
