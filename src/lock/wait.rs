@@ -300,11 +300,13 @@ impl Nap {
             return (None, nap.look(sleep, is_worth_trying));
         };
         let began = Instant::now();
-        while self.yields && began.elapsed() < YIELDS {
+        let mut yields = self.yields;
+        while yields {
             std::thread::yield_now();
             if queue.is_free() {
                 return (self.place, self.limit.saturating_sub(began.elapsed()));
             }
+            yields = began.elapsed() < YIELDS;
         }
         // If the sidecar was replaced, its place is elsewhere.
         let place = self.place.filter(|queued| Arc::ptr_eq(&queued.queue, &queue));
