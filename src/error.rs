@@ -27,6 +27,17 @@ pub enum Error {
         /// The name, empty for the default VFS.
         name: String,
     },
+    /// The default VFS is none of the operating system's. What it does for its files, nobody knows here: the
+    /// application has to name the base.
+    BaseUnnamed {
+        /// The name of the default VFS.
+        name: String,
+    },
+    /// The base encrypts, and knows its files by what a VFS over it changes; it goes over this one instead.
+    BaseUnfit {
+        /// The name of the base.
+        name: String,
+    },
     /// Another VFS has the name, or this one with other options.
     NameTaken {
         /// The name.
@@ -72,6 +83,16 @@ impl fmt::Display for Error {
             }
             Self::NoBaseVfs { name } if name.is_empty() => write!(f, "SQLite has no default VFS"),
             Self::NoBaseVfs { name } => write!(f, "no such VFS to build on: {name}"),
+            Self::BaseUnnamed { name } => write!(
+                f,
+                "the default VFS is {name}, which is none of the operating system's; name the VFS to build on: \
+                 {name} if it may have another VFS over it, or unix (KANBAN_BASE_VFS, Options::with_base)"
+            ),
+            Self::BaseUnfit { name } => write!(
+                f,
+                "{name} would write in plain text under another VFS; register this one over the operating \
+                 system's VFS, not as the default one, and open databases with vfs=multipleciphers-kanban"
+            ),
             Self::NameTaken { name } => {
                 write!(f, "a VFS named {name} is registered already, with other options")
             }

@@ -314,6 +314,40 @@ impl Host {
         unsafe { as_str((self.db_filename)(db, c"main".as_ptr())) }
     }
 
+    /// Whether one of the databases of `db` that lie at `path` is what `is_it` looks for by its schema's name.
+    /// True if it can not be known: SQLite may not tell which are attached.
+    ///
+    /// # Safety
+    /// As for [`Self::is_in_transaction`].
+    pub(crate) unsafe fn is_opened(
+        &self,
+        db: *mut sqlite3,
+        path: &std::path::Path,
+        is_it: impl Fn(&CStr) -> bool,
+    ) -> bool {
+        /// Behind `main` and `temp`.
+        const FIRST_ATTACHED: c_int = 2;
+        let lies_there = |name: &CStr| {
+            // SAFETY: the caller's promise.
+            let file = unsafe { as_str((self.db_filename)(db, name.as_ptr())) };
+            file.is_some_and(|file| crate::sys::path_from(file) == path)
+        };
+        let is_main = lies_there(c"main");
+        if is_main && is_it(c"main") {
+            return true;
+        }
+        let Some(name_of) = self.db_name else { return !is_main };
+        for nth in FIRST_ATTACHED.. {
+            // SAFETY: the caller's promise; a name is valid until its database is detached.
+            match unsafe { as_str(name_of(db, nth)) } {
+                None => return false,
+                Some(name) if lies_there(name) && is_it(name) => return true,
+                Some(_) => {}
+            }
+        }
+        false
+    }
+
     /// For instance 3040001, <https://www.sqlite.org/c3ref/libversion.html>.
     pub(crate) fn version_number(&self) -> c_int {
         // SAFETY: it takes nothing and may be called at any time.
@@ -428,6 +462,21 @@ impl Host {
     ) -> Rc {
         // SAFETY: the caller's promise.
         unsafe { (self.file_control)(db, c"main".as_ptr(), op, argument) }
+    }
+
+    /// Sends a file control to the file of a connection's database.
+    ///
+    /// # Safety
+    /// As for [`Self::main_file_control`].
+    pub(crate) unsafe fn file_control(
+        &self,
+        db: *mut sqlite3,
+        name: &CStr,
+        op: c_int,
+        argument: *mut c_void,
+    ) -> Rc {
+        // SAFETY: the caller's promise.
+        unsafe { (self.file_control)(db, name.as_ptr(), op, argument) }
     }
 
     /// Defines an SQL function without arguments whose value never changes.

@@ -18,7 +18,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// A VFS named `kanban` over the default VFS of the moment, with a busy timeout of 5 s, that
+    /// A VFS named `kanban` over the operating system's VFS that is the default one, with a busy timeout of 5 s, that
     /// does not become the default, keeps a WAL when the last connection closes, lets each commit
     /// sync for itself, and refuses databases with several hard links and WAL mode on network file
     /// systems.
@@ -46,7 +46,8 @@ impl Options {
         self
     }
 
-    /// The VFS underneath, by name. Unset, it is SQLite's default VFS at registration.
+    /// The VFS underneath, by name. Unset, it is SQLite's default VFS at registration, which must be one of the
+    /// operating system's (`unix`, `win32` and their kin).
     #[must_use]
     pub fn with_base(mut self, base: impl Into<String>) -> Self {
         self.base = Some(base.into());

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Write};
 use std::sync::atomic::Ordering;
 
 use crate::ffi::vfs::Instance;
-use crate::file::Connection;
+use crate::file::{Connection, Stands};
 use crate::lock::sidecar::{Content, FOREIGN};
 use crate::sys;
 
@@ -95,6 +95,7 @@ fn guarantees(connection: &mut Connection, instance: &Instance) -> Object {
     let displaced = guards.displaced().map(|why| why.to_string());
     let deficit = guards.deficit();
     let no_wal = guards.no_wal().map(str::to_owned);
+    let stands = guards.stands();
     let is_off = guards.is_synchronous_off();
     let journalless = guards.journalless();
     let files = guards.identity().map(|files| (files.inode(), files.wal_index()));
@@ -120,9 +121,19 @@ fn guarantees(connection: &mut Connection, instance: &Instance) -> Object {
         None => Some("the base VFS keeps the database elsewhere than in a file".to_owned()),
         Some(_) => displaced,
     };
-    let length = deficit.map(|missing| {
-        format!("the file was {missing} bytes shorter than its header says when it was opened")
-    });
+    let length = match stands {
+        Stands::Below => Some(
+            "another VFS lies over this one, and decides what the file holds: its length is not compared with its \
+             header"
+                .to_owned(),
+        ),
+        Stands::Above => {
+            Some("what the base VFS, none of the operating system's, says of the length is believed".to_owned())
+        }
+        Stands::Alone => deficit.map(|missing| {
+            format!("the file was {missing} bytes shorter than its header says when it was opened")
+        }),
+    };
     let persist = (!connection.settings().persist_wal())
         .then(|| "kanban_persist_wal=0: the last connection deletes the WAL".to_owned());
     let durable =

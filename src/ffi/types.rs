@@ -71,6 +71,7 @@ pub(crate) const SQLITE_FCNTL_SYNC: c_int = 21;
 pub(crate) const SQLITE_FCNTL_COMMIT_PHASETWO: c_int = 22;
 pub(crate) const SQLITE_FCNTL_JOURNAL_POINTER: c_int = 28;
 pub(crate) const SQLITE_FCNTL_PDB: c_int = 30;
+pub(crate) const SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE: c_int = 33;
 pub(crate) const SQLITE_FCNTL_LOCK_TIMEOUT: c_int = 34;
 
 pub(crate) const SQLITE_UTF8: c_int = 1;

@@ -29,6 +29,8 @@ pub(crate) struct Instance {
     options: Options,
     /// `kanban/<base>`, as FCNTL_VFSNAME answers.
     full_name: String,
+    is_over_system: bool,
+    goes_under_ciphers: bool,
     open_databases: AtomicUsize,
     protection: Protection,
 }
@@ -56,6 +58,7 @@ pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
             return Err(Error::NameTaken { name: options.name().to_owned() });
         }
         if options.make_default() {
+            base_for(&host, options)?;
             // SAFETY: it is complete and never freed.
             check(unsafe { host.register_vfs(known.vfs, true) })?;
         }
@@ -69,22 +72,14 @@ pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
         }
         // Another copy of this library has registered it. It keeps the options it has.
         if options.make_default() {
+            base_for(&host, options)?;
             // SAFETY: it is registered already.
             check(unsafe { host.register_vfs(other, true) })?;
         }
         return Ok(());
     }
-    let base = match options.base() {
-        Some(base) => host.find_vfs(Some(&to_c(base)?)),
-        None => host.find_vfs(None),
-    };
-    if base.is_null() {
-        return Err(Error::NoBaseVfs { name: options.base().unwrap_or("").to_owned() });
-    }
-    // Never on itself, which would be in its own way: on what the other is built on.
-    // SAFETY: SQLite found it, so it is a registered VFS.
-    let base = unsafe { base_of_ours(base) }.unwrap_or(base);
-    let instance = Instance::leak(name, base, host, options);
+    let (base, encrypts) = base_for(&host, options)?;
+    let instance = Instance::leak(name, base, host, options, encrypts);
     // SAFETY: it is complete and never freed.
     check(unsafe { host.register_vfs(instance.vfs, options.make_default()) })?;
     let rc = host.add_auto_extension(connect::on_connect);
@@ -137,6 +132,69 @@ fn to_c(name: &str) -> Result<CString, Error> {
     CString::new(name).map_err(|_| Error::InvalidName { name: name.to_owned() })
 }
 
+/// The VFSes of the operating system, by the names that SQLite's `os_unix.c` and `os_win.c` give them.
+const OF_THE_SYSTEM: &[&str] = if cfg!(windows) {
+    &["win32", "win32-longpath", "win32-none", "win32-longpath-none"]
+} else {
+    &[
+        "unix",
+        "unix-none",
+        "unix-dotfile",
+        "unix-excl",
+        "unix-posix",
+        "unix-flock",
+        "unix-afp",
+        "unix-nfs",
+        "unix-proxy",
+        "unix-namedsem",
+    ]
+};
+
+/// What SQLite3MultipleCiphers puts before the name of the VFS that it encrypts for.
+/// <https://utelle.github.io/SQLite3MultipleCiphers/docs/architecture/arch_vfs/>
+const CIPHERS: &str = "multipleciphers-";
+
+/// What to build on: the VFS that `options` name, else the default one if it is the operating system's. Never
+/// a VFS of this project, which would be in its own way, but what that is built on.
+///
+/// Any other default VFS does something for its files that the application wants: to build on it may be wrong, since
+/// it may know its files by the pointers to their names and methods, and to leave it out is wrong, since it is
+/// missed. So that is for the application to say. Except SQLite3MultipleCiphers, which itself goes over any VFS:
+/// this one is built on what it encrypts for then, and goes under it only: true.
+///
+/// # Errors
+/// There is no such VFS, or it is not to be built on.
+fn base_for(host: &Host, options: &Options) -> Result<(*mut sqlite3_vfs, bool), Error> {
+    let find = |name: Option<&str>| -> Result<(*mut sqlite3_vfs, String), Error> {
+        let found = host.find_vfs(name.map(to_c).transpose()?.as_deref());
+        if found.is_null() {
+            return Err(Error::NoBaseVfs { name: name.unwrap_or("").to_owned() });
+        }
+        // SAFETY: SQLite found it, so it is a registered VFS, and so is the base of one; it has a
+        // terminated name.
+        unsafe {
+            let vfs = base_of_ours(found).unwrap_or(found);
+            Ok((vfs, CStr::from_ptr((*vfs).zName).to_string_lossy().into_owned()))
+        }
+    };
+    let (base, name) = find(options.base())?;
+    let encrypts_for = name.strip_prefix(CIPHERS);
+    if options.base().is_some() {
+        return match encrypts_for {
+            Some(_) => Err(Error::BaseUnfit { name }),
+            None => Ok((base, false)),
+        };
+    }
+    if OF_THE_SYSTEM.contains(&&*name) {
+        return Ok((base, false));
+    }
+    match encrypts_for.filter(|system| OF_THE_SYSTEM.contains(system)) {
+        Some(system) if !options.make_default() => find(Some(system)).map(|(base, _)| (base, true)),
+        Some(_) => Err(Error::BaseUnfit { name }),
+        None => Err(Error::BaseUnnamed { name }),
+    }
+}
+
 /// The name by which xGetSystemCall tells a VFS of this project from any other.
 const MARK: &CStr = c"kanban_vfs";
 
@@ -157,7 +215,13 @@ unsafe fn base_of_ours(vfs: *mut sqlite3_vfs) -> Option<*mut sqlite3_vfs> {
 }
 
 impl Instance {
-    fn leak(name: CString, base: *mut sqlite3_vfs, host: Host, options: &Options) -> &'static Self {
+    fn leak(
+        name: CString,
+        base: *mut sqlite3_vfs,
+        host: Host,
+        options: &Options,
+        goes_under_ciphers: bool,
+    ) -> &'static Self {
         // SAFETY: SQLite found it, so it is a registered VFS.
         let base_vfs = unsafe { read_vfs(base) };
         // SAFETY: a registered VFS has a terminated name.
@@ -201,6 +265,8 @@ impl Instance {
             host,
             options: options.clone(),
             full_name,
+            goes_under_ciphers,
+            is_over_system: OF_THE_SYSTEM.contains(&&*base_name),
             open_databases: AtomicUsize::new(0),
             // SAFETY: SQLite found it, so it is registered.
             protection: unsafe { syscalls::protect(&host, base) },
@@ -223,6 +289,17 @@ impl Instance {
     /// `kanban/unix`, say.
     pub(crate) fn full_name(&self) -> &str {
         &self.full_name
+    }
+
+    /// Whether the base is one of the operating system's VFSes.
+    pub(crate) fn is_over_system(&self) -> bool {
+        self.is_over_system
+    }
+
+    /// Whether a database may only be opened through it by way of SQLite3MultipleCiphers: else what that would
+    /// encrypt would be written as it is.
+    pub(crate) fn goes_under_ciphers(&self) -> bool {
+        self.goes_under_ciphers
     }
 
     /// What becomes of the locks on a database.

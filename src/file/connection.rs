@@ -9,7 +9,7 @@
 //!
 //! Readers do none of this, but for those of a database that is still empty.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +31,7 @@ use crate::options::Settings;
 use crate::sys;
 
 use super::group::GroupCommit;
-use super::guards::Guards;
+use super::guards::{Guards, Stands};
 use super::wal::{Client, OpenWal};
 
 /// The file of the base VFS: what it takes to call it, which is copied freely.
@@ -70,8 +70,11 @@ pub(crate) trait BaseFile: Copy {
     fn client(&self) -> Option<Client>;
     /// The mark of a READ slot. Only while the wal-index is mapped.
     fn read_mark(&self, n: c_int) -> Option<u32>;
-    /// Writes one zero byte.
-    fn write_zero(&self, at: i64);
+    /// Writes so many zero bytes, a page's. Whether the base says that it has.
+    fn write_zeros(&self, at: i64, bytes: i64) -> bool;
+    /// Where this VFS stands among those that the file goes through, for the database at `path`. Not to be asked
+    /// while the connection closes.
+    fn stands(&self, path: &Path) -> Stands;
     /// Makes the wal-index one that is to be recovered. Only while it is mapped, and nobody uses it.
     fn clear_wal_index(&self);
 }
@@ -130,6 +133,10 @@ const MEND_WAIT: Duration = Duration::from_secs(1);
 /// How long a checkpoint waits for the write lock.
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(4);
 
+/// Why a database is not opened, where SQLite3MultipleCiphers is to encrypt.
+pub(crate) const UNENCRYPTED: &CStr = c"SQLite3MultipleCiphers does not encrypt under this VFS, only over it: open \
+    the database with vfs=multipleciphers-kanban, or allow plain text by KANBAN_BASE_VFS=unix";
+
 /// Gives back a lock of SQLite's. After an error nobody knows whether the base has it still, and
 /// SQLite does not ask again: so it is tried once more, which does no harm if it has not.
 pub(crate) fn twice(give_back: impl Fn() -> Rc) -> Rc {
@@ -170,6 +177,8 @@ pub(crate) struct Connection {
     /// Whether the wait is for SHARED, so far.
     waits_to_read: bool,
     group: GroupCommit,
+    /// Whether another VFS, which encrypts, has to call this one, and was not seen yet.
+    goes_under_ciphers: bool,
 }
 
 impl Connection {
@@ -202,7 +211,24 @@ impl Connection {
             is_checkpointing: false,
             blocks_ms: 0,
             waits_to_read: false,
+            goes_under_ciphers: false,
         }
+    }
+
+    /// It must not be used but by a VFS that encrypts.
+    pub(crate) fn go_under_ciphers(&mut self) {
+        self.goes_under_ciphers = true;
+    }
+
+    /// Whether SQLite itself uses it, where a VFS that encrypts should.
+    pub(crate) fn is_unencrypted(&mut self, base: impl BaseFile) -> bool {
+        self.goes_under_ciphers &= base.stands(self.database.path()) != Stands::Below;
+        self.goes_under_ciphers
+    }
+
+    /// Notes where this VFS stands, for the status.
+    pub(crate) fn look_where_it_stands(&mut self, base: impl BaseFile) {
+        self.guards.look_where_it_stands(base, &self.database);
     }
 
     pub(crate) fn database(&self) -> &Arc<Database> {
@@ -226,8 +252,8 @@ impl Connection {
         self.is_alone
     }
 
-    /// FCNTL_SYNC: all is written, and in a rollback mode nothing is committed yet.
-    pub(crate) fn before_commit(&self, base: impl BaseFile) -> Result<(), Rc> {
+    /// FCNTL_SYNC: all is written, and in a rollback mode nothing is committed yet; or all is undone.
+    pub(crate) fn before_commit(&mut self, base: impl BaseFile) -> Result<(), Rc> {
         if self.in_wal_mode || self.level < SQLITE_LOCK_RESERVED {
             return Ok(());
         }
@@ -235,20 +261,43 @@ impl Connection {
     }
 
     /// xWrite, of the first page.
-    pub(crate) fn before_first_page(&self, base: impl BaseFile, page: &[u8]) {
+    pub(crate) fn before_first_page(&mut self, base: impl BaseFile, page: &[u8]) {
         if self.in_wal_mode {
             self.guards.before_first_page(base, page);
+        } else if let Some(header) = page.first_chunk() {
+            self.guards.written().first_page(header, || base.header());
         }
     }
 
-    /// xTruncate, to so many bytes.
+    /// xWrite has written so many bytes.
+    #[inline]
+    pub(crate) fn wrote(&mut self, at: i64, bytes: c_int) {
+        self.guards.written().wrote(at, bytes);
+    }
+
+    /// What was written was undone, all of it (FCNTL_ROLLBACK_ATOMIC_WRITE).
+    pub(crate) fn unwritten(&mut self) {
+        self.guards.written().begin();
+    }
+
+    /// xTruncate, to so many bytes. SQLite makes a file longer that way after a checkpoint only; others may
+    /// at any time.
     pub(crate) fn truncate(
-        &self,
+        &mut self,
         base: impl BaseFile,
         size: i64,
         truncate: impl FnOnce() -> Rc,
     ) -> Rc {
-        self.guards.truncate(base, size, &self.database, truncate)
+        // The last connection has no slot of the WAL then, nor has one in exclusive locking mode.
+        let rc = if self.is_checkpointing || self.level == SQLITE_LOCK_EXCLUSIVE {
+            self.guards.truncate_after_checkpoint(base, size, &self.database, truncate)
+        } else {
+            truncate()
+        };
+        if rc == SQLITE_OK {
+            self.guards.written().cut(size);
+        }
+        rc
     }
 
     /// SQLite announces how long the next lock calls may block, in ms; a negative number for any
@@ -262,6 +311,7 @@ impl Connection {
     /// [`Self::committed`]. To be quick, as [`Self::note_plain`].
     #[inline]
     pub(crate) fn note_commit(&mut self) -> bool {
+        self.guards.written().begin();
         let is_plain = !self.group.is_on() && self.guards.note_commit();
         if is_plain {
             self.wait.committed();
@@ -308,10 +358,22 @@ impl Connection {
     /// and for a change of journal mode, the write lock is taken.
     pub(crate) fn lock(&mut self, level: c_int, base: impl BaseFile) -> Rc {
         self.wait.disarm();
+        if self.goes_under_ciphers && self.is_unencrypted(base) {
+            let why = UNENCRYPTED.to_string_lossy();
+            self.log.log_about(SQLITE_CANTOPEN, &why, self.database.path());
+            return SQLITE_CANTOPEN;
+        }
         self.is_cleaning_up = false;
         let rc = self.take(level, base);
         if rc == SQLITE_OK {
             self.is_alone = level == SQLITE_LOCK_EXCLUSIVE && self.level == level;
+            if self.level < SQLITE_LOCK_RESERVED && level >= SQLITE_LOCK_RESERVED {
+                // Without RESERVED in between, it is to roll back what another has left.
+                match level == SQLITE_LOCK_EXCLUSIVE && !self.in_wal_mode {
+                    true => self.guards.written().begin_repair(),
+                    false => self.guards.written().begin(),
+                }
+            }
             self.level = self.level.max(level);
         }
         rc
@@ -648,6 +710,7 @@ impl Connection {
                     }
                 }
                 self.is_checkpointing = true;
+                self.guards.written().begin();
                 self.guards.checkpoint_begins(base);
                 if let Err(rc) = self.join_checkpoint(base) {
                     self.is_checkpointing = false;
@@ -1267,7 +1330,12 @@ mod tests {
         fn read_mark(&self, n: c_int) -> Option<u32> {
             self.reader.get().filter(|_| n == 1)
         }
-        fn write_zero(&self, _: i64) {}
+        fn write_zeros(&self, _: i64, _: i64) -> bool {
+            true
+        }
+        fn stands(&self, _: &Path) -> Stands {
+            Stands::Alone
+        }
         fn clear_wal_index(&self) {}
     }
 

@@ -12,7 +12,7 @@ use crate::ffi::{
     SQLITE_OK, SQLITE_READONLY, SQLITE_READONLY_DBMOVED, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
     SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK, WAL_READ_LOCK, WAL_READERS, WAL_SLOTS,
 };
-use crate::guard::file_length::{self, Header};
+use crate::guard::file_length::{self, Header, Written};
 use crate::guard::identity::{Displaced, Identity};
 use crate::guard::wal_index;
 use crate::guard::wal_reset::WalReset;
@@ -23,6 +23,17 @@ use crate::sys::{self, Inode};
 /// After how many transactions a reader looks whether it is time to check.
 const LOOKS_AFTER: u8 = 32;
 
+/// Where this VFS stands among those that a connection's file goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stands {
+    /// SQLite calls it, as far as can be told, and its base is the operating system's.
+    Alone,
+    /// SQLite calls it. Its base is somebody else's, who may keep the database in another form.
+    Above,
+    /// Another VFS calls it, and decides what the file has in it.
+    Below,
+}
+
 pub(crate) struct Guards {
     log: Host,
     /// `None` if the database is no file that can be found by its name.
@@ -32,6 +43,8 @@ pub(crate) struct Guards {
     wal_reset: WalReset,
     /// By how many bytes the file was too short when it was first locked; `None` before.
     deficit: Option<i64>,
+    written: Written,
+    stands: Stands,
     /// After how many more read transactions to look at the clock.
     until_look: u8,
     /// Whether this transaction was checked when it began.
@@ -52,6 +65,8 @@ impl Guards {
             said: Cell::new(None),
             wal_reset: WalReset::default(),
             deficit: None,
+            written: Written::default(),
+            stands: Stands::Alone,
             until_look: 1,
             is_checked: false,
             no_wal,
@@ -80,6 +95,10 @@ impl Guards {
 
     pub(crate) fn deficit(&self) -> Option<i64> {
         self.deficit.filter(|missing| *missing > 0)
+    }
+
+    pub(crate) fn stands(&self) -> Stands {
+        self.stands
     }
 
     pub(crate) fn is_synchronous_off(&self) -> bool {
@@ -163,12 +182,17 @@ impl Guards {
         Err(rc)
     }
 
+    pub(crate) fn look_where_it_stands(&mut self, base: impl BaseFile, database: &Database) {
+        self.stands = base.stands(database.path());
+    }
+
     /// SHARED was taken. The first time, looks whether the file is as long as its header says; not
     /// in WAL mode, where the WAL may have the rest, nor while there is a journal to roll it back.
     pub(crate) fn first_locked(&mut self, base: impl BaseFile, database: &Database) {
         if self.deficit.is_some() {
             return;
         }
+        self.look_where_it_stands(base, database);
         let header = base.header();
         let is_wal = header.is_some_and(|header| header[18..20] == [2, 2]);
         if let Some(why) = self.no_wal.as_ref().filter(|_| is_wal) {
@@ -192,13 +216,16 @@ impl Guards {
         if self.deficit.is_some() {
             return Ok(());
         }
+        self.look_where_it_stands(base, database);
         // The WAL may begin anew at any moment, with other salts and no frames.
         let (before, frames, salts) = (base.salts(), base.frames(), base.salts());
         match (frames, salts) {
             (Some((0, _)), _) => self.measure(base, base.header(), database),
             (Some((frames, _)), Some(salts)) if before == Some(salts) => {
                 let wal = beside(database.path(), "-wal");
-                let is_other = !wal_index::speaks_of(&wal, frames, salts);
+                // By its name it is read as it lies on the disk.
+                let is_other = self.stands == Stands::Alone
+                    && !wal_index::speaks_of(&wal, frames, salts);
                 let has_frames = base.frames().is_some_and(|(now, _)| now >= frames);
                 if is_other && has_frames && base.salts() == Some(salts) {
                     let why = Displaced::Moved("the WAL");
@@ -213,7 +240,9 @@ impl Guards {
 
     #[cold]
     fn measure(&mut self, base: impl BaseFile, header: Option<Header>, database: &Database) {
-        let missing = header.and_then(|header| file_length::deficit(&header, base.size().ok()?));
+        let missing = header
+            .filter(|_| self.stands != Stands::Below)
+            .and_then(|header| file_length::deficit(&header, base.size().ok()?));
         if missing.is_some() && is_hot(&beside(database.path(), "-journal")) {
             return;
         }
@@ -227,14 +256,25 @@ impl Guards {
         }
     }
 
-    /// A rollback mode has written all, and commits nothing yet (FCNTL_SYNC).
+    /// A rollback mode has written all, and commits nothing yet, or has undone all (FCNTL_SYNC).
     ///
     /// # Errors
-    /// SQLITE_IOERR_WRITE: a write that extended the file was lost. SQLite rolls back.
-    pub(crate) fn before_commit(&self, base: impl BaseFile, database: &Database) -> Result<(), Rc> {
-        let (Some(header), Ok(size)) = (base.header(), base.size()) else { return Ok(()) };
-        let Some(missing) = file_length::deficit(&header, size) else { return Ok(()) };
+    /// SQLITE_IOERR_WRITE: a write of this transaction that extended the file was lost. SQLite rolls back, and is
+    /// not kept from that.
+    pub(crate) fn before_commit(
+        &mut self,
+        base: impl BaseFile,
+        database: &Database,
+    ) -> Result<(), Rc> {
+        let torn = self.written.torn(|| base.size().ok());
+        self.written.synced(torn.is_some());
+        let Some(missing) = torn else { return Ok(()) };
         self.too_short(missing, SQLITE_IOERR_WRITE, "the transaction is rolled back", database)
+    }
+
+    /// What the connection writes while nobody else may change the file's length.
+    pub(crate) fn written(&mut self) -> &mut Written {
+        &mut self.written
     }
 
     /// All is committed, but COMMIT has not said so yet (FCNTL_COMMIT_PHASETWO).
@@ -263,42 +303,47 @@ impl Guards {
 
     /// A checkpoint is about to write the first page. Makes the file as long as that says before it
     /// says so, unless it is too short as it is.
-    pub(crate) fn before_first_page(&self, base: impl BaseFile, page: &[u8]) {
-        let Some(length) = page.first_chunk().and_then(file_length::by_header) else { return };
-        let Ok(size) = base.size() else { return };
+    pub(crate) fn before_first_page(&mut self, base: impl BaseFile, page: &[u8]) {
+        if self.stands == Stands::Below {
+            return;
+        }
+        let Some(header) = page.first_chunk() else { return };
+        let lengths = file_length::by_header(header).zip(file_length::page_size(header));
+        let (Some((length, page)), Ok(size)) = (lengths, base.size()) else { return };
         let is_whole =
             || base.header().is_some_and(|old| file_length::deficit(&old, size).is_none());
-        if size < length && is_whole() {
-            // An error is met again when SQLite writes there.
-            base.write_zero(length - 1);
+        if size < length && is_whole() && base.write_zeros(length - page, page) {
+            // Else the error is met again when SQLite writes there.
+            self.written.wrote(length, 0);
         }
     }
 
-    /// A file is never made longer by setting its length: it is when a checkpoint has written all
-    /// that it sets the length, and then it must be long enough. `truncate` sets it.
+    /// A checkpoint has written all, and sets the file's length, by `truncate`: then the file must be long
+    /// enough for what was written, and when its length is set, have that.
     ///
     /// # Errors
     /// SQLITE_IOERR_TRUNCATE: writes that extended the file were lost. Nothing is taken out of the WAL.
-    pub(crate) fn truncate(
-        &self,
+    pub(crate) fn truncate_after_checkpoint(
+        &mut self,
         base: impl BaseFile,
         size: i64,
         database: &Database,
         truncate: impl FnOnce() -> Rc,
     ) -> Rc {
-        let missing = |size: i64| base.size().map_or(0, |now| size - now);
         let refuse = |missing| {
             let what = "nothing is taken out of the WAL; see to the disk, then run the checkpoint \
                         again";
             self.too_short(missing, SQLITE_IOERR_TRUNCATE, what, database)
                 .map_or_else(|rc| rc, |()| SQLITE_OK)
         };
-        match missing(size) {
-            1.. => refuse(missing(size)),
-            _ => match truncate() {
-                SQLITE_OK if missing(size) > 0 => refuse(missing(size)),
-                rc => rc,
-            },
+        if let Some(missing) = base.size().ok().and_then(|now| self.written.lost(now, size)) {
+            return refuse(missing);
+        }
+        let rc = truncate();
+        let missing = || base.size().ok().map(|now| size - now).filter(|missing| *missing > 0);
+        match rc {
+            SQLITE_OK => missing().map_or(rc, refuse),
+            rc => rc,
         }
     }
 
@@ -467,7 +512,7 @@ pub(super) mod tests {
         Lock(c_int, c_int),
         Unlock(c_int, c_int),
         MayBlock(c_int),
-        WriteZero(i64),
+        WriteZeros(i64, i64),
         ClearWalIndex,
     }
     pub(in crate::file) use Call::*;
@@ -482,6 +527,7 @@ pub(super) mod tests {
         /// What it answers for a lock of slots from this one on.
         pub(in crate::file) refuses: Option<(c_int, Rc)>,
         pub(in crate::file) client: Option<Client>,
+        stands: Stands,
         pub(in crate::file) calls: RefCell<Vec<Call>>,
     }
 
@@ -494,6 +540,7 @@ pub(super) mod tests {
                 frames: RefCell::new(vec![None]),
                 refuses: None,
                 client: None,
+                stands: Stands::Alone,
                 calls: RefCell::default(),
             }
         }
@@ -573,8 +620,12 @@ pub(super) mod tests {
         fn read_mark(&self, _: c_int) -> Option<u32> {
             None
         }
-        fn write_zero(&self, at: i64) {
-            self.note(WriteZero(at));
+        fn write_zeros(&self, at: i64, bytes: i64) -> bool {
+            self.note(WriteZeros(at, bytes));
+            true
+        }
+        fn stands(&self, _: &Path) -> Stands {
+            self.stands
         }
         fn clear_wal_index(&self) {
             self.note(ClearWalIndex);
@@ -714,42 +765,104 @@ pub(super) mod tests {
         }
     }
 
-    /// A file is not cut to a length that it does not have, before or after; the counter says so.
+    /// A checkpoint has written 4096 bytes and sets that length. A file that has less of what was written is not
+    /// set to it, and one that is set to it and does not have it is an error; the counter says so. What was not
+    /// written may be missing: then it is made longer.
     #[test]
     fn a_length_that_is_not_there_is_an_error() {
-        let (_place, database, guards) = board();
-        let truncate = |sizes: &[Option<i64>], rc: Rc| {
+        let (_place, database, mut guards) = board();
+        let mut truncate = |written: c_int, sizes: &[Option<i64>], rc: Rc| {
             let base = Base { sizes: RefCell::new(sizes.to_vec()), ..Base::default() };
             let called = Cell::new(false);
-            let answer = guards.truncate(&base, 4096, &database, || {
+            guards.written().begin();
+            guards.written().wrote(0, written);
+            let answer = guards.truncate_after_checkpoint(&base, 4096, &database, || {
                 called.set(true);
                 rc
             });
             (answer, called.get(), counted(&database.counters.short_files))
         };
         let refused = SQLITE_IOERR_TRUNCATE;
-        assert_eq!(truncate(&[Some(4095)], SQLITE_OK), (refused, false, 1));
-        assert_eq!(truncate(&[Some(4096)], SQLITE_OK), (SQLITE_OK, true, 0));
-        assert_eq!(truncate(&[Some(8192), Some(4096)], SQLITE_OK), (SQLITE_OK, true, 0));
-        assert_eq!(truncate(&[Some(8192), Some(4095)], SQLITE_OK), (refused, true, 1));
-        assert_eq!(truncate(&[Some(8192), Some(4095)], SQLITE_IOERR), (SQLITE_IOERR, true, 0));
-        assert_eq!(truncate(&[None], SQLITE_OK), (SQLITE_OK, true, 0));
+        assert_eq!(truncate(4096, &[Some(4095)], SQLITE_OK), (refused, false, 1));
+        assert_eq!(truncate(8192, &[Some(4095)], SQLITE_OK), (refused, false, 1));
+        assert_eq!(truncate(4096, &[Some(4096)], SQLITE_OK), (SQLITE_OK, true, 0));
+        assert_eq!(truncate(8192, &[Some(4096)], SQLITE_OK), (SQLITE_OK, true, 0));
+        assert_eq!(truncate(4095, &[Some(4095), Some(4096)], SQLITE_OK), (SQLITE_OK, true, 0));
+        assert_eq!(truncate(4095, &[Some(4095)], SQLITE_OK), (refused, true, 1));
+        assert_eq!(truncate(4096, &[Some(8192), Some(4096)], SQLITE_OK), (SQLITE_OK, true, 0));
+        assert_eq!(truncate(4096, &[Some(8192), Some(4095)], SQLITE_OK), (refused, true, 1));
+        assert_eq!(
+            truncate(4096, &[Some(8192), Some(4095)], SQLITE_IOERR),
+            (SQLITE_IOERR, true, 0)
+        );
+        assert_eq!(truncate(4096, &[None], SQLITE_OK), (SQLITE_OK, true, 0));
     }
 
-    /// A commit of a rollback mode, and whoever locks the file first, find it shorter than its header says.
+    /// A commit of a rollback mode finds that less is there than it has written. It is refused once: the rollback
+    /// that follows is not.
+    #[test]
+    fn a_commit_that_has_lost_a_write_is_refused() {
+        let (_place, database, mut guards) = board();
+        let mut commit = |base: &Base, writes: &[u32], end: c_int| {
+            guards.written().begin();
+            for pages in writes {
+                guards.written().first_page(&header(*pages), || base.header);
+            }
+            guards.written().wrote(0, end);
+            let answers = [0; 2].map(|_| guards.before_commit(base, &database));
+            (answers, counted(&database.counters.short_files))
+        };
+        let unknown = Base { sizes: RefCell::new(vec![None]), ..Base::of_size(2, 2) };
+        let fresh = Base { header: None, ..Base::of_size(2, 0) };
+        let refused = [Err(SQLITE_IOERR_WRITE), Ok(())];
+        for (what, base, writes, end, answers) in [
+            ("all is there", Base::of_size(3, 2), &[3][..], 3 * 4096, [Ok(()); 2]),
+            ("a page is not", Base::of_size(2, 2), &[3], 3 * 4096, refused),
+            ("a byte is", Base::of_size(2, 2), &[3], 2 * 4096 + 1, refused),
+            ("of a new database", fresh, &[3], 3 * 4096, refused),
+            ("its size is not known", unknown, &[3], 3 * 4096, [Ok(()); 2]),
+            ("it was short before", Base::of_size(2, 3), &[4], 2 * 4096, [Ok(()); 2]),
+            ("it is not needed", Base::of_size(2, 3), &[3, 2], 3 * 4096, [Ok(()); 2]),
+            ("rolled back", Base::of_size(2, 2), &[3, 2], 3 * 4096, [Ok(()); 2]),
+            ("rolled back, short before", Base::of_size(2, 3), &[4, 3], 4 * 4096, [Ok(()); 2]),
+            ("no first page", Base::of_size(2, 2), &[], 3 * 4096, [Ok(()); 2]),
+        ] {
+            let counted = u64::from(answers[0].is_err());
+            assert_eq!(commit(&base, writes, end), (answers, counted), "{what}");
+        }
+    }
+
+    /// What another has left is rolled back, whatever becomes of that. In exclusive locking mode commits follow, with
+    /// no lock taken in between.
+    #[test]
+    fn a_rollback_of_what_another_has_left_is_not_refused() {
+        let (_place, database, mut guards) = board();
+        let base = Base::of_size(2, 2);
+        let write = |guards: &mut Guards| {
+            guards.written().first_page(&header(3), || base.header);
+            guards.written().wrote(0, 3 * 4096);
+        };
+        guards.written().begin_repair();
+        write(&mut guards);
+        assert_eq!(guards.before_commit(&base, &database), Ok(()));
+        write(&mut guards);
+        assert_eq!(guards.before_commit(&base, &database), Err(SQLITE_IOERR_WRITE));
+        write(&mut guards);
+        assert_eq!(guards.before_commit(&base, &database), Ok(()));
+        write(&mut guards);
+        guards.written().cut(2 * 4096);
+        assert_eq!(guards.before_commit(&base, &database), Ok(()));
+    }
+
+    /// Whoever locks the file first finds it shorter than its header says: unless another VFS has it so.
     #[test]
     fn a_file_that_is_too_short_is_noticed() {
         let (_place, database, mut guards) = board();
-        let commit = |guards: &Guards, base: &Base| {
-            let answer = guards.before_commit(base, &database);
-            (answer, counted(&database.counters.short_files))
-        };
-        assert_eq!(commit(&guards, &Base::of_size(3, 3)), (Ok(()), 0));
-        assert_eq!(commit(&guards, &Base::of_size(2, 3)), (Err(SQLITE_IOERR_WRITE), 1));
-        let unknown = Base { sizes: RefCell::new(vec![None]), ..Base::of_size(2, 3) };
-        assert_eq!(commit(&guards, &unknown), (Ok(()), 0));
-        assert_eq!(commit(&guards, &Base::default()), (Ok(()), 0));
+        let below = Base { stands: Stands::Below, ..Base::of_size(2, 3) };
+        guards.first_locked(&below, &database);
+        assert_eq!((guards.deficit, guards.deficit()), (Some(0), None));
 
+        let (_place, database, mut guards) = board();
         // There is a journal to roll it back.
         let journal = beside(database.path(), "-journal");
         fs::write(&journal, [0xd9]).expect("a file");
@@ -775,9 +888,9 @@ pub(super) mod tests {
     /// short already, which stays to be seen.
     #[test]
     fn the_file_is_made_long_enough_before_the_header_says_so() {
-        let (_place, _database, guards) = board();
+        let (_place, _database, mut guards) = board();
         for (size, old, new, calls) in [
-            (1, 1, 3, &[WriteZero(3 * 4096 - 1)][..]),
+            (1, 1, 3, &[WriteZeros(2 * 4096, 4096)][..]),
             (3, 1, 3, &[]),
             (4, 1, 3, &[]),
             (1, 2, 3, &[]),
@@ -786,6 +899,10 @@ pub(super) mod tests {
             guards.before_first_page(&base, &header(new));
             assert_eq!(*base.calls.borrow(), calls, "{size} pages, {old} by the header");
         }
+        guards.stands = Stands::Below;
+        let base = Base::of_size(1, 1);
+        guards.before_first_page(&base, &header(3));
+        assert_eq!(*base.calls.borrow(), [], "it is another's");
     }
 
     /// Frames are in the index, and the WAL has none of them: nothing is read by them. While the WAL begins

@@ -4,7 +4,8 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::connection::{BaseFile, Connection, Sought, twice};
+use super::connection::{BaseFile, Connection, Sought, UNENCRYPTED, twice};
+use super::guards::Stands;
 use super::wal::{Client, OpenWal};
 use super::{Kind, Methods, State, closing, group, inherited, state_slot};
 use crate::ffi::connect::{self, FCNTL_OPENED, Opened};
@@ -12,7 +13,8 @@ use crate::ffi::vfs::Instance;
 use crate::ffi::{
     Rc, SQLITE_BUSY, SQLITE_ERROR, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_FILE_POINTER,
     SQLITE_FCNTL_HAS_MOVED, SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_LOCK_TIMEOUT,
-    SQLITE_FCNTL_PDB, SQLITE_FCNTL_PERSIST_WAL, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_SYNC,
+    SQLITE_FCNTL_PDB, SQLITE_FCNTL_PERSIST_WAL, SQLITE_FCNTL_PRAGMA,
+    SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE, SQLITE_FCNTL_SYNC,
     SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_IOERR_LOCK, SQLITE_IOERR_TRUNCATE, SQLITE_LOCK_NONE,
     SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK,
     SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK,
@@ -194,9 +196,33 @@ impl BaseFile for Base {
         self.wal_index([READ_MARKS + n]).map(|[mark]| mark)
     }
 
-    fn write_zero(&self, at: i64) {
-        let zero = [0_u8];
-        call!(self, xWrite, SQLITE_IOERR, zero.as_ptr().cast(), 1, at);
+    fn write_zeros(&self, at: i64, bytes: i64) -> bool {
+        /// Of the largest page.
+        static ZEROS: [u8; 65536] = [0; 65536];
+        let bytes = bytes.clamp(0, ZEROS.len() as i64) as c_int;
+        call!(self, xWrite, SQLITE_IOERR, ZEROS.as_ptr().cast(), bytes, at) == SQLITE_OK
+    }
+
+    fn stands(&self, path: &Path) -> Stands {
+        let instance = self.instance();
+        let host = connect::met(instance.host()).unwrap_or(instance.host());
+        // SQLite says which connection uses a file as soon as it is open; another VFS may not pass that on.
+        // SAFETY: as in `is_upgrade`. FCNTL_FILE_POINTER is not passed to a file, and takes a place for its address.
+        let is_called_by_sqlite = unsafe {
+            self.db().as_ref().filter(|db| !db.is_null()).is_some_and(|db| {
+                host.is_opened(*db, path, |name| {
+                    let mut file: *mut sqlite3_file = std::ptr::null_mut();
+                    let into = std::ptr::from_mut(&mut file).cast();
+                    let rc = host.file_control(*db, name, SQLITE_FCNTL_FILE_POINTER, into);
+                    rc != SQLITE_OK || file == self.file
+                })
+            })
+        };
+        match is_called_by_sqlite {
+            false => Stands::Below,
+            true if instance.is_over_system() => Stands::Alone,
+            true => Stands::Above,
+        }
     }
 }
 
@@ -353,7 +379,11 @@ unsafe extern "C" fn x_write(
             connection.before_first_page(base, page);
         });
     }
-    call!(base, xWrite, SQLITE_IOERR, data, bytes, at)
+    let rc = call!(base, xWrite, SQLITE_IOERR, data, bytes, at);
+    if rc == SQLITE_OK {
+        connection.wrote(at, bytes);
+    }
+    rc
 }
 
 unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: i64) -> Rc {
@@ -502,10 +532,12 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
         match op {
             FCNTL_OPENED => {
                 let busy_timeout = connection.settings().busy_timeout_ms();
+                let refusal = match connection.is_unencrypted(base) {
+                    true => UNENCRYPTED.as_ptr(),
+                    false => std::ptr::null(),
+                };
                 // SAFETY: only `on_connect` knows this control, and passes an `Opened`.
-                unsafe {
-                    *arg.cast::<Opened>() = Opened { busy_timeout, refusal: std::ptr::null() };
-                }
+                unsafe { *arg.cast::<Opened>() = Opened { busy_timeout, refusal } };
                 SQLITE_OK
             }
             SQLITE_FCNTL_VFSNAME => {
@@ -517,7 +549,7 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
             }
             SQLITE_FCNTL_PRAGMA => {
                 // SAFETY: SQLite passes its array of strings.
-                let answer = unsafe { pragma(connection, base.instance(), arg.cast()) };
+                let answer = unsafe { pragma(connection, base, arg.cast()) };
                 if answer == SQLITE_NOTFOUND {
                     call!(base, xFileControl, answer, op, arg)
                 } else {
@@ -553,6 +585,7 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
                         // SAFETY: SQLite passes a number.
                         connection.may_block(unsafe { *arg.cast::<c_int>() });
                     }
+                    SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE => connection.unwritten(),
                     SQLITE_FCNTL_PDB => {
                         // SAFETY: as `Base::state` says.
                         unsafe { (*base.state()).db = arg.cast_const().cast() };
@@ -569,11 +602,8 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
 ///
 /// # Safety
 /// `arg` holds a place for the answer, the pragma's name, and its argument or null.
-unsafe fn pragma(
-    connection: &mut Connection,
-    instance: &'static Instance,
-    arg: *mut *mut c_char,
-) -> Rc {
+unsafe fn pragma(connection: &mut Connection, base: Base, arg: *mut *mut c_char) -> Rc {
+    let instance = base.instance();
     // SAFETY: the caller's promise.
     let (name, value) = unsafe {
         let value = *arg.add(2);
@@ -593,6 +623,7 @@ unsafe fn pragma(
     let (rc, text) = if let Some(why) = no_wal {
         (SQLITE_ERROR, why)
     } else if name.eq_ignore_ascii_case(b"kanban_status") {
+        connection.look_where_it_stands(base);
         (SQLITE_OK, status::json(connection, instance))
     } else {
         let name = String::from_utf8_lossy(name);

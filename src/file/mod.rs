@@ -20,6 +20,7 @@ use std::path::Path;
 
 pub(crate) use connection::Connection;
 use guards::Guards;
+pub(crate) use guards::Stands;
 pub(crate) use refused::refuse;
 
 use crate::ffi::vfs::{Instance, OpenDatabase};
@@ -190,8 +191,12 @@ pub(crate) unsafe fn install(
     };
     let kind = if no_wal.is_none() { Kind::Database } else { Kind::WithoutWal };
     let guards = Guards::new(log, Identity::of(path, settings.hard_links()), no_wal);
+    let mut connection = Connection::new(path, settings.clone(), log, guards, read_only);
+    if instance.goes_under_ciphers() {
+        connection.go_under_ciphers();
+    }
     let state = Box::new(State {
-        connection: Connection::new(path, settings.clone(), log, guards, read_only),
+        connection,
         db: std::ptr::null(),
         wanted: settings.group_commit().then(|| wal::Wanted::new(path)),
         opened: instance.count_database(),
