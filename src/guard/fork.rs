@@ -104,6 +104,7 @@ pub(crate) fn watch() -> io::Result<()> {
             held.push(Box::new(inherited::hold_for_fork()));
             held.push(Box::new(database::hold_for_fork()));
             held.push(Box::new(syscalls::hold_for_fork()));
+            held.push(Box::new(sys::hold_directories()));
         });
     }
     extern "C" fn parent() {

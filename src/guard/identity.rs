@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::sys::{self, Directory, Found, Inode, Name};
 
@@ -39,7 +40,9 @@ pub(crate) struct Identity {
     database: (Name, Inode),
     wal: (Name, Option<Inode>),
     wal_index: (Name, Option<Inode>),
-    directory: Directory,
+    directory: Arc<Directory>,
+    /// Whether names lead elsewhere than they did: the files are looked for in the open directory.
+    is_elsewhere: bool,
     /// The directory when all were found in their places: as long as it does not change, they are, unless one
     /// further up was moved.
     unchanged: Option<Found>,
@@ -66,7 +69,8 @@ impl Identity {
             database: (database, inode),
             wal: (beside("-wal")?, None),
             wal_index: (beside("-shm")?, None),
-            directory: Directory::new(path.parent()?)?,
+            directory: sys::directory_at(path.parent()?)?,
+            is_elsewhere: false,
             unchanged: None,
             may_have_links,
             checked: sys::monotonic_ns(),
@@ -95,13 +99,11 @@ impl Identity {
                 *inode = sys::stat(name).ok().map(|found| found.inode);
             }
         }
-        self.directory.open();
         self.unchanged = None;
     }
 
     /// They were closed.
     pub(crate) fn wal_closed(&mut self) {
-        self.directory.close();
         (self.wal.1, self.wal_index.1) = (None, None);
     }
 
@@ -119,6 +121,33 @@ impl Identity {
     /// As [`Self::check`], when the directory is found to be so.
     #[inline(never)]
     fn check_each(&mut self, directory: Option<Found>, now: u64) -> Result<(), Displaced> {
+        let mut found = self.look(self.is_elsewhere);
+        if found.is_err() && !self.is_elsewhere && self.directory.is_seen_from_elsewhere() {
+            self.is_elsewhere = true;
+            found = self.look(true);
+        }
+        let links = found?.map_or(1, |found| found.links);
+        if links > 1 && !self.may_have_links {
+            return Err(Displaced::Linked(links));
+        }
+        // A change just after a change may leave the same time.
+        self.unchanged = directory.filter(|found| {
+            found.was_changed_a_while_ago()
+                && (self.is_elsewhere || self.directory.is_in_place(found))
+        });
+        self.checked = now;
+        Ok(())
+    }
+
+    /// Whether each file is where it was, by its name or in the open directory. What the database is found to be.
+    fn look(&self, within: bool) -> Result<Option<Found>, Displaced> {
+        let look = |name, opened, what| {
+            let found = match within {
+                true => self.directory.stat_within(name),
+                false => sys::stat(name),
+            };
+            compare(found, opened, what)
+        };
         let (name, opened) = &self.database;
         let found = look(name, *opened, "the database")?;
         let files = [(&self.wal, "the WAL"), (&self.wal_index, "the wal-index (-shm)")];
@@ -127,15 +156,7 @@ impl Identity {
                 look(name, *opened, what)?;
             }
         }
-        let links = found.map_or(1, |found| found.links);
-        if links > 1 && !self.may_have_links {
-            return Err(Displaced::Linked(links));
-        }
-        // A change just after a change may leave the same time.
-        self.unchanged = directory
-            .filter(|found| found.was_changed_a_while_ago() && self.directory.is_in_place(found));
-        self.checked = now;
-        Ok(())
+        Ok(found)
     }
 
     /// As [`Self::check`], now and then, for one who is about to read. Hard links do no harm then.
@@ -160,9 +181,13 @@ impl Identity {
     }
 }
 
-/// What is to be found by that name now, if this process can tell.
-fn look(name: &Name, opened: Inode, what: &'static str) -> Result<Option<Found>, Displaced> {
-    match sys::stat(name) {
+/// What was found by a name, if this process can tell.
+fn compare(
+    found: std::io::Result<Found>,
+    opened: Inode,
+    what: &'static str,
+) -> Result<Option<Found>, Displaced> {
+    match found {
         Ok(found) if found.inode == opened => Ok(Some(found)),
         Err(error) if !sys::is_absent(&error) => Ok(None),
         _ => Err(Displaced::Moved(what)),

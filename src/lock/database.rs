@@ -16,7 +16,7 @@ use super::page::Waiter;
 use super::queue::{Pace, Place, Purpose, Queue, Taken, Until};
 use super::sidecar::{self, Content, Sidecar, Unusable};
 use crate::guard::fork::{self, ForkMutex, Own};
-use crate::sys::{self, Inode};
+use crate::sys::{self, Directory, Inode};
 
 /// What makes two names the same database.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +37,8 @@ pub(crate) struct Database {
     identity: Identity,
     /// As the first connection named it: canonical, if the base VFS makes it so.
     path: PathBuf,
+    /// The one that it lies in.
+    directory: Option<Arc<Directory>>,
     /// The connection of this process that has the write lock, or is trying for it, and whether for
     /// upkeep; 0 for none.
     owner: AtomicU64,
@@ -124,6 +126,7 @@ impl Database {
         let database = Arc::new(Self {
             identity: identity.clone(),
             path: path.to_owned(),
+            directory: path.parent().and_then(sys::directory_at),
             owner: AtomicU64::new(0),
             upkeep_since: AtomicU64::new(0),
             sidecar: Mutex::new(None),
@@ -201,7 +204,11 @@ impl Database {
 
     /// Gives up a sidecar that is no longer in its place.
     fn forget_if_replaced(&self, slot: &mut Option<Arc<Queue<Sidecar>>>) {
-        if slot.as_ref().is_some_and(|queue| !queue.sidecar().is_in_place(&self.path)) {
+        let is_gone = |sidecar: &Sidecar| {
+            let within = |directory: &Arc<Directory>| sidecar.is_within(directory, &self.path);
+            !sidecar.is_in_place(&self.path) && !self.directory.as_ref().is_some_and(within)
+        };
+        if slot.as_ref().is_some_and(|queue| is_gone(queue.sidecar())) {
             self.descriptor.store(-1, Ordering::Relaxed);
             *slot = None;
             self.counters.sidecars_replaced.fetch_add(1, Ordering::Relaxed);

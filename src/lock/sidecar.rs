@@ -14,7 +14,7 @@ use super::holder::{Holder, WRITE_BYTE, WRITE_RANGE};
 use super::page::{GROUP, GroupBytes, HEADER, LAST_BYTE, PAGE, Page, slot_offset};
 use super::queue;
 use crate::guard::fork;
-use crate::sys::{self, Entry, Inode, LockFile, Range, Words};
+use crate::sys::{self, Directory, Entry, Inode, LockFile, Name, Range, Words};
 
 /// An open sidecar.
 pub(crate) struct Sidecar {
@@ -122,6 +122,15 @@ impl Sidecar {
             Ok(found) => found.inode == self.inode,
             Err(error) => !sys::is_absent(&error),
         }
+    }
+
+    /// Whether it is still in the database's directory, though names lead elsewhere for this process by now.
+    pub(crate) fn is_within(&self, directory: &Directory, database: &Path) -> bool {
+        let name = Name::new(path_of(database).as_os_str());
+        directory.is_seen_from_elsewhere()
+            && name
+                .and_then(|name| directory.stat_within(&name).ok())
+                .is_some_and(|found| found.inode == self.inode)
     }
 
     pub(crate) fn content(&self) -> Content {

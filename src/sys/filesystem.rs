@@ -4,10 +4,10 @@ use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Inode, Range, conflicting_lock, try_lock};
 
@@ -71,34 +71,50 @@ unsafe fn found_by(rc: libc::c_int, found: &MaybeUninit<libc::stat>) -> io::Resu
     Ok(Found { inode: Inode::of(found), links, changed: (found.st_ctime, found.st_ctime_nsec) })
 }
 
-/// A directory, by its name, and while it is open as itself, which is faster to look at, the more so the longer
-/// the name.
+/// A directory, by its name, and, if it could be opened, as itself: that is faster to look at, the more so the
+/// longer the name, and is still the same one when the name leads elsewhere.
 #[derive(Debug)]
 pub(crate) struct Directory {
     name: Name,
     descriptor: Option<OwnedFd>,
+    inode: Option<Inode>,
+    /// What names led from when it was opened.
+    viewpoint: Viewpoint,
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if self.stat().is_ok_and(|found| Some(found.inode) == self.inode) {
+            return;
+        }
+        // Somebody has closed it, and its number may be another file's by now.
+        if let Some(descriptor) = self.descriptor.take() {
+            let _ = descriptor.into_raw_fd();
+        }
+    }
 }
 
 impl Directory {
     /// `None` if there is a NUL in its name.
-    pub(crate) fn new(path: &Path) -> Option<Self> {
-        Some(Self { name: Name::new(path.as_os_str())?, descriptor: None })
-    }
-
-    /// Opens it. If that fails, it is looked at by its name.
-    pub(crate) fn open(&mut self) {
+    pub(crate) fn open(path: &Path) -> Option<Self> {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         const TO_LOOK: libc::c_int = libc::O_PATH;
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         const TO_LOOK: libc::c_int = 0;
         let flags = TO_LOOK | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-        let name = OsStr::from_bytes(self.name.0.as_bytes());
-        let opened = File::options().read(true).custom_flags(flags).open(name);
-        self.descriptor = opened.ok().map(OwnedFd::from);
+        let name = Name::new(path.as_os_str())?;
+        let opened = File::options().read(true).custom_flags(flags).open(path);
+        let descriptor = opened.ok().and_then(|file| above_the_standard_streams(file.into()));
+        let mut directory = Self { name, descriptor, inode: None, viewpoint: Viewpoint::now() };
+        directory.inode = directory.stat().ok().map(|found| found.inode);
+        Some(directory)
     }
 
-    pub(crate) fn close(&mut self) {
-        self.descriptor = None;
+    /// Whether it is the one that `path` leads to.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        self.name.0.as_bytes() == path.as_os_str().as_bytes()
+            && self.descriptor.is_some()
+            && self.stat().is_ok_and(|found| self.is_in_place(&found))
     }
 
     /// What it is now: the one that was opened, else the one of that name. fstat(2)
@@ -113,6 +129,67 @@ impl Directory {
     /// Whether it is the one that its name leads to, found to be so by [`Self::stat`].
     pub(crate) fn is_in_place(&self, found: &Found) -> bool {
         self.descriptor.is_none() || stat(&self.name).is_ok_and(|now| now.inode == found.inode)
+    }
+
+    /// Whether names may lead elsewhere than when it was opened, though nobody has moved anything: this process has
+    /// another root directory, or is in another mount namespace. chroot(2), pivot_root(2), unshare(2)
+    pub(crate) fn is_seen_from_elsewhere(&self) -> bool {
+        self.descriptor.is_some() && !self.viewpoint.is_of(&Viewpoint::now())
+    }
+
+    /// What the last part of `name` leads to in it. fstatat(2)
+    pub(crate) fn stat_within(&self, name: &Name) -> io::Result<Found> {
+        let Some(descriptor) = &self.descriptor else { return stat(name) };
+        let whole = name.0.as_bytes_with_nul();
+        let last = whole.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        let mut found = MaybeUninit::uninit();
+        // SAFETY: as in `stat`: the end of a terminated name is one, too.
+        unsafe {
+            let rc = libc::fstatat(
+                descriptor.as_raw_fd(),
+                whole[last..].as_ptr().cast(),
+                found.as_mut_ptr(),
+                libc::AT_SYMLINK_NOFOLLOW,
+            );
+            found_by(rc, &found)
+        }
+    }
+}
+
+/// Another descriptor of the same, if it is one of the standard streams': whoever prints to that does not know
+/// what it is.
+fn above_the_standard_streams(descriptor: OwnedFd) -> Option<OwnedFd> {
+    const FIRST: libc::c_int = libc::STDERR_FILENO + 1;
+    if descriptor.as_raw_fd() >= FIRST {
+        return Some(descriptor);
+    }
+    // SAFETY: a new descriptor is nobody else's.
+    unsafe {
+        match libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, FIRST) {
+            -1 => None,
+            new => Some(OwnedFd::from_raw_fd(new)),
+        }
+    }
+}
+
+/// Where names lead from.
+#[derive(Debug)]
+struct Viewpoint {
+    root: Option<Inode>,
+    /// The mount namespace, if there is a /proc that tells it.
+    mounts: Option<Inode>,
+}
+
+impl Viewpoint {
+    fn now() -> Self {
+        let inode = |path: &str| super::inode_behind(Path::new(path)).ok();
+        Self { root: inode("/"), mounts: inode("/proc/self/ns/mnt") }
+    }
+
+    /// Whether both are the same, as far as can be told.
+    fn is_of(&self, other: &Self) -> bool {
+        let same = |a: Option<Inode>, b: Option<Inode>| a.is_none() || b.is_none() || a == b;
+        same(self.root, other.root) && same(self.mounts, other.mounts)
     }
 }
 
@@ -158,6 +235,58 @@ pub(crate) fn mount_of(path: &Path) -> Option<(String, String)> {
         Some(best) if best.0.len() > next.0.len() => Some(best),
         _ => Some(next),
     })
+}
+
+/// A line of /proc/self/mountinfo. proc(5)
+#[derive(Debug)]
+struct Mount<'l> {
+    id: &'l str,
+    parent: &'l str,
+    device: &'l str,
+    /// What of the file system is mounted.
+    root: String,
+    point: String,
+}
+
+impl<'l> Mount<'l> {
+    fn of(line: &'l str) -> Option<Self> {
+        let mut fields = line.split(' ');
+        let mut next = || fields.next();
+        let (id, parent, device) = (next()?, next()?, next()?);
+        Some(Self { id, parent, device, root: unescape(next()?), point: unescape(next()?) })
+    }
+
+    /// Where `path`, which is on it, lies in its file system.
+    fn place_of(&self, path: &Path) -> Option<PathBuf> {
+        let rest = path.strip_prefix(&self.point).ok()?;
+        let root = PathBuf::from(&self.root);
+        Some(if rest.as_os_str().is_empty() { root } else { root.join(rest) })
+    }
+}
+
+/// Whether what is mounted at `path` is what lies there without that mount: a service manager does so to give a
+/// service other rights to it. proc(5)
+pub(crate) fn is_mounted_over_itself(path: &Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    is_over_itself(path, &mounts)
+}
+
+fn is_over_itself(path: &Path, mounts: &str) -> bool {
+    let mounts: Vec<_> = mounts.lines().filter_map(Mount::of).collect();
+    // Of several at one place, the last is the one to be seen, and is mounted over the one before.
+    let Some(mut top) = mounts.iter().rev().find(|mount| Path::new(&mount.point) == path) else {
+        return false;
+    };
+    for _ in 0..mounts.len() {
+        let Some(below) = mounts.iter().find(|mount| mount.id == top.parent) else { return false };
+        let is_same = below.device == top.device
+            && below.place_of(path).is_some_and(|place| place == Path::new(&top.root));
+        if !is_same || Path::new(&below.point) != path {
+            return is_same;
+        }
+        top = below;
+    }
+    false
 }
 
 /// A name as proc(5) writes it: blanks and the like as `\040`.
@@ -228,6 +357,42 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         assert!(shares_memory(directory.path()).expect("it can be tried"));
         assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 0);
+    }
+
+    /// A database that is mounted where it lies, once or twice, in whatever part of its file system is to be seen; and
+    /// others that are not: of another directory, file system or name, or deleted.
+    #[test]
+    fn a_mount_over_itself_is_told_from_others() {
+        let path = Path::new("/srv/a b/board.db");
+        for (mounts, expected) in [
+            (&["1 0 8:1 / /", "2 1 8:1 /srv/a\\040b/board.db /srv/a\\040b/board.db"][..], true),
+            (&["1 0 8:1 / /", "2 1 8:1 /srv/other.db /srv/a\\040b/board.db"], false),
+            (&["1 0 8:1 / /", "2 1 8:2 /srv/a\\040b/board.db /srv/a\\040b/board.db"], false),
+            (&["1 0 8:1 / /", "2 1 8:1 /srv/a\\040b/board.db//deleted /srv/a\\040b/board.db"], false),
+            (
+                &[
+                    "1 0 8:1 / /",
+                    "2 1 8:9 /@data/boards /srv/a\\040b",
+                    "3 2 8:9 /@data/boards/board.db /srv/a\\040b/board.db",
+                    "4 3 8:9 /@data/boards/board.db /srv/a\\040b/board.db",
+                ],
+                true,
+            ),
+            (
+                &[
+                    "1 0 8:1 / /",
+                    "3 1 8:1 /other.db /srv/a\\040b/board.db",
+                    "4 3 8:1 /other.db /srv/a\\040b/board.db",
+                ],
+                false,
+            ),
+            (&["2 1 8:1 /srv/a\\040b/board.db /srv/a\\040b/board.db"], false),
+            (&["1 0 8:1 / /"], false),
+            (&[], false),
+        ] {
+            let lines: Vec<_> = mounts.iter().map(|line| format!("{line} rw - ext4 /dev/x")).collect();
+            assert_eq!(is_over_itself(path, &lines.join("\n")), expected, "{mounts:?}");
+        }
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub(crate) use unix::*;
 #[cfg(windows)]
 pub(crate) use windows::*;
 
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
 /// A range of bytes of a file. Locks need not be on bytes that exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Range {
@@ -34,6 +37,32 @@ impl Range {
         let end = |range: Self| if range.len == 0 { i64::MAX } else { range.start + range.len };
         self.start <= other.start && end(other) <= end(self)
     }
+}
+
+/// The directories that this process has open.
+static DIRECTORIES: Mutex<Vec<Weak<Directory>>> = Mutex::new(Vec::new());
+
+fn directories() -> MutexGuard<'static, Vec<Weak<Directory>>> {
+    DIRECTORIES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps other threads from opening directories until the result is dropped.
+#[cfg(unix)]
+pub(crate) fn hold_directories() -> impl std::any::Any {
+    directories()
+}
+
+/// The directory at `path`, which all who ask for it share. `None` if there is a NUL in its name.
+pub(crate) fn directory_at(path: &Path) -> Option<Arc<Directory>> {
+    let mut directories = directories();
+    let mut live = directories.iter().filter_map(Weak::upgrade);
+    if let Some(known) = live.find(|known| known.is_at(path)) {
+        return Some(known);
+    }
+    let opened = Arc::new(Directory::open(path)?);
+    directories.retain(|known| known.strong_count() > 0);
+    directories.push(Arc::downgrade(&opened));
+    Some(opened)
 }
 
 /// The name of this process's program, or as much of it as 12 bytes hold.

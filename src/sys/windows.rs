@@ -380,6 +380,11 @@ fn overlapped(range: Range) -> OVERLAPPED {
 pub(crate) const KERNEL_TELLS_RANGES: bool = false;
 
 /// Only Linux can mount a file over a file.
+pub(crate) fn is_mounted_over_itself(_: &Path) -> bool {
+    false
+}
+
+/// As above.
 pub(crate) fn is_mount_point(_: &Path) -> bool {
     false
 }
@@ -571,14 +576,14 @@ pub(crate) struct Directory(Name);
 
 impl Directory {
     /// `None` if there is a NUL in its name.
-    pub(crate) fn new(path: &Path) -> Option<Self> {
+    pub(crate) fn open(path: &Path) -> Option<Self> {
         Name::new(path.as_os_str()).map(Self)
     }
 
-    /// So that looking at it is faster, elsewhere.
-    pub(crate) fn open(&mut self) {}
-
-    pub(crate) fn close(&mut self) {}
+    /// Whether it is the one that `path` leads to.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        self.0.0 == path
+    }
 
     pub(crate) fn stat(&self) -> io::Result<Found> {
         stat(&self.0)
@@ -587,6 +592,16 @@ impl Directory {
     /// Whether it is the one that its name leads to, found to be so by [`Self::stat`].
     pub(crate) fn is_in_place(&self, _: &Found) -> bool {
         true
+    }
+
+    /// Whether names may lead elsewhere than when it was opened, though nobody has moved anything.
+    pub(crate) fn is_seen_from_elsewhere(&self) -> bool {
+        false
+    }
+
+    /// What the last part of `name` leads to in it.
+    pub(crate) fn stat_within(&self, name: &Name) -> io::Result<Found> {
+        stat(name)
     }
 }
 
