@@ -134,7 +134,8 @@ const MEND_WAIT: Duration = Duration::from_secs(1);
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(4);
 
 /// Why a database is not opened, where SQLite3MultipleCiphers is to encrypt.
-pub(crate) const UNENCRYPTED: &CStr = c"SQLite3MultipleCiphers does not encrypt under this VFS, only over it: open \
+pub(crate) const UNENCRYPTED: &CStr =
+    c"SQLite3MultipleCiphers does not encrypt under this VFS, only over it: open \
     the database with vfs=multipleciphers-kanban, or allow plain text by KANBAN_BASE_VFS=unix";
 
 /// Gives back a lock of SQLite's. After an error nobody knows whether the base has it still, and

@@ -224,8 +224,8 @@ impl Guards {
             (Some((frames, _)), Some(salts)) if before == Some(salts) => {
                 let wal = beside(database.path(), "-wal");
                 // By its name it is read as it lies on the disk.
-                let is_other = self.stands == Stands::Alone
-                    && !wal_index::speaks_of(&wal, frames, salts);
+                let is_other =
+                    self.stands == Stands::Alone && !wal_index::speaks_of(&wal, frames, salts);
                 let has_frames = base.frames().is_some_and(|(now, _)| now >= frames);
                 if is_other && has_frames && base.salts() == Some(salts) {
                     let why = Displaced::Moved("the WAL");

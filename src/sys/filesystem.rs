@@ -368,7 +368,10 @@ mod tests {
             (&["1 0 8:1 / /", "2 1 8:1 /srv/a\\040b/board.db /srv/a\\040b/board.db"][..], true),
             (&["1 0 8:1 / /", "2 1 8:1 /srv/other.db /srv/a\\040b/board.db"], false),
             (&["1 0 8:1 / /", "2 1 8:2 /srv/a\\040b/board.db /srv/a\\040b/board.db"], false),
-            (&["1 0 8:1 / /", "2 1 8:1 /srv/a\\040b/board.db//deleted /srv/a\\040b/board.db"], false),
+            (
+                &["1 0 8:1 / /", "2 1 8:1 /srv/a\\040b/board.db//deleted /srv/a\\040b/board.db"],
+                false,
+            ),
             (
                 &[
                     "1 0 8:1 / /",
@@ -390,7 +393,8 @@ mod tests {
             (&["1 0 8:1 / /"], false),
             (&[], false),
         ] {
-            let lines: Vec<_> = mounts.iter().map(|line| format!("{line} rw - ext4 /dev/x")).collect();
+            let lines: Vec<_> =
+                mounts.iter().map(|line| format!("{line} rw - ext4 /dev/x")).collect();
             assert_eq!(is_over_itself(path, &lines.join("\n")), expected, "{mounts:?}");
         }
     }

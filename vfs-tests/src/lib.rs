@@ -13,6 +13,8 @@ pub mod sidecar;
 #[cfg(unix)]
 pub mod soak;
 #[cfg(unix)]
+pub mod top;
+#[cfg(unix)]
 pub mod trace;
 
 use std::ffi::OsStr;

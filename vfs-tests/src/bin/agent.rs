@@ -108,6 +108,13 @@ impl Client {
             "load" => load(&self.connections[text(1)], text(2)),
             #[cfg(unix)]
             "become nobody" => become_nobody(),
+            #[cfg(target_os = "linux")]
+            "chroot" => {
+                std::os::unix::fs::chroot(text(1)).expect("it is root");
+                std::env::set_current_dir("/").expect("it exists");
+            }
+            #[cfg(target_os = "linux")]
+            "cover" => cover(text(1)),
             #[cfg(unix)]
             "use descriptors" => use_descriptors(command[1].as_u64().unwrap_or(0)),
             "descriptors" => return Ok(vec![vec![json!(descriptors())]]),
@@ -121,6 +128,20 @@ impl Client {
             other => panic!("unknown command {other}"),
         }
         Ok(Vec::new())
+    }
+}
+
+/// In a mount namespace of its own, mounts an empty directory over one.
+#[cfg(target_os = "linux")]
+fn cover(directory: &str) {
+    let directory = CString::new(directory).expect("no NUL");
+    let (kind, none) = (c"tmpfs".as_ptr(), std::ptr::null());
+    let flags = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: terminated strings, or null where nothing is asked for.
+    unsafe {
+        assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0, "{}", io::Error::last_os_error());
+        assert_eq!(libc::mount(kind, c"/".as_ptr(), none, flags, none.cast()), 0);
+        assert_eq!(libc::mount(kind, directory.as_ptr(), kind, 0, none.cast()), 0);
     }
 }
 

@@ -146,3 +146,46 @@ fn a_mounted_file_is_refused() {
     assert!(ours.contains("mount the directory"), "{ours}");
     assert!(!ours.contains(" rows"), "{ours}");
 }
+
+/// A service manager mounts the files of a board over themselves (`ReadOnlyPaths=`, `ReadWritePaths=`): read-only for a
+/// dashboard, or writable in a directory that is not. Their names and directory are what they were.
+#[test]
+fn a_file_mounted_over_itself_is_opened() {
+    for (mode, is_writer) in [("wal", false), ("delete", false), ("wal", true)] {
+        for vfs in ["unix", "kanban"] {
+            let board = Board::new();
+            let root = board.directory().display().to_string();
+            let outside = connect(&board.uri(vfs));
+            let create =
+                format!("PRAGMA journal_mode={mode}; CREATE TABLE t (x); INSERT INTO t VALUES (1)");
+            outside.execute_batch(&create).unwrap();
+            let mounts = match is_writer {
+                false => format!(
+                    "mount --bind {root}/board.db {root}/board.db
+                     mount -o remount,bind,ro {root}/board.db"
+                ),
+                true => format!(
+                    "mount --bind {root} {root}
+                     for f in {root}/board.db*; do mount --bind $f $f; mount --bind $f $f; done
+                     mount -o remount,bind,ro {root}"
+                ),
+            };
+            let (access, sql) = match is_writer {
+                false => ("ro", "SELECT 1"),
+                true => ("rw", "INSERT INTO t VALUES (2)"),
+            };
+            let load = vfs_tests::extension().display();
+            let Some(said) = in_own_mounts(&format!(
+                "{mounts}
+                 sqlite3 -batch :memory: -cmd '.load {load}' \
+                    -cmd '.open file:{root}/board.db?vfs={vfs}&mode={access}' \
+                    '{sql}' 'SELECT count(*) || \" rows\" FROM t' || true"
+            )) else {
+                return;
+            };
+            let rows = if is_writer { "2 rows" } else { "1 rows" };
+            assert!(said.contains(rows), "{mode}, writer: {is_writer}, {vfs}: {said}");
+            outside.execute_batch("INSERT INTO t VALUES (3)").unwrap();
+        }
+    }
+}

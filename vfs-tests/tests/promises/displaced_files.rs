@@ -480,3 +480,84 @@ fn a_refusal_leaves_no_hot_journal() {
         assert_eq!(client.sql("c", "PRAGMA integrity_check").rows(), [["ok"]]);
     }
 }
+
+/// A daemon opens its board and changes its root directory after that, or enters a sandbox in which something else
+/// lies over the board's directory. Its files are where they were, and it goes on, in its turn. That the board is
+/// moved then is seen as ever.
+#[test]
+fn who_sees_other_names_has_not_lost_its_files() {
+    if !vfs_tests::is_root() {
+        assert!(std::env::var_os("CI").is_none(), "needs root");
+        eprintln!("needs root: not run");
+        return;
+    }
+    for program in Program::ALL {
+        for (mode, how) in ["wal", "memory"]
+            .into_iter()
+            .flat_map(|mode| ["chroot", "cover"].map(|how| (mode, how)))
+        {
+            for vfs in ["unix", "kanban"] {
+                let context = format!("{program:?}, {mode}, {how}, {vfs}");
+                let (board, mut client) = scene(program, vfs, mode);
+                client.sql("c", &format!("PRAGMA journal_mode={mode}")).rows();
+                client.sql("c", "INSERT INTO t VALUES (3)").rows();
+                let elsewhere = tempfile::tempdir().unwrap();
+                let place =
+                    if how == "chroot" { elsewhere.path().into() } else { board.directory() };
+                client.call(&serde_json::json!([how, place])).rows();
+                for n in 4..7 {
+                    // What was looked at is believed for a second.
+                    std::thread::sleep(Duration::from_millis(if n == 5 { 1100 } else { 1 }));
+                    client.sql("c", "BEGIN IMMEDIATE").rows();
+                    client.sql("c", &format!("INSERT INTO t VALUES ({n})")).rows();
+                    if vfs == "kanban" {
+                        let holder = vfs_tests::sidecar::holder(&board.sidecar());
+                        assert_eq!(holder, Some(client.pid()), "{context}");
+                    }
+                    client.sql("c", "COMMIT").rows();
+                    client.sql("c", "PRAGMA wal_checkpoint").rows();
+                }
+                assert_eq!(client.sql("c", "SELECT count(*) FROM t").rows(), [[6]], "{context}");
+                if vfs == "kanban" {
+                    let identity =
+                        crate::status_of(&mut client, "c", "/guarantees/identity/active");
+                    assert_eq!(identity, true, "{context}");
+                    fs::rename(board.path(), board.directory().join("moved.db")).unwrap();
+                    std::thread::sleep(Duration::from_millis(30));
+                    refused(client.sql("c", "INSERT INTO t VALUES (9)"), &context);
+                }
+                client.kill();
+            }
+        }
+    }
+}
+
+/// A service has many boards in one directory, and pools of connections to them: they share one descriptor of it, which
+/// is none of the standard streams', and which is closed with the last of them.
+#[test]
+fn a_directory_is_opened_once() {
+    for (program, mode) in
+        Program::ALL.into_iter().flat_map(|program| ["wal", "delete"].map(|mode| (program, mode)))
+    {
+        let board = Board::new();
+        let mut client = agent(program);
+        let descriptors = |client: &Agent| {
+            let entries = fs::read_dir(format!("/proc/{}/fd", client.pid())).unwrap();
+            let of_directory = entries.flatten().filter(|entry| {
+                fs::read_link(entry.path()).is_ok_and(|path| path == board.directory())
+            });
+            of_directory.count()
+        };
+        for n in 0..12 {
+            let path = board.directory().join(format!("{}.db", n / 2));
+            client.open(&n.to_string(), &vfs_tests::uri_of(&path, "kanban"), 5000);
+            let sql = format!("PRAGMA journal_mode={mode}; CREATE TABLE IF NOT EXISTS t (x)");
+            client.sql(&n.to_string(), &sql).rows();
+        }
+        assert_eq!(descriptors(&client), 1, "{program:?}, {mode}");
+        for n in 0..12 {
+            client.close(&n.to_string());
+        }
+        assert_eq!(descriptors(&client), 0, "{program:?}, {mode}");
+    }
+}

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use vfs_tests::base::{Base, Fault, File, Method};
 use vfs_tests::{Agent, Board, Program, Reply};
 
-use crate::{agent, connect, over_faulty};
+use crate::{agent, connect, over_faulty, went_well};
 
 /// By how many bytes a file of that size is shorter than its header says.
 /// <https://www.sqlite.org/fileformat2.html#the_database_header>
@@ -409,4 +409,271 @@ fn a_file_that_is_behind_its_wal_is_no_false_alarm() {
         assert_eq!(deficit_of(&board.path()), 0);
         assert!(!is_damaged(&board));
     }
+}
+
+/// What a client is told, statement by statement.
+fn told(client: &mut Agent, statements: &[&str]) -> Vec<(String, Reply)> {
+    statements.iter().map(|sql| ((*sql).to_owned(), client.sql("c", sql))).collect()
+}
+
+/// A board whose last byte is missing, as a careless copy leaves it: the table `t` is not in its last page.
+fn a_byte_short(mode: &str) -> Board {
+    let board = Board::new();
+    connect(&board.stock())
+        .execute_batch(&format!(
+            "PRAGMA journal_mode={mode}; CREATE TABLE t (x); CREATE TABLE u (x); INSERT INTO t VALUES (1); \
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200) \
+             INSERT INTO t SELECT zeroblob(900) FROM n; DELETE FROM u; \
+             CREATE TABLE last (x)"
+        ))
+        .unwrap();
+    let file = OpenOptions::new().write(true).open(board.path()).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    board
+}
+
+/// With so small a cache, pages are written before the transaction ends.
+const SPILL: &str = "PRAGMA cache_size=1; PRAGMA cache_spill=1";
+
+/// A board is a byte short. SQLite reads it and writes to it as ever, and so does every client here: its
+/// transactions have not made it so. A COMMIT that is refused would be rolled back, and a rollback that is
+/// refused leaves a journal by which nobody reads any more.
+#[test]
+fn a_board_that_was_short_before_is_used_as_ever() {
+    for program in Program::ALL {
+        for mode in ["delete", "truncate", "persist", "memory"] {
+            let [stock, ours] = ["unix", "kanban"].map(|vfs| {
+                let board = a_byte_short(mode);
+                let mut client = agent(program);
+                client.open("c", &board.uri(vfs), 5000);
+                let mut said = told(
+                    &mut client,
+                    &[
+                        &format!("PRAGMA journal_mode={mode}"),
+                        "SELECT count(*) FROM t",
+                        "UPDATE t SET x = 2 WHERE x = 1",
+                        "SELECT x FROM t WHERE x < 9",
+                        "BEGIN; UPDATE t SET x = 3 WHERE x = 2",
+                        "ROLLBACK",
+                    ],
+                );
+                if vfs == "kanban" {
+                    let guarantee = file_length(&mut client);
+                    assert_eq!(guarantee["active"], false, "{program:?}, {mode}: {guarantee}");
+                }
+                said.extend(told(
+                    &mut client,
+                    &[
+                        SPILL,
+                        "BEGIN; UPDATE t SET x = zeroblob(901)",
+                        "ROLLBACK",
+                        "SELECT count(*), min(x), max(length(x)) FROM t",
+                    ],
+                ));
+                let length = board.path().metadata().unwrap().len() % 4096;
+                client.open("c", &format!("{}&mode=ro", board.uri(vfs)), 5000);
+                said.extend(told(&mut client, &["SELECT count(*) FROM t"]));
+                client.open("c", &board.uri(vfs), 5000);
+                said.extend(told(
+                    &mut client,
+                    &["INSERT INTO t VALUES (zeroblob(9000))", "VACUUM"],
+                ));
+                client.close("c");
+                (said, length, is_damaged(&board), board.directory().join("board.db-journal"))
+            });
+            let context = format!("{program:?}, {mode}");
+            assert_eq!(ours.0, stock.0, "{context}");
+            assert_eq!((ours.1, ours.2), (stock.1, stock.2), "{context}");
+            let journal = |path: &Path| {
+                std::fs::read(path).map_or(0, |bytes| bytes.first().copied().unwrap_or(0))
+            };
+            assert_eq!(journal(&ours.3), 0, "{context}: a journal is left");
+        }
+    }
+}
+
+/// A stock writer of such a board is killed in the middle of a transaction. Whoever comes next rolls it back, and
+/// reads.
+#[test]
+fn what_was_left_on_a_short_board_is_rolled_back() {
+    for program in Program::ALL {
+        for exclusive in [false, true] {
+            let [stock, ours] = ["unix", "kanban"].map(|vfs| {
+                let board = a_byte_short("delete");
+                let mut killed = agent(Program::Rust);
+                killed.open("c", &board.stock(), 5000);
+                for sql in [SPILL, "BEGIN", "UPDATE t SET x = zeroblob(901)"] {
+                    killed.sql("c", sql).rows();
+                }
+                killed.kill();
+                assert!(board.directory().join("board.db-journal").exists());
+                let mut client = agent(program);
+                client.open("c", &board.uri(vfs), 5000);
+                if exclusive {
+                    client.sql("c", "PRAGMA locking_mode=EXCLUSIVE").rows();
+                }
+                let said = told(
+                    &mut client,
+                    &[
+                        "SELECT count(*), min(x), max(length(x)) FROM t",
+                        "UPDATE t SET x = 2 WHERE x = 1",
+                        "SELECT x FROM t WHERE x < 9",
+                    ],
+                );
+                client.close("c");
+                (said, board.directory().join("board.db-journal").exists())
+            });
+            assert_eq!(ours, stock, "{program:?}, exclusive: {exclusive}");
+            assert!(!ours.1 && went_well(&ours.0[2].1), "{program:?}: {ours:?}");
+        }
+    }
+}
+
+/// A transaction is rolled back whose pages beyond the end of the file, written early, were lost: nothing is lost by
+/// that, and the rollback is not refused.
+#[test]
+fn a_rollback_is_never_refused() {
+    let (base, ours) = over_faulty("faulty-rollback");
+    for mode in ["delete", "truncate", "persist", "memory"] {
+        for is_short in [false, true] {
+            let context = format!("{mode}, a byte short: {is_short}");
+            let board = a_byte_short(mode);
+            if !is_short {
+                connect(&board.stock()).execute_batch("INSERT INTO last VALUES (1)").unwrap();
+            }
+            let connection = connect(&board.uri(&ours));
+            let run = |sql: &str| connection.execute_batch(sql);
+            run(&format!("PRAGMA journal_mode={mode}; {SPILL}")).unwrap();
+            let before = rows(&connection).unwrap();
+            let insert =
+                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+                          INSERT INTO t SELECT zeroblob(900) FROM n";
+            let size = board.path().metadata().unwrap().len() as i64;
+            drop_beyond(base, size);
+            // It reads its own pages, if they are there.
+            let _ = run(&format!("BEGIN; {insert}"));
+            let rolled_back = run("ROLLBACK");
+            base.off();
+            assert!(connection.is_autocommit(), "{context}");
+            if rolled_back.is_err() {
+                // SQLite had rolled it back by itself.
+                assert!(
+                    format!("{rolled_back:?}").contains("no transaction"),
+                    "{context}: {rolled_back:?}"
+                );
+            }
+            assert_eq!(rows(&connection), Ok(before), "{context}");
+            run("INSERT INTO t VALUES (1)").unwrap();
+            assert_eq!(rows(&connection), Ok(before + 1), "{context}");
+            drop(connection);
+            assert!(!is_damaged(&board), "{context}");
+        }
+    }
+}
+
+/// Part of a page lies behind the end of the board, as a writer leaves it that the disk had no room for. SQLite counts
+/// it as a page; such a board can be written, checkpointed, and leave WAL mode.
+#[test]
+fn part_of_a_page_behind_the_end_is_in_nobodys_way() {
+    for program in Program::ALL {
+        for mode in ["wal", "delete", "truncate"] {
+            for more in [1, 904, 5000] {
+                let [stock, ours] = ["unix", "kanban"].map(|vfs| {
+                    let board = Board::new();
+                    connect(&board.stock())
+                        .execute_batch(&format!(
+                            "PRAGMA journal_mode={mode}; CREATE TABLE t (x); INSERT INTO t VALUES (1)"
+                        ))
+                        .unwrap();
+                    let file = OpenOptions::new().write(true).open(board.path()).unwrap();
+                    file.set_len(file.metadata().unwrap().len() + more).unwrap();
+                    let mut client = agent(program);
+                    client.open("c", &board.uri(vfs), 5000);
+                    let said = told(
+                        &mut client,
+                        &[
+                            "PRAGMA integrity_check",
+                            "INSERT INTO t VALUES (2)",
+                            "PRAGMA wal_checkpoint(TRUNCATE)",
+                            "INSERT INTO t VALUES (zeroblob(20000))",
+                            "PRAGMA wal_checkpoint",
+                            "PRAGMA journal_mode=delete",
+                            "INSERT INTO t VALUES (4)",
+                            "SELECT count(*) FROM t",
+                            "PRAGMA integrity_check",
+                        ],
+                    );
+                    client.close("c");
+                    (said, board.path().metadata().unwrap().len())
+                });
+                assert_eq!(ours, stock, "{program:?}, {mode}, {more} bytes");
+                assert!(
+                    ours.0.iter().all(|(_, reply)| went_well(reply)),
+                    "{mode}, {more}: {ours:?}"
+                );
+            }
+        }
+    }
+}
+
+/// A board is emptied by the backup of an empty one, with pages of another size. SQLite writes a header and cuts the
+/// file to a length that it does not say.
+#[test]
+fn an_empty_board_is_copied_over_one_with_other_pages() {
+    let copied = |vfs: &str, from: u32, to: u32, mode: &str| {
+        let (source, target) = (Board::new(), Board::new());
+        let from_connection = connect(&source.uri(vfs));
+        from_connection.execute_batch(&format!("PRAGMA page_size={from}")).unwrap();
+        let mut connection = connect(&target.uri(vfs));
+        let fill = format!(
+            "PRAGMA page_size={to}; PRAGMA journal_mode={mode}; CREATE TABLE t (x); \
+             INSERT INTO t VALUES (zeroblob(90000))"
+        );
+        connection.execute_batch(&fill).unwrap();
+        let copied = rusqlite::backup::Backup::new(&from_connection, &mut connection)
+            .and_then(|backup| backup.step(-1))
+            .map(|step| step == rusqlite::backup::StepResult::Done);
+        let tables = connection
+            .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0));
+        let intact =
+            connection.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
+        let written = connection.execute_batch("CREATE TABLE u (x); INSERT INTO u VALUES (1)");
+        drop(connection);
+        (copied, tables, intact, written, target.path().metadata().unwrap().len())
+    };
+    for (from, to) in [(2048, 4096), (512, 65536), (4096, 4096), (4096, 512), (1024, 8192)] {
+        for mode in ["delete", "truncate", "memory"] {
+            let context = format!("pages of {from} over {to}, {mode}");
+            let (stock, ours) = (copied("unix", from, to, mode), copied("kanban", from, to, mode));
+            assert_eq!(ours, stock, "{context}");
+            assert_eq!(ours.0, Ok(true), "{context}");
+        }
+    }
+}
+
+/// Before a checkpoint writes the header, the file is made long enough: by whole pages, since a base that encrypts or
+/// checks its pages can write nothing else.
+#[test]
+fn only_whole_pages_are_written() {
+    let (base, ours) = over_faulty("faulty-whole-pages");
+    let board = Board::new();
+    let connection = connect(&board.uri(&ours));
+    connection.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
+    let parts = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&parts);
+    base.on(move |call| {
+        if let Method::Write { offset, bytes } = call.method {
+            let is_part = offset % 4096 != 0 || bytes.len() != 4096;
+            count.fetch_add(u32::from(call.file == File::Main && is_part), Ordering::Relaxed);
+        }
+        Fault::None
+    });
+    for _ in 0..5 {
+        connection.execute_batch("INSERT INTO t VALUES (zeroblob(20000))").unwrap();
+        connection.query_row("PRAGMA wal_checkpoint", [], |_| Ok(())).unwrap();
+    }
+    base.off();
+    drop(connection);
+    assert_eq!(parts.load(Ordering::Relaxed), 0);
+    assert!(!is_damaged(&board));
 }

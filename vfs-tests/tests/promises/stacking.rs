@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
-use kanban_vfs::Options;
+use kanban_vfs::{Error, Options};
 use sqlite_vfs::{DatabaseHandle, LockKind, OpenAccess, OpenOptions, Vfs, wip};
 use vfs_tests::Board;
 use vfs_tests::sidecar::holder;
+use vfs_tests::top::{self, Form};
 
 /// A VFS by the sqlite-vfs crate: version 2, other file sizes, no WAL, no memory mapping, locks of
 /// its own among the connections of this process.
@@ -241,4 +242,216 @@ fn it_is_never_stacked_on_itself() {
     connection.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)").unwrap();
     assert_eq!(crate::status(&connection, "/base_vfs"), "unix");
     assert_eq!(holder(&board.sidecar()), None);
+}
+
+/// What a client is told who fills, empties, checkpoints and opens a board again.
+fn told(board: &Board, vfs: &str, mode: &str) -> Vec<String> {
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let connection = rusqlite::Connection::open(board.uri(vfs)).unwrap();
+        for sql in [
+            &format!("PRAGMA journal_mode={mode}"),
+            "CREATE TABLE IF NOT EXISTS t (x)",
+            "INSERT INTO t VALUES (zeroblob(20000))",
+            "PRAGMA wal_checkpoint",
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
+             INSERT INTO t SELECT zeroblob(9000) FROM n",
+            "SELECT count(*) FROM t",
+            "PRAGMA wal_checkpoint(TRUNCATE)",
+            "PRAGMA integrity_check",
+            "DELETE FROM t WHERE rowid > 5",
+            "VACUUM",
+            "PRAGMA wal_checkpoint(TRUNCATE)",
+            "BEGIN; INSERT INTO t VALUES (zeroblob(200000)); ROLLBACK",
+            "SELECT count(*) FROM t",
+            "PRAGMA integrity_check",
+        ] {
+            let answer = match sql.starts_with("BEGIN") {
+                true => connection.execute_batch(sql).map(|()| Vec::new()),
+                false => connection.prepare(sql).and_then(|mut statement| {
+                    let columns = statement.column_count();
+                    let mut rows = statement.query([])?;
+                    let mut all = Vec::new();
+                    while let Some(row) = rows.next()? {
+                        for nth in 0..columns {
+                            all.push(row.get::<_, rusqlite::types::Value>(nth)?);
+                        }
+                    }
+                    Ok(all)
+                }),
+            };
+            told.push(format!("{sql}: {answer:?}"));
+        }
+    }
+    told
+}
+
+/// An application's own VFS lies over ours, and keeps databases in a form of its own: it holds writes back and extends
+/// files by setting their length, splits them, or encrypts. What it does with its files is its own affair: nothing is
+/// refused, nothing is added to its files, and the status claims no check that there is not.
+#[test]
+fn another_vfs_over_it_may_keep_databases_in_its_own_form() {
+    kanban_vfs::register(&Options::default()).unwrap();
+    for form in Form::ALL {
+        let over = |below: &str| format!("{form:?}-over-{below}");
+        for below in ["unix", "kanban"] {
+            top::register(&over(below), below, form, false);
+        }
+        for mode in ["delete", "truncate", "wal"] {
+            let [stock, ours] = ["unix", "kanban"].map(|below| {
+                let board = Board::new();
+                let told = told(&board, &over(below), mode);
+                let lengths = ["board.db", "board.db-rest"].map(|name| {
+                    board.directory().join(name).metadata().map_or(0, |found| found.len())
+                });
+                (told, lengths, board)
+            });
+            let context = format!("{form:?}, {mode}");
+            assert_eq!(ours.0, stock.0, "{context}");
+            assert!(ours.0.iter().all(|line| line.contains(": Ok")), "{context}: {:#?}", ours.0);
+            assert_eq!(ours.1, stock.1, "{context}: the files are as long");
+            let connection = rusqlite::Connection::open(ours.2.uri(&over("kanban"))).unwrap();
+            connection.query_row("SELECT count(*) FROM t", [], |_| Ok(())).unwrap();
+            let length = crate::status(&connection, "/guarantees/file_length");
+            assert_eq!(length["active"], false, "{context}");
+            assert!(length["why"].as_str().unwrap().contains("another VFS"), "{context}: {length}");
+            assert_eq!(crate::status(&connection, "/counters/short_files"), 0, "{context}");
+        }
+    }
+}
+
+/// As above, of a board that is attached: where SQLite tells what is attached.
+#[test]
+fn it_knows_who_is_over_an_attached_board() {
+    kanban_vfs::register(&Options::default()).unwrap();
+    top::register("split-attached", "kanban", Form::Split, false);
+    let (main, board) = (Board::new(), Board::new());
+    let connection = rusqlite::Connection::open(main.kanban()).unwrap();
+    let attach = format!("ATTACH '{}' AS other", board.uri("split-attached"));
+    connection.execute_batch(&attach).unwrap();
+    let fill =
+        "CREATE TABLE t (x); CREATE TABLE other.u (x); INSERT INTO u VALUES (zeroblob(200000))";
+    connection.execute_batch(fill).unwrap();
+    let active = |schema: &str| {
+        let sql = format!("PRAGMA {schema}.kanban_status");
+        let text: String = connection.query_row(&sql, [], |row| row.get(0)).unwrap();
+        let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+        status["guarantees"]["file_length"]["active"].clone()
+    };
+    assert_eq!((active("main"), active("other")), (true.into(), false.into()));
+}
+
+/// Over a base that is none of the operating system's, the status does not vouch for its files.
+#[test]
+fn the_length_of_a_foreign_bases_files_is_not_vouched_for() {
+    let board = Board::new();
+    let connection = rusqlite::Connection::open(board.uri(register())).unwrap();
+    connection.execute_batch("CREATE TABLE t (x)").unwrap();
+    assert_eq!(crate::status(&connection, "/guarantees/file_length/active"), false);
+    let board = Board::new();
+    let connection = crate::connect(&board.kanban());
+    connection.execute_batch("CREATE TABLE t (x)").unwrap();
+    assert_eq!(crate::status(&connection, "/guarantees/file_length/active"), true);
+}
+
+/// Runs a test of this file in a process of its own, where it may change the default VFS. False in that process.
+fn in_own_process(test: &str) -> bool {
+    const INSIDE: &str = "KANBAN_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_some() {
+        return false;
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("stacking::{test}"), "--nocapture"]).env(INSIDE, "1");
+    assert!(command.status().unwrap().success());
+    true
+}
+
+/// An application has made a VFS of its own the default one. What that does for its files nobody here knows: it is
+/// neither built upon nor left out unless the application says so.
+#[test]
+fn somebody_elses_default_vfs_is_not_built_upon() {
+    if in_own_process("somebody_elses_default_vfs_is_not_built_upon") {
+        return;
+    }
+    top::register("somebody's", "unix", Form::HeldBack, true);
+    for make_default in [false, true] {
+        let options = Options::default().with_make_default(make_default);
+        let error = kanban_vfs::register(&options).unwrap_err();
+        assert_eq!(error, Error::BaseUnnamed { name: "somebody's".to_owned() });
+        assert!(error.to_string().contains("KANBAN_BASE_VFS"), "{error}");
+    }
+    for (base, is_active) in [("somebody's", false), ("unix", true)] {
+        let name = format!("kanban-over-{base}");
+        kanban_vfs::register(&Options::default().with_name(&name).with_base(base)).unwrap();
+        let board = Board::new();
+        let connection = rusqlite::Connection::open(board.uri(&name)).unwrap();
+        connection.execute_batch("CREATE TABLE t (x)").unwrap();
+        assert_eq!(crate::status(&connection, "/base_vfs"), base);
+        assert_eq!(
+            crate::status(&connection, "/guarantees/file_length/active"),
+            is_active,
+            "{base}"
+        );
+    }
+    // The default one is this VFS, over the operating system's.
+    kanban_vfs::register(
+        &Options::default().with_name("the default").with_base("unix").with_make_default(true),
+    )
+    .unwrap();
+    kanban_vfs::register(&Options::default()).unwrap();
+    let board = Board::new();
+    let connection = rusqlite::Connection::open(board.kanban()).unwrap();
+    assert_eq!(crate::status(&connection, "/base_vfs"), "unix");
+}
+
+/// SQLite3MultipleCiphers encrypts in a VFS that is the default one, and knows its files by what a VFS over it
+/// changes: the WAL would be written in plain text. It goes over ours; and who names ours, where encryption is
+/// what the default is, is told so, before anything is written.
+#[test]
+fn what_encrypts_goes_over_it() {
+    if in_own_process("what_encrypts_goes_over_it") {
+        return;
+    }
+    const SECRET: &str = "a secret of the board";
+    let ciphers = "multipleciphers-unix";
+    top::register(ciphers, "unix", Form::Changed, true);
+    for options in [
+        Options::default().with_make_default(true),
+        Options::default().with_base(ciphers),
+        Options::default().with_base(ciphers).with_name("other"),
+    ] {
+        let error = kanban_vfs::register(&options).unwrap_err();
+        assert_eq!(error, Error::BaseUnfit { name: ciphers.to_owned() });
+        assert!(error.to_string().contains("vfs=multipleciphers-kanban"), "{error}");
+    }
+    kanban_vfs::register(&Options::default()).unwrap();
+    top::register("multipleciphers-kanban", "kanban", Form::Changed, false);
+
+    let board = Board::new();
+    let error = rusqlite::Connection::open(board.kanban()).unwrap_err();
+    assert!(error.to_string().contains("vfs=multipleciphers-kanban"), "{error}");
+    let main = Board::new();
+    let connection = rusqlite::Connection::open(main.path()).unwrap();
+    let attach = format!("ATTACH '{}' AS other; CREATE TABLE other.t (x)", board.kanban());
+    let error = connection.execute_batch(&attach).unwrap_err();
+    assert_eq!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::CannotOpen), "{error}");
+    assert_eq!(board.path().metadata().map_or(0, |found| found.len()), 0);
+
+    for mode in ["wal", "delete"] {
+        let board = Board::new();
+        let connection = rusqlite::Connection::open(board.uri("multipleciphers-kanban")).unwrap();
+        connection
+            .execute_batch(&format!("PRAGMA journal_mode={mode}; CREATE TABLE t (x)"))
+            .unwrap();
+        connection.execute("INSERT INTO t VALUES (?)", [SECRET]).unwrap();
+        assert_eq!(crate::status(&connection, "/base_vfs"), "unix");
+        let text: String = connection.query_row("SELECT x FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(text, SECRET);
+        for entry in std::fs::read_dir(board.directory()).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = std::fs::read(&path).unwrap();
+            let is_plain = bytes.windows(SECRET.len()).any(|part| part == SECRET.as_bytes());
+            assert!(!is_plain, "{}", path.display());
+        }
+    }
 }
