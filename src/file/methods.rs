@@ -197,10 +197,11 @@ impl BaseFile for Base {
     }
 
     fn write_zeros(&self, at: i64, bytes: i64) -> bool {
-        /// Of the largest page.
-        static ZEROS: [u8; 65536] = [0; 65536];
-        let bytes = bytes.clamp(0, ZEROS.len() as i64) as c_int;
-        call!(self, xWrite, SQLITE_IOERR, ZEROS.as_ptr().cast(), bytes, at) == SQLITE_OK
+        // To be written to: SQLite's checksum VFS puts its checksum into what it is given.
+        let mut zeros = vec![0_u8; usize::try_from(bytes).unwrap_or(0)];
+        let from = zeros.as_mut_ptr().cast_const().cast();
+        let bytes = c_int::try_from(zeros.len()).unwrap_or(0);
+        call!(self, xWrite, SQLITE_IOERR, from, bytes, at) == SQLITE_OK
     }
 
     fn stands(&self, path: &Path) -> Stands {

@@ -1,4 +1,4 @@
-//! A VFS that lies over another, as applications stack them, and keeps main databases in a form of its own: it holds
+//! A VFS over another, as applications stack them, that keeps main databases in a form of its own: it holds
 //! writes back as SQLite's crash-test VFS does, or splits the file as its multiplexor does, or changes every byte as one
 //! that encrypts.
 
@@ -290,26 +290,37 @@ unsafe extern "C" fn x_write(
     n: c_int,
     at: i64,
 ) -> c_int {
-    // SAFETY: SQLite passes an open file and n bytes.
-    let ((state, below), bytes) =
-        unsafe { (parts(file), std::slice::from_raw_parts(from.cast::<u8>(), n as usize)) };
+    // SAFETY: SQLite passes an open file.
+    let (state, below) = unsafe { parts(file) };
+    // SAFETY: SQLite passes n bytes.
+    let bytes = || unsafe { std::slice::from_raw_parts(from.cast::<u8>(), n as usize) };
     match state.form {
         Some(Form::HeldBack) => {
-            state.held.insert(at, bytes.to_vec());
+            state.held.insert(at, bytes().to_vec());
             SQLITE_OK
         }
         Some(Form::Split) if at >= FIRST => {
             let rest = state.rest.as_ref().expect("it is split");
-            match rest.write_all_at(bytes, (at - FIRST) as u64) {
+            match rest.write_all_at(bytes(), (at - FIRST) as u64) {
                 Ok(()) => SQLITE_OK,
                 Err(_) => SQLITE_IOERR,
             }
         }
         Some(Form::Changed) => {
-            let changed: Vec<_> = bytes.iter().map(|byte| byte ^ 0x5a).collect();
-            below.write(&changed, at)
+            // In place, as SQLite's checksum VFS writes its checksums.
+            let change = || {
+                // SAFETY: SQLite's own buffers can be written to.
+                let bytes = unsafe {
+                    std::slice::from_raw_parts_mut(from.cast_mut().cast::<u8>(), n as usize)
+                };
+                bytes.iter_mut().for_each(|byte| *byte ^= 0x5a);
+            };
+            change();
+            let rc = call!(below, xWrite, SQLITE_IOERR, from, n, at);
+            change();
+            rc
         }
-        _ => below.write(bytes, at),
+        _ => below.write(bytes(), at),
     }
 }
 

@@ -502,11 +502,12 @@ fn what_was_left_on_a_short_board_is_rolled_back() {
                 let board = a_byte_short("delete");
                 let mut killed = agent(Program::Rust);
                 killed.open("c", &board.stock(), 5000);
-                for sql in [SPILL, "BEGIN", "UPDATE t SET x = zeroblob(901)"] {
+                for sql in [SPILL, "BEGIN", "UPDATE t SET x = randomblob(900) WHERE x > 1"] {
                     killed.sql("c", sql).rows();
                 }
                 killed.kill();
-                assert!(board.directory().join("board.db-journal").exists());
+                let journal = board.directory().join("board.db-journal");
+                assert!(journal.metadata().unwrap().len() > 9000, "{vfs}");
                 let mut client = agent(program);
                 client.open("c", &board.uri(vfs), 5000);
                 if exclusive {

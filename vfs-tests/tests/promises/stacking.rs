@@ -320,7 +320,36 @@ fn another_vfs_over_it_may_keep_databases_in_its_own_form() {
     }
 }
 
-/// As above, of a board that is attached: where SQLite tells what is attached.
+/// Ours lies over such a VFS, which the application has named. That a file in its form is none of SQLite's to be read by
+/// its name is no harm, and what this VFS writes by itself is a page like any other.
+#[test]
+fn it_goes_over_others_that_keep_databases_in_their_own_form() {
+    for form in Form::ALL {
+        let (base, ours) = (format!("{form:?}-below"), format!("kanban-over-{form:?}"));
+        top::register(&base, "unix", form, false);
+        kanban_vfs::register(&Options::default().with_name(&ours).with_base(&base)).unwrap();
+        for mode in ["delete", "truncate", "wal"] {
+            let [stock, ours] = [&base, &ours].map(|vfs| told(&Board::new(), vfs, mode));
+            assert_eq!(ours, stock, "{form:?}, {mode}");
+            assert!(ours.iter().all(|line| line.contains(": Ok")), "{form:?}, {mode}: {ours:#?}");
+        }
+        // The WAL has frames when another comes.
+        let board = Board::new();
+        let open = || rusqlite::Connection::open(board.uri(&ours)).unwrap();
+        let [writer, reader] = [open(), open()];
+        writer
+            .execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x); INSERT INTO t VALUES (1)")
+            .unwrap();
+        let rows = reader.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+        assert_eq!(rows, Ok(1), "{form:?}");
+        reader.execute_batch("INSERT INTO t VALUES (2)").unwrap();
+        let length = crate::status(&reader, "/guarantees/file_length");
+        assert_eq!(length["active"], false, "{form:?}");
+        assert!(length["why"].as_str().unwrap().contains("base VFS"), "{form:?}: {length}");
+    }
+}
+
+/// As the one before, of a board that is attached: where SQLite tells what is attached.
 #[test]
 fn it_knows_who_is_over_an_attached_board() {
     kanban_vfs::register(&Options::default()).unwrap();
