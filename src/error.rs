@@ -86,7 +86,8 @@ impl fmt::Display for Error {
             Self::BaseUnnamed { name } => write!(
                 f,
                 "the default VFS is {name}, which is none of the operating system's; name the VFS to build on: \
-                 {name} if it may have another VFS over it, or unix (KANBAN_BASE_VFS, Options::with_base)"
+                 {name} if it may have another VFS over it, or {} (KANBAN_BASE_VFS, Options::with_base)",
+                if cfg!(windows) { "win32" } else { "unix" }
             ),
             Self::BaseUnfit { name } => write!(
                 f,

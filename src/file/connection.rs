@@ -75,6 +75,8 @@ pub(crate) trait BaseFile: Copy {
     /// Where this VFS stands among those that the file goes through, for the database at `path`. Not to be asked
     /// while the connection closes.
     fn stands(&self, path: &Path) -> Stands;
+    /// Says in the wal-index that checkpoints have copied so many frames. Only with the CKPT and READ(0) slots.
+    fn set_copied(&self, frames: u32);
     /// Makes the wal-index one that is to be recovered. Only while it is mapped, and nobody uses it.
     fn clear_wal_index(&self);
 }
@@ -580,6 +582,9 @@ impl Connection {
     /// Gives back other slots than WRITE.
     #[inline(never)]
     fn shm_give_back(&mut self, offset: c_int, n: c_int, flags: c_int, base: impl BaseFile) -> Rc {
+        if self.is_checkpointing && offset == WAL_READ_LOCK && flags & SQLITE_SHM_SHARED == 0 {
+            self.guards.backfill_ends(base, &self.database);
+        }
         let rc = self.shm_unlock(offset, n, flags, base);
         if rc != SQLITE_OK {
             // As in `give_write_back`.
@@ -698,6 +703,9 @@ impl Connection {
             if let Err(stale) = self.guards.before_backfill(base, &self.database) {
                 rc = stale;
             }
+        }
+        if rc == SQLITE_OK && offset == WAL_READ_LOCK && self.is_checkpointing {
+            self.guards.backfill_begins(base);
         }
         match rc & 0xff {
             SQLITE_OK if offset == WAL_CKPT_LOCK => {
@@ -1337,6 +1345,7 @@ mod tests {
         fn stands(&self, _: &Path) -> Stands {
             Stands::Alone
         }
+        fn set_copied(&self, _: u32) {}
         fn clear_wal_index(&self) {}
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Guards {
     /// By how many bytes the file was too short when it was first locked; `None` before.
     deficit: Option<i64>,
     written: Written,
+    /// How many frames were copied when this checkpoint began to.
+    copied: Option<u32>,
     stands: Stands,
     /// After how many more read transactions to look at the clock.
     until_look: u8,
@@ -66,6 +68,7 @@ impl Guards {
             wal_reset: WalReset::default(),
             deficit: None,
             written: Written::default(),
+            copied: None,
             stands: Stands::Alone,
             until_look: 1,
             is_checked: false,
@@ -347,6 +350,26 @@ impl Guards {
         }
     }
 
+    /// A checkpoint has READ(0), and copies frames next.
+    pub(crate) fn backfill_begins(&mut self, base: impl BaseFile) {
+        self.copied = base.frames().map(|(_, copied)| copied);
+    }
+
+    /// It gives READ(0) back. If it was kept by a reader from copying all, it has set no length, and SQLite has
+    /// noted what it did copy: not if some of it was lost.
+    pub(crate) fn backfill_ends(&mut self, base: impl BaseFile, database: &Database) {
+        let Some(copied) = self.copied.take() else { return };
+        let lost = || base.size().ok().and_then(|size| self.written.lost(size, i64::MAX));
+        if base.frames().is_none_or(|(_, now)| now == copied) {
+            return;
+        }
+        if let Some(missing) = lost() {
+            base.set_copied(copied);
+            let what = "nothing counts as taken out of the WAL; see to the disk";
+            let _ = self.too_short(missing, SQLITE_IOERR_WRITE, what, database);
+        }
+    }
+
     #[cold]
     fn too_short(
         &self,
@@ -513,6 +536,7 @@ pub(super) mod tests {
         Unlock(c_int, c_int),
         MayBlock(c_int),
         WriteZeros(i64, i64),
+        SetCopied(u32),
         ClearWalIndex,
     }
     pub(in crate::file) use Call::*;
@@ -626,6 +650,9 @@ pub(super) mod tests {
         }
         fn stands(&self, _: &Path) -> Stands {
             self.stands
+        }
+        fn set_copied(&self, frames: u32) {
+            self.note(SetCopied(frames));
         }
         fn clear_wal_index(&self) {
             self.note(ClearWalIndex);
@@ -796,6 +823,26 @@ pub(super) mod tests {
             (SQLITE_IOERR, true, 0)
         );
         assert_eq!(truncate(4096, &[None], SQLITE_OK), (SQLITE_OK, true, 0));
+    }
+
+    /// A checkpoint that a reader keeps from copying all has lost some of what it has written: that it has copied
+    /// any is taken back.
+    #[test]
+    fn frames_that_were_lost_do_not_count_as_copied() {
+        let (_place, database, mut guards) = board();
+        let mut ends = |copied: &[(u32, u32)], pages: i64| {
+            let base =
+                Base { sizes: RefCell::new(vec![Some(pages * 4096)]), ..Base::of_wal(copied, &[]) };
+            guards.written().begin();
+            guards.written().wrote(0, 3 * 4096);
+            guards.backfill_begins(&base);
+            guards.backfill_ends(&base, &database);
+            guards.backfill_ends(&base, &database);
+            (base.calls.take(), counted(&database.counters.short_files))
+        };
+        assert_eq!(ends(&[(9, 2), (9, 5)], 2), (vec![SetCopied(2)], 1));
+        assert_eq!(ends(&[(9, 2), (9, 5)], 3), (vec![], 0), "all is there");
+        assert_eq!(ends(&[(9, 2)], 2), (vec![], 0), "nothing is noted");
     }
 
     /// A commit of a rollback mode finds that less is there than it has written. It is refused once: the rollback

@@ -171,6 +171,16 @@ impl BaseFile for Base {
         (call!(self, xRead, SQLITE_IOERR, into, bytes, 0) == SQLITE_OK).then_some(header)
     }
 
+    fn set_copied(&self, frames: u32) {
+        let mut region = std::ptr::null_mut();
+        let rc = call!(self, xShmMap, SQLITE_IOERR, 0, REGION, 0, &raw mut region);
+        if rc == SQLITE_OK && !region.is_null() {
+            // SAFETY: as in `wal_index`.
+            let word = unsafe { AtomicU32::from_ptr(region.cast::<u32>().add(N_BACKFILL)) };
+            word.store(frames, Ordering::SeqCst);
+        }
+    }
+
     fn clear_wal_index(&self) {
         /// Both copies of the header.
         const HEADERS: usize = 24;

@@ -411,6 +411,50 @@ fn a_file_that_is_behind_its_wal_is_no_false_alarm() {
     }
 }
 
+/// A reader keeps a checkpoint from copying all, and what it copies behind the end of the file is lost. Another
+/// checkpoint, of another client and when the disk is well again, copies the rest, and the WAL goes. The stock VFS
+/// takes the first part for copied.
+#[test]
+fn what_half_a_checkpoint_has_lost_is_copied_again() {
+    let (base, ours) = over_faulty("faulty-half");
+    for page in [512, 4096, 65536] {
+        let story = |vfs: &str| {
+            let board = Board::new();
+            let [writer, reader] = [0; 2].map(|_| connect(&board.uri(vfs)));
+            let run = |sql: &str| writer.execute_batch(sql).unwrap();
+            run(&format!(
+                "PRAGMA page_size={page}; PRAGMA journal_mode=wal; PRAGMA wal_autocheckpoint=0; \
+                 CREATE TABLE t (x); CREATE TABLE u (x); PRAGMA wal_checkpoint"
+            ));
+            let insert = format!("INSERT INTO t VALUES (randomblob({}))", 6 * page);
+            run(&insert);
+            reader.execute_batch("BEGIN").unwrap();
+            assert_eq!(rows(&reader), Ok(1));
+            run("INSERT INTO u VALUES (1)");
+            drop_beyond(base, board.path().metadata().unwrap().len() as i64);
+            let passive = "PRAGMA wal_checkpoint(PASSIVE)";
+            let copied = |connection: &Connection| {
+                connection.query_row(passive, [], |row| {
+                    Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+                })
+            };
+            let first = copied(&writer).unwrap();
+            base.off();
+            reader.execute_batch("COMMIT").unwrap();
+            drop((writer, reader));
+            let all: i64 = {
+                let last = connect(&board.uri(vfs));
+                rows(&last).unwrap_or(-1)
+            };
+            (first, all, is_damaged(&board))
+        };
+        let (stock, ours) = (story("faulty-half"), story(&ours));
+        assert!(stock.0.1 > 0 && stock.2, "pages of {page}: {stock:?}");
+        assert_eq!(ours.0.1, 0, "pages of {page}: {ours:?}");
+        assert_eq!((ours.1, ours.2), (1, false), "pages of {page}");
+    }
+}
+
 /// What a client is told, statement by statement.
 fn told(client: &mut Agent, statements: &[&str]) -> Vec<(String, Reply)> {
     statements.iter().map(|sql| ((*sql).to_owned(), client.sql("c", sql))).collect()
