@@ -14,11 +14,11 @@ use crate::ffi::{
     Rc, SQLITE_BUSY, SQLITE_ERROR, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_FILE_POINTER,
     SQLITE_FCNTL_HAS_MOVED, SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_LOCK_TIMEOUT,
     SQLITE_FCNTL_PDB, SQLITE_FCNTL_PERSIST_WAL, SQLITE_FCNTL_PRAGMA,
-    SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE, SQLITE_FCNTL_SYNC,
-    SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_IOERR_LOCK, SQLITE_IOERR_TRUNCATE, SQLITE_LOCK_NONE,
-    SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK,
-    SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK,
-    no_panic, sqlite3, sqlite3_file, sqlite3_io_methods,
+    SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE, SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR,
+    SQLITE_IOERR_LOCK, SQLITE_IOERR_TRUNCATE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED,
+    SQLITE_LOCK_SHARED, SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_SHM_EXCLUSIVE,
+    SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK, no_panic, sqlite3,
+    sqlite3_file, sqlite3_io_methods,
 };
 use crate::guard::file_length::Header;
 use crate::guard::wal_reset::Salts;
@@ -201,6 +201,10 @@ impl BaseFile for Base {
         static ZEROS: [u8; 65536] = [0; 65536];
         let bytes = bytes.clamp(0, ZEROS.len() as i64) as c_int;
         call!(self, xWrite, SQLITE_IOERR, ZEROS.as_ptr().cast(), bytes, at) == SQLITE_OK
+    }
+
+    fn set_size(&self, bytes: i64) {
+        call!(self, xTruncate, SQLITE_IOERR_TRUNCATE, bytes);
     }
 
     fn stands(&self, path: &Path) -> Stands {
@@ -390,7 +394,7 @@ unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: i64) -> Rc {
     no_panic(SQLITE_IOERR_TRUNCATE, || {
         // SAFETY: SQLite passes an open file.
         let (base, connection) = unsafe { parts(file) };
-        let truncate = || call!(base, xTruncate, SQLITE_IOERR_TRUNCATE, size);
+        let truncate = |size| call!(base, xTruncate, SQLITE_IOERR_TRUNCATE, size);
         connection.truncate(base, size, truncate)
     })
 }
@@ -559,6 +563,9 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
             SQLITE_FCNTL_PERSIST_WAL => {
                 // SAFETY: SQLite passes a number, negative to ask.
                 let asks = unsafe { *arg.cast::<c_int>() } < 0;
+                if asks {
+                    connection.ends_wal_mode(base);
+                }
                 let rc = call!(base, xFileControl, SQLITE_NOTFOUND, op, arg);
                 // SAFETY: as above: the answer.
                 let persists = unsafe { &mut *arg.cast::<c_int>() };
