@@ -5,24 +5,15 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use vfs_tests::base::{Fault, File as Which, Method};
+use vfs_tests::observers::{Observers, by_header};
 use vfs_tests::{Agent, Board, Program, Reply};
 
 use crate::{Client, connect, over_faulty};
-
-/// How long a database is by its header. <https://www.sqlite.org/fileformat2.html#the_database_header>
-fn by_header(header: &[u8]) -> u64 {
-    let page = match u16::from_be_bytes([header[16], header[17]]) {
-        1 => 65536,
-        page => u64::from(page),
-    };
-    page * u64::from(u32::from_be_bytes(header[28..32].try_into().unwrap()))
-}
 
 /// The length of the file, and that by its header, read in this order.
 fn size_then_header(path: &Path) -> (u64, u64) {
@@ -248,42 +239,8 @@ fn observe(client: Client, limit: Duration) -> u64 {
     first.sql("c", "PRAGMA journal_mode=wal; CREATE TABLE t (x)").rows();
     // As a checkpoint that adds more than the file is ahead: before anybody looks.
     first.sql("c", "INSERT INTO t VALUES (1); PRAGMA wal_checkpoint").rows();
-    let file = File::open(board.path()).unwrap();
-    let (is_over, deficits) = (AtomicBool::new(false), AtomicU64::new(0));
-    let size = || file.metadata().unwrap().len();
-    let length = || {
-        let mut header = [0; 32];
-        file.read_exact_at(&mut header, 0).unwrap();
-        by_header(&header)
-    };
-    let observers: [&(dyn Fn() -> bool + Sync); 3] = [
-        &|| {
-            let size = size();
-            size < length()
-        },
-        &|| {
-            let length = length();
-            size() < length
-        },
-        &|| {
-            let (length, mut page) = (length(), [0; 4096]);
-            (0..length / 4096).any(|n| file.read_exact_at(&mut page, n * 4096).is_err())
-                // Unless a VACUUM made it shorter meanwhile.
-                && size() < length && length <= self::by_header(&{
-                    let mut header = [0; 32];
-                    file.read_exact_at(&mut header, 0).unwrap();
-                    header
-                })
-        },
-    ];
+    let observers = Observers::start(&board.path());
     std::thread::scope(|scope| {
-        for sees_deficit in observers {
-            scope.spawn(|| {
-                while !is_over.load(Ordering::Relaxed) {
-                    deficits.fetch_add(sees_deficit().into(), Ordering::Relaxed);
-                }
-            });
-        }
         let programs = [0; 4].iter().flat_map(|_| Program::ALL);
         let writers: Vec<_> = programs
             .enumerate()
@@ -293,10 +250,9 @@ fn observe(client: Client, limit: Duration) -> u64 {
             })
             .collect();
         writers.into_iter().for_each(|writer| writer.join().unwrap());
-        is_over.store(true, Ordering::Relaxed);
     });
     first.close("c");
-    deficits.into_inner()
+    observers.end()
 }
 
 fn write_for(limit: Duration, nth: usize, mut client: Agent) {
