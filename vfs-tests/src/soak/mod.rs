@@ -225,7 +225,7 @@ impl<'a> Soak<'a> {
             }
             self.show();
         }
-        drop(observers.map(Observers::end));
+        let _ = observers.map(Observers::end);
         self.end()
     }
 
