@@ -29,6 +29,7 @@ impl Default for Options {
             make_default: false,
             connection: Settings {
                 busy_timeout: Duration::from_millis(5000),
+                file_ahead: true,
                 group_commit: false,
                 hard_links: false,
                 network_wal: false,
@@ -66,6 +67,15 @@ impl Options {
     #[must_use]
     pub fn with_busy_timeout(mut self, timeout: Duration) -> Self {
         self.connection.busy_timeout = timeout;
+        self
+    }
+
+    /// Whether the file of a database in WAL mode is kept longer than its header says, by 64 KiB or more, until the
+    /// last connection closes: then an application that compares the two from outside never takes a
+    /// checkpoint for a torn file.
+    #[must_use]
+    pub fn with_file_ahead(mut self, ahead: bool) -> Self {
+        self.connection.file_ahead = ahead;
         self
     }
 
@@ -145,6 +155,7 @@ impl Options {
             options.connection.busy_timeout = timeout;
         }
         for (name, flag) in [
+            ("KANBAN_FILE_AHEAD", &mut options.connection.file_ahead),
             ("KANBAN_GROUP_COMMIT", &mut options.connection.group_commit),
             ("KANBAN_HARD_LINKS", &mut options.connection.hard_links),
             ("KANBAN_NETWORK_WAL", &mut options.connection.network_wal),
@@ -163,6 +174,7 @@ impl Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     busy_timeout: Duration,
+    file_ahead: bool,
     group_commit: bool,
     hard_links: bool,
     network_wal: bool,
@@ -200,6 +212,7 @@ impl Settings {
                         format!("kanban_busy_timeout: {}", not_ms(&String::from_utf8_lossy(value)))
                     })?;
                 }
+                b"kanban_file_ahead" => settings.file_ahead = flag(key, value)?,
                 b"kanban_group_commit" => settings.group_commit = flag(key, value)?,
                 b"kanban_hard_links" => settings.hard_links = flag(key, value)?,
                 b"kanban_network_wal" => settings.network_wal = flag(key, value)?,
@@ -207,7 +220,7 @@ impl Settings {
                 unknown => {
                     return Err(format!(
                         "unknown URI parameter {}; known: kanban_busy_timeout, \
-                         kanban_group_commit, kanban_hard_links, kanban_network_wal, kanban_persist_wal",
+                         kanban_file_ahead, kanban_group_commit, kanban_hard_links, kanban_network_wal, kanban_persist_wal",
                         String::from_utf8_lossy(unknown)
                     ));
                 }
@@ -219,6 +232,11 @@ impl Settings {
     /// The busy timeout of a connection that sets none, in ms.
     pub(crate) fn busy_timeout_ms(&self) -> c_int {
         c_int::try_from(self.busy_timeout.as_millis()).unwrap_or(c_int::MAX)
+    }
+
+    /// Whether the file is kept longer than its header says.
+    pub(crate) fn file_ahead(&self) -> bool {
+        self.file_ahead
     }
 
     /// Whether commits share their syncs.
@@ -293,11 +311,13 @@ mod tests {
             Ok(expected)
         );
         let expected = Options::default()
+            .with_file_ahead(false)
             .with_group_commit(true)
             .with_hard_links(true)
             .with_network_wal(true)
             .with_persist_wal(false);
         let set = [
+            ("KANBAN_FILE_AHEAD", "0"),
             ("KANBAN_GROUP_COMMIT", "1"),
             ("KANBAN_HARD_LINKS", "1"),
             ("KANBAN_NETWORK_WAL", "1"),
@@ -312,9 +332,13 @@ mod tests {
             let why = from(&[("KANBAN_BUSY_TIMEOUT", value)]).expect_err(value);
             assert!(why.starts_with("KANBAN_BUSY_TIMEOUT: "), "{why}");
         }
-        for name in
-            ["KANBAN_GROUP_COMMIT", "KANBAN_HARD_LINKS", "KANBAN_NETWORK_WAL", "KANBAN_PERSIST_WAL"]
-        {
+        for name in [
+            "KANBAN_FILE_AHEAD",
+            "KANBAN_GROUP_COMMIT",
+            "KANBAN_HARD_LINKS",
+            "KANBAN_NETWORK_WAL",
+            "KANBAN_PERSIST_WAL",
+        ] {
             let why = from(&[(name, "on")]).expect_err(name);
             assert!(why.starts_with(name), "{why}");
         }

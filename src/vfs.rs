@@ -162,6 +162,7 @@ mod tests {
             ("kanban_busy_timeout", "soon"),
             ("kanban_busy_timeout", "-1"),
             ("kanban_busy_timeout", "99999999999"),
+            ("kanban_file_ahead", "true"),
             ("kanban_group_commit", "on"),
             ("kanban_hard_links", "yes"),
             ("kanban_network_wal", ""),
@@ -177,6 +178,7 @@ mod tests {
         };
         assert_eq!(settings.busy_timeout_ms(), 250);
         let others = [
+            "kanban_file_ahead",
             "kanban_group_commit",
             "kanban_hard_links",
             "kanban_network_wal",
@@ -187,12 +189,13 @@ mod tests {
                 panic!("right parameters were refused");
             };
             let set = [
+                settings.file_ahead(),
                 settings.group_commit(),
                 settings.hard_links(),
                 settings.network_wal(),
                 settings.persist_wal(),
             ];
-            assert_eq!(set, [expected; 4]);
+            assert_eq!(set, [expected; 5]);
         }
     }
 }

@@ -72,6 +72,8 @@ pub(crate) trait BaseFile: Copy {
     fn read_mark(&self, n: c_int) -> Option<u32>;
     /// Writes so many zero bytes, a page's. Whether the base says that it has.
     fn write_zeros(&self, at: i64, bytes: i64) -> bool;
+    /// xTruncate
+    fn set_size(&self, bytes: i64);
     /// Where this VFS stands among those that the file goes through, for the database at `path`. Not to be asked
     /// while the connection closes.
     fn stands(&self, path: &Path) -> Stands;
@@ -266,7 +268,8 @@ impl Connection {
     /// xWrite, of the first page.
     pub(crate) fn before_first_page(&mut self, base: impl BaseFile, page: &[u8]) {
         if self.in_wal_mode {
-            self.guards.before_first_page(base, page);
+            let is_last = self.level == SQLITE_LOCK_EXCLUSIVE;
+            self.guards.before_first_page(base, page, is_last);
         } else if let Some(header) = page.first_chunk() {
             self.guards.written().first_page(header, || base.header());
         }
@@ -289,13 +292,15 @@ impl Connection {
         &mut self,
         base: impl BaseFile,
         size: i64,
-        truncate: impl FnOnce() -> Rc,
+        truncate: impl FnOnce(i64) -> Rc,
     ) -> Rc {
+        let is_last = self.level == SQLITE_LOCK_EXCLUSIVE;
         // The last connection has no slot of the WAL then, nor has one in exclusive locking mode.
-        let rc = if self.is_checkpointing || self.level == SQLITE_LOCK_EXCLUSIVE {
-            self.guards.truncate_after_checkpoint(base, size, &self.database, truncate)
+        let rc = if self.is_checkpointing || is_last {
+            let database = &self.database;
+            self.guards.truncate_after_checkpoint(base, size, is_last, database, truncate)
         } else {
-            truncate()
+            truncate(size)
         };
         if rc == SQLITE_OK {
             self.guards.written().cut(size);
@@ -426,6 +431,13 @@ impl Connection {
             }
         }
         rc
+    }
+
+    /// SQLite asks whether to keep the WAL: this is the last connection that closes, or leaves WAL mode.
+    pub(crate) fn ends_wal_mode(&self, base: impl BaseFile) {
+        if self.is_cleaning_up && !self.read_only {
+            self.guards.cut_to_header(base);
+        }
     }
 
     /// SQLite asks whether to keep the WAL, and will: it has copied all of it, if this is the last
@@ -1342,6 +1354,7 @@ mod tests {
         fn write_zeros(&self, _: i64, _: i64) -> bool {
             true
         }
+        fn set_size(&self, _: i64) {}
         fn stands(&self, _: &Path) -> Stands {
             Stands::Alone
         }

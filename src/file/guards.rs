@@ -12,6 +12,7 @@ use crate::ffi::{
     SQLITE_OK, SQLITE_READONLY, SQLITE_READONLY_DBMOVED, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
     SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK, WAL_READ_LOCK, WAL_READERS, WAL_SLOTS,
 };
+use crate::guard::ahead::{self, Ahead, Growth};
 use crate::guard::file_length::{self, Header, Written};
 use crate::guard::identity::{Displaced, Identity};
 use crate::guard::wal_index;
@@ -46,6 +47,8 @@ pub(crate) struct Guards {
     written: Written,
     /// How many frames were copied when this checkpoint began to.
     copied: Option<u32>,
+    /// `None` if the file is not kept ahead of its header.
+    ahead: Option<Ahead>,
     stands: Stands,
     /// After how many more read transactions to look at the clock.
     until_look: u8,
@@ -69,6 +72,7 @@ impl Guards {
             deficit: None,
             written: Written::default(),
             copied: None,
+            ahead: None,
             stands: Stands::Alone,
             until_look: 1,
             is_checked: false,
@@ -76,6 +80,11 @@ impl Guards {
             is_synchronous_off: false,
             journalless: None,
         }
+    }
+
+    /// From now on, the file is kept ahead of its header in WAL mode.
+    pub(crate) fn keep_ahead(&mut self) {
+        self.ahead = Some(Ahead::default());
     }
 
     pub(crate) fn identity(&self) -> Option<&Identity> {
@@ -304,34 +313,48 @@ impl Guards {
         self.is_checked = false;
     }
 
-    /// A checkpoint is about to write the first page. Makes the file as long as that says before it
-    /// says so, unless it is too short as it is.
-    pub(crate) fn before_first_page(&mut self, base: impl BaseFile, page: &[u8]) {
+    /// A checkpoint is about to write the first page. Makes the file as long as that says, and longer,
+    /// before it says so, unless it is too short as it is. An observer who may have seen the old length is
+    /// waited for, unless the checkpoint `is_last`, of a connection that closes.
+    pub(crate) fn before_first_page(&mut self, base: impl BaseFile, page: &[u8], is_last: bool) {
         if self.stands == Stands::Below {
             return;
         }
         let Some(header) = page.first_chunk() else { return };
         let lengths = file_length::by_header(header).zip(file_length::page_size(header));
         let (Some((length, page)), Ok(size)) = (lengths, base.size()) else { return };
-        let is_whole =
-            || base.header().is_some_and(|old| file_length::deficit(&old, size).is_none());
-        if size < length && is_whole() && base.write_zeros(length - page, page) {
-            // Else the error is met again when SQLite writes there.
-            self.written.wrote(length, 0);
+        let Some(old) = base.header() else { return };
+        if file_length::deficit(&old, size).is_some() {
+            return;
+        }
+        let old = file_length::by_header(&old);
+        let growth = match (self.ahead.as_mut().filter(|_| !is_last), old) {
+            (Some(ahead), Some(old)) => ahead.before_header(size, old, length),
+            _ => (size < length).then_some(Growth { to: length, is_sudden: false }),
+        };
+        let Some(Growth { to, is_sudden }) = growth else { return };
+        // If it fails, that is met again when SQLite writes there.
+        if base.write_zeros(to - page, page) {
+            self.written.wrote(to, 0);
+            if is_sudden {
+                std::thread::sleep(ahead::PAUSE);
+            }
         }
     }
 
     /// A checkpoint has written all, and sets the file's length, by `truncate`: then the file must be long
-    /// enough for what was written, and when its length is set, have that.
+    /// enough for what was written, and when its length is set, have that. It stays ahead of its header, unless
+    /// the checkpoint `is_last`, of a connection that closes.
     ///
     /// # Errors
     /// SQLITE_IOERR_TRUNCATE: writes that extended the file were lost. Nothing is taken out of the WAL.
     pub(crate) fn truncate_after_checkpoint(
         &mut self,
         base: impl BaseFile,
-        size: i64,
+        mut size: i64,
+        is_last: bool,
         database: &Database,
-        truncate: impl FnOnce() -> Rc,
+        truncate: impl FnOnce(i64) -> Rc,
     ) -> Rc {
         let refuse = |missing| {
             let what = "nothing is taken out of the WAL; see to the disk, then run the checkpoint \
@@ -339,10 +362,25 @@ impl Guards {
             self.too_short(missing, SQLITE_IOERR_TRUNCATE, what, database)
                 .map_or_else(|rc| rc, |()| SQLITE_OK)
         };
-        if let Some(missing) = base.size().ok().and_then(|now| self.written.lost(now, size)) {
+        let now = base.size().ok();
+        if let Some(missing) = now.and_then(|now| self.written.lost(now, size)) {
             return refuse(missing);
         }
-        let rc = truncate();
+        if let (Some(ahead), Some(now)) = (&self.ahead, now.filter(|now| *now > size)) {
+            match base.header().and_then(|header| file_length::by_header(&header)) {
+                // SQLite may have taken the length of a file that was ahead for the page count.
+                Some(length) if is_last => {
+                    size = size.min(length);
+                    self.written.cut(size);
+                }
+                Some(length) => match ahead.after_checkpoint(now, length) {
+                    Some(cut) => size = cut,
+                    None => return SQLITE_OK,
+                },
+                None => {}
+            }
+        }
+        let rc = truncate(size);
         let missing = || base.size().ok().map(|now| size - now).filter(|missing| *missing > 0);
         match rc {
             SQLITE_OK => missing().map_or(rc, refuse),
@@ -367,6 +405,22 @@ impl Guards {
             base.set_copied(copied);
             let what = "nothing counts as taken out of the WAL; see to the disk";
             let _ = self.too_short(missing, SQLITE_IOERR_WRITE, what, database);
+        }
+    }
+
+    /// The last connection closes, or leaves WAL mode, and has copied all frames: the file gets the length that its
+    /// header says.
+    pub(crate) fn cut_to_header(&self, base: impl BaseFile) {
+        if self.ahead.is_none() || self.stands == Stands::Below {
+            return;
+        }
+        let length = base.header().and_then(|header| file_length::by_header(&header));
+        let is_copied = base.frames().is_none_or(|(frames, copied)| frames == copied);
+        if let (Some(length), Ok(size), true) = (length, base.size(), is_copied) {
+            if size > length {
+                // An error leaves a longer file, which is legal.
+                base.set_size(length);
+            }
         }
     }
 
@@ -537,6 +591,7 @@ pub(super) mod tests {
         MayBlock(c_int),
         WriteZeros(i64, i64),
         SetCopied(u32),
+        SetSize(i64),
         ClearWalIndex,
     }
     pub(in crate::file) use Call::*;
@@ -647,6 +702,9 @@ pub(super) mod tests {
         fn write_zeros(&self, at: i64, bytes: i64) -> bool {
             self.note(WriteZeros(at, bytes));
             true
+        }
+        fn set_size(&self, bytes: i64) {
+            self.note(SetSize(bytes));
         }
         fn stands(&self, _: &Path) -> Stands {
             self.stands
@@ -803,7 +861,7 @@ pub(super) mod tests {
             let called = Cell::new(false);
             guards.written().begin();
             guards.written().wrote(0, written);
-            let answer = guards.truncate_after_checkpoint(&base, 4096, &database, || {
+            let answer = guards.truncate_after_checkpoint(&base, 4096, false, &database, |_| {
                 called.set(true);
                 rc
             });

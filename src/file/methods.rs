@@ -214,6 +214,10 @@ impl BaseFile for Base {
         call!(self, xWrite, SQLITE_IOERR, from, bytes, at) == SQLITE_OK
     }
 
+    fn set_size(&self, bytes: i64) {
+        call!(self, xTruncate, SQLITE_IOERR_TRUNCATE, bytes);
+    }
+
     fn stands(&self, path: &Path) -> Stands {
         let instance = self.instance();
         let host = connect::met(instance.host()).unwrap_or(instance.host());
@@ -401,7 +405,7 @@ unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: i64) -> Rc {
     no_panic(SQLITE_IOERR_TRUNCATE, || {
         // SAFETY: SQLite passes an open file.
         let (base, connection) = unsafe { parts(file) };
-        let truncate = || call!(base, xTruncate, SQLITE_IOERR_TRUNCATE, size);
+        let truncate = |size| call!(base, xTruncate, SQLITE_IOERR_TRUNCATE, size);
         connection.truncate(base, size, truncate)
     })
 }
@@ -570,6 +574,9 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
             SQLITE_FCNTL_PERSIST_WAL => {
                 // SAFETY: SQLite passes a number, negative to ask.
                 let asks = unsafe { *arg.cast::<c_int>() } < 0;
+                if asks {
+                    connection.ends_wal_mode(base);
+                }
                 let rc = call!(base, xFileControl, SQLITE_NOTFOUND, op, arg);
                 // SAFETY: as above: the answer.
                 let persists = unsafe { &mut *arg.cast::<c_int>() };

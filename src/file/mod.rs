@@ -190,7 +190,10 @@ pub(crate) unsafe fn install(
         false => filesystem::wal_refusal(&filesystem::Of(path)),
     };
     let kind = if no_wal.is_none() { Kind::Database } else { Kind::WithoutWal };
-    let guards = Guards::new(log, Identity::of(path, settings.hard_links()), no_wal);
+    let mut guards = Guards::new(log, Identity::of(path, settings.hard_links()), no_wal);
+    if settings.file_ahead() {
+        guards.keep_ahead();
+    }
     let mut connection = Connection::new(path, settings.clone(), log, guards, read_only);
     if instance.goes_under_ciphers() {
         connection.go_under_ciphers();

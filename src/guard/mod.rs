@@ -1,5 +1,6 @@
 //! One file per hazard. They know nothing of each other.
 
+pub(crate) mod ahead;
 #[cfg(unix)]
 pub(crate) mod cancellation;
 pub(crate) mod file_length;

@@ -5,6 +5,8 @@ pub mod base;
 #[cfg(unix)]
 pub mod fuzz;
 #[cfg(unix)]
+pub mod observers;
+#[cfg(unix)]
 pub mod pause;
 #[cfg(unix)]
 pub mod power_loss;

@@ -59,6 +59,22 @@ impl Kind {
         }
     }
 
+    /// The same, with no connection on the stock VFS.
+    #[must_use]
+    pub fn on_ours(self) -> Self {
+        use Role::{
+            Checkpointer, Elder, Prober, Reader, Stock, StockCheckpointer, StockReader, Threads,
+            Writer,
+        };
+        match self {
+            Self::Python { forks, .. } => Self::Python { extension: true, forks },
+            Self::Rust(Stock | Threads | Elder | Prober) => Self::Rust(Writer),
+            Self::Rust(StockReader) => Self::Rust(Reader),
+            Self::Rust(StockCheckpointer) => Self::Rust(Checkpointer),
+            rust => rust,
+        }
+    }
+
     /// Whether it may be killed.
     #[must_use]
     pub fn is_mortal(self) -> bool {

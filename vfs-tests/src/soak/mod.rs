@@ -6,7 +6,8 @@
 //! is there that nobody wrote or that was rolled back; if integrity_check finds anything; if anybody
 //! sees an error other than SQLITE_BUSY; if a client of ours waits longer than its busy timeout, or
 //! anybody hangs or crashes; if a process that lives long has more and more descriptors; if the WAL
-//! does not begin anew while nobody holds a long snapshot. Then it stops at once, and keeps the
+//! does not begin anew while nobody holds a long snapshot; with observers, if the file was ever shorter than
+//! its header. Then it stops at once, and keeps the
 //! directory.
 
 pub mod crew;
@@ -24,6 +25,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rusqlite::Connection;
 
 use crate::PATIENCE;
+use crate::observers::Observers;
 use crew::{Birth, Kind, Process};
 use diary::Line;
 use model::Model;
@@ -52,6 +54,9 @@ pub struct Arguments {
     /// All clients on the stock VFS, to see what this finds.
     #[arg(long)]
     pub stock: bool,
+    /// All clients on this VFS, and three observers that compare the file's length with its header all the time.
+    #[arg(long, conflicts_with_all = ["stock", "come_and_go"])]
+    pub observers: bool,
     /// Clients that soon leave, so that the board is often closed by the last one, and recovered by
     /// the next.
     #[arg(long)]
@@ -177,10 +182,19 @@ impl<'a> Soak<'a> {
     fn run(&mut self) -> Result<(), String> {
         let kinds = Kind::crew(self.arguments.processes, self.arguments.writers);
         for kind in kinds {
-            let kind = if self.arguments.stock { kind.on_stock() } else { kind };
+            let kind = match (self.arguments.stock, self.arguments.observers) {
+                (true, _) => kind.on_stock(),
+                (_, true) => kind.on_ours(),
+                _ => kind,
+            };
             let process = self.start(kind);
             self.crew.push(process);
         }
+        let observers = self.arguments.observers.then(|| {
+            // The file is ahead before anybody looks.
+            self.board.query_row("PRAGMA wal_checkpoint", [], |_| Ok(())).expect("a checkpoint");
+            Observers::start(&self.directory.join("board.db"))
+        });
         let mut kill = Timer::new(60.0 / self.arguments.kills_per_minute);
         let mut stop = Timer::new(3.0);
         let mut look = Timer::new(1.0);
@@ -206,8 +220,12 @@ impl<'a> Soak<'a> {
                 self.check(self.summary.checks % 5 == 4)?;
                 check.put_off(began.elapsed() * 4);
             }
+            if observers.as_ref().is_some_and(|observers| observers.deficits() > 0) {
+                return Err("an observer has seen a file shorter than its header".to_owned());
+            }
             self.show();
         }
+        let _ = observers.map(Observers::end);
         self.end()
     }
 

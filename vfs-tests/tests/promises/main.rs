@@ -11,6 +11,7 @@ mod canonical_path;
 mod displaced_files;
 mod extension_file;
 mod faults;
+mod file_ahead;
 mod file_length;
 mod first_connect;
 mod fork;

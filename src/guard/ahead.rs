@@ -1,0 +1,129 @@
+//! A file that is longer than its header says, in WAL mode, for those who look at it from outside.
+//!
+//! Applications compare the length of their database with the page count in its header, to find a
+//! torn file (<https://www.sqlite.org/howtocorrupt.html> 3.1). One that asks for the length first
+//! and reads the header then calls a healthy file torn if a checkpoint of another process raises the
+//! page count in between. So in WAL mode the file is kept ahead of its header by more than checkpoints add
+//! while somebody looks. SQLite takes the page count from the header, so that a longer file is legal
+//! (<https://www.sqlite.org/fileformat2.html#in_header_database_size>). The last close cuts it to its header.
+
+use std::time::Duration;
+
+/// The least distance between the header's length and the file's end, in bytes: a multiple of every page size.
+const LEAST: i64 = 64 << 10;
+
+/// The distance that a checkpoint makes at the most, in bytes.
+const MOST: i64 = 64 << 20;
+
+/// The distance is at least this part of the database.
+const PART: i64 = 16;
+
+/// After how many distances a checkpoint cuts the file. A VACUUM leaves such a file.
+const TOO_FAR: i64 = 4;
+
+/// How long a checkpoint waits that adds more than the file was ahead by: longer than an observer takes
+/// from one look to the next.
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
+
+/// How far ahead one connection keeps the file.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead {
+    /// The most that one of its checkpoints has added, in bytes.
+    largest_growth: i64,
+}
+
+/// What a checkpoint does before it writes the first page.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Growth {
+    /// How long the file is to be, in bytes.
+    pub(crate) to: i64,
+    /// Whether an observer that has seen the old length may still read the new header: then the
+    /// checkpoint waits for [`PAUSE`].
+    pub(crate) is_sudden: bool,
+}
+
+impl Ahead {
+    /// A checkpoint is about to raise the header's length from `old` to `new`, and the file has `size` bytes;
+    /// `None` if it is far enough ahead.
+    pub(crate) fn before_header(&mut self, size: i64, old: i64, new: i64) -> Option<Growth> {
+        self.largest_growth = self.largest_growth.max(new - old);
+        let distance = self.distance(new);
+        // By twice the distance, so that not each checkpoint has to.
+        (size < new + distance)
+            .then(|| Growth { to: new + 2 * distance, is_sudden: old < new && size < new })
+    }
+
+    /// A checkpoint has copied all and the header says `length`; the file has `size` bytes. What it is cut
+    /// to, in bytes, if it is too far ahead.
+    pub(crate) fn after_checkpoint(&self, size: i64, length: i64) -> Option<i64> {
+        let distance = self.distance(length);
+        (size > length + TOO_FAR * distance).then_some(length + 2 * distance)
+    }
+
+    /// How far ahead the file of a database of `length` bytes is to be, in bytes.
+    fn distance(&self, length: i64) -> i64 {
+        let wanted = (2 * self.largest_growth).max(length / PART);
+        // In steps of the least, so that it is a multiple of the page size.
+        (wanted.clamp(LEAST, MOST) + LEAST - 1) / LEAST * LEAST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: i64 = 4096;
+
+    /// A small board grows page by page: the file is far enough ahead, and rarely grown.
+    #[test]
+    fn small_checkpoints_grow_the_file_now_and_then() {
+        let mut ahead = Ahead::default();
+        let (mut size, mut grown) = (2 * PAGE, 0);
+        for pages in 2..1000 {
+            let (old, new) = (pages * PAGE, (pages + 1) * PAGE);
+            if let Some(growth) = ahead.before_header(size, old, new) {
+                assert_eq!(growth.is_sudden, pages == 2, "{pages}");
+                assert!(growth.to > size && growth.to % PAGE == 0);
+                (size, grown) = (growth.to, grown + 1);
+            }
+            assert!(size >= new + LEAST);
+            assert_eq!(ahead.after_checkpoint(size, new), None);
+        }
+        assert!((10..60).contains(&grown), "{grown}");
+    }
+
+    /// Somebody stores a blob: whoever has seen the old length meanwhile could read the new header, once. The next
+    /// blob of that size is expected, by this connection and, since the file is ahead, by all others.
+    #[test]
+    fn growth_beyond_the_distance_is_sudden_once() {
+        let blob = 1 << 20;
+        let mut ahead = Ahead::default();
+        let length = 10 * PAGE;
+        let first = ahead.before_header(length + LEAST, length, length + blob).expect("it grows");
+        assert!(first.is_sudden && first.to >= length + 3 * blob);
+        let mut other = Ahead::default();
+        for ahead in [&mut ahead, &mut other] {
+            let next = ahead.before_header(first.to, length + blob, length + 2 * blob);
+            assert!(next.is_none_or(|growth| !growth.is_sudden));
+        }
+    }
+
+    /// A VACUUM leaves a short database in a long file; what follows grows again. The file is cut, but not to
+    /// its header, and not by each checkpoint.
+    #[test]
+    fn a_file_too_far_ahead_is_cut() {
+        let ahead = Ahead { largest_growth: 1 << 20 };
+        let length = 100 * PAGE;
+        let cut = ahead.after_checkpoint(1 << 30, length).expect("it is too long");
+        assert!(cut >= length + (2 << 20) && cut % LEAST == length % LEAST);
+        assert_eq!(ahead.after_checkpoint(cut, length), None);
+    }
+
+    /// However large the database or a transaction is, the distance is bounded.
+    #[test]
+    fn the_distance_is_bounded() {
+        let ahead = Ahead { largest_growth: 1 << 40 };
+        assert_eq!(ahead.distance(1 << 40), MOST);
+        assert_eq!(Ahead::default().distance(0), LEAST);
+    }
+}

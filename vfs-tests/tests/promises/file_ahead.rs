@@ -1,0 +1,276 @@
+//! In WAL mode the file is longer than its header says, by more than checkpoints add while an application
+//! looks at both. So a check of "is the file as long as its header says" never calls a healthy board torn,
+//! whichever of the two it reads first. When the last connection closes, the file has that very length.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use vfs_tests::base::{Fault, File as Which, Method};
+use vfs_tests::observers::{Observers, by_header};
+use vfs_tests::{Agent, Board, Program, Reply};
+
+use crate::{Client, connect, over_faulty};
+
+/// The length of the file, and that by its header, read in this order.
+fn size_then_header(path: &Path) -> (u64, u64) {
+    // Of a process that has no connection to it, whose locks the descriptor could drop.
+    let size = path.metadata().unwrap().len();
+    let mut header = [0; 32];
+    File::open(path).unwrap().read_exact_at(&mut header, 0).unwrap();
+    (size, by_header(&header))
+}
+
+/// An application asks for the length of its board; a checkpoint of another process copies what was committed;
+/// the application reads the page count. On the stock VFS the board looks torn each time.
+#[test]
+fn a_checkpoint_between_the_two_looks_is_no_tear() {
+    for (program, page) in Program::ALL.into_iter().zip([512, 4096, 65536].into_iter().cycle()) {
+        let alarms = |client: Client| {
+            let board = Board::new();
+            let mut other = client.open(program, &board);
+            other
+                .sql(
+                    "c",
+                    &format!(
+                        "PRAGMA page_size={page}; PRAGMA journal_mode=wal; CREATE TABLE t (x)"
+                    ),
+                )
+                .rows();
+            let mut alarms = 0;
+            for round in 0..40 {
+                // Now and then more than before, at first more than the distance.
+                let bytes = if round % 10 == 0 { 1_000_000 } else { 20_000 };
+                other.sql("c", &format!("INSERT INTO t VALUES (zeroblob({bytes}))")).rows();
+                let size = board.path().metadata().unwrap().len();
+                other.sql("c", "PRAGMA wal_checkpoint(PASSIVE)").rows();
+                let (_, header) = size_then_header(&board.path());
+                // An observer is waited for when it was not expected: the test below.
+                alarms += i32::from(size < header && round > 0);
+            }
+            other.close("c");
+            let (size, header) = size_then_header(&board.path());
+            assert_eq!(size, header, "{program:?}, pages of {page}: after the last close");
+            alarms
+        };
+        assert!(alarms(Client::Stock) >= 30, "{program:?}: it has nothing to show");
+        assert_eq!(alarms(Client::Ours), 0, "{program:?}, pages of {page}");
+    }
+}
+
+/// Somebody stores a large blob on a small board, more than the file is ahead. The checkpoint makes the file
+/// longer, and then gives those who have seen the old length time to read the header.
+#[test]
+fn a_checkpoint_that_adds_much_waits_for_observers() {
+    let (base, ours) = over_faulty("faulty-sudden");
+    let board = Board::new();
+    let connection = connect(&board.uri(&ours));
+    connection.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
+    let waited = |bytes: i64| {
+        connection.execute_batch(&format!("INSERT INTO t VALUES (zeroblob({bytes}))")).unwrap();
+        let writes: Arc<Mutex<Vec<(i64, Instant)>>> = Arc::default();
+        let seen = Arc::clone(&writes);
+        base.on(move |call| {
+            if let (Method::Write { offset, .. }, Which::Main) = (&call.method, call.file) {
+                seen.lock().unwrap().push((*offset, Instant::now()));
+            }
+            Fault::None
+        });
+        let size = board.path().metadata().unwrap().len();
+        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+        base.off();
+        let (_, header) = size_then_header(&board.path());
+        let writes = writes.lock().unwrap();
+        let first = writes.iter().position(|(offset, _)| *offset == 0).unwrap();
+        // What made the file longer came before the header.
+        let grown = first.checked_sub(1).map(|nth| writes[first].1 - writes[nth].1);
+        (size < header, grown)
+    };
+    let (is_sudden, grown) = waited(1_000_000);
+    assert!(is_sudden && grown.unwrap() >= Duration::from_millis(10), "{grown:?}");
+    let (is_sudden, _) = waited(1_000_000);
+    assert!(!is_sudden, "it was expected");
+}
+
+/// What a client does to a board in the end, and what it is then.
+struct Course {
+    name: &'static str,
+    sql: &'static str,
+}
+
+/// All that has to do with the length of a file: it is the same afterwards as on the stock VFS, and so is what
+/// SQLite says of it.
+#[test]
+fn nothing_else_changes() {
+    let courses = [
+        Course { name: "writes", sql: "INSERT INTO t VALUES (zeroblob(300000))" },
+        Course { name: "deletes", sql: "DELETE FROM t WHERE rowid % 2; INSERT INTO t VALUES (1)" },
+        Course { name: "VACUUM", sql: "DELETE FROM t; VACUUM" },
+        Course {
+            name: "TRUNCATE",
+            sql: "INSERT INTO t VALUES (zeroblob(90000)); PRAGMA wal_checkpoint(TRUNCATE)",
+        },
+        Course {
+            name: "incremental vacuum",
+            sql: "DELETE FROM t; PRAGMA incremental_vacuum(20); INSERT INTO t VALUES (1)",
+        },
+        Course {
+            name: "leaving WAL mode",
+            sql: "INSERT INTO t VALUES (zeroblob(90000)); PRAGMA journal_mode=delete; INSERT INTO t VALUES (2)",
+        },
+        Course {
+            name: "mmap",
+            sql: "PRAGMA mmap_size=10000000; INSERT INTO t VALUES (zeroblob(90000)); PRAGMA wal_checkpoint; SELECT sum(length(x)) FROM t",
+        },
+        Course { name: "an index", sql: "CREATE INDEX i ON t (x); DROP INDEX i; REINDEX" },
+    ];
+    let cases = courses.iter().flat_map(|course| [512, 4096, 65536].map(|page| (course, page)));
+    for (course, page) in
+        cases.flat_map(|(course, page)| [0, 1, 2].map(|auto| (course, (page, auto))))
+    {
+        let case = format!("{}, pages of {}, auto_vacuum={}", course.name, page.0, page.1);
+        let run = |vfs: &str| {
+            let board = Board::new();
+            let connection = connect(&board.uri(vfs));
+            let text = |sql: &str| -> String {
+                connection.query_row(sql, [], |row| Ok(format!("{:?}", row.get_ref(0)?))).unwrap()
+            };
+            connection
+                .execute_batch(&format!(
+                    "PRAGMA page_size={}; PRAGMA auto_vacuum={}; PRAGMA journal_mode=wal; CREATE TABLE t (x); \
+                     INSERT INTO t VALUES (zeroblob(50000)), (1), (zeroblob(50000)), (2); \
+                     PRAGMA wal_checkpoint",
+                    page.0, page.1
+                ))
+                .unwrap();
+            connection.execute_batch(course.sql).unwrap();
+            let said = [
+                "PRAGMA page_count",
+                "PRAGMA freelist_count",
+                "PRAGMA integrity_check",
+                "SELECT count(*) FROM t",
+                "SELECT sum(length(x)) FROM t",
+            ]
+            .map(text);
+            let copy = board.directory().join("copy.db");
+            let mut into = Connection::open(&copy).unwrap();
+            rusqlite::backup::Backup::new(&connection, &mut into)
+                .unwrap()
+                .run_to_completion(7, Duration::ZERO, None)
+                .unwrap();
+            drop(into);
+            drop(connection);
+            let (size, header) = size_then_header(&board.path());
+            assert_eq!(size, header, "{case}, {vfs}: after the last close");
+            let (copied, _) = size_then_header(&copy);
+            (said, size, copied)
+        };
+        assert_eq!(run("kanban"), run("unix"), "{case}");
+    }
+}
+
+/// A board is copied with `cp` while it is open and idle, checkpointed: the copy is longer than it says, which
+/// is legal, and is used as any database, through this VFS and the stock one.
+#[test]
+fn a_copy_of_an_idle_board_is_whole() {
+    for mode in ["wal", "delete"] {
+        for vfs in ["unix", "kanban"] {
+            let board = Board::new();
+            let connection = connect(&board.kanban());
+            connection
+                .execute_batch(
+                    "PRAGMA journal_mode=wal; CREATE TABLE t (x); INSERT INTO t VALUES (zeroblob(50000)); \
+                     PRAGMA wal_checkpoint(TRUNCATE)",
+                )
+                .unwrap();
+            let (size, header) = size_then_header(&board.path());
+            assert!(size > header, "it is ahead");
+            let copy = Board::new();
+            std::fs::copy(board.path(), copy.path()).unwrap();
+            let client = connect(&copy.uri(vfs));
+            client
+                .execute_batch(&format!(
+                    "PRAGMA journal_mode={mode}; INSERT INTO t VALUES (zeroblob(99000))"
+                ))
+                .unwrap();
+            let ok: String =
+                client.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            assert_eq!(ok, "ok", "{mode}, {vfs}");
+            drop(client);
+            let client = connect(&copy.stock());
+            let rows: i64 =
+                client.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+            assert_eq!(rows, 2, "{mode}, {vfs}");
+        }
+    }
+}
+
+/// Eight workers write rows of many pages and blobs of a megabyte, delete and VACUUM. One observer asks for
+/// the length first, one reads the header first, and one copies page by page what the header counts. On the
+/// stock VFS the first sees torn boards.
+///
+/// Takes some seconds; KANBAN_OBSERVE_SECONDS says how many.
+#[test]
+fn observers_of_both_orders_see_no_deficit() {
+    let seconds = std::env::var("KANBAN_OBSERVE_SECONDS").map_or(4, |n| n.parse().unwrap());
+    // Longer than it ever took on a busy machine.
+    let patience = Instant::now() + Duration::from_secs(60);
+    while observe(Client::Stock, Duration::from_secs(2)) == 0 {
+        assert!(Instant::now() < patience, "it has nothing to show");
+    }
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(seconds) {
+        assert_eq!(observe(Client::Ours, Duration::from_secs(seconds.min(20))), 0);
+    }
+}
+
+/// How many deficits the observers have seen.
+fn observe(client: Client, limit: Duration) -> u64 {
+    let board = Board::new();
+    let start = |program| {
+        let mut agent = client.start(program);
+        agent.open("c", &client.uri(&board), 60_000);
+        agent
+    };
+    let mut first = start(Program::Rust);
+    first.sql("c", "PRAGMA journal_mode=wal; CREATE TABLE t (x)").rows();
+    // As a checkpoint that adds more than the file is ahead: before anybody looks.
+    first.sql("c", "INSERT INTO t VALUES (1); PRAGMA wal_checkpoint").rows();
+    let observers = Observers::start(&board.path());
+    std::thread::scope(|scope| {
+        let programs = [0; 4].iter().flat_map(|_| Program::ALL);
+        let writers: Vec<_> = programs
+            .enumerate()
+            .map(|(nth, program)| {
+                let writer = start(program);
+                scope.spawn(move || write_for(limit, nth, writer))
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+    });
+    first.close("c");
+    observers.end()
+}
+
+fn write_for(limit: Duration, nth: usize, mut client: Agent) {
+    let began = Instant::now();
+    for round in nth.. {
+        if began.elapsed() >= limit {
+            break;
+        }
+        let sql = match round % 24 {
+            23 => "DELETE FROM t WHERE rowid % 2",
+            22 if nth == 0 => "VACUUM",
+            7 | 15 => "INSERT INTO t VALUES (zeroblob(1000000))",
+            _ => "INSERT INTO t VALUES (zeroblob(20000))",
+        };
+        if let reply @ Reply::Error { .. } = client.sql("c", sql) {
+            // A VACUUM beside writers may be refused.
+            assert!(sql == "VACUUM" && reply.code() & 0xff == 5, "{sql}");
+        }
+    }
+    client.close("c");
+}
