@@ -610,7 +610,7 @@ unsafe fn pragma(
     if is_wal {
         connection.expect_mode_change();
     }
-    connection.guards().pragma(name, value);
+    connection.pragma(name, value);
     let no_wal = connection.guards().no_wal().filter(|_| is_wal).map(str::to_owned);
     let is_ours = name.len() > 7 && name[..7].eq_ignore_ascii_case(b"kanban_");
     if !is_ours && no_wal.is_none() {
