@@ -434,7 +434,7 @@ impl Group {
         }
         self.sync_ns.store(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
         if let Err(why) = synced {
-            wal.opened().set(Opened { failures, ..opened });
+            wal.opened().set(Opened { failures: failures.max(opened.failures), ..opened });
             self.note_failure(sidecar, log, wal);
             return Err(why);
         }
@@ -878,6 +878,68 @@ mod tests {
         group.note_failure(&sidecar, &log, &wal);
         group.mend(&sidecar, &log, &wal).expect("it syncs");
         assert_eq!(group.failed(&sidecar, &log), None);
+    }
+
+    /// A sidecar that can not be read, or written, now.
+    struct Unwell<'s>(&'s sidecar::Sidecar, Cell<bool>, Cell<bool>);
+
+    impl Sidecar for Unwell<'_> {
+        fn read(&self) -> io::Result<GroupBytes> {
+            if self.1.get() { Err(io::ErrorKind::Other.into()) } else { Sidecar::read(self.0) }
+        }
+        fn write(&self, bytes: &GroupBytes) -> io::Result<()> {
+            let is_well = !self.2.get();
+            if is_well { Sidecar::write(self.0, bytes) } else { Err(io::ErrorKind::Other.into()) }
+        }
+        fn try_lock(&self, range: Range) -> io::Result<bool> {
+            Sidecar::try_lock(self.0, range)
+        }
+        fn unlock(&self, range: Range) -> io::Result<()> {
+            Sidecar::unlock(self.0, range)
+        }
+        fn wait(&self, _: u32, _: Duration) {}
+        fn wake(&self) {
+            Sidecar::wake(self.0);
+        }
+    }
+
+    /// A sync fails while the page can not be read or written, after one that was made up for: the process
+    /// knows of it all the same, and makes up for it, with or without the page. Then nothing stands, also when
+    /// the page can be used again, unless it says so itself.
+    #[test]
+    fn a_failure_is_known_and_made_up_for_without_the_page() {
+        for (reads, writes) in [(true, false), (false, true), (true, true)] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let (well, log) = board(&directory);
+            let page = Unwell(&well, Cell::new(false), Cell::new(false));
+            let (group, counters) = (Group::default(), Counters::default());
+            let wal = Noted::opened_at(&log, 0);
+            wal.frames.set(3);
+            wal.failing.set(1);
+            group.wait(&page, &log, 3, &wal, &counters).expect_err("it fails");
+            assert_eq!(group.mend(&page, &log, &wal), Ok(true));
+            wal.frames.set(4);
+            // Without the page it might be the old one, told late: it tries once more.
+            wal.failing.set(if reads { 2 } else { 1 });
+            (page.1.set(reads), page.2.set(writes));
+            group.wait(&page, &log, 4, &wal, &counters).expect_err("it fails");
+            assert_eq!(group.begin(&page, &log, 4), Err(NotDurable::HasFailed));
+            // The page can be used again, and is not as new as what this process knows.
+            (page.1.set(false), page.2.set(false));
+            assert_eq!(group.begin(&page, &log, 4), Err(NotDurable::HasFailed));
+            (page.1.set(reads), page.2.set(writes));
+            wal.done.take();
+            wal.failing.set(1);
+            assert_eq!(
+                group.mend(&page, &log, &wal),
+                Ok(false),
+                "the disk is well, the page is not"
+            );
+            assert_eq!(wal.done.borrow().last(), Some(&Did::Sync));
+            (page.1.set(false), page.2.set(false));
+            assert_eq!(group.mend(&page, &log, &wal), Ok(true));
+            assert!(group.begin(&page, &log, 4).is_ok());
+        }
     }
 
     /// Frames that were durable before a sync failed are so still, whoever asks and whatever has become of the
