@@ -48,6 +48,8 @@ pub(crate) struct Host {
     /// Since 3.39.0, and not from a linked SQLite, which may be older.
     db_name: Option<unsafe extern "C" fn(*mut sqlite3, c_int) -> *const c_char>,
     file_control: unsafe extern "C" fn(*mut sqlite3, *const c_char, c_int, *mut c_void) -> Rc,
+    filename_journal: unsafe extern "C" fn(*const c_char) -> *const c_char,
+    filename_wal: unsafe extern "C" fn(*const c_char) -> *const c_char,
     libversion_number: unsafe extern "C" fn() -> c_int,
     log: unsafe extern "C" fn(c_int, *const c_char, ...),
     malloc: unsafe extern "C" fn(u64) -> *mut c_void,
@@ -91,6 +93,8 @@ mod linked {
             op: c_int,
             argument: *mut c_void,
         ) -> Rc;
+        pub(super) fn sqlite3_filename_journal(name: *const c_char) -> *const c_char;
+        pub(super) fn sqlite3_filename_wal(name: *const c_char) -> *const c_char;
         pub(super) fn sqlite3_libversion_number() -> c_int;
         pub(super) fn sqlite3_log(code: c_int, format: *const c_char, ...);
         pub(super) fn sqlite3_malloc64(bytes: u64) -> *mut c_void;
@@ -130,6 +134,8 @@ mod slot {
     pub(super) const CANCEL_AUTO_EXTENSION: usize = 195;
     pub(super) const MALLOC64: usize = 197;
     pub(super) const URI_KEY: usize = 245;
+    pub(super) const FILENAME_JOURNAL: usize = 247;
+    pub(super) const FILENAME_WAL: usize = 248;
     pub(super) const TXN_STATE: usize = 252;
     pub(super) const DB_NAME: usize = 264;
 }
@@ -164,6 +170,8 @@ impl Host {
             db_filename: function!(slot::DB_FILENAME),
             db_name: (version >= DB_NAME_SINCE).then(|| function!(slot::DB_NAME)),
             file_control: function!(slot::FILE_CONTROL),
+            filename_journal: function!(slot::FILENAME_JOURNAL),
+            filename_wal: function!(slot::FILENAME_WAL),
             libversion_number,
             log: function!(slot::LOG),
             malloc: function!(slot::MALLOC64),
@@ -213,6 +221,8 @@ impl Host {
                 _ => None,
             },
             file_control: function!(c"sqlite3_file_control"),
+            filename_journal: function!(c"sqlite3_filename_journal"),
+            filename_wal: function!(c"sqlite3_filename_wal"),
             libversion_number,
             log: function!(c"sqlite3_log"),
             malloc: function!(c"sqlite3_malloc64"),
@@ -250,6 +260,8 @@ impl Host {
             db_filename: sqlite3_db_filename,
             db_name: None,
             file_control: sqlite3_file_control,
+            filename_journal: sqlite3_filename_journal,
+            filename_wal: sqlite3_filename_wal,
             libversion_number: sqlite3_libversion_number,
             log: sqlite3_log,
             malloc: sqlite3_malloc64,
@@ -526,6 +538,16 @@ impl Host {
     ) -> Option<&'n CStr> {
         // SAFETY: the caller's promise; the value lives as long as the name.
         unsafe { as_str((self.uri_parameter)(name, key.as_ptr())) }
+    }
+
+    /// The names of the journal and the WAL, as SQLite keeps them beside that of the database, and passes
+    /// them to the VFS.
+    ///
+    /// # Safety
+    /// As for [`Self::uri_parameter`].
+    pub(crate) unsafe fn names_beside(&self, name: *const c_char) -> [*const c_char; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { [(self.filename_journal)(name), (self.filename_wal)(name)] }
     }
 
     /// The key of the `n`th URI parameter.

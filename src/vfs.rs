@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::Options;
 use crate::ffi::{
     SQLITE_OPEN_DELETEONCLOSE, SQLITE_OPEN_MAIN_DB, SQLITE_OPEN_MAIN_JOURNAL,
-    SQLITE_OPEN_SUPER_JOURNAL, SQLITE_OPEN_WAL,
+    SQLITE_OPEN_SUBJOURNAL, SQLITE_OPEN_SUPER_JOURNAL, SQLITE_OPEN_WAL,
 };
 use crate::guard;
 use crate::options::Settings;
@@ -16,7 +16,8 @@ use crate::options::Settings;
 pub(crate) enum OpenPlan {
     /// The base's alone: a temporary or in-memory database, one that nobody locks.
     LeaveAlone,
-    /// A WAL or a journal: the base's, but that a forked child must not use it.
+    /// A WAL, a journal or a statement journal, which has no name: the base's, but that a forked child
+    /// must not use it.
     Watch,
     /// A database that others may share.
     Guard(Settings),
@@ -71,7 +72,8 @@ pub(crate) fn plan_open(uri: &impl Uri, flags: c_int, defaults: &Options) -> Ope
     if !is_shared_database {
         const BESIDE: c_int =
             SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL;
-        let is_watched = flags & BESIDE != 0 && !uri.is_null();
+        let is_watched =
+            flags & BESIDE != 0 && !uri.is_null() || flags & SQLITE_OPEN_SUBJOURNAL != 0;
         return if is_watched { OpenPlan::Watch } else { OpenPlan::LeaveAlone };
     }
     let settings = match Settings::from_uri(uri, defaults) {

@@ -34,6 +34,7 @@ pub(crate) const SQLITE_OPEN_CREATE: c_int = 0x0000_0004;
 pub(crate) const SQLITE_OPEN_DELETEONCLOSE: c_int = 0x0000_0008;
 pub(crate) const SQLITE_OPEN_MAIN_DB: c_int = 0x0000_0100;
 pub(crate) const SQLITE_OPEN_MAIN_JOURNAL: c_int = 0x0000_0800;
+pub(crate) const SQLITE_OPEN_SUBJOURNAL: c_int = 0x0000_2000;
 pub(crate) const SQLITE_OPEN_SUPER_JOURNAL: c_int = 0x0000_4000;
 pub(crate) const SQLITE_OPEN_WAL: c_int = 0x0008_0000;
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::syscalls::{self, Protection};
 use super::types::{
-    Rc, SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_IOERR_DELETE, SQLITE_OK, SQLITE_OPEN_CREATE,
-    SQLITE_OPEN_MAIN_JOURNAL, sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
+    Rc, SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_IOERR, SQLITE_IOERR_DELETE, SQLITE_OK,
+    SQLITE_OPEN_CREATE, SQLITE_OPEN_MAIN_JOURNAL, SQLITE_OPEN_READONLY, SQLITE_OPEN_WAL,
+    sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
 };
 use super::{connect, no_panic};
 use crate::file::{self, inherited};
@@ -375,6 +376,17 @@ unsafe extern "C" fn x_open(
             // SAFETY: the file is SQLite's memory, with nothing in it yet.
             return unsafe { file::refuse(file, instance, why, flags, out_flags) };
         }
+        const BESIDE: c_int = SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_WAL;
+        // SAFETY: SQLite passes null or a terminated name.
+        let is_parents = flags & BESIDE != 0
+            && flags & SQLITE_OPEN_READONLY == 0
+            && unsafe { inherited::is_parents(name) };
+        if is_parents {
+            // SAFETY: as above: a parent's is not null.
+            let path = sys::path_from(unsafe { CStr::from_ptr(name) });
+            instance.host.log_about(SQLITE_IOERR, inherited::WHY, &path);
+            return SQLITE_IOERR;
+        }
         let mut base_flags = flags;
         // SAFETY: the arguments are SQLite's own; the name is the very pointer it passed, since
         // it reads the bytes around it.
@@ -389,8 +401,11 @@ unsafe extern "C" fn x_open(
         if matches!(plan, OpenPlan::LeaveAlone) {
             return rc;
         }
-        // SAFETY: what is not left alone has a terminated name.
-        let path = sys::path_from(unsafe { CStr::from_ptr(name) });
+        let path = match name.is_null() {
+            true => Cow::Borrowed(Path::new("")),
+            // SAFETY: SQLite passes null or a terminated name.
+            false => sys::path_from(unsafe { CStr::from_ptr(name) }),
+        };
         if rc != SQLITE_OK {
             let creates = SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_CREATE;
             if flags & creates == creates {
@@ -404,7 +419,7 @@ unsafe extern "C" fn x_open(
         unsafe {
             match plan {
                 OpenPlan::Guard(settings) => {
-                    file::install(file, instance, &path, flags | base_flags, settings)
+                    file::install(file, instance, &path, name, flags | base_flags, settings)
                 }
                 _ => {
                     file::watch(file, instance, &path, flags);
@@ -467,7 +482,7 @@ unsafe extern "C" fn x_delete(vfs: *mut sqlite3_vfs, name: *const c_char, sync: 
     no_panic(SQLITE_IOERR_DELETE, || {
         // SAFETY: SQLite passes our VFS and a terminated name; the base gets itself.
         unsafe {
-            if inherited::is_parents(&sys::path_from(CStr::from_ptr(name))) {
+            if inherited::is_parents(name) {
                 return SQLITE_IOERR_DELETE;
             }
             let base = instance(vfs).base;

@@ -252,6 +252,14 @@ impl Connection {
         &mut self.guards
     }
 
+    /// A pragma is about to be run.
+    pub(crate) fn pragma(&mut self, name: &[u8], value: &[u8]) {
+        self.guards.pragma(name, value);
+        if name.eq_ignore_ascii_case(b"synchronous") {
+            self.group.synchronous_changes();
+        }
+    }
+
     /// Whether it is about to be the only connection without WAL mode: then no WAL must be left.
     pub(crate) fn is_leaving_wal_mode(&self) -> bool {
         self.is_alone
@@ -398,7 +406,16 @@ impl Connection {
         } else {
             return self.lock_shared(level, base);
         };
-        self.with_write_lock(reason, base, Sought::Database(level), || base.lock(level))
+        let rc = self.with_write_lock(reason, base, Sought::Database(level), || base.lock(level));
+        let is_alone = level == SQLITE_LOCK_EXCLUSIVE && self.in_wal_mode && self.group.is_on();
+        if rc == SQLITE_OK && is_alone {
+            if let Err(rc) = self.group_begins_alone(base) {
+                twice(|| base.unlock(SQLITE_LOCK_SHARED));
+                self.release(Reason::Rollback);
+                return rc;
+            }
+        }
+        rc
     }
 
     /// The database's own lock in WAL mode, without a snapshot: the last connection cleans up when it
@@ -562,7 +579,7 @@ impl Connection {
         if rc == SQLITE_OK && self.is_checkpointing {
             self.guards.checkpoint_begins(base);
         } else if rc == SQLITE_OK && self.group.is_on() {
-            return self.group_begins(base);
+            self.group_begins(base);
         }
         rc
     }
@@ -722,18 +739,23 @@ impl Connection {
         match rc & 0xff {
             SQLITE_OK if offset == WAL_CKPT_LOCK => {
                 // With WRITE it is recovery, which syncs nothing.
+                let mut is_known = true;
                 if self.group.is_on() && !writes {
-                    if let Err(rc) = self.mend(base) {
-                        twice(|| {
-                            base.shm_lock(offset, n, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)
-                        });
-                        return rc;
+                    // With `synchronous=OFF` SQLite would not sync either.
+                    match self.mend(base) {
+                        Err(rc) if !self.guards.is_synchronous_off() => {
+                            twice(|| {
+                                base.shm_lock(offset, n, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)
+                            });
+                            return rc;
+                        }
+                        mended => is_known = mended.unwrap_or(false),
                     }
                 }
                 self.is_checkpointing = true;
                 self.guards.written().begin();
                 self.guards.checkpoint_begins(base);
-                if let Err(rc) = self.join_checkpoint(base) {
+                if let Err(rc) = self.join_checkpoint(base, is_known) {
                     self.is_checkpointing = false;
                     self.guards.checkpoint_ends();
                     twice(|| base.shm_lock(offset, n, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE));
@@ -754,26 +776,27 @@ impl Connection {
 
     /// WRITE was taken, and not by a checkpoint.
     #[inline(never)]
-    fn group_begins(&mut self, base: impl BaseFile) -> Rc {
+    fn group_begins(&mut self, base: impl BaseFile) {
+        // With neither it is recovery: an SQLite that can not wait in its lock calls takes WRITE after its
+        // snapshot.
+        let to_write = self.has_snapshot || self.blocks_ms > 0;
         let wal = self.guards.wal();
-        let begins = self.group.begins(base, &self.database, wal, self.has_snapshot, &self.log);
-        // With neither it is recovery, which must go on: an SQLite that can not wait in its lock calls
-        // takes WRITE after its snapshot.
-        let writes = self.has_snapshot || self.blocks_ms > 0;
-        if let Err(rc) = begins.or_else(|rc| if writes { Err(rc) } else { Ok(()) }) {
-            let flags = SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE;
-            if twice(|| base.shm_lock(WAL_WRITE_LOCK, 1, flags)) == SQLITE_OK {
-                self.release(Reason::Wal);
-            }
-            return rc;
-        }
-        SQLITE_OK
+        self.group.begins(base, &self.database, wal, self.has_snapshot, to_write, &self.log);
     }
 
-    /// CKPT was taken. If a sync has failed, makes up for it, while nobody writes.
-    fn mend(&mut self, base: impl BaseFile) -> Result<(), Rc> {
+    /// EXCLUSIVE was taken in WAL mode with a snapshot: exclusive locking mode, in which SQLite takes no WRITE. If a
+    /// sync has failed, makes up for it.
+    fn group_begins_alone(&mut self, base: impl BaseFile) -> Result<(), Rc> {
+        match self.group.mend(base, &self.database, self.guards.wal(), &self.log) {
+            Err(rc) if !self.group.promises_nothing() => Err(rc),
+            _ => Ok(()),
+        }
+    }
+
+    /// CKPT was taken. If a sync has failed, makes up for it, while nobody writes. Whether others know of it.
+    fn mend(&mut self, base: impl BaseFile) -> Result<bool, Rc> {
         if !self.group.has_failed(base, &self.database, self.guards.wal()) {
-            return Ok(());
+            return Ok(true);
         }
         let write = |flags| base.shm_lock(WAL_WRITE_LOCK, 1, flags | SQLITE_SHM_EXCLUSIVE);
         let began = Instant::now();
@@ -799,9 +822,11 @@ impl Connection {
     /// it anew, so that the WAL grows, and with it the cost of every sync. The write lock is asked for
     /// with a lock of SQLite's in hand; the wait is bounded, so nothing can be stuck.
     ///
+    /// With group commit it makes commits durable, if it `syncs`.
+    ///
     /// # Errors
     /// With group commit, a sync that has failed: then there is no checkpoint.
-    fn join_checkpoint(&mut self, base: impl BaseFile) -> Result<(), Rc> {
+    fn join_checkpoint(&mut self, base: impl BaseFile, syncs: bool) -> Result<(), Rc> {
         let is_small = |(frames, copied): (u32, u32)| {
             (1..=MOST_FRAMES).contains(&frames.saturating_sub(copied))
         };
@@ -820,9 +845,13 @@ impl Connection {
         }
         if acquired.is_ok() {
             self.reasons |= Reason::Checkpoint as u8;
-            if self.group.is_on() {
+            if self.group.is_on() && syncs {
                 let is_marked = |frames| self.is_marked(base, frames);
-                return self.group.drain(base, &self.database, self.guards.wal(), is_marked);
+                let drained = self.group.drain(base, &self.database, self.guards.wal(), is_marked);
+                return drained.or_else(|rc| match self.guards.is_synchronous_off() {
+                    true => Ok(()),
+                    false => Err(rc),
+                });
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::BaseFile;
 use super::wal::{OpenWal, write_again};
-use crate::ffi::{Rc, SQLITE_BUSY, SQLITE_IOERR_FSYNC, SQLITE_OK};
+use crate::ffi::{Rc, SQLITE_IOERR_FSYNC, SQLITE_OK};
 use crate::guard::wal_reset::Salts;
 use crate::host::Host;
 use crate::lock::group::{NotDurable, Opened, Waited, Wal};
@@ -107,6 +107,11 @@ pub(super) struct GroupCommit {
     is_alone: bool,
     /// Whether the log was told of a failure that still stands.
     has_said: bool,
+    /// The WAL's salts and its frames when WRITE was taken.
+    began: Option<(Salts, u32)>,
+    /// Whether SQLite has synced the WAL in the last commit, as it does with `synchronous=FULL`; `None` if that is
+    /// not known.
+    syncs: Option<bool>,
 }
 
 /// Who else commits, as one connection sees it.
@@ -205,39 +210,56 @@ impl GroupCommit {
         }
     }
 
-    /// WRITE was taken, by whoever is about to commit. Without a snapshot, what the wal-index says may
-    /// be about to be recovered.
-    ///
-    /// # Errors
-    /// SQLITE_IOERR_FSYNC: a sync has failed, and nothing may be built on what it left. WRITE is to be
-    /// given back.
+    /// `PRAGMA synchronous` may be about to change whether commits are synced.
+    pub(super) fn synchronous_changes(&mut self) {
+        self.syncs = None;
+    }
+
+    /// WRITE was taken, to commit or, if not `to_write`, to recover. Without a snapshot, what the wal-index
+    /// says may be about to be recovered.
     pub(super) fn begins(
         &mut self,
         base: impl BaseFile,
         database: &Database,
         wal: Option<Inode>,
         has_snapshot: bool,
+        to_write: bool,
         log: &Host,
-    ) -> Result<(), Rc> {
+    ) {
         (self.pending, self.is_armed, self.failed_alone) = (None, false, None);
-        let Some((file, (salts, frames))) = self.wal.zip(base.committed()) else { return Ok(()) };
+        self.began = base.committed();
+        let Some((file, (salts, frames))) = self.wal.zip(self.began) else { return };
         let synced = file.take_synced();
+        file.take_asked();
         self.note_failed(synced);
         let is_next = self.company.left == Some((salts, frames));
         if std::mem::take(&mut self.is_alone) && is_next && synced == Some(true) {
             self.is_alone = true;
             self.company.durable = frames;
-            return Ok(());
+            return;
         }
-        let Some(of) = wal.and_then(|wal| Log::of(wal, salts)) else { return Ok(()) };
-        let Some(queue) = database.queue() else { return Ok(()) };
-        let Some(page) = page_of(&queue) else { return Ok(()) };
-        let Some(client) = base.client() else { return Ok(()) };
+        let Some(of) = wal.and_then(|wal| Log::of(wal, salts)) else { return };
+        let Some(client) = base.client() else { return };
         if has_snapshot {
             self.opened.set(self.opened.get().at(&of, frames));
         }
         self.company.begins(salts, frames);
-        match database.group.begin(page, &of, frames) {
+        let queue = database.queue();
+        let page = queue.as_deref().and_then(page_of);
+        let mut begun = database.group.begin(&page, &of, frames);
+        if !matches!(begun, Ok(_) | Err(NotDurable::Busy)) {
+            if !to_write {
+                return;
+            }
+            if self.syncs != Some(false) {
+                begun = match self.mends(base, database, wal) {
+                    Ok(true) => database.group.begin(&page, &of, frames),
+                    Ok(false) => Err(NotDurable::Busy),
+                    Err(why) => Err(why),
+                };
+            }
+        }
+        match begun {
             Ok(failures) => {
                 let opened = self.opened.get();
                 let syncs_alone = self.company.alone == ALONE && opened.vouches(failures);
@@ -249,23 +271,28 @@ impl GroupCommit {
             }
             Err(NotDurable::Busy) => {}
             Err(_) => {
-                if !std::mem::replace(&mut self.has_said, true) {
-                    let why = "a sync of the WAL has failed, and what was committed since may not be \
-                               on the disk; see to the disk, then run PRAGMA wal_checkpoint";
+                file.refuse();
+                if self.syncs != Some(false) && !std::mem::replace(&mut self.has_said, true) {
+                    let why = "a sync of the WAL has failed, and what was committed since can not be written \
+                               once more; commits that are to be durable are rolled back, and each tries again; \
+                               see to the disk";
                     log.log_about(SQLITE_IOERR_FSYNC, why, database.path());
                 }
-                return Err(SQLITE_IOERR_FSYNC);
+                return;
             }
         }
         self.has_said = false;
-        Ok(())
     }
 
     /// What [`Self::begins`] has asked of the WAL is over. The WAL, and the flags of the sync that was
     /// put off.
     fn disarm(&mut self) -> Option<(OpenWal, c_int)> {
-        let wal = std::mem::take(&mut self.is_armed).then_some(self.wal)??;
-        Some((wal, wal.take_put_off()?))
+        let wal = self.wal?;
+        let (was_asked, put_off) = wal.take_asked();
+        if was_asked {
+            self.syncs = Some(true);
+        }
+        std::mem::take(&mut self.is_armed).then_some((wal, put_off?))
     }
 
     /// WRITE is about to be given back.
@@ -274,6 +301,9 @@ impl GroupCommit {
             return;
         }
         self.company.left = base.committed();
+        if self.began.take().is_some_and(|began| self.company.left != Some(began)) {
+            self.syncs = Some(false);
+        }
         let Some((file, flags)) = self.disarm() else { return };
         let log = self.company.left.and_then(|(salts, _)| Log::of(wal?, salts));
         self.pending = log.zip(self.company.left).map(|(log, (salts, frames))| Pending {
@@ -323,8 +353,8 @@ impl GroupCommit {
                 }
             };
             let line = format!(
-                "{what}: the transaction can be read but may not outlive a power cut, and none is \
-                 begun; see to the disk, then run PRAGMA wal_checkpoint"
+                "{what}: the transaction can be read but may not outlive a power cut; the next that is to be \
+                 durable, or checkpoint, writes its frames once more; see to the disk"
             );
             self.has_said = true;
             log.log_about(rc, &line, database.path());
@@ -375,28 +405,43 @@ impl GroupCommit {
         let Some(log) = self.log_of(base, wal) else { return false };
         let queue = database.queue();
         let page = queue.as_deref().and_then(page_of);
-        page.is_some_and(|page| database.group.failed(page, &log).is_some())
+        database.group.failed(&page, &log).is_some()
     }
 
-    /// Makes up for a sync that has failed. The connection has WRITE, or the database for itself.
+    /// Whether nobody was promised that the commits of this connection are durable.
+    pub(super) fn promises_nothing(&self) -> bool {
+        self.syncs == Some(false)
+    }
+
+    /// As [`Group::mend`](crate::lock::group::Group::mend), if there is anything to mend. The connection has
+    /// WRITE, or the database for itself.
+    fn mends(
+        &self,
+        base: impl BaseFile,
+        database: &Database,
+        wal: Option<Inode>,
+    ) -> Result<bool, NotDurable> {
+        let Some((of, wal)) = self.opened(base, wal) else { return Ok(true) };
+        let queue = database.queue();
+        let page = queue.as_deref().and_then(page_of);
+        database.group.mend(&page, &of, &wal)
+    }
+
+    /// The same, for a checkpoint: whether others know of it.
     ///
     /// # Errors
-    /// SQLITE_IOERR_FSYNC, or what the sync answered; SQLITE_BUSY if others keep syncing.
+    /// SQLITE_IOERR_FSYNC, or what the sync answered.
     pub(super) fn mend(
         &self,
         base: impl BaseFile,
         database: &Database,
         wal: Option<Inode>,
         log: &Host,
-    ) -> Result<(), Rc> {
-        let Some((of, wal)) = self.opened(base, wal) else { return Ok(()) };
-        let queue = database.queue();
-        let Some(page) = queue.as_deref().and_then(page_of) else { return Ok(()) };
-        database.group.mend(page, &of, &wal).map_err(|why| {
+    ) -> Result<bool, Rc> {
+        self.mends(base, database, wal).map_err(|why| {
             let rc = match why {
-                NotDurable::Busy => return SQLITE_BUSY,
                 NotDurable::Failed(rc) => rc,
-                NotDurable::HasFailed => SQLITE_IOERR_FSYNC,
+                _ => SQLITE_IOERR_FSYNC,
             };
             let why = "frames whose sync has failed can not be written once more; nothing is taken \
                        out of the WAL; see to the disk, then run the checkpoint again";
@@ -539,8 +584,18 @@ mod tests {
                 }
             }
 
-            fn begins(&mut self) -> Result<(), Rc> {
-                self.group.begins(&self.base, &self.database, self.inode, true, &self.host)
+            fn begins(&mut self) {
+                self.group.begins(&self.base, &self.database, self.inode, true, true, &self.host);
+            }
+
+            /// As [`Self::begins`]: whether a commit that is to be durable would be rolled back, which SQLite does.
+            fn is_refused(&mut self) -> bool {
+                self.begins();
+                let is_refused = self.wal.sync(SYNC_NORMAL) == SQLITE_IOERR_FSYNC;
+                if is_refused {
+                    self.group.ends(&self.base, self.inode);
+                }
+                is_refused
             }
 
             /// SQLite has written its frames, and syncs the WAL. Whether the base has done so, too.
@@ -557,7 +612,7 @@ mod tests {
                 self.group.commits(&self.base, &self.database, &self.host)
             }
 
-            fn mends(&self) -> Result<(), Rc> {
+            fn mends(&self) -> Result<bool, Rc> {
                 self.group.mend(&self.base, &self.database, self.inode, &self.host)
             }
 
@@ -573,7 +628,7 @@ mod tests {
             let mut board = Board::new();
             assert_eq!(board.group.why_not(&board.database, board.inode), Ok(()));
             for is_first in [true, false] {
-                assert_eq!(board.begins(), Ok(()));
+                board.begins();
                 assert!(!board.syncs() && !board.group.is_pending());
                 board.group.ends(&board.base, board.inode);
                 assert!(board.group.is_pending() && board.wal.synced().is_empty());
@@ -587,20 +642,19 @@ mod tests {
             board.base = Base::of_wal(&[(4, 0)], &[salts()]).used_by(board.base.client);
             board.wal = TestWal::new(frames(0x377f_0682, 512, 4));
             board.group.wal_opened(Some(board.wal.open()));
-            assert_eq!(board.begins(), Ok(()));
+            board.begins();
             assert!(!board.syncs());
             board.group.ends(&board.base, board.inode);
             board.fails(9);
             assert_eq!(board.commits(), Err(SQLITE_IOERR_FSYNC));
             assert!(board.has_failed());
             assert_eq!(board.database.counters.syncs_failed.load(Ordering::Relaxed), 1);
-            assert_eq!(board.begins(), Err(SQLITE_IOERR_FSYNC));
+            assert!(board.is_refused());
             assert_eq!(board.mends(), Err(SQLITE_IOERR_FSYNC));
             assert!(board.has_failed());
             board.fails(0);
-            assert_eq!(board.mends(), Ok(()));
-            assert!(!board.has_failed());
-            assert_eq!(board.begins(), Ok(()));
+            assert_eq!(board.mends(), Ok(true));
+            assert!(!board.has_failed() && !board.is_refused());
         }
 
         /// When WRITE is given back, it can not be told which WAL it is: the sync is made at once, and what it
@@ -609,7 +663,7 @@ mod tests {
         fn a_sync_that_can_not_be_shared_is_told_all_the_same() {
             for (failing, answer) in [(0, Ok(())), (1, Err(SQLITE_IOERR_FSYNC))] {
                 let mut board = Board::new();
-                assert_eq!(board.begins(), Ok(()));
+                board.begins();
                 assert!(!board.syncs());
                 board.fails(failing);
                 board.group.ends(&Base::default(), board.inode);
@@ -626,7 +680,7 @@ mod tests {
         fn a_commit_that_keeps_write_syncs_for_itself() {
             for (failing, answer) in [(0, Ok(())), (1, Err(SQLITE_IOERR_FSYNC))] {
                 let mut board = Board::new();
-                assert_eq!(board.begins(), Ok(()));
+                board.begins();
                 assert!(!board.syncs());
                 board.fails(failing);
                 assert_eq!(board.commits(), answer);
@@ -640,7 +694,7 @@ mod tests {
         fn who_is_alone_puts_nothing_off() {
             let mut board = Board::new();
             let is_put_off = |board: &mut Board| {
-                assert_eq!(board.begins(), Ok(()));
+                board.begins();
                 let is_put_off = !board.syncs();
                 board.group.ends(&board.base, board.inode);
                 assert_eq!(board.commits(), Ok(()));
@@ -660,7 +714,7 @@ mod tests {
             fn alone() -> Self {
                 let mut board = Self::new();
                 for _ in 0..=ALONE + 1 {
-                    assert_eq!(board.begins(), Ok(()));
+                    board.begins();
                     board.syncs();
                     board.group.ends(&board.base, board.inode);
                     assert_eq!(board.commits(), Ok(()));
@@ -696,16 +750,16 @@ mod tests {
             let mut board = Board::alone();
             board.grows();
             board.another_fails();
-            assert_eq!(board.begins(), Ok(()), "it does not look");
+            board.begins();
             assert_eq!(board.group.company.durable, 4, "what it wrote alone is no round");
             // The kernel tells each file.
             board.fails(1);
             assert_eq!(board.wal.sync(SYNC_NORMAL), SQLITE_IOERR_FSYNC);
             board.group.ends(&board.base, board.inode);
-            assert_eq!(board.begins(), Err(SQLITE_IOERR_FSYNC));
-            assert!(!board.group.is_alone);
-            assert_eq!(board.mends(), Ok(()));
-            assert_eq!(board.begins(), Ok(()));
+            board.fails(9);
+            assert!(board.is_refused() && !board.group.is_alone);
+            board.fails(0);
+            assert!(!board.is_refused() && !board.has_failed());
         }
 
         /// Who is alone checkpoints, and that sync fails: the kernel has told its file, and will not again. So it looks;
@@ -717,14 +771,44 @@ mod tests {
             board.fails(1);
             let drained = board.group.drain(&board.base, &board.database, board.inode, |_| false);
             assert_eq!(drained, Err(SQLITE_IOERR_FSYNC));
-            assert_eq!(board.begins(), Err(SQLITE_IOERR_FSYNC));
+            board.fails(9);
+            assert!(board.is_refused());
 
             let mut board = Board::alone();
             board.grows();
-            assert_eq!(board.begins(), Ok(()));
+            board.begins();
             board.group.ends(&board.base, board.inode);
             board.another_fails();
-            assert_eq!(board.begins(), Err(SQLITE_IOERR_FSYNC));
+            board.fails(9);
+            assert!(board.is_refused());
+        }
+
+        /// A sync has failed of which nobody was promised anything, and once: the next commit that is to be durable
+        /// makes up for it. One that is not makes no sync, and none is refused, however long the disk fails; if it
+        /// wants one all the same, that fails. An attempt is made again when `PRAGMA synchronous` was run.
+        #[test]
+        fn who_promises_nothing_is_refused_nothing() {
+            let mut board = Board::new();
+            board.another_fails();
+            assert!(board.has_failed());
+            board.fails(9);
+            // With `synchronous=NORMAL`: SQLite does not sync.
+            board.begins();
+            assert_eq!(board.wal.synced().len(), 2, "nothing is known of it yet");
+            board.base = Base::of_wal(&[(4, 0)], &[salts()]).used_by(board.base.client);
+            board.group.ends(&board.base, board.inode);
+            assert!(board.commits() == Ok(()) && board.group.promises_nothing());
+            board.wal.synced();
+            board.begins();
+            assert!(board.wal.synced().is_empty() && board.has_failed());
+            assert_eq!(board.wal.sync(SYNC_NORMAL), SQLITE_IOERR_FSYNC);
+            board.group.ends(&board.base, board.inode);
+            assert!(!board.group.promises_nothing(), "it was asked for a sync");
+            board.group.syncs = Some(false);
+            board.group.synchronous_changes();
+            board.fails(0);
+            board.base = Base::of_wal(&[(3, 0)], &[salts()]).used_by(board.base.client);
+            assert!(!board.is_refused() && !board.has_failed());
         }
 
         /// SQLite's own sync of a checkpoint fails, which is noted nowhere, and the kernel tells that file no more: before
@@ -733,7 +817,7 @@ mod tests {
         fn a_file_that_was_told_of_an_error_does_not_speak_for_what_was_there() {
             for is_told in [false, true] {
                 let mut board = Board::new();
-                assert_eq!(board.begins(), Ok(()));
+                board.begins();
                 assert!(!board.syncs());
                 board.group.ends(&board.base, board.inode);
                 assert_eq!(board.commits(), Ok(()));
@@ -742,7 +826,7 @@ mod tests {
                     board.fails(1);
                     assert_eq!(board.wal.sync(SYNC_NORMAL), SQLITE_IOERR_FSYNC);
                 }
-                assert_eq!(board.begins(), Ok(()));
+                board.begins();
                 assert!(!board.group.is_alone);
                 board.wal.synced();
                 board.wal.written();
@@ -788,8 +872,8 @@ mod tests {
             assert!(says(why_not(&board, board.inode), "not set"));
             // Without it nothing is put off, and nothing fails.
             assert_eq!(
-                (board.begins(), board.has_failed(), board.mends()),
-                (Ok(()), false, Ok(()))
+                (board.is_refused(), board.has_failed(), board.mends()),
+                (false, false, Ok(true))
             );
             assert!(board.syncs());
         }

@@ -356,23 +356,20 @@ impl Guards {
         database: &Database,
         truncate: impl FnOnce(i64) -> Rc,
     ) -> Rc {
-        let refuse = |missing| {
+        let refuse = |guards: &Self, missing| {
             let what = "nothing is taken out of the WAL; see to the disk, then run the checkpoint \
                         again";
-            self.too_short(missing, SQLITE_IOERR_TRUNCATE, what, database)
+            guards.too_short(missing, SQLITE_IOERR_TRUNCATE, what, database)
                 .map_or_else(|rc| rc, |()| SQLITE_OK)
         };
         let now = base.size().ok();
         if let Some(missing) = now.and_then(|now| self.written.lost(now, size)) {
-            return refuse(missing);
+            return refuse(self, missing);
         }
         if let (Some(ahead), Some(now)) = (&self.ahead, now.filter(|now| *now > size)) {
             match base.header().and_then(|header| file_length::by_header(&header)) {
                 // SQLite may have taken the length of a file that was ahead for the page count.
-                Some(length) if is_last => {
-                    size = size.min(length);
-                    self.written.cut(size);
-                }
+                Some(length) if is_last => size = size.min(length),
                 Some(length) => match ahead.after_checkpoint(now, length) {
                     Some(cut) => size = cut,
                     None => return SQLITE_OK,
@@ -380,10 +377,12 @@ impl Guards {
                 None => {}
             }
         }
+        // What is cut off is not lost.
+        self.written.cut(size);
         let rc = truncate(size);
         let missing = || base.size().ok().map(|now| size - now).filter(|missing| *missing > 0);
         match rc {
-            SQLITE_OK => missing().map_or(rc, refuse),
+            SQLITE_OK => missing().map_or(rc, |missing| refuse(self, missing)),
             rc => rc,
         }
     }

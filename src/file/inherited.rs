@@ -4,9 +4,22 @@
 //! (<https://www.sqlite.org/howtocorrupt.html> 2.6). So in the child these files get methods that do
 //! nothing, and the wal-index is the child's own copy. They are never closed: the descriptors are
 //! shared, and what they would free is the parent's.
+//!
+//! An inherited connection believes that it has the locks that its parent had at the fork, and asks
+//! for none. What it would do next goes through the VFS, by name: it opens a journal or a WAL, or
+//! deletes one. The child's own connections to the same database use the same names. SQLite passes
+//! the very string that it keeps beside the database's name
+//! (<https://www.sqlite.org/c3ref/filename_database.html>), so its address tells whose file it is.
+//!
+//! | a forked child | is refused, if an inherited connection asks, by |
+//! |---|---|
+//! | reads, writes, truncates, syncs or locks a database, journal, WAL, super-journal or statement journal that is open | [`METHODS`] |
+//! | opens a journal or a WAL to write to it | [`is_parents`], in xOpen |
+//! | deletes one | [`is_parents`], in xDelete |
+//! | names a journal in a super-journal, to commit to several databases | [`is_parents`], in xWrite of the super-journal: SQLite deletes it again |
 
 use std::collections::HashMap;
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -20,8 +33,14 @@ use crate::sys;
 /// Where a region of a wal-index is mapped, and its size in bytes.
 type Region = (usize, usize);
 
+/// What is said of a connection of the parent's that a child uses.
+pub(crate) const WHY: &str =
+    "the connection was opened before a fork, by the parent; open one in the child";
+
 struct OpenFile {
     path: PathBuf,
+    /// The address of a database's name, as SQLite keeps it while the file is open; 0 for others.
+    name: usize,
     is_inherited: bool,
     regions: Vec<Region>,
 }
@@ -29,9 +48,11 @@ struct OpenFile {
 /// By the file's address.
 static OPEN: ForkMutex<Option<HashMap<usize, OpenFile>>> = ForkMutex::new(None);
 
-/// A file was opened, and has its methods.
-pub(super) fn opened(file: *mut sqlite3_file, path: &Path) {
-    let open = OpenFile { path: path.to_owned(), is_inherited: false, regions: Vec::new() };
+/// A file was opened, and has its methods. `name` is what SQLite has passed for a database, and null for
+/// others.
+pub(super) fn opened(file: *mut sqlite3_file, path: &Path, name: *const c_char) {
+    let (path, name) = (path.to_owned(), name.expose_provenance());
+    let open = OpenFile { path, name, is_inherited: false, regions: Vec::new() };
     OPEN.lock().get_or_insert_default().insert(file.expose_provenance(), open);
 }
 
@@ -68,13 +89,21 @@ pub(crate) fn hold_for_fork() -> impl std::any::Any {
     OPEN.lock()
 }
 
-/// Whether `file` is the journal or WAL of a database that this process has open only because its
-/// parent had: it is the parent's to delete.
-pub(crate) fn is_parents(file: &Path) -> bool {
-    if fork::generation() == 0 {
+/// Whether the journal or WAL that SQLite asks for by `name` is that of a connection which this process
+/// has only because its parent had: it is the parent's to write and to delete.
+///
+/// # Safety
+/// `name` is null or a terminated string.
+pub(crate) unsafe fn is_parents(name: *const c_char) -> bool {
+    if fork::generation() == 0 || name.is_null() {
         return false;
     }
-    let name = file.as_os_str().as_bytes();
+    if let Some(is_inherited) = is_inherited(name.cast()) {
+        return is_inherited;
+    }
+    // A VFS above this one has copied the name.
+    // SAFETY: the caller's promise.
+    let name = unsafe { CStr::from_ptr(name) }.to_bytes();
     let Some(database) = name.strip_suffix(b"-journal").or_else(|| name.strip_suffix(b"-wal"))
     else {
         return false;
@@ -83,6 +112,24 @@ pub(crate) fn is_parents(file: &Path) -> bool {
     let of_database = |open: &&OpenFile| open.path.as_os_str().as_bytes() == database;
     let mut known = open.iter().flat_map(HashMap::values).filter(of_database).peekable();
     known.peek().is_some() && known.all(|open| open.is_inherited)
+}
+
+/// Whether the connection that has this very name of a journal or WAL is inherited; `None` if none has.
+fn is_inherited(name: *const c_void) -> Option<bool> {
+    let host = vfs::any_host()?;
+    let open = OPEN.lock();
+    let has_it = |open: &&OpenFile| {
+        let database = std::ptr::with_exposed_provenance::<c_char>(open.name);
+        // SAFETY: SQLite keeps the name longer than it has the file open, and so in this table.
+        !database.is_null()
+            && unsafe { host.names_beside(database) }.iter().any(|beside| beside.cast() == name)
+    };
+    open.iter().flat_map(HashMap::values).find(has_it).map(|open| open.is_inherited)
+}
+
+/// Whether SQLite has passed, as data, the name of a journal of the parent's.
+pub(super) fn names_parents(data: *const c_void) -> bool {
+    fork::generation() != 0 && is_inherited(data) == Some(true)
 }
 
 /// In a forked child.
@@ -136,8 +183,6 @@ static METHODS: sqlite3_io_methods = sqlite3_io_methods {
 
 /// The error of everything else, said once each time a lock is asked for.
 fn refuse(file: *mut sqlite3_file) -> Rc {
-    const WHY: &str =
-        "the connection was opened before a fork, by the parent; open one in the child";
     no_panic(SQLITE_IOERR_LOCK, || {
         let path = OPEN
             .lock()
@@ -249,14 +294,16 @@ mod tests {
         let region = |at: usize| std::ptr::without_provenance_mut::<c_void>(at);
         mapped(file, region(0x8000), 0x8000);
         assert_eq!(regions(), None, "it is not open");
-        opened(file, Path::new("/no/such/board.db"));
+        opened(file, Path::new("/no/such/board.db"), std::ptr::null());
         for (at, bytes) in [(0x8000, 0x8000), (0, 0x8000), (0x8000, 0x8000), (0x1_0000, 0x8000)] {
             mapped(file, region(at), bytes);
         }
         assert_eq!(regions(), Some(vec![(0x8000, 0x8000), (0x1_0000, 0x8000)]));
         unmapping(file);
         assert_eq!(regions(), Some(vec![]));
-        assert!(!is_parents(Path::new("/no/such/board.db-wal")), "it is this process's own");
+        // SAFETY: a terminated string.
+        let is_parents = unsafe { is_parents(c"/no/such/board.db-wal".as_ptr()) };
+        assert!(!is_parents, "it is this process's own");
         closing(file);
         assert_eq!(regions(), None);
     }

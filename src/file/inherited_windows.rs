@@ -1,11 +1,13 @@
 //! Nothing is forked on Windows, so no file is inherited, and none is noted.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
 
 use crate::ffi::sqlite3_file;
 
-pub(super) fn opened(_: *mut sqlite3_file, _: &Path) {}
+pub(crate) const WHY: &str = "";
+
+pub(super) fn opened(_: *mut sqlite3_file, _: &Path, _: *const c_char) {}
 
 pub(super) fn closing(_: *mut sqlite3_file) {}
 
@@ -13,6 +15,12 @@ pub(super) fn mapped(_: *mut sqlite3_file, _: *mut c_void, _: c_int) {}
 
 pub(super) fn unmapping(_: *mut sqlite3_file) {}
 
-pub(crate) fn is_parents(_: &Path) -> bool {
+/// # Safety
+/// None is needed.
+pub(crate) unsafe fn is_parents(_: *const c_char) -> bool {
+    false
+}
+
+pub(super) fn names_parents(_: *const c_void) -> bool {
     false
 }

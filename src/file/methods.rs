@@ -53,6 +53,11 @@ pub(super) fn watching(base: &sqlite3_io_methods) -> sqlite3_io_methods {
     sqlite3_io_methods { xClose: Some(x_close_watched), ..*base }
 }
 
+/// The same for a super-journal.
+pub(super) fn over_super_journal(base: &sqlite3_io_methods) -> sqlite3_io_methods {
+    sqlite3_io_methods { xWrite: base.xWrite.and(Some(x_write_name)), ..watching(base) }
+}
+
 /// The base's side of a file of ours, and SQLite's.
 #[derive(Clone, Copy)]
 struct Base {
@@ -377,6 +382,27 @@ unsafe extern "C" fn x_close_watched(file: *mut sqlite3_file) -> Rc {
     })
 }
 
+/// SQLite writes the names of journals to a super-journal, each from where the connection keeps it. If
+/// that is one of a parent's, there is no such commit.
+unsafe extern "C" fn x_write_name(
+    file: *mut sqlite3_file,
+    name: *const c_void,
+    bytes: c_int,
+    at: i64,
+) -> Rc {
+    no_panic(SQLITE_IOERR, || {
+        if inherited::names_parents(name) {
+            return SQLITE_IOERR;
+        }
+        // SAFETY: SQLite passes an open file and what the method asks for; pMethods is the first field
+        // of a `Methods`.
+        unsafe {
+            let methods: &'static Methods = &*(*file).pMethods.cast::<Methods>();
+            methods.base.xWrite.map_or(SQLITE_IOERR, |write| write(file, name, bytes, at))
+        }
+    })
+}
+
 unsafe extern "C" fn x_write(
     file: *mut sqlite3_file,
     data: *const c_void,
@@ -632,7 +658,7 @@ unsafe fn pragma(connection: &mut Connection, base: Base, arg: *mut *mut c_char)
     if is_wal {
         connection.expect_mode_change();
     }
-    connection.guards().pragma(name, value);
+    connection.pragma(name, value);
     let no_wal = connection.guards().no_wal().filter(|_| is_wal).map(str::to_owned);
     let is_ours = name.len() > 7 && name[..7].eq_ignore_ascii_case(b"kanban_");
     if !is_ours && no_wal.is_none() {
@@ -668,9 +694,13 @@ mod tests {
         // SAFETY: null is a value of every field.
         let nothing: sqlite3_io_methods = unsafe { std::mem::zeroed() };
         let base = sqlite3_io_methods { xClose: Some(close), ..nothing };
-        for ours in
-            [over(&base, true), over(&base, false), watching(&base), super::super::wal::over(&base)]
-        {
+        for ours in [
+            over(&base, true),
+            over(&base, false),
+            watching(&base),
+            over_super_journal(&base),
+            super::super::wal::over(&base),
+        ] {
             let closes = ours.xClose.expect("it closes");
             assert!(!std::ptr::fn_addr_eq(
                 closes,

@@ -15,7 +15,7 @@ mod methods;
 mod refused;
 mod wal;
 
-use std::ffi::c_int;
+use std::ffi::{c_char, c_int};
 use std::path::Path;
 
 pub(crate) use connection::Connection;
@@ -88,7 +88,8 @@ unsafe fn methods_over(
         Kind::Database => methods::over(&complete, true),
         Kind::WithoutWal => methods::over(&complete, false),
         Kind::Wal => wal::over(&complete),
-        Kind::SuperJournal | Kind::Watched | Kind::Refused => methods::watching(&complete),
+        Kind::SuperJournal => methods::over_super_journal(&complete),
+        Kind::Watched | Kind::Refused => methods::watching(&complete),
     };
     leak_once(Methods { ours, base: complete, base_table: base, state_offset, kind })
 }
@@ -99,7 +100,7 @@ enum Kind {
     Database,
     /// A database on a file system on which WAL mode is refused.
     WithoutWal,
-    /// A WAL or a journal.
+    /// A WAL, a journal or a statement journal.
     Watched,
     /// The WAL of a database with group commit.
     Wal,
@@ -175,11 +176,13 @@ unsafe fn closing(file: *mut sqlite3_file) -> &'static Methods {
 /// Puts our methods in front of a main database that the base has opened.
 ///
 /// # Safety
-/// `file` is memory of [`size_with_state`] bytes, opened by the base of `instance`.
+/// `file` is memory of [`size_with_state`] bytes, opened by the base of `instance`; `name` is what
+/// SQLite has passed to xOpen.
 pub(crate) unsafe fn install(
     file: *mut sqlite3_file,
     instance: &'static Instance,
     path: &Path,
+    name: *const c_char,
     flags: c_int,
     settings: Settings,
 ) -> Rc {
@@ -210,7 +213,7 @@ pub(crate) unsafe fn install(
         let methods = methods_over((*file).pMethods, offset, kind);
         state_slot(file, offset).write(Box::into_raw(state).cast());
         (*file).pMethods = &raw const methods.ours;
-        inherited::opened(file, path);
+        inherited::opened(file, path, name);
         if methods::opened(file, &settings) {
             return SQLITE_OK;
         }
@@ -222,7 +225,7 @@ pub(crate) unsafe fn install(
     SQLITE_CANTOPEN
 }
 
-/// Watches a WAL or journal that the base has opened.
+/// Watches a WAL or journal that the base has opened; `path` is empty for a statement journal.
 ///
 /// # Safety
 /// `file` is memory of [`size_with_state`] bytes, opened by the base of `instance`.
@@ -250,7 +253,7 @@ pub(crate) unsafe fn watch(
             (*file).pMethods = &raw const methods_over((*file).pMethods, 0, kind).ours;
         }
     }
-    inherited::opened(file, path);
+    inherited::opened(file, path, std::ptr::null());
 }
 
 #[cfg(test)]

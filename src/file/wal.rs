@@ -77,6 +77,10 @@ struct State {
     header: Option<Header>,
     /// Whether the next sync may tell of an error that was made up for.
     tells_late: bool,
+    /// Whether a sync of a commit is to fail: what it would build on is not durable.
+    refuses: bool,
+    /// Whether SQLite has asked for one, other than of a header.
+    was_asked: bool,
     /// Whether all syncs that SQLite has made since that was last asked have succeeded, if there were any.
     synced: Option<bool>,
 }
@@ -181,6 +185,10 @@ unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> Rc {
         let sync = || methods.base.xSync.map_or(SQLITE_IOERR_FSYNC, |sync| sync(file, flags));
         let header = state.header.take();
         let Some(header) = header else {
+            state.was_asked = true;
+            if state.refuses {
+                return SQLITE_IOERR_FSYNC;
+            }
             let is_normal = flags & SYNC_KIND == SQLITE_SYNC_NORMAL;
             if is_normal && state.client.is_some_and(Client::may_put_off) {
                 state.put_off = Some(flags);
@@ -227,12 +235,21 @@ impl OpenWal {
         *state = State { client: Some(client), tells_late, ..State::default() };
     }
 
-    /// No sync is put off any more. The flags of the one that was.
-    pub(super) fn take_put_off(self) -> Option<c_int> {
+    /// The syncs of a commit are to fail, so that SQLite rolls it back.
+    pub(super) fn refuse(self) {
+        // SAFETY: as above.
+        let (_, state) = unsafe { parts(self.0) };
+        *state = State { refuses: true, ..State::default() };
+    }
+
+    /// What [`Self::put_off`] and [`Self::refuse`] have asked for is over. Whether SQLite has asked for a
+    /// sync meanwhile, other than of a header, and the flags of the one that was put off.
+    pub(super) fn take_asked(self) -> (bool, Option<c_int>) {
         // SAFETY: as above.
         let (_, state) = unsafe { parts(self.0) };
         let synced = state.synced;
-        std::mem::replace(state, State { synced, ..State::default() }).put_off
+        let ended = std::mem::replace(state, State { synced, ..State::default() });
+        (ended.was_asked, ended.put_off)
     }
 
     /// Whether all syncs that SQLite has made since that was last asked have succeeded; `None` if there was none.
@@ -489,18 +506,18 @@ pub(super) mod tests {
         let wal = TestWal::new(Vec::new());
         let (_connection, client) = client();
         assert_eq!((wal.sync(SQLITE_SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![2]));
-        assert_eq!(wal.open().take_put_off(), None);
+        assert_eq!(wal.open().take_asked().1, None);
 
         wal.open().put_off(client, false);
         wal.write(&[0; 24], 32);
         assert_eq!((wal.sync(SQLITE_SYNC_NORMAL | 0x10), wal.synced()), (SQLITE_OK, vec![]));
-        assert_eq!(wal.open().take_put_off(), Some(SQLITE_SYNC_NORMAL | 0x10));
-        assert_eq!(wal.open().take_put_off(), None);
+        assert_eq!(wal.open().take_asked().1, Some(SQLITE_SYNC_NORMAL | 0x10));
+        assert_eq!(wal.open().take_asked().1, None);
         assert_eq!((wal.sync(SQLITE_SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![2]));
 
         wal.open().put_off(client, false);
         assert_eq!((wal.sync(SYNC_FULL), wal.synced()), (SQLITE_OK, vec![3]));
-        assert_eq!(wal.open().take_put_off(), None);
+        assert_eq!(wal.open().take_asked().1, None);
 
         // The header must be there before the frames behind it are.
         wal.open().put_off(client, false);
@@ -517,7 +534,7 @@ pub(super) mod tests {
         group::super_journal(true);
         wal.open().put_off(client, false);
         assert_eq!((wal.sync(SQLITE_SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![2]));
-        assert_eq!(wal.open().take_put_off(), None);
+        assert_eq!(wal.open().take_asked().1, None);
         group::super_journal(false);
     }
 
@@ -536,7 +553,7 @@ pub(super) mod tests {
         memory.write(&header, 0);
         memory.seen(|memory| memory.failing = 1);
         assert_eq!(memory.sync(SQLITE_SYNC_NORMAL), SQLITE_IOERR_FSYNC);
-        assert_eq!(wal.take_put_off(), None);
+        assert_eq!(wal.take_asked().1, None);
         assert_eq!(memory.sync(SQLITE_SYNC_NORMAL), SQLITE_OK);
         assert_eq!(wal.take_synced(), Some(false));
     }

@@ -22,11 +22,24 @@
 //!
 //! # A sync that has failed
 //! After that, nobody can know which frames are on the disk: fsync(2) reports an error once for each
-//! open file, and the kernel takes the pages for clean. So the failure is noted, with the number
-//! of frames that are durable, in the page, for all, and in this process, and stands until
-//! [`Group::mend`] has written all frames behind those once more and synced them, or the WAL begins
-//! anew. Who leads a sync that fails writes them once more at once, so that also the next sync of a client
-//! which knows nothing of this covers them.
+//! open file, and the kernel takes the pages for clean. So the failure is noted in the page, for all, and
+//! in this process, with the number of frames that are durable. Whoever needs a sync next repairs it:
+//! [`Group::mend`] writes all frames behind the durable ones once more and syncs them. Nobody waits for a
+//! person to do something, and a connection that syncs nothing in its commits (`synchronous=NORMAL`) goes
+//! on as on the stock VFS.
+//!
+//! | [`Record::failures`] | what happens | what is done | then |
+//! |---|---|---|---|
+//! | even: sound | a sync fails, of a leader, of who syncs for itself, of a checkpoint | it is noted, and the leader writes all behind the durable frames once more at once; who waited for any of them is told | odd |
+//! | odd: failed | WRITE is taken to commit, and the last commit of the connection was synced, or there was none | one repair, before anything is written | even, and it goes on |
+//! | odd | a checkpoint begins, or the last connection closes, or one takes the board for itself | the same | even, and it goes on |
+//! | odd | the repair fails | the sync of that commit fails, and SQLite rolls it back; a checkpoint ends, and takes nothing out of the WAL | odd: the next tries again |
+//! | odd | it succeeds, but the page can not be written, or a leader is stopped | all is durable; this commit syncs for itself, as without group commit | odd: the next repairs once more |
+//! | odd | WRITE is taken by a connection whose last commit was not synced | nothing: it promises nothing. If it wants a sync all the same, that fails | odd |
+//! | either | the WAL begins anew | all of it was copied, and that synced: it is another [`Log`] | even |
+//!
+//! What was acknowledged before a failure is in front of what is repaired, and stays durable. Also the
+//! next sync of a client which knows nothing of this covers what the leader has written once more.
 //!
 //! Linux keeps for each open file which errors it was told of ([`Opened`]), which has two consequences.
 //! A file that was opened after another was told of an error is told nothing of it: so whoever syncs
@@ -190,7 +203,7 @@ pub(crate) enum NotDurable {
     Failed(i32),
     /// One has, before or meanwhile.
     HasFailed,
-    /// Others keep syncing. (To mend, or to begin.)
+    /// Others keep syncing, or the page can not be read or written. (To begin.)
     Busy,
 }
 
@@ -245,8 +258,8 @@ impl Group {
     /// void. [`Record::failures`] now.
     ///
     /// # Errors
-    /// A sync has failed, and nothing may be built on what it left; or the record can not be made void
-    /// now, and this commit must sync for itself.
+    /// A sync has failed, and is to be made up for before this commit is synced; or the record can not be
+    /// read, or made void now, and this commit must sync for itself.
     pub(crate) fn begin(
         &self,
         sidecar: &impl Sidecar,
@@ -421,7 +434,7 @@ impl Group {
         }
         self.sync_ns.store(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
         if let Err(why) = synced {
-            wal.opened().set(Opened { failures, ..opened });
+            wal.opened().set(Opened { failures: failures.max(opened.failures), ..opened });
             self.note_failure(sidecar, log, wal);
             return Err(why);
         }
@@ -439,14 +452,17 @@ impl Group {
         let bytes = sidecar.read().unwrap_or_default();
         let known = bytes.record(log);
         let frames = self.failed_by(known, log).or(known).map_or(0, |record| record.frames);
-        let failure = Record { log: *log, frames, failures: bytes.failures(log) | 1 };
+        // The page may not be readable now: a lower count would be taken for an older state.
+        let failures = bytes.failures(log).max(wal.opened().get().failures) | 1;
+        let failure = Record { log: *log, frames, failures };
         *self.failure.lock() = Some(failure);
         let _ = sidecar.write(&failure.encode(bytes.word().wrapping_add(1)));
         sidecar.wake();
         wal.write_again(frames);
     }
 
-    /// Makes up for a sync that has failed, if one has, while nobody writes.
+    /// Makes up for a sync that has failed, if one has, while nobody writes. Whether the page says so:
+    /// if not, all committed frames are durable, but others take the failure for one that stands.
     ///
     /// # Errors
     /// It still stands.
@@ -455,20 +471,21 @@ impl Group {
         sidecar: &impl Sidecar,
         log: &Log,
         wal: &impl Wal,
-    ) -> Result<(), NotDurable> {
+    ) -> Result<bool, NotDurable> {
         if self.failed(sidecar, log).is_none() {
-            return Ok(());
+            return Ok(true);
         }
         let began = Instant::now();
-        let _lead = loop {
+        let lead = loop {
             match self.try_lead(sidecar) {
-                Some(lead) => break lead,
-                None if began.elapsed() >= PATIENCE => return Err(NotDurable::Busy),
+                Some(lead) => break Some(lead),
+                None if began.elapsed() >= PATIENCE || sidecar.read().is_err() => break None,
                 None => std::thread::sleep(Duration::from_millis(1)),
             }
         };
-        let bytes = sidecar.read().map_err(|_| NotDurable::HasFailed)?;
-        let Some(failure) = self.failed_by(bytes.record(log), log) else { return Ok(()) };
+        let read = sidecar.read();
+        let record = read.as_ref().ok().and_then(|bytes| bytes.record(log));
+        let Some(failure) = self.failed_by(record, log) else { return Ok(true) };
         let frames = wal.committed();
         // If there are fewer, the WAL was put back to what it was.
         let durable = if failure.frames > frames { 0 } else { failure.frames };
@@ -477,14 +494,17 @@ impl Group {
             NotDurable::Failed(_) => sync_again(wal, durable),
             _ => Err(why),
         })?;
-        let failures = failure.failures.wrapping_add(1);
-        wal.opened().set(Opened { older: 0, failures, ..wal.opened().get() });
-        let mended = Record { log: *log, frames, failures };
-        sidecar
-            .write(&mended.encode(bytes.word().wrapping_add(1)))
-            .map_err(|_| NotDurable::HasFailed)?;
+        // Where the page says otherwise, it is believed again.
         *self.failure.lock() = None;
-        Ok(())
+        let failures = failure.failures.wrapping_add(1);
+        let mended = Record { log: *log, frames, failures };
+        let is_noted = lead.is_some()
+            && read.is_ok_and(|bytes| {
+                sidecar.write(&mended.encode(bytes.word().wrapping_add(1))).is_ok()
+            });
+        let failures = if is_noted { failures } else { failure.failures };
+        wal.opened().set(Opened { older: 0, failures, ..wal.opened().get() });
+        Ok(is_noted)
     }
 }
 
@@ -860,6 +880,68 @@ mod tests {
         assert_eq!(group.failed(&sidecar, &log), None);
     }
 
+    /// A sidecar that can not be read, or written, now.
+    struct Unwell<'s>(&'s sidecar::Sidecar, Cell<bool>, Cell<bool>);
+
+    impl Sidecar for Unwell<'_> {
+        fn read(&self) -> io::Result<GroupBytes> {
+            if self.1.get() { Err(io::ErrorKind::Other.into()) } else { Sidecar::read(self.0) }
+        }
+        fn write(&self, bytes: &GroupBytes) -> io::Result<()> {
+            let is_well = !self.2.get();
+            if is_well { Sidecar::write(self.0, bytes) } else { Err(io::ErrorKind::Other.into()) }
+        }
+        fn try_lock(&self, range: Range) -> io::Result<bool> {
+            Sidecar::try_lock(self.0, range)
+        }
+        fn unlock(&self, range: Range) -> io::Result<()> {
+            Sidecar::unlock(self.0, range)
+        }
+        fn wait(&self, _: u32, _: Duration) {}
+        fn wake(&self) {
+            Sidecar::wake(self.0);
+        }
+    }
+
+    /// A sync fails while the page can not be read or written, after one that was made up for: the process
+    /// knows of it all the same, and makes up for it, with or without the page. Then nothing stands, also when
+    /// the page can be used again, unless it says so itself.
+    #[test]
+    fn a_failure_is_known_and_made_up_for_without_the_page() {
+        for (reads, writes) in [(true, false), (false, true), (true, true)] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let (well, log) = board(&directory);
+            let page = Unwell(&well, Cell::new(false), Cell::new(false));
+            let (group, counters) = (Group::default(), Counters::default());
+            let wal = Noted::opened_at(&log, 0);
+            wal.frames.set(3);
+            wal.failing.set(1);
+            group.wait(&page, &log, 3, &wal, &counters).expect_err("it fails");
+            assert_eq!(group.mend(&page, &log, &wal), Ok(true));
+            wal.frames.set(4);
+            // Without the page it might be the old one, told late: it tries once more.
+            wal.failing.set(if reads { 2 } else { 1 });
+            (page.1.set(reads), page.2.set(writes));
+            group.wait(&page, &log, 4, &wal, &counters).expect_err("it fails");
+            assert_eq!(group.begin(&page, &log, 4), Err(NotDurable::HasFailed));
+            // The page can be used again, and is not as new as what this process knows.
+            (page.1.set(false), page.2.set(false));
+            assert_eq!(group.begin(&page, &log, 4), Err(NotDurable::HasFailed));
+            (page.1.set(reads), page.2.set(writes));
+            wal.done.take();
+            wal.failing.set(1);
+            assert_eq!(
+                group.mend(&page, &log, &wal),
+                Ok(false),
+                "the disk is well, the page is not"
+            );
+            assert_eq!(wal.done.borrow().last(), Some(&Did::Sync));
+            (page.1.set(false), page.2.set(false));
+            assert_eq!(group.mend(&page, &log, &wal), Ok(true));
+            assert!(group.begin(&page, &log, 4).is_ok());
+        }
+    }
+
     /// Frames that were durable before a sync failed are so still, whoever asks and whatever has become of the
     /// page.
     #[test]
@@ -886,7 +968,9 @@ mod tests {
         let other = sidecar::Sidecar::open(&directory.path().join("board.db"), false);
         let (other, leader) = (other.expect("it is there"), Group::default());
         let lead = leader.try_lead(&other).expect("nobody leads");
-        assert_eq!(group.mend(&sidecar, &log, &wal), Err(NotDurable::Busy));
+        // All is durable then, but the page can not be told.
+        assert_eq!(group.mend(&sidecar, &log, &wal), Ok(false));
+        assert_eq!(wal.done.take(), [Did::Write(0), Did::Write(0), Did::Sync]);
         assert_eq!(group.failed(&sidecar, &log), Some(0));
         std::thread::scope(|scope| {
             scope.spawn(move || {
