@@ -160,6 +160,8 @@ struct Waiting {
     refused: u64,
     /// Whether it has slept since.
     has_slept: bool,
+    /// Whether it has tried for a lock since it slept, and was refused.
+    has_tried: bool,
     /// The busy handler's calls so far.
     sleeps: usize,
     /// Whether each of them was seen, and was the table's.
@@ -229,6 +231,12 @@ impl Waiting {
         if self.thread != this_thread() {
             return None;
         }
+        if self.is_refused && !self.has_tried {
+            // A busy handler sleeps once, and SQLite tries. The statement has ended, and the application
+            // sleeps: for as long as it said.
+            self.place = None;
+            return None;
+        }
         if asked == default_sleep(0) {
             // The handler begins anew: SQLite waits for another lock of the same connection.
             self.sleeps = 0;
@@ -252,6 +260,7 @@ impl Waiting {
         self.follows_table &= !is_short;
         self.sleeps += 1;
         self.has_slept = true;
+        self.has_tried = false;
         self.has_handler = true;
         Some(Nap {
             limit: asked + std::mem::take(&mut self.ahead),
@@ -397,6 +406,7 @@ impl Wait {
             resumed: 0,
             refused: 0,
             has_slept: false,
+            has_tried: false,
             sleeps: 0,
             follows_table: false,
             was_last: false,
@@ -429,6 +439,7 @@ impl Wait {
         self.is_armed = waiting.probe.is_some();
         waiting.refused = now;
         waiting.has_slept = false;
+        waiting.has_tried = true;
         if !waiting.was_last {
             return ended;
         }
@@ -441,6 +452,7 @@ impl Wait {
     pub(crate) fn refused_otherwise(&mut self) {
         let mut waiting = self.shared.waiting.lock();
         waiting.can_queue = false;
+        waiting.has_tried = true;
         let is_refused = waiting.is_refused;
         drop(waiting);
         if is_refused {
@@ -673,6 +685,26 @@ mod tests {
         }
     }
 
+    /// A statement was refused and has ended, or has read in the end, and the application sleeps, again and
+    /// again: as long as it said. SQLite's mptester waits so for others, 200 times for 50 ms.
+    #[test]
+    fn an_application_that_has_not_tried_sleeps_as_long_as_it_said() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("board.db");
+        std::fs::write(&path, b"").expect("there is room");
+        let database = Database::at(&path);
+        database.make_sidecar();
+        let mut wait = Wait::of(&database, false);
+        assert_eq!(wait.refused(Cause::WriteLock), None);
+        sleep(ms(50), |_| {});
+        for _ in 0..10 {
+            let slept = Cell::new(Duration::ZERO);
+            sleep(ms(50), |asked| slept.set(asked));
+            assert_eq!(slept.get(), ms(50));
+        }
+        assert!(wait.place().is_none(), "nobody waits for it");
+    }
+
     /// A statement waits for SHARED and then, without an end in between that the VFS could see, for
     /// RESERVED: the handler counts from the beginning again, and nobody has given up.
     #[test]
@@ -823,9 +855,11 @@ mod tests {
             let mut wait = Wait::of(&database, is_brief);
             let mut lock = WriteLock::of(&database, 1);
             lock.try_acquire(sys::monotonic_ns(), Purpose::Write, true, None).expect("it is free");
-            wait.refused(Cause::WriteLock);
             let lock = is_held.then_some(lock);
-            (1..=sleeps).for_each(|n| sleep(ms(n), |_| {}));
+            for n in 1..=sleeps {
+                wait.refused(Cause::WriteLock);
+                sleep(ms(n), |_| {});
+            }
             drop(lock);
             wait.place().is_some()
         };
