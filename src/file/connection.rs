@@ -181,6 +181,8 @@ pub(crate) struct Connection {
     blocks_ms: c_int,
     /// Whether the wait is for SHARED, so far.
     waits_to_read: bool,
+    /// Whether it was refused what it needs to roll a hot journal back, which another may do meanwhile.
+    waits_for_journal: bool,
     group: GroupCommit,
     /// Whether another VFS, which encrypts, has to call this one, and was not seen yet.
     goes_under_ciphers: bool,
@@ -217,6 +219,7 @@ impl Connection {
             blocks_ms: 0,
             waits_to_read: false,
             goes_under_ciphers: false,
+            waits_for_journal: false,
         }
     }
 
@@ -406,7 +409,8 @@ impl Connection {
         } else {
             return self.lock_shared(level, base);
         };
-        let rc = self.with_write_lock(reason, base, Sought::Database(level), || base.lock(level));
+        let lock = Sought::Database(level);
+        let rc = self.with_write_lock(reason, base, lock, || base.lock(level));
         let is_alone = level == SQLITE_LOCK_EXCLUSIVE && self.in_wal_mode && self.group.is_on();
         if rc == SQLITE_OK && is_alone {
             if let Err(rc) = self.group_begins_alone(base) {
@@ -414,6 +418,9 @@ impl Connection {
                 self.release(Reason::Rollback);
                 return rc;
             }
+        }
+        if rc == SQLITE_BUSY && self.is_for_journal(lock) {
+            (self.waits_to_read, self.waits_for_journal) = (false, true);
         }
         rc
     }
@@ -498,6 +505,7 @@ impl Connection {
     fn shared(&mut self, base: impl BaseFile) -> Rc {
         match self.guards.before_read(&self.database) {
             Ok(()) => {
+                self.waits_to_read |= std::mem::take(&mut self.waits_for_journal);
                 self.guards.first_locked(base, &self.database);
                 SQLITE_OK
             }
@@ -1632,6 +1640,35 @@ mod tests {
         let counters = &connection.database().counters;
         let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         assert_eq!([&counters.refused, &counters.waits, &counters.gave_up].map(counted), [1, 1, 0]);
+    }
+
+    /// A reader finds a hot journal, and another rolls it back meanwhile: it has waited for that, and waits for
+    /// nothing once it has read. One that finds it again waits on.
+    #[test]
+    fn a_reader_waits_for_whoever_rolls_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut connection = connection(&directory);
+        let answers = Cell::new(0);
+        let on_lock = move || {
+            answers.set(answers.get() + 1);
+            // SHARED, and EXCLUSIVE in vain, twice.
+            if answers.get() < 5 && answers.get() % 2 == 0 { SQLITE_BUSY } else { SQLITE_OK }
+        };
+        let base = Obliging { on_lock: Some(Box::new(on_lock)), ..Obliging::default() };
+        base.size.set(4096);
+        for _ in 0..2 {
+            assert_eq!(connection.lock(SQLITE_LOCK_SHARED, &base), SQLITE_OK);
+            assert_eq!(connection.lock(SQLITE_LOCK_EXCLUSIVE, &base), SQLITE_BUSY);
+            connection.unlock(SQLITE_LOCK_NONE, &base);
+            assert!(!connection.wait.age().is_zero(), "it waits");
+        }
+        assert_eq!(connection.lock(SQLITE_LOCK_SHARED, &base), SQLITE_OK);
+        connection.unlock(SQLITE_LOCK_NONE, &base);
+        assert!(connection.wait.age().is_zero());
+        connection.closed();
+        let counters = &connection.database().counters;
+        let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        assert_eq!([&counters.refused, &counters.waits, &counters.gave_up].map(counted), [2, 1, 0]);
     }
 
     /// WRITE is given back as soon as it is had, since the snapshot was stale, and the busy handler sleeps: that

@@ -18,8 +18,12 @@
 //!
 //! That it gives up, SQLite tells nobody. But the default handler sleeps by a fixed table and cuts
 //! its last sleep to what is left of the timeout, so a refusal after a shortened sleep is the last.
-//! Other waits (no busy handler, one of the application's own, a timeout that ends exactly with an
-//! entry of the table) are seen to have ended when the connection is used again later, or closed.
+//! A handler of the application's own may call sqlite3_sleep, which comes here, too, where this VFS is
+//! the default one. Its sleeps are as long as it likes, and none of them is known to be the last. So
+//! only a handler that has followed the table from its first entry on is taken for the default one.
+//! Other waits (no busy handler, one of the application's own, a timeout below [`FEWEST`] entries or one
+//! that ends exactly with an entry of the table) are seen to have ended when the connection is used again
+//! later, or closed.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +46,10 @@ const DEFAULT_SLEEPS: [u64; 12] = [1, 2, 5, 10, 15, 20, 25, 25, 25, 50, 50, 100]
 fn default_sleep(n: usize) -> Duration {
     Duration::from_millis(DEFAULT_SLEEPS[n.min(DEFAULT_SLEEPS.len() - 1)])
 }
+
+/// A handler that has made so many sleeps of the table, from the first on, follows it. One that doubles
+/// its sleeps leaves the table with its third.
+const FEWEST: usize = 3;
 
 /// Attempts further apart than this, without a sleep between them, are not of one wait, in ns.
 const APART_NS: u64 = 1_000_000_000;
@@ -152,8 +160,12 @@ struct Waiting {
     refused: u64,
     /// Whether it has slept since.
     has_slept: bool,
+    /// Whether it has tried for a lock since it slept, and was refused.
+    has_tried: bool,
     /// The busy handler's calls so far.
     sleeps: usize,
+    /// Whether each of them was seen, and was the table's.
+    follows_table: bool,
     /// Whether the last of them was cut short: the handler makes no more.
     was_last: bool,
     /// Whether a busy handler has slept after the last refusal, or the one before.
@@ -219,12 +231,21 @@ impl Waiting {
         if self.thread != this_thread() {
             return None;
         }
+        if self.is_refused && !self.has_tried {
+            // A busy handler sleeps once, and SQLite tries. The statement has ended, and the application
+            // sleeps: for as long as it said.
+            self.place = None;
+            return None;
+        }
         if asked == default_sleep(0) {
             // The handler begins anew: SQLite waits for another lock of the same connection.
             self.sleeps = 0;
             self.ahead = Duration::ZERO;
+            self.follows_table = true;
         } else if self.is_refused && asked > default_sleep(self.sleeps) {
-            // Calls were not seen if it waits for another VFS's file, too. Else it is no handler.
+            // Calls were not seen if it waits for another VFS's file, too. Else it is not the default
+            // handler, or no handler.
+            self.follows_table = false;
             let mut later = self.sleeps..DEFAULT_SLEEPS.len();
             self.sleeps = later.find(|n| asked == default_sleep(*n))?;
         }
@@ -234,9 +255,12 @@ impl Waiting {
             }
             self.resume();
         }
-        self.was_last = asked < default_sleep(self.sleeps);
+        let is_short = asked < default_sleep(self.sleeps);
+        self.was_last = is_short && self.follows_table && self.sleeps >= FEWEST;
+        self.follows_table &= !is_short;
         self.sleeps += 1;
         self.has_slept = true;
+        self.has_tried = false;
         self.has_handler = true;
         Some(Nap {
             limit: asked + std::mem::take(&mut self.ahead),
@@ -384,7 +408,9 @@ impl Wait {
             resumed: 0,
             refused: 0,
             has_slept: false,
+            has_tried: false,
             sleeps: 0,
+            follows_table: false,
             was_last: false,
             has_handler: false,
             ahead: Duration::ZERO,
@@ -415,6 +441,7 @@ impl Wait {
         self.is_armed = waiting.probe.is_some();
         waiting.refused = now;
         waiting.has_slept = false;
+        waiting.has_tried = true;
         if !waiting.was_last {
             return ended;
         }
@@ -427,6 +454,7 @@ impl Wait {
     pub(crate) fn refused_otherwise(&mut self) {
         let mut waiting = self.shared.waiting.lock();
         waiting.can_queue = false;
+        waiting.has_tried = true;
         let is_refused = waiting.is_refused;
         drop(waiting);
         if is_refused {
@@ -637,6 +665,48 @@ mod tests {
         }
     }
 
+    /// An application's own handler sleeps as long as it likes, and goes on.
+    #[test]
+    fn a_handler_of_the_applications_own_is_not_at_its_end() {
+        let sleeps: [&[u64]; 6] = [
+            &[10; 30],
+            &[1; 30],
+            &[25; 30],
+            &[1, 2, 4, 8, 16, 32, 64, 100, 100],
+            &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+            &[50, 20, 10, 5, 2, 1, 1, 2],
+        ];
+        for sleeps in sleeps {
+            let mut wait = wait();
+            assert_eq!(wait.refused(elsewhere()), None);
+            for asked in sleeps {
+                sleep(ms(*asked), |_| {});
+                assert_eq!(wait.refused(elsewhere()), None, "{asked} of {sleeps:?}");
+            }
+            assert!(wait.end().is_some());
+        }
+    }
+
+    /// A statement was refused and has ended, or has read in the end, and the application sleeps, again and
+    /// again: as long as it said. SQLite's mptester waits so for others, 200 times for 50 ms.
+    #[test]
+    fn an_application_that_has_not_tried_sleeps_as_long_as_it_said() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("board.db");
+        std::fs::write(&path, b"").expect("there is room");
+        let database = Database::at(&path);
+        database.make_sidecar();
+        let mut wait = Wait::of(&database, false);
+        assert_eq!(wait.refused(Cause::WriteLock), None);
+        sleep(ms(50), |_| {});
+        for _ in 0..10 {
+            let slept = Cell::new(Duration::ZERO);
+            sleep(ms(50), |asked| slept.set(asked));
+            assert_eq!(slept.get(), ms(50));
+        }
+        assert!(wait.place().is_none(), "nobody waits for it");
+    }
+
     /// A statement waits for SHARED and then, without an end in between that the VFS could see, for
     /// RESERVED: the handler counts from the beginning again, and nobody has given up.
     #[test]
@@ -787,9 +857,11 @@ mod tests {
             let mut wait = Wait::of(&database, is_brief);
             let mut lock = WriteLock::of(&database, 1);
             lock.try_acquire(sys::monotonic_ns(), Purpose::Write, true, None).expect("it is free");
-            wait.refused(Cause::WriteLock);
             let lock = is_held.then_some(lock);
-            (1..=sleeps).for_each(|n| sleep(ms(n), |_| {}));
+            for n in 1..=sleeps {
+                wait.refused(Cause::WriteLock);
+                sleep(ms(n), |_| {});
+            }
             drop(lock);
             wait.place().is_some()
         };
@@ -920,6 +992,7 @@ mod tests {
             {
                 let mut waiting = wait.shared.waiting.lock();
                 (waiting.sleeps, waiting.ahead) = (DEFAULT_SLEEPS.len(), ms(100));
+                waiting.follows_table = true;
             }
             let slept = Mutex::new(Vec::new());
             sleep(asked, |slept_for| slept.lock().push(slept_for.as_micros()));

@@ -105,6 +105,9 @@ impl Client {
             }
             "cd" => std::env::set_current_dir(text(1)).expect("it exists"),
             "register" => register(),
+            "own busy handler" => {
+                own_busy_handler(self.connections.get_mut(text(1)).expect("it is open"))
+            }
             "load" => load(&self.connections[text(1)], text(2)),
             #[cfg(unix)]
             "become nobody" => become_nobody(),
@@ -168,6 +171,22 @@ fn become_nobody() {
         let rc = unsafe { libc::setuid(65534) };
         assert_eq!(rc, 0, "{}", io::Error::last_os_error());
     }
+}
+
+/// Makes the VFS the default one, and waits by a handler that never gives up and calls `sqlite3_sleep`, as that of
+/// SQLite's mptester does.
+fn own_busy_handler(connection: &mut Connection) {
+    // SAFETY: the VFS is registered; its name is terminated.
+    unsafe {
+        let vfs = ffi::sqlite3_vfs_find(c"kanban".as_ptr());
+        assert_eq!(ffi::sqlite3_vfs_register(vfs, 1), ffi::SQLITE_OK);
+    }
+    let handler = |_| {
+        // SAFETY: it may be called at any time.
+        unsafe { ffi::sqlite3_sleep(10) };
+        true
+    };
+    connection.busy_handler(Some(handler)).expect("no statement runs");
 }
 
 /// Loads an extension.

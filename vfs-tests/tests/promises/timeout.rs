@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use vfs_tests::{Board, PATIENCE, Program, Reply};
 
 use crate::{agent, pairs};
@@ -119,6 +120,28 @@ fn a_writer_that_does_not_wait_is_refused_at_once() {
     let [line] = &log[..] else { panic!("not one line: {log:?}") };
     assert!(line.contains("gave up after waiting 0 ms"), "{line}");
     assert!(line.contains(&format!("process {}", holder.pid())), "{line}");
+}
+
+/// An application's own busy handler calls sqlite3_sleep, 10 ms each time, and goes on. The VFS is the default
+/// one, so that these sleeps come to it, too. One that ends is no sign that the client has given up: SQLite's
+/// mptester took each such line for an error, 652 in one run.
+#[test]
+fn a_client_that_waits_by_its_own_handler_has_not_given_up() {
+    for journal_mode in ["delete", "wal"] {
+        let board = Board::new();
+        let mut holder = agent(Program::Rust);
+        let mut writer = agent(Program::Rust);
+        holder.open("h", &board.kanban(), 5000);
+        holder.sql("h", &format!("PRAGMA journal_mode={journal_mode}")).rows();
+        holder.sql("h", "CREATE TABLE t (x); BEGIN IMMEDIATE").rows();
+        writer.open("w", &board.kanban(), 0);
+        writer.call(&json!(["own busy handler", "w"])).rows();
+        writer.send_sql("w", "INSERT INTO t VALUES (1)");
+        assert_eq!(writer.reply_within(Duration::from_millis(300)), None, "it waits");
+        holder.sql("h", "COMMIT").rows();
+        writer.reply().rows();
+        assert_eq!(writer.log(), Vec::<String>::new(), "{journal_mode}");
+    }
 }
 
 /// SQLite 3.40.1 cuts a line of its log after 210 bytes. On a board in a deep directory, the name of
