@@ -24,6 +24,7 @@ use crate::ffi::{
 use crate::guard::file_length::Header;
 use crate::guard::wal_reset::Salts;
 use crate::host::Host;
+use crate::lock::keepers;
 use crate::lock::queue::Purpose;
 use crate::lock::wait::{Cause, Probe, Wait, Waited};
 use crate::lock::{Database, Refused, WriteLock};
@@ -1141,12 +1142,7 @@ impl Connection {
                                              their transactions, or wait longer"
                     .to_owned()
             }
-            Some((holder, _)) => format!(
-                "process {}{} has held the write lock for {} ms; end its transaction, or wait longer",
-                holder.pid,
-                sys::program_of(holder.pid).map(|name| format!(" ({name})")).unwrap_or_default(),
-                holder.held().as_millis()
-            ),
+            Some((holder, _)) => keepers::described(holder, self.database.keepers(holder).as_ref()),
             None => {
                 "no client of this VFS has the write lock now; a client that does not use it may \
                      hold SQLite's own; try again, or wait longer"

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::group::Group;
 use super::holder::Holder;
+use super::keepers::{self, Lockers};
 use super::page::Waiter;
 use super::queue::{Pace, Place, Purpose, Queue, Taken, Until};
 use super::sidecar::{self, Content, Sidecar, Unusable};
@@ -246,6 +247,13 @@ impl Database {
         self.own.get()?;
         let holder = Holder::from_range(sidecar::held_range(&self.path)?)?;
         Some((holder, self.owner.load(Ordering::Relaxed) != 0 && holder.pid == sys::pid()))
+    }
+
+    /// Who keeps the write lock of a holder that is gone; `None` if it is not gone. Looks into other
+    /// processes, for at most so long.
+    pub(crate) fn keepers(&self, holder: Holder) -> Option<Lockers> {
+        const LOOK: Duration = Duration::from_millis(50);
+        keepers::of(&self.path, holder, LOOK)
     }
 
     /// Who waits for the write lock, in any process, in order.

@@ -50,6 +50,12 @@ impl Holder {
         Range { start, len: WRITE_BYTE - start + 1 + number as i64 }
     }
 
+    /// The last byte it locks, which no other holder does.
+    pub(crate) fn last_byte(self) -> i64 {
+        let range = self.range();
+        range.start + range.len - 1
+    }
+
     /// The holder of a locked range; `None` if no holder locks such a range.
     pub(crate) fn from_range(range: Range) -> Option<Self> {
         let number = range.start.checked_add(range.len - 1)?.checked_sub(WRITE_BYTE)? as u64;

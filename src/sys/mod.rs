@@ -6,6 +6,8 @@ mod descriptors;
 #[cfg(unix)]
 mod filesystem;
 #[cfg(unix)]
+mod processes;
+#[cfg(unix)]
 mod unix;
 #[cfg(windows)]
 mod windows;
@@ -14,6 +16,8 @@ mod windows;
 pub(crate) use descriptors::*;
 #[cfg(unix)]
 pub(crate) use filesystem::*;
+#[cfg(unix)]
+pub(crate) use processes::*;
 #[cfg(unix)]
 pub(crate) use unix::*;
 #[cfg(windows)]
@@ -34,6 +38,34 @@ impl Range {
         let end = |range: Self| if range.len == 0 { i64::MAX } else { range.start + range.len };
         self.start <= other.start && end(other) <= end(self)
     }
+}
+
+/// A lock on a file that somebody has, advisory and of a range of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileLock {
+    /// Whether it is one for writing.
+    pub(crate) is_exclusive: bool,
+    /// Offsets of its first and its last byte.
+    pub(crate) start: i64,
+    pub(crate) last: i64,
+}
+
+/// A process that has a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Locker {
+    pub(crate) pid: u32,
+    /// Its id in its own pid namespace.
+    pub(crate) own_pid: u32,
+}
+
+/// Who has a lock, as far as this process may know.
+#[derive(Debug)]
+pub(crate) struct Lockers {
+    pub(crate) found: Vec<Locker>,
+    /// Processes that this one may not look into, at least.
+    pub(crate) hidden: usize,
+    /// Whether others were left out, for want of time or of a system that tells.
+    pub(crate) is_partial: bool,
 }
 
 /// The name of this process's program, or as much of it as 12 bytes hold.
