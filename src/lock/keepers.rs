@@ -90,7 +90,10 @@ pub(crate) fn of(database: &Path, holder: Holder, limit: Duration) -> Option<Loc
     let sidecar = sys::entry_at(&sidecar::path_of(database)).ok()?.inode;
     let last = holder.last_byte();
     let is_it = |_: Inode, lock: sys::FileLock| lock.is_exclusive && lock.last == last;
-    let found = sys::with_lock(&[sidecar], is_it, limit);
+    let mut found = sys::with_lock(&[sidecar], is_it, limit);
+    if found.found.is_empty() {
+        found = sys::with_mapping_only(&[sidecar], limit);
+    }
     // By its own number it is the holder itself, in another pid namespace, or its clock is another.
     let is_there = found.found.iter().any(|locker| locker.own_pid == holder.pid);
     (!is_there).then(|| Lockers::of(found))

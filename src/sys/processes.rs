@@ -90,8 +90,35 @@ pub(crate) fn with_lock(
     is_it: impl Fn(Inode, FileLock) -> bool,
     limit: Duration,
 ) -> Lockers {
+    each_process(limit, |process, is_over| {
+        for open in fs::read_dir(process.join("fd"))?.flatten() {
+            if is_over() {
+                break;
+            }
+            let Ok(found) = open.path().metadata() else { continue };
+            let inode = Inode::from(&found);
+            if !files.contains(&inode) {
+                continue;
+            }
+            let info = fs::read_to_string(process.join("fdinfo").join(open.file_name()));
+            let has =
+                |info: String| info.lines().filter_map(lock_of).any(|lock| is_it(inode, lock));
+            if info.is_ok_and(has) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })
+}
+
+/// Those of all processes that are `looked_for`, which is told whether the `limit` is over.
+fn each_process(
+    limit: Duration,
+    looked_for: impl Fn(&Path, &dyn Fn() -> bool) -> io::Result<bool>,
+) -> Lockers {
     let mut seen = Lockers { found: Vec::new(), hidden: 0, is_partial: false };
     let began = Instant::now();
+    let is_over = || began.elapsed() > limit;
     let Ok(all) = fs::read_dir("/proc") else {
         seen.is_partial = true;
         return seen;
@@ -99,7 +126,7 @@ pub(crate) fn with_lock(
     for process in all.flatten() {
         let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
         let Some(pid) = pid else { continue };
-        match has_lock(&process.path(), files, &is_it, began, limit) {
+        match looked_for(&process.path(), &is_over) {
             Ok(true) => seen.found.push(Locker { pid, own_pid: own_pid(pid).unwrap_or(pid) }),
             Ok(false) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -110,7 +137,7 @@ pub(crate) fn with_lock(
             // It has ended meanwhile.
             Err(_) => {}
         }
-        if began.elapsed() > limit {
+        if is_over() {
             seen.is_partial = true;
             break;
         }
@@ -118,29 +145,25 @@ pub(crate) fn with_lock(
     seen
 }
 
-fn has_lock(
-    process: &Path,
-    files: &[Inode],
-    is_it: &impl Fn(Inode, FileLock) -> bool,
-    began: Instant,
-    limit: Duration,
-) -> io::Result<bool> {
-    for open in fs::read_dir(process.join("fd"))?.flatten() {
-        if began.elapsed() > limit {
-            break;
-        }
-        let Ok(found) = open.path().metadata() else { continue };
-        let inode = Inode::from(&found);
-        if !files.contains(&inode) {
-            continue;
-        }
-        let info = fs::read_to_string(process.join("fdinfo").join(open.file_name()));
-        let has = |info: String| info.lines().filter_map(lock_of).any(|lock| is_it(inode, lock));
-        if info.is_ok_and(has) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// The processes that have mapped one of `files` and have no descriptor of it: a child that shares its parent's
+/// memory and has closed what it inherited. The mapping keeps the file's locks.
+pub(crate) fn with_mapping_only(files: &[Inode], limit: Duration) -> Lockers {
+    let is_of = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().take(5).collect();
+        let [_, access, _, _, number] = fields[..] else { return false };
+        // The device is another than stat(2)'s on some file systems.
+        access.ends_with('s')
+            && number.parse().is_ok_and(|n: u64| files.iter().any(|file| file.numbers()[1] == n))
+    };
+    each_process(limit, |process, _| {
+        let maps = fs::read_to_string(process.join("maps"))?;
+        Ok(maps.lines().any(is_of) && !has_open(process, files)?)
+    })
+}
+
+fn has_open(process: &Path, files: &[Inode]) -> io::Result<bool> {
+    let mut open = fs::read_dir(process.join("fd"))?.flatten();
+    Ok(open.any(|open| open.path().metadata().is_ok_and(|found| files.contains(&(&found).into()))))
 }
 
 /// A line of /proc/PID/fdinfo/N, `lock: 1: OFDLCK ADVISORY WRITE -1 08:01:131081 8192 EOF`.
