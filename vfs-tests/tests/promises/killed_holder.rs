@@ -86,9 +86,12 @@ fn killed_while_it_starts_a_child(mut victim: Agent, how: &str, fifo: &Path) -> 
 /// process executes a program, or ends, it is free.
 #[test]
 fn a_child_that_ran_no_fork_handler_is_named() {
-    for (how, mode) in
-        [("posix_spawn", "wal"), ("_Fork", "wal"), ("clone", "delete"), ("_Fork", "delete")]
-    {
+    for (how, mode) in [
+        ("posix_spawn", "wal"),
+        ("posix_spawn over sidecar", "wal"),
+        ("_Fork", "wal"),
+        ("clone", "delete"),
+    ] {
         for vfs in [Client::Stock, Client::Ours] {
             let board = Board::new();
             let mut survivor = vfs.open(Program::Rust, &board);
