@@ -57,6 +57,7 @@ mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Pa
     awk -v release="$release" '$2 == release { print $1; exit }')
 debootstrap --variant=minbase "$release" "$root" "$mirror" > "$root.log" 2>&1 ||
     { cat "$root.log"; exit 1; }
+chmod 755 "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount --rbind /sys "$root/sys"
