@@ -3,7 +3,8 @@
 //! A holder locks a range of bytes that always has [`WRITE_BYTE`] in it, so that any two exclude each
 //! other, and that ends so many bytes later, a number made of its process id and the time. Whoever
 //! is refused asks the kernel for the range in its way. Nothing is written anywhere, the uncontended
-//! lock costs no more than one byte would, and what it says dies with the holder.
+//! lock costs no more than one byte would, and what it says dies with the holder, or with a child
+//! that has inherited the lock ([`super::keepers`]).
 
 use std::time::Duration;
 

@@ -4,8 +4,9 @@
 //! the holder, unless a child has copies. A child of fork(2) closes them at once ([`crate::guard::fork`]). One
 //! that runs no fork handlers (`_Fork`, vfork(2), clone(2), a `posix_spawn` that waits in one of its file
 //! actions) keeps them until it executes a program or ends, and Linux has no close-on-fork. Its copies of
-//! SQLite's own locks keep stock clients out as well. Nobody else can free such a lock: but whose it is by
-//! now can be told.
+//! SQLite's own locks keep stock clients out as well. Whoever may trace the child could free the lock
+//! by its descriptor (pidfd_getfd(2)), but that a holder is dead is never certain: it may live in another pid
+//! namespace. So it is told whose the lock is by now, and nothing is taken away.
 
 use std::fmt;
 use std::path::Path;

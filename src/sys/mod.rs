@@ -41,6 +41,7 @@ impl Range {
 }
 
 /// A lock on a file that somebody has, advisory and of a range of bytes.
+#[cfg_attr(windows, allow(dead_code, reason = "Windows does not tell who has a lock"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileLock {
     /// Whether it is one for writing.
@@ -51,6 +52,7 @@ pub(crate) struct FileLock {
 }
 
 /// A process that has a lock.
+#[cfg_attr(windows, allow(dead_code, reason = "as above"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Locker {
     pub(crate) pid: u32,

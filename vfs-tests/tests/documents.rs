@@ -188,7 +188,8 @@ fn all_that_is_shown_works() {
                         tried += 1;
                         if BY_CI.iter().any(|program| command.starts_with(program)) {
                             // `.ci/run` reads the README's packages from the README.
-                            let command = command.replace("apt-get install ", "apt-get install -- ");
+                            let command =
+                                command.replace("apt-get install ", "apt-get install -- ");
                             let program = words(command.split(" -- ").next().unwrap());
                             if !ci.contains(&program) {
                                 failures.push(format!("`{program}` is not in .ci/run"));
