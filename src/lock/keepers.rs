@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::holder::Holder;
 use super::sidecar;
@@ -90,10 +90,11 @@ pub(crate) fn of(database: &Path, holder: Holder, limit: Duration) -> Option<Loc
     }
     let sidecar = sys::entry_at(&sidecar::path_of(database)).ok()?.inode;
     let last = holder.last_byte();
+    let began = Instant::now();
     let is_it = |_: Inode, lock: sys::FileLock| lock.is_exclusive && lock.last == last;
     let mut found = sys::with_lock(&[sidecar], is_it, limit);
     if found.found.is_empty() {
-        found = sys::with_mapping_only(&[sidecar], limit);
+        found = sys::with_mapping_only(&[sidecar], limit.saturating_sub(began.elapsed()));
     }
     // By its own number it is the holder itself, in another pid namespace, or its clock is another.
     let is_there = found.found.iter().any(|locker| locker.own_pid == holder.pid);
@@ -136,8 +137,8 @@ pub(crate) fn described(holder: Holder, keepers: Option<&Lockers>) -> String {
             Process::of(holder.pid)
         ),
         Some(keepers) if keepers.processes.is_empty() => format!(
-            "process {} has held the write lock for {held} ms and is not to be found here: a child that \
-             inherited it may keep it",
+            "process {}, which is not to be found here, has held the write lock for {held} ms; end its \
+             transaction, or wait longer",
             holder.pid
         ),
         Some(keepers) => format!(
