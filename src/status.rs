@@ -33,7 +33,12 @@ pub(crate) fn json(connection: &mut Connection, instance: &Instance) -> String {
     json.field("guarantees", guarantees);
     json.field("group_commit", either(connection.group_commit(), None));
     match database.holder() {
-        None => json.field("holder", "null"),
+        None => {
+            json.field("holder", "null");
+            if let Some(lockers) = database.sqlite_lockers(true) {
+                json.field("sqlite_lock", processes(&lockers));
+            }
+        }
         Some((holder, this_process)) => {
             let mut who = Object::new();
             who.field("pid", holder.pid);

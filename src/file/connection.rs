@@ -1143,11 +1143,15 @@ impl Connection {
                     .to_owned()
             }
             Some((holder, _)) => keepers::described(holder, self.database.keepers(holder).as_ref()),
-            None => {
-                "no client of this VFS has the write lock now; a client that does not use it may \
-                     hold SQLite's own; try again, or wait longer"
-                    .to_owned()
-            }
+            None => match self.database.sqlite_lockers(false) {
+                Some(lockers) => format!(
+                    "no client of this VFS has the write lock now; {lockers} has SQLite's own; try again, \
+                     or wait longer"
+                ),
+                None => "no client of this VFS has the write lock now; a client that does not use it may \
+                         hold SQLite's own; try again, or wait longer"
+                    .to_owned(),
+            },
         };
         let others = match self.database.waiters().len() {
             0 => String::new(),

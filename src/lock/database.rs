@@ -104,6 +104,9 @@ pub(crate) enum Refused {
 /// In ns.
 const CHECK_AFTER_NS: u64 = 1_000_000_000;
 
+/// For how long it is looked into other processes, to name one.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// The owner does upkeep.
 const UPKEEP: u64 = 1 << 63;
 
@@ -252,8 +255,15 @@ impl Database {
     /// Who keeps the write lock of a holder that is gone; `None` if it is not gone. Looks into other
     /// processes, for at most so long.
     pub(crate) fn keepers(&self, holder: Holder) -> Option<Lockers> {
-        const LOOK: Duration = Duration::from_millis(50);
         keepers::of(&self.path, holder, LOOK)
+    }
+
+    /// Who has SQLite's own write lock: as [`Self::keepers`]. Unless it `is_anybody`, only if somebody has it by
+    /// an open file description, as those do who inherited it.
+    pub(crate) fn sqlite_lockers(&self, is_anybody: bool) -> Option<Lockers> {
+        self.own.get()?;
+        let found = keepers::of_sqlite(&self.path, !is_anybody, LOOK);
+        (!found.processes.is_empty()).then_some(found)
     }
 
     /// Who waits for the write lock, in any process, in order.

@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::holder::Holder;
 use super::sidecar;
@@ -83,27 +83,27 @@ impl fmt::Display for Lockers {
 }
 
 /// Who keeps the write lock on `database` of a `holder` that is gone; `None` if it is not gone. Looks into
-/// other processes for at most `limit`.
+/// other processes for at most `limit`, or twice as long.
 pub(crate) fn of(database: &Path, holder: Holder, limit: Duration) -> Option<Lockers> {
     if !sys::is_gone(holder.pid, holder.held()) {
         return None;
     }
     let sidecar = sys::entry_at(&sidecar::path_of(database)).ok()?.inode;
     let last = holder.last_byte();
-    let began = Instant::now();
     let is_it = |_: Inode, lock: sys::FileLock| lock.is_exclusive && lock.last == last;
     let mut found = sys::with_lock(&[sidecar], is_it, limit);
     if found.found.is_empty() {
-        found = sys::with_mapping_only(&[sidecar], limit.saturating_sub(began.elapsed()));
+        found = sys::with_mapping_only(&[sidecar], limit);
     }
     // By its own number it is the holder itself, in another pid namespace, or its clock is another.
     let is_there = found.found.iter().any(|locker| locker.own_pid == holder.pid);
     (!is_there).then(|| Lockers::of(found))
 }
 
-/// Whoever has one of SQLite's own write locks on `database`, by any VFS. Looks into other processes for at
-/// most `limit`. Opens no file of the database.
-pub(crate) fn of_sqlite(database: &Path, limit: Duration) -> Lockers {
+/// Whoever has one of SQLite's own write locks on `database`, by any VFS, or only by an open file description,
+/// which is inherited, if it `is_ofd`. Looks into other processes for at most `limit`. Opens no file of the
+/// database.
+pub(crate) fn of_sqlite(database: &Path, is_ofd: bool, limit: Duration) -> Lockers {
     /// The WRITE slot of the wal-index, and PENDING, RESERVED and all of SHARED of the database.
     const WRITE_SLOT: i64 = 120;
     const ROLLBACK: std::ops::Range<i64> = 0x4000_0000..0x4000_0000 + 512;
@@ -114,7 +114,7 @@ pub(crate) fn of_sqlite(database: &Path, limit: Duration) -> Lockers {
     };
     let index = inode("-shm");
     let files: Vec<_> = [inode(""), index].into_iter().flatten().collect();
-    if !sys::may_be_locked(&files) {
+    if !sys::may_be_locked(&files, is_ofd) {
         return Lockers { processes: Vec::new(), hidden: 0, is_partial: false };
     }
     let is_it = |file, lock: sys::FileLock| {

@@ -264,7 +264,7 @@ impl Observation {
     /// [`Self::keepers`] otherwise; where that is not known, nobody.
     #[must_use]
     pub fn sqlite_lockers(&self, limit: Duration) -> Lockers {
-        keepers::of_sqlite(&self.database, limit)
+        keepers::of_sqlite(&self.database, false, limit)
     }
 
     fn look_into(&mut self, locks: &LockFile) -> io::Result<()> {

@@ -177,14 +177,15 @@ fn lock_of(line: &str) -> Option<FileLock> {
     })
 }
 
-/// Whether anybody has an exclusive lock on one of `files`, of which this process needs to know nothing
-/// else; true where the system does not tell.
-pub(crate) fn may_be_locked(files: &[Inode]) -> bool {
+/// Whether anybody may have an exclusive lock on one of `files`, or one by an open file description, if it
+/// `is_ofd`: a quick look before [`with_lock`]. True where the system does not tell.
+pub(crate) fn may_be_locked(files: &[Inode], is_ofd: bool) -> bool {
     let Ok(locks) = fs::read_to_string("/proc/locks") else { return true };
     // The device is another than stat(2)'s on some file systems.
     let of = |line: &str| line.split_whitespace().rev().nth(2)?.rsplit(':').next()?.parse().ok();
     locks.lines().any(|line| {
         line.contains(" WRITE ")
+            && (!is_ofd || line.contains(" OFDLCK "))
             && of(line)
                 .is_some_and(|number: u64| files.iter().any(|file| file.numbers()[1] == number))
     })
@@ -263,7 +264,7 @@ mod tests {
         assert_eq!(found.found, [Locker { pid, own_pid: own_pid(pid).expect("it has one") }]);
         assert!(!found.is_partial);
         assert_eq!(find(6).found, []);
-        assert!(may_be_locked(&[inode]));
+        assert!(may_be_locked(&[inode], false) && may_be_locked(&[inode], true));
         drop(file);
         let cut_short = with_lock(&[inode], |_, _| true, Duration::ZERO);
         assert!(cut_short.is_partial && cut_short.found.is_empty());

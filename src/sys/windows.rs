@@ -519,7 +519,7 @@ pub(crate) fn with_mapping_only(_: &[Inode], _: Duration) -> Lockers {
 }
 
 /// As [`with_lock`].
-pub(crate) fn may_be_locked(_: &[Inode]) -> bool {
+pub(crate) fn may_be_locked(_: &[Inode], _: bool) -> bool {
     false
 }
 

@@ -80,6 +80,19 @@ fn killed_while_it_starts_a_child(mut victim: Agent, how: &str, fifo: &Path) -> 
     orphan
 }
 
+/// The log names whoever has the lock; where the look into all processes took too long, the next time.
+fn is_refused_until_it_is_told(client: &mut Agent, line: &str) {
+    let began = Instant::now();
+    loop {
+        assert_eq!(client.sql("c", "BEGIN IMMEDIATE").code(), 5, "{line}");
+        let log = client.log();
+        if log.iter().any(|said| said.contains(line)) {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE / 4, "{line}: {log:?}");
+    }
+}
+
 /// A worker is killed in a transaction, and a child of it lives on that no fork handler has run in: stock
 /// locks are the parent's own and gone. Ours are shared by such a child, and Linux has no way to keep
 /// them from it. So the board is locked, for stock clients, too; but whoever asks is told by whom, and when that
@@ -103,11 +116,15 @@ fn a_child_that_ran_no_fork_handler_is_named() {
             let child = orphan.0;
             if vfs == Client::Ours {
                 survivor.sql("c", "PRAGMA busy_timeout=60").rows();
-                assert_eq!(survivor.sql("c", "BEGIN IMMEDIATE").code(), 5, "{how} {mode}");
                 let mut stock = stock_agent(Program::Rust);
                 stock.open("c", &board.stock(), 0);
                 assert_eq!(stock.sql("c", "BEGIN IMMEDIATE").code(), 5, "{how} {mode}");
 
+                let line = format!(
+                    "process {child} (python3) keeps the write lock it inherited from process \
+                     {parent}, which is dead; end it, or let it exec"
+                );
+                is_refused_until_it_is_told(&mut survivor, &line);
                 let said = crate::status_of(&mut survivor, "c", "/holder");
                 assert_eq!((&said["pid"], &said["gone"]), (&json!(parent), &json!(true)), "{said}");
                 assert_eq!(
@@ -115,12 +132,6 @@ fn a_child_that_ran_no_fork_handler_is_named() {
                     json!([{"pid": child, "program": "python3"}]),
                     "{said}"
                 );
-                let line = format!(
-                    "process {child} (python3) keeps the write lock it inherited from process \
-                     {parent}, which is dead; end it, or let it exec"
-                );
-                let log = survivor.log();
-                assert!(log.iter().any(|said| said.contains(&line)), "{log:?}");
 
                 // The child goes on: it executes a program, or ends.
                 std::fs::File::options().write(true).open(&fifo).unwrap();
@@ -130,6 +141,29 @@ fn a_child_that_ran_no_fork_handler_is_named() {
             assert_eq!(survivor.sql("c", "SELECT x FROM t").rows(), [[2]], "{how} {mode}");
             assert_eq!(survivor.sql("c", "PRAGMA integrity_check").rows(), [["ok"]]);
         }
+    }
+}
+
+/// The same with a stock connection in a process that has loaded the VFS: its locks are shared by such a child, too,
+/// and there is no write lock of ours. Whoever has SQLite's own is named.
+#[test]
+fn a_child_that_keeps_sqlites_own_lock_is_named() {
+    for mode in ["wal", "delete"] {
+        let board = Board::new();
+        let mut survivor = Client::Ours.open(Program::Rust, &board);
+        survivor.sql("c", &format!("PRAGMA journal_mode={mode}; CREATE TABLE t (x)")).rows();
+        let mut victim = Client::StockBesideOurs.open(Program::Python, &board);
+        victim.sql("c", "BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").rows();
+        let fifo = board.directory().join("fifo");
+        let orphan = killed_while_it_starts_a_child(victim, "_Fork", &fifo);
+        survivor.sql("c", "PRAGMA busy_timeout=60").rows();
+        let line = format!("process {} (python3) has SQLite's own", orphan.0);
+        is_refused_until_it_is_told(&mut survivor, &line);
+        let named = crate::status_of(&mut survivor, "c", "/sqlite_lock");
+        assert_eq!(named, json!([{"pid": orphan.0, "program": "python3"}]), "{mode}");
+        std::fs::File::options().write(true).open(&fifo).unwrap();
+        survivor.sql("c", "PRAGMA busy_timeout=60000; INSERT INTO t VALUES (2)").rows();
+        assert_eq!(survivor.sql("c", "SELECT x FROM t").rows(), [[2]], "{mode}");
     }
 }
 
