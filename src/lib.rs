@@ -40,6 +40,7 @@
 //! | a bounded wait: the busy timeout (5 s unless set), then SQLITE_BUSY and one line in SQLite's error log that names the holder | `src/file/connection.rs` |
 //! | first connections wait for each other where SQLite would fail at once | `src/file/connection.rs` |
 //! | a killed writer's lock is free at once; a forked child can not harm its parent's | the kernel, `src/guard/fork.rs` |
+//! | a child that keeps a killed writer's lock, since no fork handler ran in it, is named | `src/lock/keepers.rs` |
 //! | a database mounted over another file is refused | `src/guard/mount.rs` |
 //! | closing a descriptor of the database drops no lock | `src/guard/cancellation.rs` |
 //! | the WAL-reset bug of SQLite 3.7.0 to 3.51.2 loses nothing | `src/guard/wal_reset.rs` |

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::ffi::vfs::Instance;
 use crate::file::{Connection, Stands};
+use crate::lock::keepers::Lockers;
 use crate::lock::sidecar::{Content, FOREIGN};
 use crate::sys;
 
@@ -32,16 +33,29 @@ pub(crate) fn json(connection: &mut Connection, instance: &Instance) -> String {
     json.field("guarantees", guarantees);
     json.field("group_commit", either(connection.group_commit(), None));
     match database.holder() {
-        None => json.field("holder", "null"),
+        None => {
+            json.field("holder", "null");
+            if let Some(lockers) = database.sqlite_lockers(true) {
+                json.field("sqlite_lock", processes(&lockers));
+            }
+        }
         Some((holder, this_process)) => {
             let mut who = Object::new();
             who.field("pid", holder.pid);
-            if let Some(program) = sys::program_of(holder.pid) {
+            let keepers = database.keepers(holder);
+            if let Some(program) = sys::program_of(holder.pid).filter(|_| keepers.is_none()) {
                 who.field("program", Text(&program));
             }
             who.field("held_ms", holder.held().as_millis());
             who.field("this_process", this_process);
             who.field("this_connection", connection.holds_write_lock());
+            who.field("gone", keepers.is_some());
+            if let Some(keepers) = keepers {
+                who.field("kept_by", processes(&keepers));
+                if let Some(missing) = keepers.missing() {
+                    who.field("missing", Text(&missing));
+                }
+            }
             json.field("holder", who);
         }
     }
@@ -74,6 +88,19 @@ pub(crate) fn json(connection: &mut Connection, instance: &Instance) -> String {
     counted.field("syncs_failed", count(&counters.syncs_failed));
     json.field("counters", counted);
     json.to_string()
+}
+
+/// Each with `pid` and, where it is known, `program`.
+fn processes(lockers: &Lockers) -> String {
+    let all = lockers.processes.iter().map(|process| {
+        let mut who = Object::new();
+        who.field("pid", process.pid);
+        if let Some(program) = &process.program {
+            who.field("program", Text(program));
+        }
+        who.to_string()
+    });
+    format!("[{}]", all.collect::<Vec<_>>().join(","))
 }
 
 /// Guarantees that the operating system gives by itself, and why.

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
-use kanban_vfs::observation::{Holder, Judgement, Observation, SidecarState, Waiter};
+use kanban_vfs::observation::{Holder, Judgement, Lockers, Observation, SidecarState, Waiter};
 use serde_json::{Map, Value, json};
 
 use crate::{Result, observe, say, text};
@@ -11,6 +12,9 @@ use crate::{Result, observe, say, text};
 /// Why there are no counters.
 const COUNTERS: &str = "not to be known from outside: each client's process counts for itself; ask \
                         it with PRAGMA kanban_status";
+
+/// For how long it looks into other processes, if need be.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(board: &Path, as_json: bool) -> Result<bool> {
     let seen = observe(board)?;
@@ -24,14 +28,20 @@ pub(crate) fn run(board: &Path, as_json: bool) -> Result<bool> {
 
 /// The same names as in `PRAGMA kanban_status`, where it has them.
 pub(crate) fn json(seen: &Observation) -> Value {
+    let keepers = seen.keepers(LOOK);
     let holder = seen.holder.as_ref().map(|holder| {
         json!({
             "pid": holder.pid,
             "program": holder.program,
             "held_ms": holder.held.as_millis() as u64,
             "upkeep": holder.is_upkeep,
+            "gone": holder.is_gone,
+            "kept_by": keepers.as_ref().map(processes),
+            "missing": keepers.as_ref().and_then(Lockers::missing),
         })
     });
+    let sqlite = seen.holder.is_none().then(|| seen.sqlite_lockers(LOOK));
+    let sqlite = sqlite.filter(|lockers| !lockers.processes.is_empty());
     let queue: Vec<Value> = seen
         .queue
         .iter()
@@ -71,6 +81,7 @@ pub(crate) fn json(seen: &Observation) -> Value {
         "sidecar_why": why,
         "holder": holder,
         "locked_by_a_stranger": seen.is_locked_by_a_stranger,
+        "sqlite_lock": sqlite.as_ref().map(processes),
         "waiters": queue.len(),
         "queue": queue,
         "sizes": {
@@ -87,6 +98,11 @@ pub(crate) fn json(seen: &Observation) -> Value {
         "counters": null,
         "counters_why": COUNTERS,
     })
+}
+
+fn processes(lockers: &Lockers) -> Value {
+    let all = lockers.processes.iter();
+    all.map(|process| json!({"pid": process.pid, "program": process.program})).collect()
 }
 
 /// What a state is called, and what is to be said of it.
@@ -119,6 +135,30 @@ pub(crate) fn who(holder: &Holder) -> String {
     format!("pid {} ({program}), for {}{upkeep}", holder.pid, text::about(holder.held))
 }
 
+/// `process 7 (sleep), a child that inherited the lock of process 5, which is dead; ...`
+fn kept(holder: &Holder, keepers: &Lockers) -> String {
+    let held = text::about(holder.held);
+    let mut said = match keepers.processes.len() {
+        0 => format!(
+            "pid {}, for {held}, which is not to be found here: it runs in another pid namespace, or is \
+             dead, and a child that inherited its lock keeps it",
+            holder.pid
+        ),
+        n => format!(
+            "{keepers}, for {held}: {} inherited the lock of process {}, which is dead; end {}, or let \
+             {} exec",
+            if n == 1 { "a child that" } else { "children that" },
+            holder.pid,
+            if n == 1 { "it" } else { "them" },
+            if n == 1 { "it" } else { "them" },
+        ),
+    };
+    if let Some(missing) = keepers.missing() {
+        let _ = write!(said, " ({missing})");
+    }
+    said
+}
+
 /// `its turn`, `stopped`, ...
 pub(crate) fn state(waiter: &Waiter) -> &'static str {
     match waiter {
@@ -129,14 +169,15 @@ pub(crate) fn state(waiter: &Waiter) -> &'static str {
     }
 }
 
-/// Who has the lock, in a few words.
-pub(crate) fn holder(seen: &Observation) -> String {
-    match &seen.holder {
-        Some(holder) => who(holder),
-        None if seen.is_locked_by_a_stranger => {
+/// Who has the lock, in a few words; `keepers` are those of a holder that is gone.
+pub(crate) fn holder(seen: &Observation, keepers: Option<&Lockers>) -> String {
+    match (&seen.holder, keepers) {
+        (Some(holder), Some(keepers)) => kept(holder, keepers),
+        (Some(holder), None) => who(holder),
+        (None, _) if seen.is_locked_by_a_stranger => {
             "another program has locked the sidecar: see lslocks".to_owned()
         }
-        None => "nobody".to_owned(),
+        (None, _) => "nobody".to_owned(),
     }
 }
 
@@ -147,9 +188,18 @@ fn as_text(seen: &Observation) -> String {
         let _ = writeln!(out, "{name:<12}{text}");
     };
     line("board", &seen.database.display().to_string());
-    line("holder", &holder(seen));
+    line("holder", &holder(seen, seen.keepers(LOOK).as_ref()));
     if seen.holder.is_none() && !seen.is_locked_by_a_stranger {
-        line("", "a stock client may have SQLite's own lock: lslocks or fuser names it");
+        let lockers = seen.sqlite_lockers(LOOK);
+        match lockers.processes.is_empty() {
+            true => {
+                line("", "a stock client may have SQLite's own lock: lslocks or fuser names it")
+            }
+            false => line("", &format!("but SQLite's own lock for writing: {lockers}")),
+        }
+        if let Some(missing) = lockers.missing() {
+            line("", &missing);
+        }
     }
     match seen.queue.len() {
         0 => line("queue", "nobody waits"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kanban_vfs::observation::{Judgement, Observation};
+use kanban_vfs::observation::{Judgement, Lockers, Observation};
 use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
@@ -31,6 +31,8 @@ struct Seen {
     hand_overs: VecDeque<Instant>,
     /// The size of the WAL over time.
     wal: VecDeque<(Instant, u64)>,
+    /// Who keeps the lock of a holder that is gone, and when that was found out.
+    keepers: Option<(u32, Option<Lockers>, Instant)>,
     longest_wait: Duration,
     longest_hold: Duration,
     began: Instant,
@@ -43,6 +45,7 @@ impl Seen {
             holder: None,
             hand_overs: VecDeque::new(),
             wal: VecDeque::new(),
+            keepers: None,
             longest_wait: Duration::ZERO,
             longest_hold: Duration::ZERO,
             began: Instant::now(),
@@ -56,6 +59,7 @@ impl Seen {
     fn take(&mut self, now: Result<Observation>) {
         let at = Instant::now();
         if let Ok(now) = &now {
+            self.look_for_keepers(now, at);
             if let Some(holder) = &now.holder {
                 let since = at.checked_sub(holder.held).unwrap_or(at);
                 // The time is known to the ms.
@@ -81,6 +85,24 @@ impl Seen {
         while self.wal.front().is_some_and(|(then, _)| is_old(then)) {
             self.wal.pop_front();
         }
+    }
+
+    /// Once a second: it is a look into all processes.
+    fn look_for_keepers(&mut self, now: &Observation, at: Instant) {
+        let Some(holder) = now.holder.as_ref().filter(|holder| holder.is_gone) else {
+            self.keepers = None;
+            return;
+        };
+        let is_known = self.keepers.as_ref().is_some_and(|(pid, _, then)| {
+            *pid == holder.pid && at.duration_since(*then) < Duration::from_secs(1)
+        });
+        if !is_known {
+            self.keepers = Some((holder.pid, now.keepers(status::LOOK), at));
+        }
+    }
+
+    fn holder(&self, now: &Observation) -> String {
+        status::holder(now, self.keepers.as_ref().and_then(|(_, keepers, _)| keepers.as_ref()))
     }
 
     /// Hand-overs per second that were seen; there may have been more.
@@ -176,7 +198,7 @@ fn lines(board: &Path, interval: Duration, count: Option<u64>, mut seen: Seen) -
         let line = match &seen.now {
             Ok(now) => format!(
                 "holder {}; {} waiting; WAL {}; {}",
-                status::holder(now),
+                seen.holder(now),
                 now.queue.len(),
                 text::size(now.sizes.wal),
                 seen.rates()
@@ -213,7 +235,7 @@ fn draw(frame: &mut Frame<'_>, board: &Path, seen: &Seen) {
     };
     let sizes = &now.sizes;
     let mut top = vec![
-        Line::raw(format!("holder    {}", status::holder(now))),
+        Line::raw(format!("holder    {}", seen.holder(now))),
         Line::raw(format!("rates     {}", seen.rates())),
         Line::raw(format!(
             "longest   wait {}, hold {} since this began",

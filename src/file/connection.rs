@@ -24,6 +24,7 @@ use crate::ffi::{
 use crate::guard::file_length::Header;
 use crate::guard::wal_reset::Salts;
 use crate::host::Host;
+use crate::lock::keepers;
 use crate::lock::queue::Purpose;
 use crate::lock::wait::{Cause, Probe, Wait, Waited};
 use crate::lock::{Database, Refused, WriteLock};
@@ -1262,17 +1263,16 @@ impl Connection {
                                              their transactions, or wait longer"
                     .to_owned()
             }
-            Some((holder, _)) => format!(
-                "process {}{} has held the write lock for {} ms; end its transaction, or wait longer",
-                holder.pid,
-                sys::program_of(holder.pid).map(|name| format!(" ({name})")).unwrap_or_default(),
-                holder.held().as_millis()
-            ),
-            None => {
-                "no client of this VFS has the write lock now; a client that does not use it may \
-                     hold SQLite's own; try again, or wait longer"
-                    .to_owned()
-            }
+            Some((holder, _)) => keepers::described(holder, self.database.keepers(holder).as_ref()),
+            None => match self.database.sqlite_lockers(false) {
+                Some(lockers) => format!(
+                    "no client of this VFS has the write lock now; {lockers} has SQLite's own; try again, \
+                     or wait longer"
+                ),
+                None => "no client of this VFS has the write lock now; a client that does not use it may \
+                         hold SQLite's own; try again, or wait longer"
+                    .to_owned(),
+            },
         };
         let others = match self.database.waiters().len() {
             0 => String::new(),

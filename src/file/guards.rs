@@ -359,7 +359,8 @@ impl Guards {
         let refuse = |guards: &Self, missing| {
             let what = "nothing is taken out of the WAL; see to the disk, then run the checkpoint \
                         again";
-            guards.too_short(missing, SQLITE_IOERR_TRUNCATE, what, database)
+            guards
+                .too_short(missing, SQLITE_IOERR_TRUNCATE, what, database)
                 .map_or_else(|rc| rc, |()| SQLITE_OK)
         };
         let now = base.size().ok();

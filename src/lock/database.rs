@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::group::Group;
 use super::holder::Holder;
+use super::keepers::{self, Lockers};
 use super::page::Waiter;
 use super::queue::{Pace, Place, Purpose, Queue, Taken, Until};
 use super::sidecar::{self, Content, Sidecar, Unusable};
@@ -104,6 +105,9 @@ pub(crate) enum Refused {
 /// write lock in two, of which SQLite's own locks make one again, so that only the queue suffers.
 /// In ns.
 const CHECK_AFTER_NS: u64 = 1_000_000_000;
+
+/// For how long it is looked into other processes, to name one.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The owner does upkeep.
 const UPKEEP: u64 = 1 << 63;
@@ -253,6 +257,20 @@ impl Database {
         self.own.get()?;
         let holder = Holder::from_range(sidecar::held_range(&self.path)?)?;
         Some((holder, self.owner.load(Ordering::Relaxed) != 0 && holder.pid == sys::pid()))
+    }
+
+    /// Who keeps the write lock of a holder that is gone; `None` if it is not gone. Looks into other
+    /// processes, for at most so long.
+    pub(crate) fn keepers(&self, holder: Holder) -> Option<Lockers> {
+        keepers::of(&self.path, holder, LOOK)
+    }
+
+    /// Who has SQLite's own write lock: as [`Self::keepers`]. Unless it `is_anybody`, only if somebody has it by
+    /// an open file description, as those do who inherited it.
+    pub(crate) fn sqlite_lockers(&self, is_anybody: bool) -> Option<Lockers> {
+        self.own.get()?;
+        let found = keepers::of_sqlite(&self.path, !is_anybody, LOOK);
+        (!found.processes.is_empty()).then_some(found)
     }
 
     /// Who waits for the write lock, in any process, in order.

@@ -3,7 +3,8 @@
 //! A holder locks a range of bytes that always has [`WRITE_BYTE`] in it, so that any two exclude each
 //! other, and that ends so many bytes later, a number made of its process id and the time. Whoever
 //! is refused asks the kernel for the range in its way. Nothing is written anywhere, the uncontended
-//! lock costs no more than one byte would, and what it says dies with the holder.
+//! lock costs no more than one byte would, and what it says dies with the holder, or with a child
+//! that has inherited the lock ([`super::keepers`]).
 
 use std::time::Duration;
 
@@ -48,6 +49,12 @@ impl Holder {
         let kind = if self.is_upkeep { UPKEEP } else { 0 };
         let number = u64::from(self.pid) | self.since_ms << PID_BITS | kind;
         Range { start, len: WRITE_BYTE - start + 1 + number as i64 }
+    }
+
+    /// The last byte it locks, which no other holder does.
+    pub(crate) fn last_byte(self) -> i64 {
+        let range = self.range();
+        range.start + range.len - 1
     }
 
     /// The holder of a locked range; `None` if no holder locks such a range.

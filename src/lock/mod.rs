@@ -5,6 +5,7 @@
 //! | [`database`] | every connection of this process to one file meets in one object |
 //! | [`sidecar`] | and every process in one file beside the database |
 //! | [`holder`] | the kernel's lock itself says who holds it, and since when |
+//! | [`keepers`] | whoever keeps the lock of a holder that is dead is named |
 //! | [`queue`] | who waits is served in order, and woken at once |
 //! | [`page`] | what waiters and holders tell each other is a hint, never a right |
 //! | [`group`] | one sync serves all who wait for one, and a failed one fails all of them |
@@ -28,6 +29,7 @@
 pub(crate) mod database;
 pub(crate) mod group;
 pub(crate) mod holder;
+pub(crate) mod keepers;
 #[cfg(any(test, feature = "fuzzing"))]
 mod kernel;
 #[cfg(test)]

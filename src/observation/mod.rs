@@ -36,11 +36,13 @@ use crate::guard::filesystem::{self, FileSystem};
 use crate::guard::identity::Displaced;
 use crate::guard::mount;
 use crate::lock::holder::{self, WRITE_RANGE};
+use crate::lock::keepers;
 use crate::lock::page::{self, PAGE, Page};
 use crate::lock::queue::{in_order, slot_range};
 use crate::lock::sidecar::{self, Content, FOREIGN, Unusable};
 use crate::sys::{self, LockFile, Name};
 
+pub use crate::lock::keepers::{Lockers, Process};
 #[cfg(unix)]
 pub use contents::{Problem, examine};
 
@@ -70,6 +72,8 @@ pub struct Observation {
     pub mount: Option<(PathBuf, String)>,
     /// The guarantees of `PRAGMA kanban_status`, by the same names.
     pub guarantees: Vec<Guarantee>,
+    /// As the kernel's lock says it.
+    by_the_lock: Option<holder::Holder>,
 }
 
 /// The sidecar of a database.
@@ -101,6 +105,9 @@ pub struct Holder {
     pub held: Duration,
     /// Whether it is for a checkpoint or a recovery rather than a transaction.
     pub is_upkeep: bool,
+    /// Whether no process here has that id, or only one that began later: a child has inherited the lock
+    /// and keeps it, or the holder is in another pid namespace. [`Observation::keepers`] looks for it.
+    pub is_gone: bool,
 }
 
 /// Who waits for the write lock.
@@ -222,6 +229,7 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
         hard_links: sys::stat(&name)?.links,
         mount: sys::mount_of(&database).map(|(point, kind)| (point.into(), kind)),
         guarantees: Vec::new(),
+        by_the_lock: None,
         database,
     };
     let mut is_denied = false;
@@ -243,6 +251,22 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
 }
 
 impl Observation {
+    /// Who keeps the write lock of a [`Holder`] that is gone: children that run no fork handler (`_Fork`,
+    /// clone(2), vfork(2)) have what it had, until they execute a program or end. `None` if there is no
+    /// holder, or it is not gone. Looks into other processes by `/proc`, for at most `limit`, and as far as
+    /// this user may.
+    #[must_use]
+    pub fn keepers(&self, limit: Duration) -> Option<Lockers> {
+        keepers::of(&self.database, self.by_the_lock?, limit)
+    }
+
+    /// Who has one of SQLite's own write locks on the database, through whichever VFS. As
+    /// [`Self::keepers`] otherwise; where that is not known, nobody.
+    #[must_use]
+    pub fn sqlite_lockers(&self, limit: Duration) -> Lockers {
+        keepers::of_sqlite(&self.database, false, limit)
+    }
+
     fn look_into(&mut self, locks: &LockFile) -> io::Result<()> {
         let file = locks.file();
         let (content, is_whole) = sidecar::content_of(file, file.metadata()?.len())?;
@@ -255,11 +279,16 @@ impl Observation {
         if let Some(range) = sidecar::in_the_way(locks, WRITE_RANGE, || has_page)? {
             let holder = holder::Holder::from_range(range);
             self.is_locked_by_a_stranger = sys::KERNEL_TELLS_RANGES && holder.is_none();
-            self.holder = holder.map(|holder| Holder {
-                pid: holder.pid,
-                program: sys::program_of(holder.pid),
-                held: holder.held(),
-                is_upkeep: holder.is_upkeep,
+            self.by_the_lock = holder;
+            self.holder = holder.map(|holder| {
+                let is_gone = sys::is_gone(holder.pid, holder.held());
+                Holder {
+                    pid: holder.pid,
+                    program: sys::program_of(holder.pid).filter(|_| !is_gone),
+                    held: holder.held(),
+                    is_upkeep: holder.is_upkeep,
+                    is_gone,
+                }
             });
         }
         if !has_page {

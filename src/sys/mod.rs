@@ -6,6 +6,8 @@ mod descriptors;
 #[cfg(unix)]
 mod filesystem;
 #[cfg(unix)]
+mod processes;
+#[cfg(unix)]
 mod unix;
 #[cfg(windows)]
 mod windows;
@@ -14,6 +16,8 @@ mod windows;
 pub(crate) use descriptors::*;
 #[cfg(unix)]
 pub(crate) use filesystem::*;
+#[cfg(unix)]
+pub(crate) use processes::*;
 #[cfg(unix)]
 pub(crate) use unix::*;
 #[cfg(windows)]
@@ -63,6 +67,36 @@ pub(crate) fn directory_at(path: &Path) -> Option<Arc<Directory>> {
     directories.retain(|known| known.strong_count() > 0);
     directories.push(Arc::downgrade(&opened));
     Some(opened)
+}
+
+/// A lock on a file that somebody has, advisory and of a range of bytes.
+#[cfg_attr(windows, allow(dead_code, reason = "Windows does not tell who has a lock"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileLock {
+    /// Whether it is one for writing.
+    pub(crate) is_exclusive: bool,
+    /// Offsets of its first and its last byte.
+    pub(crate) start: i64,
+    pub(crate) last: i64,
+}
+
+/// A process that has a lock.
+#[cfg_attr(windows, allow(dead_code, reason = "as above"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Locker {
+    pub(crate) pid: u32,
+    /// Its id in its own pid namespace.
+    pub(crate) own_pid: u32,
+}
+
+/// Who has a lock, as far as this process may know.
+#[derive(Debug)]
+pub(crate) struct Lockers {
+    pub(crate) found: Vec<Locker>,
+    /// Processes that this one may not look into, at least.
+    pub(crate) hidden: usize,
+    /// Whether others were left out, for want of time or of a system that tells.
+    pub(crate) is_partial: bool,
 }
 
 /// The name of this process's program, or as much of it as 12 bytes hold.

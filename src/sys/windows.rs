@@ -36,7 +36,7 @@ use windows_sys::Win32::System::Threading::{
     WaitForMultipleObjects, WaitForSingleObject,
 };
 
-use super::Range;
+use super::{FileLock, Lockers, Range};
 
 /// What makes two paths the same file: the volume's serial number and the file's index on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -506,6 +506,26 @@ fn owned(handle: *mut std::ffi::c_void) -> io::Result<OwnedHandle> {
 
 fn wide(text: &OsStr) -> Vec<u16> {
     text.encode_wide().chain([0]).collect()
+}
+
+/// Nothing is inherited that keeps a lock: a handle's go with the process that made them.
+pub(crate) fn is_gone(_: u32, _: Duration) -> bool {
+    false
+}
+
+/// Windows does not tell who has a lock.
+pub(crate) fn with_lock(_: &[Inode], _: impl Fn(Inode, FileLock) -> bool, _: Duration) -> Lockers {
+    Lockers { found: Vec::new(), hidden: 0, is_partial: true }
+}
+
+/// As [`is_gone`].
+pub(crate) fn with_mapping_only(_: &[Inode], _: Duration) -> Lockers {
+    Lockers { found: Vec::new(), hidden: 0, is_partial: true }
+}
+
+/// As [`with_lock`].
+pub(crate) fn may_be_locked(_: &[Inode], _: bool) -> bool {
+    false
 }
 
 /// The name of a process's program, as far as this process may know it.

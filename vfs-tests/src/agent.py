@@ -124,6 +124,29 @@ def fork():
     child = pid, open(to_child, "w"), open(from_child)
 
 
+def child_without_handlers(how, fifo):
+    """Starts a child that runs no fork handlers and hangs until somebody writes to the FIFO. A
+    posix_spawn hangs with it."""
+    if how.startswith("posix_spawn"):
+        # In place of the sidecar's it closes that, and has only its parent's mapping of it.
+        is_sidecar = lambda fd: os.path.exists(fd) and os.readlink(fd).endswith("-lock")
+        sidecars = [fd for fd in os.listdir("/proc/self/fd") if is_sidecar(f"/proc/self/fd/{fd}")]
+        fd = int(sidecars[0]) if sidecars and how.endswith("sidecar") else 200
+        actions = [(os.POSIX_SPAWN_OPEN, fd, fifo, os.O_RDONLY, 0)]
+        os.posix_spawn("/bin/sleep", ["sleep", "60"], os.environ, file_actions=actions)
+        return
+    # PyDLL keeps the interpreter's lock, which the child needs.
+    libc = ctypes.PyDLL(None)
+    if how == "_Fork":
+        pid = libc._Fork()
+    else:
+        SYS_clone = 220 if os.uname().machine == "aarch64" else 56
+        pid = libc.syscall(SYS_clone, signal.SIGCHLD, 0, 0, 0, 0)
+    if pid == 0:
+        os.open(fifo, os.O_RDONLY)
+        os._exit(0)
+
+
 def answer(command, *arguments):
     global child, second
     if command == "open":
@@ -177,6 +200,8 @@ def answer(command, *arguments):
         return [[len(os.listdir("/proc/self/fd"))]]
     elif command == "fork":
         fork()
+    elif command == "child without handlers":
+        child_without_handlers(*arguments)
     elif command == "kill child":
         pid = child[0]
         child = None

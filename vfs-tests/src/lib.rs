@@ -5,6 +5,8 @@ pub mod base;
 #[cfg(unix)]
 pub mod fuzz;
 #[cfg(unix)]
+pub mod needs;
+#[cfg(unix)]
 pub mod observers;
 #[cfg(unix)]
 pub mod pause;
@@ -239,6 +241,10 @@ impl Agent {
         let mut command = match program {
             Program::Rust => Command::new(rust_agent),
             Program::Python => {
+                assert!(
+                    Path::new(PYTHON).exists(),
+                    "the README names what the tests need: python3"
+                );
                 let mut command = Command::new(PYTHON);
                 command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/agent.py")).arg(extension());
                 command

@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use vfs_tests::{extension, run};
+use vfs_tests::needs::{CXX, SQLITE_HEADER};
+use vfs_tests::{extension, needs, run};
 
 /// Builds examples/c/board.c with those arguments of cc as well. Eight processes of it write 20
 /// tasks each to one new board; returns what the board holds.
@@ -37,12 +38,14 @@ fn write_from_c(arguments: &[&str]) -> String {
 /// A worker in C loads the extension.
 #[test]
 fn c_loads_it() {
+    needs!(SQLITE_HEADER, "sqlite3");
     assert_eq!(write_from_c(&[]), "160|8\nok\n");
 }
 
 /// A worker in C is linked with the library, whose header every C and C++ compiler takes.
 #[test]
 fn c_links_it() {
+    needs!(SQLITE_HEADER, CXX, "sqlite3");
     let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../include");
     let include = format!("-I{}", include.display());
     let libraries = extension().parent().unwrap().display();

@@ -2,8 +2,6 @@
 
 use std::process::{Command, Stdio};
 
-use vfs_tests::run;
-
 use crate::{TOOL, board, client, outcome, until};
 
 /// Four processes write, and are killed ten times a second: all that was acknowledged is there.
@@ -63,7 +61,7 @@ fn stress_cleans_up_when_it_is_interrupted() {
     let board = board();
     let path = board.path().display().to_string();
     let temporary = tempfile::tempdir().unwrap();
-    for (signal, place) in [("-INT", &[][..]), ("-TERM", &["--existing", &path])] {
+    for (signal, place) in [(libc::SIGINT, &[][..]), (libc::SIGTERM, &["--existing", &path])] {
         let mut burst = Command::new(TOOL)
             .args(["stress", "--processes=3", "--transactions=100000"])
             .args(place)
@@ -81,7 +79,7 @@ fn stress_cleans_up_when_it_is_interrupted() {
             tasks.flat_map(of).collect::<Vec<_>>().concat().split_whitespace().count()
         };
         until(writers, |n| *n == 3);
-        run("kill", &[signal, &pid]);
+        crate::signal(&pid, signal);
         let mut errors = String::new();
         std::io::Read::read_to_string(&mut burst.stderr.take().unwrap(), &mut errors).unwrap();
         assert_eq!(burst.wait().unwrap().code(), Some(2), "{errors}");

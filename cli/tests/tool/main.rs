@@ -68,6 +68,12 @@ fn beside(board: &Board, suffix: &str) -> PathBuf {
     path.into()
 }
 
+/// Sends a signal to a process.
+fn signal(pid: &str, signal: libc::c_int) {
+    // SAFETY: it takes numbers.
+    assert_eq!(unsafe { libc::kill(pid.parse().unwrap(), signal) }, 0);
+}
+
 /// Asks again until it is so.
 #[track_caller]
 fn until<T: std::fmt::Debug>(mut ask: impl FnMut() -> T, is_so: impl Fn(&T) -> bool) -> T {

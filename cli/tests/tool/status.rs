@@ -1,8 +1,12 @@
 //! An operator asks who holds a stuck board up.
 
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use serde_json::{Value, json};
+
+use vfs_tests::{is_root, run};
 
 use crate::{TOOL, beside, board, client, json, outcome, until};
 
@@ -64,6 +68,53 @@ fn a_killed_process_is_neither_holder_nor_waiter() {
     assert_eq!(status["holder"], Value::Null);
 }
 
+/// The holder is killed, and a child of it lives on in which no fork handler has run: it has inherited the
+/// lock. The tool says so and names it, and whoever may not look into it is told what that takes.
+#[test]
+fn a_child_that_keeps_the_lock_is_named() {
+    let board = board();
+    let mut holder = client(&board, "kanban");
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    let parent = holder.pid();
+    let fifo = board.directory().join("fifo");
+    run("mkfifo", &[fifo.to_str().unwrap()]);
+    holder.send(&json!(["child without handlers", "_Fork", fifo]));
+    let children = || std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    let child: u32 = until(|| children().unwrap().trim().parse(), |child| child.is_ok()).unwrap();
+    assert_eq!(json("status", &board.path()).1["holder"]["gone"], false);
+    holder.kill();
+
+    let (code, status) = json("status", &board.path());
+    let said = &status["holder"];
+    assert_eq!((code, &said["pid"], &said["gone"]), (Some(0), &json!(parent), &json!(true)));
+    assert_eq!(said["kept_by"], json!([{"pid": child, "program": "python3"}]), "{said}");
+    let keeps = format!("holder      process {child} (python3), for ");
+    let from = format!(
+        ": a child that inherited the lock of process {parent}, which is dead; end it, or let it exec"
+    );
+    let (_, text, _) = outcome(&[&"status", &board.path()]);
+    assert!(text.contains(&keeps) && text.contains(&from), "{text}");
+    let (_, text, _) = outcome(&[&"watch", &board.path(), &"--interval=50", &"--count=2"]);
+    assert_eq!(text.matches(&from).count(), 2, "{text}");
+    if is_root() {
+        let place = tempfile::tempdir().unwrap();
+        for path in [place.path(), &board.directory()] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let tool = place.path().join("tool");
+        std::fs::copy(TOOL, &tool).unwrap();
+        let mut nobody = Command::new(&tool);
+        nobody.arg("status").arg(board.path()).current_dir("/").uid(65534).gid(65534);
+        let text = String::from_utf8(nobody.output().unwrap().stdout).unwrap();
+        assert!(text.contains(&format!("holder      pid {parent}, for ")), "{text}");
+        assert!(text.contains("may not be looked into by this user; root may"), "{text}");
+    }
+
+    // The child goes on, and ends.
+    std::fs::File::options().write(true).open(&fifo).unwrap();
+    until(|| json("status", &board.path()).1, |status| status["holder"] == Value::Null);
+}
+
 /// A stock client can lock SQLite's bytes as it likes: that is not the write lock, and a stock VFS's
 /// holder has no name. Where nobody is the holder, it says where else to look.
 #[test]
@@ -73,8 +124,13 @@ fn a_stock_writer_is_no_holder() {
     stock.sql("c", "BEGIN IMMEDIATE").rows();
     assert_eq!(json("status", &board.path()).1["holder"], Value::Null);
     let hint = "a stock client may have SQLite's own lock";
-    assert!(outcome(&[&"status", &board.path()]).1.contains(hint));
+    let text = outcome(&[&"status", &board.path()]).1;
+    let named = format!("SQLite's own lock for writing: process {} (python3", stock.pid());
+    assert!(text.contains(&named) && !text.contains(hint), "{text}");
+    assert_eq!(json("status", &board.path()).1["sqlite_lock"][0]["pid"], stock.pid());
     stock.sql("c", "COMMIT").rows();
+    assert!(outcome(&[&"status", &board.path()]).1.contains(hint));
+    assert_eq!(json("status", &board.path()).1["sqlite_lock"], Value::Null);
     let mut holder = client(&board, "kanban");
     holder.sql("c", "BEGIN IMMEDIATE").rows();
     assert!(!outcome(&[&"status", &board.path()]).1.contains(hint));
@@ -86,6 +142,7 @@ fn a_stock_writer_is_no_holder() {
 /// about `check` has another answer, so the question is a good one.
 #[test]
 fn it_never_opens_the_database() {
+    vfs_tests::needs!("strace");
     let board = board();
     let mut holder = client(&board, "kanban");
     holder.sql("c", "BEGIN IMMEDIATE").rows();

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use vfs_tests::{Board, run};
 
-use crate::{TOOL, board, client, outcome, until};
+use crate::{TOOL, board, client, outcome, signal, until};
 
 /// A terminal with a shell that runs `watch`; ended when dropped.
 struct Terminal {
@@ -66,6 +66,7 @@ impl Drop for Terminal {
 /// settings back.
 #[test]
 fn it_shows_the_holder_live_and_leaves_the_terminal_whole() {
+    vfs_tests::needs!("tmux");
     let board = board();
     let mut holder = client(&board, "kanban");
     holder.sql("c", "BEGIN IMMEDIATE").rows();
@@ -78,7 +79,7 @@ fn it_shows_the_holder_live_and_leaves_the_terminal_whole() {
         assert!(screen.contains(&waiter.pid().to_string()), "{screen}");
         assert!(!screen.contains("a line before"), "{screen}");
         match end {
-            "SIGTERM" => drop(run("kill", &[&terminal.tool()])),
+            "SIGTERM" => signal(&terminal.tool(), libc::SIGTERM),
             key => drop(terminal.tmux(&["send-keys", key])),
         }
         let screen = terminal.until("ended with");

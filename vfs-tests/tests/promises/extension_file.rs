@@ -8,6 +8,7 @@ use vfs_tests::{extension, run};
 /// An extension that carries a second SQLite registers its VFS with that copy, where nobody looks.
 #[test]
 fn it_carries_and_needs_no_sqlite() {
+    vfs_tests::needs!("nm", "readelf");
     let file = extension().to_str().unwrap();
     let symbols = run("nm", &["--dynamic", file]);
     let exported: Vec<_> =

@@ -7,8 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::ffi;
+use vfs_tests::needs::ROOT;
 use vfs_tests::sidecar::holder;
-use vfs_tests::{Board, Program, is_root};
+use vfs_tests::{Board, Program, needs, skip};
 
 use crate::agent;
 use crate::faults::Healthy;
@@ -17,13 +18,15 @@ use crate::faults::Healthy;
 struct Disk(PathBuf);
 
 impl Disk {
-    fn mount(directory: &Path) -> Self {
+    fn mount(directory: &Path) -> Result<Self, String> {
         let path = CString::new(directory.as_os_str().as_bytes()).unwrap();
         let kind = c"tmpfs".as_ptr();
         // SAFETY: terminated strings.
         let rc = unsafe { libc::mount(kind, path.as_ptr(), kind, 0, c"size=256k".as_ptr().cast()) };
-        assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
-        Self(directory.to_owned())
+        if rc != 0 {
+            return Err(format!("needs the right to mount: {}", std::io::Error::last_os_error()));
+        }
+        Ok(Self(directory.to_owned()))
     }
 
     /// Leaves no byte of it free.
@@ -48,9 +51,7 @@ impl Drop for Disk {
 /// `system_call_errors` says so.
 #[test]
 fn nobody_writes_until_there_is_room() {
-    if !is_root() {
-        return;
-    }
+    needs!(ROOT);
     let mut healthy = Healthy::start();
     for (program, mode) in [
         (Program::Rust, Some("delete")),
@@ -59,7 +60,10 @@ fn nobody_writes_until_there_is_room() {
         (Program::Python, None),
     ] {
         let board = Board::new();
-        let disk = Disk::mount(&board.directory());
+        let disk = match Disk::mount(&board.directory()) {
+            Ok(disk) => disk,
+            Err(why) => return skip!(&why),
+        };
         let table = "CREATE TABLE IF NOT EXISTS t (x)";
         if let Some(mode) = mode {
             healthy.stock.open("c", &board.stock(), 5000);

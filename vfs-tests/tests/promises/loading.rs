@@ -16,6 +16,7 @@ fn python(program: &str, arguments: &[&str]) -> String {
 /// Debian's shell: load, open, ask for the VFS.
 #[test]
 fn the_shell_loads_it() {
+    vfs_tests::needs!("sqlite3");
     let board = Board::new();
     let load = format!(".load {}", extension().with_extension("").display());
     let open = format!(".open {}", board.kanban());
@@ -112,6 +113,7 @@ for entry in ['sqlite3_kanbanvfs_init', 'sqlite3_kanbanvfs_default_init', 'sqlit
 /// The extension's defaults come from the environment; a malformed one fails the load by name.
 #[test]
 fn the_environment_sets_the_extensions_defaults() {
+    vfs_tests::needs!("sqlite3");
     let board = Board::new();
     let load = |name: &str, value: &str| {
         Command::new("sqlite3")

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
-use vfs_tests::{Agent, Board, Lines, PYTHON, Program, Reply, extension, is_root};
+use vfs_tests::{Agent, Board, Lines, PYTHON, Program, Reply, extension};
 
 use crate::Client::{Ours, Stock, StockBesideOurs};
 use crate::{Client, beside, status_of, stock_agent, went_well};
@@ -1000,10 +1000,8 @@ sys.stdin.readline()
 /// file: what it has open it can write to, as on the stock VFS, and its locks hold.
 #[test]
 fn rights_may_be_given_up_while_it_is_open() {
-    if !is_root() {
-        // Nobody else can give up rights; who never had them can not open it for writing.
-        return;
-    }
+    // Nobody else can give up rights; who never had them can not open it for writing.
+    vfs_tests::needs!(vfs_tests::needs::ROOT);
     for mode in ["delete", "wal"] {
         for program in Program::ALL {
             for client in [Stock, Ours, StockBesideOurs] {

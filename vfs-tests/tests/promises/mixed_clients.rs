@@ -45,7 +45,8 @@ fn a_stock_holder_is_not_mistaken_for_one_of_ours() {
     assert_eq!(ours.sql("c", "INSERT INTO t VALUES (1)").code(), SQLITE_BUSY);
     let log = ours.log();
     let [line] = &log[..] else { panic!("not one line: {log:?}") };
-    assert!(line.contains("a client that does not use it may hold SQLite's own"), "{line}");
+    assert!(line.contains("no client of this VFS has the write lock now; "), "{line}");
+    assert!(line.contains(" SQLite's own"), "{line}");
     assert_eq!(
         vfs_tests::sidecar::holder(&board.sidecar()),
         None,

@@ -8,6 +8,7 @@ use vfs_tests::extension;
 /// A reader of the README types what is in the scripts.
 #[test]
 fn each_script_runs() {
+    vfs_tests::needs!("sqlite3");
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/shell");
     let mut run = 0;
     for script in scripts.read_dir().unwrap().map(|file| file.unwrap().path()) {

@@ -148,6 +148,7 @@ fn a_client_that_waits_by_its_own_handler_has_not_given_up() {
 /// the board is cut, from the left, and not what happened.
 #[test]
 fn a_long_path_does_not_crowd_out_the_holder() {
+    vfs_tests::needs!("sqlite3");
     let root = Board::new();
     let deep = root.directory().join("d".repeat(100)).join("e".repeat(100));
     std::fs::create_dir_all(&deep).unwrap();

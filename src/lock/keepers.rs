@@ -1,0 +1,150 @@
+//! Who keeps the write lock of a holder that is gone.
+//!
+//! The kernel frees the lock when the last descriptor of the sidecar's open file description is closed: with
+//! the holder, unless a child has copies. A child of fork(2) closes them at once ([`crate::guard::fork`]). One
+//! that runs no fork handlers (`_Fork`, vfork(2), clone(2), a `posix_spawn` that waits in one of its file
+//! actions) keeps them until it executes a program or ends, and Linux has no close-on-fork. Its copies of
+//! SQLite's own locks keep stock clients out as well. Whoever may trace the child could free the lock
+//! by its descriptor (pidfd_getfd(2)), but that a holder is dead is never certain: it may live in another pid
+//! namespace. So it is told whose the lock is by now, and nothing is taken away.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::holder::Holder;
+use super::sidecar;
+use crate::sys::{self, Inode};
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Process {
+    /// Its process id, in the pid namespace of whoever asks.
+    pub pid: u32,
+    /// The name of its program, as far as this process may know it.
+    pub program: Option<String>,
+}
+
+impl Process {
+    fn of(pid: u32) -> Self {
+        Self { pid, program: sys::program_of(pid) }
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {}", self.pid)?;
+        self.program.iter().try_for_each(|program| write!(f, " ({program})"))
+    }
+}
+
+/// The processes that have a lock, as far as whoever asks may look into them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lockers {
+    /// They have it, all of them as one.
+    pub processes: Vec<Process>,
+    /// How many processes may not be looked into, at least: that takes their user, or root.
+    pub hidden: usize,
+    /// Whether more were left out, since time ran out or there is no `/proc`.
+    pub is_partial: bool,
+}
+
+impl Lockers {
+    fn of(found: sys::Lockers) -> Self {
+        Self {
+            processes: found.found.iter().map(|locker| Process::of(locker.pid)).collect(),
+            hidden: found.hidden,
+            is_partial: found.is_partial,
+        }
+    }
+
+    /// What would show more, if there may be more.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        match (self.hidden, self.is_partial) {
+            (0, false) => None,
+            (0, true) => Some("not all processes could be looked into".to_owned()),
+            (hidden, _) => Some(format!(
+                "{hidden} processes may not be looked into by this user; root may look into all"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Lockers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, process) in self.processes.iter().enumerate() {
+            write!(f, "{}{process}", if nth > 0 { ", " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+/// Who keeps the write lock on `database` of a `holder` that is gone; `None` if it is not gone. Looks into
+/// other processes for at most `limit`, or twice as long.
+pub(crate) fn of(database: &Path, holder: Holder, limit: Duration) -> Option<Lockers> {
+    if !sys::is_gone(holder.pid, holder.held()) {
+        return None;
+    }
+    let sidecar = sys::entry_at(&sidecar::path_of(database)).ok()?.inode;
+    let last = holder.last_byte();
+    let is_it = |_: Inode, lock: sys::FileLock| lock.is_exclusive && lock.last == last;
+    let mut found = sys::with_lock(&[sidecar], is_it, limit);
+    if found.found.is_empty() {
+        found = sys::with_mapping_only(&[sidecar], limit);
+    }
+    // By its own number it is the holder itself, in another pid namespace, or its clock is another.
+    let is_there = found.found.iter().any(|locker| locker.own_pid == holder.pid);
+    (!is_there).then(|| Lockers::of(found))
+}
+
+/// Whoever has one of SQLite's own write locks on `database`, by any VFS, or only by an open file description,
+/// which is inherited, if it `is_ofd`. Looks into other processes for at most `limit`. Opens no file of the
+/// database.
+pub(crate) fn of_sqlite(database: &Path, is_ofd: bool, limit: Duration) -> Lockers {
+    /// The WRITE slot of the wal-index, and PENDING, RESERVED and all of SHARED of the database.
+    const WRITE_SLOT: i64 = 120;
+    const ROLLBACK: std::ops::Range<i64> = 0x4000_0000..0x4000_0000 + 512;
+    let inode = |suffix| {
+        let mut path = database.as_os_str().to_owned();
+        path.push(suffix);
+        sys::entry_at(Path::new(&path)).ok().map(|found| found.inode)
+    };
+    let index = inode("-shm");
+    let files: Vec<_> = [inode(""), index].into_iter().flatten().collect();
+    if !sys::may_be_locked(&files, is_ofd) {
+        return Lockers { processes: Vec::new(), hidden: 0, is_partial: false };
+    }
+    let is_it = |file, lock: sys::FileLock| {
+        let bytes = lock.start..=lock.last;
+        lock.is_exclusive
+            && match Some(file) == index {
+                true => bytes.contains(&WRITE_SLOT),
+                false => lock.start < ROLLBACK.end && lock.last >= ROLLBACK.start,
+            }
+    };
+    Lockers::of(sys::with_lock(&files, is_it, limit))
+}
+
+/// What a line of the log says of a holder and, if it is gone, of whoever keeps its lock.
+pub(crate) fn described(holder: Holder, keepers: Option<&Lockers>) -> String {
+    let held = holder.held().as_millis();
+    match keepers {
+        None => format!(
+            "{} has held the write lock for {held} ms; end its transaction, or wait longer",
+            Process::of(holder.pid)
+        ),
+        Some(keepers) if keepers.processes.is_empty() => format!(
+            "process {}, which is not to be found here, has held the write lock for {held} ms; end its \
+             transaction, or wait longer",
+            holder.pid
+        ),
+        Some(keepers) => format!(
+            "{keepers} keeps the write lock it inherited from process {}, which is dead; end it, or let \
+             it exec",
+            holder.pid
+        ),
+    }
+}
