@@ -22,6 +22,7 @@ pub(crate) use connection::Connection;
 use guards::Guards;
 pub(crate) use refused::refuse;
 
+use crate::ffi::syscalls::Protected;
 use crate::ffi::vfs::{Instance, OpenDatabase};
 use crate::ffi::{
     Rc, SQLITE_CANTOPEN, SQLITE_OK, SQLITE_OPEN_READONLY, SQLITE_OPEN_SUPER_JOURNAL,
@@ -68,6 +69,8 @@ struct State {
     db: *const *mut sqlite3,
     /// With group commit.
     wanted: Option<wal::Wanted>,
+    /// Dropped when the base has closed the file.
+    _protected: Option<Protected>,
     /// Dropped last: then the VFS may be unregistered.
     opened: OpenDatabase,
 }
@@ -189,11 +192,16 @@ pub(crate) unsafe fn install(
         false => filesystem::wal_refusal(&filesystem::Of(path)),
     };
     let kind = if no_wal.is_none() { Kind::Database } else { Kind::WithoutWal };
-    let guards = Guards::new(log, Identity::of(path, settings.hard_links()), no_wal);
+    let identity = Identity::of(path, settings.hard_links());
+    // Before SQLite locks it.
+    let protected =
+        identity.as_ref().and_then(|known| instance.protection().opened(known.inode(), path));
+    let guards = Guards::new(log, identity, no_wal);
     let state = Box::new(State {
         connection: Connection::new(path, settings.clone(), log, guards, read_only),
         db: std::ptr::null(),
         wanted: settings.group_commit().then(|| wal::Wanted::new(path)),
+        _protected: protected,
         opened: instance.count_database(),
     });
     // SAFETY: the caller's promise.

@@ -4,12 +4,12 @@ use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::{Inode, Range, conflicting_lock, try_lock};
+use super::{Inode, Kept, Range, TO_LOOK, conflicting_lock, open, try_lock};
 
 /// What a name leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ unsafe fn found_by(rc: libc::c_int, found: &MaybeUninit<libc::stat>) -> io::Resu
 #[derive(Debug)]
 pub(crate) struct Directory {
     name: Name,
-    descriptor: Option<OwnedFd>,
+    descriptor: Option<Kept>,
 }
 
 impl Directory {
@@ -87,14 +87,10 @@ impl Directory {
 
     /// Opens it. If that fails, it is looked at by its name.
     pub(crate) fn open(&mut self) {
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        const TO_LOOK: libc::c_int = libc::O_PATH;
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        const TO_LOOK: libc::c_int = 0;
         let flags = TO_LOOK | libc::O_DIRECTORY | libc::O_NOFOLLOW;
         let name = OsStr::from_bytes(self.name.0.as_bytes());
-        let opened = File::options().read(true).custom_flags(flags).open(name);
-        self.descriptor = opened.ok().map(OwnedFd::from);
+        let opened = open(File::options().read(true).custom_flags(flags), name.as_ref());
+        self.descriptor = opened.ok().map(Kept::new);
     }
 
     pub(crate) fn close(&mut self) {
@@ -147,7 +143,7 @@ pub(crate) fn file_system_type(path: &Path) -> io::Result<u64> {
 
 /// Where the file system that `path` lies on is mounted, and its type's name. proc(5)
 pub(crate) fn mount_of(path: &Path) -> Option<(String, String)> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mounts = super::read_to_string("/proc/self/mountinfo").ok()?;
     let found = mounts.lines().filter_map(|line| {
         let point = unescape(line.split(' ').nth(4)?);
         let name = line.split(" - ").nth(1)?.split(' ').next()?;
@@ -185,7 +181,8 @@ fn unescape(text: &str) -> String {
 pub(crate) fn shares_memory(directory: &Path) -> io::Result<bool> {
     const BYTES: usize = 4096;
     let path = directory.join(format!(".kanban-vfs-{}-{}", super::pid(), super::monotonic_ns()));
-    let open = |create| File::options().read(true).write(true).create_new(create).open(&path);
+    let open =
+        |creates| super::open(File::options().read(true).write(true).create_new(creates), &path);
     let first = open(true)?;
     let second = open(false);
     std::fs::remove_file(&path)?;
