@@ -76,26 +76,31 @@ impl Protection {
     }
 }
 
-/// A database that is open through this VFS, and so protected, until this is dropped: when SQLite has closed
-/// its descriptor.
-pub(crate) struct Protected(&'static LockTable, Inode);
+/// A database that is open through this VFS, and so protected, also from other copies of SQLite, until this is
+/// dropped: when SQLite has closed its descriptor.
+pub(crate) struct Protected(Inode);
 
 impl Protection {
     /// A database was opened through this VFS.
     pub(crate) fn opened(&self, database: Inode, path: &Path) -> Option<Protected> {
-        let locks = self.0.ok()?;
-        locks.joined(database, || {
+        self.0.ok()?;
+        let wal_index = || {
             let mut name = path.as_os_str().to_owned();
             name.push("-shm");
             sys::inode_behind(Path::new(&name)).ok()
-        });
-        Some(Protected(locks, database))
+        };
+        for copy in &COPIES {
+            copy.locks.joined(database, wal_index);
+        }
+        Some(Protected(database))
     }
 }
 
 impl Drop for Protected {
     fn drop(&mut self) {
-        self.0.left(self.1);
+        for copy in &COPIES {
+            copy.locks.left(self.0);
+        }
     }
 }
 
@@ -176,6 +181,9 @@ unsafe fn install(nth: usize, base: *mut sqlite3_vfs) -> Result<&'static LockTab
             install(calls);
             "there is no /proc, by which it is done"
         })?;
+        for other in COPIES.iter().filter(|other| !std::ptr::eq(*other, copy)) {
+            copy.locks.join_those_of(&other.locks);
+        }
     }
     Ok(&copy.locks)
 }

@@ -105,7 +105,7 @@ struct File {
 }
 
 /// A database that is open through this VFS.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Ours {
     connections: usize,
     wal_index: Option<Inode>,
@@ -432,7 +432,7 @@ impl LockTable {
         let Some(table) = table.as_mut() else { return };
         let ours = table.ours.entry(database).or_default();
         ours.connections += 1;
-        if ours.connections == 1 && table.inodes.contains_key(&database) {
+        if ours.wal_index.is_none() && table.inodes.contains_key(&database) {
             ours.wal_index = wal_index();
         }
         for inode in [Some(database), ours.wal_index].into_iter().flatten() {
@@ -441,6 +441,18 @@ impl LockTable {
                 self.remove(table, stale);
             }
             self.settle(table, inode, true);
+        }
+    }
+
+    /// This has just begun: what is open through this VFS, and another copy of SQLite, is ours, too.
+    pub(crate) fn join_those_of(&'static self, other: &'static Self) {
+        let ours = other.table.lock().as_ref().map(|other| other.ours.clone());
+        let mut table = self.table.lock();
+        let Some(table) = table.as_mut() else { return };
+        for (database, Ours { connections, wal_index }) in ours.into_iter().flatten() {
+            let ours = table.ours.entry(database).or_default();
+            ours.connections = ours.connections.max(connections);
+            ours.wal_index = ours.wal_index.or(wal_index);
         }
     }
 
