@@ -689,6 +689,9 @@ fn a_database_in_the_place_of_another_is_locked_by_itself() {
                     let _ = std::fs::remove_file(file);
                 }
                 process.open("c", &holder.uri(&board), 0);
+                if holder == StockBesideOurs {
+                    process.open("beside the new one", &board.kanban(), 0);
+                }
                 let create = format!("PRAGMA journal_mode={mode}; CREATE TABLE t (x)");
                 process.sql("c", &create).rows();
                 let mut outsider = outsider.open(Program::Rust, &board);

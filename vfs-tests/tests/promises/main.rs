@@ -88,7 +88,9 @@ impl Client {
     fn start_at(self, program: Program, board: &Board) -> Agent {
         let mut client = self.start(program);
         if self == Self::StockBesideOurs {
-            client.open("beside", &format!("{}&mode=ro", board.kanban()), 0);
+            // Only what is there can be opened to read.
+            let mode = if board.path().exists() { "ro" } else { "rwc" };
+            client.open("beside", &format!("{}&mode={mode}", board.kanban()), 0);
         }
         client
     }
