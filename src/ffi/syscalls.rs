@@ -305,7 +305,7 @@ extern "C" fn fcntl_slowly(
         return as_it_is();
     }
     match copy.locks.known(file) {
-        Known::AsItIs(_calling) => return as_it_is(),
+        Known::AsItIs(_calling) => as_it_is(),
         Known::ToRead(descriptor) if command == libc::F_SETLK => {
             let lock = argument.cast::<libc::flock>();
             // SAFETY: as in `fcntl_of`.

@@ -305,29 +305,22 @@ impl LockTable {
     /// A file's locks go through this descriptor from now on.
     fn lock_through(&'static self, table: &mut Table, inode: Inode, file: LockFile) {
         let number = file.descriptor.as_raw_fd();
-        table.own.insert(number, inode);
+        let stale = table.own.insert(number, inode).filter(|stale| *stale != inode);
         if let Some(locked) = table.inodes.get_mut(&inode) {
             locked.kind = Kind::Ofd(file);
         }
-        self.forget(table, number, Some(inode));
+        self.forget(table, number, stale);
     }
 
-    /// A number is that of a new descriptor, of SQLite's or, of `except`, of ours: whatever else had it was
-    /// closed behind our back.
-    fn forget(&'static self, table: &mut Table, number: RawFd, except: Option<Inode>) {
+    /// A number is that of a new descriptor: what SQLite had by it was closed behind its back, and so was our
+    /// descriptor of a file that is `stale`.
+    fn forget(&'static self, table: &mut Table, number: RawFd, stale: Option<Inode>) {
         self.remove(table, number);
-        let stale = table.inodes.iter_mut().find(|(inode, locked)| {
-            Some(**inode) != except
-                && matches!(&locked.kind, Kind::Ofd(file) if file.descriptor.as_raw_fd() == number)
-        });
-        let Some((inode, locked)) = stale else { return };
-        let inode = *inode;
+        let Some(inode) = stale else { return };
+        let Some(locked) = table.inodes.get_mut(&inode) else { return };
         if let Kind::Ofd(file) = std::mem::replace(&mut locked.kind, Kind::Others) {
             // The number is another's to close, perhaps of a descriptor of the same file.
             let _ = ManuallyDrop::new(file);
-        }
-        if except.is_none() {
-            table.own.remove(&number);
         }
         for stale in
             locked.descriptors.clone().into_iter().filter(|known| !sys::is_of(*known, inode))
@@ -480,7 +473,8 @@ impl LockTable {
     pub(crate) fn opened(&'static self, descriptor: RawFd) {
         let mut table = self.table.lock();
         if let Some(table) = table.as_mut() {
-            self.forget(table, descriptor, None);
+            let stale = table.own.remove(&descriptor);
+            self.forget(table, descriptor, stale);
         }
     }
 
@@ -497,13 +491,16 @@ impl LockTable {
         }
     }
 
-    /// SQLite is about to close a descriptor. False if it has none of that number any more: then it is one
-    /// of ours, and must not be closed.
+    /// SQLite is about to close a descriptor. False if it is another file's by now, ours perhaps: then it must
+    /// not be closed.
     pub(crate) fn closing(&'static self, descriptor: RawFd) -> bool {
         let mut table = self.table.lock();
         let Some(table) = table.as_mut() else { return true };
+        let of = table.files.get(&descriptor).and_then(|file| file.inode);
+        let is_stale = table.file(descriptor).is_some()
+            && of.is_some_and(|inode| !sys::is_of(descriptor, inode));
         self.remove(table, descriptor);
-        !table.own.contains_key(&descriptor)
+        !is_stale && !table.own.contains_key(&descriptor)
     }
 
     /// Why the locks on a file are not protected, if they are not.
@@ -931,6 +928,10 @@ mod tests {
         let table = with_ours(true, &writes);
         let file = through(table, &writes);
         assert!(!table.closing(file));
+        let leaked = File::from(number(&writes));
+        through(table, &leaked);
+        is_now(leaked.as_raw_fd(), &other);
+        assert!(!table.closing(leaked.as_raw_fd()), "it is the application's");
         assert!(table.closing(writes.as_raw_fd()));
         assert!(!sys::is_of(file, inode(&writes)));
     }
@@ -950,7 +951,7 @@ mod tests {
             let descriptor = stale(file, inode(&writes));
             let locked = known.inodes.get_mut(&inode(&writes)).expect("it is known");
             locked.kind = Kind::Ofd(LockFile { descriptor, shared: None });
-            table.forget(known, file, Some(inode(&other)));
+            table.forget(known, file, Some(inode(&writes)));
         }
         let another = through(table, &writes);
         assert!(another != file && sys::is_of(another, inode(&writes)));

@@ -121,6 +121,8 @@ impl Database {
         let mut registry = REGISTRY.lock();
         let registry = registry.get_or_insert_default();
         if let Some(known) = registry.get(&identity).and_then(Weak::upgrade) {
+            // It may be one that was leaked, and its descriptors closed.
+            known.check.store(0, Ordering::Relaxed);
             return known;
         }
         let database = Arc::new(Self {

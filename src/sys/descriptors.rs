@@ -33,10 +33,7 @@ pub(crate) fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
 /// Calls `open` while no descriptor below 3 is free, so that what it opens gets a higher one. To close a
 /// low one afterwards would not do: that drops the POSIX locks of this process on the file.
 pub(crate) fn beyond_standard<T>(open: impl FnOnce() -> T) -> T {
-    let fillers = match (0..FIRST).all(is_open) {
-        true => None,
-        false => Some(fillers()),
-    };
+    let fillers = (!are_taken()).then(fillers);
     let opened = open();
     drop(fillers);
     opened
@@ -64,11 +61,13 @@ pub(super) const TO_LOOK: libc::c_int = libc::O_PATH;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) const TO_LOOK: libc::c_int = 0;
 
-/// Whether there is a descriptor of that number. fcntl(2)
-#[doc(alias = "F_GETFD")]
-fn is_open(descriptor: RawFd) -> bool {
-    // SAFETY: a descriptor that is not open is an error.
-    unsafe { libc::fcntl(descriptor, libc::F_GETFD) >= 0 }
+/// Whether each descriptor below 3 is open. poll(2)
+#[doc(alias = "POLLNVAL")]
+fn are_taken() -> bool {
+    let mut low = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: so many structs; it does not wait.
+    let rc = unsafe { libc::poll(low.as_mut_ptr(), low.len() as libc::nfds_t, 0) };
+    rc >= 0 && low.iter().all(|descriptor| descriptor.revents & libc::POLLNVAL == 0)
 }
 
 /// A file that is kept open. The program may close its descriptor behind our back, which then is another
@@ -292,6 +291,7 @@ pub(crate) mod for_tests {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::inode_of_file;
 
     /// A file that is kept is closed with its owner, unless its number is another's by then.
     #[test]
@@ -307,6 +307,6 @@ mod tests {
         let stale = for_tests::stale(other.as_raw_fd(), inode);
         assert!(!stale.is_intact());
         drop(stale);
-        assert!(is_open(other.as_raw_fd()));
+        assert!(is_of(other.as_raw_fd(), inode_of_file(&other).expect("it is open")));
     }
 }
