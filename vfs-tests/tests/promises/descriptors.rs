@@ -349,8 +349,8 @@ for name in {path, other}:
     made = connect(name); made.execute('PRAGMA journal_mode=' + mode); made.execute('CREATE TABLE t (x)')
     made.close()
 leaked = [connect(uri) for n in range(2)]
-for board in leaked: board.execute('INSERT INTO t VALUES (1)')
-leaked[0].execute('BEGIN IMMEDIATE')
+for board in leaked: board.execute('INSERT INTO t VALUES (1)'); board.execute('DELETE FROM t')
+if other != path: leaked[0].execute('BEGIN IMMEDIATE')
 os.closerange(3, out); os.closerange(out + 1, 100)
 # Each time, other numbers meet.
 filler = [os.open('/dev/null', os.O_RDONLY) for n in range(int(gap))]
@@ -369,10 +369,14 @@ leaked.clear()
 board.execute('BEGIN IMMEDIATE'); outsider(other); say(tried(board, 'COMMIT'))
 ";
     for mode in ["delete", "wal"] {
-        for gap in 0..8 {
+        for (gap, is_same) in (0..8).flat_map(|gap| [(gap, false), (gap, true)]) {
+            if is_same && mode == "wal" {
+                // SQLite goes on using the wal-index that was closed.
+                continue;
+            }
             let with = |vfs| {
                 let (board, other) = (Board::new(), Board::new());
-                let path = other.path();
+                let path = if is_same { board.path() } else { other.path() };
                 let arguments = [mode, &gap.to_string(), path.to_str().unwrap()];
                 let said = prints_of(&board, vfs, SCRIPT, &arguments);
                 (said, content_of(&path))
@@ -381,9 +385,9 @@ board.execute('BEGIN IMMEDIATE'); outsider(other); say(tried(board, 'COMMIT'))
             assert_eq!(stock[0], "an outsider was refused: database is locked", "{stock:?}");
             let (said, content) = with("kanban");
             // What the leaked connections close may be a file of the board's on the stock VFS.
-            assert_eq!(said[..5], stock[..5], "{mode}, {gap}");
+            assert_eq!(said[..6], stock[..6], "{mode}, {gap}");
             assert_eq!(
-                said[5..],
+                said[6..],
                 ["an outsider was refused: database is locked", "[]"],
                 "{mode}, {gap}"
             );
