@@ -461,15 +461,21 @@ unsafe extern "C" fn stat_of<const NTH: usize>(
 
 /// # Safety
 /// `found` is filled in if `rc` is 0.
+#[inline]
 unsafe fn as_of_this_process(rc: c_int, found: *mut libc::stat, copy: &'static Copy) -> c_int {
     if rc == 0 && fork::generation() > 0 {
         // SAFETY: the caller's promise.
-        let found = unsafe { &mut *found };
-        let inode = Inode::of(found);
-        if let Some(generation) = no_panic(None, || copy.locks.inherited(inode)) {
-            // Linux's device numbers have 32 bits.
-            found.st_dev ^= (generation << 32) as libc::dev_t;
-        }
+        as_of_a_child(unsafe { &mut *found }, copy);
     }
     rc
+}
+
+#[cold]
+#[inline(never)]
+fn as_of_a_child(found: &mut libc::stat, copy: &'static Copy) {
+    let inode = Inode::of(found);
+    if let Some(generation) = no_panic(None, || copy.locks.inherited(inode)) {
+        // Linux's device numbers have 32 bits.
+        found.st_dev ^= (generation << 32) as libc::dev_t;
+    }
 }

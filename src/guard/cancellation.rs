@@ -9,7 +9,7 @@
 //!
 //! One copy of SQLite has one table: two copies in one process exclude each other (2.2.1).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -82,11 +82,11 @@ pub(crate) struct LockTable {
 struct Table {
     /// The descriptors by which SQLite has locked, and the files behind them. SQLite says when it
     /// opens and closes one.
-    files: HashMap<RawFd, File>,
+    files: BTreeMap<RawFd, File>,
     /// What the locks of a file become, as long as SQLite has a descriptor of it that it locked by.
     inodes: HashMap<Inode, Locked>,
     /// The files that our own descriptors are of.
-    own: HashMap<RawFd, Inode>,
+    own: BTreeMap<RawFd, Inode>,
     /// The databases that are open through this VFS.
     ours: HashMap<Inode, Ours>,
     /// Files on which the process had POSIX locks before this table was made. SQLite counts those
@@ -339,10 +339,9 @@ impl LockTable {
 
     /// A descriptor of SQLite's is closed, or was.
     fn remove(&self, table: &mut Table, descriptor: RawFd) {
+        let Some(file) = table.files.remove(&descriptor) else { return };
         self.publish(descriptor, 0);
-        let Some(inode) = table.files.remove(&descriptor).and_then(|file| file.inode) else {
-            return;
-        };
+        let Some(inode) = file.inode else { return };
         let Some(locked) = table.inodes.get_mut(&inode) else { return };
         locked.descriptors.retain(|known| *known != descriptor);
         if locked.descriptors.is_empty() {
@@ -496,11 +495,14 @@ impl LockTable {
     pub(crate) fn closing(&'static self, descriptor: RawFd) -> bool {
         let mut table = self.table.lock();
         let Some(table) = table.as_mut() else { return true };
-        let of = table.files.get(&descriptor).and_then(|file| file.inode);
+        let Some(file) = table.files.get(&descriptor) else {
+            return !table.own.contains_key(&descriptor);
+        };
+        let of = file.inode;
         let is_stale = table.file(descriptor).is_some()
             && of.is_some_and(|inode| !sys::is_of(descriptor, inode));
         self.remove(table, descriptor);
-        !is_stale && !table.own.contains_key(&descriptor)
+        !is_stale
     }
 
     /// Why the locks on a file are not protected, if they are not.
@@ -571,7 +573,7 @@ trait Files {
     fn writable_of(&self, descriptors: &[RawFd]) -> Option<RawFd>;
 }
 
-impl Files for HashMap<RawFd, File> {
+impl Files for BTreeMap<RawFd, File> {
     fn writable_of(&self, descriptors: &[RawFd]) -> Option<RawFd> {
         let is_writable = |known: &&RawFd| self.get(*known).is_some_and(|file| file.is_writable);
         descriptors.iter().rev().find(is_writable).copied()
