@@ -7,6 +7,9 @@
 //! locks exclude each other, so that clients in other processes notice nothing. SQLite does its own
 //! book-keeping of what its connections hold, as ever.
 //!
+//! That is so for the databases that this process has open through this VFS, and their wal-indexes, whoever locks
+//! them; for all other files nothing changes.
+//!
 //! One copy of SQLite has one table: two copies in one process exclude each other (2.2.1).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
