@@ -9,12 +9,14 @@
 //! fcntl(2)'s third argument, which C passes to a function with "...", arrives in a register like any
 //! other on x86-64 and AArch64 Linux; nowhere else are they replaced.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use super::no_panic;
 use super::types::{sqlite3_syscall_ptr, sqlite3_vfs};
-use crate::guard::cancellation::{LockTable, Target};
+use crate::guard::cancellation::{Known, LockTable, Target};
 use crate::guard::fork;
 use crate::host::Host;
 use crate::sys::{self, Inode, Range};
@@ -70,6 +72,34 @@ impl Protection {
             (Ok(locks), Some(inode)) => locks.why_not(inode),
             (Ok(_), None) => None,
             (Err(why), _) => Some(why.to_owned()),
+        }
+    }
+}
+
+/// A database that is open through this VFS, and so protected, also from other copies of SQLite, until this is
+/// dropped: when SQLite has closed its descriptor.
+pub(crate) struct Protected(Inode);
+
+impl Protection {
+    /// A database was opened through this VFS.
+    pub(crate) fn opened(&self, database: Inode, path: &Path) -> Option<Protected> {
+        self.0.ok()?;
+        let wal_index = || {
+            let mut name = path.as_os_str().to_owned();
+            name.push("-shm");
+            sys::inode_behind(Path::new(&name)).ok()
+        };
+        for copy in &COPIES {
+            copy.locks.joined(database, wal_index);
+        }
+        Some(Protected(database))
+    }
+}
+
+impl Drop for Protected {
+    fn drop(&mut self) {
+        for copy in &COPIES {
+            copy.locks.left(self.0);
         }
     }
 }
@@ -151,6 +181,9 @@ unsafe fn install(nth: usize, base: *mut sqlite3_vfs) -> Result<&'static LockTab
             install(calls);
             "there is no /proc, by which it is done"
         })?;
+        for other in COPIES.iter().filter(|other| !std::ptr::eq(*other, copy)) {
+            copy.locks.join_those_of(&other.locks);
+        }
     }
     Ok(&copy.locks)
 }
@@ -214,7 +247,7 @@ unsafe extern "C" fn fcntl_of<const NTH: usize>(
 ) -> c_int {
     let copy = &COPIES[NTH];
     if command == libc::F_SETLK {
-        if let Some(descriptor) = copy.locks.known(file) {
+        if let Some(descriptor) = copy.locks.through(file) {
             let lock = argument.cast::<libc::flock>();
             // SAFETY: this command comes with a lock; an open-file-description lock asks for no process
             // id. The descriptor is the table's.
@@ -224,6 +257,7 @@ unsafe extern "C" fn fcntl_of<const NTH: usize>(
             };
             return match made {
                 Ok(()) => 0,
+                Err(libc::EBADF) => fcntl_by_the_table(file, command, argument, copy),
                 Err(errno) => once_more(descriptor, lock, errno),
             };
         }
@@ -252,8 +286,8 @@ fn is_unlock(lock: &libc::flock) -> bool {
     c_int::from(lock.l_type) == c_int::from(libc::F_UNLCK)
 }
 
-/// Every other call: the first lock of a file, one that a parent opened, one that can not be written by,
-/// and what is no lock. (Called as C calls `fcntl_of`, which so has nothing to save or to move.)
+/// Every other call: of a file that is not ours, by a descriptor to read by, by one of which the table must be
+/// asked, and what is no lock. (Called as C calls `fcntl_of`, which so has nothing to save or to move.)
 #[cold]
 extern "C" fn fcntl_slowly(
     file: c_int,
@@ -267,6 +301,47 @@ extern "C" fn fcntl_slowly(
     let Some(calls) = copy.calls.get() else { return fail(libc::ENOSYS) };
     // SAFETY: SQLite's own call, passed on.
     let as_it_is = || unsafe { (calls.fcntl)(file, command, argument) };
+    if ofd_command(command).is_none() {
+        return as_it_is();
+    }
+    match copy.locks.known(file) {
+        Known::AsItIs(_calling) => as_it_is(),
+        Known::ToRead(descriptor) if command == libc::F_SETLK => {
+            let lock = argument.cast::<libc::flock>();
+            // SAFETY: as in `fcntl_of`.
+            let made = unsafe {
+                if is_exclusive(&*lock) {
+                    return fail(libc::EBADF);
+                }
+                (*lock).l_pid = 0;
+                sys::fcntl_lock(descriptor, libc::F_OFD_SETLK, lock)
+            };
+            match made {
+                Ok(()) => 0,
+                Err(libc::EBADF) => fcntl_by_the_table(file, command, argument, copy),
+                Err(errno) => once_more(descriptor, lock, errno),
+            }
+        }
+        _ => fcntl_by_the_table(file, command, argument, copy),
+    }
+}
+
+fn is_exclusive(lock: &libc::flock) -> bool {
+    c_int::from(lock.l_type) == c_int::from(libc::F_WRLCK)
+}
+
+/// A lock of which the table must be asked: the first of a file, one that a parent opened, one whose locks
+/// are noted.
+#[cold]
+extern "C" fn fcntl_by_the_table(
+    file: c_int,
+    command: c_int,
+    argument: *mut c_void,
+    copy: &'static Copy,
+) -> c_int {
+    let Some(calls) = copy.calls.get() else { return fail(libc::ENOSYS) };
+    // SAFETY: as in `fcntl_slowly`.
+    let as_it_is = || unsafe { (calls.fcntl)(file, command, argument) };
     let Some(ofd_command) = ofd_command(command) else { return as_it_is() };
     if let Some(rc) = no_panic(None, || copy.locks.before(as_it_is)) {
         return rc;
@@ -274,18 +349,29 @@ extern "C" fn fcntl_slowly(
     // SAFETY: these commands come with a lock.
     let lock = unsafe { &mut *argument.cast::<libc::flock>() };
     let unlocks = is_unlock(lock);
+    let exclusive = command != libc::F_GETLK && is_exclusive(lock);
     let descriptor = match no_panic(Target::Inherited, || copy.locks.target(file)) {
-        Target::Through(descriptor) => descriptor,
-        Target::AsItIs => return as_it_is(),
+        // As the kernel says it: the other descriptor could have it.
+        Target::Through { is_read_only: true, .. } if exclusive => return fail(libc::EBADF),
+        Target::Through { descriptor, .. } => descriptor,
+        Target::AsItIs => {
+            let all = unlocks && lock.l_start == 0 && lock.l_len == 0;
+            let rc = as_it_is();
+            let error = errno();
+            no_panic((), || copy.locks.called(file, rc == 0 && all));
+            sys::set_errno(error);
+            return rc;
+        }
         Target::Inherited if unlocks => return 0,
         Target::Inherited => return fail(libc::EIO),
         Target::Unknown(errno) => return fail(errno),
     };
     lock.l_pid = 0;
-    let locks = || {
+    let locks_by = |descriptor| {
         // SAFETY: as in `fcntl_of`.
         uninterrupted(ofd_command, || unsafe { (calls.fcntl)(descriptor, ofd_command, argument) })
     };
+    let locks = || locks_by(descriptor);
     let mut rc = locks();
     if command == libc::F_GETLK {
         return rc;
@@ -300,11 +386,11 @@ extern "C" fn fcntl_slowly(
         return rc;
     }
     let error = errno();
-    let is_read_only =
-        error == libc::EBADF && c_int::from(lock.l_type) == c_int::from(libc::F_WRLCK);
-    if is_read_only && no_panic(false, || copy.locks.make_writable(file)) {
-        // The descriptor is the same, but can be written by now.
-        return locks();
+    if error == libc::EBADF && no_panic(false, || copy.locks.mend(file)) {
+        return match no_panic(Target::Inherited, || copy.locks.target(file)) {
+            Target::Through { descriptor, .. } => locks_by(descriptor),
+            _ => fail(error),
+        };
     }
     fail(error)
 }
@@ -313,7 +399,10 @@ unsafe extern "C" fn close_of<const NTH: usize>(file: c_int) -> c_int {
     let copy = &COPIES[NTH];
     let Some(calls) = copy.calls.get() else { return fail(libc::ENOSYS) };
     // Before, since from then on the number can be another file's.
-    no_panic((), || copy.locks.closing(file));
+    if !no_panic(true, || copy.locks.closing(file)) {
+        // SQLite's was closed by somebody else, and ours got the number.
+        return 0;
+    }
     // SAFETY: SQLite's own call, passed on.
     unsafe { (calls.close)(file) }
 }
@@ -328,17 +417,35 @@ unsafe extern "C" fn open_of<const NTH: usize>(
     // SAFETY: SQLite's own call, passed on.
     let file = unsafe { (calls.open)(name, flags, mode) };
     if file >= 0 {
-        no_panic((), || copy.locks.opened(file));
+        no_panic((), || {
+            copy.locks.opened(file);
+            // SAFETY: SQLite passes a terminated name.
+            let name = unsafe { CStr::from_ptr(name) };
+            if let Some(database) = name.to_bytes().strip_suffix(b"-shm") {
+                opened_wal_index(file, OsStr::from_bytes(database), copy);
+            }
+        });
     }
     file
 }
 
-/// In a forked child, no file is one that its parent had open: SQLite's book-keeping of those, by
-/// device and inode, is of locks that the child does not have.
+/// Notes whose wal-index SQLite has opened, if the database is open through this VFS.
+fn opened_wal_index(file: c_int, database: &OsStr, copy: &'static Copy) {
+    if !copy.locks.has_ours() {
+        return;
+    }
+    if let (Ok(database), Ok(index)) = (sys::inode_behind(Path::new(database)), sys::inode_of(file))
+    {
+        copy.locks.opened_wal_index(database, index);
+    }
+}
+
+/// In a forked child, no file is one that its parent had open through this VFS: SQLite's book-keeping of
+/// those, by device and inode, is of locks that the child does not have.
 unsafe extern "C" fn fstat_of<const NTH: usize>(file: c_int, found: *mut libc::stat) -> c_int {
     let Some(calls) = COPIES[NTH].calls.get() else { return fail(libc::ENOSYS) };
     // SAFETY: SQLite's own call, passed on; it passes a struct to be filled in.
-    unsafe { as_of_this_process((calls.fstat)(file, found), found) }
+    unsafe { as_of_this_process((calls.fstat)(file, found), found, &COPIES[NTH]) }
 }
 
 /// As [`fstat_of`]. By this one SQLite looks for a descriptor that a closed connection has left for the
@@ -349,16 +456,26 @@ unsafe extern "C" fn stat_of<const NTH: usize>(
 ) -> c_int {
     let Some(calls) = COPIES[NTH].calls.get() else { return fail(libc::ENOSYS) };
     // SAFETY: as in `fstat_of`.
-    unsafe { as_of_this_process((calls.stat)(name, found), found) }
+    unsafe { as_of_this_process((calls.stat)(name, found), found, &COPIES[NTH]) }
 }
 
 /// # Safety
 /// `found` is filled in if `rc` is 0.
-unsafe fn as_of_this_process(rc: c_int, found: *mut libc::stat) -> c_int {
-    if rc == 0 {
-        // Linux's device numbers have 32 bits.
+#[inline]
+unsafe fn as_of_this_process(rc: c_int, found: *mut libc::stat, copy: &'static Copy) -> c_int {
+    if rc == 0 && fork::generation() > 0 {
         // SAFETY: the caller's promise.
-        unsafe { (*found).st_dev ^= (fork::generation() << 32) as libc::dev_t };
+        as_of_a_child(unsafe { &mut *found }, copy);
     }
     rc
+}
+
+#[cold]
+#[inline(never)]
+fn as_of_a_child(found: &mut libc::stat, copy: &'static Copy) {
+    let inode = Inode::of(found);
+    if let Some(generation) = no_panic(None, || copy.locks.inherited(inode)) {
+        // Linux's device numbers have 32 bits.
+        found.st_dev ^= (generation << 32) as libc::dev_t;
+    }
 }

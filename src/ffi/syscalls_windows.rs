@@ -1,5 +1,7 @@
 //! Nothing is replaced: on Windows a lock belongs to its handle, and no other close gives it back.
 
+use std::path::Path;
+
 use super::types::sqlite3_vfs;
 use crate::host::Host;
 use crate::sys::Inode;
@@ -13,7 +15,15 @@ impl Protection {
     pub(crate) fn why_not(&self, _: Option<Inode>) -> Option<String> {
         None
     }
+
+    /// Nothing is to be counted.
+    pub(crate) fn opened(&self, _: Inode, _: &Path) -> Option<Protected> {
+        None
+    }
 }
+
+/// A database that is open through this VFS; there is none that needs to be known.
+pub(crate) enum Protected {}
 
 /// Does nothing.
 ///

@@ -401,6 +401,10 @@ impl Connection {
 
     fn take(&mut self, level: c_int, base: impl BaseFile) -> Rc {
         let reason = if level >= SQLITE_LOCK_RESERVED {
+            if self.read_only {
+                // It has no right to it, and is told so as it is without the write lock.
+                return base.lock(level);
+            }
             if self.in_wal_mode && !self.has_snapshot {
                 return self.lock_to_clean_up(level, base);
             }

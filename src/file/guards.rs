@@ -558,7 +558,7 @@ impl Guards {
 /// does. <https://www.sqlite.org/fileformat2.html#the_rollback_journal>
 fn is_hot(journal: &Path) -> bool {
     let mut first = [0];
-    let read = std::fs::File::open(journal).and_then(|mut file| file.read_exact(&mut first));
+    let read = sys::open_to_read(journal).and_then(|mut file| file.read_exact(&mut first));
     read.is_ok() && first != [0]
 }
 

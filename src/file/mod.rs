@@ -23,6 +23,7 @@ use guards::Guards;
 pub(crate) use guards::Stands;
 pub(crate) use refused::refuse;
 
+use crate::ffi::syscalls::Protected;
 use crate::ffi::vfs::{Instance, OpenDatabase};
 use crate::ffi::{
     Rc, SQLITE_CANTOPEN, SQLITE_OK, SQLITE_OPEN_READONLY, SQLITE_OPEN_SUPER_JOURNAL,
@@ -69,6 +70,8 @@ struct State {
     db: *const *mut sqlite3,
     /// With group commit.
     wanted: Option<wal::Wanted>,
+    /// Dropped when the base has closed the file.
+    _protected: Option<Protected>,
     /// Dropped last: then the VFS may be unregistered.
     opened: OpenDatabase,
 }
@@ -193,7 +196,11 @@ pub(crate) unsafe fn install(
         false => filesystem::wal_refusal(&filesystem::Of(path)),
     };
     let kind = if no_wal.is_none() { Kind::Database } else { Kind::WithoutWal };
-    let mut guards = Guards::new(log, Identity::of(path, settings.hard_links()), no_wal);
+    let identity = Identity::of(path, settings.hard_links());
+    // Before SQLite locks it.
+    let protected =
+        identity.as_ref().and_then(|known| instance.protection().opened(known.inode(), path));
+    let mut guards = Guards::new(log, identity, no_wal);
     if settings.file_ahead() {
         guards.keep_ahead();
     }
@@ -205,6 +212,7 @@ pub(crate) unsafe fn install(
         connection,
         db: std::ptr::null(),
         wanted: settings.group_commit().then(|| wal::Wanted::new(path)),
+        _protected: protected,
         opened: instance.count_database(),
     });
     // SAFETY: the caller's promise.

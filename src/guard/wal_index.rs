@@ -1,7 +1,6 @@
 //! A WAL that was deleted while its index lives on (<https://www.sqlite.org/howtocorrupt.html> 1.4): who
 //! comes then finds an empty WAL and an index that speaks of frames, and writes behind a hole.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -13,7 +12,7 @@ use crate::sys;
 pub(crate) fn speaks_of(wal: &Path, frames: u32, salts: Salts) -> bool {
     const HEADER: usize = 32;
     const FRAME_HEADER: u64 = 24;
-    let Ok(file) = File::open(wal) else { return true };
+    let Ok(file) = sys::open_to_read(wal) else { return true };
     let mut header = [0; HEADER];
     if let Err(error) = sys::read_exact_at(&file, &mut header, 0) {
         // Shorter than that, or a failure.

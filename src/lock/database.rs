@@ -49,6 +49,8 @@ pub(crate) struct Database {
     sidecar: Mutex<Option<Arc<Queue<Sidecar>>>>,
     /// The sidecar's descriptor for a forked child, which can not wait for the mutex; -1 for none.
     descriptor: AtomicI32,
+    /// The file it is of. Changed while no thread forks.
+    descriptor_of: Mutex<Option<Inode>>,
     /// When its place is to be checked, in ns of CLOCK_MONOTONIC.
     check: AtomicU64,
     /// Whether this process opened it, or a parent of it.
@@ -125,6 +127,8 @@ impl Database {
         let mut registry = REGISTRY.lock();
         let registry = registry.get_or_insert_default();
         if let Some(known) = registry.get(&identity).and_then(Weak::upgrade) {
+            // It may be one that was leaked, and its descriptors closed.
+            known.check.store(0, Ordering::Relaxed);
             return known;
         }
         let database = Arc::new(Self {
@@ -135,6 +139,7 @@ impl Database {
             upkeep_since: AtomicU64::new(0),
             sidecar: Mutex::new(None),
             descriptor: AtomicI32::new(-1),
+            descriptor_of: Mutex::new(None),
             check: AtomicU64::new(0),
             own: Own::new(()),
             group: Group::default(),
@@ -190,6 +195,7 @@ impl Database {
         let registry = REGISTRY.lock();
         let sidecar = open()?;
         self.descriptor.store(sidecar.descriptor(), Ordering::Relaxed);
+        *self.descriptor_of.lock() = Some(sidecar.inode());
         drop(registry);
         let has_page = sidecar.content() == Content::Page;
         let queue = Arc::new(Queue::new(sidecar, has_page));
@@ -516,8 +522,9 @@ pub(crate) fn abandon_inherited() {
     let inherited = REGISTRY.lock().take();
     for database in inherited.into_iter().flatten().filter_map(|(_, known)| known.upgrade()) {
         let descriptor = database.descriptor.swap(-1, Ordering::Relaxed);
-        if descriptor >= 0 {
-            sys::close_inherited(descriptor);
+        let inode = *database.descriptor_of.lock();
+        if let Some(inode) = inode.filter(|_| descriptor >= 0) {
+            sys::close_inherited(descriptor, inode);
         }
     }
 }

@@ -116,8 +116,12 @@ impl Sidecar {
         Err(Unusable::Moving)
     }
 
-    /// Whether its path still leads to it, as far as this process can tell.
+    /// Whether its path still leads to it, as far as this process can tell, and nobody has closed its
+    /// descriptor.
     pub(crate) fn is_in_place(&self, database: &Path) -> bool {
+        if self.file.get().is_some_and(|file| !file.is_intact()) {
+            return false;
+        }
         match sys::entry_at(&path_of(database)) {
             Ok(found) => found.inode == self.inode,
             Err(error) => !sys::is_absent(&error),
@@ -135,6 +139,10 @@ impl Sidecar {
 
     pub(crate) fn content(&self) -> Content {
         self.content
+    }
+
+    pub(crate) fn inode(&self) -> Inode {
+        self.inode
     }
 
     /// As [`LockFile::descriptor`].
@@ -156,6 +164,15 @@ impl Sidecar {
         }
         self.file.get().ok_or_else(inherited)
     }
+
+    /// As [`Self::own`], to write to: not if somebody has closed the descriptor, which may be another file's by
+    /// now.
+    fn own_to_write(&self) -> io::Result<&LockFile> {
+        match self.own()? {
+            file if file.is_intact() => Ok(file),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
 }
 
 impl super::group::Sidecar for Sidecar {
@@ -166,7 +183,7 @@ impl super::group::Sidecar for Sidecar {
     }
 
     fn write(&self, bytes: &GroupBytes) -> io::Result<()> {
-        sys::write_all_at(self.own()?.file(), &bytes.0, GROUP as u64)
+        sys::write_all_at(self.own_to_write()?.file(), &bytes.0, GROUP as u64)
     }
 
     fn try_lock(&self, range: Range) -> io::Result<bool> {
@@ -188,7 +205,9 @@ impl super::group::Sidecar for Sidecar {
     fn wake(&self) {
         // One that it had not when somebody read it; the record behind it may be another's by now.
         let word = (sys::monotonic_ns() as u32).to_le_bytes();
-        let _ = self.own().and_then(|file| sys::write_all_at(file.file(), &word, GROUP as u64));
+        let _ = self
+            .own_to_write()
+            .and_then(|file| sys::write_all_at(file.file(), &word, GROUP as u64));
         if let Some(words) = &self.words {
             words.wake(GROUP);
         }
@@ -236,7 +255,7 @@ impl queue::Sidecar for Sidecar {
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        sys::write_all_at(self.own()?.file(), bytes, at)
+        sys::write_all_at(self.own_to_write()?.file(), bytes, at)
     }
 
     #[inline(always)]

@@ -4,12 +4,12 @@ use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Inode, Range, conflicting_lock, try_lock};
+use super::{Inode, Kept, Range, TO_LOOK, conflicting_lock, open, try_lock};
 
 /// What a name leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,38 +76,21 @@ unsafe fn found_by(rc: libc::c_int, found: &MaybeUninit<libc::stat>) -> io::Resu
 #[derive(Debug)]
 pub(crate) struct Directory {
     name: Name,
-    descriptor: Option<OwnedFd>,
-    inode: Option<Inode>,
+    descriptor: Option<Kept>,
     /// What names led from when it was opened.
     viewpoint: Viewpoint,
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        if self.stat().is_ok_and(|found| Some(found.inode) == self.inode) {
-            return;
-        }
-        // Somebody has closed it, and its number may be another file's by now.
-        if let Some(descriptor) = self.descriptor.take() {
-            let _ = descriptor.into_raw_fd();
-        }
-    }
 }
 
 impl Directory {
     /// `None` if there is a NUL in its name.
     pub(crate) fn open(path: &Path) -> Option<Self> {
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        const TO_LOOK: libc::c_int = libc::O_PATH;
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        const TO_LOOK: libc::c_int = 0;
         let flags = TO_LOOK | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-        let name = Name::new(path.as_os_str())?;
-        let opened = File::options().read(true).custom_flags(flags).open(path);
-        let descriptor = opened.ok().and_then(|file| above_the_standard_streams(file.into()));
-        let mut directory = Self { name, descriptor, inode: None, viewpoint: Viewpoint::now() };
-        directory.inode = directory.stat().ok().map(|found| found.inode);
-        Some(directory)
+        let opened = open(File::options().read(true).custom_flags(flags), path);
+        Some(Self {
+            name: Name::new(path.as_os_str())?,
+            descriptor: opened.ok().map(Kept::new),
+            viewpoint: Viewpoint::now(),
+        })
     }
 
     /// Whether it is the one that `path` leads to.
@@ -152,22 +135,6 @@ impl Directory {
                 libc::AT_SYMLINK_NOFOLLOW,
             );
             found_by(rc, &found)
-        }
-    }
-}
-
-/// Another descriptor of the same, if it is one of the standard streams': whoever prints to that does not know
-/// what it is.
-fn above_the_standard_streams(descriptor: OwnedFd) -> Option<OwnedFd> {
-    const FIRST: libc::c_int = libc::STDERR_FILENO + 1;
-    if descriptor.as_raw_fd() >= FIRST {
-        return Some(descriptor);
-    }
-    // SAFETY: a new descriptor is nobody else's.
-    unsafe {
-        match libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, FIRST) {
-            -1 => None,
-            new => Some(OwnedFd::from_raw_fd(new)),
         }
     }
 }
@@ -224,7 +191,7 @@ pub(crate) fn file_system_type(path: &Path) -> io::Result<u64> {
 
 /// Where the file system that `path` lies on is mounted, and its type's name. proc(5)
 pub(crate) fn mount_of(path: &Path) -> Option<(String, String)> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mounts = super::read_to_string("/proc/self/mountinfo").ok()?;
     let found = mounts.lines().filter_map(|line| {
         let point = unescape(line.split(' ').nth(4)?);
         let name = line.split(" - ").nth(1)?.split(' ').next()?;
@@ -314,7 +281,8 @@ fn unescape(text: &str) -> String {
 pub(crate) fn shares_memory(directory: &Path) -> io::Result<bool> {
     const BYTES: usize = 4096;
     let path = directory.join(format!(".kanban-vfs-{}-{}", super::pid(), super::monotonic_ns()));
-    let open = |create| File::options().read(true).write(true).create_new(create).open(&path);
+    let open =
+        |creates| super::open(File::options().read(true).write(true).create_new(creates), &path);
     let first = open(true)?;
     let second = open(false);
     std::fs::remove_file(&path)?;

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, Permi
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::Range;
+use super::{Kept, Range, open, read_to_string};
 
 /// What makes two paths the same file, stat(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +21,7 @@ pub(crate) struct Inode {
 
 impl Inode {
     #[allow(clippy::unnecessary_cast, reason = "its type is another on other systems")]
-    pub(super) fn of(found: &libc::stat) -> Self {
+    pub(crate) fn of(found: &libc::stat) -> Self {
         Self { device: found.st_dev as u64, number: found.st_ino }
     }
 
@@ -103,19 +103,14 @@ pub(crate) fn write_all_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()>
 /// on a FIFO, never becomes a controlling terminal.
 #[doc(alias = "O_NOFOLLOW")]
 pub(crate) fn open_to_lock(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
-        .open(path)
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+    open(OpenOptions::new().read(true).write(true).custom_flags(flags), path)
 }
 
 /// Opens an existing file to read it and to ask for its locks; as [`open_to_lock`] otherwise.
 pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
-        .open(path)
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+    open(OpenOptions::new().read(true).custom_flags(flags), path)
 }
 
 /// Creates `path`, which must not exist, with the permissions and, as far as this process may
@@ -123,13 +118,9 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
 #[doc(alias = "O_EXCL")]
 pub(crate) fn create_like(path: &Path, like: &Metadata) -> io::Result<File> {
     let mode = like.mode() & 0o777;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(mode);
+    let file = open(options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC), path)?;
     let metadata = file.metadata()?;
     if metadata.gid() != like.gid() {
         // An ordinary user may give a file to a group of its own only.
@@ -241,15 +232,20 @@ pub(crate) fn conflicting_lock(file: &impl AsRawFd, range: Range) -> io::Result<
 }
 
 /// An open file, and its locks.
-pub(crate) struct LockFile(File);
+pub(crate) struct LockFile(Kept);
 
 impl LockFile {
     pub(crate) fn new(file: File) -> Self {
-        Self(file)
+        Self(Kept::new(file))
     }
 
     pub(crate) fn file(&self) -> &File {
-        &self.0
+        self.0.file()
+    }
+
+    /// As [`Kept::is_intact`].
+    pub(crate) fn is_intact(&self) -> bool {
+        self.0.is_intact()
     }
 
     /// Its descriptor, which a child of fork(2) inherits.
@@ -423,7 +419,7 @@ impl Words {
 
 /// The name of a process's program, as far as this process may know it. proc(5)
 pub(crate) fn program_of(pid: u32) -> Option<String> {
-    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    let name = read_to_string(format!("/proc/{pid}/comm")).ok()?;
     Some(name.trim_end().to_owned())
 }
 
@@ -431,7 +427,7 @@ pub(crate) fn program_of(pid: u32) -> Option<String> {
 pub(crate) fn boot_id() -> Option<u128> {
     static BOOT: std::sync::OnceLock<Option<u128>> = std::sync::OnceLock::new();
     *BOOT.get_or_init(|| {
-        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let id = read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         u128::from_str_radix(&id.trim_end().replace('-', ""), 16).ok()
     })
 }

@@ -218,7 +218,7 @@ impl Agent {
     }
 
     /// As [`Self::start`], but the client knows nothing of this project's VFS until it is told to
-    /// `register` it: from then on even its stock connections are guarded.
+    /// `register` it.
     ///
     /// # Panics
     /// If it does not start.

@@ -114,6 +114,8 @@ struct File {
 }
 
 struct Table {
+    /// Connections of ours to the files, which use them not: what makes SQLite's locks on them protected.
+    _connections: Vec<rusqlite::Connection>,
     calls: Calls,
     names: Vec<CString>,
     files: [File; FILES],
@@ -137,7 +139,7 @@ fn bytes(range: usize) -> std::ops::Range<usize> {
 }
 
 impl Table {
-    fn new(calls: Calls, directory: &Path) -> Self {
+    fn new(calls: Calls, directory: &Path, vfs: &str) -> Self {
         let names: Vec<_> = (0..FILES)
             .map(|nth| {
                 let path = directory.join(nth.to_string());
@@ -148,7 +150,19 @@ impl Table {
         // SAFETY: terminated names.
         let others = names.iter().map(|name| unsafe { libc::open(name.as_ptr(), libc::O_RDWR) });
         let others = others.collect();
-        Self { calls, names, files: Default::default(), others, descriptors: Vec::new() }
+        let connect = |nth| {
+            let path = directory.join(format!("{nth}"));
+            rusqlite::Connection::open(format!("file:{}?vfs={vfs}", path.display())).unwrap()
+        };
+        let _connections = (0..FILES).map(connect).collect();
+        Self {
+            _connections,
+            calls,
+            names,
+            files: Default::default(),
+            others,
+            descriptors: Vec::new(),
+        }
     }
 
     /// By another open file description. Whether it was granted.
@@ -215,11 +229,12 @@ impl Table {
             Step::Lock { nth, range, exclusive } => {
                 let nth = nth % count;
                 let Descriptor { file, writable, .. } = self.descriptors[nth];
-                // By a descriptor to read by, SQLite asks for shared locks only.
-                let lock = Lock::of(exclusive && writable);
+                let lock = Lock::of(exclusive);
                 let is_granted = self.set(nth, lock.kind(), RANGES[range]);
                 let file = &mut self.files[file];
-                let expected = bytes(range).all(|byte| !file.others[byte].excludes(lock));
+                // By a descriptor to read by, there are shared locks only.
+                let expected = (writable || !exclusive)
+                    && bytes(range).all(|byte| !file.others[byte].excludes(lock));
                 if is_granted != expected {
                     return Err(format!("SQLite's lock: {is_granted}"));
                 }
@@ -298,11 +313,11 @@ impl Drop for Table {
 
 /// Runs the steps, and has SQLite close all it has, after which it has locked nothing and left no
 /// descriptor open. Returns what is wrong.
-fn run(calls: Calls, steps: &[Step]) -> Result<(), String> {
+fn run(vfs: &str, calls: Calls, steps: &[Step]) -> Result<(), String> {
     let directory = tempfile::tempdir().unwrap();
     let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let before = open();
-    let mut table = Table::new(calls, directory.path());
+    let mut table = Table::new(calls, directory.path(), vfs);
     for (nth, step) in steps.iter().enumerate() {
         table.step(*step).map_err(|error| format!("step {nth}, {step:?}: {error}"))?;
     }
@@ -339,15 +354,15 @@ fn step() -> impl Strategy<Value = Step> {
 fn locks_last_until_they_are_given_back() {
     let lock = Step::Lock { nth: 0, range: 0, exclusive: true };
     let cancelled = [Step::Open { file: 0, writable: true }, lock, Step::Reopen(0)];
-    let lost = run(Calls::of_sqlite(), &cancelled).unwrap_err();
+    let lost = run("unix", Calls::of_sqlite(), &cancelled).unwrap_err();
     assert!(lost.contains(&format!("[{}, ", libc::F_UNLCK)), "{lost}");
 
     kanban_vfs::register(&kanban_vfs::Options::default()).unwrap();
     let ours = Calls::of_sqlite();
-    assert_eq!(run(ours, &cancelled), Ok(()));
+    assert_eq!(run("kanban", ours, &cancelled), Ok(()));
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1500) };
     proptest!(config, |(steps in prop::collection::vec(step(), 0..60))| {
-        let ran = run(ours, &steps);
+        let ran = run("kanban", ours, &steps);
         prop_assert_eq!(ran, Ok(()));
     });
 }

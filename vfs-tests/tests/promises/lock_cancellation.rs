@@ -214,7 +214,7 @@ fn torn_read(
 }
 
 fn reader_of(board: &Board, reader: Client, program: Program, as_whom: &str) -> Agent {
-    let (kind, mut reader) = (reader, reader.start(program));
+    let (kind, mut reader) = (reader, reader.start_at(program, board));
     match as_whom {
         "writer" => reader.open("c", &kind.uri(board), 0),
         "reader" => reader.open("c", &format!("{}&mode=ro", kind.uri(board)), 0),
@@ -266,7 +266,7 @@ fn a_read_only_connection_may_come_first() {
                 let uri = holder.uri(&board);
                 let mut outsider = outsider.open(Program::Rust, &board);
                 outsider.sql("c", "SELECT * FROM t").rows();
-                let mut holder = holder.start(program);
+                let mut holder = holder.start_at(program, &board);
                 holder.open("reader", &format!("{uri}&mode=ro"), 0);
                 holder.sql("reader", "BEGIN; SELECT * FROM t").rows();
                 holder.open("c", &uri, 0);
@@ -299,7 +299,7 @@ fn a_database_may_become_writable() {
             let mut outsider = outsider.open(Program::Rust, &board);
             allow(&board.directory(), 0o777);
             allow(&board.path(), 0o444);
-            let mut holder = holder.start(program);
+            let mut holder = holder.start_at(program, &board);
             holder.call(&json!(["become nobody"])).rows();
             holder.open("reader", &format!("{uri}&mode=ro"), 0);
             holder.sql("reader", "BEGIN; SELECT * FROM t").rows();
@@ -330,7 +330,7 @@ fn a_process_of_many_connections_keeps_all_its_locks() {
                 let board = board(mode);
                 let uri = holder.uri(&board);
                 let mut outsider = outsider.open(Program::Rust, &board);
-                let mut holder = holder.start(program);
+                let mut holder = holder.start_at(program, &board);
                 for name in ["c", "reader", "idle"] {
                     holder.open(name, &uri, 0);
                     holder.sql(name, "SELECT * FROM t").rows();
@@ -370,7 +370,7 @@ fn a_process_of_many_descriptors_keeps_its_locks() {
                 let board = board(mode);
                 let uri = holder.uri(&board);
                 let mut outsider = outsider.open(Program::Rust, &board);
-                let mut holder = holder.start(program);
+                let mut holder = holder.start_at(program, &board);
                 holder.call(&json!(["use descriptors", 1100])).rows();
                 holder.open("reader", &format!("{uri}&mode=ro"), 0);
                 holder.sql("reader", "SELECT * FROM t").rows();
@@ -437,6 +437,7 @@ extension, uri, path, load = sys.argv[1:]
 if load == 'load':
     loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True)
     loader.load_extension(extension)
+    beside = sqlite3.connect('file:' + path + '?vfs=kanban', uri=True)
 acknowledged = []
 def look():
     for suffix in ['', '-wal', '-shm']:
@@ -681,13 +682,16 @@ fn a_database_in_the_place_of_another_is_locked_by_itself() {
         for program in Program::ALL {
             let with = |holder: Client, outsider: Client| {
                 let board = board(mode);
-                let mut process = holder.start(program);
+                let mut process = holder.start_at(program, &board);
                 process.open("old", &holder.uri(&board), 0);
                 process.sql("old", "INSERT INTO t VALUES (7)").rows();
                 for file in ["", "-wal", "-shm", "-lock"].map(|suffix| beside(&board, suffix)) {
                     let _ = std::fs::remove_file(file);
                 }
                 process.open("c", &holder.uri(&board), 0);
+                if holder == StockBesideOurs {
+                    process.open("beside the new one", &board.kanban(), 0);
+                }
                 let create = format!("PRAGMA journal_mode={mode}; CREATE TABLE t (x)");
                 process.sql("c", &create).rows();
                 let mut outsider = outsider.open(Program::Rust, &board);
@@ -715,18 +719,26 @@ fn a_reused_inode_is_a_new_database() {
             let board = Board::new();
             let (mut process, mut stranger) =
                 (holder.start(program), outsider.start(Program::Rust));
+            let is_beside = holder == StockBesideOurs;
             let mode = |n: usize| ["delete", "wal"][n / 2 % 2];
             let round = |n: usize| {
                 for file in std::fs::read_dir(board.directory()).unwrap() {
                     std::fs::remove_file(file.unwrap().path()).unwrap();
                 }
                 process.open("c", &holder.uri(&board), 0);
+                if is_beside {
+                    process.open("beside", &board.kanban(), 0);
+                }
                 let create = format!("PRAGMA journal_mode={}; CREATE TABLE t (x)", mode(n));
                 process.sql("c", &create).rows();
                 stranger.open("c", &outsider.uri(&board), 0);
-                break_in(&board, &mut process, &mut stranger, |process| {
+                let came = break_in(&board, &mut process, &mut stranger, |process| {
                     look_at_all(process, &board);
-                })
+                });
+                if is_beside {
+                    process.close("beside");
+                }
+                came
             };
             (0..times).map(round).collect()
         };
@@ -814,6 +826,9 @@ fn two_copies(board: &Board, kinds: [Client; 2]) -> Agent {
     }
     if kinds[1] != Stock {
         process.call(&json!(["register second copy"])).rows();
+    }
+    if kinds == [StockBesideOurs; 2] {
+        process.call(&json!(["open", "beside", board.kanban(), 0])).rows();
     }
     for (command, n, kind) in [("open", "1", kinds[0]), ("open second copy", "2", kinds[1])] {
         process.call(&json!([command, n, kind.uri(board), 0])).rows();
@@ -1042,7 +1057,7 @@ fn a_reader_has_no_descriptor_to_write_by() {
                 let context = format!("{mode}, {program:?}, {client:?}");
                 let board = board(mode);
                 let uri = client.uri(&board);
-                let mut process = client.start(program);
+                let mut process = client.start_at(program, &board);
                 process.open("reader", &format!("{uri}&mode=ro"), 0);
                 process.sql("reader", "BEGIN; SELECT * FROM t").rows();
                 let readers = access_modes(&process, &board.path());

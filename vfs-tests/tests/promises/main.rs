@@ -8,6 +8,7 @@ use vfs_tests::base::Base;
 use vfs_tests::{Agent, Board, Program, Reply};
 
 mod canonical_path;
+mod descriptors;
 mod displaced_files;
 mod extension_file;
 mod faults;
@@ -65,7 +66,7 @@ enum Client {
     Stock,
     /// Its connection strings name the VFS.
     Ours,
-    /// A stock connection in a process that has registered the VFS.
+    /// A stock connection in a process that has the database open through the VFS, too.
     StockBesideOurs,
 }
 impl Client {
@@ -79,8 +80,19 @@ impl Client {
 
     /// A process with a connection `c`, which does not wait for locks.
     fn open(self, program: Program, board: &Board) -> Agent {
-        let mut client = self.start(program);
+        let mut client = self.start_at(program, board);
         client.open("c", &self.uri(board), 0);
+        client
+    }
+
+    /// A process, with whatever must be open beside its connections to this board.
+    fn start_at(self, program: Program, board: &Board) -> Agent {
+        let mut client = self.start(program);
+        if self == Self::StockBesideOurs {
+            // Only what is there can be opened to read.
+            let mode = if board.path().exists() { "ro" } else { "rwc" };
+            client.open("beside", &format!("{}&mode={mode}", board.kanban()), 0);
+        }
         client
     }
 }

@@ -1,0 +1,409 @@
+//! Whose descriptors, and what for: none of ours is a standard stream, a connection locks by its own rights,
+//! what is not ours stays as it is, and no number is trusted after its file was closed.
+
+use std::path::Path;
+use std::process::Command;
+
+use vfs_tests::{Board, Lines, PYTHON, Program, Reply, extension};
+
+use crate::Client::{Ours, Stock, StockBesideOurs};
+use crate::{Client, beside, stock_agent};
+
+/// What a Python program prints. `load` says whether it loads the extension; its other arguments follow.
+fn prints(load: bool, script: &str, arguments: &[&str]) -> Vec<String> {
+    const LOAD: &str = "
+import os, sqlite3, sys
+out = os.dup(1)
+def say(*what): os.write(out, (' '.join(map(str, what)) + '\\n').encode())
+def load():
+    loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True)
+    loader.load_extension(sys.argv[2])
+if sys.argv[1] == 'load': load()
+def connect(uri):
+    return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
+def tried(board, sql):
+    try: return board.execute(sql).fetchall()
+    except sqlite3.Error as error: return error
+OUTSIDER = '''
+import sqlite3, sys
+board = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+try: board.execute('BEGIN IMMEDIATE'); print('got in')
+except sqlite3.OperationalError as error: print('was refused:', error)
+'''
+def outsider(path):
+    import subprocess
+    told = subprocess.run([sys.executable, '-c', OUTSIDER, path], capture_output=True, text=True)
+    say('an outsider', (told.stdout + told.stderr).strip())
+";
+    let mut python = Command::new(PYTHON);
+    python.args(["-c", &format!("{LOAD}{script}\nsay('end')\nos._exit(0)")]);
+    python.arg(if load { "load" } else { "stock" }).arg(extension()).args(arguments);
+    python.stderr(std::process::Stdio::null());
+    let mut program = Lines::start(python);
+    let mut said = Vec::new();
+    loop {
+        match program.hear() {
+            end if end == "end" => return said,
+            line => said.push(line),
+        }
+    }
+}
+
+/// The same, with the board's path and URI as the first arguments.
+fn prints_of(board: &Board, vfs: &str, script: &str, arguments: &[&str]) -> Vec<String> {
+    let (path, uri) = (board.path(), board.uri(vfs));
+    let board = [path.to_str().unwrap(), &uri];
+    prints(vfs == "kanban", script, &[&board, arguments].concat())
+}
+
+/// A daemon opens its board, and closes its standard streams before it uses it, or before it loads the
+/// extension. Then a library prints, and the daemon puts /dev/null where the streams were. The line must not
+/// land in a file of the board's, nor /dev/null in the place of a lock. SQLite sees to that by itself: it keeps
+/// no descriptor below 3.
+#[test]
+fn no_descriptor_is_a_standard_stream() {
+    const SCRIPT: &str = "
+path, uri, mode, closes, when = sys.argv[3:]
+made = sqlite3.connect(path, isolation_level=None)
+made.execute('PRAGMA journal_mode=' + mode); made.execute('CREATE TABLE t (x)'); made.close()
+streams = [int(n) for n in closes]
+if when == 'late': board = connect(uri)
+for n in streams: os.close(n)
+if sys.argv[1] == 'load': load()
+if when == 'early': board = connect(uri)
+if sys.argv[1] == 'load': board.execute('PRAGMA kanban_status').fetchall()
+def low():
+    names = [os.readlink('/proc/self/fd/%d' % n) for n in streams if os.path.exists('/proc/self/fd/%d' % n)]
+    return [name for name in names if name != '/dev/null']
+board.execute('SELECT * FROM t').fetchall(); say('reads', low())
+board.execute('BEGIN IMMEDIATE'); board.execute('INSERT INTO t VALUES (1)'); say('writes', low())
+for n in streams:
+    try: os.write(n, b'a line for the log' * 40)
+    except OSError: pass
+null = os.open('/dev/null', os.O_RDWR)
+for n in streams: null == n or os.dup2(null, n)
+outsider(path)
+say(tried(board, 'COMMIT'), low())
+board.close()
+say(tried(sqlite3.connect(path), 'PRAGMA integrity_check'), tried(sqlite3.connect(path), 'SELECT x FROM t'))
+folder = os.path.dirname(path)
+say([name for name in os.listdir(folder) if b'a line' in open(os.path.join(folder, name), 'rb').read()])
+";
+    for mode in ["wal", "delete"] {
+        for closes in ["0", "1", "2", "012"] {
+            for when in ["early", "late"] {
+                let with = |vfs| prints_of(&Board::new(), vfs, SCRIPT, &[mode, closes, when]);
+                let said = with("unix");
+                assert_eq!(said.last().map(String::as_str), Some("[]"), "{said:?}");
+                assert_eq!(said[2], "an outsider was refused: database is locked");
+                assert_eq!(said, with("kanban"), "{mode}, {closes}, {when}");
+            }
+        }
+    }
+}
+
+/// What a process sees of a board after `script`, through connections `r`, to read, and `c`, which came before
+/// or after it, and then everybody else.
+fn beside_a_reader(program: Program, client: Client, script: &[(&str, &str)]) -> Vec<String> {
+    let board = Board::new();
+    let mut creator = stock_agent(Program::Rust);
+    creator.open("c", &board.stock(), 0);
+    creator
+        .sql("c", "PRAGMA journal_mode=wal; CREATE TABLE t (x); INSERT INTO t VALUES (1)")
+        .rows();
+    creator.close("c");
+    let mut process = client.start_at(program, &board);
+    let mut said = Vec::new();
+    let replied = |reply: Reply| match reply {
+        Reply::Rows(rows) => format!("{rows:?}"),
+        Reply::Error { code, .. } => format!("error {code}"),
+    };
+    for (name, what) in script {
+        let said_now = match *what {
+            "open" => {
+                let mode = if *name == "r" { "&mode=ro" } else { "" };
+                process.open(name, &format!("{}{mode}", client.uri(&board)), 0);
+                continue;
+            }
+            "close" => {
+                process.close(name);
+                let size =
+                    |suffix| beside(&board, suffix).metadata().map_or(0, |found| found.len());
+                format!("{} bytes of WAL", size("-wal"))
+            }
+            sql => replied(process.sql(name, sql)),
+        };
+        said.push(format!("{name} {what}: {said_now}"));
+    }
+    process.kill();
+    let mut newcomer = stock_agent(Program::Rust);
+    newcomer.open("c", &board.stock(), 0);
+    said.push(replied(newcomer.sql("c", "SELECT count(*) FROM t; PRAGMA integrity_check")));
+    said
+}
+
+/// A dashboard of the process has the board open read-only, beside a connection that writes, and closes it, or
+/// asks for another journal mode, which is refused. When it closes, SQLite asks by its descriptor for an
+/// exclusive lock, which such a descriptor cannot have. That must cost the writer nothing: it leaves WAL mode,
+/// copies the WAL when it closes, and writes; nor may the dashboard get by the writer's descriptor what it has
+/// no right to. All as on the stock VFS.
+#[test]
+fn a_read_only_connection_locks_by_its_own_rights() {
+    const READ: &str = "SELECT count(*) FROM t";
+    const WRITE: &str = "INSERT INTO t VALUES (2)";
+    let scripts: &[&[(&str, &str)]] = &[
+        &[
+            ("c", "open"),
+            ("c", WRITE),
+            ("r", "open"),
+            ("r", READ),
+            ("r", "close"),
+            ("c", WRITE),
+            ("c", "PRAGMA journal_mode=delete"),
+            ("c", WRITE),
+            ("c", "close"),
+        ],
+        &[("c", "open"), ("c", WRITE), ("r", "open"), ("r", READ), ("r", "close"), ("c", "close")],
+        &[
+            ("r", "open"),
+            ("r", READ),
+            ("c", "open"),
+            ("c", WRITE),
+            ("r", "close"),
+            ("c", WRITE),
+            ("c", "PRAGMA journal_mode=delete"),
+            ("c", WRITE),
+        ],
+        &[
+            ("r", "open"),
+            ("r", READ),
+            ("c", "open"),
+            ("c", WRITE),
+            ("c", "close"),
+            ("r", READ),
+            ("r", "close"),
+        ],
+        &[
+            ("c", "open"),
+            ("c", WRITE),
+            ("r", "open"),
+            ("r", READ),
+            ("c", "close"),
+            ("r", "close"),
+            ("c", "open"),
+            ("c", WRITE),
+        ],
+        &[
+            ("c", "open"),
+            ("c", WRITE),
+            ("r", "open"),
+            ("r", READ),
+            ("r", "PRAGMA journal_mode=delete"),
+            ("r", READ),
+            ("c", WRITE),
+            ("r", "close"),
+            ("c", "PRAGMA journal_mode=delete"),
+            ("r", "open"),
+            ("r", READ),
+            ("r", "PRAGMA journal_mode=persist"),
+            ("r", "PRAGMA journal_mode=truncate"),
+            ("r", "PRAGMA journal_mode=wal"),
+            ("r", READ),
+            ("c", WRITE),
+            ("c", "PRAGMA journal_mode=wal"),
+            ("c", WRITE),
+        ],
+        &[
+            ("c", "open"),
+            ("c", "PRAGMA journal_mode=persist"),
+            ("c", WRITE),
+            ("r", "open"),
+            ("r", READ),
+            ("r", "PRAGMA journal_mode=persist"),
+            ("r", "PRAGMA journal_mode=delete"),
+            ("c", WRITE),
+            ("r", "BEGIN; SELECT count(*) FROM t"),
+            ("c", "BEGIN IMMEDIATE"),
+            ("r", "COMMIT"),
+            ("c", WRITE),
+            ("c", "COMMIT"),
+            ("r", "close"),
+            ("c", WRITE),
+        ],
+    ];
+    for program in Program::ALL {
+        for (nth, script) in scripts.iter().enumerate() {
+            let stock = beside_a_reader(program, Stock, script);
+            for client in [Ours, StockBesideOurs] {
+                let said = beside_a_reader(program, client, script);
+                assert_eq!(said, stock, "{program:?}, {client:?}, script {nth}");
+            }
+        }
+    }
+}
+
+/// A program has loaded the extension for one of its databases, and has others that it opens as ever. They are
+/// what they were: their locks are POSIX locks, there is no descriptor more, and a child of fork uses what it
+/// has inherited as it always did. (That is no good idea, but worked: the child only reads.)
+#[test]
+fn a_database_that_is_not_ours_stays_as_it_is() {
+    const SCRIPT: &str = "
+path, uri, mode, journal = sys.argv[3:]
+other = path + '-other'
+if sys.argv[1] == 'load':
+    board = connect('file:' + other + '?vfs=kanban'); board.execute('CREATE TABLE u (x)')
+else: board = connect(other); board.execute('CREATE TABLE u (x)')
+made = connect(path); made.execute('PRAGMA journal_mode=' + journal)
+made.execute('CREATE TABLE t (x)'); made.execute('INSERT INTO t VALUES (1)')
+plain = connect('file:' + path + '?mode=' + mode)
+def state():
+    found = []
+    for n in os.listdir('/proc/self/fd'):
+        try: name = os.readlink('/proc/self/fd/' + n)
+        except OSError: continue
+        if name.startswith(path) and not name.startswith(other):
+            info = open('/proc/self/fdinfo/' + n).read().splitlines()
+            found.append((name[len(path):], sorted(set(line.split()[2] for line in info if line[:5] == 'lock:'))))
+    return sorted(found)
+say(tried(plain, 'SELECT * FROM t'), state())
+plain.execute('BEGIN'); say(tried(plain, 'SELECT * FROM t'), state())
+def child(what):
+    sys.stdout.flush()
+    if os.fork() == 0:
+        try: what()
+        finally: os._exit(0)
+    os.wait()
+child(lambda: say('child', tried(plain, 'SELECT count(*) FROM t')))
+plain.execute('COMMIT')
+child(lambda: say('child', tried(plain, 'SELECT count(*) FROM t')))
+child(lambda: say('child', tried(connect(path), 'SELECT count(*) FROM t')))
+if mode == 'rw': child(lambda: say('child', tried(plain, 'INSERT INTO t VALUES (2)')))
+say(tried(made, 'INSERT INTO t VALUES (3)'), state())
+made.execute('BEGIN IMMEDIATE'); say(state()); outsider(path); made.execute('COMMIT')
+plain.close(); made.close(); say(state(), os.path.exists(path + '-wal'), os.path.exists(path + '-shm'))
+";
+    for journal in ["delete", "wal"] {
+        for mode in ["rw", "ro"] {
+            let with = |vfs| prints_of(&Board::new(), vfs, SCRIPT, &[mode, journal]);
+            let said = with("unix");
+            assert!(said.iter().any(|line| line.contains("POSIX")), "{said:?}");
+            assert_eq!(said, with("kanban"), "{journal}, {mode}");
+        }
+    }
+}
+
+/// A stock connection is open, and perhaps in a transaction, when the same process opens the board through the
+/// VFS: the locks that it has stay what they are, and hold; when it has given them back, all are protected. In
+/// WAL mode that is when it has closed the wal-index. The status says which.
+#[test]
+fn a_stock_connection_is_protected_when_its_locks_are_gone() {
+    const SCRIPT: &str = "
+import json
+path, uri, journal, begins = sys.argv[3:]
+made = connect(path); made.execute('PRAGMA journal_mode=' + journal); made.execute('CREATE TABLE t (x)')
+made.close()
+plain = connect(path); tried(plain, 'SELECT * FROM t'); tried(plain, begins)
+if 'IMMEDIATE' in begins: tried(plain, 'INSERT INTO t VALUES (1)')
+board = connect(uri)
+def is_active():
+    status = json.loads(board.execute('PRAGMA kanban_status').fetchone()[0])
+    return status['guarantees']['lock_cancellation']['active']
+def look():
+    for suffix in ['', '-shm']:
+        if os.path.exists(path + suffix): open(path + suffix).close()
+tried(board, 'SELECT * FROM t'); say(is_active())
+if 'IMMEDIATE' in begins: outsider(path)
+say(tried(plain, 'COMMIT')); say(tried(board, 'SELECT count(*) FROM t'), is_active())
+if journal == 'wal':
+    plain.close(); board.close(); board = connect(uri); tried(board, 'SELECT * FROM t'); plain = connect(path)
+say(is_active())
+plain.execute('BEGIN IMMEDIATE'); look(); outsider(path); say(tried(plain, 'COMMIT'))
+board.close()
+plain.execute('BEGIN IMMEDIATE'); look(); outsider(path); say(tried(plain, 'COMMIT'))
+";
+    const REFUSED: &str = "an outsider was refused: database is locked";
+    for journal in ["delete", "wal"] {
+        for begins in ["SELECT 1", "BEGIN IMMEDIATE"] {
+            let said = prints_of(&Board::new(), "kanban", SCRIPT, &[journal, begins]);
+            let is_active = journal == "delete" && begins == "SELECT 1";
+            let text = |active| if active { "True" } else { "False" };
+            let context = format!("{journal}, {begins}: {said:?}");
+            assert_eq!(said[0], text(is_active), "{context}");
+            let refusals = said.iter().filter(|line| *line == REFUSED).count();
+            assert_eq!(refusals, if begins == "SELECT 1" { 2 } else { 3 }, "{context}");
+            let after = said.iter().position(|line| line.contains("(")).unwrap();
+            assert!(said[after].ends_with(text(journal == "delete")), "{context}");
+            assert_eq!(said[after + 1], "True", "{context}");
+        }
+    }
+}
+
+/// A daemon closes all descriptors, those of a connection that it has forgotten, too, and opens another board, or
+/// the same again, which gets their numbers. Its locks must be locks of that board; the connection that is forgotten may only
+/// do what it could on the stock VFS, where it has lost its files.
+#[test]
+fn descriptors_that_were_closed_behind_our_back_are_forgotten() {
+    const SCRIPT: &str = "
+path, uri, mode, gap, other = sys.argv[3:]
+for name in {path, other}:
+    made = connect(name); made.execute('PRAGMA journal_mode=' + mode); made.execute('CREATE TABLE t (x)')
+    made.close()
+leaked = [connect(uri) for n in range(2)]
+for board in leaked: board.execute('INSERT INTO t VALUES (1)'); board.execute('DELETE FROM t')
+if other != path: leaked[0].execute('BEGIN IMMEDIATE')
+os.closerange(3, out); os.closerange(out + 1, 100)
+# Each time, other numbers meet.
+filler = [os.open('/dev/null', os.O_RDONLY) for n in range(int(gap))]
+board = connect(uri.replace(path, other))
+board.execute('BEGIN IMMEDIATE'); board.execute('INSERT INTO t VALUES (2)')
+outsider(other)
+say(tried(board, 'COMMIT'))
+board.execute('BEGIN IMMEDIATE')
+second = connect(uri.replace(path, other))
+say(tried(second, 'BEGIN IMMEDIATE'))
+outsider(other)
+say(tried(board, 'COMMIT')); second.execute('INSERT INTO t VALUES (3)')
+say(tried(connect(other), 'SELECT x FROM t'), tried(connect(other), 'PRAGMA integrity_check'))
+# What the leaked connections close is not theirs any more.
+leaked.clear()
+board.execute('BEGIN IMMEDIATE'); outsider(other); say(tried(board, 'COMMIT'))
+";
+    for mode in ["delete", "wal"] {
+        for (gap, is_same) in (0..8).flat_map(|gap| [(gap, false), (gap, true)]) {
+            if is_same && mode == "wal" {
+                // SQLite goes on using the wal-index that was closed.
+                continue;
+            }
+            let with = |vfs| {
+                let (board, other) = (Board::new(), Board::new());
+                let path = if is_same { board.path() } else { other.path() };
+                let arguments = [mode, &gap.to_string(), path.to_str().unwrap()];
+                let said = prints_of(&board, vfs, SCRIPT, &arguments);
+                (said, content_of(&path))
+            };
+            let (stock, _) = with("unix");
+            assert_eq!(stock[0], "an outsider was refused: database is locked", "{stock:?}");
+            let (said, content) = with("kanban");
+            // What the leaked connections close may be a file of the board's on the stock VFS.
+            assert_eq!(said[..6], stock[..6], "{mode}, {gap}");
+            assert_eq!(
+                said[6..],
+                ["an outsider was refused: database is locked", "[]"],
+                "{mode}, {gap}"
+            );
+            assert_eq!(
+                content,
+                ["[String(\"ok\")]", "[Number(2)]", "[Number(3)]"],
+                "{mode}, {gap}"
+            );
+        }
+    }
+}
+
+/// What a newcomer finds in a board.
+fn content_of(path: &Path) -> Vec<String> {
+    let mut newcomer = stock_agent(Program::Rust);
+    newcomer.open("c", &format!("file:{}", path.display()), 0);
+    let rows = newcomer.sql("c", "PRAGMA integrity_check; SELECT x FROM t").rows();
+    rows.iter().map(|row| format!("{row:?}")).collect()
+}
