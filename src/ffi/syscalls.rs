@@ -72,6 +72,11 @@ impl Protection {
             (Err(why), _) => Some(why.to_owned()),
         }
     }
+
+    /// As [`LockTable::is_locked_by_others`].
+    pub(crate) fn is_locked_by_others(&self, file: Inode, range: Range) -> Option<bool> {
+        self.0.ok()?.is_locked_by_others(file, range)
+    }
 }
 
 /// Replaces the calls of `base` and all VFSes that share them. Once; never undone, since what was

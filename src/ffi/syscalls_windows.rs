@@ -2,7 +2,7 @@
 
 use super::types::sqlite3_vfs;
 use crate::host::Host;
-use crate::sys::Inode;
+use crate::sys::{Inode, Range};
 
 /// How the locks of the databases under one base VFS are protected.
 #[derive(Clone, Copy)]
@@ -11,6 +11,11 @@ pub(crate) struct Protection;
 impl Protection {
     /// They need no protection.
     pub(crate) fn why_not(&self, _: Option<Inode>) -> Option<String> {
+        None
+    }
+
+    /// That is not known.
+    pub(crate) fn is_locked_by_others(&self, _: Inode, _: Range) -> Option<bool> {
         None
     }
 }
