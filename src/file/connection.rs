@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use crate::ffi::syscalls::Protection;
 use crate::ffi::{
-    Rc, SQLITE_BUSY, SQLITE_BUSY_TIMEOUT, SQLITE_IOERR_LOCK,
-    SQLITE_LOCK_EXCLUSIVE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_OK,
-    SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK,
-    SQLITE_WARNING, WAL_READ_LOCK, WAL_READERS, WAL_RECOVER_LOCK, WAL_SLOTS, WAL_WRITE_LOCK,
+    Rc, SQLITE_BUSY, SQLITE_BUSY_TIMEOUT, SQLITE_IOERR_LOCK, SQLITE_LOCK_EXCLUSIVE,
+    SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_OK, SQLITE_SHM_EXCLUSIVE,
+    SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, SQLITE_WARNING, WAL_CKPT_LOCK,
+    WAL_READ_LOCK, WAL_READERS, WAL_RECOVER_LOCK, WAL_SLOTS, WAL_WRITE_LOCK,
 };
 use crate::guard::file_length::Header;
 use crate::guard::identity::Identity;
@@ -391,7 +391,9 @@ impl Connection {
 
     /// Whether somebody else has the wal-index open. Where that cannot be told: whether he uses it now.
     fn is_index_in_use(&self, base: impl BaseFile, protection: &Protection) -> bool {
-        let Some(index) = self.guards.identity().and_then(Identity::wal_index) else { return false };
+        let Some(index) = self.guards.identity().and_then(Identity::wal_index) else {
+            return false;
+        };
         protection.is_locked_by_others(index, DEAD_MAN_SWITCH).unwrap_or_else(|| {
             let all = |flags| base.shm_lock(0, WAL_SLOTS, flags | SQLITE_SHM_EXCLUSIVE);
             let rc = all(SQLITE_SHM_LOCK);

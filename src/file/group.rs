@@ -198,9 +198,7 @@ impl GroupCommit {
         }
         match database.queue() {
             None => Err("there is no sidecar yet; the first writer makes it, if it can"),
-            Some(queue) if page_of(&queue).is_none() => {
-                Err("the sidecar can not be mapped")
-            }
+            Some(queue) if page_of(&queue).is_none() => Err("the sidecar can not be mapped"),
             Some(_) => Ok(()),
         }
     }

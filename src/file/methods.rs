@@ -532,7 +532,8 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
                 let persists = unsafe { &mut *arg.cast::<c_int>() };
                 if asks && connection.is_leaving_wal_mode() {
                     *persists = 0;
-                } else if asks && connection.keeps_wal(base, *persists > 0, &base.instance().protection())
+                } else if asks
+                    && connection.keeps_wal(base, *persists > 0, &base.instance().protection())
                 {
                     *persists = 1;
                 }

@@ -201,7 +201,8 @@ impl Database {
         create: bool,
     ) -> Result<Arc<Queue<Sidecar>>, Unusable> {
         let registry = REGISTRY.lock();
-        let sidecar = Sidecar::open(&self.path, create).inspect_err(|why| self.is_without(why, now))?;
+        let sidecar =
+            Sidecar::open(&self.path, create).inspect_err(|why| self.is_without(why, now))?;
         self.descriptor.store(sidecar.descriptor(), Ordering::Relaxed);
         drop(registry);
         self.rests.store(0, Ordering::Relaxed);

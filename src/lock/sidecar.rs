@@ -461,7 +461,7 @@ fn begin(
     like: Option<Rights>,
 ) -> Result<Option<Words>, Unusable> {
     let file = file.file();
-    let content = seed(file, found.len).map_err(Unusable::Seed)?;
+    let content = seed(file, found).map_err(Unusable::Seed)?;
     if content == Content::Foreign {
         return Err(Unusable::Foreign);
     }
@@ -497,12 +497,15 @@ fn copy_of(error: &io::Error) -> io::Error {
 }
 
 /// Makes an empty, truncated or zeroed sidecar a page of ours. Two that do it at once write the
-/// same bytes.
-fn seed(file: &File, len: u64) -> io::Result<Content> {
-    let (content, is_whole) = content_of(file, len)?;
+/// same bytes. One that has a second name may be somebody's file elsewhere, and is left alone.
+fn seed(file: &File, found: &Entry) -> io::Result<Content> {
+    let (content, is_whole) = content_of(file, found.len)?;
     if content == Content::Page && !is_whole {
+        if found.links > 1 {
+            return Ok(Content::Foreign);
+        }
         sys::write_all_at(file, &HEADER, 0)?;
-        if len < PAGE as u64 {
+        if found.len < PAGE as u64 {
             // A last byte, not set_len, which could shorten what another process has lengthened.
             sys::write_all_at(file, &[0], PAGE as u64 - 1)?;
         }

@@ -159,6 +159,12 @@ def answer(command, *arguments):
     elif command == "become nobody":
         if os.geteuid() == 0:
             os.setuid(65534)
+    elif command == "become":
+        user, group, groups, umask = arguments
+        os.setgroups(groups)
+        os.setgid(group)
+        os.setuid(user)
+        os.umask(umask)
     elif command == "use descriptors":
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
