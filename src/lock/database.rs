@@ -118,6 +118,8 @@ const CHECK_AFTER_NS: u64 = 1_000_000_000;
 
 /// After how long a sidecar that could not be used is tried for again, in ns.
 const TRY_AGAIN_NS: u64 = 1_000_000_000;
+/// The same, if somebody was deleting it.
+const IS_MOVING_NS: u64 = 50_000_000;
 
 /// The owner does upkeep.
 const UPKEEP: u64 = 1 << 63;
@@ -214,8 +216,13 @@ impl Database {
 
     /// Notes why there is no sidecar.
     fn is_without(&self, why: &Unusable, now: u64) {
+        let rest = match why {
+            Unusable::Missing => return,
+            Unusable::Moving => IS_MOVING_NS,
+            _ => TRY_AGAIN_NS,
+        };
+        self.rests.store(now + rest, Ordering::Relaxed);
         if why.lasts() {
-            self.rests.store(now + TRY_AGAIN_NS, Ordering::Relaxed);
             self.trouble.lock().why = Some(why.to_string());
         }
     }

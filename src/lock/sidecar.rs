@@ -603,6 +603,78 @@ mod tests {
         assert!(!is_at(&path, found.inode), "there is another");
     }
 
+    /// Threads open it, and close it as the last, all the time: whoever has it open has the one that is in its
+    /// place, and in the end there is none.
+    #[test]
+    fn whoever_has_it_has_the_one_that_is_there() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let board = directory.path().join("board.db");
+        std::fs::write(&board, "").expect("a file");
+        let come_and_go = || {
+            for _ in 0..500 {
+                // Somebody deletes it for longer than it is waited for.
+                let Ok(sidecar) = Sidecar::open(&board, true) else { continue };
+                assert!(sidecar.is_in_place(&board), "others have another");
+                sidecar.delete(&board);
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(come_and_go))));
+        let last = Sidecar::open(&board, true).expect("a sidecar");
+        last.delete(&board);
+        assert!(!path_of(&board).exists());
+    }
+
+    /// It is deleted by the last who has it open, and not while another does. Nor is one that says of a WAL,
+    /// which is there, that a sync has failed, nor what somebody has written in its place.
+    #[test]
+    fn the_last_deletes_it_if_nothing_is_lost_by_that() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (board, wal) =
+            (directory.path().join("board.db"), directory.path().join("board.db-wal"));
+        std::fs::write(&board, "").expect("a file");
+        let open = || Sidecar::open(&board, true).expect("a sidecar");
+        let is_there = || path_of(&board).exists();
+        let (one, other) = (open(), open());
+        one.delete(&board);
+        assert!(is_there(), "another has it open");
+        // What it was refused it has not, and it may be opened.
+        drop(one);
+        let again = open();
+        assert_eq!(again.inode, other.inode);
+        drop(other);
+        again.delete(&board);
+        assert!(!is_there());
+
+        for (failures, has_wal, stays) in [(1, true, true), (1, false, false), (2, true, false)] {
+            let sidecar = open();
+            let mut bytes = GroupBytes::default();
+            bytes.0[16] = failures;
+            super::super::group::Sidecar::write(&sidecar, &bytes).expect("it is open");
+            let _ = if has_wal { std::fs::write(&wal, "x") } else { std::fs::remove_file(&wal) };
+            sidecar.delete(&board);
+            assert_eq!(is_there(), stays, "{failures} {has_wal}");
+            drop(sidecar);
+            let _ = std::fs::remove_file(path_of(&board));
+        }
+        let sidecar = open();
+        std::fs::write(path_of(&board), "something of somebody else's").expect("a file");
+        sidecar.delete(&board);
+        assert!(is_there());
+    }
+
+    /// Somebody is about to delete it, and is stopped: it is not used, and not waited for long.
+    #[test]
+    fn one_that_is_being_deleted_is_not_used() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let board = directory.path().join("board.db");
+        std::fs::write(&board, "").expect("a file");
+        let deleting = Sidecar::open(&board, true).expect("a sidecar");
+        assert!(deleting.file.try_lock(OPEN, false).expect("it is asked"));
+        assert!(matches!(Sidecar::open(&board, true), Err(Unusable::Moving)));
+        deleting.delete(&board);
+        assert!(Sidecar::open(&board, true).is_ok());
+    }
+
     /// Two first writers make the sidecar at the same moment: both have it, and it is one.
     #[test]
     fn two_that_make_it_at_once_have_the_same() {
