@@ -19,9 +19,8 @@ pub struct Options {
 
 impl Default for Options {
     /// A VFS named `kanban` over the operating system's VFS that is the default one, with a busy timeout of 5 s, that
-    /// does not become the default, keeps a WAL when the last connection closes, lets each commit
-    /// sync for itself, and refuses databases with several hard links and WAL mode on network file
-    /// systems.
+    /// does not become the default, lets each commit sync for itself, and refuses databases with several
+    /// hard links and WAL mode on network file systems.
     fn default() -> Self {
         Self {
             name: "kanban".to_owned(),
@@ -33,7 +32,7 @@ impl Default for Options {
                 group_commit: false,
                 hard_links: false,
                 network_wal: false,
-                persist_wal: true,
+                persist_wal: false,
             },
         }
     }
@@ -108,9 +107,9 @@ impl Options {
         self
     }
 
-    /// Whether the WAL and the wal-index stay when the last connection closes
-    /// (<https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpersistwal>), so
-    /// that a connection which is wrongly not counted never loses them.
+    /// Whether the WAL, empty, and the wal-index stay when the last connection closes
+    /// (<https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpersistwal>). Without, they
+    /// stay only while somebody else still has the wal-index open, whose lock on the database was lost.
     #[must_use]
     pub fn with_persist_wal(mut self, persist: bool) -> Self {
         self.connection.persist_wal = persist;
@@ -315,13 +314,13 @@ mod tests {
             .with_group_commit(true)
             .with_hard_links(true)
             .with_network_wal(true)
-            .with_persist_wal(false);
+            .with_persist_wal(true);
         let set = [
             ("KANBAN_FILE_AHEAD", "0"),
             ("KANBAN_GROUP_COMMIT", "1"),
             ("KANBAN_HARD_LINKS", "1"),
             ("KANBAN_NETWORK_WAL", "1"),
-            ("KANBAN_PERSIST_WAL", "0"),
+            ("KANBAN_PERSIST_WAL", "1"),
         ];
         assert_eq!(from(&set), Ok(expected));
     }

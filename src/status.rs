@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use crate::ffi::vfs::Instance;
 use crate::file::{Connection, Stands};
 use crate::lock::keepers::Lockers;
-use crate::lock::sidecar::{Content, FOREIGN};
 use crate::sys;
 
 /// The status of a connection's database, a JSON object.
@@ -30,6 +29,7 @@ pub(crate) fn json(connection: &mut Connection, instance: &Instance) -> String {
     json.field("database", Text(&canonical.to_string_lossy()));
     json.field("sidecar", Text(&database.sidecar_path().to_string_lossy()));
     json.field("busy_timeout_default_ms", connection.settings().busy_timeout_ms());
+    json.field("persist_wal", connection.settings().persist_wal());
     json.field("guarantees", guarantees);
     json.field("group_commit", either(connection.group_commit(), None));
     match database.holder() {
@@ -133,10 +133,6 @@ fn guarantees(connection: &mut Connection, instance: &Instance) -> Object {
         Some(why) => Err(why.as_str()),
         None => Ok(()),
     };
-    let queue_page = match database.content() {
-        Some(Content::Foreign) => Err(FOREIGN),
-        Some(Content::Page) | None => write_lock,
-    };
     let protection = instance.protection();
     let cancellation = match files {
         None => protection.why_not(None),
@@ -161,8 +157,9 @@ fn guarantees(connection: &mut Connection, instance: &Instance) -> Object {
             format!("the file was {missing} bytes shorter than its header says when it was opened")
         }),
     };
-    let persist = (!connection.settings().persist_wal())
-        .then(|| "kanban_persist_wal=0: the last connection deletes the WAL".to_owned());
+    let in_use = protection.why_not(None).map(|why| {
+        format!("whoever has the wal-index open is seen only while he reads or writes: {why}")
+    });
     let durable =
         is_off.then(|| "synchronous is OFF: a power cut may corrupt the database".to_owned());
     let journal = journalless.map(|mode| {
@@ -182,13 +179,13 @@ fn guarantees(connection: &mut Connection, instance: &Instance) -> Object {
     for (name, state) in [
         ("write_lock", write_lock),
         ("first_connect", write_lock),
-        ("queue_page", queue_page),
+        ("queue_page", write_lock),
         ("lock_cancellation", state(&cancellation)),
         ("wal_reset", Ok(())),
         ("file_length", state(&length)),
         ("fork", Ok(())),
         ("identity", state(&identity)),
-        ("persist_wal", state(&persist)),
+        ("wal_in_use", state(&in_use)),
         ("wal_file_system", state(&network)),
         ("journal", state(&journal)),
         ("synchronous", state(&durable)),

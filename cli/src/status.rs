@@ -108,9 +108,13 @@ fn processes(lockers: &Lockers) -> Value {
 /// What a state is called, and what is to be said of it.
 pub(crate) fn sidecar(state: &SidecarState) -> (&'static str, Option<String>) {
     match state {
-        SidecarState::Absent => {
-            ("absent", Some("none yet: the first writer through the VFS makes it".to_owned()))
-        }
+        SidecarState::Absent => (
+            "absent",
+            Some(
+                "none: the next writer makes it, and the last who has it open deletes it"
+                    .to_owned(),
+            ),
+        ),
         SidecarState::Page => ("page", None),
         SidecarState::Unseeded => {
             ("unseeded", Some("empty or cut short: the next writer makes it whole".to_owned()))
@@ -118,8 +122,8 @@ pub(crate) fn sidecar(state: &SidecarState) -> (&'static str, Option<String>) {
         SidecarState::Foreign => (
             "foreign",
             Some(
-                "it holds something else than a page of this VFS: writers exclude each other, but \
-                 poll instead of queueing; move it away while no client has the board open"
+                "it holds something else than a page of this VFS: writers go without a queue, by \
+                 SQLite's own locks; move it away"
                     .to_owned(),
             ),
         ),

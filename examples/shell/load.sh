@@ -14,4 +14,3 @@ CREATE TABLE tasks (id INTEGER PRIMARY KEY, title TEXT);
 INSERT INTO tasks (title) VALUES ('try the shell');
 SELECT * FROM tasks;
 SQL
-test -e board.db-lock

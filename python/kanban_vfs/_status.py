@@ -63,6 +63,7 @@ class Status(TypedDict):
     database: str
     sidecar: str
     busy_timeout_default_ms: int
+    persist_wal: bool
     guarantees: Dict[str, Guarantee]
     group_commit: Guarantee
     holder: Optional[Holder]

@@ -74,6 +74,11 @@ impl Protection {
             (Err(why), _) => Some(why.to_owned()),
         }
     }
+
+    /// As [`LockTable::is_locked_by_others`].
+    pub(crate) fn is_locked_by_others(&self, file: Inode, range: Range) -> Option<bool> {
+        self.0.ok()?.is_locked_by_others(file, range)
+    }
 }
 
 /// A database that is open through this VFS, and so protected, also from other copies of SQLite, until this is
@@ -87,7 +92,7 @@ impl Protection {
         let wal_index = || {
             let mut name = path.as_os_str().to_owned();
             name.push("-shm");
-            sys::inode_behind(Path::new(&name)).ok()
+            sys::entry_behind(Path::new(&name)).ok().map(|found| found.inode)
         };
         for copy in &COPIES {
             copy.locks.joined(database, wal_index);
@@ -434,9 +439,9 @@ fn opened_wal_index(file: c_int, database: &OsStr, copy: &'static Copy) {
     if !copy.locks.has_ours() {
         return;
     }
-    if let (Ok(database), Ok(index)) = (sys::inode_behind(Path::new(database)), sys::inode_of(file))
+    if let (Ok(database), Ok(index)) = (sys::entry_behind(Path::new(database)), sys::inode_of(file))
     {
-        copy.locks.opened_wal_index(database, index);
+        copy.locks.opened_wal_index(database.inode, index);
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::types::sqlite3_vfs;
 use crate::host::Host;
-use crate::sys::Inode;
+use crate::sys::{Inode, Range};
 
 /// How the locks of the databases under one base VFS are protected.
 #[derive(Clone, Copy)]
@@ -18,6 +18,11 @@ impl Protection {
 
     /// Nothing is to be counted.
     pub(crate) fn opened(&self, _: Inode, _: &Path) -> Option<Protected> {
+        None
+    }
+
+    /// That is not known.
+    pub(crate) fn is_locked_by_others(&self, _: Inode, _: Range) -> Option<bool> {
         None
     }
 }

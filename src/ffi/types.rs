@@ -21,6 +21,7 @@ pub(crate) const SQLITE_NOTFOUND: Rc = 12;
 /// What a blocking lock answers when its time is over: the busy handler is not asked then.
 pub(crate) const SQLITE_BUSY_TIMEOUT: Rc = SQLITE_BUSY | (3 << 8);
 pub(crate) const SQLITE_CANTOPEN: Rc = 14;
+pub(crate) const SQLITE_WARNING: Rc = 28;
 pub(crate) const SQLITE_IOERR_SHORT_READ: Rc = SQLITE_IOERR | (2 << 8);
 pub(crate) const SQLITE_IOERR_WRITE: Rc = SQLITE_IOERR | (3 << 8);
 pub(crate) const SQLITE_IOERR_FSYNC: Rc = SQLITE_IOERR | (4 << 8);

@@ -15,13 +15,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::ffi::syscalls::Protection;
 use crate::ffi::{
     Rc, SQLITE_BUSY, SQLITE_BUSY_TIMEOUT, SQLITE_CANTOPEN, SQLITE_IOERR_LOCK,
     SQLITE_LOCK_EXCLUSIVE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_OK,
-    SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_CKPT_LOCK,
-    WAL_READ_LOCK, WAL_READERS, WAL_RECOVER_LOCK, WAL_WRITE_LOCK,
+    SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, SQLITE_WARNING,
+    WAL_CKPT_LOCK, WAL_READ_LOCK, WAL_READERS, WAL_RECOVER_LOCK, WAL_SLOTS, WAL_WRITE_LOCK,
 };
 use crate::guard::file_length::Header;
+use crate::guard::identity::Identity;
 use crate::guard::wal_reset::Salts;
 use crate::host::Host;
 use crate::lock::keepers;
@@ -29,7 +31,7 @@ use crate::lock::queue::Purpose;
 use crate::lock::wait::{Cause, Probe, Wait, Waited};
 use crate::lock::{Database, Refused, WriteLock};
 use crate::options::Settings;
-use crate::sys;
+use crate::sys::{self, Range};
 
 use super::group::GroupCommit;
 use super::guards::{Guards, Stands};
@@ -106,10 +108,9 @@ enum Reason {
 /// What the write lock is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
-    /// A write transaction: not without the write lock.
+    /// A write transaction.
     Write,
-    /// A first connection: where there can be no sidecar, reading must go on, and writing will fail
-    /// by itself.
+    /// A first connection.
     FirstConnect,
     /// Recovery by a reader, and cleaning up: SQLite tries, and goes on if in vain. It is no wait, and
     /// nobody gives up.
@@ -142,6 +143,9 @@ const CHECKPOINT_WAIT: Duration = Duration::from_millis(4);
 pub(crate) const UNENCRYPTED: &CStr =
     c"SQLite3MultipleCiphers does not encrypt under this VFS, only over it: open \
     the database with vfs=multipleciphers-kanban, or allow plain text by KANBAN_BASE_VFS=unix";
+
+/// What everybody has locked, shared, who has a wal-index mapped (`UNIX_SHM_DMS`).
+const DEAD_MAN_SWITCH: Range = Range { start: 128, len: 1 };
 
 /// Gives back a lock of SQLite's. After an error nobody knows whether the base has it still, and
 /// SQLite does not ask again: so it is tried once more, which does no harm if it has not.
@@ -199,6 +203,9 @@ impl Connection {
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let database = Database::at(path);
+        if !read_only {
+            database.may_be_written();
+        }
         Self {
             wait: Wait::of(&database, settings.group_commit()),
             write_lock: WriteLock::of(&database, NEXT.fetch_add(1, Ordering::Relaxed)),
@@ -469,12 +476,38 @@ impl Connection {
         }
     }
 
-    /// SQLite asks whether to keep the WAL, and will: it has copied all of it, if this is the last
-    /// connection that closes.
-    pub(crate) fn keeps_wal(&mut self, base: impl BaseFile) {
-        if std::mem::take(&mut self.is_cleaning_up) {
+    /// SQLite asks whether to keep the WAL, which it does if this `persists`: it has copied all of it, if this
+    /// is the last connection that closes. It stays, too, if somebody still has the wal-index open, who has
+    /// lost his lock on the database. Whether it is to stay.
+    pub(crate) fn keeps_wal(
+        &mut self,
+        base: impl BaseFile,
+        persists: bool,
+        protection: &Protection,
+    ) -> bool {
+        if !std::mem::take(&mut self.is_cleaning_up) {
+            return persists;
+        }
+        let keeps = persists || self.is_index_in_use(base, protection);
+        if keeps {
             self.guards.empty_wal(base, &self.database);
         }
+        keeps
+    }
+
+    /// Whether somebody else has the wal-index open. Where that cannot be told: whether he uses it now.
+    fn is_index_in_use(&self, base: impl BaseFile, protection: &Protection) -> bool {
+        let Some(index) = self.guards.identity().and_then(Identity::wal_index) else {
+            return false;
+        };
+        protection.is_locked_by_others(index, DEAD_MAN_SWITCH).unwrap_or_else(|| {
+            let all = |flags| base.shm_lock(0, WAL_SLOTS, flags | SQLITE_SHM_EXCLUSIVE);
+            let rc = all(SQLITE_SHM_LOCK);
+            if rc == SQLITE_OK {
+                twice(|| all(SQLITE_SHM_UNLOCK));
+            }
+            rc & 0xff == SQLITE_BUSY
+        })
     }
 
     /// If SHARED is refused, a writer of a rollback mode is about to commit, or commits. Queue
@@ -995,7 +1028,8 @@ impl Connection {
                 _ => self.guards.before_upkeep(now, &self.database)?,
             }
         }
-        if !self.write_lock.is_held() {
+        // Who went on without it does so to the end: by then it has SQLite's own.
+        if !self.write_lock.is_held() && !self.has(reason) {
             // To look at files may have taken long.
             let now = sys::monotonic_ns();
             if let Err(why) = self.try_acquire(now, reason, need) {
@@ -1016,10 +1050,11 @@ impl Connection {
     ) -> Result<(), Rc> {
         match why {
             Refused::Busy if reason == Reason::Wal && self.blocks_ms > 0 => {
-                self.block(base).map_err(|why| match why {
-                    Refused::Busy => SQLITE_BUSY_TIMEOUT,
-                    why => self.failed(&why),
-                })
+                match self.block(base) {
+                    Err(Refused::Busy) => Err(SQLITE_BUSY_TIMEOUT),
+                    Err(why) => self.goes_without(&why),
+                    Ok(()) => Ok(()),
+                }
             }
             Refused::Busy if self.outlasts_checkpoint(reason, base) => Ok(()),
             Refused::Busy => {
@@ -1027,9 +1062,34 @@ impl Connection {
                 self.refused(need, Cause::WriteLock);
                 Err(SQLITE_BUSY)
             }
-            Refused::Unusable(_) | Refused::Kernel(_) if need != Need::Write => Ok(()),
-            why => Err(self.failed(&why)),
+            why => self.goes_without(&why),
         }
+    }
+
+    /// There is no write lock to be had: goes on with SQLite's own locks alone, as on the stock VFS, and says
+    /// so once.
+    #[cold]
+    fn goes_without(&self, why: &Refused) -> Result<(), Rc> {
+        match why {
+            Refused::Busy => return Err(SQLITE_BUSY),
+            Refused::Without => {}
+            Refused::Unusable(why) => {
+                if let Some(why) = self.database.news(why) {
+                    let line = format!(
+                        "{why}; until then it is written as on the stock VFS, by SQLite's own \
+                         locks and without a queue"
+                    );
+                    self.log.log_about(SQLITE_WARNING, &line, &self.database.sidecar_path());
+                }
+            }
+            Refused::Inherited => {
+                let why = "the connection was opened before a fork, by the parent; open one in the \
+                           child";
+                self.log.log_about(SQLITE_IOERR_LOCK, why, self.database.path());
+                return Err(SQLITE_IOERR_LOCK);
+            }
+        }
+        Ok(())
     }
 
     /// The base's lock was refused, under the write lock, with `rc`; perhaps it is not if it is asked for
@@ -1284,31 +1344,6 @@ impl Connection {
         };
         let line = format!("gave up after waiting {waited} ms to write{others}: {why}");
         self.log.log_about(SQLITE_BUSY, &line, self.database.path());
-    }
-
-    fn failed(&self, why: &Refused) -> Rc {
-        let (rc, why, path) = match why {
-            Refused::Busy => return SQLITE_BUSY,
-            Refused::Unusable(why) => {
-                (SQLITE_CANTOPEN, why.to_string(), self.database.sidecar_path())
-            }
-            Refused::Kernel(error) => (
-                SQLITE_IOERR_LOCK,
-                format!(
-                    "can not lock the sidecar: {error}; its file system must support \
-                     open-file-description locks"
-                ),
-                self.database.sidecar_path(),
-            ),
-            Refused::Inherited => (
-                SQLITE_IOERR_LOCK,
-                "the connection was opened before a fork, by the parent; open one in the child"
-                    .to_owned(),
-                self.database.path().to_owned(),
-            ),
-        };
-        self.log.log_about(rc, &why, &path);
-        rc
     }
 }
 

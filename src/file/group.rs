@@ -13,7 +13,7 @@ use crate::guard::wal_reset::Salts;
 use crate::host::Host;
 use crate::lock::group::{NotDurable, Opened, Waited, Wal};
 use crate::lock::page::Log;
-use crate::lock::sidecar::{Content, Sidecar};
+use crate::lock::sidecar::Sidecar;
 use crate::lock::{Database, queue::Queue};
 use crate::sys::Inode;
 
@@ -202,10 +202,8 @@ impl GroupCommit {
             return Err("the WAL or this start of the machine can not be told from others");
         }
         match database.queue() {
-            None => Err("there is no sidecar yet; the first writer makes it"),
-            Some(queue) if page_of(&queue).is_none() => {
-                Err("the sidecar holds no page of this VFS, or can not be mapped")
-            }
+            None => Err("there is no sidecar yet; the first writer makes it, if it can"),
+            Some(queue) if page_of(&queue).is_none() => Err("the sidecar can not be mapped"),
             Some(_) => Ok(()),
         }
     }
@@ -486,7 +484,7 @@ const SYNC_NORMAL: c_int = 2;
 /// The sidecar, if it has a page of ours that can be waited on.
 fn page_of(queue: &Queue<Sidecar>) -> Option<&Sidecar> {
     let sidecar = queue.sidecar();
-    (sidecar.content() == Content::Page && sidecar.is_mapped()).then_some(sidecar)
+    sidecar.is_mapped().then_some(sidecar)
 }
 
 #[cfg(test)]

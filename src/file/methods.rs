@@ -606,12 +606,12 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
                 let rc = call!(base, xFileControl, SQLITE_NOTFOUND, op, arg);
                 // SAFETY: as above: the answer.
                 let persists = unsafe { &mut *arg.cast::<c_int>() };
-                if rc == SQLITE_OK && asks && *persists > 0 {
-                    if connection.is_leaving_wal_mode() {
-                        *persists = 0;
-                    } else {
-                        connection.keeps_wal(base);
-                    }
+                if asks && connection.is_leaving_wal_mode() {
+                    *persists = 0;
+                } else if asks
+                    && connection.keeps_wal(base, *persists > 0, &base.instance().protection())
+                {
+                    *persists = 1;
                 }
                 rc
             }

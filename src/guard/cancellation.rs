@@ -521,6 +521,14 @@ impl LockTable {
         }
     }
 
+    /// Whether somebody else, of this process or another, has a lock on that range of a file; `None` if
+    /// that can not be told, since the process's own are not known to be of another kind.
+    pub(crate) fn is_locked_by_others(&'static self, inode: Inode, range: Range) -> Option<bool> {
+        let mut table = self.table.lock();
+        let Kind::Ofd(file) = &table.as_mut()?.inodes.get(&inode)?.kind else { return None };
+        Some(sys::conflicting_lock(&file.descriptor, range).ok()?.is_some())
+    }
+
     /// Keeps other threads from opening descriptors until the result is dropped.
     pub(crate) fn hold_for_fork(&'static self) -> impl std::any::Any {
         self.table.lock()

@@ -2,9 +2,8 @@
 //! lock on it.
 
 use std::collections::HashMap;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use super::holder::Holder;
 use super::keepers::{self, Lockers};
 use super::page::Waiter;
 use super::queue::{Pace, Place, Purpose, Queue, Taken, Until};
-use super::sidecar::{self, Content, Sidecar, Unusable};
+use super::sidecar::{self, Sidecar, Unusable};
 use crate::guard::fork::{self, ForkMutex, Own};
 use crate::sys::{self, Directory, Inode};
 
@@ -53,10 +52,24 @@ pub(crate) struct Database {
     descriptor_of: Mutex<Option<Inode>>,
     /// When its place is to be checked, in ns of CLOCK_MONOTONIC.
     check: AtomicU64,
+    /// Until when there is no use in trying for a sidecar, in ns of CLOCK_MONOTONIC; 0 if there may be one.
+    rests: AtomicU64,
+    trouble: Mutex<Trouble>,
+    /// Whether a connection was opened that may write.
+    writes: AtomicBool,
     /// Whether this process opened it, or a parent of it.
     own: Own<()>,
     pub(crate) group: Group,
     pub(crate) counters: Counters,
+}
+
+/// What is wrong with a sidecar. Mutex rule: held for no system call.
+#[derive(Default)]
+struct Trouble {
+    /// Why there was none when it was last tried for.
+    why: Option<String>,
+    /// What the log was told.
+    said: Option<String>,
 }
 
 /// What happened to a database in this process since its first connection opened it.
@@ -95,10 +108,10 @@ pub(crate) struct Counters {
 pub(crate) enum Refused {
     /// Somebody has it.
     Busy,
-    /// There is no sidecar to lock.
+    /// There is no sidecar to lock, and this is the first attempt for a while that has found out.
     Unusable(Unusable),
-    /// The kernel refuses such locks.
-    Kernel(io::Error),
+    /// The same, and it is not tried again yet.
+    Without,
     /// The connection was opened before a fork, by the parent.
     Inherited,
 }
@@ -110,6 +123,11 @@ const CHECK_AFTER_NS: u64 = 1_000_000_000;
 
 /// For how long it is looked into other processes, to name one.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// After how long a sidecar that could not be used is tried for again, in ns.
+const TRY_AGAIN_NS: u64 = 1_000_000_000;
+/// The same, if somebody was deleting it.
+const IS_MOVING_NS: u64 = 50_000_000;
 
 /// The owner does upkeep.
 const UPKEEP: u64 = 1 << 63;
@@ -141,6 +159,9 @@ impl Database {
             descriptor: AtomicI32::new(-1),
             descriptor_of: Mutex::new(None),
             check: AtomicU64::new(0),
+            rests: AtomicU64::new(0),
+            trouble: Mutex::default(),
+            writes: AtomicBool::new(false),
             own: Own::new(()),
             group: Group::default(),
             counters: Counters::default(),
@@ -176,7 +197,7 @@ impl Database {
         }
         match slot.as_ref() {
             Some(queue) => Ok(Arc::clone(queue)),
-            None => self.keep(&mut slot, || Sidecar::open(&self.path, create)),
+            None => self.keep(&mut slot, now, create),
         }
     }
 
@@ -187,20 +208,64 @@ impl Database {
     }
 
     /// Opens the sidecar while no thread forks, so that a child knows of every descriptor.
-    fn keep<E>(
+    fn keep(
         &self,
         slot: &mut Option<Arc<Queue<Sidecar>>>,
-        open: impl FnOnce() -> Result<Sidecar, E>,
-    ) -> Result<Arc<Queue<Sidecar>>, E> {
+        now: u64,
+        create: bool,
+    ) -> Result<Arc<Queue<Sidecar>>, Unusable> {
         let registry = REGISTRY.lock();
-        let sidecar = open()?;
+        let sidecar =
+            Sidecar::open(&self.path, create).inspect_err(|why| self.is_without(why, now))?;
         self.descriptor.store(sidecar.descriptor(), Ordering::Relaxed);
         *self.descriptor_of.lock() = Some(sidecar.inode());
         drop(registry);
-        let has_page = sidecar.content() == Content::Page;
-        let queue = Arc::new(Queue::new(sidecar, has_page));
+        self.rests.store(0, Ordering::Relaxed);
+        *self.trouble.lock() = Trouble::default();
+        let queue = Arc::new(Queue::new(sidecar, true));
         *slot = Some(Arc::clone(&queue));
         Ok(queue)
+    }
+
+    /// Notes why there is no sidecar.
+    fn is_without(&self, why: &Unusable, now: u64) {
+        let rest = match why {
+            Unusable::Missing => return,
+            Unusable::Moving => IS_MOVING_NS,
+            _ => TRY_AGAIN_NS,
+        };
+        self.rests.store(now + rest, Ordering::Relaxed);
+        if why.lasts() {
+            self.trouble.lock().why = Some(why.to_string());
+        }
+    }
+
+    /// Whether there is no use in trying for a sidecar now. If there may be again, it is true for all who
+    /// ask but one, who is to try.
+    #[inline(always)]
+    fn rests(&self, now: u64) -> bool {
+        match self.rests.load(Ordering::Relaxed) {
+            0 => false,
+            until => self.rests_on(until, now),
+        }
+    }
+
+    #[cold]
+    fn rests_on(&self, until: u64, now: u64) -> bool {
+        let (next, relaxed) = (now + TRY_AGAIN_NS, Ordering::Relaxed);
+        now < until || self.rests.compare_exchange(until, next, relaxed, relaxed).is_err()
+    }
+
+    /// What the log is to be told of a sidecar that can not be used: once, as long as it is the same.
+    pub(crate) fn news(&self, why: &Unusable) -> Option<String> {
+        let why = Some(why.to_string()).filter(|_| why.lasts())?;
+        let mut trouble = self.trouble.lock();
+        (trouble.said.replace(why.clone()).as_ref() != Some(&why)).then_some(why)
+    }
+
+    /// A connection was opened that may write.
+    pub(crate) fn may_be_written(&self) {
+        self.writes.store(true, Ordering::Relaxed);
     }
 
     /// Gives back what its owner has. `pace` as for [`Queue::release`].
@@ -236,10 +301,14 @@ impl Database {
     pub(crate) fn queue(&self) -> Option<Arc<Queue<Sidecar>>> {
         self.own.get()?;
         let mut slot = self.sidecar.lock();
-        match slot.as_ref() {
-            Some(queue) => Some(Arc::clone(queue)),
-            None => self.keep(&mut slot, || Sidecar::open(&self.path, false)).ok(),
+        if let Some(queue) = slot.as_ref() {
+            return Some(Arc::clone(queue));
         }
+        let now = sys::monotonic_ns();
+        if now < self.rests.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.keep(&mut slot, now, false).ok()
     }
 
     /// As [`Queue::purpose`].
@@ -286,13 +355,12 @@ impl Database {
 
     /// Why there can be no write lock, if there can not.
     pub(crate) fn obstacle(&self) -> Option<String> {
-        sidecar::obstacle(&self.path)
-    }
-
-    /// What its sidecar holds; `None` before the first write.
-    pub(crate) fn content(&self) -> Option<Content> {
         self.own.get()?;
-        self.sidecar.lock().as_ref().map(|queue| queue.sidecar().content())
+        if self.sidecar.lock().is_some() {
+            return None;
+        }
+        let why = self.trouble.lock().why.clone();
+        why.or_else(|| sidecar::obstacle(&self.path).map(|why| why.to_string()))
     }
 }
 
@@ -311,6 +379,12 @@ impl Drop for Database {
             return;
         }
         let mut registry = REGISTRY.lock();
+        // While no thread forks, as in [`Self::keep`].
+        if let Some(queue) = self.sidecar.get_mut().take() {
+            if self.writes.load(Ordering::Relaxed) {
+                queue.sidecar().delete(&self.path);
+            }
+        }
         let Some(registry) = registry.as_mut() else { return };
         // By now another connection may have opened the database as a new object.
         if registry.get(&self.identity).is_some_and(|known| known.strong_count() == 0) {
@@ -381,6 +455,9 @@ impl WriteLock {
             return Err(Refused::Inherited);
         }
         let database = &*self.database;
+        if database.rests(now) {
+            return Err(Refused::Without);
+        }
         let (pace, upkeep) = match purpose {
             Purpose::Write => (&mut self.pace, 0),
             Purpose::Upkeep => {
@@ -399,7 +476,9 @@ impl WriteLock {
         let queue = database.open_sidecar(now, create).map_err(Refused::Unusable)?;
         let taken = queue.try_acquire(now, purpose, place, pace).map_err(|error| {
             database.close_sidecar();
-            Refused::Kernel(error)
+            let why = Unusable::Lock(error);
+            database.is_without(&why, now);
+            Refused::Unusable(why)
         })?;
         let taken = taken.ok_or(Refused::Busy)?;
         std::mem::forget(owner);

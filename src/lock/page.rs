@@ -254,6 +254,11 @@ impl GroupBytes {
         self.u32_at(0)
     }
 
+    /// Whether it says of some WAL that a sync has failed and was not made up for.
+    pub(crate) fn tells_of_a_failure(&self) -> bool {
+        self.u32_at(16) % 2 != 0
+    }
+
     /// The record, if it is whole and about that WAL.
     pub(crate) fn record(&self, log: &Log) -> Option<Record> {
         let record = Record { log: *log, frames: self.u32_at(12), failures: self.u32_at(16) };
@@ -305,7 +310,7 @@ mod tests {
         let inode = |name: &str| {
             let path = directory.path().join(name);
             let file = std::fs::File::create(path).expect("there is room");
-            sys::inode_of_file(&file).expect("it is open")
+            sys::entry_of(&file).expect("it is open").inode
         };
         let (wal, other) = (inode("wal"), inode("other"));
         let log = Log::of(wal, [7, 8]).expect("there is a /proc");
@@ -441,7 +446,7 @@ mod tests {
     #[cfg_attr(not(target_os = "linux"), ignore = "group commit is Linux's")]
     fn the_record_is_what_the_table_says() {
         let file = tempfile::tempfile().expect("there is room");
-        let inode = sys::inode_of_file(&file).expect("it is open");
+        let inode = sys::entry_of(&file).expect("it is open").inode;
         let log = Log::of(inode, [7, 8]).expect("there is a /proc");
         let [device, number] = inode.numbers().map(u64::to_le_bytes);
         let named =

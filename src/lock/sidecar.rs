@@ -1,7 +1,21 @@
 //! The sidecar: the file beside a database whose bytes are locked instead of the database's.
 //!
 //! It may be opened and closed freely, which the database must not be (closing a file drops the
-//! locks SQLite has on it, <https://www.sqlite.org/howtocorrupt.html> 2.2). It is never deleted.
+//! locks SQLite has on it, <https://www.sqlite.org/howtocorrupt.html> 2.2).
+//!
+//! It goes as `-shm` goes: the last process that closes it deletes it, so that nothing stays, and whoever
+//! comes next makes it as the database is then. Whoever has it open has a shared lock on [`OPEN`]; whoever
+//! has that byte alone may delete it. So one that was opened counts only if, with the lock in hand, its
+//! path still leads to it:
+//!
+//! | one opens it | the other closes it | then |
+//! |---|---|---|
+//! | has the lock | asks for it alone, and is refused | it stays |
+//! | asks for it, and is refused | has it alone | looks again, and finds none |
+//! | has opened it, and asks | has deleted and closed it | finds another or none at its path, and looks again |
+//!
+//! Two that close it at once both have it shared, and are refused both: so whoever is refused gives its own
+//! up and asks once more, and the last of them has it alone. Who dies in between leaves it, or has deleted it.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,13 +28,15 @@ use super::holder::{Holder, WRITE_BYTE, WRITE_RANGE};
 use super::page::{GROUP, GroupBytes, HEADER, LAST_BYTE, PAGE, Page, slot_offset};
 use super::queue;
 use crate::guard::fork;
-use crate::sys::{self, Directory, Entry, Inode, LockFile, Name, Range, Words};
+use crate::sys::{self, Directory, Entry, Inode, LockFile, Name, Range, Rights, Words};
 
-/// An open sidecar.
+/// The byte that all who have it open share.
+pub(crate) const OPEN: Range = Range { start: 8189, len: 1 };
+
+/// An open sidecar, which holds a page of ours.
 pub(crate) struct Sidecar {
     file: fork::Own<LockFile>,
     inode: Inode,
-    content: Content,
     /// `None` if it can not be mapped: then waiters look every millisecond.
     words: Option<fork::Own<Words>>,
 }
@@ -30,7 +46,7 @@ pub(crate) struct Sidecar {
 pub(crate) enum Content {
     /// A page of ours.
     Page,
-    /// Something else. Its bytes can be locked all the same, and are left as they are.
+    /// Something else, which is left as it is.
     Foreign,
 }
 
@@ -39,13 +55,24 @@ pub(crate) enum Content {
 pub(crate) enum Unusable {
     NotAFile(&'static str),
     IsDatabase,
+    /// It holds something else.
+    Foreign,
+    /// It was another each time it was looked at, or is being deleted.
     Moving,
     Missing,
     NoDatabase(io::Error),
     Create(io::Error),
     /// With the user who owns it, where files have one.
     Open(io::Error, Option<u32>),
+    Lock(io::Error),
     Seed(io::Error),
+}
+
+impl Unusable {
+    /// Whether it will be the same a moment later.
+    pub(crate) fn lasts(&self) -> bool {
+        !matches!(self, Self::Moving | Self::Missing)
+    }
 }
 
 impl fmt::Display for Unusable {
@@ -57,6 +84,7 @@ impl fmt::Display for Unusable {
             Self::IsDatabase => f.write_str(
                 "the sidecar is a hard link of the database; move it away and it is made anew",
             ),
+            Self::Foreign => write!(f, "{FOREIGN}; move it away and it is made anew"),
             Self::Moving => f.write_str("the sidecar is being replaced again and again"),
             Self::Missing => f.write_str("there is no sidecar yet; the first writer makes it"),
             Self::NoDatabase(e) => write!(f, "can not look at the database of the sidecar: {e}"),
@@ -72,58 +100,100 @@ impl fmt::Display for Unusable {
             Self::Open(e, None) => {
                 write!(f, "can not open the sidecar: {e}; give it the database's permissions")
             }
+            Self::Lock(e) => write!(
+                f,
+                "can not lock the sidecar: {e}; it needs open-file-description locks of the system \
+                 and of its file system"
+            ),
             Self::Seed(e) => write!(f, "can not write the sidecar: {e}"),
         }
     }
 }
 
-/// Why the queue of a sidecar that is [`Content::Foreign`] is none.
+/// Why a sidecar that is [`Content::Foreign`] is none.
 pub(crate) const FOREIGN: &str = "the sidecar holds something else than a page of this VFS";
+
+/// How often a sidecar that was another by the time it was open is looked at again, and how long it is
+/// waited for whoever is deleting it.
+const ATTEMPTS: u32 = 10;
+const IS_BEING_DELETED: Duration = Duration::from_micros(100);
 
 /// `<database>-lock`
 pub(crate) fn path_of(database: &Path) -> PathBuf {
+    with(database, "-lock")
+}
+
+fn with(database: &Path, suffix: &str) -> PathBuf {
     let mut path = OsString::from(database);
-    path.push("-lock");
+    path.push(suffix);
     path.into()
 }
 
 impl Sidecar {
-    /// Opens the sidecar of `database`; if there is none, creates it or fails.
+    /// Opens the sidecar of `database`; if there is none, creates it or fails. Gives it the database's
+    /// rights, as far as this process may.
     pub(crate) fn open(database: &Path, create: bool) -> Result<Self, Unusable> {
         let path = path_of(database);
         // Each turn ends the loop unless somebody else removed or created the file meanwhile.
-        for _ in 0..10 {
-            match sys::entry_at(&path) {
-                Ok(found) => {
-                    if let Some(file) = open_found(database, &path, &found)? {
-                        return Self::new(file);
-                    }
-                }
+        for _ in 0..ATTEMPTS {
+            let like = sys::entry_behind(database);
+            let (file, is_made) = match sys::entry_at(&path) {
+                Ok(found) => match open_found(like.as_ref().ok(), &path, &found)? {
+                    Some(file) => (file, false),
+                    None => continue,
+                },
                 Err(e) if e.kind() == io::ErrorKind::NotFound && !create => {
                     return Err(Unusable::Missing);
                 }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    let like = database.metadata().map_err(Unusable::NoDatabase)?;
-                    match sys::create_like(&path, &like) {
-                        Ok(file) => return Self::new(file),
-                        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                    let like = like.as_ref().map_err(|e| Unusable::NoDatabase(copy_of(e)))?;
+                    match sys::create_like(&path, like.rights) {
+                        Ok(file) => (file, true),
+                        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                         Err(e) => return Err(Unusable::Create(e)),
                     }
                 }
                 Err(e) => return Err(Unusable::Open(e, None)),
+            };
+            let found = sys::entry_of(&file).map_err(|e| Unusable::Open(e, None))?;
+            let file = LockFile::new(file);
+            let opened = match file.try_lock(OPEN, true) {
+                Ok(true) if !is_at(&path, found.inode) => continue,
+                Ok(true) => begin(&file, &found, is_made, like.ok().map(|like| like.rights)),
+                Ok(false) => {
+                    std::thread::sleep(IS_BEING_DELETED);
+                    continue;
+                }
+                Err(e) => Err(Unusable::Lock(e)),
+            };
+            if let (Err(_), true) = (&opened, is_made) {
+                // Of no use to anybody.
+                delete(&file, &path, found.inode, |_| true);
             }
+            return opened.map(|words| Self {
+                file: fork::Own::new(file),
+                inode: found.inode,
+                words: words.map(fork::Own::new),
+            });
         }
         Err(Unusable::Moving)
     }
 
     /// Whether its path still leads to it, as far as this process can tell, and nobody has closed its
-    /// descriptor.
+    /// descriptor. If so, gives it the rights that
+    /// the database has by now.
     pub(crate) fn is_in_place(&self, database: &Path) -> bool {
         if self.file.get().is_some_and(|file| !file.is_intact()) {
             return false;
         }
         match sys::entry_at(&path_of(database)) {
-            Ok(found) => found.inode == self.inode,
+            Ok(found) if found.inode != self.inode => false,
+            Ok(found) => {
+                if let (Ok(like), Some(file)) = (sys::entry_behind(database), self.file.get()) {
+                    follow(file.file(), &found, like.rights);
+                }
+                true
+            }
             Err(error) => !sys::is_absent(&error),
         }
     }
@@ -137,8 +207,18 @@ impl Sidecar {
                 .is_some_and(|found| found.inode == self.inode)
     }
 
-    pub(crate) fn content(&self) -> Content {
-        self.content
+    /// Deletes it, unless somebody else has it open, or it says what must outlive all who have. To be
+    /// called by whoever is about to close it.
+    pub(crate) fn delete(&self, database: &Path) {
+        let Some(file) = self.file.get().filter(|_| sys::REMOVES_OPEN_FILES) else { return };
+        delete(file, &path_of(database), self.inode, |file| {
+            let len = file.file().metadata().map_or(0, |found| found.len());
+            let is_ours = matches!(content_of(file.file(), len), Ok((Content::Page, _)));
+            let has_failed =
+                super::group::Sidecar::read(self).is_ok_and(|group| group.tells_of_a_failure());
+            let wal = || with(database, "-wal").metadata().is_ok_and(|wal| wal.len() > 0);
+            is_ours && !(has_failed && wal())
+        });
     }
 
     pub(crate) fn inode(&self) -> Inode {
@@ -239,7 +319,7 @@ impl Sidecar {
     /// Says in the page what was locked, or that it is about to be given back, where the kernel does
     /// not.
     fn tell(&self, file: &LockFile, range: Option<Range>) {
-        if !sys::KERNEL_TELLS_RANGES && self.content == Content::Page {
+        if !sys::KERNEL_TELLS_RANGES {
             let last = range.map_or(0, |range| range.start + range.len - 1);
             // A hint: without it, the holder has no name.
             let _ = sys::write_all_at(file.file(), &last.to_le_bytes(), LAST_BYTE);
@@ -278,7 +358,7 @@ impl queue::Sidecar for Sidecar {
     }
 
     fn conflicting(&self, range: Range) -> io::Result<Option<Range>> {
-        in_the_way(self.own()?, range, || self.content == Content::Page)
+        in_the_way(self.own()?, range, || true)
     }
 
     fn wait(&self, slot: usize, word: u32, limit: Duration) -> bool {
@@ -320,7 +400,7 @@ pub(crate) fn look_at(database: &Path) -> Result<File, Unusable> {
         Err(e) if sys::is_absent(&e) => return Err(Unusable::Missing),
         Err(e) => return Err(Unusable::Open(e, None)),
     };
-    check_kind(database, &found)?;
+    check_kind(sys::entry_behind(database).as_ref().ok(), &found)?;
     sys::open_to_read(&path).map_err(|e| Unusable::Open(e, found.owner))
 }
 
@@ -336,59 +416,124 @@ pub(crate) fn content_of(file: &File, len: u64) -> io::Result<(Content, bool)> {
     let mut start = [0; HEADER.len()];
     let n = start.len().min(len as usize);
     sys::read_exact_at(file, &mut start[..n], 0)?;
-    let is_foreign = start[..n] != HEADER[..n] && start != [0; HEADER.len()];
+    let is_foreign = len > PAGE as u64 || is_foreign(&start[..n]);
     let content = if is_foreign { Content::Foreign } else { Content::Page };
     Ok((content, start == HEADER && len >= PAGE as u64))
 }
 
-/// Why no writer could open the sidecar of `database`, as of now.
-pub(crate) fn obstacle(database: &Path) -> Option<String> {
+/// Whether what a file begins with is something else than a page of ours, whole or not.
+fn is_foreign(start: &[u8]) -> bool {
+    *start != HEADER[..start.len()] && start.iter().any(|byte| *byte != 0)
+}
+
+/// Why no writer could use the sidecar of `database`, as of now.
+pub(crate) fn obstacle(database: &Path) -> Option<Unusable> {
     let path = path_of(database);
-    let found = sys::entry_at(&path).ok()?;
-    open_found(database, &path, &found).err().map(|why| why.to_string())
+    match sys::entry_at(&path) {
+        Ok(found) => {
+            let like = sys::entry_behind(database).ok();
+            match open_found(like.as_ref(), &path, &found) {
+                Ok(Some(file)) => match content_of(&file, found.len) {
+                    Ok((Content::Page, _)) => None,
+                    Ok((Content::Foreign, _)) => Some(Unusable::Foreign),
+                    Err(e) => Some(Unusable::Open(e, None)),
+                },
+                Ok(None) => None,
+                Err(why) => Some(why),
+            }
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let may_create = database.parent().is_none_or(sys::may_create_in);
+            (!may_create).then(|| Unusable::Create(io::ErrorKind::PermissionDenied.into()))
+        }
+        Err(e) => Some(Unusable::Open(e, None)),
+    }
 }
 
 /// Opens what was found at `path`; `None` if it is there no longer.
-fn open_found(database: &Path, path: &Path, found: &Entry) -> Result<Option<File>, Unusable> {
+fn open_found(
+    database: Option<&Entry>,
+    path: &Path,
+    found: &Entry,
+) -> Result<Option<File>, Unusable> {
     check_kind(database, found)?;
-    let file = match sys::open_to_lock(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Unusable::Open(e, found.owner)),
-    };
-    let opened = sys::inode_of_file(&file).map_err(|e| Unusable::Open(e, found.owner))?;
-    Ok((opened == found.inode).then_some(file))
+    match sys::open_to_lock(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Unusable::Open(e, found.owner)),
+    }
 }
 
-/// The database itself must be neither opened nor written to, nor a FIFO waited for.
-fn check_kind(database: &Path, found: &Entry) -> Result<(), Unusable> {
+/// The database itself must be neither opened nor written to, nor a FIFO waited for. Nor is a file opened
+/// that is too long to be a sidecar, since closing it could drop locks that this process has on it.
+fn check_kind(database: Option<&Entry>, found: &Entry) -> Result<(), Unusable> {
     if let Some(kind) = found.odd_kind {
         return Err(Unusable::NotAFile(kind));
     }
-    let is_database = sys::inode_behind(database).is_ok_and(|inode| inode == found.inode);
-    if is_database { Err(Unusable::IsDatabase) } else { Ok(()) }
+    if database.is_some_and(|database| database.inode == found.inode) {
+        return Err(Unusable::IsDatabase);
+    }
+    if found.len > PAGE as u64 { Err(Unusable::Foreign) } else { Ok(()) }
 }
 
-impl Sidecar {
-    fn new(file: File) -> Result<Self, Unusable> {
-        let len = file.metadata().map_err(Unusable::Seed)?.len();
-        let content = seed(&file, len).map_err(Unusable::Seed)?;
-        Ok(Self {
-            inode: sys::inode_of_file(&file).map_err(Unusable::Seed)?,
-            words: Words::map(&file, PAGE).ok().map(fork::Own::new),
-            file: fork::Own::new(LockFile::new(file)),
-            content,
-        })
+/// Whether `path` leads to that file.
+fn is_at(path: &Path, inode: Inode) -> bool {
+    sys::entry_at(path).is_ok_and(|found| found.inode == inode)
+}
+
+/// A sidecar is open and in its place: sees to its content and its rights.
+fn begin(
+    file: &LockFile,
+    found: &Entry,
+    is_made: bool,
+    like: Option<Rights>,
+) -> Result<Option<Words>, Unusable> {
+    let file = file.file();
+    let content = seed(file, found).map_err(Unusable::Seed)?;
+    if content == Content::Foreign {
+        return Err(Unusable::Foreign);
+    }
+    if let Some(like) = like.filter(|_| !is_made) {
+        follow(file, found, like);
+    }
+    Ok(Words::map(file, PAGE).ok())
+}
+
+/// Gives a sidecar that was found so the rights of its database. One that has a second name may be
+/// somebody's file elsewhere.
+fn follow(file: &File, found: &Entry, like: Rights) {
+    if found.rights != like && found.links == 1 {
+        sys::give_rights(file, found.rights, like);
     }
 }
 
+/// Deletes the file at `path` if it is this one, nobody else has it open, and it `may` go.
+fn delete(file: &LockFile, path: &Path, inode: Inode, may: impl Fn(&LockFile) -> bool) {
+    // Where there are no such locks, nobody else has one.
+    let alone = || !matches!(file.try_lock(OPEN, false), Ok(false));
+    let is_alone = alone() || file.unlock(OPEN).is_ok() && alone();
+    let deletes = || is_at(path, inode) && may(file) && sys::remove(path).is_ok();
+    if is_alone && !deletes() {
+        // A forked child may keep it open.
+        let _ = file.unlock(OPEN);
+    }
+}
+
+/// The same error, for somebody else.
+fn copy_of(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
 /// Makes an empty, truncated or zeroed sidecar a page of ours. Two that do it at once write the
-/// same bytes.
-fn seed(file: &File, len: u64) -> io::Result<Content> {
-    let (content, is_whole) = content_of(file, len)?;
+/// same bytes. One that has a second name may be somebody's file elsewhere, and is left alone.
+fn seed(file: &File, found: &Entry) -> io::Result<Content> {
+    let (content, is_whole) = content_of(file, found.len)?;
     if content == Content::Page && !is_whole {
+        if found.links > 1 {
+            return Ok(Content::Foreign);
+        }
         sys::write_all_at(file, &HEADER, 0)?;
-        if len < PAGE as u64 {
+        if found.len < PAGE as u64 {
             // A last byte, not set_len, which could shorten what another process has lengthened.
             sys::write_all_at(file, &[0], PAGE as u64 - 1)?;
         }
@@ -477,12 +622,85 @@ mod tests {
         drop(Sidecar::open(&board, true).expect("a sidecar"));
         let path = path_of(&board);
         let found = sys::entry_at(&path).expect("it is there");
-        assert!(matches!(open_found(&board, &path, &found), Ok(Some(_))));
+        assert!(matches!(open_found(None, &path, &found), Ok(Some(_))));
         let elsewhere = directory.path().join("elsewhere");
         std::fs::rename(&path, &elsewhere).expect("it is moved");
-        assert!(matches!(open_found(&board, &path, &found), Ok(None)));
+        assert!(matches!(open_found(None, &path, &found), Ok(None)));
+        assert!(!is_at(&path, found.inode), "there is none");
         std::fs::write(&path, "").expect("a file");
-        assert!(matches!(open_found(&board, &path, &found), Ok(None)));
+        assert!(!is_at(&path, found.inode), "there is another");
+    }
+
+    /// Threads open it, and close it as the last, all the time: whoever has it open has the one that is in its
+    /// place, and in the end there is none.
+    #[test]
+    fn whoever_has_it_has_the_one_that_is_there() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let board = directory.path().join("board.db");
+        std::fs::write(&board, "").expect("a file");
+        let come_and_go = || {
+            for _ in 0..500 {
+                // Somebody deletes it for longer than it is waited for.
+                let Ok(sidecar) = Sidecar::open(&board, true) else { continue };
+                assert!(sidecar.is_in_place(&board), "others have another");
+                sidecar.delete(&board);
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(come_and_go))));
+        let last = Sidecar::open(&board, true).expect("a sidecar");
+        last.delete(&board);
+        assert!(!path_of(&board).exists());
+    }
+
+    /// It is deleted by the last who has it open, and not while another does. Nor is one that says of a WAL,
+    /// which is there, that a sync has failed, nor what somebody has written in its place.
+    #[test]
+    fn the_last_deletes_it_if_nothing_is_lost_by_that() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (board, wal) =
+            (directory.path().join("board.db"), directory.path().join("board.db-wal"));
+        std::fs::write(&board, "").expect("a file");
+        let open = || Sidecar::open(&board, true).expect("a sidecar");
+        let is_there = || path_of(&board).exists();
+        let (one, other) = (open(), open());
+        one.delete(&board);
+        assert!(is_there(), "another has it open");
+        // What it was refused it has not, and it may be opened.
+        drop(one);
+        let again = open();
+        assert_eq!(again.inode, other.inode);
+        drop(other);
+        again.delete(&board);
+        assert!(!is_there());
+
+        for (failures, has_wal, stays) in [(1, true, true), (1, false, false), (2, true, false)] {
+            let sidecar = open();
+            let mut bytes = GroupBytes::default();
+            bytes.0[16] = failures;
+            super::super::group::Sidecar::write(&sidecar, &bytes).expect("it is open");
+            let _ = if has_wal { std::fs::write(&wal, "x") } else { std::fs::remove_file(&wal) };
+            sidecar.delete(&board);
+            assert_eq!(is_there(), stays, "{failures} {has_wal}");
+            drop(sidecar);
+            let _ = std::fs::remove_file(path_of(&board));
+        }
+        let sidecar = open();
+        std::fs::write(path_of(&board), "something of somebody else's").expect("a file");
+        sidecar.delete(&board);
+        assert!(is_there());
+    }
+
+    /// Somebody is about to delete it, and is stopped: it is not used, and not waited for long.
+    #[test]
+    fn one_that_is_being_deleted_is_not_used() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let board = directory.path().join("board.db");
+        std::fs::write(&board, "").expect("a file");
+        let deleting = Sidecar::open(&board, true).expect("a sidecar");
+        assert!(deleting.file.try_lock(OPEN, false).expect("it is asked"));
+        assert!(matches!(Sidecar::open(&board, true), Err(Unusable::Moving)));
+        deleting.delete(&board);
+        assert!(Sidecar::open(&board, true).is_ok());
     }
 
     /// Two first writers make the sidecar at the same moment: both have it, and it is one.

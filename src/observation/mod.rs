@@ -80,13 +80,13 @@ pub struct Observation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SidecarState {
-    /// There is none: nobody has written through this VFS yet, or it was deleted.
+    /// There is none: nobody who writes has the database open, or nobody has written yet.
     Absent,
     /// It is whole.
     Page,
     /// It is empty, too short or zeroed. The next writer makes it whole.
     Unseeded,
-    /// It holds something else. It is locked all the same, and waiters poll.
+    /// It holds something else, and is left alone: writers do without a write lock.
     Foreign,
     /// It can not be used, with the reason and the remedy; for whoever may read less than the
     /// writers do, that may be true of this process only.
@@ -240,6 +240,7 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
             }
         }
         Err(Unusable::Missing) => {}
+        Err(Unusable::Foreign) => seen.sidecar_state = SidecarState::Foreign,
         Err(why) => {
             is_denied = matches!(&why, Unusable::Open(error, _)
                 if error.kind() == io::ErrorKind::PermissionDenied);
@@ -321,11 +322,8 @@ impl Observation {
             (_, Some(why)) => Judgement::Inactive(format!("the database {why}")),
             (SidecarState::Unusable(why), _) if is_denied => Judgement::Unknown(why.clone()),
             (SidecarState::Unusable(why), _) => Judgement::Inactive(why.clone()),
+            (SidecarState::Foreign, _) => Judgement::Inactive(FOREIGN.to_owned()),
             _ => Judgement::Active,
-        };
-        let queue_page = match self.sidecar_state {
-            SidecarState::Foreign => Judgement::Inactive(FOREIGN.to_owned()),
-            _ => write_lock.clone(),
         };
         let identity = match self.hard_links {
             1 => Judgement::Unknown(
@@ -338,14 +336,14 @@ impl Observation {
         let length = "that takes a look into the database".to_owned();
         [
             ("write_lock", write_lock.clone()),
-            ("first_connect", write_lock),
-            ("queue_page", queue_page),
+            ("first_connect", write_lock.clone()),
+            ("queue_page", write_lock),
             ("lock_cancellation", connection()),
             ("wal_reset", connection()),
             ("file_length", Judgement::Unknown(length)),
             ("fork", connection()),
             ("identity", identity),
-            ("persist_wal", connection()),
+            ("wal_in_use", connection()),
             ("wal_file_system", file_system(&self.database)),
             ("journal", connection()),
             ("synchronous", connection()),

@@ -149,7 +149,7 @@ struct Viewpoint {
 
 impl Viewpoint {
     fn now() -> Self {
-        let inode = |path: &str| super::inode_behind(Path::new(path)).ok();
+        let inode = |path: &str| super::entry_behind(Path::new(path)).ok().map(|found| found.inode);
         Self { root: inode("/"), mounts: inode("/proc/self/ns/mnt") }
     }
 

@@ -37,21 +37,72 @@ impl From<&Metadata> for Inode {
     }
 }
 
-/// What a name leads to, which may be a symbolic link.
+/// What a name leads to, which may be a symbolic link, or what is open.
 pub(crate) struct Entry {
     pub(crate) inode: Inode,
     /// What it is, in a word, if it is no regular file.
     pub(crate) odd_kind: Option<&'static str>,
     /// The user who owns it, where files have one.
     pub(crate) owner: Option<u32>,
+    /// Its length, in bytes.
+    pub(crate) len: u64,
+    /// So many names it has.
+    pub(crate) links: u64,
+    pub(crate) rights: Rights,
+}
+
+impl From<&Metadata> for Entry {
+    #[allow(clippy::unnecessary_cast, reason = "its type is another on other systems")]
+    fn from(found: &Metadata) -> Self {
+        let kind = found.file_type();
+        Self {
+            inode: Inode::from(found),
+            odd_kind: (!kind.is_file()).then(|| name_of(kind)),
+            owner: Some(found.uid()),
+            len: found.len(),
+            links: found.nlink() as u64,
+            rights: Rights { user: found.uid(), group: found.gid(), mode: found.mode() & 0o777 },
+        }
+    }
+}
+
+/// Whose a file is, and who may use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rights {
+    user: u32,
+    group: u32,
+    mode: u32,
 }
 
 /// What `path` leads to. lstat(2)
 pub(crate) fn entry_at(path: &Path) -> io::Result<Entry> {
-    let found = path.symlink_metadata()?;
-    let kind = found.file_type();
-    let odd_kind = (!kind.is_file()).then(|| name_of(kind));
-    Ok(Entry { inode: Inode::from(&found), odd_kind, owner: Some(found.uid()) })
+    Ok(Entry::from(&path.symlink_metadata()?))
+}
+
+/// What `path` leads to in the end. stat(2)
+pub(crate) fn entry_behind(path: &Path) -> io::Result<Entry> {
+    Ok(Entry::from(&path.metadata()?))
+}
+
+/// What is open. fstat(2)
+pub(crate) fn entry_of(file: &File) -> io::Result<Entry> {
+    Ok(Entry::from(&file.metadata()?))
+}
+
+/// Deletes a name. unlink(2)
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    std::fs::remove_file(path)
+}
+
+/// Whether a file that others have open can be deleted, and they find out by its name.
+pub(crate) const REMOVES_OPEN_FILES: bool = true;
+
+/// Whether this process may create files in `directory`, as far as its permissions say. faccessat(2)
+pub(crate) fn may_create_in(directory: &Path) -> bool {
+    let Ok(path) = std::ffi::CString::new(directory.as_os_str().as_bytes()) else { return false };
+    let wanted = libc::W_OK | libc::X_OK;
+    // SAFETY: a terminated path.
+    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), wanted, libc::AT_EACCESS) == 0 }
 }
 
 /// What a kind of file that is not a regular one is called.
@@ -67,16 +118,6 @@ pub(crate) fn name_of(kind: FileType) -> &'static str {
     } else {
         "device"
     }
-}
-
-/// What `path` leads to in the end. stat(2)
-pub(crate) fn inode_behind(path: &Path) -> io::Result<Inode> {
-    Ok(Inode::from(&path.metadata()?))
-}
-
-/// What is open. fstat(2)
-pub(crate) fn inode_of_file(file: &File) -> io::Result<Inode> {
-    Ok(Inode::from(&file.metadata()?))
 }
 
 /// A name as SQLite passes it.
@@ -113,27 +154,32 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
     open(OpenOptions::new().read(true).custom_flags(flags), path)
 }
 
-/// Creates `path`, which must not exist, with the permissions and, as far as this process may
-/// give them, the owner and group of `like`.
+/// Creates `path`, which must not exist, with the rights `like`, as far as this process may give them.
 #[doc(alias = "O_EXCL")]
-pub(crate) fn create_like(path: &Path, like: &Metadata) -> io::Result<File> {
-    let mode = like.mode() & 0o777;
+pub(crate) fn create_like(path: &Path, like: Rights) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).mode(mode);
+    options.read(true).write(true).create_new(true).mode(like.mode);
     let file = open(options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC), path)?;
-    let metadata = file.metadata()?;
-    if metadata.gid() != like.gid() {
-        // An ordinary user may give a file to a group of its own only.
-        let _ = std::os::unix::fs::fchown(&file, None, Some(like.gid()));
+    give_rights(&file, entry_of(&file)?.rights, like);
+    Ok(file)
+}
+
+/// Gives a file that has the rights `now` the rights `like`, as far as this process may: root and, but for
+/// its owner, the owner, who may give it to a group of its own only. fchown(2), fchmod(2)
+pub(crate) fn give_rights(file: &File, now: Rights, like: Rights) {
+    let mut mode = now.mode;
+    if now.group != like.group {
+        let _ = std::os::unix::fs::fchown(file, None, Some(like.group));
+        mode = u32::MAX;
     }
-    if metadata.uid() != like.uid() {
-        let _ = std::os::unix::fs::fchown(&file, Some(like.uid()), None);
+    if now.user != like.user {
+        let _ = std::os::unix::fs::fchown(file, Some(like.user), None);
+        mode = u32::MAX;
     }
     // After chown(2), which may clear bits, and past the umask.
-    if file.metadata()?.mode() & 0o777 != mode {
-        file.set_permissions(PermissionsExt::from_mode(mode))?;
+    if mode != like.mode {
+        let _ = file.set_permissions(PermissionsExt::from_mode(like.mode));
     }
-    Ok(file)
 }
 
 fn flock(kind: impl Into<libc::c_int>, range: Range) -> libc::flock {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::windows::ffi::OsStrExt;
@@ -81,7 +81,16 @@ pub(crate) struct Entry {
     pub(crate) odd_kind: Option<&'static str>,
     /// The user who owns it, where files have one as a number.
     pub(crate) owner: Option<u32>,
+    /// Its length, in bytes.
+    pub(crate) len: u64,
+    /// So many names it has.
+    pub(crate) links: u64,
+    pub(crate) rights: Rights,
 }
+
+/// Whose a file is, and who may use it: each inherits that from its directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rights;
 
 /// Opens a file or directory to look at what it is, which shares it with everybody.
 fn open_to_look(path: &Path, flags: u32) -> io::Result<File> {
@@ -93,8 +102,18 @@ fn open_to_look(path: &Path, flags: u32) -> io::Result<File> {
 
 /// What `path` leads to.
 pub(crate) fn entry_at(path: &Path) -> io::Result<Entry> {
-    let file = open_to_look(path, FILE_FLAG_OPEN_REPARSE_POINT)?;
-    let kind = file.metadata()?.file_type();
+    entry_of(&open_to_look(path, FILE_FLAG_OPEN_REPARSE_POINT)?)
+}
+
+/// What `path` leads to in the end.
+pub(crate) fn entry_behind(path: &Path) -> io::Result<Entry> {
+    entry_of(&open_to_look(path, 0)?)
+}
+
+/// What is open.
+pub(crate) fn entry_of(file: &File) -> io::Result<Entry> {
+    let found = file.metadata()?;
+    let kind = found.file_type();
     let odd_kind = if kind.is_file() {
         None
     } else if kind.is_dir() {
@@ -104,12 +123,21 @@ pub(crate) fn entry_at(path: &Path) -> io::Result<Entry> {
     } else {
         Some("device")
     };
-    Ok(Entry { inode: inode_of_file(&file)?, odd_kind, owner: None })
+    let inode = inode_of_file(file)?;
+    Ok(Entry { inode, odd_kind, owner: None, len: found.len(), links: 1, rights: Rights })
 }
 
-/// What `path` leads to in the end.
-pub(crate) fn inode_behind(path: &Path) -> io::Result<Inode> {
-    inode_of_file(&open_to_look(path, 0)?)
+/// Deletes a name.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    std::fs::remove_file(path)
+}
+
+/// Whether a file that others have open can be deleted, and they find out by its name.
+pub(crate) const REMOVES_OPEN_FILES: bool = false;
+
+/// Whether this process may create files in `directory`, as far as its permissions say: that is only tried.
+pub(crate) fn may_create_in(_: &Path) -> bool {
+    true
 }
 
 /// What is open.
@@ -261,9 +289,12 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
 
 /// Creates `path`, which must not exist. It inherits its permissions from its directory, as whatever
 /// is beside it has.
-pub(crate) fn create_like(path: &Path, _: &Metadata) -> io::Result<File> {
+pub(crate) fn create_like(path: &Path, _: Rights) -> io::Result<File> {
     open_to_keep(true).create_new(true).open(path)
 }
+
+/// Files inherit their rights.
+pub(crate) fn give_rights(_: &File, _: Rights, _: Rights) {}
 
 /// An open file, and its locks: a lock belongs to its handle, and is given back in one piece.
 pub(crate) struct LockFile {

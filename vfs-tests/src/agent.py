@@ -191,6 +191,12 @@ def answer(command, *arguments):
         assert libc.unshare(CLONE_NEWNS) == 0
         assert libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None) == 0
         assert libc.mount(b"tmpfs", arguments[0].encode(), b"tmpfs", 0, None) == 0
+    elif command == "become":
+        user, group, groups, umask = arguments
+        os.setgroups(groups)
+        os.setgid(group)
+        os.setuid(user)
+        os.umask(umask)
     elif command == "use descriptors":
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -119,6 +119,8 @@ impl Client {
             #[cfg(target_os = "linux")]
             "cover" => cover(text(1)),
             #[cfg(unix)]
+            "become" => become_user(command),
+            #[cfg(unix)]
             "use descriptors" => use_descriptors(command[1].as_u64().unwrap_or(0)),
             "descriptors" => return Ok(vec![vec![json!(descriptors())]]),
             #[cfg(unix)]
@@ -187,6 +189,20 @@ fn own_busy_handler(connection: &mut Connection) {
         true
     };
     connection.busy_handler(Some(handler)).expect("no statement runs");
+}
+
+/// Becomes another user, of these groups, with an umask.
+#[cfg(unix)]
+fn become_user(command: &Value) {
+    let number = |value: &Value| value.as_u64().expect("a number") as libc::gid_t;
+    let groups: Vec<_> = command[3].as_array().expect("groups").iter().map(number).collect();
+    // SAFETY: this process has one thread; so many groups.
+    unsafe {
+        assert_eq!(libc::setgroups(groups.len() as _, groups.as_ptr()), 0);
+        assert_eq!(libc::setgid(number(&command[2])), 0);
+        assert_eq!(libc::setuid(number(&command[1])), 0);
+        libc::umask(number(&command[4]) as libc::mode_t);
+    }
 }
 
 /// Loads an extension.

@@ -96,7 +96,7 @@ struct Asked {
 /// The settings, or the key that is wrong.
 fn asked(parameters: &[(Vec<u8>, Vec<u8>)]) -> Result<Asked, String> {
     let mut asked =
-        Asked { busy_timeout: 5000, hard_links: false, network_wal: false, persist_wal: true };
+        Asked { busy_timeout: 5000, hard_links: false, network_wal: false, persist_wal: false };
     let mut seen: Vec<&[u8]> = Vec::new();
     for (key, value) in parameters.iter().filter(|(key, _)| key.starts_with(b"kanban_")) {
         let wrong = || String::from_utf8_lossy(key).into_owned();
@@ -255,7 +255,7 @@ fn check(open: &Open, asked: &Asked, parameters: &[(Vec<u8>, Vec<u8>)]) {
     let field = |pointer: &str| status.pointer(pointer).cloned().unwrap_or_default();
     assert_eq!(field("/busy_timeout_default_ms"), asked.busy_timeout);
     assert_eq!(open.text("PRAGMA busy_timeout"), Some(asked.busy_timeout.to_string()));
-    assert_eq!(field("/guarantees/persist_wal/active"), asked.persist_wal);
+    assert_eq!(field("/persist_wal"), asked.persist_wal);
     assert_eq!(field("/guarantees/wal_file_system/active"), !asked.network_wal);
     assert_eq!(field("/guarantees/identity/active"), asked.hard_links);
     let reads_only = parameters.iter().rfind(|(key, _)| key == b"mode");

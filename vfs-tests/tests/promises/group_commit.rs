@@ -719,7 +719,7 @@ fn without_a_page_each_commit_syncs_for_itself() {
     connection.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
     insert(&connection, 1).unwrap();
     let why = status(&connection, "/group_commit/why");
-    assert!(why.as_str().unwrap().contains("no page"), "{why}");
+    assert!(why.as_str().unwrap().contains("no sidecar"), "{why}");
     // As on the stock VFS, a commit whose sync fails is none.
     base.on(|call| if is_wal_sync(call) { Fault::Fail(IOERR_FSYNC) } else { Fault::None });
     assert_eq!(code(insert(&connection, 2)), IOERR_FSYNC);

@@ -1,5 +1,5 @@
-//! Whatever stands in the sidecar's place or happens to it: a clear error or a repair, never a
-//! crash, never two writers, never a byte of the database.
+//! Whatever stands in the sidecar's place or happens to it: a repair, or a clear line and SQLite's own locks
+//! alone; never a crash, never two writers, never a byte of the database.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -29,7 +29,7 @@ fn make_fifo(path: &Path) {
 /// link (of the database!) where the sidecar belongs. Opening a FIFO could hang, following the
 /// link or writing to it would destroy the database, and closing it would drop SQLite's locks.
 #[test]
-fn what_is_no_file_of_its_own_is_refused() {
+fn what_is_no_file_of_its_own_is_not_used() {
     type Make = fn(&Board);
     let makes: [(&str, Make); 5] = [
         ("directory", |board| std::fs::create_dir(board.sidecar()).unwrap()),
@@ -43,23 +43,32 @@ fn what_is_no_file_of_its_own_is_refused() {
     for (what, make) in makes {
         let board = board();
         make(&board);
-        let before = std::fs::read(board.path()).unwrap();
         let mut client = agent(Program::Rust);
         // Without that, a hard link would be the first to be found.
         client.open("c", &format!("{}&kanban_hard_links=1", board.kanban()), 5000);
-        assert_eq!(client.sql("c", "INSERT INTO t VALUES (2)").code(), 14, "{what}: CANTOPEN");
+        client.sql("c", "INSERT INTO t VALUES (2)").rows();
+        let why = crate::status_of(&mut client, "c", "/guarantees/write_lock/why");
+        assert!(why.as_str().unwrap().contains(what), "{why}");
         let mut log = client.log();
         // SQLite adds lines of its own.
         log.retain(|line| line.contains("sidecar"));
         let [line] = &log[..] else { panic!("{what}: not one line: {log:?}") };
         assert!(line.contains(what) && line.contains("board.db-lock"), "{line}");
         assert!(line.contains("move it away"), "{line}");
-        assert_eq!(client.sql("c", "SELECT x FROM t").rows(), [[1]], "reading goes on");
-        assert_eq!(std::fs::read(board.path()).unwrap(), before, "{what}");
+        client.sql("c", "BEGIN IMMEDIATE").rows();
+        let mut other = agent(Program::Python);
+        other.open("c", &format!("{}&kanban_hard_links=1", board.kanban()), 0);
+        assert_eq!(other.sql("c", "BEGIN IMMEDIATE").code(), 5, "{what}: SQLite's own lock");
+        client.sql("c", "COMMIT").rows();
+        assert_eq!(client.sql("c", "SELECT x FROM t").rows(), [[1], [2]], "{what}");
+        assert_eq!(client.sql("c", "PRAGMA integrity_check").rows(), [["ok"]], "{what}");
 
-        // Once it is moved away, the same connection writes.
+        // Once it is moved away, the same connection has the write lock, a second later.
         std::fs::rename(board.sidecar(), board.directory().join("away")).unwrap();
-        client.sql("c", "INSERT INTO t VALUES (2)").rows();
+        std::thread::sleep(Duration::from_millis(1100));
+        client.sql("c", "BEGIN IMMEDIATE; INSERT INTO t VALUES (3)").rows();
+        assert_eq!(holder(&board.sidecar()), Some(client.pid()), "{what}");
+        client.sql("c", "COMMIT").rows();
         assert_eq!(client.sql("c", "PRAGMA integrity_check").rows(), [["ok"]]);
     }
 }
@@ -77,13 +86,13 @@ fn one_without_permission_is_named() {
         .unwrap();
     let mut client = agent(Program::Rust);
     client.open("c", &board.kanban(), 5000);
-    assert_eq!(client.sql("c", "INSERT INTO t VALUES (2)").code(), 14);
+    client.sql("c", "INSERT INTO t VALUES (2)").rows();
     let log = client.log();
     assert!(
         log[0].contains("can not open the sidecar") && log[0].contains("Permission denied"),
         "{log:?}"
     );
-    assert_eq!(client.sql("c", "SELECT x FROM t").rows(), [[1]]);
+    assert_eq!(client.sql("c", "SELECT x FROM t").rows(), [[1], [2]]);
 }
 
 /// A tool that copies directories by hard links (cp -l, rsnapshot) has given the sidecar a second
@@ -124,24 +133,28 @@ fn recovery_needs_no_sidecar() {
     }
 }
 
-/// Garbage from the beginning: it may be another program's file, so it is left as it is. Its bytes
-/// can be locked all the same; status says what is missing.
+/// Garbage from the beginning: it may be another program's file, so it is left as it is, and is no sidecar.
+/// SQLite's own locks keep writers apart; status says what is missing.
 #[test]
-fn garbage_is_left_alone_and_excludes_all_the_same() {
-    let board = board();
-    let garbage: Vec<u8> = (0..9000_u32).map(|n| ((n * 7919) >> 3) as u8 | 1).collect();
-    std::fs::write(board.sidecar(), &garbage).unwrap();
-    let first = connect(&board.kanban());
-    let mut second = agent(Program::Python);
-    second.open("c", &board.kanban(), 0);
-    first.execute_batch("BEGIN IMMEDIATE").unwrap();
-    assert_eq!(holder(&board.sidecar()), Some(std::process::id()));
-    assert_eq!(second.sql("c", "INSERT INTO t VALUES (2)").code(), 5);
-    assert_eq!(status(&first, "/guarantees/write_lock/active"), true);
-    assert_eq!(status(&first, "/guarantees/queue_page/active"), false);
-    first.execute_batch("COMMIT").unwrap();
-    second.sql("c", "INSERT INTO t VALUES (2)").rows();
-    assert_eq!(std::fs::read(board.sidecar()).unwrap(), garbage);
+fn garbage_is_left_alone_and_writers_exclude_each_other_all_the_same() {
+    for len in [20, 4096, 9000_u32] {
+        let board = board();
+        let garbage: Vec<u8> = (0..len).map(|n| ((n * 7919) >> 3) as u8 | 1).collect();
+        std::fs::write(board.sidecar(), &garbage).unwrap();
+        let first = connect(&board.kanban());
+        let mut second = agent(Program::Python);
+        second.open("c", &board.kanban(), 0);
+        first.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert_eq!(holder(&board.sidecar()), None);
+        assert_eq!(second.sql("c", "INSERT INTO t VALUES (2)").code(), 5);
+        assert_eq!(status(&first, "/guarantees/write_lock/active"), false);
+        assert_eq!(status(&first, "/guarantees/queue_page/active"), false);
+        first.execute_batch("COMMIT").unwrap();
+        second.sql("c", "INSERT INTO t VALUES (2)").rows();
+        second.close("c");
+        drop(first);
+        assert_eq!(std::fs::read(board.sidecar()).unwrap(), garbage);
+    }
 }
 
 /// An empty sidecar, one cut short, and one of zeros (a file system that lost its data in a power
@@ -172,7 +185,7 @@ fn damage_while_it_is_held_lets_nobody_in() {
         ("truncated", |path| drop(std::fs::File::create(path).unwrap())),
         ("garbage", |path| std::fs::write(path, [0xa5; 5000]).unwrap()),
         ("replaced", |path| {
-            std::fs::write(path.with_extension("new"), [0xa5; 100]).unwrap();
+            std::fs::write(path.with_extension("new"), [0; 100]).unwrap();
             std::fs::rename(path.with_extension("new"), path).unwrap();
         }),
         ("renamed", |path| std::fs::rename(path, path.with_extension("old")).unwrap()),

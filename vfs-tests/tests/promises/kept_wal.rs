@@ -1,5 +1,6 @@
-//! The WAL and its index stay when the last connection closes: a connection that is wrongly not
-//! counted never finds them gone.
+//! The WAL and its index go when the last connection closes, as on the stock VFS, unless somebody still has
+//! the index open, who was wrongly not counted: then they stay, so that he never finds them gone. They stay
+//! as well where that is asked for, and the WAL is empty then.
 
 use std::path::Path;
 
@@ -22,6 +23,11 @@ fn files(board: &Board) -> Vec<String> {
 
 const ALL: [&str; 3] = ["board.db", "board.db-shm", "board.db-wal"];
 
+/// What it takes to keep them.
+fn keeping(board: &Board) -> String {
+    format!("{}&kanban_persist_wal=1", board.kanban())
+}
+
 fn write(board: &Board, program: Program, uri: &str) {
     let mut client = agent(program);
     client.open("c", uri, 5000);
@@ -31,16 +37,17 @@ fn write(board: &Board, program: Program, uri: &str) {
     assert!(board.path().exists());
 }
 
-/// A worker, the only one at the moment, comes and goes. The stock VFS deletes both files; ours does,
-/// too, if it is told to.
+/// A worker, the only one at the moment, comes and goes. The stock VFS deletes both files, and so does ours,
+/// unless it is told to keep them.
 #[test]
-fn they_stay_at_the_last_close() {
+fn they_go_at_the_last_close() {
     for program in Program::ALL {
         let board = Board::new();
         for n in 1..=3 {
-            write(&board, program, &board.kanban());
+            write(&board, program, &keeping(&board));
             assert_eq!(files(&board), ALL);
             // Nothing that was committed is only in the WAL.
+            assert_eq!(beside(&board, "-wal").metadata().unwrap().len(), 0);
             let copy = Board::new();
             std::fs::copy(board.path(), copy.path()).unwrap();
             let rows: i64 = connect(&copy.stock())
@@ -48,12 +55,74 @@ fn they_stay_at_the_last_close() {
                 .unwrap();
             assert_eq!(rows, n);
         }
-        for uri in [board.stock(), format!("{}&kanban_persist_wal=0", board.kanban())] {
+        for uri in [board.stock(), board.kanban()] {
             write(&board, program, &uri);
             assert_eq!(files(&board), ["board.db"]);
-            write(&board, program, &board.kanban());
+            write(&board, program, &keeping(&board));
             assert_eq!(files(&board), ALL);
         }
+    }
+}
+
+/// A stock client has the board open, and its application looks at the file, which drops SQLite's locks. It
+/// is not counted any more by whoever closes next, who takes the WAL for his own. On the stock VFS its next
+/// commits go to a file that is gone. (SQLite 3.51, which the Rust client has, looks for others, too.)
+#[test]
+fn they_stay_while_somebody_has_the_index_open() {
+    for program in Program::ALL {
+        for (closes, keeps) in [(Stock, program == Program::Rust), (Ours, true)] {
+            let context = format!("{program:?}, {closes:?}");
+            let board = Board::new();
+            let mut looks = Stock.open(Program::Rust, &board);
+            looks.sql("c", "PRAGMA journal_mode=wal; CREATE TABLE t (x)").rows();
+            looks.sql("c", "INSERT INTO t VALUES (1)").rows();
+            looks.read(&board.path());
+            let mut closes = closes.open(program, &board);
+            closes.sql("c", "INSERT INTO t VALUES (2)").rows();
+            closes.close("c");
+            assert_eq!(files(&board).len(), if keeps { 3 } else { 1 }, "{context}");
+            looks.sql("c", "INSERT INTO t VALUES (3)").rows();
+            let mut newcomer = Stock.open(program, &board);
+            let rows = newcomer.sql("c", "SELECT x FROM t").rows();
+            assert_eq!(rows == [[1], [2], [3]], keeps, "{context}: {rows:?}");
+            assert_eq!(newcomer.sql("c", "PRAGMA integrity_check").rows(), [["ok"]], "{context}");
+            // With the last who knows of it, it goes.
+            looks.close("c");
+            newcomer.close("c");
+            write(&board, program, &board.kanban());
+            assert_eq!(files(&board), ["board.db"], "{context}");
+        }
+    }
+}
+
+/// What the application sets by SQLite's own file control, or asks, is what it is without this VFS.
+#[test]
+fn an_application_is_told_what_it_has_set() {
+    use rusqlite::ffi;
+    for (uri, expected) in [("unix", 0), ("kanban", 0), ("kanban&kanban_persist_wal=1", 1)] {
+        let board = Board::new();
+        let connection = connect(&board.uri(uri));
+        connection.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
+        let control = |mut value: i32| {
+            // SAFETY: an open connection, and a number to read and fill in.
+            let rc = unsafe {
+                ffi::sqlite3_file_control(
+                    connection.handle(),
+                    c"main".as_ptr(),
+                    ffi::SQLITE_FCNTL_PERSIST_WAL,
+                    (&raw mut value).cast(),
+                )
+            };
+            assert_eq!(rc, ffi::SQLITE_OK);
+            value
+        };
+        assert_eq!(control(-1), expected, "{uri}");
+        for set in [1, 0] {
+            control(set);
+            assert_eq!(control(-1), set, "{uri}");
+        }
+        drop(connection);
+        assert_eq!(files(&board), ["board.db"], "{uri}");
     }
 }
 
@@ -79,7 +148,7 @@ fn who_may_only_read_leaves_it_as_it_is() {
     let again = connect(&board.kanban());
     again.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
     drop(again);
-    assert_eq!(wal(), 0);
+    assert_eq!(files(&board), ["board.db"]);
     let copy = Board::new();
     std::fs::copy(board.path(), copy.path()).unwrap();
     assert_eq!(count(&connect(&copy.stock())), Ok(1));
@@ -92,9 +161,9 @@ fn who_may_only_read_leaves_it_as_it_is() {
 fn it_goes_when_wal_mode_is_left() {
     for program in Program::ALL {
         let board = Board::new();
-        write(&board, program, &board.kanban());
+        write(&board, program, &keeping(&board));
         let mut client = agent(program);
-        client.open("c", &board.kanban(), 5000);
+        client.open("c", &keeping(&board), 5000);
         for _ in 0..2 {
             assert_eq!(client.sql("c", "PRAGMA journal_mode=delete").rows(), [["delete"]]);
             assert_eq!(files(&board), ["board.db"]);
@@ -126,11 +195,11 @@ fn it_goes_when_wal_mode_is_left() {
 #[test]
 fn it_goes_when_an_attached_board_leaves_wal_mode() {
     let (board, other) = (Board::new(), Board::new());
-    write(&board, Program::Rust, &board.kanban());
-    write(&other, Program::Rust, &other.kanban());
+    write(&board, Program::Rust, &keeping(&board));
+    write(&other, Program::Rust, &keeping(&other));
     let mut client = agent(Program::Rust);
-    client.open("c", &board.kanban(), 5000);
-    client.sql("c", &format!("ATTACH '{}' AS other", other.kanban())).rows();
+    client.open("c", &keeping(&board), 5000);
+    client.sql("c", &format!("ATTACH '{}' AS other", keeping(&other))).rows();
     client.sql("c", "SELECT * FROM t, other.t").rows();
     client.sql("c", "PRAGMA journal_mode=delete").rows();
     assert_eq!(client.sql("c", "PRAGMA other.journal_mode").rows(), [["delete"]]);
@@ -141,11 +210,12 @@ fn it_goes_when_an_attached_board_leaves_wal_mode() {
 
 /// A worker indexes 3000 rows, makes a backup, deletes some rows, and goes: nobody has the board
 /// open. Then the backup is put in its place.
-fn restore(program: Program, client: Client, after: Client, put: fn(&Path, &Path)) {
-    let context = format!("{program:?}, {client:?}, {after:?}");
+fn restore(program: Program, client: Client, keeps: bool, after: Client, put: fn(&Path, &Path)) {
+    let context = format!("{program:?}, {client:?}, keeps: {keeps}, {after:?}");
     let board = Board::new();
     let backup = board.directory().join("backup.db");
-    let mut worker = client.open(program, &board);
+    let mut worker = client.start(program);
+    worker.open("c", &if keeps { keeping(&board) } else { client.uri(&board) }, 0);
     let create = format!(
         "PRAGMA journal_mode=wal; CREATE TABLE t (x INTEGER PRIMARY KEY, y); CREATE INDEX i ON t (y);
          WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 3000)
@@ -157,10 +227,10 @@ fn restore(program: Program, client: Client, after: Client, put: fn(&Path, &Path
     // The WAL has a few pages of the table, and a few of its index.
     worker.sql("c", "DELETE FROM t WHERE x BETWEEN 1000 AND 1200").rows();
     worker.close("c");
-    if client == Ours {
-        for suffix in ["-wal", "-shm"] {
-            assert!(beside(&board, suffix).exists(), "{context}: board.db{suffix}");
-        }
+    for suffix in ["-wal", "-shm"] {
+        assert_eq!(beside(&board, suffix).exists(), keeps, "{context}: board.db{suffix}");
+    }
+    if keeps {
         let left = beside(&board, "-wal").metadata().unwrap().len();
         assert_eq!(left, 0, "{context}: bytes that would be believed of another database");
     }
@@ -172,9 +242,9 @@ fn restore(program: Program, client: Client, after: Client, put: fn(&Path, &Path
     assert_eq!(newcomer.sql("c", "PRAGMA integrity_check").rows(), [["ok"]], "{context}");
 }
 
-/// Everybody has closed the board when it is replaced by a backup, by `cp` or by `mv`. The stock VFS
-/// has deleted the WAL by then, so what is opened is the backup. Frames in a WAL that stays would be
-/// taken for the backup's.
+/// Everybody has closed the board when it is replaced by a backup, by `cp` or by `mv`. The WAL is deleted by
+/// then, or empty, so what is opened is the backup. Frames in a WAL that stays would be taken for the
+/// backup's.
 #[test]
 fn a_closed_board_can_be_replaced_by_a_backup() {
     let copy: fn(&Path, &Path) = |backup, board| {
@@ -183,8 +253,14 @@ fn a_closed_board_can_be_replaced_by_a_backup() {
     let rename: fn(&Path, &Path) = |backup, board| std::fs::rename(backup, board).unwrap();
     for program in Program::ALL {
         for put in [copy, rename] {
-            for (client, after) in [(Stock, Stock), (Ours, Ours), (Ours, Stock)] {
-                restore(program, client, after, put);
+            for (client, keeps, after) in [
+                (Stock, false, Stock),
+                (Ours, false, Ours),
+                (Ours, false, Stock),
+                (Ours, true, Ours),
+                (Ours, true, Stock),
+            ] {
+                restore(program, client, keeps, after, put);
             }
         }
     }

@@ -23,6 +23,7 @@ mod journal_modes;
 mod kept_wal;
 mod killed_holder;
 mod kills;
+mod left_behind;
 mod loading;
 mod lock_cancellation;
 mod lock_errors;

@@ -1,12 +1,12 @@
 //! The sidecar: `<database>-lock`, with the database's permissions and owner, not empty, not
-//! inherited by other programs, never deleted.
+//! inherited by other programs, deleted by the last who has it open.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
-use vfs_tests::{Board, is_root};
+use vfs_tests::{Board, Program, is_root};
 
-use crate::connect;
+use crate::{agent, connect};
 
 /// A board of a group: readable and writable by its members, owned by somebody else.
 #[test]
@@ -18,7 +18,8 @@ fn it_takes_the_databases_mode_and_owner() {
         if is_root() {
             std::os::unix::fs::chown(board.path(), Some(1234), Some(5678)).unwrap();
         }
-        connect(&board.kanban()).execute_batch("INSERT INTO t VALUES (1)").unwrap();
+        let connection = connect(&board.kanban());
+        connection.execute_batch("INSERT INTO t VALUES (1)").unwrap();
         let (database, sidecar) =
             (board.path().metadata().unwrap(), board.sidecar().metadata().unwrap());
         assert_eq!(sidecar.mode() & 0o777, mode);
@@ -30,7 +31,8 @@ fn it_takes_the_databases_mode_and_owner() {
 #[test]
 fn it_is_seeded() {
     let board = Board::new();
-    connect(&board.kanban()).execute_batch("CREATE TABLE t (x)").unwrap();
+    let connection = connect(&board.kanban());
+    connection.execute_batch("CREATE TABLE t (x)").unwrap();
     let bytes = std::fs::read(board.sidecar()).unwrap();
     assert_eq!(bytes.len(), 4096);
     assert_eq!(&bytes[..16], b"kanban-vfs\0\0\x01\0\0\0");
@@ -48,16 +50,25 @@ fn it_is_closed_on_exec() {
     assert!(!open.contains("board.db"), "{open}");
 }
 
-/// Writers come and go; the last one removes the WAL, not the sidecar, which another may be about
-/// to lock.
+/// Writers come and go while one stays: it is the same all the time, since somebody may be about to lock it.
+/// With the last it goes.
 #[test]
-fn it_stays() {
+fn it_stays_as_long_as_somebody_has_it() {
     let board = Board::new();
     let inode = || board.sidecar().metadata().unwrap().ino();
-    connect(&board.kanban()).execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
+    let mut other = agent(Program::Python);
+    other.open("c", &board.kanban(), 5000);
+    other.sql("c", "PRAGMA journal_mode=wal; CREATE TABLE t (x)").rows();
     let first = inode();
-    connect(&board.kanban()).execute_batch("PRAGMA journal_mode=delete; VACUUM").unwrap();
+    connect(&board.kanban()).execute_batch("INSERT INTO t VALUES (1)").unwrap();
     assert_eq!(inode(), first);
+    let connection = connect(&board.kanban());
+    connection.execute_batch("INSERT INTO t VALUES (2)").unwrap();
+    other.close("c");
+    connection.execute_batch("PRAGMA journal_mode=delete; VACUUM").unwrap();
+    assert_eq!(inode(), first);
+    drop(connection);
+    assert!(!board.sidecar().exists());
 }
 
 /// A connection that is closed, and one of many, leaves no descriptor behind.
@@ -79,4 +90,5 @@ fn it_is_closed_with_the_last_connection() {
     assert_eq!(open(), 1, "one for the process");
     drop(connections);
     assert_eq!(open(), 0);
+    assert!(!board.sidecar().exists());
 }
