@@ -1001,13 +1001,36 @@ pub(super) mod tests {
             (1, 2, 3, &[]),
         ] {
             let base = Base::of_size(size, old);
-            guards.before_first_page(&base, &header(new));
+            guards.before_first_page(&base, &header(new), false);
             assert_eq!(*base.calls.borrow(), calls, "{size} pages, {old} by the header");
         }
         guards.stands = Stands::Below;
         let base = Base::of_size(1, 1);
-        guards.before_first_page(&base, &header(3));
+        guards.before_first_page(&base, &header(3), false);
         assert_eq!(*base.calls.borrow(), [], "it is another's");
+    }
+
+    /// Where the file is kept ahead, it is made longer than the header will say, unless the last connection
+    /// closes, which cuts it to that.
+    #[test]
+    fn the_file_is_ahead_until_the_last_close() {
+        let (_place, _database, mut guards) = board();
+        guards.keep_ahead();
+        let ahead = WriteZeros(3 * 4096 + 2 * 65536 - 4096, 4096);
+        for (is_last, calls) in [(false, ahead), (true, WriteZeros(2 * 4096, 4096))] {
+            let base = Base::of_size(1, 1);
+            guards.before_first_page(&base, &header(3), is_last);
+            assert_eq!(*base.calls.borrow(), [calls], "{is_last}");
+        }
+        for (size, frames, calls) in [
+            (20, (5, 5), &[SetSize(3 * 4096)][..]),
+            (20, (5, 4), &[]),
+            (3, (5, 5), &[]),
+        ] {
+            let base = Base { frames: RefCell::new(vec![Some(frames)]), ..Base::of_size(size, 3) };
+            guards.cut_to_header(&base);
+            assert_eq!(*base.calls.borrow(), calls, "{size} pages, {frames:?}");
+        }
     }
 
     /// Frames are in the index, and the WAL has none of them: nothing is read by them. While the WAL begins

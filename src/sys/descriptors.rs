@@ -291,7 +291,7 @@ pub(crate) mod for_tests {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::inode_of_file;
+    use crate::sys::entry_of;
 
     /// A file that is kept is closed with its owner, unless its number is another's by then.
     #[test]
@@ -307,6 +307,6 @@ mod tests {
         let stale = for_tests::stale(other.as_raw_fd(), inode);
         assert!(!stale.is_intact());
         drop(stale);
-        assert!(is_of(other.as_raw_fd(), inode_of_file(&other).expect("it is open")));
+        assert!(is_of(other.as_raw_fd(), entry_of(&other).expect("it is open").inode));
     }
 }

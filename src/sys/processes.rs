@@ -201,7 +201,7 @@ fn own_pid(pid: u32) -> Option<u32> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::sys::{Range, inode_of_file, try_lock};
+    use crate::sys::{Range, entry_of, try_lock};
 
     #[test]
     fn a_lock_is_read_from_its_line() {
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn whoever_has_a_lock_is_found() {
         let file = tempfile::tempfile().expect("a file");
-        let inode = inode_of_file(&file).expect("it is open");
+        let inode = entry_of(&file).expect("it is open").inode;
         let find = |start| {
             with_lock(&[inode], |_, lock| lock.is_exclusive && lock.start == start, Duration::MAX)
         };
