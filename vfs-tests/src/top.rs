@@ -221,8 +221,7 @@ impl Below {
 impl File {
     fn flush(&mut self, below: Below) -> c_int {
         let held = std::mem::take(&mut self.held);
-        let failed = held.iter().map(|(at, bytes)| below.write(bytes, *at));
-        failed.filter(|rc| *rc != SQLITE_OK).last().unwrap_or(SQLITE_OK)
+        held.iter().map(|(at, bytes)| below.write(bytes, *at)).max().unwrap_or(SQLITE_OK)
     }
 
     fn size(&self, below: Below) -> i64 {
