@@ -921,13 +921,16 @@ mod tests {
             wal.frames.set(4);
             // Without the page it might be the old one, told late: it tries once more.
             wal.failing.set(if reads { 2 } else { 1 });
-            (page.1.set(reads), page.2.set(writes));
+            page.1.set(reads);
+            page.2.set(writes);
             group.wait(&page, &log, 4, &wal, &counters).expect_err("it fails");
             assert_eq!(group.begin(&page, &log, 4), Err(NotDurable::HasFailed));
             // The page can be used again, and is not as new as what this process knows.
-            (page.1.set(false), page.2.set(false));
+            page.1.set(false);
+            page.2.set(false);
             assert_eq!(group.begin(&page, &log, 4), Err(NotDurable::HasFailed));
-            (page.1.set(reads), page.2.set(writes));
+            page.1.set(reads);
+            page.2.set(writes);
             wal.done.take();
             wal.failing.set(1);
             assert_eq!(
@@ -936,7 +939,8 @@ mod tests {
                 "the disk is well, the page is not"
             );
             assert_eq!(wal.done.borrow().last(), Some(&Did::Sync));
-            (page.1.set(false), page.2.set(false));
+            page.1.set(false);
+            page.2.set(false);
             assert_eq!(group.mend(&page, &log, &wal), Ok(true));
             assert!(group.begin(&page, &log, 4).is_ok());
         }
