@@ -89,9 +89,9 @@ impl Kept {
         &self.file
     }
 
-    /// Whether the descriptor is this file's still. fstat(2)
+    /// Whether the descriptor is this file's still, as far as the kernel tells.
     pub(crate) fn is_intact(&self) -> bool {
-        self.inode.is_some_and(|inode| is_of(self.as_raw_fd(), inode))
+        self.inode.is_none_or(|inode| is_of(self.as_raw_fd(), inode))
     }
 }
 
@@ -111,9 +111,13 @@ impl Drop for Kept {
     }
 }
 
-/// Whether a descriptor is that file's.
+/// Whether a descriptor is that file's: neither closed nor another's. If the kernel fails to tell, it is, and so is
+/// not left open for good.
 pub(crate) fn is_of(descriptor: RawFd, inode: Inode) -> bool {
-    inode_of(descriptor).is_ok_and(|found| found == inode)
+    match inode_of(descriptor) {
+        Ok(found) => found == inode,
+        Err(error) => error.raw_os_error() != Some(libc::EBADF),
+    }
 }
 
 /// The file behind a descriptor. fstat(2)
