@@ -1022,11 +1022,9 @@ pub(super) mod tests {
             guards.before_first_page(&base, &header(3), is_last);
             assert_eq!(*base.calls.borrow(), [calls], "{is_last}");
         }
-        for (size, frames, calls) in [
-            (20, (5, 5), &[SetSize(3 * 4096)][..]),
-            (20, (5, 4), &[]),
-            (3, (5, 5), &[]),
-        ] {
+        for (size, frames, calls) in
+            [(20, (5, 5), &[SetSize(3 * 4096)][..]), (20, (5, 4), &[]), (3, (5, 5), &[])]
+        {
             let base = Base { frames: RefCell::new(vec![Some(frames)]), ..Base::of_size(size, 3) };
             guards.cut_to_header(&base);
             assert_eq!(*base.calls.borrow(), calls, "{size} pages, {frames:?}");
