@@ -1,0 +1,127 @@
+//! What the two sides differ in after a step.
+
+use std::fmt;
+
+use super::observe::Observation;
+use super::protocol::{DIED, HANGS, Outcome};
+use super::schedule::Operation;
+
+/// A difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// In what.
+    pub kind: Kind,
+    /// On the stock side.
+    pub stock: String,
+    /// On ours.
+    pub ours: String,
+}
+
+/// In what the sides differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The result code of the step.
+    Code,
+    /// Its rows.
+    Rows,
+    /// The connection's transaction, or its lock.
+    Transaction,
+    /// What a process would read that came now, or what integrity_check says of it.
+    Content,
+    /// Which files there are, or which are empty.
+    Files,
+    /// A process crashed or hangs.
+    Process,
+}
+
+/// The differences after a step: what it said first, then what it left behind.
+#[must_use]
+pub fn compare(
+    operation: &Operation,
+    [stock, ours]: [&Outcome; 2],
+    [stock_left, our_left]: [&Observation; 2],
+) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    let mut differ = |kind, stock: String, ours: String| {
+        if stock != ours {
+            differences.push(Difference { kind, stock, ours });
+        }
+    };
+    let is_gone = |outcome: &Outcome| matches!(outcome.code, DIED | HANGS);
+    let gone = |outcome: &Outcome| {
+        let child = outcome.child.as_deref().filter(|child| is_gone(child));
+        Some(outcome).filter(|outcome| is_gone(outcome)).or(child).map(Outcome::to_string)
+    };
+    differ(Kind::Process, gone(stock).unwrap_or_default(), gone(ours).unwrap_or_default());
+    if !is_gone(stock) && !is_gone(ours) && !operation.is_spared_stock() {
+        if stock.code != ours.code {
+            differ(Kind::Code, stock.to_string(), ours.to_string());
+        }
+        differ(Kind::Rows, stock.rows.join("\n"), ours.rows.join("\n"));
+        let transaction = |outcome: &Outcome| format!("{:?}", outcome.transaction);
+        differ(Kind::Transaction, transaction(stock), transaction(ours));
+    }
+    let content = |left: &Observation, other: &Observation| {
+        let mut lines = String::new();
+        for (name, content) in &left.contents {
+            if other.contents.get(name) != Some(content) {
+                lines.push_str(&format!("{name}:\n{content}"));
+            }
+        }
+        lines
+    };
+    differ(Kind::Content, content(stock_left, our_left), content(our_left, stock_left));
+    let files = |left: &Observation| {
+        let file = |(name, full): (&String, &bool)| {
+            format!("{name}{}", if *full { "" } else { " (empty)" })
+        };
+        left.files.iter().map(file).collect::<Vec<_>>().join(", ")
+    };
+    differ(Kind::Files, files(stock_left), files(our_left));
+    differences
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", code_name(self.code))?;
+        if !self.message.is_empty() {
+            write!(f, " ({})", self.message)?;
+        }
+        Ok(())
+    }
+}
+
+/// A code as SQLite's documentation writes it: primary and extension.
+#[must_use]
+pub fn code_name(code: i32) -> String {
+    let primary = match code & 0xff {
+        _ if code < 0 => return format!("{code}"),
+        0 => "OK",
+        1 => "ERROR",
+        5 => "BUSY",
+        6 => "LOCKED",
+        8 => "READONLY",
+        10 => "IOERR",
+        11 => "CORRUPT",
+        13 => "FULL",
+        14 => "CANTOPEN",
+        15 => "PROTOCOL",
+        17 => "SCHEMA",
+        19 => "CONSTRAINT",
+        21 => "MISUSE",
+        26 => "NOTADB",
+        100 => "ROW",
+        101 => "DONE",
+        other => return format!("{other}/{}", code >> 8),
+    };
+    if code > 0xff { format!("{primary}/{}", code >> 8) } else { primary.to_owned() }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let indented = |text: &str| text.replace('\n', "\n           ");
+        writeln!(f, "difference in {:?}", self.kind)?;
+        writeln!(f, "    stock: {}", indented(&self.stock))?;
+        writeln!(f, "    ours:  {}", indented(&self.ours))
+    }
+}
