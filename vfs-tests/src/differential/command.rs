@@ -239,11 +239,7 @@ impl Shared<'_> {
     ) {
         let mut nothing = Report::default();
         let like = |other: &Option<Found>| {
-            other.as_ref().is_some_and(|other| {
-                other.difference.kind == found.difference.kind
-                    && head(&other.difference.stock) == head(&found.difference.stock)
-                    && head(&other.difference.ours) == head(&found.difference.ours)
-            })
+            other.as_ref().is_some_and(|other| other.difference.is_like(&found.difference))
         };
         let mut text = format!("\n{name}, {setting:?}: {found}");
         if !like(&pair.run(schedule, true, &mut nothing)) {
@@ -290,9 +286,4 @@ impl Shared<'_> {
 
 fn seed_is_last(next: &AtomicU64, end: u64) -> bool {
     next.load(Ordering::Relaxed) >= end
-}
-
-/// The part of a difference that a shorter schedule must have, too: not what depends on rows.
-fn head(text: &str) -> &str {
-    text.split_once([' ', '\n', ':']).map_or(text, |(head, _)| head)
 }

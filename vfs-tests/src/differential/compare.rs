@@ -17,6 +17,20 @@ pub struct Difference {
     pub ours: String,
 }
 
+impl Difference {
+    /// Whether a shorter schedule shows the same: what depends on rows may be another.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let head = |text: &str| match self.kind {
+            Kind::Transaction | Kind::Files => text.to_owned(),
+            _ => text.split([' ', '\n', ':']).next().unwrap_or_default().to_owned(),
+        };
+        self.kind == other.kind
+            && head(&self.stock) == head(&other.stock)
+            && head(&self.ours) == head(&other.ours)
+    }
+}
+
 /// In what the sides differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -34,9 +48,11 @@ pub enum Kind {
     Process,
 }
 
-/// The differences after a step: what it said first, then what it left behind.
+/// The differences after a step: what it said first, then what it left behind. In a plain schedule
+/// children are compared, too.
 #[must_use]
 pub fn compare(
+    is_plain: bool,
     operation: &Operation,
     [stock, ours]: [&Outcome; 2],
     [stock_left, our_left]: [&Observation; 2],
@@ -53,7 +69,13 @@ pub fn compare(
         Some(outcome).filter(|outcome| is_gone(outcome)).or(child).map(Outcome::to_string)
     };
     differ(Kind::Process, gone(stock).unwrap_or_default(), gone(ours).unwrap_or_default());
-    if !is_gone(stock) && !is_gone(ours) && !operation.is_spared_stock() {
+    let is_of_both = is_plain || !operation.is_spared_stock();
+    if !is_gone(stock) && !is_gone(ours) && is_of_both {
+        if is_plain {
+            let child =
+                |outcome: &Outcome| outcome.child.as_deref().map(|c| (c.code, c.rows.clone()));
+            differ(Kind::Code, format!("{:?}", child(stock)), format!("{:?}", child(ours)));
+        }
         if stock.code != ours.code {
             differ(Kind::Code, stock.to_string(), ours.to_string());
         }

@@ -16,6 +16,8 @@ pub struct Connection<'a> {
     api: &'a Api,
     /// The handle; null once it is closed.
     pub db: *mut sqlite3,
+    /// Whether it uses the stock VFS where others do not.
+    pub is_stock: bool,
     cursor: *mut sqlite3_stmt,
     blob: *mut sqlite3_blob,
 }
@@ -31,7 +33,7 @@ impl<'a> Connection<'a> {
         let flags = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE | ffi::SQLITE_OPEN_URI;
         // SAFETY: a terminated name, and a place for the handle.
         let code = unsafe { (api.open_v2)(uri.as_ptr(), &raw mut db, flags, std::ptr::null()) };
-        let connection = Self { api, db, cursor: null_mut(), blob: null_mut() };
+        let connection = Self { api, db, is_stock: false, cursor: null_mut(), blob: null_mut() };
         if code != ffi::SQLITE_OK {
             let outcome = connection.result(code);
             // SAFETY: also a handle that did not open is closed.

@@ -20,7 +20,7 @@ pub struct Program {
     pub sqlite: std::path::PathBuf,
     /// The extension, on our side.
     pub extension: Option<std::path::PathBuf>,
-    /// What each URI has.
+    /// What each URI has, unless the schedule is plain.
     pub parameters: String,
 }
 
@@ -32,32 +32,34 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it, for the databases in a directory.
+    /// Starts it, for the databases in a directory, by URIs with these parameters.
     ///
     /// # Panics
     /// If it does not start.
     #[must_use]
-    pub fn start(program: &Program, directory: &Path) -> Self {
+    pub fn start(program: &Program, directory: &Path, parameters: &str) -> Self {
         let mut command = Command::new(&program.executable);
         command.arg("worker").arg("--sqlite").arg(&program.sqlite);
-        command.args(["--parameters", &program.parameters]);
         if let Some(extension) = &program.extension {
             command.arg("--extension").arg(extension);
         }
         // Steps come one at a time, so no wait is ever rewarded.
         command.env("KANBAN_BUSY_TIMEOUT", "0");
+        // To be mended: it will be the default.
+        command.env("KANBAN_PERSIST_WAL", "0");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the worker starts");
         let input = child.stdin.take().expect("piped");
         let output = BufReader::new(child.stdout.take().expect("piped"));
         let mut process = Self { child, input, output };
-        process.begin(directory);
+        process.begin(directory, parameters);
         process
     }
 
-    /// The databases are in another directory from now on. Returns whether it still lives.
-    pub fn begin(&mut self, directory: &Path) -> bool {
-        self.send(&Request::Begin(directory.to_owned()));
+    /// The databases are in another directory from now on, and URIs have these parameters. Returns
+    /// whether it still lives.
+    pub fn begin(&mut self, directory: &Path, parameters: &str) -> bool {
+        self.send(&Request::Begin(directory.to_owned(), parameters.to_owned()));
         self.receive().code == 0
     }
 

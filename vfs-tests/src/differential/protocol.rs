@@ -9,8 +9,8 @@ use super::schedule::{Child, Operation};
 /// What the runner asks of a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// From now on the databases are those in this directory.
-    Begin(PathBuf),
+    /// From now on the databases are those in this directory, and every URI has these parameters.
+    Begin(PathBuf, String),
     /// It does what a child of another worker would do with a connection of its own.
     Alone(Child),
     /// The connection, and what it is to do.

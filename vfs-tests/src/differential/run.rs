@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::allowed::{Scene, Then, allowed};
 use super::compare::{Difference, code_name, compare};
+use super::observe::Observation;
 use super::process::Program;
 use super::schedule::{Operation, Schedule, Step};
 use super::side::{Kind, Side};
@@ -74,8 +75,8 @@ impl Pair {
     /// processes that have done nothing yet.
     pub fn run(&mut self, schedule: &Schedule, fresh: bool, report: &mut Report) -> Option<Found> {
         let fresh = std::mem::replace(&mut self.is_used_up, true) || fresh;
-        self.stock.begin(fresh);
-        self.ours.begin(fresh);
+        self.stock.begin(schedule.is_plain, fresh);
+        self.ours.begin(schedule.is_plain, fresh);
         report.schedules += 1;
         let mut steps = schedule.steps.clone();
         let processes = steps.iter().map(|step| step.process + 1).max().unwrap_or(0);
@@ -84,19 +85,27 @@ impl Pair {
             connection: 0,
             operation: Operation::CloseAll,
         }));
+        let mut before = Observation::default();
         for (at, step) in steps.iter().enumerate() {
             report.steps += 1;
             self.stock.start(step);
             self.ours.start(step);
             let stock = self.stock.finish(step);
             let ours = self.ours.finish(step);
-            let left = [&self.stock.observe(), &self.ours.observe()];
+            let [stock_left, our_left] = [self.stock.observe(), self.ours.observe()];
             *report.codes.entry(code_name(stock.code)).or_default() += 1;
-            for difference in compare(&step.operation, [&stock, &ours], left) {
+            for difference in compare(
+                schedule.is_plain,
+                &step.operation,
+                [&stock, &ours],
+                [&stock_left, &our_left],
+            ) {
                 let scene = Scene {
+                    is_plain: schedule.is_plain,
                     steps: &steps[..=at],
                     stock: &stock,
                     ours: &ours,
+                    before: &before,
                     difference: &difference,
                 };
                 let Some(entry) = allowed(&scene) else {
@@ -108,6 +117,7 @@ impl Pair {
                     return None;
                 }
             }
+            before = our_left;
         }
         self.is_used_up = false;
         None

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 /// Steps that are taken one after the other, first to last.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
+    /// Whether nobody uses our VFS, on our side either: there it is loaded only, and must change
+    /// nothing.
+    #[serde(default)]
+    pub is_plain: bool,
     /// What happens.
     pub steps: Vec<Step>,
 }
@@ -92,9 +96,9 @@ pub enum Operation {
     /// The process opens a database's file, or the one beside it with this suffix, reads 16 bytes
     /// and closes it.
     Touch(Database, String),
-    /// Somebody appends so many bytes to a database's file.
+    /// Somebody makes a database's file so many bytes longer than its header says.
     Append(Database, u64),
-    /// Somebody cuts so many bytes off a database's file.
+    /// Somebody makes it so many bytes shorter than its header says.
     Cut(Database, u64),
     /// The process closes all it has.
     CloseAll,
@@ -120,6 +124,12 @@ impl Operation {
         matches!(self, Self::Touch(..) | Self::Fork(Child::Inherited(_) | Child::Closes))
     }
 
+    /// Whether it runs SQL that contains this.
+    #[must_use]
+    pub fn is_sql_with(&self, text: &str) -> bool {
+        matches!(self, Self::Sql(sql) if sql.contains(text))
+    }
+
     /// Whether the runner does it to the files, and no process.
     #[must_use]
     pub fn is_outside(&self) -> bool {
@@ -143,6 +153,9 @@ impl fmt::Display for Step {
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_plain {
+            writeln!(f, "     all by vfs=unix")?;
+        }
         for (n, step) in self.steps.iter().enumerate() {
             writeln!(f, "{n:4} {step}")?;
         }

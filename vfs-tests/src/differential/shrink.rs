@@ -62,3 +62,42 @@ fn without_statements(best: &mut Schedule, shows: &mut impl FnMut(&Schedule) -> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::schedule::Database;
+    use super::*;
+
+    #[test]
+    fn what_is_not_needed_is_left_out() {
+        let schedule = super::super::generate::generate(7);
+        let needs = |schedule: &Schedule| {
+            schedule.steps.iter().any(|step| step.operation.is_sql_with("CREATE TABLE t"))
+        };
+        assert!(needs(&schedule), "{schedule}");
+        let short = shrink(&schedule, needs);
+        let [step] = &short.steps[..] else { panic!("{short}") };
+        let Operation::Sql(sql) = &step.operation else { panic!("{short}") };
+        assert!(sql.starts_with("CREATE TABLE t") && !sql.contains("; "), "{sql}");
+    }
+
+    #[test]
+    fn parameters_that_are_not_needed_are_left_out() {
+        let step = |parameters: &str| super::super::schedule::Step {
+            process: 0,
+            connection: 0,
+            operation: Operation::Open(Database::Board, parameters.to_owned()),
+        };
+        let schedule = Schedule { is_plain: false, steps: vec![step("mode=ro&immutable=1")] };
+        let needs = |schedule: &Schedule| {
+            schedule.steps.iter().any(|step| step.to_string().contains("mode=ro"))
+        };
+        assert_eq!(shrink(&schedule, needs).steps, [step("mode=ro")]);
+    }
+
+    #[test]
+    fn what_shows_nothing_stays_as_it_is() {
+        let schedule = super::super::generate::generate(8);
+        assert_eq!(shrink(&schedule, |_| false), schedule);
+    }
+}

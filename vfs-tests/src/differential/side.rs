@@ -1,12 +1,16 @@
 //! One side of the comparison: a directory, the processes that work in it, and who looks at it.
 
 use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::observe::{Observation, Observer};
 use super::process::{Process, Program};
 use super::protocol::{DIED, HANGS, Outcome, Request};
 use super::schedule::{Child, Operation, Step};
+
+/// The parameters of a plain schedule.
+const PLAIN: &str = "vfs=unix";
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub struct Side {
     home: PathBuf,
     /// That of this schedule.
     directory: PathBuf,
+    /// Whether all clients of this schedule are stock ones.
+    is_plain: bool,
     runs: u64,
 }
 
@@ -51,6 +57,7 @@ impl Side {
             observer: Observer::new(scratch),
             home: home.to_owned(),
             directory: PathBuf::new(),
+            is_plain: false,
             runs: 0,
         }
     }
@@ -60,8 +67,9 @@ impl Side {
     ///
     /// # Panics
     /// If there is no place for it.
-    pub fn begin(&mut self, fresh: bool) {
+    pub fn begin(&mut self, is_plain: bool, fresh: bool) {
         self.end();
+        self.is_plain = is_plain;
         self.runs += 1;
         self.directory = self.home.join(format!("{}", self.runs));
         std::fs::create_dir_all(&self.directory).expect("a directory to work in");
@@ -71,7 +79,9 @@ impl Side {
             self.stand_in = None;
         }
         for process in self.processes.iter_mut().chain([&mut self.stand_in]) {
-            if process.as_mut().is_some_and(|process| !process.begin(&self.directory)) {
+            let parameters = if is_plain { PLAIN } else { &self.program.parameters };
+            let begin = |process: &mut Process| process.begin(&self.directory, parameters);
+            if process.as_mut().is_some_and(|process| !begin(process)) {
                 *process = None;
             }
         }
@@ -94,13 +104,14 @@ impl Side {
             return self.act(step);
         }
         let (process, request) = match &step.operation {
-            Operation::Fork(child @ Child::Own(..)) if self.kind == Kind::Stock => {
+            Operation::Fork(child @ Child::Own(..)) if self.has_stand_in() => {
                 (&mut self.stand_in, Request::Alone(child.clone()))
             }
             other => (&mut self.processes[n], Request::Do(step.connection, other.clone())),
         };
+        let parameters = if self.is_plain { PLAIN } else { &self.program.parameters };
         process
-            .get_or_insert_with(|| Process::start(&self.program, &self.directory))
+            .get_or_insert_with(|| Process::start(&self.program, &self.directory, parameters))
             .send(&request);
     }
 
@@ -110,7 +121,7 @@ impl Side {
             return Outcome::default();
         }
         let process = match &step.operation {
-            Operation::Fork(Child::Own(..)) if self.kind == Kind::Stock => &mut self.stand_in,
+            Operation::Fork(Child::Own(..)) if self.has_stand_in() => &mut self.stand_in,
             _ => &mut self.processes[step.process],
         };
         let outcome = process.as_mut().map(Process::receive).unwrap_or_default();
@@ -120,11 +131,16 @@ impl Side {
         outcome
     }
 
+    /// Whether this is the stock side, and ours is to be better.
+    fn has_stand_in(&self) -> bool {
+        self.kind == Kind::Stock && !self.is_plain
+    }
+
     /// Whether no process of this side is asked.
     fn is_silent(&self, step: &Step) -> bool {
         step.operation == Operation::Kill
             || step.operation.is_outside()
-            || (self.kind == Kind::Stock && step.operation.is_spared_stock())
+            || (self.has_stand_in() && step.operation.is_spared_stock())
             // One that has not begun yet has nothing to close.
             || (step.operation == Operation::CloseAll && self.processes[step.process].is_none())
     }
@@ -133,19 +149,36 @@ impl Side {
         match &step.operation {
             Operation::Kill => self.processes[step.process] = None,
             Operation::Append(database, bytes) => {
-                self.resize(database.file_name(), |length| length + bytes);
+                self.resize(database.file_name(), |promised, now| now.max(promised + bytes));
             }
+            // A file that is empty is another database; this one is still the same.
             Operation::Cut(database, bytes) => {
-                self.resize(database.file_name(), |length| length.saturating_sub(*bytes));
+                self.resize(database.file_name(), |promised, now| {
+                    now.min(promised.saturating_sub(*bytes).max(512))
+                });
             }
             _ => {}
         }
     }
 
-    fn resize(&self, name: &str, length: impl Fn(u64) -> u64) {
-        if let Ok(file) = OpenOptions::new().write(true).open(self.directory.join(name)) {
-            let _ = file.metadata().and_then(|now| file.set_len(length(now.len())));
+    /// Gives a file the length that follows from what its header promises and what it has now: ours
+    /// is longer than the stock one in WAL mode.
+    fn resize(&self, name: &str, length: impl Fn(u64, u64) -> u64) {
+        let Ok(file) = OpenOptions::new().read(true).write(true).open(self.directory.join(name))
+        else {
+            return;
+        };
+        let mut header = [0; 32];
+        if file.read_exact_at(&mut header, 0).is_err() {
+            return;
         }
+        let page = match u64::from(u16::from_be_bytes([header[16], header[17]])) {
+            1 => 65536,
+            page => page,
+        };
+        let pages = u32::from_be_bytes([header[28], header[29], header[30], header[31]]);
+        let now = file.metadata().map_or(0, |metadata| metadata.len());
+        let _ = file.set_len(length(u64::from(pages) * page, now));
     }
 
     /// What is in the directory now.

@@ -20,13 +20,10 @@ pub struct Arguments {
     /// The extension that this SQLite loads. Without it, the worker is a stock client.
     #[arg(long)]
     pub extension: Option<PathBuf>,
-    /// What every URI has, `vfs=` included.
-    #[arg(long)]
-    pub parameters: String,
 }
 
 /// Seconds after which a child that does not end is killed by a signal.
-const CHILD_SECONDS: u32 = 8;
+const CHILD_SECONDS: u32 = 5;
 
 /// Answers requests until its standard input ends.
 ///
@@ -39,7 +36,7 @@ pub fn work(arguments: &Arguments) {
     }
     let mut worker = Worker {
         api: &api,
-        parameters: &arguments.parameters,
+        parameters: String::new(),
         directory: PathBuf::new(),
         connections: BTreeMap::new(),
         abandoned: Vec::new(),
@@ -57,7 +54,8 @@ pub fn work(arguments: &Arguments) {
 
 struct Worker<'a> {
     api: &'a Api,
-    parameters: &'a str,
+    /// `vfs=` among them.
+    parameters: String,
     directory: PathBuf,
     connections: BTreeMap<usize, Connection<'a>>,
     abandoned: Vec<Connection<'a>>,
@@ -73,8 +71,8 @@ struct Backup {
 impl Worker<'_> {
     fn answer(&mut self, request: Request) -> Outcome {
         match request {
-            Request::Begin(directory) => {
-                self.directory = directory;
+            Request::Begin(directory, parameters) => {
+                (self.directory, self.parameters) = (directory, parameters);
                 Outcome::default()
             }
             Request::Alone(child) => self.child(&child, 0),
@@ -176,9 +174,11 @@ impl Worker<'_> {
         if self.connections.contains_key(&n) {
             return Outcome { code: NOT_OPEN, ..Outcome::default() };
         }
+        // What is named again counts.
         let uri = format!("{}&{parameters}", self.uri(database.file_name()));
         match Connection::open(self.api, &uri) {
-            Ok(connection) => {
+            Ok(mut connection) => {
+                connection.is_stock = parameters.contains("vfs=unix");
                 self.connections.insert(n, connection);
                 Outcome::default()
             }
@@ -246,7 +246,10 @@ impl Worker<'_> {
 
     /// What a child does, in it.
     fn child(&mut self, child: &Child, n: usize) -> Outcome {
+        // By itself a stock connection does what it always does to its parent.
+        let is_spared = self.connections.get(&n).is_some_and(|connection| connection.is_stock);
         match child {
+            Child::Inherited(_) | Child::Closes if is_spared => Outcome::default(),
             Child::Inherited(sql) => {
                 let sql = self.with_names(sql);
                 self.connections.get_mut(&n).map_or_else(Outcome::default, |c| c.sql(&sql))
