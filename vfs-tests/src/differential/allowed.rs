@@ -171,7 +171,10 @@ pub const TABLE: &[Allowed] = &[
         then: Then::Stop,
         is: |scene| {
             let is_empty = |(name, full): (&String, &bool)| name.ends_with(".db") && !full;
-            (scene.is_code(SQLITE_BUSY) || scene.holds_less())
+            // Who was refused has not seen a version yet.
+            let has_seen_less = scene.difference.kind == Kind::Rows
+                && scene.operation().is_sql_with("data_version");
+            (scene.is_code(SQLITE_BUSY) || scene.holds_less() || has_seen_less)
                 && scene.before.files.iter().any(is_empty)
         },
     },

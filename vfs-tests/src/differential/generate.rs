@@ -163,7 +163,7 @@ impl Maker {
             18 => "mode=ro&readonly_shm=1",
             // On both sides: a stock client beside ours, in a process that has ours.
             19 => "vfs=unix",
-            _ => pick(rng, &["mode=ro&immutable=1", "psow=0"]),
+            _ => "psow=0",
         };
         self.push(n, Operation::Open(database, mode.to_owned()));
         self.connections[n].database = Some(database);

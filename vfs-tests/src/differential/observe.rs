@@ -25,7 +25,13 @@ pub struct Observation {
 pub struct Observer {
     scratch: PathBuf,
     /// What was seen last: nothing is opened that has not changed.
-    seen: BTreeMap<String, (Vec<Option<Vec<u8>>>, Arc<str>)>,
+    seen: BTreeMap<String, Seen>,
+}
+
+/// A database that was looked at.
+struct Seen {
+    parts: [Option<Vec<u8>>; PARTS.len()],
+    content: Arc<str>,
 }
 
 /// What makes up a database.
@@ -50,7 +56,11 @@ impl Observer {
     pub fn observe(&mut self, directory: &Path) -> Observation {
         let mut observation = Observation::default();
         for entry in std::fs::read_dir(directory).expect("it was made").flatten() {
-            let name = entry.file_name().into_string().expect("UTF-8");
+            let mut name = entry.file_name().into_string().expect("UTF-8");
+            if let Some(at) = name.find("-mj") {
+                // A super-journal has a random name.
+                name.truncate(at + 3);
+            }
             if name.ends_with("-lock") {
                 continue;
             }
@@ -65,13 +75,11 @@ impl Observer {
     }
 
     fn content(&mut self, directory: &Path, name: &str) -> Arc<str> {
-        let bytes = PARTS.map(|part| std::fs::read(directory.join(format!("{name}{part}"))).ok());
-        if let Some((seen, content)) = self.seen.get(name)
-            && bytes[..] == seen[..]
-        {
-            return content.clone();
+        let parts = PARTS.map(|part| std::fs::read(directory.join(format!("{name}{part}"))).ok());
+        if let Some(seen) = self.seen.get(name).filter(|seen| seen.parts == parts) {
+            return seen.content.clone();
         }
-        for (part, bytes) in PARTS.iter().zip(&bytes) {
+        for (part, bytes) in PARTS.iter().zip(&parts) {
             let copy = self.scratch.join(format!("copy.db{part}"));
             match bytes {
                 Some(bytes) => std::fs::write(copy, bytes).expect("there is room"),
@@ -83,7 +91,7 @@ impl Observer {
             let _ = writeln!(content, "error: {error}");
         }
         let content: Arc<str> = content.into();
-        self.seen.insert(name.to_owned(), (bytes.into(), content.clone()));
+        self.seen.insert(name.to_owned(), Seen { parts, content: content.clone() });
         content
     }
 }

@@ -143,8 +143,8 @@ impl Worker<'_> {
             Operation::BlobReopen(row) => connection.use_blob(BlobUse::Reopen(*row)),
             Operation::BlobClose => connection.close_blob(),
             Operation::Checkpoint(mode) => connection.checkpoint(*mode),
-            // SAFETY: an open connection.
             Operation::CacheFlush => {
+                // SAFETY: an open connection.
                 connection.result(unsafe { (api.db_cacheflush)(connection.db) })
             }
             Operation::ReleaseMemory => {
