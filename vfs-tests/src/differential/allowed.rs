@@ -180,8 +180,32 @@ pub const TABLE: &[Allowed] = &[
     },
 ];
 
-/// The entry that allows it.
+/// The entry that allows it. What is to be mended is not allowed if `is_strict`.
 #[must_use]
-pub fn allowed(scene: &Scene<'_>) -> Option<&'static Allowed> {
-    TABLE.iter().find(|entry| (entry.is)(scene))
+pub fn allowed(scene: &Scene<'_>, is_strict: bool) -> Option<&'static Allowed> {
+    let counts = |entry: &&Allowed| !is_strict || entry.why != Why::ToBeMended;
+    TABLE.iter().filter(counts).find(|entry| (entry.is)(scene))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_entry_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> = TABLE.iter().map(|entry| entry.name).collect();
+        assert_eq!(names.len(), TABLE.len());
+    }
+
+    /// What the documents are said to say stands in them.
+    #[test]
+    fn what_is_documented_is_there() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for entry in TABLE {
+            let Why::Documented(place) = entry.why else { continue };
+            let (file, words) = place.split_once(": ").expect("a file and its words");
+            let text = std::fs::read_to_string(root.join(file)).expect("it is there");
+            assert!(text.contains(words), "{file} does not say: {words}");
+        }
+    }
 }

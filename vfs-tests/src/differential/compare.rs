@@ -147,3 +147,68 @@ impl fmt::Display for Difference {
         writeln!(f, "    ours:  {}", indented(&self.ours))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::schedule::{Child, Database};
+    use super::*;
+
+    /// The kinds of differences after a statement.
+    fn kinds(stock: &Outcome, ours: &Outcome, left: [&Observation; 2]) -> Vec<Kind> {
+        let operation = Operation::Sql("SELECT 1".to_owned());
+        let differences = compare(false, &operation, [stock, ours], left);
+        differences.into_iter().map(|difference| difference.kind).collect()
+    }
+
+    fn nothing() -> [Observation; 2] {
+        [Observation::default(), Observation::default()]
+    }
+
+    #[test]
+    fn a_message_may_say_more() {
+        let [stock, mut ours] = [Outcome::default(), Outcome::default()];
+        ours.message = "who holds the lock".to_owned();
+        let [left, ours_left] = &nothing();
+        assert_eq!(kinds(&stock, &ours, [left, ours_left]), []);
+    }
+
+    #[test]
+    fn each_part_of_an_answer_counts() {
+        let [left, ours_left] = &nothing();
+        let kinds = |ours: Outcome| kinds(&Outcome::default(), &ours, [left, ours_left]);
+        let ours = Outcome::default;
+        assert_eq!(kinds(Outcome { code: 5, ..ours() }), [Kind::Code]);
+        assert_eq!(kinds(Outcome { rows: vec!["1".to_owned()], ..ours() }), [Kind::Rows]);
+        assert_eq!(kinds(Outcome { code: DIED, ..ours() }), [Kind::Process]);
+        let transaction =
+            super::super::protocol::Transaction { autocommit: true, state: 0, lock: 1 };
+        let ours = Outcome { transaction: Some(transaction), ..ours() };
+        assert_eq!(kinds(ours), [Kind::Transaction]);
+    }
+
+    #[test]
+    fn what_is_left_in_the_files_counts() {
+        let [stock, mut ours] = nothing();
+        ours.contents.insert("board.db".to_owned(), "a row".into());
+        ours.files.insert("board.db".to_owned(), true);
+        let answer = Outcome::default();
+        assert_eq!(kinds(&answer, &answer, [&stock, &ours]), [Kind::Content, Kind::Files]);
+    }
+
+    /// What the stock side has left out has no answer to compare.
+    #[test]
+    fn a_child_that_is_spared_counts_if_nobody_uses_ours() {
+        let forks = Operation::Fork(Child::Inherited("COMMIT".to_owned()));
+        let child = |code| Outcome {
+            child: Some(Box::new(Outcome { code, ..Outcome::default() })),
+            ..Outcome::default()
+        };
+        let [left, ours_left] = &nothing();
+        let compare = |is_plain, operation: &Operation| {
+            compare(is_plain, operation, [&child(0), &child(10)], [left, ours_left]).len()
+        };
+        assert_eq!(compare(false, &forks), 0);
+        assert_eq!(compare(true, &forks), 1);
+        assert_eq!(compare(false, &Operation::Touch(Database::Board, String::new())), 0);
+    }
+}

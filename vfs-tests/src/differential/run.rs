@@ -17,6 +17,8 @@ pub struct Pair {
     ours: Side,
     /// Whether the last schedule ended before its end, with connections open.
     is_used_up: bool,
+    /// Whether what is to be mended is a difference like any other.
+    is_strict: bool,
 }
 
 /// A difference that nobody allows.
@@ -68,7 +70,13 @@ impl Pair {
             stock: Side::new(Kind::Stock, stock, &home.join("stock")),
             ours: Side::new(Kind::Ours, ours, &home.join("ours")),
             is_used_up: false,
+            is_strict: false,
         }
+    }
+
+    /// What is to be mended is a difference like any other, or it is not.
+    pub fn set_strict(&mut self, is_strict: bool) {
+        self.is_strict = is_strict;
     }
 
     /// Runs a schedule, until its end or the first difference that is not allowed. With `fresh`, in
@@ -108,7 +116,7 @@ impl Pair {
                     before: &before,
                     difference: &difference,
                 };
-                let Some(entry) = allowed(&scene) else {
+                let Some(entry) = allowed(&scene, self.is_strict) else {
                     return Some(Found { at, step: step.clone(), difference });
                 };
                 *report.allowed.entry(entry.name).or_default() += 1;
