@@ -201,6 +201,7 @@ impl Shared<'_> {
     }
 
     fn job(&self, job: usize) {
+        let _ends = EndsAll(&self.stop);
         let mut pairs: Vec<(Setting, Pair)> = Vec::new();
         let end = match self.deadline {
             Some(_) => u64::MAX,
@@ -227,9 +228,6 @@ impl Shared<'_> {
                 }
                 self.tell(&schedule, setting, &format!("seed {seed}"), &found, &mut pairs[at].1);
             }
-        }
-        if pairs.is_empty() || seed_is_last(&self.next, end) {
-            self.stop.store(true, Ordering::Relaxed);
         }
     }
 
@@ -289,6 +287,11 @@ impl Shared<'_> {
     }
 }
 
-fn seed_is_last(next: &AtomicU64, end: u64) -> bool {
-    next.load(Ordering::Relaxed) >= end
+/// A job that ends, at its last seed or by a panic, lets the others finish what they are at.
+struct EndsAll<'a>(&'a AtomicBool);
+
+impl Drop for EndsAll<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
