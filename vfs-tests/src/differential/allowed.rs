@@ -4,7 +4,7 @@ use rusqlite::ffi::{SQLITE_BUSY, SQLITE_IOERR};
 
 use super::compare::{Difference, Kind};
 use super::observe::Observation;
-use super::protocol::{Outcome, Transaction};
+use super::protocol::Outcome;
 use super::schedule::{Operation, Step};
 
 /// A difference, and what led to it.
@@ -34,14 +34,14 @@ impl Scene<'_> {
         self.steps.iter().any(|step| is(&step.operation))
     }
 
-    /// Whether the difference is that our connection holds a lower lock on the database, and nothing
-    /// else.
+    /// Whether the difference is that our connection holds a lower lock on the database, or has no
+    /// snapshot.
     fn holds_less(&self) -> bool {
         let (Some(stock), Some(ours)) = (self.stock.transaction, self.ours.transaction) else {
             return false;
         };
         self.difference.kind == Kind::Transaction
-            && ours == (Transaction { lock: ours.lock, ..stock })
+            && ours.autocommit == stock.autocommit
             && ours.lock < stock.lock
     }
 
@@ -60,34 +60,23 @@ pub enum Why {
     ToBeMended,
 }
 
-/// What happens to a schedule after an allowed difference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// The sides are still alike but for this.
-    GoOn,
-    /// They are not: one has committed what the other has refused.
-    Stop,
-}
-
 /// An entry of the table.
 pub struct Allowed {
     /// Its name in the closing line.
     pub name: &'static str,
     /// Why it is here.
     pub why: Why,
-    /// What happens then.
-    pub then: Then,
     /// Whether this is it.
     pub is: fn(&Scene<'_>) -> bool,
 }
 
-/// The table.
+/// The table. Each entry ends its schedule: one side has done what the other has refused, and what
+/// follows is no longer the same.
 pub const TABLE: &[Allowed] = &[
     Allowed {
         // A child of a stock connection is treated as a child of ours, and locks are not cancelled.
         name: "the extension is loaded and not used",
         why: Why::ToBeMended,
-        then: Then::Stop,
         is: |scene| {
             let is_it = |operation: &Operation| {
                 matches!(operation, Operation::Fork(_) | Operation::Touch(..))
@@ -98,7 +87,6 @@ pub const TABLE: &[Allowed] = &[
     Allowed {
         name: "a child leaves its parent's journal",
         why: Why::ToBeMended,
-        then: Then::Stop,
         is: |scene| {
             scene.difference.kind == Kind::Files
                 && matches!(scene.operation(), Operation::Fork(_))
@@ -108,7 +96,6 @@ pub const TABLE: &[Allowed] = &[
     Allowed {
         name: "read-only connections",
         why: Why::ToBeMended,
-        then: Then::Stop,
         is: |scene| {
             let is_read_only = |operation: &Operation| {
                 matches!(operation, Operation::Open(_, p) if p.contains("=ro"))
@@ -123,7 +110,6 @@ pub const TABLE: &[Allowed] = &[
     Allowed {
         name: "the application's own PERSIST_WAL",
         why: Why::ToBeMended,
-        then: Then::Stop,
         is: |scene| {
             scene.came_after(|operation| matches!(operation, Operation::FileControl(10, _)))
                 && matches!(scene.difference.kind, Kind::Files | Kind::Transaction)
@@ -132,33 +118,30 @@ pub const TABLE: &[Allowed] = &[
     Allowed {
         name: "a file that is longer or shorter than its header says",
         why: Why::ToBeMended,
-        then: Then::Stop,
         is: |scene| {
             scene.came_after(|operation| {
                 matches!(operation, Operation::Append(..) | Operation::Cut(..))
-            }) && (scene.is_code(SQLITE_IOERR) || scene.difference.kind == Kind::Files)
+            }) && (scene.is_code(SQLITE_IOERR)
+                || matches!(scene.difference.kind, Kind::Files | Kind::Content))
         },
     },
     Allowed {
         name: "PRAGMA journal_mode=wal that does not succeed",
         why: Why::ToBeMended,
-        then: Then::Stop,
         is: |scene| {
-            let is_it = |operation: &Operation| matches!(operation, Operation::Sql(sql) if sql.ends_with("PRAGMA journal_mode=wal"));
-            scene.came_after(is_it) && scene.ours.code & 0xff == SQLITE_BUSY
+            scene.came_after(|operation| operation.is_sql_with("PRAGMA journal_mode=wal"))
+                && (scene.ours.code & 0xff == SQLITE_BUSY || scene.holds_less())
         },
     },
     Allowed {
         // SQLite before 3.41 keeps PENDING when EXCLUSIVE is refused, and so locks readers out.
         name: "a connection that is refused holds no more than before",
         why: Why::Documented("docs/locking-protocol.md: takes the write lock, then SQLite's"),
-        then: Then::Stop,
         is: |scene| scene.ours.code & 0xff == SQLITE_BUSY && scene.holds_less(),
     },
     Allowed {
         name: "backup onto larger pages",
         why: Why::ToBeMended,
-        then: Then::Stop,
         is: |scene| {
             scene.is_code(SQLITE_IOERR) && matches!(scene.operation(), Operation::Backup(..))
         },
@@ -168,7 +151,6 @@ pub const TABLE: &[Allowed] = &[
         // their timeout; so they queue, readers among them.
         name: "an empty database has one client at a time",
         why: Why::Documented("docs/locking-protocol.md: SHARED on a database without content"),
-        then: Then::Stop,
         is: |scene| {
             let is_empty = |(name, full): (&String, &bool)| name.ends_with(".db") && !full;
             // Who was refused has not seen a version yet.

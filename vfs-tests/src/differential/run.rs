@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use super::allowed::{Scene, Then, allowed};
+use super::allowed::{Scene, allowed};
 use super::compare::{Difference, code_name, compare};
 use super::observe::Observation;
 use super::process::Program;
@@ -39,9 +39,7 @@ pub struct Report {
     pub schedules: u64,
     /// Their steps.
     pub steps: u64,
-    /// Schedules that an allowed difference ended.
-    pub stopped: u64,
-    /// Allowed differences, by name.
+    /// Allowed differences, by name. Each has ended a schedule.
     pub allowed: BTreeMap<&'static str, u64>,
     /// How many steps on the stock side had which result.
     pub codes: BTreeMap<String, u64>,
@@ -52,7 +50,6 @@ impl Report {
     pub fn add(&mut self, other: &Self) {
         self.schedules += other.schedules;
         self.steps += other.steps;
-        self.stopped += other.stopped;
         for (name, count) in &other.allowed {
             *self.allowed.entry(name).or_default() += count;
         }
@@ -102,12 +99,14 @@ impl Pair {
             let ours = self.ours.finish(step);
             let [stock_left, our_left] = [self.stock.observe(), self.ours.observe()];
             *report.codes.entry(code_name(stock.code)).or_default() += 1;
-            for difference in compare(
+            let differences = compare(
                 schedule.is_plain,
                 &step.operation,
                 [&stock, &ours],
                 [&stock_left, &our_left],
-            ) {
+            );
+            // The others follow from the first.
+            if let Some(difference) = differences.into_iter().next() {
                 let scene = Scene {
                     is_plain: schedule.is_plain,
                     steps: &steps[..=at],
@@ -120,10 +119,7 @@ impl Pair {
                     return Some(Found { at, step: step.clone(), difference });
                 };
                 *report.allowed.entry(entry.name).or_default() += 1;
-                if entry.then == Then::Stop {
-                    report.stopped += 1;
-                    return None;
-                }
+                return None;
             }
             before = our_left;
         }
@@ -145,10 +141,10 @@ impl fmt::Display for Report {
         for (name, count) in &self.codes {
             write!(f, " {name} {count},")?;
         }
-        write!(f, " allowed differences:")?;
+        write!(f, " ended by allowed differences:")?;
         for (name, count) in &self.allowed {
             write!(f, " {name} {count},")?;
         }
-        write!(f, " which ended {} schedules", self.stopped)
+        Ok(())
     }
 }
