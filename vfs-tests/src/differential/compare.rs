@@ -22,7 +22,15 @@ impl Difference {
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
         let head = |text: &str| match self.kind {
-            Kind::Transaction | Kind::Files => text.to_owned(),
+            Kind::Transaction => text.to_owned(),
+            // Which there are, and which of them are empty.
+            Kind::Files => {
+                let head = |file: &str| match file.split_once(' ') {
+                    Some((name, length)) if length != "(0)" => name.to_owned(),
+                    _ => file.to_owned(),
+                };
+                text.split(", ").map(head).collect::<Vec<_>>().join(", ")
+            }
             _ => text.split([' ', '\n', ':']).next().unwrap_or_default().to_owned(),
         };
         self.kind == other.kind
@@ -94,9 +102,7 @@ pub fn compare(
     };
     differ(Kind::Content, content(stock_left, our_left), content(our_left, stock_left));
     let files = |left: &Observation| {
-        let file = |(name, full): (&String, &bool)| {
-            format!("{name}{}", if *full { "" } else { " (empty)" })
-        };
+        let file = |(name, length): (&String, &u64)| format!("{name} ({length})");
         left.files.iter().map(file).collect::<Vec<_>>().join(", ")
     };
     differ(Kind::Files, files(stock_left), files(our_left));
@@ -190,7 +196,7 @@ mod tests {
     fn what_is_left_in_the_files_counts() {
         let [stock, mut ours] = nothing();
         ours.contents.insert("board.db".to_owned(), "a row".into());
-        ours.files.insert("board.db".to_owned(), true);
+        ours.files.insert("board.db".to_owned(), 1);
         let answer = Outcome::default();
         assert_eq!(kinds(&answer, &answer, [&stock, &ours]), [Kind::Content, Kind::Files]);
     }

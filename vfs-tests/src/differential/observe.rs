@@ -15,8 +15,9 @@ use super::connection::blob;
 /// A directory at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// The files, without sidecars, and whether they hold anything.
-    pub files: BTreeMap<String, bool>,
+    /// The files, without sidecars, and how long they are. A database's file counts as long or
+    /// empty: in WAL mode ours is longer than the stock one.
+    pub files: BTreeMap<String, u64>,
     /// What a client would read that came after everybody here was killed, for each database.
     pub contents: BTreeMap<String, Arc<str>>,
 }
@@ -64,12 +65,16 @@ impl Observer {
             if name.ends_with("-lock") {
                 continue;
             }
+            let mut length = entry.metadata().map_or(0, |metadata| metadata.len());
+            if name.ends_with("-shm") {
+                length = 0;
+            }
             if name.ends_with(".db") {
+                length = length.min(1);
                 let content = self.content(directory, &name);
                 observation.contents.insert(name.clone(), content);
             }
-            let length = entry.metadata().map_or(0, |metadata| metadata.len());
-            observation.files.insert(name, length > 0);
+            observation.files.insert(name, length);
         }
         observation
     }

@@ -124,10 +124,11 @@ impl Operation {
         matches!(self, Self::Touch(..) | Self::Fork(Child::Inherited(_) | Child::Closes))
     }
 
-    /// Whether it runs SQL that contains this.
+    /// Whether it runs SQL that contains this, also by a child of its own accord.
     #[must_use]
     pub fn is_sql_with(&self, text: &str) -> bool {
-        matches!(self, Self::Sql(sql) if sql.contains(text))
+        let (Self::Sql(sql) | Self::Fork(Child::Own(_, sql))) = self else { return false };
+        sql.contains(text)
     }
 
     /// Whether the runner does it to the files, and no process.
