@@ -133,7 +133,9 @@ pub const TABLE: &[Allowed] = &[
                 // The board's beginning has other statements with it.
                 operation.is_sql_with("PRAGMA journal_mode=wal") && !operation.is_sql_with("; ")
             };
-            scene.came_after(is_it) && (scene.ours.code & 0xff == SQLITE_BUSY || scene.holds_less())
+            // For a blob SQLite gives SQLITE_ERROR, and this message.
+            scene.came_after(is_it)
+                && (scene.ours.message == "database is locked" || scene.holds_less())
         },
     },
     Allowed {
