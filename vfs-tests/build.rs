@@ -1,6 +1,7 @@
 //! Builds what clients load that are not linked with it: the bundled SQLite a second time, as a
 //! shared library that waits inside its lock calls (SQLITE_ENABLE_SETLK_TIMEOUT), for a Python to
-//! load in place of Debian's; and the VFS `pause`, an extension.
+//! load in place of Debian's; the bundled one as it is, as a shared library, for the workers of the
+//! differential test; and the VFS `pause`, an extension.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,6 +26,18 @@ fn main() {
             .args(["-lm", "-lpthread", "-ldl"]),
     );
     println!("cargo:rustc-env=SETLK_SQLITE={}", setlk.display());
+
+    let archive = PathBuf::from(std::env::var("DEP_SQLITE3_LIB_DIR").expect("it is bundled"));
+    let newest = out.join("newest.so");
+    compile(
+        Command::new(compiler())
+            .args(["-shared", "-Wl,--whole-archive"])
+            .arg(archive.join("libsqlite3.a"))
+            .args(["-Wl,--no-whole-archive", "-o"])
+            .arg(&newest)
+            .args(["-lm", "-lpthread", "-ldl"]),
+    );
+    println!("cargo:rustc-env=NEWEST_SQLITE={}", newest.display());
 
     let pause = out.join("pause.so");
     compile(

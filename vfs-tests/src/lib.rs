@@ -2,6 +2,8 @@
 //! test says who does what in which order.
 
 pub mod base;
+#[cfg(target_os = "linux")]
+pub mod differential;
 #[cfg(unix)]
 pub mod fuzz;
 #[cfg(unix)]

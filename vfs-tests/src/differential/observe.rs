@@ -1,0 +1,144 @@
+//! What the files of a side hold, found out without touching a lock or a file of theirs: whoever
+//! opens a database and closes it may recover or checkpoint it. So a copy is opened.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::config::DbConfig;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+
+use super::connection::blob;
+
+/// A directory at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// The files, without sidecars, and how long they are. A database's file counts as long or
+    /// empty: in WAL mode ours is longer than the stock one.
+    pub files: BTreeMap<String, u64>,
+    /// What a client would read that came after everybody here was killed, for each database.
+    pub contents: BTreeMap<String, Arc<str>>,
+}
+
+/// Looks at one side.
+pub struct Observer {
+    scratch: PathBuf,
+    /// What was seen last: nothing is opened that has not changed.
+    seen: BTreeMap<String, Seen>,
+}
+
+/// A database that was looked at.
+struct Seen {
+    parts: [Option<Vec<u8>>; PARTS.len()],
+    content: Arc<str>,
+}
+
+/// What makes up a database.
+const PARTS: [&str; 3] = ["", "-wal", "-journal"];
+
+impl Observer {
+    /// One that puts its copies into this directory.
+    #[must_use]
+    pub fn new(scratch: PathBuf) -> Self {
+        Self { scratch, seen: BTreeMap::new() }
+    }
+
+    /// Another schedule begins.
+    pub fn forget(&mut self) {
+        self.seen.clear();
+    }
+
+    /// Looks at a directory.
+    ///
+    /// # Panics
+    /// If it is not there.
+    pub fn observe(&mut self, directory: &Path) -> Observation {
+        let mut observation = Observation::default();
+        for entry in std::fs::read_dir(directory).expect("it was made").flatten() {
+            let mut name = entry.file_name().into_string().expect("UTF-8");
+            if let Some(at) = name.find("-mj") {
+                // A super-journal has a random name.
+                name.truncate(at + 3);
+            }
+            if name.ends_with("-lock") {
+                continue;
+            }
+            let mut length = entry.metadata().map_or(0, |metadata| metadata.len());
+            if name.ends_with("-shm") {
+                length = 0;
+            }
+            if name.ends_with(".db") {
+                length = length.min(1);
+                let content = self.content(directory, &name);
+                observation.contents.insert(name.clone(), content);
+            }
+            observation.files.insert(name, length);
+        }
+        observation
+    }
+
+    fn content(&mut self, directory: &Path, name: &str) -> Arc<str> {
+        let parts = PARTS.map(|part| std::fs::read(directory.join(format!("{name}{part}"))).ok());
+        if let Some(seen) = self.seen.get(name).filter(|seen| seen.parts == parts) {
+            return seen.content.clone();
+        }
+        for (part, bytes) in PARTS.iter().zip(&parts) {
+            let copy = self.scratch.join(format!("copy.db{part}"));
+            match bytes {
+                Some(bytes) => std::fs::write(copy, bytes).expect("there is room"),
+                None => drop(std::fs::remove_file(copy)),
+            }
+        }
+        let mut content = String::new();
+        if let Err(error) = dump(&self.scratch.join("copy.db"), &mut content) {
+            let _ = writeln!(content, "error: {error}");
+        }
+        let content: Arc<str> = content.into();
+        self.seen.insert(name.to_owned(), Seen { parts, content: content.clone() });
+        content
+    }
+}
+
+fn dump(copy: &Path, content: &mut String) -> rusqlite::Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags_and_vfs(copy, flags, c"unix")?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.execute_batch(
+        "PRAGMA locking_mode=exclusive; PRAGMA synchronous=off; PRAGMA journal_mode",
+    )?;
+    for pragma in ["integrity_check(5)", "page_size", "user_version", "auto_vacuum"] {
+        let _ = write!(content, "{pragma}: ");
+        rows(&connection, &format!("PRAGMA {pragma}"), content)?;
+    }
+    let tables = connection
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")?
+        .query_map([], |row| row.get::<_, String>(0))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    rows(&connection, "SELECT type, name, sql FROM sqlite_schema ORDER BY name", content)?;
+    for table in tables {
+        let _ = writeln!(content, "table {table}:");
+        rows(&connection, &format!("SELECT * FROM \"{table}\" ORDER BY rowid"), content)?;
+    }
+    Ok(())
+}
+
+fn rows(connection: &Connection, sql: &str, content: &mut String) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(sql)?;
+    let columns = statement.column_count();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        for n in 0..columns {
+            let _ = match row.get_ref(n)? {
+                ValueRef::Null => write!(content, "NULL|"),
+                ValueRef::Integer(value) => write!(content, "{value}|"),
+                ValueRef::Real(value) => write!(content, "{value}|"),
+                ValueRef::Text(text) => write!(content, "{}|", String::from_utf8_lossy(text)),
+                ValueRef::Blob(bytes) => write!(content, "{}|", blob(bytes)),
+            };
+        }
+        content.push('\n');
+    }
+    Ok(())
+}

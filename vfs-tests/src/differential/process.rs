@@ -1,0 +1,107 @@
+//! A worker as the runner sees it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use super::protocol::{DIED, HANGS, Outcome, Request};
+
+/// Longer than any step takes on a loaded machine, a child's end included.
+const PATIENCE_MS: i32 = 30_000;
+
+/// How the workers of a side are started.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// This program.
+    pub executable: std::path::PathBuf,
+    /// The library that they load.
+    pub sqlite: std::path::PathBuf,
+    /// The extension, on our side.
+    pub extension: Option<std::path::PathBuf>,
+    /// What each URI has, unless the schedule is plain.
+    pub parameters: String,
+}
+
+/// A worker process. Killed when dropped.
+pub struct Process {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Process {
+    /// Starts it, for the databases in a directory, by URIs with these parameters.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start(program: &Program, directory: &Path, parameters: &str) -> Self {
+        let mut command = Command::new(&program.executable);
+        command.arg("worker").arg("--sqlite").arg(&program.sqlite);
+        if let Some(extension) = &program.extension {
+            command.arg("--extension").arg(extension);
+        }
+        // Steps come one at a time, so no wait is ever rewarded.
+        command.env("KANBAN_BUSY_TIMEOUT", "0");
+        // To be mended: it will be the default.
+        command.env("KANBAN_PERSIST_WAL", "0");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the worker starts");
+        let input = child.stdin.take().expect("piped");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let mut process = Self { child, input, output };
+        process.begin(directory, parameters);
+        process
+    }
+
+    /// The databases are in another directory from now on, and URIs have these parameters. Returns
+    /// whether it still lives.
+    pub fn begin(&mut self, directory: &Path, parameters: &str) -> bool {
+        self.send(&Request::Begin(directory.to_owned(), parameters.to_owned()));
+        self.receive().code == 0
+    }
+
+    /// Asks it for something.
+    ///
+    /// # Panics
+    /// If the request is no text.
+    pub fn send(&mut self, request: &Request) {
+        let mut line = serde_json::to_vec(request).expect("it is text");
+        line.push(b'\n');
+        // One that has died is noticed when it does not answer.
+        let _ = self.input.write_all(&line);
+    }
+
+    /// Its answer; if there is none, why.
+    ///
+    /// # Panics
+    /// If it is nonsense.
+    pub fn receive(&mut self) -> Outcome {
+        let mut poll = libc::pollfd {
+            fd: self.output.get_ref().as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one descriptor, which is open.
+        if unsafe { libc::poll(&raw mut poll, 1, PATIENCE_MS) } == 0 {
+            let message = "no answer".to_owned();
+            return Outcome { code: HANGS, message, ..Outcome::default() };
+        }
+        let mut line = String::new();
+        if self.output.read_line(&mut line).unwrap_or(0) == 0 {
+            let status = self.child.wait().expect("a child");
+            let message = format!("it ended: {status} {:?}", status.signal());
+            return Outcome { code: DIED, message, ..Outcome::default() };
+        }
+        serde_json::from_str(&line).expect("an outcome")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
