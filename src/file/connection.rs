@@ -316,8 +316,15 @@ impl Connection {
         let is_last = self.level == SQLITE_LOCK_EXCLUSIVE;
         // The last connection has no slot of the WAL then, nor has one in exclusive locking mode.
         let rc = if self.is_checkpointing || is_last {
-            let database = &self.database;
-            self.guards.truncate_after_checkpoint(base, size, is_last, database, truncate)
+            let (in_wal_mode, database) = (self.in_wal_mode, &self.database);
+            self.guards.truncate_after_checkpoint(
+                base,
+                size,
+                in_wal_mode,
+                is_last,
+                database,
+                truncate,
+            )
         } else {
             truncate(size)
         };

@@ -343,7 +343,7 @@ impl Guards {
     }
 
     /// A checkpoint has written all, and sets the file's length, by `truncate`: then the file must be long
-    /// enough for what was written, and when its length is set, have that. It stays ahead of its header, unless
+    /// enough for what was written, and when its length is set, have that. `in_wal_mode` it stays ahead of its header, unless
     /// the checkpoint `is_last`, of a connection that closes.
     ///
     /// # Errors
@@ -352,6 +352,7 @@ impl Guards {
         &mut self,
         base: impl BaseFile,
         mut size: i64,
+        in_wal_mode: bool,
         is_last: bool,
         database: &Database,
         truncate: impl FnOnce(i64) -> Rc,
@@ -367,7 +368,8 @@ impl Guards {
         if let Some(missing) = now.and_then(|now| self.written.lost(now, size)) {
             return refuse(self, missing);
         }
-        if let (Some(ahead), Some(now)) = (&self.ahead, now.filter(|now| *now > size)) {
+        let ahead = self.ahead.as_ref().filter(|_| in_wal_mode && self.stands != Stands::Below);
+        if let (Some(ahead), Some(now)) = (ahead, now.filter(|now| *now > size)) {
             match base.header().and_then(|header| file_length::by_header(&header)) {
                 // SQLite may have taken the length of a file that was ahead for the page count.
                 Some(length) if is_last => size = size.min(length),
@@ -861,10 +863,11 @@ pub(super) mod tests {
             let called = Cell::new(false);
             guards.written().begin();
             guards.written().wrote(0, written);
-            let answer = guards.truncate_after_checkpoint(&base, 4096, false, &database, |_| {
-                called.set(true);
-                rc
-            });
+            let answer =
+                guards.truncate_after_checkpoint(&base, 4096, true, false, &database, |_| {
+                    called.set(true);
+                    rc
+                });
             (answer, called.get(), counted(&database.counters.short_files))
         };
         let refused = SQLITE_IOERR_TRUNCATE;
