@@ -3,9 +3,12 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
+
+use serde_json::Value;
 
 use vfs_tests::needs::{CXX, SQLITE_HEADER};
-use vfs_tests::{extension, needs, run};
+use vfs_tests::{Agent, PATIENCE, Program, extension, needs, run, uri_of};
 
 /// Builds examples/c/board.c with those arguments of cc as well. Eight processes of it write 20
 /// tasks each to one new board; returns what the board holds.
@@ -18,6 +21,10 @@ fn write_from_c(arguments: &[&str]) -> String {
     cc.extend(arguments);
     run("cc", &cc);
 
+    // All wait in the queue, as only clients of the VFS do.
+    let mut holder = Agent::start(Program::Python, "");
+    holder.open("c", &uri_of(&board, "kanban"), 0);
+    holder.sql("c", "BEGIN EXCLUSIVE").rows();
     let writers: Vec<_> = (0..8)
         .map(|n| {
             let arguments = [n.to_string(), "20".to_owned()];
@@ -27,10 +34,19 @@ fn write_from_c(arguments: &[&str]) -> String {
             writer.arg(&board).args(arguments).arg(extension()).spawn().unwrap()
         })
         .collect();
+    let began = Instant::now();
+    loop {
+        let status = holder.sql("c", "PRAGMA kanban_status").rows();
+        let status: Value = serde_json::from_str(status[0][0].as_str().unwrap()).unwrap();
+        if status["waiters"].as_u64() > Some(0) {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "the VFS was not used: {status}");
+    }
+    holder.sql("c", "COMMIT").rows();
     for mut writer in writers {
         assert!(writer.wait().unwrap().success());
     }
-    assert!(directory.path().join("board.db-lock").exists(), "the VFS was not used");
     let count = "SELECT count(*), count(DISTINCT who) FROM tasks; PRAGMA integrity_check";
     run("sqlite3", &[board.to_str().unwrap(), count])
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use vfs_tests::{is_root, run};
 
-use crate::{TOOL, board, json, outcome};
+use crate::{TOOL, board, client, json, outcome};
 
 const COMMANDS: [&str; 3] = ["status", "watch", "check"];
 
@@ -99,7 +99,9 @@ fn missing_permissions_are_named() {
         assert_eq!(code, Some(2), "{errors}");
         assert!(errors.contains("permission denied"), "{errors}");
     }
-    // Writers may have the right to read the sidecar that this user has not.
+    // It is there while somebody has it open. Writers may have the right to read it that this user has not.
+    let mut writer = client(&board, "kanban");
+    writer.sql("c", "BEGIN IMMEDIATE; COMMIT").rows();
     let owners_only = if is_root() { 0o600 } else { 0o000 };
     allow(&board.sidecar(), owners_only);
     let (code, out, errors) = as_nobody_says("check");

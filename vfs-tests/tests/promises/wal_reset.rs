@@ -359,6 +359,10 @@ fn sweeps(clients: &mut Clients, on: On) -> (BTreeSet<String>, usize) {
         "xTruncate wal",
     ] {
         let is_it = |seen: &Seen| seen.call.trim_end_matches(" may block") == call;
+        if call == "xTruncate main" && on != BOTH_STOCK {
+            // A checkpoint through this VFS mostly leaves the file ahead of its header.
+            continue;
+        }
         assert!(all.iter().any(is_it), "never before {call}");
     }
     let count = all.len();
