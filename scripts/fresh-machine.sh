@@ -55,9 +55,11 @@ step 'a new Debian'
 release=$(. /etc/os-release && echo "$VERSION_CODENAME")
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' |
     awk -v release="$release" '$2 == release { print $1; exit }')
-debootstrap --variant=minbase "$release" "$root" "$mirror" > "$root.log" 2>&1 ||
+# What cannot mount is no machine, but a container: mount is a required package.
+debootstrap --variant=minbase --include=mount "$release" "$root" "$mirror" > "$root.log" 2>&1 ||
     { cat "$root.log"; exit 1; }
 chmod 755 "$root"
+mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount --rbind /sys "$root/sys"
@@ -83,13 +85,22 @@ step 'a clone'
 git -c safe.directory='*' clone --quiet "file://$PWD" "$root$home/kanban-vfs"
 chroot "$root" chown -R "$user:" "$home"
 
+# Its root becomes this process's: a chroot(2) may not have user namespaces.
+mkdir "$root/outside"
+cd "$root"
+pivot_root . outside
+cd "$home/kanban-vfs"
+export PATH=/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+hash -r
+umount -l /outside
+rmdir /outside
+
 inside() {
     local who=$1
     shift
-    timeout --kill-after=10 "${minutes}m" env -i HOME="$home" TERM=dumb LANG=C.UTF-8 \
-        PATH=/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    timeout --kill-after=10 "${minutes}m" env -i HOME="$home" TERM=dumb LANG=C.UTF-8 PATH="$PATH" \
         CARGO_HTTP_CAINFO=/opt/certificates.crt DEBIAN_FRONTEND=noninteractive \
-        chroot --userspec="$who:$who" "$root" sh -c "cd '$home/kanban-vfs' && $*"
+        setpriv --reuid="$who" --regid="$who" --init-groups sh -c "$*"
 }
 
 step "apt-get install $packages"
