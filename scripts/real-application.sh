@@ -5,6 +5,8 @@
 #     scripts/real-application.sh                   10 runs of 16 processes x 20 tasks
 #     scripts/real-application.sh --runs 2 --both   the same on the stock VFS in turn
 #
+# First its own checks at each open, in unusual scenes: a new board and one opened again, one that may only be
+# read, one that is moved away, and a file system on which WAL mode is refused; compared with the stock VFS.
 # Fails if a board is corrupt, a task is missing, or the application reports any error. It needs a Python
 # with pip and venv, and the registry of its packages once; target/real-application keeps what it installs.
 set -euo pipefail
@@ -19,4 +21,5 @@ if ! "$venv/bin/python" -c 'import hermes_cli' 2> /dev/null; then
 fi
 # Each time: the extension may have changed.
 timeout --kill-after=10 10m "$venv/bin/pip" install --quiet --disable-pip-version-check --force-reinstall --no-deps ./python
+timeout --kill-after=10 10m "$venv/bin/python" scripts/real-application/health.py
 exec timeout --kill-after=10 3h "$venv/bin/python" scripts/real-application/run.py "$@"

@@ -48,7 +48,9 @@ pub(crate) struct Host {
     /// Since 3.39.0, and not from a linked SQLite, which may be older.
     db_name: Option<unsafe extern "C" fn(*mut sqlite3, c_int) -> *const c_char>,
     file_control: unsafe extern "C" fn(*mut sqlite3, *const c_char, c_int, *mut c_void) -> Rc,
+    #[cfg_attr(windows, allow(dead_code, reason = "nothing is forked"))]
     filename_journal: unsafe extern "C" fn(*const c_char) -> *const c_char,
+    #[cfg_attr(windows, allow(dead_code, reason = "nothing is forked"))]
     filename_wal: unsafe extern "C" fn(*const c_char) -> *const c_char,
     libversion_number: unsafe extern "C" fn() -> c_int,
     log: unsafe extern "C" fn(c_int, *const c_char, ...),
@@ -545,6 +547,7 @@ impl Host {
     ///
     /// # Safety
     /// As for [`Self::uri_parameter`].
+    #[cfg_attr(windows, allow(dead_code, reason = "nothing is forked"))]
     pub(crate) unsafe fn names_beside(&self, name: *const c_char) -> [*const c_char; 2] {
         // SAFETY: the caller's promise.
         unsafe { [(self.filename_journal)(name), (self.filename_wal)(name)] }

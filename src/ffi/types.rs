@@ -18,6 +18,7 @@ pub(crate) const SQLITE_READONLY_DBMOVED: Rc = SQLITE_READONLY | (4 << 8);
 pub(crate) const SQLITE_IOERR: Rc = 10;
 pub(crate) const SQLITE_CORRUPT: Rc = 11;
 pub(crate) const SQLITE_NOTFOUND: Rc = 12;
+pub(crate) const SQLITE_PROTOCOL: Rc = 15;
 /// What a blocking lock answers when its time is over: the busy handler is not asked then.
 pub(crate) const SQLITE_BUSY_TIMEOUT: Rc = SQLITE_BUSY | (3 << 8);
 pub(crate) const SQLITE_CANTOPEN: Rc = 14;

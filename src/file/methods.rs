@@ -16,9 +16,9 @@ use crate::ffi::{
     SQLITE_FCNTL_PDB, SQLITE_FCNTL_PERSIST_WAL, SQLITE_FCNTL_PRAGMA,
     SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE, SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR,
     SQLITE_IOERR_LOCK, SQLITE_IOERR_TRUNCATE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED,
-    SQLITE_LOCK_SHARED, SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_SHM_EXCLUSIVE,
-    SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK, no_panic, sqlite3,
-    sqlite3_file, sqlite3_io_methods,
+    SQLITE_LOCK_SHARED, SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_PROTOCOL,
+    SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK,
+    no_panic, sqlite3, sqlite3_file, sqlite3_io_methods,
 };
 use crate::guard::file_length::Header;
 use crate::guard::wal_reset::Salts;
@@ -665,7 +665,8 @@ unsafe fn pragma(connection: &mut Connection, base: Base, arg: *mut *mut c_char)
         return SQLITE_NOTFOUND;
     }
     let (rc, text) = if let Some(why) = no_wal {
-        (SQLITE_ERROR, why)
+        // As SQLite answers where WAL mode does not work: applications fall back to a rollback mode by that.
+        (SQLITE_PROTOCOL, format!("locking protocol: {why}"))
     } else if name.eq_ignore_ascii_case(b"kanban_status") {
         connection.look_where_it_stands(base);
         (SQLITE_OK, status::json(connection, instance))

@@ -84,6 +84,8 @@ fn wal_is_refused_on_fuse() {
         let why = client.sql("c", "PRAGMA journal_mode=wal").message();
         assert!(why.contains("fuse") && why.contains("mount point"), "{why}");
         assert!(why.contains("kanban_network_wal=1"), "{why}");
+        // By these words applications know that they have to use a rollback mode.
+        assert!(why.starts_with("locking protocol: "), "{why}");
         client.sql("c", "CREATE TABLE IF NOT EXISTS t (x); INSERT INTO t VALUES (1)").rows();
         assert_eq!(client.sql("c", "PRAGMA journal_mode").rows(), [["delete"]]);
     }
