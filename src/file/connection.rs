@@ -176,6 +176,8 @@ pub(crate) struct Connection {
     is_alone: bool,
     /// Whether it closes as the last connection in WAL mode, and has taken no lock since.
     is_cleaning_up: bool,
+    /// Whether the file gets the length that its header says, when it unlocks.
+    cuts_to_header: bool,
     /// Whether the wal-index is in use.
     in_wal_mode: bool,
     /// Whether it has a read mark: then WRITE is asked for to write, else to recover.
@@ -221,6 +223,7 @@ impl Connection {
             guards,
             is_alone: false,
             is_cleaning_up: false,
+            cuts_to_header: false,
             in_wal_mode: false,
             has_snapshot: false,
             is_checkpointing: false,
@@ -287,8 +290,7 @@ impl Connection {
     /// xWrite, of the first page.
     pub(crate) fn before_first_page(&mut self, base: impl BaseFile, page: &[u8]) {
         if self.in_wal_mode {
-            let is_last = self.level == SQLITE_LOCK_EXCLUSIVE;
-            self.guards.before_first_page(base, page, is_last);
+            self.guards.before_first_page(base, page, self.is_cleaning_up);
         } else if let Some(header) = page.first_chunk() {
             self.guards.written().first_page(header, || base.header());
         }
@@ -313,9 +315,9 @@ impl Connection {
         size: i64,
         truncate: impl FnOnce(i64) -> Rc,
     ) -> Rc {
-        let is_last = self.level == SQLITE_LOCK_EXCLUSIVE;
+        let is_last = self.is_cleaning_up;
         // The last connection has no slot of the WAL then, nor has one in exclusive locking mode.
-        let rc = if self.is_checkpointing || is_last {
+        let rc = if self.is_checkpointing || self.level == SQLITE_LOCK_EXCLUSIVE {
             let (in_wal_mode, database) = (self.in_wal_mode, &self.database);
             self.guards.truncate_after_checkpoint(
                 base,
@@ -477,10 +479,8 @@ impl Connection {
     }
 
     /// SQLite asks whether to keep the WAL: this is the last connection that closes, or leaves WAL mode.
-    pub(crate) fn ends_wal_mode(&self, base: impl BaseFile) {
-        if self.is_cleaning_up && !self.read_only {
-            self.guards.cut_to_header(base);
-        }
+    pub(crate) fn ends_wal_mode(&mut self) {
+        self.cuts_to_header = self.is_cleaning_up && !self.read_only;
     }
 
     /// SQLite asks whether to keep the WAL, which it does if this `persists`: it has copied all of it, if this
@@ -581,6 +581,9 @@ impl Connection {
 
     /// xUnlock: the base's first, then the write lock.
     pub(crate) fn unlock(&mut self, level: c_int, base: impl BaseFile) -> Rc {
+        if std::mem::take(&mut self.cuts_to_header) && self.level == SQLITE_LOCK_EXCLUSIVE {
+            self.guards.cut_to_header(base, &self.database);
+        }
         let rc = self.wait.without_probe(|| twice(|| base.unlock(level)));
         if rc != SQLITE_OK {
             // The base may have it still, and then so must we.
@@ -629,6 +632,10 @@ impl Connection {
         self.wait.disarm();
         let take = move || base.shm_lock(WAL_WRITE_LOCK, n, flags);
         let rc = self.with_write_lock(Reason::Wal, base, Sought::Write, take);
+        if rc == SQLITE_OK && self.guards.is_behind() && self.has_snapshot && !self.is_checkpointing
+        {
+            self.guards.get_ahead(base, self.blocks_ms);
+        }
         if rc == SQLITE_OK && self.is_checkpointing {
             self.guards.checkpoint_begins(base);
         } else if rc == SQLITE_OK && self.group.is_on() {

@@ -330,11 +330,16 @@ impl Guards {
         let old = file_length::by_header(&old);
         let growth = match (self.ahead.as_mut().filter(|_| !is_last), old) {
             (Some(ahead), Some(old)) => ahead.before_header(size, old, length),
-            _ => (size < length).then_some(Growth { to: length, is_sudden: false }),
+            (_, Some(_)) => (size < length).then_some(Growth { to: length, is_sudden: false }),
+            // How long the database is, only the file's own length says.
+            (_, None) => None,
         };
-        let Some(Growth { to, is_sudden }) = growth else { return };
-        // If it fails, that is met again when SQLite writes there.
-        if base.write_zeros(to - page, page) {
+        let Some(Growth { mut to, is_sudden }) = growth else { return };
+        if sys::file_size_limit().is_some_and(|limit| to > limit) {
+            to = length;
+        }
+        // Never over what is there. If it fails, that is met again when SQLite writes there.
+        if to - page >= size && base.write_zeros(to - page, page) {
             self.written.wrote(to, 0);
             if is_sudden {
                 std::thread::sleep(ahead::PAUSE);
@@ -368,16 +373,14 @@ impl Guards {
         if let Some(missing) = now.and_then(|now| self.written.lost(now, size)) {
             return refuse(self, missing);
         }
-        let ahead = self.ahead.as_ref().filter(|_| in_wal_mode && self.stands != Stands::Below);
+        let keeps = in_wal_mode && !is_last && self.stands != Stands::Below;
+        let ahead = self.ahead.as_mut().filter(|_| keeps);
         if let (Some(ahead), Some(now)) = (ahead, now.filter(|now| *now > size)) {
-            match base.header().and_then(|header| file_length::by_header(&header)) {
-                // SQLite may have taken the length of a file that was ahead for the page count.
-                Some(length) if is_last => size = size.min(length),
-                Some(length) => match ahead.after_checkpoint(now, length) {
+            if let Some(length) = base.header().and_then(|header| file_length::by_header(&header)) {
+                match ahead.after_checkpoint(now, length, size) {
                     Some(cut) => size = cut,
                     None => return SQLITE_OK,
-                },
-                None => {}
+                }
             }
         }
         // What is cut off is not lost.
@@ -410,15 +413,67 @@ impl Guards {
         }
     }
 
-    /// The last connection closes, or leaves WAL mode, and has copied all frames: the file gets the length that its
-    /// header says.
-    pub(crate) fn cut_to_header(&self, base: impl BaseFile) {
+    /// The first write transaction of this connection in WAL mode has WRITE: sees to it that the file is ahead before
+    /// there is anything to copy, so that the first checkpoint need not wait for observers. Only while nobody
+    /// checkpoints, since a checkpoint may write where the file ends. With `may_block_ms`, lock calls may block so
+    /// long.
+    #[cold]
+    pub(crate) fn get_ahead(&mut self, base: impl BaseFile, may_block_ms: c_int) {
+        let Some(ahead) = self.ahead.as_mut().filter(|_| self.stands != Stands::Below) else {
+            return;
+        };
+        ahead.has_begun = true;
+        let wanted = |ahead: &Ahead| {
+            let header = base.header()?;
+            let (length, page) =
+                file_length::by_header(&header).zip(file_length::page_size(&header))?;
+            let size = base.size().ok().filter(|size| *size >= length)?;
+            let to = ahead.before_writing(size, length)?;
+            (to - page >= size).then_some((to, page))
+        };
+        if wanted(ahead).is_none() {
+            return;
+        }
+        if may_block_ms > 0 {
+            base.may_block(0);
+        }
+        let ckpt = |flags| base.shm_lock(WAL_CKPT_LOCK, 1, flags | SQLITE_SHM_EXCLUSIVE);
+        let rc = ckpt(SQLITE_SHM_LOCK);
+        if rc == SQLITE_OK {
+            if let Some((to, page)) = wanted(ahead) {
+                if sys::file_size_limit().is_none_or(|limit| to <= limit) {
+                    base.write_zeros(to - page, page);
+                }
+            }
+        }
+        if rc == SQLITE_OK || rc & 0xff != SQLITE_BUSY && self.can_step_back() {
+            // After an error nobody knows whether the base has it.
+            twice(|| ckpt(SQLITE_SHM_UNLOCK));
+        }
+        if may_block_ms > 0 {
+            base.may_block(may_block_ms);
+        }
+    }
+
+    /// Whether [`Self::get_ahead`] has something to do.
+    #[inline]
+    pub(crate) fn is_behind(&self) -> bool {
+        self.ahead.as_ref().is_some_and(|ahead| !ahead.has_begun)
+    }
+
+    /// The last connection is about to unlock the database: it has closed it in WAL mode, or has left that mode. If the
+    /// WAL is gone, the file gets the length that its header says.
+    #[cold]
+    pub(crate) fn cut_to_header(&self, base: impl BaseFile, database: &Database) {
         if self.ahead.is_none() || self.stands == Stands::Below {
             return;
         }
+        // Frames that are still there may count more pages.
+        if !sys::entry_at(&beside(database.path(), "-wal")).is_err_and(|why| sys::is_absent(&why)) {
+            return;
+        }
         let length = base.header().and_then(|header| file_length::by_header(&header));
-        let is_copied = base.frames().is_none_or(|(frames, copied)| frames == copied);
-        if let (Some(length), Ok(size), true) = (length, base.size(), is_copied) {
+        if let (Some(length), Ok(size)) = (length, base.size()) {
             if size > length {
                 // An error leaves a longer file, which is legal.
                 base.set_size(length);
@@ -451,6 +506,9 @@ impl Guards {
     }
 
     pub(crate) fn wal_closed(&mut self) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.has_begun = false;
+        }
         if let Some(identity) = &mut self.identity {
             identity.wal_closed();
         }
@@ -1017,7 +1075,7 @@ pub(super) mod tests {
     /// closes, which cuts it to that.
     #[test]
     fn the_file_is_ahead_until_the_last_close() {
-        let (_place, _database, mut guards) = board();
+        let (_place, database, mut guards) = board();
         guards.keep_ahead();
         let ahead = WriteZeros(3 * 4096 + 2 * 65536 - 4096, 4096);
         for (is_last, calls) in [(false, ahead), (true, WriteZeros(2 * 4096, 4096))] {
@@ -1025,12 +1083,38 @@ pub(super) mod tests {
             guards.before_first_page(&base, &header(3), is_last);
             assert_eq!(*base.calls.borrow(), [calls], "{is_last}");
         }
-        for (size, frames, calls) in
-            [(20, (5, 5), &[SetSize(3 * 4096)][..]), (20, (5, 4), &[]), (3, (5, 5), &[])]
+        let wal = beside(database.path(), "-wal");
+        for (size, has_wal, calls) in
+            [(20, true, &[][..]), (20, false, &[SetSize(3 * 4096)]), (3, false, &[])]
         {
-            let base = Base { frames: RefCell::new(vec![Some(frames)]), ..Base::of_size(size, 3) };
-            guards.cut_to_header(&base);
-            assert_eq!(*base.calls.borrow(), calls, "{size} pages, {frames:?}");
+            let _ = fs::remove_file(&wal);
+            if has_wal {
+                fs::write(&wal, "").expect("a file");
+            }
+            let base = Base::of_size(size, 3);
+            guards.cut_to_header(&base, &database);
+            assert_eq!(*base.calls.borrow(), calls, "{size} pages, WAL: {has_wal}");
+        }
+    }
+
+    /// A header that does not count the pages says nothing of the file's length, and what lies behind the last
+    /// whole page is somebody's: nothing is written there.
+    #[test]
+    fn nothing_is_written_over_what_is_there() {
+        let (_place, _database, mut guards) = board();
+        for keeps_ahead in [false, true] {
+            if keeps_ahead {
+                guards.keep_ahead();
+            }
+            let mut uncounted = header(1);
+            uncounted[92] ^= 1;
+            let base = Base {
+                sizes: RefCell::new(vec![Some(2 * 4096 + 100)]),
+                header: Some(uncounted.first_chunk().copied().expect("a page")),
+                ..Base::default()
+            };
+            guards.before_first_page(&base, &header(3), false);
+            assert_eq!(*base.calls.borrow(), [], "{keeps_ahead}");
         }
     }
 

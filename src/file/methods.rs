@@ -601,7 +601,7 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
                 // SAFETY: SQLite passes a number, negative to ask.
                 let asks = unsafe { *arg.cast::<c_int>() } < 0;
                 if asks {
-                    connection.ends_wal_mode(base);
+                    connection.ends_wal_mode();
                 }
                 let rc = call!(base, xFileControl, SQLITE_NOTFOUND, op, arg);
                 // SAFETY: as above: the answer.

@@ -15,21 +15,33 @@ const LEAST: i64 = 64 << 10;
 /// The distance that a checkpoint makes at the most, in bytes.
 const MOST: i64 = 64 << 20;
 
+/// The same, after a VACUUM: the rest is the file system's again.
+const MOST_AFTER_VACUUM: i64 = 4 << 20;
+
 /// The distance is at least this part of the database.
 const PART: i64 = 16;
 
 /// After how many distances a checkpoint cuts the file. A VACUUM leaves such a file.
 const TOO_FAR: i64 = 4;
 
-/// How long a checkpoint waits that adds more than the file was ahead by: longer than an observer takes
+/// How long a checkpoint waits, with the locks that it has, that adds more than the file was ahead by: longer than an observer takes
 /// from one look to the next.
 pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// How far ahead one connection keeps the file.
+///
+/// SQLite takes the file's length for the page count where the WAL has nothing in it, and writes that count into
+/// the frames it commits. A file that is shorter than such a count is called malformed by the next checkpoint.
+/// So a checkpoint cuts the file to no less than the length that SQLite sets, and the last close cuts it only when
+/// the WAL is gone.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
     /// The most that one of its checkpoints has added, in bytes.
     largest_growth: i64,
+    /// The length by the header before this checkpoint, in bytes.
+    before: i64,
+    /// Whether its first write transaction has seen to it that the file is ahead.
+    pub(crate) has_begun: bool,
 }
 
 /// What a checkpoint does before it writes the first page.
@@ -47,17 +59,31 @@ impl Ahead {
     /// `None` if it is far enough ahead.
     pub(crate) fn before_header(&mut self, size: i64, old: i64, new: i64) -> Option<Growth> {
         self.largest_growth = self.largest_growth.max(new - old);
+        self.before = old;
         let distance = self.distance(new);
         // By twice the distance, so that not each checkpoint has to.
         (size < new + distance)
             .then(|| Growth { to: new + 2 * distance, is_sudden: old < new && size < new })
     }
 
-    /// A checkpoint has copied all and the header says `length`; the file has `size` bytes. What it is cut
-    /// to, in bytes, if it is too far ahead.
-    pub(crate) fn after_checkpoint(&self, size: i64, length: i64) -> Option<i64> {
+    /// A write transaction begins, before there is anything to copy. How long the file is to be, in bytes;
+    /// `None` if it is far enough ahead.
+    pub(crate) fn before_writing(&self, size: i64, length: i64) -> Option<i64> {
         let distance = self.distance(length);
-        (size > length + TOO_FAR * distance).then_some(length + 2 * distance)
+        (size < length + distance).then_some(length + 2 * distance)
+    }
+
+    /// A checkpoint has copied all and the header says `length`; the file has `size` bytes, and SQLite sets its
+    /// length to `asked`. What it is cut to, in bytes, if it is too far ahead, or the database was made shorter.
+    pub(crate) fn after_checkpoint(&mut self, size: i64, length: i64, asked: i64) -> Option<i64> {
+        if length < std::mem::take(&mut self.before) {
+            self.largest_growth = self.largest_growth.min(MOST_AFTER_VACUUM / 2);
+            let cut = length + self.distance(length);
+            return Some(cut.max(asked)).filter(|cut| *cut < size);
+        }
+        let distance = self.distance(length);
+        let cut = (length + 2 * distance).max(asked);
+        (size > length + TOO_FAR * distance && cut < size).then_some(cut)
     }
 
     /// How far ahead the file of a database of `length` bytes is to be, in bytes.
@@ -87,7 +113,7 @@ mod tests {
                 (size, grown) = (growth.to, grown + 1);
             }
             assert!(size >= new + LEAST);
-            assert_eq!(ahead.after_checkpoint(size, new), None);
+            assert_eq!(ahead.after_checkpoint(size, new, new), None);
         }
         assert!((10..60).contains(&grown), "{grown}");
     }
@@ -108,21 +134,34 @@ mod tests {
         }
     }
 
-    /// A VACUUM leaves a short database in a long file; what follows grows again. The file is cut, but not to
-    /// its header, and not by each checkpoint.
+    /// The file is cut, but not to its header, not by each checkpoint, and never below what SQLite takes for the
+    /// page count.
     #[test]
     fn a_file_too_far_ahead_is_cut() {
-        let ahead = Ahead { largest_growth: 1 << 20 };
+        let mut ahead = Ahead { largest_growth: 1 << 20, ..Ahead::default() };
         let length = 100 * PAGE;
-        let cut = ahead.after_checkpoint(1 << 30, length).expect("it is too long");
+        let cut = ahead.after_checkpoint(1 << 30, length, length).expect("it is too long");
         assert!(cut >= length + (2 << 20) && cut % LEAST == length % LEAST);
-        assert_eq!(ahead.after_checkpoint(cut, length), None);
+        assert_eq!(ahead.after_checkpoint(cut, length, length), None);
+        assert_eq!(ahead.after_checkpoint(1 << 30, length, 1 << 29), Some(1 << 29));
+        assert_eq!(ahead.after_checkpoint(1 << 30, length, 1 << 30), None);
+    }
+
+    /// A VACUUM gives back what a large blob has taken.
+    #[test]
+    fn what_a_vacuum_gives_back_is_not_kept() {
+        let mut ahead = Ahead::default();
+        let (small, large) = (100 * PAGE, 100 << 20);
+        let size = ahead.before_header(small, small, large).expect("it grows").to;
+        assert_eq!(ahead.after_checkpoint(size, large, large), None);
+        assert_eq!(ahead.before_header(size, large, small), None);
+        assert_eq!(ahead.after_checkpoint(size, small, small), Some(small + MOST_AFTER_VACUUM));
     }
 
     /// However large the database or a transaction is, the distance is bounded.
     #[test]
     fn the_distance_is_bounded() {
-        let ahead = Ahead { largest_growth: 1 << 40 };
+        let ahead = Ahead { largest_growth: 1 << 40, ..Ahead::default() };
         assert_eq!(ahead.distance(1 << 40), MOST);
         assert_eq!(Ahead::default().distance(0), LEAST);
     }

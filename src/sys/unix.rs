@@ -342,6 +342,16 @@ pub(crate) fn is_mount_point(_: &Path) -> bool {
     false
 }
 
+/// Beyond how many bytes this process may not write to a file: SIGXFSZ would end it. getrlimit(2)
+#[doc(alias = "RLIMIT_FSIZE")]
+pub(crate) fn file_size_limit() -> Option<i64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a struct to fill in.
+    let rc = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    (rc == 0 && limit.rlim_cur != libc::RLIM_INFINITY)
+        .then(|| i64::try_from(limit.rlim_cur).unwrap_or(i64::MAX))
+}
+
 /// CLOCK_MONOTONIC in ns, the same for all processes. clock_gettime(2)
 pub(crate) fn monotonic_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

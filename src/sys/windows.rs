@@ -425,6 +425,11 @@ pub(crate) fn is_mount_point(_: &Path) -> bool {
     false
 }
 
+/// There is no such limit.
+pub(crate) fn file_size_limit() -> Option<i64> {
+    None
+}
+
 /// The performance counter in ns, the same for all processes.
 #[doc(alias = "QueryPerformanceCounter")]
 pub(crate) fn monotonic_ns() -> u64 {

@@ -93,6 +93,8 @@ fn a_checkpoint_that_adds_much_waits_for_observers() {
     assert!(is_sudden && grown.unwrap() >= Duration::from_millis(10), "{grown:?}");
     let (is_sudden, _) = waited(1_000_000);
     assert!(!is_sudden, "it was expected");
+    let (is_sudden, _) = waited(5_000);
+    assert!(!is_sudden, "it is little");
 }
 
 /// What a client does to a board in the end, and what it is then.
@@ -273,4 +275,91 @@ fn write_for(limit: Duration, nth: usize, mut client: Agent) {
         }
     }
     client.close("c");
+}
+
+/// A board is copied while it is open and ahead, or its last client is killed: the WAL is empty, so that SQLite takes
+/// the length of the file for the page count, and commits that count. Whoever checkpoints later must not make
+/// the file shorter than that, or SQLite calls the board malformed, for stock clients, too.
+#[test]
+fn a_page_count_that_sqlite_took_from_the_file_stays_true() {
+    let blob = |bytes: i64| format!("INSERT INTO t VALUES (zeroblob({bytes}))");
+    let checkpoint = |connection: &Connection| {
+        for mode in ["PASSIVE", "FULL", "TRUNCATE"] {
+            connection
+                .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+                .unwrap_or_else(|error| panic!("{mode}: {error}"));
+        }
+    };
+    for is_exclusive in [false, true] {
+        let board = Board::new();
+        let first = connect(&board.kanban());
+        first.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
+        first.execute_batch(&blob(2_000_000)).unwrap();
+        checkpoint(&first);
+        let copy = Board::new();
+        std::fs::copy(board.path(), copy.path()).unwrap();
+        let (size, header) = size_then_header(&copy.path());
+        assert!(size > header, "it is ahead");
+        let writer = connect(&copy.kanban());
+        writer.execute_batch(&blob(4_000_000)).unwrap();
+        writer.query_row("PRAGMA wal_checkpoint", [], |_| Ok(())).unwrap();
+        if is_exclusive {
+            writer.execute_batch("PRAGMA locking_mode=exclusive").unwrap();
+            writer.execute_batch(&blob(10)).unwrap();
+            checkpoint(&writer);
+            writer.execute_batch(&blob(10)).unwrap();
+            checkpoint(&writer);
+        } else {
+            for vfs in ["kanban", "unix", "kanban"] {
+                let other = connect(&copy.uri(vfs));
+                other.execute_batch(&blob(10)).unwrap();
+                checkpoint(&other);
+            }
+        }
+        drop(writer);
+        for vfs in ["unix", "kanban"] {
+            let last = connect(&copy.uri(vfs));
+            last.execute_batch(&blob(10)).unwrap();
+            checkpoint(&last);
+            let ok: String =
+                last.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            assert_eq!(ok, "ok");
+        }
+        let (size, header) = size_then_header(&copy.path());
+        assert_eq!(size, header, "after the last close");
+    }
+}
+
+/// A VACUUM makes a board small again: the file, too, though clients have it open.
+#[test]
+fn a_vacuum_gives_the_disk_back() {
+    let board = Board::new();
+    let connection = connect(&board.kanban());
+    connection.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
+    connection.execute_batch("INSERT INTO t VALUES (zeroblob(20000000))").unwrap();
+    connection.query_row("PRAGMA wal_checkpoint", [], |_| Ok(())).unwrap();
+    connection.execute_batch("DELETE FROM t; VACUUM").unwrap();
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    let (size, header) = size_then_header(&board.path());
+    assert!(header < 100_000 && size <= header + (4 << 20), "{size} bytes, {header} by the header");
+}
+
+/// A process may write files of so many bytes and no more (`ulimit -f`). Its board is smaller than that, and so is
+/// what it writes; the kernel would end it if it wrote beyond.
+#[test]
+fn a_limit_of_the_files_size_is_kept() {
+    vfs_tests::needs!("sqlite3");
+    for vfs in ["unix", "kanban"] {
+        let board = Board::new();
+        let script = format!(
+            "ulimit -f 800; sqlite3 :memory: '.load {}' '.open file:{}?vfs={vfs}' \
+             'PRAGMA journal_mode=wal; CREATE TABLE t (x); INSERT INTO t VALUES (zeroblob(300000)); \
+             PRAGMA wal_checkpoint; INSERT INTO t VALUES (zeroblob(20000)); PRAGMA wal_checkpoint; SELECT count(*) FROM t'",
+            vfs_tests::extension().display(),
+            board.path().display()
+        );
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.ends_with("2\n"), "{vfs}: {output:?}");
+    }
 }
