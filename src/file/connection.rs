@@ -58,6 +58,11 @@ pub(crate) trait BaseFile: Copy {
     /// Whether a transaction is open, so that a lock to write is an upgrade, for which SQLite does not
     /// ask its busy handler. True if it can not be known.
     fn is_upgrade(&self) -> bool;
+    /// Whether the connection is in no transaction that was begun by BEGIN. True if it can not be known.
+    fn is_in_autocommit(&self) -> bool;
+    /// Whether `PRAGMA journal_mode=wal` is what the connection runs now. `None` if it has no such statement, nor
+    /// one that is being compiled.
+    fn changes_mode(&self) -> Option<bool>;
     /// The frames of the WAL, and how many of them checkpoints have copied. Only while the wal-index is
     /// mapped.
     fn frames(&self) -> Option<(u32, u32)>;
@@ -117,10 +122,6 @@ enum Need {
     Upkeep,
 }
 
-/// How often, after `PRAGMA journal_mode`, SHARED is taken together with the write lock: once by
-/// reading the schema, once by the statement itself.
-const MODE_CHANGE_ATTEMPTS: u8 = 2;
-
 /// The most frames that a checkpoint copies while writers wait.
 const MOST_FRAMES: u32 = 4000;
 
@@ -169,8 +170,10 @@ pub(crate) struct Connection {
     wait: Wait,
     /// Whether the database was ever seen to have content.
     has_content: bool,
-    /// How many more SHARED locks may be the beginning of a change of journal mode.
-    mode_change: u8,
+    /// Whether a statement may be there that changes the journal mode to WAL.
+    expects_mode_change: bool,
+    /// Whether the application itself has said if the WAL is to stay.
+    app_persists_wal: bool,
     guards: Guards,
     /// Whether EXCLUSIVE was asked for while it was held: WAL mode is being left, or never shared.
     is_alone: bool,
@@ -217,7 +220,8 @@ impl Connection {
             level: SQLITE_LOCK_NONE,
             reasons: 0,
             has_content: false,
-            mode_change: 0,
+            expects_mode_change: false,
+            app_persists_wal: false,
             guards,
             is_alone: false,
             is_cleaning_up: false,
@@ -263,10 +267,15 @@ impl Connection {
         &mut self.guards
     }
 
-    /// A pragma is about to be run.
-    pub(crate) fn pragma(&mut self, name: &[u8], value: &[u8]) {
+    /// A pragma is being compiled.
+    pub(crate) fn pragma(&mut self, name: &[u8], value: &[u8], base: impl BaseFile) {
+        let is_synchronous = name.eq_ignore_ascii_case(b"synchronous");
+        if is_synchronous && !base.is_in_autocommit() {
+            // SQLite refuses it. Else it has an effect at once, even if it is only explained.
+            return;
+        }
         self.guards.pragma(name, value);
-        if name.eq_ignore_ascii_case(b"synchronous") {
+        if is_synchronous {
             self.group.synchronous_changes();
         }
     }
@@ -374,12 +383,10 @@ impl Connection {
         self.write_lock.is_held()
     }
 
-    /// `PRAGMA journal_mode = wal` is about to run.
+    /// `PRAGMA journal_mode = wal` is being compiled. SQLite says so once, also if it is never run, or only
+    /// explained, and not again when it runs.
     pub(crate) fn expect_mode_change(&mut self) {
-        // Within a transaction it fails, and in WAL mode, where SHARED is kept, it changes nothing.
-        if self.level == SQLITE_LOCK_NONE {
-            self.mode_change = MODE_CHANGE_ATTEMPTS;
-        }
+        self.expects_mode_change = true;
     }
 
     /// xLock: the write lock first, then the base's.
@@ -476,6 +483,11 @@ impl Connection {
         rc
     }
 
+    /// The application says whether the WAL is to stay (FCNTL_PERSIST_WAL): then it stays as it is.
+    pub(crate) fn application_persists_wal(&mut self) {
+        self.app_persists_wal = true;
+    }
+
     /// SQLite asks whether to keep the WAL: this is the last connection that closes, or leaves WAL mode.
     pub(crate) fn ends_wal_mode(&self, base: impl BaseFile) {
         if self.is_cleaning_up && !self.read_only {
@@ -485,7 +497,7 @@ impl Connection {
 
     /// SQLite asks whether to keep the WAL, which it does if this `persists`: it has copied all of it, if this
     /// is the last connection that closes. It stays, too, if somebody still has the wal-index open, who has
-    /// lost his lock on the database. Whether it is to stay.
+    /// lost his lock on the database. Whether it is to stay. If the application has not asked for it, it is emptied.
     pub(crate) fn keeps_wal(
         &mut self,
         base: impl BaseFile,
@@ -496,7 +508,7 @@ impl Connection {
             return persists;
         }
         let keeps = persists || self.is_index_in_use(base, protection);
-        if keeps {
+        if keeps && !(persists && self.app_persists_wal) {
             self.guards.empty_wal(base, &self.database);
         }
         keeps
@@ -565,12 +577,13 @@ impl Connection {
         if self.read_only {
             return false;
         }
-        if self.mode_change > 0 {
-            if base.is_wal() {
-                self.mode_change = 0;
-                return false;
+        if self.expects_mode_change {
+            match base.changes_mode() {
+                // In WAL mode it changes nothing.
+                Some(true) if !base.is_wal() => return true,
+                Some(_) => {}
+                None => self.expects_mode_change = false,
             }
-            return true;
         }
         if !self.has_content {
             // A base that can not tell is left to SQLite, which will ask it again.
@@ -599,7 +612,6 @@ impl Connection {
             self.acquired();
         }
         if level == SQLITE_LOCK_NONE && self.has(Reason::FirstConnect) {
-            self.mode_change = self.mode_change.saturating_sub(1);
             self.release(Reason::FirstConnect);
         }
         rc
@@ -938,7 +950,6 @@ impl Connection {
     /// the connection closes.
     pub(crate) fn shm_mapping(&mut self) {
         self.in_wal_mode = true;
-        self.mode_change = 0;
         self.release(Reason::FirstConnect);
     }
 
@@ -1376,6 +1387,8 @@ mod tests {
         unlocked: RefCell<Vec<c_int>>,
         /// Whether the lock to write is for BEGIN IMMEDIATE, and no upgrade.
         begins: Cell<bool>,
+        /// Whether `PRAGMA journal_mode=wal` runs, if there is one.
+        changes_mode: Cell<Option<bool>>,
         /// The calls of xShmLock, and what those that lock are answered.
         slots: RefCell<Vec<(c_int, c_int, c_int)>>,
         slot_answer: Cell<Rc>,
@@ -1415,6 +1428,12 @@ mod tests {
         }
         fn is_upgrade(&self) -> bool {
             !self.begins.get()
+        }
+        fn is_in_autocommit(&self) -> bool {
+            true
+        }
+        fn changes_mode(&self) -> Option<bool> {
+            self.changes_mode.get()
         }
         fn probe(&self, _: Sought) -> Probe {
             Box::new(|| true)
@@ -2069,8 +2088,18 @@ mod tests {
             if is_expected {
                 connection.expect_mode_change();
             }
-            assert_eq!(connection.lock(SQLITE_LOCK_SHARED, &base), SQLITE_OK);
-            assert_eq!(connection.holds_write_lock(), is_expected);
+            // It is compiled, and runs, and is refused, and reset, and runs again; another one runs instead;
+            // it is finalized.
+            let states = [Some(false), Some(true), Some(false), Some(true), Some(false), None];
+            for state in states.into_iter().chain([Some(true)]) {
+                base.changes_mode.set(state);
+                assert_eq!(connection.lock(SQLITE_LOCK_SHARED, &base), SQLITE_OK);
+                let runs = is_expected && connection.expects_mode_change && state == Some(true);
+                assert_eq!(connection.holds_write_lock(), runs, "{state:?}");
+                assert_eq!(connection.unlock(SQLITE_LOCK_NONE, &base), SQLITE_OK);
+                assert!(!connection.holds_write_lock(), "{state:?}");
+            }
+            assert!(!connection.expects_mode_change, "what was finalized does not run");
         }
     }
 

@@ -683,6 +683,12 @@ pub(super) mod tests {
         fn is_upgrade(&self) -> bool {
             true
         }
+        fn is_in_autocommit(&self) -> bool {
+            true
+        }
+        fn changes_mode(&self) -> Option<bool> {
+            None
+        }
         fn probe(&self, _: Sought) -> Probe {
             Box::new(|| true)
         }

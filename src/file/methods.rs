@@ -121,6 +121,27 @@ impl BaseFile for Base {
         in_transaction.flatten().unwrap_or(true)
     }
 
+    fn is_in_autocommit(&self) -> bool {
+        // SAFETY: as in `is_upgrade`.
+        unsafe {
+            let Some(db) = self.db().as_ref().filter(|db| !db.is_null()) else { return true };
+            self.instance().host().is_in_autocommit(*db)
+        }
+    }
+
+    fn changes_mode(&self) -> Option<bool> {
+        let is_it = |text: &[u8]| {
+            let has =
+                |word: &[u8]| text.windows(word.len()).any(|at| at.eq_ignore_ascii_case(word));
+            has(b"pragma") && has(b"journal_mode") && has(b"wal")
+        };
+        // SAFETY: as in `is_upgrade`.
+        unsafe {
+            let db = *self.db().as_ref()?;
+            (!db.is_null()).then(|| self.instance().host().is_running(db, is_it))?
+        }
+    }
+
     fn lock(&self, level: c_int) -> Rc {
         call!(self, xLock, SQLITE_IOERR_LOCK, level)
     }
@@ -600,8 +621,9 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
             SQLITE_FCNTL_PERSIST_WAL => {
                 // SAFETY: SQLite passes a number, negative to ask.
                 let asks = unsafe { *arg.cast::<c_int>() } < 0;
-                if asks {
-                    connection.ends_wal_mode(base);
+                match asks {
+                    true => connection.ends_wal_mode(base),
+                    false => connection.application_persists_wal(),
                 }
                 let rc = call!(base, xFileControl, SQLITE_NOTFOUND, op, arg);
                 // SAFETY: as above: the answer.
@@ -658,7 +680,7 @@ unsafe fn pragma(connection: &mut Connection, base: Base, arg: *mut *mut c_char)
     if is_wal {
         connection.expect_mode_change();
     }
-    connection.pragma(name, value);
+    connection.pragma(name, value, base);
     let no_wal = connection.guards().no_wal().filter(|_| is_wal).map(str::to_owned);
     let is_ours = name.len() > 7 && name[..7].eq_ignore_ascii_case(b"kanban_");
     if !is_ours && no_wal.is_none() {

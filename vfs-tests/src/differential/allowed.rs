@@ -1,6 +1,6 @@
 //! What is allowed to differ: all of it, in one table.
 
-use rusqlite::ffi::{SQLITE_BUSY, SQLITE_IOERR};
+use rusqlite::ffi::{SQLITE_BUSY, SQLITE_FCNTL_PERSIST_WAL, SQLITE_IOERR};
 
 use super::compare::{Difference, Kind};
 use super::observe::Observation;
@@ -32,6 +32,39 @@ impl Scene<'_> {
     /// Whether there was such a step before.
     fn came_after(&self, is: impl Fn(&Operation) -> bool) -> bool {
         self.steps.iter().any(|step| is(&step.operation))
+    }
+
+    /// Whether a file was cut while the connection of the last step was in a transaction that it had begun.
+    fn was_cut_within_transaction(&self) -> bool {
+        let last = self.steps.last().expect("one was compared");
+        let mut is_in_transaction = false;
+        let mut was_cut = false;
+        for step in &self.steps[..self.steps.len() - 1] {
+            was_cut |= is_in_transaction && matches!(step.operation, Operation::Cut(..));
+            if (step.process, step.connection) != (last.process, last.connection) {
+                continue;
+            }
+            let is = |text| step.operation.is_sql_with(text);
+            if is("COMMIT") || is("ROLLBACK") && !is("TO") {
+                (is_in_transaction, was_cut) = (false, false);
+            }
+            is_in_transaction |= match step.operation {
+                Operation::Cursor(_) | Operation::BlobOpen(..) => true,
+                _ => is("BEGIN") || is("SAVEPOINT"),
+            };
+        }
+        was_cut
+    }
+
+    /// Whether a process that has a stock connection has opened a database's file and closed it.
+    fn may_have_lost_locks(&self) -> bool {
+        let is_stock = |step: &Step| matches!(&step.operation, Operation::Open(_, parameters) if parameters.contains("vfs="));
+        self.steps.iter().enumerate().any(|(at, step)| {
+            matches!(step.operation, Operation::Touch(..))
+                && self.steps[..at]
+                    .iter()
+                    .any(|other| other.process == step.process && is_stock(other))
+        })
     }
 
     /// Whether the difference is that our connection holds a lower lock on the database, or has no
@@ -74,82 +107,10 @@ pub struct Allowed {
 /// follows is no longer the same.
 pub const TABLE: &[Allowed] = &[
     Allowed {
-        // A child of a stock connection is treated as a child of ours, and locks are not cancelled.
-        name: "the extension is loaded and not used",
-        why: Why::ToBeMended,
-        is: |scene| {
-            let is_it = |operation: &Operation| {
-                matches!(operation, Operation::Fork(_) | Operation::Touch(..))
-            };
-            scene.is_plain && scene.came_after(is_it)
-        },
-    },
-    Allowed {
-        name: "a child leaves its parent's journal",
-        why: Why::ToBeMended,
-        is: |scene| {
-            scene.difference.kind == Kind::Files
-                && matches!(scene.operation(), Operation::Fork(_))
-                && scene.difference.ours.contains("-journal")
-        },
-    },
-    Allowed {
-        name: "read-only connections",
-        why: Why::ToBeMended,
-        is: |scene| {
-            let is_read_only = |operation: &Operation| {
-                matches!(operation, Operation::Open(_, p) if p.contains("=ro"))
-                    || matches!(operation, Operation::Sql(sql) if sql.contains("=ro"))
-            };
-            scene.came_after(is_read_only)
-                && (matches!(scene.difference.kind, Kind::Files | Kind::Content)
-                    || scene.stock.code == 3850
-                    || scene.ours.code == 3850)
-        },
-    },
-    Allowed {
-        name: "the application's own PERSIST_WAL",
-        why: Why::ToBeMended,
-        is: |scene| {
-            scene.came_after(|operation| matches!(operation, Operation::FileControl(10, _)))
-                && matches!(scene.difference.kind, Kind::Files | Kind::Transaction)
-        },
-    },
-    Allowed {
-        name: "a file that is longer or shorter than its header says",
-        why: Why::ToBeMended,
-        is: |scene| {
-            scene.came_after(|operation| {
-                matches!(operation, Operation::Append(..) | Operation::Cut(..))
-            }) && (scene.is_code(SQLITE_IOERR)
-                || matches!(scene.difference.kind, Kind::Files | Kind::Content))
-        },
-    },
-    Allowed {
-        name: "PRAGMA journal_mode=wal that does not succeed",
-        why: Why::ToBeMended,
-        is: |scene| {
-            let is_it = |operation: &Operation| {
-                // The board's beginning has other statements with it.
-                operation.is_sql_with("PRAGMA journal_mode=wal") && !operation.is_sql_with("; ")
-            };
-            // For a blob SQLite gives SQLITE_ERROR, and this message.
-            scene.came_after(is_it)
-                && (scene.ours.message == "database is locked" || scene.holds_less())
-        },
-    },
-    Allowed {
         // SQLite before 3.41 keeps PENDING when EXCLUSIVE is refused, and so locks readers out.
         name: "a connection that is refused holds no more than before",
         why: Why::Documented("docs/locking-protocol.md: takes the write lock, then SQLite's"),
         is: |scene| scene.ours.code & 0xff == SQLITE_BUSY && scene.holds_less(),
-    },
-    Allowed {
-        name: "backup onto larger pages",
-        why: Why::ToBeMended,
-        is: |scene| {
-            scene.is_code(SQLITE_IOERR) && matches!(scene.operation(), Operation::Backup(..))
-        },
     },
     Allowed {
         // Of several first connections to an empty database, all but one would fail at once, whatever
@@ -164,6 +125,34 @@ pub const TABLE: &[Allowed] = &[
             (scene.is_code(SQLITE_BUSY) || scene.holds_less() || has_seen_less)
                 && scene.before.files.iter().any(is_empty)
         },
+    },
+    Allowed {
+        // SQLite leaves the WAL, with all it has, beside a database that is in another mode, and the next
+        // connection takes it for the database's.
+        name: "no WAL stays when WAL mode is left, whatever PERSIST_WAL says",
+        why: Why::Documented("docs/guarantees.md: Leaving WAL mode deletes the WAL"),
+        is: |scene| {
+            let persists = |operation: &Operation| {
+                matches!(operation, Operation::FileControl(SQLITE_FCNTL_PERSIST_WAL, 1))
+            };
+            scene.difference.kind == Kind::Files
+                && scene.came_after(persists)
+                && scene.operation().is_sql_with("journal_mode=")
+                && scene.difference.stock.contains("-wal")
+        },
+    },
+    Allowed {
+        name: "what became too short within a transaction is not committed",
+        why: Why::Documented(
+            "docs/guarantees.md: is found before the transaction that made it commits",
+        ),
+        is: |scene| scene.is_code(SQLITE_IOERR) && scene.was_cut_within_transaction(),
+    },
+    Allowed {
+        // On the stock side nobody opens the file and closes it.
+        name: "a stock connection can lose its locks where the database is not open through us",
+        why: Why::Documented("docs/guarantees.md: A database that is not keeps POSIX locks"),
+        is: |scene| scene.may_have_lost_locks(),
     },
 ];
 
