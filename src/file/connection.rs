@@ -280,9 +280,10 @@ impl Connection {
         }
     }
 
-    /// Whether it is about to be the only connection without WAL mode: then no WAL must be left.
+    /// Whether it is about to be the only connection without WAL mode: then no WAL must be left, unless the
+    /// application wants it.
     pub(crate) fn is_leaving_wal_mode(&self) -> bool {
-        self.is_alone
+        self.is_alone && !self.app_persists_wal
     }
 
     /// FCNTL_SYNC: all is written, and in a rollback mode nothing is committed yet; or all is undone.

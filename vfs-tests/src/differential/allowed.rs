@@ -1,6 +1,6 @@
 //! What is allowed to differ: all of it, in one table.
 
-use rusqlite::ffi::{SQLITE_BUSY, SQLITE_FCNTL_PERSIST_WAL, SQLITE_IOERR};
+use rusqlite::ffi::{SQLITE_BUSY, SQLITE_IOERR};
 
 use super::compare::{Difference, Kind};
 use super::observe::Observation;
@@ -27,11 +27,6 @@ impl Scene<'_> {
     /// The last step.
     fn operation(&self) -> &Operation {
         &self.steps.last().expect("one was compared").operation
-    }
-
-    /// Whether there was such a step before.
-    fn came_after(&self, is: impl Fn(&Operation) -> bool) -> bool {
-        self.steps.iter().any(|step| is(&step.operation))
     }
 
     /// Whether a file was cut while the connection of the last step was in a transaction that it had begun.
@@ -124,21 +119,6 @@ pub const TABLE: &[Allowed] = &[
                 && scene.operation().is_sql_with("data_version");
             (scene.is_code(SQLITE_BUSY) || scene.holds_less() || has_seen_less)
                 && scene.before.files.iter().any(is_empty)
-        },
-    },
-    Allowed {
-        // SQLite leaves the WAL, with all it has, beside a database that is in another mode, and the next
-        // connection takes it for the database's.
-        name: "no WAL stays when WAL mode is left, whatever PERSIST_WAL says",
-        why: Why::Documented("docs/guarantees.md: Leaving WAL mode deletes the WAL"),
-        is: |scene| {
-            let persists = |operation: &Operation| {
-                matches!(operation, Operation::FileControl(SQLITE_FCNTL_PERSIST_WAL, 1))
-            };
-            scene.difference.kind == Kind::Files
-                && scene.came_after(persists)
-                && scene.operation().is_sql_with("journal_mode=")
-                && scene.difference.stock.contains("-wal")
         },
     },
     Allowed {
