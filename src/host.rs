@@ -59,6 +59,7 @@ pub(crate) struct Host {
     sql: unsafe extern "C" fn(*mut sqlite3_stmt) -> *const c_char,
     stmt_busy: unsafe extern "C" fn(*mut sqlite3_stmt) -> c_int,
     stmt_isexplain: unsafe extern "C" fn(*mut sqlite3_stmt) -> c_int,
+    stmt_readonly: unsafe extern "C" fn(*mut sqlite3_stmt) -> c_int,
     /// Since 3.34.0, and not from a linked SQLite, which may be older.
     txn_state: Option<unsafe extern "C" fn(*mut sqlite3, *const c_char) -> c_int>,
     uri_key: unsafe extern "C" fn(*const c_char, c_int) -> *const c_char,
@@ -66,6 +67,15 @@ pub(crate) struct Host {
     vfs_find: unsafe extern "C" fn(*const c_char) -> *mut sqlite3_vfs,
     vfs_register: unsafe extern "C" fn(*mut sqlite3_vfs, c_int) -> Rc,
     vfs_unregister: unsafe extern "C" fn(*mut sqlite3_vfs) -> Rc,
+}
+
+/// A prepared statement, as SQLite tells of it.
+pub(crate) struct Statement<'s> {
+    /// `None` while it is being compiled.
+    pub(crate) text: Option<&'s [u8]>,
+    /// It has begun, and has not ended, and is no EXPLAIN.
+    pub(crate) runs: bool,
+    pub(crate) may_write: bool,
 }
 
 /// The functions of the SQLite this program links. libsqlite3-sys only sees to the linking: which
@@ -117,6 +127,7 @@ mod linked {
         pub(super) fn sqlite3_sql(statement: *mut sqlite3_stmt) -> *const c_char;
         pub(super) fn sqlite3_stmt_busy(statement: *mut sqlite3_stmt) -> c_int;
         pub(super) fn sqlite3_stmt_isexplain(statement: *mut sqlite3_stmt) -> c_int;
+        pub(super) fn sqlite3_stmt_readonly(statement: *mut sqlite3_stmt) -> c_int;
         pub(super) fn sqlite3_uri_key(name: *const c_char, n: c_int) -> *const c_char;
         pub(super) fn sqlite3_uri_parameter(
             name: *const c_char,
@@ -143,6 +154,7 @@ mod slot {
     pub(super) const NEXT_STMT: usize = 152;
     pub(super) const SQL: usize = 153;
     pub(super) const CREATE_FUNCTION_V2: usize = 162;
+    pub(super) const STMT_READONLY: usize = 185;
     pub(super) const LOG: usize = 167;
     pub(super) const DB_FILENAME: usize = 180;
     pub(super) const STMT_BUSY: usize = 184;
@@ -199,6 +211,7 @@ impl Host {
             sql: function!(slot::SQL),
             stmt_busy: function!(slot::STMT_BUSY),
             stmt_isexplain: function!(slot::STMT_ISEXPLAIN),
+            stmt_readonly: function!(slot::STMT_READONLY),
             txn_state: (version >= TXN_STATE_SINCE).then(|| function!(slot::TXN_STATE)),
             uri_key: function!(slot::URI_KEY),
             uri_parameter: function!(slot::URI_PARAMETER),
@@ -255,6 +268,7 @@ impl Host {
             sql: function!(c"sqlite3_sql"),
             stmt_busy: function!(c"sqlite3_stmt_busy"),
             stmt_isexplain: function!(c"sqlite3_stmt_isexplain"),
+            stmt_readonly: function!(c"sqlite3_stmt_readonly"),
             txn_state: match version {
                 TXN_STATE_SINCE.. => Some(function!(c"sqlite3_txn_state")),
                 _ => None,
@@ -299,6 +313,7 @@ impl Host {
             sql: sqlite3_sql,
             stmt_busy: sqlite3_stmt_busy,
             stmt_isexplain: sqlite3_stmt_isexplain,
+            stmt_readonly: sqlite3_stmt_readonly,
             txn_state: None,
             uri_key: sqlite3_uri_key,
             uri_parameter: sqlite3_uri_parameter,
@@ -333,18 +348,11 @@ impl Host {
         unsafe { (self.get_autocommit)(db) != 0 }
     }
 
-    /// Whether a statement of `db` runs whose text is one that `is_it` looks for, and is no EXPLAIN. `None` if
-    /// there is none, nor one that is being compiled, whose text SQLite does not tell yet.
-    /// <https://www.sqlite.org/c3ref/next_stmt.html>
+    /// Tells `see` of all statements of `db`: <https://www.sqlite.org/c3ref/next_stmt.html>.
     ///
     /// # Safety
     /// As for [`Self::is_in_transaction`].
-    pub(crate) unsafe fn is_running(
-        &self,
-        db: *mut sqlite3,
-        is_it: impl Fn(&[u8]) -> bool,
-    ) -> Option<bool> {
-        let mut found = None;
+    pub(crate) unsafe fn statements(&self, db: *mut sqlite3, mut see: impl FnMut(Statement<'_>)) {
         let mut statement = std::ptr::null_mut();
         loop {
             // SAFETY: the caller's promise: no other thread prepares or finalizes a statement meanwhile. A
@@ -352,18 +360,13 @@ impl Host {
             unsafe {
                 statement = (self.next_stmt)(db, statement);
                 if statement.is_null() {
-                    return found;
+                    return;
                 }
-                let text = as_str((self.sql)(statement));
-                if text.is_none_or(|text| is_it(text.to_bytes())) {
-                    let runs = text.is_some()
-                        && (self.stmt_busy)(statement) != 0
-                        && (self.stmt_isexplain)(statement) == 0;
-                    if runs {
-                        return Some(true);
-                    }
-                    found = Some(false);
-                }
+                see(Statement {
+                    text: as_str((self.sql)(statement)).map(CStr::to_bytes),
+                    runs: (self.stmt_busy)(statement) != 0 && (self.stmt_isexplain)(statement) == 0,
+                    may_write: (self.stmt_readonly)(statement) == 0,
+                });
             }
         }
     }

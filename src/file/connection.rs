@@ -4,10 +4,10 @@
 //! |---|---|
 //! | from the first RESERVED or higher lock until SHARED or none | [`Reason::Rollback`]: a write transaction in a rollback mode, a hot journal's rollback, a change of journal mode, exclusive locking mode |
 //! | while it holds the WAL's WRITE slot | [`Reason::Wal`]: a write transaction in WAL mode, recovery of the wal-index, also by the first connection, which creates it |
-//! | from SHARED until none or WAL, on an empty database or for `PRAGMA journal_mode=wal` | [`Reason::FirstConnect`]: see [`Connection::lock`] |
+//! | from SHARED until none or WAL, for `PRAGMA journal_mode=wal`, or on an empty database if what reads may write next | [`Reason::FirstConnect`]: see [`Connection::lock`] |
 //! | while it holds the WAL's CKPT slot, if there is little to copy and the lock is to be had | [`Reason::Checkpoint`]: see [`Connection::join_checkpoint`] |
 //!
-//! Readers do none of this, but for those of a database that is still empty.
+//! Readers do none of this, but for those of a database that is still empty after BEGIN.
 
 use std::ffi::{CStr, c_int};
 use std::path::Path;
@@ -60,9 +60,8 @@ pub(crate) trait BaseFile: Copy {
     fn is_upgrade(&self) -> bool;
     /// Whether the connection is in no transaction that was begun by BEGIN. True if it can not be known.
     fn is_in_autocommit(&self) -> bool;
-    /// Whether `PRAGMA journal_mode=wal` is what the connection runs now. `None` if it has no such statement, nor
-    /// one that is being compiled.
-    fn changes_mode(&self) -> Option<bool>;
+    /// What the connection is at. `None` if it can not be known. It costs as much as it has statements.
+    fn doing(&self) -> Option<Doing>;
     /// The frames of the WAL, and how many of them checkpoints have copied. Only while the wal-index is
     /// mapped.
     fn frames(&self) -> Option<(u32, u32)>;
@@ -89,6 +88,29 @@ pub(crate) trait BaseFile: Copy {
     fn set_copied(&self, frames: u32);
     /// Makes the wal-index one that is to be recovered. Only while it is mapped, and nobody uses it.
     fn clear_wal_index(&self);
+}
+
+/// What a connection is at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Doing {
+    /// It is in a transaction that was begun by BEGIN or SAVEPOINT.
+    pub(crate) is_in_transaction: bool,
+    /// It compiles a statement, and may read the schema for that.
+    pub(crate) compiles: bool,
+    /// It runs one.
+    pub(crate) runs: bool,
+    /// It runs one that may write.
+    pub(crate) writes: bool,
+    /// Whether it runs `PRAGMA journal_mode=wal`; `None` if it has no such statement, nor compiles one.
+    pub(crate) changes_mode: Option<bool>,
+}
+
+impl Doing {
+    /// Whether what it reads now may be the beginning of what it writes. What it reads to compile is not: that has
+    /// ended before the statement begins.
+    fn may_upgrade(self) -> bool {
+        !self.compiles && (self.writes || self.runs && self.is_in_transaction)
+    }
 }
 
 /// A lock of SQLite's that was refused.
@@ -578,19 +600,19 @@ impl Connection {
         if self.read_only {
             return false;
         }
-        if self.expects_mode_change {
-            match base.changes_mode() {
-                // In WAL mode it changes nothing.
-                Some(true) if !base.is_wal() => return true,
-                Some(_) => {}
-                None => self.expects_mode_change = false,
-            }
-        }
         if !self.has_content {
             // A base that can not tell is left to SQLite, which will ask it again.
             self.has_content = !matches!(base.size(), Ok(0));
         }
-        !self.has_content
+        if self.has_content && !self.expects_mode_change {
+            return false;
+        }
+        let Some(doing) = base.doing() else { return !self.has_content };
+        self.expects_mode_change &= doing.changes_mode.is_some();
+        match self.has_content {
+            true => doing.changes_mode == Some(true) && !base.is_wal(),
+            false => doing.may_upgrade(),
+        }
     }
 
     /// xUnlock: the base's first, then the write lock.
@@ -1388,8 +1410,7 @@ mod tests {
         unlocked: RefCell<Vec<c_int>>,
         /// Whether the lock to write is for BEGIN IMMEDIATE, and no upgrade.
         begins: Cell<bool>,
-        /// Whether `PRAGMA journal_mode=wal` runs, if there is one.
-        changes_mode: Cell<Option<bool>>,
+        doing: Cell<Option<Doing>>,
         /// The calls of xShmLock, and what those that lock are answered.
         slots: RefCell<Vec<(c_int, c_int, c_int)>>,
         slot_answer: Cell<Rc>,
@@ -1433,8 +1454,8 @@ mod tests {
         fn is_in_autocommit(&self) -> bool {
             true
         }
-        fn changes_mode(&self) -> Option<bool> {
-            self.changes_mode.get()
+        fn doing(&self) -> Option<Doing> {
+            self.doing.get()
         }
         fn probe(&self, _: Sought) -> Probe {
             Box::new(|| true)
@@ -2093,7 +2114,7 @@ mod tests {
             // it is finalized.
             let states = [Some(false), Some(true), Some(false), Some(true), Some(false), None];
             for state in states.into_iter().chain([Some(true)]) {
-                base.changes_mode.set(state);
+                base.doing.set(Some(Doing { changes_mode: state, ..Doing::default() }));
                 assert_eq!(connection.lock(SQLITE_LOCK_SHARED, &base), SQLITE_OK);
                 let runs = is_expected && connection.expects_mode_change && state == Some(true);
                 assert_eq!(connection.holds_write_lock(), runs, "{state:?}");
@@ -2101,6 +2122,28 @@ mod tests {
                 assert!(!connection.holds_write_lock(), "{state:?}");
             }
             assert!(!connection.expects_mode_change, "what was finalized does not run");
+        }
+    }
+
+    /// A database is empty still. What may be the beginning of its first write comes with the write lock; who only
+    /// reads, and who compiles a statement, does not take it, and is in nobody's way.
+    #[test]
+    fn a_reader_of_an_empty_database_is_no_first_connection() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let nothing = Doing::default();
+        for (doing, is_first) in [
+            (None, true),
+            (Some(nothing), false),
+            (Some(Doing { runs: true, ..nothing }), false),
+            (Some(Doing { is_in_transaction: true, ..nothing }), false),
+            (Some(Doing { runs: true, is_in_transaction: true, ..nothing }), true),
+            (Some(Doing { runs: true, writes: true, ..nothing }), true),
+            (Some(Doing { runs: true, writes: true, compiles: true, ..nothing }), false),
+        ] {
+            let (mut connection, base) = (connection(&directory), Obliging::default());
+            base.doing.set(doing);
+            assert_eq!(connection.lock(SQLITE_LOCK_SHARED, &base), SQLITE_OK);
+            assert_eq!(connection.holds_write_lock(), is_first, "{doing:?}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::connection::{BaseFile, Connection, Sought, UNENCRYPTED, twice};
+use super::connection::{BaseFile, Connection, Doing, Sought, UNENCRYPTED, twice};
 use super::guards::Stands;
 use super::wal::{Client, OpenWal};
 use super::{Kind, Methods, State, closing, group, inherited, state_slot};
@@ -129,16 +129,28 @@ impl BaseFile for Base {
         }
     }
 
-    fn changes_mode(&self) -> Option<bool> {
-        let is_it = |text: &[u8]| {
+    fn doing(&self) -> Option<Doing> {
+        let changes_mode = |text: &[u8]| {
             let has =
                 |word: &[u8]| text.windows(word.len()).any(|at| at.eq_ignore_ascii_case(word));
             has(b"pragma") && has(b"journal_mode") && has(b"wal")
         };
+        let host = self.instance().host();
         // SAFETY: as in `is_upgrade`.
         unsafe {
-            let db = *self.db().as_ref()?;
-            (!db.is_null()).then(|| self.instance().host().is_running(db, is_it))?
+            let db = *self.db().as_ref().filter(|db| !db.is_null())?;
+            let is_in_transaction = !host.is_in_autocommit(db);
+            let mut doing = Doing { is_in_transaction, ..Doing::default() };
+            host.statements(db, |statement| {
+                doing.compiles |= statement.text.is_none();
+                doing.runs |= statement.runs;
+                doing.writes |= statement.runs && statement.may_write;
+                if statement.text.is_none_or(changes_mode) {
+                    let runs = statement.runs && statement.text.is_some();
+                    doing.changes_mode = Some(runs || doing.changes_mode == Some(true));
+                }
+            });
+            Some(doing)
         }
     }
 

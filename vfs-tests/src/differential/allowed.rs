@@ -108,16 +108,20 @@ pub const TABLE: &[Allowed] = &[
         is: |scene| scene.ours.code & 0xff == SQLITE_BUSY && scene.holds_less(),
     },
     Allowed {
-        // Of several first connections to an empty database, all but one would fail at once, whatever
-        // their timeout; so they queue, readers among them.
-        name: "an empty database has one client at a time",
+        // A transaction that has read cannot wait for the write lock, so that of several which look whether there
+        // are tables, and then create them, all but one would fail at once, whatever their timeout. Nothing tells
+        // one that will not write from these, so they queue: on an empty database, after BEGIN.
+        name: "an empty database has one transaction at a time",
         why: Why::Documented("docs/locking-protocol.md: SHARED on a database without content"),
         is: |scene| {
             let is_empty = |(name, length): (&String, &u64)| name.ends_with(".db") && *length == 0;
             // Who was refused has not seen a version yet.
             let has_seen_less = scene.difference.kind == Kind::Rows
                 && scene.operation().is_sql_with("data_version");
-            (scene.is_code(SQLITE_BUSY) || scene.holds_less() || has_seen_less)
+            let is_in_transaction =
+                scene.ours.transaction.is_some_and(|transaction| !transaction.autocommit);
+            is_in_transaction
+                && (scene.is_code(SQLITE_BUSY) || scene.holds_less() || has_seen_less)
                 && scene.before.files.iter().any(is_empty)
         },
     },

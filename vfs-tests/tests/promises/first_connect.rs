@@ -135,6 +135,35 @@ fn reads_after_a_switch_that_did_not_happen_are_reads() {
     }
 }
 
+/// A program is about to write the first table of a board. Others look at it, or attach it, and see that it is
+/// empty: they are refused no more than on the stock VFS, nor is whoever writes beside them.
+#[test]
+fn readers_of_an_empty_board_are_in_nobodys_way() {
+    for program in Program::ALL {
+        for client in [Stock, Ours] {
+            let context = format!("{program:?}, {client:?}");
+            let (board, own) = (Board::new(), Board::new());
+            let mut writer = client.open(program, &board);
+            let mut reader = client.open(program, &board);
+            let mut attaches = client.open(program, &own);
+            let looks = |reader: &mut Agent, what: &str| {
+                let read = reader.sql("c", what);
+                assert!(went_well(&read), "{context}, {what}: {read:?}");
+            };
+            writer.sql("c", "BEGIN IMMEDIATE").rows();
+            looks(&mut reader, "SELECT count(*) FROM sqlite_master");
+            looks(&mut reader, "PRAGMA user_version");
+            looks(&mut reader, "EXPLAIN PRAGMA journal_mode=wal");
+            looks(&mut attaches, &format!("ATTACH '{}' AS o", client.uri(&board)));
+            looks(&mut attaches, "SELECT count(*) FROM o.sqlite_master");
+            looks(&mut writer, "CREATE TABLE t (x)");
+            looks(&mut reader, "SELECT count(*) FROM sqlite_master");
+            looks(&mut writer, "COMMIT");
+            looks(&mut reader, "SELECT count(*) FROM t");
+        }
+    }
+}
+
 /// 48 processes at once open a board that does not exist, switch it to WAL, create its schema and
 /// insert a row each, with a timeout of 10 s. On the stock VFS about one in 200 says "database is
 /// locked" (not often enough to assert; `switching_a_new_database_to_wal_waits` does).
