@@ -12,7 +12,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use crate::Error;
 use crate::ffi::{
     AutoExtension, Rc, SQLITE_DETERMINISTIC, SQLITE_TRANSIENT, SQLITE_UTF8, ScalarFunction,
-    sqlite3, sqlite3_api_routines, sqlite3_context, sqlite3_vfs,
+    sqlite3, sqlite3_api_routines, sqlite3_context, sqlite3_stmt, sqlite3_vfs,
 };
 
 /// The oldest SQLite with `sqlite3_uri_key`, by which unknown options are found.
@@ -52,10 +52,16 @@ pub(crate) struct Host {
     filename_journal: unsafe extern "C" fn(*const c_char) -> *const c_char,
     #[cfg_attr(windows, allow(dead_code, reason = "nothing is forked"))]
     filename_wal: unsafe extern "C" fn(*const c_char) -> *const c_char,
+    get_autocommit: unsafe extern "C" fn(*mut sqlite3) -> c_int,
     libversion_number: unsafe extern "C" fn() -> c_int,
     log: unsafe extern "C" fn(c_int, *const c_char, ...),
     malloc: unsafe extern "C" fn(u64) -> *mut c_void,
+    next_stmt: unsafe extern "C" fn(*mut sqlite3, *mut sqlite3_stmt) -> *mut sqlite3_stmt,
     result_text: unsafe extern "C" fn(*mut sqlite3_context, *const c_char, c_int, Destructor),
+    sql: unsafe extern "C" fn(*mut sqlite3_stmt) -> *const c_char,
+    stmt_busy: unsafe extern "C" fn(*mut sqlite3_stmt) -> c_int,
+    stmt_isexplain: unsafe extern "C" fn(*mut sqlite3_stmt) -> c_int,
+    stmt_readonly: unsafe extern "C" fn(*mut sqlite3_stmt) -> c_int,
     /// Since 3.34.0, and not from a linked SQLite, which may be older.
     txn_state: Option<unsafe extern "C" fn(*mut sqlite3, *const c_char) -> c_int>,
     uri_key: unsafe extern "C" fn(*const c_char, c_int) -> *const c_char,
@@ -63,6 +69,15 @@ pub(crate) struct Host {
     vfs_find: unsafe extern "C" fn(*const c_char) -> *mut sqlite3_vfs,
     vfs_register: unsafe extern "C" fn(*mut sqlite3_vfs, c_int) -> Rc,
     vfs_unregister: unsafe extern "C" fn(*mut sqlite3_vfs) -> Rc,
+}
+
+/// A prepared statement, as SQLite tells of it.
+pub(crate) struct Statement<'s> {
+    /// `None` while it is being compiled.
+    pub(crate) text: Option<&'s [u8]>,
+    /// It has begun, and has not ended, and is no EXPLAIN.
+    pub(crate) runs: bool,
+    pub(crate) may_write: bool,
 }
 
 /// The functions of the SQLite this program links. libsqlite3-sys only sees to the linking: which
@@ -97,15 +112,24 @@ mod linked {
         ) -> Rc;
         pub(super) fn sqlite3_filename_journal(name: *const c_char) -> *const c_char;
         pub(super) fn sqlite3_filename_wal(name: *const c_char) -> *const c_char;
+        pub(super) fn sqlite3_get_autocommit(db: *mut sqlite3) -> c_int;
         pub(super) fn sqlite3_libversion_number() -> c_int;
         pub(super) fn sqlite3_log(code: c_int, format: *const c_char, ...);
         pub(super) fn sqlite3_malloc64(bytes: u64) -> *mut c_void;
+        pub(super) fn sqlite3_next_stmt(
+            db: *mut sqlite3,
+            before: *mut sqlite3_stmt,
+        ) -> *mut sqlite3_stmt;
         pub(super) fn sqlite3_result_text(
             context: *mut sqlite3_context,
             text: *const c_char,
             bytes: c_int,
             destroy: Destructor,
         );
+        pub(super) fn sqlite3_sql(statement: *mut sqlite3_stmt) -> *const c_char;
+        pub(super) fn sqlite3_stmt_busy(statement: *mut sqlite3_stmt) -> c_int;
+        pub(super) fn sqlite3_stmt_isexplain(statement: *mut sqlite3_stmt) -> c_int;
+        pub(super) fn sqlite3_stmt_readonly(statement: *mut sqlite3_stmt) -> c_int;
         pub(super) fn sqlite3_uri_key(name: *const c_char, n: c_int) -> *const c_char;
         pub(super) fn sqlite3_uri_parameter(
             name: *const c_char,
@@ -121,6 +145,7 @@ mod linked {
 /// (`sqlite3ext.h`).
 mod slot {
     pub(super) const BUSY_TIMEOUT: usize = 14;
+    pub(super) const GET_AUTOCOMMIT: usize = 60;
     pub(super) const LIBVERSION_NUMBER: usize = 67;
     pub(super) const MALLOC: usize = 68;
     pub(super) const RESULT_TEXT: usize = 85;
@@ -128,13 +153,18 @@ mod slot {
     pub(super) const VFS_FIND: usize = 141;
     pub(super) const VFS_REGISTER: usize = 142;
     pub(super) const VFS_UNREGISTER: usize = 143;
+    pub(super) const NEXT_STMT: usize = 152;
+    pub(super) const SQL: usize = 153;
     pub(super) const CREATE_FUNCTION_V2: usize = 162;
+    pub(super) const STMT_READONLY: usize = 185;
     pub(super) const LOG: usize = 167;
     pub(super) const DB_FILENAME: usize = 180;
+    pub(super) const STMT_BUSY: usize = 184;
     pub(super) const URI_PARAMETER: usize = 189;
     pub(super) const AUTO_EXTENSION: usize = 192;
     pub(super) const CANCEL_AUTO_EXTENSION: usize = 195;
     pub(super) const MALLOC64: usize = 197;
+    pub(super) const STMT_ISEXPLAIN: usize = 241;
     pub(super) const URI_KEY: usize = 245;
     pub(super) const FILENAME_JOURNAL: usize = 247;
     pub(super) const FILENAME_WAL: usize = 248;
@@ -174,10 +204,16 @@ impl Host {
             file_control: function!(slot::FILE_CONTROL),
             filename_journal: function!(slot::FILENAME_JOURNAL),
             filename_wal: function!(slot::FILENAME_WAL),
+            get_autocommit: function!(slot::GET_AUTOCOMMIT),
             libversion_number,
             log: function!(slot::LOG),
             malloc: function!(slot::MALLOC64),
+            next_stmt: function!(slot::NEXT_STMT),
             result_text: function!(slot::RESULT_TEXT),
+            sql: function!(slot::SQL),
+            stmt_busy: function!(slot::STMT_BUSY),
+            stmt_isexplain: function!(slot::STMT_ISEXPLAIN),
+            stmt_readonly: function!(slot::STMT_READONLY),
             txn_state: (version >= TXN_STATE_SINCE).then(|| function!(slot::TXN_STATE)),
             uri_key: function!(slot::URI_KEY),
             uri_parameter: function!(slot::URI_PARAMETER),
@@ -225,10 +261,16 @@ impl Host {
             file_control: function!(c"sqlite3_file_control"),
             filename_journal: function!(c"sqlite3_filename_journal"),
             filename_wal: function!(c"sqlite3_filename_wal"),
+            get_autocommit: function!(c"sqlite3_get_autocommit"),
             libversion_number,
             log: function!(c"sqlite3_log"),
             malloc: function!(c"sqlite3_malloc64"),
+            next_stmt: function!(c"sqlite3_next_stmt"),
             result_text: function!(c"sqlite3_result_text"),
+            sql: function!(c"sqlite3_sql"),
+            stmt_busy: function!(c"sqlite3_stmt_busy"),
+            stmt_isexplain: function!(c"sqlite3_stmt_isexplain"),
+            stmt_readonly: function!(c"sqlite3_stmt_readonly"),
             txn_state: match version {
                 TXN_STATE_SINCE.. => Some(function!(c"sqlite3_txn_state")),
                 _ => None,
@@ -264,10 +306,16 @@ impl Host {
             file_control: sqlite3_file_control,
             filename_journal: sqlite3_filename_journal,
             filename_wal: sqlite3_filename_wal,
+            get_autocommit: sqlite3_get_autocommit,
             libversion_number: sqlite3_libversion_number,
             log: sqlite3_log,
             malloc: sqlite3_malloc64,
+            next_stmt: sqlite3_next_stmt,
             result_text: sqlite3_result_text,
+            sql: sqlite3_sql,
+            stmt_busy: sqlite3_stmt_busy,
+            stmt_isexplain: sqlite3_stmt_isexplain,
+            stmt_readonly: sqlite3_stmt_readonly,
             txn_state: None,
             uri_key: sqlite3_uri_key,
             uri_parameter: sqlite3_uri_parameter,
@@ -291,6 +339,38 @@ impl Host {
         const SQLITE_TXN_NONE: c_int = 0;
         // SAFETY: the caller's promise; null stands for all databases of the connection.
         self.txn_state.map(|state| unsafe { state(db, std::ptr::null()) } != SQLITE_TXN_NONE)
+    }
+
+    /// Whether no transaction was begun by BEGIN: <https://www.sqlite.org/c3ref/get_autocommit.html>.
+    ///
+    /// # Safety
+    /// As for [`Self::is_in_transaction`].
+    pub(crate) unsafe fn is_in_autocommit(&self, db: *mut sqlite3) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (self.get_autocommit)(db) != 0 }
+    }
+
+    /// Tells `see` of all statements of `db`: <https://www.sqlite.org/c3ref/next_stmt.html>.
+    ///
+    /// # Safety
+    /// As for [`Self::is_in_transaction`].
+    pub(crate) unsafe fn statements(&self, db: *mut sqlite3, mut see: impl FnMut(Statement<'_>)) {
+        let mut statement = std::ptr::null_mut();
+        loop {
+            // SAFETY: the caller's promise: no other thread prepares or finalizes a statement meanwhile. A
+            // text lives as long as its statement.
+            unsafe {
+                statement = (self.next_stmt)(db, statement);
+                if statement.is_null() {
+                    return;
+                }
+                see(Statement {
+                    text: as_str((self.sql)(statement)).map(CStr::to_bytes),
+                    runs: (self.stmt_busy)(statement) != 0 && (self.stmt_isexplain)(statement) == 0,
+                    may_write: (self.stmt_readonly)(statement) == 0,
+                });
+            }
+        }
     }
 
     /// Whether `db` has attached databases of which one is being written to: sqlite3_db_name(),

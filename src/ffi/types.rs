@@ -186,6 +186,12 @@ pub(crate) struct sqlite3_context {
     _private: [u8; 0],
 }
 
+/// A prepared statement.
+#[repr(C)]
+pub(crate) struct sqlite3_stmt {
+    _private: [u8; 0],
+}
+
 /// An argument of an SQL function.
 #[repr(C)]
 pub(crate) struct sqlite3_value {

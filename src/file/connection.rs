@@ -4,10 +4,10 @@
 //! |---|---|
 //! | from the first RESERVED or higher lock until SHARED or none | [`Reason::Rollback`]: a write transaction in a rollback mode, a hot journal's rollback, a change of journal mode, exclusive locking mode |
 //! | while it holds the WAL's WRITE slot | [`Reason::Wal`]: a write transaction in WAL mode, recovery of the wal-index, also by the first connection, which creates it |
-//! | from SHARED until none or WAL, on an empty database or for `PRAGMA journal_mode=wal` | [`Reason::FirstConnect`]: see [`Connection::lock`] |
+//! | from SHARED until none or WAL, for `PRAGMA journal_mode=wal`, or on an empty database if what reads may write next | [`Reason::FirstConnect`]: see [`Connection::lock`] |
 //! | while it holds the WAL's CKPT slot, if there is little to copy and the lock is to be had | [`Reason::Checkpoint`]: see [`Connection::join_checkpoint`] |
 //!
-//! Readers do none of this, but for those of a database that is still empty.
+//! Readers do none of this, but for those of a database that is still empty after BEGIN.
 
 use std::ffi::{CStr, c_int};
 use std::path::Path;
@@ -58,6 +58,10 @@ pub(crate) trait BaseFile: Copy {
     /// Whether a transaction is open, so that a lock to write is an upgrade, for which SQLite does not
     /// ask its busy handler. True if it can not be known.
     fn is_upgrade(&self) -> bool;
+    /// Whether the connection is in no transaction that was begun by BEGIN. True if it can not be known.
+    fn is_in_autocommit(&self) -> bool;
+    /// What the connection is at. `None` if it can not be known. It costs as much as it has statements.
+    fn doing(&self) -> Option<Doing>;
     /// The frames of the WAL, and how many of them checkpoints have copied. Only while the wal-index is
     /// mapped.
     fn frames(&self) -> Option<(u32, u32)>;
@@ -84,6 +88,29 @@ pub(crate) trait BaseFile: Copy {
     fn set_copied(&self, frames: u32);
     /// Makes the wal-index one that is to be recovered. Only while it is mapped, and nobody uses it.
     fn clear_wal_index(&self);
+}
+
+/// What a connection is at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Doing {
+    /// It is in a transaction that was begun by BEGIN or SAVEPOINT.
+    pub(crate) is_in_transaction: bool,
+    /// It compiles a statement, and may read the schema for that.
+    pub(crate) compiles: bool,
+    /// It runs one.
+    pub(crate) runs: bool,
+    /// It runs one that may write.
+    pub(crate) writes: bool,
+    /// Whether it runs `PRAGMA journal_mode=wal`; `None` if it has no such statement, nor compiles one.
+    pub(crate) changes_mode: Option<bool>,
+}
+
+impl Doing {
+    /// Whether what it reads now may be the beginning of what it writes. What it reads to compile is not: that has
+    /// ended before the statement begins.
+    fn may_upgrade(self) -> bool {
+        !self.compiles && (self.writes || self.runs && self.is_in_transaction)
+    }
 }
 
 /// A lock of SQLite's that was refused.
@@ -116,10 +143,6 @@ enum Need {
     /// nobody gives up.
     Upkeep,
 }
-
-/// How often, after `PRAGMA journal_mode`, SHARED is taken together with the write lock: once by
-/// reading the schema, once by the statement itself.
-const MODE_CHANGE_ATTEMPTS: u8 = 2;
 
 /// The most frames that a checkpoint copies while writers wait.
 const MOST_FRAMES: u32 = 4000;
@@ -169,8 +192,10 @@ pub(crate) struct Connection {
     wait: Wait,
     /// Whether the database was ever seen to have content.
     has_content: bool,
-    /// How many more SHARED locks may be the beginning of a change of journal mode.
-    mode_change: u8,
+    /// Whether a statement may be there that changes the journal mode to WAL.
+    expects_mode_change: bool,
+    /// Whether the application itself has said if the WAL is to stay.
+    app_persists_wal: bool,
     guards: Guards,
     /// Whether EXCLUSIVE was asked for while it was held: WAL mode is being left, or never shared.
     is_alone: bool,
@@ -219,7 +244,8 @@ impl Connection {
             level: SQLITE_LOCK_NONE,
             reasons: 0,
             has_content: false,
-            mode_change: 0,
+            expects_mode_change: false,
+            app_persists_wal: false,
             guards,
             is_alone: false,
             is_cleaning_up: false,
@@ -266,17 +292,23 @@ impl Connection {
         &mut self.guards
     }
 
-    /// A pragma is about to be run.
-    pub(crate) fn pragma(&mut self, name: &[u8], value: &[u8]) {
+    /// A pragma is being compiled.
+    pub(crate) fn pragma(&mut self, name: &[u8], value: &[u8], base: impl BaseFile) {
+        let is_synchronous = name.eq_ignore_ascii_case(b"synchronous");
+        if is_synchronous && !base.is_in_autocommit() {
+            // SQLite refuses it. Else it has an effect at once, even if it is only explained.
+            return;
+        }
         self.guards.pragma(name, value);
-        if name.eq_ignore_ascii_case(b"synchronous") {
+        if is_synchronous {
             self.group.synchronous_changes();
         }
     }
 
-    /// Whether it is about to be the only connection without WAL mode: then no WAL must be left.
+    /// Whether it is about to be the only connection without WAL mode: then no WAL must be left, unless the
+    /// application wants it.
     pub(crate) fn is_leaving_wal_mode(&self) -> bool {
-        self.is_alone
+        self.is_alone && !self.app_persists_wal
     }
 
     /// FCNTL_SYNC: all is written, and in a rollback mode nothing is committed yet; or all is undone.
@@ -376,12 +408,10 @@ impl Connection {
         self.write_lock.is_held()
     }
 
-    /// `PRAGMA journal_mode = wal` is about to run.
+    /// `PRAGMA journal_mode = wal` is being compiled. SQLite says so once, also if it is never run, or only
+    /// explained, and not again when it runs.
     pub(crate) fn expect_mode_change(&mut self) {
-        // Within a transaction it fails, and in WAL mode, where SHARED is kept, it changes nothing.
-        if self.level == SQLITE_LOCK_NONE {
-            self.mode_change = MODE_CHANGE_ATTEMPTS;
-        }
+        self.expects_mode_change = true;
     }
 
     /// xLock: the write lock first, then the base's.
@@ -478,6 +508,11 @@ impl Connection {
         rc
     }
 
+    /// The application says whether the WAL is to stay (FCNTL_PERSIST_WAL): then it stays as it is.
+    pub(crate) fn application_persists_wal(&mut self) {
+        self.app_persists_wal = true;
+    }
+
     /// SQLite asks whether to keep the WAL: this is the last connection that closes, or leaves WAL mode.
     pub(crate) fn ends_wal_mode(&mut self) {
         self.cuts_to_header = self.is_cleaning_up && !self.read_only;
@@ -485,7 +520,7 @@ impl Connection {
 
     /// SQLite asks whether to keep the WAL, which it does if this `persists`: it has copied all of it, if this
     /// is the last connection that closes. It stays, too, if somebody still has the wal-index open, who has
-    /// lost his lock on the database. Whether it is to stay.
+    /// lost his lock on the database. Whether it is to stay. If the application has not asked for it, it is emptied.
     pub(crate) fn keeps_wal(
         &mut self,
         base: impl BaseFile,
@@ -496,7 +531,7 @@ impl Connection {
             return persists;
         }
         let keeps = persists || self.is_index_in_use(base, protection);
-        if keeps {
+        if keeps && !(persists && self.app_persists_wal) {
             self.guards.empty_wal(base, &self.database);
         }
         keeps
@@ -565,18 +600,19 @@ impl Connection {
         if self.read_only {
             return false;
         }
-        if self.mode_change > 0 {
-            if base.is_wal() {
-                self.mode_change = 0;
-                return false;
-            }
-            return true;
-        }
         if !self.has_content {
             // A base that can not tell is left to SQLite, which will ask it again.
             self.has_content = !matches!(base.size(), Ok(0));
         }
-        !self.has_content
+        if self.has_content && !self.expects_mode_change {
+            return false;
+        }
+        let Some(doing) = base.doing() else { return !self.has_content };
+        self.expects_mode_change &= doing.changes_mode.is_some();
+        match self.has_content {
+            true => doing.changes_mode == Some(true) && !base.is_wal(),
+            false => doing.may_upgrade(),
+        }
     }
 
     /// xUnlock: the base's first, then the write lock.
@@ -602,7 +638,6 @@ impl Connection {
             self.acquired();
         }
         if level == SQLITE_LOCK_NONE && self.has(Reason::FirstConnect) {
-            self.mode_change = self.mode_change.saturating_sub(1);
             self.release(Reason::FirstConnect);
         }
         rc
@@ -945,7 +980,6 @@ impl Connection {
     /// the connection closes.
     pub(crate) fn shm_mapping(&mut self) {
         self.in_wal_mode = true;
-        self.mode_change = 0;
         self.release(Reason::FirstConnect);
     }
 
@@ -1383,6 +1417,7 @@ mod tests {
         unlocked: RefCell<Vec<c_int>>,
         /// Whether the lock to write is for BEGIN IMMEDIATE, and no upgrade.
         begins: Cell<bool>,
+        doing: Cell<Option<Doing>>,
         /// The calls of xShmLock, and what those that lock are answered.
         slots: RefCell<Vec<(c_int, c_int, c_int)>>,
         slot_answer: Cell<Rc>,
@@ -1422,6 +1457,12 @@ mod tests {
         }
         fn is_upgrade(&self) -> bool {
             !self.begins.get()
+        }
+        fn is_in_autocommit(&self) -> bool {
+            true
+        }
+        fn doing(&self) -> Option<Doing> {
+            self.doing.get()
         }
         fn probe(&self, _: Sought) -> Probe {
             Box::new(|| true)
@@ -2076,8 +2117,40 @@ mod tests {
             if is_expected {
                 connection.expect_mode_change();
             }
+            // It is compiled, and runs, and is refused, and reset, and runs again; another one runs instead;
+            // it is finalized.
+            let states = [Some(false), Some(true), Some(false), Some(true), Some(false), None];
+            for state in states.into_iter().chain([Some(true)]) {
+                base.doing.set(Some(Doing { changes_mode: state, ..Doing::default() }));
+                assert_eq!(connection.lock(SQLITE_LOCK_SHARED, &base), SQLITE_OK);
+                let runs = is_expected && connection.expects_mode_change && state == Some(true);
+                assert_eq!(connection.holds_write_lock(), runs, "{state:?}");
+                assert_eq!(connection.unlock(SQLITE_LOCK_NONE, &base), SQLITE_OK);
+                assert!(!connection.holds_write_lock(), "{state:?}");
+            }
+            assert!(!connection.expects_mode_change, "what was finalized does not run");
+        }
+    }
+
+    /// A database is empty still. What may be the beginning of its first write comes with the write lock; who only
+    /// reads, and who compiles a statement, does not take it, and is in nobody's way.
+    #[test]
+    fn a_reader_of_an_empty_database_is_no_first_connection() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let nothing = Doing::default();
+        for (doing, is_first) in [
+            (None, true),
+            (Some(nothing), false),
+            (Some(Doing { runs: true, ..nothing }), false),
+            (Some(Doing { is_in_transaction: true, ..nothing }), false),
+            (Some(Doing { runs: true, is_in_transaction: true, ..nothing }), true),
+            (Some(Doing { runs: true, writes: true, ..nothing }), true),
+            (Some(Doing { runs: true, writes: true, compiles: true, ..nothing }), false),
+        ] {
+            let (mut connection, base) = (connection(&directory), Obliging::default());
+            base.doing.set(doing);
             assert_eq!(connection.lock(SQLITE_LOCK_SHARED, &base), SQLITE_OK);
-            assert_eq!(connection.holds_write_lock(), is_expected);
+            assert_eq!(connection.holds_write_lock(), is_first, "{doing:?}");
         }
     }
 

@@ -636,7 +636,7 @@ fn count(counter: &AtomicU64) {
 pub(super) mod tests {
     use super::*;
     use crate::ffi::{SQLITE_IOERR, SQLITE_IOERR_LOCK, SQLITE_SHM_SHARED};
-    use crate::file::connection::Sought;
+    use crate::file::connection::{Doing, Sought};
     use crate::file::wal::Client;
     use crate::guard::wal_reset::Salts;
     use crate::lock::wait::Probe;
@@ -740,6 +740,12 @@ pub(super) mod tests {
         }
         fn is_upgrade(&self) -> bool {
             true
+        }
+        fn is_in_autocommit(&self) -> bool {
+            true
+        }
+        fn doing(&self) -> Option<Doing> {
+            None
         }
         fn probe(&self, _: Sought) -> Probe {
             Box::new(|| true)

@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::connection::{BaseFile, Connection, Sought, UNENCRYPTED, twice};
+use super::connection::{BaseFile, Connection, Doing, Sought, UNENCRYPTED, twice};
 use super::guards::Stands;
 use super::wal::{Client, OpenWal};
 use super::{Kind, Methods, State, closing, group, inherited, state_slot};
@@ -119,6 +119,39 @@ impl BaseFile for Base {
             self.db().as_ref().filter(|db| !db.is_null()).map(|db| host.is_in_transaction(*db))
         };
         in_transaction.flatten().unwrap_or(true)
+    }
+
+    fn is_in_autocommit(&self) -> bool {
+        // SAFETY: as in `is_upgrade`.
+        unsafe {
+            let Some(db) = self.db().as_ref().filter(|db| !db.is_null()) else { return true };
+            self.instance().host().is_in_autocommit(*db)
+        }
+    }
+
+    fn doing(&self) -> Option<Doing> {
+        let changes_mode = |text: &[u8]| {
+            let has =
+                |word: &[u8]| text.windows(word.len()).any(|at| at.eq_ignore_ascii_case(word));
+            has(b"pragma") && has(b"journal_mode") && has(b"wal")
+        };
+        let host = self.instance().host();
+        // SAFETY: as in `is_upgrade`.
+        unsafe {
+            let db = *self.db().as_ref().filter(|db| !db.is_null())?;
+            let is_in_transaction = !host.is_in_autocommit(db);
+            let mut doing = Doing { is_in_transaction, ..Doing::default() };
+            host.statements(db, |statement| {
+                doing.compiles |= statement.text.is_none();
+                doing.runs |= statement.runs;
+                doing.writes |= statement.runs && statement.may_write;
+                if statement.text.is_none_or(changes_mode) {
+                    let runs = statement.runs && statement.text.is_some();
+                    doing.changes_mode = Some(runs || doing.changes_mode == Some(true));
+                }
+            });
+            Some(doing)
+        }
     }
 
     fn lock(&self, level: c_int) -> Rc {
@@ -600,8 +633,9 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
             SQLITE_FCNTL_PERSIST_WAL => {
                 // SAFETY: SQLite passes a number, negative to ask.
                 let asks = unsafe { *arg.cast::<c_int>() } < 0;
-                if asks {
-                    connection.ends_wal_mode();
+                match asks {
+                    true => connection.ends_wal_mode(),
+                    false => connection.application_persists_wal(),
                 }
                 let rc = call!(base, xFileControl, SQLITE_NOTFOUND, op, arg);
                 // SAFETY: as above: the answer.
@@ -658,7 +692,7 @@ unsafe fn pragma(connection: &mut Connection, base: Base, arg: *mut *mut c_char)
     if is_wal {
         connection.expect_mode_change();
     }
-    connection.pragma(name, value);
+    connection.pragma(name, value, base);
     let no_wal = connection.guards().no_wal().filter(|_| is_wal).map(str::to_owned);
     let is_ours = name.len() > 7 && name[..7].eq_ignore_ascii_case(b"kanban_");
     if !is_ours && no_wal.is_none() {

@@ -286,9 +286,18 @@ impl LockTable {
                 let by = table.files.writable_of(descriptors).or(descriptors.last().copied());
                 let Some(by) = by else { return };
                 // What can not be known is taken to be locked.
+                let has_locked = |descriptor: &RawFd| {
+                    sys::is_of(*descriptor, inode)
+                        && !sys::has_posix_locks(*descriptor).is_ok_and(|has_locked| !has_locked)
+                };
+                let was_locked_before = || {
+                    table.locked_before.contains(&inode)
+                        && !sys::with_posix_locks().is_ok_and(|locked| !locked.contains(&inode))
+                };
+                // By any: SQLite locks for all connections by the descriptor of one.
                 let is_locked = locked.calling > 0
                     || descriptors.iter().any(is_calling)
-                    || may_be_locked && !sys::has_posix_locks(by).is_ok_and(|is_locked| !is_locked);
+                    || may_be_locked && (descriptors.iter().any(has_locked) || was_locked_before());
                 if let Kind::Ofd(stale) = kind {
                     table.own.remove(&stale.descriptor.as_raw_fd());
                 }

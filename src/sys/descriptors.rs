@@ -200,7 +200,8 @@ pub(crate) fn with_posix_locks() -> io::Result<Vec<Inode>> {
     Ok(found)
 }
 
-/// Whether this process has POSIX locks on the file behind a descriptor, by whichever it has of it.
+/// Whether this process has POSIX locks on a file that it asked for by this descriptor. What it has by another one of
+/// the same file, the kernel tells of that one only.
 ///
 /// # Errors
 /// If there is no /proc.

@@ -29,9 +29,37 @@ impl Scene<'_> {
         &self.steps.last().expect("one was compared").operation
     }
 
-    /// Whether there was such a step before.
-    fn came_after(&self, is: impl Fn(&Operation) -> bool) -> bool {
-        self.steps.iter().any(|step| is(&step.operation))
+    /// Whether a file was cut while the connection of the last step was in a transaction that it had begun.
+    fn was_cut_within_transaction(&self) -> bool {
+        let last = self.steps.last().expect("one was compared");
+        let mut is_in_transaction = false;
+        let mut was_cut = false;
+        for step in &self.steps[..self.steps.len() - 1] {
+            was_cut |= is_in_transaction && matches!(step.operation, Operation::Cut(..));
+            if (step.process, step.connection) != (last.process, last.connection) {
+                continue;
+            }
+            let is = |text| step.operation.is_sql_with(text);
+            if is("COMMIT") || is("ROLLBACK") && !is("TO") {
+                (is_in_transaction, was_cut) = (false, false);
+            }
+            is_in_transaction |= match step.operation {
+                Operation::Cursor(_) | Operation::BlobOpen(..) => true,
+                _ => is("BEGIN") || is("SAVEPOINT"),
+            };
+        }
+        was_cut
+    }
+
+    /// Whether a process that has a stock connection has opened a database's file and closed it.
+    fn may_have_lost_locks(&self) -> bool {
+        let is_stock = |step: &Step| matches!(&step.operation, Operation::Open(_, parameters) if parameters.contains("vfs="));
+        self.steps.iter().enumerate().any(|(at, step)| {
+            matches!(step.operation, Operation::Touch(..))
+                && self.steps[..at]
+                    .iter()
+                    .any(|other| other.process == step.process && is_stock(other))
+        })
     }
 
     /// Whether the difference is that our connection holds a lower lock on the database, or has no
@@ -74,96 +102,41 @@ pub struct Allowed {
 /// follows is no longer the same.
 pub const TABLE: &[Allowed] = &[
     Allowed {
-        // A child of a stock connection is treated as a child of ours, and locks are not cancelled.
-        name: "the extension is loaded and not used",
-        why: Why::ToBeMended,
-        is: |scene| {
-            let is_it = |operation: &Operation| {
-                matches!(operation, Operation::Fork(_) | Operation::Touch(..))
-            };
-            scene.is_plain && scene.came_after(is_it)
-        },
-    },
-    Allowed {
-        name: "a child leaves its parent's journal",
-        why: Why::ToBeMended,
-        is: |scene| {
-            scene.difference.kind == Kind::Files
-                && matches!(scene.operation(), Operation::Fork(_))
-                && scene.difference.ours.contains("-journal")
-        },
-    },
-    Allowed {
-        name: "read-only connections",
-        why: Why::ToBeMended,
-        is: |scene| {
-            let is_read_only = |operation: &Operation| {
-                matches!(operation, Operation::Open(_, p) if p.contains("=ro"))
-                    || matches!(operation, Operation::Sql(sql) if sql.contains("=ro"))
-            };
-            scene.came_after(is_read_only)
-                && (matches!(scene.difference.kind, Kind::Files | Kind::Content)
-                    || scene.stock.code == 3850
-                    || scene.ours.code == 3850)
-        },
-    },
-    Allowed {
-        name: "the application's own PERSIST_WAL",
-        why: Why::ToBeMended,
-        is: |scene| {
-            scene.came_after(|operation| matches!(operation, Operation::FileControl(10, _)))
-                && matches!(scene.difference.kind, Kind::Files | Kind::Transaction)
-        },
-    },
-    Allowed {
-        name: "a file that is longer or shorter than its header says",
-        why: Why::ToBeMended,
-        is: |scene| {
-            scene.came_after(|operation| {
-                matches!(operation, Operation::Append(..) | Operation::Cut(..))
-            }) && (scene.is_code(SQLITE_IOERR)
-                || matches!(scene.difference.kind, Kind::Files | Kind::Content))
-        },
-    },
-    Allowed {
-        name: "PRAGMA journal_mode=wal that does not succeed",
-        why: Why::ToBeMended,
-        is: |scene| {
-            let is_it = |operation: &Operation| {
-                // The board's beginning has other statements with it.
-                operation.is_sql_with("PRAGMA journal_mode=wal") && !operation.is_sql_with("; ")
-            };
-            // For a blob SQLite gives SQLITE_ERROR, and this message.
-            scene.came_after(is_it)
-                && (scene.ours.message == "database is locked" || scene.holds_less())
-        },
-    },
-    Allowed {
         // SQLite before 3.41 keeps PENDING when EXCLUSIVE is refused, and so locks readers out.
         name: "a connection that is refused holds no more than before",
         why: Why::Documented("docs/locking-protocol.md: takes the write lock, then SQLite's"),
         is: |scene| scene.ours.code & 0xff == SQLITE_BUSY && scene.holds_less(),
     },
     Allowed {
-        name: "backup onto larger pages",
-        why: Why::ToBeMended,
-        is: |scene| {
-            scene.is_code(SQLITE_IOERR) && matches!(scene.operation(), Operation::Backup(..))
-        },
-    },
-    Allowed {
-        // Of several first connections to an empty database, all but one would fail at once, whatever
-        // their timeout; so they queue, readers among them.
-        name: "an empty database has one client at a time",
+        // A transaction that has read cannot wait for the write lock, so that of several which look whether there
+        // are tables, and then create them, all but one would fail at once, whatever their timeout. Nothing tells
+        // one that will not write from these, so they queue: on an empty database, after BEGIN.
+        name: "an empty database has one transaction at a time",
         why: Why::Documented("docs/locking-protocol.md: SHARED on a database without content"),
         is: |scene| {
             let is_empty = |(name, length): (&String, &u64)| name.ends_with(".db") && *length == 0;
             // Who was refused has not seen a version yet.
             let has_seen_less = scene.difference.kind == Kind::Rows
                 && scene.operation().is_sql_with("data_version");
-            (scene.is_code(SQLITE_BUSY) || scene.holds_less() || has_seen_less)
+            let is_in_transaction =
+                scene.ours.transaction.is_some_and(|transaction| !transaction.autocommit);
+            is_in_transaction
+                && (scene.is_code(SQLITE_BUSY) || scene.holds_less() || has_seen_less)
                 && scene.before.files.iter().any(is_empty)
         },
+    },
+    Allowed {
+        name: "what became too short within a transaction is not committed",
+        why: Why::Documented(
+            "docs/guarantees.md: is found before the transaction that made it commits",
+        ),
+        is: |scene| scene.is_code(SQLITE_IOERR) && scene.was_cut_within_transaction(),
+    },
+    Allowed {
+        // On the stock side nobody opens the file and closes it.
+        name: "a stock connection can lose its locks where the database is not open through us",
+        why: Why::Documented("docs/guarantees.md: A database that is not keeps POSIX locks"),
+        is: |scene| scene.may_have_lost_locks(),
     },
 ];
 

@@ -45,8 +45,6 @@ impl Process {
         }
         // Steps come one at a time, so no wait is ever rewarded.
         command.env("KANBAN_BUSY_TIMEOUT", "0");
-        // To be mended: it will be the default.
-        command.env("KANBAN_PERSIST_WAL", "0");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the worker starts");
         let input = child.stdin.take().expect("piped");

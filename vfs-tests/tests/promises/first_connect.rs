@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use vfs_tests::{Agent, Board, Program, Reply};
 
-use crate::{agent, pairs};
+use crate::Client::{Ours, Stock};
+use crate::{agent, pairs, went_well};
 
 const SQLITE_BUSY: i64 = 5;
 
@@ -95,6 +96,72 @@ fn a_switch_that_is_not_run_is_forgotten() {
     client.sql("c", "SELECT * FROM t; SELECT * FROM t").rows();
     client.sql("c", "BEGIN; SELECT * FROM t").rows();
     assert_eq!(vfs_tests::sidecar::holder(&board.sidecar()), None);
+}
+
+/// A program tries the switch beside a writer, or within a transaction, or only has it explained. SQLite
+/// announces all three alike. What the program reads next is read as by anybody: beside a writer, which it
+/// keeps from nothing.
+#[test]
+fn reads_after_a_switch_that_did_not_happen_are_reads() {
+    for program in Program::ALL {
+        for client in [Stock, Ours] {
+            let board = Board::new();
+            let mut writer = client.open(program, &board);
+            writer.sql("c", "CREATE TABLE t (x)").rows();
+            for attempt in [
+                "PRAGMA journal_mode=wal",
+                "EXPLAIN PRAGMA journal_mode=wal",
+                "BEGIN; PRAGMA journal_mode=wal",
+                "PRAGMA journal_mode(\"wal\")",
+            ] {
+                let context = format!("{program:?}, {client:?}, {attempt}");
+                let mut reader = client.open(program, &board);
+                writer.sql("c", "BEGIN IMMEDIATE").rows();
+                let is_explained = went_well(&reader.sql("c", attempt));
+                assert_eq!(is_explained, attempt.starts_with("EXPLAIN"), "{context}");
+                for _ in 0..3 {
+                    let read = reader.sql("c", "SELECT count(*) FROM t");
+                    assert!(went_well(&read), "{context}: {read:?}");
+                }
+                writer.sql("c", "ROLLBACK").rows();
+                // Whether a transaction is open depends on the attempt.
+                reader.sql("c", "COMMIT");
+                reader.sql("c", "BEGIN; SELECT count(*) FROM t").rows();
+                let write = writer.sql("c", "BEGIN IMMEDIATE");
+                assert!(went_well(&write), "{context}: {write:?}");
+                writer.sql("c", "ROLLBACK").rows();
+            }
+        }
+    }
+}
+
+/// A program is about to write the first table of a board. Others look at it, or attach it, and see that it is
+/// empty: they are refused no more than on the stock VFS, nor is whoever writes beside them.
+#[test]
+fn readers_of_an_empty_board_are_in_nobodys_way() {
+    for program in Program::ALL {
+        for client in [Stock, Ours] {
+            let context = format!("{program:?}, {client:?}");
+            let (board, own) = (Board::new(), Board::new());
+            let mut writer = client.open(program, &board);
+            let mut reader = client.open(program, &board);
+            let mut attaches = client.open(program, &own);
+            let looks = |reader: &mut Agent, what: &str| {
+                let read = reader.sql("c", what);
+                assert!(went_well(&read), "{context}, {what}: {read:?}");
+            };
+            writer.sql("c", "BEGIN IMMEDIATE").rows();
+            looks(&mut reader, "SELECT count(*) FROM sqlite_master");
+            looks(&mut reader, "PRAGMA user_version");
+            looks(&mut reader, "EXPLAIN PRAGMA journal_mode=wal");
+            looks(&mut attaches, &format!("ATTACH '{}' AS o", client.uri(&board)));
+            looks(&mut attaches, "SELECT count(*) FROM o.sqlite_master");
+            looks(&mut writer, "CREATE TABLE t (x)");
+            looks(&mut reader, "SELECT count(*) FROM sqlite_master");
+            looks(&mut writer, "COMMIT");
+            looks(&mut reader, "SELECT count(*) FROM t");
+        }
+    }
 }
 
 /// 48 processes at once open a board that does not exist, switch it to WAL, create its schema and

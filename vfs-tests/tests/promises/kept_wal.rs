@@ -126,6 +126,49 @@ fn an_application_is_told_what_it_has_set() {
     }
 }
 
+/// An application keeps the WAL by SQLite's own file control: that is its own choice, and what stays is what stays on
+/// the stock VFS, also when WAL mode is left.
+#[test]
+fn what_an_application_keeps_stays_as_it_is() {
+    use rusqlite::ffi;
+    let lengths = |uri: &str, last: &str| {
+        let board = Board::new();
+        let connection = connect(&board.uri(uri));
+        connection.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
+        let mut keep = 1;
+        // SAFETY: an open connection, and a number to read.
+        let rc = unsafe {
+            ffi::sqlite3_file_control(
+                connection.handle(),
+                c"main".as_ptr(),
+                ffi::SQLITE_FCNTL_PERSIST_WAL,
+                (&raw mut keep).cast(),
+            )
+        };
+        assert_eq!(rc, ffi::SQLITE_OK);
+        connection.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+        connection.execute_batch(last).unwrap();
+        drop(connection);
+        let length = |name: String| {
+            let length = board.directory().join(&name).metadata().unwrap().len();
+            (name, length)
+        };
+        let lengths: Vec<_> = files(&board).into_iter().map(length).collect();
+        let rows: i64 = connect(&board.uri(uri))
+            .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(rows, 1, "{uri}, {last}");
+        lengths
+    };
+    for last in ["SELECT 1", "PRAGMA journal_mode=delete", "PRAGMA journal_size_limit=0"] {
+        let stock = lengths("unix", last);
+        assert_eq!(stock.len(), 3, "{stock:?}");
+        for uri in ["kanban", "kanban&kanban_persist_wal=1"] {
+            assert_eq!(lengths(uri, last), stock, "{uri}, {last}");
+        }
+    }
+}
+
 /// The last to leave may only read, as a dashboard does: what was committed is in the WAL still, as
 /// on the stock VFS. A writer's checkpoint brings it home, merely opening the board does not.
 #[test]

@@ -1047,6 +1047,42 @@ fn rights_may_be_given_up_while_it_is_open() {
     }
 }
 
+/// A stock connection has locked the board by the descriptor that is its own; then the process opens it through the
+/// VFS, too, and that connection, by a descriptor of its own, is the first to ask the kernel for more. The lock of
+/// the other is no stranger's: nobody is refused for it, it is given back, and at the last close the WAL goes.
+#[test]
+fn what_a_stock_connection_has_locked_is_the_processs_own() {
+    for program in Program::ALL {
+        for client in [Stock, Ours] {
+            for mode in ["delete", "wal"] {
+                for order in [["stock", "c"], ["c", "stock"]] {
+                    let context = format!("{program:?}, {client:?}, {mode}, {order:?}");
+                    let board = board(mode);
+                    let mut process = client.start(program);
+                    process.open("stock", &board.stock(), 0);
+                    process.sql("stock", "BEGIN; SELECT * FROM t").rows();
+                    process.open("c", &client.uri(&board), 0);
+                    process.sql("c", "BEGIN IMMEDIATE").rows();
+                    process.sql("stock", "COMMIT").rows();
+                    process.sql("c", "INSERT INTO t VALUES (7)").rows();
+                    let commit = process.sql("c", "COMMIT");
+                    assert!(went_well(&commit), "{context}: {commit:?}");
+                    let mut other = Client::Ours.open(program, &board);
+                    let write = other.sql("c", "INSERT INTO t VALUES (8)");
+                    assert!(went_well(&write), "{context}: {write:?}");
+                    other.close("c");
+                    for name in order {
+                        process.close(name);
+                    }
+                    for suffix in ["-wal", "-shm", "-journal"] {
+                        assert!(!beside(&board, suffix).exists(), "{context}: board.db{suffix}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// A connection that only reads has no descriptor of the database by which it could be written, for
 /// its locks neither. (As on the stock VFS.)
 #[test]
