@@ -21,9 +21,6 @@ const MOST_AFTER_VACUUM: i64 = 4 << 20;
 /// The distance is at least this part of the database.
 const PART: i64 = 16;
 
-/// After how many distances a checkpoint cuts the file. A VACUUM leaves such a file.
-const TOO_FAR: i64 = 4;
-
 /// How long a checkpoint waits, with the locks that it has, that adds more than the file was ahead by: longer than an observer takes
 /// from one look to the next.
 pub(crate) const PAUSE: Duration = Duration::from_millis(20);
@@ -74,16 +71,14 @@ impl Ahead {
     }
 
     /// A checkpoint has copied all and the header says `length`; the file has `size` bytes, and SQLite sets its
-    /// length to `asked`. What it is cut to, in bytes, if it is too far ahead, or the database was made shorter.
+    /// length to `asked`. What it is cut to instead, in bytes, if the database was made much shorter.
     pub(crate) fn after_checkpoint(&mut self, size: i64, length: i64, asked: i64) -> Option<i64> {
-        if length < std::mem::take(&mut self.before) {
-            self.largest_growth = self.largest_growth.min(MOST_AFTER_VACUUM / 2);
-            let cut = length + self.distance(length);
-            return Some(cut.max(asked)).filter(|cut| *cut < size);
+        if length >= std::mem::take(&mut self.before) {
+            return None;
         }
-        let distance = self.distance(length);
-        let cut = (length + 2 * distance).max(asked);
-        (size > length + TOO_FAR * distance && cut < size).then_some(cut)
+        self.largest_growth = self.largest_growth.min(MOST_AFTER_VACUUM / 2);
+        let cut = length + self.distance(length).max(MOST_AFTER_VACUUM);
+        Some(cut.max(asked)).filter(|cut| *cut < size)
     }
 
     /// How far ahead the file of a database of `length` bytes is to be, in bytes.
@@ -134,19 +129,6 @@ mod tests {
         }
     }
 
-    /// The file is cut, but not to its header, not by each checkpoint, and never below what SQLite takes for the
-    /// page count.
-    #[test]
-    fn a_file_too_far_ahead_is_cut() {
-        let mut ahead = Ahead { largest_growth: 1 << 20, ..Ahead::default() };
-        let length = 100 * PAGE;
-        let cut = ahead.after_checkpoint(1 << 30, length, length).expect("it is too long");
-        assert!(cut >= length + (2 << 20) && cut % LEAST == length % LEAST);
-        assert_eq!(ahead.after_checkpoint(cut, length, length), None);
-        assert_eq!(ahead.after_checkpoint(1 << 30, length, 1 << 29), Some(1 << 29));
-        assert_eq!(ahead.after_checkpoint(1 << 30, length, 1 << 30), None);
-    }
-
     /// A VACUUM gives back what a large blob has taken.
     #[test]
     fn what_a_vacuum_gives_back_is_not_kept() {
@@ -154,8 +136,20 @@ mod tests {
         let (small, large) = (100 * PAGE, 100 << 20);
         let size = ahead.before_header(small, small, large).expect("it grows").to;
         assert_eq!(ahead.after_checkpoint(size, large, large), None);
-        assert_eq!(ahead.before_header(size, large, small), None);
-        assert_eq!(ahead.after_checkpoint(size, small, small), Some(small + MOST_AFTER_VACUUM));
+        for (asked, cut) in [
+            (small, Some(small + MOST_AFTER_VACUUM)),
+            // SQLite takes that for the page count.
+            (large, Some(large)),
+            (size, None),
+        ] {
+            assert_eq!(ahead.before_header(size, large, small), None);
+            assert_eq!(ahead.after_checkpoint(size, small, asked), cut);
+            assert_eq!(
+                ahead.after_checkpoint(size, small, asked),
+                None,
+                "it is no shorter than before"
+            );
+        }
     }
 
     /// However large the database or a transaction is, the distance is bounded.
