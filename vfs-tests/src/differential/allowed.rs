@@ -79,21 +79,12 @@ impl Scene<'_> {
     }
 }
 
-/// Why something may differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// Where the documents say so.
-    Documented(&'static str),
-    /// An error of the VFS that is known and not mended yet.
-    ToBeMended,
-}
-
 /// An entry of the table.
 pub struct Allowed {
     /// Its name in the closing line.
     pub name: &'static str,
-    /// Why it is here.
-    pub why: Why,
+    /// Where the documents say so: a file, and words that stand in it.
+    pub documented: &'static str,
     /// Whether this is it.
     pub is: fn(&Scene<'_>) -> bool,
 }
@@ -104,7 +95,7 @@ pub const TABLE: &[Allowed] = &[
     Allowed {
         // SQLite before 3.41 keeps PENDING when EXCLUSIVE is refused, and so locks readers out.
         name: "a connection that is refused holds no more than before",
-        why: Why::Documented("docs/locking-protocol.md: takes the write lock, then SQLite's"),
+        documented: "docs/locking-protocol.md: takes the write lock, then SQLite's",
         is: |scene| scene.ours.code & 0xff == SQLITE_BUSY && scene.holds_less(),
     },
     Allowed {
@@ -112,39 +103,39 @@ pub const TABLE: &[Allowed] = &[
         // are tables, and then create them, all but one would fail at once, whatever their timeout. Nothing tells
         // one that will not write from these, so they queue: on an empty database, after BEGIN.
         name: "an empty database has one transaction at a time",
-        why: Why::Documented("docs/locking-protocol.md: SHARED on a database without content"),
+        documented: "docs/locking-protocol.md: SHARED on a database without content",
         is: |scene| {
             let is_empty = |(name, length): (&String, &u64)| name.ends_with(".db") && *length == 0;
             // Who was refused has not seen a version yet.
             let has_seen_less = scene.difference.kind == Kind::Rows
                 && scene.operation().is_sql_with("data_version");
-            let is_in_transaction =
-                scene.ours.transaction.is_some_and(|transaction| !transaction.autocommit);
-            is_in_transaction
+            // Outside of a transaction, nobody is refused who only reads.
+            let only_reads = scene.ours.transaction.is_some_and(|ours| ours.autocommit)
+                && ["SELECT", "EXPLAIN", "ATTACH"]
+                    .iter()
+                    .any(|verb| scene.operation().is_sql(verb));
+            !only_reads
                 && (scene.is_code(SQLITE_BUSY) || scene.holds_less() || has_seen_less)
                 && scene.before.files.iter().any(is_empty)
         },
     },
     Allowed {
         name: "what became too short within a transaction is not committed",
-        why: Why::Documented(
-            "docs/guarantees.md: is found before the transaction that made it commits",
-        ),
+        documented: "docs/guarantees.md: is found before the transaction that made it commits",
         is: |scene| scene.is_code(SQLITE_IOERR) && scene.was_cut_within_transaction(),
     },
     Allowed {
         // On the stock side nobody opens the file and closes it.
         name: "a stock connection can lose its locks where the database is not open through us",
-        why: Why::Documented("docs/guarantees.md: A database that is not keeps POSIX locks"),
+        documented: "docs/guarantees.md: A database that is not keeps POSIX locks",
         is: |scene| scene.may_have_lost_locks(),
     },
 ];
 
-/// The entry that allows it. What is to be mended is not allowed if `is_strict`.
+/// The entry that allows it.
 #[must_use]
-pub fn allowed(scene: &Scene<'_>, is_strict: bool) -> Option<&'static Allowed> {
-    let counts = |entry: &&Allowed| !is_strict || entry.why != Why::ToBeMended;
-    TABLE.iter().filter(counts).find(|entry| (entry.is)(scene))
+pub fn allowed(scene: &Scene<'_>) -> Option<&'static Allowed> {
+    TABLE.iter().find(|entry| (entry.is)(scene))
 }
 
 #[cfg(test)]
@@ -162,8 +153,7 @@ mod tests {
     fn what_is_documented_is_there() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         for entry in TABLE {
-            let Why::Documented(place) = entry.why else { continue };
-            let (file, words) = place.split_once(": ").expect("a file and its words");
+            let (file, words) = entry.documented.split_once(": ").expect("a file and its words");
             let text = std::fs::read_to_string(root.join(file)).expect("it is there");
             assert!(text.contains(words), "{file} does not say: {words}");
         }

@@ -41,9 +41,6 @@ pub struct Arguments {
     /// Go on after a difference, up to so many.
     #[arg(long, default_value_t = 1)]
     pub differences: u64,
-    /// Also show differences that are known and to be mended.
-    #[arg(long)]
-    pub strict: bool,
     /// Print a difference as it was found, without shrinking its schedule.
     #[arg(long)]
     pub no_shrink: bool,
@@ -190,9 +187,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 impl Shared<'_> {
     fn pair(&self, setting: Setting, name: &str) -> Pair {
         let [stock, ours] = setting.programs(&self.executable, crate::extension());
-        let mut pair = Pair::new(stock, ours, &self.home.join(name));
-        pair.set_strict(self.arguments.strict);
-        pair
+        Pair::new(stock, ours, &self.home.join(name))
     }
 
     fn is_over(&self) -> bool {

@@ -15,8 +15,8 @@ use super::connection::blob;
 /// A directory at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// The files, without sidecars, and how long they are. A database's file counts as long or
-    /// empty: in WAL mode ours is longer than the stock one.
+    /// The files, without sidecars, and how long they are. While somebody has it open, a database's file
+    /// counts as long or empty: in WAL mode ours is longer than the stock one.
     pub files: BTreeMap<String, u64>,
     /// What a client would read that came after everybody here was killed, for each database.
     pub contents: BTreeMap<String, Arc<str>>,
@@ -50,11 +50,11 @@ impl Observer {
         self.seen.clear();
     }
 
-    /// Looks at a directory.
+    /// Looks at a directory. `is_closed`: nobody has a database there open.
     ///
     /// # Panics
     /// If it is not there.
-    pub fn observe(&mut self, directory: &Path) -> Observation {
+    pub fn observe(&mut self, directory: &Path, is_closed: bool) -> Observation {
         let mut observation = Observation::default();
         for entry in std::fs::read_dir(directory).expect("it was made").flatten() {
             let mut name = entry.file_name().into_string().expect("UTF-8");
@@ -70,7 +70,10 @@ impl Observer {
                 length = 0;
             }
             if name.ends_with(".db") {
-                length = length.min(1);
+                // With a WAL beside it, the last to close could not clean up.
+                if !is_closed || directory.join(format!("{name}-wal")).exists() {
+                    length = length.min(1);
+                }
                 let content = self.content(directory, &name);
                 observation.contents.insert(name.clone(), content);
             }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use rusqlite::ffi::SQLITE_FCNTL_CHUNK_SIZE;
+
 use super::allowed::{Scene, allowed};
 use super::compare::{Difference, code_name, compare};
 use super::observe::Observation;
@@ -17,8 +19,6 @@ pub struct Pair {
     ours: Side,
     /// Whether the last schedule ended before its end, with connections open.
     is_used_up: bool,
-    /// Whether what is to be mended is a difference like any other.
-    is_strict: bool,
 }
 
 /// A difference that nobody allows.
@@ -67,13 +67,7 @@ impl Pair {
             stock: Side::new(Kind::Stock, stock, &home.join("stock")),
             ours: Side::new(Kind::Ours, ours, &home.join("ours")),
             is_used_up: false,
-            is_strict: false,
         }
-    }
-
-    /// What is to be mended is a difference like any other, or it is not.
-    pub fn set_strict(&mut self, is_strict: bool) {
-        self.is_strict = is_strict;
     }
 
     /// Runs a schedule, until its end or the first difference that is not allowed. With `fresh`, in
@@ -90,6 +84,14 @@ impl Pair {
             connection: 0,
             operation: Operation::CloseAll,
         }));
+        // What was killed leaves what it has; a file that was resized, or is to grow in chunks, is no longer as long as
+        // its header says.
+        let is_regular = !schedule.steps.iter().any(|step| match step.operation {
+            Operation::Kill | Operation::FileControl(SQLITE_FCNTL_CHUNK_SIZE, _) => true,
+            // A stock client that closes last cuts nothing.
+            Operation::Open(_, ref parameters) if parameters.contains("vfs=") => true,
+            ref other => other.is_outside() || other.is_spared_stock(),
+        });
         let mut before = Observation::default();
         for (at, step) in steps.iter().enumerate() {
             report.steps += 1;
@@ -97,7 +99,9 @@ impl Pair {
             self.ours.start(step);
             let stock = self.stock.finish(step);
             let ours = self.ours.finish(step);
-            let [stock_left, our_left] = [self.stock.observe(), self.ours.observe()];
+            let is_closed = is_regular && at + 1 == steps.len();
+            let [stock_left, our_left] =
+                [self.stock.observe(is_closed), self.ours.observe(is_closed)];
             *report.codes.entry(code_name(stock.code)).or_default() += 1;
             let differences = compare(
                 schedule.is_plain,
@@ -115,7 +119,7 @@ impl Pair {
                     before: &before,
                     difference: &difference,
                 };
-                let Some(entry) = allowed(&scene, self.is_strict) else {
+                let Some(entry) = allowed(&scene) else {
                     return Some(Found { at, step: step.clone(), difference });
                 };
                 *report.allowed.entry(entry.name).or_default() += 1;

@@ -131,6 +131,12 @@ impl Operation {
         sql.contains(text)
     }
 
+    /// Whether it runs a statement that begins so.
+    #[must_use]
+    pub fn is_sql(&self, verb: &str) -> bool {
+        matches!(self, Self::Sql(sql) if sql.starts_with(verb))
+    }
+
     /// Whether the runner does it to the files, and no process.
     #[must_use]
     pub fn is_outside(&self) -> bool {

@@ -181,9 +181,9 @@ impl Side {
         let _ = file.set_len(length(u64::from(pages) * page, now));
     }
 
-    /// What is in the directory now.
-    pub fn observe(&mut self) -> Observation {
-        self.observer.observe(&self.directory)
+    /// What is in the directory now. `is_closed`: nobody has a database there open.
+    pub fn observe(&mut self, is_closed: bool) -> Observation {
+        self.observer.observe(&self.directory, is_closed)
     }
 }
 
