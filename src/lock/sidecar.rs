@@ -159,7 +159,7 @@ impl Sidecar {
             let file = LockFile::new(file);
             let opened = match file.try_lock(OPEN, true) {
                 Ok(true) if !is_at(&path, found.inode) => continue,
-                Ok(true) => begin(&file, &found, is_made, like.ok().map(|like| like.rights)),
+                Ok(true) => begin(&file, &path, &found, is_made, like.ok().map(|like| like.rights)),
                 Ok(false) => {
                     std::thread::sleep(IS_BEING_DELETED);
                     continue;
@@ -484,6 +484,7 @@ fn is_at(path: &Path, inode: Inode) -> bool {
 /// A sidecar is open and in its place: sees to its content and its rights.
 fn begin(
     file: &LockFile,
+    path: &Path,
     found: &Entry,
     is_made: bool,
     like: Option<Rights>,
@@ -496,7 +497,7 @@ fn begin(
     if let Some(like) = like.filter(|_| !is_made) {
         follow(file, found, like);
     }
-    Ok(Words::map(file, PAGE).ok())
+    Ok(Words::map(file, path, PAGE).ok())
 }
 
 /// Gives a sidecar that was found so the rights of its database. One that has a second name may be

@@ -145,27 +145,6 @@ fn each_process(
     seen
 }
 
-/// The processes that have mapped one of `files` and have no descriptor of it: a child that shares its parent's
-/// memory and has closed what it inherited. The mapping keeps the file's locks.
-pub(crate) fn with_mapping_only(files: &[Inode], limit: Duration) -> Lockers {
-    let is_of = |line: &str| {
-        let fields: Vec<_> = line.split_whitespace().take(5).collect();
-        let [_, access, _, _, number] = fields[..] else { return false };
-        // The device is another than stat(2)'s on some file systems.
-        access.ends_with('s')
-            && number.parse().is_ok_and(|n: u64| files.iter().any(|file| file.numbers()[1] == n))
-    };
-    each_process(limit, |process, _| {
-        let maps = fs::read_to_string(process.join("maps"))?;
-        Ok(maps.lines().any(is_of) && !has_open(process, files)?)
-    })
-}
-
-fn has_open(process: &Path, files: &[Inode]) -> io::Result<bool> {
-    let mut open = fs::read_dir(process.join("fd"))?.flatten();
-    Ok(open.any(|open| open.path().metadata().is_ok_and(|found| files.contains(&(&found).into()))))
-}
-
 /// A line of /proc/PID/fdinfo/N, `lock: 1: OFDLCK ADVISORY WRITE -1 08:01:131081 8192 EOF`.
 fn lock_of(line: &str) -> Option<FileLock> {
     let fields: Vec<_> = line.strip_prefix("lock:")?.split_whitespace().collect();

@@ -400,6 +400,33 @@ board.execute('BEGIN IMMEDIATE'); outsider(other); say(tried(board, 'COMMIT'))
     }
 }
 
+/// A daemon closes all descriptors while a connection that it has forgotten is in a transaction. Nothing is locked
+/// any more, for a client of the stock VFS as for one of ours: a mapping that is left must not keep a lock.
+#[test]
+fn a_connection_without_descriptors_locks_nobody_out() {
+    const SCRIPT: &str = "
+import subprocess
+path, uri, mode = sys.argv[3:]
+made = connect(path); made.execute('PRAGMA journal_mode=' + mode); made.execute('CREATE TABLE t (x)'); made.close()
+leaked = connect(uri)
+leaked.execute('BEGIN IMMEDIATE'); leaked.execute('INSERT INTO t VALUES (1)')
+os.closerange(3, out); os.closerange(out + 1, 100)
+outsider(path)
+CLIENT = OUTSIDER.replace('sys.argv[1], ', 'sys.argv[1], uri=True, ').replace('import sqlite3, sys', '''
+import sqlite3, sys
+loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True); loader.load_extension(sys.argv[2])''')
+told = subprocess.run([sys.executable, '-c', CLIENT, 'file:' + path + '?vfs=kanban', sys.argv[2]],
+                      capture_output=True, text=True)
+say(told.stdout.strip(), told.stderr)
+";
+    for mode in ["delete", "wal"] {
+        for vfs in ["unix", "kanban"] {
+            let said = prints_of(&Board::new(), vfs, SCRIPT, &[mode]);
+            assert_eq!(said, ["an outsider got in", "got in "], "{mode}, {vfs}");
+        }
+    }
+}
+
 /// What a newcomer finds in a board.
 fn content_of(path: &Path) -> Vec<String> {
     let mut newcomer = stock_agent(Program::Rust);
