@@ -649,12 +649,18 @@ impl LockFile {
     /// that can be locked exclusively. If that fails, it is tried again when it is needed.
     fn make_writable(&mut self, descriptor: RawFd) {
         let Some(shared) = &self.shared else { return };
-        let Ok(writable) = open_as(descriptor) else { return };
+        let opened = open_as(descriptor).ok();
+        // At the limit of descriptors, SQLite's own is shared: that takes no new number.
+        let writable = opened.as_ref().map_or(descriptor, AsRawFd::as_raw_fd);
         // Shared locks do not exclude each other, so both descriptors can have them for a moment.
         let moved =
             shared.iter().all(|range| matches!(sys::try_lock(&writable, *range, true), Ok(true)));
         if moved && sys::replace(self.descriptor.as_raw_fd(), &writable).is_ok() {
             self.shared = None;
+        } else if opened.is_none() {
+            for range in shared {
+                let _ = sys::unlock(&writable, *range);
+            }
         }
     }
 }

@@ -427,6 +427,39 @@ say(told.stdout.strip(), told.stderr)
     }
 }
 
+/// A process has no descriptor left when a connection that can write joins one that cannot. It needs none on the
+/// stock VFS.
+#[test]
+fn who_joins_to_write_needs_no_descriptor() {
+    const SCRIPT: &str = "
+import resource
+path, uri, before = sys.argv[3:]
+made = connect(path); made.execute('CREATE TABLE t (x)'); made.close()
+reads = connect(uri + '&mode=ro'); say(tried(reads, 'SELECT * FROM t'))
+writes = connect(uri + '&mode=rw')
+if before == 'reading': reads.execute('BEGIN'); say(tried(reads, 'SELECT count(*) FROM t'))
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+fillers = []
+try:
+    while True: fillers.append(os.open('/dev/null', os.O_RDONLY))
+except OSError: pass
+writes.execute('PRAGMA journal_mode=memory')
+say(tried(writes, 'BEGIN IMMEDIATE'), tried(writes, 'INSERT INTO t VALUES (1)'))
+if before == 'reading': say(tried(writes, 'COMMIT')); say(tried(reads, 'COMMIT'))
+say(tried(writes, 'COMMIT'))
+for filler in fillers: os.close(filler)
+say(tried(reads, 'SELECT * FROM t')); reads.close()
+writes.execute('BEGIN IMMEDIATE'); outsider(path); say(tried(writes, 'COMMIT'))
+say(tried(connect(path), 'SELECT * FROM t'), tried(connect(path), 'PRAGMA integrity_check'))
+";
+    for before in ["idle", "reading"] {
+        let [stock, ours] =
+            ["unix", "kanban"].map(|vfs| prints_of(&Board::new(), vfs, SCRIPT, &[before]));
+        assert_eq!(stock.last().map(String::as_str), Some("[(1,)] [('ok',)]"), "{stock:?}");
+        assert_eq!(ours, stock, "{before}");
+    }
+}
+
 /// What a newcomer finds in a board.
 fn content_of(path: &Path) -> Vec<String> {
     let mut newcomer = stock_agent(Program::Rust);
