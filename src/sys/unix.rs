@@ -264,6 +264,11 @@ pub(crate) fn try_lock(file: &impl AsRawFd, range: Range, shared: bool) -> io::R
     }
 }
 
+/// Whether [`try_lock`] has failed because the system, or the file system, has no such locks.
+pub(crate) fn has_no_locks(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP))
+}
+
 /// Gives back all locks of this open file description on `range`.
 #[inline]
 pub(crate) fn unlock(file: &impl AsRawFd, range: Range) -> io::Result<()> {

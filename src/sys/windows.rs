@@ -555,6 +555,16 @@ pub(crate) fn with_lock(_: &[Inode], _: impl Fn(Inode, FileLock) -> bool, _: Dur
 }
 
 /// As [`with_lock`].
+pub(crate) fn has_flock(_: Inode) -> bool {
+    false
+}
+
+/// Whether a lock has failed because there are no locks.
+pub(crate) fn has_no_locks(_: &io::Error) -> bool {
+    false
+}
+
+/// As [`with_lock`].
 pub(crate) fn may_be_locked(_: &[Inode], _: bool) -> bool {
     false
 }
