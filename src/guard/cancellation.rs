@@ -361,6 +361,7 @@ impl LockTable {
                 table.own.remove(&file.descriptor.as_raw_fd());
             }
             table.inodes.remove(&inode);
+            table.forget_wal_index(inode);
         }
     }
 
@@ -508,7 +509,17 @@ impl LockTable {
         let mut table = self.table.lock();
         let Some(table) = table.as_mut() else { return true };
         let Some(file) = table.files.get(&descriptor) else {
-            return !table.own.contains_key(&descriptor);
+            if table.own.contains_key(&descriptor) {
+                return false;
+            }
+            // A wal-index that was not locked.
+            if table.ours.values().any(|ours| ours.wal_index.is_some()) {
+                let of = sys::inode_of(descriptor).ok();
+                if let Some(inode) = of.filter(|inode| !table.inodes.contains_key(inode)) {
+                    table.forget_wal_index(inode);
+                }
+            }
+            return true;
         };
         let of = file.inode;
         let is_stale = table.file(descriptor).is_some()
@@ -606,6 +617,13 @@ impl Table {
             || self.ours.values().any(|ours| ours.wal_index == Some(inode))
     }
 
+    /// SQLite has closed a file, which may be a wal-index. When it is deleted, its number may be another file's.
+    fn forget_wal_index(&mut self, inode: Inode) {
+        for ours in self.ours.values_mut() {
+            ours.wal_index.take_if(|known| *known == inode);
+        }
+    }
+
     fn was_locked_before(&mut self, inode: Inode) -> bool {
         if !self.locked_before.contains(&inode) {
             return false;
@@ -640,12 +658,18 @@ impl LockFile {
     /// that can be locked exclusively. If that fails, it is tried again when it is needed.
     fn make_writable(&mut self, descriptor: RawFd) {
         let Some(shared) = &self.shared else { return };
-        let Ok(writable) = open_as(descriptor) else { return };
+        let opened = open_as(descriptor).ok();
+        // At the limit of descriptors, SQLite's own is shared: that takes no new number.
+        let writable = opened.as_ref().map_or(descriptor, AsRawFd::as_raw_fd);
         // Shared locks do not exclude each other, so both descriptors can have them for a moment.
         let moved =
             shared.iter().all(|range| matches!(sys::try_lock(&writable, *range, true), Ok(true)));
         if moved && sys::replace(self.descriptor.as_raw_fd(), &writable).is_ok() {
             self.shared = None;
+        } else if opened.is_none() {
+            for range in shared {
+                let _ = sys::unlock(&writable, *range);
+            }
         }
     }
 }
@@ -860,6 +884,20 @@ mod tests {
 
         let table = with_ours(true, &database);
         table.opened_wal_index(inode(&database), inode(&index));
+        through(table, &index);
+        // SQLite closes it, locked or not, as when it leaves WAL mode: another file may have its number then.
+        for is_locked in [true, false] {
+            table.opened_wal_index(inode(&database), inode(&index));
+            if is_locked {
+                through(table, &index);
+            }
+            assert!(table.closing(index.as_raw_fd()));
+            assert_eq!(table.target(index.as_raw_fd()), Target::AsItIs, "{is_locked}");
+            table.called(index.as_raw_fd(), false);
+            assert!(table.closing(index.as_raw_fd()));
+        }
+        table.opened_wal_index(inode(&database), inode(&index));
+        assert!(table.closing(database.as_raw_fd()));
         through(table, &index);
     }
 

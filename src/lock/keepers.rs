@@ -83,7 +83,7 @@ impl fmt::Display for Lockers {
 }
 
 /// Who keeps the write lock on `database` of a `holder` that is gone; `None` if it is not gone. Looks into
-/// other processes for at most `limit`, or twice as long.
+/// other processes for at most `limit`.
 pub(crate) fn of(database: &Path, holder: Holder, limit: Duration) -> Option<Lockers> {
     if !sys::is_gone(holder.pid, holder.held()) {
         return None;
@@ -91,10 +91,7 @@ pub(crate) fn of(database: &Path, holder: Holder, limit: Duration) -> Option<Loc
     let sidecar = sys::entry_at(&sidecar::path_of(database)).ok()?.inode;
     let last = holder.last_byte();
     let is_it = |_: Inode, lock: sys::FileLock| lock.is_exclusive && lock.last == last;
-    let mut found = sys::with_lock(&[sidecar], is_it, limit);
-    if found.found.is_empty() {
-        found = sys::with_mapping_only(&[sidecar], limit);
-    }
+    let found = sys::with_lock(&[sidecar], is_it, limit);
     // By its own number it is the holder itself, in another pid namespace, or its clock is another.
     let is_there = found.found.iter().any(|locker| locker.own_pid == holder.pid);
     (!is_there).then(|| Lockers::of(found))

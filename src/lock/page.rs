@@ -7,7 +7,7 @@
 //!
 //! | bytes | field | written by |
 //! |---|---|---|
-//! | 0 to 15 | `kanban-vfs`, two NULs, layout version 1 (u32) | whoever finds the sidecar without it |
+//! | 0 to 15 | `kanban-vfs`, a NUL, 0 or, if somebody else may have made the file, 1, layout version 1 (u32) | whoever makes the sidecar, or finds it without them |
 //! | 16 to 23 | turn: the ticket it is for, 0 for none (u64) | the holder, before it unlocks |
 //! | 24 to 31 | turn: when it expires (u64) | the same |
 //! | 32 to 35 | turn: the slot it is for (u32) | the same |
@@ -43,6 +43,10 @@ pub(crate) const PAGE: usize = 4096;
 
 /// What the sidecar begins with: 16 bytes, the last four the version of the layout.
 pub(crate) const HEADER: [u8; 16] = *b"kanban-vfs\0\0\x01\0\0\0";
+
+/// What one begins with that somebody else may have made: it was found empty, cut short or zeroed. It is used, but its
+/// rights stay what they are, and nobody deletes it.
+pub(crate) const FOUND: [u8; 16] = *b"kanban-vfs\0\x01\x01\0\0\0";
 
 /// The futex word of group commit; the record follows it.
 pub(crate) const GROUP: usize = 36;

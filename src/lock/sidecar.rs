@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::holder::{Holder, WRITE_BYTE, WRITE_RANGE};
-use super::page::{GROUP, GroupBytes, HEADER, LAST_BYTE, PAGE, Page, slot_offset};
+use super::page::{FOUND, GROUP, GroupBytes, HEADER, LAST_BYTE, PAGE, Page, slot_offset};
 use super::queue;
 use crate::guard::fork;
 use crate::sys::{self, Directory, Entry, Inode, LockFile, Name, Range, Rights, Words};
@@ -39,6 +39,8 @@ pub(crate) struct Sidecar {
     inode: Inode,
     /// `None` if it can not be mapped: then waiters look every millisecond.
     words: Option<fork::Own<Words>>,
+    /// Whether a client of this VFS is known to have made it. Else it may be another program's file.
+    is_ours: bool,
 }
 
 /// What a sidecar holds.
@@ -135,9 +137,10 @@ impl Sidecar {
     pub(crate) fn open(database: &Path, create: bool) -> Result<Self, Unusable> {
         let path = path_of(database);
         // Each turn ends the loop unless somebody else removed or created the file meanwhile.
+        let mut made = None;
         for _ in 0..ATTEMPTS {
             let like = sys::entry_behind(database);
-            let (file, is_made) = match sys::entry_at(&path) {
+            let (file, is_new) = match sys::entry_at(&path) {
                 Ok(found) => match open_found(like.as_ref().ok(), &path, &found)? {
                     Some(file) => (file, false),
                     None => continue,
@@ -156,10 +159,13 @@ impl Sidecar {
                 Err(e) => return Err(Unusable::Open(e, None)),
             };
             let found = sys::entry_of(&file).map_err(|e| Unusable::Open(e, None))?;
+            let inode = found.inode;
+            made = if is_new { Some(inode) } else { made };
+            let is_made = made == Some(inode);
             let file = LockFile::new(file);
             let opened = match file.try_lock(OPEN, true) {
-                Ok(true) if !is_at(&path, found.inode) => continue,
-                Ok(true) => begin(&file, &found, is_made, like.ok().map(|like| like.rights)),
+                Ok(true) if !is_at(&path, inode) => continue,
+                Ok(true) => begin(&file, &path, found, is_made, like.ok().map(|like| like.rights)),
                 Ok(false) => {
                     std::thread::sleep(IS_BEING_DELETED);
                     continue;
@@ -168,12 +174,13 @@ impl Sidecar {
             };
             if let (Err(_), true) = (&opened, is_made) {
                 // Of no use to anybody.
-                delete(&file, &path, found.inode, |_| true);
+                delete(&file, &path, inode, |_| true);
             }
-            return opened.map(|words| Self {
+            return opened.map(|(words, is_ours)| Self {
                 file: fork::Own::new(file),
-                inode: found.inode,
+                inode,
                 words: words.map(fork::Own::new),
+                is_ours,
             });
         }
         Err(Unusable::Moving)
@@ -189,7 +196,8 @@ impl Sidecar {
         match sys::entry_at(&path_of(database)) {
             Ok(found) if found.inode != self.inode => false,
             Ok(found) => {
-                if let (Ok(like), Some(file)) = (sys::entry_behind(database), self.file.get()) {
+                let like = || sys::entry_behind(database).ok().filter(|_| self.is_ours);
+                if let (Some(like), Some(file)) = (like(), self.file.get()) {
                     follow(file.file(), &found, like.rights);
                 }
                 true
@@ -210,10 +218,13 @@ impl Sidecar {
     /// Deletes it, unless somebody else has it open, or it says what must outlive all who have. To be
     /// called by whoever is about to close it.
     pub(crate) fn delete(&self, database: &Path) {
-        let Some(file) = self.file.get().filter(|_| sys::REMOVES_OPEN_FILES) else { return };
+        let Some(file) = self.file.get().filter(|_| sys::REMOVES_OPEN_FILES) else {
+            return;
+        };
         delete(file, &path_of(database), self.inode, |file| {
             let len = file.file().metadata().map_or(0, |found| found.len());
-            let is_ours = matches!(content_of(file.file(), len), Ok((Content::Page, _)));
+            let is_ours =
+                len <= PAGE as u64 && start_of(file.file(), len).is_ok_and(|s| s == HEADER);
             let has_failed =
                 super::group::Sidecar::read(self).is_ok_and(|group| group.tells_of_a_failure());
             let wal = || with(database, "-wal").metadata().is_ok_and(|wal| wal.len() > 0);
@@ -401,7 +412,8 @@ pub(crate) fn look_at(database: &Path) -> Result<File, Unusable> {
         Err(e) => return Err(Unusable::Open(e, None)),
     };
     check_kind(sys::entry_behind(database).as_ref().ok(), &found)?;
-    sys::open_to_read(&path).map_err(|e| Unusable::Open(e, found.owner))
+    let file = sys::open_to_read(&path).map_err(|e| Unusable::Open(e, found.owner))?;
+    if is_that(&file, &found) { Ok(file) } else { Err(Unusable::Moving) }
 }
 
 /// The range that whoever has the write lock on `database` has locked, also if that is this process:
@@ -413,17 +425,24 @@ pub(crate) fn held_range(database: &Path) -> Option<Range> {
 
 /// What a sidecar of `len` bytes holds, and whether it needs no seed. Changes nothing.
 pub(crate) fn content_of(file: &File, len: u64) -> io::Result<(Content, bool)> {
+    let start = start_of(file, len)?;
+    let is_foreign = len > PAGE as u64 || is_foreign(&start[..start.len().min(len as usize)]);
+    let content = if is_foreign { Content::Foreign } else { Content::Page };
+    Ok((content, [HEADER, FOUND].contains(&start) && len >= PAGE as u64))
+}
+
+/// What a file of `len` bytes begins with, and zeros behind its end.
+fn start_of(file: &File, len: u64) -> io::Result<[u8; HEADER.len()]> {
     let mut start = [0; HEADER.len()];
     let n = start.len().min(len as usize);
     sys::read_exact_at(file, &mut start[..n], 0)?;
-    let is_foreign = len > PAGE as u64 || is_foreign(&start[..n]);
-    let content = if is_foreign { Content::Foreign } else { Content::Page };
-    Ok((content, start == HEADER && len >= PAGE as u64))
+    Ok(start)
 }
 
 /// Whether what a file begins with is something else than a page of ours, whole or not.
 fn is_foreign(start: &[u8]) -> bool {
-    *start != HEADER[..start.len()] && start.iter().any(|byte| *byte != 0)
+    [HEADER, FOUND].iter().all(|ours| *start != ours[..start.len()])
+        && start.iter().any(|byte| *byte != 0)
 }
 
 /// Why no writer could use the sidecar of `database`, as of now.
@@ -458,10 +477,16 @@ fn open_found(
 ) -> Result<Option<File>, Unusable> {
     check_kind(database, found)?;
     match sys::open_to_lock(path) {
-        Ok(file) => Ok(Some(file)),
+        // Somebody may have put another there since, which was not looked at.
+        Ok(file) => Ok(Some(file).filter(|file| is_that(file, found))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Unusable::Open(e, found.owner)),
     }
+}
+
+/// Whether a file that was opened is the one that was found, and has as many names.
+fn is_that(file: &File, found: &Entry) -> bool {
+    sys::entry_of(file).is_ok_and(|now| now.inode == found.inode && now.links == found.links)
 }
 
 /// The database itself must be neither opened nor written to, nor a FIFO waited for. Nor is a file opened
@@ -481,22 +506,37 @@ fn is_at(path: &Path, inode: Inode) -> bool {
     sys::entry_at(path).is_ok_and(|found| found.inode == inode)
 }
 
-/// A sidecar is open and in its place: sees to its content and its rights.
+/// A sidecar is open and in its place: sees to its content and its rights. Says whether it is ours.
 fn begin(
     file: &LockFile,
-    found: &Entry,
+    path: &Path,
+    found: Entry,
     is_made: bool,
     like: Option<Rights>,
-) -> Result<Option<Words>, Unusable> {
+) -> Result<(Option<Words>, bool), Unusable> {
+    let found = if is_made { found } else { made_by_now(file.file(), found) };
+    let is_ours = match seed(file, &found, is_made).map_err(Unusable::Seed)? {
+        Seeded::Ours => true,
+        Seeded::Found => false,
+        Seeded::Foreign => return Err(Unusable::Foreign),
+    };
     let file = file.file();
-    let content = seed(file, found).map_err(Unusable::Seed)?;
-    if content == Content::Foreign {
-        return Err(Unusable::Foreign);
+    if let Some(like) = like.filter(|_| !is_made && is_ours) {
+        follow(file, &found, like);
     }
-    if let Some(like) = like.filter(|_| !is_made) {
-        follow(file, found, like);
+    Ok((Words::map(file, path, PAGE).ok(), is_ours))
+}
+
+/// What is found when whoever may be making a sidecar has had the time to write it.
+fn made_by_now(file: &File, mut found: Entry) -> Entry {
+    for _ in 0..ATTEMPTS / 2 {
+        if !matches!(content_of(file, found.len), Ok((Content::Page, false))) {
+            break;
+        }
+        std::thread::sleep(IS_BEING_DELETED);
+        found = sys::entry_of(file).unwrap_or(found);
     }
-    Ok(Words::map(file, PAGE).ok())
+    found
 }
 
 /// Gives a sidecar that was found so the rights of its database. One that has a second name may be
@@ -509,8 +549,11 @@ fn follow(file: &File, found: &Entry, like: Rights) {
 
 /// Deletes the file at `path` if it is this one, nobody else has it open, and it `may` go.
 fn delete(file: &LockFile, path: &Path, inode: Inode, may: impl Fn(&LockFile) -> bool) {
-    // Where there are no such locks, nobody else has one.
-    let alone = || !matches!(file.try_lock(OPEN, false), Ok(false));
+    let alone = || match file.try_lock(OPEN, false) {
+        Ok(is_alone) => is_alone,
+        // Where there are no such locks, nobody else has one.
+        Err(error) => sys::has_no_locks(&error),
+    };
     let is_alone = alone() || file.unlock(OPEN).is_ok() && alone();
     let deletes = || is_at(path, inode) && may(file) && sys::remove(path).is_ok();
     if is_alone && !deletes() {
@@ -524,21 +567,46 @@ fn copy_of(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
+/// What a sidecar is that was seen to.
+enum Seeded {
+    /// A client of this VFS has made it.
+    Ours,
+    /// It is used, but may be another program's file.
+    Found,
+    /// It is left as it is.
+    Foreign,
+}
+
 /// Makes an empty, truncated or zeroed sidecar a page of ours. Two that do it at once write the
-/// same bytes. One that has a second name may be somebody's file elsewhere, and is left alone.
-fn seed(file: &File, found: &Entry) -> io::Result<Content> {
-    let (content, is_whole) = content_of(file, found.len)?;
-    if content == Content::Page && !is_whole {
-        if found.links > 1 {
-            return Ok(Content::Foreign);
+/// same bytes. One that has a second name may be somebody's file elsewhere, and one that is locked by no rule of
+/// ours is a lock file: both are left alone.
+fn seed(file: &LockFile, found: &Entry, is_made: bool) -> io::Result<Seeded> {
+    /// What no client of this VFS locks.
+    const CONTENT: Range = Range { start: 0, len: PAGE as i64 };
+    let locks = file;
+    let file = file.file();
+    match content_of(file, found.len)? {
+        (Content::Foreign, _) => return Ok(Seeded::Foreign),
+        // Somebody may have been faster, and cannot know that it is ours.
+        (Content::Page, _) if is_made => {}
+        (Content::Page, true) => {
+            let is_ours = start_of(file, found.len)? == HEADER;
+            return Ok(if is_ours { Seeded::Ours } else { Seeded::Found });
         }
-        sys::write_all_at(file, &HEADER, 0)?;
-        if found.len < PAGE as u64 {
-            // A last byte, not set_len, which could shorten what another process has lengthened.
-            sys::write_all_at(file, &[0], PAGE as u64 - 1)?;
+        (Content::Page, false) => {
+            let is_locked = || locks.conflicting(CONTENT).is_ok_and(|lock| lock.is_some());
+            if found.links > 1 || is_locked() || sys::has_flock(found.inode) {
+                return Ok(Seeded::Foreign);
+            }
         }
     }
-    Ok(content)
+    if found.len < PAGE as u64 {
+        // A last byte, not set_len, which could shorten what another process has lengthened.
+        sys::write_all_at(file, &[0], PAGE as u64 - 1)?;
+    }
+    // Last, since it tells those who wait for whoever makes it that it is made.
+    sys::write_all_at(file, if is_made { &HEADER } else { &FOUND }, 0)?;
+    Ok(if is_made { Seeded::Ours } else { Seeded::Found })
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -627,6 +695,9 @@ mod tests {
         std::fs::rename(&path, &elsewhere).expect("it is moved");
         assert!(matches!(open_found(None, &path, &found), Ok(None)));
         assert!(!is_at(&path, found.inode), "there is none");
+        std::fs::hard_link(&board, &path).expect("a second name");
+        assert!(matches!(open_found(None, &path, &found), Ok(None)), "it is another");
+        std::fs::remove_file(&path).expect("it is there");
         std::fs::write(&path, "").expect("a file");
         assert!(!is_at(&path, found.inode), "there is another");
     }
@@ -688,6 +759,53 @@ mod tests {
         std::fs::write(path_of(&board), "something of somebody else's").expect("a file");
         sidecar.delete(&board);
         assert!(is_there());
+    }
+
+    /// Whoever cannot tell whether another has it open deletes nothing.
+    #[test]
+    fn an_error_is_no_sign_of_being_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let board = directory.path().join("board.db");
+        std::fs::write(&board, "").expect("a file");
+        let sidecar = Sidecar::open(&board, true).expect("a sidecar");
+        let path = path_of(&board);
+        // An exclusive lock by a descriptor to read is EBADF.
+        let reads = LockFile::new(File::open(&path).expect("it is there"));
+        delete(&reads, &path, sidecar.inode, |_| true);
+        assert!(path.exists());
+    }
+
+    /// A file that was there, empty or cut short, is used; but nobody changes its rights or deletes it, and who has
+    /// it locked in his own way has it as it is. One that a client has made is deleted, whoever was the first.
+    #[test]
+    fn what_was_found_is_not_deleted() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().expect("a directory");
+        let board = directory.path().join("board.db");
+        std::fs::write(&board, "").expect("a file");
+        let path = path_of(&board);
+        let mode = || std::fs::metadata(&path).expect("it is there").permissions().mode() & 0o777;
+        for content in [&b""[..], &HEADER, &[0; PAGE]] {
+            std::fs::write(&path, content).expect("a file");
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("it is ours");
+            for _ in 0..2 {
+                let sidecar = Sidecar::open(&board, true).expect("a sidecar");
+                assert!(sidecar.is_in_place(&board));
+                assert_eq!(mode(), 0o600);
+                sidecar.delete(&board);
+            }
+            assert_eq!(std::fs::read(&path).expect("it is there")[..16], FOUND);
+            std::fs::remove_file(&path).expect("it is there");
+        }
+        std::fs::write(&path, "").expect("a file");
+        let lock = File::open(&path).expect("it is there");
+        sys::for_tests::flock_all(&lock);
+        assert!(matches!(Sidecar::open(&board, true), Err(Unusable::Foreign)));
+        assert_eq!(std::fs::metadata(&path).expect("it is there").len(), 0);
+        drop(lock);
+        let lock = File::options().write(true).open(&path).expect("it is there");
+        assert!(sys::try_lock(&lock, Range { start: 0, len: 1 }, false).expect("it locks"));
+        assert!(matches!(Sidecar::open(&board, true), Err(Unusable::Foreign)));
     }
 
     /// Somebody is about to delete it, and is stopped: it is not used, and not waited for long.

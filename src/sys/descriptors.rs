@@ -162,7 +162,7 @@ pub(crate) fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
 
 /// Makes `descriptor` another open file description's, in one step. The one it was is closed.
 #[doc(alias = "dup3")]
-pub(crate) fn replace(descriptor: RawFd, by: &OwnedFd) -> io::Result<()> {
+pub(crate) fn replace(descriptor: RawFd, by: &impl AsRawFd) -> io::Result<()> {
     // SAFETY: both are open; who owns `descriptor` still does.
     #[cfg(target_os = "linux")]
     let rc = unsafe { libc::dup3(by.as_raw_fd(), descriptor, libc::O_CLOEXEC) };
@@ -282,6 +282,13 @@ pub(crate) mod for_tests {
         (lock.l_start, lock.l_len) = (range.start, range.len);
         // SAFETY: an open file, and what the command asks for.
         let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) };
+        assert_eq!(rc, 0, "{}", io::Error::last_os_error());
+    }
+
+    /// Locks all of a file as other programs do. flock(2)
+    pub(crate) fn flock_all(file: &File) {
+        // SAFETY: it takes numbers.
+        let rc = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
         assert_eq!(rc, 0, "{}", io::Error::last_os_error());
     }
 

@@ -234,7 +234,7 @@ impl<'l> Mount<'l> {
 /// Whether what is mounted at `path` is what lies there without that mount: a service manager does so to give a
 /// service other rights to it. proc(5)
 pub(crate) fn is_mounted_over_itself(path: &Path) -> bool {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = super::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     is_over_itself(path, &mounts)
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{FileLock, Inode, Locker, Lockers};
+use super::{FileLock, Inode, Locker, Lockers, beyond_standard, read_to_string};
 
 /// Whether the process `pid` that did something `ago` is gone: there is none in this pid namespace, it
 /// is dead and its parent has not noticed, or the id is a younger process's by now. kill(2)
@@ -19,7 +19,7 @@ pub(crate) fn is_gone(pid: u32, ago: Duration) -> bool {
     if rc != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH) {
         return true;
     }
-    fs::read_to_string(format!("/proc/{pid}/stat"))
+    read_to_string(format!("/proc/{pid}/stat"))
         .ok()
         .and_then(|stat| Stat::parse(&stat))
         .is_some_and(|stat| stat.is_dead() || stat.is_younger_than(ago))
@@ -91,7 +91,7 @@ pub(crate) fn with_lock(
     limit: Duration,
 ) -> Lockers {
     each_process(limit, |process, is_over| {
-        for open in fs::read_dir(process.join("fd"))?.flatten() {
+        for open in beyond_standard(|| fs::read_dir(process.join("fd")))?.flatten() {
             if is_over() {
                 break;
             }
@@ -100,7 +100,7 @@ pub(crate) fn with_lock(
             if !files.contains(&inode) {
                 continue;
             }
-            let info = fs::read_to_string(process.join("fdinfo").join(open.file_name()));
+            let info = read_to_string(process.join("fdinfo").join(open.file_name()));
             let has =
                 |info: String| info.lines().filter_map(lock_of).any(|lock| is_it(inode, lock));
             if info.is_ok_and(has) {
@@ -119,7 +119,7 @@ fn each_process(
     let mut seen = Lockers { found: Vec::new(), hidden: 0, is_partial: false };
     let began = Instant::now();
     let is_over = || began.elapsed() > limit;
-    let Ok(all) = fs::read_dir("/proc") else {
+    let Ok(all) = beyond_standard(|| fs::read_dir("/proc")) else {
         seen.is_partial = true;
         return seen;
     };
@@ -130,7 +130,7 @@ fn each_process(
             Ok(true) => seen.found.push(Locker { pid, own_pid: own_pid(pid).unwrap_or(pid) }),
             Ok(false) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+                let stat = read_to_string(process.path().join("stat")).unwrap_or_default();
                 let has_files = |stat: Stat| !stat.is_dead() && !stat.is_of_the_kernel();
                 seen.hidden += usize::from(Stat::parse(&stat).is_some_and(has_files));
             }
@@ -143,27 +143,6 @@ fn each_process(
         }
     }
     seen
-}
-
-/// The processes that have mapped one of `files` and have no descriptor of it: a child that shares its parent's
-/// memory and has closed what it inherited. The mapping keeps the file's locks.
-pub(crate) fn with_mapping_only(files: &[Inode], limit: Duration) -> Lockers {
-    let is_of = |line: &str| {
-        let fields: Vec<_> = line.split_whitespace().take(5).collect();
-        let [_, access, _, _, number] = fields[..] else { return false };
-        // The device is another than stat(2)'s on some file systems.
-        access.ends_with('s')
-            && number.parse().is_ok_and(|n: u64| files.iter().any(|file| file.numbers()[1] == n))
-    };
-    each_process(limit, |process, _| {
-        let maps = fs::read_to_string(process.join("maps"))?;
-        Ok(maps.lines().any(is_of) && !has_open(process, files)?)
-    })
-}
-
-fn has_open(process: &Path, files: &[Inode]) -> io::Result<bool> {
-    let mut open = fs::read_dir(process.join("fd"))?.flatten();
-    Ok(open.any(|open| open.path().metadata().is_ok_and(|found| files.contains(&(&found).into()))))
 }
 
 /// A line of /proc/PID/fdinfo/N, `lock: 1: OFDLCK ADVISORY WRITE -1 08:01:131081 8192 EOF`.
@@ -180,7 +159,7 @@ fn lock_of(line: &str) -> Option<FileLock> {
 /// Whether anybody may have an exclusive lock on one of `files`, or one by an open file description, if it
 /// `is_ofd`: a quick look before [`with_lock`]. True where the system does not tell.
 pub(crate) fn may_be_locked(files: &[Inode], is_ofd: bool) -> bool {
-    let Ok(locks) = fs::read_to_string("/proc/locks") else { return true };
+    let Ok(locks) = read_to_string("/proc/locks") else { return true };
     // The device is another than stat(2)'s on some file systems.
     let of = |line: &str| line.split_whitespace().rev().nth(2)?.rsplit(':').next()?.parse().ok();
     locks.lines().any(|line| {
@@ -191,9 +170,18 @@ pub(crate) fn may_be_locked(files: &[Inode], is_ofd: bool) -> bool {
     })
 }
 
+/// Whether anybody whom this process can see has a file locked as a whole. False where the system does not
+/// tell. flock(2)
+pub(crate) fn has_flock(file: Inode) -> bool {
+    let locks = read_to_string("/proc/locks").unwrap_or_default();
+    // The device is another than stat(2)'s on some file systems.
+    let of = |line: &str| line.split_whitespace().rev().nth(2)?.rsplit(':').next()?.parse().ok();
+    locks.lines().any(|line| line.contains(" FLOCK ") && of(line) == Some(file.numbers()[1]))
+}
+
 /// The id of a process in its own pid namespace.
 fn own_pid(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
     line.split_whitespace().next_back()?.parse().ok()
 }

@@ -10,6 +10,8 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, Permi
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+#[cfg(target_os = "linux")]
+use super::reopen;
 use super::{Kept, Range, open, read_to_string};
 
 /// What makes two paths the same file, stat(2).
@@ -262,6 +264,11 @@ pub(crate) fn try_lock(file: &impl AsRawFd, range: Range, shared: bool) -> io::R
     }
 }
 
+/// Whether [`try_lock`] has failed because the system, or the file system, has no such locks.
+pub(crate) fn has_no_locks(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP))
+}
+
 /// Gives back all locks of this open file description on `range`.
 #[inline]
 pub(crate) fn unlock(file: &impl AsRawFd, range: Range) -> io::Result<()> {
@@ -378,8 +385,22 @@ unsafe impl Sync for Words {}
 
 #[cfg(target_os = "linux")]
 impl Words {
-    /// Maps the first `size` bytes.
-    pub(crate) fn map(file: &File, size: usize) -> io::Result<Self> {
+    /// Maps the first `size` bytes of the file, which is at `path`. A mapping holds its open file description, and
+    /// that holds its locks: those of a connection whose descriptors somebody has closed, or of a dead process
+    /// whose child shares its memory. So it is mapped by a description that never has a lock.
+    pub(crate) fn map(file: &File, path: &Path, size: usize) -> io::Result<Self> {
+        let file = match reopen(file.as_raw_fd(), false) {
+            Ok(file) => file,
+            // There is no /proc.
+            Err(_) => {
+                let inode = super::inode_of(file.as_raw_fd())?;
+                let file = open_to_read(path)?;
+                if entry_of(&file)?.inode != inode {
+                    return Err(io::ErrorKind::NotFound.into());
+                }
+                file.into()
+            }
+        };
         // SAFETY: a new mapping, which replaces nothing.
         let address = unsafe {
             libc::mmap(
@@ -398,8 +419,7 @@ impl Words {
             return Err(io::ErrorKind::AddrInUse.into());
         };
         let words = Self { address, size };
-        // A mapping holds its open file description, and that its locks: a child that inherited it
-        // would keep the locks of a parent that died.
+        // A child of fork(2) has no use for it.
         // SAFETY: the mapping is this object's.
         match unsafe { libc::madvise(address.as_ptr(), size, libc::MADV_DONTFORK) } {
             0 => Ok(words),
@@ -461,7 +481,7 @@ pub(crate) struct Words;
 
 #[cfg(not(target_os = "linux"))]
 impl Words {
-    pub(crate) fn map(_: &File, _: usize) -> io::Result<Self> {
+    pub(crate) fn map(_: &File, _: &Path, _: usize) -> io::Result<Self> {
         Ok(Self)
     }
 

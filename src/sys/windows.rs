@@ -456,7 +456,7 @@ pub(crate) struct Words {
 
 impl Words {
     /// Those of a file. No event is made yet.
-    pub(crate) fn map(file: &File, _: usize) -> io::Result<Self> {
+    pub(crate) fn map(file: &File, _: &Path, _: usize) -> io::Result<Self> {
         let Inode { volume, index } = inode_of_file(file)?;
         // For services and the sessions of all users.
         let name = format!("Global\\kanban-vfs-{volume:x}-{index:x}-");
@@ -559,9 +559,14 @@ pub(crate) fn with_lock(_: &[Inode], _: impl Fn(Inode, FileLock) -> bool, _: Dur
     Lockers { found: Vec::new(), hidden: 0, is_partial: true }
 }
 
-/// As [`is_gone`].
-pub(crate) fn with_mapping_only(_: &[Inode], _: Duration) -> Lockers {
-    Lockers { found: Vec::new(), hidden: 0, is_partial: true }
+/// As [`with_lock`].
+pub(crate) fn has_flock(_: Inode) -> bool {
+    false
+}
+
+/// Whether a lock has failed because there are no locks.
+pub(crate) fn has_no_locks(_: &io::Error) -> bool {
+    false
 }
 
 /// As [`with_lock`].
@@ -784,7 +789,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("words");
         std::fs::write(&path, [0; 16]).expect("it can be written");
-        let words = || Words::map(&File::open(&path).expect("it opens"), 16).expect("its identity");
+        let words =
+            || Words::map(&File::open(&path).expect("it opens"), &path, 16).expect("its identity");
         let (sleeper, waker) = (words(), words());
         let ms = Duration::from_millis;
         assert!(sleeper.wait(8, 0, ms(1)).expect("an event"), "the first time, it looks again");

@@ -128,7 +128,7 @@ def child_without_handlers(how, fifo):
     """Starts a child that runs no fork handlers and hangs until somebody writes to the FIFO. A
     posix_spawn hangs with it."""
     if how.startswith("posix_spawn"):
-        # In place of the sidecar's it closes that, and has only its parent's mapping of it.
+        # In place of the sidecar's it closes that, though it shares its parent's mapping of it.
         is_sidecar = lambda fd: os.path.exists(fd) and os.readlink(fd).endswith("-lock")
         sidecars = [fd for fd in os.listdir("/proc/self/fd") if is_sidecar(f"/proc/self/fd/{fd}")]
         fd = int(sidecars[0]) if sidecars and how.endswith("sidecar") else 200

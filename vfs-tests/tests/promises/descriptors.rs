@@ -400,6 +400,66 @@ board.execute('BEGIN IMMEDIATE'); outsider(other); say(tried(board, 'COMMIT'))
     }
 }
 
+/// A daemon closes all descriptors while a connection that it has forgotten is in a transaction. Nothing is locked
+/// any more, for a client of the stock VFS as for one of ours: a mapping that is left must not keep a lock.
+#[test]
+fn a_connection_without_descriptors_locks_nobody_out() {
+    const SCRIPT: &str = "
+import subprocess
+path, uri, mode = sys.argv[3:]
+made = connect(path); made.execute('PRAGMA journal_mode=' + mode); made.execute('CREATE TABLE t (x)'); made.close()
+leaked = connect(uri)
+leaked.execute('BEGIN IMMEDIATE'); leaked.execute('INSERT INTO t VALUES (1)')
+os.closerange(3, out); os.closerange(out + 1, 100)
+outsider(path)
+CLIENT = OUTSIDER.replace('sys.argv[1], ', 'sys.argv[1], uri=True, ').replace('import sqlite3, sys', '''
+import sqlite3, sys
+loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True); loader.load_extension(sys.argv[2])''')
+told = subprocess.run([sys.executable, '-c', CLIENT, 'file:' + path + '?vfs=kanban', sys.argv[2]],
+                      capture_output=True, text=True)
+say(told.stdout.strip(), told.stderr)
+";
+    for mode in ["delete", "wal"] {
+        for vfs in ["unix", "kanban"] {
+            let said = prints_of(&Board::new(), vfs, SCRIPT, &[mode]);
+            assert_eq!(said, ["an outsider got in", "got in "], "{mode}, {vfs}");
+        }
+    }
+}
+
+/// A process has no descriptor left when a connection that can write joins one that cannot. It needs none on the
+/// stock VFS.
+#[test]
+fn who_joins_to_write_needs_no_descriptor() {
+    const SCRIPT: &str = "
+import resource
+path, uri, before = sys.argv[3:]
+made = connect(path); made.execute('CREATE TABLE t (x)'); made.close()
+reads = connect(uri + '&mode=ro'); say(tried(reads, 'SELECT * FROM t'))
+writes = connect(uri + '&mode=rw')
+if before == 'reading': reads.execute('BEGIN'); say(tried(reads, 'SELECT count(*) FROM t'))
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+fillers = []
+try:
+    while True: fillers.append(os.open('/dev/null', os.O_RDONLY))
+except OSError: pass
+writes.execute('PRAGMA journal_mode=memory')
+say(tried(writes, 'BEGIN IMMEDIATE'), tried(writes, 'INSERT INTO t VALUES (1)'))
+if before == 'reading': say(tried(writes, 'COMMIT')); say(tried(reads, 'COMMIT'))
+say(tried(writes, 'COMMIT'))
+for filler in fillers: os.close(filler)
+say(tried(reads, 'SELECT * FROM t')); reads.close()
+writes.execute('BEGIN IMMEDIATE'); outsider(path); say(tried(writes, 'COMMIT'))
+say(tried(connect(path), 'SELECT * FROM t'), tried(connect(path), 'PRAGMA integrity_check'))
+";
+    for before in ["idle", "reading"] {
+        let [stock, ours] =
+            ["unix", "kanban"].map(|vfs| prints_of(&Board::new(), vfs, SCRIPT, &[before]));
+        assert_eq!(stock.last().map(String::as_str), Some("[(1,)] [('ok',)]"), "{stock:?}");
+        assert_eq!(ours, stock, "{before}");
+    }
+}
+
 /// What a newcomer finds in a board.
 fn content_of(path: &Path) -> Vec<String> {
     let mut newcomer = stock_agent(Program::Rust);

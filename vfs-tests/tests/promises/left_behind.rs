@@ -408,6 +408,32 @@ fn another_programs_lock_file_locks_nobody_out() {
     }
 }
 
+/// Another application has an empty lock file by the sidecar's name, which it locks now and then (flock(2)). While
+/// it has it locked, it stays as it is; and nobody gives it other rights, or deletes it.
+#[test]
+fn another_programs_empty_lock_file_stays() {
+    for (mode, program) in [("wal", Program::Python), ("delete", Program::Rust)] {
+        for is_locked in [true, false] {
+            let board = Board::new();
+            fs::write(board.sidecar(), "").unwrap();
+            may(&board.sidecar(), 0o600);
+            let file = fs::File::options().read(true).write(true).open(board.sidecar()).unwrap();
+            if is_locked {
+                // SAFETY: it takes numbers.
+                assert_eq!(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) }, 0);
+            }
+            let mut agent = agent(program);
+            create(&mut agent, &board.kanban(), mode);
+            for rows in [2, 3] {
+                assert_eq!(write(&mut agent, &board.kanban()), rows, "{mode}");
+                let (own, now) = (file.metadata().unwrap(), fs::metadata(board.sidecar()).unwrap());
+                assert_eq!((own.ino(), now.mode() & 0o777), (now.ino(), 0o600), "{mode}");
+                assert_eq!(now.len() == 0, is_locked, "{mode}");
+            }
+        }
+    }
+}
+
 /// Connections that do not wait, of a process that cannot have a sidecar: none is told that the board is
 /// locked when it is not, also when another is about to look for the sidecar again.
 #[test]
