@@ -31,7 +31,8 @@ fn whoever_asks_for_it_has_it_or_is_told_why_not() {
         let led = status(worker, "w", "/counters/syncs_led").as_u64().unwrap();
         let covered = status(worker, "w", "/counters/commits_covered").as_u64().unwrap();
         if cfg!(target_os = "linux") {
-            assert!(led + covered >= 25, "{led} led, {covered} covered");
+            // A commit whose leader does not get on for 100 ms, on a busy machine, syncs for itself.
+            assert!(led + covered >= 15, "{led} led, {covered} covered");
         } else {
             assert!(state["why"].as_str().is_some_and(|why| !why.is_empty()), "{state}");
             assert_eq!((led, covered), (0, 0));
