@@ -175,4 +175,8 @@ fn synchronous_off_is_reported() {
         assert_eq!(level != 0, active, "{value}");
         assert_eq!(status(&connection, "/guarantees/synchronous/active"), active, "{value}");
     }
+    // What SQLite refuses changes nothing.
+    connection.execute_batch("BEGIN").unwrap();
+    connection.execute_batch("PRAGMA synchronous=off").unwrap_err();
+    assert_eq!(status(&connection, "/guarantees/synchronous/active"), true);
 }
