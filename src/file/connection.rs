@@ -95,7 +95,7 @@ pub(crate) trait BaseFile: Copy {
 pub(crate) struct Doing {
     /// It is in a transaction that was begun by BEGIN or SAVEPOINT.
     pub(crate) is_in_transaction: bool,
-    /// It compiles a statement, and may read the schema for that.
+    /// It compiles a statement, or attaches a database, and may read the schema for that.
     pub(crate) compiles: bool,
     /// It runs one.
     pub(crate) runs: bool,

@@ -135,6 +135,10 @@ impl BaseFile for Base {
                 |word: &[u8]| text.windows(word.len()).any(|at| at.eq_ignore_ascii_case(word));
             has(b"pragma") && has(b"journal_mode") && has(b"wal")
         };
+        let attaches = |text: &[u8]| {
+            let verb = text.trim_ascii_start().first_chunk::<6>();
+            verb.is_some_and(|verb| verb.eq_ignore_ascii_case(b"attach"))
+        };
         let host = self.instance().host();
         // SAFETY: as in `is_upgrade`.
         unsafe {
@@ -142,7 +146,9 @@ impl BaseFile for Base {
             let is_in_transaction = !host.is_in_autocommit(db);
             let mut doing = Doing { is_in_transaction, ..Doing::default() };
             host.statements(db, |statement| {
-                doing.compiles |= statement.text.is_none();
+                // ATTACH only reads the schema, as who compiles does.
+                let reads_schema = |text| statement.runs && attaches(text);
+                doing.compiles |= statement.text.is_none_or(reads_schema);
                 doing.runs |= statement.runs;
                 doing.writes |= statement.runs && statement.may_write;
                 if statement.text.is_none_or(changes_mode) {

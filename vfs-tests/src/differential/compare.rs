@@ -74,9 +74,14 @@ pub fn compare(
     let is_gone = |outcome: &Outcome| matches!(outcome.code, DIED | HANGS);
     let gone = |outcome: &Outcome| {
         let child = outcome.child.as_deref().filter(|child| is_gone(child));
-        Some(outcome).filter(|outcome| is_gone(outcome)).or(child).map(Outcome::to_string)
+        let gone = Some(outcome).filter(|outcome| is_gone(outcome)).or(child);
+        gone.map(|gone| (gone.code, gone.to_string())).unwrap_or_default()
     };
-    differ(Kind::Process, gone(stock).unwrap_or_default(), gone(ours).unwrap_or_default());
+    // By which signal is chance: where the stock side crashes as well, SQLite or the worker does.
+    let [stock_end, our_end] = [gone(stock), gone(ours)];
+    if stock_end.0 != our_end.0 {
+        differ(Kind::Process, stock_end.1, our_end.1);
+    }
     let is_of_both = is_plain || !operation.is_spared_stock();
     if !is_gone(stock) && !is_gone(ours) && is_of_both {
         if is_plain {

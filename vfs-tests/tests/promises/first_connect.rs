@@ -135,8 +135,8 @@ fn reads_after_a_switch_that_did_not_happen_are_reads() {
     }
 }
 
-/// A program is about to write the first table of a board. Others look at it, or attach it, and see that it is
-/// empty: they are refused no more than on the stock VFS, nor is whoever writes beside them.
+/// A program is about to write the first table of a board. Others look at it, or attach it, also while they write
+/// elsewhere, and see that it is empty: they are refused no more than on the stock VFS, nor is whoever writes beside them.
 #[test]
 fn readers_of_an_empty_board_are_in_nobodys_way() {
     for program in Program::ALL {
@@ -156,6 +156,10 @@ fn readers_of_an_empty_board_are_in_nobodys_way() {
             looks(&mut reader, "EXPLAIN PRAGMA journal_mode=wal");
             looks(&mut attaches, &format!("ATTACH '{}' AS o", client.uri(&board)));
             looks(&mut attaches, "SELECT count(*) FROM o.sqlite_master");
+            let elsewhere = Board::new();
+            let mut writes_elsewhere = client.open(program, &elsewhere);
+            looks(&mut writes_elsewhere, "BEGIN IMMEDIATE");
+            looks(&mut writes_elsewhere, &format!("ATTACH '{}' AS o", client.uri(&board)));
             looks(&mut writer, "CREATE TABLE t (x)");
             looks(&mut reader, "SELECT count(*) FROM sqlite_master");
             looks(&mut writer, "COMMIT");
