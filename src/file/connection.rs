@@ -429,7 +429,7 @@ impl Connection {
             self.log.log_about(SQLITE_CANTOPEN, &why, self.database.path());
             return SQLITE_CANTOPEN;
         }
-        self.is_cleaning_up = false;
+        (self.is_cleaning_up, self.cuts_to_header) = (false, false);
         let rc = self.take(level, base);
         if rc == SQLITE_OK {
             self.is_alone = level == SQLITE_LOCK_EXCLUSIVE && self.level == level;
@@ -667,8 +667,7 @@ impl Connection {
         self.wait.disarm();
         let take = move || base.shm_lock(WAL_WRITE_LOCK, n, flags);
         let rc = self.with_write_lock(Reason::Wal, base, Sought::Write, take);
-        if rc == SQLITE_OK && self.guards.is_behind() && self.has_snapshot && !self.is_checkpointing
-        {
+        if rc == SQLITE_OK && self.guards.is_behind() && self.may_get_ahead() {
             self.guards.get_ahead(base, self.blocks_ms);
         }
         if rc == SQLITE_OK && self.is_checkpointing {
@@ -677,6 +676,12 @@ impl Connection {
             self.group_begins(base);
         }
         rc
+    }
+
+    /// Whether it has WRITE to write: an SQLite that can wait in its lock calls takes it before its snapshot.
+    #[cold]
+    fn may_get_ahead(&self) -> bool {
+        (self.has_snapshot || self.blocks_ms > 0) && !self.is_checkpointing
     }
 
     /// xShmLock, to give WRITE back: as [`Self::unlock`]. Whoever gave it back as soon as it was had found

@@ -356,7 +356,7 @@ impl Guards {
     pub(crate) fn truncate_after_checkpoint(
         &mut self,
         base: impl BaseFile,
-        mut size: i64,
+        size: i64,
         in_wal_mode: bool,
         is_last: bool,
         database: &Database,
@@ -375,10 +375,14 @@ impl Guards {
         }
         let keeps = in_wal_mode && !is_last && self.stands != Stands::Below;
         let ahead = self.ahead.as_mut().filter(|_| keeps);
+        let mut grows_to = None;
         if let (Some(ahead), Some(now)) = (ahead, now.filter(|now| *now > size)) {
-            if let Some(length) = base.header().and_then(|header| file_length::by_header(&header)) {
-                match ahead.after_checkpoint(now, length, size) {
-                    Some(cut) => size = cut,
+            let header = base.header();
+            let header = header.as_ref();
+            let length = header.and_then(file_length::by_header);
+            if let Some((length, page)) = length.zip(header.and_then(file_length::page_size)) {
+                match ahead.after_checkpoint(now, length) {
+                    Some(to) => grows_to = Some((to, page)),
                     None => return SQLITE_OK,
                 }
             }
@@ -387,6 +391,15 @@ impl Guards {
         self.written.cut(size);
         let rc = truncate(size);
         let missing = || base.size().ok().map(|now| size - now).filter(|missing| *missing > 0);
+        if let Some((to, page)) = grows_to.filter(|(to, page)| rc == SQLITE_OK && to - page >= size)
+        {
+            // What was behind the database is gone by now, and a hole comes in its place.
+            if sys::file_size_limit().is_none_or(|limit| to <= limit)
+                && base.write_zeros(to - page, page)
+            {
+                self.written.wrote(to, 0);
+            }
+        }
         match rc {
             SQLITE_OK => missing().map_or(rc, |missing| refuse(self, missing)),
             rc => rc,
@@ -422,6 +435,10 @@ impl Guards {
         let Some(ahead) = self.ahead.as_mut().filter(|_| self.stands != Stands::Below) else {
             return;
         };
+        // While the WAL has nothing, SQLite takes the file's length for the page count: the next transaction will do.
+        if base.frames().is_none_or(|(frames, _)| frames == 0) {
+            return;
+        }
         ahead.has_begun = true;
         let wanted = |ahead: &Ahead| {
             let header = base.header()?;
@@ -470,6 +487,14 @@ impl Guards {
         }
         // Frames that are still there may count more pages.
         if !sys::entry_at(&beside(database.path(), "-wal")).is_err_and(|why| sys::is_absent(&why)) {
+            return;
+        }
+        // A rollback may need what lies behind the length that the header says before it.
+        let journal = beside(database.path(), "-journal");
+        let may_be_hot = std::fs::File::open(&journal)
+            .err()
+            .map_or_else(|| is_hot(&journal), |why| !sys::is_absent(&why));
+        if may_be_hot {
             return;
         }
         let length = base.header().and_then(|header| file_length::by_header(&header));

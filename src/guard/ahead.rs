@@ -15,8 +15,11 @@ const LEAST: i64 = 64 << 10;
 /// The distance that a checkpoint makes at the most, in bytes.
 const MOST: i64 = 64 << 20;
 
-/// The same, after a VACUUM: the rest is the file system's again.
+/// The distance after a VACUUM, in bytes.
 const MOST_AFTER_VACUUM: i64 = 4 << 20;
+
+/// A file that is further ahead than that, in bytes, and than a connection would make it, is cut.
+const TOO_FAR: i64 = 16 << 20;
 
 /// The distance is at least this part of the database.
 const PART: i64 = 16;
@@ -70,15 +73,17 @@ impl Ahead {
         (size < length + distance).then_some(length + 2 * distance)
     }
 
-    /// A checkpoint has copied all and the header says `length`; the file has `size` bytes, and SQLite sets its
-    /// length to `asked`. What it is cut to instead, in bytes, if the database was made much shorter.
-    pub(crate) fn after_checkpoint(&mut self, size: i64, length: i64, asked: i64) -> Option<i64> {
-        if length >= std::mem::take(&mut self.before) {
+    /// A checkpoint has copied all and the header says `length`; the file has `size` bytes. `None` if SQLite is not
+    /// to set its length. Else it is, since the database was made shorter, and what it has given back must not stay
+    /// in the file; and then the file is to be so many bytes long.
+    pub(crate) fn after_checkpoint(&mut self, size: i64, length: i64) -> Option<i64> {
+        let is_shorter = length < std::mem::take(&mut self.before);
+        // Or it was made shorter by a checkpoint of another connection, which did not come to its end.
+        if !is_shorter && size <= length + 2 * self.distance(length) + TOO_FAR {
             return None;
         }
         self.largest_growth = self.largest_growth.min(MOST_AFTER_VACUUM / 2);
-        let cut = length + self.distance(length).max(MOST_AFTER_VACUUM);
-        Some(cut.max(asked)).filter(|cut| *cut < size)
+        Some(length + self.distance(length).max(MOST_AFTER_VACUUM))
     }
 
     /// How far ahead the file of a database of `length` bytes is to be, in bytes.
@@ -108,7 +113,7 @@ mod tests {
                 (size, grown) = (growth.to, grown + 1);
             }
             assert!(size >= new + LEAST);
-            assert_eq!(ahead.after_checkpoint(size, new, new), None);
+            assert_eq!(ahead.after_checkpoint(size, new), None);
         }
         assert!((10..60).contains(&grown), "{grown}");
     }
@@ -129,27 +134,21 @@ mod tests {
         }
     }
 
-    /// A VACUUM gives back what a large blob has taken.
+    /// A VACUUM gives back what a large blob has taken, whoever's checkpoint comes to its end.
     #[test]
     fn what_a_vacuum_gives_back_is_not_kept() {
         let mut ahead = Ahead::default();
         let (small, large) = (100 * PAGE, 100 << 20);
         let size = ahead.before_header(small, small, large).expect("it grows").to;
-        assert_eq!(ahead.after_checkpoint(size, large, large), None);
-        for (asked, cut) in [
-            (small, Some(small + MOST_AFTER_VACUUM)),
-            // SQLite takes that for the page count.
-            (large, Some(large)),
-            (size, None),
-        ] {
-            assert_eq!(ahead.before_header(size, large, small), None);
-            assert_eq!(ahead.after_checkpoint(size, small, asked), cut);
-            assert_eq!(
-                ahead.after_checkpoint(size, small, asked),
-                None,
-                "it is no shorter than before"
-            );
-        }
+        assert_eq!(ahead.after_checkpoint(size, large), None);
+        assert_eq!(ahead.before_header(size, large, small), None);
+        let after = Some(small + MOST_AFTER_VACUUM);
+        assert_eq!(ahead.after_checkpoint(size, small), after);
+        assert_eq!(ahead.after_checkpoint(small + MOST_AFTER_VACUUM, small), None);
+        assert_eq!(Ahead::default().after_checkpoint(size, small), after, "another's");
+        assert_eq!(ahead.before_header(small + MOST_AFTER_VACUUM, small, small - PAGE), None);
+        let after = Some(small - PAGE + MOST_AFTER_VACUUM);
+        assert_eq!(ahead.after_checkpoint(small + MOST_AFTER_VACUUM, small - PAGE), after);
     }
 
     /// However large the database or a transaction is, the distance is bounded.

@@ -529,7 +529,8 @@ fn begin(
 
 /// What is found when whoever may be making a sidecar has had the time to write it.
 fn made_by_now(file: &File, mut found: Entry) -> Entry {
-    for _ in 0..ATTEMPTS / 2 {
+    // 100 ms, once in the life of a file that was there before: then it is a whole page.
+    for _ in 0..1000 {
         if !matches!(content_of(file, found.len), Ok((Content::Page, false))) {
             break;
         }
