@@ -152,8 +152,8 @@ test_program() {
     shift 2
     directory=$(mktemp -d "$data/XXXXXX")
     [ "$(id -u)" -ne 0 ] || chown nobody "$directory"
-    # The tests expect SQLite's own busy timeout.
-    (cd "$directory" && export KANBAN_BUSY_TIMEOUT=0 && exec timeout -k 5 "$limit" "$@") > "$log" 2>&1 < /dev/null &
+    # The tests expect SQLite's own busy timeout, and its files' lengths.
+    (cd "$directory" && export KANBAN_BUSY_TIMEOUT=0 KANBAN_FILE_AHEAD=0 && exec timeout -k 5 "$limit" "$@") > "$log" 2>&1 < /dev/null &
     process=$!
     : > "$data/running/$process"
     # It may have crashed, of which the shell has a line to say.
