@@ -1777,6 +1777,9 @@ mod tests {
     #[test]
     fn who_gives_write_back_at_once_waits_for_it() {
         let directory = tempfile::tempdir().expect("a directory");
+        // The sidecar stays open, so that the lock is soon had.
+        let keeper = connection(&directory);
+        keeper.database().make_sidecar();
         let waits_after = |held: Duration| {
             let (mut connection, base) = (connection(&directory), Obliging::default());
             base.size.set(4096);
