@@ -235,7 +235,8 @@ fn in_a_transaction() {
             stopped
         });
         others.report(&format!("in a transaction, {mode}"));
-        assert!(others.holders > others.kills / 4, "of holders only {}", others.holders);
+        // Of its calls, many are those that open the sidecar.
+        assert!(others.holders > others.kills / 6, "of holders only {}", others.holders);
     }
 }
 
