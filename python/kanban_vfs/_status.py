@@ -18,12 +18,23 @@ class _Holder(TypedDict):
     held_ms: int
     this_process: bool
     this_connection: bool
+    gone: bool
+
+
+class Process(TypedDict):
+    """A process that has a lock."""
+
+    pid: int
+    program: str
 
 
 class Holder(_Holder, total=False):
-    """Who has the write lock; ``program`` where this process may know it."""
+    """Who has the write lock; ``program`` where this process may know it. If it is ``gone``, ``kept_by`` are the
+    processes that inherited the lock, and ``missing`` says what would show more."""
 
     program: str
+    kept_by: List[Process]
+    missing: str
 
 
 class Waiter(TypedDict):
