@@ -529,8 +529,8 @@ fn begin(
 
 /// What is found when whoever may be making a sidecar has had the time to write it.
 fn made_by_now(file: &File, mut found: Entry) -> Entry {
-    // 100 ms, once in the life of a file that was there before: then it is a whole page.
-    for _ in 0..1000 {
+    // Some 5 ms, once in the life of a file that was there before: then it is a whole page.
+    for _ in 0..50 {
         if !matches!(content_of(file, found.len), Ok((Content::Page, false))) {
             break;
         }
