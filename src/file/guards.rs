@@ -491,9 +491,10 @@ impl Guards {
         }
         // A rollback may need what lies behind the length that the header says before it.
         let journal = beside(database.path(), "-journal");
-        let may_be_hot = std::fs::File::open(&journal)
-            .err()
-            .map_or_else(|| is_hot(&journal), |why| !sys::is_absent(&why));
+        let may_be_hot = match sys::open_to_read(&journal) {
+            Ok(_) => is_hot(&journal),
+            Err(why) => !sys::is_absent(&why),
+        };
         if may_be_hot {
             return;
         }
