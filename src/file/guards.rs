@@ -1127,6 +1127,11 @@ pub(super) mod tests {
             guards.cut_to_header(&base, &database);
             assert_eq!(*base.calls.borrow(), calls, "{size} pages, WAL: {has_wal}");
         }
+        // What a rollback may need stays.
+        fs::write(beside(database.path(), "-journal"), "hot").expect("a file");
+        let base = Base::of_size(20, 3);
+        guards.cut_to_header(&base, &database);
+        assert_eq!(*base.calls.borrow(), [], "the journal is hot");
     }
 
     /// A header that does not count the pages says nothing of the file's length, and what lies behind the last
