@@ -47,7 +47,7 @@ RESULTS = PLACE / "results.jsonl"
 BUILT = PLACE / "built.json"
 # Where tests have their files, by a short name, as lines of the log hold 200 bytes: a sync costs nothing there.
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-DIRECTORIES = ("src/guard/", "src/lock/", "src/file/")
+DIRECTORIES = ("src/guard/", "src/lock/", "src/group_commit/", "src/connection/", "src/shim/")
 # Models of the kernel and the schedules: tests themselves.
 NOT_TRIED = ("src/lock/kernel.rs", "src/lock/simulation.rs", "src/lock/model.rs")
 # Promises that take long, or measure how the lock is shared out.

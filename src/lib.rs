@@ -37,12 +37,12 @@
 //! | guarantee | where |
 //! |---|---|
 //! | one write lock per database and machine, whatever the name it was opened by | `src/lock` |
-//! | a bounded wait: the busy timeout (5 s unless set), then SQLITE_BUSY and one line in SQLite's error log that names the holder | `src/file/connection.rs` |
-//! | first connections wait for each other where SQLite would fail at once | `src/file/connection.rs` |
-//! | a killed writer's lock is free at once; a forked child can not harm its parent's | the kernel, `src/guard/fork.rs` |
+//! | a bounded wait: the busy timeout (5 s unless set), then SQLITE_BUSY and one line in SQLite's error log that names the holder | `src/connection` |
+//! | first connections wait for each other where SQLite would fail at once | `src/connection` |
+//! | a killed writer's lock is free at once; a forked child can not harm its parent's | the kernel, `src/shim/inherited.rs` |
 //! | a child that keeps a killed writer's lock, since no fork handler ran in it, is named | `src/lock/keepers.rs` |
 //! | a database mounted over another file is refused | `src/guard/mount.rs` |
-//! | closing a descriptor of the database drops no lock | `src/guard/cancellation.rs` |
+//! | closing a descriptor of the database drops no lock | `src/guard/cancellation` |
 //! | the WAL-reset bug of SQLite 3.7.0 to 3.51.2 loses nothing | `src/guard/wal_reset.rs` |
 //! | a commit or checkpoint that would leave the file short is refused | `src/guard/file_length.rs` |
 //! | nothing is written to files that were replaced, renamed or deleted while open, nor by one of several hard links | `src/guard/identity.rs` |
@@ -52,16 +52,18 @@
 //! `PRAGMA kanban_status` says which hold on a connection, and why one does not.
 #![deny(unsafe_code)]
 
+mod connection;
+mod counters;
 mod error;
-mod extension;
 mod ffi;
-mod file;
+mod format;
+mod group_commit;
 mod guard;
-mod host;
 mod lock;
 pub mod observation;
 mod options;
-mod status;
+mod register;
+mod shim;
 mod sys;
 mod vfs;
 
@@ -86,7 +88,7 @@ pub use options::Options;
 #[cfg(feature = "linked")]
 #[inline]
 pub fn register(options: &Options) -> Result<(), Error> {
-    ffi::vfs::register(host::Host::linked()?, options)
+    register::register(ffi::host::Host::linked()?, options)
 }
 
 /// Takes the VFS named `name` out of the SQLite this program links. Connections without an open
@@ -99,5 +101,5 @@ pub fn register(options: &Options) -> Result<(), Error> {
 #[cfg(feature = "linked")]
 #[inline]
 pub fn unregister(name: &str) -> Result<(), Error> {
-    ffi::vfs::unregister(host::Host::linked()?, name)
+    register::unregister(ffi::host::Host::linked()?, name)
 }

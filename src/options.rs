@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_int};
 use std::time::Duration;
 
-use crate::vfs::Uri;
+use crate::ffi::uri::Uri;
 
 /// How a VFS is registered, and the defaults of the connections opened through it.
 ///

@@ -1,13 +1,12 @@
-//! SQLite's C interface: its types, and the callbacks we hand to it.
+//! SQLite's C interface: its types, and its functions as one table of pointers. Nothing here knows of this VFS.
 //!
-//! Everything SQLite calls goes through [`no_panic`], so that no panic crosses the C boundary.
+//! Every function that SQLite calls goes through [`no_panic`], so that no panic crosses the C boundary.
 #![allow(unsafe_code)]
 
-pub(crate) mod connect;
-#[cfg_attr(windows, path = "syscalls_windows.rs")]
-pub(crate) mod syscalls;
+pub(crate) mod copies;
+pub(crate) mod host;
 pub(crate) mod types;
-pub(crate) mod vfs;
+pub(crate) mod uri;
 
 pub(crate) use types::*;
 

@@ -13,35 +13,7 @@
 
 use std::ffi::c_int;
 
-/// As much of a database's first page as is needed.
-/// <https://www.sqlite.org/fileformat2.html#the_database_header>
-pub(crate) type Header = [u8; 100];
-
-/// Bytes of a page, by the header; `None` if it is no header of a database.
-pub(crate) fn page_size(header: &Header) -> Option<i64> {
-    let bytes = match u16::from_be_bytes([header[16], header[17]]) {
-        1 => 65536,
-        bytes @ 512..=32768 if bytes.is_power_of_two() => i64::from(bytes),
-        _ => return None,
-    };
-    header.starts_with(b"SQLite format 3\0").then_some(bytes)
-}
-
-/// How long the file is, in bytes, by its header; `None` if the header does not say.
-pub(crate) fn by_header(header: &Header) -> Option<i64> {
-    let number = |at: usize| {
-        u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-    };
-    let page = page_size(header)?;
-    let (change_counter, version_valid_for) = (number(24), number(92));
-    let pages = i64::from(number(28));
-    (change_counter == version_valid_for && pages > 0).then_some(pages * page)
-}
-
-/// By how many bytes a file of `size` bytes is too short, if it is.
-pub(crate) fn deficit(header: &Header, size: i64) -> Option<i64> {
-    by_header(header).map(|length| length - size).filter(|missing| *missing > 0)
-}
+use crate::format::Header;
 
 /// What a connection has written while it may change the file's length, and nobody else may: from RESERVED or
 /// EXCLUSIVE on, and while it has the WAL's CKPT slot.
@@ -100,7 +72,7 @@ impl Written {
         if before.as_ref() == Some(last) {
             return None;
         }
-        let length = by_header(last)?;
+        let length = last.length()?;
         let size = size()?;
         self.lost(size, length)?;
         Some(length - size)
@@ -112,37 +84,6 @@ impl Written {
             self.begin_repair();
         } else if self.is_repair {
             self.begin();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn header(page: u16, pages: u32, valid_for: u32) -> Header {
-        let mut header = [0; 100];
-        header[..16].copy_from_slice(b"SQLite format 3\0");
-        header[16..18].copy_from_slice(&page.to_be_bytes());
-        header[24..28].copy_from_slice(&7_u32.to_be_bytes());
-        header[28..32].copy_from_slice(&pages.to_be_bytes());
-        header[92..96].copy_from_slice(&valid_for.to_be_bytes());
-        header
-    }
-
-    #[test]
-    fn a_header_says_how_long_the_file_is() {
-        assert_eq!(deficit(&header(4096, 10, 7), 40960), None);
-        assert_eq!(deficit(&header(4096, 10, 7), 40961), None);
-        assert_eq!(deficit(&header(4096, 10, 7), 40959), Some(1));
-        assert_eq!(deficit(&header(1, 3, 7), 65536), Some(131_072));
-        assert_eq!(by_header(&header(512, 0x0102_0304, 7)), Some(512 * 0x0102_0304));
-    }
-
-    #[test]
-    fn a_header_that_says_nothing_is_no_deficit() {
-        for header in [header(4096, 10, 6), header(4096, 0, 7), header(1000, 10, 7), [0; 100]] {
-            assert_eq!(deficit(&header, 0), None);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::format::{self, WAL_INDEX_SUFFIX, WAL_SUFFIX};
 use crate::sys::{self, Directory, Found, Inode, Name};
 
 /// Why a database must not be written to.
@@ -58,17 +59,13 @@ const CHECK_NS: u64 = 1_000_000_000;
 impl Identity {
     /// Of the database at `path`, which was just opened. `None` if there is no such file.
     pub(crate) fn of(path: &Path, may_have_links: bool) -> Option<Self> {
-        let beside = |suffix: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(suffix);
-            Name::new(&name)
-        };
-        let database = beside("")?;
+        let beside = |suffix| Name::new(format::beside(path, suffix).as_os_str());
+        let database = Name::new(path.as_os_str())?;
         let inode = sys::stat(&database).ok()?.inode;
         Some(Self {
             database: (database, inode),
-            wal: (beside("-wal")?, None),
-            wal_index: (beside("-shm")?, None),
+            wal: (beside(WAL_SUFFIX)?, None),
+            wal_index: (beside(WAL_INDEX_SUFFIX)?, None),
             directory: sys::directory_at(path.parent()?)?,
             is_elsewhere: false,
             unchanged: None,

@@ -1,11 +1,9 @@
 //! One file per hazard. They know nothing of each other.
 
 pub(crate) mod ahead;
-#[cfg(unix)]
 pub(crate) mod cancellation;
 pub(crate) mod file_length;
 pub(crate) mod filesystem;
-pub(crate) mod fork;
 pub(crate) mod identity;
 pub(crate) mod mount;
 pub(crate) mod wal_index;

@@ -9,8 +9,7 @@
 //! does when readers are in its way; and a writer begins the WAL anew only while no checkpointer is
 //! at work.
 
-/// The salts of a WAL's frames, as the wal-index has them. They change when it begins anew.
-pub(crate) type Salts = [u32; 2];
+use crate::format::Salts;
 
 /// What one connection knows of it.
 #[derive(Debug, Default)]

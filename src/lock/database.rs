@@ -1,21 +1,22 @@
 //! The databases this process has open: one object per file, whatever its names, and the write
 //! lock on it.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::group::Group;
 use super::holder::Holder;
 use super::keepers::{self, Lockers};
 use super::page::Waiter;
 use super::queue::{Pace, Place, Purpose, Queue, Taken, Until};
 use super::sidecar::{self, Sidecar, Unusable};
-use crate::guard::fork::{self, ForkMutex, Own};
+use crate::counters::Counters;
+use crate::sys::fork::{self, ForkMutex, Own};
 use crate::sys::{self, Directory, Inode};
 
 /// What makes two names the same database.
@@ -59,8 +60,9 @@ pub(crate) struct Database {
     writes: AtomicBool,
     /// Whether this process opened it, or a parent of it.
     own: Own<()>,
-    pub(crate) group: Group,
     pub(crate) counters: Counters,
+    /// What another room keeps for it: [`Self::attached`].
+    attached: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 /// What is wrong with a sidecar. Mutex rule: held for no system call.
@@ -70,37 +72,6 @@ struct Trouble {
     why: Option<String>,
     /// What the log was told.
     said: Option<String>,
-}
-
-/// What happened to a database in this process since its first connection opened it.
-#[derive(Default)]
-pub(crate) struct Counters {
-    /// Write locks taken.
-    pub(crate) acquired: AtomicU64,
-    /// Attempts refused: another connection had it.
-    pub(crate) refused: AtomicU64,
-    /// Waits that ended with the lock, and their sum and longest in ms.
-    pub(crate) waits: AtomicU64,
-    pub(crate) waited_ms: AtomicU64,
-    pub(crate) longest_wait_ms: AtomicU64,
-    /// Waits that ended without it.
-    pub(crate) gave_up: AtomicU64,
-    /// Sidecars found missing or replaced, and opened anew.
-    pub(crate) sidecars_replaced: AtomicU64,
-    /// Checkpoints given up because the WAL had begun anew.
-    pub(crate) stale_checkpoints: AtomicU64,
-    /// Times that a WAL did not begin anew because of a checkpoint.
-    pub(crate) restarts_put_off: AtomicU64,
-    /// Commits and checkpoints refused because the file was too short.
-    pub(crate) short_files: AtomicU64,
-    /// Locks refused because a file had moved, or had hard links.
-    pub(crate) displaced: AtomicU64,
-    /// Syncs made for all who waited for one, and how many commits there were for which somebody
-    /// else made it.
-    pub(crate) syncs_led: AtomicU64,
-    pub(crate) commits_covered: AtomicU64,
-    /// Commits that failed because a sync had.
-    pub(crate) syncs_failed: AtomicU64,
 }
 
 /// Why the write lock was not taken.
@@ -163,8 +134,8 @@ impl Database {
             trouble: Mutex::default(),
             writes: AtomicBool::new(false),
             own: Own::new(()),
-            group: Group::default(),
             counters: Counters::default(),
+            attached: OnceLock::new(),
         });
         registry.insert(identity, Arc::downgrade(&database));
         database
@@ -172,6 +143,12 @@ impl Database {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What the one room that asks for it keeps for this database in this process, made at the first call.
+    pub(crate) fn attached<T: Default + Send + Sync + 'static>(&self) -> &T {
+        let attached = self.attached.get_or_init(|| Box::<T>::default());
+        attached.downcast_ref().expect("one room asks, for one type")
     }
 
     pub(crate) fn sidecar_path(&self) -> PathBuf {

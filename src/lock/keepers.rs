@@ -1,7 +1,7 @@
 //! Who keeps the write lock of a holder that is gone.
 //!
 //! The kernel frees the lock when the last descriptor of the sidecar's open file description is closed: with
-//! the holder, unless a child has copies. A child of fork(2) closes them at once ([`crate::guard::fork`]). One
+//! the holder, unless a child has copies. A child of fork(2) closes them at once ([`crate::sys::fork`]). One
 //! that runs no fork handlers (`_Fork`, vfork(2), clone(2), a `posix_spawn` that waits in one of its file
 //! actions) keeps them until it executes a program or ends, and Linux has no close-on-fork. Its copies of
 //! SQLite's own locks keep stock clients out as well. Whoever may trace the child could free the lock
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::holder::Holder;
 use super::sidecar;
+use crate::format;
 use crate::sys::{self, Inode};
 
 /// A process.
@@ -101,16 +102,9 @@ pub(crate) fn of(database: &Path, holder: Holder, limit: Duration) -> Option<Loc
 /// which is inherited, if it `is_ofd`. Looks into other processes for at most `limit`. Opens no file of the
 /// database.
 pub(crate) fn of_sqlite(database: &Path, is_ofd: bool, limit: Duration) -> Lockers {
-    /// The WRITE slot of the wal-index, and PENDING, RESERVED and all of SHARED of the database.
-    const WRITE_SLOT: i64 = 120;
-    const ROLLBACK: std::ops::Range<i64> = 0x4000_0000..0x4000_0000 + 512;
-    let inode = |suffix| {
-        let mut path = database.as_os_str().to_owned();
-        path.push(suffix);
-        sys::entry_at(Path::new(&path)).ok().map(|found| found.inode)
-    };
-    let index = inode("-shm");
-    let files: Vec<_> = [inode(""), index].into_iter().flatten().collect();
+    let inode = |path: &Path| sys::entry_at(path).ok().map(|found| found.inode);
+    let index = inode(&format::beside(database, format::WAL_INDEX_SUFFIX));
+    let files: Vec<_> = [inode(database), index].into_iter().flatten().collect();
     if !sys::may_be_locked(&files, is_ofd) {
         return Lockers { processes: Vec::new(), hidden: 0, is_partial: false };
     }
@@ -118,8 +112,11 @@ pub(crate) fn of_sqlite(database: &Path, is_ofd: bool, limit: Duration) -> Locke
         let bytes = lock.start..=lock.last;
         lock.is_exclusive
             && match Some(file) == index {
-                true => bytes.contains(&WRITE_SLOT),
-                false => lock.start < ROLLBACK.end && lock.last >= ROLLBACK.start,
+                true => bytes.contains(&format::wal_index::WRITE_BYTE),
+                false => {
+                    let sqlites = format::LOCK_BYTES;
+                    lock.start < sqlites.end && lock.last >= sqlites.start
+                }
             }
     };
     Lockers::of(sys::with_lock(&files, is_it, limit))

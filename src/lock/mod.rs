@@ -8,11 +8,10 @@
 //! | [`keepers`] | whoever keeps the lock of a holder that is dead is named |
 //! | [`queue`] | who waits is served in order, and woken at once |
 //! | [`page`] | what waiters and holders tell each other is a hint, never a right |
-//! | [`group`] | one sync serves all who wait for one, and a failed one fails all of them |
 //! | [`wait`] | a writer sleeps as long as SQLite asks it to, and says so, once, when it gives up |
 //!
-//! `docs/locking-protocol.md` has the layout of the sidecar. Nothing here knows of journals,
-//! and only [`group`] that there are WALs: it offers acquire and release.
+//! `docs/locking-protocol.md` has the layout of the sidecar. Nothing here knows of journals
+//! nor of WALs: it offers acquire and release.
 //!
 //! # Order
 //! 1. a database's owner flag: which of this process's connections has the write lock;
@@ -27,7 +26,6 @@
 //!    that meets a checkpoint, with its snapshot, 100 ms; whoever cleans up, not at all.
 
 pub(crate) mod database;
-pub(crate) mod group;
 pub(crate) mod holder;
 pub(crate) mod keepers;
 #[cfg(any(test, feature = "fuzzing"))]

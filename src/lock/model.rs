@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::kernel::Kernel;
 use super::page::{PAGE, Page, State};
-use super::queue::{Pace, Place, Purpose, Queue, Sidecar, Taken, Until};
+use super::queue::{Pace, Place, Purpose, Queue, QueueFile, Taken, Until};
 use crate::sys::Range;
 
 /// Access to the kernel, one process at a time.
@@ -88,7 +88,7 @@ impl<M: Machine> Process<M> {
     }
 }
 
-impl<M: Machine> Sidecar for Process<M> {
+impl<M: Machine> QueueFile for Process<M> {
     fn read(&self) -> io::Result<Page> {
         Ok(Page(self.call(|kernel| kernel.page)))
     }

@@ -2,7 +2,7 @@
 //!
 //! It carries hints only. The kernel's locks decide who owns; whatever these bytes say, and whoever
 //! wrote them, at worst somebody waits a little longer. The one exception is the record of group
-//! commit ([`Record`]): if whoever may write the sidecar forges it, COMMIT may return before its sync. It is read and written by system calls, so
+//! commit (`group_commit::record`): if whoever may write the sidecar forges it, COMMIT may return before its sync. It is read and written by system calls, so
 //! that a sidecar cut short under it is an error and not a SIGBUS; only futexes know its address.
 //!
 //! | bytes | field | written by |
@@ -15,7 +15,7 @@
 //! | 40 to 47 | record: the WAL's salts, as the wal-index has them (2 u32) | the same |
 //! | 48 to 51 | record: so many of its frames are durable (u32) | the same |
 //! | 52 to 55 | record: how often a sync has failed, or was made up for; odd while one has (u32) | the same |
-//! | 56 to 63 | record: checksum of the three, see [`Log`] (2 u32) | the same |
+//! | 56 to 63 | record: checksum of the three, see `group_commit::record` (2 u32) | the same |
 //! | 56 to 63 | on Windows, which has no group commit: the last byte that the holder of the write lock has locked, 0 for none (i64) | the holder, while it has the lock |
 //! | 64 + 32 n | slot n: | |
 //! | + 0 to 3 | futex word; every change wakes its waiter (u32) | a waker |
@@ -36,8 +36,6 @@
 //! | `Away` | `Present` | SQLite sleeps again |
 //! | any | free | it has the lock, has given up, or has closed |
 
-use crate::sys::{self, Inode};
-
 /// The size of a sidecar, in bytes.
 pub(crate) const PAGE: usize = 4096;
 
@@ -50,7 +48,7 @@ pub(crate) const FOUND: [u8; 16] = *b"kanban-vfs\0\x01\x01\0\0\0";
 
 /// The futex word of group commit; the record follows it.
 pub(crate) const GROUP: usize = 36;
-const GROUP_SIZE: usize = 28;
+pub(crate) const GROUP_SIZE: usize = 28;
 const _: () = assert!(GROUP + GROUP_SIZE == FIRST_SLOT);
 
 /// How many can wait in the queue; more poll.
@@ -198,149 +196,25 @@ pub(crate) fn slot_offset(slot: usize) -> usize {
     FIRST_SLOT + slot * SLOT_SIZE
 }
 
-/// One WAL, from one of its beginnings to the next, on this machine since it was started: whoever
-/// else has the same salts, be it a copy of the file, or the file before a power cut, is another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Log {
-    key: [u32; 2],
-    salts: [u32; 2],
-}
-
-impl Log {
-    /// The WAL in that file, with those salts. `None` if one start of the machine can not be told
-    /// from another.
-    pub(crate) fn of(file: Inode, salts: [u32; 2]) -> Option<Self> {
-        let boot = sys::boot_id()?;
-        let [device, number] = file.numbers();
-        let words = [boot as u64, (boot >> 64) as u64, device, number];
-        let words = words.map(|word| [word as u32, (word >> 32) as u32]);
-        Some(Self { key: checksum([1, 0], words), salts })
-    }
-}
-
-#[cfg(test)]
-impl Log {
-    /// The same file with other salts.
-    pub(crate) fn begun_anew(self, salts: [u32; 2]) -> Self {
-        Self { salts, ..self }
-    }
-}
-
-/// As WALs have it, over pairs of words: <https://www.sqlite.org/walformat.html> 3.
-pub(crate) fn checksum(seed: [u32; 2], pairs: impl IntoIterator<Item = [u32; 2]>) -> [u32; 2] {
-    pairs.into_iter().fold(seed, |[s0, s1], [x0, x1]| {
-        let s0 = s0.wrapping_add(x0).wrapping_add(s1);
-        [s0, s1.wrapping_add(x1).wrapping_add(s0)]
-    })
-}
-
-/// What is known of the syncs of a WAL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Record {
-    pub(crate) log: Log,
-    /// So many frames are durable.
-    pub(crate) frames: u32,
-    /// Odd from a failed sync until it is made up for.
-    pub(crate) failures: u32,
-}
-
 /// The bytes of the page that are group commit's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GroupBytes(pub(crate) [u8; GROUP_SIZE]);
 
 impl GroupBytes {
-    fn u32_at(&self, at: usize) -> u32 {
+    /// A word of them; the first is the futex word.
+    pub(crate) fn u32_at(&self, at: usize) -> u32 {
         u32::from_le_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
-    }
-
-    /// The futex word.
-    pub(crate) fn word(&self) -> u32 {
-        self.u32_at(0)
     }
 
     /// Whether it says of some WAL that a sync has failed and was not made up for.
     pub(crate) fn tells_of_a_failure(&self) -> bool {
         self.u32_at(16) % 2 != 0
     }
-
-    /// The record, if it is whole and about that WAL.
-    pub(crate) fn record(&self, log: &Log) -> Option<Record> {
-        let record = Record { log: *log, frames: self.u32_at(12), failures: self.u32_at(16) };
-        (record.encode(self.word()) == *self).then_some(record)
-    }
-
-    /// [`Record::failures`] of that WAL or, made up for, of an earlier beginning of it; 0 if there is no
-    /// record.
-    pub(crate) fn failures(&self, log: &Log) -> u32 {
-        let then = Log { key: log.key, salts: [self.u32_at(4), self.u32_at(8)] };
-        match self.record(&then) {
-            Some(record) if then == *log => record.failures,
-            Some(record) => record.failures.wrapping_add(record.failures % 2),
-            None => 0,
-        }
-    }
-}
-
-impl Record {
-    /// Whether a sync has failed and was not made up for.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.failures % 2 != 0
-    }
-
-    /// Its bytes, behind that futex word.
-    pub(crate) fn encode(&self, word: u32) -> GroupBytes {
-        let [salt0, salt1] = self.log.salts;
-        let pairs = [[salt0, salt1], [self.frames, self.failures]];
-        // Twice round, so that each word counts in both sums.
-        let [sum0, sum1] = checksum(self.log.key, pairs.into_iter().chain(pairs));
-        let mut bytes = GroupBytes::default();
-        let words = [word, salt0, salt1, self.frames, self.failures, sum0, sum1];
-        for (room, word) in bytes.0.chunks_exact_mut(4).zip(words) {
-            room.copy_from_slice(&word.to_le_bytes());
-        }
-        bytes
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Whatever of a record is another's, old, or random, it is none.
-    #[test]
-    #[cfg_attr(not(target_os = "linux"), ignore = "group commit is Linux's")]
-    fn a_record_is_whole_and_of_its_wal_or_none() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let inode = |name: &str| {
-            let path = directory.path().join(name);
-            let file = std::fs::File::create(path).expect("there is room");
-            sys::entry_of(&file).expect("it is open").inode
-        };
-        let (wal, other) = (inode("wal"), inode("other"));
-        let log = Log::of(wal, [7, 8]).expect("there is a /proc");
-        let record = Record { log, frames: 99, failures: 2 };
-        let bytes = record.encode(5);
-        assert_eq!((bytes.word(), bytes.record(&log)), (5, Some(record)));
-        assert_eq!(bytes.record(&Log::of(wal, [7, 9]).expect("as above")), None);
-        assert_eq!(bytes.record(&Log::of(other, [7, 8]).expect("as above")), None);
-        assert_eq!(GroupBytes::default().record(&Log::of(wal, [0, 0]).expect("as above")), None);
-        let later = Record { frames: 100, failures: 3, ..record }.encode(6);
-        for torn in 4..GROUP_SIZE {
-            for (first, last) in [(bytes, later), (later, bytes)] {
-                let mut mixed = first;
-                mixed.0[torn..].copy_from_slice(&last.0[torn..]);
-                let found = mixed.record(&log);
-                assert!(
-                    found.is_none() || mixed.0[4..] == first.0[4..] || mixed.0[4..] == last.0[4..]
-                );
-            }
-        }
-        for bit in 32..GROUP_SIZE * 8 {
-            let mut flipped = bytes;
-            flipped.0[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(flipped.record(&log), None, "bit {bit}");
-        }
-    }
 
     fn put(page: &mut Page, (at, bytes): (u64, impl AsRef<[u8]>)) {
         let at = at as usize;
@@ -442,39 +316,5 @@ mod tests {
         page.0[17] = 0;
         assert_eq!(page.turn(), None, "of another waiter");
         assert_eq!((GROUP, LAST_BYTE, slot_offset(SLOTS)), (36, 56, PAGE));
-    }
-
-    /// The same for the record of group commit. Its checksum begins with what names the file and this start
-    /// of the machine.
-    #[test]
-    #[cfg_attr(not(target_os = "linux"), ignore = "group commit is Linux's")]
-    fn the_record_is_what_the_table_says() {
-        let file = tempfile::tempfile().expect("there is room");
-        let inode = sys::entry_of(&file).expect("it is open").inode;
-        let log = Log::of(inode, [7, 8]).expect("there is a /proc");
-        let [device, number] = inode.numbers().map(u64::to_le_bytes);
-        let named =
-            [&sys::boot_id().expect("there is a /proc").to_le_bytes(), &device[..], &number];
-        let mut words = [named.concat().as_slice(), &[7, 0, 0, 0, 8, 0, 0, 0]].concat();
-        let body = [9, 0, 0, 0, 2, 0, 0, 0];
-        let again = [&words[32..], &body, &words[32..], &body].concat();
-        words.truncate(32);
-        words.extend(again);
-        let (mut s0, mut s1) = (1_u32, 0_u32);
-        for pair in words.chunks_exact(8) {
-            let [x0, x1] = [0, 4]
-                .map(|at| u32::from_le_bytes([pair[at], pair[at + 1], pair[at + 2], pair[at + 3]]));
-            s0 = s0.wrapping_add(x0).wrapping_add(s1);
-            s1 = s1.wrapping_add(x1).wrapping_add(s0);
-        }
-        let expected = [5, 7, 8, 9, 2, s0, s1].map(u32::to_le_bytes).concat();
-        let record = Record { log, frames: 9, failures: 2 };
-        assert_eq!(record.encode(5).0.as_slice(), expected);
-        // Of this beginning of the WAL, and of the next, for which a failure is made up for.
-        let failed = Record { failures: 3, ..record }.encode(5);
-        let next = log.begun_anew([1, 2]);
-        assert_eq!([failed.failures(&log), failed.failures(&next)], [3, 4]);
-        assert_eq!(record.encode(5).failures(&next), 2);
-        assert_eq!(GroupBytes::default().failures(&log), 0);
     }
 }

@@ -46,7 +46,7 @@ const OTHERS_LOOK: Duration = Duration::from_millis(10);
 const ANNOUNCE: Duration = Duration::from_micros(50);
 
 /// What the queue needs of a sidecar: bytes, the kernel's locks on them, and futexes.
-pub(crate) trait Sidecar {
+pub(crate) trait QueueFile {
     fn read(&self) -> io::Result<Page>;
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
     /// Takes an exclusive or shared lock, or says that another open file has one in the way.
@@ -176,7 +176,7 @@ pub(crate) struct Place {
     turn: u64,
 }
 
-impl<S: Sidecar> Queue<S> {
+impl<S: QueueFile> Queue<S> {
     pub(crate) fn new(sidecar: S, has_page: bool) -> Self {
         Self {
             sidecar,
@@ -197,7 +197,7 @@ impl<S: Sidecar> Queue<S> {
     }
 
     /// Tries for the write lock, for the waiter in `place` or a newcomer. `now` is of
-    /// [`Sidecar::now`]. `None` if another has it or somebody else's turn has come.
+    /// [`QueueFile::now`]. `None` if another has it or somebody else's turn has come.
     #[inline(always)]
     pub(crate) fn try_acquire(
         &self,

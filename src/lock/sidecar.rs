@@ -17,7 +17,6 @@
 //! Two that close it at once both have it shared, and are refused both: so whoever is refused gives its own
 //! up and asks once more, and the last of them has it alone. Who dies in between leaves it, or has deleted it.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -26,8 +25,9 @@ use std::time::Duration;
 
 use super::holder::{Holder, WRITE_BYTE, WRITE_RANGE};
 use super::page::{FOUND, GROUP, GroupBytes, HEADER, LAST_BYTE, PAGE, Page, slot_offset};
-use super::queue;
-use crate::guard::fork;
+use super::queue::QueueFile;
+use crate::format;
+use crate::sys::fork;
 use crate::sys::{self, Directory, Entry, Inode, LockFile, Name, Range, Rights, Words};
 
 /// The byte that all who have it open share.
@@ -122,13 +122,7 @@ const IS_BEING_DELETED: Duration = Duration::from_micros(100);
 
 /// `<database>-lock`
 pub(crate) fn path_of(database: &Path) -> PathBuf {
-    with(database, "-lock")
-}
-
-fn with(database: &Path, suffix: &str) -> PathBuf {
-    let mut path = OsString::from(database);
-    path.push(suffix);
-    path.into()
+    format::beside(database, format::SIDECAR_SUFFIX)
 }
 
 impl Sidecar {
@@ -225,9 +219,9 @@ impl Sidecar {
             let len = file.file().metadata().map_or(0, |found| found.len());
             let is_ours =
                 len <= PAGE as u64 && start_of(file.file(), len).is_ok_and(|s| s == HEADER);
-            let has_failed =
-                super::group::Sidecar::read(self).is_ok_and(|group| group.tells_of_a_failure());
-            let wal = || with(database, "-wal").metadata().is_ok_and(|wal| wal.len() > 0);
+            let has_failed = self.read_group().is_ok_and(|group| group.tells_of_a_failure());
+            let wal = format::beside(database, format::WAL_SUFFIX);
+            let wal = || wal.metadata().is_ok_and(|wal| wal.len() > 0);
             is_ours && !(has_failed && wal())
         });
     }
@@ -266,26 +260,38 @@ impl Sidecar {
     }
 }
 
-impl super::group::Sidecar for Sidecar {
-    fn read(&self) -> io::Result<GroupBytes> {
+/// The bytes that are group commit's.
+impl Sidecar {
+    /// # Errors
+    /// It is a parent's, or cannot be read.
+    pub(crate) fn read_group(&self) -> io::Result<GroupBytes> {
         let mut bytes = GroupBytes::default();
         sys::read_exact_at(self.own()?.file(), &mut bytes.0, GROUP as u64)?;
         Ok(bytes)
     }
 
-    fn write(&self, bytes: &GroupBytes) -> io::Result<()> {
+    /// # Errors
+    /// It is a parent's, or cannot be written.
+    pub(crate) fn write_group(&self, bytes: &GroupBytes) -> io::Result<()> {
         sys::write_all_at(self.own_to_write()?.file(), &bytes.0, GROUP as u64)
     }
 
-    fn try_lock(&self, range: Range) -> io::Result<bool> {
+    /// Takes an exclusive lock that is not waited for. False if another open file has one in the way.
+    ///
+    /// # Errors
+    /// It is a parent's, or the kernel's.
+    pub(crate) fn try_lock(&self, range: Range) -> io::Result<bool> {
         self.own()?.try_lock(range, false)
     }
 
-    fn unlock(&self, range: Range) -> io::Result<()> {
+    /// # Errors
+    /// As for [`Self::try_lock`].
+    pub(crate) fn unlock(&self, range: Range) -> io::Result<()> {
         self.own()?.unlock(range)
     }
 
-    fn wait(&self, word: u32, limit: Duration) {
+    /// Sleeps while the futex word of group commit is `word`, at most so long.
+    pub(crate) fn wait_for_group(&self, word: u32, limit: Duration) {
         let waited = self.words.as_ref().map(|words| words.wait(GROUP, word, limit));
         if matches!(waited, Some(Err(_))) {
             // The sidecar was cut short.
@@ -293,7 +299,8 @@ impl super::group::Sidecar for Sidecar {
         }
     }
 
-    fn wake(&self) {
+    /// Changes that word, and wakes all who sleep on it.
+    pub(crate) fn wake_group(&self) {
         // One that it had not when somebody read it; the record behind it may be another's by now.
         let word = (sys::monotonic_ns() as u32).to_le_bytes();
         let _ = self
@@ -338,7 +345,7 @@ impl Sidecar {
     }
 }
 
-impl queue::Sidecar for Sidecar {
+impl QueueFile for Sidecar {
     fn read(&self) -> io::Result<Page> {
         let mut page = Page([0; PAGE]);
         sys::read_exact_at(self.own()?.file(), &mut page.0, 0)?;
@@ -613,7 +620,7 @@ fn seed(file: &LockFile, found: &Entry, is_made: bool) -> io::Result<Seeded> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::lock::queue::Sidecar as _;
+
     use std::sync::mpsc::channel;
     use std::time::Instant;
 
@@ -628,12 +635,12 @@ mod tests {
         assert!(sleeper.is_mapped());
         let (woken, was_woken) = channel();
         std::thread::spawn(move || {
-            let _ = woken.send(queue::Sidecar::wait(&sleeper, 3, 0, Duration::from_secs(60)));
+            let _ = woken.send(QueueFile::wait(&sleeper, 3, 0, Duration::from_secs(60)));
         });
         let began = Instant::now();
         let answer = loop {
             // Again, since it may not sleep yet.
-            queue::Sidecar::wake(&waker, 3);
+            QueueFile::wake(&waker, 3);
             match was_woken.recv_timeout(Duration::from_millis(1)) {
                 Ok(answer) => break answer,
                 Err(_) => assert!(began.elapsed() < Duration::from_secs(30), "it sleeps on"),
@@ -749,7 +756,7 @@ mod tests {
             let sidecar = open();
             let mut bytes = GroupBytes::default();
             bytes.0[16] = failures;
-            super::super::group::Sidecar::write(&sidecar, &bytes).expect("it is open");
+            sidecar.write_group(&bytes).expect("it is open");
             let _ = if has_wal { std::fs::write(&wal, "x") } else { std::fs::remove_file(&wal) };
             sidecar.delete(&board);
             assert_eq!(is_there(), stays, "{failures} {has_wal}");

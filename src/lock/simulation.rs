@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::holder::{WAITERS_BYTE, WRITE_RANGE};
 use super::kernel::Kernel;
 use super::page::{PAGE, Page, State, Turn};
-use super::queue::{Pace, Place, Purpose, Queue, Sidecar, Taken, Until};
+use super::queue::{Pace, Place, Purpose, Queue, QueueFile, Taken, Until};
 use crate::sys::Range;
 
 /// How long newcomers may overtake the first waiter, in ns.
@@ -44,7 +44,7 @@ impl Process {
     }
 }
 
-impl Sidecar for Process {
+impl QueueFile for Process {
     fn read(&self) -> io::Result<Page> {
         let mut world = self.call();
         world.kernel.clock += 1000;

@@ -35,8 +35,8 @@ use parking_lot::Mutex;
 use super::database::Database;
 use super::queue::{Place, Purpose, Queue, Until};
 use super::sidecar::Sidecar;
-use crate::guard::fork::Own;
 use crate::sys;
+use crate::sys::fork::Own;
 
 /// The sleeps of `sqliteDefaultBusyCallback` in ms; the last is repeated. The same in every
 /// SQLite this VFS works with.

@@ -4,14 +4,16 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::{ObserveError, observe};
-use crate::guard::file_length::{self, Header};
+use crate::format::{
+    Header, JOURNAL_SUFFIX, WAL_INDEX_SUFFIX, WAL_SUFFIX, WalHeader, WalIndexHeader, beside,
+    wal_index as layout,
+};
 use crate::guard::wal_index;
-use crate::guard::wal_reset::Salts;
-use crate::sys::{self, Range};
+use crate::sys;
 
 /// What is wrong with the files of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,17 +97,17 @@ fn look(database: &Path) -> io::Result<Vec<Problem>> {
     let mut problems = Vec::new();
     let file = sys::open_to_read(database)?;
     let size = file.metadata()?.len();
-    let mut header: Header = [0; 100];
+    let mut header = Header([0; Header::SIZE]);
     if size == 0 {
         // A database that nobody has written to yet, or one whose content is in the WAL.
-    } else if size < header.len() as u64 || {
-        file.read_exact_at(&mut header, 0)?;
-        !header.starts_with(b"SQLite format 3\0")
+    } else if size < Header::SIZE as u64 || {
+        file.read_exact_at(&mut header.0, 0)?;
+        !header.is_database()
     } {
         problems.push(Problem::NotADatabase);
         return Ok(problems);
     }
-    for suffix in ["-wal", "-shm", "-journal"] {
+    for suffix in [WAL_SUFFIX, WAL_INDEX_SUFFIX, JOURNAL_SUFFIX] {
         // What is absent, or can not be looked at, is met again below.
         let Ok(found) = beside(database, suffix).symlink_metadata() else { continue };
         if !found.is_file() {
@@ -116,24 +118,24 @@ fn look(database: &Path) -> io::Result<Vec<Problem>> {
     if !problems.is_empty() {
         return Ok(problems);
     }
-    let (wal, wal_index) = (beside(database, "-wal"), beside(database, "-shm"));
+    let (wal, wal_index) = (beside(database, WAL_SUFFIX), beside(database, WAL_INDEX_SUFFIX));
     if !is_a_wal(&wal)? {
         problems.push(Problem::NotAWal);
         return Ok(problems);
     }
-    let index = Index::read(&wal_index)?;
+    let index = wal_index_header(&wal_index)?;
     if let Some(index) = index.filter(|index| index.frames > 0) {
         let is_gone = wal.symlink_metadata().is_err_and(|error| sys::is_absent(&error));
         if (is_gone || !wal_index::speaks_of(&wal, index.frames, index.salts))
-            && Index::read(&wal_index)? == Some(index)
+            && wal_index_header(&wal_index)? == Some(index)
         {
             problems.push(Problem::OtherWal { frames: index.frames });
         }
     }
     // The WAL, or a journal, may have the rest.
-    let rest = [wal, beside(database, "-journal")];
+    let rest = [wal, beside(database, JOURNAL_SUFFIX)];
     let has_rest = rest.iter().any(|path| path.metadata().is_ok_and(|found| found.len() > 0));
-    let missing = file_length::deficit(&header, size as i64);
+    let missing = header.deficit(size as i64);
     if let Some(missing) = missing.filter(|_| !has_rest) {
         problems.push(Problem::TooShort { missing: missing as u64 });
     }
@@ -152,48 +154,27 @@ fn is_a_wal(wal: &Path) -> io::Result<bool> {
         return Ok(true);
     }
     file.read_exact_at(&mut magic, 0)?;
-    Ok(matches!(u32::from_be_bytes(magic), 0x377f_0682 | 0x377f_0683 | 0))
+    Ok(WalHeader::is_magic(magic))
 }
 
 /// What the wal-index says, if clients use it; else the next one makes it anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Index {
-    frames: u32,
-    salts: Salts,
-}
-
-/// The byte of the wal-index that every client locks as long as it has it: `UNIX_SHM_DMS`.
-const IN_USE: Range = Range { start: 128, len: 1 };
-
-impl Index {
-    fn read(path: &Path) -> io::Result<Option<Self>> {
-        let file: File = match sys::open_to_read(path) {
-            Ok(file) => file,
-            Err(e) if sys::is_absent(&e) => return Ok(None),
-            Err(e) => return Err(named(path, &e)),
-        };
-        if sys::conflicting_lock(&file, IN_USE)?.is_none() {
-            return Ok(None);
-        }
-        let mut header = [0; 48];
-        if file.read_exact_at(&mut header, 0).is_err() {
-            return Ok(None);
-        }
-        let word = |at: usize| {
-            u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-        };
-        let is_initialised = header[12] == 1;
-        Ok(is_initialised.then(|| Self { frames: word(16), salts: [word(32), word(36)] }))
+fn wal_index_header(path: &Path) -> io::Result<Option<WalIndexHeader>> {
+    let file: File = match sys::open_to_read(path) {
+        Ok(file) => file,
+        Err(e) if sys::is_absent(&e) => return Ok(None),
+        Err(e) => return Err(named(path, &e)),
+    };
+    if sys::conflicting_lock(&file, layout::IN_USE)?.is_none() {
+        return Ok(None);
     }
+    let mut header = [0; WalIndexHeader::SIZE];
+    if file.read_exact_at(&mut header, 0).is_err() {
+        return Ok(None);
+    }
+    Ok(WalIndexHeader::of(&header))
 }
 
 /// An error of another file than the database.
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
-fn beside(database: &Path, suffix: &str) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
 }

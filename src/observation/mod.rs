@@ -32,6 +32,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::format::{self, JOURNAL_SUFFIX, SIDECAR_SUFFIX, WAL_INDEX_SUFFIX, WAL_SUFFIX};
 use crate::guard::filesystem::{self, FileSystem};
 use crate::guard::identity::Displaced;
 use crate::guard::mount;
@@ -354,17 +355,14 @@ impl Observation {
 }
 
 fn sizes(database: &Path, length: u64) -> Sizes {
-    let size_of = |suffix: &str| {
-        let mut path = database.as_os_str().to_owned();
-        path.push(suffix);
-        Path::new(&path).symlink_metadata().ok().map(|found| found.len())
-    };
+    let size_of =
+        |suffix| format::beside(database, suffix).symlink_metadata().ok().map(|found| found.len());
     Sizes {
         database: length,
-        wal: size_of("-wal"),
-        wal_index: size_of("-shm"),
-        journal: size_of("-journal"),
-        sidecar: size_of("-lock"),
+        wal: size_of(WAL_SUFFIX),
+        wal_index: size_of(WAL_INDEX_SUFFIX),
+        journal: size_of(JOURNAL_SUFFIX),
+        sidecar: size_of(SIDECAR_SUFFIX),
     }
 }
 

@@ -5,6 +5,7 @@
 mod descriptors;
 #[cfg(unix)]
 mod filesystem;
+pub(crate) mod fork;
 #[cfg(unix)]
 mod processes;
 #[cfg(unix)]

@@ -1,0 +1,269 @@
+//! `PRAGMA kanban_status`: what a connection is guaranteed, who holds the write lock, what
+//! happened so far. As JSON; `docs/configuration.md` explains the fields.
+
+use std::fmt::{self, Display, Write};
+use std::sync::atomic::Ordering;
+
+use super::{BaseFile, Connection, Stands};
+use crate::guard::cancellation::Protection;
+use crate::lock::keepers::Lockers;
+use crate::sys;
+
+/// What a connection does not know of the VFS that it goes through.
+pub(crate) struct Vfs<'v> {
+    /// `kanban/unix`, say.
+    pub(crate) full_name: &'v str,
+    /// SQLite's version: 3040001, say.
+    pub(crate) sqlite: i32,
+    /// What becomes of the locks on its databases.
+    pub(crate) protection: Protection,
+}
+
+/// The status of a connection's database, a JSON object.
+pub(crate) fn json<B: BaseFile>(connection: &mut Connection<B>, vfs: &Vfs<'_>) -> String {
+    let guarantees = guarantees(connection, vfs.protection);
+    let database = connection.database();
+    let path = database.path();
+    let canonical = sys::canonical(path).unwrap_or_else(|_| path.to_owned());
+    let sqlite = vfs.sqlite;
+    let base_name = vfs.full_name.rsplit_once('/').map_or("", |(_, base)| base);
+    let counters = &database.counters;
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+
+    let mut json = Object::new();
+    json.field("version", Text(env!("CARGO_PKG_VERSION")));
+    json.field("vfs", Text(vfs.full_name));
+    json.field("base_vfs", Text(base_name));
+    let version = format!("{}.{}.{}", sqlite / 1_000_000, sqlite / 1000 % 1000, sqlite % 1000);
+    json.field("sqlite", Text(&version));
+    json.field("database", Text(&canonical.to_string_lossy()));
+    json.field("sidecar", Text(&database.sidecar_path().to_string_lossy()));
+    json.field("busy_timeout_default_ms", connection.settings().busy_timeout_ms());
+    json.field("persist_wal", connection.settings().persist_wal());
+    json.field("guarantees", guarantees);
+    json.field("group_commit", either(connection.group_commit(), None));
+    match database.holder() {
+        None => {
+            json.field("holder", "null");
+            if let Some(lockers) = database.sqlite_lockers(true) {
+                json.field("sqlite_lock", processes(&lockers));
+            }
+        }
+        Some((holder, this_process)) => {
+            let mut who = Object::new();
+            who.field("pid", holder.pid);
+            let keepers = database.keepers(holder);
+            if let Some(program) = sys::program_of(holder.pid).filter(|_| keepers.is_none()) {
+                who.field("program", Text(&program));
+            }
+            who.field("held_ms", holder.held().as_millis());
+            who.field("this_process", this_process);
+            who.field("this_connection", connection.holds_write_lock());
+            who.field("gone", keepers.is_some());
+            if let Some(keepers) = keepers {
+                who.field("kept_by", processes(&keepers));
+                if let Some(missing) = keepers.missing() {
+                    who.field("missing", Text(&missing));
+                }
+            }
+            json.field("holder", who);
+        }
+    }
+    let waiters = database.waiters();
+    json.field("waiters", waiters.len());
+    let now = sys::monotonic_ns();
+    let queue = waiters.iter().map(|waiter| {
+        let mut who = Object::new();
+        who.field("pid", waiter.pid);
+        let program = String::from_utf8_lossy(&waiter.program);
+        who.field("program", Text(program.trim_end_matches('\0')));
+        who.field("waited_ms", now.saturating_sub(waiter.ticket) / 1_000_000);
+        who.to_string()
+    });
+    json.field("queue", format_args!("[{}]", queue.collect::<Vec<_>>().join(",")));
+    let mut counted = Object::new();
+    counted.field("acquired", count(&counters.acquired));
+    counted.field("refused", count(&counters.refused));
+    counted.field("waits", count(&counters.waits));
+    counted.field("waited_ms", count(&counters.waited_ms));
+    counted.field("longest_wait_ms", count(&counters.longest_wait_ms));
+    counted.field("gave_up", count(&counters.gave_up));
+    counted.field("sidecars_replaced", count(&counters.sidecars_replaced));
+    counted.field("stale_checkpoints", count(&counters.stale_checkpoints));
+    counted.field("restarts_put_off", count(&counters.restarts_put_off));
+    counted.field("short_files", count(&counters.short_files));
+    counted.field("displaced", count(&counters.displaced));
+    counted.field("syncs_led", count(&counters.syncs_led));
+    counted.field("commits_covered", count(&counters.commits_covered));
+    counted.field("syncs_failed", count(&counters.syncs_failed));
+    json.field("counters", counted);
+    json.to_string()
+}
+
+/// Each with `pid` and, where it is known, `program`.
+fn processes(lockers: &Lockers) -> String {
+    let all = lockers.processes.iter().map(|process| {
+        let mut who = Object::new();
+        who.field("pid", process.pid);
+        if let Some(program) = &process.program {
+            who.field("program", Text(program));
+        }
+        who.to_string()
+    });
+    format!("[{}]", all.collect::<Vec<_>>().join(","))
+}
+
+/// Guarantees that the operating system gives by itself, and why.
+const BY_THE_SYSTEM: &[(&str, &str)] = if cfg!(windows) {
+    &[
+        (
+            "lock_cancellation",
+            "does not apply: Windows' locks belong to a handle, not to a process",
+        ),
+        ("fork", "does not apply: Windows has no fork"),
+    ]
+} else {
+    &[]
+};
+
+/// Each guarantee with `{"active": true}` or the reason why it is not.
+fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protection) -> Object {
+    let guards = connection.guards();
+    let displaced = guards.displaced().map(|why| why.to_string());
+    let deficit = guards.deficit();
+    let no_wal = guards.no_wal().map(str::to_owned);
+    let stands = guards.stands();
+    let is_off = guards.is_synchronous_off();
+    let journalless = guards.journalless();
+    let files = guards.identity().map(|files| (files.inode(), files.wal_index()));
+    let database = connection.database();
+    let obstacle = database.obstacle();
+    let write_lock = match &obstacle {
+        _ if connection.is_read_only() => Err("the connection is read-only and writes nothing"),
+        Some(why) => Err(why.as_str()),
+        None => Ok(()),
+    };
+    let cancellation = match files {
+        None => protection.why_not(None),
+        Some((inode, wal_index)) => protection
+            .why_not(Some(inode))
+            .or_else(|| wal_index.and_then(|inode| protection.why_not(Some(inode)))),
+    };
+    let identity = match files {
+        None => Some("the base VFS keeps the database elsewhere than in a file".to_owned()),
+        Some(_) => displaced,
+    };
+    let length = match stands {
+        Stands::Below => Some(
+            "another VFS lies over this one, and decides what the file holds: its length is not compared with its \
+             header"
+                .to_owned(),
+        ),
+        Stands::Above => {
+            Some("what the base VFS, none of the operating system's, says of the length is believed".to_owned())
+        }
+        Stands::Alone => deficit.map(|missing| {
+            format!("the file was {missing} bytes shorter than its header says when it was opened")
+        }),
+    };
+    let in_use = protection.why_not(None).map(|why| {
+        format!("whoever has the wal-index open is seen only while he reads or writes: {why}")
+    });
+    let durable =
+        is_off.then(|| "synchronous is OFF: a power cut may corrupt the database".to_owned());
+    let journal = journalless.map(|mode| {
+        format!("journal_mode is {mode}: a writer that is killed may leave half a transaction")
+    });
+    let network = match &no_wal {
+        Some(why) => Some(why.clone()),
+        None if connection.settings().network_wal() => {
+            Some("kanban_network_wal=1: WAL mode is allowed on any file system".to_owned())
+        }
+        None => None,
+    };
+    fn state(why: &Option<String>) -> Result<(), &str> {
+        why.as_deref().map_or(Ok(()), Err)
+    }
+    let mut guarantees = Object::new();
+    for (name, state) in [
+        ("write_lock", write_lock),
+        ("first_connect", write_lock),
+        ("queue_page", write_lock),
+        ("lock_cancellation", state(&cancellation)),
+        ("wal_reset", Ok(())),
+        ("file_length", state(&length)),
+        ("fork", Ok(())),
+        ("identity", state(&identity)),
+        ("wal_in_use", state(&in_use)),
+        ("wal_file_system", state(&network)),
+        ("journal", state(&journal)),
+        ("synchronous", state(&durable)),
+    ] {
+        let by_the_system = BY_THE_SYSTEM.iter().find(|(of, _)| *of == name).map(|(_, why)| *why);
+        guarantees.field(name, either(state, by_the_system));
+    }
+    guarantees
+}
+
+/// `{"active": true}`, with a remark if there is one, or false and why.
+fn either(state: Result<(), &str>, remark: Option<&str>) -> Object {
+    let mut object = Object::new();
+    object.field("active", state.is_ok());
+    if let Some(why) = state.err().or(remark) {
+        object.field("why", Text(why));
+    }
+    object
+}
+
+/// A JSON object that is being written.
+struct Object(String);
+
+impl Object {
+    fn new() -> Self {
+        Self("{".to_owned())
+    }
+
+    /// Adds a field whose value displays as JSON.
+    fn field(&mut self, name: &str, value: impl Display) {
+        let comma = if self.0.len() > 1 { "," } else { "" };
+        // Writing to a String does not fail.
+        let _ = write!(self.0, "{comma}{}:{value}", Text(name));
+    }
+}
+
+impl Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}}}", self.0)
+    }
+}
+
+/// A string, displayed as JSON (RFC 8259).
+struct Text<'t>(&'t str);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                '\0'..='\x1f' => write!(f, "\\u{:04x}", u32::from(c))?,
+                _ => f.write_char(c)?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_escaped() {
+        assert_eq!(Text("a\"b\\c\n\u{1}é").to_string(), r#""a\"b\\c\u000a\u0001é""#);
+        let mut object = Object::new();
+        object.field("n", 1);
+        object.field("t", Text("x"));
+        assert_eq!(object.to_string(), r#"{"n":1,"t":"x"}"#);
+    }
+}

@@ -1,0 +1,243 @@
+//! A base file for tests: it notes what it is asked for, and grants every lock unless it is told otherwise.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_int;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::base_file::{BaseFile, Doing, Sought, Stands};
+use super::guards::Guards;
+use crate::ffi::host::Host;
+use crate::ffi::{
+    Rc, SQLITE_BUSY, SQLITE_IOERR, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
+    SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_READ_LOCK,
+};
+use crate::format::{Header, Salts, WAL_INDEX_SUFFIX, WAL_SUFFIX, beside};
+use crate::group_commit::WalIndex;
+use crate::group_commit::test_wal::{TestCommitter, TestWal};
+use crate::guard::identity::Identity;
+use crate::lock::Database;
+use crate::lock::wait::Probe;
+
+/// What it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Lock(c_int, c_int),
+    Unlock(c_int, c_int),
+    MayBlock(c_int),
+    WriteZeros(i64, i64),
+    SetCopied(u32),
+    SetSize(i64),
+    ClearWalIndex,
+}
+pub(crate) use Call::*;
+
+/// Of what it says there may be several, one for each time it is asked; the last stays.
+pub(crate) struct TestBase {
+    pub(crate) sizes: RefCell<Vec<Option<i64>>>,
+    pub(crate) header: Option<Header>,
+    pub(crate) salts: RefCell<Vec<Option<Salts>>>,
+    pub(crate) frames: RefCell<Vec<Option<(u32, u32)>>>,
+    /// What it answers for a lock of slots from this one on.
+    pub(crate) refuses: Option<(c_int, Rc)>,
+    /// What it answers for any lock of slots.
+    pub(crate) slot_answer: Cell<Rc>,
+    /// What it answers for xLock.
+    pub(crate) on_lock: Option<Box<dyn Fn() -> Rc>>,
+    /// The mark of the first READ slot, which is taken then.
+    pub(crate) reader: Cell<Option<u32>>,
+    /// Whether READ slots cannot be shared.
+    pub(crate) is_in_the_way: Cell<bool>,
+    /// Whether the lock to write is for BEGIN IMMEDIATE, and no upgrade.
+    pub(crate) begins: Cell<bool>,
+    pub(crate) doing: Cell<Option<Doing>>,
+    pub(crate) stands: Stands,
+    /// How long lock calls may block, in ms.
+    pub(crate) blocks_ms: Cell<c_int>,
+    pub(crate) calls: RefCell<Vec<Call>>,
+    /// The calls of xShmLock.
+    pub(crate) slots: RefCell<Vec<(c_int, c_int, c_int)>>,
+    /// To what xUnlock was called.
+    pub(crate) unlocked: RefCell<Vec<c_int>>,
+}
+
+impl Default for TestBase {
+    fn default() -> Self {
+        Self {
+            sizes: RefCell::new(vec![Some(0)]),
+            header: None,
+            salts: RefCell::new(vec![None]),
+            frames: RefCell::new(vec![Some((1, 0))]),
+            refuses: None,
+            slot_answer: Cell::default(),
+            on_lock: None,
+            reader: Cell::default(),
+            is_in_the_way: Cell::default(),
+            begins: Cell::default(),
+            doing: Cell::default(),
+            stands: Stands::Alone,
+            blocks_ms: Cell::default(),
+            calls: RefCell::default(),
+            slots: RefCell::default(),
+            unlocked: RefCell::default(),
+        }
+    }
+}
+
+fn next<T: Copy>(says: &RefCell<Vec<T>>) -> T {
+    let mut says = says.borrow_mut();
+    if says.len() > 1 { says.remove(0) } else { says[0] }
+}
+
+impl TestBase {
+    /// A database of so many pages of 4096 bytes, whose header says that it has so many.
+    pub(crate) fn of_size(pages: i64, header_pages: u32) -> Self {
+        let sizes = RefCell::new(vec![Some(4096 * pages)]);
+        Self { sizes, header: Some(header(header_pages)), ..Self::default() }
+    }
+
+    pub(crate) fn of_wal(frames: &[(u32, u32)], salts: &[Salts]) -> Self {
+        Self {
+            frames: RefCell::new(frames.iter().copied().map(Some).collect()),
+            salts: RefCell::new(salts.iter().copied().map(Some).collect()),
+            ..Self::default()
+        }
+    }
+
+    /// It lives as long as the test's process: a connection owns its base file.
+    pub(crate) fn leak(self) -> &'static Self {
+        Box::leak(Box::new(self))
+    }
+
+    /// Its file has so many bytes from now on.
+    pub(crate) fn has_bytes(&self, bytes: i64) {
+        *self.sizes.borrow_mut() = vec![Some(bytes)];
+    }
+
+    pub(crate) fn note(&self, call: Call) {
+        self.calls.borrow_mut().push(call);
+    }
+}
+
+/// The header of a database of so many pages of 4096 bytes, in a rollback mode.
+pub(crate) fn header(pages: u32) -> Header {
+    let mut header = [0; Header::SIZE];
+    header[..16].copy_from_slice(Header::MAGIC);
+    header[16..18].copy_from_slice(&4096_u16.to_be_bytes());
+    header[18..20].copy_from_slice(&[1, 1]);
+    header[28..32].copy_from_slice(&pages.to_be_bytes());
+    Header(header)
+}
+
+impl WalIndex for &'static TestBase {
+    type Wal = &'static TestWal;
+
+    fn committed(&self) -> Option<(Salts, u32)> {
+        self.salts().zip(self.frames().map(|(frames, _)| frames))
+    }
+    fn committer(&self) -> Option<TestCommitter> {
+        None
+    }
+}
+
+impl BaseFile for &'static TestBase {
+    fn lock(&self, _: c_int) -> Rc {
+        self.on_lock.as_ref().map_or(SQLITE_OK, |answer| answer())
+    }
+    fn unlock(&self, level: c_int) -> Rc {
+        self.unlocked.borrow_mut().push(level);
+        SQLITE_OK
+    }
+    fn shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> Rc {
+        assert!(flags & (SQLITE_SHM_EXCLUSIVE | SQLITE_SHM_SHARED) != 0);
+        self.slots.borrow_mut().push((offset, n, flags));
+        if flags & SQLITE_SHM_UNLOCK != 0 {
+            self.note(Unlock(offset, n));
+            return SQLITE_OK;
+        }
+        self.note(Lock(offset, n));
+        if let Some((_, rc)) = self.refuses.filter(|(slot, _)| *slot == offset) {
+            return rc;
+        }
+        if self.slot_answer.get() != SQLITE_OK {
+            return self.slot_answer.get();
+        }
+        if self.is_in_the_way.get() && flags == SQLITE_SHM_LOCK | SQLITE_SHM_SHARED {
+            return SQLITE_BUSY;
+        }
+        let is_readers = flags & SQLITE_SHM_EXCLUSIVE != 0 && offset == WAL_READ_LOCK + 1;
+        match is_readers && self.reader.get().is_some() {
+            true if self.blocks_ms.get() > 0 => panic!("it waits for the reader"),
+            true => SQLITE_BUSY,
+            false => SQLITE_OK,
+        }
+    }
+    fn may_block(&self, ms: c_int) {
+        self.blocks_ms.set(ms);
+        self.note(MayBlock(ms));
+    }
+    fn is_wal(&self) -> bool {
+        false
+    }
+    fn size(&self) -> Result<i64, Rc> {
+        next(&self.sizes).ok_or(SQLITE_IOERR)
+    }
+    fn is_upgrade(&self) -> bool {
+        !self.begins.get()
+    }
+    fn is_in_autocommit(&self) -> bool {
+        true
+    }
+    fn doing(&self) -> Option<Doing> {
+        self.doing.get()
+    }
+    fn probe(&self, _: Sought) -> Probe {
+        Box::new(|| true)
+    }
+    fn frames(&self) -> Option<(u32, u32)> {
+        next(&self.frames)
+    }
+    fn salts(&self) -> Option<Salts> {
+        next(&self.salts)
+    }
+    fn header(&self) -> Option<Header> {
+        self.header
+    }
+    fn read_mark(&self, n: c_int) -> Option<u32> {
+        self.reader.get().filter(|_| n == 1)
+    }
+    fn write_zeros(&self, at: i64, bytes: i64) -> bool {
+        self.note(WriteZeros(at, bytes));
+        true
+    }
+    fn set_size(&self, bytes: i64) {
+        self.note(SetSize(bytes));
+    }
+    fn stands(&self, _: &Path) -> Stands {
+        self.stands
+    }
+    fn set_copied(&self, frames: u32) {
+        self.note(SetCopied(frames));
+    }
+    fn clear_wal_index(&self) {
+        self.note(ClearWalIndex);
+    }
+}
+
+/// The guards of a connection over such a base file.
+pub(crate) type TestGuards = Guards<&'static TestBase>;
+
+/// A board with a WAL, its guards, and the place it lies in.
+#[cfg(feature = "linked")]
+pub(crate) fn board() -> (tempfile::TempDir, Arc<Database>, TestGuards) {
+    let place = tempfile::tempdir().expect("a directory");
+    let path = place.path().join("board.db");
+    for suffix in ["", WAL_SUFFIX, WAL_INDEX_SUFFIX] {
+        std::fs::write(beside(&path, suffix), "something").expect("a file");
+    }
+    let host = Host::linked().expect("a linked SQLite");
+    let identity = Identity::of(&path, false);
+    let mut guards = Guards::new(TestBase::default().leak(), host, identity, None);
+    guards.wal_opened();
+    (place, Database::at(&path), guards)
+}

@@ -1,0 +1,83 @@
+//! A file name as SQLite passes it to xOpen, with its URI parameters: <https://www.sqlite.org/uri.html>.
+
+use std::borrow::Cow;
+use std::ffi::{CStr, c_char, c_int};
+use std::path::Path;
+
+use super::host::Host;
+use crate::sys;
+
+/// A file name as SQLite passes it to xOpen, with the URI parameters behind it.
+pub(crate) trait Uri {
+    /// Whether there is no name: a temporary file.
+    fn is_null(&self) -> bool;
+    /// The value of a parameter. Main databases only.
+    fn get(&self, key: &CStr) -> Option<&CStr>;
+    /// The key of the nth parameter. Main databases only.
+    fn key(&self, n: usize) -> Option<&CStr>;
+    /// The canonical path. Main databases only.
+    fn path(&self) -> Cow<'_, Path>;
+
+    /// As `sqlite3_uri_boolean`, <https://www.sqlite.org/c3ref/uri_boolean.html>.
+    fn is_true(&self, key: &CStr) -> bool {
+        self.get(key).is_some_and(|value| {
+            let value = value.to_bytes();
+            match value.first() {
+                Some(b'0'..=b'9') => leading_number(value) != 0,
+                _ => {
+                    [&b"on"[..], b"yes", b"true"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
+                }
+            }
+        })
+    }
+}
+
+/// The number that a text begins with, as `sqlite3_uri_boolean` reads it: decimal or hexadecimal, and 0 if
+/// it has more than 32 bits.
+fn leading_number(text: &[u8]) -> i32 {
+    let (digits, radix) = match text {
+        [b'0', b'x' | b'X', digits @ ..] if digits.first().is_some_and(u8::is_ascii_hexdigit) => {
+            (digits, 16)
+        }
+        _ => (text, 10),
+    };
+    let len = digits.iter().take_while(|digit| char::from(**digit).is_digit(radix)).count();
+    let digits = std::str::from_utf8(&digits[..len]).unwrap_or_default();
+    i32::from_str_radix(digits, radix).unwrap_or_default()
+}
+
+/// The file name of an open, with the URI parameters that lie behind it.
+pub(crate) struct FileName<'h> {
+    name: *const c_char,
+    host: &'h Host,
+}
+
+impl<'h> FileName<'h> {
+    /// # Safety
+    /// `name` is null or what an SQLite that is `host` has passed to xOpen. Of the name of anything but a main database
+    /// the parameters are not asked for.
+    pub(crate) unsafe fn new(name: *const c_char, host: &'h Host) -> Self {
+        Self { name, host }
+    }
+}
+
+impl Uri for FileName<'_> {
+    fn is_null(&self) -> bool {
+        self.name.is_null()
+    }
+
+    fn get(&self, key: &CStr) -> Option<&CStr> {
+        // SAFETY: the planner asks only for main databases, whose name SQLite made.
+        unsafe { self.host.uri_parameter(self.name, key) }
+    }
+
+    fn key(&self, n: usize) -> Option<&CStr> {
+        // SAFETY: as above.
+        unsafe { self.host.uri_key(self.name, c_int::try_from(n).ok()?) }
+    }
+
+    fn path(&self) -> Cow<'_, Path> {
+        // SAFETY: as above: not null, terminated.
+        sys::path_from(unsafe { CStr::from_ptr(self.name) })
+    }
+}

@@ -1,0 +1,302 @@
+//! SQLite's byte layouts and the names of the files beside a database, each written down once.
+//!
+//! <https://www.sqlite.org/fileformat2.html> and <https://www.sqlite.org/walformat.html>.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::sys::{self, Range};
+
+/// What SQLite and this VFS append to a database's name.
+pub(crate) const WAL_SUFFIX: &str = "-wal";
+/// The wal-index.
+pub(crate) const WAL_INDEX_SUFFIX: &str = "-shm";
+/// The rollback journal.
+pub(crate) const JOURNAL_SUFFIX: &str = "-journal";
+/// The sidecar, which is this VFS's own.
+pub(crate) const SIDECAR_SUFFIX: &str = "-lock";
+
+/// The file beside `database` whose name ends with `suffix`.
+pub(crate) fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The bytes of a database that SQLite locks: PENDING, RESERVED, and all of SHARED.
+pub(crate) const LOCK_BYTES: std::ops::Range<i64> = 0x4000_0000..0x4000_0000 + 512;
+
+/// Whether a journal has something to roll back: its header is not zeroed, as `journal_mode=persist`
+/// leaves it. <https://www.sqlite.org/fileformat2.html#the_rollback_journal>
+pub(crate) fn is_hot(journal: &Path) -> bool {
+    let mut first = [0];
+    let read = sys::open_to_read(journal).and_then(|mut file| file.read_exact(&mut first));
+    read.is_ok() && first != [0]
+}
+
+/// A big-endian word.
+fn word_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// The start of a database's first page.
+/// <https://www.sqlite.org/fileformat2.html#the_database_header>
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header(pub(crate) [u8; Header::SIZE]);
+
+impl Header {
+    /// In bytes.
+    pub(crate) const SIZE: usize = 100;
+
+    /// What a database begins with.
+    pub(crate) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+    /// The header in a first page that is to be written; `None` if it is shorter than that.
+    pub(crate) fn of_page(page: &[u8]) -> Option<Self> {
+        page.first_chunk().copied().map(Self)
+    }
+
+    /// Whether it begins as a database does.
+    pub(crate) fn is_database(&self) -> bool {
+        self.0.starts_with(Self::MAGIC)
+    }
+
+    /// Whether both file format versions say WAL.
+    /// <https://www.sqlite.org/fileformat2.html#file_format_version_numbers>
+    pub(crate) fn is_wal(&self) -> bool {
+        self.0[18..20] == [2, 2]
+    }
+
+    /// Bytes of a page; `None` if this is no header of a database.
+    pub(crate) fn page_size(&self) -> Option<i64> {
+        let bytes = match u16::from_be_bytes([self.0[16], self.0[17]]) {
+            1 => 65536,
+            bytes @ 512..=32768 if bytes.is_power_of_two() => i64::from(bytes),
+            _ => return None,
+        };
+        self.is_database().then_some(bytes)
+    }
+
+    /// How long the file is to be, in bytes; `None` if the header does not say: an old writer did not update the
+    /// page count. <https://www.sqlite.org/fileformat2.html#in_header_database_size>
+    pub(crate) fn length(&self) -> Option<i64> {
+        let page = self.page_size()?;
+        let (change_counter, version_valid_for) = (word_at(&self.0, 24), word_at(&self.0, 92));
+        let pages = i64::from(word_at(&self.0, 28));
+        (change_counter == version_valid_for && pages > 0).then_some(pages * page)
+    }
+
+    /// By how many bytes a file of `size` bytes is too short, if it is.
+    pub(crate) fn deficit(&self, size: i64) -> Option<i64> {
+        self.length().map(|length| length - size).filter(|missing| *missing > 0)
+    }
+}
+
+/// The salts of a WAL's frames, as the wal-index has them: the bytes of the file, read as native words. They change when the WAL is
+/// restarted.
+pub(crate) type Salts = [u32; 2];
+
+/// The checksum of WALs, over pairs of words. <https://www.sqlite.org/walformat.html> 3.
+pub(crate) fn checksum(seed: [u32; 2], pairs: impl IntoIterator<Item = [u32; 2]>) -> [u32; 2] {
+    pairs.into_iter().fold(seed, |[s0, s1], [x0, x1]| {
+        let s0 = s0.wrapping_add(x0).wrapping_add(s1);
+        [s0, s1.wrapping_add(x1).wrapping_add(s0)]
+    })
+}
+
+/// The first bytes of a WAL. <https://www.sqlite.org/fileformat2.html#wal_file_format>
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WalHeader(pub(crate) [u8; WalHeader::SIZE]);
+
+impl WalHeader {
+    /// In bytes.
+    pub(crate) const SIZE: usize = 32;
+
+    /// The magic number; its last bit says how words are summed.
+    const MAGIC: u32 = 0x377f_0682;
+
+    /// Whether the bytes that a WAL begins with are a magic number of SQLite's, or zero: a WAL that holds nothing.
+    #[cfg_attr(windows, expect(dead_code, reason = "nobody looks from outside there"))]
+    pub(crate) fn is_magic(bytes: [u8; 4]) -> bool {
+        let magic = u32::from_be_bytes(bytes);
+        magic == 0 || magic & !1 == Self::MAGIC
+    }
+
+    /// Bytes of a page.
+    pub(crate) fn page_size(&self) -> u32 {
+        word_at(&self.0, 8)
+    }
+
+    /// Those of all its frames.
+    pub(crate) fn salts(&self) -> Salts {
+        native_pair(&self.0, 16)
+    }
+
+    /// How to read and sum this WAL's frames; `None` if its header is not whole.
+    pub(crate) fn frames(&self) -> Option<Frames> {
+        let magic = word_at(&self.0, 0);
+        let page = self.page_size() as usize;
+        let frames = Frames { page, is_big_endian: magic & 1 != 0 };
+        let is_whole = magic & !1 == Self::MAGIC
+            && (512..=65536).contains(&page)
+            && frames.sum([0, 0], &self.0[..24]) == stored_pair(&self.0, 24);
+        is_whole.then_some(frames)
+    }
+
+    /// The checksum at its end, with which that of the first frame begins.
+    pub(crate) fn checksum(&self) -> [u32; 2] {
+        stored_pair(&self.0, 24)
+    }
+
+    /// The length in bytes of a WAL with so many frames.
+    pub(crate) fn length_with(&self, frames: u32) -> u64 {
+        Self::SIZE as u64 + u64::from(frames) * (u64::from(self.page_size()) + Frame::HEADER as u64)
+    }
+}
+
+/// Two words as they are in the file.
+fn native_pair(bytes: &[u8], at: usize) -> [u32; 2] {
+    [0, 4].map(|word| {
+        let at = at + word;
+        u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    })
+}
+
+/// Two words that a WAL stores as big-endian ones.
+fn stored_pair(bytes: &[u8], at: usize) -> [u32; 2] {
+    [word_at(bytes, at), word_at(bytes, at + 4)]
+}
+
+/// The layout of one WAL's frames.
+#[derive(Clone, Copy)]
+pub(crate) struct Frames {
+    page: usize,
+    is_big_endian: bool,
+}
+
+impl Frames {
+    /// Where the `n`th frame begins; the first is 1.
+    pub(crate) fn offset(&self, n: u32) -> i64 {
+        let before = i64::from(n.saturating_sub(1));
+        WalHeader::SIZE as i64 + before * (self.page + Frame::HEADER) as i64
+    }
+
+    /// Room for one frame.
+    pub(crate) fn room(&self) -> Frame {
+        Frame(vec![0; Frame::HEADER + self.page])
+    }
+
+    /// The checksum of `frame`, when that of all before it is `seed`.
+    pub(crate) fn checksum(&self, seed: [u32; 2], frame: &Frame) -> [u32; 2] {
+        self.sum(self.sum(seed, &frame.0[..8]), &frame.0[Frame::HEADER..])
+    }
+
+    fn sum(&self, seed: [u32; 2], bytes: &[u8]) -> [u32; 2] {
+        let number = if self.is_big_endian { u32::from_be_bytes } else { u32::from_le_bytes };
+        let pair = |eight: &[u8]| {
+            [0, 4].map(|at| number([eight[at], eight[at + 1], eight[at + 2], eight[at + 3]]))
+        };
+        checksum(seed, bytes.chunks_exact(8).map(pair))
+    }
+}
+
+/// One frame of a WAL: its header and its page.
+pub(crate) struct Frame(pub(crate) Vec<u8>);
+
+impl Frame {
+    /// Bytes of its header.
+    pub(crate) const HEADER: usize = 24;
+
+    /// The header alone.
+    pub(crate) fn header_mut(&mut self) -> &mut [u8] {
+        &mut self.0[..Self::HEADER]
+    }
+
+    /// Those of the WAL that it belongs to.
+    pub(crate) fn salts(&self) -> Salts {
+        native_pair(&self.0, 8)
+    }
+
+    /// The checksum that it says it has.
+    pub(crate) fn checksum(&self) -> [u32; 2] {
+        stored_pair(&self.0, 16)
+    }
+}
+
+/// Where things are in the wal-index's first region, in 32-bit words.
+/// <https://www.sqlite.org/walformat.html#the_wal_index_file_format>
+pub(crate) mod wal_index {
+    use super::Range;
+
+    /// Bytes of a region, `WALINDEX_PGSZ`.
+    pub(crate) const REGION: i32 = 32768;
+    /// How many frames are committed.
+    pub(crate) const MX_FRAME: usize = 4;
+    /// The first of the two salts.
+    pub(crate) const SALT: usize = 8;
+    /// How many words both copies of the header have.
+    pub(crate) const HEADERS: usize = 24;
+    /// How many frames checkpoints have copied.
+    pub(crate) const N_BACKFILL: usize = 24;
+    /// The first of the five read marks.
+    pub(crate) const READ_MARKS: usize = 25;
+    /// The byte of the file that a lock of the WRITE slot locks.
+    pub(crate) const WRITE_BYTE: i64 = 120;
+    /// What every client locks, shared, as long as it has the wal-index open: `UNIX_SHM_DMS`, the dead man's switch.
+    pub(crate) const IN_USE: Range = Range { start: 128, len: 1 };
+}
+
+/// What the header of a wal-index says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg(unix)]
+pub(crate) struct WalIndexHeader {
+    /// How many frames are committed.
+    pub(crate) frames: u32,
+    /// Those of the WAL.
+    pub(crate) salts: Salts,
+}
+
+#[cfg(unix)]
+impl WalIndexHeader {
+    /// Bytes of one copy of it.
+    pub(crate) const SIZE: usize = 48;
+
+    /// `None` if it was not initialised.
+    pub(crate) fn of(bytes: &[u8; Self::SIZE]) -> Option<Self> {
+        let [frames, _] = native_pair(bytes, wal_index::MX_FRAME * 4);
+        let is_initialised = bytes[12] == 1;
+        is_initialised.then(|| Self { frames, salts: native_pair(bytes, wal_index::SALT * 4) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(page: u16, pages: u32, valid_for: u32) -> Header {
+        let mut header = [0; Header::SIZE];
+        header[..16].copy_from_slice(Header::MAGIC);
+        header[16..18].copy_from_slice(&page.to_be_bytes());
+        header[24..28].copy_from_slice(&7_u32.to_be_bytes());
+        header[28..32].copy_from_slice(&pages.to_be_bytes());
+        header[92..96].copy_from_slice(&valid_for.to_be_bytes());
+        Header(header)
+    }
+
+    #[test]
+    fn a_header_says_how_long_the_file_is() {
+        assert_eq!(header(4096, 10, 7).deficit(40960), None);
+        assert_eq!(header(4096, 10, 7).deficit(40961), None);
+        assert_eq!(header(4096, 10, 7).deficit(40959), Some(1));
+        assert_eq!(header(1, 3, 7).deficit(65536), Some(131_072));
+        assert_eq!(header(512, 0x0102_0304, 7).length(), Some(512 * 0x0102_0304));
+    }
+
+    #[test]
+    fn a_header_that_says_nothing_is_no_deficit() {
+        let nothing = Header([0; Header::SIZE]);
+        for header in [header(4096, 10, 6), header(4096, 0, 7), header(1000, 10, 7), nothing] {
+            assert_eq!(header.deficit(0), None);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! A WAL in memory, for tests.
+
+use std::cell::RefCell;
+use std::ffi::c_int;
+
+use super::deferral::{Sync, Syncs};
+use super::{Committer, WalFile, has_super_journal};
+use crate::ffi::{Rc, SQLITE_IOERR_FSYNC, SQLITE_OK};
+use crate::format::Salts;
+
+/// A connection with nothing attached, of an SQLite that does not say so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TestCommitter;
+
+impl Committer for TestCommitter {
+    fn may_defer(self) -> bool {
+        !has_super_journal()
+    }
+}
+
+/// What the base's file holds, and what was done to it.
+#[derive(Default)]
+pub(crate) struct Memory {
+    syncs: Syncs<TestCommitter>,
+    pub(crate) bytes: Vec<u8>,
+    /// The flags of its syncs, and how many of the next fail.
+    synced: Vec<c_int>,
+    pub(crate) failing: usize,
+    /// Where, and how much, was written.
+    pub(crate) written: Vec<(i64, c_int)>,
+}
+
+impl Memory {
+    fn sync(&mut self, flags: c_int) -> Rc {
+        self.synced.push(flags);
+        let fails = self.failing > 0;
+        self.failing = self.failing.saturating_sub(1);
+        if fails { SQLITE_IOERR_FSYNC } else { SQLITE_OK }
+    }
+
+    fn write(&mut self, from: &[u8], at: i64) {
+        let (start, end) = (at as usize, at as usize + from.len());
+        self.bytes.resize(self.bytes.len().max(end), 0);
+        self.bytes[start..end].copy_from_slice(from);
+        self.written.push((at, from.len() as c_int));
+    }
+}
+
+/// A WAL with group commit; SQLite's calls, and what the file has seen.
+pub(crate) struct TestWal(RefCell<Memory>);
+
+impl TestWal {
+    /// One that lives as long as the test's process.
+    pub(crate) fn new(bytes: Vec<u8>) -> &'static Self {
+        Box::leak(Box::new(Self(RefCell::new(Memory { bytes, ..Memory::default() }))))
+    }
+
+    pub(crate) fn seen<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
+        look(&mut self.0.borrow_mut())
+    }
+
+    /// SQLite's xSync.
+    pub(crate) fn sync(&self, flags: c_int) -> Rc {
+        self.seen(|memory| {
+            let header = match memory.syncs.sync(flags) {
+                Sync::Answer(rc) => return rc,
+                Sync::Now { header } => header,
+            };
+            let rc = memory.sync(flags);
+            if !memory.syncs.synced(header.as_ref(), rc) {
+                return rc;
+            }
+            memory.write(&header.expect("it is about one").0, 0);
+            memory.sync(flags)
+        })
+    }
+
+    /// SQLite's xWrite.
+    pub(crate) fn write(&self, bytes: &[u8], at: i64) {
+        self.seen(|memory| {
+            memory.syncs.wrote(bytes, at);
+            memory.write(bytes, at);
+        });
+    }
+
+    pub(crate) fn defer(&'static self, committer: TestCommitter, tells_late: bool) {
+        self.with_syncs(|syncs| syncs.put_off(committer, tells_late));
+    }
+
+    pub(crate) fn take_asked(&'static self) -> (bool, Option<c_int>) {
+        self.with_syncs(Syncs::take_asked)
+    }
+
+    pub(crate) fn take_synced(&'static self) -> Option<bool> {
+        self.with_syncs(Syncs::take_synced)
+    }
+
+    /// Where, and how much, was written since this was last asked.
+    pub(crate) fn written(&self) -> Vec<(i64, c_int)> {
+        self.seen(|memory| std::mem::take(&mut memory.written))
+    }
+
+    /// The flags of the syncs since this was last asked.
+    pub(crate) fn synced(&self) -> Vec<c_int> {
+        self.seen(|memory| std::mem::take(&mut memory.synced))
+    }
+}
+
+impl WalFile for &'static TestWal {
+    type Committer = TestCommitter;
+
+    fn with_syncs<T>(self, look: impl FnOnce(&mut Syncs<TestCommitter>) -> T) -> T {
+        self.seen(|memory| look(&mut memory.syncs))
+    }
+
+    fn sync(self, flags: c_int) -> Rc {
+        self.seen(|memory| memory.sync(flags))
+    }
+
+    fn read(self, bytes: &mut [u8], at: i64) -> bool {
+        self.seen(|memory| match memory.bytes.get(at as usize..at as usize + bytes.len()) {
+            Some(from) => {
+                bytes.copy_from_slice(from);
+                true
+            }
+            None => false,
+        })
+    }
+
+    fn write(self, bytes: &[u8], at: i64) -> bool {
+        self.seen(|memory| memory.write(bytes, at));
+        true
+    }
+}
+
+const SALTS: [u8; 8] = [9, 8, 7, 6, 5, 4, 3, 2];
+
+/// A WAL of so many frames, by <https://www.sqlite.org/walformat.html>.
+pub(crate) fn frames(magic: u32, page: u32, n: u32) -> Vec<u8> {
+    let sum = |[mut s0, mut s1]: [u32; 2], bytes: &[u8]| {
+        for eight in bytes.chunks_exact(8) {
+            let word = |at: usize| {
+                let four = [eight[at], eight[at + 1], eight[at + 2], eight[at + 3]];
+                match magic & 1 {
+                    0 => u32::from_le_bytes(four),
+                    _ => u32::from_be_bytes(four),
+                }
+            };
+            s0 = s0.wrapping_add(word(0)).wrapping_add(s1);
+            s1 = s1.wrapping_add(word(4)).wrapping_add(s0);
+        }
+        [s0, s1]
+    };
+    let put = |bytes: &mut Vec<u8>, words: [u32; 2]| {
+        words.iter().for_each(|word| bytes.extend(word.to_be_bytes()));
+    };
+    let mut wal = Vec::new();
+    put(&mut wal, [magic, 3_007_000]);
+    put(&mut wal, [page, 0]);
+    wal.extend(SALTS);
+    let mut seed = sum([0, 0], &wal);
+    put(&mut wal, seed);
+    for frame in 1..=n {
+        let mut head = Vec::new();
+        put(&mut head, [frame, frame]);
+        let content: Vec<u8> = (0..page).map(|at| (at * 7 + frame) as u8).collect();
+        seed = sum(sum(seed, &head), &content);
+        head.extend(SALTS);
+        put(&mut head, seed);
+        wal.extend(head);
+        wal.extend(content);
+    }
+    wal
+}
+
+pub(crate) fn salts() -> Salts {
+    [0, 4].map(|at| u32::from_ne_bytes([SALTS[at], SALTS[at + 1], SALTS[at + 2], SALTS[at + 3]]))
+}

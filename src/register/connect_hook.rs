@@ -1,0 +1,98 @@
+//! What happens when a connection opens: SQLite calls [`on_connect`] for each
+//! (<https://www.sqlite.org/c3ref/auto_extension.html>), after its main database was opened.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use crate::ffi::copies;
+use crate::ffi::host::Host;
+use crate::ffi::{
+    Rc, SQLITE_CANTOPEN, SQLITE_OK, ScalarFunction, no_panic, sqlite3, sqlite3_api_routines,
+    sqlite3_context, sqlite3_value,
+};
+use crate::shim::{FCNTL_OPENED, Opened};
+
+/// Gives a connection `kanban_version()` and, if its main database is ours, a busy timeout.
+/// Fails the open, with a message, of a database that xOpen refused.
+///
+/// # Safety
+/// Called by SQLite as an auto-extension.
+pub(crate) unsafe extern "C" fn on_connect(
+    db: *mut sqlite3,
+    message: *mut *mut c_char,
+    api: *const sqlite3_api_routines,
+) -> Rc {
+    no_panic(SQLITE_OK, || {
+        let host = if api.is_null() {
+            // An SQLite built without extension loading passes no table.
+            copies::copy(0).copied()
+        } else {
+            // SAFETY: SQLite passes its own table.
+            unsafe { Host::from_api(api) }.ok().inspect(|host| {
+                copies::note_passed(host);
+            })
+        };
+        let Some(host) = host else { return SQLITE_OK };
+        // SAFETY: SQLite passes an open connection of that library.
+        unsafe { connected(&host, db, message) }
+    })
+}
+
+/// Defines `kanban_version()`. Failing (out of memory) only leaves the function out.
+///
+/// # Safety
+/// `db` is an open connection of `host`.
+pub(crate) unsafe fn define_functions(host: &Host, db: *mut sqlite3) {
+    if let Some(nth) = copies::number_of(host) {
+        // SAFETY: the caller's promise.
+        unsafe { host.define_constant(db, c"kanban_version", version_function(nth)) };
+    }
+}
+
+/// # Safety
+/// `db` is an open connection of `host`; `message` is null or may be written to.
+unsafe fn connected(host: &Host, db: *mut sqlite3, message: *mut *mut c_char) -> Rc {
+    // SAFETY: the caller's promise.
+    unsafe { define_functions(host, db) };
+    let mut opened = Opened { busy_timeout: 0, refusal: std::ptr::null() };
+    // SAFETY: the caller's promise; a file that knows this control takes an `Opened`.
+    let rc = unsafe {
+        host.main_file_control(db, FCNTL_OPENED, std::ptr::from_mut(&mut opened).cast::<c_void>())
+    };
+    if rc != SQLITE_OK {
+        return SQLITE_OK;
+    }
+    if !opened.refusal.is_null() {
+        if !message.is_null() {
+            // SAFETY: the refusal lives as long as its file; SQLite frees the copy.
+            unsafe {
+                *message = host.allocate_text(&CStr::from_ptr(opened.refusal).to_string_lossy());
+            }
+        }
+        return SQLITE_CANTOPEN;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { host.set_busy_timeout(db, opened.busy_timeout) }
+}
+
+/// `kanban_version()` for that copy of SQLite.
+fn version_function(nth: usize) -> ScalarFunction {
+    let functions: [ScalarFunction; copies::MOST] =
+        [version::<0>, version::<1>, version::<2>, version::<3>];
+    functions[nth]
+}
+
+unsafe extern "C" fn version<const NTH: usize>(
+    context: *mut sqlite3_context,
+    _: c_int,
+    _: *mut *mut sqlite3_value,
+) {
+    const VERSION: &CStr =
+        match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+            Ok(version) => version,
+            Err(_) => c"",
+        };
+    if let Some(host) = copies::copy(NTH) {
+        // SAFETY: SQLite passes the context of this call, and is the one of that slot.
+        unsafe { host.result_text(context, VERSION) };
+    }
+}

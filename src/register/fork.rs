@@ -1,0 +1,65 @@
+//! A child of fork(2) shares its parent's open file descriptions, and so its locks: unlocking in
+//! the child would unlock the parent, and a child that lives on would keep the locks of a parent
+//! that died (<https://www.sqlite.org/howtocorrupt.html> 2.6).
+//!
+//! So the child closes its copies at once, which leaves the parent's locks alone, and never uses
+//! what it inherited: neither do SQLite's connections ([`crate::shim::inherited`]), nor does SQLite's
+//! book-keeping of locks ([`crate::guard::cancellation`]).
+//!
+//! Windows has no fork: a process begins with nothing of its parent's.
+
+use std::io;
+
+/// Sees to it that every child of this process gives up what it inherits. To be called before
+/// the first database is opened.
+#[cfg(unix)]
+pub(crate) fn watch() -> io::Result<()> {
+    use std::any::Any;
+    use std::cell::RefCell;
+    use std::sync::OnceLock;
+
+    use crate::guard::cancellation;
+    use crate::lock::database;
+    use crate::shim::{self, inherited};
+    use crate::sys::{self, fork};
+
+    static WATCHING: OnceLock<Result<(), i32>> = OnceLock::new();
+    thread_local! {
+        /// What no other thread may be in the middle of while this one forks.
+        static HELD: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
+    }
+    extern "C" fn prepare() {
+        let _ = HELD.try_with(|held| {
+            let mut held = held.borrow_mut();
+            held.push(Box::new(super::hold_for_fork()));
+            held.push(Box::new(shim::hold_for_fork()));
+            held.push(Box::new(inherited::hold_for_fork()));
+            held.push(Box::new(database::hold_for_fork()));
+            held.push(Box::new(cancellation::hold_for_fork()));
+            held.push(Box::new(sys::hold_directories()));
+        });
+    }
+    extern "C" fn parent() {
+        let _ = HELD.try_with(|held| held.borrow_mut().clear());
+    }
+    extern "C" fn child() {
+        fork::begin_child();
+        sys::forget_pid();
+        parent();
+        database::abandon_inherited();
+        cancellation::abandon_inherited();
+        inherited::abandon();
+    }
+    WATCHING
+        .get_or_init(|| {
+            sys::at_fork(prepare, parent, child)
+                .map_err(|error| error.raw_os_error().unwrap_or_default())
+        })
+        .map_err(io::Error::from_raw_os_error)
+}
+
+/// Nothing is forked.
+#[cfg(windows)]
+pub(crate) fn watch() -> io::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! How SQLite finds the VFS: registering it, the extension's entry points, what is done when a connection opens, and
+//! the handlers of fork(2).
+#![allow(unsafe_code)]
+
+mod connect_hook;
+mod extension;
+mod fork;
+
+use std::ffi::{CStr, CString};
+use std::sync::atomic::Ordering;
+
+use crate::error::Error;
+use crate::ffi::host::Host;
+use crate::ffi::{Rc, SQLITE_OK, copies, sqlite3_vfs};
+use crate::options::Options;
+use crate::sys::fork::ForkMutex;
+use crate::vfs::{self, Instance, OF_THE_SYSTEM};
+
+/// Instances that are registered now.
+static REGISTERED: ForkMutex<Vec<&'static Instance>> = ForkMutex::new(Vec::new());
+
+/// Registers the VFS that `options` describe with `host`. Doing it again changes nothing, but
+/// that `make_default` is honoured.
+pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
+    let name = to_c(options.name())?;
+    fork::watch().map_err(|e| Error::AtFork { errno: e.raw_os_error().unwrap_or_default() })?;
+    copies::number_of(&host);
+    let mut registered = REGISTERED.lock();
+    let known = registered.iter().find(|known| {
+        known.context.host.same_library(&host) && known.options.name() == options.name()
+    });
+    if let Some(known) = known {
+        if !known.options.same_vfs(options) {
+            return Err(Error::NameTaken { name: options.name().to_owned() });
+        }
+        if options.make_default() {
+            base_for(&host, options)?;
+            // SAFETY: it is complete and never freed.
+            check(unsafe { host.register_vfs(known.vfs, true) })?;
+        }
+        return Ok(());
+    }
+    let other = host.find_vfs(Some(&name));
+    if !other.is_null() {
+        // SAFETY: SQLite found it, so it is a registered VFS.
+        if unsafe { vfs::base_of_ours(other) }.is_none() {
+            return Err(Error::NameTaken { name: options.name().to_owned() });
+        }
+        // Another copy of this library has registered it. It keeps the options it has.
+        if options.make_default() {
+            base_for(&host, options)?;
+            // SAFETY: it is registered already.
+            check(unsafe { host.register_vfs(other, true) })?;
+        }
+        return Ok(());
+    }
+    let (base, encrypts) = base_for(&host, options)?;
+    // SAFETY: SQLite found it, so it is registered.
+    let instance = unsafe { Instance::leak(name, base, host, options, encrypts) };
+    // SAFETY: it is complete and never freed.
+    check(unsafe { host.register_vfs(instance.vfs, options.make_default()) })?;
+    let rc = host.add_auto_extension(connect_hook::on_connect);
+    if rc != SQLITE_OK {
+        // SAFETY: it was registered above.
+        unsafe { host.unregister_vfs(instance.vfs) };
+        return Err(Error::Sqlite { code: rc });
+    }
+    registered.push(instance);
+    Ok(())
+}
+
+/// Takes the VFS named `name` out of `host` while no database is open through it.
+#[cfg_attr(not(feature = "linked"), expect(dead_code, reason = "extensions stay"))]
+pub(crate) fn unregister(host: Host, name: &str) -> Result<(), Error> {
+    let mut registered = REGISTERED.lock();
+    let nth = registered
+        .iter()
+        .position(|known| known.context.host.same_library(&host) && known.options.name() == name)
+        .ok_or_else(|| Error::NotRegistered { name: name.to_owned() })?;
+    let databases = registered[nth].context.open_databases.load(Ordering::SeqCst);
+    if databases > 0 {
+        return Err(Error::InUse { name: name.to_owned(), databases });
+    }
+    // SAFETY: it is registered with this library.
+    check(unsafe { host.unregister_vfs(registered[nth].vfs) })?;
+    registered.swap_remove(nth);
+    if !registered.iter().any(|other| other.context.host.same_library(&host)) {
+        host.remove_auto_extension(connect_hook::on_connect);
+    }
+    Ok(())
+}
+
+/// Keeps other threads from registering until the result is dropped.
+#[cfg(unix)]
+pub(crate) fn hold_for_fork() -> impl std::any::Any {
+    REGISTERED.lock()
+}
+
+fn check(rc: Rc) -> Result<(), Error> {
+    if rc == SQLITE_OK { Ok(()) } else { Err(Error::Sqlite { code: rc }) }
+}
+
+fn to_c(name: &str) -> Result<CString, Error> {
+    CString::new(name).map_err(|_| Error::InvalidName { name: name.to_owned() })
+}
+
+/// What SQLite3MultipleCiphers puts before the name of the VFS that it encrypts for.
+/// <https://utelle.github.io/SQLite3MultipleCiphers/docs/architecture/arch_vfs/>
+const CIPHERS: &str = "multipleciphers-";
+
+/// What to build on: the VFS that `options` name, else the default one if it is the operating system's. Never
+/// a VFS of this project, which would be in its own way, but what that is built on.
+///
+/// Any other default VFS does something for its files that the application wants: to build on it may be wrong, since
+/// it may know its files by the pointers to their names and methods, and to leave it out is wrong, since it is
+/// missed. So that is for the application to say. Except SQLite3MultipleCiphers, which itself goes over any VFS:
+/// this one is built on what it encrypts for then, and goes under it only: true.
+///
+/// # Errors
+/// There is no such VFS, or it is not to be built on.
+fn base_for(host: &Host, options: &Options) -> Result<(*mut sqlite3_vfs, bool), Error> {
+    let find = |name: Option<&str>| -> Result<(*mut sqlite3_vfs, String), Error> {
+        let found = host.find_vfs(name.map(to_c).transpose()?.as_deref());
+        if found.is_null() {
+            return Err(Error::NoBaseVfs { name: name.unwrap_or("").to_owned() });
+        }
+        // SAFETY: SQLite found it, so it is a registered VFS, and so is the base of one; it has a
+        // terminated name.
+        unsafe {
+            let vfs = vfs::base_of_ours(found).unwrap_or(found);
+            Ok((vfs, CStr::from_ptr((*vfs).zName).to_string_lossy().into_owned()))
+        }
+    };
+    let (base, name) = find(options.base())?;
+    let encrypts_for = name.strip_prefix(CIPHERS);
+    if options.base().is_some() {
+        return match encrypts_for {
+            Some(_) => Err(Error::BaseUnfit { name }),
+            None => Ok((base, false)),
+        };
+    }
+    if OF_THE_SYSTEM.contains(&&*name) {
+        return Ok((base, false));
+    }
+    match encrypts_for.filter(|system| OF_THE_SYSTEM.contains(system)) {
+        Some(system) if !options.make_default() => find(Some(system)).map(|(base, _)| (base, true)),
+        Some(_) => Err(Error::BaseUnfit { name }),
+        None => Err(Error::BaseUnnamed { name }),
+    }
+}

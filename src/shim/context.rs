@@ -1,0 +1,49 @@
+//! What the files of one registered VFS have in common.
+
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::ffi::host::Host;
+use crate::guard::cancellation::Protection;
+
+/// What every file of one registered VFS knows of it. Lives as long as that: for ever.
+pub(crate) struct Context {
+    /// The SQLite that it is registered with.
+    pub(crate) host: Host,
+    /// szOsFile of the base, in bytes.
+    pub(crate) base_file_size: c_int,
+    /// `kanban/unix`, say, as FCNTL_VFSNAME answers.
+    pub(crate) full_name: String,
+    /// Whether the base is one of the operating system's VFSes.
+    pub(crate) is_over_system: bool,
+    /// Whether a database may only be opened through it by way of SQLite3MultipleCiphers: else what that would
+    /// encrypt would be written as it is.
+    pub(crate) goes_under_ciphers: bool,
+    /// What becomes of the locks on a database.
+    pub(crate) protection: Protection,
+    /// How many databases are open through it.
+    pub(crate) open_databases: AtomicUsize,
+}
+
+impl Context {
+    /// Counts a database opened through this VFS, until the result is dropped.
+    pub(crate) fn count_database(&'static self) -> OpenDatabase {
+        self.open_databases.fetch_add(1, Ordering::SeqCst);
+        OpenDatabase(self)
+    }
+}
+
+/// One database open through a VFS, which can not be unregistered meanwhile.
+pub(crate) struct OpenDatabase(&'static Context);
+
+impl OpenDatabase {
+    pub(crate) fn context(&self) -> &'static Context {
+        self.0
+    }
+}
+
+impl Drop for OpenDatabase {
+    fn drop(&mut self) {
+        self.0.open_databases.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,106 @@
+//! Which process made a thing: a child of fork(2) inherits its parent's memory and descriptors, and must not
+//! use them as its own.
+//!
+//! Windows has no fork: a process begins with nothing of its parent's.
+
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many forks lie between the process that loaded this library and this one.
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// As [`FORKS`]: in a child of this process, another number than in this.
+#[inline]
+pub(crate) fn generation() -> u64 {
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// What only the process that made it may use or drop. A child of it forgets it.
+pub(crate) struct Own<T> {
+    /// Always there until dropped.
+    value: Option<T>,
+    forks: u64,
+}
+
+impl<T> Own<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { value: Some(value), forks: FORKS.load(Ordering::Relaxed) }
+    }
+
+    /// The value, in the process that made it.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&T> {
+        (self.forks == FORKS.load(Ordering::Relaxed)).then_some(self)
+    }
+
+    /// As [`Self::get`].
+    pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
+        if self.forks == FORKS.load(Ordering::Relaxed) { self.value.as_mut() } else { None }
+    }
+}
+
+impl<T> Deref for Own<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect("the value is taken by drop only")
+    }
+}
+
+impl<T> Drop for Own<T> {
+    fn drop(&mut self) {
+        if self.get().is_none() {
+            std::mem::forget(self.value.take());
+        }
+    }
+}
+
+/// A mutex that a child can unlock after a fork, whoever waited for it in the parent: parking_lot's
+/// goes through a table of waiters then, which another thread may have locked when it forked.
+pub(crate) struct ForkMutex<T>(std::sync::Mutex<T>);
+
+/// What a [`ForkMutex`] protects, while it is locked.
+pub(crate) type ForkGuard<T> = std::sync::MutexGuard<'static, T>;
+
+impl<T> ForkMutex<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&'static self) -> ForkGuard<T> {
+        // What it protects is whole between any two statements, so a panic leaves it whole.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// This process has begun as a child of fork(2): what its parent made is not its own. To be called in the child, before
+/// anything else of this module.
+#[cfg(unix)]
+pub(crate) fn begin_child() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// A child drops what its parent has made: that must not close or unlock anything. Who made it has it
+    /// dropped as ever.
+    #[test]
+    fn what_a_parent_has_made_is_forgotten() {
+        struct Made<'c>(&'c Cell<bool>);
+        impl Drop for Made<'_> {
+            fn drop(&mut self) {
+                self.0.set(true);
+            }
+        }
+        let now = FORKS.load(Ordering::Relaxed);
+        for (forks, is_own) in [(now, true), (now + 1, false)] {
+            let dropped = Cell::new(false);
+            let mut made = Own { value: Some(Made(&dropped)), forks };
+            assert_eq!((made.get().is_some(), made.get_mut().is_some()), (is_own, is_own));
+            drop(made);
+            assert_eq!(dropped.get(), is_own);
+        }
+    }
+}

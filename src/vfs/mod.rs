@@ -1,0 +1,383 @@
+//! The registered `sqlite3_vfs` and its methods. All but xOpen and xSleep only go on to the base.
+#![allow(unsafe_code)]
+
+mod open;
+#[cfg_attr(windows, path = "system_calls_windows.rs")]
+mod system_calls;
+
+use std::borrow::Cow;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::Path;
+use std::ptr::null_mut;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use crate::ffi::host::Host;
+use crate::ffi::uri::FileName;
+use crate::ffi::{
+    Rc, SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_IOERR, SQLITE_IOERR_DELETE, SQLITE_OK,
+    SQLITE_OPEN_CREATE, SQLITE_OPEN_MAIN_JOURNAL, SQLITE_OPEN_READONLY, SQLITE_OPEN_WAL, no_panic,
+    sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
+};
+use crate::lock::wait;
+use crate::options::Options;
+use crate::shim::{self, Context, inherited};
+use crate::sys;
+use open::{OpenPlan, plan_open};
+
+/// One registered VFS. Lives for ever: SQLite may hold its address in connections without files.
+pub(crate) struct Instance {
+    pub(crate) vfs: *mut sqlite3_vfs,
+    base: *mut sqlite3_vfs,
+    pub(crate) options: Options,
+    pub(crate) context: Context,
+}
+
+// SAFETY: the pointers are to VFS objects, whose contents never change after registration and
+// whose methods SQLite itself calls from any thread.
+unsafe impl Send for Instance {}
+// SAFETY: as above.
+unsafe impl Sync for Instance {}
+
+/// The VFSes of the operating system, by the names that SQLite's `os_unix.c` and `os_win.c` give them.
+pub(crate) const OF_THE_SYSTEM: &[&str] = if cfg!(windows) {
+    &["win32", "win32-longpath", "win32-none", "win32-longpath-none"]
+} else {
+    &[
+        "unix",
+        "unix-none",
+        "unix-dotfile",
+        "unix-excl",
+        "unix-posix",
+        "unix-flock",
+        "unix-afp",
+        "unix-nfs",
+        "unix-proxy",
+        "unix-namedsem",
+    ]
+};
+
+/// The name by which xGetSystemCall tells a VFS of this project from any other.
+const MARK: &CStr = c"kanban_vfs";
+
+/// The base of a VFS of this project, be it this copy's or another's; `None` for any other VFS.
+///
+/// # Safety
+/// `vfs` is registered.
+pub(crate) unsafe fn base_of_ours(vfs: *mut sqlite3_vfs) -> Option<*mut sqlite3_vfs> {
+    // SAFETY: the caller's promise; iVersion 3 has the method. Only our own xGetSystemCall knows
+    // the mark, and answers with the address of its base.
+    unsafe {
+        if (*vfs).iVersion < 3 {
+            return None;
+        }
+        let base = (*vfs).xGetSystemCall.and_then(|get| get(vfs, MARK.as_ptr()))?;
+        Some(base as *mut sqlite3_vfs)
+    }
+}
+
+impl Instance {
+    /// Makes a VFS over `base`, not yet registered.
+    ///
+    /// # Safety
+    /// `base` is registered with `host`.
+    pub(crate) unsafe fn leak(
+        name: CString,
+        base: *mut sqlite3_vfs,
+        host: Host,
+        options: &Options,
+        goes_under_ciphers: bool,
+    ) -> &'static Self {
+        // SAFETY: the caller's promise.
+        let base_vfs = unsafe { read_vfs(base) };
+        // SAFETY: a registered VFS has a terminated name.
+        let base_name = unsafe { CStr::from_ptr(base_vfs.zName) }.to_string_lossy();
+        macro_rules! if_base_has {
+            ($($method:ident => $ours:ident),*) => {
+                sqlite3_vfs {
+                    iVersion: 3,
+                    szOsFile: shim::size_with_state(base_vfs.szOsFile),
+                    mxPathname: base_vfs.mxPathname,
+                    pNext: null_mut(),
+                    zName: name.into_raw(),
+                    pAppData: null_mut(),
+                    xOpen: Some(x_open),
+                    $($method: base_vfs.$method.and(Some($ours)),)*
+                    xGetSystemCall: Some(x_get_system_call),
+                }
+            };
+        }
+        let full_name = format!("{}/{base_name}", options.name());
+        let vfs = if_base_has! {
+            xDelete => x_delete,
+            xAccess => x_access,
+            xFullPathname => x_full_pathname,
+            xDlOpen => x_dl_open,
+            xDlError => x_dl_error,
+            xDlSym => x_dl_sym,
+            xDlClose => x_dl_close,
+            xRandomness => x_randomness,
+            xSleep => x_sleep,
+            xCurrentTime => x_current_time,
+            xGetLastError => x_get_last_error,
+            xCurrentTimeInt64 => x_current_time_int64,
+            xSetSystemCall => x_set_system_call,
+            xNextSystemCall => x_next_system_call
+        };
+        let vfs = Box::into_raw(Box::new(vfs));
+        let instance: &'static Self = Box::leak(Box::new(Self {
+            vfs,
+            base,
+            options: options.clone(),
+            context: Context {
+                host,
+                base_file_size: base_vfs.szOsFile,
+                full_name,
+                is_over_system: OF_THE_SYSTEM.contains(&&*base_name),
+                goes_under_ciphers,
+                // SAFETY: the caller's promise.
+                protection: unsafe { system_calls::protect(&host, base) },
+                open_databases: AtomicUsize::new(0),
+            },
+        }));
+        // SAFETY: `vfs` is ours and not registered yet.
+        unsafe { (*vfs).pAppData = std::ptr::from_ref(instance).cast_mut().cast::<c_void>() };
+        instance
+    }
+}
+
+/// A copy of `vfs` with nothing where its version has nothing.
+///
+/// # Safety
+/// `vfs` is registered.
+unsafe fn read_vfs(vfs: *const sqlite3_vfs) -> sqlite3_vfs {
+    let mut copy = std::mem::MaybeUninit::<sqlite3_vfs>::zeroed();
+    // SAFETY: an object of version 1 or 2 ends where the methods of the next begin; null is a
+    // value of every field.
+    unsafe {
+        let bytes = match (*vfs).iVersion {
+            ..2 => std::mem::offset_of!(sqlite3_vfs, xCurrentTimeInt64),
+            2 => std::mem::offset_of!(sqlite3_vfs, xSetSystemCall),
+            3.. => size_of::<sqlite3_vfs>(),
+        };
+        vfs.cast::<u8>().copy_to_nonoverlapping(copy.as_mut_ptr().cast(), bytes);
+        copy.assume_init()
+    }
+}
+
+/// # Safety
+/// `vfs` is the object of an [`Instance`].
+unsafe fn instance(vfs: *mut sqlite3_vfs) -> &'static Instance {
+    // SAFETY: pAppData was set to the instance, which lives for ever.
+    unsafe { &*(*vfs).pAppData.cast::<Instance>() }
+}
+
+unsafe extern "C" fn x_open(
+    vfs: *mut sqlite3_vfs,
+    name: *const c_char,
+    file: *mut sqlite3_file,
+    flags: c_int,
+    out_flags: *mut c_int,
+) -> Rc {
+    // SAFETY: SQLite passes our VFS and memory of our szOsFile.
+    let instance = unsafe {
+        (*file).pMethods = std::ptr::null();
+        instance(vfs)
+    };
+    no_panic(SQLITE_ERROR, || {
+        let context = &instance.context;
+        // SAFETY: SQLite has passed it.
+        let uri = unsafe { FileName::new(name, &context.host) };
+        let plan = plan_open(&uri, flags, &instance.options);
+        if let OpenPlan::Refuse(why) = &plan {
+            context.host.log(SQLITE_CANTOPEN, why);
+            // SAFETY: the file is SQLite's memory, with nothing in it yet.
+            return unsafe { shim::refuse(file, context, why, flags, out_flags) };
+        }
+        const BESIDE: c_int = SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_WAL;
+        // SAFETY: SQLite passes null or a terminated name.
+        let is_parents = flags & BESIDE != 0
+            && flags & SQLITE_OPEN_READONLY == 0
+            && unsafe { inherited::is_parents(name) };
+        if is_parents {
+            // SAFETY: as above: a parent's is not null.
+            let path = sys::path_from(unsafe { CStr::from_ptr(name) });
+            context.host.log_about(SQLITE_IOERR, inherited::WHY, &path);
+            return SQLITE_IOERR;
+        }
+        let mut base_flags = flags;
+        // SAFETY: the arguments are SQLite's own; the name is the very pointer it passed, since
+        // it reads the bytes around it.
+        let rc = unsafe {
+            let Some(open) = (*instance.base).xOpen else { return SQLITE_ERROR };
+            open(instance.base, name, file, flags, &raw mut base_flags)
+        };
+        if !out_flags.is_null() {
+            // SAFETY: SQLite passes null or an int.
+            unsafe { *out_flags = base_flags };
+        }
+        if matches!(plan, OpenPlan::LeaveAlone) {
+            return rc;
+        }
+        let path = match name.is_null() {
+            true => Cow::Borrowed(Path::new("")),
+            // SAFETY: SQLite passes null or a terminated name.
+            false => sys::path_from(unsafe { CStr::from_ptr(name) }),
+        };
+        if rc != SQLITE_OK {
+            let creates = SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_CREATE;
+            if flags & creates == creates {
+                let why = "can not open the journal, without which nothing is written; writers need \
+                           the right to create files there";
+                context.host.log_about(rc, why, &path);
+            }
+            return rc;
+        }
+        // SAFETY: the base has opened the file, whose memory has room for our state.
+        unsafe {
+            match plan {
+                OpenPlan::Guard(settings) => {
+                    shim::install(file, context, &path, name, flags | base_flags, settings)
+                }
+                _ => {
+                    shim::watch(file, context, &path, flags);
+                    rc
+                }
+            }
+        }
+    })
+}
+
+unsafe extern "C" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_int {
+    no_panic(microseconds, || {
+        let asked = Duration::from_micros(microseconds.max(0).unsigned_abs().into());
+        wait::sleep(asked, |duration| {
+            if cfg!(windows) {
+                // That of the win32 VFS is rounded up to the system's tick, of 15.6 ms mostly.
+                return std::thread::sleep(duration);
+            }
+            let microseconds = c_int::try_from(duration.as_micros()).unwrap_or(c_int::MAX);
+            // SAFETY: SQLite passes our VFS; the base gets itself.
+            unsafe {
+                let base = instance(vfs).base;
+                if let Some(sleep) = (*base).xSleep {
+                    sleep(base, microseconds);
+                }
+            }
+        });
+        microseconds
+    })
+}
+
+unsafe extern "C" fn x_delete(vfs: *mut sqlite3_vfs, name: *const c_char, sync: c_int) -> Rc {
+    no_panic(SQLITE_IOERR_DELETE, || {
+        // SAFETY: SQLite passes our VFS and a terminated name; the base gets itself.
+        unsafe {
+            if inherited::is_parents(name) {
+                return SQLITE_IOERR_DELETE;
+            }
+            let base = instance(vfs).base;
+            (*base).xDelete.map_or(SQLITE_ERROR, |delete| delete(base, name, sync))
+        }
+    })
+}
+
+/// Methods that only go on to the base.
+macro_rules! forward {
+    ($(fn $ours:ident($($arg:ident: $type:ty),*) -> $ret:ty = $method:ident or $missing:expr;)*) => {$(
+        unsafe extern "C" fn $ours(vfs: *mut sqlite3_vfs, $($arg: $type),*) -> $ret {
+            // SAFETY: SQLite passes our VFS and what the method asks for; the base gets itself.
+            unsafe {
+                let base = instance(vfs).base;
+                match (*base).$method {
+                    Some(method) => method(base, $($arg),*),
+                    None => $missing,
+                }
+            }
+        }
+    )*};
+}
+
+forward! {
+    fn x_access(name: *const c_char, flags: c_int, out: *mut c_int) -> Rc = xAccess or SQLITE_ERROR;
+    fn base_full_pathname(name: *const c_char, n: c_int, out: *mut c_char) -> Rc = xFullPathname or SQLITE_ERROR;
+    fn x_dl_open(name: *const c_char) -> *mut c_void = xDlOpen or null_mut();
+    fn x_dl_error(n: c_int, out: *mut c_char) -> () = xDlError or ();
+    fn x_dl_sym(library: *mut c_void, symbol: *const c_char) -> sqlite3_syscall_ptr = xDlSym or None;
+    fn x_dl_close(library: *mut c_void) -> () = xDlClose or ();
+    fn x_randomness(n: c_int, out: *mut c_char) -> c_int = xRandomness or 0;
+    fn x_current_time(out: *mut f64) -> Rc = xCurrentTime or SQLITE_ERROR;
+    fn x_get_last_error(n: c_int, out: *mut c_char) -> Rc = xGetLastError or SQLITE_OK;
+    fn x_current_time_int64(out: *mut i64) -> Rc = xCurrentTimeInt64 or SQLITE_ERROR;
+    fn x_set_system_call(name: *const c_char, call: sqlite3_syscall_ptr) -> Rc = xSetSystemCall or SQLITE_ERROR;
+    fn x_next_system_call(name: *const c_char) -> *const c_char = xNextSystemCall or std::ptr::null();
+}
+
+/// The base's, which resolves symbolic links. Those of Windows do not, so there it is done here.
+unsafe extern "C" fn x_full_pathname(
+    vfs: *mut sqlite3_vfs,
+    name: *const c_char,
+    n: c_int,
+    out: *mut c_char,
+) -> Rc {
+    // SAFETY: passed on.
+    let rc = unsafe { base_full_pathname(vfs, name, n, out) };
+    if cfg!(unix) || rc != SQLITE_OK {
+        return rc;
+    }
+    no_panic(SQLITE_CANTOPEN, || {
+        // SAFETY: the base has written a terminated name.
+        let path = sys::path_from(unsafe { CStr::from_ptr(out) }).into_owned();
+        if !path.is_absolute() {
+            // A base that keeps its databases elsewhere than in files.
+            return rc;
+        }
+        let (rc, why) = match sys::canonical(&path) {
+            Ok(found) => {
+                let found = found.as_os_str().as_encoded_bytes();
+                if found.len() < usize::try_from(n).unwrap_or(0) {
+                    // SAFETY: SQLite passes room for n bytes.
+                    unsafe {
+                        let out = out.cast::<u8>();
+                        out.copy_from_nonoverlapping(found.as_ptr(), found.len());
+                        out.add(found.len()).write(0);
+                    }
+                    return rc;
+                }
+                (SQLITE_CANTOPEN, "its name is too long".to_owned())
+            }
+            // Opening it will fail, or make a file of this very name.
+            Err(error) if sys::is_absent(&error) => return rc,
+            Err(error) => (
+                SQLITE_CANTOPEN,
+                format!(
+                    "can not tell where its name leads: {error}; this user must be allowed to look \
+                     there, and the drive must know GetFinalPathNameByHandle"
+                ),
+            ),
+        };
+        // SAFETY: SQLite passes our VFS.
+        unsafe { instance(vfs) }.context.host.log_about(rc, &why, &path);
+        rc
+    })
+}
+
+unsafe extern "C" fn x_get_system_call(
+    vfs: *mut sqlite3_vfs,
+    name: *const c_char,
+) -> sqlite3_syscall_ptr {
+    // SAFETY: SQLite passes our VFS and a terminated name; the base gets itself.
+    unsafe {
+        if !name.is_null() && CStr::from_ptr(name) == MARK {
+            // An address in place of a function's, for [`base_of_ours`], which never calls it.
+            return std::mem::transmute::<*mut sqlite3_vfs, sqlite3_syscall_ptr>(
+                instance(vfs).base,
+            );
+        }
+        let base = instance(vfs).base;
+        if (*base).iVersion < 3 {
+            return None;
+        }
+        (*base).xGetSystemCall.and_then(|get| get(base, name))
+    }
+}
