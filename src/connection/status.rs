@@ -129,13 +129,13 @@ const BY_THE_SYSTEM: &[(&str, &str)] = if cfg!(windows) {
 /// Each guarantee with `{"active": true}` or the reason why it is not.
 fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protection) -> Object {
     let guards = connection.guards();
-    let displaced = guards.displaced().map(|why| why.to_string());
-    let deficit = guards.deficit();
+    let displaced = guards.files.displaced().map(|why| why.to_string());
+    let deficit = guards.length.deficit();
     let no_wal = guards.no_wal().map(str::to_owned);
-    let stands = guards.stands();
-    let is_off = guards.is_synchronous_off();
-    let journalless = guards.journalless();
-    let files = guards.identity().map(|files| (files.inode(), files.wal_index()));
+    let stands = guards.length.stands();
+    let is_off = guards.pragmas.is_synchronous_off();
+    let journalless = guards.pragmas.journalless();
+    let files = guards.files.identity().map(|files| (files.inode(), files.wal_index()));
     let database = connection.database();
     let obstacle = database.obstacle();
     let write_lock = match &obstacle {

@@ -6,12 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::base_file::{BaseFile, Doing, Sought, Stands};
-use super::guards::Guards;
+use super::{Guards, Known};
 use crate::ffi::host::Host;
-use crate::ffi::{
-    Rc, SQLITE_BUSY, SQLITE_IOERR, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
-    SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_READ_LOCK,
-};
+use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot, ShmSlots};
 use crate::format::{Header, Salts, WAL_INDEX_SUFFIX, WAL_SUFFIX, beside};
 use crate::group_commit::WalIndex;
 use crate::group_commit::test_wal::{TestCommitter, TestWal};
@@ -22,8 +19,8 @@ use crate::lock::wait::Probe;
 /// What it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
-    Lock(c_int, c_int),
-    Unlock(c_int, c_int),
+    Lock(ShmSlots),
+    Unlock(ShmSlots),
     MayBlock(c_int),
     WriteZeros(i64, i64),
     SetCopied(u32),
@@ -39,11 +36,11 @@ pub(crate) struct TestBase {
     pub(crate) salts: RefCell<Vec<Option<Salts>>>,
     pub(crate) frames: RefCell<Vec<Option<(u32, u32)>>>,
     /// What it answers for a lock of slots from this one on.
-    pub(crate) refuses: Option<(c_int, Rc)>,
+    pub(crate) refuses: Option<(ShmSlot, ResultCode)>,
     /// What it answers for any lock of slots.
-    pub(crate) slot_answer: Cell<Rc>,
+    pub(crate) slot_answer: Cell<ResultCode>,
     /// What it answers for xLock.
-    pub(crate) on_lock: Option<Box<dyn Fn() -> Rc>>,
+    pub(crate) on_lock: Option<Box<dyn Fn() -> ResultCode>>,
     /// The mark of the first READ slot, which is taken then.
     pub(crate) reader: Cell<Option<u32>>,
     /// Whether READ slots cannot be shared.
@@ -56,9 +53,9 @@ pub(crate) struct TestBase {
     pub(crate) blocks_ms: Cell<c_int>,
     pub(crate) calls: RefCell<Vec<Call>>,
     /// The calls of xShmLock.
-    pub(crate) slots: RefCell<Vec<(c_int, c_int, c_int)>>,
+    pub(crate) slots: RefCell<Vec<(ShmSlots, ShmFlags)>>,
     /// To what xUnlock was called.
-    pub(crate) unlocked: RefCell<Vec<c_int>>,
+    pub(crate) unlocked: RefCell<Vec<LockLevel>>,
 }
 
 impl Default for TestBase {
@@ -141,35 +138,34 @@ impl WalIndex for &'static TestBase {
 }
 
 impl BaseFile for &'static TestBase {
-    fn lock(&self, _: c_int) -> Rc {
-        self.on_lock.as_ref().map_or(SQLITE_OK, |answer| answer())
+    fn lock(&self, _: LockLevel) -> ResultCode {
+        self.on_lock.as_ref().map_or(ResultCode::OK, |answer| answer())
     }
-    fn unlock(&self, level: c_int) -> Rc {
+    fn unlock(&self, level: LockLevel) -> ResultCode {
         self.unlocked.borrow_mut().push(level);
-        SQLITE_OK
+        ResultCode::OK
     }
-    fn shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> Rc {
-        assert!(flags & (SQLITE_SHM_EXCLUSIVE | SQLITE_SHM_SHARED) != 0);
-        self.slots.borrow_mut().push((offset, n, flags));
-        if flags & SQLITE_SHM_UNLOCK != 0 {
-            self.note(Unlock(offset, n));
-            return SQLITE_OK;
+    fn shm_lock(&self, slots: ShmSlots, flags: ShmFlags) -> ResultCode {
+        self.slots.borrow_mut().push((slots, flags));
+        if !flags.is_lock() {
+            self.note(Unlock(slots));
+            return ResultCode::OK;
         }
-        self.note(Lock(offset, n));
-        if let Some((_, rc)) = self.refuses.filter(|(slot, _)| *slot == offset) {
+        self.note(Lock(slots));
+        if let Some((_, rc)) = self.refuses.filter(|(slot, _)| *slot == slots.first) {
             return rc;
         }
-        if self.slot_answer.get() != SQLITE_OK {
+        if self.slot_answer.get() != ResultCode::OK {
             return self.slot_answer.get();
         }
-        if self.is_in_the_way.get() && flags == SQLITE_SHM_LOCK | SQLITE_SHM_SHARED {
-            return SQLITE_BUSY;
+        if self.is_in_the_way.get() && flags.is_shared() {
+            return ResultCode::BUSY;
         }
-        let is_readers = flags & SQLITE_SHM_EXCLUSIVE != 0 && offset == WAL_READ_LOCK + 1;
+        let is_readers = !flags.is_shared() && slots.first == ShmSlot::read(1);
         match is_readers && self.reader.get().is_some() {
             true if self.blocks_ms.get() > 0 => panic!("it waits for the reader"),
-            true => SQLITE_BUSY,
-            false => SQLITE_OK,
+            true => ResultCode::BUSY,
+            false => ResultCode::OK,
         }
     }
     fn may_block(&self, ms: c_int) {
@@ -179,8 +175,8 @@ impl BaseFile for &'static TestBase {
     fn is_wal(&self) -> bool {
         false
     }
-    fn size(&self) -> Result<i64, Rc> {
-        next(&self.sizes).ok_or(SQLITE_IOERR)
+    fn size(&self) -> Result<i64, ResultCode> {
+        next(&self.sizes).ok_or(ResultCode::IOERR)
     }
     fn is_upgrade(&self) -> bool {
         !self.begins.get()
@@ -236,8 +232,9 @@ pub(crate) fn board() -> (tempfile::TempDir, Arc<Database>, TestGuards) {
         std::fs::write(beside(&path, suffix), "something").expect("a file");
     }
     let host = Host::linked().expect("a linked SQLite");
-    let identity = Identity::of(&path, false);
-    let mut guards = Guards::new(TestBase::default().leak(), host, identity, None);
+    let known = Known { identity: Identity::of(&path, false), no_wal: None, keeps_ahead: false };
+    let database = Database::at(&path);
+    let mut guards = Guards::new(TestBase::default().leak(), &database, host, known);
     guards.wal_opened();
-    (place, Database::at(&path), guards)
+    (place, database, guards)
 }

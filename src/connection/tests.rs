@@ -1,18 +1,30 @@
-use super::test_base::{Lock, TestBase, Unlock, board};
+use super::claim::{CHECKPOINT_LASTS, Need, Reason};
+use super::test_base::{ClearWalIndex, Lock, TestBase, Unlock, board};
 use super::*;
+use crate::ffi::{ShmFlags, ShmSlot, ShmSlots};
+use crate::format::{WAL_SUFFIX, beside};
 use crate::group_commit::test_wal::{TestWal, frames, salts};
+use crate::guard::identity::Identity;
+use crate::lock::wait::Cause;
 use crate::options::Options;
 use std::cell::{Cell, RefCell};
+use std::fs;
+use std::time::{Duration, Instant};
 
 type TestConnection = Connection<&'static TestBase>;
 
+/// What xShmLock is asked to lock for itself, and to unlock.
+const LOCK: ShmFlags = ShmFlags::LOCK_EXCLUSIVE;
+const UNLOCK: ShmFlags = ShmFlags::UNLOCK_EXCLUSIVE;
+
 impl TestConnection {
     /// As xShmLock goes on.
-    fn shm_lock(&mut self, offset: c_int, n: c_int, flags: c_int) -> Rc {
-        match (offset, flags & (SQLITE_SHM_SHARED | SQLITE_SHM_LOCK)) {
-            (WAL_WRITE_LOCK, SQLITE_SHM_LOCK) => self.take_write(n, flags),
-            (WAL_WRITE_LOCK, 0) => self.give_write_back(n, flags),
-            _ => self.shm_lock_other(offset, n, flags),
+    fn shm_lock(&mut self, slots: impl Into<ShmSlots>, flags: ShmFlags) -> ResultCode {
+        let slots = slots.into();
+        match (slots.first, flags) {
+            (ShmSlot::WRITE, LOCK) => self.lock_write(slots),
+            (ShmSlot::WRITE, UNLOCK) => self.unlock_write(slots),
+            _ => self.shm_lock_other(slots, flags),
         }
     }
 }
@@ -22,8 +34,8 @@ fn connection_over(directory: &tempfile::TempDir, base: &'static TestBase) -> Te
     std::fs::File::options().create(true).append(true).open(&path).expect("a directory");
     let host = Host::linked().expect("a linked SQLite");
     let settings = Settings::defaults_of(&Options::default());
-    let guards = Guards::new(base, host, None, None);
-    Connection::new(base, &path, settings, host, guards, false)
+    let known = Known { identity: None, no_wal: None, keeps_ahead: false };
+    Connection::new(base, &path, settings, host, known, false)
 }
 
 /// A connection over a base of its own, which obliges.
@@ -32,16 +44,26 @@ fn connection(directory: &tempfile::TempDir) -> (TestConnection, &'static TestBa
     (connection_over(directory, base), base)
 }
 
+/// Guards that look at the files of a connection's database.
+fn guards_of(connection: &TestConnection) -> Guards<&'static TestBase> {
+    let identity = Identity::of(connection.database().path(), false);
+    let known = Known { identity, no_wal: None, keeps_ahead: false };
+    Guards::new(connection.base, connection.database(), connection.log, known)
+}
+
 /// A connection to a board with a WAL, over that base.
 fn connection_with_wal(
     base: &'static TestBase,
     options: &Options,
 ) -> (tempfile::TempDir, TestConnection) {
-    let (place, database, mut guards) = board();
-    guards.base = base;
+    let (place, database, guards) = board();
     let host = Host::linked().expect("a linked SQLite");
     let settings = Settings::defaults_of(options);
-    (place, Connection::new(base, database.path(), settings, host, guards, false))
+    let known = Known { identity: None, no_wal: None, keeps_ahead: false };
+    let mut connection = Connection::new(base, database.path(), settings, host, known, false);
+    connection.guards = guards;
+    connection.guards.set_base(base);
+    (place, connection)
 }
 
 /// A first connection comes a moment too late: it found the database empty, but has SHARED only
@@ -50,7 +72,7 @@ fn connection_with_wal(
 fn a_first_connection_does_not_keep_the_write_lock_in_wal_mode() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut connection, _) = connection(&directory);
-    assert_eq!(connection.lock(SQLITE_LOCK_SHARED), SQLITE_OK);
+    assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::OK);
     assert!(connection.holds_write_lock());
     connection.shm_mapping();
     assert!(!connection.holds_write_lock());
@@ -61,27 +83,27 @@ fn a_first_connection_does_not_keep_the_write_lock_in_wal_mode() {
 fn the_write_lock_is_held_for_the_last_reason() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut connection, base) = connection(&directory);
-    connection.lock(SQLITE_LOCK_SHARED);
-    connection.lock(SQLITE_LOCK_RESERVED);
-    connection.lock(SQLITE_LOCK_EXCLUSIVE);
-    connection.unlock(SQLITE_LOCK_SHARED);
+    connection.lock(LockLevel::SHARED);
+    connection.lock(LockLevel::RESERVED);
+    connection.lock(LockLevel::EXCLUSIVE);
+    connection.unlock(LockLevel::SHARED);
     assert!(connection.holds_write_lock(), "it is still the first connection's");
-    connection.unlock(SQLITE_LOCK_NONE);
+    connection.unlock(LockLevel::NONE);
     assert!(!connection.holds_write_lock());
 
     base.has_bytes(4096);
-    let write_slot = |flags| (WAL_WRITE_LOCK, 1, flags);
-    let read_mark = (WAL_READ_LOCK + 1, 1, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED);
-    let ckpt_slot = (WAL_CKPT_LOCK, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
-    let mut shm_lock = |(offset, n, flags)| {
-        connection.shm_lock(offset, n, flags);
+    let write_slot = |flags| (ShmSlot::WRITE, flags);
+    let read_mark = (ShmSlot::read(1), ShmFlags::LOCK_SHARED);
+    let ckpt_slot = (ShmSlot::CKPT, LOCK);
+    let mut shm_lock = |(slot, flags)| {
+        connection.shm_lock(slot, flags);
         connection.holds_write_lock()
     };
     assert!(!shm_lock(read_mark));
     assert!(shm_lock(ckpt_slot), "a checkpoint");
-    assert!(shm_lock(write_slot(SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE)));
-    assert!(shm_lock(write_slot(SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)));
-    assert!(!shm_lock((WAL_CKPT_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)));
+    assert!(shm_lock(write_slot(LOCK)));
+    assert!(shm_lock(write_slot(UNLOCK)));
+    assert!(!shm_lock((ShmSlot::CKPT, UNLOCK)));
 }
 
 /// Each connection that closes tries whether it is the last one, to clean up. Most are not, and
@@ -92,16 +114,15 @@ fn a_connection_that_closes_is_in_no_writers_way() {
     let writer = RefCell::new(connection(&directory).0);
     let somebody_writes = move || {
         let mut writer = writer.borrow_mut();
-        for flags in [SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK] {
-            let flags = flags | SQLITE_SHM_EXCLUSIVE;
-            assert_eq!(writer.shm_lock(WAL_WRITE_LOCK, 1, flags), SQLITE_OK);
+        for flags in [LOCK, UNLOCK] {
+            assert_eq!(writer.shm_lock(ShmSlot::WRITE, flags), ResultCode::OK);
         }
-        SQLITE_BUSY
+        ResultCode::BUSY
     };
     let base = TestBase { on_lock: Some(Box::new(somebody_writes)), ..TestBase::default() };
     let mut closing = connection_over(&directory, base.leak());
     closing.shm_mapping();
-    assert_eq!(closing.lock(SQLITE_LOCK_EXCLUSIVE), SQLITE_BUSY);
+    assert_eq!(closing.lock(LockLevel::EXCLUSIVE), ResultCode::BUSY);
     assert!(!closing.holds_write_lock());
 }
 
@@ -113,54 +134,53 @@ fn a_checkpoint_holds_no_writer_up_for_long() {
     let (mut writer, base) = connection(&directory);
     let mut checkpointer = connection_over(&directory, base);
     base.has_bytes(4096);
-    let exclusively = |flags| flags | SQLITE_SHM_EXCLUSIVE;
-    let write = |flags| (WAL_WRITE_LOCK, 1, exclusively(flags));
-    let shm_lock = |connection: &mut TestConnection, (offset, n, flags)| {
-        assert_eq!(connection.shm_lock(offset, n, flags), SQLITE_OK);
+    let write = |flags| (ShmSlot::WRITE, flags);
+    let shm_lock = |connection: &mut TestConnection, (slot, flags)| {
+        assert_eq!(connection.shm_lock(slot, flags), ResultCode::OK);
     };
     // Makes the sidecar.
-    shm_lock(&mut writer, (WAL_READ_LOCK, 1, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED));
-    shm_lock(&mut writer, write(SQLITE_SHM_LOCK));
+    shm_lock(&mut writer, (ShmSlot::READ_0, ShmFlags::LOCK_SHARED));
+    shm_lock(&mut writer, write(LOCK));
     assert!(writer.holds_write_lock());
-    shm_lock(&mut writer, write(SQLITE_SHM_UNLOCK));
+    shm_lock(&mut writer, write(UNLOCK));
 
-    shm_lock(&mut checkpointer, (WAL_CKPT_LOCK, 1, exclusively(SQLITE_SHM_LOCK)));
+    shm_lock(&mut checkpointer, (ShmSlot::CKPT, LOCK));
     assert!(checkpointer.holds_write_lock());
-    shm_lock(&mut writer, write(SQLITE_SHM_LOCK));
+    shm_lock(&mut writer, write(LOCK));
     assert!(!writer.holds_write_lock());
-    shm_lock(&mut writer, write(SQLITE_SHM_UNLOCK));
-    shm_lock(&mut checkpointer, (WAL_CKPT_LOCK, 1, exclusively(SQLITE_SHM_UNLOCK)));
-    shm_lock(&mut writer, write(SQLITE_SHM_LOCK));
+    shm_lock(&mut writer, write(UNLOCK));
+    shm_lock(&mut checkpointer, (ShmSlot::CKPT, UNLOCK));
+    shm_lock(&mut writer, write(LOCK));
     assert!(writer.holds_write_lock());
 
     // One whose busy handler sleeps does so until the checkpoint has lasted, and no longer.
     let mut sleeper = connection_over(&directory, base);
-    shm_lock(&mut sleeper, (WAL_READ_LOCK, 1, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED));
+    shm_lock(&mut sleeper, (ShmSlot::READ_0, ShmFlags::LOCK_SHARED));
     base.begins.set(true);
     let attempt = |sleeper: &mut TestConnection| {
-        let (offset, n, flags) = write(SQLITE_SHM_LOCK);
-        sleeper.shm_lock(offset, n, flags)
+        let (slot, flags) = write(LOCK);
+        sleeper.shm_lock(slot, flags)
     };
-    assert_eq!(attempt(&mut sleeper), SQLITE_BUSY);
+    assert_eq!(attempt(&mut sleeper), ResultCode::BUSY);
     crate::lock::wait::sleep(Duration::from_millis(1), |_| {});
-    shm_lock(&mut writer, write(SQLITE_SHM_UNLOCK));
-    for flags in [SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK] {
+    shm_lock(&mut writer, write(UNLOCK));
+    for flags in [LOCK, UNLOCK] {
         shm_lock(&mut sleeper, write(flags));
     }
     let began = Instant::now();
-    shm_lock(&mut checkpointer, (WAL_CKPT_LOCK, 1, exclusively(SQLITE_SHM_LOCK)));
+    shm_lock(&mut checkpointer, (ShmSlot::CKPT, LOCK));
     assert!(checkpointer.holds_write_lock());
     match attempt(&mut sleeper) {
-        SQLITE_BUSY => {}
+        ResultCode::BUSY => {}
         // This machine stood still.
         _ => assert!(began.elapsed() >= CHECKPOINT_LASTS),
     }
     std::thread::sleep(CHECKPOINT_LASTS);
     // The second time it has not waited itself.
     for _ in 0..2 {
-        assert_eq!(attempt(&mut sleeper), SQLITE_OK);
+        assert_eq!(attempt(&mut sleeper), ResultCode::OK);
         assert!(!sleeper.holds_write_lock());
-        shm_lock(&mut sleeper, write(SQLITE_SHM_UNLOCK));
+        shm_lock(&mut sleeper, write(UNLOCK));
     }
 }
 
@@ -174,17 +194,17 @@ fn a_checkpoint_that_can_copy_nothing_takes_no_write_lock() {
     let (mut connection, base) = connection(&directory);
     base.has_bytes(4096);
     // Makes the sidecar.
-    connection.lock(SQLITE_LOCK_RESERVED);
-    connection.unlock(SQLITE_LOCK_SHARED);
+    connection.lock(LockLevel::RESERVED);
+    connection.unlock(LockLevel::SHARED);
     let cases = [(None, true), (Some(0), false), (Some(1), true)];
     for ((reader, joins), ms) in cases.into_iter().flat_map(|case| [(case, 0), (case, 9)]) {
         base.reader.set(reader);
         base.may_block(ms);
         connection.may_block(ms);
-        for flags in [SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK] {
-            let (offset, flags) = (WAL_CKPT_LOCK, flags | SQLITE_SHM_EXCLUSIVE);
-            assert_eq!(connection.shm_lock(offset, 1, flags), SQLITE_OK);
-            let holds = flags & SQLITE_SHM_LOCK != 0 && joins;
+        for flags in [LOCK, UNLOCK] {
+            let (offset, flags) = (ShmSlot::CKPT, flags);
+            assert_eq!(connection.shm_lock(offset, flags), ResultCode::OK);
+            let holds = flags == LOCK && joins;
             assert_eq!(connection.holds_write_lock(), holds, "{reader:?}, {ms}");
         }
         assert_eq!(base.blocks_ms.get(), ms);
@@ -197,17 +217,17 @@ fn a_checkpoint_that_can_copy_nothing_takes_no_write_lock() {
 fn a_refusal_does_not_put_the_guards_off() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut connection, base) = connection(&directory);
-    let flags = SQLITE_SHM_LOCK | SQLITE_SHM_SHARED;
+    let flags = ShmFlags::LOCK_SHARED;
     for is_in_the_way in [true, true, false, false] {
         base.is_in_the_way.set(is_in_the_way);
-        assert!(!connection.note_plain(WAL_READ_LOCK, 1, flags), "it is due");
-        let expected = if is_in_the_way { SQLITE_BUSY } else { SQLITE_OK };
-        assert_eq!(connection.shm_lock(WAL_READ_LOCK, 1, flags), expected);
+        assert!(!connection.note_plain(ShmSlot::READ_0.into(), flags), "it is due");
+        let expected = if is_in_the_way { ResultCode::BUSY } else { ResultCode::OK };
+        assert_eq!(connection.shm_lock(ShmSlot::READ_0, flags), expected);
     }
-    assert!(connection.note_plain(WAL_READ_LOCK, 1, flags), "it was done");
-    assert!(connection.has_snapshot);
-    connection.shm_lock_failed(WAL_READ_LOCK, flags, SQLITE_BUSY);
-    assert!(!connection.has_snapshot);
+    assert!(connection.note_plain(ShmSlot::READ_0.into(), flags), "it was done");
+    assert!(connection.wal.has_snapshot);
+    connection.shm_lock_failed(ShmSlot::READ_0, flags, ResultCode::BUSY);
+    assert!(!connection.wal.has_snapshot);
 }
 
 /// A connection is closed with the lock in hand, or unmaps the wal-index.
@@ -216,33 +236,27 @@ fn what_ends_gives_it_back() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut connection, base) = connection(&directory);
     base.has_bytes(4096);
-    connection.shm_lock(WAL_WRITE_LOCK, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
+    connection.shm_lock(ShmSlot::WRITE, LOCK);
     assert!(connection.holds_write_lock());
     connection.shm_unmapped();
     assert!(!connection.holds_write_lock());
-    connection.lock(SQLITE_LOCK_RESERVED);
+    connection.lock(LockLevel::RESERVED);
     connection.closed();
     assert!(!connection.holds_write_lock());
 }
 
-/// What the write lock is wanted for decides what must be in order before, and what a refusal means.
+/// What WRITE is asked for decides what must be in order before, and what a refusal means.
 #[test]
-fn what_is_needed_depends_on_who_asks() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let need_of = |reason, change: fn(&mut TestConnection)| {
-        let (mut connection, _) = connection(&directory);
-        change(&mut connection);
-        connection.need_of(reason)
+fn what_write_is_asked_for_depends_on_the_slots_that_are_held() {
+    let need = |has_snapshot, has_ckpt, may_block| {
+        WalSlots { has_snapshot, has_ckpt, is_mapped: true }.need_of_write(may_block)
     };
-    let nothing: fn(&mut TestConnection) = |_| {};
-    assert_eq!(need_of(Reason::Wal, nothing), Need::Upkeep, "recovery");
-    assert_eq!(need_of(Reason::Wal, |it| it.has_snapshot = true), Need::Write);
-    assert_eq!(need_of(Reason::Wal, |it| it.is_checkpointing = true), Need::Write);
-    assert_eq!(need_of(Reason::Wal, |it| it.blocks_ms = 1), Need::Write);
-    assert_eq!(need_of(Reason::Rollback, nothing), Need::Write);
-    assert_eq!(need_of(Reason::Rollback, |it| it.read_only = true), Need::Upkeep);
-    assert_eq!(need_of(Reason::FirstConnect, nothing), Need::FirstConnect);
-    assert_eq!(need_of(Reason::Checkpoint, nothing), Need::Upkeep);
+    assert_eq!(need(false, false, false), Need::Recovery);
+    assert_eq!(need(true, false, false), Need::Write);
+    assert_eq!(need(false, false, true), Need::Write);
+    for (has_snapshot, may_block) in [(false, false), (true, false), (false, true)] {
+        assert_eq!(need(has_snapshot, true, may_block), Need::FinishCheckpoint);
+    }
 }
 
 /// A reader is refused SHARED by a writer that commits, and reads a moment later: it has waited, and given
@@ -254,14 +268,14 @@ fn a_reader_that_has_waited_has_not_given_up() {
     let on_lock = move || {
         answers.set(answers.get() + 1);
         // It is tried for twice.
-        if answers.get() <= 2 { SQLITE_BUSY } else { SQLITE_OK }
+        if answers.get() <= 2 { ResultCode::BUSY } else { ResultCode::OK }
     };
     let base = TestBase { on_lock: Some(Box::new(on_lock)), ..TestBase::default() }.leak();
     base.has_bytes(4096);
     let mut connection = connection_over(&directory, base);
-    assert_eq!(connection.lock(SQLITE_LOCK_SHARED), SQLITE_BUSY);
-    assert_eq!(connection.lock(SQLITE_LOCK_SHARED), SQLITE_OK);
-    connection.unlock(SQLITE_LOCK_NONE);
+    assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::BUSY);
+    assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::OK);
+    connection.unlock(LockLevel::NONE);
     connection.closed();
     let counters = &connection.database().counters;
     let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -277,20 +291,20 @@ fn a_reader_waits_for_whoever_rolls_back() {
     let on_lock = move || {
         answers.set(answers.get() + 1);
         // SHARED, and EXCLUSIVE in vain, twice.
-        if answers.get() < 5 && answers.get() % 2 == 0 { SQLITE_BUSY } else { SQLITE_OK }
+        if answers.get() < 5 && answers.get() % 2 == 0 { ResultCode::BUSY } else { ResultCode::OK }
     };
     let base = TestBase { on_lock: Some(Box::new(on_lock)), ..TestBase::default() }.leak();
     base.has_bytes(4096);
     let mut connection = connection_over(&directory, base);
     for _ in 0..2 {
-        assert_eq!(connection.lock(SQLITE_LOCK_SHARED), SQLITE_OK);
-        assert_eq!(connection.lock(SQLITE_LOCK_EXCLUSIVE), SQLITE_BUSY);
-        connection.unlock(SQLITE_LOCK_NONE);
-        assert!(!connection.wait.age().is_zero(), "it waits");
+        assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::OK);
+        assert_eq!(connection.lock(LockLevel::EXCLUSIVE), ResultCode::BUSY);
+        connection.unlock(LockLevel::NONE);
+        assert!(!connection.claim.wait.age().is_zero(), "it waits");
     }
-    assert_eq!(connection.lock(SQLITE_LOCK_SHARED), SQLITE_OK);
-    connection.unlock(SQLITE_LOCK_NONE);
-    assert!(connection.wait.age().is_zero());
+    assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::OK);
+    connection.unlock(LockLevel::NONE);
+    assert!(connection.claim.wait.age().is_zero());
     connection.closed();
     let counters = &connection.database().counters;
     let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -311,14 +325,14 @@ fn who_gives_write_back_at_once_waits_for_it() {
         let (mut connection, base) = connection(&directory);
         base.has_bytes(4096);
         let mut shm_lock = |offset, flags| {
-            assert_eq!(connection.shm_lock(offset, 1, flags), SQLITE_OK);
+            assert_eq!(connection.shm_lock(offset, flags), ResultCode::OK);
         };
-        shm_lock(WAL_READ_LOCK, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED);
-        shm_lock(WAL_WRITE_LOCK, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
+        shm_lock(ShmSlot::READ_0, ShmFlags::LOCK_SHARED);
+        shm_lock(ShmSlot::WRITE, LOCK);
         std::thread::sleep(held);
-        shm_lock(WAL_WRITE_LOCK, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+        shm_lock(ShmSlot::WRITE, UNLOCK);
         crate::lock::wait::sleep(Duration::from_millis(1), |_| {});
-        connection.wait.leave_queue().is_some()
+        connection.claim.wait.leave_queue().is_some()
     };
     assert!(!waits_after(Duration::from_millis(2)));
     // This thread may be held up once, or some times.
@@ -332,16 +346,15 @@ fn a_checkpoint_leaves_the_pace_of_writes_alone() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut connection, base) = connection(&directory);
     base.has_bytes(4096);
-    connection.has_snapshot = true;
+    connection.wal.has_snapshot = true;
     let mut held = Vec::new();
     let mut paces = Vec::new();
-    for slot in [WAL_WRITE_LOCK, WAL_CKPT_LOCK] {
-        for flags in [SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK] {
-            let flags = flags | SQLITE_SHM_EXCLUSIVE;
-            assert_eq!(connection.shm_lock(slot, 1, flags), SQLITE_OK);
+    for slot in [ShmSlot::WRITE, ShmSlot::CKPT] {
+        for flags in [LOCK, UNLOCK] {
+            assert_eq!(connection.shm_lock(slot, flags), ResultCode::OK);
             held.push(connection.holds_write_lock());
         }
-        paces.push(format!("{:?}", connection.write_lock.pace()));
+        paces.push(format!("{:?}", connection.claim.pace()));
     }
     assert_eq!(held, [true, false, true, false]);
     assert_eq!(paces[0], paces[1]);
@@ -357,21 +370,19 @@ fn who_has_committed_does_not_wait() {
             let (mut connection, base) = connection(&directory);
             base.has_bytes(4096);
             if is_noted {
-                let path = connection.database().path().to_owned();
-                let host = Host::linked().expect("a linked SQLite");
-                connection.guards = Guards::new(base, host, Identity::of(&path, false), None);
+                connection.guards = guards_of(&connection);
             }
-            let flags = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
-            connection.has_snapshot = true;
-            assert_eq!(connection.shm_lock(WAL_WRITE_LOCK, 1, flags), SQLITE_OK);
-            let flags = SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE;
-            assert_eq!(connection.shm_lock(WAL_WRITE_LOCK, 1, flags), SQLITE_OK);
+            let flags = LOCK;
+            connection.wal.has_snapshot = true;
+            assert_eq!(connection.shm_lock(ShmSlot::WRITE, flags), ResultCode::OK);
+            let flags = UNLOCK;
+            assert_eq!(connection.shm_lock(ShmSlot::WRITE, flags), ResultCode::OK);
             assert_eq!(connection.note_commit(), is_noted);
             if !is_noted {
                 assert_eq!(connection.committed(), Ok(()));
             }
             crate::lock::wait::sleep(Duration::from_millis(1), |_| {});
-            assert_eq!(connection.wait.leave_queue(), None);
+            assert_eq!(connection.claim.wait.leave_queue(), None);
         }
     }
 }
@@ -381,30 +392,30 @@ fn who_has_committed_does_not_wait() {
 #[test]
 fn a_slot_that_was_perhaps_taken_is_given_back() {
     let directory = tempfile::tempdir().expect("a directory");
-    let slot = WAL_READ_LOCK + 1;
-    for kind in [SQLITE_SHM_SHARED, SQLITE_SHM_EXCLUSIVE] {
-        let unlock = (slot, 1, SQLITE_SHM_UNLOCK | kind);
+    let slot = ShmSlot::read(1);
+    for (lock, unlock) in [(ShmFlags::LOCK_SHARED, ShmFlags::UNLOCK_SHARED), (LOCK, UNLOCK)] {
+        let unlocked = (ShmSlots::from(slot), unlock);
         for (flags, rc, answer, calls) in [
-            (SQLITE_SHM_LOCK, SQLITE_BUSY, SQLITE_BUSY, &[][..]),
-            (SQLITE_SHM_LOCK, SQLITE_BUSY | 1 << 8, SQLITE_BUSY | 1 << 8, &[]),
-            (SQLITE_SHM_LOCK, SQLITE_IOERR_LOCK, SQLITE_IOERR_LOCK, &[unlock]),
-            (SQLITE_SHM_UNLOCK, SQLITE_IOERR_LOCK, SQLITE_OK, &[unlock]),
+            (lock, ResultCode::BUSY, ResultCode::BUSY, &[][..]),
+            (lock, ResultCode::BUSY.extended(1), ResultCode::BUSY.extended(1), &[]),
+            (lock, ResultCode::IOERR_LOCK, ResultCode::IOERR_LOCK, &[unlocked]),
+            (unlock, ResultCode::IOERR_LOCK, ResultCode::OK, &[unlocked]),
         ] {
             let (mut connection, base) = connection(&directory);
-            connection.has_snapshot = true;
-            assert_eq!(connection.shm_lock_failed(slot, flags | kind, rc), answer);
-            assert_eq!(connection.has_snapshot, kind == SQLITE_SHM_EXCLUSIVE);
-            assert_eq!(*base.slots.borrow(), calls, "{flags}, {rc}");
+            connection.wal.has_snapshot = true;
+            assert_eq!(connection.shm_lock_failed(slot, flags, rc), answer);
+            assert_eq!(connection.wal.has_snapshot, !lock.is_shared());
+            assert_eq!(*base.slots.borrow(), calls, "{flags:?}, {rc:?}");
         }
         // Also those that are taken for itself: a refusal of a checkpoint's, and an error.
-        for (rc, gives_back) in [(SQLITE_BUSY, false), (SQLITE_IOERR_LOCK, true)] {
+        for (rc, gives_back) in [(ResultCode::BUSY, false), (ResultCode::IOERR_LOCK, true)] {
             let (mut connection, base) = connection(&directory);
             base.slot_answer.set(rc);
-            let flags = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
-            assert_eq!(connection.shm_lock(WAL_CKPT_LOCK, 1, flags), rc);
-            let unlock = (WAL_CKPT_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+            let flags = LOCK;
+            assert_eq!(connection.shm_lock(ShmSlot::CKPT, flags), rc);
+            let unlock = (ShmSlots::from(ShmSlot::CKPT), UNLOCK);
             assert_eq!(base.slots.borrow().contains(&unlock), gives_back);
-            assert!(!connection.is_checkpointing);
+            assert!(!connection.wal.has_ckpt);
         }
     }
 }
@@ -414,25 +425,22 @@ fn a_slot_that_was_perhaps_taken_is_given_back() {
 #[test]
 fn who_begins_the_wal_anew_gives_the_checkpoints_slot_back() {
     let directory = tempfile::tempdir().expect("a directory");
-    for own in [WAL_WRITE_LOCK, WAL_CKPT_LOCK] {
+    for own in [ShmSlot::WRITE, ShmSlot::CKPT] {
         let (mut connection, base) = connection(&directory);
         base.has_bytes(4096);
-        let mut shm_lock = |offset, n, flags| {
-            assert_eq!(connection.shm_lock(offset, n, flags | SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+        let mut shm_lock = |slots, flags| {
+            assert_eq!(connection.shm_lock(slots, flags), ResultCode::OK);
         };
-        shm_lock(own, 1, SQLITE_SHM_LOCK);
+        shm_lock(ShmSlots::from(own), LOCK);
         base.slots.take();
-        let (first, n) = (WAL_READ_LOCK + 1, WAL_READERS - 1);
-        shm_lock(first, n, SQLITE_SHM_LOCK);
-        shm_lock(first, n, SQLITE_SHM_UNLOCK);
-        shm_lock(first, n, SQLITE_SHM_UNLOCK);
-        let slots: Vec<_> =
-            base.slots.take().iter().map(|(slot, _, flags)| (*slot, flags & 3)).collect();
-        let (taken, given) = (SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK);
-        let readers = [(first, taken), (first, given), (first, given)];
-        let with_ckpt =
-            [(WAL_CKPT_LOCK, taken), readers[0], readers[1], (WAL_CKPT_LOCK, given), readers[2]];
-        let expected: &[_] = if own == WAL_WRITE_LOCK { &with_ckpt } else { &readers };
+        let (all, ckpt) = (ShmSlots::WAL_READERS, ShmSlots::from(ShmSlot::CKPT));
+        for flags in [LOCK, UNLOCK, UNLOCK] {
+            shm_lock(all, flags);
+        }
+        let slots = base.slots.take();
+        let readers = [(all, LOCK), (all, UNLOCK), (all, UNLOCK)];
+        let with_ckpt = [(ckpt, LOCK), readers[0], readers[1], (ckpt, UNLOCK), readers[2]];
+        let expected: &[_] = if own == ShmSlot::WRITE { &with_ckpt } else { &readers };
         assert_eq!(slots, expected);
         connection.closed();
     }
@@ -445,13 +453,13 @@ fn who_cleans_up_has_the_write_lock() {
     let (mut closing, base) = connection(&directory);
     base.has_bytes(4096);
     // Makes the sidecar.
-    closing.lock(SQLITE_LOCK_RESERVED);
-    closing.unlock(SQLITE_LOCK_NONE);
+    closing.lock(LockLevel::RESERVED);
+    closing.unlock(LockLevel::NONE);
     closing.shm_mapping();
-    assert_eq!(closing.lock(SQLITE_LOCK_EXCLUSIVE), SQLITE_OK);
-    assert!(closing.holds_write_lock() && closing.is_cleaning_up);
-    closing.unlock(SQLITE_LOCK_NONE);
-    assert!(!closing.holds_write_lock() && !closing.is_cleaning_up);
+    assert_eq!(closing.lock(LockLevel::EXCLUSIVE), ResultCode::OK);
+    assert!(closing.holds_write_lock() && closing.closing == Closing::CopiesAll);
+    closing.unlock(LockLevel::NONE);
+    assert!(!closing.holds_write_lock() && closing.closing != Closing::CopiesAll);
 }
 
 /// An error of the base's is not taken for a lock that is held.
@@ -459,11 +467,12 @@ fn who_cleans_up_has_the_write_lock() {
 fn an_error_is_told_as_it_is() {
     let directory = tempfile::tempdir().expect("a directory");
     let base =
-        TestBase { on_lock: Some(Box::new(|| SQLITE_IOERR_LOCK)), ..TestBase::default() }.leak();
+        TestBase { on_lock: Some(Box::new(|| ResultCode::IOERR_LOCK)), ..TestBase::default() }
+            .leak();
     base.has_bytes(4096);
     let mut connection = connection_over(&directory, base);
-    for level in [SQLITE_LOCK_SHARED, SQLITE_LOCK_RESERVED, SQLITE_LOCK_EXCLUSIVE] {
-        assert_eq!(connection.lock(level), SQLITE_IOERR_LOCK, "{level}");
+    for level in [LockLevel::SHARED, LockLevel::RESERVED, LockLevel::EXCLUSIVE] {
+        assert_eq!(connection.lock(level), ResultCode::IOERR_LOCK, "{level:?}");
         assert!(!connection.holds_write_lock());
     }
 }
@@ -475,18 +484,18 @@ fn what_is_looked_for_depends_on_what_was_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut connection, _) = connection(&directory);
     let mut cause = |level, lock| {
-        connection.level = level;
-        match connection.cause(lock) {
+        connection.lock.level = level;
+        match connection.claim.cause(&connection.request(Reason::Rollback, Need::Write, lock)) {
             Cause::Sqlites { probe, as_it_is } => (probe.is_some(), as_it_is),
             Cause::WriteLock => panic!("it is SQLite's own"),
         }
     };
-    let exclusive = Sought::Database(SQLITE_LOCK_EXCLUSIVE);
-    assert_eq!(cause(SQLITE_LOCK_SHARED, exclusive), (false, true));
-    assert_eq!(cause(SQLITE_LOCK_RESERVED, exclusive), (true, true));
-    assert_eq!(cause(SQLITE_LOCK_NONE, Sought::Database(SQLITE_LOCK_SHARED)), (true, true));
-    assert_eq!(cause(SQLITE_LOCK_SHARED, Sought::Database(SQLITE_LOCK_RESERVED)), (true, false));
-    assert_eq!(cause(SQLITE_LOCK_SHARED, Sought::Write), (true, false));
+    let exclusive = Sought::Database(LockLevel::EXCLUSIVE);
+    assert_eq!(cause(LockLevel::SHARED, exclusive), (false, true));
+    assert_eq!(cause(LockLevel::RESERVED, exclusive), (true, true));
+    assert_eq!(cause(LockLevel::NONE, Sought::Database(LockLevel::SHARED)), (true, true));
+    assert_eq!(cause(LockLevel::SHARED, Sought::Database(LockLevel::RESERVED)), (true, false));
+    assert_eq!(cause(LockLevel::SHARED, Sought::Write), (true, false));
 }
 
 /// A board has a second name: nobody writes to it, and nobody checkpoints. Who only reads takes a reader's
@@ -497,14 +506,13 @@ fn a_board_with_two_names_can_be_read() {
     let (mut connection, base) = connection(&directory);
     let path = connection.database().path().to_owned();
     std::fs::hard_link(&path, directory.path().join("second.db")).expect("a link");
-    let identity = crate::guard::identity::Identity::of(&path, false);
-    connection.guards = Guards::new(base, connection.log, identity, None);
+    connection.guards = guards_of(&connection);
     base.has_bytes(4096);
-    let flags = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
-    assert_eq!(connection.shm_lock(WAL_READ_LOCK + 1, 1, flags), SQLITE_OK);
-    assert_eq!(connection.shm_lock(WAL_CKPT_LOCK, 1, flags), crate::ffi::SQLITE_READONLY);
-    connection.has_snapshot = true;
-    assert_eq!(connection.shm_lock(WAL_WRITE_LOCK, 1, flags), crate::ffi::SQLITE_READONLY);
+    let flags = LOCK;
+    assert_eq!(connection.shm_lock(ShmSlot::read(1), flags), ResultCode::OK);
+    assert_eq!(connection.shm_lock(ShmSlot::CKPT, flags), ResultCode::READONLY);
+    connection.wal.has_snapshot = true;
+    assert_eq!(connection.shm_lock(ShmSlot::WRITE, flags), ResultCode::READONLY);
     assert!(!connection.holds_write_lock());
 }
 
@@ -523,24 +531,28 @@ fn a_checkpoint_makes_up_for_a_sync_or_is_none() {
     connection.shm_mapping();
     connection.group.wal_opened(Some(wal));
     wal.seen(|memory| memory.failing = 1);
-    let inode = connection.guards.wal();
+    let inode = connection.guards.files.wal();
     let failed = connection.group.drain(&database, inode, |_| false);
-    assert_eq!(failed, Err(crate::ffi::SQLITE_IOERR_FSYNC));
-    let lock = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
+    assert_eq!(failed, Err(ResultCode::IOERR_FSYNC));
+    let lock = LOCK;
     for failing in [2, 0] {
         base.calls.take();
         wal.seen(|memory| memory.failing = failing);
-        let rc = connection.shm_lock(WAL_CKPT_LOCK, 1, lock);
-        let mended = [Lock(WAL_CKPT_LOCK, 1), Lock(WAL_WRITE_LOCK, 1), Unlock(WAL_WRITE_LOCK, 1)];
+        let rc = connection.shm_lock(ShmSlot::CKPT, lock);
+        let mended = [
+            Lock(ShmSlot::CKPT.into()),
+            Lock(ShmSlot::WRITE.into()),
+            Unlock(ShmSlot::WRITE.into()),
+        ];
         assert_eq!(base.calls.borrow()[..3], mended);
         if failing > 0 {
-            assert_eq!(rc, crate::ffi::SQLITE_IOERR_FSYNC);
-            assert_eq!(base.calls.borrow()[3..], [Unlock(WAL_CKPT_LOCK, 1)]);
+            assert_eq!(rc, ResultCode::IOERR_FSYNC);
+            assert_eq!(base.calls.borrow()[3..], [Unlock(ShmSlot::CKPT.into())]);
         } else {
-            assert_eq!(rc, SQLITE_OK);
-            assert!(!base.calls.borrow().contains(&Unlock(WAL_CKPT_LOCK, 1)));
+            assert_eq!(rc, ResultCode::OK);
+            assert!(!base.calls.borrow().contains(&Unlock(ShmSlot::CKPT.into())));
         }
-        assert_eq!(connection.is_checkpointing, failing == 0);
+        assert_eq!(connection.wal.has_ckpt, failing == 0);
         let has_failed = connection.group.has_failed(&database, inode);
         assert_eq!(has_failed, failing > 0);
     }
@@ -550,13 +562,14 @@ fn a_checkpoint_makes_up_for_a_sync_or_is_none() {
 #[test]
 fn nobody_looks_at_a_file_that_ends() {
     let directory = tempfile::tempdir().expect("a directory");
-    let base = TestBase { on_lock: Some(Box::new(|| SQLITE_BUSY)), ..TestBase::default() }.leak();
+    let base =
+        TestBase { on_lock: Some(Box::new(|| ResultCode::BUSY)), ..TestBase::default() }.leak();
     base.has_bytes(4096);
     let mut connection = connection_over(&directory, base);
-    assert_eq!(connection.lock(SQLITE_LOCK_SHARED), SQLITE_BUSY);
-    assert!(connection.wait.is_armed() && connection.wait.hold_probe().is_some());
+    assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::BUSY);
+    assert!(connection.claim.wait.is_armed() && connection.claim.wait.hold_probe().is_some());
     connection.ending();
-    assert!(!connection.wait.is_armed());
+    assert!(!connection.claim.wait.is_armed());
 }
 
 /// A reader finds that the WAL is not the one that the wal-index speaks of: it gives its slot back. A
@@ -566,25 +579,26 @@ fn nobody_looks_at_a_file_that_ends() {
 fn who_may_not_go_on_keeps_no_slot() {
     let base = TestBase::of_wal(&[(5, 0)], &[[1, 2]]).leak();
     let (_place, mut reader) = connection_with_wal(base, &Options::default());
-    let slot = WAL_READ_LOCK + 1;
-    let rc = reader.shm_lock(slot, 1, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED);
-    assert_eq!(rc, crate::ffi::SQLITE_READONLY_DBMOVED);
-    assert_eq!(*base.calls.borrow(), [Lock(slot, 1), Unlock(slot, 1)]);
-    assert!(!reader.has_snapshot);
+    let slot = ShmSlot::read(1);
+    let rc = reader.shm_lock(slot, ShmFlags::LOCK_SHARED);
+    assert_eq!(rc, ResultCode::READONLY_DBMOVED);
+    assert_eq!(*base.calls.borrow(), [Lock(slot.into()), Unlock(slot.into())]);
+    assert!(!reader.wal.has_snapshot);
 
-    for (salts, answer) in [(&[[1, 2]][..], SQLITE_OK), (&[[1, 2], [3, 4]], SQLITE_BUSY)] {
+    for (salts, answer) in [(&[[1, 2]][..], ResultCode::OK), (&[[1, 2], [3, 4]], ResultCode::BUSY)]
+    {
         // All is copied already, so that it takes no write lock.
         let base = TestBase::of_wal(&[(5, 5)], salts).leak();
         let (_place, mut checkpointer) = connection_with_wal(base, &Options::default());
-        let lock = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
-        assert_eq!(checkpointer.shm_lock(WAL_CKPT_LOCK, 1, lock), SQLITE_OK);
+        let lock = LOCK;
+        assert_eq!(checkpointer.shm_lock(ShmSlot::CKPT, lock), ResultCode::OK);
         // It looks whether there is a reader, in between.
-        for flags in [lock, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE] {
-            assert_eq!(checkpointer.shm_lock(slot, 1, flags), SQLITE_OK);
+        for flags in [lock, UNLOCK] {
+            assert_eq!(checkpointer.shm_lock(slot, flags), ResultCode::OK);
         }
-        assert_eq!(checkpointer.shm_lock(WAL_READ_LOCK, 1, lock), answer);
-        let gives_back = base.calls.borrow().contains(&Unlock(WAL_READ_LOCK, 1));
-        assert_eq!(gives_back, answer == SQLITE_BUSY);
+        assert_eq!(checkpointer.shm_lock(ShmSlot::READ_0, lock), answer);
+        let gives_back = base.calls.borrow().contains(&Unlock(ShmSlot::READ_0.into()));
+        assert_eq!(gives_back, answer == ResultCode::BUSY);
     }
 }
 
@@ -600,11 +614,11 @@ fn a_checkpoint_whose_sync_fails_is_none() {
     connection.shm_mapping();
     connection.group.wal_opened(Some(wal));
     wal.seen(|memory| memory.failing = 9);
-    let lock = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
-    let rc = connection.shm_lock(WAL_CKPT_LOCK, 1, lock);
-    assert_eq!(rc, crate::ffi::SQLITE_IOERR_FSYNC);
-    assert_eq!(*base.calls.borrow(), [Lock(WAL_CKPT_LOCK, 1), Unlock(WAL_CKPT_LOCK, 1)]);
-    assert!(!connection.is_checkpointing && !connection.holds_write_lock());
+    let lock = LOCK;
+    let rc = connection.shm_lock(ShmSlot::CKPT, lock);
+    assert_eq!(rc, ResultCode::IOERR_FSYNC);
+    assert_eq!(*base.calls.borrow(), [Lock(ShmSlot::CKPT.into()), Unlock(ShmSlot::CKPT.into())]);
+    assert!(!connection.wal.has_ckpt && !connection.holds_write_lock());
 }
 
 /// `PRAGMA journal_mode=wal` is about to run on a database with content: SHARED comes with the write lock,
@@ -623,13 +637,15 @@ fn a_change_of_journal_mode_takes_the_write_lock_first() {
         let states = [Some(false), Some(true), Some(false), Some(true), Some(false), None];
         for state in states.into_iter().chain([Some(true)]) {
             base.doing.set(Some(Doing { changes_mode: state, ..Doing::default() }));
-            assert_eq!(connection.lock(SQLITE_LOCK_SHARED), SQLITE_OK);
-            let runs = is_expected && connection.expects_mode_change && state == Some(true);
+            assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::OK);
+            let runs = is_expected
+                && connection.first_connect.expects_mode_change()
+                && state == Some(true);
             assert_eq!(connection.holds_write_lock(), runs, "{state:?}");
-            assert_eq!(connection.unlock(SQLITE_LOCK_NONE), SQLITE_OK);
+            assert_eq!(connection.unlock(LockLevel::NONE), ResultCode::OK);
             assert!(!connection.holds_write_lock(), "{state:?}");
         }
-        assert!(!connection.expects_mode_change, "what was finalized does not run");
+        assert!(!connection.first_connect.expects_mode_change(), "what was finalized does not run");
     }
 }
 
@@ -650,7 +666,7 @@ fn a_reader_of_an_empty_database_is_no_first_connection() {
     ] {
         let (mut connection, base) = connection(&directory);
         base.doing.set(doing);
-        assert_eq!(connection.lock(SQLITE_LOCK_SHARED), SQLITE_OK);
+        assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::OK);
         assert_eq!(connection.holds_write_lock(), is_first, "{doing:?}");
     }
 }
@@ -661,13 +677,13 @@ fn a_reader_of_an_empty_database_is_no_first_connection() {
 fn a_snapshot_ends_with_its_slot() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut connection, _) = connection(&directory);
-    let shared = SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED;
+    let shared = ShmFlags::UNLOCK_SHARED;
     for (slot, has_snapshot) in
-        [(WAL_WRITE_LOCK + 1, true), (WAL_READ_LOCK, false), (WAL_READ_LOCK + 4, false)]
+        [(ShmSlot::CKPT, true), (ShmSlot::READ_0, false), (ShmSlot::read(4), false)]
     {
-        connection.has_snapshot = true;
-        assert_eq!(connection.shm_lock(slot, 1, shared), SQLITE_OK);
-        assert_eq!(connection.has_snapshot, has_snapshot, "{slot}");
+        connection.wal.has_snapshot = true;
+        assert_eq!(connection.shm_lock(slot, shared), ResultCode::OK);
+        assert_eq!(connection.wal.has_snapshot, has_snapshot, "{slot:?}");
     }
 }
 
@@ -676,18 +692,47 @@ fn a_snapshot_ends_with_its_slot() {
 fn a_lock_that_was_perhaps_taken_is_given_back() {
     let directory = tempfile::tempdir().expect("a directory");
     let base =
-        TestBase { on_lock: Some(Box::new(|| SQLITE_IOERR_LOCK)), ..TestBase::default() }.leak();
+        TestBase { on_lock: Some(Box::new(|| ResultCode::IOERR_LOCK)), ..TestBase::default() }
+            .leak();
     base.has_bytes(4096);
     let mut connection = connection_over(&directory, base);
-    assert_eq!(connection.lock(SQLITE_LOCK_RESERVED), SQLITE_IOERR_LOCK);
-    assert_eq!(base.unlocked.take(), [SQLITE_LOCK_NONE]);
+    assert_eq!(connection.lock(LockLevel::RESERVED), ResultCode::IOERR_LOCK);
+    assert_eq!(base.unlocked.take(), [LockLevel::NONE]);
     assert!(!connection.holds_write_lock());
 
-    base.slot_answer.set(SQLITE_IOERR_LOCK);
-    connection.has_snapshot = true;
-    let lock = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
-    assert_eq!(connection.shm_lock(WAL_WRITE_LOCK, 1, lock), SQLITE_IOERR_LOCK);
-    let unlock = SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE;
-    assert_eq!(base.slots.take(), [(WAL_WRITE_LOCK, 1, lock), (WAL_WRITE_LOCK, 1, unlock)]);
+    base.slot_answer.set(ResultCode::IOERR_LOCK);
+    connection.wal.has_snapshot = true;
+    let lock = LOCK;
+    assert_eq!(connection.shm_lock(ShmSlot::WRITE, lock), ResultCode::IOERR_LOCK);
+    let unlock = UNLOCK;
+    assert_eq!(base.slots.take(), [lock, unlock].map(|flags| (ShmSlot::WRITE.into(), flags)));
     assert!(!connection.holds_write_lock());
+}
+
+/// The last connection keeps the WAL, and empties it: not if anything of it is not copied, nor if anybody
+/// has a slot, nor if it is another file by now.
+#[test]
+fn a_wal_that_is_kept_is_emptied_only_if_nobody_needs_it() {
+    let all = (Lock(ShmSlots::ALL), Unlock(ShmSlots::ALL));
+    let busy = Some((ShmSlot::WRITE, ResultCode::BUSY));
+    for (frames, refuses, is_replaced, calls, is_emptied) in [
+        ((5, 5), None, false, &[all.0, ClearWalIndex, all.1][..], true),
+        ((5, 4), None, false, &[], false),
+        ((4, 5), None, false, &[], false),
+        ((5, 5), busy, false, &[all.0], false),
+        ((5, 5), None, true, &[all.0, all.1], false),
+    ] {
+        let base = TestBase { refuses, ..TestBase::of_wal(&[frames], &[[1, 2]]) }.leak();
+        let (place, connection) = connection_with_wal(base, &Options::default());
+        let wal = beside(connection.database().path(), WAL_SUFFIX);
+        if is_replaced {
+            let other = place.path().join("other");
+            fs::write(&other, "something").expect("a file");
+            fs::rename(&other, &wal).expect("it is replaced");
+        }
+        connection.empty_wal();
+        assert_eq!(*base.calls.borrow(), calls, "{frames:?}, {is_replaced}");
+        let length = fs::metadata(&wal).expect("it is there").len();
+        assert_eq!(length == 0, is_emptied, "{frames:?}, {is_replaced}");
+    }
 }

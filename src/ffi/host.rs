@@ -11,7 +11,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 
 use crate::error::Error;
 use crate::ffi::{
-    AutoExtension, Rc, SQLITE_DETERMINISTIC, SQLITE_TRANSIENT, SQLITE_UTF8, ScalarFunction,
+    AutoExtension, ResultCode, SQLITE_DETERMINISTIC, SQLITE_TRANSIENT, SQLITE_UTF8, ScalarFunction,
     sqlite3, sqlite3_api_routines, sqlite3_context, sqlite3_stmt, sqlite3_vfs,
 };
 
@@ -30,8 +30,8 @@ type Destructor = isize;
 /// One SQLite library. Its functions live as long as the process.
 #[derive(Clone, Copy)]
 pub(crate) struct Host {
-    auto_extension: unsafe extern "C" fn(Option<AutoExtension>) -> Rc,
-    busy_timeout: unsafe extern "C" fn(*mut sqlite3, c_int) -> Rc,
+    auto_extension: unsafe extern "C" fn(Option<AutoExtension>) -> ResultCode,
+    busy_timeout: unsafe extern "C" fn(*mut sqlite3, c_int) -> ResultCode,
     cancel_auto_extension: unsafe extern "C" fn(Option<AutoExtension>) -> c_int,
     create_function: unsafe extern "C" fn(
         *mut sqlite3,
@@ -43,11 +43,12 @@ pub(crate) struct Host {
         *mut c_void,
         *mut c_void,
         *mut c_void,
-    ) -> Rc,
+    ) -> ResultCode,
     db_filename: unsafe extern "C" fn(*mut sqlite3, *const c_char) -> *const c_char,
     /// Since 3.39.0, and not from a linked SQLite, which may be older.
     db_name: Option<unsafe extern "C" fn(*mut sqlite3, c_int) -> *const c_char>,
-    file_control: unsafe extern "C" fn(*mut sqlite3, *const c_char, c_int, *mut c_void) -> Rc,
+    file_control:
+        unsafe extern "C" fn(*mut sqlite3, *const c_char, c_int, *mut c_void) -> ResultCode,
     #[cfg_attr(windows, allow(dead_code, reason = "nothing is forked"))]
     filename_journal: unsafe extern "C" fn(*const c_char) -> *const c_char,
     #[cfg_attr(windows, allow(dead_code, reason = "nothing is forked"))]
@@ -67,8 +68,8 @@ pub(crate) struct Host {
     uri_key: unsafe extern "C" fn(*const c_char, c_int) -> *const c_char,
     uri_parameter: unsafe extern "C" fn(*const c_char, *const c_char) -> *const c_char,
     vfs_find: unsafe extern "C" fn(*const c_char) -> *mut sqlite3_vfs,
-    vfs_register: unsafe extern "C" fn(*mut sqlite3_vfs, c_int) -> Rc,
-    vfs_unregister: unsafe extern "C" fn(*mut sqlite3_vfs) -> Rc,
+    vfs_register: unsafe extern "C" fn(*mut sqlite3_vfs, c_int) -> ResultCode,
+    vfs_unregister: unsafe extern "C" fn(*mut sqlite3_vfs) -> ResultCode,
 }
 
 /// A prepared statement, as SQLite tells of it.
@@ -89,8 +90,8 @@ mod linked {
 
     // SAFETY: as `sqlite3.h` declares them, from 3.31.0 on.
     unsafe extern "C" {
-        pub(super) fn sqlite3_auto_extension(callback: Option<AutoExtension>) -> Rc;
-        pub(super) fn sqlite3_busy_timeout(db: *mut sqlite3, ms: c_int) -> Rc;
+        pub(super) fn sqlite3_auto_extension(callback: Option<AutoExtension>) -> ResultCode;
+        pub(super) fn sqlite3_busy_timeout(db: *mut sqlite3, ms: c_int) -> ResultCode;
         pub(super) fn sqlite3_cancel_auto_extension(callback: Option<AutoExtension>) -> c_int;
         pub(super) fn sqlite3_create_function_v2(
             db: *mut sqlite3,
@@ -102,14 +103,14 @@ mod linked {
             step: *mut c_void,
             last: *mut c_void,
             destroy: *mut c_void,
-        ) -> Rc;
+        ) -> ResultCode;
         pub(super) fn sqlite3_db_filename(db: *mut sqlite3, name: *const c_char) -> *const c_char;
         pub(super) fn sqlite3_file_control(
             db: *mut sqlite3,
             name: *const c_char,
             op: c_int,
             argument: *mut c_void,
-        ) -> Rc;
+        ) -> ResultCode;
         pub(super) fn sqlite3_filename_journal(name: *const c_char) -> *const c_char;
         pub(super) fn sqlite3_filename_wal(name: *const c_char) -> *const c_char;
         pub(super) fn sqlite3_get_autocommit(db: *mut sqlite3) -> c_int;
@@ -136,8 +137,11 @@ mod linked {
             key: *const c_char,
         ) -> *const c_char;
         pub(super) fn sqlite3_vfs_find(name: *const c_char) -> *mut sqlite3_vfs;
-        pub(super) fn sqlite3_vfs_register(vfs: *mut sqlite3_vfs, make_default: c_int) -> Rc;
-        pub(super) fn sqlite3_vfs_unregister(vfs: *mut sqlite3_vfs) -> Rc;
+        pub(super) fn sqlite3_vfs_register(
+            vfs: *mut sqlite3_vfs,
+            make_default: c_int,
+        ) -> ResultCode;
+        pub(super) fn sqlite3_vfs_unregister(vfs: *mut sqlite3_vfs) -> ResultCode;
     }
 }
 
@@ -448,16 +452,22 @@ impl Host {
         unsafe { (self.libversion_number)() }
     }
 
+    /// Whether an unlock of slots of the wal-index that a connection does not hold leaves those of other connections of this
+    /// process alone. Before 3.40 it unlocks them.
+    pub(crate) fn unlocks_own_slots_only(&self) -> bool {
+        self.version_number() >= 3_040_000
+    }
+
     /// Writes one line to SQLite's error log, <https://www.sqlite.org/errlog.html>.
-    pub(crate) fn log(&self, rc: Rc, message: &str) {
+    pub(crate) fn log(&self, rc: ResultCode, message: &str) {
         let Ok(message) = std::ffi::CString::new(message) else { return };
         // SAFETY: the format takes one string and gets one; the message is never the format.
-        unsafe { (self.log)(rc, c"%s".as_ptr(), message.as_ptr()) }
+        unsafe { (self.log)(rc.0, c"%s".as_ptr(), message.as_ptr()) }
     }
 
     /// As [`Self::log`], about a file, whose name is cut from the left as far as it must: SQLite
     /// before 3.42 cuts a line after 210 bytes.
-    pub(crate) fn log_about(&self, rc: Rc, what: &str, file: &std::path::Path) {
+    pub(crate) fn log_about(&self, rc: ResultCode, what: &str, file: &std::path::Path) {
         const MOST: usize = 205;
         let name = file.display().to_string();
         let room = MOST.saturating_sub(what.len() + 2).max(20);
@@ -515,19 +525,23 @@ impl Host {
 
     /// # Safety
     /// `vfs` is complete and is never freed.
-    pub(crate) unsafe fn register_vfs(&self, vfs: *mut sqlite3_vfs, make_default: bool) -> Rc {
+    pub(crate) unsafe fn register_vfs(
+        &self,
+        vfs: *mut sqlite3_vfs,
+        make_default: bool,
+    ) -> ResultCode {
         // SAFETY: the caller's promise.
         unsafe { (self.vfs_register)(vfs, make_default.into()) }
     }
 
     /// # Safety
     /// `vfs` was registered with this library.
-    pub(crate) unsafe fn unregister_vfs(&self, vfs: *mut sqlite3_vfs) -> Rc {
+    pub(crate) unsafe fn unregister_vfs(&self, vfs: *mut sqlite3_vfs) -> ResultCode {
         // SAFETY: the caller's promise.
         unsafe { (self.vfs_unregister)(vfs) }
     }
 
-    pub(crate) fn add_auto_extension(&self, callback: AutoExtension) -> Rc {
+    pub(crate) fn add_auto_extension(&self, callback: AutoExtension) -> ResultCode {
         // SAFETY: the callback is a function of this library, which is never unloaded.
         unsafe { (self.auto_extension)(Some(callback)) }
     }
@@ -539,7 +553,7 @@ impl Host {
 
     /// # Safety
     /// `db` is an open connection of this library.
-    pub(crate) unsafe fn set_busy_timeout(&self, db: *mut sqlite3, ms: c_int) -> Rc {
+    pub(crate) unsafe fn set_busy_timeout(&self, db: *mut sqlite3, ms: c_int) -> ResultCode {
         // SAFETY: the caller's promise.
         unsafe { (self.busy_timeout)(db, ms) }
     }
@@ -553,7 +567,7 @@ impl Host {
         db: *mut sqlite3,
         op: c_int,
         argument: *mut c_void,
-    ) -> Rc {
+    ) -> ResultCode {
         // SAFETY: the caller's promise.
         unsafe { (self.file_control)(db, c"main".as_ptr(), op, argument) }
     }
@@ -568,7 +582,7 @@ impl Host {
         name: &CStr,
         op: c_int,
         argument: *mut c_void,
-    ) -> Rc {
+    ) -> ResultCode {
         // SAFETY: the caller's promise.
         unsafe { (self.file_control)(db, name.as_ptr(), op, argument) }
     }
@@ -582,7 +596,7 @@ impl Host {
         db: *mut sqlite3,
         name: &CStr,
         function: ScalarFunction,
-    ) -> Rc {
+    ) -> ResultCode {
         const SQLITE_INNOCUOUS: c_int = 0x0020_0000;
         let flags = SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_INNOCUOUS;
         let none = std::ptr::null_mut();

@@ -5,9 +5,13 @@
 
 pub(crate) mod copies;
 pub(crate) mod host;
+mod locks;
+mod result_code;
 pub(crate) mod types;
 pub(crate) mod uri;
 
+pub(crate) use locks::{LockLevel, ShmFlags, ShmSlot, ShmSlots};
+pub(crate) use result_code::ResultCode;
 pub(crate) use types::*;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -6,30 +6,8 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-/// A result code, <https://www.sqlite.org/rescode.html>.
-pub(crate) type Rc = c_int;
-
-pub(crate) const SQLITE_OK: Rc = 0;
-pub(crate) const SQLITE_ERROR: Rc = 1;
-pub(crate) const SQLITE_BUSY: Rc = 5;
-pub(crate) const SQLITE_NOMEM: Rc = 7;
-pub(crate) const SQLITE_READONLY: Rc = 8;
-pub(crate) const SQLITE_READONLY_DBMOVED: Rc = SQLITE_READONLY | (4 << 8);
-pub(crate) const SQLITE_IOERR: Rc = 10;
-pub(crate) const SQLITE_CORRUPT: Rc = 11;
-pub(crate) const SQLITE_NOTFOUND: Rc = 12;
-pub(crate) const SQLITE_PROTOCOL: Rc = 15;
-/// What a blocking lock answers when its time is over: the busy handler is not asked then.
-pub(crate) const SQLITE_BUSY_TIMEOUT: Rc = SQLITE_BUSY | (3 << 8);
-pub(crate) const SQLITE_CANTOPEN: Rc = 14;
-pub(crate) const SQLITE_WARNING: Rc = 28;
-pub(crate) const SQLITE_IOERR_SHORT_READ: Rc = SQLITE_IOERR | (2 << 8);
-pub(crate) const SQLITE_IOERR_WRITE: Rc = SQLITE_IOERR | (3 << 8);
-pub(crate) const SQLITE_IOERR_FSYNC: Rc = SQLITE_IOERR | (4 << 8);
-pub(crate) const SQLITE_IOERR_TRUNCATE: Rc = SQLITE_IOERR | (6 << 8);
-pub(crate) const SQLITE_IOERR_DELETE: Rc = SQLITE_IOERR | (10 << 8);
-pub(crate) const SQLITE_IOERR_LOCK: Rc = SQLITE_IOERR | (15 << 8);
-pub(crate) const SQLITE_OK_LOAD_PERMANENTLY: Rc = 1 << 8;
+use super::locks::{LockLevel, ShmFlags, ShmSlot};
+use super::result_code::ResultCode;
 
 pub(crate) const SQLITE_OPEN_READONLY: c_int = 0x0000_0001;
 pub(crate) const SQLITE_OPEN_CREATE: c_int = 0x0000_0004;
@@ -39,31 +17,6 @@ pub(crate) const SQLITE_OPEN_MAIN_JOURNAL: c_int = 0x0000_0800;
 pub(crate) const SQLITE_OPEN_SUBJOURNAL: c_int = 0x0000_2000;
 pub(crate) const SQLITE_OPEN_SUPER_JOURNAL: c_int = 0x0000_4000;
 pub(crate) const SQLITE_OPEN_WAL: c_int = 0x0008_0000;
-
-pub(crate) const SQLITE_LOCK_NONE: c_int = 0;
-pub(crate) const SQLITE_LOCK_SHARED: c_int = 1;
-pub(crate) const SQLITE_LOCK_RESERVED: c_int = 2;
-
-pub(crate) const SQLITE_LOCK_EXCLUSIVE: c_int = 4;
-
-pub(crate) const SQLITE_SHM_UNLOCK: c_int = 1;
-pub(crate) const SQLITE_SHM_LOCK: c_int = 2;
-pub(crate) const SQLITE_SHM_SHARED: c_int = 4;
-pub(crate) const SQLITE_SHM_EXCLUSIVE: c_int = 8;
-
-/// First of the wal-index lock slots: the writer's.
-/// <https://www.sqlite.org/walformat.html#locks>
-pub(crate) const WAL_WRITE_LOCK: c_int = 0;
-/// The wal-index lock slot of the checkpointer.
-pub(crate) const WAL_CKPT_LOCK: c_int = 1;
-/// The wal-index lock slot of whoever recovers it.
-pub(crate) const WAL_RECOVER_LOCK: c_int = 2;
-/// First of the wal-index lock slots that readers hold; those who read the WAL hold another.
-pub(crate) const WAL_READ_LOCK: c_int = 3;
-/// How many of those there are.
-pub(crate) const WAL_READERS: c_int = 5;
-/// All wal-index lock slots.
-pub(crate) const WAL_SLOTS: c_int = WAL_READ_LOCK + WAL_READERS;
 
 pub(crate) const SQLITE_FCNTL_FILE_POINTER: c_int = 7;
 pub(crate) const SQLITE_FCNTL_PERSIST_WAL: c_int = 10;
@@ -100,33 +53,41 @@ pub(crate) struct sqlite3_file {
 #[derive(Clone, Copy)]
 pub(crate) struct sqlite3_io_methods {
     pub(crate) iVersion: c_int,
-    pub(crate) xClose: Option<unsafe extern "C" fn(*mut sqlite3_file) -> Rc>,
+    pub(crate) xClose: Option<unsafe extern "C" fn(*mut sqlite3_file) -> ResultCode>,
     pub(crate) xRead:
-        Option<unsafe extern "C" fn(*mut sqlite3_file, *mut c_void, c_int, i64) -> Rc>,
+        Option<unsafe extern "C" fn(*mut sqlite3_file, *mut c_void, c_int, i64) -> ResultCode>,
     pub(crate) xWrite:
-        Option<unsafe extern "C" fn(*mut sqlite3_file, *const c_void, c_int, i64) -> Rc>,
-    pub(crate) xTruncate: Option<unsafe extern "C" fn(*mut sqlite3_file, i64) -> Rc>,
-    pub(crate) xSync: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int) -> Rc>,
-    pub(crate) xFileSize: Option<unsafe extern "C" fn(*mut sqlite3_file, *mut i64) -> Rc>,
-    pub(crate) xLock: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int) -> Rc>,
-    pub(crate) xUnlock: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int) -> Rc>,
+        Option<unsafe extern "C" fn(*mut sqlite3_file, *const c_void, c_int, i64) -> ResultCode>,
+    pub(crate) xTruncate: Option<unsafe extern "C" fn(*mut sqlite3_file, i64) -> ResultCode>,
+    pub(crate) xSync: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int) -> ResultCode>,
+    pub(crate) xFileSize: Option<unsafe extern "C" fn(*mut sqlite3_file, *mut i64) -> ResultCode>,
+    pub(crate) xLock: Option<unsafe extern "C" fn(*mut sqlite3_file, LockLevel) -> ResultCode>,
+    pub(crate) xUnlock: Option<unsafe extern "C" fn(*mut sqlite3_file, LockLevel) -> ResultCode>,
     pub(crate) xCheckReservedLock:
-        Option<unsafe extern "C" fn(*mut sqlite3_file, *mut c_int) -> Rc>,
+        Option<unsafe extern "C" fn(*mut sqlite3_file, *mut c_int) -> ResultCode>,
     pub(crate) xFileControl:
-        Option<unsafe extern "C" fn(*mut sqlite3_file, c_int, *mut c_void) -> Rc>,
+        Option<unsafe extern "C" fn(*mut sqlite3_file, c_int, *mut c_void) -> ResultCode>,
     pub(crate) xSectorSize: Option<unsafe extern "C" fn(*mut sqlite3_file) -> c_int>,
     pub(crate) xDeviceCharacteristics: Option<unsafe extern "C" fn(*mut sqlite3_file) -> c_int>,
     // iVersion 2
     pub(crate) xShmMap: Option<
-        unsafe extern "C" fn(*mut sqlite3_file, c_int, c_int, c_int, *mut *mut c_void) -> Rc,
+        unsafe extern "C" fn(
+            *mut sqlite3_file,
+            c_int,
+            c_int,
+            c_int,
+            *mut *mut c_void,
+        ) -> ResultCode,
     >,
-    pub(crate) xShmLock: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int, c_int, c_int) -> Rc>,
+    pub(crate) xShmLock:
+        Option<unsafe extern "C" fn(*mut sqlite3_file, ShmSlot, c_int, ShmFlags) -> ResultCode>,
     pub(crate) xShmBarrier: Option<unsafe extern "C" fn(*mut sqlite3_file)>,
-    pub(crate) xShmUnmap: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int) -> Rc>,
+    pub(crate) xShmUnmap: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int) -> ResultCode>,
     // iVersion 3
     pub(crate) xFetch:
-        Option<unsafe extern "C" fn(*mut sqlite3_file, i64, c_int, *mut *mut c_void) -> Rc>,
-    pub(crate) xUnfetch: Option<unsafe extern "C" fn(*mut sqlite3_file, i64, *mut c_void) -> Rc>,
+        Option<unsafe extern "C" fn(*mut sqlite3_file, i64, c_int, *mut *mut c_void) -> ResultCode>,
+    pub(crate) xUnfetch:
+        Option<unsafe extern "C" fn(*mut sqlite3_file, i64, *mut c_void) -> ResultCode>,
 }
 
 /// A system call as the unix VFS hands it out.
@@ -149,13 +110,16 @@ pub(crate) struct sqlite3_vfs {
             *mut sqlite3_file,
             c_int,
             *mut c_int,
-        ) -> Rc,
+        ) -> ResultCode,
     >,
-    pub(crate) xDelete: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int) -> Rc>,
-    pub(crate) xAccess:
-        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int, *mut c_int) -> Rc>,
-    pub(crate) xFullPathname:
-        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int, *mut c_char) -> Rc>,
+    pub(crate) xDelete:
+        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int) -> ResultCode>,
+    pub(crate) xAccess: Option<
+        unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int, *mut c_int) -> ResultCode,
+    >,
+    pub(crate) xFullPathname: Option<
+        unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int, *mut c_char) -> ResultCode,
+    >,
     pub(crate) xDlOpen:
         Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char) -> *mut c_void>,
     pub(crate) xDlError: Option<unsafe extern "C" fn(*mut sqlite3_vfs, c_int, *mut c_char)>,
@@ -166,14 +130,16 @@ pub(crate) struct sqlite3_vfs {
     pub(crate) xRandomness:
         Option<unsafe extern "C" fn(*mut sqlite3_vfs, c_int, *mut c_char) -> c_int>,
     pub(crate) xSleep: Option<unsafe extern "C" fn(*mut sqlite3_vfs, c_int) -> c_int>,
-    pub(crate) xCurrentTime: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut f64) -> Rc>,
+    pub(crate) xCurrentTime: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut f64) -> ResultCode>,
     pub(crate) xGetLastError:
-        Option<unsafe extern "C" fn(*mut sqlite3_vfs, c_int, *mut c_char) -> Rc>,
+        Option<unsafe extern "C" fn(*mut sqlite3_vfs, c_int, *mut c_char) -> ResultCode>,
     // iVersion 2
-    pub(crate) xCurrentTimeInt64: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut i64) -> Rc>,
+    pub(crate) xCurrentTimeInt64:
+        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut i64) -> ResultCode>,
     // iVersion 3
-    pub(crate) xSetSystemCall:
-        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, sqlite3_syscall_ptr) -> Rc>,
+    pub(crate) xSetSystemCall: Option<
+        unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, sqlite3_syscall_ptr) -> ResultCode,
+    >,
     pub(crate) xGetSystemCall:
         Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char) -> sqlite3_syscall_ptr>,
     pub(crate) xNextSystemCall:
@@ -207,4 +173,4 @@ pub(crate) struct sqlite3_api_routines {
 pub(crate) type ScalarFunction =
     unsafe extern "C" fn(*mut sqlite3_context, c_int, *mut *mut sqlite3_value);
 pub(crate) type AutoExtension =
-    unsafe extern "C" fn(*mut sqlite3, *mut *mut c_char, *const sqlite3_api_routines) -> Rc;
+    unsafe extern "C" fn(*mut sqlite3, *mut *mut c_char, *const sqlite3_api_routines) -> ResultCode;

@@ -10,7 +10,7 @@
 use std::ffi::c_int;
 
 use super::Committer;
-use crate::ffi::{Rc, SQLITE_IOERR_FSYNC, SQLITE_OK};
+use crate::ffi::ResultCode;
 use crate::format::WalHeader;
 
 /// SQLITE_SYNC_NORMAL: a sync of this kind is like any other. With `fullfsync` each is its own.
@@ -52,7 +52,7 @@ impl<C> Default for Syncs<C> {
 /// What an xSync of a WAL is to do.
 pub(crate) enum Sync {
     /// Answer this.
-    Answer(Rc),
+    Answer(ResultCode),
     /// Sync, and answer what [`Syncs::synced`] says of it.
     Now {
         /// The header that it is about.
@@ -96,12 +96,12 @@ impl<C: Committer> Syncs<C> {
         let Some(header) = self.header.take() else {
             self.was_asked = true;
             if self.refuses {
-                return Sync::Answer(SQLITE_IOERR_FSYNC);
+                return Sync::Answer(ResultCode::IOERR_FSYNC);
             }
             let is_normal = flags & SYNC_KIND == SYNC_NORMAL;
             if is_normal && self.committer.is_some_and(Committer::may_defer) {
                 self.put_off = Some(flags);
-                return Sync::Answer(SQLITE_OK);
+                return Sync::Answer(ResultCode::OK);
             }
             return Sync::Now { header: None };
         };
@@ -110,9 +110,9 @@ impl<C: Committer> Syncs<C> {
 
     /// That sync has answered `rc`. Whether its header is to be written and synced once more: its error may be
     /// one that was made up for. Nothing but the header can be missing: what else is in the file is durable or void.
-    pub(crate) fn synced(&mut self, header: Option<&WalHeader>, rc: Rc) -> bool {
-        self.synced = Some(rc == SQLITE_OK && self.synced != Some(false));
-        header.is_some() && rc != SQLITE_OK && std::mem::take(&mut self.tells_late)
+    pub(crate) fn synced(&mut self, header: Option<&WalHeader>, rc: ResultCode) -> bool {
+        self.synced = Some(rc == ResultCode::OK && self.synced != Some(false));
+        header.is_some() && rc != ResultCode::OK && std::mem::take(&mut self.tells_late)
     }
 }
 
@@ -120,7 +120,7 @@ impl<C: Committer> Syncs<C> {
 mod tests {
     use super::super::test_wal::{TestCommitter, TestWal, frames};
     use super::*;
-    use crate::ffi::SQLITE_IOERR_FSYNC;
+    use crate::ffi::ResultCode;
 
     const SYNC_FULL: c_int = 3;
     const HEADER: usize = WalHeader::SIZE;
@@ -130,35 +130,35 @@ mod tests {
     #[test]
     fn the_sync_of_a_commit_is_put_off_once() {
         let wal = TestWal::new(Vec::new());
-        assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![2]));
+        assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (ResultCode::OK, vec![2]));
         assert_eq!(wal.take_asked().1, None);
 
         wal.defer(TestCommitter, false);
         wal.write(&[0; 24], 32);
-        assert_eq!((wal.sync(SYNC_NORMAL | 0x10), wal.synced()), (SQLITE_OK, vec![]));
+        assert_eq!((wal.sync(SYNC_NORMAL | 0x10), wal.synced()), (ResultCode::OK, vec![]));
         assert_eq!(wal.take_asked().1, Some(SYNC_NORMAL | 0x10));
         assert_eq!(wal.take_asked().1, None);
-        assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![2]));
+        assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (ResultCode::OK, vec![2]));
 
         wal.defer(TestCommitter, false);
-        assert_eq!((wal.sync(SYNC_FULL), wal.synced()), (SQLITE_OK, vec![3]));
+        assert_eq!((wal.sync(SYNC_FULL), wal.synced()), (ResultCode::OK, vec![3]));
         assert_eq!(wal.take_asked().1, None);
 
         // The header must be there before the frames behind it are.
         wal.defer(TestCommitter, false);
         wal.write(&[7; HEADER], 0);
-        assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![2]));
+        assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (ResultCode::OK, vec![2]));
         wal.write(&[0; 24], 32);
-        assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![]));
+        assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (ResultCode::OK, vec![]));
         // Neither of these is one.
         for (bytes, at) in [(&[0; HEADER][..], 64), (&[0; 24], 0)] {
             wal.write(bytes, at);
-            assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![]));
+            assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (ResultCode::OK, vec![]));
         }
         // The linked SQLite does not say what a connection writes to; a super-journal does.
         super::super::super_journal(true);
         wal.defer(TestCommitter, false);
-        assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![2]));
+        assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (ResultCode::OK, vec![2]));
         assert_eq!(wal.take_asked().1, None);
         super::super::super_journal(false);
     }
@@ -176,9 +176,9 @@ mod tests {
         let header = [7; HEADER];
         memory.write(&header, 0);
         memory.seen(|memory| memory.failing = 1);
-        assert_eq!(memory.sync(SYNC_NORMAL), SQLITE_IOERR_FSYNC);
+        assert_eq!(memory.sync(SYNC_NORMAL), ResultCode::IOERR_FSYNC);
         assert_eq!(wal.take_asked().1, None);
-        assert_eq!(memory.sync(SYNC_NORMAL), SQLITE_OK);
+        assert_eq!(memory.sync(SYNC_NORMAL), ResultCode::OK);
         assert_eq!(wal.take_synced(), Some(false));
     }
 
@@ -187,11 +187,11 @@ mod tests {
     #[test]
     fn an_error_of_the_headers_sync_is_told_unless_it_is_an_old_one() {
         for (tells_late, failing, answers, synced) in [
-            (false, 1, [SQLITE_IOERR_FSYNC, SQLITE_OK], 2),
-            (true, 0, [SQLITE_OK, SQLITE_OK], 2),
-            (true, 1, [SQLITE_OK, SQLITE_OK], 3),
-            (true, 2, [SQLITE_IOERR_FSYNC, SQLITE_OK], 3),
-            (true, 3, [SQLITE_IOERR_FSYNC, SQLITE_IOERR_FSYNC], 3),
+            (false, 1, [ResultCode::IOERR_FSYNC, ResultCode::OK], 2),
+            (true, 0, [ResultCode::OK, ResultCode::OK], 2),
+            (true, 1, [ResultCode::OK, ResultCode::OK], 3),
+            (true, 2, [ResultCode::IOERR_FSYNC, ResultCode::OK], 3),
+            (true, 3, [ResultCode::IOERR_FSYNC, ResultCode::IOERR_FSYNC], 3),
         ] {
             let wal = TestWal::new(Vec::new());
             wal.defer(TestCommitter, tells_late);

@@ -24,7 +24,7 @@
 //! After that, nobody can know which frames are on the disk: fsync(2) reports an error once for each
 //! open file, and the kernel takes the pages for clean. So the failure is noted in the page, for all, and
 //! in this process, with the number of frames that are durable. Whoever needs a sync next repairs it:
-//! [`Group::mend`] writes all frames behind the durable ones once more and syncs them. Nobody waits for a
+//! [`leader::Group::repair`] writes all frames behind the durable ones once more and syncs them. Nobody waits for a
 //! person to do something, and a connection that syncs nothing in its commits (`synchronous=NORMAL`) goes
 //! on as on the stock VFS.
 //!
@@ -80,7 +80,7 @@ use std::time::Duration;
 pub(crate) use participant::GroupCommit;
 pub(crate) use super_journal::{has_super_journal, super_journal};
 
-use crate::ffi::Rc;
+use crate::ffi::ResultCode;
 use crate::format::Salts;
 use crate::lock::page::GroupBytes;
 use crate::lock::sidecar::Sidecar;
@@ -102,7 +102,7 @@ pub(crate) trait WalFile: Copy {
     /// What is known of its syncs. No method of the file is running meanwhile.
     fn with_syncs<T>(self, look: impl FnOnce(&mut deferral::Syncs<Self::Committer>) -> T) -> T;
     /// xSync of the base.
-    fn sync(self, flags: c_int) -> Rc;
+    fn sync(self, flags: c_int) -> ResultCode;
     /// xRead of the base. Whether all was read.
     fn read(self, bytes: &mut [u8], at: i64) -> bool;
     /// xWrite of the base. Whether all was written.

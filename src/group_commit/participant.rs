@@ -11,8 +11,8 @@ use super::leader::{Group, Waited};
 use super::record::Log;
 use super::wal::{NotDurable, Opened, Wal, write_again};
 use super::{WalFile, WalIndex};
+use crate::ffi::ResultCode;
 use crate::ffi::host::Host;
-use crate::ffi::{Rc, SQLITE_IOERR_FSYNC, SQLITE_OK};
 use crate::format::Salts;
 use crate::lock::sidecar::Sidecar;
 use crate::lock::{Database, queue::Queue};
@@ -51,9 +51,9 @@ impl<B: WalIndex> Wal for OpenedWal<'_, B> {
         self.base.committed().map_or(0, |(_, frames)| frames)
     }
 
-    fn sync(&self) -> Result<(), Rc> {
+    fn sync(&self) -> Result<(), ResultCode> {
         match self.wal.sync(self.flags) {
-            SQLITE_OK => Ok(()),
+            ResultCode::OK => Ok(()),
             rc => Err(rc),
         }
     }
@@ -88,7 +88,7 @@ struct OpenState<W> {
     is_armed: bool,
     pending: Option<Pending>,
     /// What a sync answered that was put off and could not be shared.
-    failed_alone: Option<Rc>,
+    failed_alone: Option<ResultCode>,
     /// What this connection's file of the WAL tells of.
     opened: Cell<Opened>,
     company: Company,
@@ -254,7 +254,7 @@ impl<B: WalIndex> GroupCommit<B> {
                 return;
             }
             if self.open.syncs != Some(false) {
-                begun = match self.mends(database, wal) {
+                begun = match self.try_repair(database, wal) {
                     Ok(true) => group.begin(&page, &of, frames),
                     Ok(false) => Err(NotDurable::Busy),
                     Err(why) => Err(why),
@@ -279,7 +279,7 @@ impl<B: WalIndex> GroupCommit<B> {
                     let why = "a sync of the WAL has failed, and what was committed since can not be written \
                                once more; commits that are to be durable are rolled back, and each tries again; \
                                see to the disk";
-                    log.log_about(SQLITE_IOERR_FSYNC, why, database.path());
+                    log.log_about(ResultCode::IOERR_FSYNC, why, database.path());
                 }
                 return;
             }
@@ -318,16 +318,16 @@ impl<B: WalIndex> GroupCommit<B> {
         if let Some(Pending { log, frames, .. }) = &self.open.pending {
             self.open.opened.set(self.open.opened.get().at(log, *frames));
         } else {
-            self.open.failed_alone = Some(file.sync(flags)).filter(|rc| *rc != SQLITE_OK);
+            self.open.failed_alone = Some(file.sync(flags)).filter(|rc| *rc != ResultCode::OK);
         }
     }
 
     /// FCNTL_COMMIT_PHASETWO: COMMIT returns what this does.
-    pub(crate) fn commits(&mut self, database: &Database, log: &Host) -> Result<(), Rc> {
+    pub(crate) fn commits(&mut self, database: &Database, log: &Host) -> Result<(), ResultCode> {
         if let Some((wal, flags)) = self.disarm() {
             // WRITE was not given back: exclusive locking mode.
             return match wal.sync(flags) {
-                SQLITE_OK => Ok(()),
+                ResultCode::OK => Ok(()),
                 rc => Err(rc),
             };
         }
@@ -335,7 +335,7 @@ impl<B: WalIndex> GroupCommit<B> {
             return Err(rc);
         }
         let Some(pending) = self.open.pending.take() else { return Ok(()) };
-        let Some(wal) = self.open.wal else { return Err(SQLITE_IOERR_FSYNC) };
+        let Some(wal) = self.open.wal else { return Err(ResultCode::IOERR_FSYNC) };
         let (salts, flags, opened) = (pending.salts, pending.flags, &self.open.opened);
         let wal = OpenedWal {
             base: self.base,
@@ -354,7 +354,7 @@ impl<B: WalIndex> GroupCommit<B> {
             let (rc, what) = match why {
                 NotDurable::Failed(rc) => (rc, "a sync of the WAL has failed"),
                 _ => {
-                    (SQLITE_IOERR_FSYNC, "a sync of the WAL that this commit waited for has failed")
+                    (ResultCode::IOERR_FSYNC, "a sync of the WAL that this commit waited for has failed")
                 }
             };
             let line = format!(
@@ -378,7 +378,7 @@ impl<B: WalIndex> GroupCommit<B> {
         database: &Database,
         wal: Option<Inode>,
         is_marked: impl Fn(u32) -> bool,
-    ) -> Result<(), Rc> {
+    ) -> Result<(), ResultCode> {
         let Some((log, wal)) = self.opened_wal(wal) else { return Ok(()) };
         let queue = database.queue();
         let Some(page) = queue.as_deref().and_then(page_of) else { return Ok(()) };
@@ -389,7 +389,7 @@ impl<B: WalIndex> GroupCommit<B> {
             return match why {
                 NotDurable::Busy => Ok(()),
                 NotDurable::Failed(rc) => Err(rc),
-                NotDurable::HasFailed => Err(SQLITE_IOERR_FSYNC),
+                NotDurable::HasFailed => Err(ResultCode::IOERR_FSYNC),
             };
         }
         let began = Instant::now();
@@ -412,29 +412,29 @@ impl<B: WalIndex> GroupCommit<B> {
         self.open.syncs == Some(false)
     }
 
-    /// As [`Group::mend`](Group::mend), if there is anything to mend. The connection has
+    /// As [`Group::repair`](Group::mend), if there is anything to mend. The connection has
     /// WRITE, or the database for itself.
-    fn mends(&self, database: &Database, wal: Option<Inode>) -> Result<bool, NotDurable> {
+    fn try_repair(&self, database: &Database, wal: Option<Inode>) -> Result<bool, NotDurable> {
         let Some((of, wal)) = self.opened_wal(wal) else { return Ok(true) };
         let queue = database.queue();
         let page = queue.as_deref().and_then(page_of);
-        group_of(database).mend(&page, &of, &wal)
+        group_of(database).repair(&page, &of, &wal)
     }
 
     /// The same, for a checkpoint: whether others know of it.
     ///
     /// # Errors
     /// SQLITE_IOERR_FSYNC, or what the sync answered.
-    pub(crate) fn mend(
+    pub(crate) fn repair(
         &self,
         database: &Database,
         wal: Option<Inode>,
         log: &Host,
-    ) -> Result<bool, Rc> {
-        self.mends(database, wal).map_err(|why| {
+    ) -> Result<bool, ResultCode> {
+        self.try_repair(database, wal).map_err(|why| {
             let rc = match why {
                 NotDurable::Failed(rc) => rc,
-                _ => SQLITE_IOERR_FSYNC,
+                _ => ResultCode::IOERR_FSYNC,
             };
             let why = "frames whose sync has failed can not be written once more; nothing is taken \
                        out of the WAL; see to the disk, then run the checkpoint again";

@@ -13,7 +13,7 @@ impl Group {
     ///
     /// # Errors
     /// It still stands.
-    pub(crate) fn mend(
+    pub(crate) fn repair(
         &self,
         sidecar: &impl RecordFile,
         log: &Log,

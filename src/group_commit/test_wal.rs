@@ -5,7 +5,7 @@ use std::ffi::c_int;
 
 use super::deferral::{Sync, Syncs};
 use super::{Committer, WalFile, has_super_journal};
-use crate::ffi::{Rc, SQLITE_IOERR_FSYNC, SQLITE_OK};
+use crate::ffi::ResultCode;
 use crate::format::Salts;
 
 /// A connection with nothing attached, of an SQLite that does not say so.
@@ -31,11 +31,11 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    fn sync(&mut self, flags: c_int) -> Rc {
+    fn sync(&mut self, flags: c_int) -> ResultCode {
         self.synced.push(flags);
         let fails = self.failing > 0;
         self.failing = self.failing.saturating_sub(1);
-        if fails { SQLITE_IOERR_FSYNC } else { SQLITE_OK }
+        if fails { ResultCode::IOERR_FSYNC } else { ResultCode::OK }
     }
 
     fn write(&mut self, from: &[u8], at: i64) {
@@ -60,7 +60,7 @@ impl TestWal {
     }
 
     /// SQLite's xSync.
-    pub(crate) fn sync(&self, flags: c_int) -> Rc {
+    pub(crate) fn sync(&self, flags: c_int) -> ResultCode {
         self.seen(|memory| {
             let header = match memory.syncs.sync(flags) {
                 Sync::Answer(rc) => return rc,
@@ -113,7 +113,7 @@ impl WalFile for &'static TestWal {
         self.seen(|memory| look(&mut memory.syncs))
     }
 
-    fn sync(self, flags: c_int) -> Rc {
+    fn sync(self, flags: c_int) -> ResultCode {
         self.seen(|memory| memory.sync(flags))
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::WalFile;
 use super::record::Log;
+use crate::ffi::ResultCode;
 use crate::format::{Salts, WalHeader};
 
 /// How long is slept between two looks for more who commit, which lasts some 50 us longer than it is asked to.
@@ -15,7 +16,7 @@ pub(crate) trait Wal {
     /// How many frames are committed now.
     fn committed(&self) -> u32;
     /// Makes all that was written to it durable; SQLite's code if not.
-    fn sync(&self) -> Result<(), i32>;
+    fn sync(&self) -> Result<(), ResultCode>;
     /// Writes all committed frames behind the first so many once more, as they are. Fails if one is
     /// not what was committed.
     fn write_again(&self, behind: u32) -> bool;
@@ -94,7 +95,7 @@ impl Opened {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotDurable {
     /// This sync has failed, with SQLite's code.
-    Failed(i32),
+    Failed(ResultCode),
     /// One has, before or meanwhile.
     HasFailed,
     /// Others keep syncing, or the page can not be read or written. (To begin.)

@@ -6,8 +6,8 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use crate::ffi::copies;
 use crate::ffi::host::Host;
 use crate::ffi::{
-    Rc, SQLITE_CANTOPEN, SQLITE_OK, ScalarFunction, no_panic, sqlite3, sqlite3_api_routines,
-    sqlite3_context, sqlite3_value,
+    ResultCode, ScalarFunction, no_panic, sqlite3, sqlite3_api_routines, sqlite3_context,
+    sqlite3_value,
 };
 use crate::shim::{FCNTL_OPENED, Opened};
 
@@ -20,8 +20,8 @@ pub(crate) unsafe extern "C" fn on_connect(
     db: *mut sqlite3,
     message: *mut *mut c_char,
     api: *const sqlite3_api_routines,
-) -> Rc {
-    no_panic(SQLITE_OK, || {
+) -> ResultCode {
+    no_panic(ResultCode::OK, || {
         let host = if api.is_null() {
             // An SQLite built without extension loading passes no table.
             copies::copy(0).copied()
@@ -31,7 +31,7 @@ pub(crate) unsafe extern "C" fn on_connect(
                 copies::note_passed(host);
             })
         };
-        let Some(host) = host else { return SQLITE_OK };
+        let Some(host) = host else { return ResultCode::OK };
         // SAFETY: SQLite passes an open connection of that library.
         unsafe { connected(&host, db, message) }
     })
@@ -50,7 +50,7 @@ pub(crate) unsafe fn define_functions(host: &Host, db: *mut sqlite3) {
 
 /// # Safety
 /// `db` is an open connection of `host`; `message` is null or may be written to.
-unsafe fn connected(host: &Host, db: *mut sqlite3, message: *mut *mut c_char) -> Rc {
+unsafe fn connected(host: &Host, db: *mut sqlite3, message: *mut *mut c_char) -> ResultCode {
     // SAFETY: the caller's promise.
     unsafe { define_functions(host, db) };
     let mut opened = Opened { busy_timeout: 0, refusal: std::ptr::null() };
@@ -58,8 +58,8 @@ unsafe fn connected(host: &Host, db: *mut sqlite3, message: *mut *mut c_char) ->
     let rc = unsafe {
         host.main_file_control(db, FCNTL_OPENED, std::ptr::from_mut(&mut opened).cast::<c_void>())
     };
-    if rc != SQLITE_OK {
-        return SQLITE_OK;
+    if rc != ResultCode::OK {
+        return ResultCode::OK;
     }
     if !opened.refusal.is_null() {
         if !message.is_null() {
@@ -68,7 +68,7 @@ unsafe fn connected(host: &Host, db: *mut sqlite3, message: *mut *mut c_char) ->
                 *message = host.allocate_text(&CStr::from_ptr(opened.refusal).to_string_lossy());
             }
         }
-        return SQLITE_CANTOPEN;
+        return ResultCode::CANTOPEN;
     }
     // SAFETY: the caller's promise.
     unsafe { host.set_busy_timeout(db, opened.busy_timeout) }

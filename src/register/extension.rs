@@ -18,10 +18,7 @@ use super::connect_hook;
 use crate::error::Error;
 use crate::ffi::copies;
 use crate::ffi::host::Host;
-use crate::ffi::{
-    Rc, SQLITE_ERROR, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_OK_LOAD_PERMANENTLY, no_panic, sqlite3,
-    sqlite3_api_routines,
-};
+use crate::ffi::{ResultCode, no_panic, sqlite3, sqlite3_api_routines};
 use crate::options::Options;
 use crate::sys;
 
@@ -38,7 +35,7 @@ pub unsafe extern "C" fn sqlite3_kanbanvfs_init(
     db: *mut sqlite3,
     message: *mut *mut c_char,
     api: *const sqlite3_api_routines,
-) -> Rc {
+) -> ResultCode {
     // SAFETY: the caller's promise.
     unsafe { init(db, message, api, false) }
 }
@@ -53,7 +50,7 @@ pub unsafe extern "C" fn sqlite3_kanbanvfs_default_init(
     db: *mut sqlite3,
     message: *mut *mut c_char,
     api: *const sqlite3_api_routines,
-) -> Rc {
+) -> ResultCode {
     // SAFETY: the caller's promise.
     unsafe { init(db, message, api, true) }
 }
@@ -79,18 +76,18 @@ pub unsafe extern "C" fn kanban_vfs_register(
     make_default: c_int,
     message: *mut c_char,
     size: usize,
-) -> Rc {
+) -> ResultCode {
     if !message.is_null() && size > 0 {
         // SAFETY: the caller's promise. After a panic it is all there is.
         unsafe { message.write(0) };
     }
-    no_panic(SQLITE_ERROR, || {
+    no_panic(ResultCode::ERROR, || {
         // SAFETY: the caller's promise.
         let host = unsafe { Host::from_symbols(|name| sys::find_symbol(library, name)) };
         let missing = matches!(host, Err(Error::MissingFunction { .. }));
         let registered =
             host.map_err(|why| why.to_string()).and_then(|host| register(host, make_default != 0));
-        let Err(why) = registered else { return SQLITE_OK };
+        let Err(why) = registered else { return ResultCode::OK };
         let text = format!("kanban-vfs: {why}");
         if !message.is_null() && size > 0 {
             let end = (0..size.min(text.len() + 1)).rfind(|at| text.is_char_boundary(*at));
@@ -101,7 +98,7 @@ pub unsafe extern "C" fn kanban_vfs_register(
                 message.add(cut.len()).write(0);
             }
         }
-        if missing { SQLITE_NOTFOUND } else { SQLITE_ERROR }
+        if missing { ResultCode::NOTFOUND } else { ResultCode::ERROR }
     })
 }
 
@@ -118,11 +115,11 @@ unsafe fn init(
     message: *mut *mut c_char,
     api: *const sqlite3_api_routines,
     make_default: bool,
-) -> Rc {
-    no_panic(SQLITE_ERROR, || {
+) -> ResultCode {
+    no_panic(ResultCode::ERROR, || {
         if api.is_null() {
             // From an SQLite that was built without extension loading, by sqlite3_auto_extension.
-            return SQLITE_ERROR;
+            return ResultCode::ERROR;
         }
         // SAFETY: SQLite passes its own functions.
         let host = match unsafe { Host::from_api(api) } {
@@ -138,11 +135,11 @@ unsafe fn init(
                 // SAFETY: the caller's promise.
                 unsafe { *message = host.allocate_text(&format!("kanban-vfs: {why}")) };
             }
-            return SQLITE_ERROR;
+            return ResultCode::ERROR;
         }
         // SAFETY: the caller's promise: an open connection of that library.
         unsafe { connect_hook::define_functions(&host, db) };
-        SQLITE_OK_LOAD_PERMANENTLY
+        ResultCode::OK_LOAD_PERMANENTLY
     })
 }
 
@@ -152,10 +149,10 @@ unsafe fn fail_on_old_sqlite(
     message: *mut *mut c_char,
     api: *const sqlite3_api_routines,
     why: &str,
-) -> Rc {
+) -> ResultCode {
     if !message.is_null() {
         // SAFETY: the caller's promise.
         unsafe { *message = Host::allocate_text_anywhere(api, &format!("kanban-vfs: {why}")) };
     }
-    SQLITE_ERROR
+    ResultCode::ERROR
 }

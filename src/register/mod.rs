@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::Error;
 use crate::ffi::host::Host;
-use crate::ffi::{Rc, SQLITE_OK, copies, sqlite3_vfs};
+use crate::ffi::{ResultCode, copies, sqlite3_vfs};
 use crate::options::Options;
 use crate::sys::fork::ForkMutex;
 use crate::vfs::{self, Instance, OF_THE_SYSTEM};
@@ -60,10 +60,10 @@ pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
     // SAFETY: it is complete and never freed.
     check(unsafe { host.register_vfs(instance.vfs, options.make_default()) })?;
     let rc = host.add_auto_extension(connect_hook::on_connect);
-    if rc != SQLITE_OK {
+    if rc != ResultCode::OK {
         // SAFETY: it was registered above.
         unsafe { host.unregister_vfs(instance.vfs) };
-        return Err(Error::Sqlite { code: rc });
+        return Err(Error::Sqlite { code: rc.0 });
     }
     registered.push(instance);
     Ok(())
@@ -96,8 +96,8 @@ pub(crate) fn hold_for_fork() -> impl std::any::Any {
     REGISTERED.lock()
 }
 
-fn check(rc: Rc) -> Result<(), Error> {
-    if rc == SQLITE_OK { Ok(()) } else { Err(Error::Sqlite { code: rc }) }
+fn check(rc: ResultCode) -> Result<(), Error> {
+    if rc == ResultCode::OK { Ok(()) } else { Err(Error::Sqlite { code: rc.0 }) }
 }
 
 fn to_c(name: &str) -> Result<CString, Error> {

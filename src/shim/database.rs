@@ -6,16 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::wal::{Client, OpenWal};
 use super::{Context, FCNTL_OPENED, Kind, Methods, Opened, State, closing, inherited, state_slot};
-use crate::connection::{BaseFile, Connection, Doing, Sought, Stands, UNENCRYPTED, status, twice};
+use crate::connection::{BaseFile, Connection, Doing, Sought, Stands, UNENCRYPTED, status, unlock};
 use crate::ffi::{
-    Rc, SQLITE_BUSY, SQLITE_ERROR, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_FILE_POINTER,
+    LockLevel, ResultCode, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_FILE_POINTER,
     SQLITE_FCNTL_HAS_MOVED, SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_LOCK_TIMEOUT,
     SQLITE_FCNTL_PDB, SQLITE_FCNTL_PERSIST_WAL, SQLITE_FCNTL_PRAGMA,
-    SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE, SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR,
-    SQLITE_IOERR_LOCK, SQLITE_IOERR_TRUNCATE, SQLITE_LOCK_NONE, SQLITE_LOCK_RESERVED,
-    SQLITE_LOCK_SHARED, SQLITE_NOMEM, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_PROTOCOL,
-    SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, WAL_WRITE_LOCK,
-    copies, no_panic, sqlite3, sqlite3_file, sqlite3_io_methods,
+    SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE, SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, ShmFlags, ShmSlot,
+    ShmSlots, copies, no_panic, sqlite3, sqlite3_file, sqlite3_io_methods,
 };
 use crate::format::wal_index::{HEADERS, MX_FRAME, N_BACKFILL, READ_MARKS, REGION, SALT};
 use crate::format::{Header, Salts};
@@ -100,25 +97,25 @@ impl BaseFile for Base {
             let base = &{ &file }.0;
             match lock {
                 Sought::Write => {
-                    let shm_lock =
-                        |flags| base.shm_lock(WAL_WRITE_LOCK, 1, flags | SQLITE_SHM_EXCLUSIVE);
-                    let rc = shm_lock(SQLITE_SHM_LOCK);
-                    if rc == SQLITE_OK {
-                        twice(|| shm_lock(SQLITE_SHM_UNLOCK));
+                    let slot = ShmSlot::WRITE.into();
+                    let rc = base.shm_lock(slot, ShmFlags::LOCK_EXCLUSIVE);
+                    if rc == ResultCode::OK {
+                        unlock(|| base.shm_lock(slot, ShmFlags::UNLOCK_EXCLUSIVE));
                     }
-                    rc != SQLITE_BUSY
+                    !rc.is_busy()
                 }
-                Sought::Database(SQLITE_LOCK_RESERVED) => {
+                Sought::Database(LockLevel::RESERVED) => {
                     let mut is_reserved = 0;
-                    let rc = call!(base, xCheckReservedLock, SQLITE_IOERR, &raw mut is_reserved);
-                    rc != SQLITE_OK || is_reserved == 0
+                    let rc =
+                        call!(base, xCheckReservedLock, ResultCode::IOERR, &raw mut is_reserved);
+                    rc != ResultCode::OK || is_reserved == 0
                 }
                 Sought::Database(level) => {
                     let rc = base.lock(level);
-                    if rc == SQLITE_OK && level == SQLITE_LOCK_SHARED {
-                        twice(|| base.unlock(SQLITE_LOCK_NONE));
+                    if rc == ResultCode::OK && level == LockLevel::SHARED {
+                        unlock(|| base.unlock(LockLevel::NONE));
                     }
-                    rc != SQLITE_BUSY
+                    !rc.is_busy()
                 }
             }
         })
@@ -173,27 +170,27 @@ impl BaseFile for Base {
         }
     }
 
-    fn lock(&self, level: c_int) -> Rc {
-        call!(self, xLock, SQLITE_IOERR_LOCK, level)
+    fn lock(&self, level: LockLevel) -> ResultCode {
+        call!(self, xLock, ResultCode::IOERR_LOCK, level)
     }
 
-    fn unlock(&self, level: c_int) -> Rc {
-        call!(self, xUnlock, SQLITE_IOERR, level)
+    fn unlock(&self, level: LockLevel) -> ResultCode {
+        call!(self, xUnlock, ResultCode::IOERR, level)
     }
 
-    fn shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> Rc {
-        call!(self, xShmLock, SQLITE_IOERR_LOCK, offset, n, flags)
+    fn shm_lock(&self, slots: ShmSlots, flags: ShmFlags) -> ResultCode {
+        call!(self, xShmLock, ResultCode::IOERR_LOCK, slots.first, slots.n, flags)
     }
 
     fn may_block(&self, mut ms: c_int) {
         let into = std::ptr::from_mut(&mut ms).cast();
-        call!(self, xFileControl, SQLITE_NOTFOUND, SQLITE_FCNTL_LOCK_TIMEOUT, into);
+        call!(self, xFileControl, ResultCode::NOTFOUND, SQLITE_FCNTL_LOCK_TIMEOUT, into);
     }
 
-    fn size(&self) -> Result<i64, Rc> {
+    fn size(&self) -> Result<i64, ResultCode> {
         let mut size = 0;
-        match call!(self, xFileSize, SQLITE_IOERR, &raw mut size) {
-            SQLITE_OK => Ok(size),
+        match call!(self, xFileSize, ResultCode::IOERR, &raw mut size) {
+            ResultCode::OK => Ok(size),
             rc => Err(rc),
         }
     }
@@ -204,7 +201,8 @@ impl BaseFile for Base {
         const VERSIONS: i64 = 18;
         let mut versions = [0_u8; 2];
         let into = versions.as_mut_ptr().cast();
-        call!(self, xRead, SQLITE_IOERR, into, 2, VERSIONS) == SQLITE_OK && versions == [2, 2]
+        call!(self, xRead, ResultCode::IOERR, into, 2, VERSIONS) == ResultCode::OK
+            && versions == [2, 2]
     }
 
     fn frames(&self) -> Option<(u32, u32)> {
@@ -220,13 +218,13 @@ impl BaseFile for Base {
         let mut header = Header([0; Header::SIZE]);
         let into = header.0.as_mut_ptr().cast();
         let bytes = Header::SIZE as c_int;
-        (call!(self, xRead, SQLITE_IOERR, into, bytes, 0) == SQLITE_OK).then_some(header)
+        (call!(self, xRead, ResultCode::IOERR, into, bytes, 0) == ResultCode::OK).then_some(header)
     }
 
     fn set_copied(&self, frames: u32) {
         let mut region = std::ptr::null_mut();
-        let rc = call!(self, xShmMap, SQLITE_IOERR, 0, REGION, 0, &raw mut region);
-        if rc == SQLITE_OK && !region.is_null() {
+        let rc = call!(self, xShmMap, ResultCode::IOERR, 0, REGION, 0, &raw mut region);
+        if rc == ResultCode::OK && !region.is_null() {
             // SAFETY: as in `wal_index`.
             let word = unsafe { AtomicU32::from_ptr(region.cast::<u32>().add(N_BACKFILL)) };
             word.store(frames, Ordering::SeqCst);
@@ -235,8 +233,8 @@ impl BaseFile for Base {
 
     fn clear_wal_index(&self) {
         let mut region = std::ptr::null_mut();
-        let rc = call!(self, xShmMap, SQLITE_IOERR, 0, REGION, 0, &raw mut region);
-        if rc == SQLITE_OK && !region.is_null() {
+        let rc = call!(self, xShmMap, ResultCode::IOERR, 0, REGION, 0, &raw mut region);
+        if rc == ResultCode::OK && !region.is_null() {
             for n in 0..HEADERS {
                 // SAFETY: as in `wal_index`.
                 let word = unsafe { AtomicU32::from_ptr(region.cast::<u32>().add(n)) };
@@ -255,11 +253,11 @@ impl BaseFile for Base {
         let mut zeros = vec![0_u8; usize::try_from(bytes).unwrap_or(0)];
         let from = zeros.as_mut_ptr().cast_const().cast();
         let bytes = c_int::try_from(zeros.len()).unwrap_or(0);
-        call!(self, xWrite, SQLITE_IOERR, from, bytes, at) == SQLITE_OK
+        call!(self, xWrite, ResultCode::IOERR, from, bytes, at) == ResultCode::OK
     }
 
     fn set_size(&self, bytes: i64) {
-        call!(self, xTruncate, SQLITE_IOERR_TRUNCATE, bytes);
+        call!(self, xTruncate, ResultCode::IOERR_TRUNCATE, bytes);
     }
 
     fn stands(&self, path: &Path) -> Stands {
@@ -273,7 +271,7 @@ impl BaseFile for Base {
                     let mut file: *mut sqlite3_file = std::ptr::null_mut();
                     let into = std::ptr::from_mut(&mut file).cast();
                     let rc = host.file_control(*db, name, SQLITE_FCNTL_FILE_POINTER, into);
-                    rc != SQLITE_OK || file == self.file
+                    rc != ResultCode::OK || file == self.file
                 })
             })
         };
@@ -311,8 +309,8 @@ impl Base {
     /// Words of the wal-index.
     fn wal_index<const N: usize>(&self, words: [usize; N]) -> Option<[u32; N]> {
         let mut region = std::ptr::null_mut();
-        let rc = call!(self, xShmMap, SQLITE_IOERR, 0, REGION, 0, &raw mut region);
-        if rc != SQLITE_OK || region.is_null() {
+        let rc = call!(self, xShmMap, ResultCode::IOERR, 0, REGION, 0, &raw mut region);
+        if rc != ResultCode::OK || region.is_null() {
             return None;
         }
         // SAFETY: the region is mapped and stays so while the file is open; other processes change
@@ -339,7 +337,7 @@ impl Base {
             let pointer = |op| {
                 let mut file: *mut sqlite3_file = std::ptr::null_mut();
                 let into = std::ptr::from_mut(&mut file).cast();
-                (host.main_file_control(db, op, into) == SQLITE_OK).then_some(file)
+                (host.main_file_control(db, op, into) == ResultCode::OK).then_some(file)
             };
             let main = pointer(SQLITE_FCNTL_FILE_POINTER)?;
             if main != self.file {
@@ -353,8 +351,8 @@ impl Base {
     fn has_moved(&self) -> bool {
         let mut moved: c_int = 0;
         let into = std::ptr::from_mut(&mut moved).cast();
-        let rc = call!(self, xFileControl, SQLITE_NOTFOUND, SQLITE_FCNTL_HAS_MOVED, into);
-        rc == SQLITE_OK && moved != 0
+        let rc = call!(self, xFileControl, ResultCode::NOTFOUND, SQLITE_FCNTL_HAS_MOVED, into);
+        rc == ResultCode::OK && moved != 0
     }
 }
 
@@ -368,7 +366,7 @@ pub(super) unsafe fn opened(file: *mut sqlite3_file, settings: &Settings) -> boo
     if settings.persist_wal() {
         let mut persist: c_int = 1;
         let into = std::ptr::from_mut(&mut persist).cast();
-        call!(base, xFileControl, SQLITE_NOTFOUND, SQLITE_FCNTL_PERSIST_WAL, into);
+        call!(base, xFileControl, ResultCode::NOTFOUND, SQLITE_FCNTL_PERSIST_WAL, into);
     }
     !base.has_moved()
 }
@@ -387,8 +385,8 @@ unsafe fn parts<'f>(file: *mut sqlite3_file) -> (Base, &'f mut Connection<Base>)
     }
 }
 
-unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
-    no_panic(SQLITE_IOERR, || {
+unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
+    no_panic(ResultCode::IOERR, || {
         // SAFETY: SQLite closes an open file once. The state is taken out of it for good, before
         // the base, which may clear the file, closes it.
         let (base, mut state) = unsafe {
@@ -398,21 +396,21 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
             (base, state)
         };
         state.connection.ending();
-        let rc = call!(base, xClose, SQLITE_OK);
+        let rc = call!(base, xClose, ResultCode::OK);
         state.connection.closed();
         rc
     })
 }
 
-unsafe extern "C" fn x_close_watched(file: *mut sqlite3_file) -> Rc {
-    no_panic(SQLITE_IOERR, || {
+unsafe extern "C" fn x_close_watched(file: *mut sqlite3_file) -> ResultCode {
+    no_panic(ResultCode::IOERR, || {
         // SAFETY: SQLite closes an open file once.
         unsafe {
             let methods = closing(file);
             if methods.kind == Kind::SuperJournal {
                 group_commit::super_journal(false);
             }
-            methods.base.xClose.map_or(SQLITE_OK, |close| close(file))
+            methods.base.xClose.map_or(ResultCode::OK, |close| close(file))
         }
     })
 }
@@ -424,16 +422,16 @@ unsafe extern "C" fn x_write_name(
     name: *const c_void,
     bytes: c_int,
     at: i64,
-) -> Rc {
-    no_panic(SQLITE_IOERR, || {
+) -> ResultCode {
+    no_panic(ResultCode::IOERR, || {
         if inherited::names_parents(name) {
-            return SQLITE_IOERR;
+            return ResultCode::IOERR;
         }
         // SAFETY: SQLite passes an open file and what the method asks for; pMethods is the first field
         // of a `Methods`.
         unsafe {
             let methods: &'static Methods = &*(*file).pMethods.cast::<Methods>();
-            methods.base.xWrite.map_or(SQLITE_IOERR, |write| write(file, name, bytes, at))
+            methods.base.xWrite.map_or(ResultCode::IOERR, |write| write(file, name, bytes, at))
         }
     })
 }
@@ -443,7 +441,7 @@ unsafe extern "C" fn x_write(
     data: *const c_void,
     bytes: c_int,
     at: i64,
-) -> Rc {
+) -> ResultCode {
     // SAFETY: SQLite passes an open file.
     let (base, connection) = unsafe { parts(file) };
     if at == 0 {
@@ -455,32 +453,32 @@ unsafe extern "C" fn x_write(
             connection.before_first_page(page);
         });
     }
-    let rc = call!(base, xWrite, SQLITE_IOERR, data, bytes, at);
-    if rc == SQLITE_OK {
+    let rc = call!(base, xWrite, ResultCode::IOERR, data, bytes, at);
+    if rc == ResultCode::OK {
         connection.wrote(at, bytes);
     }
     rc
 }
 
-unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: i64) -> Rc {
-    no_panic(SQLITE_IOERR_TRUNCATE, || {
+unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: i64) -> ResultCode {
+    no_panic(ResultCode::IOERR_TRUNCATE, || {
         // SAFETY: SQLite passes an open file.
         let (base, connection) = unsafe { parts(file) };
-        let truncate = |size| call!(base, xTruncate, SQLITE_IOERR_TRUNCATE, size);
+        let truncate = |size| call!(base, xTruncate, ResultCode::IOERR_TRUNCATE, size);
         connection.truncate(size, truncate)
     })
 }
 
-unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> Rc {
-    no_panic(SQLITE_IOERR_LOCK, || {
+unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: LockLevel) -> ResultCode {
+    no_panic(ResultCode::IOERR_LOCK, || {
         // SAFETY: SQLite passes an open file.
         let (_, connection) = unsafe { parts(file) };
         connection.lock(level)
     })
 }
 
-unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: c_int) -> Rc {
-    no_panic(SQLITE_IOERR, || {
+unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: LockLevel) -> ResultCode {
+    no_panic(ResultCode::IOERR, || {
         // SAFETY: SQLite passes an open file.
         let (_, connection) = unsafe { parts(file) };
         connection.unlock(level)
@@ -489,66 +487,81 @@ unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: c_int) -> Rc {
 
 unsafe extern "C" fn x_shm_lock(
     file: *mut sqlite3_file,
-    offset: c_int,
+    first: ShmSlot,
     n: c_int,
-    flags: c_int,
-) -> Rc {
+    flags: ShmFlags,
+) -> ResultCode {
     // These are called as C calls this, and last, so that this saves no registers for them. What each
     // write transaction does is in the first two as a whole, down to the system calls: that is what
     // `inline(always)` is for wherever they lead.
-    match (offset, flags & (SQLITE_SHM_SHARED | SQLITE_SHM_LOCK)) {
-        (WAL_WRITE_LOCK, SQLITE_SHM_LOCK) => take_write(file, n, flags),
-        (WAL_WRITE_LOCK, 0) => give_write_back(file, n, flags),
-        _ => shm_lock(file, offset, n, flags),
+    match (first, flags.is_shared(), flags.is_lock()) {
+        (ShmSlot::WRITE, false, true) => lock_write(file, n),
+        (ShmSlot::WRITE, false, false) => unlock_write(file, n),
+        _ => shm_lock(file, first, n, flags),
     }
 }
 
 #[inline(never)]
-extern "C" fn take_write(file: *mut sqlite3_file, n: c_int, flags: c_int) -> Rc {
-    no_panic(SQLITE_IOERR_LOCK, move || {
+extern "C" fn lock_write(file: *mut sqlite3_file, n: c_int) -> ResultCode {
+    no_panic(ResultCode::IOERR_LOCK, move || {
         // SAFETY: SQLite has passed an open file, to [`x_shm_lock`].
         let (_, connection) = unsafe { parts(file) };
-        connection.take_write(n, flags)
+        connection.lock_write(ShmSlots { first: ShmSlot::WRITE, n })
     })
 }
 
 #[inline(never)]
-extern "C" fn give_write_back(file: *mut sqlite3_file, n: c_int, flags: c_int) -> Rc {
-    no_panic(SQLITE_IOERR_LOCK, move || {
-        // SAFETY: as in `take_write`.
+extern "C" fn unlock_write(file: *mut sqlite3_file, n: c_int) -> ResultCode {
+    no_panic(ResultCode::IOERR_LOCK, move || {
+        // SAFETY: as in `lock_write`.
         let (_, connection) = unsafe { parts(file) };
-        connection.give_write_back(n, flags)
+        connection.unlock_write(ShmSlots { first: ShmSlot::WRITE, n })
     })
 }
 
 #[inline(never)]
-extern "C" fn shm_lock(file: *mut sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> Rc {
-    // SAFETY: as in `take_write`.
+extern "C" fn shm_lock(
+    file: *mut sqlite3_file,
+    first: ShmSlot,
+    n: c_int,
+    flags: ShmFlags,
+) -> ResultCode {
+    // SAFETY: as in `lock_write`.
     let (base, connection) = unsafe { parts(file) };
-    if !connection.note_plain(offset, n, flags) {
-        return shm_lock_other(file, offset, n, flags);
+    if !connection.note_plain(ShmSlots { first, n }, flags) {
+        return shm_lock_other(file, first, n, flags);
     }
     // SAFETY: this method stands only where the base has one, and passes on what SQLite has passed.
-    let rc = unsafe { base.methods.base.xShmLock.unwrap_unchecked()(file, offset, n, flags) };
-    if rc == SQLITE_OK { rc } else { shm_lock_failed(file, offset, flags, rc) }
+    let rc = unsafe { base.methods.base.xShmLock.unwrap_unchecked()(file, first, n, flags) };
+    if rc == ResultCode::OK { rc } else { shm_lock_failed(file, first, flags, rc) }
 }
 
 #[inline(never)]
-extern "C" fn shm_lock_other(file: *mut sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> Rc {
-    no_panic(SQLITE_IOERR_LOCK, move || {
-        // SAFETY: as in `take_write`; `shm_lock` has no reference any more.
+extern "C" fn shm_lock_other(
+    file: *mut sqlite3_file,
+    first: ShmSlot,
+    n: c_int,
+    flags: ShmFlags,
+) -> ResultCode {
+    no_panic(ResultCode::IOERR_LOCK, move || {
+        // SAFETY: as in `lock_write`; `shm_lock` has no reference any more.
         let (_, connection) = unsafe { parts(file) };
-        connection.shm_lock_other(offset, n, flags)
+        connection.shm_lock_other(ShmSlots { first, n }, flags)
     })
 }
 
 #[cold]
 #[inline(never)]
-extern "C" fn shm_lock_failed(file: *mut sqlite3_file, offset: c_int, flags: c_int, rc: Rc) -> Rc {
-    no_panic(SQLITE_IOERR_LOCK, move || {
+extern "C" fn shm_lock_failed(
+    file: *mut sqlite3_file,
+    slot: ShmSlot,
+    flags: ShmFlags,
+    rc: ResultCode,
+) -> ResultCode {
+    no_panic(ResultCode::IOERR_LOCK, move || {
         // SAFETY: as in `shm_lock_other`.
         let (_, connection) = unsafe { parts(file) };
-        connection.shm_lock_failed(offset, flags, rc)
+        connection.shm_lock_failed(slot, flags, rc)
     })
 }
 
@@ -558,17 +571,17 @@ unsafe extern "C" fn x_shm_map(
     size: c_int,
     extend: c_int,
     out: *mut *mut c_void,
-) -> Rc {
-    no_panic(SQLITE_IOERR, || {
+) -> ResultCode {
+    no_panic(ResultCode::IOERR, || {
         // SAFETY: SQLite passes an open file.
         let (base, connection) = unsafe { parts(file) };
         connection.shm_mapping();
-        let rc = call!(base, xShmMap, SQLITE_IOERR, region, size, extend, out);
-        if rc == SQLITE_OK {
+        let rc = call!(base, xShmMap, ResultCode::IOERR, region, size, extend, out);
+        if rc == ResultCode::OK {
             // SAFETY: SQLite passes a place for the address, which the base has filled in.
             inherited::mapped(file, unsafe { *out }, size);
         }
-        if rc == SQLITE_OK && region == 0 {
+        if rc == ResultCode::OK && region == 0 {
             // SAFETY: as `Base::state` says.
             let wanted = unsafe { (*base.state()).wanted.as_ref() };
             let wal = wanted.and_then(|wanted| base.wal(wanted.database()));
@@ -578,31 +591,35 @@ unsafe extern "C" fn x_shm_map(
     })
 }
 
-unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> Rc {
-    no_panic(SQLITE_IOERR, || {
+unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> ResultCode {
+    no_panic(ResultCode::IOERR, || {
         // SAFETY: SQLite passes an open file.
         let (base, connection) = unsafe { parts(file) };
         connection.ending();
         inherited::unmapping(file);
-        let rc = call!(base, xShmUnmap, SQLITE_IOERR, delete);
+        let rc = call!(base, xShmUnmap, ResultCode::IOERR, delete);
         connection.shm_unmapped();
         rc
     })
 }
 
-unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> Rc {
+unsafe extern "C" fn x_file_control(
+    file: *mut sqlite3_file,
+    op: c_int,
+    arg: *mut c_void,
+) -> ResultCode {
     // SAFETY: SQLite passes an open file.
     let (base, connection) = unsafe { parts(file) };
     if op != SQLITE_FCNTL_COMMIT_PHASETWO || !connection.note_commit() {
         return file_control(file, op, arg);
     }
-    call!(base, xFileControl, SQLITE_NOTFOUND, op, arg)
+    call!(base, xFileControl, ResultCode::NOTFOUND, op, arg)
 }
 
 /// What [`x_file_control`] leaves. Called as [`x_shm_lock`] calls.
 #[inline(never)]
-extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> Rc {
-    no_panic(SQLITE_IOERR, || {
+extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> ResultCode {
+    no_panic(ResultCode::IOERR, || {
         // SAFETY: SQLite has passed an open file, to [`x_file_control`], which has no reference any more.
         let (base, connection) = unsafe { parts(file) };
         match op {
@@ -614,19 +631,19 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
                 };
                 // SAFETY: only `on_connect` knows this control, and passes an `Opened`.
                 unsafe { *arg.cast::<Opened>() = Opened { busy_timeout, refusal } };
-                SQLITE_OK
+                ResultCode::OK
             }
             SQLITE_FCNTL_VFSNAME => {
                 let name = &base.context().full_name;
                 let name = base.context().host.allocate_text(name);
                 // SAFETY: SQLite passes a place for a string, which it frees.
                 unsafe { *arg.cast::<*mut c_char>() = name };
-                SQLITE_OK
+                ResultCode::OK
             }
             SQLITE_FCNTL_PRAGMA => {
                 // SAFETY: SQLite passes its array of strings.
                 let answer = unsafe { pragma(connection, base, arg.cast()) };
-                if answer == SQLITE_NOTFOUND {
+                if answer == ResultCode::NOTFOUND {
                     call!(base, xFileControl, answer, op, arg)
                 } else {
                     answer
@@ -635,26 +652,26 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
             SQLITE_FCNTL_PERSIST_WAL => {
                 // SAFETY: SQLite passes a number, negative to ask.
                 let asks = unsafe { *arg.cast::<c_int>() } < 0;
-                match asks {
-                    true => connection.ends_wal_mode(),
-                    false => connection.application_persists_wal(),
+                if !asks {
+                    connection.application_persists_wal();
                 }
-                let rc = call!(base, xFileControl, SQLITE_NOTFOUND, op, arg);
-                // SAFETY: as above: the answer.
-                let persists = unsafe { &mut *arg.cast::<c_int>() };
-                if asks && connection.is_leaving_wal_mode() {
-                    *persists = 0;
-                } else if asks && connection.keeps_wal(*persists > 0, &base.context().protection) {
-                    *persists = 1;
+                let rc = call!(base, xFileControl, ResultCode::NOTFOUND, op, arg);
+                if asks {
+                    // SAFETY: as above: the answer.
+                    let persists = unsafe { &mut *arg.cast::<c_int>() };
+                    let keeps = connection.keeps_wal(*persists > 0, &base.context().protection);
+                    if keeps != (*persists > 0) {
+                        *persists = keeps.into();
+                    }
                 }
                 rc
             }
             SQLITE_FCNTL_COMMIT_PHASETWO => match connection.committed() {
-                Ok(()) => call!(base, xFileControl, SQLITE_NOTFOUND, op, arg),
+                Ok(()) => call!(base, xFileControl, ResultCode::NOTFOUND, op, arg),
                 Err(rc) => rc,
             },
             SQLITE_FCNTL_SYNC => match connection.before_commit() {
-                Ok(()) => call!(base, xFileControl, SQLITE_NOTFOUND, op, arg),
+                Ok(()) => call!(base, xFileControl, ResultCode::NOTFOUND, op, arg),
                 Err(rc) => rc,
             },
             _ => {
@@ -670,7 +687,7 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
                     }
                     _ => {}
                 }
-                call!(base, xFileControl, SQLITE_NOTFOUND, op, arg)
+                call!(base, xFileControl, ResultCode::NOTFOUND, op, arg)
             }
         }
     })
@@ -680,7 +697,11 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
 ///
 /// # Safety
 /// `arg` holds a place for the answer, the pragma's name, and its argument or null.
-unsafe fn pragma(connection: &mut Connection<Base>, base: Base, arg: *mut *mut c_char) -> Rc {
+unsafe fn pragma(
+    connection: &mut Connection<Base>,
+    base: Base,
+    arg: *mut *mut c_char,
+) -> ResultCode {
     let context = base.context();
     // SAFETY: the caller's promise.
     let (name, value) = unsafe {
@@ -696,35 +717,35 @@ unsafe fn pragma(connection: &mut Connection<Base>, base: Base, arg: *mut *mut c
     let no_wal = connection.guards().no_wal().filter(|_| is_wal).map(str::to_owned);
     let is_ours = name.len() > 7 && name[..7].eq_ignore_ascii_case(b"kanban_");
     if !is_ours && no_wal.is_none() {
-        return SQLITE_NOTFOUND;
+        return ResultCode::NOTFOUND;
     }
     let (rc, text) = if let Some(why) = no_wal {
         // As SQLite answers where WAL mode does not work: applications fall back to a rollback mode by that.
-        (SQLITE_PROTOCOL, format!("locking protocol: {why}"))
+        (ResultCode::PROTOCOL, format!("locking protocol: {why}"))
     } else if name.eq_ignore_ascii_case(b"kanban_status") {
-        connection.look_where_it_stands();
+        connection.guards().length.look_where_it_stands();
         let vfs = status::Vfs {
             full_name: &context.full_name,
             sqlite: context.host.version_number(),
             protection: context.protection,
         };
-        (SQLITE_OK, status::json(connection, &vfs))
+        (ResultCode::OK, status::json(connection, &vfs))
     } else {
         let name = String::from_utf8_lossy(name);
-        (SQLITE_ERROR, format!("unknown pragma {name}; known: kanban_status"))
+        (ResultCode::ERROR, format!("unknown pragma {name}; known: kanban_status"))
     };
     let text = context.host.allocate_text(&text);
     // SAFETY: the caller's promise; SQLite frees the text.
     unsafe { *arg = text };
-    if text.is_null() { SQLITE_NOMEM } else { rc }
+    if text.is_null() { ResultCode::NOMEM } else { rc }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    unsafe extern "C" fn close(_: *mut sqlite3_file) -> Rc {
-        SQLITE_OK
+    unsafe extern "C" fn close(_: *mut sqlite3_file) -> ResultCode {
+        ResultCode::OK
     }
 
     /// A file that is closed is known to be: also one that is only watched. Else a forked child would change
@@ -744,7 +765,7 @@ mod tests {
             let closes = ours.xClose.expect("it closes");
             assert!(!std::ptr::fn_addr_eq(
                 closes,
-                close as unsafe extern "C" fn(*mut sqlite3_file) -> Rc
+                close as unsafe extern "C" fn(*mut sqlite3_file) -> ResultCode
             ));
         }
     }

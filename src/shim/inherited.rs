@@ -24,8 +24,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::ffi::{
-    Rc, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_SYNC, SQLITE_IOERR, SQLITE_IOERR_LOCK, SQLITE_NOTFOUND,
-    SQLITE_OK, SQLITE_SHM_UNLOCK, copies, no_panic, sqlite3_file, sqlite3_io_methods,
+    LockLevel, ResultCode, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_SYNC, ShmFlags, ShmSlot, copies,
+    no_panic, sqlite3_file, sqlite3_io_methods,
 };
 use crate::sys;
 use crate::sys::fork::{self, ForkMutex};
@@ -176,73 +176,82 @@ static METHODS: sqlite3_io_methods = sqlite3_io_methods {
     xShmMap: Some(x_shm_map),
     xShmLock: Some(x_shm_lock),
     xShmBarrier: Some(x_shm_barrier),
-    xShmUnmap: Some(x_unlock),
+    xShmUnmap: Some(x_shm_unmap),
     xFetch: Some(x_fetch),
     xUnfetch: Some(x_unfetch),
 };
 
 /// The error of everything else, said once each time a lock is asked for.
-fn refuse(file: *mut sqlite3_file) -> Rc {
-    no_panic(SQLITE_IOERR_LOCK, || {
+fn refuse(file: *mut sqlite3_file) -> ResultCode {
+    no_panic(ResultCode::IOERR_LOCK, || {
         let path = OPEN
             .lock()
             .as_ref()
             .and_then(|open| Some(open.get(&file.expose_provenance())?.path.clone()));
         if let (Some(host), Some(path)) = (copies::copy(0), path) {
-            host.log_about(SQLITE_IOERR_LOCK, WHY, &path);
+            host.log_about(ResultCode::IOERR_LOCK, WHY, &path);
         }
-        SQLITE_IOERR_LOCK
+        ResultCode::IOERR_LOCK
     })
 }
 
-unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
-    no_panic(SQLITE_IOERR, || {
+unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
+    no_panic(ResultCode::IOERR, || {
         closing(file);
-        SQLITE_OK
+        ResultCode::OK
     })
 }
 
-unsafe extern "C" fn x_read(_: *mut sqlite3_file, _: *mut c_void, _: c_int, _: i64) -> Rc {
-    SQLITE_IOERR
+unsafe extern "C" fn x_read(_: *mut sqlite3_file, _: *mut c_void, _: c_int, _: i64) -> ResultCode {
+    ResultCode::IOERR
 }
 
-unsafe extern "C" fn x_write(_: *mut sqlite3_file, _: *const c_void, _: c_int, _: i64) -> Rc {
-    SQLITE_IOERR
+unsafe extern "C" fn x_write(
+    _: *mut sqlite3_file,
+    _: *const c_void,
+    _: c_int,
+    _: i64,
+) -> ResultCode {
+    ResultCode::IOERR
 }
 
-unsafe extern "C" fn x_truncate(_: *mut sqlite3_file, _: i64) -> Rc {
-    SQLITE_IOERR
+unsafe extern "C" fn x_truncate(_: *mut sqlite3_file, _: i64) -> ResultCode {
+    ResultCode::IOERR
 }
 
-unsafe extern "C" fn x_int(_: *mut sqlite3_file, _: c_int) -> Rc {
-    SQLITE_IOERR
+unsafe extern "C" fn x_int(_: *mut sqlite3_file, _: c_int) -> ResultCode {
+    ResultCode::IOERR
 }
 
-unsafe extern "C" fn x_file_size(_: *mut sqlite3_file, _: *mut i64) -> Rc {
-    SQLITE_IOERR
+unsafe extern "C" fn x_file_size(_: *mut sqlite3_file, _: *mut i64) -> ResultCode {
+    ResultCode::IOERR
 }
 
-unsafe extern "C" fn x_lock(file: *mut sqlite3_file, _: c_int) -> Rc {
+unsafe extern "C" fn x_lock(file: *mut sqlite3_file, _: LockLevel) -> ResultCode {
     refuse(file)
 }
 
-/// What is given back is the parent's.
-unsafe extern "C" fn x_unlock(_: *mut sqlite3_file, _: c_int) -> Rc {
-    SQLITE_OK
+/// What would be unlocked is the parent's.
+unsafe extern "C" fn x_unlock(_: *mut sqlite3_file, _: LockLevel) -> ResultCode {
+    ResultCode::OK
 }
 
-unsafe extern "C" fn x_check_reserved_lock(_: *mut sqlite3_file, _: *mut c_int) -> Rc {
-    SQLITE_IOERR
+unsafe extern "C" fn x_check_reserved_lock(_: *mut sqlite3_file, _: *mut c_int) -> ResultCode {
+    ResultCode::IOERR
 }
 
 /// What is about to change a mode or to commit fails here: it may need nothing else of the file.
-unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, _: *mut c_void) -> Rc {
+unsafe extern "C" fn x_file_control(
+    file: *mut sqlite3_file,
+    op: c_int,
+    _: *mut c_void,
+) -> ResultCode {
     match op {
         SQLITE_FCNTL_PRAGMA | SQLITE_FCNTL_SYNC => {
             refuse(file);
-            SQLITE_IOERR
+            ResultCode::IOERR
         }
-        _ => SQLITE_NOTFOUND,
+        _ => ResultCode::NOTFOUND,
     }
 }
 
@@ -256,24 +265,39 @@ unsafe extern "C" fn x_shm_map(
     _: c_int,
     _: c_int,
     _: *mut *mut c_void,
-) -> Rc {
-    SQLITE_IOERR
+) -> ResultCode {
+    ResultCode::IOERR
 }
 
-unsafe extern "C" fn x_shm_lock(file: *mut sqlite3_file, _: c_int, _: c_int, flags: c_int) -> Rc {
-    if flags & SQLITE_SHM_UNLOCK != 0 { SQLITE_OK } else { refuse(file) }
+unsafe extern "C" fn x_shm_lock(
+    file: *mut sqlite3_file,
+    _: ShmSlot,
+    _: c_int,
+    flags: ShmFlags,
+) -> ResultCode {
+    if flags.is_lock() { refuse(file) } else { ResultCode::OK }
+}
+
+/// What would be unmapped is the parent's.
+unsafe extern "C" fn x_shm_unmap(_: *mut sqlite3_file, _: c_int) -> ResultCode {
+    ResultCode::OK
 }
 
 unsafe extern "C" fn x_shm_barrier(_: *mut sqlite3_file) {}
 
-unsafe extern "C" fn x_fetch(_: *mut sqlite3_file, _: i64, _: c_int, out: *mut *mut c_void) -> Rc {
+unsafe extern "C" fn x_fetch(
+    _: *mut sqlite3_file,
+    _: i64,
+    _: c_int,
+    out: *mut *mut c_void,
+) -> ResultCode {
     // SAFETY: SQLite passes a place for the address; none means that it should read.
     unsafe { *out = std::ptr::null_mut() };
-    SQLITE_OK
+    ResultCode::OK
 }
 
-unsafe extern "C" fn x_unfetch(_: *mut sqlite3_file, _: i64, _: *mut c_void) -> Rc {
-    SQLITE_OK
+unsafe extern "C" fn x_unfetch(_: *mut sqlite3_file, _: i64, _: *mut c_void) -> ResultCode {
+    ResultCode::OK
 }
 
 #[cfg(test)]

@@ -21,10 +21,10 @@ pub(crate) use context::{Context, OpenDatabase};
 pub(crate) use opened::{FCNTL_OPENED, Opened};
 pub(crate) use refused::refuse;
 
-use crate::connection::{Connection, Guards};
+use crate::connection::{Connection, Known};
 use crate::ffi::{
-    Rc, SQLITE_CANTOPEN, SQLITE_OK, SQLITE_OPEN_READONLY, SQLITE_OPEN_SUPER_JOURNAL,
-    SQLITE_OPEN_WAL, sqlite3, sqlite3_file, sqlite3_io_methods,
+    ResultCode, SQLITE_OPEN_READONLY, SQLITE_OPEN_SUPER_JOURNAL, SQLITE_OPEN_WAL, sqlite3,
+    sqlite3_file, sqlite3_io_methods,
 };
 use crate::group_commit;
 use crate::guard::cancellation::Protected;
@@ -188,7 +188,7 @@ pub(crate) unsafe fn install(
     name: *const c_char,
     flags: c_int,
     settings: Settings,
-) -> Rc {
+) -> ResultCode {
     let read_only = flags & SQLITE_OPEN_READONLY != 0;
     let log = context.host;
     let no_wal = match settings.network_wal() {
@@ -204,11 +204,8 @@ pub(crate) unsafe fn install(
     // SAFETY: the caller's promise.
     let methods = unsafe { methods_over((*file).pMethods, offset, kind) };
     let base = Base::new(file, methods);
-    let mut guards = Guards::new(base, log, identity, no_wal);
-    if settings.file_ahead() {
-        guards.keep_ahead();
-    }
-    let mut connection = Connection::new(base, path, settings.clone(), log, guards, read_only);
+    let known = Known { identity, no_wal, keeps_ahead: settings.file_ahead() };
+    let mut connection = Connection::new(base, path, settings.clone(), log, known, read_only);
     if context.goes_under_ciphers {
         connection.go_under_ciphers();
     }
@@ -225,14 +222,14 @@ pub(crate) unsafe fn install(
         (*file).pMethods = &raw const methods.ours;
         inherited::opened(file, path, name);
         if database::opened(file, &settings) {
-            return SQLITE_OK;
+            return ResultCode::OK;
         }
         let why = "the database was replaced while it was being opened; open it again";
-        log.log_about(SQLITE_CANTOPEN, why, path);
+        log.log_about(ResultCode::CANTOPEN, why, path);
         methods.ours.xClose.map(|close| close(file));
         (*file).pMethods = std::ptr::null();
     }
-    SQLITE_CANTOPEN
+    ResultCode::CANTOPEN
 }
 
 /// Watches a WAL or journal that the base has opened; `path` is empty for a statement journal.

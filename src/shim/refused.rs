@@ -8,10 +8,7 @@
 use std::ffi::{CString, c_int, c_void};
 
 use super::{Context, FCNTL_OPENED, Kind, Methods, OpenDatabase, Opened, state_offset, state_slot};
-use crate::ffi::{
-    Rc, SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_IOERR, SQLITE_IOERR_SHORT_READ, SQLITE_NOTFOUND,
-    SQLITE_OK, no_panic, sqlite3_file, sqlite3_io_methods,
-};
+use crate::ffi::{LockLevel, ResultCode, no_panic, sqlite3_file, sqlite3_io_methods};
 
 struct Refused {
     why: CString,
@@ -28,8 +25,8 @@ pub(crate) unsafe fn refuse(
     why: &str,
     flags: c_int,
     out_flags: *mut c_int,
-) -> Rc {
-    let Ok(why) = CString::new(why) else { return SQLITE_ERROR };
+) -> ResultCode {
+    let Ok(why) = CString::new(why) else { return ResultCode::ERROR };
     let state = Box::new(Refused { why, _opened: context.count_database() });
     let offset = state_offset(context.base_file_size);
     // SAFETY: the caller's promise.
@@ -40,7 +37,7 @@ pub(crate) unsafe fn refuse(
         state_slot(file, offset).write(Box::into_raw(state).cast());
         (*file).pMethods = &raw const methods(offset).ours;
     }
-    SQLITE_OK
+    ResultCode::OK
 }
 
 fn methods(state_offset: usize) -> &'static Methods {
@@ -84,63 +81,72 @@ unsafe fn state(file: *mut sqlite3_file) -> *mut Refused {
     }
 }
 
-unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
-    no_panic(SQLITE_IOERR, || {
+unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
+    no_panic(ResultCode::IOERR, || {
         // SAFETY: SQLite closes an open file once.
         unsafe {
             drop(Box::from_raw(state(file)));
             (*file).pMethods = std::ptr::null();
         }
-        SQLITE_OK
+        ResultCode::OK
     })
 }
 
 /// Opening a connection reads the header; it finds an empty file.
-unsafe extern "C" fn x_read(_: *mut sqlite3_file, to: *mut c_void, n: c_int, _: i64) -> Rc {
+unsafe extern "C" fn x_read(_: *mut sqlite3_file, to: *mut c_void, n: c_int, _: i64) -> ResultCode {
     // SAFETY: SQLite passes room for n bytes.
     unsafe { to.cast::<u8>().write_bytes(0, usize::try_from(n).unwrap_or(0)) };
-    SQLITE_IOERR_SHORT_READ
+    ResultCode::IOERR_SHORT_READ
 }
 
-unsafe extern "C" fn x_write(_: *mut sqlite3_file, _: *const c_void, _: c_int, _: i64) -> Rc {
-    SQLITE_CANTOPEN
+unsafe extern "C" fn x_write(
+    _: *mut sqlite3_file,
+    _: *const c_void,
+    _: c_int,
+    _: i64,
+) -> ResultCode {
+    ResultCode::CANTOPEN
 }
 
-unsafe extern "C" fn x_truncate(_: *mut sqlite3_file, _: i64) -> Rc {
-    SQLITE_CANTOPEN
+unsafe extern "C" fn x_truncate(_: *mut sqlite3_file, _: i64) -> ResultCode {
+    ResultCode::CANTOPEN
 }
 
-unsafe extern "C" fn x_sync(_: *mut sqlite3_file, _: c_int) -> Rc {
-    SQLITE_CANTOPEN
+unsafe extern "C" fn x_sync(_: *mut sqlite3_file, _: c_int) -> ResultCode {
+    ResultCode::CANTOPEN
 }
 
-unsafe extern "C" fn x_file_size(_: *mut sqlite3_file, size: *mut i64) -> Rc {
+unsafe extern "C" fn x_file_size(_: *mut sqlite3_file, size: *mut i64) -> ResultCode {
     // SAFETY: SQLite passes a place for the size.
     unsafe { *size = 0 };
-    SQLITE_OK
+    ResultCode::OK
 }
 
-unsafe extern "C" fn x_lock(_: *mut sqlite3_file, _: c_int) -> Rc {
-    SQLITE_CANTOPEN
+unsafe extern "C" fn x_lock(_: *mut sqlite3_file, _: LockLevel) -> ResultCode {
+    ResultCode::CANTOPEN
 }
 
-unsafe extern "C" fn x_unlock(_: *mut sqlite3_file, _: c_int) -> Rc {
-    SQLITE_OK
+unsafe extern "C" fn x_unlock(_: *mut sqlite3_file, _: LockLevel) -> ResultCode {
+    ResultCode::OK
 }
 
-unsafe extern "C" fn x_check_reserved_lock(_: *mut sqlite3_file, out: *mut c_int) -> Rc {
+unsafe extern "C" fn x_check_reserved_lock(_: *mut sqlite3_file, out: *mut c_int) -> ResultCode {
     // SAFETY: SQLite passes a place for the answer.
     unsafe { *out = 0 };
-    SQLITE_OK
+    ResultCode::OK
 }
 
 unsafe extern "C" fn x_zero(_: *mut sqlite3_file) -> c_int {
     0
 }
 
-unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> Rc {
+unsafe extern "C" fn x_file_control(
+    file: *mut sqlite3_file,
+    op: c_int,
+    arg: *mut c_void,
+) -> ResultCode {
     if op != FCNTL_OPENED {
-        return SQLITE_NOTFOUND;
+        return ResultCode::NOTFOUND;
     }
     // SAFETY: only `on_connect` knows this control, and passes an `Opened`; the text lives until
     // the file is closed.
@@ -148,5 +154,5 @@ unsafe extern "C" fn x_file_control(file: *mut sqlite3_file, op: c_int, arg: *mu
         let refusal = (*state(file)).why.as_ptr();
         *arg.cast::<Opened>() = Opened { busy_timeout: 0, refusal };
     }
-    SQLITE_OK
+    ResultCode::OK
 }

@@ -7,16 +7,13 @@ use std::path::{Path, PathBuf};
 
 use super::{Kind, Methods, StateSlot, closing, methods_over, state_slot};
 use crate::ffi::host::Host;
-use crate::ffi::{
-    Rc, SQLITE_IOERR, SQLITE_IOERR_FSYNC, SQLITE_OK, copies, no_panic, sqlite3, sqlite3_file,
-    sqlite3_io_methods,
-};
+use crate::ffi::{ResultCode, copies, no_panic, sqlite3, sqlite3_file, sqlite3_io_methods};
 use crate::format::{WAL_SUFFIX, WalHeader};
 use crate::group_commit::deferral::{Sync, Syncs};
 use crate::group_commit::{self, Committer, WalFile};
 use crate::sys::fork::ForkMutex;
 
-type XSync = unsafe extern "C" fn(*mut sqlite3_file, c_int) -> Rc;
+type XSync = unsafe extern "C" fn(*mut sqlite3_file, c_int) -> ResultCode;
 
 /// The databases of this process whose connections want group commit, as often as they are open.
 static WANTED: ForkMutex<Vec<PathBuf>> = ForkMutex::new(Vec::new());
@@ -112,13 +109,13 @@ unsafe fn parts<'f>(file: *mut sqlite3_file) -> (&'static Methods, &'f mut State
     }
 }
 
-unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> Rc {
-    no_panic(SQLITE_IOERR, || {
+unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
+    no_panic(ResultCode::IOERR, || {
         // SAFETY: SQLite closes an open file once. Its state is taken out of it for good.
         unsafe {
             let methods = closing(file);
             drop(Box::from_raw((*state_slot(file, methods.state_offset)).cast::<State>()));
-            methods.base.xClose.map_or(SQLITE_OK, |close| close(file))
+            methods.base.xClose.map_or(ResultCode::OK, |close| close(file))
         }
     })
 }
@@ -128,21 +125,21 @@ unsafe extern "C" fn x_write(
     data: *const c_void,
     bytes: c_int,
     at: i64,
-) -> Rc {
+) -> ResultCode {
     // SAFETY: SQLite passes an open file and what the method asks for.
     unsafe {
         let (methods, state) = parts(file);
         let all = usize::try_from(bytes).unwrap_or(0);
         state.wrote(std::slice::from_raw_parts(data.cast::<u8>(), all), at);
-        methods.base.xWrite.map_or(SQLITE_IOERR, |write| write(file, data, bytes, at))
+        methods.base.xWrite.map_or(ResultCode::IOERR, |write| write(file, data, bytes, at))
     }
 }
 
-unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> Rc {
+unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode {
     // SAFETY: SQLite passes an open file.
     unsafe {
         let (methods, state) = parts(file);
-        let sync = || methods.base.xSync.map_or(SQLITE_IOERR_FSYNC, |sync| sync(file, flags));
+        let sync = || methods.base.xSync.map_or(ResultCode::IOERR_FSYNC, |sync| sync(file, flags));
         let header = match state.sync(flags) {
             Sync::Answer(rc) => return rc,
             Sync::Now { header } => header,
@@ -153,11 +150,11 @@ unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> Rc {
             return rc;
         };
         let write = || {
-            methods.base.xWrite.map_or(SQLITE_IOERR, |write| {
+            methods.base.xWrite.map_or(ResultCode::IOERR, |write| {
                 write(file, header.0.as_ptr().cast(), WalHeader::SIZE as c_int, 0)
             })
         };
-        if state.synced(Some(&header), rc) && write() == SQLITE_OK { sync() } else { rc }
+        if state.synced(Some(&header), rc) && write() == ResultCode::OK { sync() } else { rc }
     }
 }
 
@@ -189,11 +186,11 @@ impl WalFile for OpenWal {
         look(unsafe { parts(self.0) }.1)
     }
 
-    fn sync(self, flags: c_int) -> Rc {
+    fn sync(self, flags: c_int) -> ResultCode {
         // SAFETY: as above; the base's own method on the file it opened.
         unsafe {
             let base = &parts(self.0).0.base;
-            base.xSync.map_or(SQLITE_IOERR_FSYNC, |sync| sync(self.0, flags))
+            base.xSync.map_or(ResultCode::IOERR_FSYNC, |sync| sync(self.0, flags))
         }
     }
 
@@ -202,8 +199,9 @@ impl WalFile for OpenWal {
         // SAFETY: as above; there is room for so many bytes.
         unsafe {
             let base = &parts(self.0).0.base;
-            base.xRead
-                .is_some_and(|read| read(self.0, bytes.as_mut_ptr().cast(), n, at) == SQLITE_OK)
+            base.xRead.is_some_and(|read| {
+                read(self.0, bytes.as_mut_ptr().cast(), n, at) == ResultCode::OK
+            })
         }
     }
 
@@ -213,7 +211,7 @@ impl WalFile for OpenWal {
         unsafe {
             let base = &parts(self.0).0.base;
             base.xWrite
-                .is_some_and(|write| write(self.0, bytes.as_ptr().cast(), n, at) == SQLITE_OK)
+                .is_some_and(|write| write(self.0, bytes.as_ptr().cast(), n, at) == ResultCode::OK)
         }
     }
 }
@@ -221,7 +219,7 @@ impl WalFile for OpenWal {
 #[cfg(all(test, unix, feature = "linked"))]
 mod tests {
     use super::*;
-    use crate::ffi::SQLITE_IOERR_SHORT_READ;
+    use crate::ffi::ResultCode;
     use crate::group_commit::deferral::SYNC_NORMAL;
 
     /// A file in memory, as a base VFS opens it.
@@ -261,20 +259,25 @@ mod tests {
         unsafe { &mut *file.cast::<Memory>() }
     }
 
-    unsafe extern "C" fn close(_: *mut sqlite3_file) -> Rc {
-        SQLITE_OK
+    unsafe extern "C" fn close(_: *mut sqlite3_file) -> ResultCode {
+        ResultCode::OK
     }
 
-    unsafe extern "C" fn read(file: *mut sqlite3_file, into: *mut c_void, n: c_int, at: i64) -> Rc {
+    unsafe extern "C" fn read(
+        file: *mut sqlite3_file,
+        into: *mut c_void,
+        n: c_int,
+        at: i64,
+    ) -> ResultCode {
         // SAFETY: called for a `Memory`, with room for so many bytes.
         let (memory, into) = unsafe {
             (memory(file), std::slice::from_raw_parts_mut(into.cast::<u8>(), n as usize))
         };
         match memory.bytes.get(at as usize..at as usize + into.len()) {
             Some(bytes) => into.copy_from_slice(bytes),
-            None => return SQLITE_IOERR_SHORT_READ,
+            None => return ResultCode::IOERR_SHORT_READ,
         }
-        SQLITE_OK
+        ResultCode::OK
     }
 
     unsafe extern "C" fn write(
@@ -282,7 +285,7 @@ mod tests {
         from: *const c_void,
         n: c_int,
         at: i64,
-    ) -> Rc {
+    ) -> ResultCode {
         // SAFETY: called for a `Memory`, with so many bytes.
         let (memory, from) =
             unsafe { (memory(file), std::slice::from_raw_parts(from.cast::<u8>(), n as usize)) };
@@ -290,16 +293,16 @@ mod tests {
         memory.bytes.resize(memory.bytes.len().max(end), 0);
         memory.bytes[at..end].copy_from_slice(from);
         memory.written.push((at as i64, n));
-        SQLITE_OK
+        ResultCode::OK
     }
 
-    unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> Rc {
+    unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode {
         // SAFETY: called for a `Memory`.
         let memory = unsafe { memory(file) };
         memory.synced.push(flags);
         let fails = memory.failing > 0;
         memory.failing = memory.failing.saturating_sub(1);
-        if fails { SQLITE_IOERR_FSYNC } else { SQLITE_OK }
+        if fails { ResultCode::IOERR_FSYNC } else { ResultCode::OK }
     }
 
     /// A WAL with group commit; SQLite's calls, and what the file has seen.
@@ -331,7 +334,7 @@ mod tests {
             look(unsafe { &mut *self.0 })
         }
 
-        fn sync(&self, flags: c_int) -> Rc {
+        fn sync(&self, flags: c_int) -> ResultCode {
             // SAFETY: an open file.
             unsafe { x_sync(self.0.cast(), flags) }
         }
@@ -340,7 +343,7 @@ mod tests {
             // SAFETY: an open file, and so many bytes.
             let rc =
                 unsafe { x_write(self.0.cast(), bytes.as_ptr().cast(), bytes.len() as c_int, at) };
-            assert_eq!(rc, SQLITE_OK);
+            assert_eq!(rc, ResultCode::OK);
         }
 
         /// The flags of the syncs since this was last asked.
@@ -353,7 +356,7 @@ mod tests {
         fn drop(&mut self) {
             // SAFETY: it is open, and closed once.
             unsafe {
-                assert_eq!(x_close(self.0.cast()), SQLITE_OK);
+                assert_eq!(x_close(self.0.cast()), ResultCode::OK);
                 let memory = Box::from_raw(self.0);
                 assert!(std::ptr::eq(memory.file.pMethods, &raw const BASE.0));
             }
@@ -375,16 +378,16 @@ mod tests {
     fn sqlites_calls_go_by_what_group_commit_says() {
         let wal = TestWal::new(Vec::new());
         let (_connection, client) = client();
-        assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![2]));
+        assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (ResultCode::OK, vec![2]));
         wal.open().with_syncs(|syncs| syncs.put_off(client, false));
         wal.write(&[0; 24], 32);
-        assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (SQLITE_OK, vec![]));
+        assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (ResultCode::OK, vec![]));
         assert_eq!(wal.open().with_syncs(Syncs::take_asked), (true, Some(SYNC_NORMAL)));
 
         wal.open().with_syncs(|syncs| syncs.put_off(client, true));
         wal.seen(|memory| memory.failing = 1);
         wal.write(&[7; WalHeader::SIZE], 0);
-        assert_eq!(wal.sync(SYNC_NORMAL), SQLITE_OK);
+        assert_eq!(wal.sync(SYNC_NORMAL), ResultCode::OK);
         assert_eq!(wal.synced(), [2, 2]);
         assert_eq!(wal.seen(|memory| memory.written.clone()), [(32, 24), (0, 32), (0, 32)]);
         assert_eq!(wal.seen(|memory| memory.bytes[..32].to_vec()), [7; 32]);
@@ -399,7 +402,7 @@ mod tests {
         assert!(!open.read(&mut bytes, 98), "it ends before");
         assert!(open.write(&[1, 2], 98) && wal.seen(|memory| memory.bytes[97..] == [97, 1, 2]));
         wal.seen(|memory| memory.failing = 1);
-        assert_eq!([open.sync(3), open.sync(2)], [SQLITE_IOERR_FSYNC, SQLITE_OK]);
+        assert_eq!([open.sync(3), open.sync(2)], [ResultCode::IOERR_FSYNC, ResultCode::OK]);
         assert_eq!(wal.synced(), [3, 2]);
         // SAFETY: no file, one that is not open, and an open one that is the base's.
         unsafe {

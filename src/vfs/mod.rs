@@ -15,9 +15,8 @@ use std::time::Duration;
 use crate::ffi::host::Host;
 use crate::ffi::uri::FileName;
 use crate::ffi::{
-    Rc, SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_IOERR, SQLITE_IOERR_DELETE, SQLITE_OK,
-    SQLITE_OPEN_CREATE, SQLITE_OPEN_MAIN_JOURNAL, SQLITE_OPEN_READONLY, SQLITE_OPEN_WAL, no_panic,
-    sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
+    ResultCode, SQLITE_OPEN_CREATE, SQLITE_OPEN_MAIN_JOURNAL, SQLITE_OPEN_READONLY,
+    SQLITE_OPEN_WAL, no_panic, sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
 };
 use crate::lock::wait;
 use crate::options::Options;
@@ -178,19 +177,19 @@ unsafe extern "C" fn x_open(
     file: *mut sqlite3_file,
     flags: c_int,
     out_flags: *mut c_int,
-) -> Rc {
+) -> ResultCode {
     // SAFETY: SQLite passes our VFS and memory of our szOsFile.
     let instance = unsafe {
         (*file).pMethods = std::ptr::null();
         instance(vfs)
     };
-    no_panic(SQLITE_ERROR, || {
+    no_panic(ResultCode::ERROR, || {
         let context = &instance.context;
         // SAFETY: SQLite has passed it.
         let uri = unsafe { FileName::new(name, &context.host) };
         let plan = plan_open(&uri, flags, &instance.options);
         if let OpenPlan::Refuse(why) = &plan {
-            context.host.log(SQLITE_CANTOPEN, why);
+            context.host.log(ResultCode::CANTOPEN, why);
             // SAFETY: the file is SQLite's memory, with nothing in it yet.
             return unsafe { shim::refuse(file, context, why, flags, out_flags) };
         }
@@ -202,14 +201,14 @@ unsafe extern "C" fn x_open(
         if is_parents {
             // SAFETY: as above: a parent's is not null.
             let path = sys::path_from(unsafe { CStr::from_ptr(name) });
-            context.host.log_about(SQLITE_IOERR, inherited::WHY, &path);
-            return SQLITE_IOERR;
+            context.host.log_about(ResultCode::IOERR, inherited::WHY, &path);
+            return ResultCode::IOERR;
         }
         let mut base_flags = flags;
         // SAFETY: the arguments are SQLite's own; the name is the very pointer it passed, since
         // it reads the bytes around it.
         let rc = unsafe {
-            let Some(open) = (*instance.base).xOpen else { return SQLITE_ERROR };
+            let Some(open) = (*instance.base).xOpen else { return ResultCode::ERROR };
             open(instance.base, name, file, flags, &raw mut base_flags)
         };
         if !out_flags.is_null() {
@@ -224,7 +223,7 @@ unsafe extern "C" fn x_open(
             // SAFETY: SQLite passes null or a terminated name.
             false => sys::path_from(unsafe { CStr::from_ptr(name) }),
         };
-        if rc != SQLITE_OK {
+        if rc != ResultCode::OK {
             let creates = SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_CREATE;
             if flags & creates == creates {
                 let why = "can not open the journal, without which nothing is written; writers need \
@@ -269,15 +268,19 @@ unsafe extern "C" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_in
     })
 }
 
-unsafe extern "C" fn x_delete(vfs: *mut sqlite3_vfs, name: *const c_char, sync: c_int) -> Rc {
-    no_panic(SQLITE_IOERR_DELETE, || {
+unsafe extern "C" fn x_delete(
+    vfs: *mut sqlite3_vfs,
+    name: *const c_char,
+    sync: c_int,
+) -> ResultCode {
+    no_panic(ResultCode::IOERR_DELETE, || {
         // SAFETY: SQLite passes our VFS and a terminated name; the base gets itself.
         unsafe {
             if inherited::is_parents(name) {
-                return SQLITE_IOERR_DELETE;
+                return ResultCode::IOERR_DELETE;
             }
             let base = instance(vfs).base;
-            (*base).xDelete.map_or(SQLITE_ERROR, |delete| delete(base, name, sync))
+            (*base).xDelete.map_or(ResultCode::ERROR, |delete| delete(base, name, sync))
         }
     })
 }
@@ -299,17 +302,17 @@ macro_rules! forward {
 }
 
 forward! {
-    fn x_access(name: *const c_char, flags: c_int, out: *mut c_int) -> Rc = xAccess or SQLITE_ERROR;
-    fn base_full_pathname(name: *const c_char, n: c_int, out: *mut c_char) -> Rc = xFullPathname or SQLITE_ERROR;
+    fn x_access(name: *const c_char, flags: c_int, out: *mut c_int) -> ResultCode = xAccess or ResultCode::ERROR;
+    fn base_full_pathname(name: *const c_char, n: c_int, out: *mut c_char) -> ResultCode = xFullPathname or ResultCode::ERROR;
     fn x_dl_open(name: *const c_char) -> *mut c_void = xDlOpen or null_mut();
     fn x_dl_error(n: c_int, out: *mut c_char) -> () = xDlError or ();
     fn x_dl_sym(library: *mut c_void, symbol: *const c_char) -> sqlite3_syscall_ptr = xDlSym or None;
     fn x_dl_close(library: *mut c_void) -> () = xDlClose or ();
     fn x_randomness(n: c_int, out: *mut c_char) -> c_int = xRandomness or 0;
-    fn x_current_time(out: *mut f64) -> Rc = xCurrentTime or SQLITE_ERROR;
-    fn x_get_last_error(n: c_int, out: *mut c_char) -> Rc = xGetLastError or SQLITE_OK;
-    fn x_current_time_int64(out: *mut i64) -> Rc = xCurrentTimeInt64 or SQLITE_ERROR;
-    fn x_set_system_call(name: *const c_char, call: sqlite3_syscall_ptr) -> Rc = xSetSystemCall or SQLITE_ERROR;
+    fn x_current_time(out: *mut f64) -> ResultCode = xCurrentTime or ResultCode::ERROR;
+    fn x_get_last_error(n: c_int, out: *mut c_char) -> ResultCode = xGetLastError or ResultCode::OK;
+    fn x_current_time_int64(out: *mut i64) -> ResultCode = xCurrentTimeInt64 or ResultCode::ERROR;
+    fn x_set_system_call(name: *const c_char, call: sqlite3_syscall_ptr) -> ResultCode = xSetSystemCall or ResultCode::ERROR;
     fn x_next_system_call(name: *const c_char) -> *const c_char = xNextSystemCall or std::ptr::null();
 }
 
@@ -319,13 +322,13 @@ unsafe extern "C" fn x_full_pathname(
     name: *const c_char,
     n: c_int,
     out: *mut c_char,
-) -> Rc {
+) -> ResultCode {
     // SAFETY: passed on.
     let rc = unsafe { base_full_pathname(vfs, name, n, out) };
-    if cfg!(unix) || rc != SQLITE_OK {
+    if cfg!(unix) || rc != ResultCode::OK {
         return rc;
     }
-    no_panic(SQLITE_CANTOPEN, || {
+    no_panic(ResultCode::CANTOPEN, || {
         // SAFETY: the base has written a terminated name.
         let path = sys::path_from(unsafe { CStr::from_ptr(out) }).into_owned();
         if !path.is_absolute() {
@@ -344,12 +347,12 @@ unsafe extern "C" fn x_full_pathname(
                     }
                     return rc;
                 }
-                (SQLITE_CANTOPEN, "its name is too long".to_owned())
+                (ResultCode::CANTOPEN, "its name is too long".to_owned())
             }
             // Opening it will fail, or make a file of this very name.
             Err(error) if sys::is_absent(&error) => return rc,
             Err(error) => (
-                SQLITE_CANTOPEN,
+                ResultCode::CANTOPEN,
                 format!(
                     "can not tell where its name leads: {error}; this user must be allowed to look \
                      there, and the drive must know GetFinalPathNameByHandle"

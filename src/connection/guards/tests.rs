@@ -1,16 +1,19 @@
 use super::*;
 use crate::connection::test_base::{
-    Call, ClearWalIndex, Lock, MayBlock, SetCopied, SetSize, TestBase, TestGuards, Unlock,
-    WriteZeros, board, header,
+    Call, Lock, MayBlock, SetCopied, SetSize, TestBase, TestGuards, Unlock, WriteZeros, board,
+    header,
 };
-use crate::ffi::{SQLITE_IOERR, SQLITE_IOERR_LOCK};
-use std::cell::RefCell;
+use crate::ffi::{ShmSlot, ShmSlots};
+use crate::format::JOURNAL_SUFFIX;
+use crate::sys;
+use std::cell::{Cell, RefCell};
+use std::ffi::c_int;
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The guards of a connection whose base file is that one from now on.
 fn on<'g>(guards: &'g mut TestGuards, base: &'static TestBase) -> &'g mut TestGuards {
-    guards.base = base;
+    guards.set_base(base);
     guards
 }
 
@@ -18,25 +21,23 @@ fn counted(counter: &AtomicU64) -> u64 {
     counter.swap(0, Ordering::Relaxed)
 }
 
-const ALL_READERS: (c_int, c_int) = (WAL_READ_LOCK + 1, WAL_READERS - 1);
-
 /// A writer begins the WAL anew: only with the CKPT slot, for which it does not wait, and which it
 /// gives back after that, once.
 #[test]
 fn a_wal_begins_anew_only_while_nobody_checkpoints() {
     let (_place, database, mut guards) = board();
-    let locked = Lock(WAL_CKPT_LOCK, 1);
-    let unlocked = Unlock(WAL_CKPT_LOCK, 1);
+    let locked = Lock(ShmSlot::CKPT.into());
+    let unlocked = Unlock(ShmSlot::CKPT.into());
     for ms in [0, 9] {
         let base = TestBase::default().leak();
         let take = || {
-            base.note(Lock(ALL_READERS.0, ALL_READERS.1));
-            SQLITE_OK
+            base.note(Lock(ShmSlots::WAL_READERS));
+            ResultCode::OK
         };
-        assert_eq!(on(&mut guards, base).restart(&database, ms, take), SQLITE_OK);
-        on(&mut guards, base).restarted();
-        on(&mut guards, base).restarted();
-        let taken = Lock(ALL_READERS.0, ALL_READERS.1);
+        assert_eq!(on(&mut guards, base).restart.restart(ms, take), ResultCode::OK);
+        on(&mut guards, base).restart.ended();
+        on(&mut guards, base).restart.ended();
+        let taken = Lock(ShmSlots::WAL_READERS);
         let expected: &[Call] = match ms {
             0 => &[locked, taken, unlocked],
             _ => &[MayBlock(0), locked, MayBlock(9), taken, unlocked],
@@ -51,29 +52,29 @@ fn a_wal_begins_anew_only_while_nobody_checkpoints() {
 #[test]
 fn a_wal_that_can_not_begin_anew_leaves_no_slot_locked() {
     let (_place, database, mut guards) = board();
-    let (locked, unlocked) = (Lock(WAL_CKPT_LOCK, 1), Unlock(WAL_CKPT_LOCK, 1));
-    let never = || -> Rc { panic!("it was refused") };
-    let busy = SQLITE_BUSY | 1 << 8;
+    let (locked, unlocked) = (Lock(ShmSlot::CKPT.into()), Unlock(ShmSlot::CKPT.into()));
+    let never = || -> ResultCode { panic!("it was refused") };
+    let busy = ResultCode::BUSY.extended(1);
     for (rc, answer, expected, put_off) in [
-        (SQLITE_BUSY, SQLITE_BUSY, &[locked][..], 1),
-        (busy, SQLITE_BUSY, &[locked], 1),
-        (SQLITE_IOERR_LOCK, SQLITE_IOERR_LOCK, &[locked, unlocked], 0),
+        (ResultCode::BUSY, ResultCode::BUSY, &[locked][..], 1),
+        (busy, ResultCode::BUSY, &[locked], 1),
+        (ResultCode::IOERR_LOCK, ResultCode::IOERR_LOCK, &[locked, unlocked], 0),
     ] {
-        let base = TestBase { refuses: Some((WAL_CKPT_LOCK, rc)), ..TestBase::default() }.leak();
-        assert_eq!(on(&mut guards, base).restart(&database, 0, never), answer);
-        on(&mut guards, base).restarted();
+        let base = TestBase { refuses: Some((ShmSlot::CKPT, rc)), ..TestBase::default() }.leak();
+        assert_eq!(on(&mut guards, base).restart.restart(0, never), answer);
+        on(&mut guards, base).restart.ended();
         assert_eq!(*base.calls.borrow(), expected);
         assert_eq!(counted(&database.counters.restarts_put_off), put_off);
     }
-    let slots_back = Unlock(ALL_READERS.0, ALL_READERS.1);
+    let slots_back = Unlock(ShmSlots::WAL_READERS);
     for (rc, expected) in [
-        (SQLITE_BUSY, &[locked, unlocked][..]),
+        (ResultCode::BUSY, &[locked, unlocked][..]),
         (busy, &[locked, unlocked]),
-        (SQLITE_IOERR_LOCK, &[locked, unlocked, slots_back]),
+        (ResultCode::IOERR_LOCK, &[locked, unlocked, slots_back]),
     ] {
         let base = TestBase::default().leak();
-        assert_eq!(on(&mut guards, base).restart(&database, 0, || rc), rc);
-        on(&mut guards, base).restarted();
+        assert_eq!(on(&mut guards, base).restart.restart(0, || rc), rc);
+        on(&mut guards, base).restart.ended();
         assert_eq!(*base.calls.borrow(), expected);
     }
 }
@@ -83,45 +84,17 @@ fn a_wal_that_can_not_begin_anew_leaves_no_slot_locked() {
 fn a_checkpoint_of_another_wal_gives_up() {
     let (_place, database, mut guards) = board();
     let base = TestBase::of_wal(&[(1, 0)], &[[1, 2], [1, 2], [3, 4]]).leak();
-    on(&mut guards, base).checkpoint_begins();
-    assert_eq!(on(&mut guards, base).before_backfill(&database), Ok(()));
+    on(&mut guards, base).restart.checkpoint_begins();
+    assert_eq!(on(&mut guards, base).restart.before_backfill(), Ok(()));
     assert_eq!(*base.calls.borrow(), []);
-    assert_eq!(on(&mut guards, base).before_backfill(&database), Err(SQLITE_BUSY));
-    assert_eq!(*base.calls.borrow(), [Unlock(WAL_READ_LOCK, 1)]);
+    assert_eq!(on(&mut guards, base).restart.before_backfill(), Err(ResultCode::BUSY));
+    assert_eq!(*base.calls.borrow(), [Unlock(ShmSlot::READ_0.into())]);
     assert_eq!(counted(&database.counters.stale_checkpoints), 1);
-    guards.checkpoint_ends();
-    assert_eq!(on(&mut guards, base).before_backfill(&database), Ok(()));
-    on(&mut guards, TestBase::of_wal(&[(1, 0)], &[[1, 2]]).leak()).checkpoint_begins();
+    guards.restart.checkpoint_ends();
+    assert_eq!(on(&mut guards, base).restart.before_backfill(), Ok(()));
+    on(&mut guards, TestBase::of_wal(&[(1, 0)], &[[1, 2]]).leak()).restart.checkpoint_begins();
     guards.wal_closed();
-    assert_eq!(on(&mut guards, base).before_backfill(&database), Ok(()));
-}
-
-/// The last connection keeps the WAL, and empties it: not if anything of it is not copied, nor if anybody
-/// has a slot, nor if it is another file by now.
-#[test]
-fn a_wal_that_is_kept_is_emptied_only_if_nobody_needs_it() {
-    let all = (Lock(0, WAL_SLOTS), Unlock(0, WAL_SLOTS));
-    let busy = Some((0, SQLITE_BUSY));
-    for (frames, refuses, is_replaced, calls, is_emptied) in [
-        ((5, 5), None, false, &[all.0, ClearWalIndex, all.1][..], true),
-        ((5, 4), None, false, &[], false),
-        ((4, 5), None, false, &[], false),
-        ((5, 5), busy, false, &[all.0], false),
-        ((5, 5), None, true, &[all.0, all.1], false),
-    ] {
-        let (place, database, mut guards) = board();
-        let wal = beside(database.path(), WAL_SUFFIX);
-        if is_replaced {
-            let other = place.path().join("other");
-            fs::write(&other, "something").expect("a file");
-            fs::rename(&other, &wal).expect("it is replaced");
-        }
-        let base = TestBase { refuses, ..TestBase::of_wal(&[frames], &[[1, 2]]) }.leak();
-        on(&mut guards, base).empty_wal(&database);
-        assert_eq!(*base.calls.borrow(), calls, "{frames:?}, {is_replaced}");
-        let length = fs::metadata(&wal).expect("it is there").len();
-        assert_eq!(length == 0, is_emptied, "{frames:?}, {is_replaced}");
-    }
+    assert_eq!(on(&mut guards, base).restart.before_backfill(), Ok(()));
 }
 
 /// A checkpoint has written 4096 bytes and sets that length. A file that has less of what was written is not
@@ -130,29 +103,38 @@ fn a_wal_that_is_kept_is_emptied_only_if_nobody_needs_it() {
 #[test]
 fn a_length_that_is_not_there_is_an_error() {
     let (_place, database, mut guards) = board();
-    let mut truncate = |written: c_int, sizes: &[Option<i64>], rc: Rc| {
+    let mut truncate = |written: c_int, sizes: &[Option<i64>], rc: ResultCode| {
         let base = TestBase { sizes: RefCell::new(sizes.to_vec()), ..TestBase::default() }.leak();
         let called = Cell::new(false);
-        guards.written().begin();
-        guards.written().wrote(0, written);
+        guards.length.written().begin();
+        guards.length.written().wrote(0, written);
         let answer =
-            on(&mut guards, base).truncate_after_checkpoint(4096, true, false, &database, |_| {
+            on(&mut guards, base).length.truncate_after_checkpoint(4096, true, false, |_| {
                 called.set(true);
                 rc
             });
         (answer, called.get(), counted(&database.counters.short_files))
     };
-    let refused = SQLITE_IOERR_TRUNCATE;
-    assert_eq!(truncate(4096, &[Some(4095)], SQLITE_OK), (refused, false, 1));
-    assert_eq!(truncate(8192, &[Some(4095)], SQLITE_OK), (refused, false, 1));
-    assert_eq!(truncate(4096, &[Some(4096)], SQLITE_OK), (SQLITE_OK, true, 0));
-    assert_eq!(truncate(8192, &[Some(4096)], SQLITE_OK), (SQLITE_OK, true, 0));
-    assert_eq!(truncate(4095, &[Some(4095), Some(4096)], SQLITE_OK), (SQLITE_OK, true, 0));
-    assert_eq!(truncate(4095, &[Some(4095)], SQLITE_OK), (refused, true, 1));
-    assert_eq!(truncate(4096, &[Some(8192), Some(4096)], SQLITE_OK), (SQLITE_OK, true, 0));
-    assert_eq!(truncate(4096, &[Some(8192), Some(4095)], SQLITE_OK), (refused, true, 1));
-    assert_eq!(truncate(4096, &[Some(8192), Some(4095)], SQLITE_IOERR), (SQLITE_IOERR, true, 0));
-    assert_eq!(truncate(4096, &[None], SQLITE_OK), (SQLITE_OK, true, 0));
+    let refused = ResultCode::IOERR_TRUNCATE;
+    assert_eq!(truncate(4096, &[Some(4095)], ResultCode::OK), (refused, false, 1));
+    assert_eq!(truncate(8192, &[Some(4095)], ResultCode::OK), (refused, false, 1));
+    assert_eq!(truncate(4096, &[Some(4096)], ResultCode::OK), (ResultCode::OK, true, 0));
+    assert_eq!(truncate(8192, &[Some(4096)], ResultCode::OK), (ResultCode::OK, true, 0));
+    assert_eq!(
+        truncate(4095, &[Some(4095), Some(4096)], ResultCode::OK),
+        (ResultCode::OK, true, 0)
+    );
+    assert_eq!(truncate(4095, &[Some(4095)], ResultCode::OK), (refused, true, 1));
+    assert_eq!(
+        truncate(4096, &[Some(8192), Some(4096)], ResultCode::OK),
+        (ResultCode::OK, true, 0)
+    );
+    assert_eq!(truncate(4096, &[Some(8192), Some(4095)], ResultCode::OK), (refused, true, 1));
+    assert_eq!(
+        truncate(4096, &[Some(8192), Some(4095)], ResultCode::IOERR),
+        (ResultCode::IOERR, true, 0)
+    );
+    assert_eq!(truncate(4096, &[None], ResultCode::OK), (ResultCode::OK, true, 0));
 }
 
 /// A checkpoint that a reader keeps from copying all has lost some of what it has written: that it has copied
@@ -166,11 +148,11 @@ fn frames_that_were_lost_do_not_count_as_copied() {
             ..TestBase::of_wal(copied, &[])
         }
         .leak();
-        guards.written().begin();
-        guards.written().wrote(0, 3 * 4096);
-        on(&mut guards, base).backfill_begins();
-        on(&mut guards, base).backfill_ends(&database);
-        on(&mut guards, base).backfill_ends(&database);
+        guards.length.written().begin();
+        guards.length.written().wrote(0, 3 * 4096);
+        on(&mut guards, base).length.backfill_begins();
+        on(&mut guards, base).length.backfill_ends();
+        on(&mut guards, base).length.backfill_ends();
         (base.calls.take(), counted(&database.counters.short_files))
     };
     assert_eq!(ends(&[(9, 2), (9, 5)], 2), (vec![SetCopied(2)], 1));
@@ -184,17 +166,17 @@ fn frames_that_were_lost_do_not_count_as_copied() {
 fn a_commit_that_has_lost_a_write_is_refused() {
     let (_place, database, mut guards) = board();
     let mut commit = |base: &'static TestBase, writes: &[u32], end: c_int| {
-        guards.written().begin();
+        guards.length.written().begin();
         for pages in writes {
-            guards.written().first_page(&header(*pages), || base.header);
+            guards.length.written().first_page(&header(*pages), || base.header);
         }
-        guards.written().wrote(0, end);
-        let answers = [0; 2].map(|_| on(&mut guards, base).before_commit(&database));
+        guards.length.written().wrote(0, end);
+        let answers = [0; 2].map(|_| on(&mut guards, base).length.before_commit());
         (answers, counted(&database.counters.short_files))
     };
     let unknown = TestBase { sizes: RefCell::new(vec![None]), ..TestBase::of_size(2, 2) };
     let fresh = TestBase { header: None, ..TestBase::of_size(2, 0) };
-    let refused = [Err(SQLITE_IOERR_WRITE), Ok(())];
+    let refused = [Err(ResultCode::IOERR_WRITE), Ok(())];
     for (what, base, writes, end, answers) in [
         ("all is there", TestBase::of_size(3, 2), &[3][..], 3 * 4096, [Ok(()); 2]),
         ("a page is not", TestBase::of_size(2, 2), &[3], 3 * 4096, refused),
@@ -216,52 +198,52 @@ fn a_commit_that_has_lost_a_write_is_refused() {
 /// no lock taken in between.
 #[test]
 fn a_rollback_of_what_another_has_left_is_not_refused() {
-    let (_place, database, mut guards) = board();
+    let (_place, _database, mut guards) = board();
     let base = TestBase::of_size(2, 2).leak();
     let write = |guards: &mut TestGuards| {
-        guards.written().first_page(&header(3), || base.header);
-        guards.written().wrote(0, 3 * 4096);
+        guards.length.written().first_page(&header(3), || base.header);
+        guards.length.written().wrote(0, 3 * 4096);
     };
-    guards.written().begin_repair();
+    guards.length.written().begin_repair();
     write(&mut guards);
-    assert_eq!(on(&mut guards, base).before_commit(&database), Ok(()));
+    assert_eq!(on(&mut guards, base).length.before_commit(), Ok(()));
     write(&mut guards);
-    assert_eq!(on(&mut guards, base).before_commit(&database), Err(SQLITE_IOERR_WRITE));
+    assert_eq!(on(&mut guards, base).length.before_commit(), Err(ResultCode::IOERR_WRITE));
     write(&mut guards);
-    assert_eq!(on(&mut guards, base).before_commit(&database), Ok(()));
+    assert_eq!(on(&mut guards, base).length.before_commit(), Ok(()));
     write(&mut guards);
-    guards.written().cut(2 * 4096);
-    assert_eq!(on(&mut guards, base).before_commit(&database), Ok(()));
+    guards.length.written().cut(2 * 4096);
+    assert_eq!(on(&mut guards, base).length.before_commit(), Ok(()));
 }
 
 /// Whoever locks the file first finds it shorter than its header says: unless another VFS has it so.
 #[test]
 fn a_file_that_is_too_short_is_noticed() {
-    let (_place, database, mut guards) = board();
+    let (_place, _database, mut guards) = board();
     let below = TestBase { stands: Stands::Below, ..TestBase::of_size(2, 3) }.leak();
-    on(&mut guards, below).first_locked(&database);
-    assert_eq!((guards.deficit, guards.deficit()), (Some(0), None));
+    on(&mut guards, below).first_locked();
+    assert_eq!((guards.length.deficit_seen(), guards.length.deficit()), (Some(0), None));
 
     let (_place, database, mut guards) = board();
     // There is a journal to roll it back.
     let journal = beside(database.path(), JOURNAL_SUFFIX);
     fs::write(&journal, [0xd9]).expect("a file");
-    on(&mut guards, TestBase::of_size(2, 3).leak()).first_locked(&database);
-    assert_eq!(guards.deficit, None, "it is looked at again");
+    on(&mut guards, TestBase::of_size(2, 3).leak()).first_locked();
+    assert_eq!(guards.length.deficit_seen(), None, "it is looked at again");
     // A zeroed one has nothing.
     fs::write(&journal, [0]).expect("a file");
     let mut wal = TestBase::of_size(2, 3);
     wal.header.as_mut().expect("it has one").0[18..20].copy_from_slice(&[2, 2]);
-    on(&mut guards, wal.leak()).first_locked(&database);
-    assert_eq!(guards.deficit, None, "the WAL may have the rest");
-    on(&mut guards, TestBase::of_size(2, 3).leak()).first_locked(&database);
-    assert_eq!(guards.deficit(), Some(4096));
-    on(&mut guards, TestBase::of_size(3, 3).leak()).first_locked(&database);
-    assert_eq!(guards.deficit(), Some(4096), "when it was opened");
+    on(&mut guards, wal.leak()).first_locked();
+    assert_eq!(guards.length.deficit_seen(), None, "the WAL may have the rest");
+    on(&mut guards, TestBase::of_size(2, 3).leak()).first_locked();
+    assert_eq!(guards.length.deficit(), Some(4096));
+    on(&mut guards, TestBase::of_size(3, 3).leak()).first_locked();
+    assert_eq!(guards.length.deficit(), Some(4096), "when it was opened");
 
-    let (_place, database, mut guards) = board();
-    on(&mut guards, TestBase::of_size(3, 3).leak()).first_locked(&database);
-    assert_eq!((guards.deficit, guards.deficit()), (Some(0), None));
+    let (_place, _database, mut guards) = board();
+    on(&mut guards, TestBase::of_size(3, 3).leak()).first_locked();
+    assert_eq!((guards.length.deficit_seen(), guards.length.deficit()), (Some(0), None));
 }
 
 /// A checkpoint makes the file as long as the header will say, before it writes that: unless it is too
@@ -276,12 +258,12 @@ fn the_file_is_made_long_enough_before_the_header_says_so() {
         (1, 2, 3, &[]),
     ] {
         let base = TestBase::of_size(size, old).leak();
-        on(&mut guards, base).before_first_page(&header(new).0, false);
+        on(&mut guards, base).length.before_first_page(&header(new), false);
         assert_eq!(*base.calls.borrow(), calls, "{size} pages, {old} by the header");
     }
-    guards.stands = Stands::Below;
+    guards.length.stands = Stands::Below;
     let base = TestBase::of_size(1, 1).leak();
-    on(&mut guards, base).before_first_page(&header(3).0, false);
+    on(&mut guards, base).length.before_first_page(&header(3), false);
     assert_eq!(*base.calls.borrow(), [], "it is another's");
 }
 
@@ -290,11 +272,11 @@ fn the_file_is_made_long_enough_before_the_header_says_so() {
 #[test]
 fn the_file_is_ahead_until_the_last_close() {
     let (_place, database, mut guards) = board();
-    guards.keep_ahead();
+    guards.length.keep_ahead();
     let ahead = WriteZeros(3 * 4096 + 2 * 65536 - 4096, 4096);
     for (is_last, calls) in [(false, ahead), (true, WriteZeros(2 * 4096, 4096))] {
         let base = TestBase::of_size(1, 1).leak();
-        on(&mut guards, base).before_first_page(&header(3).0, is_last);
+        on(&mut guards, base).length.before_first_page(&header(3), is_last);
         assert_eq!(*base.calls.borrow(), [calls], "{is_last}");
     }
     let wal = beside(database.path(), WAL_SUFFIX);
@@ -306,13 +288,13 @@ fn the_file_is_ahead_until_the_last_close() {
             fs::write(&wal, "").expect("a file");
         }
         let base = TestBase::of_size(size, 3).leak();
-        on(&mut guards, base).cut_to_header(&database);
+        on(&mut guards, base).length.cut_to_header();
         assert_eq!(*base.calls.borrow(), calls, "{size} pages, WAL: {has_wal}");
     }
     // What a rollback may need stays.
     fs::write(beside(database.path(), JOURNAL_SUFFIX), "hot").expect("a file");
     let base = TestBase::of_size(20, 3).leak();
-    on(&mut guards, base).cut_to_header(&database);
+    on(&mut guards, base).length.cut_to_header();
     assert_eq!(*base.calls.borrow(), [], "the journal is hot");
 }
 
@@ -323,7 +305,7 @@ fn nothing_is_written_over_what_is_there() {
     let (_place, _database, mut guards) = board();
     for keeps_ahead in [false, true] {
         if keeps_ahead {
-            guards.keep_ahead();
+            guards.length.keep_ahead();
         }
         let mut uncounted = header(1);
         uncounted.0[92] ^= 1;
@@ -333,7 +315,7 @@ fn nothing_is_written_over_what_is_there() {
             ..TestBase::default()
         }
         .leak();
-        on(&mut guards, base).before_first_page(&header(3).0, false);
+        on(&mut guards, base).length.before_first_page(&header(3), false);
         assert_eq!(*base.calls.borrow(), [], "{keeps_ahead}");
     }
 }
@@ -344,7 +326,7 @@ fn nothing_is_written_over_what_is_there() {
 fn an_index_that_speaks_of_another_wal_is_refused() {
     let (old, new) = ([1, 2], [3, 4]);
     for (frames, salts, answer) in [
-        (&[(5, 0)][..], &[old][..], Err(SQLITE_READONLY_DBMOVED)),
+        (&[(5, 0)][..], &[old][..], Err(ResultCode::READONLY_DBMOVED)),
         (&[(5, 0)], &[old, new], Ok(())),
         (&[(5, 0), (4, 0)], &[old], Ok(())),
         (&[(5, 0)], &[old, old, new], Ok(())),
@@ -352,22 +334,22 @@ fn an_index_that_speaks_of_another_wal_is_refused() {
     ] {
         let (_place, database, mut guards) = board();
         let base = TestBase::of_wal(frames, salts).leak();
-        assert_eq!(on(&mut guards, base).first_read(&database), answer, "{frames:?}, {salts:?}");
+        assert_eq!(on(&mut guards, base).first_read(), answer, "{frames:?}, {salts:?}");
         assert_eq!(counted(&database.counters.displaced), u64::from(answer.is_err()));
-        assert_eq!(guards.deficit, answer.ok().map(|()| 0));
+        assert_eq!(guards.length.deficit_seen(), answer.ok().map(|()| 0));
         let why = answer.err().map(|_| Displaced::Moved("the WAL"));
-        assert_eq!(guards.displaced(), why);
+        assert_eq!(guards.files.displaced(), why);
         if answer.is_ok() {
             let other = TestBase::of_wal(&[(5, 0)], &[old]).leak();
-            assert_eq!(on(&mut guards, other).first_read(&database), Ok(()), "only the first");
+            assert_eq!(on(&mut guards, other).first_read(), Ok(()), "only the first");
         }
     }
     // With nothing in the WAL the file must be whole, as in a rollback mode.
-    let (_place, database, mut guards) = board();
+    let (_place, _database, mut guards) = board();
     let empty =
         TestBase { frames: RefCell::new(vec![Some((0, 0))]), ..TestBase::of_size(2, 3) }.leak();
-    assert_eq!(on(&mut guards, empty).first_read(&database), Ok(()));
-    assert_eq!(guards.deficit(), Some(4096));
+    assert_eq!(on(&mut guards, empty).first_read(), Ok(()));
+    assert_eq!(guards.length.deficit(), Some(4096));
 }
 
 /// A WAL that is the one, by its salts and its length.
@@ -379,11 +361,8 @@ fn an_index_that_speaks_of_its_wal_is_not_refused() {
     wal[16..24].copy_from_slice(&[1, 0, 0, 0, 2, 0, 0, 0]);
     fs::write(beside(database.path(), WAL_SUFFIX), wal).expect("a file");
     let salts = [[1, 0, 0, 0], [2, 0, 0, 0]].map(u32::from_ne_bytes);
-    assert_eq!(
-        on(&mut guards, TestBase::of_wal(&[(5, 0)], &[salts]).leak()).first_read(&database),
-        Ok(())
-    );
-    assert_eq!(guards.deficit, Some(0));
+    assert_eq!(on(&mut guards, TestBase::of_wal(&[(5, 0)], &[salts]).leak()).first_read(), Ok(()));
+    assert_eq!(guards.length.deficit_seen(), Some(0));
 }
 
 /// Durability is given away by a pragma, in whatever spelling, and asked for again.
@@ -401,10 +380,10 @@ fn pragmas_that_give_durability_away_are_noticed() {
         ("", true),
         ("EXTRA", false),
     ] {
-        guards.pragma(b"Synchronous", value.as_bytes());
-        assert_eq!(guards.is_synchronous_off(), is_off, "{value}");
-        guards.pragma(b"cache_size", b"0");
-        assert_eq!(guards.is_synchronous_off(), is_off, "{value}");
+        guards.pragmas.note(b"Synchronous", value.as_bytes());
+        assert_eq!(guards.pragmas.is_synchronous_off(), is_off, "{value}");
+        guards.pragmas.note(b"cache_size", b"0");
+        assert_eq!(guards.pragmas.is_synchronous_off(), is_off, "{value}");
     }
     for (value, mode) in [
         ("MEMORY", Some("memory")),
@@ -413,23 +392,23 @@ fn pragmas_that_give_durability_away_are_noticed() {
         ("", Some("off")),
         ("delete", None),
     ] {
-        guards.pragma(b"Journal_Mode", value.as_bytes());
-        assert_eq!(guards.journalless(), mode, "{value}");
-        guards.pragma(b"locking_mode", b"off");
-        assert_eq!(guards.journalless(), mode, "{value}");
+        guards.pragmas.note(b"Journal_Mode", value.as_bytes());
+        assert_eq!(guards.pragmas.journalless(), mode, "{value}");
+        guards.pragmas.note(b"locking_mode", b"off");
+        assert_eq!(guards.pragmas.journalless(), mode, "{value}");
     }
 }
 
 /// The first read transaction of a connection is looked at, and then one of so many.
 #[test]
 fn a_reader_is_looked_at_first_and_then_now_and_then() {
-    let (_place, database, mut guards) = board();
-    assert!(guards.count_read() && guards.count_read(), "until it was done");
-    assert_eq!(guards.before_read(&database), Ok(()));
-    assert!(guards.count_read(), "the file was not measured yet");
-    on(&mut guards, TestBase::of_size(1, 1).leak()).first_locked(&database);
-    assert_eq!(guards.before_read(&database), Ok(()));
-    let until_then = (1..=LOOKS_AFTER).find(|_| guards.count_read());
+    let (_place, _database, mut guards) = board();
+    assert!(guards.files.count_read() && guards.files.count_read(), "until it was done");
+    assert_eq!(guards.before_read(), Ok(()));
+    assert!(guards.files.count_read(), "the file was not measured yet");
+    on(&mut guards, TestBase::of_size(1, 1).leak()).first_locked();
+    assert_eq!(guards.before_read(), Ok(()));
+    let until_then = (1..=LOOKS_AFTER).find(|_| guards.files.count_read());
     assert_eq!(until_then, Some(LOOKS_AFTER));
 }
 
@@ -439,20 +418,20 @@ fn a_reader_is_looked_at_first_and_then_now_and_then() {
 fn a_commit_to_a_file_that_has_moved_is_told() {
     for (begins, ends, answer) in [
         (true, false, Ok(())),
-        (true, true, Err(SQLITE_READONLY_DBMOVED)),
-        (false, false, Err(SQLITE_READONLY_DBMOVED)),
+        (true, true, Err(ResultCode::READONLY_DBMOVED)),
+        (false, false, Err(ResultCode::READONLY_DBMOVED)),
     ] {
         let (place, database, mut guards) = board();
         if begins {
-            assert_eq!(guards.before_write(sys::monotonic_ns(), &database), Ok(()));
+            assert_eq!(guards.files.before_write(sys::monotonic_ns()), Ok(()));
         }
         if ends {
-            guards.ended();
+            guards.files.ended();
         }
         fs::rename(database.path(), place.path().join("moved")).expect("it is moved");
-        assert_eq!(guards.after_commit(&database), answer, "{begins}, {ends}");
+        assert_eq!(guards.files.after_commit(), answer, "{begins}, {ends}");
         assert_eq!(counted(&database.counters.displaced), u64::from(answer.is_err()));
-        assert_eq!(guards.after_commit(&database), Err(SQLITE_READONLY_DBMOVED), "the next");
+        assert_eq!(guards.files.after_commit(), Err(ResultCode::READONLY_DBMOVED), "the next");
     }
 }
 
@@ -461,8 +440,8 @@ fn a_commit_to_a_file_that_has_moved_is_told() {
 fn hard_links_keep_nobody_from_cleaning_up() {
     let (place, database, mut guards) = board();
     fs::hard_link(database.path(), place.path().join("second")).expect("a link");
-    assert_eq!(guards.before_upkeep(sys::monotonic_ns(), &database), Ok(()));
-    assert_eq!(guards.before_write(sys::monotonic_ns(), &database), Err(SQLITE_READONLY));
+    assert_eq!(guards.files.before_upkeep(sys::monotonic_ns()), Ok(()));
+    assert_eq!(guards.files.before_write(sys::monotonic_ns()), Err(ResultCode::READONLY));
     fs::remove_file(database.path()).expect("it is removed");
-    assert_eq!(guards.before_upkeep(sys::monotonic_ns(), &database), Err(SQLITE_READONLY_DBMOVED));
+    assert_eq!(guards.files.before_upkeep(sys::monotonic_ns()), Err(ResultCode::READONLY_DBMOVED));
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ffi::ResultCode;
 use crate::group_commit::wal::Opened;
 use crate::lock::sidecar;
 use crate::sys::Inode;
@@ -65,11 +66,11 @@ impl Wal for Noted {
         let come = if looks % (self.after + 1) == self.after { self.coming } else { 0 };
         self.frames.replace(self.frames.get() + come)
     }
-    fn sync(&self) -> Result<(), i32> {
+    fn sync(&self) -> Result<(), ResultCode> {
         self.done.borrow_mut().push(Did::Sync);
         match self.failing.replace(self.failing.get().saturating_sub(1)) {
             0 => Ok(()),
-            _ => Err(10),
+            _ => Err(ResultCode::IOERR),
         }
     }
     fn write_again(&self, behind: u32) -> bool {
@@ -263,11 +264,11 @@ fn an_error_that_was_made_up_for_is_no_loss() {
     late.frames.set(2);
     told.failing.set(1);
     let failed = group.wait(&sidecar, &log, 2, &told, &counters);
-    assert_eq!(failed, Err(NotDurable::Failed(10)));
+    assert_eq!(failed, Err(NotDurable::Failed(ResultCode::IOERR)));
     assert_eq!(group.begin(&sidecar, &log, 2), Err(NotDurable::HasFailed));
     // Also whoever makes up for it may be told of it only then.
     late.failing.set(1);
-    group.mend(&sidecar, &log, &late).expect("it succeeds in the end");
+    group.repair(&sidecar, &log, &late).expect("it succeeds in the end");
     assert_eq!(late.done.take(), [Did::Write(0), Did::Sync, Did::Write(0), Did::Sync]);
     assert_eq!(group.begin(&sidecar, &log, 2), Ok(2));
 
@@ -282,8 +283,8 @@ fn an_error_that_was_made_up_for_is_no_loss() {
         later.frames.set(frames + 1);
         later.failing.set(1);
         let fresh = group.wait(&sidecar, &log, frames + 1, &later, &counters);
-        assert_eq!(fresh, Err(NotDurable::Failed(10)));
-        group.mend(&sidecar, &log, &later).expect("no sync fails");
+        assert_eq!(fresh, Err(NotDurable::Failed(ResultCode::IOERR)));
+        group.repair(&sidecar, &log, &later).expect("no sync fails");
     }
 }
 
@@ -323,7 +324,7 @@ fn a_record_of_frames_that_are_not_there_is_void() {
             assert_eq!(record().map(|record| record.frames), Some(6));
         } else {
             assert_eq!(group.begin(&sidecar, &log, 5), Err(NotDurable::HasFailed));
-            group.mend(&sidecar, &log, &wal).expect("it syncs");
+            group.repair(&sidecar, &log, &wal).expect("it syncs");
             assert_eq!(wal.done.take(), [Did::Write(0), Did::Sync]);
             assert_eq!(record().map(|record| record.frames), Some(5));
         }
@@ -357,7 +358,7 @@ fn a_failure_stands_until_it_is_made_up_for() {
     RecordFile::write(&sidecar, &GroupBytes::default()).expect("there is room");
 
     group.note_failure(&sidecar, &log, &wal);
-    group.mend(&sidecar, &log, &wal).expect("it syncs");
+    group.repair(&sidecar, &log, &wal).expect("it syncs");
     assert_eq!(group.failed(&sidecar, &log), None);
 }
 
@@ -398,7 +399,7 @@ fn a_failure_is_known_and_made_up_for_without_the_page() {
         wal.frames.set(3);
         wal.failing.set(1);
         group.wait(&page, &log, 3, &wal, &counters).expect_err("it fails");
-        assert_eq!(group.mend(&page, &log, &wal), Ok(true));
+        assert_eq!(group.repair(&page, &log, &wal), Ok(true));
         wal.frames.set(4);
         // Without the page it might be the old one, told late: it tries once more.
         wal.failing.set(if reads { 2 } else { 1 });
@@ -414,11 +415,11 @@ fn a_failure_is_known_and_made_up_for_without_the_page() {
         page.2.set(writes);
         wal.done.take();
         wal.failing.set(1);
-        assert_eq!(group.mend(&page, &log, &wal), Ok(false), "the disk is well, the page is not");
+        assert_eq!(group.repair(&page, &log, &wal), Ok(false), "the disk is well, the page is not");
         assert_eq!(wal.done.borrow().last(), Some(&Did::Sync));
         page.1.set(false);
         page.2.set(false);
-        assert_eq!(group.mend(&page, &log, &wal), Ok(true));
+        assert_eq!(group.repair(&page, &log, &wal), Ok(true));
         assert!(group.begin(&page, &log, 4).is_ok());
     }
 }
@@ -450,7 +451,7 @@ fn who_makes_up_for_a_failure_waits_for_a_sync_but_not_for_ever() {
     let (other, leader) = (other.expect("it is there"), Group::default());
     let lead = leader.try_lead(&other).expect("nobody leads");
     // All is durable then, but the page can not be told.
-    assert_eq!(group.mend(&sidecar, &log, &wal), Ok(false));
+    assert_eq!(group.repair(&sidecar, &log, &wal), Ok(false));
     assert_eq!(wal.done.take(), [Did::Write(0), Did::Write(0), Did::Sync]);
     assert_eq!(group.failed(&sidecar, &log), Some(0));
     std::thread::scope(|scope| {
@@ -458,7 +459,7 @@ fn who_makes_up_for_a_failure_waits_for_a_sync_but_not_for_ever() {
             std::thread::sleep(PATIENCE / 10);
             drop(lead);
         });
-        group.mend(&sidecar, &log, &wal).expect("it was waited for");
+        group.repair(&sidecar, &log, &wal).expect("it was waited for");
     });
     assert_eq!(group.failed(&sidecar, &log), None);
 }

@@ -42,7 +42,7 @@ fn nothing_of_a_closed_wal_is_remembered() {
     let mut group = GroupCommit::new(true, Index::default());
     group.has_said = true;
     group.open.is_armed = true;
-    group.open.failed_alone = Some(SQLITE_IOERR_FSYNC);
+    group.open.failed_alone = Some(ResultCode::IOERR_FSYNC);
     group.open.company.alone = 3;
     group.wal_closed();
     assert!(group.is_on() && group.has_said && !group.open.is_armed);
@@ -109,7 +109,7 @@ mod with_a_wal {
         /// As [`Self::begins`]: whether a commit that is to be durable would be rolled back, which SQLite does.
         fn is_refused(&mut self) -> bool {
             self.begins();
-            let is_refused = self.wal.sync(SYNC_NORMAL) == SQLITE_IOERR_FSYNC;
+            let is_refused = self.wal.sync(SYNC_NORMAL) == ResultCode::IOERR_FSYNC;
             if is_refused {
                 self.group.ends(self.inode);
             }
@@ -118,7 +118,7 @@ mod with_a_wal {
 
         /// SQLite has written its frames, and syncs the WAL. Whether the base has done so, too.
         fn syncs(&self) -> bool {
-            assert_eq!(self.wal.sync(SYNC_NORMAL), SQLITE_OK);
+            assert_eq!(self.wal.sync(SYNC_NORMAL), ResultCode::OK);
             !self.wal.synced().is_empty()
         }
 
@@ -126,12 +126,12 @@ mod with_a_wal {
             self.wal.seen(|memory| memory.failing = times);
         }
 
-        fn commits(&mut self) -> Result<(), Rc> {
+        fn commits(&mut self) -> Result<(), ResultCode> {
             self.group.commits(&self.database, &self.host)
         }
 
-        fn mends(&self) -> Result<bool, Rc> {
-            self.group.mend(&self.database, self.inode, &self.host)
+        fn mends(&self) -> Result<bool, ResultCode> {
+            self.group.repair(&self.database, self.inode, &self.host)
         }
 
         fn has_failed(&self) -> bool {
@@ -163,11 +163,11 @@ mod with_a_wal {
         assert!(!board.syncs());
         board.group.ends(board.inode);
         board.fails(9);
-        assert_eq!(board.commits(), Err(SQLITE_IOERR_FSYNC));
+        assert_eq!(board.commits(), Err(ResultCode::IOERR_FSYNC));
         assert!(board.has_failed());
         assert_eq!(board.database.counters.syncs_failed.load(Ordering::Relaxed), 1);
         assert!(board.is_refused());
-        assert_eq!(board.mends(), Err(SQLITE_IOERR_FSYNC));
+        assert_eq!(board.mends(), Err(ResultCode::IOERR_FSYNC));
         assert!(board.has_failed());
         board.fails(0);
         assert_eq!(board.mends(), Ok(true));
@@ -178,7 +178,7 @@ mod with_a_wal {
     /// answers is what COMMIT does, once.
     #[test]
     fn a_sync_that_can_not_be_shared_is_told_all_the_same() {
-        for (failing, answer) in [(0, Ok(())), (1, Err(SQLITE_IOERR_FSYNC))] {
+        for (failing, answer) in [(0, Ok(())), (1, Err(ResultCode::IOERR_FSYNC))] {
             let mut board = Board::new();
             board.begins();
             assert!(!board.syncs());
@@ -196,7 +196,7 @@ mod with_a_wal {
     /// In exclusive locking mode WRITE is not given back: COMMIT syncs for itself.
     #[test]
     fn a_commit_that_keeps_write_syncs_for_itself() {
-        for (failing, answer) in [(0, Ok(())), (1, Err(SQLITE_IOERR_FSYNC))] {
+        for (failing, answer) in [(0, Ok(())), (1, Err(ResultCode::IOERR_FSYNC))] {
             let mut board = Board::new();
             board.begins();
             assert!(!board.syncs());
@@ -245,7 +245,7 @@ mod with_a_wal {
             self.has(4);
             self.has_wal(4);
             self.group.open.company.left = self.group.base.committed;
-            assert_eq!(self.wal.sync(SYNC_NORMAL), SQLITE_OK);
+            assert_eq!(self.wal.sync(SYNC_NORMAL), ResultCode::OK);
         }
 
         /// Somebody else's checkpoint syncs, and that fails.
@@ -255,7 +255,7 @@ mod with_a_wal {
             let mut other = GroupCommit::new(true, self.group.base);
             other.wal_opened(Some(wal));
             let drained = other.drain(&self.database, self.inode, |_| false);
-            assert_eq!(drained, Err(SQLITE_IOERR_FSYNC));
+            assert_eq!(drained, Err(ResultCode::IOERR_FSYNC));
         }
     }
 
@@ -270,7 +270,7 @@ mod with_a_wal {
         assert_eq!(board.group.open.company.durable, 4, "what it wrote alone is no round");
         // The kernel tells each file.
         board.fails(1);
-        assert_eq!(board.wal.sync(SYNC_NORMAL), SQLITE_IOERR_FSYNC);
+        assert_eq!(board.wal.sync(SYNC_NORMAL), ResultCode::IOERR_FSYNC);
         board.group.ends(board.inode);
         board.fails(9);
         assert!(board.is_refused() && !board.group.open.is_alone);
@@ -286,7 +286,7 @@ mod with_a_wal {
         board.grows();
         board.fails(1);
         let drained = board.group.drain(&board.database, board.inode, |_| false);
-        assert_eq!(drained, Err(SQLITE_IOERR_FSYNC));
+        assert_eq!(drained, Err(ResultCode::IOERR_FSYNC));
         board.fails(9);
         assert!(board.is_refused());
 
@@ -317,7 +317,7 @@ mod with_a_wal {
         board.wal.synced();
         board.begins();
         assert!(board.wal.synced().is_empty() && board.has_failed());
-        assert_eq!(board.wal.sync(SYNC_NORMAL), SQLITE_IOERR_FSYNC);
+        assert_eq!(board.wal.sync(SYNC_NORMAL), ResultCode::IOERR_FSYNC);
         board.group.ends(board.inode);
         assert!(!board.group.promises_nothing(), "it was asked for a sync");
         board.group.open.syncs = Some(false);
@@ -340,7 +340,7 @@ mod with_a_wal {
             board.grows();
             if is_told {
                 board.fails(1);
-                assert_eq!(board.wal.sync(SYNC_NORMAL), SQLITE_IOERR_FSYNC);
+                assert_eq!(board.wal.sync(SYNC_NORMAL), ResultCode::IOERR_FSYNC);
             }
             board.begins();
             assert!(!board.group.open.is_alone);
@@ -357,7 +357,7 @@ mod with_a_wal {
     /// A checkpoint that has excluded writers makes durable what is not, and is told if that fails.
     #[test]
     fn a_checkpoint_makes_commits_durable_first() {
-        for (failing, answer) in [(0, Ok(())), (9, Err(SQLITE_IOERR_FSYNC))] {
+        for (failing, answer) in [(0, Ok(())), (9, Err(ResultCode::IOERR_FSYNC))] {
             let board = Board::new();
             board.fails(failing);
             let looks = Cell::new(0);

@@ -1,0 +1,578 @@
+//! One connection's claim to the write lock: why it wants it, how it waits for it, and what it does without it.
+//!
+//! SQLite asks for a lock of its own; the write lock is taken before that and released after it. A lock call never
+//! waits, with two bounded exceptions ([`Claim::block`] and [`Claim::outlasts_checkpoint`]): it is refused with
+//! SQLITE_BUSY, and the connection waits in xSleep, without its snapshot, when SQLite's busy handler sleeps.
+
+use std::ffi::c_int;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::base_file::{BaseFile, Sought};
+use super::guards::Guards;
+use super::held::{HeldLevel, HeldSlots};
+use crate::counters::count;
+use crate::ffi::host::Host;
+use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot};
+use crate::lock::queue::Purpose;
+use crate::lock::wait::{Cause, Wait, Waited};
+use crate::lock::{Database, Refused, WriteLock, keepers};
+use crate::sys;
+
+/// Why a connection holds the write lock. There may be several reasons at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Reason {
+    /// A lock of RESERVED or more on the database.
+    Rollback = 1,
+    /// The WRITE slot of the wal-index.
+    Wal = 2,
+    /// SHARED on a database that is about to get its first content or its journal mode.
+    FirstConnect = 4,
+    /// The CKPT slot of the wal-index.
+    Checkpoint = 8,
+}
+
+/// What a connection wants the write lock for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// To write a transaction.
+    Write,
+    /// To finish a checkpoint, which excludes writers for that.
+    FinishCheckpoint,
+    /// To make the first connection to a database.
+    FirstConnect,
+    /// To recover the wal-index, without a snapshot. SQLite tries, and reads on if it is refused.
+    Recovery,
+    /// To clean up as the last connection. SQLite tries, and leaves it to others if it is refused.
+    CleanUp,
+}
+
+impl Need {
+    /// Whether a refusal is no wait, so that nobody gives up.
+    fn is_upkeep(self) -> bool {
+        matches!(self, Self::Recovery | Self::CleanUp)
+    }
+
+    /// As what the queue shows it.
+    fn purpose(self) -> Purpose {
+        match self {
+            Self::FinishCheckpoint | Self::Recovery => Purpose::Upkeep,
+            Self::Write | Self::FirstConnect | Self::CleanUp => Purpose::Write,
+        }
+    }
+}
+
+/// What SQLite asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) reason: Reason,
+    pub(super) need: Need,
+    pub(super) sought: Sought,
+    /// The lock that it holds on the database.
+    pub(super) level: LockLevel,
+}
+
+impl Request {
+    /// Whether it is for the rollback of a hot journal: EXCLUSIVE without RESERVED in between.
+    pub(super) fn is_for_journal(&self) -> bool {
+        self.sought == Sought::Database(LockLevel::EXCLUSIVE) && self.level < LockLevel::RESERVED
+    }
+}
+
+/// For longer than another connection holds SQLite's lock to look whether it is free.
+const LOOK_LASTS: Duration = Duration::from_micros(50);
+
+/// How often the write lock is tried for when it is refused although nobody holds it.
+const LOOKS: u32 = 3;
+
+/// For how long a checkpoint that holds the write lock is waited for.
+pub(super) const CHECKPOINT_LASTS: Duration = Duration::from_millis(100);
+
+/// The claim of one connection.
+pub(super) struct Claim<B: BaseFile> {
+    base: B,
+    database: Arc<Database>,
+    log: Host,
+    may_write: bool,
+    write_lock: WriteLock,
+    /// A set of [`Reason`]s.
+    reasons: u8,
+    pub(super) wait: Wait,
+    /// Whether the wait is for SHARED, so far.
+    waits_to_read: bool,
+    /// Whether EXCLUSIVE was refused, for the rollback of a hot journal, which another connection may do meanwhile.
+    waits_for_journal: bool,
+    /// For how long a lock call may block now, in ms.
+    blocks_ms: c_int,
+}
+
+impl<B: BaseFile> Claim<B> {
+    /// `id` tells the connection from all others of this process. With `is_brief`, write locks are held for no sync.
+    pub(super) fn new(
+        base: B,
+        database: &Arc<Database>,
+        log: Host,
+        id: u64,
+        may_write: bool,
+        is_brief: bool,
+    ) -> Self {
+        Self {
+            base,
+            database: Arc::clone(database),
+            log,
+            may_write,
+            write_lock: WriteLock::of(database, id),
+            reasons: 0,
+            wait: Wait::of(database, is_brief),
+            waits_to_read: false,
+            waits_for_journal: false,
+            blocks_ms: 0,
+        }
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.write_lock.is_held()
+    }
+
+    pub(super) fn has(&self, reason: Reason) -> bool {
+        self.reasons & reason as u8 != 0
+    }
+
+    #[cfg(test)]
+    pub(super) fn pace(&mut self) -> &mut crate::lock::queue::Pace {
+        self.write_lock.pace()
+    }
+
+    /// For how long a lock call may block now, in ms; 0 if it may not.
+    pub(super) fn blocks_ms(&self) -> c_int {
+        self.blocks_ms
+    }
+
+    /// SQLite announces for how long the next lock calls may block, in ms; a negative number for any time
+    /// (FCNTL_LOCK_TIMEOUT). Only an SQLite with SQLITE_ENABLE_SETLK_TIMEOUT does, and it takes WRITE before its snapshot.
+    pub(super) fn may_block(&mut self, ms: c_int) {
+        self.blocks_ms = if ms < 0 { c_int::MAX } else { ms };
+    }
+
+    /// Runs `take`, which takes a lock of SQLite's, under the write lock. If it fails, the write lock is held only if
+    /// it was before.
+    #[inline]
+    pub(super) fn take(
+        &mut self,
+        request: Request,
+        guards: &mut Guards<B>,
+        take: impl FnOnce() -> ResultCode,
+    ) -> ResultCode {
+        if let Err(rc) = self.prepare(&request, guards) {
+            return rc;
+        }
+        let had_reason = self.has(request.reason);
+        self.reasons |= request.reason as u8;
+        let rc = take();
+        if rc == ResultCode::OK {
+            self.acquired();
+            return rc;
+        }
+        self.sqlite_refused(rc, &request, had_reason)
+    }
+
+    /// Asks the guards, and takes the write lock if it is not held.
+    #[inline(always)]
+    fn prepare(&mut self, request: &Request, guards: &mut Guards<B>) -> Result<(), ResultCode> {
+        // A write transaction in WAL mode that does not wait leaves nothing to decide.
+        let is_plain = request.reason == Reason::Wal
+            && request.need == Need::Write
+            && self.reasons == 0
+            && self.wait.is_quiet();
+        if !is_plain {
+            return self.prepare_otherwise(request, guards);
+        }
+        debug_assert!(!self.write_lock.is_held(), "it is held for a reason");
+        let now = sys::monotonic_ns();
+        guards.files.before_write(now)?;
+        match self.write_lock.try_acquire(now, Purpose::Write, true, None) {
+            Ok(()) => Ok(()),
+            Err(why) => self.goes_on(why, request),
+        }
+    }
+
+    #[inline(never)]
+    fn prepare_otherwise(
+        &mut self,
+        request: &Request,
+        guards: &mut Guards<B>,
+    ) -> Result<(), ResultCode> {
+        let now = sys::monotonic_ns();
+        if self.has(request.reason) {
+            // A connection that went on without the write lock does so to the end: by now it has SQLite's own.
+            return Ok(());
+        }
+        match request.need {
+            Need::Write | Need::FinishCheckpoint if !request.is_for_journal() => {
+                guards.files.before_write(now)?;
+            }
+            _ => guards.files.before_upkeep(now)?,
+        }
+        if self.write_lock.is_held() {
+            return Ok(());
+        }
+        // The look at the files may have taken long.
+        match self.try_acquire(sys::monotonic_ns(), request.need) {
+            Ok(()) => Ok(()),
+            Err(why) => self.goes_on(why, request),
+        }
+    }
+
+    #[inline(never)]
+    fn try_acquire(&mut self, now: u64, need: Need) -> Result<(), Refused> {
+        let place = self.wait.place();
+        let create = match need {
+            Need::CleanUp => false,
+            Need::Recovery => self.may_write,
+            Need::Write | Need::FinishCheckpoint | Need::FirstConnect => true,
+        };
+        self.write_lock.try_acquire(now, need.purpose(), create, place.as_ref())
+    }
+
+    /// Takes the write lock to clean up, if it is free: for others to see, since SQLite's own lock excludes them.
+    pub(super) fn take_to_clean_up(&mut self) {
+        if !self.is_held() {
+            let _ = self.try_acquire(sys::monotonic_ns(), Need::CleanUp);
+        }
+        if self.is_held() {
+            self.reasons |= Reason::Rollback as u8;
+        }
+    }
+
+    /// Takes the write lock for a checkpoint, for which it waits so long at the most, at the head of the queue. Whether it
+    /// is held.
+    pub(super) fn take_for_checkpoint(&mut self, limit: Duration) -> bool {
+        let now = sys::monotonic_ns();
+        let mut acquired = self.write_lock.try_acquire(now, Purpose::Upkeep, false, None);
+        if matches!(acquired, Err(Refused::Busy)) {
+            acquired = self.write_lock.acquire_soon(Purpose::Upkeep, limit);
+        }
+        if acquired.is_ok() {
+            self.reasons |= Reason::Checkpoint as u8;
+        }
+        acquired.is_ok()
+    }
+
+    /// The write lock was refused. Whether to go on, by now perhaps with it.
+    #[cold]
+    fn goes_on(&mut self, why: Refused, request: &Request) -> Result<(), ResultCode> {
+        match why {
+            Refused::Busy if request.reason == Reason::Wal && self.blocks_ms > 0 => {
+                match self.block() {
+                    Err(Refused::Busy) => Err(ResultCode::BUSY_TIMEOUT),
+                    Err(why) => self.goes_without(&why),
+                    Ok(()) => Ok(()),
+                }
+            }
+            Refused::Busy if request.reason == Reason::Wal && self.outlasts_checkpoint() => Ok(()),
+            Refused::Busy => {
+                self.waits_to_read = false;
+                self.refused(request.need, Cause::WriteLock);
+                Err(ResultCode::BUSY)
+            }
+            why => self.goes_without(&why),
+        }
+    }
+
+    /// There is no write lock to be had: goes on with SQLite's own locks alone, as on the stock VFS, and says so once.
+    #[cold]
+    fn goes_without(&self, why: &Refused) -> Result<(), ResultCode> {
+        match why {
+            Refused::Busy => return Err(ResultCode::BUSY),
+            Refused::Without => {}
+            Refused::Unusable(why) => {
+                if let Some(why) = self.database.news(why) {
+                    let line = format!(
+                        "{why}; until then it is written as on the stock VFS, by SQLite's own \
+                         locks and without a queue"
+                    );
+                    self.log.log_about(ResultCode::WARNING, &line, &self.database.sidecar_path());
+                }
+            }
+            Refused::Inherited => {
+                let why = "the connection was opened before a fork, by the parent; open one in the \
+                           child";
+                self.log.log_about(ResultCode::IOERR_LOCK, why, self.database.path());
+                return Err(ResultCode::IOERR_LOCK);
+            }
+        }
+        Ok(())
+    }
+
+    /// SQLite's own lock was refused, under the write lock, with `rc`; perhaps it is not if it is asked for once more.
+    #[cold]
+    fn sqlite_refused(
+        &mut self,
+        mut rc: ResultCode,
+        request: &Request,
+        had_reason: bool,
+    ) -> ResultCode {
+        // A call that has blocked for its time is not made once more.
+        let is_at_once = rc == ResultCode::BUSY;
+        if is_at_once && request.sought == Sought::Write && self.base.is_upgrade() {
+            // For an upgrade SQLite does not ask the busy handler, and this one may have met another connection's look
+            // whether the lock is free.
+            std::thread::sleep(LOOK_LASTS);
+            rc = self.base.shm_lock(ShmSlot::WRITE.into(), ShmFlags::LOCK_EXCLUSIVE);
+            if rc == ResultCode::OK {
+                self.acquired();
+                return rc;
+            }
+        }
+        let is_unlocked = rc.is_busy() || had_reason || self.step_back(request) == ResultCode::OK;
+        if !had_reason && is_unlocked {
+            self.reasons &= !(request.reason as u8);
+            if self.reasons == 0 {
+                self.write_lock.was_in_vain();
+            }
+        }
+        if rc.is_busy() {
+            // SQLite's own lock is in its way, not the write lock.
+            let cause = self.cause(request);
+            self.refused(request.need, cause);
+        }
+        rc
+    }
+
+    /// Unlocks a lock of SQLite's whose call has failed, so that it may be held.
+    #[cold]
+    fn step_back(&self, request: &Request) -> ResultCode {
+        match request.sought {
+            Sought::Write => {
+                let slot = HeldSlots::after(self.base, ShmSlot::WRITE, ShmFlags::LOCK_EXCLUSIVE);
+                match self.log.unlocks_own_slots_only() {
+                    true => slot.unlock(),
+                    false => {
+                        slot.keep();
+                        ResultCode::OK
+                    }
+                }
+            }
+            // Down to what SQLite knows of; it may be NONE.
+            Sought::Database(_) => {
+                HeldLevel::above(self.base, request.level.min(LockLevel::SHARED)).unlock()
+            }
+        }
+    }
+
+    /// Waits in the lock call, as SQLite has allowed, and leaves the base file the rest of that time. Goes on, without the
+    /// write lock, beside a checkpoint that lasts.
+    ///
+    /// # Errors
+    /// The time is over, or there is no write lock to be had.
+    fn block(&mut self) -> Result<(), Refused> {
+        let allowed = Duration::from_millis(u64::from(self.blocks_ms.unsigned_abs()));
+        let limit = allowed.saturating_sub(self.wait.age());
+        let since = self.wait.leave_queue().unwrap_or_else(sys::monotonic_ns);
+        let began = Instant::now();
+        count(&self.database.counters.refused);
+        loop {
+            let left = limit.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                self.wait.end();
+                self.gave_up(Waited(Duration::from_nanos(
+                    sys::monotonic_ns().saturating_sub(since),
+                )));
+                return Err(Refused::Busy);
+            }
+            let held = match self.database.purpose() {
+                Some((Purpose::Upkeep, held)) => held,
+                _ => Duration::ZERO,
+            };
+            // For no longer than until a checkpoint has lasted.
+            let chunk = left.min(CHECKPOINT_LASTS.saturating_sub(held));
+            if chunk.is_zero() {
+                break;
+            }
+            match self.write_lock.acquire_within(chunk, since, Purpose::Write) {
+                Ok(()) => {
+                    self.waited(Waited(began.elapsed()));
+                    break;
+                }
+                Err(Refused::Busy) if self.database.queue().is_none() => {
+                    // Another connection is about to make the sidecar.
+                    std::thread::sleep(Duration::from_millis(1));
+                    let now = sys::monotonic_ns();
+                    match self.write_lock.try_acquire(now, Purpose::Write, true, None) {
+                        Ok(()) => break,
+                        Err(Refused::Busy) => {}
+                        Err(why) => return Err(why),
+                    }
+                }
+                Err(Refused::Busy) => {}
+                Err(why) => return Err(why),
+            }
+        }
+        let left = limit.saturating_sub(began.elapsed()).as_millis().max(1);
+        self.base.may_block(c_int::try_from(left).unwrap_or(c_int::MAX));
+        Ok(())
+    }
+
+    /// If a checkpoint holds the write lock, waits inside the lock call for its end: a checkpoint makes no snapshot stale.
+    /// If it lasts, goes on beside it, with SQLite's own lock alone, as on the stock VFS. Whether to go on.
+    ///
+    /// Until it has lasted, connections with a busy handler sleep in that instead, without their snapshot, which would
+    /// keep the next writer from restarting the WAL. For an upgrade SQLite does not ask the handler, so an upgrade
+    /// waits here.
+    fn outlasts_checkpoint(&mut self) -> bool {
+        let sleeps = self.wait.has_busy_handler() && !self.base.is_upgrade();
+        let waits_here = self.wait.place().is_none() && !sleeps;
+        let began = Instant::now();
+        let mut in_vain = 0;
+        while in_vain < LOOKS {
+            let left = CHECKPOINT_LASTS.saturating_sub(began.elapsed());
+            let acquired = match self.database.purpose() {
+                Some((Purpose::Upkeep, held)) => {
+                    if left.is_zero() || held >= CHECKPOINT_LASTS {
+                        return true;
+                    }
+                    if !waits_here {
+                        return false;
+                    }
+                    let until_it_has = CHECKPOINT_LASTS.saturating_sub(held);
+                    self.write_lock.acquire_soon(Purpose::Write, left.min(until_it_has))
+                }
+                None if waits_here => {
+                    in_vain += 1;
+                    let now = sys::monotonic_ns();
+                    self.write_lock.try_acquire(now, Purpose::Write, false, None)
+                }
+                _ => return false,
+            };
+            if acquired.is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Releases the write lock, if it was held for that reason alone. Whether it was.
+    #[inline]
+    pub(super) fn release(&mut self, reason: Reason) -> bool {
+        self.reasons &= !(reason as u8);
+        self.reasons == 0 && self.write_lock.release()
+    }
+
+    /// The WRITE slot was unlocked. With `waits_for_sync`, COMMIT waits for a sync of group commit next. `to_write` says
+    /// whether WRITE was taken to write a transaction: an immediate release means that SQLite found its snapshot stale,
+    /// and that its busy handler sleeps next.
+    #[inline]
+    pub(super) fn release_after_write(&mut self, waits_for_sync: bool, to_write: bool) {
+        if waits_for_sync && self.is_held() {
+            self.write_lock.pace().goes_away();
+        }
+        if self.release(Reason::Wal) && to_write && self.write_lock.pace().was_brief() {
+            self.wait.gave_back_at_once();
+        }
+    }
+
+    /// SHARED was refused, of which `cause` says why. The connection may be about to write, so it queues like a writer.
+    pub(super) fn shared_refused(&mut self, cause: Cause) {
+        self.waits_to_read = true;
+        self.refused(Need::Write, cause);
+    }
+
+    /// EXCLUSIVE was refused, for the rollback of a hot journal.
+    pub(super) fn journal_refused(&mut self) {
+        (self.waits_to_read, self.waits_for_journal) = (false, true);
+    }
+
+    /// SHARED was taken. If another connection has rolled the journal back meanwhile, the wait was to read.
+    pub(super) fn took_shared(&mut self) {
+        self.waits_to_read |= std::mem::take(&mut self.waits_for_journal);
+    }
+
+    /// The database was unlocked. A wait to read has ended with that: the connection has read, and was not about to write.
+    pub(super) fn unlocked_database(&mut self) {
+        if std::mem::take(&mut self.waits_to_read) {
+            self.acquired();
+        }
+    }
+
+    /// The base file has closed, and with that unlocked everything.
+    pub(super) fn close(&mut self) {
+        self.reasons = 0;
+        self.write_lock.close();
+        if let Some(waited) = self.wait.end() {
+            self.gave_up(waited);
+        }
+    }
+
+    /// What SQLite waited for is there.
+    pub(super) fn acquired(&mut self) {
+        if !self.wait.acquired_at_once() {
+            self.acquired_at_last();
+        }
+    }
+
+    #[cold]
+    fn acquired_at_last(&mut self) {
+        if let Some(waited) = self.wait.end_if_stale() {
+            self.gave_up(waited);
+        }
+        if let Some(waited) = self.wait.acquired() {
+            self.waited(waited);
+        }
+    }
+
+    fn waited(&self, Waited(waited): Waited) {
+        let counters = &self.database.counters;
+        let ms = waited.as_millis() as u64;
+        count(&counters.waits);
+        counters.waited_ms.fetch_add(ms, Ordering::Relaxed);
+        counters.longest_wait_ms.fetch_max(ms, Ordering::Relaxed);
+    }
+
+    /// Why SQLite's own lock was refused, and how a sleeper can see that it is free.
+    pub(super) fn cause(&self, request: &Request) -> Cause {
+        // After the rollback of a hot journal SQLite begins from the beginning, so that nothing is kept for it.
+        let probe = (!request.is_for_journal()).then(|| self.base.probe(request.sought));
+        let reserved = Sought::Database(LockLevel::RESERVED);
+        let as_it_is = ![Sought::Write, reserved].contains(&request.sought);
+        Cause::Sqlites { probe, as_it_is }
+    }
+
+    /// A lock was refused: a connection with that need waits now, unless the need is upkeep.
+    pub(super) fn refused(&mut self, need: Need, cause: Cause) {
+        if need.is_upkeep() {
+            return self.wait.refused_otherwise();
+        }
+        count(&self.database.counters.refused);
+        if let Some(waited) = self.wait.refused(cause) {
+            self.gave_up(waited);
+        }
+    }
+
+    fn gave_up(&self, Waited(waited): Waited) {
+        count(&self.database.counters.gave_up);
+        let waited = waited.as_millis();
+        let why = match self.database.holder() {
+            _ if self.is_held() => "it has the write lock but readers are in its way; end \
+                                    their transactions, or wait longer"
+                .to_owned(),
+            Some((holder, _)) => keepers::described(holder, self.database.keepers(holder).as_ref()),
+            None => match self.database.sqlite_lockers(false) {
+                Some(lockers) => format!(
+                    "no client of this VFS has the write lock now; {lockers} has SQLite's own; try again, \
+                     or wait longer"
+                ),
+                None => "no client of this VFS has the write lock now; a client that does not use it may \
+                         hold SQLite's own; try again, or wait longer"
+                    .to_owned(),
+            },
+        };
+        let others = match self.database.waiters().len() {
+            0 => String::new(),
+            n => format!(" ({n} more in the queue)"),
+        };
+        let line = format!("gave up after waiting {waited} ms to write{others}: {why}");
+        self.log.log_about(ResultCode::BUSY, &line, self.database.path());
+    }
+}

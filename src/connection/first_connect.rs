@@ -1,0 +1,47 @@
+//! First connections: those that create a database's content or change its journal mode to WAL.
+//!
+//! Both read the header under SHARED and then upgrade, and for an upgrade SQLite does not ask its busy handler, since two
+//! connections that upgrade would wait for each other. So of many first connections one would succeed, and the others
+//! would fail with "database is locked" at once, whatever their timeout. One step earlier, at SHARED, SQLite asks the
+//! busy handler. There a first connection takes the write lock.
+
+use super::base_file::BaseFile;
+
+/// What one connection knows of the database's beginning.
+#[derive(Debug, Default)]
+pub(super) struct FirstConnect {
+    /// The database was seen to have content.
+    has_content: bool,
+    /// A statement may be there that changes the journal mode to WAL.
+    expects_mode_change: bool,
+}
+
+impl FirstConnect {
+    /// `PRAGMA journal_mode=wal` is being compiled. SQLite says so once, also if it only explains the statement or never
+    /// runs it, and not again when it runs.
+    pub(super) fn expect_mode_change(&mut self) {
+        self.expects_mode_change = true;
+    }
+
+    /// Whether SHARED, which SQLite asks for, may be the start of a first connection's write.
+    pub(super) fn begins(&mut self, base: impl BaseFile) -> bool {
+        if !self.has_content {
+            // A base file that cannot say is left to SQLite, which asks it again.
+            self.has_content = !matches!(base.size(), Ok(0));
+        }
+        if self.has_content && !self.expects_mode_change {
+            return false;
+        }
+        let Some(doing) = base.doing() else { return !self.has_content };
+        self.expects_mode_change &= doing.changes_mode.is_some();
+        match self.has_content {
+            true => doing.changes_mode == Some(true) && !base.is_wal(),
+            false => doing.may_upgrade(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn expects_mode_change(&self) -> bool {
+        self.expects_mode_change
+    }
+}

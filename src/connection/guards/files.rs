@@ -1,0 +1,148 @@
+//! Whether a connection's files are in their places, asked before it writes and now and then while it reads.
+//! [`crate::guard::identity`] says what is looked at.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use crate::counters::count;
+use crate::ffi::ResultCode;
+use crate::ffi::host::Host;
+use crate::guard::identity::{Displaced, Identity};
+use crate::lock::Database;
+use crate::sys::{self, Inode};
+
+/// After how many read transactions a reader looks at the clock: even that can be felt in a transaction that reads one
+/// row.
+pub(super) const LOOKS_AFTER: u8 = 32;
+
+/// The files of one connection.
+pub(crate) struct Files {
+    database: Arc<Database>,
+    log: Host,
+    /// `None` if the database is no file that can be found by its name.
+    identity: Option<Identity>,
+    /// What the log was told last, so that it is not told at each attempt.
+    logged: Cell<Option<Displaced>>,
+    /// After how many more read transactions to look at the clock.
+    until_look: u8,
+    /// This transaction was checked when it began.
+    is_checked: bool,
+}
+
+impl Files {
+    pub(super) fn new(database: Arc<Database>, log: Host, identity: Option<Identity>) -> Self {
+        let logged = Cell::new(None);
+        Self { database, log, identity, logged, until_look: 1, is_checked: false }
+    }
+
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// The WAL, while the wal-index is mapped.
+    pub(crate) fn wal(&self) -> Option<Inode> {
+        self.identity.as_ref().and_then(Identity::wal)
+    }
+
+    /// Which file is not in its place, as far as that can be seen now.
+    pub(crate) fn displaced(&mut self) -> Option<Displaced> {
+        self.identity.as_mut()?.check(sys::monotonic_ns()).err().or(self.logged.get())
+    }
+
+    /// Before anything is locked to write. `now` is of [`sys::monotonic_ns`].
+    ///
+    /// # Errors
+    /// SQLITE_READONLY_DBMOVED, or SQLITE_READONLY for hard links.
+    #[inline(always)]
+    pub(crate) fn before_write(&mut self, now: u64) -> Result<(), ResultCode> {
+        let Some(identity) = &mut self.identity else { return Ok(()) };
+        let checked = identity.check(now);
+        self.is_checked = checked.is_ok();
+        checked.or_else(|why| self.refuse(why))
+    }
+
+    /// Before anything is locked to recover or clean up, or by a first connection, which may be about to read: hard links
+    /// do no harm then.
+    ///
+    /// # Errors
+    /// SQLITE_READONLY_DBMOVED.
+    pub(crate) fn before_upkeep(&mut self, now: u64) -> Result<(), ResultCode> {
+        let Some(identity) = &mut self.identity else { return Ok(()) };
+        match identity.check(now) {
+            Ok(()) | Err(Displaced::Linked(_)) => Ok(()),
+            Err(why) => self.refuse(why),
+        }
+    }
+
+    /// Counts a read transaction that is about to begin. Whether a look is due then, by [`Self::before_read`]. It stays due
+    /// until that is called, since the lock may be refused.
+    #[inline]
+    pub(crate) fn count_read(&mut self) -> bool {
+        if self.until_look <= 1 {
+            return true;
+        }
+        self.until_look -= 1;
+        false
+    }
+
+    /// After a lock to read was taken. The next look is due after so many read transactions.
+    ///
+    /// # Errors
+    /// SQLITE_READONLY_DBMOVED; the lock is to be unlocked.
+    pub(super) fn before_read(&mut self, next_look: u8) -> Result<(), ResultCode> {
+        self.until_look = next_look;
+        let Some(identity) = &mut self.identity else { return Ok(()) };
+        identity.check_now_and_then().or_else(|why| self.refuse(why))
+    }
+
+    /// All is committed, but COMMIT has not returned (FCNTL_COMMIT_PHASETWO).
+    ///
+    /// # Errors
+    /// As for [`Self::before_write`], if the transaction was not checked when it began: in exclusive locking mode nothing
+    /// is locked then. (FCNTL_SYNC is no place for it: a rollback sends that, too.)
+    pub(crate) fn after_commit(&mut self) -> Result<(), ResultCode> {
+        if !self.note_commit() {
+            self.before_write(sys::monotonic_ns())?;
+            self.is_checked = false;
+        }
+        Ok(())
+    }
+
+    /// [`Self::after_commit`] where the transaction was checked when it began; else false.
+    #[inline]
+    pub(crate) fn note_commit(&mut self) -> bool {
+        std::mem::take(&mut self.is_checked)
+    }
+
+    /// The transaction is over, if there was one.
+    pub(crate) fn ended(&mut self) {
+        self.is_checked = false;
+    }
+
+    pub(super) fn wal_opened(&mut self) {
+        if let Some(identity) = &mut self.identity {
+            identity.wal_opened();
+        }
+    }
+
+    pub(super) fn wal_closed(&mut self) {
+        if let Some(identity) = &mut self.identity {
+            identity.wal_closed();
+        }
+    }
+
+    /// # Errors
+    /// SQLite's code for it, always.
+    #[cold]
+    pub(super) fn refuse(&self, why: Displaced) -> Result<(), ResultCode> {
+        let rc = match why {
+            Displaced::Moved(_) => ResultCode::READONLY_DBMOVED,
+            Displaced::Linked(_) => ResultCode::READONLY,
+        };
+        count(&self.database.counters.displaced);
+        if self.logged.replace(Some(why)) != Some(why) {
+            self.log.log_about(rc, &why.to_string(), self.database.path());
+        }
+        Err(rc)
+    }
+}

@@ -1,0 +1,327 @@
+//! The length of the database file, beside its header: [`crate::guard::file_length`] finds a write that was lost,
+//! [`crate::guard::ahead`] keeps observers from seeing a tear where there is none.
+
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use super::super::base_file::{BaseFile, Stands};
+use super::super::held::HeldSlots;
+use crate::counters::count;
+use crate::ffi::host::Host;
+use crate::ffi::{ResultCode, ShmSlot};
+use crate::format::{Header, JOURNAL_SUFFIX, WAL_SUFFIX, beside, is_hot};
+use crate::guard::ahead::{self, Ahead, Growth};
+use crate::guard::file_length::Written;
+use crate::lock::Database;
+use crate::sys;
+
+/// The length of one connection's file.
+pub(crate) struct Length<B: BaseFile> {
+    pub(super) base: B,
+    database: Arc<Database>,
+    log: Host,
+    /// By how many bytes the file was too short when the connection first locked it; `None` before.
+    deficit: Option<i64>,
+    written: Written,
+    /// How many frames were copied when this checkpoint began to copy.
+    copied: Option<u32>,
+    /// `None` if the file is not kept ahead of its header.
+    ahead: Option<Ahead>,
+    pub(super) stands: Stands,
+}
+
+impl<B: BaseFile> Length<B> {
+    pub(super) fn new(base: B, database: Arc<Database>, log: Host, keeps_ahead: bool) -> Self {
+        Self {
+            base,
+            database,
+            log,
+            deficit: None,
+            written: Written::default(),
+            copied: None,
+            ahead: keeps_ahead.then(Ahead::default),
+            stands: Stands::Alone,
+        }
+    }
+
+    /// By how many bytes the file was too short when the connection first locked it, if it was.
+    pub(crate) fn deficit(&self) -> Option<i64> {
+        self.deficit.filter(|missing| *missing > 0)
+    }
+
+    #[cfg(test)]
+    pub(super) fn deficit_seen(&self) -> Option<i64> {
+        self.deficit
+    }
+
+    /// Whether the connection has compared the file with its header, or need not.
+    pub(super) fn is_measured(&self) -> bool {
+        self.deficit.is_some()
+    }
+
+    #[cfg(test)]
+    pub(super) fn keep_ahead(&mut self) {
+        self.ahead = Some(Ahead::default());
+    }
+
+    /// The WAL has frames, so that the file rightly lags behind its header.
+    pub(super) fn lags_rightly(&mut self) {
+        self.deficit = Some(0);
+    }
+
+    pub(crate) fn stands(&self) -> Stands {
+        self.stands
+    }
+
+    /// Looks where this VFS stands. Not while the connection closes.
+    pub(crate) fn look_where_it_stands(&mut self) {
+        self.stands = self.base.stands(self.database.path());
+    }
+
+    /// What the connection writes while nobody else may change the file's length.
+    pub(crate) fn written(&mut self) -> &mut Written {
+        &mut self.written
+    }
+
+    /// Compares the file with its header, and says so in the log if the file is too short. A journal may have the rest:
+    /// then it looks again the next time.
+    #[cold]
+    pub(super) fn measure(&mut self, header: Option<Header>) {
+        let missing = header
+            .filter(|_| self.stands != Stands::Below)
+            .and_then(|header| header.deficit(self.base.size().ok()?));
+        if missing.is_some() && is_hot(&beside(self.database.path(), JOURNAL_SUFFIX)) {
+            return;
+        }
+        self.deficit = Some(missing.unwrap_or(0));
+        if let Some(missing) = missing {
+            let what = format!(
+                "the file is {missing} bytes shorter than its header says; something cut it short; \
+                 restore it from a backup"
+            );
+            self.log.log_about(ResultCode::CORRUPT, &what, self.database.path());
+        }
+    }
+
+    /// FCNTL_SYNC: a rollback mode has written all and commits nothing yet, or has undone all.
+    ///
+    /// # Errors
+    /// SQLITE_IOERR_WRITE: a write of this transaction that extended the file was lost. SQLite rolls back, and is not kept
+    /// from that.
+    pub(crate) fn before_commit(&mut self) -> Result<(), ResultCode> {
+        let torn = self.written.torn(|| self.base.size().ok());
+        self.written.synced(torn.is_some());
+        match torn {
+            None => Ok(()),
+            Some(missing) => {
+                let consequence = "the transaction is rolled back";
+                Err(self.refuse(missing, ResultCode::IOERR_WRITE, consequence))
+            }
+        }
+    }
+
+    /// xWrite, of the first page by a checkpoint. Makes the file as long as that page's header says, and longer, before it
+    /// says so, unless the file is too short as it is. It waits for an observer that may have seen the old length, unless
+    /// the checkpoint `is_last`, of a connection that closes.
+    pub(crate) fn before_first_page(&mut self, header: &Header, is_last: bool) {
+        let base = self.base;
+        if self.stands == Stands::Below {
+            return;
+        }
+        let lengths = header.length().zip(header.page_size());
+        let (Some((length, page)), Ok(size)) = (lengths, base.size()) else { return };
+        let Some(old) = base.header() else { return };
+        if old.deficit(size).is_some() {
+            return;
+        }
+        // Without a page count in the old header only the file's own length says how long the database is.
+        let Some(old) = old.length() else { return };
+        let growth = match self.ahead.as_mut().filter(|_| !is_last) {
+            Some(ahead) => ahead.before_header(size, old, length),
+            None => (size < length).then_some(Growth { to: length, is_sudden: false }),
+        };
+        let Some(Growth { mut to, is_sudden }) = growth else { return };
+        if !may_grow(to) {
+            to = length;
+        }
+        if self.extend(size, to, page) && is_sudden {
+            std::thread::sleep(ahead::PAUSE);
+        }
+    }
+
+    /// xTruncate, by a checkpoint, which has written all and sets the file's length to `size` by `truncate`. Before that the
+    /// file must be long enough for what was written, and after it as long as it was set. `in_wal_mode` it stays ahead
+    /// of its header, unless the checkpoint `is_last`, of a connection that closes.
+    ///
+    /// # Errors
+    /// SQLITE_IOERR_TRUNCATE: writes that extended the file were lost. Nothing is taken out of the WAL.
+    pub(crate) fn truncate_after_checkpoint(
+        &mut self,
+        size: i64,
+        in_wal_mode: bool,
+        is_last: bool,
+        truncate: impl FnOnce(i64) -> ResultCode,
+    ) -> ResultCode {
+        const CONSEQUENCE: &str =
+            "nothing is taken out of the WAL; see to the disk, then run the checkpoint again";
+        let now = self.base.size().ok();
+        if let Some(missing) = now.and_then(|now| self.written.lost(now, size)) {
+            return self.refuse(missing, ResultCode::IOERR_TRUNCATE, CONSEQUENCE);
+        }
+        let mut grows_to = None;
+        if let Some(now) = now.filter(|now| *now > size) {
+            let keeps = in_wal_mode && !is_last && self.stands != Stands::Below;
+            let ahead = self.ahead.as_mut().filter(|_| keeps);
+            let lengths = ahead.and_then(|ahead| {
+                let header = self.base.header()?;
+                Some((ahead, header.length()?, header.page_size()?))
+            });
+            if let Some((ahead, length, page)) = lengths {
+                match ahead.after_checkpoint(now, length) {
+                    Some(to) => grows_to = Some((to, page)),
+                    None => return ResultCode::OK,
+                }
+            }
+        }
+        // What is cut off is not lost.
+        self.written.cut(size);
+        let rc = truncate(size);
+        if rc != ResultCode::OK {
+            return rc;
+        }
+        if let Some((to, page)) = grows_to.filter(|(to, _)| may_grow(*to)) {
+            // What lay behind the database is gone by now, and a hole comes in its place.
+            self.extend(size, to, page);
+        }
+        match self.base.size().ok().map(|now| size - now).filter(|missing| *missing > 0) {
+            Some(missing) => self.refuse(missing, ResultCode::IOERR_TRUNCATE, CONSEQUENCE),
+            None => rc,
+        }
+    }
+
+    /// Makes the file `to` bytes long, by a page of zeros at its end, but never over what is there. Whether it has: a
+    /// failure is met again when SQLite writes there.
+    fn extend(&mut self, size: i64, to: i64, page: i64) -> bool {
+        let has = to - page >= size && self.base.write_zeros(to - page, page);
+        if has {
+            self.written.wrote(to, 0);
+        }
+        has
+    }
+
+    /// A checkpoint holds READ(0), and copies frames next.
+    pub(crate) fn backfill_begins(&mut self) {
+        self.copied = self.base.frames().map(|(_, copied)| copied);
+    }
+
+    /// A checkpoint is about to unlock READ(0). If a reader has kept it from copying all, it has set no length, and SQLite
+    /// has noted in the wal-index what it did copy: that is taken back if some of it was lost.
+    pub(crate) fn backfill_ends(&mut self) {
+        let Some(copied) = self.copied.take() else { return };
+        if self.base.frames().is_none_or(|(_, now)| now == copied) {
+            return;
+        }
+        let lost = self.base.size().ok().and_then(|size| self.written.lost(size, i64::MAX));
+        if let Some(missing) = lost {
+            self.base.set_copied(copied);
+            let consequence = "nothing counts as taken out of the WAL; see to the disk";
+            self.refuse(missing, ResultCode::IOERR_WRITE, consequence);
+        }
+    }
+
+    /// Whether [`Self::get_ahead`] has something to do.
+    #[inline]
+    pub(crate) fn is_behind(&self) -> bool {
+        self.ahead.as_ref().is_some_and(|ahead| !ahead.has_begun)
+    }
+
+    /// The first write transaction of this connection in WAL mode holds WRITE. Brings the file ahead before there is
+    /// anything to copy, so that the first checkpoint need not wait for observers. Only under CKPT, since a checkpoint may
+    /// write where the file ends. With `blocks_ms`, lock calls may block so long; the one for CKPT must not.
+    #[cold]
+    pub(crate) fn get_ahead(&mut self, blocks_ms: c_int) {
+        let base = self.base;
+        let Some(ahead) = self.ahead.as_mut().filter(|_| self.stands != Stands::Below) else {
+            return;
+        };
+        // While the WAL is empty, SQLite takes the file's length for the page count: the next transaction will do.
+        if base.frames().is_none_or(|(frames, _)| frames == 0) {
+            return;
+        }
+        ahead.has_begun = true;
+        let wanted = |ahead: &Ahead| {
+            let header = base.header()?;
+            let (length, page) = header.length().zip(header.page_size())?;
+            let size = base.size().ok().filter(|size| *size >= length)?;
+            let to = ahead.before_writing(size, length)?;
+            (to - page >= size).then_some((to, page))
+        };
+        if wanted(ahead).is_none() {
+            return;
+        }
+        if blocks_ms > 0 {
+            base.may_block(0);
+        }
+        if let Ok(_ckpt) = HeldSlots::lock(base, ShmSlot::CKPT, &self.log) {
+            if let Some((to, page)) = wanted(ahead).filter(|(to, _)| may_grow(*to)) {
+                base.write_zeros(to - page, page);
+            }
+        }
+        if blocks_ms > 0 {
+            base.may_block(blocks_ms);
+        }
+    }
+
+    /// The wal-index was unmapped: the next connection to use it brings the file ahead anew.
+    pub(super) fn wal_closed(&mut self) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.has_begun = false;
+        }
+    }
+
+    /// The last connection is about to unlock the database, which it has closed in WAL mode, or has left that mode. If the
+    /// WAL is gone, the file gets the length that its header says.
+    #[cold]
+    pub(crate) fn cut_to_header(&self) {
+        if self.ahead.is_none() || self.stands == Stands::Below {
+            return;
+        }
+        // Frames that are still there may count more pages.
+        let wal = beside(self.database.path(), WAL_SUFFIX);
+        if !sys::entry_at(&wal).is_err_and(|why| sys::is_absent(&why)) {
+            return;
+        }
+        // A rollback may need what lies behind the length that the header says before it.
+        let journal = beside(self.database.path(), JOURNAL_SUFFIX);
+        let may_be_hot = match sys::open_to_read(&journal) {
+            Ok(_) => is_hot(&journal),
+            Err(why) => !sys::is_absent(&why),
+        };
+        if may_be_hot {
+            return;
+        }
+        let length = self.base.header().and_then(|header| header.length());
+        if let (Some(length), Ok(size)) = (length, self.base.size()) {
+            if size > length {
+                self.base.set_size(length);
+            }
+        }
+    }
+
+    /// Counts and logs a write that was lost, and gives `rc` back.
+    #[cold]
+    fn refuse(&self, missing: i64, rc: ResultCode, consequence: &str) -> ResultCode {
+        count(&self.database.counters.short_files);
+        let what = format!(
+            "the file is {missing} bytes too short: a write was lost on its way to the disk; \
+             {consequence}"
+        );
+        self.log.log_about(rc, &what, self.database.path());
+        rc
+    }
+}
+
+/// Whether this process may write files of so many bytes (setrlimit(2), RLIMIT_FSIZE).
+fn may_grow(to: i64) -> bool {
+    sys::file_size_limit().is_none_or(|limit| to <= limit)
+}

@@ -1,0 +1,96 @@
+//! A restart of the WAL and a checkpoint exclude each other: [`crate::guard::wal_reset`] says why.
+
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use super::super::base_file::BaseFile;
+use super::super::held::HeldSlots;
+use crate::counters::count;
+use crate::ffi::host::Host;
+use crate::ffi::{ResultCode, ShmFlags, ShmSlot, ShmSlots};
+use crate::guard::wal_reset::WalReset;
+use crate::lock::Database;
+
+/// Restarts and checkpoints of one connection.
+pub(crate) struct Restart<B: BaseFile> {
+    pub(super) base: B,
+    database: Arc<Database>,
+    log: Host,
+    state: WalReset,
+}
+
+impl<B: BaseFile> Restart<B> {
+    pub(super) fn new(base: B, database: Arc<Database>, log: Host) -> Self {
+        Self { base, database, log, state: WalReset::default() }
+    }
+
+    /// What a checkpoint reads of the wal-index from now on is of the WAL that is there now.
+    pub(crate) fn checkpoint_begins(&mut self) {
+        self.state.checkpoint_begins(self.base.salts());
+    }
+
+    pub(crate) fn checkpoint_ends(&mut self) {
+        self.state.checkpoint_ends();
+    }
+
+    /// A checkpoint that does not exclude writers holds READ(0), so that nobody restarts the WAL.
+    ///
+    /// # Errors
+    /// SQLITE_BUSY: a writer has restarted it since the checkpoint began. READ(0) is unlocked.
+    pub(crate) fn before_backfill(&mut self) -> Result<(), ResultCode> {
+        if !self.state.is_stale(|| self.base.salts()) {
+            return Ok(());
+        }
+        count(&self.database.counters.stale_checkpoints);
+        drop(HeldSlots::after(self.base, ShmSlot::READ_0, ShmFlags::LOCK_EXCLUSIVE));
+        Err(ResultCode::BUSY)
+    }
+
+    /// A writer is about to lock the slots of all who read the WAL, to restart it: only while nobody checkpoints, so it
+    /// locks CKPT first. `take` locks the slots. With `blocks_ms`, lock calls may block so long; the one for CKPT
+    /// must not.
+    pub(crate) fn restart(
+        &mut self,
+        blocks_ms: c_int,
+        take: impl FnOnce() -> ResultCode,
+    ) -> ResultCode {
+        if blocks_ms > 0 {
+            self.base.may_block(0);
+        }
+        let ckpt = HeldSlots::lock(self.base, ShmSlot::CKPT, &self.log);
+        if blocks_ms > 0 {
+            self.base.may_block(blocks_ms);
+        }
+        let ckpt = match ckpt {
+            Ok(ckpt) => ckpt,
+            Err(rc) if rc.is_busy() => {
+                count(&self.database.counters.restarts_put_off);
+                return ResultCode::BUSY;
+            }
+            Err(rc) => return rc,
+        };
+        let rc = take();
+        if rc == ResultCode::OK {
+            ckpt.keep();
+            self.state.keep_ckpt();
+            return rc;
+        }
+        drop(ckpt);
+        if !rc.is_busy() && self.log.unlocks_own_slots_only() {
+            let slots = ShmSlots::WAL_READERS;
+            drop(HeldSlots::after(self.base, slots, ShmFlags::LOCK_EXCLUSIVE));
+        }
+        rc
+    }
+
+    /// The readers' slots were unlocked. If a restart has locked CKPT for them, unlocks it.
+    pub(crate) fn ended(&mut self) {
+        if self.state.drop_ckpt() {
+            drop(HeldSlots::after(self.base, ShmSlot::CKPT, ShmFlags::LOCK_EXCLUSIVE));
+        }
+    }
+
+    pub(super) fn wal_closed(&mut self) {
+        self.state = WalReset::default();
+    }
+}

@@ -1,0 +1,270 @@
+//! xShmLock: the slots of the wal-index, and with them the write lock of WAL mode.
+//! <https://www.sqlite.org/walformat.html#locks>
+
+use super::Connection;
+use super::base_file::{BaseFile, Sought};
+use super::claim::{Need, Reason};
+use super::held::{self, HeldSlots};
+use crate::ffi::{ResultCode, ShmFlags, ShmSlot, ShmSlots};
+use crate::sys;
+
+/// What one connection holds of the wal-index.
+#[derive(Debug, Default)]
+pub(super) struct WalSlots {
+    /// The wal-index is mapped, or about to be: the database is in WAL mode.
+    pub(super) is_mapped: bool,
+    /// It has a READ slot: it asks for WRITE to write, else to recover.
+    pub(super) has_snapshot: bool,
+    /// It has CKPT: it asks for WRITE to finish a checkpoint.
+    pub(super) has_ckpt: bool,
+}
+
+impl WalSlots {
+    /// What WRITE is asked for. An SQLite whose lock calls may block takes it before its snapshot.
+    pub(super) fn need_of_write(&self, may_block: bool) -> Need {
+        match (self.has_ckpt, self.has_snapshot || may_block) {
+            (true, _) => Need::FinishCheckpoint,
+            (false, true) => Need::Write,
+            (false, false) => Need::Recovery,
+        }
+    }
+}
+
+impl<B: BaseFile> Connection<B> {
+    /// xShmLock, of other slots than WRITE.
+    pub(crate) fn shm_lock_other(&mut self, slots: ShmSlots, flags: ShmFlags) -> ResultCode {
+        if !flags.is_lock() {
+            return self.unlock_other(slots, flags);
+        }
+        self.claim.wait.disarm();
+        match flags.is_shared() {
+            true => self.share(slots.first),
+            false => self.lock_exclusively(slots),
+        }
+    }
+
+    /// xShmLock, of slots from WRITE on, exclusively: the write lock first.
+    #[inline]
+    pub(crate) fn lock_write(&mut self, slots: ShmSlots) -> ResultCode {
+        self.claim.wait.disarm();
+        let base = self.base;
+        let take = move || base.shm_lock(slots, ShmFlags::LOCK_EXCLUSIVE);
+        let need = self.wal.need_of_write(self.claim.blocks_ms() > 0);
+        let request = self.request(Reason::Wal, need, Sought::Write);
+        let rc = self.claim.take(request, &mut self.guards, take);
+        if rc != ResultCode::OK {
+            return rc;
+        }
+        if need == Need::Write && self.guards.length.is_behind() {
+            self.guards.length.get_ahead(self.claim.blocks_ms());
+        }
+        if self.wal.has_ckpt {
+            self.guards.restart.checkpoint_begins();
+        } else if self.group.is_on() {
+            self.group_begins();
+        }
+        rc
+    }
+
+    /// xShmLock, to unlock slots from WRITE on: the write lock last.
+    #[inline]
+    pub(crate) fn unlock_write(&mut self, slots: ShmSlots) -> ResultCode {
+        if self.group.is_on() {
+            self.group.ends(self.guards.files.wal());
+        }
+        let rc = self.unlock_slots(slots, ShmFlags::UNLOCK_EXCLUSIVE);
+        if rc != ResultCode::OK {
+            // The base file may hold the slot still, and so must this connection hold the write lock.
+            return rc;
+        }
+        let to_write = self.wal.has_snapshot && !self.wal.has_ckpt;
+        self.claim.release_after_write(self.group.is_pending(), to_write);
+        rc
+    }
+
+    #[inline(never)]
+    fn unlock_other(&mut self, slots: ShmSlots, flags: ShmFlags) -> ResultCode {
+        let slot = slots.first;
+        if self.wal.has_ckpt && slot == ShmSlot::READ_0 && !flags.is_shared() {
+            self.guards.length.backfill_ends();
+        }
+        let rc = self.unlock_slots(slots, flags);
+        if rc != ResultCode::OK {
+            // The base file may hold them still.
+            return rc;
+        }
+        if flags.is_shared() {
+            self.wal.has_snapshot &= !slot.is_read();
+        } else if slot == ShmSlot::CKPT {
+            self.checkpoint_ends();
+        } else if slot == ShmSlot::RECOVER && self.wal.has_ckpt {
+            self.guards.restart.checkpoint_begins();
+        } else if slot == ShmSlots::WAL_READERS.first {
+            self.guards.restart.ended();
+        }
+        rc
+    }
+
+    /// Unlocks slots of the base file's while no sleeping thread probes for the connection.
+    #[inline]
+    fn unlock_slots(&self, slots: ShmSlots, flags: ShmFlags) -> ResultCode {
+        let base = self.base;
+        let unlock = move || held::unlock(|| base.shm_lock(slots, flags));
+        let wait = &self.claim.wait;
+        if wait.is_armed() { wait.without_probe(unlock) } else { unlock() }
+    }
+
+    /// Notes a call of xShmLock for which there is nothing to do but to pass it on to the base file, and to call
+    /// [`Self::shm_lock_failed`] if that fails: it locks one READ slot or shares one. Else false: it is a call for
+    /// [`Self::shm_lock_other`].
+    ///
+    /// Every read transaction makes two such calls, so this must be quick, and never panic.
+    #[inline]
+    pub(crate) fn note_plain(&mut self, slots: ShmSlots, flags: ShmFlags) -> bool {
+        if self.claim.wait.is_armed() {
+            return false;
+        }
+        let slot = slots.first;
+        if !flags.is_shared() {
+            return slot > ShmSlot::READ_0 && slots.n == 1;
+        }
+        if !slot.is_read() {
+            return true;
+        }
+        if !flags.is_lock() {
+            self.wal.has_snapshot = false;
+            return true;
+        }
+        let is_plain = !self.guards.files.count_read();
+        if is_plain {
+            self.wal.has_snapshot = true;
+        }
+        is_plain
+    }
+
+    /// xShmLock, of one slot, has failed with `rc`. What to answer.
+    pub(crate) fn shm_lock_failed(
+        &mut self,
+        slot: ShmSlot,
+        flags: ShmFlags,
+        mut rc: ResultCode,
+    ) -> ResultCode {
+        if !flags.is_lock() {
+            rc = self.base.shm_lock(slot.into(), flags);
+        } else if rc.is_busy() {
+            self.claim.wait.refused_otherwise();
+        } else if self.log.unlocks_own_slots_only() {
+            drop(HeldSlots::after(self.base, slot, flags));
+        }
+        if flags.is_shared() && slot.is_read() {
+            self.wal.has_snapshot = !flags.is_lock() && rc != ResultCode::OK;
+        }
+        rc
+    }
+
+    /// Shares a slot, when there may be more to do than that.
+    #[inline(never)]
+    fn share(&mut self, slot: ShmSlot) -> ResultCode {
+        match self.base.shm_lock(slot.into(), ShmFlags::LOCK_SHARED) {
+            ResultCode::OK if slot.is_read() => self.begins_to_read(slot),
+            ResultCode::OK => ResultCode::OK,
+            rc => self.shm_lock_failed(slot, ShmFlags::LOCK_SHARED, rc),
+        }
+    }
+
+    /// A READ slot was taken, and the guards may have something to do.
+    fn begins_to_read(&mut self, slot: ShmSlot) -> ResultCode {
+        let held = HeldSlots::after(self.base, slot, ShmFlags::LOCK_SHARED);
+        if let Err(rc) = self.guards.before_read().and_then(|()| self.guards.first_read()) {
+            return rc;
+        }
+        held.keep();
+        self.wal.has_snapshot = true;
+        ResultCode::OK
+    }
+
+    /// xShmLock, of other slots than WRITE, exclusively.
+    #[inline(never)]
+    fn lock_exclusively(&mut self, slots: ShmSlots) -> ResultCode {
+        let base = self.base;
+        let take = || base.shm_lock(slots, ShmFlags::LOCK_EXCLUSIVE);
+        let writes = self.claim.has(Reason::Wal);
+        let slot = slots.first;
+        if slot == ShmSlot::CKPT && !writes {
+            if let Err(rc) = self.guards.files.before_write(sys::monotonic_ns()) {
+                return rc;
+            }
+        }
+        if slots == ShmSlots::WAL_READERS && writes && !self.wal.has_ckpt {
+            let rc = self.guards.restart.restart(self.claim.blocks_ms(), take);
+            if rc.is_busy() {
+                self.claim.wait.refused_otherwise();
+            }
+            return rc;
+        }
+        let rc = take();
+        if rc != ResultCode::OK {
+            if rc.is_busy() {
+                self.claim.wait.refused_otherwise();
+            } else if self.log.unlocks_own_slots_only() {
+                drop(HeldSlots::after(base, slots, ShmFlags::LOCK_EXCLUSIVE));
+            }
+            return rc;
+        }
+        if slot == ShmSlot::CKPT {
+            return self.checkpoint_begins(slots, writes).into();
+        }
+        if slot == ShmSlot::READ_0 && self.wal.has_ckpt {
+            let checks = slots.n == 1 && !writes;
+            if let Err(rc) = if checks { self.guards.restart.before_backfill() } else { Ok(()) } {
+                self.claim.wait.refused_otherwise();
+                return rc;
+            }
+            self.guards.length.backfill_begins();
+        }
+        rc
+    }
+
+    /// WRITE was taken, and not by a checkpoint.
+    #[inline(never)]
+    fn group_begins(&mut self) {
+        // With neither a snapshot nor a lock call that may block it is recovery.
+        let to_write = self.wal.has_snapshot || self.claim.blocks_ms() > 0;
+        let wal = self.guards.files.wal();
+        self.group.begins(&self.database, wal, self.wal.has_snapshot, to_write, &self.log);
+    }
+
+    /// EXCLUSIVE was taken in WAL mode with a snapshot: exclusive locking mode, in which SQLite takes no WRITE. If a sync
+    /// has failed, repairs it.
+    ///
+    /// # Errors
+    /// What the repair answered, if commits of this connection promise to be durable.
+    pub(super) fn group_begins_exclusively(&mut self) -> Result<(), ResultCode> {
+        match self.group.repair(&self.database, self.guards.files.wal(), &self.log) {
+            Err(rc) if !self.group.promises_nothing() => Err(rc),
+            _ => Ok(()),
+        }
+    }
+
+    /// xShmMap is about to map the wal-index: the database is in WAL mode, where SQLite keeps SHARED until the connection
+    /// closes, so that no first connection goes on.
+    pub(crate) fn shm_mapping(&mut self) {
+        self.wal.is_mapped = true;
+        self.claim.release(Reason::FirstConnect);
+    }
+
+    /// xShmMap has mapped the first region of the wal-index. `wal` is the WAL, if its syncs can be deferred.
+    pub(crate) fn shm_mapped(&mut self, wal: Option<B::Wal>) {
+        self.group.wal_opened(wal);
+        self.guards.wal_opened();
+    }
+
+    /// xShmUnmap has unmapped the wal-index, and with that unlocked its slots.
+    pub(crate) fn shm_unmapped(&mut self) {
+        self.wal = WalSlots::default();
+        self.guards.wal_closed();
+        self.group.wal_closed();
+        self.claim.release(Reason::Checkpoint);
+        self.claim.release(Reason::Wal);
+    }
+}

@@ -1,0 +1,50 @@
+//! Result codes: <https://www.sqlite.org/rescode.html>.
+
+use std::ffi::c_int;
+
+/// What a method of SQLite's interface returns. The low byte is the primary code; an extended one says more in the bytes
+/// above it. <https://www.sqlite.org/rescode.html#primary_result_codes_versus_extended_result_codes>
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ResultCode(pub(crate) c_int);
+
+impl ResultCode {
+    pub(crate) const OK: Self = Self(0);
+    pub(crate) const ERROR: Self = Self(1);
+    pub(crate) const BUSY: Self = Self(5);
+    pub(crate) const NOMEM: Self = Self(7);
+    pub(crate) const READONLY: Self = Self(8);
+    pub(crate) const IOERR: Self = Self(10);
+    pub(crate) const CORRUPT: Self = Self(11);
+    pub(crate) const NOTFOUND: Self = Self(12);
+    pub(crate) const CANTOPEN: Self = Self(14);
+    pub(crate) const PROTOCOL: Self = Self(15);
+    pub(crate) const WARNING: Self = Self(28);
+    /// What a lock call that may block returns when its time is over: SQLite does not ask the busy handler then.
+    pub(crate) const BUSY_TIMEOUT: Self = Self::BUSY.extended(3);
+    pub(crate) const IOERR_SHORT_READ: Self = Self::IOERR.extended(2);
+    pub(crate) const IOERR_WRITE: Self = Self::IOERR.extended(3);
+    pub(crate) const IOERR_FSYNC: Self = Self::IOERR.extended(4);
+    pub(crate) const IOERR_TRUNCATE: Self = Self::IOERR.extended(6);
+    pub(crate) const IOERR_DELETE: Self = Self::IOERR.extended(10);
+    pub(crate) const IOERR_LOCK: Self = Self::IOERR.extended(15);
+    pub(crate) const READONLY_DBMOVED: Self = Self::READONLY.extended(4);
+    pub(crate) const OK_LOAD_PERMANENTLY: Self = Self::OK.extended(1);
+
+    /// The extended code of that number.
+    pub(crate) const fn extended(self, number: c_int) -> Self {
+        Self(self.0 | number << 8)
+    }
+
+    /// Whether a lock was refused because another connection has one in the way, whatever else the code says.
+    pub(crate) const fn is_busy(self) -> bool {
+        self.0 & 0xff == Self::BUSY.0
+    }
+}
+
+impl From<Result<(), ResultCode>> for ResultCode {
+    #[inline]
+    fn from(result: Result<(), ResultCode>) -> Self {
+        result.err().unwrap_or(Self::OK)
+    }
+}
