@@ -28,14 +28,14 @@ pub enum Error {
         /// The name, empty for the default VFS.
         name: String,
     },
-    /// The default VFS is not one of the operating system's. This crate does not know what it does with its files, so the
-    /// application must name the base: [`Options::with_base`](crate::Options::with_base).
+    /// The default VFS is not one of the operating system's. This crate does not know what it does with its files, so
+    /// the application must name the base: [`Options::with_base`](crate::Options::with_base).
     BaseUnnamed {
         /// The name of the default VFS.
         name: String,
     },
-    /// The base encrypts, and would write plain text under another VFS, which changes what it knows its files by. It goes
-    /// over this VFS instead.
+    /// The base encrypts, and would write plain text under another VFS, which changes what it knows its files by. It
+    /// goes over this VFS instead.
     BaseUnfit {
         /// The name of the base.
         name: String,

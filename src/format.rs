@@ -26,8 +26,8 @@ pub(crate) fn beside(database: &Path, suffix: &str) -> PathBuf {
 /// <https://www.sqlite.org/fileformat2.html#the_lock_byte_page>
 pub(crate) const LOCK_BYTES: std::ops::Range<i64> = 0x4000_0000..0x4000_0000 + 512;
 
-/// Whether a journal has something to roll back: it is not empty, and its header is not zeroed, as `journal_mode=persist`
-/// leaves it. <https://www.sqlite.org/fileformat2.html#the_rollback_journal>
+/// Whether a journal has something to roll back: it is not empty, and its header is not zeroed, as
+/// `journal_mode=persist` leaves it. <https://www.sqlite.org/fileformat2.html#the_rollback_journal>
 pub(crate) fn is_hot(journal: &Path) -> bool {
     let mut first = [0];
     let read = sys::open_to_read(journal).and_then(|mut file| file.read_exact(&mut first));
@@ -92,8 +92,8 @@ impl Header {
     }
 }
 
-/// The salts of a WAL's frames, as the wal-index has them: the bytes of the file, read as native words. They change when
-/// the WAL is restarted.
+/// The salts of a WAL's frames, as the wal-index has them: the bytes of the file, read as native words. They change
+/// when the WAL is restarted.
 pub(crate) type Salts = [u32; 2];
 
 /// The checksum of WALs, over pairs of words, after those whose checksum is `seed`.

@@ -1,5 +1,5 @@
-//! What can be set, and by whom: [`Options`] by the program that registers the VFS, or by the environment; [`Settings`] by
-//! each connection's URI parameters (<https://www.sqlite.org/uri.html>).
+//! What can be set, and by whom: [`Options`] by the program that registers the VFS, or by the environment;
+//! [`Settings`] by each connection's URI parameters (<https://www.sqlite.org/uri.html>).
 
 use std::ffi::{CStr, c_int};
 use std::time::Duration;
@@ -19,10 +19,10 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// A VFS named `kanban` over SQLite's default VFS, which must be one of the operating system's. Its connections have a
-    /// busy timeout of 5 s, keep the file longer than its header says in WAL mode, and sync for themselves at each commit.
-    /// It does not become the default VFS, refuses databases with several hard links, and refuses WAL mode on network file
-    /// systems.
+    /// A VFS named `kanban` over SQLite's default VFS, which must be one of the operating system's. Its connections
+    /// have a busy timeout of 5 s, keep the file longer than its header says in WAL mode, and sync for themselves at
+    /// each commit. It does not become the default VFS, refuses databases with several hard links, and refuses WAL
+    /// mode on network file systems.
     fn default() -> Self {
         Self {
             name: "kanban".to_owned(),

@@ -6,15 +6,16 @@
 //! page count in between.
 //!
 //! # What it does
-//! In WAL mode it keeps the file longer than its header says: ahead of the header by more than checkpoints add
-//! while somebody looks. SQLite takes the page count from the header, so a longer file is legal
+//! In WAL mode it keeps the file longer than its header says: ahead of the header by more than checkpoints add while
+//! somebody looks. SQLite takes the page count from the header, so a longer file is legal
 //! (<https://www.sqlite.org/fileformat2.html#in_header_database_size>). A checkpoint that adds more than the file was
-//! ahead by makes the file longer, waits for [`PAUSE`], and only then writes the header. The last close cuts the file to
-//! its header.
+//! ahead by makes the file longer, waits for [`PAUSE`], and only then writes the header. The last close cuts the file
+//! to its header.
 //!
 //! # What it does not do
 //! - It does nothing in rollback modes.
-//! - An observer that takes longer than [`PAUSE`] from one look to the next may still be fooled by one large checkpoint.
+//! - An observer that takes longer than [`PAUSE`] from one look to the next may still be fooled by one large
+//!   checkpoint.
 
 use std::time::Duration;
 
@@ -58,14 +59,14 @@ pub(crate) struct Ahead {
 pub(crate) struct Growth {
     /// How long the file is to be, in bytes.
     pub(crate) to: i64,
-    /// Whether an observer that has seen the old length may read the new header. If so, the checkpoint waits for [`PAUSE`]
-    /// before it writes the header.
+    /// Whether an observer that has seen the old length may read the new header. If so, the checkpoint waits for
+    /// [`PAUSE`] before it writes the header.
     pub(crate) is_sudden: bool,
 }
 
 impl Ahead {
-    /// A checkpoint is about to change the header's length from `old` to `new`, and the file has `size` bytes. Returns what
-    /// to do first; `None` if the file is far enough ahead.
+    /// A checkpoint is about to change the header's length from `old` to `new`, and the file has `size` bytes.
+    /// Returns what to do first; `None` if the file is far enough ahead.
     pub(crate) fn before_header(&mut self, size: i64, old: i64, new: i64) -> Option<Growth> {
         self.largest_growth = self.largest_growth.max(new - old);
         self.before = old;
@@ -75,16 +76,17 @@ impl Ahead {
             .then(|| Growth { to: new + 2 * distance, is_sudden: old < new && size < new })
     }
 
-    /// A write transaction begins, before there is anything to copy. The file has `size` bytes, and `length` by its header.
-    /// Returns how long it is to be, in bytes; `None` if it is far enough ahead.
+    /// A write transaction begins, before there is anything to copy. The file has `size` bytes, and `length` by its
+    /// header. Returns how long it is to be, in bytes; `None` if it is far enough ahead.
     pub(crate) fn before_writing(&self, size: i64, length: i64) -> Option<i64> {
         let distance = self.distance(length);
         (size < length + distance).then_some(length + 2 * distance)
     }
 
-    /// A checkpoint has copied all frames. The header says `length`, and the file has `size` bytes. `None` if SQLite must not
-    /// set the file's length, which stays ahead. If the database has become shorter, SQLite must set it, since the pages that
-    /// were freed must not stay in the file. Returns how long the file is to be after that, in bytes.
+    /// A checkpoint has copied all frames. The header says `length`, and the file has `size` bytes. `None` if SQLite
+    /// must not set the file's length, which stays ahead. If the database has become shorter, SQLite must set it,
+    /// since the pages that were freed must not stay in the file. Returns how long the file is to be after that, in
+    /// bytes.
     pub(crate) fn after_checkpoint(&mut self, size: i64, length: i64) -> Option<i64> {
         let is_shorter = length < std::mem::take(&mut self.before);
         // Or a checkpoint of another connection has made it shorter, and did not come to its end.

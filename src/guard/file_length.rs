@@ -2,36 +2,36 @@
 //! (<https://www.sqlite.org/howtocorrupt.html> 3.1, 4).
 //!
 //! A disk, a driver or a full network share says that a page was written, and it was not. If the page lay behind the
-//! file's end, the file is now shorter than its header says, and SQLite calls it malformed when it next reads there: long
-//! after the commit.
+//! file's end, the file is now shorter than its header says, and SQLite calls it malformed when it next reads there:
+//! long after the commit.
 //!
 //! # What it does
-//! While one connection may change the file's length, and nobody else may, [`Written`] keeps how far that connection has
-//! written. A file that ends before that has lost a write. In
-//! rollback modes the check is made when all is written and nothing is committed yet: an error there rolls back.
-//! In WAL mode the file rightly lags behind what is committed, and is complete when a checkpoint has copied all frames and
-//! sets its length: an error there leaves all frames in the WAL.
+//! While one connection may change the file's length, and nobody else may, [`Written`] keeps how far that connection
+//! has written. A file that ends before that has lost a write. In rollback modes the check is made when all is
+//! written and nothing is committed yet: an error there rolls back. In WAL mode the file rightly lags behind what is
+//! committed, and is complete when a checkpoint has copied all frames and sets its length: an error there leaves all
+//! frames in the WAL.
 //!
 //! A checkpoint writes the header first. So the file is made as long as it will be before that, and an observer
 //! sees no deficit.
 //!
 //! # What it does not do
 //! - It finds no lost write within the file.
-//! - A file that was short before is reported, and otherwise left to SQLite: the connection that writes to it now has not
-//!   made it so.
+//! - A file that was short before is reported, and otherwise left to SQLite: the connection that writes to it now has
+//!   not made it so.
 
 use std::ffi::c_int;
 
 use crate::format::Header;
 
-/// What a connection has written while it may change the file's length, and nobody else may: in rollback modes from RESERVED
-/// or EXCLUSIVE on, in WAL mode while it has the CKPT slot.
+/// What a connection has written while it may change the file's length, and nobody else may: in rollback modes from
+/// RESERVED or EXCLUSIVE on, in WAL mode while it has the CKPT slot.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
     /// How long the file is at least, if no write was lost, in bytes.
     end: i64,
-    /// The header that was there before the first page was written, and the one that was written last; `None` if the first
-    /// page was not written.
+    /// The header that was there before the first page was written, and the one that was written last; `None` if the
+    /// first page was not written.
     headers: Option<(Option<Header>, Header)>,
     /// Whether what is written undoes a transaction.
     is_repair: bool,
@@ -74,8 +74,8 @@ impl Written {
         Some(self.end.min(length) - size).filter(|missing| *missing > 0)
     }
 
-    /// All pages of a transaction are written. Returns by how many bytes it would leave the file shorter than its own header
-    /// says; `None` if it would not, or if this is a rollback, which leaves the header that was there before.
+    /// All pages of a transaction are written. Returns by how many bytes it would leave the file shorter than its own
+    /// header says; `None` if it would not, or if this is a rollback, which leaves the header that was there before.
     pub(crate) fn torn(&self, size: impl FnOnce() -> Option<i64>) -> Option<i64> {
         let (before, last) = self.headers.as_ref().filter(|_| !self.is_repair)?;
         if before.as_ref() == Some(last) {

@@ -1,5 +1,5 @@
-//! A WAL whose clients do not share memory. "All processes using a database must be on the same host computer; WAL does not
-//! work over a network filesystem" (<https://www.sqlite.org/wal.html>).
+//! A WAL whose clients do not share memory. "All processes using a database must be on the same host computer; WAL
+//! does not work over a network filesystem" (<https://www.sqlite.org/wal.html>).
 //!
 //! Two machines open a board on a network share. Each maps its own copy of the wal-index, so each overwrites the
 //! other's frames. And a network file system often has no locks that work
@@ -75,8 +75,8 @@ const KINDS: [(u64, Nature); 8] = [
 
 /// Why nobody must enter WAL mode on a file system; `None` if that is allowed.
 ///
-/// A sandbox shows its own root as 9p or FUSE, and all of its processes share what is there. So where the root is on such a
-/// file system, what it can do decides, not its name.
+/// A sandbox shows its own root as 9p or FUSE, and all of its processes share what is there. So where the root is on
+/// such a file system, what it can do decides, not its name.
 pub(crate) fn wal_refusal(file_system: &impl FileSystem) -> Option<String> {
     let kind = match file_system.kind() {
         Ok(kind) => kind?,

@@ -7,11 +7,11 @@
 //! see each other's.
 //!
 //! # What it does
-//! A connection remembers the device and the inode number of each file when it opens it. Before it writes, it compares them
-//! with what the names lead to now. If they differ, nothing is written. In WAL mode most comparisons cost one fstat(2): as long
-//! as the time of the directory's last change is that of the last comparison, no name in it has changed. Hard links
-//! in other directories, and a move of a directory further up, leave no trace there; so everything is compared once a second
-//! all the same. Connections that only read compare once a second, too.
+//! A connection remembers the device and the inode number of each file when it opens it. Before it writes, it
+//! compares them with what the names lead to now. If they differ, nothing is written. In WAL mode most comparisons
+//! cost one fstat(2): as long as the time of the directory's last change is that of the last comparison, no name in
+//! it has changed. Hard links in other directories, and a move of a directory further up, leave no trace there; so
+//! everything is compared once a second all the same. Connections that only read compare once a second, too.
 //!
 //! # What it does not do
 //! - A file that is replaced between the comparison and the write is not noticed before the next comparison.
@@ -57,11 +57,12 @@ pub(crate) struct Identity {
     wal: (Name, Option<Inode>),
     wal_index: (Name, Option<Inode>),
     directory: Arc<Directory>,
-    /// Whether names lead elsewhere than they did, since this process has another root directory, or is in another mount
-    /// namespace. Then the files are looked for in the open directory.
+    /// Whether names lead elsewhere than they did, since this process has another root directory, or is in another
+    /// mount namespace. Then the files are looked for in the open directory.
     is_elsewhere: bool,
-    /// The directory when all files were last found in their places. As long as it does not change, they still are, unless a
-    /// directory further up was moved. `None` if its last change was then so recent that another might leave the same time.
+    /// The directory when all files were last found in their places. As long as it does not change, they still are,
+    /// unless a directory further up was moved. `None` if its last change was then so recent that another might leave
+    /// the same time.
     unchanged: Option<Found>,
     /// Whether the user allows hard links (`kanban_hard_links=1`).
     may_have_links: bool,
@@ -69,8 +70,8 @@ pub(crate) struct Identity {
     checked: u64,
 }
 
-/// How often a connection that only reads checks, and how often one that writes checks for hard links and moves further up,
-/// of which the directory says nothing, in ns.
+/// How often a connection that only reads checks, and how often one that writes checks for hard links and moves
+/// further up, of which the directory says nothing, in ns.
 const CHECK_NS: u64 = 1_000_000_000;
 
 impl Identity {

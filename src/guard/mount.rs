@@ -10,8 +10,8 @@
 //!
 //! # What it does not do
 //! - It does not refuse a directory that is mounted twice: its files are the same by both names.
-//! - It does not refuse a database that is mounted over itself, as service managers do to make it read-only, or to make it
-//!   the only file that is not: its name and directory stay the same.
+//! - It does not refuse a database that is mounted over itself, as service managers do to make it read-only, or to
+//!   make it the only file that is not: its name and directory stay the same.
 //! - It sees no mount where the kernel does not tell of it: Linux before 5.8, other systems.
 
 use std::path::Path;

@@ -1,7 +1,8 @@
 //! A WAL that was deleted while its index lives on (<https://www.sqlite.org/howtocorrupt.html> 1.4).
 //!
-//! Somebody deletes the WAL of a board that a program has open. The next connection creates an empty WAL, and finds an index
-//! that speaks of a hundred frames: it writes the next frame behind a hole, and reads pages that are not there.
+//! Somebody deletes the WAL of a board that a program has open. The next connection creates an empty WAL, and finds
+//! an index that speaks of a hundred frames: it writes the next frame behind a hole, and reads pages that are not
+//! there.
 //!
 //! # What it does
 //! It compares the WAL with its index: the salts, and whether the file is long enough for the frames.

@@ -19,15 +19,16 @@ use crate::format::Salts;
 /// One connection's part, as a checkpointer and as a writer.
 #[derive(Debug, Default)]
 pub(crate) struct WalReset {
-    /// The WAL's salts when this connection's checkpoint began; `None` while there is no checkpoint, or no salts are known.
+    /// The WAL's salts when this connection's checkpoint began; `None` while there is no checkpoint, or no salts are
+    /// known.
     salts: Option<Salts>,
     /// Whether it keeps the CKPT slot while it restarts the WAL.
     keeps_ckpt: bool,
 }
 
 impl WalReset {
-    /// Called when the connection has the CKPT slot, and again when another slot lets nobody else change the wal-index: what it
-    /// reads there from now on is of the WAL with these salts.
+    /// Called when the connection has the CKPT slot, and again when another slot lets nobody else change the
+    /// wal-index: what it reads there from now on is of the WAL with these salts.
     pub(crate) fn checkpoint_begins(&mut self, salts: Option<Salts>) {
         self.salts = salts;
     }
@@ -37,8 +38,8 @@ impl WalReset {
         self.salts = None;
     }
 
-    /// Whether what its checkpoint has read of the wal-index is of another WAL. Called when it has
-    /// READ(0), so that nobody can restart the WAL any more, and before it copies the first frame. `salts` reads those of now.
+    /// Whether what its checkpoint has read of the wal-index is of another WAL. Called when it has READ(0), so that
+    /// nobody can restart the WAL any more, and before it copies the first frame. `salts` reads those of now.
     pub(crate) fn is_stale(&self, salts: impl FnOnce() -> Option<Salts>) -> bool {
         self.salts.is_some_and(|began| salts().is_some_and(|now| now != began))
     }
@@ -71,8 +72,8 @@ mod tests {
         assert!(!reset.is_stale(|| Some([1, 3])));
     }
 
-    /// A connection that has kept the CKPT slot releases it once. One that has not never does: the slot could be another
-    /// connection's.
+    /// A connection that has kept the CKPT slot releases it once. One that has not never does: the slot could be
+    /// another connection's.
     #[test]
     fn a_kept_slot_is_released_once() {
         let mut reset = WalReset::default();

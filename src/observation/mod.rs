@@ -207,8 +207,8 @@ impl From<io::Error> for ObserveError {
     }
 }
 
-/// Looks at the database at `path` from outside. It waits for nothing, creates nothing, and opens nothing but the sidecar,
-/// for reading.
+/// Looks at the database at `path` from outside. It waits for nothing, creates nothing, and opens nothing but the
+/// sidecar, for reading.
 ///
 /// # Errors
 /// There is no such file, it is no regular file, or this process may not look at it. A sidecar that cannot
@@ -254,10 +254,10 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
 }
 
 impl Observation {
-    /// Who keeps the write lock of a [`Holder`] that is gone. A child that runs no fork handler (`_Fork`,
-    /// clone(2), vfork(2)) has the locks that its parent had, until it executes a program or ends. `None` if there is no
-    /// holder, or it is not gone. It looks into other processes by proc(5), for at most `limit`, and as far as
-    /// this user may.
+    /// Who keeps the write lock of a [`Holder`] that is gone. A child that runs no fork handler (`_Fork`, clone(2),
+    /// vfork(2)) has the locks that its parent had, until it executes a program or ends. `None` if there is no
+    /// holder, or it is not gone. It looks into other processes by proc(5), for at most `limit`, and as far as this
+    /// user may.
     #[must_use]
     pub fn keepers(&self, limit: Duration) -> Option<Lockers> {
         keepers::of(&self.database, self.by_the_lock?, limit)

@@ -36,7 +36,8 @@ fn growth_beyond_the_distance_is_sudden_once() {
     }
 }
 
-/// A VACUUM frees the pages of a large blob. The file becomes shorter, whichever connection's checkpoint comes to its end.
+/// A VACUUM frees the pages of a large blob. The file becomes shorter, whichever connection's checkpoint comes to its
+/// end.
 #[test]
 fn a_vacuum_makes_the_file_shorter() {
     let mut ahead = Ahead::default();

@@ -3,10 +3,10 @@
 //! look at the header releases SQLite's locks, and others break in.
 //!
 //! # What it does
-//! Open-file-description locks belong to an open file description, not to a process (fcntl(2)). So the locks that SQLite
-//! asks for on a file become such locks, all of a process on one descriptor that nobody else has. They and POSIX locks
-//! exclude each other, so clients in other processes notice nothing. SQLite keeps its own book of what its
-//! connections hold, as ever. `vfs::system_calls` replaces the system calls of a unix VFS and asks [`table`] what
+//! Open-file-description locks belong to an open file description, not to a process (fcntl(2)). So the locks that
+//! SQLite asks for on a file become such locks, all of a process on one descriptor that nobody else has. They and
+//! POSIX locks exclude each other, so clients in other processes notice nothing. SQLite keeps its own book of what
+//! its connections hold, as ever. `vfs::system_calls` replaces the system calls of a unix VFS and asks [`table`] what
 //! becomes of each lock.
 //!
 //! # What it does not do
@@ -16,8 +16,8 @@
 //! - Somebody who closes our own descriptor of a file drops the locks, too.
 //!
 //! # Copies of SQLite
-//! A process may have several copies of SQLite, whose books do not know of each other (2.2.1). Each copy has a table, and
-//! so a descriptor of its own for each file: the copies exclude each other like processes.
+//! A process may have several copies of SQLite, whose books do not know of each other (2.2.1). Each copy has a table,
+//! and so a descriptor of its own for each file: the copies exclude each other like processes.
 //!
 //! # Files
 //! | file | what it keeps |

@@ -9,15 +9,16 @@
 //! | -`n` | the locks are made through `n`; the descriptor that asks is open for reading only, so it can have no exclusive lock | `ThroughToRead(n)` |
 //! | `i32::MIN` | the locks stay POSIX locks | `AsItIs` |
 //!
-//! The table writes a word under its mutex. A lock call reads it under none, so the word may change while the call is on
-//! its way into the kernel. Two rules make that harmless:
+//! The table writes a word under its mutex. A lock call reads it under none, so the word may change while the call is
+//! on its way into the kernel. Two rules make that harmless:
 //!
-//! 1. The table closes a lock descriptor only when SQLite closes its last descriptor of the file, and then SQLite makes no
-//!    call by it. If somebody else has closed the lock descriptor, the call fails with EBADF, and the table is asked.
-//! 2. No POSIX lock may arrive after the table has found the file unlocked and has made its locks open-file-description
-//!    locks. So a call that is made as it is counts itself first and then reads the word once more; the table sets the
-//!    word to 0 first and then reads the counts. All of these accesses are sequentially consistent: either the call sees
-//!    the 0 and asks the table, or the table sees the call.
+//! 1. The table closes a lock descriptor only when SQLite closes its last descriptor of the file, and then SQLite
+//!    makes no call by it. If somebody else has closed the lock descriptor, the call fails with EBADF, and the table
+//!    is asked.
+//! 2. No POSIX lock may arrive after the table has found the file unlocked and has made its locks
+//!    open-file-description locks. So a call that is made as it is counts itself first and then reads the word once
+//!    more; the table sets the word to 0 first and then reads the counts. All of these accesses are sequentially
+//!    consistent: either the call sees the 0 and asks the table, or the table sees the call.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};

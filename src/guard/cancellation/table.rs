@@ -11,8 +11,8 @@
 //! connections may go on with the locks that they have. A file is forgotten when SQLite closes its last
 //! descriptor of it.
 //!
-//! [`decision`] makes these transitions, [`super::published`] is what a lock call sees of them, [`child`] is what is left in
-//! a forked child.
+//! [`decision`] makes these transitions, [`super::published`] is what a lock call sees of them, [`child`] is what is
+//! left in a forked child.
 //!
 //! # Mutex rules
 //! 1. One mutex protects all of a table but the published words. It is held for system calls; only the one that
@@ -131,8 +131,8 @@ impl LockTable {
         Ok(())
     }
 
-    /// Makes a call as it is, under the mutex, if the table has not begun; `None` if it has. [`Self::begin`] then either
-    /// sees the lock or comes before the call.
+    /// Makes a call as it is, under the mutex, if the table has not begun; `None` if it has. [`Self::begin`] then
+    /// either sees the lock or comes before the call.
     pub(crate) fn before<T>(&'static self, call: impl FnOnce() -> T) -> Option<T> {
         let table = self.table.lock();
         table.is_none().then(call)
@@ -155,14 +155,14 @@ impl LockTable {
         self.with(Target::AsItIs, |table| table.target(descriptor))
     }
 
-    /// A call by a descriptor was made as it is, since [`Self::target`] has said so. `unlocked`: it has released all locks
-    /// on the file.
+    /// A call by a descriptor was made as it is, since [`Self::target`] has said so. `unlocked`: it has released all
+    /// locks on the file.
     pub(crate) fn called(&'static self, descriptor: RawFd, unlocked: bool) {
         self.with((), |table| table.called(descriptor, unlocked));
     }
 
-    /// A lock call by a descriptor has succeeded on `range`, and [`Self::through`] did not know the descriptor. `locked`
-    /// is false for an unlock.
+    /// A lock call by a descriptor has succeeded on `range`, and [`Self::through`] did not know the descriptor.
+    /// `locked` is false for an unlock.
     #[cold]
     pub(crate) fn note(&'static self, descriptor: RawFd, range: Range, locked: bool) {
         self.with((), |table| {

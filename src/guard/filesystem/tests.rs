@@ -41,7 +41,8 @@ fn a_root_that_is_served_is_judged_by_what_it_can_do() {
     }
 }
 
-/// A board is in a directory of this machine. Whatever the name of its file system, a test there finds out what it can do.
+/// A board is in a directory of this machine. Whatever the name of its file system, a test there finds out what it
+/// can do.
 #[test]
 #[cfg_attr(windows, ignore = "no file system is judged by that there")]
 fn a_directory_of_this_machine_is_seen_to_share() {

@@ -166,8 +166,8 @@ pub(crate) fn replace(descriptor: RawFd, by: &impl AsRawFd) -> io::Result<()> {
     }
 }
 
-/// In the child of a fork: closes its copy of a descriptor of a file, which leaves the parent's locks alone. A number that
-/// is another file's by now stays open. close(2)
+/// In the child of a fork: closes its copy of a descriptor of a file, which leaves the parent's locks alone. A number
+/// that is another file's by now stays open. close(2)
 ///
 /// The owner of the descriptor must never use or close it again.
 pub(crate) fn close_inherited(descriptor: RawFd, inode: Inode) {

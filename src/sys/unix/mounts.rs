@@ -29,8 +29,8 @@ pub(crate) fn file_system_type(path: &Path) -> io::Result<u64> {
     Ok(found.f_type as u64)
 }
 
-/// Where the file system that `path` lies on is mounted, and its type's name; `None` if the kernel does not tell. proc(5),
-/// /proc/PID/mountinfo
+/// Where the file system that `path` lies on is mounted, and its type's name; `None` if the kernel does not tell.
+/// proc(5), /proc/PID/mountinfo
 pub(crate) fn mount_of(path: &Path) -> Option<(String, String)> {
     let mounts = read_to_string("/proc/self/mountinfo").ok()?;
     let found = mounts.lines().filter_map(|line| {
@@ -140,9 +140,8 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Whether a file in `directory` that is opened twice is one file: a lock by one descriptor excludes
-/// the other, and what is written by one is in the other's shared mapping. Creates a file there, and deletes it. fcntl(2),
-/// mmap(2)
+/// Whether a file in `directory` that is opened twice is one file: a lock by one descriptor excludes the other, and
+/// what is written by one is in the other's shared mapping. Creates a file there, and deletes it. fcntl(2), mmap(2)
 ///
 /// # Errors
 /// This process may not create files there, or a call has failed.
@@ -194,8 +193,8 @@ mod tests {
         assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 0);
     }
 
-    /// A database is mounted where it lies, once or twice, whatever part of its file system is seen. Others are not: what
-    /// is mounted there is of another directory, file system or name, or deleted.
+    /// A database is mounted where it lies, once or twice, whatever part of its file system is seen. Others are not:
+    /// what is mounted there is of another directory, file system or name, or deleted.
     #[test]
     fn a_file_that_is_mounted_over_itself_is_told_from_others() {
         let path = Path::new("/srv/a b/board.db");

@@ -91,8 +91,8 @@ fn since_boot() -> Option<Duration> {
 }
 
 /// The processes that have a lock on one of `files` for which `is_it` is true, as far as this process may look into
-/// them; looks for at most `limit`. A lock that processes share by fork(2) or clone(2) is found in all of them. It neither
-/// opens nor locks the files: stat(2) follows /proc/PID/fd. proc(5), /proc/PID/fdinfo
+/// them; looks for at most `limit`. A lock that processes share by fork(2) or clone(2) is found in all of them. It
+/// neither opens nor locks the files: stat(2) follows /proc/PID/fd. proc(5), /proc/PID/fdinfo
 pub(crate) fn with_lock(
     files: &[Inode],
     is_it: impl Fn(Inode, FileLock) -> bool,
@@ -119,8 +119,8 @@ pub(crate) fn with_lock(
     })
 }
 
-/// The processes for which `looked_for` is true; it can ask whether the `limit` is over. Its error means that this process
-/// may not look into that one, or that it has ended.
+/// The processes for which `looked_for` is true; it can ask whether the `limit` is over. Its error means that this
+/// process may not look into that one, or that it has ended.
 fn each_process(
     limit: Duration,
     looked_for: impl Fn(&Path, &dyn Fn() -> bool) -> io::Result<bool>,

@@ -16,8 +16,8 @@ use crate::sys::Range;
 /// An open file, and the locks of its handle. A lock belongs to its handle, and is released as a whole.
 pub(crate) struct LockFile {
     file: File,
-    /// Which ranges are locked, and whether shared. Mutex rule: held for system calls that do not wait; no other mutex is
-    /// taken meanwhile.
+    /// Which ranges are locked, and whether shared. Mutex rule: held for system calls that do not wait; no other
+    /// mutex is taken meanwhile.
     held: Mutex<Vec<(Range, bool)>>,
 }
 
@@ -71,8 +71,8 @@ impl LockFile {
         unlocked
     }
 
-    /// `range`, if another handle has an exclusive lock on its first byte. Windows does not tell who has a lock, so this
-    /// locks the byte, shared, and releases it at once.
+    /// `range`, if another handle has an exclusive lock on its first byte. Windows does not tell who has a lock, so
+    /// this locks the byte, shared, and releases it at once.
     pub(crate) fn conflicting(&self, range: Range) -> io::Result<Option<Range>> {
         let first = Range { len: 1, ..range };
         let held = self.held.lock();

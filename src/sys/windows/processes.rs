@@ -12,8 +12,8 @@ use super::inode::Inode;
 use super::owned;
 use crate::sys::{FileLock, Lockers};
 
-/// Whether a process that did something is gone. Always false: it matters only where a child keeps the locks of a process
-/// that is gone, and here a lock goes with the process that took it.
+/// Whether a process that did something is gone. Always false: it matters only where a child keeps the locks of a
+/// process that is gone, and here a lock goes with the process that took it.
 pub(crate) fn is_gone(_: u32, _: Duration) -> bool {
     false
 }

@@ -24,8 +24,8 @@ use super::{owned, wide};
 /// each word, whose name is made of the file's identity.
 pub(crate) struct Words {
     name: String,
-    /// The events of the words that this process has waited for, by the word's offset in bytes. Mutex rule: held to look at
-    /// the list or change it, never for a wait.
+    /// The events of the words that this process has waited for, by the word's offset in bytes. Mutex rule: held to
+    /// look at the list or change it, never for a wait.
     events: Mutex<HashMap<usize, Arc<OwnedHandle>>>,
 }
 
@@ -75,8 +75,8 @@ impl Words {
     }
 }
 
-/// Waits for an event, for at most `limit`: false if that is over. It waits for a timer as well, since the wait functions
-/// round their timeouts to the system's tick, mostly of 15.6 ms. WaitForMultipleObjects
+/// Waits for an event, for at most `limit`: false if that is over. It waits for a timer as well, since the wait
+/// functions round their timeouts to the system's tick, mostly of 15.6 ms. WaitForMultipleObjects
 fn wait_for(event: &OwnedHandle, limit: Duration) -> io::Result<bool> {
     thread_local! {
         /// This thread's timer; `None` before Windows 10 1803.

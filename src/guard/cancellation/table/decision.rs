@@ -10,8 +10,9 @@ use crate::guard::cancellation::published::Answer;
 use crate::sys::Inode;
 
 impl Table {
-    /// Decides what the locks of a file become, unless that is decided for good, and sees to it that its lock descriptor is
-    /// intact and, if any connection can write, writable. If the file `may_be_locked` by a POSIX lock, asks the kernel.
+    /// Decides what the locks of a file become, unless that is decided for good, and sees to it that its lock
+    /// descriptor is intact and, if any connection can write, writable. If the file `may_be_locked` by a POSIX lock,
+    /// asks the kernel.
     pub(super) fn settle(&mut self, inode: Inode, may_be_locked: bool) {
         let Some(file) = self.files.get_mut(&inode) else { return };
         match &mut file.kind {
@@ -66,8 +67,8 @@ impl Table {
         self.number_was_reused(number, lost);
     }
 
-    /// A new descriptor has this number, so what SQLite had by it was closed behind its back. If we had a lock descriptor
-    /// by it, it was that of the file `lost`, which gets another.
+    /// A new descriptor has this number, so what SQLite had by it was closed behind its back. If we had a lock
+    /// descriptor by it, it was that of the file `lost`, which gets another.
     pub(super) fn number_was_reused(&mut self, number: RawFd, lost: Option<Inode>) {
         self.remove(number);
         let Some(inode) = lost else { return };
