@@ -6,9 +6,10 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// The SQLite is older than 3.31.0, the first that lets a VFS list URI parameters.
+    /// SQLite is older than 3.31.0, the first that lets a VFS list URI parameters
+    /// (<https://www.sqlite.org/c3ref/uri_boolean.html>).
     SqliteTooOld {
-        /// Its `sqlite3_libversion_number()`, for instance 3030001.
+        /// Its `sqlite3_libversion_number()`, say 3030001.
         version: i32,
     },
     /// A name with a NUL in it.
@@ -16,8 +17,8 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// The library that an application named (`kanban_vfs_register` in `include/kanban_vfs.h`) has
-    /// no such function of SQLite. Rust programs never meet it.
+    /// The library that an application has named (`kanban_vfs_register` in `include/kanban_vfs.h`) does not
+    /// export this function of SQLite. Rust programs never get this error.
     MissingFunction {
         /// The name of the function.
         name: String,
@@ -27,18 +28,19 @@ pub enum Error {
         /// The name, empty for the default VFS.
         name: String,
     },
-    /// The default VFS is none of the operating system's. What it does for its files, nobody knows here: the
-    /// application has to name the base.
+    /// The default VFS is not one of the operating system's. This crate does not know what it does with its files, so
+    /// the application must name the base: [`Options::with_base`](crate::Options::with_base).
     BaseUnnamed {
         /// The name of the default VFS.
         name: String,
     },
-    /// The base encrypts, and knows its files by what a VFS over it changes; it goes over this one instead.
+    /// The base encrypts, and would write plain text under another VFS, which changes what it knows its files by. It
+    /// goes over this VFS instead.
     BaseUnfit {
         /// The name of the base.
         name: String,
     },
-    /// Another VFS has the name, or this one with other options.
+    /// Another VFS has this name, or this VFS was registered by it with other options.
     NameTaken {
         /// The name.
         name: String,
@@ -47,7 +49,7 @@ pub enum Error {
     InUse {
         /// The name of the VFS.
         name: String,
-        /// How many.
+        /// How many databases are open.
         databases: usize,
     },
     /// This crate registered no VFS of that name.
@@ -55,7 +57,7 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// This process can not see to it that its forks give up the locks they inherit.
+    /// This process cannot make its forked children give up the locks that they inherit.
     AtFork {
         /// The errno of pthread_atfork(3).
         errno: i32,
@@ -77,7 +79,7 @@ impl fmt::Display for Error {
                 version / 1000 % 1000,
                 version % 1000
             ),
-            Self::InvalidName { name } => write!(f, "{name:?} can not be the name of a VFS"),
+            Self::InvalidName { name } => write!(f, "{name:?} cannot be the name of a VFS"),
             Self::MissingFunction { name } => {
                 write!(f, "no function {name} is to be found: is the SQLite linked statically?")
             }
@@ -103,7 +105,7 @@ impl fmt::Display for Error {
             Self::NotRegistered { name } => write!(f, "no VFS named {name} was registered here"),
             Self::AtFork { errno } => {
                 let error = std::io::Error::from_raw_os_error(*errno);
-                write!(f, "can not watch for forks: {error}")
+                write!(f, "cannot watch for forks: {error}")
             }
             Self::Sqlite { code } => write!(f, "SQLite error {code}"),
         }

@@ -1,5 +1,4 @@
-//! SQLite's byte layouts and the names of the files beside a database, each written down once.
-//!
+//! SQLite's byte layouts and the names of the files beside a database, each written down once:
 //! <https://www.sqlite.org/fileformat2.html> and <https://www.sqlite.org/walformat.html>.
 
 use std::io::Read;
@@ -7,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use crate::sys::{self, Range};
 
-/// What SQLite and this VFS append to a database's name.
+/// What SQLite appends to a database's name for its WAL. <https://www.sqlite.org/tempfiles.html>
 pub(crate) const WAL_SUFFIX: &str = "-wal";
-/// The wal-index.
+/// What SQLite appends for the wal-index.
 pub(crate) const WAL_INDEX_SUFFIX: &str = "-shm";
-/// The rollback journal.
+/// What SQLite appends for the rollback journal.
 pub(crate) const JOURNAL_SUFFIX: &str = "-journal";
-/// The sidecar, which is this VFS's own.
+/// What this VFS appends for its sidecar.
 pub(crate) const SIDECAR_SUFFIX: &str = "-lock";
 
 /// The file beside `database` whose name ends with `suffix`.
@@ -24,17 +23,18 @@ pub(crate) fn beside(database: &Path, suffix: &str) -> PathBuf {
 }
 
 /// The bytes of a database that SQLite locks: PENDING, RESERVED, and all of SHARED.
+/// <https://www.sqlite.org/fileformat2.html#the_lock_byte_page>
 pub(crate) const LOCK_BYTES: std::ops::Range<i64> = 0x4000_0000..0x4000_0000 + 512;
 
-/// Whether a journal has something to roll back: its header is not zeroed, as `journal_mode=persist`
-/// leaves it. <https://www.sqlite.org/fileformat2.html#the_rollback_journal>
+/// Whether a journal has something to roll back: it is not empty, and its header is not zeroed, as
+/// `journal_mode=persist` leaves it. <https://www.sqlite.org/fileformat2.html#the_rollback_journal>
 pub(crate) fn is_hot(journal: &Path) -> bool {
     let mut first = [0];
     let read = sys::open_to_read(journal).and_then(|mut file| file.read_exact(&mut first));
     read.is_ok() && first != [0]
 }
 
-/// A big-endian word.
+/// A big-endian word of 32 bits.
 fn word_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
@@ -45,18 +45,18 @@ fn word_at(bytes: &[u8], at: usize) -> u32 {
 pub(crate) struct Header(pub(crate) [u8; Header::SIZE]);
 
 impl Header {
-    /// In bytes.
+    /// Its size in bytes.
     pub(crate) const SIZE: usize = 100;
 
     /// What a database begins with.
     pub(crate) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-    /// The header in a first page that is to be written; `None` if it is shorter than that.
+    /// The header in a first page; `None` if the page is shorter than a header.
     pub(crate) fn of_page(page: &[u8]) -> Option<Self> {
         page.first_chunk().copied().map(Self)
     }
 
-    /// Whether it begins as a database does.
+    /// Whether it has the magic bytes of a database.
     pub(crate) fn is_database(&self) -> bool {
         self.0.starts_with(Self::MAGIC)
     }
@@ -67,7 +67,7 @@ impl Header {
         self.0[18..20] == [2, 2]
     }
 
-    /// Bytes of a page; `None` if this is no header of a database.
+    /// The size of a page in bytes; `None` if this is no header of a database.
     pub(crate) fn page_size(&self) -> Option<i64> {
         let bytes = match u16::from_be_bytes([self.0[16], self.0[17]]) {
             1 => 65536,
@@ -77,7 +77,7 @@ impl Header {
         self.is_database().then_some(bytes)
     }
 
-    /// How long the file is to be, in bytes; `None` if the header does not say: an old writer did not update the
+    /// How long the file is to be, in bytes; `None` if the header does not say, since an old writer did not update the
     /// page count. <https://www.sqlite.org/fileformat2.html#in_header_database_size>
     pub(crate) fn length(&self) -> Option<i64> {
         let page = self.page_size()?;
@@ -86,17 +86,18 @@ impl Header {
         (change_counter == version_valid_for && pages > 0).then_some(pages * page)
     }
 
-    /// By how many bytes a file of `size` bytes is too short, if it is.
+    /// By how many bytes a file of `size` bytes is too short; `None` if it is long enough.
     pub(crate) fn deficit(&self, size: i64) -> Option<i64> {
         self.length().map(|length| length - size).filter(|missing| *missing > 0)
     }
 }
 
-/// The salts of a WAL's frames, as the wal-index has them: the bytes of the file, read as native words. They change when the WAL is
-/// restarted.
+/// The salts of a WAL's frames, as the wal-index has them: the bytes of the file, read as native words. They change
+/// when the WAL is restarted.
 pub(crate) type Salts = [u32; 2];
 
-/// The checksum of WALs, over pairs of words. <https://www.sqlite.org/walformat.html> 3.
+/// The checksum of WALs, over pairs of words, after those whose checksum is `seed`.
+/// <https://www.sqlite.org/fileformat2.html#checksum_algorithm>
 pub(crate) fn checksum(seed: [u32; 2], pairs: impl IntoIterator<Item = [u32; 2]>) -> [u32; 2] {
     pairs.into_iter().fold(seed, |[s0, s1], [x0, x1]| {
         let s0 = s0.wrapping_add(x0).wrapping_add(s1);
@@ -109,30 +110,30 @@ pub(crate) fn checksum(seed: [u32; 2], pairs: impl IntoIterator<Item = [u32; 2]>
 pub(crate) struct WalHeader(pub(crate) [u8; WalHeader::SIZE]);
 
 impl WalHeader {
-    /// In bytes.
+    /// Its size in bytes.
     pub(crate) const SIZE: usize = 32;
 
-    /// The magic number; its last bit says how words are summed.
+    /// The magic number. Its last bit says whether words are big-endian for the checksum.
     const MAGIC: u32 = 0x377f_0682;
 
-    /// Whether the bytes that a WAL begins with are a magic number of SQLite's, or zero: a WAL that holds nothing.
+    /// Whether a WAL may begin with these bytes: with the magic number, or, if it holds nothing, with zeros.
     #[cfg_attr(windows, expect(dead_code, reason = "nobody looks from outside there"))]
     pub(crate) fn is_magic(bytes: [u8; 4]) -> bool {
         let magic = u32::from_be_bytes(bytes);
         magic == 0 || magic & !1 == Self::MAGIC
     }
 
-    /// Bytes of a page.
+    /// The size of a page in bytes.
     pub(crate) fn page_size(&self) -> u32 {
         word_at(&self.0, 8)
     }
 
-    /// Those of all its frames.
+    /// The salts of all its frames.
     pub(crate) fn salts(&self) -> Salts {
         native_pair(&self.0, 16)
     }
 
-    /// How to read and sum this WAL's frames; `None` if its header is not whole.
+    /// The layout of this WAL's frames; `None` if the header is not whole: its own checksum does not fit.
     pub(crate) fn frames(&self) -> Option<Frames> {
         let magic = word_at(&self.0, 0);
         let page = self.page_size() as usize;
@@ -143,18 +144,18 @@ impl WalHeader {
         is_whole.then_some(frames)
     }
 
-    /// The checksum at its end, with which that of the first frame begins.
+    /// The checksum at its end, which is the seed of the first frame's.
     pub(crate) fn checksum(&self) -> [u32; 2] {
         stored_pair(&self.0, 24)
     }
 
-    /// The length in bytes of a WAL with so many frames.
+    /// How long a WAL with so many frames is, in bytes.
     pub(crate) fn length_with(&self, frames: u32) -> u64 {
         Self::SIZE as u64 + u64::from(frames) * (u64::from(self.page_size()) + Frame::HEADER as u64)
     }
 }
 
-/// Two words as they are in the file.
+/// Two words, read as native ones.
 fn native_pair(bytes: &[u8], at: usize) -> [u32; 2] {
     [0, 4].map(|word| {
         let at = at + word;
@@ -162,7 +163,7 @@ fn native_pair(bytes: &[u8], at: usize) -> [u32; 2] {
     })
 }
 
-/// Two words that a WAL stores as big-endian ones.
+/// Two words that the file has as big-endian ones.
 fn stored_pair(bytes: &[u8], at: usize) -> [u32; 2] {
     [word_at(bytes, at), word_at(bytes, at + 4)]
 }
@@ -170,27 +171,30 @@ fn stored_pair(bytes: &[u8], at: usize) -> [u32; 2] {
 /// The layout of one WAL's frames.
 #[derive(Clone, Copy)]
 pub(crate) struct Frames {
+    /// The size of a page in bytes.
     page: usize,
+    /// Whether words are big-endian for the checksum.
     is_big_endian: bool,
 }
 
 impl Frames {
-    /// Where the `n`th frame begins; the first is 1.
+    /// Where the `n`th frame begins in the file, in bytes; the first is 1.
     pub(crate) fn offset(&self, n: u32) -> i64 {
         let before = i64::from(n.saturating_sub(1));
         WalHeader::SIZE as i64 + before * (self.page + Frame::HEADER) as i64
     }
 
-    /// Room for one frame.
+    /// A frame of zeros, to be read into.
     pub(crate) fn room(&self) -> Frame {
         Frame(vec![0; Frame::HEADER + self.page])
     }
 
-    /// The checksum of `frame`, when that of all before it is `seed`.
+    /// The checksum of `frame`, if that of all frames before it is `seed`.
     pub(crate) fn checksum(&self, seed: [u32; 2], frame: &Frame) -> [u32; 2] {
         self.sum(self.sum(seed, &frame.0[..8]), &frame.0[Frame::HEADER..])
     }
 
+    /// The checksum of these bytes, after those whose checksum is `seed`.
     fn sum(&self, seed: [u32; 2], bytes: &[u8]) -> [u32; 2] {
         let number = if self.is_big_endian { u32::from_be_bytes } else { u32::from_le_bytes };
         let pair = |eight: &[u8]| {
@@ -200,24 +204,24 @@ impl Frames {
     }
 }
 
-/// One frame of a WAL: its header and its page.
+/// One frame of a WAL: its header and its page. <https://www.sqlite.org/fileformat2.html#wal_file_format>
 pub(crate) struct Frame(pub(crate) Vec<u8>);
 
 impl Frame {
-    /// Bytes of its header.
+    /// The size of its header in bytes.
     pub(crate) const HEADER: usize = 24;
 
-    /// The header alone.
+    /// Its header, to read only that.
     pub(crate) fn header_mut(&mut self) -> &mut [u8] {
         &mut self.0[..Self::HEADER]
     }
 
-    /// Those of the WAL that it belongs to.
+    /// The salts of the WAL that it belongs to.
     pub(crate) fn salts(&self) -> Salts {
         native_pair(&self.0, 8)
     }
 
-    /// The checksum that it says it has.
+    /// The checksum that its header has.
     pub(crate) fn checksum(&self) -> [u32; 2] {
         stored_pair(&self.0, 16)
     }
@@ -228,21 +232,22 @@ impl Frame {
 pub(crate) mod wal_index {
     use super::Range;
 
-    /// Bytes of a region, `WALINDEX_PGSZ`.
+    /// The size of a region in bytes: `WALINDEX_PGSZ`.
     pub(crate) const REGION: i32 = 32768;
-    /// How many frames are committed.
+    /// How many frames are committed: `mxFrame`.
     pub(crate) const MX_FRAME: usize = 4;
     /// The first of the two salts.
     pub(crate) const SALT: usize = 8;
-    /// How many words both copies of the header have.
+    /// How many words both copies of the header have together.
     pub(crate) const HEADERS: usize = 24;
-    /// How many frames checkpoints have copied.
+    /// How many frames checkpoints have copied: `nBackfill`.
     pub(crate) const N_BACKFILL: usize = 24;
     /// The first of the five read marks.
     pub(crate) const READ_MARKS: usize = 25;
     /// The byte of the file that a lock of the WRITE slot locks.
     pub(crate) const WRITE_BYTE: i64 = 120;
-    /// What every client locks, shared, as long as it has the wal-index open: `UNIX_SHM_DMS`, the dead man's switch.
+    /// What every client locks, shared, as long as it has the wal-index open: `UNIX_SHM_DMS`, the "dead man switch" of
+    /// SQLite's os_unix.c.
     pub(crate) const IN_USE: Range = Range { start: 128, len: 1 };
 }
 
@@ -252,16 +257,16 @@ pub(crate) mod wal_index {
 pub(crate) struct WalIndexHeader {
     /// How many frames are committed.
     pub(crate) frames: u32,
-    /// Those of the WAL.
+    /// The salts of the WAL.
     pub(crate) salts: Salts,
 }
 
 #[cfg(unix)]
 impl WalIndexHeader {
-    /// Bytes of one copy of it.
+    /// The size of one copy of it in bytes.
     pub(crate) const SIZE: usize = 48;
 
-    /// `None` if it was not initialised.
+    /// The header in these bytes; `None` if it is not initialised.
     pub(crate) fn of(bytes: &[u8; Self::SIZE]) -> Option<Self> {
         let [frames, _] = native_pair(bytes, wal_index::MX_FRAME * 4);
         let is_initialised = bytes[12] == 1;
@@ -293,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_says_nothing_is_no_deficit() {
+    fn a_header_that_does_not_say_the_length_shows_no_deficit() {
         let nothing = Header([0; Header::SIZE]);
         for header in [header(4096, 10, 6), header(4096, 0, 7), header(1000, 10, 7), nothing] {
             assert_eq!(header.deficit(0), None);

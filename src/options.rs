@@ -1,4 +1,5 @@
-//! Options: of the process, and of one connection.
+//! What can be set, and by whom: [`Options`] by the program that registers the VFS, or by the environment;
+//! [`Settings`] by each connection's URI parameters (<https://www.sqlite.org/uri.html>).
 
 use std::ffi::{CStr, c_int};
 use std::time::Duration;
@@ -18,9 +19,10 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// A VFS named `kanban` over the operating system's VFS that is the default one, with a busy timeout of 5 s, that
-    /// does not become the default, lets each commit sync for itself, and refuses databases with several
-    /// hard links and WAL mode on network file systems.
+    /// A VFS named `kanban` over SQLite's default VFS, which must be one of the operating system's. Its connections
+    /// have a busy timeout of 5 s, keep the file longer than its header says in WAL mode, and sync for themselves at
+    /// each commit. It does not become the default VFS, refuses databases with several hard links, and refuses WAL
+    /// mode on network file systems.
     fn default() -> Self {
         Self {
             name: "kanban".to_owned(),
@@ -39,30 +41,30 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The name by which connection strings ask for the VFS (`vfs=kanban`).
+    /// The name by which connection strings ask for the VFS (`vfs=kanban`). Unset, it is `kanban`.
     #[must_use]
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// The VFS underneath, by name. Unset, it is SQLite's default VFS at registration, which must be one of the
-    /// operating system's (`unix`, `win32` and their kin).
+    /// The name of the VFS underneath. Unset, it is SQLite's default VFS at registration, which must be one of the
+    /// operating system's (`unix`, `win32` and their kin). <https://www.sqlite.org/vfs.html>
     #[must_use]
     pub fn with_base(mut self, base: impl Into<String>) -> Self {
         self.base = Some(base.into());
         self
     }
 
-    /// Whether connections that name no VFS get this one.
+    /// Whether connections that name no VFS get this one. Unset, they do not.
     #[must_use]
     pub fn with_make_default(mut self, make_default: bool) -> Self {
         self.make_default = make_default;
         self
     }
 
-    /// The busy timeout, in whole ms, that a connection starts with. What the connection sets
-    /// itself counts (<https://www.sqlite.org/c3ref/busy_timeout.html>); zero gives none.
+    /// The busy timeout that a connection starts with, in whole ms. A timeout that the connection sets
+    /// itself replaces it (<https://www.sqlite.org/c3ref/busy_timeout.html>). Zero gives none. Unset, it is 5 s.
     #[must_use]
     pub fn with_busy_timeout(mut self, timeout: Duration) -> Self {
         self.connection.busy_timeout = timeout;
@@ -70,20 +72,20 @@ impl Options {
     }
 
     /// Whether the file of a database in WAL mode is kept longer than its header says, by 64 KiB or more, until the
-    /// last connection closes: then an application that compares the two from outside never takes a
-    /// checkpoint for a torn file.
+    /// last connection closes. Then an application that compares the two from outside never takes a
+    /// checkpoint for a torn file. Unset, it is.
     #[must_use]
     pub fn with_file_ahead(mut self, ahead: bool) -> Self {
         self.connection.file_ahead = ahead;
         self
     }
 
-    /// Whether commits of WAL mode with `synchronous=FULL` share their syncs, across processes: the
-    /// write lock is given back before the sync, and COMMIT returns when a sync that began after its
-    /// frames were written has succeeded, whoever made it. COMMIT promises what it always does
-    /// (<https://www.sqlite.org/pragma.html#pragma_synchronous>); but other connections may read a
-    /// commit a moment before it is durable, and one whose sync fails stays readable although COMMIT
-    /// has answered SQLITE_IOERR_FSYNC.
+    /// Whether commits in WAL mode with `synchronous=FULL` share their syncs, across processes. The VFS releases the
+    /// write lock before the sync, and COMMIT returns when a sync that began after its
+    /// frames were written has succeeded, whichever connection made it. COMMIT promises what it always does
+    /// (<https://www.sqlite.org/pragma.html#pragma_synchronous>). But other connections may read a
+    /// commit a moment before it is durable, and a commit whose sync fails stays readable although COMMIT
+    /// has answered SQLITE_IOERR_FSYNC. Unset, each commit syncs for itself.
     #[must_use]
     pub fn with_group_commit(mut self, group: bool) -> Self {
         self.connection.group_commit = group;
@@ -91,8 +93,8 @@ impl Options {
     }
 
     /// Whether a database that has several hard links may be written to. Each name has a journal
-    /// and a lock of its own, so all clients must use the same one
-    /// (<https://www.sqlite.org/howtocorrupt.html> 2.5).
+    /// and a lock of its own, so all clients must use the same name
+    /// (<https://www.sqlite.org/howtocorrupt.html> 2.5). Unset, it may not.
     #[must_use]
     pub fn with_hard_links(mut self, allowed: bool) -> Self {
         self.connection.hard_links = allowed;
@@ -100,7 +102,7 @@ impl Options {
     }
 
     /// Whether WAL mode is allowed on a network file system. All clients must be on one machine
-    /// (<https://www.sqlite.org/wal.html>).
+    /// (<https://www.sqlite.org/wal.html>). Unset, it is refused.
     #[must_use]
     pub fn with_network_wal(mut self, allowed: bool) -> Self {
         self.connection.network_wal = allowed;
@@ -108,35 +110,38 @@ impl Options {
     }
 
     /// Whether the WAL, empty, and the wal-index stay when the last connection closes
-    /// (<https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpersistwal>). Without, they
-    /// stay only while somebody else still has the wal-index open, whose lock on the database was lost.
+    /// (<https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpersistwal>). Unset, they
+    /// stay only if somebody else still has the wal-index open and has lost its lock on the database.
     #[must_use]
     pub fn with_persist_wal(mut self, persist: bool) -> Self {
         self.connection.persist_wal = persist;
         self
     }
 
+    /// The VFS's name.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
+    /// The name of the VFS underneath, if it is set.
     pub(crate) fn base(&self) -> Option<&str> {
         self.base.as_deref()
     }
 
+    /// Whether the VFS becomes SQLite's default one.
     pub(crate) fn make_default(&self) -> bool {
         self.make_default
     }
 
-    /// Whether both ask for the same VFS, be it the default or not.
+    /// Whether both ask for the same VFS, whether or not it becomes the default one.
     pub(crate) fn same_vfs(&self, other: &Self) -> bool {
         Self { make_default: other.make_default, ..self.clone() } == *other
     }
 
-    /// The defaults with what the environment says, for the loadable extension.
+    /// The defaults, overruled by the environment, for the loadable extension. `get` returns the value of a variable.
     ///
     /// # Errors
-    /// A text that names the variable and what it should hold.
+    /// A text that names a malformed variable and what it should hold.
     pub(crate) fn from_env(
         get: impl Fn(&str) -> Option<std::ffi::OsString>,
     ) -> Result<Self, String> {
@@ -180,19 +185,19 @@ pub(crate) struct Settings {
     persist_wal: bool,
 }
 
-/// Every parameter beginning with this is ours, so an unknown one is a mistake.
+/// Each parameter that begins with this is ours, so an unknown one is a mistake.
 const PREFIX: &[u8] = b"kanban_";
 
 impl Settings {
-    /// Those of a connection without parameters.
+    /// The settings of a connection without parameters.
     pub(crate) fn defaults_of(options: &Options) -> Self {
         options.connection.clone()
     }
 
-    /// Reads the `kanban_` parameters of a main database.
+    /// The settings of a main database, by its `kanban_` parameters.
     ///
     /// # Errors
-    /// A text that names the wrong parameter and what it should be.
+    /// A text that names a wrong parameter and what it should be.
     pub(crate) fn from_uri(uri: &impl Uri, defaults: &Options) -> Result<Self, String> {
         let mut settings = Self::defaults_of(defaults);
         let ours = || {
@@ -200,7 +205,7 @@ impl Settings {
             keys.filter(|key| key.to_bytes().starts_with(PREFIX))
         };
         for (nth, key) in ours().enumerate() {
-            // SQLite tells the value of the first only.
+            // SQLite tells the value of the first only, so a second one would be ignored.
             if ours().take(nth).any(|earlier| earlier == key) {
                 return Err(format!("{} is given more than once", key.to_string_lossy()));
             }
@@ -228,7 +233,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The busy timeout of a connection that sets none, in ms.
+    /// The busy timeout of a connection that sets none, in ms; at most what `sqlite3_busy_timeout` takes.
     pub(crate) fn busy_timeout_ms(&self) -> c_int {
         c_int::try_from(self.busy_timeout.as_millis()).unwrap_or(c_int::MAX)
     }
@@ -253,19 +258,20 @@ impl Settings {
         self.network_wal
     }
 
-    /// Whether the WAL stays when the last connection closes.
+    /// Whether the WAL and the wal-index stay when the last connection closes.
     pub(crate) fn persist_wal(&self) -> bool {
         self.persist_wal
     }
 }
 
+/// The value of a parameter that is 0 or 1.
 fn flag(key: &CStr, value: &[u8]) -> Result<bool, String> {
     parse_flag(value).ok_or_else(|| {
         format!("{}: {}", key.to_string_lossy(), not_flag(&String::from_utf8_lossy(value)))
     })
 }
 
-/// 0 or 1.
+/// The flag that `0` or `1` stands for; `None` for any other text.
 fn parse_flag(text: &[u8]) -> Option<bool> {
     match text {
         b"0" => Some(false),
@@ -274,11 +280,12 @@ fn parse_flag(text: &[u8]) -> Option<bool> {
     }
 }
 
+/// What is wrong with the value of a flag.
 fn not_flag(value: &(impl std::fmt::Debug + ?Sized)) -> String {
     format!("{value:?} is neither 0 nor 1")
 }
 
-/// Whole milliseconds, at most what `sqlite3_busy_timeout` takes.
+/// A number of whole milliseconds, at most what `sqlite3_busy_timeout` takes; `None` for any other text.
 fn parse_ms(text: &[u8]) -> Option<Duration> {
     let text = std::str::from_utf8(text).ok()?;
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -286,6 +293,7 @@ fn parse_ms(text: &[u8]) -> Option<Duration> {
     Some(Duration::from_millis(ms.unsigned_abs().into()))
 }
 
+/// What is wrong with the value of a timeout.
 fn not_ms(value: &(impl std::fmt::Debug + ?Sized)) -> String {
     format!("{value:?} is not a number of milliseconds from 0 to {}", c_int::MAX)
 }
@@ -294,6 +302,7 @@ fn not_ms(value: &(impl std::fmt::Debug + ?Sized)) -> String {
 mod tests {
     use super::*;
 
+    /// The options that the extension takes from these variables.
     fn from(variables: &[(&str, &str)]) -> Result<Options, String> {
         Options::from_env(|name| {
             variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).into())

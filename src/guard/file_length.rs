@@ -1,52 +1,62 @@
-//! A file shorter than its header says: a write that extended it was lost
+//! A file that is shorter than its header says: a write that extended it was lost
 //! (<https://www.sqlite.org/howtocorrupt.html> 3.1, 4).
 //!
-//! What proves a lost write is what was written: while a connection may change the file's length, and nobody
-//! else may, [`Written`] keeps how far it has written. A file that ends before that has lost something. In
-//! rollback modes this is looked at when all is written and nothing is committed yet: an error there rolls back.
-//! In WAL mode the file rightly lags behind what is committed, and is complete when a checkpoint has copied all and
-//! sets its length: an error there leaves all frames in the WAL. A file that was short before is reported, and
-//! otherwise left to SQLite: whoever writes to it now has not made it so.
+//! A disk, a driver or a full network share says that a page was written, and it was not. If the page lay behind the
+//! file's end, the file is now shorter than its header says, and SQLite calls it malformed when it next reads there:
+//! long after the commit.
 //!
-//! A checkpoint writes the header first, so the file is made as long as it will be before; whoever looks at it from
-//! outside sees no deficit.
+//! # What it does
+//! While one connection may change the file's length, and nobody else may, [`Written`] keeps how far that connection
+//! has written. A file that ends before that has lost a write. In rollback modes the check is made when all is
+//! written and nothing is committed yet: an error there rolls back. In WAL mode the file rightly lags behind what is
+//! committed, and is complete when a checkpoint has copied all frames and sets its length: an error there leaves all
+//! frames in the WAL.
+//!
+//! A checkpoint writes the header first. So the file is made as long as it will be before that, and an observer
+//! sees no deficit.
+//!
+//! # What it does not do
+//! - It finds no lost write within the file.
+//! - A file that was short before is reported, and otherwise left to SQLite: the connection that writes to it now has
+//!   not made it so.
 
 use std::ffi::c_int;
 
 use crate::format::Header;
 
-/// What a connection has written while it may change the file's length, and nobody else may: from RESERVED or
-/// EXCLUSIVE on, and while it has the WAL's CKPT slot.
+/// What a connection has written while it may change the file's length, and nobody else may: in rollback modes from
+/// RESERVED or EXCLUSIVE on, in WAL mode while it has the CKPT slot.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
-    /// The file is at least so long, if nothing was lost.
+    /// How long the file is at least, if no write was lost, in bytes.
     end: i64,
-    /// The header before the first page was written, and as it was written last; `None` if it was not.
+    /// The header that was there before the first page was written, and the one that was written last; `None` if the
+    /// first page was not written.
     headers: Option<(Option<Header>, Header)>,
-    /// What is written next undoes a transaction.
+    /// Whether what is written undoes a transaction.
     is_repair: bool,
 }
 
 impl Written {
-    /// Nothing is written yet.
+    /// The connection may write from now on, and has written nothing yet.
     #[inline]
     pub(crate) fn begin(&mut self) {
         (self.end, self.headers, self.is_repair) = (0, None, false);
     }
 
-    /// As [`Self::begin`], of a rollback.
+    /// A rollback may write from now on, and has written nothing yet.
     pub(crate) fn begin_repair(&mut self) {
         self.begin();
         self.is_repair = true;
     }
 
-    /// So many bytes were written there.
+    /// So many bytes were written at the offset `at`.
     #[inline]
     pub(crate) fn wrote(&mut self, at: i64, bytes: c_int) {
         self.end = self.end.max(at.saturating_add(bytes.into()));
     }
 
-    /// The first page is about to be written. `before` is the header that is there.
+    /// The first page is about to be written, with this header. `before` reads the header that is there.
     pub(crate) fn first_page(&mut self, header: &Header, before: impl FnOnce() -> Option<Header>) {
         match &mut self.headers {
             Some((_, last)) => *last = *header,
@@ -54,19 +64,18 @@ impl Written {
         }
     }
 
-    /// The file's length was set.
+    /// The file's length was set to `size` bytes.
     pub(crate) fn cut(&mut self, size: i64) {
         self.end = self.end.min(size);
     }
 
-    /// How much of what was written a file of `size` bytes lacks, up to `length`.
+    /// How many bytes of what was written, up to `length`, a file of `size` bytes lacks; `None` if it lacks none.
     pub(crate) fn lost(&self, size: i64, length: i64) -> Option<i64> {
         Some(self.end.min(length) - size).filter(|missing| *missing > 0)
     }
 
-    /// By how many bytes this transaction, whose pages are all written, would leave the file too short by
-    /// its own header, if it would: then it is not a rollback, after which the header is the one that was
-    /// there before.
+    /// All pages of a transaction are written. Returns by how many bytes it would leave the file shorter than its own
+    /// header says; `None` if it would not, or if this is a rollback, which leaves the header that was there before.
     pub(crate) fn torn(&self, size: impl FnOnce() -> Option<i64>) -> Option<i64> {
         let (before, last) = self.headers.as_ref().filter(|_| !self.is_repair)?;
         if before.as_ref() == Some(last) {
@@ -78,7 +87,7 @@ impl Written {
         Some(length - size)
     }
 
-    /// All was synced, or refused. A rollback syncs once, at its end.
+    /// All was synced, or, if it `is_torn`, refused: then a rollback comes next. A rollback syncs once, at its end.
     pub(crate) fn synced(&mut self, is_torn: bool) {
         if is_torn {
             self.begin_repair();

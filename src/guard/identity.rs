@@ -1,6 +1,21 @@
 //! A database, WAL or wal-index that was unlinked, renamed or replaced while it is open
-//! (<https://www.sqlite.org/howtocorrupt.html> 1.4, 2.4), or that has several hard links (2.5): what
-//! is written to it is lost to all others, or mixes with theirs.
+//! (<https://www.sqlite.org/howtocorrupt.html> 1.4, 2.4), or a database that has several hard links (2.5).
+//!
+//! Somebody restores a backup over a board that a program has open. The program goes on to write to the file that is
+//! gone: what it writes is lost to all others. If only the WAL was replaced, its frames mix with those of another. And
+//! of a database with two hard links, each name has a journal and a lock of its own, so two writers do not
+//! see each other's.
+//!
+//! # What it does
+//! A connection remembers the device and the inode number of each file when it opens it. Before it writes, it
+//! compares them with what the names lead to now. If they differ, nothing is written. In WAL mode most comparisons
+//! cost one fstat(2): as long as the time of the directory's last change is that of the last comparison, no name in
+//! it has changed. Hard links in other directories, and a move of a directory further up, leave no trace there; so
+//! everything is compared once a second all the same. Connections that only read compare once a second, too.
+//!
+//! # What it does not do
+//! - A file that is replaced between the comparison and the write is not noticed before the next comparison.
+//! - A name that this process may not look at is not compared.
 
 use std::fmt;
 use std::path::Path;
@@ -9,12 +24,12 @@ use std::sync::Arc;
 use crate::format::{self, WAL_INDEX_SUFFIX, WAL_SUFFIX};
 use crate::sys::{self, Directory, Found, Inode, Name};
 
-/// Why a database must not be written to.
+/// Why nobody must write to a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Displaced {
-    /// This file is no longer the one that is open.
+    /// The name of this file leads to another one than the one that is open, or to none.
     Moved(&'static str),
-    /// It has so many hard links.
+    /// The database has so many hard links.
     Linked(u64),
 }
 
@@ -42,22 +57,25 @@ pub(crate) struct Identity {
     wal: (Name, Option<Inode>),
     wal_index: (Name, Option<Inode>),
     directory: Arc<Directory>,
-    /// Whether names lead elsewhere than they did: the files are looked for in the open directory.
+    /// Whether names lead elsewhere than they did, since this process has another root directory, or is in another
+    /// mount namespace. Then the files are looked for in the open directory.
     is_elsewhere: bool,
-    /// The directory when all were found in their places: as long as it does not change, they are, unless one
-    /// further up was moved.
+    /// The directory when all files were last found in their places. As long as it does not change, they still are,
+    /// unless a directory further up was moved. `None` if its last change was then so recent that another might leave
+    /// the same time.
     unchanged: Option<Found>,
+    /// Whether the user allows hard links (`kanban_hard_links=1`).
     may_have_links: bool,
-    /// When all of it was last checked, in ns of [`sys::monotonic_ns`].
+    /// When all of this was last checked, in ns of [`sys::monotonic_ns`].
     checked: u64,
 }
 
-/// How often those who only read check, and for hard links and moves further up, of which the directory says
-/// nothing, in ns.
+/// How often a connection that only reads checks, and how often one that writes checks for hard links and moves
+/// further up, of which the directory says nothing, in ns.
 const CHECK_NS: u64 = 1_000_000_000;
 
 impl Identity {
-    /// Of the database at `path`, which was just opened. `None` if there is no such file.
+    /// Of the database at `path`, which was just opened. `None` if there is no such file, or a NUL is in its name.
     pub(crate) fn of(path: &Path, may_have_links: bool) -> Option<Self> {
         let beside = |suffix| Name::new(format::beside(path, suffix).as_os_str());
         let database = Name::new(path.as_os_str())?;
@@ -74,22 +92,22 @@ impl Identity {
         })
     }
 
-    /// The database's, when it was opened.
+    /// The database, as it was opened.
     pub(crate) fn inode(&self) -> Inode {
         self.database.1
     }
 
-    /// The WAL's, while the wal-index is mapped.
+    /// The WAL, while the wal-index is mapped.
     pub(crate) fn wal(&self) -> Option<Inode> {
         self.wal.1
     }
 
-    /// The wal-index's, while it is mapped.
+    /// The wal-index, while it is mapped.
     pub(crate) fn wal_index(&self) -> Option<Inode> {
         self.wal_index.1
     }
 
-    /// The WAL and the wal-index were just opened.
+    /// SQLite has just opened the WAL and the wal-index. Of those that it had open before, the first counts.
     pub(crate) fn wal_opened(&mut self) {
         for (name, inode) in [&mut self.wal, &mut self.wal_index] {
             if inode.is_none() {
@@ -99,13 +117,15 @@ impl Identity {
         self.unchanged = None;
     }
 
-    /// They were closed.
+    /// SQLite has closed the WAL and the wal-index.
     pub(crate) fn wal_closed(&mut self) {
         (self.wal.1, self.wal_index.1) = (None, None);
     }
 
-    /// Whether all are in their places, for one who is about to write. `now` is of
-    /// [`sys::monotonic_ns`].
+    /// Whether all files are in their places. Called before a transaction writes. `now` is of [`sys::monotonic_ns`].
+    ///
+    /// # Errors
+    /// A file was displaced, or the database has hard links that nobody has allowed.
     #[inline(always)]
     pub(crate) fn check(&mut self, now: u64) -> Result<(), Displaced> {
         let directory = self.wal.1.and_then(|_| self.directory.stat().ok());
@@ -115,7 +135,8 @@ impl Identity {
         self.check_each(directory, now)
     }
 
-    /// As [`Self::check`], when the directory is found to be so.
+    /// Compares each file. `directory` is what the directory is now, if the WAL is open; only then is it remembered: a
+    /// rollback mode changes it in each transaction, by its journal.
     #[inline(never)]
     fn check_each(&mut self, directory: Option<Found>, now: u64) -> Result<(), Displaced> {
         let mut found = self.look(self.is_elsewhere);
@@ -127,7 +148,7 @@ impl Identity {
         if links > 1 && !self.may_have_links {
             return Err(Displaced::Linked(links));
         }
-        // A change just after a change may leave the same time.
+        // A change just after another may leave the same time.
         self.unchanged = directory.filter(|found| {
             found.was_changed_a_while_ago()
                 && (self.is_elsewhere || self.directory.is_in_place(found))
@@ -136,7 +157,8 @@ impl Identity {
         Ok(())
     }
 
-    /// Whether each file is where it was, by its name or in the open directory. What the database is found to be.
+    /// Compares each file with what its name leads to, or, if `within`, with what the open directory has by that name.
+    /// Returns what the database is; `None` if this process may not look.
     fn look(&self, within: bool) -> Result<Option<Found>, Displaced> {
         let look = |name, opened, what| {
             let found = match within {
@@ -156,7 +178,10 @@ impl Identity {
         Ok(found)
     }
 
-    /// As [`Self::check`], now and then, for one who is about to read. Hard links do no harm then.
+    /// Like [`Self::check`], but once a second at most. Called before a transaction reads: hard links do no harm then.
+    ///
+    /// # Errors
+    /// A file was displaced.
     pub(crate) fn check_now_and_then(&mut self) -> Result<(), Displaced> {
         let now = sys::monotonic_ns();
         if !self.is_due(now) {
@@ -171,14 +196,14 @@ impl Identity {
         }
     }
 
-    /// Whether it was not checked for a while.
+    /// Whether everything must be compared again.
     #[inline]
     fn is_due(&self, now: u64) -> bool {
         now.wrapping_sub(self.checked) >= CHECK_NS
     }
 }
 
-/// What was found by a name, if this process can tell.
+/// What was found by a name, if it is the file that was `opened`; `None` if this process may not look.
 fn compare(
     found: std::io::Result<Found>,
     opened: Inode,
@@ -192,153 +217,4 @@ fn compare(
 }
 
 #[cfg(all(test, unix))]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    /// Longer ago than anything is remembered.
-    const LONG_AGO: u64 = 2 * CHECK_NS;
-
-    impl Identity {
-        fn check_now(&mut self) -> Result<(), Displaced> {
-            self.check(sys::monotonic_ns())
-        }
-
-        /// All of it was last checked so long ago, in ns.
-        fn was_checked(&mut self, ago: u64) {
-            self.checked = sys::monotonic_ns().wrapping_sub(ago);
-        }
-    }
-
-    /// A board in WAL mode, just opened, and a place beside its directory.
-    fn board() -> (tempfile::TempDir, std::path::PathBuf, Identity) {
-        let place = tempfile::tempdir().expect("a directory");
-        let directory = place.path().join("boards");
-        fs::create_dir(&directory).expect("a directory");
-        for name in ["board.db", "board.db-wal", "board.db-shm"] {
-            fs::write(directory.join(name), name).expect("a file");
-        }
-        let path = directory.join("board.db");
-        let mut identity = Identity::of(&path, false).expect("it is there");
-        identity.wal_opened();
-        (place, path, identity)
-    }
-
-    /// Checks until the directory is known not to have changed; its time counts when it is a while ago.
-    fn settle(identity: &mut Identity) {
-        let began = std::time::Instant::now();
-        while identity.unchanged.is_none() {
-            assert_eq!(identity.check_now(), Ok(()));
-            assert!(began.elapsed() < std::time::Duration::from_secs(60));
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-    }
-
-    #[test]
-    fn it_knows_the_files_that_it_has_opened() {
-        let (_place, path, mut identity) = board();
-        let inode = |suffix: &str| {
-            let name = format!("{}{suffix}", path.display());
-            sys::stat(&Name::new(name.as_ref()).expect("a name")).expect("it is there").inode
-        };
-        assert_eq!(identity.inode(), inode(""));
-        assert_eq!(identity.wal(), Some(inode("-wal")));
-        assert_eq!(identity.wal_index(), Some(inode("-shm")));
-        identity.wal_closed();
-        assert_eq!((identity.wal(), identity.wal_index()), (None, None));
-    }
-
-    /// Each of the files is replaced in turn. What was opened stays the one that counts, also if more of the
-    /// wal-index is mapped later.
-    #[test]
-    fn whichever_file_is_replaced_is_missed() {
-        let files = [("", "the database"), ("-wal", "the WAL"), ("-shm", "the wal-index (-shm)")];
-        for (suffix, what) in files {
-            for is_settled in [false, true] {
-                let (place, path, mut identity) = board();
-                if is_settled {
-                    settle(&mut identity);
-                }
-                let other = place.path().join("other");
-                fs::write(&other, "other").expect("a file");
-                let name = format!("{}{suffix}", path.display());
-                fs::rename(&other, &name).expect("it is replaced");
-                for _ in 0..2 {
-                    assert_eq!(identity.check_now(), Err(Displaced::Moved(what)));
-                    identity.wal_opened();
-                }
-                fs::remove_file(&name).expect("it is removed");
-                assert_eq!(identity.check_now(), Err(Displaced::Moved(what)));
-            }
-        }
-    }
-
-    /// The board gets a second name in another directory, of which its own says nothing: that is noticed
-    /// when it was not looked at for a while. Who only reads goes on.
-    #[test]
-    fn a_second_name_elsewhere_is_noticed_after_a_while() {
-        let (place, path, mut identity) = board();
-        settle(&mut identity);
-        fs::hard_link(&path, place.path().join("second.db")).expect("a link");
-        identity.was_checked(LONG_AGO);
-        assert_eq!(identity.check_now(), Err(Displaced::Linked(2)));
-        identity.was_checked(LONG_AGO);
-        assert_eq!(identity.check_now_and_then(), Ok(()));
-        assert!(!identity.is_due(sys::monotonic_ns()), "it has looked");
-        identity.may_have_links = true;
-        assert_eq!(identity.check_now(), Ok(()));
-    }
-
-    /// The directory is moved, or one further up, and another of its name has a board: the one is noticed at
-    /// once, the other when it was not looked at for a while.
-    #[test]
-    fn a_directory_that_was_moved_is_missed() {
-        for (what, is_above) in [("boards", false), ("", true)] {
-            let (place, path, mut identity) = board();
-            settle(&mut identity);
-            let aside = tempfile::tempdir().expect("a directory");
-            let moved = place.path().join(what);
-            fs::rename(&moved, aside.path().join("aside")).expect("it is moved");
-            fs::create_dir_all(path.parent().expect("its own")).expect("a directory");
-            fs::write(&path, "another").expect("a file");
-            if is_above {
-                identity.was_checked(LONG_AGO);
-            }
-            for _ in 0..2 {
-                assert_eq!(identity.check_now(), Err(Displaced::Moved("the database")));
-            }
-        }
-    }
-
-    /// Another directory of its name has the same files: what becomes of them there is noticed.
-    #[test]
-    fn a_directory_that_was_replaced_vouches_for_nothing() {
-        let (place, path, mut identity) = board();
-        identity.may_have_links = true;
-        settle(&mut identity);
-        let boards = path.parent().expect("its own").to_owned();
-        let aside = place.path().join("aside");
-        fs::rename(&boards, &aside).expect("it is moved");
-        fs::create_dir(&boards).expect("a directory");
-        for name in ["board.db", "board.db-wal", "board.db-shm"] {
-            fs::hard_link(aside.join(name), boards.join(name)).expect("a link");
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        for _ in 0..2 {
-            assert_eq!(identity.check_now(), Ok(()));
-        }
-        fs::remove_file(&path).expect("it is removed");
-        assert_eq!(identity.check_now(), Err(Displaced::Moved("the database")));
-    }
-
-    /// Who reads looks now and then, and then at everything.
-    #[test]
-    fn a_reader_looks_when_it_is_due() {
-        let (_place, path, mut identity) = board();
-        fs::remove_file(&path).expect("it is removed");
-        identity.was_checked(0);
-        assert_eq!(identity.check_now_and_then(), Ok(()));
-        identity.was_checked(LONG_AGO);
-        assert_eq!(identity.check_now_and_then(), Err(Displaced::Moved("the database")));
-    }
-}
+mod tests;

@@ -1,17 +1,24 @@
 //! A database that is mounted over another file (`mount --bind a.db b.db`, a container's
-//! `--volume a.db:/data/b.db`).
+//! `--volume a.db:/data/b.db`): <https://www.sqlite.org/howtocorrupt.html> 2.5.
 //!
 //! It is one file in two directories. Its sidecar, and SQLite's journal, WAL and wal-index, would
-//! lie in the directory of whichever name was used, so that two writers by different names would
-//! not see each other's (<https://www.sqlite.org/howtocorrupt.html> 2.5). A directory may be
-//! mounted twice: its files are the same by both names. And a database may be mounted over itself, as service managers
-//! do to make it read-only, or to make it the only one that is not: its name and directory stay the same.
+//! lie in the directory of whichever name a client uses, so two writers by different names would
+//! not see each other's.
+//!
+//! # What it does
+//! It refuses to open the database by the mounted name.
+//!
+//! # What it does not do
+//! - It does not refuse a directory that is mounted twice: its files are the same by both names.
+//! - It does not refuse a database that is mounted over itself, as service managers do to make it read-only, or to
+//!   make it the only file that is not: its name and directory stay the same.
+//! - It sees no mount where the kernel does not tell of it: Linux before 5.8, other systems.
 
 use std::path::Path;
 
 use crate::sys;
 
-/// Why `database` must not be opened by this name.
+/// Why nobody must open `database` by this name; `None` if that is allowed.
 pub(crate) fn refusal(database: &Path) -> Option<String> {
     let is_other = sys::is_mount_point(database) && !sys::is_mounted_over_itself(database);
     is_other.then(|| {

@@ -1,5 +1,15 @@
-//! A WAL that was deleted while its index lives on (<https://www.sqlite.org/howtocorrupt.html> 1.4): who
-//! comes then finds an empty WAL and an index that speaks of frames, and writes behind a hole.
+//! A WAL that was deleted while its index lives on (<https://www.sqlite.org/howtocorrupt.html> 1.4).
+//!
+//! Somebody deletes the WAL of a board that a program has open. The next connection creates an empty WAL, and finds
+//! an index that speaks of a hundred frames: it writes the next frame behind a hole, and reads pages that are not
+//! there.
+//!
+//! # What it does
+//! It compares the WAL with its index: the salts, and whether the file is long enough for the frames.
+//!
+//! # What it does not do
+//! - It does not check the frames: SQLite does so when it recovers.
+//! - Of a WAL that cannot be read, it says nothing: SQLite will.
 
 use std::io;
 use std::path::Path;
@@ -7,13 +17,13 @@ use std::path::Path;
 use crate::format::{Salts, WalHeader};
 use crate::sys;
 
-/// Whether a WAL has so many frames at least, by those salts: <https://www.sqlite.org/walformat.html>.
-/// One that can not be opened or read is not known to be another: SQLite will say so.
+/// Whether the index may be that of this WAL: whether the file has these salts, and is long enough for so many frames
+/// (<https://www.sqlite.org/walformat.html>). A WAL that cannot be opened or read may be.
 pub(crate) fn speaks_of(wal: &Path, frames: u32, salts: Salts) -> bool {
     let Ok(file) = sys::open_to_read(wal) else { return true };
     let mut header = WalHeader([0; WalHeader::SIZE]);
     if let Err(error) = sys::read_exact_at(&file, &mut header.0, 0) {
-        // Shorter than that, or a failure.
+        // A WAL that is shorter than its header is another one; any other error is a failure.
         return error.kind() != io::ErrorKind::UnexpectedEof;
     }
     let length = header.length_with(frames);
@@ -25,7 +35,7 @@ mod tests {
     use super::*;
 
     const PAGE: u32 = 512;
-    /// The two salts, as the index has them: the bytes as they are.
+    /// The bytes of the two salts, which the index has as they are.
     const SALTS: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 
     /// A WAL of `length` bytes.
@@ -38,7 +48,7 @@ mod tests {
         file
     }
 
-    /// The index speaks of ten frames. A WAL that ends before the tenth does, or has other salts, or no
+    /// The index speaks of ten frames. A WAL that ends before the tenth frame does, or has other salts, or no
     /// header, is another one.
     #[test]
     fn a_wal_that_has_fewer_frames_or_other_salts_is_another() {
@@ -54,9 +64,9 @@ mod tests {
         for other in [[salts[0], 0], [0, salts[1]]] {
             assert!(!speaks_of(wal(whole).path(), 10, other));
         }
-        assert!(speaks_of(Path::new("/no/such/wal"), 10, salts), "it can not be opened");
-        // A directory can be opened, on unix, and not be read.
+        assert!(speaks_of(Path::new("/no/such/wal"), 10, salts), "it cannot be opened");
+        // On unix a directory can be opened, but not be read.
         let directory = tempfile::tempdir().expect("a directory");
-        assert!(speaks_of(directory.path(), 10, salts), "it can not be read");
+        assert!(speaks_of(directory.path(), 10, salts), "it cannot be read");
     }
 }

@@ -1,4 +1,4 @@
-//! What the database, its WAL and its wal-index say of each other.
+//! What the database, its WAL and its wal-index say of each other: a check without a connection.
 
 use std::fmt;
 use std::fs::File;
@@ -21,24 +21,24 @@ use crate::sys;
 pub enum Problem {
     /// The database is no SQLite database.
     NotADatabase,
-    /// The database is by so many bytes shorter than its header says.
+    /// The database is shorter than its header says.
     TooShort {
-        /// How many are missing.
+        /// How many bytes are missing.
         missing: u64,
     },
-    /// Clients use a wal-index that speaks of so many frames, which the WAL has not: it was deleted
+    /// Clients use a wal-index that speaks of frames which the WAL does not have: the WAL was deleted
     /// or replaced while they have it open.
     OtherWal {
-        /// How many frames are committed by the wal-index.
+        /// How many frames are committed, by the wal-index.
         frames: u32,
     },
-    /// The WAL has content, and is none of SQLite's.
+    /// The file with the WAL's name has content, and is no WAL of SQLite's.
     NotAWal,
     /// The WAL, the wal-index or the journal is no regular file.
     NotAFile {
-        /// The end of its name: `-wal`, say.
+        /// The end of its name, say `-wal`.
         suffix: &'static str,
-        /// What it is.
+        /// What it is, in a word.
         kind: &'static str,
     },
 }
@@ -66,19 +66,20 @@ impl fmt::Display for Problem {
     }
 }
 
-/// How often it looks again before it believes in a problem: clients write meanwhile.
+/// How many looks must find a problem: clients write meanwhile.
 const LOOKS: usize = 5;
+/// The pause between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
-/// Compares what the database's header, the WAL and the wal-index say of each other. Takes no lock;
-/// what does not last for 100 ms is not told.
+/// Compares what the database's header, the WAL and the wal-index say of each other. It takes no lock. It reports only
+/// problems that five looks find, 20 ms apart.
 ///
 /// It opens and closes these files, which drops the POSIX locks of this process on them
 /// (<https://www.sqlite.org/howtocorrupt.html> 2.2). So call it in a process that does not have the
 /// database open.
 ///
 /// # Errors
-/// As for [`observe`], and if a file can not be read.
+/// Those of [`observe`], and a file that cannot be read.
 pub fn examine(path: impl AsRef<Path>) -> Result<Vec<Problem>, ObserveError> {
     let database = observe(path)?.database;
     let mut lasting = look(&database)?;
@@ -93,13 +94,14 @@ pub fn examine(path: impl AsRef<Path>) -> Result<Vec<Problem>, ObserveError> {
     Ok(lasting)
 }
 
+/// The problems that are found at one look.
 fn look(database: &Path) -> io::Result<Vec<Problem>> {
     let mut problems = Vec::new();
     let file = sys::open_to_read(database)?;
     let size = file.metadata()?.len();
     let mut header = Header([0; Header::SIZE]);
     if size == 0 {
-        // A database that nobody has written to yet, or one whose content is in the WAL.
+        // Nobody has written to this database yet, or its content is in the WAL.
     } else if size < Header::SIZE as u64 || {
         file.read_exact_at(&mut header.0, 0)?;
         !header.is_database()
@@ -108,7 +110,7 @@ fn look(database: &Path) -> io::Result<Vec<Problem>> {
         return Ok(problems);
     }
     for suffix in [WAL_SUFFIX, WAL_INDEX_SUFFIX, JOURNAL_SUFFIX] {
-        // What is absent, or can not be looked at, is met again below.
+        // A file that is absent, or that this user may not look at, is met again below.
         let Ok(found) = beside(database, suffix).symlink_metadata() else { continue };
         if !found.is_file() {
             let kind = sys::name_of(found.file_type());
@@ -132,7 +134,7 @@ fn look(database: &Path) -> io::Result<Vec<Problem>> {
             problems.push(Problem::OtherWal { frames: index.frames });
         }
     }
-    // The WAL, or a journal, may have the rest.
+    // The rest of the file may be in the WAL, or in a journal.
     let rest = [wal, beside(database, JOURNAL_SUFFIX)];
     let has_rest = rest.iter().any(|path| path.metadata().is_ok_and(|found| found.len() > 0));
     let missing = header.deficit(size as i64);
@@ -142,7 +144,8 @@ fn look(database: &Path) -> io::Result<Vec<Problem>> {
     Ok(problems)
 }
 
-/// Whether it is empty, absent, or begins as a WAL does: <https://www.sqlite.org/walformat.html>.
+/// Whether the file is absent, empty, or begins as a WAL does.
+/// <https://www.sqlite.org/fileformat2.html#wal_file_format>
 fn is_a_wal(wal: &Path) -> io::Result<bool> {
     let file = match sys::open_to_read(wal) {
         Ok(file) => file,
@@ -157,7 +160,7 @@ fn is_a_wal(wal: &Path) -> io::Result<bool> {
     Ok(WalHeader::is_magic(magic))
 }
 
-/// What the wal-index says, if clients use it; else the next one makes it anew.
+/// What the wal-index says; `None` if no client uses it, since then the next client makes another.
 fn wal_index_header(path: &Path) -> io::Result<Option<WalIndexHeader>> {
     let file: File = match sys::open_to_read(path) {
         Ok(file) => file,
@@ -174,7 +177,7 @@ fn wal_index_header(path: &Path) -> io::Result<Option<WalIndexHeader>> {
     Ok(WalIndexHeader::of(&header))
 }
 
-/// An error of another file than the database.
+/// The error of a file other than the database, with its name.
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

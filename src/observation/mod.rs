@@ -1,12 +1,12 @@
-//! A database as an outsider sees it: who holds the write lock, who waits, what can be judged
+//! A board seen from outside: who holds the write lock, who waits, and what can be judged
 //! without a connection.
 //!
-//! [`observe`] reads the sidecar and asks the kernel for its locks. It neither opens the database,
-//! the WAL or the wal-index, nor waits, nor creates or changes anything, so that it can do no harm
-//! to whoever uses the database, in this process or another, and answers also when the board is
-//! stuck. `docs/locking-protocol.md` has what it reads.
+//! [`observe`] reads the sidecar and asks the kernel for its locks. It does not open the database,
+//! the WAL or the wal-index, does not wait, and creates and changes nothing. So it does no harm
+//! to those who use the database, in this process or another, and answers even when the board is
+//! stuck. `docs/locking-protocol.md` describes what it reads.
 //!
-//! Windows does not tell of locks, so there it takes those of waiters, and of a holder that was
+//! Windows does not tell of locks. There it takes the locks of waiters, and of a holder that was
 //! killed, shared and for a moment, as the VFS itself does (`docs/windows.md`).
 //!
 //! ```
@@ -53,27 +53,27 @@ pub use contents::{Problem, examine};
 pub struct Observation {
     /// The database's path without symbolic links.
     pub database: PathBuf,
-    /// The path of its sidecar, whether there is one or not.
+    /// The path of its sidecar, whether or not there is one.
     pub sidecar: PathBuf,
-    /// What is found there.
+    /// What is at that path.
     pub sidecar_state: SidecarState,
     /// Who has the write lock.
     pub holder: Option<Holder>,
-    /// Whether the bytes of the write lock are locked in a way that no holder locks them: by another
-    /// program, which keeps all writers of this VFS out. Never known on Windows.
+    /// Whether the bytes of the write lock are locked in a way in which no holder locks them: by another
+    /// program, which keeps all writers of this VFS out. Always false on Windows, which does not tell.
     pub is_locked_by_a_stranger: bool,
-    /// Who waits for the write lock in the queue, the first first. Connections that sleep by
+    /// Who waits for the write lock in the queue, the next one first. Connections that sleep by
     /// themselves, and stock clients, are not in it.
     pub queue: Vec<Waiter>,
-    /// How large the files are.
+    /// How large its files are.
     pub sizes: Sizes,
     /// How many hard links the database has.
     pub hard_links: u64,
-    /// Where the file system is mounted, and its type's name, if the system tells.
+    /// Where its file system is mounted, and the name of that type of file system, if the system tells.
     pub mount: Option<(PathBuf, String)>,
-    /// The guarantees of `PRAGMA kanban_status`, by the same names.
+    /// The guarantees of `PRAGMA kanban_status`, by the names that they have there.
     pub guarantees: Vec<Guarantee>,
-    /// As the kernel's lock says it.
+    /// The holder, as its lock says it in the kernel.
     by_the_lock: Option<holder::Holder>,
 }
 
@@ -81,16 +81,16 @@ pub struct Observation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SidecarState {
-    /// There is none: nobody who writes has the database open, or nobody has written yet.
+    /// There is none: no client that writes has the database open, or none has written yet.
     Absent,
     /// It is whole.
     Page,
     /// It is empty, too short or zeroed. The next writer makes it whole.
     Unseeded,
-    /// It holds something else, and is left alone: writers do without a write lock.
+    /// It holds something else, which the VFS does not touch: writers do without a write lock.
     Foreign,
-    /// It can not be used, with the reason and the remedy; for whoever may read less than the
-    /// writers do, that may be true of this process only.
+    /// It cannot be used, with the reason and the remedy. If this process may read less than the
+    /// writers, that may be true of this process only.
     Unusable(String),
 }
 
@@ -98,16 +98,16 @@ pub enum SidecarState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
-    /// Its process id, in its own pid namespace: to show, not to rely on.
+    /// Its process id, in its own pid namespace: for people to read, not for programs to rely on.
     pub pid: u32,
     /// The name of the program that has this process id here, as far as this process may know it.
     pub program: Option<String>,
-    /// How long it has held the lock, to the ms; right unless it is in another time namespace.
+    /// How long it has held the lock, to the ms. It is wrong if the holder is in another time namespace.
     pub held: Duration,
     /// Whether it is for a checkpoint or a recovery rather than a transaction.
     pub is_upkeep: bool,
-    /// Whether no process here has that id, or only one that began later: a child has inherited the lock
-    /// and keeps it, or the holder is in another pid namespace. [`Observation::keepers`] looks for it.
+    /// Whether no process here has that id, or only one that began later. Then a child has inherited the lock
+    /// and keeps it, or the holder is in another pid namespace. [`Observation::keepers`] looks for the child.
     pub is_gone: bool,
 }
 
@@ -117,19 +117,19 @@ pub struct Holder {
 pub struct Waiter {
     /// Its process id, in its own pid namespace.
     pub pid: u32,
-    /// The name of its program, or the first 12 bytes of it, as it says itself.
+    /// The name of its program, or the first 12 bytes of that, as the waiter itself says it.
     pub program: String,
-    /// How long it has waited, to the ms; right unless it is in another time namespace.
+    /// How long it has waited, to the ms. It is wrong if the waiter is in another time namespace.
     pub waited: Duration,
     /// Whether it waits to checkpoint or recover rather than for a transaction.
     pub is_upkeep: bool,
-    /// Whether it is its turn, and whoever came later is refused.
+    /// Whether it has the turn: until it uses that, or the turn expires, all that came later are refused.
     pub has_turn: bool,
-    /// Whether it has missed its turn, because it is stopped, say, and is passed over.
+    /// Whether it has missed its turn, say because it is stopped, and is passed over.
     pub is_away: bool,
 }
 
-/// The sizes of a database's files in bytes, `None` for one that is not there.
+/// The sizes of a database's files in bytes; `None` for a file that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sizes {
@@ -139,17 +139,18 @@ pub struct Sizes {
     pub wal: Option<u64>,
     /// The wal-index, `-shm`.
     pub wal_index: Option<u64>,
-    /// The rollback journal, `-journal`. Without a writer it is a hot one: the next client rolls it back.
+    /// The rollback journal, `-journal`. If there is no writer, it is hot, and the next client rolls it back
+    /// (<https://www.sqlite.org/lockingv3.html#hot_journals>).
     pub journal: Option<u64>,
     /// The sidecar, `-lock`.
     pub sidecar: Option<u64>,
 }
 
-/// A guarantee of `PRAGMA kanban_status`.
+/// A guarantee of `PRAGMA kanban_status`, and whether it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Guarantee {
-    /// Its name there.
+    /// Its name in `PRAGMA kanban_status`.
     pub name: &'static str,
     /// Whether it holds.
     pub judgement: Judgement,
@@ -158,25 +159,25 @@ pub struct Guarantee {
 /// Whether a guarantee holds, as far as an outsider can tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// It does, for clients of this VFS.
+    /// It holds, for clients of this VFS.
     Active,
-    /// It does not, and why.
+    /// It does not hold, and why.
     Inactive(String),
-    /// Who knows.
+    /// An outsider cannot tell, and why.
     Unknown(String),
 }
 
-/// Why a database can not be observed.
+/// Why a database cannot be observed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ObserveError {
     /// There is nothing by that name.
     Missing,
-    /// It is no regular file but this.
+    /// It is no regular file, but this.
     NotAFile(&'static str),
     /// This user may not look there.
     Denied(io::Error),
-    /// The system failed.
+    /// A system call has failed.
     Io(io::Error),
 }
 
@@ -189,7 +190,7 @@ impl fmt::Display for ObserveError {
                 write!(f, "this user may not look there: {error}")
             }
             Self::Denied(_) => f.write_str("this user may not look there: permission denied"),
-            Self::Io(error) => write!(f, "can not look at it: {error}"),
+            Self::Io(error) => write!(f, "cannot look at it: {error}"),
         }
     }
 }
@@ -206,14 +207,14 @@ impl From<io::Error> for ObserveError {
     }
 }
 
-/// Looks at the database at `path` from outside. Waits for nothing, opens nothing but the sidecar, and
-/// that to read, and creates nothing.
+/// Looks at the database at `path` from outside. It waits for nothing, creates nothing, and opens nothing but the
+/// sidecar, for reading.
 ///
 /// # Errors
-/// If there is no such file, it is no file, or this process may not look at it. A sidecar that can
-/// not be read is no error, but a [`SidecarState`].
+/// There is no such file, it is no regular file, or this process may not look at it. A sidecar that cannot
+/// be read is no error, but a [`SidecarState`].
 pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
-    // The name that xFullPathname comes to; it resolves links and opens nothing.
+    // This is the name that xFullPathname returns. It resolves links and opens nothing.
     let database = sys::canonical(path.as_ref())?;
     if let Some(kind) = sys::entry_at(&database)?.odd_kind {
         return Err(ObserveError::NotAFile(kind));
@@ -237,7 +238,7 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
     match sidecar::look_at(&seen.database) {
         Ok(file) => {
             if let Err(error) = seen.look_into(&LockFile::new(file)) {
-                seen.sidecar_state = SidecarState::Unusable(format!("can not read it: {error}"));
+                seen.sidecar_state = SidecarState::Unusable(format!("cannot read it: {error}"));
             }
         }
         Err(Unusable::Missing) => {}
@@ -253,22 +254,23 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
 }
 
 impl Observation {
-    /// Who keeps the write lock of a [`Holder`] that is gone: children that run no fork handler (`_Fork`,
-    /// clone(2), vfork(2)) have what it had, until they execute a program or end. `None` if there is no
-    /// holder, or it is not gone. Looks into other processes by `/proc`, for at most `limit`, and as far as
-    /// this user may.
+    /// Who keeps the write lock of a [`Holder`] that is gone. A child that runs no fork handler (`_Fork`, clone(2),
+    /// vfork(2)) has the locks that its parent had, until it executes a program or ends. `None` if there is no
+    /// holder, or it is not gone. It looks into other processes by proc(5), for at most `limit`, and as far as this
+    /// user may.
     #[must_use]
     pub fn keepers(&self, limit: Duration) -> Option<Lockers> {
         keepers::of(&self.database, self.by_the_lock?, limit)
     }
 
-    /// Who has one of SQLite's own write locks on the database, through whichever VFS. As
-    /// [`Self::keepers`] otherwise; where that is not known, nobody.
+    /// Who has one of SQLite's own write locks on the database, through whichever VFS. It looks into other processes by
+    /// proc(5), for at most `limit`, and as far as this user may; on systems without that, it finds nobody.
     #[must_use]
     pub fn sqlite_lockers(&self, limit: Duration) -> Lockers {
         keepers::of_sqlite(&self.database, false, limit)
     }
 
+    /// Reads the sidecar, and asks the kernel for its locks.
     fn look_into(&mut self, locks: &LockFile) -> io::Result<()> {
         let file = locks.file();
         let (content, is_whole) = sidecar::content_of(file, file.metadata()?.len())?;
@@ -315,7 +317,7 @@ impl Observation {
         Ok(())
     }
 
-    /// `is_denied`: this user may not read the sidecar; the writers may.
+    /// Judges each guarantee. `is_denied`: this user may not read the sidecar; the writers may be allowed to.
     fn judge(&self, is_denied: bool) -> Vec<Guarantee> {
         let connection =
             || Judgement::Unknown("each connection's own: see its PRAGMA kanban_status".to_owned());
@@ -354,6 +356,7 @@ impl Observation {
     }
 }
 
+/// The sizes of a database's files.
 fn sizes(database: &Path, length: u64) -> Sizes {
     let size_of =
         |suffix| format::beside(database, suffix).symlink_metadata().ok().map(|found| found.len());
@@ -366,7 +369,7 @@ fn sizes(database: &Path, length: u64) -> Sizes {
     }
 }
 
-/// A file system of which it is supposed, not tried, whether its files are shared: that would create one.
+/// A file system of which an observer supposes whether its files are shared. Trying it would create a file.
 struct Supposed<'p>(filesystem::Of<'p>, bool);
 
 impl FileSystem for Supposed<'_> {
@@ -381,6 +384,7 @@ impl FileSystem for Supposed<'_> {
     }
 }
 
+/// Whether WAL mode is refused where it is not safe: the guarantee `wal_file_system`.
 fn file_system(database: &Path) -> Judgement {
     let refusal = |shares| filesystem::wal_refusal(&Supposed(filesystem::Of(database), shares));
     match (refusal(true), refusal(false)) {

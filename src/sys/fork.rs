@@ -1,5 +1,5 @@
-//! Which process made a thing: a child of fork(2) inherits its parent's memory and descriptors, and must not
-//! use them as its own.
+//! Which process made a thing: fork(2). A child inherits its parent's memory and descriptors, and must not
+//! use them as its own (<https://www.sqlite.org/howtocorrupt.html> 2.6).
 //!
 //! Windows has no fork: a process begins with nothing of its parent's.
 
@@ -9,31 +9,34 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// How many forks lie between the process that loaded this library and this one.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
-/// As [`FORKS`]: in a child of this process, another number than in this.
+/// How many forks lie between the process that loaded this library and this one: a child has another number than its
+/// parent.
 #[inline]
 pub(crate) fn generation() -> u64 {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// What only the process that made it may use or drop. A child of it forgets it.
+/// What only the process that made it may use or drop. In a child of that process, dropping it does nothing.
 pub(crate) struct Own<T> {
-    /// Always there until dropped.
+    /// There until this is dropped.
     value: Option<T>,
+    /// The [`generation`] of the process that made it.
     forks: u64,
 }
 
 impl<T> Own<T> {
+    /// Of this process.
     pub(crate) fn new(value: T) -> Self {
         Self { value: Some(value), forks: FORKS.load(Ordering::Relaxed) }
     }
 
-    /// The value, in the process that made it.
+    /// The value, in the process that made it; `None` in a child.
     #[inline]
     pub(crate) fn get(&self) -> Option<&T> {
         (self.forks == FORKS.load(Ordering::Relaxed)).then_some(self)
     }
 
-    /// As [`Self::get`].
+    /// The value, to change it, in the process that made it; `None` in a child.
     pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
         if self.forks == FORKS.load(Ordering::Relaxed) { self.value.as_mut() } else { None }
     }
@@ -54,26 +57,28 @@ impl<T> Drop for Own<T> {
     }
 }
 
-/// A mutex that a child can unlock after a fork, whoever waited for it in the parent: parking_lot's
-/// goes through a table of waiters then, which another thread may have locked when it forked.
+/// A mutex that a child can unlock after a fork, though other threads of the parent waited for it. parking_lot's mutex
+/// would look for them in a table of waiters, which another thread may have locked at the fork.
 pub(crate) struct ForkMutex<T>(std::sync::Mutex<T>);
 
 /// What a [`ForkMutex`] protects, while it is locked.
 pub(crate) type ForkGuard<T> = std::sync::MutexGuard<'static, T>;
 
 impl<T> ForkMutex<T> {
+    /// An unlocked mutex.
     pub(crate) const fn new(value: T) -> Self {
         Self(std::sync::Mutex::new(value))
     }
 
+    /// Waits for the mutex and locks it.
     pub(crate) fn lock(&'static self) -> ForkGuard<T> {
-        // What it protects is whole between any two statements, so a panic leaves it whole.
+        // Any statement leaves what it protects whole, so a panic does, too.
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
-/// This process has begun as a child of fork(2): what its parent made is not its own. To be called in the child, before
-/// anything else of this module.
+/// This process has begun as a child of fork(2): what its parent made is not its own. The fork handler calls it in the
+/// child, before anything else of this module.
 #[cfg(unix)]
 pub(crate) fn begin_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
@@ -84,10 +89,10 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    /// A child drops what its parent has made: that must not close or unlock anything. Who made it has it
-    /// dropped as ever.
+    /// A child drops what its parent has made: that must not close or unlock anything. In the process that made it,
+    /// it is dropped as ever.
     #[test]
-    fn what_a_parent_has_made_is_forgotten() {
+    fn a_child_forgets_what_its_parent_has_made() {
         struct Made<'c>(&'c Cell<bool>);
         impl Drop for Made<'_> {
             fn drop(&mut self) {

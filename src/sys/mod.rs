@@ -1,24 +1,28 @@
-//! System calls. Nothing here knows of SQLite.
+//! System calls, each item with the man page that it answers to. Nothing here knows of SQLite.
+//!
+//! `unix` and `windows` have the same items, one of them in each build; here is what both share. The files of `unix`:
+//!
+//! | file | what it is about |
+//! |---|---|
+//! | `inode` | which file it is |
+//! | `descriptors` | opening, keeping, duplicating and closing descriptors |
+//! | `files` | files by their names: what they are, whose they are, opening them |
+//! | `directory` | what names lead to, told fast and again and again |
+//! | `locks` | locks on ranges of bytes |
+//! | `words` | words on which processes wait for each other |
+//! | `mounts` | file systems: what they are, where they are mounted, what they can do |
+//! | `memory` | this process's memory |
+//! | `processes` | other processes |
+//! | `this_process` | this one, its clock and its machine |
+//! | [`fork`] | which process made a thing |
 #![allow(unsafe_code)]
 
-#[cfg(unix)]
-mod descriptors;
-#[cfg(unix)]
-mod filesystem;
 pub(crate) mod fork;
-#[cfg(unix)]
-mod processes;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
 mod windows;
 
-#[cfg(unix)]
-pub(crate) use descriptors::*;
-#[cfg(unix)]
-pub(crate) use filesystem::*;
-#[cfg(unix)]
-pub(crate) use processes::*;
 #[cfg(unix)]
 pub(crate) use unix::*;
 #[cfg(windows)]
@@ -27,12 +31,12 @@ pub(crate) use windows::*;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// A range of bytes of a file. Locks need not be on bytes that exist.
+/// A range of bytes of a file. A lock may be on bytes that do not exist. fcntl(2)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Range {
     /// Offset of the first byte.
     pub(crate) start: i64,
-    /// Number of bytes; 0 for all that follow.
+    /// Number of bytes; 0 stands for all that follow.
     pub(crate) len: i64,
 }
 
@@ -44,20 +48,23 @@ impl Range {
     }
 }
 
-/// The directories that this process has open.
+/// The directories that this process has open. Mutex rule: held for open(2) and stat(2); no other mutex is
+/// taken meanwhile.
 static DIRECTORIES: Mutex<Vec<Weak<Directory>>> = Mutex::new(Vec::new());
 
+/// The list of open directories. Any statement leaves it whole, so a panic does, too.
 fn directories() -> MutexGuard<'static, Vec<Weak<Directory>>> {
     DIRECTORIES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps other threads from opening directories until the result is dropped.
+/// Keeps other threads from opening directories until the result is dropped. The thread that forks calls it before the
+/// fork, as the last of what it holds. fork(2)
 #[cfg(unix)]
 pub(crate) fn hold_directories() -> impl std::any::Any {
     directories()
 }
 
-/// The directory at `path`, which all who ask for it share. `None` if there is a NUL in its name.
+/// The directory at `path`. All callers that name the same one share it. `None` if there is a NUL in its name.
 pub(crate) fn directory_at(path: &Path) -> Option<Arc<Directory>> {
     let mut directories = directories();
     let mut live = directories.iter().filter_map(Weak::upgrade);
@@ -70,37 +77,39 @@ pub(crate) fn directory_at(path: &Path) -> Option<Arc<Directory>> {
     Some(opened)
 }
 
-/// A lock on a file that somebody has, advisory and of a range of bytes.
+/// An advisory lock that somebody has on a range of bytes of a file.
 #[cfg_attr(windows, allow(dead_code, reason = "Windows does not tell who has a lock"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileLock {
-    /// Whether it is one for writing.
+    /// Whether it excludes all other locks.
     pub(crate) is_exclusive: bool,
-    /// Offsets of its first and its last byte.
+    /// Offset of its first byte.
     pub(crate) start: i64,
+    /// Offset of its last byte.
     pub(crate) last: i64,
 }
 
 /// A process that has a lock.
-#[cfg_attr(windows, allow(dead_code, reason = "as above"))]
+#[cfg_attr(windows, allow(dead_code, reason = "Windows does not tell who has a lock"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Locker {
+    /// Its id in this process's pid namespace. pid_namespaces(7)
     pub(crate) pid: u32,
     /// Its id in its own pid namespace.
     pub(crate) own_pid: u32,
 }
 
-/// Who has a lock, as far as this process may know.
+/// The processes that have a lock, as far as this process may know.
 #[derive(Debug)]
 pub(crate) struct Lockers {
     pub(crate) found: Vec<Locker>,
-    /// Processes that this one may not look into, at least.
+    /// How many processes, at least, this one may not look into.
     pub(crate) hidden: usize,
-    /// Whether others were left out, for want of time or of a system that tells.
+    /// Whether others may be missing: there was no time to look at all, or the system does not tell.
     pub(crate) is_partial: bool,
 }
 
-/// The name of this process's program, or as much of it as 12 bytes hold.
+/// The name of this process's program, or as much of it as 12 bytes hold; a shorter one ends with zeros.
 pub(crate) fn program_name() -> [u8; 12] {
     static NAME: std::sync::OnceLock<[u8; 12]> = std::sync::OnceLock::new();
     *NAME.get_or_init(|| {

@@ -326,7 +326,7 @@ extern "C" fn fcntl_by_the_table(
         return rc;
     }
     let error = errno();
-    if error == libc::EBADF && no_panic(false, || library.locks.mend(file)) {
+    if error == libc::EBADF && no_panic(false, || library.locks.repair(file)) {
         return match no_panic(Target::Inherited, || library.locks.target(file)) {
             Target::Through { descriptor, .. } => locks_by(descriptor),
             _ => fail(error),

@@ -1,7 +1,45 @@
 //! Closing any descriptor of a file drops all POSIX locks that the process has on it
-//! (<https://www.sqlite.org/howtocorrupt.html> 2.2). [`table`] says how that is prevented, where the system calls of
-//! a unix VFS can be replaced; `vfs::system_calls` replaces them.
+//! (<https://www.sqlite.org/howtocorrupt.html> 2.2): an application that opens its own database to
+//! look at the header releases SQLite's locks, and others break in.
+//!
+//! # What it does
+//! Open-file-description locks belong to an open file description, not to a process (fcntl(2)). So the locks that
+//! SQLite asks for on a file become such locks, all of a process on one descriptor that nobody else has. They and
+//! POSIX locks exclude each other, so clients in other processes notice nothing. SQLite keeps its own book of what
+//! its connections hold, as ever. `vfs::system_calls` replaces the system calls of a unix VFS and asks [`table`] what
+//! becomes of each lock.
+//!
+//! # What it does not do
+//! - It protects the databases that this process has open through the VFS, and their wal-indexes, whichever connection
+//!   locks them. The locks of all other files stay POSIX locks.
+//! - A file that the process had locked before the VFS opened it keeps POSIX locks until it is unlocked.
+//! - Somebody who closes our own descriptor of a file drops the locks, too.
+//!
+//! # Copies of SQLite
+//! A process may have several copies of SQLite, whose books do not know of each other (2.2.1). Each copy has a table,
+//! and so a descriptor of its own for each file: the copies exclude each other like processes.
+//!
+//! # Files
+//! | file | what it keeps |
+//! |---|---|
+//! | [`table`] | what becomes of each lock |
+//! | `published` | what a lock call learns of it without a mutex |
+//! | `lock_descriptor` | the descriptor that has the locks of one file |
+//! | `ours` | which files are open through the VFS |
+//! | `descriptors` | which file is behind a number |
+//! | `posix_locks` | which files the process has locked by POSIX locks |
+//! | `table::child` | what is left of a table in a child of fork(2) |
 
+#[cfg(unix)]
+mod descriptors;
+#[cfg(unix)]
+mod lock_descriptor;
+#[cfg(unix)]
+mod ours;
+#[cfg(unix)]
+mod posix_locks;
+#[cfg(unix)]
+mod published;
 #[cfg(unix)]
 pub(crate) mod table;
 
@@ -17,35 +55,36 @@ use crate::sys::{Inode, Range};
 #[cfg(unix)]
 static TABLES: [table::LockTable; copies::MOST] = [const { table::LockTable::new() }; copies::MOST];
 
-/// The table of that copy of SQLite.
+/// The table of the copy of SQLite with this number.
 #[cfg(unix)]
 #[inline]
 pub(crate) const fn table_of(nth: usize) -> &'static table::LockTable {
     &TABLES[nth]
 }
 
-/// The table of that copy of SQLite protects its locks from now on, and knows what the others know. Called by
-/// whoever has replaced the system calls. `is_fast` as for [`table::LockTable::begin`].
+/// From now on the table of that copy of SQLite protects its locks, and knows which databases the other copies have
+/// open. The caller has replaced the system calls. `has_shortcut` is that of [`table::LockTable::begin`].
 ///
 /// # Errors
 /// There is no /proc.
 #[cfg(unix)]
-pub(crate) fn begin(nth: usize, is_fast: bool) -> std::io::Result<Protection> {
+pub(crate) fn begin(nth: usize, has_shortcut: bool) -> std::io::Result<Protection> {
     let table = table_of(nth);
-    table.begin(is_fast)?;
+    table.begin(has_shortcut)?;
     for other in TABLES.iter().filter(|other| !std::ptr::eq(*other, table)) {
         table.join_those_of(other);
     }
     Ok(Protection::by(nth))
 }
 
-/// Keeps other threads from changing the tables until the result is dropped.
+/// Keeps other threads from changing the tables until the result is dropped. The thread that forks calls it
+/// before the fork.
 #[cfg(unix)]
 pub(crate) fn hold_for_fork() -> impl std::any::Any {
     TABLES.each_ref().map(table::LockTable::hold_for_fork)
 }
 
-/// In a forked child.
+/// In a forked child, after [`hold_for_fork`]'s result was dropped: closes the lock descriptors that it inherited.
 #[cfg(unix)]
 pub(crate) fn abandon_inherited() {
     for table in &TABLES {
@@ -60,7 +99,7 @@ pub(crate) struct Protection(Result<&'static table::LockTable, &'static str>);
 
 #[cfg(unix)]
 impl Protection {
-    /// By the table of that copy of SQLite.
+    /// By the table of the copy of SQLite with this number.
     pub(crate) fn by(nth: usize) -> Self {
         Self(Ok(table_of(nth)))
     }
@@ -70,7 +109,7 @@ impl Protection {
         Self(Err(why))
     }
 
-    /// Why those on a file of this process are not, if they are not.
+    /// Why this process's locks on a file are not protected; `None` if they are, or it has no such file.
     pub(crate) fn why_not(&self, file: Option<Inode>) -> Option<String> {
         match (self.0, file) {
             (Ok(locks), Some(inode)) => locks.why_not(inode),
@@ -79,12 +118,13 @@ impl Protection {
         }
     }
 
-    /// As [`table::LockTable::is_locked_by_others`].
+    /// Whether somebody else, of this process or another, has a lock on that range of a file; `None` if nobody can
+    /// tell.
     pub(crate) fn is_locked_by_others(&self, file: Inode, range: Range) -> Option<bool> {
         self.0.ok()?.is_locked_by_others(file, range)
     }
 
-    /// A database was opened through this VFS.
+    /// The VFS has opened a database. All tables protect it, so that other copies of SQLite do not drop its locks.
     pub(crate) fn opened(&self, database: Inode, path: &Path) -> Option<Protected> {
         self.0.ok()?;
         let wal_index = || {
@@ -98,8 +138,8 @@ impl Protection {
     }
 }
 
-/// A database that is open through this VFS, and so protected, also from other copies of SQLite, until this is
-/// dropped: when SQLite has closed its descriptor.
+/// A database that is open through the VFS, and so protected until this is dropped, which must be after SQLite has
+/// closed its descriptor.
 #[cfg(unix)]
 pub(crate) struct Protected(Inode);
 
@@ -112,29 +152,29 @@ impl Drop for Protected {
     }
 }
 
-/// Windows' locks belong to their handles, and no other close gives them back: there is nothing to protect.
+/// On Windows a lock belongs to its handle, and no other close releases it (LockFileEx): there is nothing to protect.
 #[cfg(windows)]
 #[derive(Clone, Copy)]
 pub(crate) struct Protection;
 
 #[cfg(windows)]
 impl Protection {
-    /// They need no protection.
+    /// Always `None`: the locks need no protection.
     pub(crate) fn why_not(&self, _: Option<Inode>) -> Option<String> {
         None
     }
 
-    /// Nothing is to be counted.
+    /// Always `None`: nothing is to be counted.
     pub(crate) fn opened(&self, _: Inode, _: &Path) -> Option<Protected> {
         None
     }
 
-    /// That is not known.
+    /// Always `None`: Windows does not tell.
     pub(crate) fn is_locked_by_others(&self, _: Inode, _: Range) -> Option<bool> {
         None
     }
 }
 
-/// A database that is open through this VFS; there is none that needs to be known.
+/// A database that is open through the VFS; no value of it is needed, nor made.
 #[cfg(windows)]
 pub(crate) enum Protected {}

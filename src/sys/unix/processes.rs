@@ -1,20 +1,22 @@
-//! Other processes, as proc(5) tells of them: whether one is gone, and who has a lock.
+//! Other processes, as proc(5) tells of them: whether one is gone, what it is called, and which of them has a lock.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{FileLock, Inode, Locker, Lockers, beyond_standard, read_to_string};
+use super::descriptors::{beyond_standard, read_to_string};
+use super::inode::Inode;
+use crate::sys::{FileLock, Locker, Lockers};
 
 /// Whether the process `pid` that did something `ago` is gone: there is none in this pid namespace, it
-/// is dead and its parent has not noticed, or the id is a younger process's by now. kill(2)
+/// is dead and its parent has not waited for it, or the id is a younger process's by now. kill(2), proc(5)
 pub(crate) fn is_gone(pid: u32, ago: Duration) -> bool {
     let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
     if pid <= 0 {
         return false;
     }
-    // SAFETY: signal 0 is none: it only asks.
+    // SAFETY: the call takes numbers; signal 0 is none, so it only asks.
     let rc = unsafe { libc::kill(pid, 0) };
     if rc != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH) {
         return true;
@@ -25,16 +27,19 @@ pub(crate) fn is_gone(pid: u32, ago: Duration) -> bool {
         .is_some_and(|stat| stat.is_dead() || stat.is_younger_than(ago))
 }
 
-/// What /proc/PID/stat says.
+/// What /proc/PID/stat says of a process. proc(5)
 struct Stat {
+    /// `Z` is a zombie, `X` is dead.
     state: char,
+    /// The kernel's `PF_` flags.
     flags: u64,
     threads: u64,
-    /// When it began, in clock ticks since the machine did.
+    /// When it began, in clock ticks since the machine was booted.
     began: u64,
 }
 
 impl Stat {
+    /// `None` if the text is cut short.
     fn parse(text: &str) -> Option<Self> {
         // The program's name may have any bytes in it.
         let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
@@ -47,44 +52,47 @@ impl Stat {
         })
     }
 
-    /// It has no file open any more. Its first thread may end before the others do.
+    /// Whether it has no file open any more. Its first thread may end, and be a zombie, before the others do.
     fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X') && self.threads < 2
     }
 
+    /// Whether it is a thread of the kernel, which has no files.
     fn is_of_the_kernel(&self) -> bool {
         const PF_KTHREAD: u64 = 0x0020_0000;
         self.flags & PF_KTHREAD != 0
     }
 
-    /// Whether it began after what happened `ago`. A machine that was suspended since makes it look older.
+    /// Whether it began after what happened `ago`. If the machine was suspended since, it looks older.
     fn is_younger_than(&self, ago: Duration) -> bool {
         const SLACK: Duration = Duration::from_millis(100);
         let Some(now) = since_boot() else { return false };
-        // SAFETY: it takes a number and cannot fail for this one.
+        // SAFETY: the call takes a number, and cannot fail for this one.
         let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100);
         let began = Duration::from_millis(self.began.saturating_mul(1000) / per_second.max(1));
         now.saturating_sub(began) + SLACK < ago
     }
 }
 
-/// CLOCK_BOOTTIME, by which processes are told to have begun.
+/// The time since the machine was booted, by the clock of [`Stat`]'s `began`. clock_gettime(2)
+#[doc(alias = "CLOCK_BOOTTIME")]
 #[cfg(target_os = "linux")]
 fn since_boot() -> Option<Duration> {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a struct to fill in.
+    // SAFETY: the call fills in the struct.
     let rc = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
     (rc == 0).then(|| Duration::new(now.tv_sec as u64, now.tv_nsec as u32))
 }
 
+/// Always `None`: other systems have no such clock.
 #[cfg(not(target_os = "linux"))]
 fn since_boot() -> Option<Duration> {
     None
 }
 
-/// The processes that have a lock on one of `files` that `is_it`, as far as this process may look into
-/// them; looks at most for `limit`. What they share by fork(2) or clone(2) is found in all of them. The
-/// files are neither opened nor locked: stat(2) follows /proc/PID/fd.
+/// The processes that have a lock on one of `files` for which `is_it` is true, as far as this process may look into
+/// them; looks for at most `limit`. A lock that processes share by fork(2) or clone(2) is found in all of them. It
+/// neither opens nor locks the files: stat(2) follows /proc/PID/fd. proc(5), /proc/PID/fdinfo
 pub(crate) fn with_lock(
     files: &[Inode],
     is_it: impl Fn(Inode, FileLock) -> bool,
@@ -111,7 +119,8 @@ pub(crate) fn with_lock(
     })
 }
 
-/// Those of all processes that are `looked_for`, which is told whether the `limit` is over.
+/// The processes for which `looked_for` is true; it can ask whether the `limit` is over. Its error means that this
+/// process may not look into that one, or that it has ended.
 fn each_process(
     limit: Duration,
     looked_for: impl Fn(&Path, &dyn Fn() -> bool) -> io::Result<bool>,
@@ -134,7 +143,7 @@ fn each_process(
                 let has_files = |stat: Stat| !stat.is_dead() && !stat.is_of_the_kernel();
                 seen.hidden += usize::from(Stat::parse(&stat).is_some_and(has_files));
             }
-            // It has ended meanwhile.
+            // The process has ended meanwhile.
             Err(_) => {}
         }
         if is_over() {
@@ -145,7 +154,8 @@ fn each_process(
     seen
 }
 
-/// A line of /proc/PID/fdinfo/N, `lock: 1: OFDLCK ADVISORY WRITE -1 08:01:131081 8192 EOF`.
+/// The lock that a line of /proc/PID/fdinfo/N tells of, say `lock: 1: OFDLCK ADVISORY WRITE -1 08:01:131081 8192 EOF`;
+/// `None` if it tells of none, or of one of another kind. proc(5)
 fn lock_of(line: &str) -> Option<FileLock> {
     let fields: Vec<_> = line.strip_prefix("lock:")?.split_whitespace().collect();
     let [_, kind, .., access, _, _, start, last] = fields[..] else { return None };
@@ -156,30 +166,40 @@ fn lock_of(line: &str) -> Option<FileLock> {
     })
 }
 
-/// Whether anybody may have an exclusive lock on one of `files`, or one by an open file description, if it
-/// `is_ofd`: a quick look before [`with_lock`]. True where the system does not tell.
+/// Whether any process may have an exclusive lock on one of `files`, or, if it `is_ofd`, an exclusive
+/// open-file-description lock: a quick look before [`with_lock`]. True where the system does not tell. proc(5),
+/// /proc/locks
 pub(crate) fn may_be_locked(files: &[Inode], is_ofd: bool) -> bool {
     let Ok(locks) = read_to_string("/proc/locks") else { return true };
-    // The device is another than stat(2)'s on some file systems.
-    let of = |line: &str| line.split_whitespace().rev().nth(2)?.rsplit(':').next()?.parse().ok();
     locks.lines().any(|line| {
         line.contains(" WRITE ")
             && (!is_ofd || line.contains(" OFDLCK "))
-            && of(line)
-                .is_some_and(|number: u64| files.iter().any(|file| file.numbers()[1] == number))
+            && files.iter().any(|file| is_lock_of(line, *file))
     })
 }
 
-/// Whether anybody whom this process can see has a file locked as a whole. False where the system does not
-/// tell. flock(2)
+/// Whether any process that this one can see has locked a file as a whole. False where the system does not
+/// tell. flock(2), proc(5), /proc/locks
 pub(crate) fn has_flock(file: Inode) -> bool {
     let locks = read_to_string("/proc/locks").unwrap_or_default();
-    // The device is another than stat(2)'s on some file systems.
-    let of = |line: &str| line.split_whitespace().rev().nth(2)?.rsplit(':').next()?.parse().ok();
-    locks.lines().any(|line| line.contains(" FLOCK ") && of(line) == Some(file.numbers()[1]))
+    locks.lines().any(|line| line.contains(" FLOCK ") && is_lock_of(line, file))
 }
 
-/// The id of a process in its own pid namespace.
+/// Whether a line of /proc/locks may be of a file. It compares the inode's number only: on some file systems the device
+/// there is not the one that stat(2) tells.
+fn is_lock_of(line: &str, file: Inode) -> bool {
+    let number =
+        |line: &str| line.split_whitespace().rev().nth(2)?.rsplit(':').next()?.parse().ok();
+    number(line) == Some(file.numbers()[1])
+}
+
+/// The name of a process's program, as far as this process may know it. proc(5), /proc/PID/comm
+pub(crate) fn program_of(pid: u32) -> Option<String> {
+    let name = read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}
+
+/// The id of a process in its own pid namespace. proc(5), /proc/PID/status
 fn own_pid(pid: u32) -> Option<u32> {
     let status = read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
@@ -205,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_told_by_its_stat() {
+    fn a_process_is_known_by_its_stat() {
         let stat = |state: &str, threads: u64| {
             let text = format!(
                 "7 (a) b (c)) {state} 1 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 {threads} 0 99 1 2"
@@ -219,10 +239,10 @@ mod tests {
         assert!(Stat::parse("7 (a").is_none() && Stat::parse("").is_none());
     }
 
-    /// This process lives, and did whatever it did since it began; a number that none has is gone, and so is
-    /// this one if somebody else had its id ten years ago.
+    /// This process lives, and did something after it began. A process is gone if none has its id, or if this
+    /// process has it, but somebody else had it ten years ago, or if it is a zombie.
     #[test]
-    fn whoever_is_gone_is_told() {
+    fn a_process_that_is_gone_is_known_to_be() {
         let pid = std::process::id();
         assert!(!is_gone(pid, Duration::ZERO));
         assert!(is_gone(pid, Duration::from_secs(300_000_000)));
@@ -237,9 +257,9 @@ mod tests {
         child.wait().expect("it ends");
     }
 
-    /// This process has a lock, by one of its descriptors: it is found by that lock, and by no other.
+    /// This process has a lock, by one of its descriptors: a search for that lock finds it, and for no other.
     #[test]
-    fn whoever_has_a_lock_is_found() {
+    fn a_process_that_has_a_lock_is_found() {
         let file = tempfile::tempfile().expect("a file");
         let inode = entry_of(&file).expect("it is open").inode;
         let find = |start| {

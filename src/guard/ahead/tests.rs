@@ -1,0 +1,63 @@
+use super::*;
+
+const PAGE: i64 = 4096;
+
+/// A small board grows page by page. The file is always far enough ahead, and few checkpoints make it longer.
+#[test]
+fn few_small_checkpoints_make_the_file_longer() {
+    let mut ahead = Ahead::default();
+    let (mut size, mut grown) = (2 * PAGE, 0);
+    for pages in 2..1000 {
+        let (old, new) = (pages * PAGE, (pages + 1) * PAGE);
+        if let Some(growth) = ahead.before_header(size, old, new) {
+            assert_eq!(growth.is_sudden, pages == 2, "{pages}");
+            assert!(growth.to > size && growth.to % PAGE == 0);
+            (size, grown) = (growth.to, grown + 1);
+        }
+        assert!(size >= new + LEAST);
+        assert_eq!(ahead.after_checkpoint(size, new), None);
+    }
+    assert!((10..60).contains(&grown), "{grown}");
+}
+
+/// Somebody stores a blob. An observer that has seen the old length could read the new header, once. The next
+/// blob of that size is expected, by this connection and, since the file is ahead, by all others.
+#[test]
+fn growth_beyond_the_distance_is_sudden_once() {
+    let blob = 1 << 20;
+    let mut ahead = Ahead::default();
+    let length = 10 * PAGE;
+    let first = ahead.before_header(length + LEAST, length, length + blob).expect("it grows");
+    assert!(first.is_sudden && first.to >= length + 3 * blob);
+    let mut other = Ahead::default();
+    for ahead in [&mut ahead, &mut other] {
+        let next = ahead.before_header(first.to, length + blob, length + 2 * blob);
+        assert!(next.is_none_or(|growth| !growth.is_sudden));
+    }
+}
+
+/// A VACUUM frees the pages of a large blob. The file becomes shorter, whichever connection's checkpoint comes to its
+/// end.
+#[test]
+fn a_vacuum_makes_the_file_shorter() {
+    let mut ahead = Ahead::default();
+    let (small, large) = (100 * PAGE, 100 << 20);
+    let size = ahead.before_header(small, small, large).expect("it grows").to;
+    assert_eq!(ahead.after_checkpoint(size, large), None);
+    assert_eq!(ahead.before_header(size, large, small), None);
+    let after = Some(small + MOST_AFTER_VACUUM);
+    assert_eq!(ahead.after_checkpoint(size, small), after);
+    assert_eq!(ahead.after_checkpoint(small + MOST_AFTER_VACUUM, small), None);
+    assert_eq!(Ahead::default().after_checkpoint(size, small), after, "another's");
+    assert_eq!(ahead.before_header(small + MOST_AFTER_VACUUM, small, small - PAGE), None);
+    let after = Some(small - PAGE + MOST_AFTER_VACUUM);
+    assert_eq!(ahead.after_checkpoint(small + MOST_AFTER_VACUUM, small - PAGE), after);
+}
+
+/// The distance is bounded, however large the database or a transaction is.
+#[test]
+fn the_distance_is_bounded() {
+    let ahead = Ahead { largest_growth: 1 << 40, ..Ahead::default() };
+    assert_eq!(ahead.distance(1 << 40), MOST);
+    assert_eq!(Ahead::default().distance(0), LEAST);
+}

@@ -1,0 +1,44 @@
+//! Which file is behind a descriptor's number.
+//!
+//! SQLite says when it opens and closes a descriptor, so its numbers are known. But the application may close any
+//! descriptor, SQLite's or ours, and the next open(2) gives the number to another file. Whoever acts on a number
+//! asks the kernel first, by [`crate::sys::is_of`].
+
+use std::collections::BTreeMap;
+use std::os::fd::RawFd;
+
+use crate::sys::Inode;
+
+/// A descriptor by which SQLite has locked.
+#[derive(Clone, Copy)]
+pub(super) struct Descriptor {
+    /// The file; `None` if a parent of this process opened it, and locked it by a descriptor that it shares.
+    pub(super) inode: Option<Inode>,
+    pub(super) is_writable: bool,
+}
+
+/// SQLite's descriptors and ours, by number.
+#[derive(Default)]
+pub(super) struct Descriptors {
+    /// Those by which SQLite has locked.
+    pub(super) sqlites: BTreeMap<RawFd, Descriptor>,
+    /// The files that our lock descriptors are of.
+    pub(super) own: BTreeMap<RawFd, Inode>,
+}
+
+impl Descriptors {
+    /// Of these numbers of one file, the one to reopen the file by: the latest that can be written by, else the latest.
+    pub(super) fn best_of(&self, numbers: &[RawFd]) -> Option<RawFd> {
+        self.writable_of(numbers).or(numbers.last().copied())
+    }
+
+    /// Of these numbers, the latest that can be written by.
+    pub(super) fn writable_of(&self, numbers: &[RawFd]) -> Option<RawFd> {
+        numbers.iter().rev().find(|number| self.is_writable(**number)).copied()
+    }
+
+    /// Whether SQLite can write by this number.
+    pub(super) fn is_writable(&self, number: RawFd) -> bool {
+        self.sqlites.get(&number).is_some_and(|known| known.is_writable)
+    }
+}

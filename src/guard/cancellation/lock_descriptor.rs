@@ -1,0 +1,97 @@
+//! The one descriptor that has a process's open-file-description locks on one file.
+//!
+//! Nobody else has it, so nobody closes it by mistake, and while it is open the locks stay: fcntl(2), "Open file
+//! description locks".
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use crate::sys::{self, Kept, Range};
+
+/// A descriptor of our own, and the locks that it has.
+pub(super) struct LockDescriptor {
+    descriptor: Kept,
+    /// The locks it has, if it is not open for writing; `None` if it is. The kernel refuses an exclusive lock by such a
+    /// descriptor, so another one takes over when a connection comes that can write, and must get these locks.
+    shared: Option<Vec<Range>>,
+}
+
+impl LockDescriptor {
+    /// Opens the file behind `descriptor`, which is SQLite's, once more: for writing, too, if `descriptor` is.
+    ///
+    /// # Errors
+    /// The kernel or the file system has no open-file-description locks, or the file cannot be opened.
+    pub(super) fn open(descriptor: RawFd) -> io::Result<Self> {
+        let opened = reopen(descriptor)?;
+        // This fails where there are no such locks.
+        sys::conflicting_lock(&opened, Range { start: 0, len: 1 })?;
+        let shared = (!sys::is_writable(opened.as_raw_fd())).then(Vec::new);
+        Ok(Self { descriptor: Kept::new(opened.into()), shared })
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(descriptor: Kept) -> Self {
+        Self { descriptor, shared: None }
+    }
+
+    /// Its number.
+    pub(super) fn number(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
+
+    /// Whether nobody has closed it behind our back.
+    pub(super) fn is_intact(&self) -> bool {
+        self.descriptor.is_intact()
+    }
+
+    /// Whether each lock made through it must be told to [`Self::note`].
+    pub(super) fn needs_notes(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// Whether a connection that `writes`, or does not, can make its locks through it.
+    pub(super) fn serves(&self, writes: bool) -> bool {
+        self.is_intact() && !(writes && self.needs_notes())
+    }
+
+    /// A lock call through it has succeeded on `range`: a lock, or, if `locked` is false, an unlock.
+    pub(super) fn note(&mut self, range: Range, locked: bool) {
+        let Some(shared) = &mut self.shared else { return };
+        shared.retain(|held| !range.covers(*held));
+        if locked {
+            shared.push(range);
+        }
+    }
+
+    /// Whether another open file description has a lock that would exclude an exclusive one on `range`; `None` if the
+    /// kernel does not say.
+    pub(super) fn is_locked_by_others(&self, range: Range) -> Option<bool> {
+        Some(sys::conflicting_lock(&self.descriptor, range).ok()?.is_some())
+    }
+
+    /// A connection that can write, by `descriptor`, has joined some that can only read: makes this one that can be
+    /// locked exclusively, under the same number and with the same locks. If that fails, the next call tries again.
+    pub(super) fn make_writable(&mut self, descriptor: RawFd) {
+        let Some(shared) = &self.shared else { return };
+        let opened = reopen(descriptor).ok();
+        // At the limit of descriptors, we share SQLite's own description: that takes no new number.
+        let writable = opened.as_ref().map_or(descriptor, AsRawFd::as_raw_fd);
+        // Shared locks do not exclude each other, so both descriptions can have them for a moment.
+        let moved =
+            shared.iter().all(|range| matches!(sys::try_lock(&writable, *range, true), Ok(true)));
+        if moved && sys::replace(self.descriptor.as_raw_fd(), &writable).is_ok() {
+            self.shared = None;
+        } else if opened.is_none() {
+            for range in shared {
+                let _ = sys::unlock(&writable, *range);
+            }
+        }
+    }
+}
+
+/// Another descriptor of the file behind `descriptor`, open for reading and, if this one is, for writing. If this
+/// process may no longer open the file, it shares SQLite's open file description: that makes a difference in a forked
+/// child only.
+fn reopen(descriptor: RawFd) -> io::Result<OwnedFd> {
+    sys::reopen(descriptor, sys::is_writable(descriptor)).or_else(|_| sys::duplicate(descriptor))
+}

@@ -1,0 +1,59 @@
+//! The POSIX locks that this process has, as far as the kernel tells: proc(5), /proc/PID/fdinfo.
+//!
+//! A file that is locked by POSIX locks must keep them. Both kinds of locks exclude each other, so SQLite's next
+//! lock of the other kind would meet its own, and nobody would release the first.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::RawFd;
+
+use crate::sys::{self, Inode};
+
+/// Whether this process may have a POSIX lock on the file `inode` that it took by this descriptor. If the kernel does
+/// not say, it may.
+pub(super) fn may_have_locked(descriptor: RawFd, inode: Inode) -> bool {
+    sys::is_of(descriptor, inode)
+        && !sys::has_posix_locks(descriptor).is_ok_and(|has_locked| !has_locked)
+}
+
+/// The files on which the process had POSIX locks before the table was made. SQLite counts those locks among its own,
+/// by descriptors that the table has never seen.
+#[derive(Default)]
+pub(super) struct LockedBefore(HashSet<Inode>);
+
+impl LockedBefore {
+    /// Those of this moment.
+    ///
+    /// # Errors
+    /// There is no /proc.
+    pub(super) fn now() -> io::Result<Self> {
+        Ok(Self(sys::with_posix_locks()?.into_iter().collect()))
+    }
+
+    /// Whether a file was locked then. It may have been unlocked since.
+    pub(super) fn contains(&self, inode: Inode) -> bool {
+        self.0.contains(&inode)
+    }
+
+    /// Whether a file was locked then and may be locked still. If the kernel does not say, it may.
+    pub(super) fn may_still_have(&mut self, inode: Inode) -> bool {
+        if !self.contains(inode) {
+            return false;
+        }
+        let may_have = !sys::with_posix_locks().is_ok_and(|locked| !locked.contains(&inode));
+        if !may_have {
+            self.forget(inode);
+        }
+        may_have
+    }
+
+    /// A file was unlocked.
+    pub(super) fn forget(&mut self, inode: Inode) {
+        self.0.remove(&inode);
+    }
+
+    /// In a forked child, which has none of its parent's POSIX locks: fcntl(2).
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}

@@ -1,0 +1,63 @@
+//! What a child of fork(2) does with the table of its parent.
+//!
+//! The child shares its parent's open file descriptions, and so its locks: an unlock in the child would release the
+//! parent's lock, and a child that lives on would keep the locks of a parent that died
+//! (<https://www.sqlite.org/howtocorrupt.html> 2.6). So the child closes its copies of the lock descriptors at once,
+//! which leaves the parent's locks alone, and refuses locks by descriptors that the parent had opened. A file that
+//! the child opens itself is its own. Files that were not ours keep the stock VFS's behaviour.
+
+use std::collections::HashMap;
+
+use super::{Kind, LockTable, Table};
+use crate::guard::cancellation::published::Answer;
+use crate::sys::Inode;
+use crate::sys::fork;
+
+/// The files that a parent had open through the VFS, and in which generation it was when it forked last.
+#[derive(Default)]
+pub(super) struct Inherited(HashMap<Inode, u64>);
+
+impl LockTable {
+    /// Keeps other threads from opening lock descriptors until the result is dropped. The thread that forks calls it
+    /// before the fork.
+    pub(crate) fn hold_for_fork(&'static self) -> impl std::any::Any {
+        self.table.lock()
+    }
+
+    /// In a forked child, before any other call: closes the lock descriptors that it inherited.
+    pub(crate) fn abandon_inherited(&'static self) {
+        self.with((), Table::abandon_inherited);
+    }
+
+    /// In a forked child: the generation of the parent that had a file open through the VFS; `None` if none had.
+    pub(crate) fn inherited(&'static self, inode: Inode) -> Option<u64> {
+        self.with(None, |table| table.inherited.0.get(&inode).copied())
+    }
+}
+
+impl Table {
+    fn abandon_inherited(&mut self) {
+        self.published.forget_calls();
+        let generation = fork::generation();
+        self.locked_before.clear();
+        self.descriptors.own.clear();
+        for inode in self.ours.drain() {
+            self.inherited.0.insert(inode, generation);
+        }
+        for (inode, mut file) in std::mem::take(&mut self.files) {
+            if let Kind::Ofd(_) = file.kind {
+                self.inherited.0.insert(inode, generation);
+                for descriptor in file.descriptors {
+                    self.published.publish(descriptor, Answer::AskTheTable);
+                    if let Some(known) = self.descriptors.sqlites.get_mut(&descriptor) {
+                        known.inode = None;
+                    }
+                }
+            } else {
+                (file.kind, file.calling) = (Kind::Stock, 0);
+                self.files.insert(inode, file);
+                self.publish(inode);
+            }
+        }
+    }
+}

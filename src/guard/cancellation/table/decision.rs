@@ -1,0 +1,106 @@
+//! What the locks of a file become, and what happens when somebody closes a lock descriptor behind our back.
+
+use std::mem::ManuallyDrop;
+use std::os::fd::RawFd;
+
+use super::{Kind, Table};
+use crate::guard::cancellation::lock_descriptor::LockDescriptor;
+use crate::guard::cancellation::posix_locks;
+use crate::guard::cancellation::published::Answer;
+use crate::sys::Inode;
+
+impl Table {
+    /// Decides what the locks of a file become, unless that is decided for good, and sees to it that its lock
+    /// descriptor is intact and, if any connection can write, writable. If the file `may_be_locked` by a POSIX lock,
+    /// asks the kernel.
+    pub(super) fn settle(&mut self, inode: Inode, may_be_locked: bool) {
+        let Some(file) = self.files.get_mut(&inode) else { return };
+        match &mut file.kind {
+            Kind::Ofd(lock) if lock.is_intact() => {
+                if let Some(descriptor) = self.descriptors.writable_of(&file.descriptors) {
+                    lock.make_writable(descriptor);
+                }
+            }
+            Kind::Stock if !self.ours.contains(inode) => {}
+            Kind::Refused(_) => {}
+            Kind::Ofd(_) | Kind::Stock | Kind::Locked => self.decide(inode, may_be_locked),
+        }
+        self.publish(inode);
+    }
+
+    /// Makes the locks of a file open-file-description locks, unless a POSIX lock is on it or on its way.
+    fn decide(&mut self, inode: Inode, may_be_locked: bool) {
+        let Some(file) = self.files.get_mut(&inode) else { return };
+        // From here on no call begins that is made as it is, and those that have begun are seen.
+        for descriptor in &file.descriptors {
+            self.published.publish(*descriptor, Answer::AskTheTable);
+        }
+        let Some(by) = self.descriptors.best_of(&file.descriptors) else { return };
+        let has_locked = |descriptor: &RawFd| posix_locks::may_have_locked(*descriptor, inode);
+        // SQLite locks for all connections by the descriptor of one, whichever that is.
+        let is_locked = file.calling > 0
+            || file.descriptors.iter().any(|descriptor| self.published.is_calling(*descriptor))
+            || may_be_locked
+                && (file.descriptors.iter().any(has_locked)
+                    || self.locked_before.may_still_have(inode));
+        if let Kind::Ofd(lost) = &file.kind {
+            self.descriptors.own.remove(&lost.number());
+        }
+        file.kind = Kind::Locked;
+        if is_locked {
+            return;
+        }
+        self.locked_before.forget(inode);
+        match LockDescriptor::open(by) {
+            Ok(lock) => self.lock_through(inode, lock),
+            Err(error) => file.kind = Kind::Refused(error),
+        }
+    }
+
+    /// A file's locks go through this descriptor from now on.
+    fn lock_through(&mut self, inode: Inode, lock: LockDescriptor) {
+        let number = lock.number();
+        let lost = self.descriptors.own.insert(number, inode).filter(|lost| *lost != inode);
+        if let Some(file) = self.files.get_mut(&inode) {
+            file.kind = Kind::Ofd(lock);
+        }
+        self.number_was_reused(number, lost);
+    }
+
+    /// A new descriptor has this number, so what SQLite had by it was closed behind its back. If we had a lock
+    /// descriptor by it, it was that of the file `lost`, which gets another.
+    pub(super) fn number_was_reused(&mut self, number: RawFd, lost: Option<Inode>) {
+        self.remove(number);
+        let Some(inode) = lost else { return };
+        let Some(file) = self.files.get_mut(&inode) else { return };
+        if let Kind::Ofd(lock) = std::mem::replace(&mut file.kind, Kind::Stock) {
+            // The number is another's to close, and it may be a descriptor of this very file.
+            let _ = ManuallyDrop::new(lock);
+        }
+        self.remove_closed(inode);
+        // What the descriptor had locked is lost, as if a POSIX lock had been cancelled.
+        let Some(file) = self.files.get(&inode) else { return };
+        let by = self.descriptors.best_of(&file.descriptors);
+        if let Some(lock) = by.and_then(|by| LockDescriptor::open(by).ok()) {
+            self.lock_through(inode, lock);
+        }
+        self.publish(inode);
+    }
+
+    /// Publishes what has become of a file.
+    pub(super) fn publish(&self, inode: Inode) {
+        let Some(file) = self.files.get(&inode) else { return };
+        for descriptor in &file.descriptors {
+            let answer = match &file.kind {
+                Kind::Ofd(lock) if lock.needs_notes() => Answer::AskTheTable,
+                Kind::Ofd(lock) if self.descriptors.is_writable(*descriptor) => {
+                    Answer::Through(lock.number())
+                }
+                Kind::Ofd(lock) => Answer::ThroughToRead(lock.number()),
+                Kind::Stock | Kind::Refused(_) => Answer::AsItIs,
+                Kind::Locked => Answer::AskTheTable,
+            };
+            self.published.publish(*descriptor, answer);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+use super::*;
+
+/// A file system of this type, mounted there; whether it shares its files.
+struct Fake(u64, &'static str, bool);
+
+/// A type for which statfs(2) fails.
+const UNKNOWN: u64 = 0;
+
+impl FileSystem for Fake {
+    fn kind(&self) -> io::Result<Option<u64>> {
+        match self.0 {
+            UNKNOWN => Err(io::ErrorKind::Other.into()),
+            kind => Ok(Some(kind)),
+        }
+    }
+    fn mount(&self) -> (String, String) {
+        (self.1.to_owned(), "the-type".to_owned())
+    }
+    fn shares(&self) -> bool {
+        self.2
+    }
+}
+
+#[test]
+fn wal_mode_is_refused_on_network_file_systems() {
+    for kind in [0x6969, 0x517b, 0xfe53_4d42, 0xff53_4d42, 0xffff_ffff_ff53_4d42] {
+        for mount in ["/", "/boards"] {
+            let why = wal_refusal(&Fake(kind, mount, true)).expect("refused");
+            assert!(why.contains(mount) && why.contains("the-type"), "{why}");
+            assert!(why.contains("kanban_network_wal=1"), "{why}");
+        }
+    }
+}
+
+#[test]
+fn a_root_that_is_served_is_judged_by_what_it_can_do() {
+    for kind in [0x0102_1997, 0x6573_5546] {
+        assert_eq!(wal_refusal(&Fake(kind, "/", true)), None, "a sandbox's root");
+        assert!(wal_refusal(&Fake(kind, "/", false)).is_some());
+        assert!(wal_refusal(&Fake(kind, "/boards", true)).is_some());
+    }
+}
+
+/// A board is in a directory of this machine. Whatever the name of its file system, a test there finds out what it
+/// can do.
+#[test]
+#[cfg_attr(windows, ignore = "no file system is judged by that there")]
+fn a_directory_of_this_machine_is_seen_to_share() {
+    let directory = tempfile::tempdir().expect("there is room");
+    assert!(Of(&directory.path().join("board.db")).shares());
+    assert!(!Of(Path::new("/proc/board.db")).shares(), "no file, and elsewhere says nothing");
+}
+
+#[test]
+fn wal_mode_is_allowed_on_local_file_systems() {
+    for kind in [0xef53, 0x9123_683e, 0x5846_5342, 0x0102_1994, 0x794c_7630] {
+        assert_eq!(wal_refusal(&Fake(kind, "/", false)), None);
+    }
+}
+
+#[test]
+fn a_file_system_that_cannot_be_told_does_not_pass_for_local() {
+    let why = wal_refusal(&Fake(UNKNOWN, "/", true)).expect("it is refused");
+    assert!(why.contains("kanban_network_wal=1"), "{why}");
+}
+
+/// A database that is no file of any directory has no file system. One whose file system cannot be told has one.
+#[test]
+#[cfg_attr(windows, ignore = "statfs(2)")]
+fn a_missing_file_is_told_from_an_unknown_file_system() {
+    let kind = |path: &str| Of(Path::new(path)).kind();
+    assert!(matches!(kind("/"), Ok(Some(_))));
+    assert!(matches!(kind("/no/such/directory"), Ok(None)));
+    assert!(kind(&format!("/{}", "x".repeat(300))).is_err());
+}

@@ -1,0 +1,59 @@
+//! Which file it is: inode(7).
+
+use std::fs::Metadata;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::os::unix::fs::MetadataExt;
+
+/// What makes two names, or two descriptors, the same file: its device and its number there. stat(2), `st_dev` and
+/// `st_ino`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Inode {
+    device: u64,
+    number: u64,
+}
+
+impl Inode {
+    /// That of what stat(2) has found.
+    #[allow(clippy::unnecessary_cast, reason = "its type is another on other systems")]
+    pub(crate) fn of(found: &libc::stat) -> Self {
+        Self { device: found.st_dev as u64, number: found.st_ino }
+    }
+
+    /// The device and the number.
+    pub(crate) fn numbers(self) -> [u64; 2] {
+        [self.device, self.number]
+    }
+}
+
+impl From<&Metadata> for Inode {
+    fn from(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), number: metadata.ino() }
+    }
+}
+
+/// The file behind a descriptor. fstat(2)
+///
+/// # Errors
+/// EBADF if the descriptor is not open.
+pub(crate) fn inode_of(descriptor: RawFd) -> io::Result<Inode> {
+    let mut found = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: fstat fills in the struct, for which zeros are a value; a descriptor that is not open is an error.
+    let found = unsafe {
+        if libc::fstat(descriptor, found.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        found.assume_init()
+    };
+    Ok(Inode::of(&found))
+}
+
+/// Whether a descriptor is that file's: neither closed nor another's. If fstat(2) fails otherwise, it is: a descriptor
+/// must not stay open for good because the kernel did not answer.
+pub(crate) fn is_of(descriptor: RawFd, inode: Inode) -> bool {
+    match inode_of(descriptor) {
+        Ok(found) => found == inode,
+        Err(error) => error.raw_os_error() != Some(libc::EBADF),
+    }
+}

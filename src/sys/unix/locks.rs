@@ -1,0 +1,189 @@
+//! Locks on ranges of bytes: fcntl(2), "Open file description locks" and "Advisory record locking".
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use super::descriptors::{Kept, beyond_standard, read_to_string};
+use super::inode::{Inode, inode_of};
+use crate::sys::Range;
+
+/// What fcntl(2) takes for a lock of `range`.
+fn flock(kind: impl Into<libc::c_int>, range: Range) -> libc::flock {
+    #[allow(clippy::needless_update, reason = "it has more fields on other systems")]
+    libc::flock {
+        l_type: kind.into() as _,
+        l_whence: libc::SEEK_SET as _,
+        l_start: range.start,
+        l_len: range.len,
+        // The kernel demands it of an open-file-description lock.
+        l_pid: 0,
+        // SAFETY: all fields of this struct are integers.
+        ..unsafe { std::mem::zeroed() }
+    }
+}
+
+/// Makes a lock call, again if a signal has interrupted it.
+#[inline(always)]
+fn fcntl(file: &impl AsRawFd, command: libc::c_int, lock: &mut libc::flock) -> io::Result<()> {
+    loop {
+        // SAFETY: these commands ask for this struct; a descriptor that is not open is an error.
+        match unsafe { fcntl_lock(file.as_raw_fd(), command, lock) } {
+            Ok(()) => return Ok(()),
+            Err(libc::EINTR) => {}
+            Err(errno) => return Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+/// fcntl(2) for a lock that does not wait; if it fails, with which errno(3). It goes past the C
+/// library, whose fcntl spends some 35 instructions a call on commands that can wait, or take
+/// no struct; each transaction makes several such calls.
+///
+/// # Safety
+/// `lock` is what the command asks for.
+#[inline]
+pub(crate) unsafe fn fcntl_lock(
+    descriptor: RawFd,
+    command: libc::c_int,
+    lock: *mut libc::flock,
+) -> Result<(), libc::c_int> {
+    #[cfg(all(
+        target_os = "linux",
+        target_pointer_width = "64",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    ))]
+    // SAFETY: the caller's promise. The kernel's `struct flock` is the C library's here.
+    let made = unsafe {
+        use syscalls::{Errno, Sysno, raw::syscall3};
+        let nr = Sysno::fcntl as usize;
+        let lock = lock.expose_provenance();
+        // The kernel takes unsigned numbers, of 32 bits.
+        let rc = syscall3(nr, descriptor as u32 as usize, command as u32 as usize, lock);
+        Errno::from_ret(rc).map(drop).map_err(Errno::into_raw)
+    };
+    #[cfg(not(all(
+        target_os = "linux",
+        target_pointer_width = "64",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    )))]
+    // SAFETY: the caller's promise.
+    let made = match unsafe { libc::fcntl(descriptor, command, lock) } {
+        -1 => Err(io::Error::last_os_error().raw_os_error().unwrap_or_default()),
+        _ => Ok(()),
+    };
+    made
+}
+
+/// Takes an exclusive or shared open-file-description lock on `range`; false if another
+/// open file description has a lock in its way. It replaces what this description had locked there.
+/// The kernel releases it when the last descriptor of the description is closed: at
+/// the latest when the process dies, unless a child has inherited the description. fcntl(2)
+#[doc(alias = "F_OFD_SETLK")]
+#[inline(always)]
+pub(crate) fn try_lock(file: &impl AsRawFd, range: Range, shared: bool) -> io::Result<bool> {
+    let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
+    match fcntl(file, libc::F_OFD_SETLK, &mut flock(kind, range)) {
+        Ok(()) => Ok(true),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether [`try_lock`] has failed because the kernel, or the file system, has no such locks. fcntl(2)
+pub(crate) fn has_no_locks(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP))
+}
+
+/// Releases all locks of this open file description on `range`. fcntl(2)
+#[doc(alias = "F_UNLCK")]
+#[inline]
+pub(crate) fn unlock(file: &impl AsRawFd, range: Range) -> io::Result<()> {
+    fcntl(file, libc::F_OFD_SETLK, &mut flock(libc::F_UNLCK, range))
+}
+
+/// The range of a lock that keeps this open file description from locking `range` exclusively; `None` if there is none.
+/// fcntl(2)
+#[doc(alias = "F_OFD_GETLK")]
+pub(crate) fn conflicting_lock(file: &impl AsRawFd, range: Range) -> io::Result<Option<Range>> {
+    let mut lock = flock(libc::F_WRLCK, range);
+    fcntl(file, libc::F_OFD_GETLK, &mut lock)?;
+    let free = libc::c_int::from(lock.l_type) == libc::c_int::from(libc::F_UNLCK);
+    Ok((!free).then_some(Range { start: lock.l_start, len: lock.l_len }))
+}
+
+/// An open file, and the locks of its open file description.
+pub(crate) struct LockFile(Kept);
+
+impl LockFile {
+    /// Of a file that was just opened, and so has no locks.
+    pub(crate) fn new(file: File) -> Self {
+        Self(Kept::new(file))
+    }
+
+    /// The file, to read and write it.
+    pub(crate) fn file(&self) -> &File {
+        self.0.file()
+    }
+
+    /// Whether nobody has closed the descriptor behind our back: [`Kept::is_intact`].
+    pub(crate) fn is_intact(&self) -> bool {
+        self.0.is_intact()
+    }
+
+    /// Its descriptor, which a child of fork(2) inherits.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// Takes a lock: [`try_lock`].
+    #[inline]
+    pub(crate) fn try_lock(&self, range: Range, shared: bool) -> io::Result<bool> {
+        try_lock(&self.0, range, shared)
+    }
+
+    /// Releases locks: [`unlock`].
+    #[inline]
+    pub(crate) fn unlock(&self, range: Range) -> io::Result<()> {
+        unlock(&self.0, range)
+    }
+
+    /// The range of a lock that somebody else has: [`conflicting_lock`].
+    pub(crate) fn conflicting(&self, range: Range) -> io::Result<Option<Range>> {
+        conflicting_lock(&self.0, range)
+    }
+}
+
+/// Whether [`LockFile::conflicting`] tells the whole range of the lock in the way.
+pub(crate) const KERNEL_TELLS_RANGES: bool = true;
+
+/// The files on which this process has POSIX locks. proc(5), /proc/PID/fdinfo
+///
+/// # Errors
+/// There is no /proc.
+pub(crate) fn with_posix_locks() -> io::Result<Vec<Inode>> {
+    let mut found = Vec::new();
+    let names = beyond_standard(|| {
+        let entries = std::fs::read_dir("/proc/self/fdinfo")?;
+        entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()
+    })?;
+    for name in names {
+        let Some(descriptor) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        // A descriptor that was closed since is an error.
+        if let Ok(true) = has_posix_locks(descriptor) {
+            found.extend(inode_of(descriptor));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether this process has POSIX locks on a file that it took by this descriptor. Those that it took by another
+/// descriptor of the file, the kernel lists at that one only. proc(5), /proc/PID/fdinfo
+///
+/// # Errors
+/// There is no /proc, or the descriptor is not open.
+pub(crate) fn has_posix_locks(descriptor: RawFd) -> io::Result<bool> {
+    let info = read_to_string(format!("/proc/self/fdinfo/{descriptor}"))?;
+    let mut locks = info.lines().filter(|line| line.starts_with("lock:"));
+    Ok(locks.any(|line| line.contains(" POSIX ")))
+}

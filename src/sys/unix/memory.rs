@@ -1,0 +1,54 @@
+//! This process's memory, and what of it others share: mmap(2), proc(5).
+
+use std::io;
+
+use super::descriptors::read_to_string;
+
+/// Makes memory that other processes share this process's own, with what is in it now. mmap(2)
+///
+/// # Safety
+/// `address` and `bytes` are of a mapping that can be written to, from the beginning of a page to the
+/// end of one, and no other thread of this process uses it meanwhile.
+#[doc(alias = "MAP_FIXED")]
+pub(crate) unsafe fn make_private(address: *mut u8, bytes: usize) -> io::Result<()> {
+    let copy: Vec<u8> = {
+        // SAFETY: the caller's promise. Other processes may write to it meanwhile; any bytes will do.
+        unsafe { std::slice::from_raw_parts(address, bytes) }.to_vec()
+    };
+    // SAFETY: the caller's promise: the new mapping replaces the old one, and nothing else.
+    unsafe {
+        let private = libc::mmap(
+            address.cast(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
+            -1,
+            0,
+        );
+        if private == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        address.copy_from_nonoverlapping(copy.as_ptr(), bytes);
+    }
+    Ok(())
+}
+
+/// The memory that this process shares with others, from each first byte to the one behind the last; empty without a
+/// /proc. proc(5), /proc/PID/maps
+pub(crate) fn shared_memory() -> Vec<(usize, usize)> {
+    let maps = read_to_string("/proc/self/maps").unwrap_or_default();
+    let shared = maps.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        let (start, end) = fields.next()?.split_once('-')?;
+        let address = |text| usize::from_str_radix(text, 16).ok();
+        fields.next()?.ends_with('s').then_some((address(start)?, address(end)?))
+    });
+    shared.collect()
+}
+
+/// Bytes of a page of memory. sysconf(3)
+#[doc(alias = "_SC_PAGESIZE")]
+pub(crate) fn page_bytes() -> usize {
+    // SAFETY: the call takes a number, and cannot fail for this one.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}

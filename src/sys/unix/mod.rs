@@ -1,0 +1,23 @@
+//! Linux, and in principle every unix with open-file-description locks.
+
+mod descriptors;
+mod directory;
+mod files;
+mod inode;
+mod locks;
+mod memory;
+mod mounts;
+mod processes;
+mod this_process;
+mod words;
+
+pub(crate) use descriptors::*;
+pub(crate) use directory::*;
+pub(crate) use files::*;
+pub(crate) use inode::*;
+pub(crate) use locks::*;
+pub(crate) use memory::*;
+pub(crate) use mounts::*;
+pub(crate) use processes::*;
+pub(crate) use this_process::*;
+pub(crate) use words::*;

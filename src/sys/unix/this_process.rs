@@ -1,0 +1,97 @@
+//! This process, its clock and its machine: getpid(2), clock_gettime(2), pthread_atfork(3), dlsym(3).
+
+use std::ffi::{CStr, c_void};
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::descriptors::read_to_string;
+
+/// 0 until [`pid`] is called.
+static PID: AtomicU32 = AtomicU32::new(0);
+
+/// This process's id. Only the first call makes a system call. getpid(2)
+pub(crate) fn pid() -> u32 {
+    match PID.load(Ordering::Relaxed) {
+        0 => {
+            let pid = std::process::id();
+            PID.store(pid, Ordering::Relaxed);
+            pid
+        }
+        pid => pid,
+    }
+}
+
+/// Forgets the process id. To be called in a child of fork(2), which has another than its parent.
+pub(crate) fn forget_pid() {
+    PID.store(0, Ordering::Relaxed);
+}
+
+/// Calls `prepare` before each fork(2) of this process, `parent` and `child` after it, all in the thread that forks.
+/// pthread_atfork(3)
+///
+/// # Errors
+/// There is no memory for it.
+pub(crate) fn at_fork(
+    prepare: extern "C" fn(),
+    parent: extern "C" fn(),
+    child: extern "C" fn(),
+) -> io::Result<()> {
+    // SAFETY: the functions live as long as the process: this library is never unloaded.
+    match unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) } {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// Time since some moment, in ns, the same for all processes of this time namespace. It stands still while the machine
+/// is suspended. clock_gettime(2)
+#[doc(alias = "CLOCK_MONOTONIC")]
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call fills in the struct; the clock exists, so it cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// What tells this run of the kernel from all others; `None` without a /proc. proc(5), /proc/sys/kernel/random
+pub(crate) fn boot_id() -> Option<u128> {
+    static BOOT: OnceLock<Option<u128>> = OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let id = read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        u128::from_str_radix(&id.trim_end().replace('-', ""), 16).ok()
+    })
+}
+
+/// The length in bytes beyond which this process may not write to a file: SIGXFSZ would end it. `None` without a limit.
+/// getrlimit(2)
+#[doc(alias = "RLIMIT_FSIZE")]
+pub(crate) fn file_size_limit() -> Option<i64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call fills in the struct.
+    let rc = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    (rc == 0 && limit.rlim_cur != libc::RLIM_INFINITY)
+        .then(|| i64::try_from(limit.rlim_cur).unwrap_or(i64::MAX))
+}
+
+/// The address of what `library`, or a library it is linked with, exports by that name;
+/// null if none does. dlsym(3)
+///
+/// # Safety
+/// `library` is what dlopen(3) gave, or a pseudo-handle of dlsym.
+pub(crate) unsafe fn find_symbol(library: *mut c_void, name: &CStr) -> *mut c_void {
+    // SAFETY: the caller's promise; a terminated name.
+    unsafe { libc::dlsym(library, name.as_ptr()) }
+}
+
+/// Sets this thread's errno(3).
+pub(crate) fn set_errno(errno: libc::c_int) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the call takes nothing.
+    let place = unsafe { libc::__errno_location() };
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: the call takes nothing.
+    let place = unsafe { libc::__error() };
+    // SAFETY: it is this thread's own.
+    unsafe { *place = errno };
+}

@@ -1,0 +1,49 @@
+//! Other processes.
+
+use std::os::windows::io::AsRawHandle;
+use std::path::Path;
+use std::time::Duration;
+
+use windows_sys::Win32::System::Threading::{
+    OpenProcess, PROCESS_QUERY_LIMITED_INFORMATION, QueryFullProcessImageNameW,
+};
+
+use super::inode::Inode;
+use super::owned;
+use crate::sys::{FileLock, Lockers};
+
+/// Whether a process that did something is gone. Always false: it matters only where a child keeps the locks of a
+/// process that is gone, and here a lock goes with the process that took it.
+pub(crate) fn is_gone(_: u32, _: Duration) -> bool {
+    false
+}
+
+/// The processes that have a lock: none is found, since Windows does not tell who has one.
+pub(crate) fn with_lock(_: &[Inode], _: impl Fn(Inode, FileLock) -> bool, _: Duration) -> Lockers {
+    Lockers { found: Vec::new(), hidden: 0, is_partial: true }
+}
+
+/// Whether any process has locked a file as a whole. Always false: Windows does not tell.
+pub(crate) fn has_flock(_: Inode) -> bool {
+    false
+}
+
+/// Whether any process may have a lock on one of these files. Always false: [`with_lock`] would not find it.
+pub(crate) fn may_be_locked(_: &[Inode], _: bool) -> bool {
+    false
+}
+
+/// The name of a process's program, as far as this process may know it. QueryFullProcessImageNameW
+#[doc(alias = "QueryFullProcessImageNameW")]
+pub(crate) fn program_of(pid: u32) -> Option<String> {
+    let mut path = [0_u16; 1024];
+    let mut n = path.len() as u32;
+    // SAFETY: the call takes numbers; an id that no process has is an error.
+    let process = owned(unsafe { OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, 0, pid) }).ok()?;
+    // SAFETY: an open handle, and room for so many characters.
+    let rc = unsafe {
+        QueryFullProcessImageNameW(process.as_raw_handle(), 0, path.as_mut_ptr(), &raw mut n)
+    };
+    let path = String::from_utf16_lossy(path.get(..n as usize).filter(|_| rc != 0)?);
+    Some(Path::new(&path).file_name()?.to_string_lossy().into_owned())
+}
