@@ -141,7 +141,7 @@ impl<B: BaseFile> Connection<B> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let database = Database::at(path);
         if !read_only {
-            database.may_be_written();
+            database.note_writer();
         }
         Self {
             wait: Wait::of(&database, settings.group_commit()),
@@ -1009,7 +1009,7 @@ impl<B: BaseFile> Connection<B> {
             Refused::Busy => return Err(SQLITE_BUSY),
             Refused::Without => {}
             Refused::Unusable(why) => {
-                if let Some(why) = self.database.news(why) {
+                if let Some(why) = self.database.unreported(why) {
                     let line = format!(
                         "{why}; until then it is written as on the stock VFS, by SQLite's own \
                          locks and without a queue"
@@ -1053,7 +1053,7 @@ impl<B: BaseFile> Connection<B> {
         if !had_reason && is_back {
             self.reasons &= !(reason as u8);
             if self.reasons == 0 {
-                self.write_lock.was_in_vain();
+                self.write_lock.release_silently();
             }
         }
         if is_busy {
