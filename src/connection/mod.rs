@@ -325,7 +325,7 @@ impl<B: BaseFile> Connection<B> {
     /// earlier, at SHARED, the busy handler is consulted. There, on a database without content
     /// and for a change of journal mode, the write lock is taken.
     pub(crate) fn lock(&mut self, level: c_int) -> Rc {
-        self.wait.disarm();
+        self.wait.remove_probe();
         if self.goes_under_ciphers && self.is_unencrypted() {
             let why = UNENCRYPTED.to_string_lossy();
             self.log.log_about(SQLITE_CANTOPEN, &why, self.database.path());
@@ -390,7 +390,7 @@ impl<B: BaseFile> Connection<B> {
         }
         let rc = base.lock(level);
         if rc == SQLITE_BUSY {
-            self.wait.refused_otherwise();
+            self.wait.refused_another();
         }
         if rc == SQLITE_OK && !self.write_lock.is_held() {
             let _ = self.try_acquire(sys::monotonic_ns(), Reason::Rollback, Need::Upkeep);
@@ -524,7 +524,7 @@ impl<B: BaseFile> Connection<B> {
         if std::mem::take(&mut self.cuts_to_header) && self.level == SQLITE_LOCK_EXCLUSIVE {
             self.guards.cut_to_header(&self.database);
         }
-        let rc = self.wait.without_probe(|| twice(|| base.unlock(level)));
+        let rc = self.wait.with_probe_paused(|| twice(|| base.unlock(level)));
         if rc != SQLITE_OK {
             // The base may have it still, and then so must we.
             return rc;
@@ -552,7 +552,7 @@ impl<B: BaseFile> Connection<B> {
         if flags & SQLITE_SHM_LOCK == 0 {
             return self.shm_give_back(offset, n, flags);
         }
-        self.wait.disarm();
+        self.wait.remove_probe();
         match flags & SQLITE_SHM_SHARED != 0 {
             true => self.shm_share(offset, flags),
             false => self.shm_take(offset, n, flags),
@@ -563,7 +563,7 @@ impl<B: BaseFile> Connection<B> {
     #[inline]
     pub(crate) fn take_write(&mut self, n: c_int, flags: c_int) -> Rc {
         let base = self.base;
-        self.wait.disarm();
+        self.wait.remove_probe();
         let take = move || base.shm_lock(WAL_WRITE_LOCK, n, flags);
         let rc = self.with_write_lock(Reason::Wal, Sought::Write, take);
         if rc == SQLITE_OK && self.guards.is_behind() && self.may_get_ahead() {
@@ -602,7 +602,7 @@ impl<B: BaseFile> Connection<B> {
         let gave_back = self.give_back(Reason::Wal);
         let to_write = self.has_snapshot && !self.is_checkpointing;
         if gave_back && to_write && self.write_lock.pace().was_brief() {
-            self.wait.gave_back_at_once();
+            self.wait.released_at_once();
         }
         rc
     }
@@ -637,7 +637,7 @@ impl<B: BaseFile> Connection<B> {
     fn shm_unlock(&self, offset: c_int, n: c_int, flags: c_int) -> Rc {
         let base = self.base;
         let unlock = move || twice(|| base.shm_lock(offset, n, flags));
-        if self.wait.is_armed() { self.wait.without_probe(unlock) } else { unlock() }
+        if self.wait.has_probe() { self.wait.with_probe_paused(unlock) } else { unlock() }
     }
 
     /// Notes a call of xShmLock, if it is for one of the readers' slots, or shares one, and there is nothing to
@@ -646,7 +646,7 @@ impl<B: BaseFile> Connection<B> {
     /// to panic.
     #[inline]
     pub(crate) fn note_plain(&mut self, offset: c_int, n: c_int, flags: c_int) -> bool {
-        if self.wait.is_armed() {
+        if self.wait.has_probe() {
             return false;
         }
         if flags & SQLITE_SHM_SHARED == 0 {
@@ -674,7 +674,7 @@ impl<B: BaseFile> Connection<B> {
         if !takes {
             rc = base.shm_lock(offset, 1, flags);
         } else if rc & 0xff == SQLITE_BUSY {
-            self.wait.refused_otherwise();
+            self.wait.refused_another();
         } else if self.guards.can_step_back() {
             // Nobody knows whether the base has it.
             twice(|| base.shm_lock(offset, 1, SQLITE_SHM_UNLOCK | kind));
@@ -762,7 +762,7 @@ impl<B: BaseFile> Connection<B> {
                 }
             }
             SQLITE_OK => {}
-            SQLITE_BUSY => self.wait.refused_otherwise(),
+            SQLITE_BUSY => self.wait.refused_another(),
             // Nobody knows whether the base has them.
             _ if !is_restart && self.guards.can_step_back() => {
                 twice(|| base.shm_lock(offset, n, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE));
@@ -908,7 +908,7 @@ impl<B: BaseFile> Connection<B> {
 
     /// The file is about to be closed, or the wal-index to be unmapped.
     pub(crate) fn ending(&mut self) {
-        self.wait.disarm();
+        self.wait.remove_probe();
     }
 
     /// The base has closed the file.
@@ -1243,13 +1243,13 @@ impl<B: BaseFile> Connection<B> {
         let base = self.base;
         // After a hot journal SQLite begins from the beginning.
         let is_for_journal = self.is_for_journal(lock);
-        let as_it_is = ![Sought::Write, Sought::Database(SQLITE_LOCK_RESERVED)].contains(&lock);
-        Cause::Sqlites { probe: (!is_for_journal).then(|| base.probe(lock)), as_it_is }
+        let until_unlock = ![Sought::Write, Sought::Database(SQLITE_LOCK_RESERVED)].contains(&lock);
+        Cause::SqliteLock { probe: (!is_for_journal).then(|| base.probe(lock)), until_unlock }
     }
 
     fn refused(&mut self, need: Need, cause: Cause) {
         if need == Need::Upkeep {
-            return self.wait.refused_otherwise();
+            return self.wait.refused_another();
         }
         self.database.counters.refused.fetch_add(1, Ordering::Relaxed);
         if let Some(waited) = self.wait.refused(cause) {

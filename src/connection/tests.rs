@@ -477,7 +477,7 @@ fn what_is_looked_for_depends_on_what_was_refused() {
     let mut cause = |level, lock| {
         connection.level = level;
         match connection.cause(lock) {
-            Cause::Sqlites { probe, as_it_is } => (probe.is_some(), as_it_is),
+            Cause::SqliteLock { probe, until_unlock } => (probe.is_some(), until_unlock),
             Cause::WriteLock => panic!("it is SQLite's own"),
         }
     };
@@ -554,9 +554,9 @@ fn nobody_looks_at_a_file_that_ends() {
     base.has_bytes(4096);
     let mut connection = connection_over(&directory, base);
     assert_eq!(connection.lock(SQLITE_LOCK_SHARED), SQLITE_BUSY);
-    assert!(connection.wait.is_armed() && connection.wait.hold_probe().is_some());
+    assert!(connection.wait.has_probe() && connection.wait.pause_probe().is_some());
     connection.ending();
-    assert!(!connection.wait.is_armed());
+    assert!(!connection.wait.has_probe());
 }
 
 /// A reader finds that the WAL is not the one that the wal-index speaks of: it gives its slot back. A

@@ -21,6 +21,9 @@
 //! | `queue/waiting.rs` | A waiter returns when an attempt is worth making, and notices a dead holder. |
 //! | [`page`] | What waiters and holders tell each other is a hint, never a right. |
 //! | [`wait`] | A writer sleeps as long as SQLite asks it to, and says once that it has given up. |
+//! | `wait/busy_handler.rs` | SQLite's default busy handler is known by its sleeps, and so is its last one. |
+//! | `wait/sleeper.rs` | A thread sleeps for the connection that was refused last on it. |
+//! | `wait/nap.rs` | One sleep ends as soon as an attempt is worth making. |
 //!
 //! `docs/locking-protocol.md` has the layout of the sidecar. Nothing here knows of journals or WALs:
 //! this room offers acquire and release.
