@@ -16,13 +16,14 @@ use super::holder::Holder;
 use super::keepers::{self, Lockers};
 use super::page::Waiter;
 use super::queue::{Pace, Purpose, Queue, Taken};
-use super::sidecar::{self, Sidecar, Unusable};
+use super::sidecar::{self, Sidecar};
 use crate::counters::Counters;
 use crate::sys::fork::{ForkMutex, Own};
-use crate::sys::{self, Inode};
+use crate::sys::{self, Directory, Inode};
 
 use open_sidecar::OpenSidecar;
 use owner::OwnerFlag;
+pub(super) use owner::Ownership;
 
 /// What makes two names the same database.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +48,8 @@ pub(crate) struct Database {
     identity: Identity,
     /// As the first connection named it: canonical, if the base VFS makes it so.
     path: PathBuf,
+    /// The directory that it and its sidecar lie in.
+    directory: Option<Arc<Directory>>,
     /// The connection of this process that has the write lock.
     pub(super) owner: OwnerFlag,
     pub(super) sidecar: OpenSidecar,
@@ -76,8 +79,9 @@ impl Database {
         let database = Arc::new(Self {
             identity: identity.clone(),
             path: path.to_owned(),
+            directory: path.parent().and_then(sys::directory_at),
             owner: OwnerFlag::default(),
-            sidecar: OpenSidecar::beside(path),
+            sidecar: OpenSidecar::new(),
             has_writer: AtomicBool::new(false),
             own: Own::new(()),
             counters: Counters::default(),
@@ -101,11 +105,6 @@ impl Database {
         sidecar::path_of(&self.path)
     }
 
-    /// Why a sidecar cannot be used, if the log is to be told: once, as long as the reason is the same.
-    pub(crate) fn unreported(&self, why: &Unusable) -> Option<String> {
-        self.sidecar.unreported(why)
-    }
-
     /// Notes that a connection was opened that may write. Only then the last to close deletes the sidecar.
     pub(crate) fn note_writer(&self) {
         self.has_writer.store(true, Ordering::Relaxed);
@@ -114,16 +113,10 @@ impl Database {
     /// Releases the write lock of this process's owner. `pace` is as for [`Queue::release`].
     #[inline(always)]
     pub(super) fn release(&self, queue: &Queue<Sidecar>, taken: Taken, pace: Option<&mut Pace>) {
-        let owner = self.owner.kept();
+        let owner = Ownership(self);
         if queue.release(taken, pace, || drop(owner)).is_err() {
             self.sidecar.close();
         }
-    }
-
-    /// The queue of the sidecar, which is opened if there is one, but not created.
-    pub(crate) fn queue(&self) -> Option<Arc<Queue<Sidecar>>> {
-        self.own.get()?;
-        self.sidecar.queue()
     }
 
     /// What the write lock is held for, and for how long it has been, as [`Queue::purpose`] says. Of a checkpoint of
@@ -167,12 +160,6 @@ impl Database {
     pub(crate) fn waiters(&self) -> Vec<Waiter> {
         self.queue().map(|queue| queue.waiters()).unwrap_or_default()
     }
-
-    /// Why there can be no write lock; `None` if there can be one.
-    pub(crate) fn obstacle(&self) -> Option<String> {
-        self.own.get()?;
-        self.sidecar.obstacle()
-    }
 }
 
 impl Drop for Database {
@@ -180,9 +167,13 @@ impl Drop for Database {
         if self.own.get().is_none() {
             return;
         }
-        // Held until the sidecar is closed: no thread forks meanwhile.
+        // No thread forks until the sidecar is closed.
         let mut registry = REGISTRY.lock();
-        self.sidecar.close_for_good(*self.has_writer.get_mut());
+        if let Some(queue) = self.sidecar.take() {
+            if *self.has_writer.get_mut() {
+                queue.sidecar().delete(&self.path);
+            }
+        }
         let Some(registry) = registry.as_mut() else { return };
         // By now another connection may have opened the database as a new object.
         if registry.get(&self.identity).is_some_and(|known| known.strong_count() == 0) {

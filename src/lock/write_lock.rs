@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::database::Database;
+use super::database::{Database, Ownership};
 use super::queue::{Pace, Place, Purpose, Queue, Taken, Until};
 use super::sidecar::{Sidecar, Unusable};
 use crate::sys;
@@ -92,12 +92,12 @@ impl WriteLock {
                 &mut self.upkeep
             }
         };
-        // Dropped on any return before it is kept.
-        let owner = database.owner.try_take(self.connection, purpose, now).ok_or(Refused::Busy)?;
-        let queue = database
-            .sidecar
-            .queue_to_lock(now, create, &database.counters)
-            .map_err(Refused::Unusable)?;
+        if !database.owner.try_take(self.connection, purpose, now) {
+            return Err(Refused::Busy);
+        }
+        // Any return but the last drops it, which lets other connections try.
+        let owner = Ownership(database);
+        let queue = database.queue_to_lock(now, create).map_err(Refused::Unusable)?;
         let taken = queue.try_acquire(now, purpose, place, pace).map_err(|error| {
             database.sidecar.close();
             let why = Unusable::Lock(error);
@@ -105,7 +105,7 @@ impl WriteLock {
             Refused::Unusable(why)
         })?;
         let taken = taken.ok_or(Refused::Busy)?;
-        owner.keep();
+        std::mem::forget(owner);
         database.counters.acquired.fetch_add(1, Ordering::Relaxed);
         self.held = Some(Held { queue, taken, purpose });
         Ok(())
@@ -179,7 +179,7 @@ impl WriteLock {
             self.forget();
         }
         if self.is_held() {
-            self.database.sidecar.close_if_replaced(&self.database.counters);
+            self.database.close_sidecar_if_replaced();
         }
         if let Some(Held { queue, taken, .. }) = self.held.take() {
             self.database.release(&queue, taken, None);

@@ -9,14 +9,12 @@
 #[cfg(all(test, unix))]
 mod tests;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::REGISTRY;
-use crate::counters::Counters;
+use super::{Database, REGISTRY};
 use crate::lock::queue::Queue;
 use crate::lock::sidecar::{self, Sidecar, Unusable};
 use crate::sys::{self, Directory, Inode};
@@ -30,12 +28,11 @@ const RETRY_MOVING_AFTER_NS: u64 = 50_000_000;
 
 type Slot = Option<Arc<Queue<Sidecar>>>;
 
+/// The sidecar's queue, or why it cannot be used.
+type Opened = Result<Arc<Queue<Sidecar>>, Unusable>;
+
 /// A database's sidecar, open or not.
 pub(crate) struct OpenSidecar {
-    /// The database's path.
-    database: PathBuf,
-    /// The directory that both lie in.
-    directory: Option<Arc<Directory>>,
     /// Mutex rule: only the owner of the write lock's flag replaces a queue; others look, or open one where there
     /// is none.
     queue: Mutex<Slot>,
@@ -61,11 +58,8 @@ struct Trouble {
 }
 
 impl OpenSidecar {
-    /// That of the database at `path`, not open yet.
-    pub(super) fn beside(path: &Path) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            database: path.to_owned(),
-            directory: path.parent().and_then(sys::directory_at),
             queue: Mutex::new(None),
             descriptor: AtomicI32::new(-1),
             descriptor_of: Mutex::new(None),
@@ -73,72 +67,6 @@ impl OpenSidecar {
             retry_at: AtomicU64::new(0),
             trouble: Mutex::default(),
         }
-    }
-
-    /// The queue of the sidecar, which is opened if it is not open, and opened anew if it is no longer in its place.
-    #[inline]
-    pub(crate) fn queue_to_lock(
-        &self,
-        now: u64,
-        create: bool,
-        counters: &Counters,
-    ) -> Result<Arc<Queue<Sidecar>>, Unusable> {
-        let opened = if self.is_check_due(now) { None } else { self.queue.lock().clone() };
-        match opened {
-            Some(queue) => Ok(queue),
-            None => self.check_or_open(now, create, counters),
-        }
-    }
-
-    #[cold]
-    fn check_or_open(
-        &self,
-        now: u64,
-        create: bool,
-        counters: &Counters,
-    ) -> Result<Arc<Queue<Sidecar>>, Unusable> {
-        let mut slot = self.queue.lock();
-        if self.is_check_due(now) {
-            self.next_check.store(now + CHECK_AFTER_NS, Ordering::Relaxed);
-            self.close_slot_if_replaced(&mut slot, counters);
-        }
-        match slot.as_ref() {
-            Some(queue) => Ok(Arc::clone(queue)),
-            None => self.open(&mut slot, now, create),
-        }
-    }
-
-    /// The queue of the sidecar, which is opened if there is one, but not created.
-    pub(super) fn queue(&self) -> Option<Arc<Queue<Sidecar>>> {
-        let mut slot = self.queue.lock();
-        if let Some(queue) = slot.as_ref() {
-            return Some(Arc::clone(queue));
-        }
-        let now = sys::monotonic_ns();
-        if now < self.retry_at.load(Ordering::Relaxed) {
-            return None;
-        }
-        self.open(&mut slot, now, false).ok()
-    }
-
-    /// Opens the sidecar while no thread forks, so that a child knows of every descriptor.
-    fn open(
-        &self,
-        slot: &mut Slot,
-        now: u64,
-        create: bool,
-    ) -> Result<Arc<Queue<Sidecar>>, Unusable> {
-        let registry = REGISTRY.lock();
-        let sidecar =
-            Sidecar::open(&self.database, create).inspect_err(|why| self.note_trouble(why, now))?;
-        self.descriptor.store(sidecar.descriptor(), Ordering::Relaxed);
-        *self.descriptor_of.lock() = Some(sidecar.inode());
-        drop(registry);
-        self.retry_at.store(0, Ordering::Relaxed);
-        *self.trouble.lock() = Trouble::default();
-        let queue = Arc::new(Queue::new(sidecar));
-        *slot = Some(Arc::clone(&queue));
-        Ok(queue)
     }
 
     #[inline]
@@ -149,22 +77,6 @@ impl OpenSidecar {
     /// Has the next writer look whether it is in its place.
     pub(super) fn check_soon(&self) {
         self.next_check.store(0, Ordering::Relaxed);
-    }
-
-    /// Closes a sidecar that is no longer in its place.
-    pub(crate) fn close_if_replaced(&self, counters: &Counters) {
-        self.close_slot_if_replaced(&mut self.queue.lock(), counters);
-    }
-
-    fn close_slot_if_replaced(&self, slot: &mut Slot, counters: &Counters) {
-        let is_gone = |sidecar: &Sidecar| {
-            let within = |directory: &Arc<Directory>| sidecar.is_within(directory, &self.database);
-            !sidecar.is_in_place(&self.database) && !self.directory.as_ref().is_some_and(within)
-        };
-        if slot.as_ref().is_some_and(|queue| is_gone(queue.sidecar())) {
-            self.close_slot(slot);
-            counters.sidecars_replaced.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     /// Closes the sidecar: the kernel has failed, and perhaps left a lock behind. When the last waiter has left the
@@ -178,14 +90,9 @@ impl OpenSidecar {
         *slot = None;
     }
 
-    /// Closes it with the last connection, and deletes it if it `may_delete` and no other process has it open. Called
-    /// while no thread forks.
-    pub(super) fn close_for_good(&mut self, may_delete: bool) {
-        if let Some(queue) = self.queue.get_mut().take() {
-            if may_delete {
-                queue.sidecar().delete(&self.database);
-            }
-        }
+    /// The queue, which this process does not use any more: its last connection closes.
+    pub(super) fn take(&mut self) -> Slot {
+        self.queue.get_mut().take()
     }
 
     /// Closes what a forked child has inherited, by its number: the child cannot wait for the mutex of the queue, which
@@ -227,20 +134,96 @@ impl OpenSidecar {
         let (next, relaxed) = (now + RETRY_AFTER_NS, Ordering::Relaxed);
         now < until || self.retry_at.compare_exchange(until, next, relaxed, relaxed).is_err()
     }
+}
 
-    /// Why it cannot be used, if that lasts and the log was told something else the last time.
-    pub(super) fn unreported(&self, why: &Unusable) -> Option<String> {
+// These are the database's, since they need its path, directory and counters.
+impl Database {
+    /// The queue of the sidecar, which is opened if it is not open, and again if it is no longer in its place.
+    #[inline]
+    pub(crate) fn queue_to_lock(&self, now: u64, create: bool) -> Opened {
+        let sidecar = &self.sidecar;
+        let is_due = sidecar.is_check_due(now);
+        let opened = if is_due { None } else { sidecar.queue.lock().clone() };
+        match opened {
+            Some(queue) => Ok(queue),
+            None => self.check_or_open(now, create),
+        }
+    }
+
+    #[cold]
+    fn check_or_open(&self, now: u64, create: bool) -> Opened {
+        let mut slot = self.sidecar.queue.lock();
+        if self.sidecar.is_check_due(now) {
+            self.sidecar.next_check.store(now + CHECK_AFTER_NS, Ordering::Relaxed);
+            self.close_if_replaced(&mut slot);
+        }
+        match slot.as_ref() {
+            Some(queue) => Ok(Arc::clone(queue)),
+            None => self.open_sidecar(&mut slot, now, create),
+        }
+    }
+
+    /// The queue of the sidecar, which is opened if there is one, but not created. `None` in a child of the process
+    /// that opened the database.
+    pub(crate) fn queue(&self) -> Option<Arc<Queue<Sidecar>>> {
+        self.own.get()?;
+        let mut slot = self.sidecar.queue.lock();
+        if let Some(queue) = slot.as_ref() {
+            return Some(Arc::clone(queue));
+        }
+        let now = sys::monotonic_ns();
+        if now < self.sidecar.retry_at.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.open_sidecar(&mut slot, now, false).ok()
+    }
+
+    /// Opens the sidecar while no thread forks, so that a child knows of every descriptor.
+    fn open_sidecar(&self, slot: &mut Slot, now: u64, create: bool) -> Opened {
+        let registry = REGISTRY.lock();
+        let sidecar = Sidecar::open(&self.path, create)
+            .inspect_err(|why| self.sidecar.note_trouble(why, now))?;
+        self.sidecar.descriptor.store(sidecar.descriptor(), Ordering::Relaxed);
+        *self.sidecar.descriptor_of.lock() = Some(sidecar.inode());
+        drop(registry);
+        self.sidecar.retry_at.store(0, Ordering::Relaxed);
+        *self.sidecar.trouble.lock() = Trouble::default();
+        let queue = Arc::new(Queue::new(sidecar));
+        *slot = Some(Arc::clone(&queue));
+        Ok(queue)
+    }
+
+    /// Closes a sidecar that is no longer in its place.
+    pub(crate) fn close_sidecar_if_replaced(&self) {
+        self.close_if_replaced(&mut self.sidecar.queue.lock());
+    }
+
+    fn close_if_replaced(&self, slot: &mut Slot) {
+        let is_gone = |sidecar: &Sidecar| {
+            let within = |directory: &Arc<Directory>| sidecar.is_within(directory, &self.path);
+            !sidecar.is_in_place(&self.path) && !self.directory.as_ref().is_some_and(within)
+        };
+        if slot.as_ref().is_some_and(|queue| is_gone(queue.sidecar())) {
+            self.sidecar.close_slot(slot);
+            self.counters.sidecars_replaced.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Why a sidecar cannot be used, if the log is to be told: if that lasts, and the log was told something else the
+    /// last time.
+    pub(crate) fn unreported(&self, why: &Unusable) -> Option<String> {
         let why = Some(why.to_string()).filter(|_| why.lasts())?;
-        let mut trouble = self.trouble.lock();
+        let mut trouble = self.sidecar.trouble.lock();
         (trouble.reported.replace(why.clone()).as_ref() != Some(&why)).then_some(why)
     }
 
-    /// Why it could not be used by a writer; `None` if it could, or is open.
-    pub(super) fn obstacle(&self) -> Option<String> {
-        if self.queue.lock().is_some() {
+    /// Why there can be no write lock; `None` if there can be one.
+    pub(crate) fn obstacle(&self) -> Option<String> {
+        self.own.get()?;
+        if self.sidecar.queue.lock().is_some() {
             return None;
         }
-        let why = self.trouble.lock().why.clone();
-        why.or_else(|| sidecar::obstacle(&self.database).map(|why| why.to_string()))
+        let why = self.sidecar.trouble.lock().why.clone();
+        why.or_else(|| sidecar::obstacle(&self.path).map(|why| why.to_string()))
     }
 }

@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::Database;
 use crate::lock::queue::Purpose;
 use crate::sys;
 
@@ -21,14 +22,9 @@ pub(crate) struct OwnerFlag {
 }
 
 impl OwnerFlag {
-    /// Takes the flag for a connection, at `now`; `None` if another has it.
+    /// Takes the flag for a connection, at `now`. False if another has it; if not, [`Ownership`] releases it.
     #[inline(always)]
-    pub(crate) fn try_take(
-        &self,
-        connection: u64,
-        purpose: Purpose,
-        now: u64,
-    ) -> Option<Ownership<'_>> {
+    pub(in crate::lock) fn try_take(&self, connection: u64, purpose: Purpose, now: u64) -> bool {
         let upkeep = match purpose {
             Purpose::Write => 0,
             Purpose::Upkeep => {
@@ -37,25 +33,16 @@ impl OwnerFlag {
                 UPKEEP
             }
         };
-        let owner = connection | upkeep;
-        self.connection
-            .compare_exchange(0, owner, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
-            .then(|| Ownership(self))
+        let (owner, acquire, relaxed) = (connection | upkeep, Ordering::AcqRel, Ordering::Relaxed);
+        self.connection.compare_exchange(0, owner, acquire, relaxed).is_ok()
     }
 
-    /// What a holder of the write lock has kept by [`Ownership::keep`].
-    #[inline(always)]
-    pub(crate) fn kept(&self) -> Ownership<'_> {
-        Ownership(self)
-    }
-
-    pub(crate) fn is_taken(&self) -> bool {
+    pub(super) fn is_taken(&self) -> bool {
         self.connection.load(Ordering::Relaxed) != 0
     }
 
     /// For how long the owner has done upkeep, if it does.
-    pub(crate) fn upkeep(&self) -> Option<Duration> {
+    pub(super) fn upkeep(&self) -> Option<Duration> {
         if self.connection.load(Ordering::Acquire) & UPKEEP == 0 {
             return None;
         }
@@ -64,19 +51,12 @@ impl OwnerFlag {
     }
 }
 
-/// The right to try for the write lock among the connections of this process. Dropping it releases the flag.
-pub(crate) struct Ownership<'d>(&'d OwnerFlag);
-
-impl Ownership<'_> {
-    /// Keeps the flag until [`OwnerFlag::kept`] is dropped.
-    #[inline(always)]
-    pub(crate) fn keep(self) {
-        std::mem::forget(self);
-    }
-}
+/// The right to try for the write lock among the connections of this process. Dropping it releases the flag, which
+/// was taken; a holder of the write lock forgets it, and makes it again to release the lock.
+pub(crate) struct Ownership<'d>(pub(in crate::lock) &'d Database);
 
 impl Drop for Ownership<'_> {
     fn drop(&mut self) {
-        self.0.connection.store(0, Ordering::Release);
+        self.0.owner.connection.store(0, Ordering::Release);
     }
 }

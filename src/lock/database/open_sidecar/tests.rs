@@ -11,10 +11,10 @@ fn a_child_is_told_which_sidecar_is_open() {
     assert_eq!(told(), -1);
     drop(take(&database, 1).expect("it is free"));
     assert!(told() >= 0 && Some(told()) == opened());
-    database.sidecar.close_if_replaced(&database.counters);
+    database.close_sidecar_if_replaced();
     assert!(Some(told()) == opened(), "it is in its place");
     std::fs::remove_file(database.sidecar_path()).expect("it is there");
-    database.sidecar.close_if_replaced(&database.counters);
+    database.close_sidecar_if_replaced();
     assert_eq!(told(), -1);
     assert_eq!(database.counters.sidecars_replaced.load(Ordering::Relaxed), 1);
     drop(take(&database, 1).expect("it is made anew"));
