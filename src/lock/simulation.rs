@@ -312,8 +312,8 @@ impl Simulation {
         places.filter(|place| place.ticket < came).collect()
     }
 
-    /// The client has slept to the end: holders must know of it. "It takes a slot, writes its ticket, locks byte 8191 shared, and sleeps", but
-    /// "byte 8191 cannot be locked by waiters while a holder has it".
+    /// The client has slept to the end: holders must know of it. "It takes a slot, writes its ticket, locks byte 8191
+    /// shared, and sleeps", but "byte 8191 cannot be locked by waiters while a holder has it".
     fn check_announcement(&self, client: usize) {
         let world = self.world.borrow();
         let mut waiters = world.kernel.locks.iter().filter(|(_, range, _)| {

@@ -6,12 +6,13 @@
 //! it asked for and not the time that passed. So what was not slept is added to the next sleep, and the busy timeout
 //! stays what it says.
 //!
-//! SQLite does not tell xSleep which connection is to sleep. It is the one whose lock was the last to be refused on this
-//! thread. Or it was granted the lock for a snapshot that was already stale: then SQLite released the lock at once,
-//! without a commit (SQLITE_BUSY_SNAPSHOT).
+//! SQLite does not tell xSleep which connection is to sleep. It is the one whose lock was the last to be refused on
+//! this thread. Or it was granted the lock for a snapshot that was already stale: then SQLite released the lock at
+//! once, without a commit (SQLITE_BUSY_SNAPSHOT).
 //!
 //! With group commit, connections that write at the same time do not sync under the write lock, which is free again
-//! within microseconds, mostly sooner than a place in the queue is taken. So a waiter first lets others run for a moment.
+//! within microseconds, mostly sooner than a place in the queue is taken. So a waiter first lets others run for a
+//! moment.
 //!
 //! Where SQLite's own lock is in its way, nobody can wake a waiter: it looks every millisecond.
 //!
@@ -164,8 +165,8 @@ impl Waiting {
             return None;
         }
         if self.waits && self.last_step == LastStep::Slept {
-            // A busy handler sleeps once, and then SQLite tries. Here nobody has tried: the statement has ended, and the
-            // application sleeps, for as long as it said.
+            // A busy handler sleeps once, and then SQLite tries. Here nobody has tried: the statement has ended, and
+            // the application sleeps, for as long as it said.
             self.place = None;
             return None;
         }
@@ -202,8 +203,8 @@ impl Waiting {
         (self.waits, self.can_queue) = (true, true);
     }
 
-    /// Whether SQLite's own lock is free, as far as there is a probe for that. A nap calls it between two sleeps; it has the
-    /// mutex while the probe runs.
+    /// Whether SQLite's own lock is free, as far as there is a probe for that. A nap calls it between two sleeps, and
+    /// holds the mutex while the probe runs.
     fn is_worth_trying(&mut self) -> bool {
         let is_mine = self.thread == this_thread();
         self.probe.as_mut().filter(|_| is_mine).is_some_and(|probe| probe())
@@ -300,8 +301,8 @@ impl Wait {
         }
     }
 
-    /// The connection has the lock. True if it has not waited; else [`Self::end_if_stale`] and [`Self::acquired`] are to
-    /// be called.
+    /// The connection has the lock. True if it has not waited; else [`Self::end_if_stale`] and [`Self::acquired`] are
+    /// to be called.
     #[inline]
     pub(crate) fn acquired_at_once(&mut self) -> bool {
         forget_last();
@@ -430,12 +431,12 @@ impl Wait {
     #[inline]
     fn become_last(&mut self) {
         if !sleeper::choose_again(self.thread, &self.shared) {
-            self.become_last_anew();
+            self.replace_last();
         }
     }
 
     #[cold]
-    fn become_last_anew(&mut self) {
+    fn replace_last(&mut self) {
         self.thread = this_thread();
         self.shared.waiting.lock().thread = self.thread;
         sleeper::choose(&self.shared);

@@ -173,7 +173,7 @@ impl WriteLock {
 
     /// Releases it and wakes nobody: SQLite's own lock was refused to its holder, and would be to others. Only a stock
     /// client or a split write lock can explain that. So if the sidecar is no longer in its place, the next attempt
-    /// opens it anew.
+    /// opens another.
     pub(crate) fn release_silently(&mut self) {
         if self.generation != fork::generation() {
             self.forget();

@@ -4,16 +4,16 @@
 //! (<https://www.sqlite.org/c3ref/busy_timeout.html>). So a refusal after a shortened sleep is the last.
 //!
 //! A handler of the application's own may call sqlite3_sleep, which comes to the same xSleep where this VFS is the
-//! default one. Its sleeps are as long as it likes, and none of them is known to be the last. So only a handler that has
-//! followed the table from its first entry on is taken for the default one.
+//! default one. Its sleeps are as long as it likes, and none of them is known to be the last. So only a handler that
+//! has followed the table from its first entry on is taken for the default one.
 
 use std::time::Duration;
 
 /// The sleeps of the default handler in ms; the last is repeated. Every SQLite that this VFS works with has this table.
 pub(super) const DEFAULT_SLEEPS: [u64; 12] = [1, 2, 5, 10, 15, 20, 25, 25, 25, 50, 50, 100];
 
-/// A handler that has made so many sleeps of the table, from the first on, follows it. One that doubles its sleeps leaves
-/// the table with its third.
+/// A handler that has made so many sleeps of the table, from the first on, follows it. One that doubles its sleeps
+/// leaves the table with its third.
 pub(super) const FEWEST: usize = 3;
 
 /// The nth sleep of the default handler, from 0.
@@ -44,15 +44,15 @@ pub(super) enum Kind {
 }
 
 impl BusyHandler {
-    /// Counts a sleep that was asked for, while the connection `waits` or after it released the lock at once. False if no
-    /// busy handler would have asked for it.
+    /// Counts a sleep that was asked for, while the connection `waits` or after it released the lock at once. False if
+    /// no busy handler would have asked for it.
     pub(super) fn count(&mut self, asked: Duration, waits: bool) -> bool {
         if asked == default_sleep(0) {
             // It starts over: SQLite waits for another lock of the connection.
             *self = Self { kind: Kind::FollowsTable, ..Self::default() };
         } else if waits && asked > default_sleep(self.sleeps) {
-            // Some calls were not seen: it waits for a file of another VFS, too. Or this is not the default handler, or no
-            // handler.
+            // Some calls were not seen: it waits for a file of another VFS, too. Or this is not the default handler,
+            // or no handler.
             if self.kind == Kind::FollowsTable {
                 self.kind = Kind::Unknown;
             }
@@ -82,7 +82,7 @@ impl BusyHandler {
         self.sleeps == 1
     }
 
-    /// The wait has ended. The handler may be called for another.
+    /// The wait has ended; the handler may be called in another.
     pub(super) fn goes_on(&mut self) {
         if self.is_at_its_end() {
             self.kind = Kind::Unknown;
