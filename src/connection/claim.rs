@@ -288,7 +288,7 @@ impl<B: BaseFile> Claim<B> {
             Refused::Busy => return Err(ResultCode::BUSY),
             Refused::Without => {}
             Refused::Unusable(why) => {
-                if let Some(why) = self.database.news(why) {
+                if let Some(why) = self.database.unreported(why) {
                     let line = format!(
                         "{why}; until then it is written as on the stock VFS, by SQLite's own \
                          locks and without a queue"
@@ -330,7 +330,7 @@ impl<B: BaseFile> Claim<B> {
         if !had_reason && is_unlocked {
             self.reasons &= !(request.reason as u8);
             if self.reasons == 0 {
-                self.write_lock.was_in_vain();
+                self.write_lock.release_silently();
             }
         }
         if rc.is_busy() {
@@ -469,7 +469,7 @@ impl<B: BaseFile> Claim<B> {
             self.write_lock.pace().goes_away();
         }
         if self.release(Reason::Wal) && to_write && self.write_lock.pace().was_brief() {
-            self.wait.gave_back_at_once();
+            self.wait.released_at_once();
         }
     }
 
@@ -535,14 +535,14 @@ impl<B: BaseFile> Claim<B> {
         // After the rollback of a hot journal SQLite begins from the beginning, so that nothing is kept for it.
         let probe = (!request.is_for_journal()).then(|| self.base.probe(request.sought));
         let reserved = Sought::Database(LockLevel::RESERVED);
-        let as_it_is = ![Sought::Write, reserved].contains(&request.sought);
-        Cause::Sqlites { probe, as_it_is }
+        let until_unlock = ![Sought::Write, reserved].contains(&request.sought);
+        Cause::SqliteLock { probe, until_unlock }
     }
 
     /// A lock was refused: a connection with that need waits now, unless the need is upkeep.
     pub(super) fn refused(&mut self, need: Need, cause: Cause) {
         if need.is_upkeep() {
-            return self.wait.refused_otherwise();
+            return self.wait.refused_another();
         }
         count(&self.database.counters.refused);
         if let Some(waited) = self.wait.refused(cause) {

@@ -26,7 +26,7 @@ impl Default for DatabaseLock {
 impl<B: BaseFile> Connection<B> {
     /// xLock: the write lock first, then the base file's lock.
     pub(crate) fn lock(&mut self, level: LockLevel) -> ResultCode {
-        self.claim.wait.disarm();
+        self.claim.wait.remove_probe();
         if self.goes_under_ciphers && self.is_unencrypted() {
             let why = UNENCRYPTED.to_string_lossy();
             self.log.log_about(ResultCode::CANTOPEN, &why, self.database.path());
@@ -97,7 +97,7 @@ impl<B: BaseFile> Connection<B> {
         let rc = base.lock(level);
         if rc != ResultCode::OK {
             if rc.is_busy() {
-                self.claim.wait.refused_otherwise();
+                self.claim.wait.refused_another();
             }
             return rc;
         }
@@ -169,7 +169,7 @@ impl<B: BaseFile> Connection<B> {
             }
         }
         let base = self.base;
-        let rc = self.claim.wait.without_probe(|| held::unlock(|| base.unlock(level)));
+        let rc = self.claim.wait.with_probe_paused(|| held::unlock(|| base.unlock(level)));
         if rc != ResultCode::OK {
             // The base file may hold the lock still, and so must this connection hold the write lock.
             return rc;

@@ -85,7 +85,7 @@ impl<B: BaseFile> Connection<B> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let database = Database::at(path);
         if !read_only {
-            database.may_be_written();
+            database.note_writer();
         }
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let has_group = settings.group_commit();
@@ -249,7 +249,7 @@ impl<B: BaseFile> Connection<B> {
 
     /// The base file is about to be closed, or the wal-index to be unmapped: no sleeping thread probes for it from now on.
     pub(crate) fn ending(&mut self) {
-        self.claim.wait.disarm();
+        self.claim.wait.remove_probe();
     }
 
     /// The base file has closed.

@@ -40,7 +40,7 @@ pub(crate) struct TestBase {
     /// What it answers for any lock of slots.
     pub(crate) slot_answer: Cell<ResultCode>,
     /// What it answers for xLock.
-    pub(crate) on_lock: Option<Box<dyn Fn() -> ResultCode>>,
+    pub(crate) on_lock: RefCell<Option<Box<dyn Fn() -> ResultCode>>>,
     /// The mark of the first READ slot, which is taken then.
     pub(crate) reader: Cell<Option<u32>>,
     /// Whether READ slots cannot be shared.
@@ -67,7 +67,7 @@ impl Default for TestBase {
             frames: RefCell::new(vec![Some((1, 0))]),
             refuses: None,
             slot_answer: Cell::default(),
-            on_lock: None,
+            on_lock: RefCell::default(),
             reader: Cell::default(),
             is_in_the_way: Cell::default(),
             begins: Cell::default(),
@@ -106,6 +106,13 @@ impl TestBase {
         Box::leak(Box::new(self))
     }
 
+    /// One that answers xLock by `on_lock`.
+    pub(crate) fn answering(on_lock: impl Fn() -> ResultCode + 'static) -> &'static Self {
+        let base = Self::default().leak();
+        *base.on_lock.borrow_mut() = Some(Box::new(on_lock));
+        base
+    }
+
     /// Its file has so many bytes from now on.
     pub(crate) fn has_bytes(&self, bytes: i64) {
         *self.sizes.borrow_mut() = vec![Some(bytes)];
@@ -139,7 +146,7 @@ impl WalIndex for &'static TestBase {
 
 impl BaseFile for &'static TestBase {
     fn lock(&self, _: LockLevel) -> ResultCode {
-        self.on_lock.as_ref().map_or(ResultCode::OK, |answer| answer())
+        self.on_lock.borrow().as_ref().map_or(ResultCode::OK, |answer| answer())
     }
     fn unlock(&self, level: LockLevel) -> ResultCode {
         self.unlocked.borrow_mut().push(level);

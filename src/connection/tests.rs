@@ -119,11 +119,13 @@ fn a_connection_that_closes_is_in_no_writers_way() {
         }
         ResultCode::BUSY
     };
-    let base = TestBase { on_lock: Some(Box::new(somebody_writes)), ..TestBase::default() };
-    let mut closing = connection_over(&directory, base.leak());
+    let base = TestBase::answering(somebody_writes);
+    let mut closing = connection_over(&directory, base);
     closing.shm_mapping();
     assert_eq!(closing.lock(LockLevel::EXCLUSIVE), ResultCode::BUSY);
     assert!(!closing.holds_write_lock());
+    // The writer must not outlive its file, whose inode number the next test's may get.
+    base.on_lock.take();
 }
 
 /// A checkpoint has the write lock and does not come to its end. Writers go on beside it, as
@@ -270,7 +272,7 @@ fn a_reader_that_has_waited_has_not_given_up() {
         // It is tried for twice.
         if answers.get() <= 2 { ResultCode::BUSY } else { ResultCode::OK }
     };
-    let base = TestBase { on_lock: Some(Box::new(on_lock)), ..TestBase::default() }.leak();
+    let base = TestBase::answering(on_lock);
     base.has_bytes(4096);
     let mut connection = connection_over(&directory, base);
     assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::BUSY);
@@ -293,7 +295,7 @@ fn a_reader_waits_for_whoever_rolls_back() {
         // SHARED, and EXCLUSIVE in vain, twice.
         if answers.get() < 5 && answers.get() % 2 == 0 { ResultCode::BUSY } else { ResultCode::OK }
     };
-    let base = TestBase { on_lock: Some(Box::new(on_lock)), ..TestBase::default() }.leak();
+    let base = TestBase::answering(on_lock);
     base.has_bytes(4096);
     let mut connection = connection_over(&directory, base);
     for _ in 0..2 {
@@ -466,9 +468,7 @@ fn who_cleans_up_has_the_write_lock() {
 #[test]
 fn an_error_is_told_as_it_is() {
     let directory = tempfile::tempdir().expect("a directory");
-    let base =
-        TestBase { on_lock: Some(Box::new(|| ResultCode::IOERR_LOCK)), ..TestBase::default() }
-            .leak();
+    let base = TestBase::answering(|| ResultCode::IOERR_LOCK);
     base.has_bytes(4096);
     let mut connection = connection_over(&directory, base);
     for level in [LockLevel::SHARED, LockLevel::RESERVED, LockLevel::EXCLUSIVE] {
@@ -486,7 +486,7 @@ fn what_is_looked_for_depends_on_what_was_refused() {
     let mut cause = |level, lock| {
         connection.lock.level = level;
         match connection.claim.cause(&connection.request(Reason::Rollback, Need::Write, lock)) {
-            Cause::Sqlites { probe, as_it_is } => (probe.is_some(), as_it_is),
+            Cause::SqliteLock { probe, until_unlock } => (probe.is_some(), until_unlock),
             Cause::WriteLock => panic!("it is SQLite's own"),
         }
     };
@@ -562,14 +562,13 @@ fn a_checkpoint_makes_up_for_a_sync_or_is_none() {
 #[test]
 fn nobody_looks_at_a_file_that_ends() {
     let directory = tempfile::tempdir().expect("a directory");
-    let base =
-        TestBase { on_lock: Some(Box::new(|| ResultCode::BUSY)), ..TestBase::default() }.leak();
+    let base = TestBase::answering(|| ResultCode::BUSY);
     base.has_bytes(4096);
     let mut connection = connection_over(&directory, base);
     assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::BUSY);
-    assert!(connection.claim.wait.is_armed() && connection.claim.wait.hold_probe().is_some());
+    assert!(connection.claim.wait.has_probe() && connection.claim.wait.pause_probe().is_some());
     connection.ending();
-    assert!(!connection.claim.wait.is_armed());
+    assert!(!connection.claim.wait.has_probe());
 }
 
 /// A reader finds that the WAL is not the one that the wal-index speaks of: it gives its slot back. A
@@ -691,9 +690,7 @@ fn a_snapshot_ends_with_its_slot() {
 #[test]
 fn a_lock_that_was_perhaps_taken_is_given_back() {
     let directory = tempfile::tempdir().expect("a directory");
-    let base =
-        TestBase { on_lock: Some(Box::new(|| ResultCode::IOERR_LOCK)), ..TestBase::default() }
-            .leak();
+    let base = TestBase::answering(|| ResultCode::IOERR_LOCK);
     base.has_bytes(4096);
     let mut connection = connection_over(&directory, base);
     assert_eq!(connection.lock(LockLevel::RESERVED), ResultCode::IOERR_LOCK);

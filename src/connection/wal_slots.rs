@@ -36,7 +36,7 @@ impl<B: BaseFile> Connection<B> {
         if !flags.is_lock() {
             return self.unlock_other(slots, flags);
         }
-        self.claim.wait.disarm();
+        self.claim.wait.remove_probe();
         match flags.is_shared() {
             true => self.share(slots.first),
             false => self.lock_exclusively(slots),
@@ -46,7 +46,7 @@ impl<B: BaseFile> Connection<B> {
     /// xShmLock, of slots from WRITE on, exclusively: the write lock first.
     #[inline]
     pub(crate) fn lock_write(&mut self, slots: ShmSlots) -> ResultCode {
-        self.claim.wait.disarm();
+        self.claim.wait.remove_probe();
         let base = self.base;
         let take = move || base.shm_lock(slots, ShmFlags::LOCK_EXCLUSIVE);
         let need = self.wal.need_of_write(self.claim.blocks_ms() > 0);
@@ -111,7 +111,7 @@ impl<B: BaseFile> Connection<B> {
         let base = self.base;
         let unlock = move || held::unlock(|| base.shm_lock(slots, flags));
         let wait = &self.claim.wait;
-        if wait.is_armed() { wait.without_probe(unlock) } else { unlock() }
+        if wait.has_probe() { wait.with_probe_paused(unlock) } else { unlock() }
     }
 
     /// Notes a call of xShmLock for which there is nothing to do but to pass it on to the base file, and to call
@@ -121,7 +121,7 @@ impl<B: BaseFile> Connection<B> {
     /// Every read transaction makes two such calls, so this must be quick, and never panic.
     #[inline]
     pub(crate) fn note_plain(&mut self, slots: ShmSlots, flags: ShmFlags) -> bool {
-        if self.claim.wait.is_armed() {
+        if self.claim.wait.has_probe() {
             return false;
         }
         let slot = slots.first;
@@ -152,7 +152,7 @@ impl<B: BaseFile> Connection<B> {
         if !flags.is_lock() {
             rc = self.base.shm_lock(slot.into(), flags);
         } else if rc.is_busy() {
-            self.claim.wait.refused_otherwise();
+            self.claim.wait.refused_another();
         } else if self.log.unlocks_own_slots_only() {
             drop(HeldSlots::after(self.base, slot, flags));
         }
@@ -198,14 +198,14 @@ impl<B: BaseFile> Connection<B> {
         if slots == ShmSlots::WAL_READERS && writes && !self.wal.has_ckpt {
             let rc = self.guards.restart.restart(self.claim.blocks_ms(), take);
             if rc.is_busy() {
-                self.claim.wait.refused_otherwise();
+                self.claim.wait.refused_another();
             }
             return rc;
         }
         let rc = take();
         if rc != ResultCode::OK {
             if rc.is_busy() {
-                self.claim.wait.refused_otherwise();
+                self.claim.wait.refused_another();
             } else if self.log.unlocks_own_slots_only() {
                 drop(HeldSlots::after(base, slots, ShmFlags::LOCK_EXCLUSIVE));
             }
@@ -217,7 +217,7 @@ impl<B: BaseFile> Connection<B> {
         if slot == ShmSlot::READ_0 && self.wal.has_ckpt {
             let checks = slots.n == 1 && !writes;
             if let Err(rc) = if checks { self.guards.restart.before_backfill() } else { Ok(()) } {
-                self.claim.wait.refused_otherwise();
+                self.claim.wait.refused_another();
                 return rc;
             }
             self.guards.length.backfill_begins();

@@ -1,10 +1,10 @@
-//! Who holds the write lock, said by the kernel's lock itself.
+//! The holder of the write lock, as the kernel's lock itself describes it.
 //!
-//! A holder locks a range of bytes that always has [`WRITE_BYTE`] in it, so that any two exclude each
-//! other, and that ends so many bytes later, a number made of its process id and the time. Whoever
-//! is refused asks the kernel for the range in its way. Nothing is written anywhere, the uncontended
-//! lock costs no more than one byte would, and what it says dies with the holder, or with a child
-//! that has inherited the lock ([`super::keepers`]).
+//! A holder locks a range of bytes that always includes [`WRITE_BYTE`], so that any two holders exclude each
+//! other. How far the range reaches beyond that byte is a number made of the holder's process id and the time.
+//! A process that is refused asks the kernel for the conflicting range. Nobody writes anything, the
+//! uncontended lock costs no more than one byte would, and the description dies with the holder, or with a
+//! child that has inherited the lock ([`super::keepers`]).
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::sys::{self, Range};
 /// The byte of the sidecar that every holder locks.
 pub(crate) const WRITE_BYTE: i64 = 8192;
 
-/// The byte before it, which processes with waiters lock shared, and holders too if they can.
+/// The byte before it. Processes with waiters lock it shared; a holder locks it too if nobody waits.
 pub(crate) const WAITERS_BYTE: i64 = WRITE_BYTE - 1;
 
 const PID_BITS: u32 = 22;
 const MS_BITS: u32 = 40;
-/// The bit that says that it is for upkeep.
+/// The bit of the number that says that the lock is held for upkeep.
 const UPKEEP: u64 = 1 << (PID_BITS + MS_BITS);
 const _: () = assert!(PID_BITS + MS_BITS < 63, "the last byte is a positive i64");
 
@@ -29,29 +29,29 @@ pub(crate) struct Holder {
     pub(crate) pid: u32,
     /// When it took the lock, in ms of CLOCK_MONOTONIC modulo 2^40 (35 years).
     since_ms: u64,
-    /// Whether it is for upkeep, which makes nobody's snapshot stale.
+    /// Whether it holds the lock for upkeep, which makes nobody's snapshot stale.
     pub(crate) is_upkeep: bool,
 }
 
 impl Holder {
-    /// This process, since `now`, in ns of CLOCK_MONOTONIC.
+    /// This process as a holder since `now`, in ns of CLOCK_MONOTONIC.
     pub(crate) fn since(now: u64, is_upkeep: bool) -> Self {
         Self { pid: sys::pid() & mask(PID_BITS) as u32, since_ms: to_ms(now), is_upkeep }
     }
 
-    /// The range this holder locks.
+    /// The range this holder locks, from [`WRITE_BYTE`] on.
     pub(crate) fn range(self) -> Range {
         self.range_from(WRITE_BYTE)
     }
 
-    /// The same, from an earlier byte on.
+    /// The range this holder locks, from an earlier byte on.
     pub(crate) fn range_from(self, start: i64) -> Range {
         let kind = if self.is_upkeep { UPKEEP } else { 0 };
         let number = u64::from(self.pid) | self.since_ms << PID_BITS | kind;
         Range { start, len: WRITE_BYTE - start + 1 + number as i64 }
     }
 
-    /// The last byte it locks, which no other holder does.
+    /// The last byte it locks, which is that of no other holder.
     pub(crate) fn last_byte(self) -> i64 {
         let range = self.range();
         range.start + range.len - 1
@@ -70,87 +70,26 @@ impl Holder {
         })
     }
 
-    /// How long it has held the lock, to the ms: right unless it is in another time namespace.
+    /// How long it has held the lock, to the ms. Wrong if the holder is in another time namespace.
     pub(crate) fn held(self) -> Duration {
         let ms = to_ms(sys::monotonic_ns()).wrapping_sub(self.since_ms) & mask(MS_BITS);
-        // A holder whose clock is ahead began in the future.
+        // A holder whose clock is ahead seems to have begun in the future.
         Duration::from_millis(if ms > mask(MS_BITS - 1) { 0 } else { ms })
     }
 }
 
-/// All that a release gives back: whatever the range was.
+/// What a release unlocks: every holder's range, however long it is.
 pub(crate) const WRITE_RANGE: Range = Range { start: WRITE_BYTE, len: 0 };
 
+/// The greatest number of so many bits.
 const fn mask(bits: u32) -> u64 {
     (1 << bits) - 1
 }
 
+/// A time in ns as [`Holder`] keeps it, in ms.
 fn to_ms(ns: u64) -> u64 {
     (ns / 1_000_000) & mask(MS_BITS)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_says_who_and_since_when() {
-        for pid in [0, 1, 4_194_303] {
-            for since_ms in [0, 1, mask(MS_BITS)] {
-                let holder = Holder { pid, since_ms, is_upkeep: pid == 1 };
-                let range = holder.range();
-                assert!(range.len > 0 && range.start.checked_add(range.len).is_some());
-                assert_eq!(Holder::from_range(range), Some(holder));
-                assert_eq!(Holder::from_range(holder.range_from(WAITERS_BYTE)), Some(holder));
-            }
-        }
-        let holder = Holder::since(sys::monotonic_ns(), false);
-        assert_eq!(holder.pid, std::process::id());
-        assert!(holder.held() < Duration::from_secs(60));
-    }
-
-    #[test]
-    fn what_no_holder_locks_names_nobody() {
-        for (start, len) in [(0, 5), (WRITE_BYTE, 0), (WRITE_BYTE, -1), (WRITE_BYTE, i64::MAX)] {
-            assert_eq!(Holder::from_range(Range { start, len }), None, "{start}+{len}");
-        }
-    }
-
-    #[test]
-    fn a_clock_that_is_ahead_shows_no_time_at_all() {
-        let holder = Holder::since(sys::monotonic_ns() + 5_000_000_000, false);
-        assert_eq!(holder.held(), Duration::ZERO);
-    }
-
-    /// What `8192 + pid + (ms << 22) + (upkeep << 62)` can not be is nobody's, wherever it begins or ends.
-    #[test]
-    fn a_range_that_is_near_names_nobody() {
-        for (start, len) in [
-            (WAITERS_BYTE, 1),
-            (WAITERS_BYTE - 1, 3),
-            (WRITE_BYTE + 1, 5),
-            (0, WRITE_BYTE + 100),
-            (WRITE_BYTE + 5, -4),
-        ] {
-            assert_eq!(Holder::from_range(Range { start, len }), None, "{start}+{len}");
-        }
-        let holder = Holder { pid: 3, since_ms: 5, is_upkeep: true };
-        let last = 8192 + 3 + (5 << 22) + (1 << 62);
-        assert_eq!(holder.range(), Range { start: 8192, len: last - 8192 + 1 });
-        assert_eq!(holder.range_from(8191), Range { start: 8191, len: last - 8191 + 1 });
-    }
-
-    /// It took the lock five seconds ago, also if the clock has gone round its 40 bits since.
-    #[test]
-    fn how_long_it_has_held_the_lock_is_told() {
-        let now = sys::monotonic_ns();
-        let five_s = Duration::from_secs(5)..Duration::from_secs(60);
-        let holder = Holder::since(now.wrapping_sub(5_000_000_000), false);
-        assert!(five_s.contains(&holder.held()), "{:?}", holder.held());
-        let since_ms = to_ms(now).wrapping_sub(5000) & mask(MS_BITS);
-        let holder = Holder { pid: 1, since_ms, is_upkeep: false };
-        assert!(five_s.contains(&holder.held()), "{:?}", holder.held());
-        assert_eq!(to_ms(1_234_567_890), 1234);
-        assert_eq!(to_ms(u64::MAX), u64::MAX / 1_000_000 % (1 << 40));
-    }
-}
+mod tests;

@@ -1,12 +1,12 @@
-//! Who keeps the write lock of a holder that is gone.
+//! The processes that keep the write lock of a holder that is gone.
 //!
-//! The kernel frees the lock when the last descriptor of the sidecar's open file description is closed: with
-//! the holder, unless a child has copies. A child of fork(2) closes them at once ([`crate::sys::fork`]). One
-//! that runs no fork handlers (`_Fork`, vfork(2), clone(2), a `posix_spawn` that waits in one of its file
+//! The kernel releases the lock when the last descriptor of the sidecar's open file description is closed: when
+//! the holder dies, unless a child has copies. A child of fork(2) closes them at once ([`crate::sys::fork`]). A
+//! child that runs no fork handlers (`_Fork`, vfork(2), clone(2), a `posix_spawn` that waits in one of its file
 //! actions) keeps them until it executes a program or ends, and Linux has no close-on-fork. Its copies of
-//! SQLite's own locks keep stock clients out as well. Whoever may trace the child could free the lock
-//! by its descriptor (pidfd_getfd(2)), but that a holder is dead is never certain: it may live in another pid
-//! namespace. So it is told whose the lock is by now, and nothing is taken away.
+//! SQLite's own locks keep stock clients out as well. A process that may trace the child could release the lock
+//! by its descriptor (pidfd_getfd(2)), but it is never certain that a holder is dead: it may live in another pid
+//! namespace. So this module names the processes that have the lock by now, and takes nothing away.
 
 use std::fmt;
 use std::path::Path;
@@ -17,11 +17,11 @@ use super::sidecar;
 use crate::format;
 use crate::sys::{self, Inode};
 
-/// A process.
+/// A process, by its id and its program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Process {
-    /// Its process id, in the pid namespace of whoever asks.
+    /// Its process id, in the pid namespace of the process that asks.
     pub pid: u32,
     /// The name of its program, as far as this process may know it.
     pub program: Option<String>,
@@ -40,15 +40,15 @@ impl fmt::Display for Process {
     }
 }
 
-/// The processes that have a lock, as far as whoever asks may look into them.
+/// The processes that have a lock, as far as the process that asks may look into them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lockers {
-    /// They have it, all of them as one.
+    /// They have it together, by one open file description.
     pub processes: Vec<Process>,
-    /// How many processes may not be looked into, at least: that takes their user, or root.
+    /// At least so many processes could not be looked into: that takes their user, or root.
     pub hidden: usize,
-    /// Whether more were left out, since time ran out or there is no `/proc`.
+    /// Whether more were left out, because time ran out or there is no `/proc`.
     pub is_partial: bool,
 }
 
@@ -61,7 +61,7 @@ impl Lockers {
         }
     }
 
-    /// What would show more, if there may be more.
+    /// Why there may be more, and who could see them; `None` if these are all.
     #[must_use]
     pub fn missing(&self) -> Option<String> {
         match (self.hidden, self.is_partial) {
@@ -83,8 +83,8 @@ impl fmt::Display for Lockers {
     }
 }
 
-/// Who keeps the write lock on `database` of a `holder` that is gone; `None` if it is not gone. Looks into
-/// other processes for at most `limit`.
+/// The processes that keep the write lock on `database` of a `holder` that is gone; `None` if the holder is not
+/// gone. Looks into other processes for at most `limit`.
 pub(crate) fn of(database: &Path, holder: Holder, limit: Duration) -> Option<Lockers> {
     if !sys::is_gone(holder.pid, holder.held()) {
         return None;
@@ -93,14 +93,15 @@ pub(crate) fn of(database: &Path, holder: Holder, limit: Duration) -> Option<Loc
     let last = holder.last_byte();
     let is_it = |_: Inode, lock: sys::FileLock| lock.is_exclusive && lock.last == last;
     let found = sys::with_lock(&[sidecar], is_it, limit);
-    // By its own number it is the holder itself, in another pid namespace, or its clock is another.
+    // A process with the holder's id in its own pid namespace is the holder itself: it lives in another pid
+    // namespace, or its clock is another.
     let is_there = found.found.iter().any(|locker| locker.own_pid == holder.pid);
     (!is_there).then(|| Lockers::of(found))
 }
 
-/// Whoever has one of SQLite's own write locks on `database`, by any VFS, or only by an open file description,
-/// which is inherited, if it `is_ofd`. Looks into other processes for at most `limit`. Opens no file of the
-/// database.
+/// The processes that have one of SQLite's own write locks on `database`, through any VFS. If it `is_ofd`, only
+/// those that have it by an open file description, which children inherit. Looks into other processes for at
+/// most `limit`. Opens no file of the database, since closing it would drop SQLite's locks.
 pub(crate) fn of_sqlite(database: &Path, is_ofd: bool, limit: Duration) -> Lockers {
     let inode = |path: &Path| sys::entry_at(path).ok().map(|found| found.inode);
     let index = inode(&format::beside(database, format::WAL_INDEX_SUFFIX));
@@ -122,7 +123,7 @@ pub(crate) fn of_sqlite(database: &Path, is_ofd: bool, limit: Duration) -> Locke
     Lockers::of(sys::with_lock(&files, is_it, limit))
 }
 
-/// What a line of the log says of a holder and, if it is gone, of whoever keeps its lock.
+/// What a line of the log says of a holder and, if it is gone, of the processes that keep its lock.
 pub(crate) fn described(holder: Holder, keepers: Option<&Lockers>) -> String {
     let held = holder.held().as_millis();
     match keepers {

@@ -1,4 +1,4 @@
-//! A kernel of our own making, for the models of the queue: a page, locks, and a clock.
+//! A simulated kernel for the models of the queue: a page, locks, and a clock.
 
 use super::page::PAGE;
 use crate::sys::Range;
@@ -6,9 +6,11 @@ use crate::sys::Range;
 /// What the processes share.
 pub(super) struct Kernel {
     pub(super) page: [u8; PAGE],
+    /// The process that has each lock, its range, and whether it is shared.
     pub(super) locks: Vec<(usize, Range, bool)>,
-    /// Who is between taking the write lock and giving it back.
+    /// The process that has acquired the write lock and not released it.
     pub(super) inside: Option<usize>,
+    /// CLOCK_MONOTONIC, in ns.
     pub(super) clock: u64,
 }
 
@@ -17,6 +19,7 @@ impl Kernel {
         Self { page: [0; PAGE], locks: Vec::new(), inside: None, clock: 1 << 40 }
     }
 
+    /// The range of another process's lock that conflicts with such a lock of `process`.
     pub(super) fn conflicting(&self, process: usize, range: Range, shared: bool) -> Option<Range> {
         let overlaps = |a: Range, b: Range| a.start <= end(b) && b.start <= end(a);
         self.locks
@@ -27,7 +30,8 @@ impl Kernel {
             .map(|(_, held, _)| *held)
     }
 
-    /// As fcntl(2). Whether it was to be had.
+    /// Takes a lock as fcntl(2) does: it replaces the process's own in that range. False if another process has a
+    /// conflicting one.
     pub(super) fn lock(&mut self, process: usize, range: Range, shared: bool) -> bool {
         let is_free = self.conflicting(process, range, shared).is_none();
         if is_free {
@@ -37,7 +41,7 @@ impl Kernel {
         is_free
     }
 
-    /// The process is dead.
+    /// A process dies, and the kernel releases its locks.
     pub(super) fn kill(&mut self, process: usize) {
         self.locks.retain(|(owner, _, _)| *owner != process);
         if self.inside == Some(process) {
@@ -45,7 +49,7 @@ impl Kernel {
         }
     }
 
-    /// As fcntl(2): what lies outside the range stays locked as it was.
+    /// Unlocks a range as fcntl(2) does: what lies outside the range stays locked as it was.
     pub(super) fn unlock(&mut self, process: usize, range: Range) {
         let mut kept = Vec::new();
         self.locks.retain(|(owner, held, shared)| {

@@ -1,29 +1,56 @@
 //! The write lock: one per database, across all processes that use this VFS.
 //!
-//! | room | promise |
+//! | file | promise |
 //! |---|---|
-//! | [`database`] | every connection of this process to one file meets in one object |
-//! | [`sidecar`] | and every process in one file beside the database |
-//! | [`holder`] | the kernel's lock itself says who holds it, and since when |
-//! | [`keepers`] | whoever keeps the lock of a holder that is dead is named |
-//! | [`queue`] | who waits is served in order, and woken at once |
-//! | [`page`] | what waiters and holders tell each other is a hint, never a right |
-//! | [`wait`] | a writer sleeps as long as SQLite asks it to, and says so, once, when it gives up |
+//! | [`database`] | Every connection of this process to one file meets in one object. |
+//! | `database/owner.rs` | One connection of a process at a time tries for the write lock. |
+//! | `database/open_sidecar.rs` | A process opens a sidecar once, and notices within a second that it was replaced. |
+//! | [`write_lock`] | A connection acquires and releases the write lock, and nothing else. |
+//! | [`sidecar`] | Every process meets in one file beside the database. |
+//! | `sidecar/opening.rs` | That file is the right one, whoever creates or deletes it meanwhile. |
+//! | `sidecar/content.rs` | A file of another program is never used or overwritten. |
+//! | `sidecar/place.rs` | The path still leads to the file, which has the rights of its database. |
+//! | `sidecar/deletion.rs` | The last process to close the file deletes it. |
+//! | `sidecar/kernel_locks.rs` | Anyone who may read the file can ask which range of it is locked. |
+//! | `sidecar/unusable.rs` | An error says why there is no sidecar and what to do. |
+//! | [`holder`] | The kernel's lock itself says who holds it, and since when. |
+//! | [`keepers`] | A process that keeps the lock of a dead holder is named. |
+//! | [`queue`] | Waiters are served in order and woken at once. |
+//! | `queue/pace.rs` | A holder may go on for a slice of time, and no longer. |
+//! | `queue/slots.rs` | A slot belongs to a living process; holders learn that somebody waits. |
+//! | `queue/waiting.rs` | A waiter returns when an attempt is worth making, and notices a dead holder. |
+//! | [`page`] | What waiters and holders tell each other is a hint, never a right. |
+//! | [`wait`] | A writer sleeps as long as SQLite asks it to, and says once that it has given up. |
+//! | `wait/busy_handler.rs` | SQLite's default busy handler is known by its sleeps, and so is its last one. |
+//! | `wait/sleeper.rs` | A thread sleeps for the connection that was refused last on it. |
+//! | `wait/nap.rs` | One sleep ends as soon as an attempt is worth making. |
 //!
-//! `docs/locking-protocol.md` has the layout of the sidecar. Nothing here knows of journals
-//! nor of WALs: it offers acquire and release.
+//! `docs/locking-protocol.md` has the layout of the sidecar. Nothing here knows of journals or WALs:
+//! this room offers acquire and release.
 //!
-//! # Order
-//! 1. a database's owner flag: which of this process's connections has the write lock;
-//! 2. a database's sidecar (a mutex, held to open it or copy its address);
-//! 3. the registry of databases (a mutex, held for a look-up or an open, and while forking);
-//! 4. what a connection waits for (a mutex, held to change it, and for a look at SQLite's own lock);
-//! 5. the queue's local state (a mutex, held for locks of the kernel that are not waited for);
-//! 6. who leads a sync (a flag of the process, then a lock of the kernel), never asked for with the
-//!    write lock in hand but by a checkpoint, nor with one of the mutexes;
-//! 7. SQLite's own locks, taken after the write lock and given back before it. The exceptions do
-//!    not wait for it, or for a bounded time: a checkpoint, with its own slot, a few ms; a writer
-//!    that meets a checkpoint, with its snapshot, 100 ms; whoever cleans up, not at all.
+//! # Lock order
+//!
+//! A thread takes these locks from the top down, and may leave some out:
+//!
+//! | | lock | held |
+//! |---|---|---|
+//! | 1 | the owner flag of a database: which connection of this process has the write lock | as long as the write lock |
+//! | 2 | the mutex of a database's open sidecar | to open it or to copy its address |
+//! | 3 | the registry of databases, a mutex | for a look-up, to open or delete a sidecar, and across fork(2) |
+//! | 4 | the mutex of what a connection waits for | to change it, and while a probe asks for SQLite's own lock |
+//! | 5 | the mutex of this process's slots in the queue | for locks of the kernel that nobody waits for |
+//! | 6 | the lead of a sync: a flag of the process, then a lock of the kernel | for one sync |
+//! | 7 | SQLite's own locks | as SQLite asks |
+//!
+//! Nobody asks for the lead of a sync (6) while it holds the write lock, except a checkpoint, or while it
+//! holds one of the mutexes.
+//!
+//! SQLite's own locks (7) are taken after the write lock and released before it. Three callers ask for the
+//! write lock with a lock of SQLite's in hand. None of them can deadlock, because none waits without bound:
+//!
+//! - a checkpoint, which holds its CKPT slot, waits a few ms;
+//! - a writer that meets a checkpoint, and holds its snapshot, waits 100 ms at most;
+//! - a connection that cleans up on its last close does not wait at all.
 
 pub(crate) mod database;
 pub(crate) mod holder;
@@ -38,5 +65,7 @@ pub(crate) mod sidecar;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod simulation;
 pub(crate) mod wait;
+mod write_lock;
 
-pub(crate) use database::{Database, Refused, WriteLock};
+pub(crate) use database::Database;
+pub(crate) use write_lock::{Refused, WriteLock};

@@ -1,5 +1,4 @@
-//! The queue on a kernel of our own making, in which processes can be scheduled in every order and
-//! killed at every step.
+//! The queue on a simulated kernel, in which processes can be scheduled in every order and killed at every step.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,10 +10,10 @@ use super::page::{PAGE, Page, State};
 use super::queue::{Pace, Place, Purpose, Queue, QueueFile, Taken, Until};
 use crate::sys::Range;
 
-/// Access to the kernel, one process at a time.
+/// A machine on which processes call the kernel, one at a time.
 trait Machine: Clone {
     fn with<R>(&self, act: impl FnOnce(&mut Kernel) -> R) -> R;
-    /// Lets others go on. Returns whether it was woken.
+    /// Lets other processes go on, at most so long. Whether it was woken.
     fn pause(&self, limit: Duration) -> bool;
     fn wake_all(&self);
 }
@@ -24,11 +23,11 @@ trait Machine: Clone {
 struct Process<M> {
     machine: M,
     id: usize,
-    /// System calls until it is killed.
+    /// How many system calls it makes until it is killed.
     left: Arc<AtomicUsize>,
 }
 
-/// What unwinds a process that is killed.
+/// The panic that unwinds a process that is killed.
 struct Killed;
 
 impl<M: Machine> Process<M> {
@@ -36,7 +35,7 @@ impl<M: Machine> Process<M> {
         Self { machine: machine.clone(), id, left: Arc::new(AtomicUsize::new(left)) }
     }
 
-    /// A system call.
+    /// Makes a system call, unless the process is killed at it.
     fn call<R>(&self, act: impl FnOnce(&mut Kernel) -> R) -> R {
         if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.machine.with(|kernel| kernel.kill(self.id));
@@ -48,9 +47,9 @@ impl<M: Machine> Process<M> {
         })
     }
 
-    /// Takes the write lock so often and holds it so long. Returns the longest that it waited.
+    /// Takes the write lock in so many rounds and holds it for so long. Returns the longest wait for it.
     fn work(&self, rounds: usize, hold: Duration) -> Duration {
-        let queue = Queue::new(self.clone(), true);
+        let queue = Queue::new(self.clone());
         let mut pace = Pace::default();
         let mut longest = Duration::ZERO;
         for _ in 0..rounds {
@@ -157,12 +156,12 @@ impl Machine for Threads {
     }
 }
 
-/// One of three processes is killed at its first, second, third, ... system call, whatever it is
-/// about: trying, joining, waiting, holding, handing over, leaving. The others go on.
+/// One of three processes is killed at its first, second, third, ... system call, whatever that is for: to try,
+/// join, wait, hold, hand over or leave. The others go on.
 #[test]
-fn a_process_killed_at_any_step_holds_nobody_up() {
-    /// Longer than all that one process can wait for: a turn that expires (50 ms), a look of
-    /// those who are not first (10 ms), and a loaded machine.
+fn a_process_killed_at_any_step_delays_nobody() {
+    /// Longer than all that one process can wait for: a turn that expires (50 ms), a look of a waiter that is
+    /// not the head (10 ms), and a loaded machine.
     const BOUND: Duration = Duration::from_secs(2);
     const HOLD: Duration = Duration::from_micros(300);
     let mut killed_at = 0;
@@ -195,24 +194,24 @@ fn a_process_killed_at_any_step_holds_nobody_up() {
     assert!(killed_at > 20, "only {killed_at} steps");
 }
 
-/// Three processes of which this thread plays all: what a holder does for those who wait.
+/// A holder and two waiting processes, all played by this thread.
 struct Scene {
     machine: Threads,
     queues: Vec<Queue<Process<Threads>>>,
 }
 
 impl Scene {
-    /// Process 0 has the write lock, the others have waited for it since long ago, in their order.
+    /// Process 0 has the write lock. The others have waited for it for long, in the order of their numbers.
     fn new() -> (Self, Pace, Taken, Vec<Place>) {
         let machine =
             Threads(Arc::new((Mutex::new(Kernel::new()), Condvar::new(), Instant::now())));
         let queues: Vec<_> =
-            (0..3).map(|id| Queue::new(Process::new(&machine, id, usize::MAX), true)).collect();
+            (0..3).map(|id| Queue::new(Process::new(&machine, id, usize::MAX))).collect();
         let mut pace = Pace::default();
         let places: Vec<_> = (1..3)
             .map(|n| {
                 let place = queues[n].join(n as u64, Purpose::Write).expect("a slot is free");
-                queues[n].show(&place, State::Present);
+                queues[n].show(&place);
                 assert!(queues[n].announce());
                 place
             })
@@ -237,10 +236,10 @@ impl Scene {
     }
 }
 
-/// Who waits for longer than newcomers may overtake gets the turn and is woken; a newcomer, and who
-/// came later, is refused; who has the turn is not.
+/// The first waiter has waited for longer than newcomers may overtake. The holder gives it the turn and wakes it;
+/// a newcomer and a later waiter are refused, the one with the turn is not.
 #[test]
-fn the_first_gets_its_turn() {
+fn the_first_waiter_gets_its_turn() {
     let (scene, mut pace, taken, places) = Scene::new();
     let first = places[0];
     let a_moment_ago = scene.queues[0].sidecar().now();
@@ -254,33 +253,35 @@ fn the_first_gets_its_turn() {
     assert!(refused(&scene.queues[0], None).expect("no I/O").is_none(), "a newcomer");
     let mut pace = Pace::default();
     let came = scene.queues[0].try_acquire(a_moment_ago, Purpose::Write, None, &mut pace);
-    assert!(came.expect("no I/O").is_none(), "who has looked at his files since he read the clock");
+    assert!(
+        came.expect("no I/O").is_none(),
+        "a newcomer that has looked at its files since it read the clock"
+    );
     assert!(refused(&scene.queues[2], Some(&places[1])).expect("no I/O").is_none(), "the second");
     assert!(refused(&scene.queues[1], Some(&first)).expect("no I/O").is_some(), "the first");
 }
 
-/// A holder took the lock while nobody waited, and keeps it for a while. Who comes meanwhile can not
-/// say that it waits, and gets the turn all the same.
+/// A holder took the lock while nobody waited, and keeps it for a while. A waiter that comes meanwhile cannot
+/// lock the waiters' byte, and gets the turn all the same.
 #[test]
-fn a_holder_that_was_alone_finds_who_has_come() {
+fn a_holder_finds_the_waiter_that_could_not_announce_itself() {
     let machine = Threads(Arc::new((Mutex::new(Kernel::new()), Condvar::new(), Instant::now())));
-    let [holder, waiter] =
-        [0, 1].map(|id| Queue::new(Process::new(&machine, id, usize::MAX), true));
+    let [holder, waiter] = [0, 1].map(|id| Queue::new(Process::new(&machine, id, usize::MAX)));
     let mut pace = Pace::default();
     let taken = holder
         .try_acquire(holder.sidecar().now(), Purpose::Write, None, &mut pace)
         .expect("no I/O");
-    assert_eq!(taken, Some(Taken::Alone));
+    assert_eq!(taken, Some(Taken::Uncontended));
     let place = waiter.join(1, Purpose::Write).expect("a slot is free");
-    waiter.show(&place, State::Present);
+    waiter.show(&place);
     assert!(!waiter.announce(), "the holder has the byte");
     std::thread::sleep(Duration::from_millis(3));
-    holder.release(Taken::Alone, Some(&mut pace), || {}).expect("no I/O");
+    holder.release(Taken::Uncontended, Some(&mut pace), || {}).expect("no I/O");
     let page = Page(machine.with(|kernel| kernel.page));
     assert_eq!(page.turn().map(|turn| turn.slot), Some(place.slot));
 }
 
-/// The first in the queue is dead: what it has left is cleared, and the second is next.
+/// The first waiter is dead. The holder clears its slot and chooses the second.
 #[test]
 fn a_dead_waiter_is_passed_over() {
     let (scene, mut pace, taken, places) = Scene::new();
@@ -290,8 +291,8 @@ fn a_dead_waiter_is_passed_over() {
     assert_eq!(scene.page().turn().map(|turn| turn.slot), Some(places[1].slot));
 }
 
-/// The first in the queue does not come for its turn, which expires: it is passed over until it is
-/// back, and keeps its place.
+/// The first waiter does not come for its turn, which expires. Holders pass it over until it is back; it keeps
+/// its place.
 #[test]
 fn a_waiter_that_misses_its_turn_is_passed_over() {
     let (scene, mut pace, taken, places) = Scene::new();
@@ -307,8 +308,8 @@ fn a_waiter_that_misses_its_turn_is_passed_over() {
     assert_eq!(scene.states(), [(places[0].slot, State::Away), (places[1].slot, State::Woken)]);
 }
 
-/// Threads of shuttle's, which runs one at a time and chooses which. Time passes by calls, and a
-/// wait may end at any time, woken or not.
+/// Threads of shuttle, which runs one at a time and chooses which. Each call takes time, and a wait may end at
+/// any moment, woken or not.
 #[derive(Clone)]
 struct Schedule(Arc<shuttle::sync::Mutex<Kernel>>);
 
@@ -354,7 +355,7 @@ fn explore(processes: usize, hostile: bool) {
             thread.join().expect("an exclusion failed");
         }
     };
-    // A schedule that does not end is one in which somebody waits for ever.
+    // In a schedule that does not end somebody waits for ever.
     let mut config = shuttle::Config::new();
     config.max_steps = shuttle::MaxSteps::FailAfter(200_000);
     let runner =
@@ -371,6 +372,6 @@ fn every_schedule_ends_with_one_holder_at_a_time() {
 }
 
 #[test]
-fn every_schedule_with_a_hostile_page_does() {
+fn every_schedule_with_a_hostile_page_ends_with_one_holder_at_a_time() {
     explore(3, true);
 }

@@ -273,11 +273,10 @@ impl Observation {
     /// Reads the sidecar, and asks the kernel for its locks.
     fn look_into(&mut self, locks: &LockFile) -> io::Result<()> {
         let file = locks.file();
-        let (content, is_whole) = sidecar::content_of(file, file.metadata()?.len())?;
-        self.sidecar_state = match content {
+        self.sidecar_state = match sidecar::content_of(file, file.metadata()?.len())? {
             Content::Foreign => SidecarState::Foreign,
-            Content::Page if is_whole => SidecarState::Page,
-            Content::Page => SidecarState::Unseeded,
+            Content::Page => SidecarState::Page,
+            Content::Unseeded => SidecarState::Unseeded,
         };
         let has_page = self.sidecar_state == SidecarState::Page;
         if let Some(range) = sidecar::in_the_way(locks, WRITE_RANGE, || has_page)? {
@@ -302,7 +301,8 @@ impl Observation {
         sys::read_exact_at(file, &mut page.0, 0)?;
         let now = sys::monotonic_ns();
         let turn = page.turn().filter(|turn| turn.binds(now));
-        let is_alive = |slot| !matches!(locks.conflicting(slot_range(slot)), Ok(None));
+        let is_alive =
+            |waiter: &page::Waiter| !matches!(locks.conflicting(slot_range(waiter.slot)), Ok(None));
         let waiters = in_order(&page, is_alive).into_iter();
         self.queue = waiters
             .map(|waiter| Waiter {

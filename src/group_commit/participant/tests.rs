@@ -60,12 +60,13 @@ mod with_a_wal {
 
     /// A board with a sidecar, its WAL of three frames, and a connection's group commit.
     struct Board {
-        _place: tempfile::TempDir,
         database: Arc<Database>,
         inode: Option<Inode>,
         wal: &'static TestWal,
         host: Host,
         group: GroupCommit<Index>,
+        /// Removed last: the next test's file may get its inode number.
+        _place: tempfile::TempDir,
     }
 
     impl Board {

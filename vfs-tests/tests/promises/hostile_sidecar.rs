@@ -89,7 +89,7 @@ fn one_without_permission_is_named() {
     client.sql("c", "INSERT INTO t VALUES (2)").rows();
     let log = client.log();
     assert!(
-        log[0].contains("can not open the sidecar") && log[0].contains("Permission denied"),
+        log[0].contains("cannot open the sidecar") && log[0].contains("Permission denied"),
         "{log:?}"
     );
     assert_eq!(client.sql("c", "SELECT x FROM t").rows(), [[1], [2]]);

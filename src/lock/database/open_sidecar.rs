@@ -1,0 +1,229 @@
+//! The sidecar of a database, as this process has it open.
+//!
+//! The first writer opens it, and all connections of the process share it. Once a second a writer looks whether it is
+//! still in its place. A sidecar that was deleted splits the write lock in two, but SQLite's own locks still exclude
+//! writers, so that only the queue suffers.
+//!
+//! If it cannot be used, writers go on without it and one of them tries again a second later.
+
+#[cfg(all(test, unix))]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::{Database, REGISTRY};
+use crate::lock::queue::Queue;
+use crate::lock::sidecar::{self, Sidecar, Unusable};
+use crate::sys::{self, Directory, Inode};
+
+/// For how long a sidecar is taken to be in its place, in ns.
+const CHECK_AFTER_NS: u64 = 1_000_000_000;
+/// After how long a sidecar that could not be used is tried again, in ns.
+const RETRY_AFTER_NS: u64 = 1_000_000_000;
+/// After how long it is tried again if another process was deleting it, in ns.
+const RETRY_MOVING_AFTER_NS: u64 = 50_000_000;
+
+type Slot = Option<Arc<Queue<Sidecar>>>;
+
+/// The sidecar's queue, or why it cannot be used.
+type Opened = Result<Arc<Queue<Sidecar>>, Unusable>;
+
+/// A database's sidecar, open or not.
+pub(crate) struct OpenSidecar {
+    /// Mutex rule: only the owner of the write lock's flag replaces a queue; others look, or open one where there
+    /// is none.
+    queue: Mutex<Slot>,
+    /// Its descriptor, for a forked child, which cannot wait for the mutex; -1 for none.
+    descriptor: AtomicI32,
+    /// The file that the descriptor is of. Mutex rule: changed only while no thread forks, so that a child can lock it.
+    descriptor_of: Mutex<Option<Inode>>,
+    /// When to look whether it is in its place, in ns of CLOCK_MONOTONIC.
+    next_check: AtomicU64,
+    /// When to try for it again, in ns of CLOCK_MONOTONIC; 0 if it could be used, or was not tried for.
+    retry_at: AtomicU64,
+    /// Mutex rule: held for no system call.
+    trouble: Mutex<Trouble>,
+}
+
+/// What is wrong with a sidecar.
+#[derive(Default)]
+struct Trouble {
+    /// Why there was none when it was last tried for.
+    why: Option<String>,
+    /// What the log was told.
+    reported: Option<String>,
+}
+
+impl OpenSidecar {
+    pub(super) fn new() -> Self {
+        Self {
+            queue: Mutex::new(None),
+            descriptor: AtomicI32::new(-1),
+            descriptor_of: Mutex::new(None),
+            next_check: AtomicU64::new(0),
+            retry_at: AtomicU64::new(0),
+            trouble: Mutex::default(),
+        }
+    }
+
+    #[inline]
+    fn is_check_due(&self, now: u64) -> bool {
+        now > self.next_check.load(Ordering::Relaxed)
+    }
+
+    /// Has the next writer look whether it is in its place.
+    pub(super) fn check_soon(&self) {
+        self.next_check.store(0, Ordering::Relaxed);
+    }
+
+    /// Closes the sidecar: the kernel has failed, and perhaps left a lock behind. When the last waiter has left the
+    /// queue, the description is closed, which releases its locks, too.
+    pub(crate) fn close(&self) {
+        self.close_slot(&mut self.queue.lock());
+    }
+
+    fn close_slot(&self, slot: &mut Slot) {
+        self.descriptor.store(-1, Ordering::Relaxed);
+        *slot = None;
+    }
+
+    /// The queue, which this process does not use any more: its last connection closes.
+    pub(super) fn take(&mut self) -> Slot {
+        self.queue.get_mut().take()
+    }
+
+    /// Closes what a forked child has inherited, by its number: the child cannot wait for the mutex of the queue, which
+    /// a thread of its parent may have held. Called in the child.
+    #[cfg(unix)]
+    pub(super) fn close_inherited(&self) {
+        let descriptor = self.descriptor.swap(-1, Ordering::Relaxed);
+        let inode = *self.descriptor_of.lock();
+        if let Some(inode) = inode.filter(|_| descriptor >= 0) {
+            sys::close_inherited(descriptor, inode);
+        }
+    }
+
+    /// Notes why there is no sidecar, at `now`, so that it is not tried for again at once.
+    pub(crate) fn note_trouble(&self, why: &Unusable, now: u64) {
+        let rest = match why {
+            Unusable::Missing => return,
+            Unusable::Moving => RETRY_MOVING_AFTER_NS,
+            _ => RETRY_AFTER_NS,
+        };
+        self.retry_at.store(now + rest, Ordering::Relaxed);
+        if why.lasts() {
+            self.trouble.lock().why = Some(why.to_string());
+        }
+    }
+
+    /// Whether to go on without a sidecar at `now`. When it is time to try again, false for one caller, which is to
+    /// try, and true for all others.
+    #[inline(always)]
+    pub(crate) fn is_resting(&self, now: u64) -> bool {
+        match self.retry_at.load(Ordering::Relaxed) {
+            0 => false,
+            until => self.is_resting_until(until, now),
+        }
+    }
+
+    #[cold]
+    fn is_resting_until(&self, until: u64, now: u64) -> bool {
+        let (next, relaxed) = (now + RETRY_AFTER_NS, Ordering::Relaxed);
+        now < until || self.retry_at.compare_exchange(until, next, relaxed, relaxed).is_err()
+    }
+}
+
+// These are the database's, since they need its path, directory and counters.
+impl Database {
+    /// The queue of the sidecar, which is opened if it is not open, and again if it is no longer in its place.
+    #[inline]
+    pub(crate) fn queue_to_lock(&self, now: u64, create: bool) -> Opened {
+        let sidecar = &self.sidecar;
+        let is_due = sidecar.is_check_due(now);
+        let opened = if is_due { None } else { sidecar.queue.lock().clone() };
+        match opened {
+            Some(queue) => Ok(queue),
+            None => self.check_or_open(now, create),
+        }
+    }
+
+    #[cold]
+    fn check_or_open(&self, now: u64, create: bool) -> Opened {
+        let mut slot = self.sidecar.queue.lock();
+        if self.sidecar.is_check_due(now) {
+            self.sidecar.next_check.store(now + CHECK_AFTER_NS, Ordering::Relaxed);
+            self.close_if_replaced(&mut slot);
+        }
+        match slot.as_ref() {
+            Some(queue) => Ok(Arc::clone(queue)),
+            None => self.open_sidecar(&mut slot, now, create),
+        }
+    }
+
+    /// The queue of the sidecar, which is opened if there is one, but not created. `None` in a child of the process
+    /// that opened the database.
+    pub(crate) fn queue(&self) -> Option<Arc<Queue<Sidecar>>> {
+        self.own.get()?;
+        let mut slot = self.sidecar.queue.lock();
+        if let Some(queue) = slot.as_ref() {
+            return Some(Arc::clone(queue));
+        }
+        let now = sys::monotonic_ns();
+        if now < self.sidecar.retry_at.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.open_sidecar(&mut slot, now, false).ok()
+    }
+
+    /// Opens the sidecar while no thread forks, so that a child knows of every descriptor.
+    fn open_sidecar(&self, slot: &mut Slot, now: u64, create: bool) -> Opened {
+        let registry = REGISTRY.lock();
+        let sidecar = Sidecar::open(&self.path, create)
+            .inspect_err(|why| self.sidecar.note_trouble(why, now))?;
+        self.sidecar.descriptor.store(sidecar.descriptor(), Ordering::Relaxed);
+        *self.sidecar.descriptor_of.lock() = Some(sidecar.inode());
+        drop(registry);
+        self.sidecar.retry_at.store(0, Ordering::Relaxed);
+        *self.sidecar.trouble.lock() = Trouble::default();
+        let queue = Arc::new(Queue::new(sidecar));
+        *slot = Some(Arc::clone(&queue));
+        Ok(queue)
+    }
+
+    /// Closes a sidecar that is no longer in its place.
+    pub(crate) fn close_sidecar_if_replaced(&self) {
+        self.close_if_replaced(&mut self.sidecar.queue.lock());
+    }
+
+    fn close_if_replaced(&self, slot: &mut Slot) {
+        let is_gone = |sidecar: &Sidecar| {
+            let within = |directory: &Arc<Directory>| sidecar.is_within(directory, &self.path);
+            !sidecar.is_in_place(&self.path) && !self.directory.as_ref().is_some_and(within)
+        };
+        if slot.as_ref().is_some_and(|queue| is_gone(queue.sidecar())) {
+            self.sidecar.close_slot(slot);
+            self.counters.sidecars_replaced.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Why a sidecar cannot be used, if the log is to be told: if that lasts, and the log was told something else the
+    /// last time.
+    pub(crate) fn unreported(&self, why: &Unusable) -> Option<String> {
+        let why = Some(why.to_string()).filter(|_| why.lasts())?;
+        let mut trouble = self.sidecar.trouble.lock();
+        (trouble.reported.replace(why.clone()).as_ref() != Some(&why)).then_some(why)
+    }
+
+    /// Why there can be no write lock; `None` if there can be one.
+    pub(crate) fn obstacle(&self) -> Option<String> {
+        self.own.get()?;
+        if self.sidecar.queue.lock().is_some() {
+            return None;
+        }
+        let why = self.sidecar.trouble.lock().why.clone();
+        why.or_else(|| sidecar::obstacle(&self.path).map(|why| why.to_string()))
+    }
+}

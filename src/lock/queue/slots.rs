@@ -1,0 +1,129 @@
+//! The slots of this process on the page, and how holders learn that it has waiters.
+//!
+//! Each waiter has a slot, and its process the kernel's lock on the slot's byte, so that the slots of a dead
+//! process are seen to be void. While it has waiters, the process also has a shared lock on the waiters' byte.
+
+use super::waiting::Place;
+use super::{Purpose, Queue, QueueFile, WAITERS};
+use crate::lock::holder::WAITERS_BYTE;
+use crate::lock::page::{PAGE, SLOTS, State, Waiter, slot_offset};
+use crate::sys::{self, Range};
+
+/// The byte of slot 0; those of the others follow.
+const SLOT_BYTE: i64 = 4096;
+
+/// This process's locks on slots and on the waiters' byte.
+pub(super) struct Slots {
+    /// How many of its connections have a slot.
+    pub(super) waiting: usize,
+    /// Whether it has the waiters' byte.
+    pub(super) is_announced: bool,
+    /// Slots that have a waiter of this process.
+    used: [bool; SLOTS],
+    /// A free slot that this process keeps locked for its next waiter.
+    idle: Option<usize>,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self { waiting: 0, is_announced: false, used: [false; SLOTS], idle: None }
+    }
+}
+
+impl Slots {
+    /// A slot that this process has locked and that no waiter uses.
+    fn take(&mut self, file: &impl QueueFile) -> Option<usize> {
+        if let Some(slot) = self.idle.take() {
+            return Some(slot);
+        }
+        // Processes begin to search at different slots, so that the first try mostly succeeds.
+        let first = file.process().0 as usize;
+        (0..SLOTS).map(|n| (first + n) % SLOTS).find(|slot| {
+            !self.used[*slot] && file.try_lock(slot_range(*slot), false).unwrap_or(false)
+        })
+    }
+}
+
+impl<S: QueueFile> Queue<S> {
+    /// Joins the queue; `since` is when the connection was first refused, in ns. `None` if no slot is free:
+    /// then the connection must poll.
+    pub(crate) fn join(&self, since: u64, purpose: Purpose) -> Option<Place> {
+        let mut slots = self.slots.lock();
+        let slot = slots.take(&self.sidecar)?;
+        slots.used[slot] = true;
+        slots.waiting += 1;
+        let word = self.sidecar.read().map_or(0, |page| page.word(slot));
+        Some(Place::new(slot, since.max(1), purpose, word))
+    }
+
+    /// Leaves the queue.
+    pub(crate) fn leave(&self, place: &Place) {
+        self.clear(place.slot);
+        let mut slots = self.slots.lock();
+        slots.used[place.slot] = false;
+        slots.waiting -= 1;
+        if slots.idle.is_none() {
+            slots.idle = Some(place.slot);
+        } else {
+            let _ = self.sidecar.unlock(slot_range(place.slot));
+        }
+        if slots.waiting == 0 && slots.is_announced {
+            slots.is_announced = false;
+            let _ = self.sidecar.unlock(WAITERS);
+        }
+    }
+
+    /// Locks the waiters' byte, if this process has not. Whether it has: then the holders of other processes
+    /// know that somebody waits. A holder that took that byte keeps it from waiters.
+    pub(in crate::lock) fn announce(&self) -> bool {
+        let mut slots = self.slots.lock();
+        if !slots.is_announced {
+            slots.is_announced = self.sidecar.try_lock(WAITERS, true).unwrap_or(false);
+        }
+        slots.is_announced
+    }
+
+    /// Whether the slot belongs to a living process.
+    pub(super) fn is_alive(&self, slot: usize) -> bool {
+        self.slots.lock().used[slot]
+            || !matches!(self.sidecar.conflicting(slot_range(slot)), Ok(None))
+    }
+
+    /// Whether another process has a slot, and may wait without having been able to say so. To ask the kernel
+    /// costs less than to read the page.
+    #[inline(never)]
+    pub(super) fn is_any_slot_locked(&self) -> bool {
+        let slots = Range { start: SLOT_BYTE, len: SLOTS as i64 };
+        !sys::KERNEL_TELLS_RANGES || !matches!(self.sidecar.conflicting(slots), Ok(None))
+    }
+
+    /// Describes the waiter in its slot, as present.
+    pub(in crate::lock) fn show(&self, place: &Place) {
+        let (pid, program) = self.sidecar.process();
+        let waiter = Waiter {
+            slot: place.slot,
+            word: 0,
+            state: State::Present,
+            ticket: place.ticket,
+            pid,
+            is_upkeep: place.purpose == Purpose::Upkeep,
+            program,
+        };
+        let (at, bytes) = waiter.encode();
+        // All but the futex word, which belongs to the wakers.
+        let _ = self.sidecar.write(at + 4, &bytes[4..]);
+    }
+
+    /// Frees a slot on the page.
+    pub(super) fn clear(&self, slot: usize) {
+        // All but the futex word.
+        let _ = self.sidecar.write(slot_offset(slot) as u64 + 4, &[0; 28]);
+    }
+}
+
+/// The byte that the process of a slot's waiter locks.
+pub(crate) fn slot_range(slot: usize) -> Range {
+    Range { start: SLOT_BYTE + slot as i64, len: 1 }
+}
+
+const _: () = assert!(PAGE as i64 <= SLOT_BYTE && SLOT_BYTE + (SLOTS as i64) < WAITERS_BYTE);

@@ -1,0 +1,116 @@
+//! What a file in the sidecar's place holds, and how it becomes a page of ours.
+//!
+//! A client of this VFS that creates the file writes [`HEADER`]. One that finds it empty, cut short or zeroed
+//! writes [`FOUND`], because it may be another program's: it is used, but nobody changes its rights or deletes
+//! it. A file that holds anything else stays as it is.
+
+use std::fs::File;
+use std::io;
+use std::time::Duration;
+
+use crate::lock::page::{FOUND, HEADER, PAGE};
+use crate::sys::{self, Entry, LockFile, Range};
+
+/// How long to wait for a process that is making or deleting a sidecar, each time.
+pub(super) const RETRY_AFTER: Duration = Duration::from_micros(100);
+
+/// What a sidecar holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A page of ours.
+    Page,
+    /// Nothing yet, zeros, or a part of a page of ours: it needs a seed.
+    Unseeded,
+    /// Something else.
+    Foreign,
+}
+
+/// Where a sidecar that is used comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A client of this VFS has made it.
+    Made,
+    /// A client has found it. It may be another program's file.
+    Found,
+}
+
+/// What a sidecar of `len` bytes holds. Changes nothing.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn content_of(file: &File, len: u64) -> io::Result<Content> {
+    let start = start_of(file, len)?;
+    Ok(if len > PAGE as u64 || is_foreign(&start[..start.len().min(len as usize)]) {
+        Content::Foreign
+    } else if [HEADER, FOUND].contains(&start) && len >= PAGE as u64 {
+        Content::Page
+    } else {
+        Content::Unseeded
+    })
+}
+
+/// Whether a file of `len` bytes begins as one that a client of this VFS has made.
+pub(super) fn begins_with_header(file: &File, len: u64) -> io::Result<bool> {
+    Ok(start_of(file, len)? == HEADER)
+}
+
+/// What a file of `len` bytes begins with, and zeros behind its end.
+fn start_of(file: &File, len: u64) -> io::Result<[u8; HEADER.len()]> {
+    let mut start = [0; HEADER.len()];
+    let n = start.len().min(len as usize);
+    sys::read_exact_at(file, &mut start[..n], 0)?;
+    Ok(start)
+}
+
+/// Whether no page of ours, whole or not, begins so.
+fn is_foreign(start: &[u8]) -> bool {
+    [HEADER, FOUND].iter().all(|ours| *start != ours[..start.len()])
+        && start.iter().any(|byte| *byte != 0)
+}
+
+/// What is known of a file that was found, after a process that may be making it has had the time to write it.
+pub(super) fn after_its_maker(file: &File, mut found: Entry) -> Entry {
+    // Some 5 ms, once in the life of a file that was there before: after that it is a whole page.
+    for _ in 0..50 {
+        if !matches!(content_of(file, found.len), Ok(Content::Unseeded)) {
+            break;
+        }
+        std::thread::sleep(RETRY_AFTER);
+        found = sys::entry_of(file).unwrap_or(found);
+    }
+    found
+}
+
+/// Makes an empty, truncated or zeroed sidecar a page of ours. Processes that do it at the same time write the same
+/// bytes. `None` if the file is not to be used: it holds something else; or it was `found` with a second name, and
+/// so may be somebody's file elsewhere; or it was found with locks on bytes that no client of this VFS locks, and so
+/// is another program's lock file.
+pub(super) fn seed(file: &LockFile, found: &Entry, is_made: bool) -> io::Result<Option<Origin>> {
+    /// The bytes that no client of this VFS locks.
+    const CONTENT: Range = Range { start: 0, len: PAGE as i64 };
+    let locks = file;
+    let file = file.file();
+    match content_of(file, found.len)? {
+        Content::Foreign => return Ok(None),
+        // Another process may have been faster to write, which could not know that the file is ours.
+        _ if is_made => {}
+        Content::Page => {
+            let is_ours = begins_with_header(file, found.len)?;
+            return Ok(Some(if is_ours { Origin::Made } else { Origin::Found }));
+        }
+        Content::Unseeded => {
+            let is_locked = || locks.conflicting(CONTENT).is_ok_and(|lock| lock.is_some());
+            if found.links > 1 || is_locked() || sys::has_flock(found.inode) {
+                return Ok(None);
+            }
+        }
+    }
+    if found.len < PAGE as u64 {
+        // A last byte, not set_len, which could shorten what another process has lengthened.
+        sys::write_all_at(file, &[0], PAGE as u64 - 1)?;
+    }
+    let (start, origin) = if is_made { (&HEADER, Origin::Made) } else { (&FOUND, Origin::Found) };
+    // Last, because it tells processes that wait for the maker that the page is made.
+    sys::write_all_at(file, start, 0)?;
+    Ok(Some(origin))
+}

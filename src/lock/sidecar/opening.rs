@@ -1,0 +1,176 @@
+//! Opening a sidecar: the file that all processes meet in, whoever creates, replaces or deletes it meanwhile.
+//!
+//! No function here opens the database, also if a name leads to it, or a file that may be another program's
+//! ([`check_kind`]).
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use super::content::{self, Content, Origin, RETRY_AFTER};
+use super::deletion::{OPEN, delete};
+use super::place::{give_rights, is_at};
+use super::{Sidecar, Unusable, path_of};
+use crate::lock::page::PAGE;
+use crate::sys::fork;
+use crate::sys::{self, Entry, LockFile, Rights, Words};
+
+/// How often a sidecar is looked at again that was another by the time it was open.
+const ATTEMPTS: u32 = 10;
+
+impl Sidecar {
+    /// Opens the sidecar of `database`; if there is none, creates it if it may `create`. Gives it the database's
+    /// rights, as far as this process may. Called while no thread forks, so that a child knows of every descriptor.
+    pub(crate) fn open(database: &Path, create: bool) -> Result<Self, Unusable> {
+        let path = path_of(database);
+        // Each turn ends the loop unless another process has removed or created the file meanwhile.
+        let mut made = None;
+        for _ in 0..ATTEMPTS {
+            let like = sys::entry_behind(database);
+            let Some((file, is_new)) = open_or_create(&path, like.as_ref(), create)? else {
+                continue;
+            };
+            let found = sys::entry_of(&file).map_err(|e| Unusable::Open(e, None))?;
+            let inode = found.inode;
+            made = if is_new { Some(inode) } else { made };
+            let is_made = made == Some(inode);
+            let file = LockFile::new(file);
+            let opened = match file.try_lock(OPEN, true) {
+                Ok(true) if !is_at(&path, inode) => continue,
+                Ok(true) => prepare(&file, &path, found, is_made, like.ok().map(|e| e.rights)),
+                Ok(false) => {
+                    // Another process is deleting it.
+                    std::thread::sleep(RETRY_AFTER);
+                    continue;
+                }
+                Err(e) => Err(Unusable::Lock(e)),
+            };
+            if opened.is_err() && is_made {
+                // Of no use to anybody.
+                delete(&file, &path, inode, |_| true);
+            }
+            return opened.map(|(words, origin)| Self {
+                file: fork::Own::new(file),
+                inode,
+                words: words.map(fork::Own::new),
+                origin,
+            });
+        }
+        Err(Unusable::Moving)
+    }
+}
+
+/// The file at `path`, and whether this call has created it, with the rights of `like`, the database. `None` if
+/// another process has removed or created it meanwhile.
+fn open_or_create(
+    path: &Path,
+    like: Result<&Entry, &io::Error>,
+    create: bool,
+) -> Result<Option<(File, bool)>, Unusable> {
+    match sys::entry_at(path) {
+        Ok(found) => Ok(open_found(like.ok(), path, &found)?.map(|file| (file, false))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !create => Err(Unusable::Missing),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let like = like.map_err(|e| Unusable::NoDatabase(copy_of(e)))?;
+            match sys::create_like(path, like.rights) {
+                Ok(file) => Ok(Some((file, true))),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+                Err(e) => Err(Unusable::Create(e)),
+            }
+        }
+        Err(e) => Err(Unusable::Open(e, None)),
+    }
+}
+
+/// Prepares a sidecar that is open and in its place: seeds it, and gives it the rights of its database if a client of
+/// this VFS has made it.
+fn prepare(
+    file: &LockFile,
+    path: &Path,
+    found: Entry,
+    is_made: bool,
+    like: Option<Rights>,
+) -> Result<(Option<Words>, Origin), Unusable> {
+    let found = if is_made { found } else { content::after_its_maker(file.file(), found) };
+    let origin = content::seed(file, &found, is_made).map_err(Unusable::Seed)?;
+    let origin = origin.ok_or(Unusable::Foreign)?;
+    let file = file.file();
+    if let Some(like) = like.filter(|_| !is_made && origin == Origin::Made) {
+        give_rights(file, &found, like);
+    }
+    Ok((Words::map(file, path, PAGE).ok(), origin))
+}
+
+/// Opens the sidecar of `database` to look at its locks. Changes nothing, and needs only the right to read it.
+pub(crate) fn look_at(database: &Path) -> Result<File, Unusable> {
+    let path = path_of(database);
+    let found = match sys::entry_at(&path) {
+        Ok(found) => found,
+        Err(e) if sys::is_absent(&e) => return Err(Unusable::Missing),
+        Err(e) => return Err(Unusable::Open(e, None)),
+    };
+    check_kind(sys::entry_behind(database).as_ref().ok(), &found)?;
+    let file = sys::open_to_read(&path).map_err(|e| Unusable::Open(e, found.owner))?;
+    if is_same_file(&file, &found) { Ok(file) } else { Err(Unusable::Moving) }
+}
+
+/// Why no writer could use the sidecar of `database` at this moment; `None` if one could.
+pub(crate) fn obstacle(database: &Path) -> Option<Unusable> {
+    let path = path_of(database);
+    match sys::entry_at(&path) {
+        Ok(found) => {
+            let like = sys::entry_behind(database).ok();
+            match open_found(like.as_ref(), &path, &found) {
+                Ok(Some(file)) => match content::content_of(&file, found.len) {
+                    Ok(Content::Foreign) => Some(Unusable::Foreign),
+                    Ok(_) => None,
+                    Err(e) => Some(Unusable::Open(e, None)),
+                },
+                Ok(None) => None,
+                Err(why) => Some(why),
+            }
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let may_create = database.parent().is_none_or(sys::may_create_in);
+            (!may_create).then(|| Unusable::Create(io::ErrorKind::PermissionDenied.into()))
+        }
+        Err(e) => Some(Unusable::Open(e, None)),
+    }
+}
+
+/// Opens what was found at `path`; `None` if it is no longer there.
+pub(super) fn open_found(
+    database: Option<&Entry>,
+    path: &Path,
+    found: &Entry,
+) -> Result<Option<File>, Unusable> {
+    check_kind(database, found)?;
+    match sys::open_to_lock(path) {
+        // Another file may be there by now, which was not checked.
+        Ok(file) => Ok(Some(file).filter(|file| is_same_file(file, found))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Unusable::Open(e, found.owner)),
+    }
+}
+
+/// Whether a file that was opened is the one that was found, and has as many names.
+fn is_same_file(file: &File, found: &Entry) -> bool {
+    sys::entry_of(file).is_ok_and(|now| now.inode == found.inode && now.links == found.links)
+}
+
+/// Refuses what must not be opened: the database itself, a FIFO, which would make the opener wait, and a file that is
+/// too long to be a sidecar, since closing it could drop locks that this process has on it.
+fn check_kind(database: Option<&Entry>, found: &Entry) -> Result<(), Unusable> {
+    if let Some(kind) = found.odd_kind {
+        return Err(Unusable::NotAFile(kind));
+    }
+    if database.is_some_and(|database| database.inode == found.inode) {
+        return Err(Unusable::IsDatabase);
+    }
+    if found.len > PAGE as u64 { Err(Unusable::Foreign) } else { Ok(()) }
+}
+
+/// Another error like this one.
+fn copy_of(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}

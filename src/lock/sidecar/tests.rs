@@ -1,0 +1,231 @@
+use std::fs::File;
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+use super::deletion::{OPEN, delete};
+use super::opening::open_found;
+use super::place::is_at;
+use super::*;
+use crate::lock::page::{FOUND, HEADER};
+
+/// A waiter sleeps for a minute, and a holder wakes it. A waiter that only looked every millisecond would see
+/// nothing, since nobody changes the word.
+#[test]
+fn a_holder_wakes_a_sleeping_waiter() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let board = directory.path().join("board.db");
+    std::fs::write(&board, "").expect("a file");
+    let [sleeper, waker] = [(); 2].map(|()| Sidecar::open(&board, true).expect("a sidecar"));
+    assert!(sleeper.is_mapped());
+    let (woken, was_woken) = channel();
+    std::thread::spawn(move || {
+        let _ = woken.send(QueueFile::wait(&sleeper, 3, 0, Duration::from_secs(60)));
+    });
+    let began = Instant::now();
+    let answer = loop {
+        // Again, since it may not sleep yet.
+        QueueFile::wake(&waker, 3);
+        match was_woken.recv_timeout(Duration::from_millis(1)) {
+            Ok(answer) => break answer,
+            Err(_) => assert!(began.elapsed() < Duration::from_secs(30), "it sleeps on"),
+        }
+    };
+    assert!(answer, "it was woken");
+    assert!(!waker.wait(3, 0, Duration::from_millis(1)), "nobody wakes it");
+    assert!(waker.wait(3, 1, Duration::from_secs(60)), "the word is another by now");
+}
+
+/// A sidecar tells its descriptor, which a forked child closes, and whether it is in its place, since one that was
+/// moved or replaced excludes nobody.
+#[test]
+fn a_sidecar_knows_its_file_and_its_place() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let board = directory.path().join("board.db");
+    std::fs::write(&board, "").expect("a file");
+    let sidecar = Sidecar::open(&board, true).expect("a sidecar");
+    let inode = sys::inode_of(sidecar.descriptor()).expect("it is open");
+    assert!(inode == sidecar.inode && sidecar.is_in_place(&board));
+    let (path, elsewhere) = (path_of(&board), directory.path().join("elsewhere"));
+    std::fs::rename(&path, &elsewhere).expect("it is moved");
+    assert!(!sidecar.is_in_place(&board), "it is gone");
+    std::fs::write(&path, "").expect("a file");
+    assert!(!sidecar.is_in_place(&board), "it was replaced");
+    std::fs::rename(&elsewhere, &path).expect("it is back");
+    assert!(sidecar.is_in_place(&board));
+}
+
+/// The error says why there is no sidecar: there is none, it cannot be made, or nobody can tell.
+#[test]
+fn an_open_that_fails_says_why() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let board = directory.path().join("board.db");
+    assert!(matches!(Sidecar::open(&board, false), Err(Unusable::Missing)));
+    assert!(matches!(Sidecar::open(&board, true), Err(Unusable::NoDatabase(_))));
+    assert!(matches!(look_at(&board), Err(Unusable::Missing)));
+    let status = Path::new("/proc/self/status");
+    assert!(matches!(Sidecar::open(status, true), Err(Unusable::Create(_))));
+    // With five characters more, the name is too long for any file.
+    let long = directory.path().join("x".repeat(253));
+    for create in [true, false] {
+        assert!(matches!(Sidecar::open(&long, create), Err(Unusable::Open(_, None))));
+    }
+    assert!(matches!(look_at(&long), Err(Unusable::Open(_, None))));
+}
+
+/// A process sees a sidecar that is gone, or another, when it opens it. That is no error: the process looks again.
+#[test]
+fn a_sidecar_that_changes_before_it_is_opened_is_looked_at_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let board = directory.path().join("board.db");
+    std::fs::write(&board, "").expect("a file");
+    drop(Sidecar::open(&board, true).expect("a sidecar"));
+    let path = path_of(&board);
+    let found = sys::entry_at(&path).expect("it is there");
+    assert!(matches!(open_found(None, &path, &found), Ok(Some(_))));
+    let elsewhere = directory.path().join("elsewhere");
+    std::fs::rename(&path, &elsewhere).expect("it is moved");
+    assert!(matches!(open_found(None, &path, &found), Ok(None)));
+    assert!(!is_at(&path, found.inode), "there is none");
+    std::fs::hard_link(&board, &path).expect("a second name");
+    assert!(matches!(open_found(None, &path, &found), Ok(None)), "it is another");
+    std::fs::remove_file(&path).expect("it is there");
+    std::fs::write(&path, "").expect("a file");
+    assert!(!is_at(&path, found.inode), "there is another");
+}
+
+/// Threads open the sidecar and close it as the last, all the time. Each that has it open has the one in its place,
+/// and in the end there is none.
+#[test]
+fn an_open_sidecar_is_the_one_in_its_place() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let board = directory.path().join("board.db");
+    std::fs::write(&board, "").expect("a file");
+    let come_and_go = || {
+        for _ in 0..500 {
+            // Another thread takes longer to delete it than this one waits.
+            let Ok(sidecar) = Sidecar::open(&board, true) else { continue };
+            assert!(sidecar.is_in_place(&board), "others have another");
+            sidecar.delete(&board);
+        }
+    };
+    std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(come_and_go))));
+    let last = Sidecar::open(&board, true).expect("a sidecar");
+    last.delete(&board);
+    assert!(!path_of(&board).exists());
+}
+
+/// The last process that has it open deletes it, and none does while another has it open. It stays if it says of a
+/// WAL that is there that a sync has failed, or if somebody has written something else into it.
+#[test]
+fn the_last_to_close_deletes_it_if_nothing_is_lost() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (board, wal) = (directory.path().join("board.db"), directory.path().join("board.db-wal"));
+    std::fs::write(&board, "").expect("a file");
+    let open = || Sidecar::open(&board, true).expect("a sidecar");
+    let is_there = || path_of(&board).exists();
+    let (one, other) = (open(), open());
+    one.delete(&board);
+    assert!(is_there(), "another has it open");
+    // The refused process has no exclusive lock, so the file may be opened.
+    drop(one);
+    let again = open();
+    assert_eq!(again.inode, other.inode);
+    drop(other);
+    again.delete(&board);
+    assert!(!is_there());
+
+    for (failures, has_wal, stays) in [(1, true, true), (1, false, false), (2, true, false)] {
+        let sidecar = open();
+        let mut bytes = GroupBytes::default();
+        bytes.0[16] = failures;
+        sidecar.write_group(&bytes).expect("it is open");
+        let _ = if has_wal { std::fs::write(&wal, "x") } else { std::fs::remove_file(&wal) };
+        sidecar.delete(&board);
+        assert_eq!(is_there(), stays, "{failures} {has_wal}");
+        drop(sidecar);
+        let _ = std::fs::remove_file(path_of(&board));
+    }
+    let sidecar = open();
+    std::fs::write(path_of(&board), "something of somebody else's").expect("a file");
+    sidecar.delete(&board);
+    assert!(is_there());
+}
+
+/// A process that cannot tell whether another has the file open deletes nothing.
+#[test]
+fn an_error_of_the_lock_deletes_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let board = directory.path().join("board.db");
+    std::fs::write(&board, "").expect("a file");
+    let sidecar = Sidecar::open(&board, true).expect("a sidecar");
+    let path = path_of(&board);
+    // An exclusive lock by a read-only descriptor fails with EBADF.
+    let reads = LockFile::new(File::open(&path).expect("it is there"));
+    delete(&reads, &path, sidecar.inode, |_| true);
+    assert!(path.exists());
+}
+
+/// A file that was there, empty or cut short, is used. But nobody changes its rights or deletes it, and one that
+/// another program has locked in its own way stays as it is.
+#[test]
+fn a_file_that_was_found_is_not_deleted() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().expect("a directory");
+    let board = directory.path().join("board.db");
+    std::fs::write(&board, "").expect("a file");
+    let path = path_of(&board);
+    let mode = || std::fs::metadata(&path).expect("it is there").permissions().mode() & 0o777;
+    for content in [&b""[..], &HEADER, &[0; PAGE]] {
+        std::fs::write(&path, content).expect("a file");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("it is ours");
+        for _ in 0..2 {
+            let sidecar = Sidecar::open(&board, true).expect("a sidecar");
+            assert!(sidecar.is_in_place(&board));
+            assert_eq!(mode(), 0o600);
+            sidecar.delete(&board);
+        }
+        assert_eq!(std::fs::read(&path).expect("it is there")[..16], FOUND);
+        std::fs::remove_file(&path).expect("it is there");
+    }
+    std::fs::write(&path, "").expect("a file");
+    let lock = File::open(&path).expect("it is there");
+    sys::for_tests::flock_all(&lock);
+    assert!(matches!(Sidecar::open(&board, true), Err(Unusable::Foreign)));
+    assert_eq!(std::fs::metadata(&path).expect("it is there").len(), 0);
+    drop(lock);
+    let lock = File::options().write(true).open(&path).expect("it is there");
+    assert!(sys::try_lock(&lock, Range { start: 0, len: 1 }, false).expect("it locks"));
+    assert!(matches!(Sidecar::open(&board, true), Err(Unusable::Foreign)));
+}
+
+/// A process is about to delete the sidecar, and is stopped. Others neither use the file nor wait for long.
+#[test]
+fn a_sidecar_that_is_being_deleted_is_not_used() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let board = directory.path().join("board.db");
+    std::fs::write(&board, "").expect("a file");
+    let deleting = Sidecar::open(&board, true).expect("a sidecar");
+    assert!(deleting.file.try_lock(OPEN, false).expect("it is asked"));
+    assert!(matches!(Sidecar::open(&board, true), Err(Unusable::Moving)));
+    deleting.delete(&board);
+    assert!(Sidecar::open(&board, true).is_ok());
+}
+
+/// Two first writers make the sidecar at the same moment. Both have it, and it is one file.
+#[test]
+fn two_processes_that_make_it_at_once_share_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for nth in 0..200 {
+        let board = directory.path().join(format!("{nth}.db"));
+        std::fs::write(&board, "").expect("a file");
+        let begin = std::sync::Barrier::new(2);
+        let make = || {
+            begin.wait();
+            Sidecar::open(&board, true).map(|sidecar| sidecar.inode)
+        };
+        let [one, other] = std::thread::scope(|scope| {
+            [scope.spawn(make), scope.spawn(make)].map(|made| made.join().expect("no panic"))
+        });
+        assert_eq!(one.expect("a sidecar"), other.expect("a sidecar"));
+    }
+}

@@ -1,0 +1,72 @@
+//! Why a process cannot use a sidecar, and what its user can do about it.
+
+use std::fmt;
+use std::io;
+
+/// Why a sidecar cannot be used.
+#[derive(Debug)]
+pub(crate) enum Unusable {
+    /// It is something else than a regular file: what it is.
+    NotAFile(&'static str),
+    /// It is a hard link of the database.
+    IsDatabase,
+    /// It holds something else than a page of ours.
+    Foreign,
+    /// It was another file each time it was opened, or another process is deleting it.
+    Moving,
+    /// There is none, and none was to be made.
+    Missing,
+    /// The database cannot be looked at, whose rights a new sidecar would get.
+    NoDatabase(io::Error),
+    Create(io::Error),
+    /// It cannot be opened. With the user who owns it, where files have an owner.
+    Open(io::Error, Option<u32>),
+    Lock(io::Error),
+    /// It cannot be made a page of ours.
+    Seed(io::Error),
+}
+
+impl Unusable {
+    /// Whether the reason will most likely be there a moment later, too.
+    pub(crate) fn lasts(&self) -> bool {
+        !matches!(self, Self::Moving | Self::Missing)
+    }
+}
+
+/// Why a sidecar that holds something else is not used.
+pub(crate) const FOREIGN: &str = "the sidecar holds something else than a page of this VFS";
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAFile(what) => {
+                write!(f, "the sidecar is a {what}; move it away and it is made anew")
+            }
+            Self::IsDatabase => f.write_str(
+                "the sidecar is a hard link of the database; move it away and it is made anew",
+            ),
+            Self::Foreign => write!(f, "{FOREIGN}; move it away and it is made anew"),
+            Self::Moving => f.write_str("the sidecar is being replaced again and again"),
+            Self::Missing => f.write_str("there is no sidecar yet; the first writer makes it"),
+            Self::NoDatabase(e) => write!(f, "cannot look at the database of the sidecar: {e}"),
+            Self::Create(e) => write!(
+                f,
+                "cannot create the sidecar: {e}; writers need the right to create files there"
+            ),
+            Self::Open(e, Some(owner)) => write!(
+                f,
+                "cannot open the sidecar of user {owner}: {e}; give it the database's owner and \
+                 permissions"
+            ),
+            Self::Open(e, None) => {
+                write!(f, "cannot open the sidecar: {e}; give it the database's permissions")
+            }
+            Self::Lock(e) => write!(
+                f,
+                "cannot lock the sidecar: {e}; it needs open-file-description locks of the system \
+                 and of its file system"
+            ),
+            Self::Seed(e) => write!(f, "cannot write the sidecar: {e}"),
+        }
+    }
+}

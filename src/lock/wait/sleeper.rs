@@ -1,0 +1,71 @@
+//! Which connection a thread sleeps for, if it is to sleep: the one whose lock was the last to be refused on it.
+
+use std::cell::Cell;
+use std::sync::{Arc, Weak};
+
+use super::Shared;
+use crate::sys::fork::Own;
+
+thread_local! {
+    /// The connection that this thread has chosen last, in the process that opened it.
+    static LAST: Cell<Option<Own<Weak<Shared>>>> = const { Cell::new(None) };
+    static SLEEPER: Sleeper =
+        const { Sleeper { has_last: Cell::new(false), chosen: Cell::new(std::ptr::null()) } };
+}
+
+/// What each transaction asks about [`LAST`] and changes, so that it must cost next to nothing.
+struct Sleeper {
+    /// Whether this thread sleeps for the chosen connection, if it is to sleep.
+    has_last: Cell<bool>,
+    /// The address of the chosen connection, to compare. No other has it as long as [`LAST`] keeps the memory.
+    chosen: Cell<*const Shared>,
+}
+
+/// A number that no other living thread has.
+pub(super) fn this_thread() -> usize {
+    SLEEPER.with(|sleeper| std::ptr::from_ref(sleeper).addr())
+}
+
+/// From here on, this thread sleeps for none of our connections.
+pub(super) fn forget_last() {
+    SLEEPER.with(|sleeper| sleeper.has_last.set(false));
+}
+
+/// The connection that this thread sleeps for, in the process that opened it.
+pub(super) fn last() -> Option<Arc<Shared>> {
+    if !SLEEPER.with(|sleeper| sleeper.has_last.get()) {
+        return None;
+    }
+    // An error: while the thread ends there is none any more.
+    let last = LAST.try_with(|cell| {
+        let last = cell.take();
+        let shared = last.as_ref().and_then(Own::get).and_then(Weak::upgrade);
+        cell.set(last);
+        shared
+    });
+    last.ok().flatten()
+}
+
+/// Makes this thread sleep for a connection that `thread` used last, if it has chosen that one already. Whether it has.
+#[inline]
+pub(super) fn choose_again(thread: usize, shared: &Arc<Shared>) -> bool {
+    SLEEPER.with(|sleeper| {
+        let is_chosen = thread == std::ptr::from_ref(sleeper).addr()
+            && sleeper.chosen.get() == Arc::as_ptr(shared);
+        if is_chosen {
+            sleeper.has_last.set(true);
+        }
+        is_chosen
+    })
+}
+
+/// Makes this thread sleep for a connection, unless the thread is about to end.
+pub(super) fn choose(shared: &Arc<Shared>) {
+    let last = Own::new(Arc::downgrade(shared));
+    let is_kept = LAST.try_with(|cell| cell.set(Some(last))).is_ok();
+    let address = if is_kept { Arc::as_ptr(shared) } else { std::ptr::null() };
+    SLEEPER.with(|sleeper| {
+        sleeper.chosen.set(address);
+        sleeper.has_last.set(is_kept);
+    });
+}

@@ -1,0 +1,397 @@
+use std::cell::Cell;
+
+use super::busy_handler::{DEFAULT_SLEEPS, Kind};
+use super::*;
+use crate::lock::WriteLock;
+use crate::lock::queue::Purpose;
+
+fn wait() -> Wait {
+    Wait::of(&Database::at(std::path::Path::new("/no/such/board.db")), false)
+}
+
+/// A refusal by SQLite's own lock, which nobody can look at.
+fn elsewhere() -> Cause {
+    Cause::SqliteLock { probe: None, until_unlock: true }
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// The sleeps SQLite's default busy handler asks for, until it gives up.
+fn sleeps(timeout_ms: u64) -> Vec<Duration> {
+    let mut slept = 0;
+    let table = DEFAULT_SLEEPS.into_iter().chain(std::iter::repeat(100));
+    table
+        .map_while(|entry| {
+            let entry = entry.min(timeout_ms - slept);
+            slept += entry;
+            (entry > 0).then(|| ms(entry))
+        })
+        .collect()
+}
+
+#[test]
+fn the_refusal_after_the_last_sleep_ends_the_wait() {
+    for timeout in [10, 50, 100, 1000, 5000, 10_000, 30_000] {
+        let mut wait = wait();
+        assert_eq!(wait.refused(elsewhere()), None);
+        let sleeps = sleeps(timeout);
+        for (n, asked) in sleeps.iter().enumerate() {
+            sleep(*asked, |slept| assert_eq!(slept, *asked));
+            let ended = wait.refused(elsewhere());
+            assert_eq!(ended.is_some(), n + 1 == sleeps.len(), "{timeout} ms, sleep {n}");
+        }
+        assert_eq!(wait.end(), None);
+    }
+}
+
+/// An application's own busy handler sleeps as long as it likes, and goes on.
+#[test]
+fn a_custom_busy_handler_is_not_at_its_end() {
+    let sleeps: [&[u64]; 6] = [
+        &[10; 30],
+        &[1; 30],
+        &[25; 30],
+        &[1, 2, 4, 8, 16, 32, 64, 100, 100],
+        &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+        &[50, 20, 10, 5, 2, 1, 1, 2],
+    ];
+    for sleeps in sleeps {
+        let mut wait = wait();
+        assert_eq!(wait.refused(elsewhere()), None);
+        for asked in sleeps {
+            sleep(ms(*asked), |_| {});
+            assert_eq!(wait.refused(elsewhere()), None, "{asked} of {sleeps:?}");
+        }
+        assert!(wait.end().is_some());
+    }
+}
+
+/// A statement was refused and has ended, or has read in the end, and the application sleeps again and again. Each
+/// sleep is as long as it said. SQLite's mptester waits so for others, 200 times for 50 ms.
+#[test]
+fn an_application_that_has_not_tried_sleeps_as_long_as_it_said() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("board.db");
+    std::fs::write(&path, b"").expect("there is room");
+    let database = Database::at(&path);
+    database.make_sidecar();
+    let mut wait = Wait::of(&database, false);
+    assert_eq!(wait.refused(Cause::WriteLock), None);
+    sleep(ms(50), |_| {});
+    for _ in 0..10 {
+        let slept = Cell::new(Duration::ZERO);
+        sleep(ms(50), |asked| slept.set(asked));
+        assert_eq!(slept.get(), ms(50));
+    }
+    assert!(wait.place().is_none(), "nobody waits for it");
+}
+
+/// A statement waits for SHARED and then, without an end in between that the VFS could see, for RESERVED. The handler
+/// counts from the beginning again, and nobody has given up.
+#[test]
+fn a_busy_handler_that_starts_over_is_not_at_its_end() {
+    let mut wait = wait();
+    assert_eq!(wait.refused(elsewhere()), None);
+    for asked in [1, 2, 5, 1, 2] {
+        sleep(ms(asked), |_| {});
+        assert_eq!(wait.refused(elsewhere()), None);
+    }
+    assert!(wait.acquired().is_some());
+}
+
+#[test]
+fn a_wait_ends_once_by_the_lock_or_by_giving_up() {
+    let mut wait = wait();
+    assert_eq!(wait.acquired(), None);
+    assert_eq!(wait.refused(elsewhere()), None);
+    assert!(wait.acquired().is_some());
+    assert_eq!(wait.end(), None);
+    assert_eq!(wait.refused(elsewhere()), None);
+    assert!(wait.end().is_some());
+    assert_eq!(wait.end(), None);
+}
+
+/// The lock is granted for a stale snapshot, and SQLite sleeps again. The wait goes on, as old as it was, and the
+/// handler's calls are counted on.
+#[test]
+fn a_stale_snapshot_does_not_begin_a_new_wait() {
+    let mut wait = wait();
+    wait.refused(elsewhere());
+    let since = wait.shared.waiting.lock().since;
+    for asked in [1, 2, 5] {
+        sleep(ms(asked), |_| {});
+        wait.refused(elsewhere());
+    }
+    assert!(wait.acquired().is_some());
+    wait.released_at_once();
+    sleep(ms(10), |_| {});
+    let waiting = wait.shared.waiting.lock();
+    assert!(waiting.waits && waiting.can_queue && !waiting.handler.is_at_its_end());
+    assert_eq!((waiting.since, waiting.handler.sleeps), (since, 4));
+}
+
+/// An application has committed, or rolled back, and sleeps. It sleeps as long as it said.
+#[test]
+fn an_application_sleeps_undisturbed_after_a_transaction() {
+    for asked in [0, 1, 2, 5, 10, 100, 1000] {
+        for commits in [true, false] {
+            let mut wait = wait();
+            wait.acquired();
+            wait.released_at_once();
+            if commits {
+                wait.committed();
+            }
+            let slept = Cell::new(false);
+            sleep(ms(asked), |sleeps| slept.set(sleeps == ms(asked)));
+            let looks_like_a_handler = asked == 1 && !commits;
+            assert_eq!(
+                wait.shared.waiting.lock().waits,
+                looks_like_a_handler,
+                "{asked}, {commits}"
+            );
+            assert!(slept.get());
+        }
+    }
+}
+
+/// A client that wakes nobody has SQLite's own lock. The thread that was refused looks for it every millisecond, until
+/// the connection is used.
+#[test]
+fn a_waiter_looks_for_sqlites_own_lock() {
+    let looks = Arc::new(Mutex::new(0));
+    let mut wait = wait();
+    let refused = |wait: &mut Wait, until_unlock, free_after| {
+        let seen = Arc::clone(&looks);
+        let probe: Probe = Box::new(move || {
+            *seen.lock() += 1;
+            *seen.lock() >= free_after
+        });
+        *looks.lock() = 0;
+        wait.refused(Cause::SqliteLock { probe: Some(probe), until_unlock });
+    };
+    let longest = Cell::new(Duration::ZERO);
+    // Does not sleep, so that a busy machine has time for all looks.
+    let pause = |asked: Duration| {
+        longest.set(longest.get().max(asked));
+        std::thread::yield_now();
+    };
+    {
+        let mut wait = self::wait();
+        refused(&mut wait, true, 3);
+        sleep(ms(100), pause);
+        assert_eq!(*looks.lock(), 3, "and then SQLite tries");
+        assert!(!wait.shared.waiting.lock().handler.unslept.is_zero());
+    }
+    refused(&mut wait, true, i32::MAX);
+    sleep(ms(25), pause);
+    assert!(longest.get() <= ms(1) && *looks.lock() > 3);
+    assert!(wait.shared.waiting.lock().handler.unslept.is_zero());
+
+    refused(&mut wait, true, 1);
+    wait.unlocked();
+    sleep(ms(25), pause);
+    assert_eq!(*looks.lock(), 0, "it asked about locks that are released");
+    refused(&mut wait, false, 1);
+    wait.unlocked();
+    sleep(ms(25), pause);
+    assert_eq!(*looks.lock(), 1);
+    wait.unlocked();
+    wait.remove_probe();
+    sleep(ms(50), pause);
+    assert_eq!(*looks.lock(), 1, "the connection is in use");
+}
+
+/// A connection that never waited gets the lock for a stale snapshot, and its busy handler sleeps. It waits from then
+/// on, and has waited when it has the lock.
+#[test]
+fn a_wait_may_begin_with_a_stale_snapshot() {
+    let mut wait = wait();
+    assert_eq!(wait.acquired(), None);
+    wait.released_at_once();
+    sleep(ms(1), |_| {});
+    assert!(wait.acquired().is_some());
+}
+
+/// A connection without a busy handler was refused, another one of the same thread acquires the lock, and the
+/// application sleeps. The sleep is for neither.
+#[test]
+fn a_thread_sleeps_for_nobody_after_it_acquired_a_lock() {
+    let (mut first, mut second) = (wait(), wait());
+    first.refused(Cause::WriteLock);
+    assert_eq!(second.acquired(), None);
+    sleep(ms(1), |_| {});
+    assert_eq!(first.shared.waiting.lock().handler.sleeps, 0);
+}
+
+/// With group commit, a waiter lets others run for a moment, and takes a place in the queue if the lock is not free
+/// then, or is taken again. Without group commit it queues at once.
+#[test]
+fn a_waiter_queues_a_moment_later_if_holders_do_not_sync() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("board.db");
+    std::fs::write(&path, b"").expect("there is room");
+    let database = Database::at(&path);
+    database.make_sidecar();
+    let queues = |is_brief, is_held: bool, sleeps: u64| {
+        let mut wait = Wait::of(&database, is_brief);
+        let mut lock = WriteLock::of(&database, 1);
+        lock.try_acquire(sys::monotonic_ns(), Purpose::Write, true, None).expect("it is free");
+        let lock = is_held.then_some(lock);
+        for n in 1..=sleeps {
+            wait.refused(Cause::WriteLock);
+            sleep(ms(n), |_| {});
+        }
+        drop(lock);
+        wait.place().is_some()
+    };
+    assert!(!queues(true, false, 1), "it is free");
+    assert!(queues(true, false, 2), "that was in vain");
+    assert!(queues(true, true, 1));
+    assert!(queues(false, false, 1));
+}
+
+/// A thread sleeps for the connection that was refused last, and for no other.
+#[test]
+fn a_thread_sleeps_for_the_connection_that_was_refused_last() {
+    let (mut first, mut second) = (wait(), wait());
+    let sleeps_of = |wait: &Wait| wait.shared.waiting.lock().handler.sleeps;
+    first.refused(Cause::WriteLock);
+    second.refused(Cause::WriteLock);
+    sleep(ms(1), |_| {});
+    assert_eq!((sleeps_of(&first), sleeps_of(&second)), (0, 1));
+    first.refused_another();
+    sleep(ms(1), |_| {});
+    assert_eq!((sleeps_of(&first), sleeps_of(&second)), (1, 1));
+    assert!(!first.shared.waiting.lock().can_queue);
+    first.end();
+    first.refused_another();
+    sleep(ms(2), |_| {});
+    assert_eq!((sleeps_of(&first), sleeps_of(&second)), (1, 1), "for none of them");
+    std::thread::scope(|scope| scope.spawn(|| second.refused(Cause::WriteLock)).join())
+        .expect("no panic");
+    first.refused(Cause::WriteLock);
+    sleep(ms(1000), |asked| assert_eq!(asked, ms(1000)));
+    assert_eq!(sleeps_of(&first), 0, "no handler sleeps so long");
+}
+
+/// Puts the last refusal a while back, after a wait of 5 ms.
+fn a_while_ago(wait: &Wait) {
+    let mut waiting = wait.shared.waiting.lock();
+    waiting.refused -= 2 * APART_NS;
+    waiting.since = waiting.refused - 5_000_000;
+}
+
+/// A connection without a busy handler gives up and tells nobody. It is used again a while later: its wait has ended,
+/// and is not a part of the next. A connection that sleeps, or was refused a moment ago, still waits.
+#[test]
+fn a_connection_that_has_not_slept_for_a_while_has_given_up() {
+    let mut wait = wait();
+    assert_eq!(wait.end_if_stale(), None);
+    wait.refused(elsewhere());
+    assert_eq!(wait.end_if_stale(), None, "a moment ago");
+    a_while_ago(&wait);
+    assert_eq!(wait.end_if_stale(), Some(Waited(ms(5))));
+    assert_eq!(wait.end_if_stale(), None, "once");
+
+    wait.refused(elsewhere());
+    sleep(ms(1), |_| {});
+    a_while_ago(&wait);
+    assert_eq!(wait.end_if_stale(), None, "it sleeps");
+    assert_eq!(wait.refused(elsewhere()), None, "it goes on");
+    a_while_ago(&wait);
+    assert_eq!(wait.refused(elsewhere()), Some(Waited(ms(5))), "and another begins");
+    let waiting = wait.shared.waiting.lock();
+    assert!(waiting.waits && waiting.since == waiting.refused && waiting.handler.sleeps == 0);
+}
+
+#[test]
+fn a_wait_is_as_old_as_its_first_refusal() {
+    let mut wait = wait();
+    assert_eq!((wait.age(), wait.leave_queue()), (Duration::ZERO, None));
+    wait.refused(elsewhere());
+    a_while_ago(&wait);
+    let since = wait.shared.waiting.lock().since;
+    assert!(wait.age() >= ms(2000) && wait.leave_queue() == Some(since));
+    wait.end();
+    assert_eq!((wait.age(), wait.leave_queue()), (Duration::ZERO, None));
+}
+
+/// A connection has a busy handler as long as a sleep follows each refusal.
+#[test]
+fn a_busy_handler_is_known_by_its_sleeps() {
+    let mut wait = wait();
+    wait.refused(elsewhere());
+    assert!(!wait.has_busy_handler());
+    sleep(ms(1), |_| {});
+    assert!(wait.has_busy_handler());
+    wait.refused(elsewhere());
+    assert!(wait.has_busy_handler());
+    wait.refused(elsewhere());
+    assert!(!wait.has_busy_handler());
+}
+
+/// A handler's calls are counted by what it asks for. The VFS does not see those in which it sleeps for a file of
+/// another VFS, and a sleep that the handler never asks for is the application's.
+#[test]
+fn a_sleep_that_no_busy_handler_asks_for_is_not_counted() {
+    let mut wait = wait();
+    let sleeps_of = |wait: &Wait| wait.shared.waiting.lock().handler.sleeps;
+    wait.refused(elsewhere());
+    for (asked, sleeps) in [
+        (Duration::ZERO, 0),
+        (Duration::from_micros(500), 0),
+        (Duration::from_micros(1500), 0),
+        (ms(1), 1),
+        (ms(10), 4),
+        (ms(17), 4),
+        (ms(15), 5),
+    ] {
+        let slept = Cell::new(false);
+        sleep(asked, |slept_for| slept.set(slept_for == asked));
+        assert_eq!((sleeps_of(&wait), slept.get()), (sleeps, true), "{asked:?}");
+        wait.refused(elsewhere());
+    }
+}
+
+/// A connection sleeps for a lock of SQLite's, with some time left over from sleeps that returned early. It sleeps all
+/// but the last 100 ms at once, and then looks, often at first. In its last sleep it does not look, since no attempt
+/// follows.
+#[test]
+fn a_waiter_looks_at_the_end_of_a_long_sleep() {
+    for (asked, expected) in
+        [(ms(100), &[100_000, 100, 200, 400, 1000, 1000][..]), (ms(99), &[199_000])]
+    {
+        let mut wait = wait();
+        let mut looks = 0;
+        let probe: Probe = Box::new(move || {
+            looks += 1;
+            looks == 5
+        });
+        wait.refused(Cause::SqliteLock { probe: Some(probe), until_unlock: true });
+        {
+            let mut waiting = wait.shared.waiting.lock();
+            (waiting.handler.sleeps, waiting.handler.unslept) = (DEFAULT_SLEEPS.len(), ms(100));
+            waiting.handler.kind = Kind::FollowsTable;
+        }
+        let slept = Mutex::new(Vec::new());
+        sleep(asked, |slept_for| slept.lock().push(slept_for.as_micros()));
+        assert_eq!(*slept.lock(), expected);
+        let ahead = wait.shared.waiting.lock().handler.unslept;
+        assert_eq!(ahead.is_zero(), asked == ms(99), "it keeps what it did not sleep");
+    }
+}
+
+/// One thread uses a connection, and then another. The first does not sleep for it any more.
+#[test]
+fn only_the_thread_that_used_a_connection_last_sleeps_for_it() {
+    let mut wait = wait();
+    wait.refused(elsewhere());
+    std::thread::scope(|scope| scope.spawn(|| wait.refused(elsewhere())).join()).expect("no panic");
+    sleep(ms(1), |_| {});
+    assert_eq!(wait.shared.waiting.lock().handler.sleeps, 0);
+    wait.refused(elsewhere());
+    sleep(ms(1), |_| {});
+    assert_eq!(wait.shared.waiting.lock().handler.sleeps, 1);
+}

@@ -1,0 +1,222 @@
+//! The write lock of one database, as one of its connections acquires and releases it.
+
+#[cfg(all(test, unix))]
+pub(super) mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::database::{Database, Ownership};
+use super::queue::{Pace, Place, Purpose, Queue, Taken, Until};
+use super::sidecar::{Sidecar, Unusable};
+use crate::sys;
+use crate::sys::fork;
+
+/// By how much a connection that serves all others comes earlier in the queue, in ns.
+const ADVANCE_NS: u64 = 1_000_000_000;
+
+/// Why the write lock was not acquired.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// Another connection has it, or the turn.
+    Busy,
+    /// There is no sidecar to lock, and this is the first attempt for a while that has found out.
+    Unusable(Unusable),
+    /// There is no sidecar to lock, and it is too early to try for it again.
+    Without,
+    /// The connection was opened before a fork, by the parent.
+    Inherited,
+}
+
+/// The write lock of one database, for one of its connections. Dropping this releases it.
+pub(crate) struct WriteLock {
+    database: Arc<Database>,
+    /// The connection's number among those of this process, not 0.
+    connection: u64,
+    held: Option<Held>,
+    /// How the connection has used the lock to write.
+    pace: Pace,
+    /// How the connection uses the lock for upkeep, this time.
+    upkeep: Pace,
+    /// The generation ([`fork::generation`]) of the process that opened the connection.
+    generation: u64,
+}
+
+/// What a holder has.
+struct Held {
+    queue: Arc<Queue<Sidecar>>,
+    taken: Taken,
+    purpose: Purpose,
+}
+
+impl WriteLock {
+    /// The lock of `database`, not held, for a connection with that number.
+    pub(crate) fn of(database: &Arc<Database>, connection: u64) -> Self {
+        Self {
+            database: Arc::clone(database),
+            connection,
+            held: None,
+            pace: Pace::default(),
+            upkeep: Pace::default(),
+            generation: fork::generation(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Acquires it, or says why not. Never waits. `now` is of [`sys::monotonic_ns`]; `place` is the connection's in
+    /// the queue, if it has one. Makes a sidecar only if it may `create` one.
+    #[inline(always)]
+    pub(crate) fn try_acquire(
+        &mut self,
+        now: u64,
+        purpose: Purpose,
+        create: bool,
+        place: Option<&Place>,
+    ) -> Result<(), Refused> {
+        if self.generation != fork::generation() {
+            return Err(Refused::Inherited);
+        }
+        let database = &*self.database;
+        if database.sidecar.is_resting(now) {
+            return Err(Refused::Without);
+        }
+        let pace = match purpose {
+            Purpose::Write => &mut self.pace,
+            Purpose::Upkeep => {
+                self.upkeep = Pace::default();
+                &mut self.upkeep
+            }
+        };
+        if !database.owner.try_take(self.connection, purpose, now) {
+            return Err(Refused::Busy);
+        }
+        // Any return but the last drops it, which lets other connections try.
+        let owner = Ownership(database);
+        let queue = database.queue_to_lock(now, create).map_err(Refused::Unusable)?;
+        let taken = queue.try_acquire(now, purpose, place, pace).map_err(|error| {
+            database.sidecar.close();
+            let why = Unusable::Lock(error);
+            database.sidecar.note_trouble(&why, now);
+            Refused::Unusable(why)
+        })?;
+        let taken = taken.ok_or(Refused::Busy)?;
+        std::mem::forget(owner);
+        database.counters.acquired.fetch_add(1, Ordering::Relaxed);
+        self.held = Some(Held { queue, taken, purpose });
+        Ok(())
+    }
+
+    /// Acquires it as [`Self::try_acquire`] does, but waits at most `limit`, before all others.
+    pub(crate) fn acquire_soon(
+        &mut self,
+        purpose: Purpose,
+        limit: Duration,
+    ) -> Result<(), Refused> {
+        let before_all = sys::monotonic_ns().saturating_sub(ADVANCE_NS);
+        self.acquire_within(limit, before_all, purpose)
+    }
+
+    /// Acquires it as [`Self::try_acquire`] does, but waits at most `limit`, in the queue as if since `since`, in ns.
+    pub(crate) fn acquire_within(
+        &mut self,
+        limit: Duration,
+        since: u64,
+        purpose: Purpose,
+    ) -> Result<(), Refused> {
+        let mut queue = self.database.queue().ok_or(Refused::Busy)?;
+        let mut place = queue.join(since, purpose);
+        let began = Instant::now();
+        let mut acquired = Err(Refused::Busy);
+        while let (Err(Refused::Busy), Some(left)) = (&acquired, limit.checked_sub(began.elapsed()))
+        {
+            let is_worth_trying = match &mut place {
+                Some(place) => queue.wait(place, left, Until::Sign),
+                None => queue.poll(left, Until::Sign),
+            };
+            if !is_worth_trying {
+                break;
+            }
+            acquired = self.try_acquire(sys::monotonic_ns(), purpose, false, place.as_ref());
+            let now = self.database.queue().filter(|now| !Arc::ptr_eq(now, &queue));
+            if let (Err(Refused::Busy), Some(now)) = (&acquired, now) {
+                // The sidecar was replaced.
+                place.take().inspect(|place| queue.leave(place));
+                place = now.join(since, purpose);
+                queue = now;
+            }
+        }
+        if let Some(place) = place {
+            queue.leave(&place);
+        }
+        acquired
+    }
+
+    /// Releases it. Whether it was held.
+    #[inline(always)]
+    pub(crate) fn release(&mut self) -> bool {
+        if self.generation != fork::generation() {
+            return self.forget();
+        }
+        let Some(Held { queue, taken, purpose }) = self.held.take() else { return false };
+        let pace = match purpose {
+            Purpose::Write => &mut self.pace,
+            Purpose::Upkeep => &mut self.upkeep,
+        };
+        self.database.release(&queue, taken, Some(pace));
+        true
+    }
+
+    /// Releases it and wakes nobody: SQLite's own lock was refused to its holder, and would be to others. Only a stock
+    /// client or a split write lock can explain that. So if the sidecar is no longer in its place, the next attempt
+    /// opens another.
+    pub(crate) fn release_silently(&mut self) {
+        if self.generation != fork::generation() {
+            self.forget();
+        }
+        if self.is_held() {
+            self.database.close_sidecar_if_replaced();
+        }
+        if let Some(Held { queue, taken, .. }) = self.held.take() {
+            self.database.release(&queue, taken, None);
+        }
+    }
+
+    /// Releases it for good, if it is held: wakes the next waiter, however the connection has used it.
+    pub(crate) fn close(&mut self) {
+        (self.pace, self.upkeep) = (Pace::default(), Pace::default());
+        self.release();
+    }
+
+    /// Forgets what is held: in a child of the process that opened the connection, it is the parent's.
+    #[cold]
+    fn forget(&mut self) -> bool {
+        std::mem::forget(self.held.take());
+        false
+    }
+
+    /// How the connection has used it to write.
+    #[inline]
+    pub(crate) fn pace(&mut self) -> &mut Pace {
+        &mut self.pace
+    }
+}
+
+impl Drop for WriteLock {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[cfg(test)]
+impl Database {
+    /// Makes the sidecar, as the first writer does.
+    pub(crate) fn make_sidecar(self: &Arc<Self>) {
+        let mut lock = WriteLock::of(self, 1);
+        lock.try_acquire(sys::monotonic_ns(), Purpose::Write, true, None).expect("it is free");
+    }
+}
