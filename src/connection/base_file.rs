@@ -16,6 +16,8 @@ pub(crate) trait BaseFile: WalIndex {
     fn lock(&self, level: LockLevel) -> ResultCode;
     /// xUnlock.
     fn unlock(&self, level: LockLevel) -> ResultCode;
+    /// xCheckReservedLock: whether any connection holds RESERVED or more. False if that is not known.
+    fn is_reserved(&self) -> bool;
     /// xShmLock.
     fn shm_lock(&self, slots: ShmSlots, flags: ShmFlags) -> ResultCode;
     /// FCNTL_LOCK_TIMEOUT: for how long the next lock calls may block, in ms.

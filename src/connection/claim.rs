@@ -264,6 +264,12 @@ impl<B: BaseFile> Claim<B> {
     #[cold]
     fn goes_on(&mut self, why: Refused, request: &Request) -> Result<(), ResultCode> {
         match why {
+            Refused::Busy if request.reason == Reason::Wal && self.base.is_reserved() => {
+                // A connection has left WAL mode, and has not said so in the header yet, which it does under RESERVED; this
+                // one has come in between, in WAL mode. The other will wait for this one's SHARED, so this one must
+                // not wait for the write lock. It goes on with WRITE alone, as on the stock VFS.
+                Ok(())
+            }
             Refused::Busy if request.reason == Reason::Wal && self.blocks_ms > 0 => {
                 match self.block() {
                     Err(Refused::Busy) => Err(ResultCode::BUSY_TIMEOUT),
@@ -386,9 +392,9 @@ impl<B: BaseFile> Claim<B> {
                 Some((Purpose::Upkeep, held)) => held,
                 _ => Duration::ZERO,
             };
-            // For no longer than until a checkpoint has lasted.
+            // For no longer than until a checkpoint has lasted, or until another connection may have left WAL mode.
             let chunk = left.min(CHECKPOINT_LASTS.saturating_sub(held));
-            if chunk.is_zero() {
+            if chunk.is_zero() || self.base.is_reserved() {
                 break;
             }
             match self.write_lock.acquire_within(chunk, since, Purpose::Write) {

@@ -43,6 +43,8 @@ pub(crate) struct TestBase {
     pub(crate) on_lock: RefCell<Option<Box<dyn Fn() -> ResultCode>>>,
     /// The mark of the first READ slot, which is taken then.
     pub(crate) reader: Cell<Option<u32>>,
+    /// Whether another connection holds RESERVED.
+    pub(crate) is_reserved: Cell<bool>,
     /// Whether READ slots cannot be shared.
     pub(crate) is_in_the_way: Cell<bool>,
     /// Whether the lock to write is for BEGIN IMMEDIATE, and no upgrade.
@@ -69,6 +71,7 @@ impl Default for TestBase {
             slot_answer: Cell::default(),
             on_lock: RefCell::default(),
             reader: Cell::default(),
+            is_reserved: Cell::default(),
             is_in_the_way: Cell::default(),
             begins: Cell::default(),
             doing: Cell::default(),
@@ -151,6 +154,9 @@ impl BaseFile for &'static TestBase {
     fn unlock(&self, level: LockLevel) -> ResultCode {
         self.unlocked.borrow_mut().push(level);
         ResultCode::OK
+    }
+    fn is_reserved(&self) -> bool {
+        self.is_reserved.get()
     }
     fn shm_lock(&self, slots: ShmSlots, flags: ShmFlags) -> ResultCode {
         self.slots.borrow_mut().push((slots, flags));

@@ -104,12 +104,7 @@ impl BaseFile for Base {
                     }
                     !rc.is_busy()
                 }
-                Sought::Database(LockLevel::RESERVED) => {
-                    let mut is_reserved = 0;
-                    let rc =
-                        call!(base, xCheckReservedLock, ResultCode::IOERR, &raw mut is_reserved);
-                    rc != ResultCode::OK || is_reserved == 0
-                }
+                Sought::Database(LockLevel::RESERVED) => !base.is_reserved(),
                 Sought::Database(level) => {
                     let rc = base.lock(level);
                     if rc == ResultCode::OK && level == LockLevel::SHARED {
@@ -176,6 +171,12 @@ impl BaseFile for Base {
 
     fn unlock(&self, level: LockLevel) -> ResultCode {
         call!(self, xUnlock, ResultCode::IOERR, level)
+    }
+
+    fn is_reserved(&self) -> bool {
+        let mut is_reserved = 0;
+        let rc = call!(self, xCheckReservedLock, ResultCode::IOERR, &raw mut is_reserved);
+        rc == ResultCode::OK && is_reserved != 0
     }
 
     fn shm_lock(&self, slots: ShmSlots, flags: ShmFlags) -> ResultCode {

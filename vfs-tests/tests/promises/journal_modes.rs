@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use rusqlite::{Connection, types::Value};
-use vfs_tests::Board;
+use vfs_tests::{Board, Program};
 
-use crate::connect;
+use crate::{Client, connect};
 
 /// Runs each statement and writes down what came of it.
 fn transcript(vfs: &str, mode: &str) -> String {
@@ -130,5 +130,35 @@ fn every_mode_behaves_as_documented() {
         let keeps = transcript("kanban", mode);
         let but_for_files = |said: &str| said.split("files: ").next().unwrap().to_owned();
         assert_eq!(but_for_files(&keeps), but_for_files(&stock), "{mode}");
+    }
+}
+
+/// One process leaves WAL mode: SQLite deletes the WAL, unlocks, and takes RESERVED a moment later to say so in the header.
+/// Another opens the database in that moment, reads of WAL mode in the header, and makes a WAL of its own. The first
+/// will not get EXCLUSIVE until the second closes. On the stock VFS the second writes meanwhile; if it waited for the
+/// write lock, which the first holds, each would wait for the other: "locking protocol", after ten seconds.
+#[test]
+fn a_writer_in_wal_mode_does_not_wait_for_one_that_leaves_the_mode() {
+    for client in [Client::Stock, Client::Ours] {
+        let board = Board::new();
+        let uri = client.uri(&board);
+        let mut leaves = client.start(Program::Rust);
+        leaves.open("c", &uri, 5000);
+        leaves.sql("c", "CREATE TABLE t (x)").rows();
+        leaves.sql("c", "BEGIN IMMEDIATE").rows();
+        // What the second process finds in the header.
+        let file = std::fs::File::options().write(true).open(board.path()).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[2, 2], 18).unwrap();
+        let mut comes = client.start(Program::Python);
+        comes.open("c", &uri, 5000);
+        comes.sql("c", "INSERT INTO t VALUES (1)").rows();
+        let found = comes.sql("c", "SELECT x FROM t").rows();
+        assert_eq!(found.len(), 1, "{client:?}");
+        comes.close("c");
+        leaves.sql("c", "ROLLBACK").rows();
+        leaves.close("c");
+        let check = connect(&board.stock());
+        assert_eq!(rows(&check, "PRAGMA integrity_check").unwrap(), [["ok".to_owned().into()]]);
+        assert_eq!(rows(&check, "SELECT x FROM t").unwrap(), [[Value::Integer(1)]]);
     }
 }
