@@ -1,15 +1,15 @@
 //! Group commit: one sync of the WAL serves every commit that was written before it began.
 //!
 //! With `synchronous=FULL` SQLite syncs the WAL in each commit while it has the WRITE slot of the wal-index locked, so
-//! N writers wait for N syncs. Here a connection unlocks WRITE first. Its COMMIT returns after a sync that began when
-//! its frames were written, whichever connection of whichever process made that sync.
+//! N writers wait for N syncs. Here a connection unlocks WRITE first. Its COMMIT returns after a sync that began
+//! after its frames were written, whichever connection of whichever process made that sync.
 //!
 //! # A commit, from WRITE to COMMIT's return
 //! 1. SQLite locks WRITE ([`GroupCommit::begins`]). The connection reads the record in the sidecar's page
 //!    ([`record::Record`]). If that says that a sync has failed, the connection repairs it first. Then it allows one sync
 //!    of its WAL to be deferred, unless no other connection has written for a while ([`other_writers`]).
 //! 2. SQLite writes the frames and calls xSync of the WAL ([`deferral::Syncs::sync`]). That notes the flags, syncs
-//!    nothing, and answers SQLITE_OK.
+//!    nothing, and answers SQLITE_OK, unless another database takes part in the transaction ([`Committer::may_defer`]).
 //! 3. SQLite unlocks WRITE ([`GroupCommit::ends`]). The connection notes which WAL it is, and which frame is its last.
 //!    From here on the next writer runs, and readers see the commit.
 //! 4. SQLite sends [SQLITE_FCNTL_COMMIT_PHASETWO], still within COMMIT, which returns what that answers
@@ -24,7 +24,7 @@
 //! | a waiting connection finds | and then |
 //! |---|---|
 //! | a record of its WAL that covers its frames | COMMIT returns |
-//! | a record that says that a sync has failed | COMMIT fails |
+//! | a record that says that a sync has failed, and does not cover its frames | COMMIT fails |
 //! | the leader's byte free | leads |
 //! | the leader's byte locked | sleeps on the page's futex word, for [`leader::LOOKS`] at most, and looks again |
 //! | it locked for [`leader::PATIENCE`]: the leader is stopped, or the disk is slow | makes a sync of its own |
@@ -72,8 +72,8 @@
 //!
 //! After a failed sync, the sync of such a checkpoint may report no error although frames had been lost. But the
 //! connection whose sync failed has written them once more at once, so the checkpoint's sync covers those. What remains
-//! is the moment between the two, which `synchronous=NORMAL` has all the time. A stock commit on top of such frames is
-//! covered in the same way.
+//! is the moment between the two, which `synchronous=NORMAL` has all the time. A stock commit on top of such frames syncs
+//! them, too, except in that moment.
 //!
 //! # What is trusted
 //! A record counts only if it is whole and about this very WAL: its file, its salts, and this boot of the machine

@@ -1,7 +1,7 @@
 //! Which errors the syncs of one open file of a WAL report, and so which frames its next sync vouches for.
 //!
-//! The kernel reports an error of writing once to each file (open file description) that was open at that time:
-//! fsync(2), <https://lwn.net/Articles/724307/>.
+//! Linux reports an error of writing once to each file (open file description) that was open at that time: fsync(2),
+//! <https://lwn.net/Articles/724307/>.
 
 use super::record::WalId;
 

@@ -23,7 +23,7 @@ pub(super) struct OtherWriters {
 
 impl OtherWriters {
     /// The connection has locked WRITE, and so many frames are committed.
-    pub(super) fn begins(&mut self, salts: Salts, frames: u32) {
+    pub(super) fn note_begin(&mut self, salts: Salts, frames: u32) {
         self.in_a_row =
             if self.wrote_nothing(salts, frames) { (self.in_a_row + 1).min(SOLE_AFTER) } else { 0 };
         if self.in_a_row > 0 || self.left.is_none() {
@@ -33,17 +33,17 @@ impl OtherWriters {
     }
 
     /// A sole writer has locked WRITE again, and its last commit was durable with so many frames.
-    pub(super) fn still_write_nothing(&mut self, frames: u32) {
+    pub(super) fn note_sole_commit(&mut self, frames: u32) {
         self.durable = frames;
     }
 
     /// The connection is about to unlock WRITE, and the wal-index says that so much is committed.
-    pub(super) fn ends(&mut self, committed: Option<(Salts, u32)>) {
+    pub(super) fn note_end(&mut self, committed: Option<(Salts, u32)>) {
         self.left = committed;
     }
 
     /// The frames of a commit are durable.
-    pub(super) fn waited(&mut self, waited: Waited) {
+    pub(super) fn note_durable(&mut self, waited: Waited) {
         // There are fewer if the WAL has restarted: that is no round.
         self.round = waited.committed.checked_sub(self.durable).unwrap_or(self.round);
         self.durable = waited.durable;
@@ -81,14 +81,14 @@ mod tests {
     #[test]
     fn a_round_is_counted_from_commit_to_commit() {
         let mut others = OtherWriters::default();
-        others.begins([0; 2], 8);
+        others.note_begin([0; 2], 8);
         for (durable, committed, round) in [(10, 14, 6), (22, 23, 13), (3, 4, 13), (5, 9, 6)] {
-            others.waited(Waited { durable, committed });
+            others.note_durable(Waited { durable, committed });
             assert_eq!(others.round(), round);
         }
-        others.ends(Some(([0; 2], 9)));
+        others.note_end(Some(([0; 2], 9)));
         for (frames, round) in [(9, 6), (9, 0), (10, 6)] {
-            others.begins([0; 2], frames);
+            others.note_begin([0; 2], frames);
             assert_eq!(others.round(), round, "nobody else commits, if that is no chance");
         }
     }

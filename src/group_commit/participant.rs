@@ -29,15 +29,19 @@ const MARKS_LAST: Duration = Duration::from_millis(1);
 
 /// What becomes of the sync of the connection's last transaction that has locked WRITE.
 ///
-/// | state | SQLite locks WRITE | SQLite unlocks WRITE | COMMIT's last call |
+/// | call | state | what happens | state after it |
 /// |---|---|---|---|
-/// | `Own` | `Sole`, `Deferrable` or `Own` | as it is | answers SQLITE_OK |
-/// | `Sole` | `Sole`, while no other connection commits and every commit was synced with success; else as `Own` | as it is | answers SQLITE_OK |
-/// | `Deferrable` | as `Own` | a sync was deferred: `Pending`, or if the WAL cannot be told from others, makes it: `Own`, `Failed`; none was: `Own` | WRITE is still locked (exclusive locking mode): makes the deferred sync: `Own` |
-/// | `Pending` | as `Own` | as it is | waits until the frames are durable: `Own` |
-/// | `Failed` | as `Own` | as it is | answers the error: `Own` |
-///
-/// That the commit is refused, because a failed sync could not be repaired, is known to [`Syncs`] only.
+/// | [`begins`](GroupCommit::begins) | `Sole` | no other connection has committed, and SQLite has synced the last commit with success | `Sole` |
+/// | | any | syncs cannot be shared, or a failed one stands: then this commit's syncs are refused, which [`Syncs`] keeps, or it only recovers | `Own` |
+/// | | any | the connection is a sole writer, and its file reports every error | `Sole` on Linux, else `Own` |
+/// | | any | the connection is none | `Deferrable` |
+/// | [`ends`](GroupCommit::ends) | `Deferrable` | no sync was deferred | `Own` |
+/// | | `Deferrable` | one was, and it can be shared | `Pending` |
+/// | | `Deferrable` | one was, and nobody can tell which WAL it is about: it is made at once | `Own`, or `Failed` |
+/// | [`commits`](GroupCommit::commits) | `Deferrable` | WRITE is still locked (exclusive locking mode): the deferred sync is made, and its answer returned | `Own` |
+/// | | `Pending` | waits until the frames are durable | `Own` |
+/// | | `Failed` | returns the error | `Own` |
+/// | | `Own`, `Sole` | returns SQLITE_OK | as before |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum CommitSync {
     /// SQLite makes it, if it wants one.
@@ -178,7 +182,7 @@ impl<B: WalIndex> GroupCommit<B> {
         file.with_syncs(Syncs::take_asked);
         self.note_answer(synced);
         if was_sole && self.open.others.wrote_nothing(salts, frames) && synced == Some(true) {
-            self.open.others.still_write_nothing(frames);
+            self.open.others.note_sole_commit(frames);
             return;
         }
         self.open.sync = CommitSync::Own;
@@ -187,7 +191,7 @@ impl<B: WalIndex> GroupCommit<B> {
         if has_snapshot {
             self.open.file.set(self.open.file.get().at(&id, frames));
         }
-        self.open.others.begins(salts, frames);
+        self.open.others.note_begin(salts, frames);
         let queue = database.queue();
         let begin = || shared(database).begin(&page_of(&queue), &id, frames);
         let begun = match begin() {
@@ -225,7 +229,7 @@ impl<B: WalIndex> GroupCommit<B> {
     }
 
     /// Ends what [`Self::begins`] has asked of the WAL. Returns the WAL and the flags of the deferred sync, if there is
-    /// one, and the caller makes it or has it made.
+    /// one; the caller makes it, or has COMMIT wait for it.
     fn take_deferred(&mut self) -> Option<(B::Wal, c_int)> {
         let wal = self.wal?;
         let (was_asked, flags) = wal.with_syncs(Syncs::take_asked);
@@ -239,13 +243,13 @@ impl<B: WalIndex> GroupCommit<B> {
         Some((wal, flags?))
     }
 
-    /// SQLite is about to unlock WRITE. Must not wait for others: they wait for WRITE.
+    /// SQLite is about to unlock WRITE. This must not wait for other connections: they wait for WRITE.
     pub(crate) fn ends(&mut self, wal: Option<Inode>) {
         if self.wal.is_none() {
             return;
         }
         let committed = self.base.committed();
-        self.open.others.ends(committed);
+        self.open.others.note_end(committed);
         if self.open.began.take().is_some_and(|began| committed != Some(began)) {
             self.open.last_commit = LastCommit::Unsynced;
         }
@@ -259,7 +263,8 @@ impl<B: WalIndex> GroupCommit<B> {
         }
     }
 
-    /// SQLITE_FCNTL_COMMIT_PHASETWO. Returns when the transaction is durable.
+    /// SQLITE_FCNTL_COMMIT_PHASETWO, the last call of COMMIT. Returns when the transaction is durable. The connection keeps
+    /// its read mark meanwhile, and has WRITE unlocked, except in exclusive locking mode.
     ///
     /// # Errors
     /// What COMMIT returns: a sync that the transaction needs has failed.
@@ -280,7 +285,9 @@ impl<B: WalIndex> GroupCommit<B> {
         let wal = ConnectionWal { base: self.base, file, open_file, id, flags, round };
         let (page, counters) = (database.queue(), &database.counters);
         let waited = shared(database).wait(&page_of(&page), frames, &wal, counters);
-        let Err(why) = waited.map(|waited| self.open.others.waited(waited)) else { return Ok(()) };
+        let Err(why) = waited.map(|waited| self.open.others.note_durable(waited)) else {
+            return Ok(());
+        };
         count(&counters.syncs_failed);
         let is_own = matches!(why, NotDurable::Failed(_));
         let which = if is_own { "" } else { " that this commit waited for" };

@@ -28,8 +28,8 @@ fn nothing_of_a_closed_wal_is_remembered() {
         let mut group = GroupCommit::new(true, Index::default());
         group.has_logged = true;
         group.open.sync = sync;
-        group.open.others.ends(Some(([0; 2], 0)));
-        (0..3).for_each(|_| group.open.others.begins([0; 2], 0));
+        group.open.others.note_end(Some(([0; 2], 0)));
+        (0..3).for_each(|_| group.open.others.note_begin([0; 2], 0));
         assert_ne!(group.open.others, OtherWriters::default());
         group.wal_closed();
         assert!(group.is_on() && group.has_logged);
@@ -233,7 +233,7 @@ mod with_a_wal {
         fn grows(&mut self) {
             self.has(4);
             self.has_wal(4);
-            self.group.open.others.ends(self.group.base.committed);
+            self.group.open.others.note_end(self.group.base.committed);
             assert_eq!(self.wal.sync(SYNC_NORMAL), ResultCode::OK);
         }
 
