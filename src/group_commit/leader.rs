@@ -125,7 +125,8 @@ impl SharedSyncs {
     }
 
     /// Returns when the first `frames` of the WAL are durable, and leads a sync of all committed ones if nobody else
-    /// does. The caller keeps the WAL from restarting, and should not have WRITE locked: it may sleep here.
+    /// does. The caller keeps the WAL from restarting. It sleeps here while others lead, so a commit unlocks WRITE before;
+    /// a checkpoint may have the write lock.
     ///
     /// # Errors
     /// They may not be durable, and no later sync will tell: [`NotDurable::Failed`] or [`NotDurable::AnotherFailed`].
