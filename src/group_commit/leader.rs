@@ -1,140 +1,145 @@
-//! Who leads a sync, who waits for one, and what becomes of a failure. The states are in [`super`].
+//! Which connection leads a sync, which ones wait for it, and how a failed sync is noted. The states are in [`super`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::RecordFile;
-use super::record::{Log, Record};
-use super::wal::{NotDurable, Wal, sync_again};
+use super::record::{Record, RecordFile, WalId};
+use super::rewrite::sync_again;
+use super::wal::{self, NotDurable, Wal};
 use crate::counters::Counters;
 use crate::lock::page::GroupBytes;
 use crate::sys::Range;
 
-/// The byte that the leader of a sync locks, exclusively.
-const LEADER: Range = Range { start: 8190, len: 1 };
+/// The byte of the sidecar that the leader of a sync locks, exclusively.
+pub(super) const LEADER: Range = Range { start: 8190, len: 1 };
 
-/// How often who waits looks for itself, in case the leader was killed.
-const LOOKS: Duration = Duration::from_millis(2);
+/// How long a waiting connection sleeps at most before it looks again: the leader may have been killed.
+pub(super) const LOOKS: Duration = Duration::from_millis(2);
 
-/// How long anybody waits for the syncs of others.
+/// How long a connection waits for the syncs of others before it makes its own.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
-/// A sync that takes so long, in ns, is worth waiting for more to share it.
-const SLOW_NS: u64 = 400_000;
+/// A sync that takes so long, in ns, is worth waiting for more commits to share it.
+pub(super) const SLOW_NS: u64 = 400_000;
 
-/// The longest that is waited for more, in ns, and how many looks for them in a row may be in vain.
+/// The longest that a leader waits for more commits, in ns.
 const GATHER_NS: u64 = 2_000_000;
+
+/// How many looks in a row may find no new commit before a leader stops waiting.
 const GATHER_IN_VAIN: u32 = 3;
 
-/// What a wait has come to.
+/// What a connection knows when its frames are durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Waited {
-    /// How many frames are durable.
-    pub(crate) durable: u32,
-    /// How many were committed when the sync was over and nobody was woken yet, as far as is known.
-    pub(crate) committed: u32,
+pub(super) struct Waited {
+    /// The number of frames that are durable.
+    pub(super) durable: u32,
+    /// The number that were committed when the sync was over and nobody was woken yet, as far as is known.
+    pub(super) committed: u32,
 }
 
 /// The syncs of one database's WAL, as this process takes part in them.
 #[derive(Default)]
-pub(crate) struct Group {
-    /// Whether a thread of this process leads, which the kernel's lock does not show.
+pub(super) struct SharedSyncs {
+    /// Whether a thread of this process leads. The kernel's lock does not show that to the other threads.
     leads: AtomicBool,
-    /// How long its last sync took, as far as is known, in ns.
+    /// How long this process's last sync took, in ns; 0 if that is not known.
     sync_ns: AtomicU64,
-    /// The last failure that this process has seen, and that may not be made up for.
+    /// The last failure that this process has seen, if it may not be repaired.
     ///
-    /// Mutex rule: held for no system call.
+    /// Mutex rule: a thread that holds it makes no system call and takes no other lock.
     pub(super) failure: Mutex<Option<Record>>,
 }
 
-/// The right to lead. Dropping it gives it back and wakes all who wait.
-pub(super) struct Lead<'g, S: RecordFile>(&'g Group, &'g S);
+/// The right to lead. Dropping it unlocks the leader's byte and wakes all who wait.
+pub(super) struct Lead<'g, S: RecordFile>(&'g SharedSyncs, &'g S);
 
 impl<S: RecordFile> Drop for Lead<'_, S> {
     fn drop(&mut self) {
         let _ = self.1.unlock(LEADER);
         self.0.leads.store(false, Ordering::Release);
-        // Who found it taken a moment ago is about to sleep.
+        // A connection that found the byte locked a moment ago is about to sleep. The futex word must change after the
+        // unlock, or nobody would wake that connection.
         self.1.wake();
     }
 }
 
-impl Group {
-    /// How many frames of that WAL are durable, if a sync has failed and is not made up for.
-    pub(crate) fn failed(&self, sidecar: &impl RecordFile, log: &Log) -> Option<u32> {
-        let record = sidecar.read().ok().and_then(|bytes| bytes.record(log));
-        self.failed_by(record, log).map(|failure| failure.frames)
+impl SharedSyncs {
+    /// How many frames of that WAL are durable, if a sync of it has failed and is not repaired.
+    pub(super) fn failed(&self, sidecar: &impl RecordFile, id: &WalId) -> Option<u32> {
+        let record = sidecar.read().ok().and_then(|bytes| bytes.record(id));
+        self.failed_by(record, id).map(|failure| failure.durable)
     }
 
-    /// The same, by what the page says and what this process has seen.
-    pub(super) fn failed_by(&self, record: Option<Record>, log: &Log) -> Option<Record> {
+    /// The failure of that WAL that stands, by the page's `record` and by what this process has seen.
+    pub(super) fn failed_by(&self, record: Option<Record>, id: &WalId) -> Option<Record> {
         let mut failure = self.failure.lock();
         if let Some(record) = record {
-            // The page may have been made anew since, but a later count is a later state.
+            // The page may be a new one that knows of nothing. But a higher count is a later state.
             let is_later =
-                failure.is_none_or(|known| known.log != *log || record.failures >= known.failures);
+                failure.is_none_or(|known| known.id != *id || record.failures >= known.failures);
             if is_later {
                 *failure = record.has_failed().then_some(record);
             }
         }
-        failure.filter(|failure| failure.log == *log)
+        failure.filter(|failure| failure.id == *id)
     }
 
-    /// Whoever calls has the right to write, which he keeps until his frames are committed, and there
-    /// are so many frames: a record of more is of a WAL that was put back to what it was, and is made
-    /// void. [`Record::failures`] now.
+    /// A commit begins. The caller has WRITE locked until its frames are committed, and the WAL has `frames` now.
+    /// Returns [`Record::failures`].
+    ///
+    /// A record of more frames is about a WAL that was put back to what it was before. It is voided here, before the
+    /// new frames take the place of those that it speaks of.
     ///
     /// # Errors
-    /// A sync has failed, and is to be made up for before this commit is synced; or the record can not be
-    /// read, or made void now, and this commit must sync for itself.
-    pub(crate) fn begin(
+    /// [`NotDurable::AnotherFailed`] if a failed sync must be repaired before this commit is synced.
+    /// [`NotDurable::NotShared`] if the record cannot be read, or voided now, and this commit must sync for itself.
+    pub(super) fn begin(
         &self,
         sidecar: &impl RecordFile,
-        log: &Log,
+        id: &WalId,
         frames: u32,
-    ) -> Result<u32, NotDurable> {
+    ) -> wal::Result<u32> {
         let is_ahead =
-            |bytes: &GroupBytes| bytes.record(log).is_some_and(|record| record.frames > frames);
+            |bytes: &GroupBytes| bytes.record(id).is_some_and(|record| record.durable > frames);
         let read = sidecar.read();
-        let record = read.as_ref().ok().and_then(|bytes| bytes.record(log));
-        if self.failed_by(record, log).is_some() {
-            return Err(NotDurable::HasFailed);
+        let record = read.as_ref().ok().and_then(|bytes| bytes.record(id));
+        if self.failed_by(record, id).is_some() {
+            return Err(NotDurable::AnotherFailed);
         }
-        let bytes = read.map_err(|_| NotDurable::Busy)?;
+        let bytes = read.map_err(|_| NotDurable::NotShared)?;
         if is_ahead(&bytes) {
-            let _lead = self.try_lead(sidecar).ok_or(NotDurable::Busy)?;
-            let bytes = sidecar.read().map_err(|_| NotDurable::Busy)?;
-            // One may have failed meanwhile.
-            if self.failed_by(bytes.record(log), log).is_some() {
-                return Err(NotDurable::HasFailed);
+            let _lead = self.try_lead(sidecar).ok_or(NotDurable::NotShared)?;
+            let bytes = sidecar.read().map_err(|_| NotDurable::NotShared)?;
+            // A sync may have failed meanwhile.
+            if self.failed_by(bytes.record(id), id).is_some() {
+                return Err(NotDurable::AnotherFailed);
             }
             if is_ahead(&bytes) {
-                let void = Record { log: *log, frames: 0, failures: bytes.failures(log) };
-                let void = void.encode(bytes.word().wrapping_add(1));
-                sidecar.write(&void).map_err(|_| NotDurable::Busy)?;
+                let void = Record { id: *id, durable: 0, failures: bytes.failures(id) };
+                void.replace(&bytes, sidecar).map_err(|_| NotDurable::NotShared)?;
             }
         }
-        Ok(bytes.failures(log))
+        Ok(bytes.failures(id))
     }
 
-    /// Returns when the first `frames` of the WAL are durable. May make them so.
+    /// Returns when the first `frames` of the WAL are durable, and leads a sync of all committed ones if nobody else
+    /// does. The caller keeps the WAL from restarting. It sleeps here while others lead, so a commit unlocks WRITE before;
+    /// a checkpoint may have the write lock.
     ///
     /// # Errors
-    /// They may not be, and no later sync will tell.
-    pub(crate) fn wait(
+    /// They may not be durable, and no later sync will tell: [`NotDurable::Failed`] or [`NotDurable::AnotherFailed`].
+    pub(super) fn wait(
         &self,
         sidecar: &impl RecordFile,
-        log: &Log,
         frames: u32,
         wal: &impl Wal,
         counters: &Counters,
-    ) -> Result<Waited, NotDurable> {
+    ) -> wal::Result<Waited> {
         let (began, mut has_slept) = (Instant::now(), false);
         let covered = |bytes: &GroupBytes| {
-            let durable = self.durable(bytes, log, frames)?;
+            let durable = self.durable(bytes, wal.id(), frames)?;
             let is_covered = u64::from(durable.is_some());
             counters.commits_covered.fetch_add(is_covered, Ordering::Relaxed);
             Ok(durable.map(|durable| Waited { durable, committed: durable }))
@@ -142,7 +147,8 @@ impl Group {
         while let Ok(bytes) = sidecar.read() {
             if let Some(waited) = covered(&bytes)? {
                 if has_slept {
-                    // For most of one sync, and part of another: if it knows no better yet.
+                    // It has slept through most of one sync, and part of another. Half of that is an estimate, if this
+                    // process knows no better yet.
                     let (half, relaxed) =
                         (began.elapsed().as_nanos() as u64 / 2, Ordering::Relaxed);
                     let _ = self.sync_ns.compare_exchange(0, half, relaxed, relaxed);
@@ -150,14 +156,14 @@ impl Group {
                 return Ok(waited);
             }
             if let Some(_lead) = self.try_lead(sidecar) {
-                // Another may have come to its end since.
+                // Another leader may have finished since the look.
                 let Ok(bytes) = sidecar.read() else { break };
                 if let Some(waited) = covered(&bytes)? {
                     return Ok(waited);
                 }
                 counters.syncs_led.fetch_add(1, Ordering::Relaxed);
-                self.gather(wal, bytes.record(log).map_or(0, |record| record.frames));
-                return self.lead(sidecar, &bytes, log, frames, wal);
+                self.gather(wal, bytes.record(wal.id()).map_or(0, |record| record.durable));
+                return self.lead(sidecar, &bytes, frames, wal);
             }
             if began.elapsed() >= PATIENCE {
                 break;
@@ -165,44 +171,38 @@ impl Group {
             sidecar.wait(bytes.word(), LOOKS);
             has_slept = true;
         }
-        // Nobody else is told of it.
+        // This connection does not lead, so it tells nobody that its sync has succeeded.
         let known = sidecar.read().unwrap_or_default();
-        let synced = self.sync(sidecar, &known, log, wal);
+        let synced = self.sync(sidecar, &known, wal);
         synced.map(|_| Waited { durable: frames, committed: frames })
     }
 
     /// How many frames are durable, if the first `frames` are.
-    fn durable(
-        &self,
-        bytes: &GroupBytes,
-        log: &Log,
-        frames: u32,
-    ) -> Result<Option<u32>, NotDurable> {
-        let record = bytes.record(log);
-        if let Some(record) = record.filter(|record| record.frames >= frames) {
-            return Ok(Some(record.frames));
+    fn durable(&self, bytes: &GroupBytes, id: &WalId, frames: u32) -> wal::Result<Option<u32>> {
+        let record = bytes.record(id);
+        if let Some(record) = record.filter(|record| record.durable >= frames) {
+            return Ok(Some(record.durable));
         }
-        match self.failed_by(record, log) {
-            Some(failure) if failure.frames < frames => Err(NotDurable::HasFailed),
+        match self.failed_by(record, id) {
+            Some(failure) if failure.durable < frames => Err(NotDurable::AnotherFailed),
             _ => Ok(None),
         }
     }
 
+    /// The right to lead; `None` if another thread or process has it, or the byte cannot be locked.
     pub(super) fn try_lead<'g, S: RecordFile>(&'g self, sidecar: &'g S) -> Option<Lead<'g, S>> {
         if self.leads.swap(true, Ordering::Acquire) {
             return None;
         }
-        match sidecar.try_lock(LEADER) {
-            Ok(true) => Some(Lead(self, sidecar)),
-            _ => {
-                self.leads.store(false, Ordering::Release);
-                None
-            }
+        if let Ok(true) = sidecar.try_lock(LEADER) {
+            return Some(Lead(self, sidecar));
         }
+        self.leads.store(false, Ordering::Release);
+        None
     }
 
-    /// Waits for the others to commit, too, as long as they do: the frames behind those that are
-    /// `durable` are then a whole round's.
+    /// Waits for the other connections to commit, too, as long as they do, until the frames behind the `durable` ones
+    /// are a whole round's.
     fn gather(&self, wal: &impl Wal, durable: u32) {
         let (sync, round) = (self.sync_ns.load(Ordering::Relaxed), wal.round());
         if sync < SLOW_NS || round == 0 {
@@ -221,74 +221,73 @@ impl Group {
         }
     }
 
-    /// Makes a sync for all. To be called by who leads.
+    /// Makes a sync for all and writes the record. The caller leads.
     fn lead(
         &self,
         sidecar: &impl RecordFile,
         known: &GroupBytes,
-        log: &Log,
         frames: u32,
         wal: &impl Wal,
-    ) -> Result<Waited, NotDurable> {
-        // Their writers had written them before they said so.
+    ) -> wal::Result<Waited> {
+        // The wal-index counts frames only after their writers had written them, so a sync from here on covers them.
         let durable = wal.committed().max(frames);
         fence(Ordering::SeqCst);
-        let bytes = self.sync(sidecar, known, log, wal)?;
-        let record = Record { log: *log, frames: durable, failures: bytes.failures(log) };
-        // If it can not be written, the others sync for themselves.
-        let _ = sidecar.write(&record.encode(bytes.word().wrapping_add(1)));
+        let bytes = self.sync(sidecar, known, wal)?;
+        let record = Record { id: *wal.id(), durable, failures: bytes.failures(wal.id()) };
+        // If the record cannot be written, the others sync for themselves.
+        let _ = record.replace(&bytes, sidecar);
         Ok(Waited { durable, committed: wal.committed().max(durable) })
     }
 
-    /// Makes all committed frames durable, of which the page says what is `known`. What it says after
-    /// that.
+    /// Makes all committed frames durable; `known` is what the page said before. Returns what it says after.
     fn sync(
         &self,
         sidecar: &impl RecordFile,
         known: &GroupBytes,
-        log: &Log,
         wal: &impl Wal,
-    ) -> Result<GroupBytes, NotDurable> {
-        let durable = known.record(log).map_or(0, |record| record.frames);
-        let failures = known.failures(log);
-        let opened = wal.opened().get();
+    ) -> wal::Result<GroupBytes> {
+        let id = wal.id();
+        let durable = known.record(id).map_or(0, |record| record.durable);
+        let failures = known.failures(id);
+        let file = wal.open_file().get();
         let began = Instant::now();
-        let mut synced = match opened.may_miss_errors_behind(durable) {
-            // Of them another file was told, perhaps.
+        let mut synced = match file.may_miss_errors_behind(durable) {
+            // Another file may have reported that they are lost.
             true => sync_again(wal, durable),
             false => wal.sync().map_err(NotDurable::Failed),
         };
-        if synced.is_err() && opened.may_tell_late(failures) {
-            // What it tells of was made up for, perhaps.
+        if synced.is_err() && file.may_report_late(failures) {
+            // The error may have been repaired already.
             synced = sync_again(wal, durable);
         }
         self.sync_ns.store(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
         if let Err(why) = synced {
-            wal.opened().set(opened.has_failed(failures));
-            self.note_failure(sidecar, log, wal);
+            wal.open_file().set(file.has_failed(failures));
+            self.note_failure(sidecar, wal);
             return Err(why);
         }
-        wal.opened().set(opened.has_synced(failures));
+        wal.open_file().set(file.has_synced(failures));
         let bytes = sidecar.read().unwrap_or_default();
-        // Somebody's own sync may have failed meanwhile.
-        match self.failed_by(bytes.record(log), log) {
-            Some(_) => Err(NotDurable::HasFailed),
+        // The sync of a connection that does not lead may have failed meanwhile.
+        match self.failed_by(bytes.record(id), id) {
+            Some(_) => Err(NotDurable::AnotherFailed),
             None => Ok(bytes),
         }
     }
 
-    /// A sync has failed.
-    fn note_failure(&self, sidecar: &impl RecordFile, log: &Log, wal: &impl Wal) {
+    /// Notes in the page and in this process that a sync has failed, and writes the frames behind the durable ones once
+    /// more, so that the next sync covers them, be it a client's that knows nothing of group commit.
+    fn note_failure(&self, sidecar: &impl RecordFile, wal: &impl Wal) {
         let bytes = sidecar.read().unwrap_or_default();
-        let known = bytes.record(log);
-        let frames = self.failed_by(known, log).or(known).map_or(0, |record| record.frames);
-        // The page may not be readable now: a lower count would be taken for an older state.
-        let failures = bytes.failures(log).max(wal.opened().get().failures()) | 1;
-        let failure = Record { log: *log, frames, failures };
+        let known = bytes.record(wal.id());
+        let durable = self.failed_by(known, wal.id()).or(known).map_or(0, |record| record.durable);
+        // If the page cannot be read now, its count is not known: a lower one would be taken for an earlier state.
+        let failures = bytes.failures(wal.id()).max(wal.open_file().get().failures()) | 1;
+        let failure = Record { id: *wal.id(), durable, failures };
         *self.failure.lock() = Some(failure);
-        let _ = sidecar.write(&failure.encode(bytes.word().wrapping_add(1)));
+        let _ = failure.replace(&bytes, sidecar);
         sidecar.wake();
-        wal.write_again(frames);
+        wal.write_again(durable);
     }
 }
 

@@ -1,177 +1,142 @@
-//! Group commit: one sync of the WAL serves all who have committed before it began.
+//! Group commit: one sync of the WAL serves every commit that was written before it began.
 //!
-//! A committer has given the write lock back, its frames are written, and COMMIT has not returned. It
-//! waits here for a sync that began after that, made by whichever of those who wait gets the leader's
-//! byte ([`LEADER`]), a lock of the kernel: a leader that is killed is replaced at once. The leader
-//! notes how many frames are committed, syncs, and leaves in the sidecar's page that so many are
-//! durable ([`Record`]).
+//! With `synchronous=FULL` SQLite syncs the WAL in each commit while it has the WRITE slot of the wal-index locked, so
+//! N writers wait for N syncs. Here a connection unlocks WRITE first. Its COMMIT returns after a sync that began
+//! after its frames were written, whichever connection of whichever process made that sync.
 //!
-//! | a committer finds | and |
+//! # A commit, from WRITE to COMMIT's return
+//! 1. SQLite locks WRITE ([`GroupCommit::begins`]). The connection reads the record in the sidecar's page
+//!    ([`record::Record`]). If that says that a sync has failed, the connection repairs it first. Then it allows one sync
+//!    of its WAL to be deferred, unless no other connection has written for a while ([`other_writers`]).
+//! 2. SQLite writes the frames and calls xSync of the WAL ([`deferral::Syncs::sync`]). That notes the flags, syncs
+//!    nothing, and answers SQLITE_OK, unless another database takes part in the transaction ([`Committer::may_defer`]).
+//! 3. SQLite unlocks WRITE ([`GroupCommit::ends`]). The connection notes which WAL it is, and which frame is its last.
+//!    From here on the next writer runs, and readers see the commit.
+//! 4. SQLite sends [SQLITE_FCNTL_COMMIT_PHASETWO], still within COMMIT, which returns what that answers
+//!    ([`GroupCommit::commits`]). The connection waits here until its last frame is durable ([`leader`]).
+//!
+//! [SQLITE_FCNTL_COMMIT_PHASETWO]: https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlcommitphasetwo
+//!
+//! Of the connections that wait, the one that locks the leader's byte ([`leader::LEADER`]) makes the sync. It notes how
+//! many frames are committed, syncs, writes into the page that so many are durable, and wakes the others. The byte is a
+//! kernel lock: the kernel releases it when the leader is killed, and another takes over.
+//!
+//! | a waiting connection finds | and then |
 //! |---|---|
-//! | a record of its WAL with its frames | is done |
-//! | one that says that a sync has failed | fails |
+//! | a record of its WAL that covers its frames | COMMIT returns |
+//! | a record that says that a sync has failed, and does not cover its frames | COMMIT fails |
 //! | the leader's byte free | leads |
-//! | it taken | sleeps on the page's futex word, [`LOOKS`] at most, and looks again |
-//! | it taken for [`PATIENCE`]: the leader is stopped, or the disk is slow | syncs for itself |
+//! | the leader's byte locked | sleeps on the page's futex word, for [`leader::LOOKS`] at most, and looks again |
+//! | it locked for [`leader::PATIENCE`]: the leader is stopped, or the disk is slow | makes a sync of its own |
 //!
-//! Those whom a sync has served are about to commit again, while it is led anew for those who came
-//! during it. So whoever leads waits for more: until as much was committed as from when its last commit
-//! but one was durable until its last one was ([`Waited`]), which is once by everybody; as long as they
-//! come, and about as long as a sync takes at most; not where syncs are so fast that it is in vain
-//! ([`SLOW_NS`]). Who has met nobody ([`Wal::round`]) syncs at once.
+//! The connections that one sync has served are about to commit again while those that came during it lead the next.
+//! So a leader waits for a whole round of commits: until as many frames were committed as between the moment when its
+//! last commit but one was durable and the moment when its last one was ([`leader::Waited`]). In that time every
+//! connection commits once. The leader stops waiting when no more commits come, or after about the time of one sync.
+//! It does not wait where syncs are so fast that nothing is gained ([`leader::SLOW_NS`]), or if it has met no other
+//! writer ([`wal::Wal::round`]).
 //!
-//! # A sync that has failed
-//! After that, nobody can know which frames are on the disk: fsync(2) reports an error once for each
-//! open file, and the kernel takes the pages for clean. So the failure is noted in the page, for all, and
-//! in this process, with the number of frames that are durable. Whoever needs a sync next repairs it:
-//! [`leader::Group::repair`] writes all frames behind the durable ones once more and syncs them. Nobody waits for a
-//! person to do something, and a connection that syncs nothing in its commits (`synchronous=NORMAL`) goes
-//! on as on the stock VFS.
+//! # A sync that fails
+//! After a failed sync nobody can know which frames are on the disk: fsync(2) reports an error once for each open file,
+//! and the kernel marks the pages as clean. So the connection whose sync failed notes the failure in the page, for all
+//! processes, and in this process's memory ([`leader::SharedSyncs`]), together with the number of frames that are
+//! durable. The connection that needs a sync next repairs it ([`leader::SharedSyncs::repair`]): it writes all frames
+//! behind the durable ones once more, as they are, and syncs them. No person has to do anything, and a connection that
+//! syncs nothing in its commits (`synchronous=NORMAL`) goes on as on the stock VFS.
 //!
-//! | [`Record::failures`] | what happens | what is done | then |
+//! | [`record::Record::failures`] | what happens | what follows | then |
 //! |---|---|---|---|
-//! | even: sound | a sync fails, of a leader, of who syncs for itself, of a checkpoint | it is noted, and the leader writes all behind the durable frames once more at once; who waited for any of them is told | odd |
-//! | odd: failed | WRITE is taken to commit, and the last commit of the connection was synced, or there was none | one repair, before anything is written | even, and it goes on |
-//! | odd | a checkpoint begins, or the last connection closes, or one takes the board for itself | the same | even, and it goes on |
-//! | odd | the repair fails | the sync of that commit fails, and SQLite rolls it back; a checkpoint ends, and takes nothing out of the WAL | odd: the next tries again |
-//! | odd | it succeeds, but the page can not be written, or a leader is stopped | all is durable; this commit syncs for itself, as without group commit | odd: the next repairs once more |
-//! | odd | WRITE is taken by a connection whose last commit was not synced | nothing: it promises nothing. If it wants a sync all the same, that fails | odd |
-//! | either | the WAL begins anew | all of it was copied, and that synced: it is another [`Log`] | even |
+//! | even: sound | a sync fails: of a leader, of a connection that syncs for itself, of a checkpoint | the failure is noted, and that connection at once writes all frames behind the durable ones once more; every connection that waited for one of them is told | odd |
+//! | odd: failed | SQLite locks WRITE to commit, and the connection's last commit was synced, or it has made none | one repair, before anything is written | even, and the commit goes on |
+//! | odd | a checkpoint begins, or the last connection closes, or one locks the database exclusively | one repair | even, and it goes on |
+//! | odd | the repair fails | the sync of that commit fails, and SQLite rolls it back; a checkpoint ends, and takes nothing out of the WAL | odd: the next one tries again |
+//! | odd | the repair succeeds, but the page cannot be written, or a stopped leader has the byte | all frames are durable; this commit syncs for itself, as without group commit | odd: the next one repairs once more |
+//! | odd | a connection whose last commit was not synced locks WRITE | nothing, since it promises nothing; if SQLite asks for a sync all the same, that fails | odd |
+//! | either | the WAL restarts | all frames were copied to the database, and that was synced; it is another WAL now ([`record::WalId`]) | even |
 //!
-//! What was acknowledged before a failure is in front of what is repaired, and stays durable. Also the
-//! next sync of a client which knows nothing of this covers what the leader has written once more.
+//! What was acknowledged before a failure lies in front of what is repaired, and stays durable. The next sync of a
+//! client that knows nothing of group commit also covers the frames that were written once more.
 //!
-//! Linux keeps for each open file which errors it was told of ([`Opened`]), which has two consequences.
-//! A file that was opened after another was told of an error is told nothing of it: so whoever syncs
-//! first writes those frames once more that were there before it came and are not known to be durable.
-//! And one that was not told yet is told of an error that was made up for long ago: so whose sync fails,
-//! and who has not synced since a failure was made up for, writes and syncs once more.
+//! Linux keeps, for each open file, which errors that file has reported ([`open_file::OpenFile`]). This has two
+//! consequences. A file that was opened after another one had reported an error reports nothing of it. So before its
+//! first sync counts, a connection writes those frames once more that were there before its file was opened and are
+//! not known to be durable. And a file that has not reported an error yet reports it late, perhaps long after the
+//! repair. So a connection whose sync fails, and that has not synced since a repair, writes and syncs once more.
 //!
 //! # Clients that know nothing of this
-//! A checkpoint, of whatever client, syncs the WAL before it copies any of it (`walCheckpoint`): so it
-//! copies only what is durable, also frames whose committers still wait here. They keep their read
-//! marks, without which nobody begins the WAL anew under them; a checkpoint of this VFS that has
-//! excluded writers makes them durable first, so that the marks do not keep it from copying all, where
-//! another leaves the rest to the next. After a failed sync it may be told of no error, and copies frames
-//! that had been lost when they were written first: but the leader has written them once more at once,
-//! so that its sync is about those. What is left is a moment between the two, the same that
-//! `synchronous=NORMAL` has all the time. The same goes for a stock commit on top of them.
+//! A checkpoint of any client syncs the WAL before it copies any of it (`walCheckpoint`), so it copies durable frames
+//! only, also those whose connections still wait here. A waiting connection keeps its read mark, without which the WAL
+//! could restart under it. A checkpoint of this VFS that has excluded writers makes their frames durable first
+//! ([`GroupCommit::drain`]), so that the marks do not keep it from copying all; other checkpoints leave the rest to
+//! the next.
+//!
+//! After a failed sync, the sync of such a checkpoint may report no error although frames had been lost. But the
+//! connection whose sync failed has written them once more at once, so the checkpoint's sync covers those. What remains
+//! is the moment between the two, which `synchronous=NORMAL` has all the time. A stock commit on top of such frames syncs
+//! them, too, except in that moment.
 //!
 //! # What is trusted
-//! A record counts only if it is whole and about this very WAL: its file, its salts, and this start
-//! of the machine ([`Log`]). A torn, random or old one is none, and then everyone syncs. Who
-//! forges one on purpose can make others' COMMITs return too early; he needs the right to write the
-//! sidecar, which is as good as that to write the database.
+//! A record counts only if it is whole and about this very WAL: its file, its salts, and this boot of the machine
+//! ([`record::WalId`]). A torn, random or old record is none, and then each connection syncs. A client that forges a
+//! record on purpose can make COMMITs of others return too early. It needs the right to write the sidecar, which is as
+//! good as the right to write the database.
 
+mod connection_wal;
 pub(crate) mod deferral;
-pub(crate) mod leader;
-pub(crate) mod participant;
-pub(crate) mod record;
+mod leader;
+mod open_file;
+mod other_writers;
+mod participant;
+mod record;
 mod repair;
+mod rewrite;
 mod super_journal;
 #[cfg(test)]
 pub(crate) mod test_wal;
 mod wal;
 
 use std::ffi::c_int;
-use std::io;
-use std::time::Duration;
 
 pub(crate) use participant::GroupCommit;
 pub(crate) use super_journal::{has_super_journal, super_journal};
 
 use crate::ffi::ResultCode;
 use crate::format::Salts;
-use crate::lock::page::GroupBytes;
-use crate::lock::sidecar::Sidecar;
-use crate::sys::Range;
 
 /// A connection that commits, as its WAL knows it.
 pub(crate) trait Committer: Copy {
-    /// Whether its transaction may be durable later than it is committed: not if another database takes
-    /// part in it. If this one's sync failed then, the other would keep its half, or lose it alone; and
-    /// where there is a super-journal, SQLite does not look at what FCNTL_COMMIT_PHASETWO answers.
+    /// Whether its open transaction may be durable later than it is committed. xSync of the WAL asks this, in each
+    /// commit.
+    ///
+    /// Not if another database takes part in the transaction. If the sync of this one failed afterwards, the other
+    /// database would keep its half of the transaction, or be the only one to lose it. With a super-journal SQLite also
+    /// ignores what SQLITE_FCNTL_COMMIT_PHASETWO answers.
     fn may_defer(self) -> bool;
 }
 
-/// An open WAL of a connection, to be used by the thread that uses the connection.
+/// An open WAL of a connection. Only the thread that uses the connection may use it, and only while no method of the
+/// file is running.
 pub(crate) trait WalFile: Copy {
-    /// Whoever has a sync of it deferred.
+    /// The connection whose sync is deferred.
     type Committer: Committer;
 
-    /// What is known of its syncs. No method of the file is running meanwhile.
+    /// Calls `look` with the state of the file's syncs. `look` must not call the file.
     fn with_syncs<T>(self, look: impl FnOnce(&mut deferral::Syncs<Self::Committer>) -> T) -> T;
-    /// xSync of the base.
+    /// Calls xSync of the base VFS with SQLite's `flags`.
     fn sync(self, flags: c_int) -> ResultCode;
-    /// xRead of the base. Whether all was read.
+    /// Calls xRead of the base VFS at byte `at`. Whether it has filled `bytes`.
     fn read(self, bytes: &mut [u8], at: i64) -> bool;
-    /// xWrite of the base. Whether all was written.
+    /// Calls xWrite of the base VFS at byte `at`. Whether it has written all of `bytes`.
     fn write(self, bytes: &[u8], at: i64) -> bool;
 }
 
-/// What group commit needs to know of a connection's database in WAL mode.
+/// What group commit asks of a connection's database in WAL mode.
 pub(crate) trait WalIndex: Copy {
-    /// The WAL.
+    /// The connection's WAL.
     type Wal: WalFile;
 
-    /// The salts in the wal-index, and how many frames are committed. Only while it is mapped.
+    /// The WAL's salts and the number of its committed frames, as the wal-index says. `None` unless it is mapped.
     fn committed(&self) -> Option<(Salts, u32)>;
-    /// The connection that uses it; `None` if SQLite has not said.
+    /// The connection that has the database open; `None` if SQLite has not said.
     fn committer(&self) -> Option<<Self::Wal as WalFile>::Committer>;
-}
-
-/// What group commit needs of a sidecar whose page is ours.
-pub(crate) trait RecordFile {
-    fn read(&self) -> io::Result<GroupBytes>;
-    fn write(&self, bytes: &GroupBytes) -> io::Result<()>;
-    /// Takes an exclusive lock, or says that another open file has one in the way.
-    fn try_lock(&self, range: Range) -> io::Result<bool>;
-    fn unlock(&self, range: Range) -> io::Result<()>;
-    /// Sleeps while the futex word is `word`, at most so long.
-    fn wait(&self, word: u32, limit: Duration);
-    /// Changes the futex word, and wakes all who sleep on it.
-    fn wake(&self);
-}
-
-/// Without one nobody can be told, or asked to wait.
-impl<S: RecordFile> RecordFile for Option<&S> {
-    fn read(&self) -> io::Result<GroupBytes> {
-        self.map_or(Err(io::ErrorKind::NotFound.into()), RecordFile::read)
-    }
-    fn write(&self, bytes: &GroupBytes) -> io::Result<()> {
-        self.map_or(Ok(()), |sidecar| sidecar.write(bytes))
-    }
-    fn try_lock(&self, range: Range) -> io::Result<bool> {
-        self.map_or(Ok(false), |sidecar| sidecar.try_lock(range))
-    }
-    fn unlock(&self, range: Range) -> io::Result<()> {
-        self.map_or(Ok(()), |sidecar| sidecar.unlock(range))
-    }
-    fn wait(&self, word: u32, limit: Duration) {
-        self.inspect(|sidecar| sidecar.wait(word, limit));
-    }
-    fn wake(&self) {
-        self.inspect(|sidecar| sidecar.wake());
-    }
-}
-
-impl RecordFile for Sidecar {
-    fn read(&self) -> io::Result<GroupBytes> {
-        self.read_group()
-    }
-    fn write(&self, bytes: &GroupBytes) -> io::Result<()> {
-        self.write_group(bytes)
-    }
-    fn try_lock(&self, range: Range) -> io::Result<bool> {
-        Self::try_lock(self, range)
-    }
-    fn unlock(&self, range: Range) -> io::Result<()> {
-        Self::unlock(self, range)
-    }
-    fn wait(&self, word: u32, limit: Duration) {
-        self.wait_for_group(word, limit);
-    }
-    fn wake(&self) {
-        self.wake_group();
-    }
 }

@@ -1,25 +1,23 @@
-//! Making up for a sync that has failed.
+//! The repair of a sync that has failed.
 
 use std::time::{Duration, Instant};
 
-use super::RecordFile;
-use super::leader::{Group, PATIENCE};
-use super::record::{Log, Record};
-use super::wal::{NotDurable, Wal, sync_again};
+use super::leader::{PATIENCE, SharedSyncs};
+use super::record::{Record, RecordFile};
+use super::rewrite::sync_again;
+use super::wal::{self, NotDurable, Wal};
 
-impl Group {
-    /// Makes up for a sync that has failed, if one has, while nobody writes. Whether the page says so:
-    /// if not, all committed frames are durable, but others take the failure for one that stands.
+impl SharedSyncs {
+    /// If a sync has failed, writes all frames behind the durable ones once more and syncs them. The caller keeps
+    /// others from writing. Waits for a leader, for [`PATIENCE`] at most.
+    ///
+    /// Returns whether the page says that the failure is repaired. If not, all committed frames are durable, but
+    /// others take the failure for one that stands.
     ///
     /// # Errors
-    /// It still stands.
-    pub(crate) fn repair(
-        &self,
-        sidecar: &impl RecordFile,
-        log: &Log,
-        wal: &impl Wal,
-    ) -> Result<bool, NotDurable> {
-        if self.failed(sidecar, log).is_none() {
+    /// The failure still stands.
+    pub(super) fn repair(&self, sidecar: &impl RecordFile, wal: &impl Wal) -> wal::Result<bool> {
+        if self.failed(sidecar, wal.id()).is_none() {
             return Ok(true);
         }
         let began = Instant::now();
@@ -31,26 +29,24 @@ impl Group {
             }
         };
         let read = sidecar.read();
-        let record = read.as_ref().ok().and_then(|bytes| bytes.record(log));
-        let Some(failure) = self.failed_by(record, log) else { return Ok(true) };
+        let record = read.as_ref().ok().and_then(|bytes| bytes.record(wal.id()));
+        let Some(failure) = self.failed_by(record, wal.id()) else { return Ok(true) };
         let frames = wal.committed();
-        // If there are fewer, the WAL was put back to what it was.
-        let durable = if failure.frames > frames { 0 } else { failure.frames };
+        // If the WAL has fewer frames, it was put back to what it was before.
+        let durable = if failure.durable > frames { 0 } else { failure.durable };
         sync_again(wal, durable).or_else(|why| match why {
-            // It may tell of the very failure that is to be made up for.
+            // The file may have reported the very failure that is being repaired.
             NotDurable::Failed(_) => sync_again(wal, durable),
             _ => Err(why),
         })?;
-        // Where the page says otherwise, it is believed again.
+        // From here on the page is believed again, also where it says that a failure stands.
         *self.failure.lock() = None;
-        let failures = failure.failures.wrapping_add(1);
-        let mended = Record { log: *log, frames, failures };
-        let is_noted = lead.is_some()
-            && read.is_ok_and(|bytes| {
-                sidecar.write(&mended.encode(bytes.word().wrapping_add(1))).is_ok()
-            });
-        let failures = if is_noted { failures } else { failure.failures };
-        wal.opened().set(wal.opened().get().has_synced(failures));
+        let repaired =
+            Record { id: *wal.id(), durable: frames, failures: failure.failures.wrapping_add(1) };
+        let is_noted =
+            lead.is_some() && read.is_ok_and(|bytes| repaired.replace(&bytes, sidecar).is_ok());
+        let failures = if is_noted { repaired.failures } else { failure.failures };
+        wal.open_file().set(wal.open_file().get().has_synced(failures));
         Ok(is_noted)
     }
 }

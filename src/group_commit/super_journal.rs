@@ -1,22 +1,22 @@
-//! Super-journals: of a transaction over several databases with rollback journals, SQLite does not look at
-//! what FCNTL_COMMIT_PHASETWO answers (<https://www.sqlite.org/atomiccommit.html#multi_file_commit>).
+//! Whether this thread is in a transaction over several databases with rollback journals. In its first phase SQLite
+//! has a super-journal open, and it ignores what SQLITE_FCNTL_COMMIT_PHASETWO answers
+//! (<https://www.sqlite.org/atomiccommit.html#multi_file_commit>), so no sync of it may be deferred.
 
 use std::cell::Cell;
 
 thread_local! {
-    /// How many super-journals this thread has open: of a transaction over several databases with
-    /// rollback journals, SQLite does not look at what FCNTL_COMMIT_PHASETWO answers.
+    /// How many super-journals this thread has open.
     static SUPER_JOURNALS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// This thread has opened a super-journal, or closed one.
+/// This thread has opened a super-journal, or is about to close one. The shim calls it.
 pub(crate) fn super_journal(is_opened: bool) {
     let _ = SUPER_JOURNALS.try_with(|open| {
         open.set(if is_opened { open.get() + 1 } else { open.get().saturating_sub(1) });
     });
 }
 
-/// Whether this thread is in the first phase of such a commit.
+/// Whether this thread has a super-journal open. True, too, while the thread ends and nobody can know.
 pub(crate) fn has_super_journal() -> bool {
     SUPER_JOURNALS.try_with(|open| open.get() > 0).unwrap_or(true)
 }
@@ -25,7 +25,7 @@ pub(crate) fn has_super_journal() -> bool {
 mod tests {
     use super::*;
 
-    /// Of a transaction over several databases: from the first super-journal until the last is closed.
+    /// A transaction over several databases lasts from its first super-journal until the last one is closed.
     #[test]
     fn a_super_journal_is_known_until_it_is_closed() {
         assert!(!has_super_journal());

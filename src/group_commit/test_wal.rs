@@ -8,7 +8,7 @@ use super::{Committer, WalFile, has_super_journal};
 use crate::ffi::ResultCode;
 use crate::format::Salts;
 
-/// A connection with nothing attached, of an SQLite that does not say so.
+/// A connection with nothing attached, of an SQLite that does not say what a connection writes to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TestCommitter;
 
@@ -18,15 +18,16 @@ impl Committer for TestCommitter {
     }
 }
 
-/// What the base's file holds, and what was done to it.
+/// What the base VFS's file holds, and what was done to it.
 #[derive(Default)]
 pub(crate) struct Memory {
     syncs: Syncs<TestCommitter>,
     pub(crate) bytes: Vec<u8>,
-    /// The flags of its syncs, and how many of the next fail.
+    /// The flags of its syncs.
     synced: Vec<c_int>,
+    /// How many of its next syncs fail.
     pub(crate) failing: usize,
-    /// Where, and how much, was written.
+    /// The writes: at which byte, and how many bytes.
     pub(crate) written: Vec<(i64, c_int)>,
 }
 
@@ -46,11 +47,11 @@ impl Memory {
     }
 }
 
-/// A WAL with group commit; SQLite's calls, and what the file has seen.
+/// A WAL with group commit: what SQLite calls, and what the base VFS's file has seen of it.
 pub(crate) struct TestWal(RefCell<Memory>);
 
 impl TestWal {
-    /// One that lives as long as the test's process.
+    /// It lives as long as the test's process: connections keep it.
     pub(crate) fn new(bytes: Vec<u8>) -> &'static Self {
         Box::leak(Box::new(Self(RefCell::new(Memory { bytes, ..Memory::default() }))))
     }
@@ -70,7 +71,7 @@ impl TestWal {
             if !memory.syncs.synced(header.as_ref(), rc) {
                 return rc;
             }
-            memory.write(&header.expect("it is about one").0, 0);
+            memory.write(&header.expect("only a header is written again").0, 0);
             memory.sync(flags)
         })
     }
@@ -83,8 +84,8 @@ impl TestWal {
         });
     }
 
-    pub(crate) fn defer(&'static self, committer: TestCommitter, tells_late: bool) {
-        self.with_syncs(|syncs| syncs.put_off(committer, tells_late));
+    pub(crate) fn defer(&'static self, committer: TestCommitter, reports_late: bool) {
+        self.with_syncs(|syncs| syncs.defer(committer, reports_late));
     }
 
     pub(crate) fn take_asked(&'static self) -> (bool, Option<c_int>) {
@@ -95,12 +96,12 @@ impl TestWal {
         self.with_syncs(Syncs::take_synced)
     }
 
-    /// Where, and how much, was written since this was last asked.
+    /// The writes since the last call: at which byte, and how many bytes.
     pub(crate) fn written(&self) -> Vec<(i64, c_int)> {
         self.seen(|memory| std::mem::take(&mut memory.written))
     }
 
-    /// The flags of the syncs since this was last asked.
+    /// The flags of the syncs since the last call.
     pub(crate) fn synced(&self) -> Vec<c_int> {
         self.seen(|memory| std::mem::take(&mut memory.synced))
     }
@@ -135,7 +136,7 @@ impl WalFile for &'static TestWal {
 
 const SALTS: [u8; 8] = [9, 8, 7, 6, 5, 4, 3, 2];
 
-/// A WAL of so many frames, by <https://www.sqlite.org/walformat.html>.
+/// The bytes of a WAL with `n` frames of `page` bytes each, by <https://www.sqlite.org/walformat.html>.
 pub(crate) fn frames(magic: u32, page: u32, n: u32) -> Vec<u8> {
     let sum = |[mut s0, mut s1]: [u32; 2], bytes: &[u8]| {
         for eight in bytes.chunks_exact(8) {
@@ -173,6 +174,7 @@ pub(crate) fn frames(magic: u32, page: u32, n: u32) -> Vec<u8> {
     wal
 }
 
+/// The salts of a WAL that [`frames`] makes.
 pub(crate) fn salts() -> Salts {
     [0, 4].map(|at| u32::from_ne_bytes([SALTS[at], SALTS[at + 1], SALTS[at + 2], SALTS[at + 3]]))
 }

@@ -379,12 +379,12 @@ mod tests {
         let wal = TestWal::new(Vec::new());
         let (_connection, client) = client();
         assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (ResultCode::OK, vec![2]));
-        wal.open().with_syncs(|syncs| syncs.put_off(client, false));
+        wal.open().with_syncs(|syncs| syncs.defer(client, false));
         wal.write(&[0; 24], 32);
         assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (ResultCode::OK, vec![]));
         assert_eq!(wal.open().with_syncs(Syncs::take_asked), (true, Some(SYNC_NORMAL)));
 
-        wal.open().with_syncs(|syncs| syncs.put_off(client, true));
+        wal.open().with_syncs(|syncs| syncs.defer(client, true));
         wal.seen(|memory| memory.failing = 1);
         wal.write(&[7; WalHeader::SIZE], 0);
         assert_eq!(wal.sync(SYNC_NORMAL), ResultCode::OK);

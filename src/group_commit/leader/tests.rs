@@ -1,12 +1,34 @@
 use super::*;
 use crate::ffi::ResultCode;
-use crate::group_commit::wal::Opened;
+use crate::group_commit::open_file::OpenFile;
 use crate::lock::sidecar;
 use crate::sys::Inode;
 use std::cell::{Cell, RefCell};
 use std::io;
 
-/// A sidecar, and what another does just before this one takes a lock (true) or gives it back.
+/// A sidecar that is there.
+impl RecordFile for sidecar::Sidecar {
+    fn read(&self) -> io::Result<GroupBytes> {
+        RecordFile::read(&Some(self))
+    }
+    fn write(&self, bytes: &GroupBytes) -> io::Result<()> {
+        RecordFile::write(&Some(self), bytes)
+    }
+    fn try_lock(&self, range: Range) -> io::Result<bool> {
+        RecordFile::try_lock(&Some(self), range)
+    }
+    fn unlock(&self, range: Range) -> io::Result<()> {
+        RecordFile::unlock(&Some(self), range)
+    }
+    fn wait(&self, word: u32, limit: Duration) {
+        RecordFile::wait(&Some(self), word, limit);
+    }
+    fn wake(&self) {
+        RecordFile::wake(&Some(self));
+    }
+}
+
+/// A sidecar, and what another process does just before this one locks (true) or unlocks a byte of it.
 struct Watched<F>(sidecar::Sidecar, F);
 
 impl<F: Fn(&sidecar::Sidecar, bool)> RecordFile for Watched<F> {
@@ -33,19 +55,23 @@ impl<F: Fn(&sidecar::Sidecar, bool)> RecordFile for Watched<F> {
 #[derive(Debug, PartialEq, Eq)]
 enum Did {
     Sync,
-    /// Wrote the frames behind so many.
+    /// Wrote the frames behind so many once more.
     Write(u32),
 }
 
-/// A WAL of so many frames, what was done to it, and how many of the next syncs fail.
+/// A WAL that notes what is done to it.
 #[derive(Default)]
 struct Noted {
+    id: WalId,
     frames: Cell<u32>,
-    opened: Cell<Opened>,
+    open_file: Cell<OpenFile>,
+    /// How many of the next syncs fail.
     failing: Cell<u32>,
-    /// How many each look finds more, after how many that find none, and a round's.
+    /// How many more frames a look finds.
     coming: u32,
+    /// How many looks before it find none.
     after: u32,
+    /// How many frames a round has.
     round: u32,
     nap_ns: u64,
     looks: Cell<u32>,
@@ -53,14 +79,17 @@ struct Noted {
 }
 
 impl Noted {
-    /// One that was opened when it had so many frames.
-    fn opened_at(log: &Log, frames: u32) -> Self {
-        let opened = Cell::new(Opened::default().at(log, frames));
-        Self { frames: Cell::new(frames), opened, ..Self::default() }
+    /// A WAL whose file was opened when it had so many frames.
+    fn opened_at(id: &WalId, frames: u32) -> Self {
+        let open_file = Cell::new(OpenFile::default().at(id, frames));
+        Self { id: *id, frames: Cell::new(frames), open_file, ..Self::default() }
     }
 }
 
 impl Wal for Noted {
+    fn id(&self) -> &WalId {
+        &self.id
+    }
     fn committed(&self) -> u32 {
         let looks = self.looks.replace(self.looks.get() + 1);
         let come = if looks % (self.after + 1) == self.after { self.coming } else { 0 };
@@ -77,8 +106,8 @@ impl Wal for Noted {
         self.done.borrow_mut().push(Did::Write(behind));
         true
     }
-    fn opened(&self) -> &Cell<Opened> {
-        &self.opened
+    fn open_file(&self) -> &Cell<OpenFile> {
+        &self.open_file
     }
     fn round(&self) -> u32 {
         self.round
@@ -88,65 +117,65 @@ impl Wal for Noted {
     }
 }
 
-/// A sidecar with a page, and the log of some WAL.
-fn board(directory: &tempfile::TempDir) -> (sidecar::Sidecar, Log) {
+/// A sidecar with a page, and a WAL.
+fn board(directory: &tempfile::TempDir) -> (sidecar::Sidecar, WalId) {
     let database = directory.path().join("board.db");
     std::fs::write(&database, b"").expect("there is room");
     let inode = Inode::from(&database.metadata().expect("it is there"));
     let sidecar = sidecar::Sidecar::open(&database, true).expect("there is room");
-    (sidecar, Log::of(inode, [1, 2]).expect("there is a /proc"))
+    (sidecar, WalId::of(inode, [1, 2]).expect("there is a /proc"))
 }
 
-/// A leader has left word, and has the byte still: whoever looks now finds it taken, and is about to
-/// sleep. It must not, since nobody wakes it when the byte is free.
+/// A leader has written the record and still has its byte locked. A connection that looks now finds the byte locked and
+/// is about to sleep. It must not sleep, since nobody wakes it after the unlock: so the futex word changes again.
 #[test]
-fn who_looks_before_the_leaders_byte_is_free_does_not_sleep() {
+fn a_connection_that_looks_before_the_leaders_byte_is_unlocked_does_not_sleep() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (sidecar, log) = board(&directory);
+    let (sidecar, id) = board(&directory);
     let seen = Cell::new(None);
     let look = |page: &sidecar::Sidecar, takes: bool| {
         if !takes {
             seen.set(RecordFile::read(page).ok().map(|bytes| bytes.word()));
         }
     };
-    let (sidecar, wal) = (Watched(sidecar, look), Noted::default());
+    let (sidecar, wal) = (Watched(sidecar, look), Noted::opened_at(&id, 0));
     wal.frames.set(3);
-    let (group, counters) = (Group::default(), Counters::default());
-    group.wait(&sidecar, &log, 3, &wal, &counters).expect("it syncs");
+    let (group, counters) = (SharedSyncs::default(), Counters::default());
+    group.wait(&sidecar, 3, &wal, &counters).expect("it syncs");
     assert_eq!(*wal.done.borrow(), [Did::Sync]);
     let bytes = RecordFile::read(&sidecar.0).expect("it is there");
     assert!(seen.get().is_some_and(|word| word != bytes.word()));
-    assert_eq!(bytes.record(&log).map(|record| record.frames), Some(3));
+    assert_eq!(bytes.record(&id).map(|record| record.durable), Some(3));
 }
 
-/// A record speaks of frames that are not there. While it is about to be made void, a sync of another
-/// process fails: that is seen, and nothing is built on it.
+/// A record speaks of frames that are not there. While a commit is about to void it, a sync of another process fails.
+/// The commit sees that, and builds nothing on it.
 #[test]
-fn a_failure_that_is_noted_meanwhile_stands() {
+fn a_failure_that_is_noted_while_a_record_is_voided_stands() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (sidecar, log) = board(&directory);
-    let (group, counters) = (Group::default(), Counters::default());
-    let wal = Noted::opened_at(&log, 0);
+    let (sidecar, id) = board(&directory);
+    let (group, counters) = (SharedSyncs::default(), Counters::default());
+    let wal = Noted::opened_at(&id, 0);
     wal.frames.set(9);
-    group.wait(&sidecar, &log, 9, &wal, &counters).expect("it syncs");
-    let other = Group::default();
+    group.wait(&sidecar, 9, &wal, &counters).expect("it syncs");
+    let other = SharedSyncs::default();
     let fails = |page: &sidecar::Sidecar, takes: bool| {
         if takes {
-            other.note_failure(page, &log, &wal);
+            other.note_failure(page, &wal);
         }
     };
     let sidecar = Watched(sidecar, fails);
-    assert_eq!(group.begin(&sidecar, &log, 5), Err(NotDurable::HasFailed));
+    assert_eq!(group.begin(&sidecar, &id, 5), Err(NotDurable::AnotherFailed));
 }
 
-/// Eight commit in a loop, and a sync takes long. Those whom the last one has served come again, one
-/// after the other: who leads waits for them, and no longer than they come, with a pause or two, or than
-/// a sync lasts. Where syncs are fast, or nobody else commits, it waits for nobody.
+/// Eight connections commit in a loop, and a sync takes long. Those that the last sync has served come again, one after
+/// the other. The leader waits for them as long as they come, with a pause or two, and no longer than a sync lasts. Where
+/// syncs are fast, or nobody else commits, it does not wait.
 #[test]
-fn who_leads_waits_for_a_round() {
+fn a_leader_waits_for_a_whole_round() {
     const SLOW: u64 = SLOW_NS;
     let directory = tempfile::tempdir().expect("a directory");
-    let (sidecar, log) = board(&directory);
+    let (sidecar, id) = board(&directory);
     const NAP: u64 = 70_000;
     for (nth, (sync_ns, nap_ns, coming, after, round, durable)) in [
         (10 * SLOW, NAP, 1, 0, 8, 9),
@@ -162,41 +191,41 @@ fn who_leads_waits_for_a_round() {
     .into_iter()
     .enumerate()
     {
-        let log = log.begun_anew([nth as u32; 2]);
-        let (group, counters) = (Group::default(), Counters::default());
+        let id = id.restarted([nth as u32; 2]);
+        let (group, counters) = (SharedSyncs::default(), Counters::default());
         group.sync_ns.store(sync_ns, Ordering::Relaxed);
-        let wal = Noted { coming, after, round, nap_ns, ..Noted::opened_at(&log, 0) };
+        let wal = Noted { coming, after, round, nap_ns, ..Noted::opened_at(&id, 0) };
         wal.frames.set(1);
-        let waited = group.wait(&sidecar, &log, 1, &wal, &counters).expect("it syncs");
+        let waited = group.wait(&sidecar, 1, &wal, &counters).expect("it syncs");
         assert_eq!(waited.durable, durable, "{nth}");
-        // Who comes while it syncs is of the next round, and is counted for it.
+        // A commit that comes while the leader syncs belongs to the next round.
         let next = if after == 0 { coming } else { waited.committed - durable };
         assert_eq!(waited.committed, durable + next, "{nth}");
     }
 }
 
-/// A process has led no sync yet. How long one takes it knows by its own waits, if it slept in one, and until it
-/// leads.
+/// A process has led no sync yet. Until it does, it estimates from its own waits how long one takes, if it has slept in
+/// one.
 #[test]
-fn who_has_waited_knows_how_long_a_sync_takes() {
+fn a_process_that_has_only_waited_knows_how_long_a_sync_takes() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (sidecar, log) = board(&directory);
-    let (wal, counters) = (Noted::opened_at(&log, 0), Counters::default());
+    let (sidecar, id) = board(&directory);
+    let (wal, counters) = (Noted::opened_at(&id, 0), Counters::default());
     let durable = |page: &sidecar::Sidecar, frames| {
         let bytes = RecordFile::read(page).expect("it is there");
-        let record = Record { log, frames, failures: 0 };
+        let record = Record { id, durable: frames, failures: 0 };
         RecordFile::write(page, &record.encode(bytes.word().wrapping_add(1)))
     };
     durable(&sidecar, 3).expect("there is room");
-    let group = Group::default();
-    group.wait(&sidecar, &log, 3, &wal, &counters).expect("it was durable");
+    let group = SharedSyncs::default();
+    group.wait(&sidecar, 3, &wal, &counters).expect("it was durable");
     assert_eq!(group.sync_ns.load(Ordering::Relaxed), 0);
 
     let other = sidecar::Sidecar::open(&directory.path().join("board.db"), false);
-    let (other, leader) = (other.expect("it is there"), Group::default());
+    let (other, leader) = (other.expect("it is there"), SharedSyncs::default());
     let _lead = leader.try_lead(&other).expect("nobody leads");
     let attempts = Cell::new(0);
-    // Another leads, and is done when it was slept once.
+    // Another process leads, and has finished when this one has slept once.
     let look = |page: &sidecar::Sidecar, takes: bool| {
         attempts.set(attempts.get() + u32::from(takes));
         if takes && attempts.get() % 2 == 0 {
@@ -207,162 +236,162 @@ fn who_has_waited_knows_how_long_a_sync_takes() {
     for known in [0, 1] {
         group.sync_ns.store(known, Ordering::Relaxed);
         let frames = 5 + 2 * known as u32;
-        group.wait(&sidecar, &log, frames, &wal, &counters).expect("the other one syncs");
+        group.wait(&sidecar, frames, &wal, &counters).expect("the other one syncs");
         let knows = group.sync_ns.load(Ordering::Relaxed);
         assert!(if known == 0 { knows > 1 } else { knows == known }, "{knows}");
     }
     assert!(attempts.get() == 4 && wal.done.take().is_empty());
 }
 
-/// A commit waits for its sync. A disk error loses its frames, and somebody else's fsync is told.
-/// A file that is opened now is told nothing: before its sync counts for that commit, too, the frames
-/// are written once more; and not again, once they are durable.
+/// A commit waits for its sync. A disk error loses its frames, and the kernel reports that to another file. A file that
+/// is opened now reports nothing. So before its sync counts for that commit, too, the frames are written once more, and
+/// not again once they are durable.
 #[test]
-fn a_file_does_not_speak_for_frames_that_were_there_before_it() {
+fn a_file_does_not_vouch_for_frames_that_are_older_than_it() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (sidecar, log) = board(&directory);
-    let (group, counters) = (Group::default(), Counters::default());
-    let first = Noted::opened_at(&log, 0);
+    let (sidecar, id) = board(&directory);
+    let (group, counters) = (SharedSyncs::default(), Counters::default());
+    let first = Noted::opened_at(&id, 0);
     first.frames.set(3);
-    group.wait(&sidecar, &log, 3, &first, &counters).expect("it syncs");
+    group.wait(&sidecar, 3, &first, &counters).expect("it syncs");
     assert_eq!(first.done.take(), [Did::Sync]);
 
     for has_page in [true, false] {
-        let wal = Noted::opened_at(&log, 5);
+        let wal = Noted::opened_at(&id, 5);
         wal.frames.set(6);
         // Without a page, nothing is known to be durable.
         let (page, durable) = if has_page { (Some(&sidecar), 3) } else { (None, 0) };
-        group.wait(&page, &log, 6, &wal, &counters).expect("it syncs");
+        group.wait(&page, 6, &wal, &counters).expect("it syncs");
         assert_eq!(wal.done.take(), [Did::Write(durable), Did::Sync]);
         wal.frames.set(7);
-        group.wait(&None::<&sidecar::Sidecar>, &log, 7, &wal, &counters).expect("it syncs");
+        group.wait(&None::<&sidecar::Sidecar>, 7, &wal, &counters).expect("it syncs");
         assert_eq!(wal.done.take(), [Did::Sync]);
     }
-    // It was open when the WAL began anew.
-    let next = log.begun_anew([3, 4]);
-    let opened = Noted::opened_at(&log, 5).opened.get();
+    // The file was open when the WAL restarted.
+    let next = id.restarted([3, 4]);
+    let opened = Noted::opened_at(&id, 5).open_file.get();
     assert!(!opened.at(&next, 9).may_miss_errors_behind(0));
-    // Nor can it sync in the commit, without that.
-    assert!(!opened.vouches(0) && !Opened::default().vouches(0));
-    assert!(opened.at(&next, 9).vouches(0) && !opened.at(&next, 9).vouches(2));
-    // Of an error that it has told of nobody knows which frames it has cost, nor of which WAL.
-    for log in [log, next] {
-        let told = opened.at(&next, 9).was_told().at(&log, 9);
-        assert!(told.may_miss_errors_behind(u32::MAX - 1) && !told.vouches(0));
+    // Before that, the connection cannot sync in its commits either.
+    assert!(!opened.vouches_for_all(0) && !OpenFile::default().vouches_for_all(0));
+    assert!(opened.at(&next, 9).vouches_for_all(0) && !opened.at(&next, 9).vouches_for_all(2));
+    // Nobody knows which frames an error has cost that the file has reported, nor of which WAL.
+    for id in [id, next] {
+        let reported = opened.at(&next, 9).has_reported().at(&id, 9);
+        assert!(reported.may_miss_errors_behind(u32::MAX - 1) && !reported.vouches_for_all(0));
     }
 }
 
-/// A failed sync was made up for. A file that was not told of it yet is told now: that is no loss,
-/// also when the WAL has begun anew since. What it is told of twice is one.
+/// A failed sync was repaired. A file that has not reported the error yet reports it now. That is no loss, also when the
+/// WAL has restarted since. An error that comes twice is one.
 #[test]
-fn an_error_that_was_made_up_for_is_no_loss() {
+fn an_error_that_is_reported_after_its_repair_is_no_loss() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (sidecar, log) = board(&directory);
-    let (group, counters) = (Group::default(), Counters::default());
-    let [told, late] = [(); 2].map(|()| Noted::opened_at(&log, 0));
-    told.frames.set(2);
+    let (sidecar, id) = board(&directory);
+    let (group, counters) = (SharedSyncs::default(), Counters::default());
+    let [early, late] = [(); 2].map(|()| Noted::opened_at(&id, 0));
+    early.frames.set(2);
     late.frames.set(2);
-    told.failing.set(1);
-    let failed = group.wait(&sidecar, &log, 2, &told, &counters);
+    early.failing.set(1);
+    let failed = group.wait(&sidecar, 2, &early, &counters);
     assert_eq!(failed, Err(NotDurable::Failed(ResultCode::IOERR)));
-    assert_eq!(group.begin(&sidecar, &log, 2), Err(NotDurable::HasFailed));
-    // Also whoever makes up for it may be told of it only then.
+    assert_eq!(group.begin(&sidecar, &id, 2), Err(NotDurable::AnotherFailed));
+    // The file that repairs it may report it only then.
     late.failing.set(1);
-    group.repair(&sidecar, &log, &late).expect("it succeeds in the end");
+    group.repair(&sidecar, &late).expect("it succeeds in the end");
     assert_eq!(late.done.take(), [Did::Write(0), Did::Sync, Did::Write(0), Did::Sync]);
-    assert_eq!(group.begin(&sidecar, &log, 2), Ok(2));
+    assert_eq!(group.begin(&sidecar, &id, 2), Ok(2));
 
     for (frames, salts) in [(3, [1, 2]), (1, [3, 4])] {
-        let log = log.begun_anew(salts);
-        let later = Noted::opened_at(&log, 0);
+        let id = id.restarted(salts);
+        let later = Noted::opened_at(&id, 0);
         later.frames.set(frames);
         later.failing.set(1);
-        group.wait(&sidecar, &log, frames, &later, &counters).expect("it is no loss");
+        group.wait(&sidecar, frames, &later, &counters).expect("it is no loss");
         let durable = if frames == 3 { 2 } else { 0 };
         assert_eq!(later.done.take(), [Did::Sync, Did::Write(durable), Did::Sync]);
         later.frames.set(frames + 1);
         later.failing.set(1);
-        let fresh = group.wait(&sidecar, &log, frames + 1, &later, &counters);
+        let fresh = group.wait(&sidecar, frames + 1, &later, &counters);
         assert_eq!(fresh, Err(NotDurable::Failed(ResultCode::IOERR)));
-        group.repair(&sidecar, &log, &later).expect("no sync fails");
+        group.repair(&sidecar, &later).expect("no sync fails");
     }
 }
 
-/// The database and its WAL were put back to what they were, with the same salts: the record speaks
-/// of frames that are not there. It is void before another frame is written; a failure stays one.
+/// The database and its WAL were put back to what they were before, with the same salts. The record speaks of frames that
+/// are not there. It is voided before another frame is written. A failure stays one.
 #[test]
-fn a_record_of_frames_that_are_not_there_is_void() {
+fn a_record_of_frames_that_are_not_there_is_voided() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (sidecar, log) = board(&directory);
-    let (group, counters) = (Group::default(), Counters::default());
-    let wal = Noted::opened_at(&log, 0);
-    let record = || RecordFile::read(&sidecar).ok().and_then(|bytes| bytes.record(&log));
+    let (sidecar, id) = board(&directory);
+    let (group, counters) = (SharedSyncs::default(), Counters::default());
+    let wal = Noted::opened_at(&id, 0);
+    let record = || RecordFile::read(&sidecar).ok().and_then(|bytes| bytes.record(&id));
     for failing in [0, 1] {
         wal.frames.set(9);
-        group.wait(&sidecar, &log, 9, &wal, &counters).expect("it syncs");
+        group.wait(&sidecar, 9, &wal, &counters).expect("it syncs");
         if failing > 0 {
             wal.failing.set(failing);
             wal.frames.set(10);
-            group.wait(&sidecar, &log, 10, &wal, &counters).expect_err("it is told");
+            group.wait(&sidecar, 10, &wal, &counters).expect_err("the sync fails");
         }
         wal.done.take();
         wal.frames.set(5);
         if failing == 0 {
-            // Somebody leads.
-            let led = Group::default();
+            // Another process leads.
+            let led = SharedSyncs::default();
             let other = sidecar::Sidecar::open(&directory.path().join("board.db"), false);
             let other = other.expect("it is there");
             let lead = led.try_lead(&other);
-            assert_eq!(group.begin(&sidecar, &log, 5), Err(NotDurable::Busy));
+            assert_eq!(group.begin(&sidecar, &id, 5), Err(NotDurable::NotShared));
             drop(lead);
-            assert_eq!(group.begin(&sidecar, &log, 5), Ok(0));
-            assert_eq!(record().map(|record| record.frames), Some(0));
+            assert_eq!(group.begin(&sidecar, &id, 5), Ok(0));
+            assert_eq!(record().map(|record| record.durable), Some(0));
             wal.frames.set(6);
-            group.wait(&sidecar, &log, 6, &wal, &counters).expect("it syncs");
+            group.wait(&sidecar, 6, &wal, &counters).expect("it syncs");
             assert_eq!(wal.done.take(), [Did::Sync]);
-            assert_eq!(group.begin(&sidecar, &log, 6), Ok(0));
-            assert_eq!(record().map(|record| record.frames), Some(6));
+            assert_eq!(group.begin(&sidecar, &id, 6), Ok(0));
+            assert_eq!(record().map(|record| record.durable), Some(6));
         } else {
-            assert_eq!(group.begin(&sidecar, &log, 5), Err(NotDurable::HasFailed));
-            group.repair(&sidecar, &log, &wal).expect("it syncs");
+            assert_eq!(group.begin(&sidecar, &id, 5), Err(NotDurable::AnotherFailed));
+            group.repair(&sidecar, &wal).expect("it syncs");
             assert_eq!(wal.done.take(), [Did::Write(0), Did::Sync]);
-            assert_eq!(record().map(|record| record.frames), Some(5));
+            assert_eq!(record().map(|record| record.durable), Some(5));
         }
     }
 }
 
-/// A sync has failed, and another that was under way fails, too: that is no making up for it. Nor is it
-/// that the page was lost, and somebody has made one anew who knows of nothing.
+/// A sync has failed, and another that was under way fails, too: the count of failures stays odd. It does so as well when
+/// the page was lost, and another process that knows of nothing has made a new one.
 #[test]
-fn a_failure_stands_until_it_is_made_up_for() {
+fn a_failure_stands_until_it_is_repaired() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (sidecar, log) = board(&directory);
-    let group = Group::default();
-    let wal = Noted::opened_at(&log, 0);
+    let (sidecar, id) = board(&directory);
+    let group = SharedSyncs::default();
+    let wal = Noted::opened_at(&id, 0);
     wal.frames.set(7);
     for _ in 0..2 {
-        group.note_failure(&sidecar, &log, &wal);
-        assert_eq!(group.failed(&sidecar, &log), Some(0));
-        assert_eq!(Group::default().failed(&sidecar, &log), Some(0), "all are told");
+        group.note_failure(&sidecar, &wal);
+        assert_eq!(group.failed(&sidecar, &id), Some(0));
+        assert_eq!(SharedSyncs::default().failed(&sidecar, &id), Some(0), "every process knows");
     }
-    let anew = Record { log, frames: 3, failures: 0 };
-    RecordFile::write(&sidecar, &anew.encode(1)).expect("there is room");
-    assert_eq!(group.begin(&sidecar, &log, 7), Err(NotDurable::HasFailed));
-    // Of another WAL it says nothing, and what others say of that is believed.
-    let next = log.begun_anew([5, 6]);
+    let new = Record { id, durable: 3, failures: 0 };
+    RecordFile::write(&sidecar, &new.encode(1)).expect("there is room");
+    assert_eq!(group.begin(&sidecar, &id, 7), Err(NotDurable::AnotherFailed));
+    // It says nothing about another WAL, and what other processes say about that one counts.
+    let next = id.restarted([5, 6]);
     assert_eq!(group.begin(&sidecar, &next, 0), Ok(0));
-    *group.failure.lock() = Some(Record { log, frames: 0, failures: 3 });
-    let failed = Record { log: next, frames: 0, failures: 1 };
+    *group.failure.lock() = Some(Record { id, durable: 0, failures: 3 });
+    let failed = Record { id: next, durable: 0, failures: 1 };
     RecordFile::write(&sidecar, &failed.encode(2)).expect("there is room");
-    assert_eq!(group.begin(&sidecar, &next, 7), Err(NotDurable::HasFailed));
+    assert_eq!(group.begin(&sidecar, &next, 7), Err(NotDurable::AnotherFailed));
     RecordFile::write(&sidecar, &GroupBytes::default()).expect("there is room");
 
-    group.note_failure(&sidecar, &log, &wal);
-    group.repair(&sidecar, &log, &wal).expect("it syncs");
-    assert_eq!(group.failed(&sidecar, &log), None);
+    group.note_failure(&sidecar, &wal);
+    group.repair(&sidecar, &wal).expect("it syncs");
+    assert_eq!(group.failed(&sidecar, &id), None);
 }
 
-/// A sidecar that can not be read, or written, now.
+/// A sidecar that cannot be read (the first flag) or written (the second) now.
 struct Unwell<'s>(&'s sidecar::Sidecar, Cell<bool>, Cell<bool>);
 
 impl RecordFile for Unwell<'_> {
@@ -385,81 +414,81 @@ impl RecordFile for Unwell<'_> {
     }
 }
 
-/// A sync fails while the page can not be read or written, after one that was made up for: the process
-/// knows of it all the same, and makes up for it, with or without the page. Then nothing stands, also when
-/// the page can be used again, unless it says so itself.
+/// A sync was repaired, and another one fails while the page cannot be read or written. The process knows of it all the
+/// same, and repairs it, with or without the page. Then no failure stands, also when the page can be used again, unless
+/// the page says so itself.
 #[test]
-fn a_failure_is_known_and_made_up_for_without_the_page() {
+fn a_failure_is_known_and_repaired_without_the_page() {
     for (reads, writes) in [(true, false), (false, true), (true, true)] {
         let directory = tempfile::tempdir().expect("a directory");
-        let (well, log) = board(&directory);
+        let (well, id) = board(&directory);
         let page = Unwell(&well, Cell::new(false), Cell::new(false));
-        let (group, counters) = (Group::default(), Counters::default());
-        let wal = Noted::opened_at(&log, 0);
+        let (group, counters) = (SharedSyncs::default(), Counters::default());
+        let wal = Noted::opened_at(&id, 0);
         wal.frames.set(3);
         wal.failing.set(1);
-        group.wait(&page, &log, 3, &wal, &counters).expect_err("it fails");
-        assert_eq!(group.repair(&page, &log, &wal), Ok(true));
+        group.wait(&page, 3, &wal, &counters).expect_err("it fails");
+        assert_eq!(group.repair(&page, &wal), Ok(true));
         wal.frames.set(4);
-        // Without the page it might be the old one, told late: it tries once more.
+        // Without the page it might be the first error, reported late: so the file syncs once more.
         wal.failing.set(if reads { 2 } else { 1 });
         page.1.set(reads);
         page.2.set(writes);
-        group.wait(&page, &log, 4, &wal, &counters).expect_err("it fails");
-        assert_eq!(group.begin(&page, &log, 4), Err(NotDurable::HasFailed));
-        // The page can be used again, and is not as new as what this process knows.
+        group.wait(&page, 4, &wal, &counters).expect_err("it fails");
+        assert_eq!(group.begin(&page, &id, 4), Err(NotDurable::AnotherFailed));
+        // The page can be used again, and is older than what this process knows.
         page.1.set(false);
         page.2.set(false);
-        assert_eq!(group.begin(&page, &log, 4), Err(NotDurable::HasFailed));
+        assert_eq!(group.begin(&page, &id, 4), Err(NotDurable::AnotherFailed));
         page.1.set(reads);
         page.2.set(writes);
         wal.done.take();
         wal.failing.set(1);
-        assert_eq!(group.repair(&page, &log, &wal), Ok(false), "the disk is well, the page is not");
+        assert_eq!(group.repair(&page, &wal), Ok(false), "the disk is well, the page is not");
         assert_eq!(wal.done.borrow().last(), Some(&Did::Sync));
         page.1.set(false);
         page.2.set(false);
-        assert_eq!(group.repair(&page, &log, &wal), Ok(true));
-        assert!(group.begin(&page, &log, 4).is_ok());
+        assert_eq!(group.repair(&page, &wal), Ok(true));
+        assert!(group.begin(&page, &id, 4).is_ok());
     }
 }
 
-/// Frames that were durable before a sync failed are so still, whoever asks and whatever has become of the
+/// Frames that were durable before a sync failed are still durable, whichever process asks and whatever has become of the
 /// page.
 #[test]
-fn a_failure_is_no_failure_of_what_was_durable() {
+fn a_failure_takes_nothing_from_what_was_durable() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (_sidecar, log) = board(&directory);
-    let group = Group::default();
-    *group.failure.lock() = Some(Record { log, frames: 5, failures: 1 });
+    let (_sidecar, id) = board(&directory);
+    let group = SharedSyncs::default();
+    *group.failure.lock() = Some(Record { id, durable: 5, failures: 1 });
     let nothing = GroupBytes::default();
-    assert_eq!(group.durable(&nothing, &log, 5), Ok(None));
-    assert_eq!(group.durable(&nothing, &log, 6), Err(NotDurable::HasFailed));
-    let record = Record { log, frames: 6, failures: 1 }.encode(1);
-    assert_eq!(group.durable(&record, &log, 6), Ok(Some(6)));
+    assert_eq!(group.durable(&nothing, &id, 5), Ok(None));
+    assert_eq!(group.durable(&nothing, &id, 6), Err(NotDurable::AnotherFailed));
+    let record = Record { id, durable: 6, failures: 1 }.encode(1);
+    assert_eq!(group.durable(&record, &id, 6), Ok(Some(6)));
 }
 
-/// Somebody leads a sync while another is to make up for a failure: that is waited for, not for ever.
+/// A process leads a sync while another one is about to repair a failure. The repair waits for it, but not for ever.
 #[test]
-fn who_makes_up_for_a_failure_waits_for_a_sync_but_not_for_ever() {
+fn a_repair_waits_for_a_leader_but_not_for_ever() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (sidecar, log) = board(&directory);
-    let group = Group::default();
-    let wal = Noted::opened_at(&log, 0);
-    group.note_failure(&sidecar, &log, &wal);
+    let (sidecar, id) = board(&directory);
+    let group = SharedSyncs::default();
+    let wal = Noted::opened_at(&id, 0);
+    group.note_failure(&sidecar, &wal);
     let other = sidecar::Sidecar::open(&directory.path().join("board.db"), false);
-    let (other, leader) = (other.expect("it is there"), Group::default());
+    let (other, leader) = (other.expect("it is there"), SharedSyncs::default());
     let lead = leader.try_lead(&other).expect("nobody leads");
-    // All is durable then, but the page can not be told.
-    assert_eq!(group.repair(&sidecar, &log, &wal), Ok(false));
+    // All frames are durable then, but the page cannot say so.
+    assert_eq!(group.repair(&sidecar, &wal), Ok(false));
     assert_eq!(wal.done.take(), [Did::Write(0), Did::Write(0), Did::Sync]);
-    assert_eq!(group.failed(&sidecar, &log), Some(0));
+    assert_eq!(group.failed(&sidecar, &id), Some(0));
     std::thread::scope(|scope| {
         scope.spawn(move || {
             std::thread::sleep(PATIENCE / 10);
             drop(lead);
         });
-        group.repair(&sidecar, &log, &wal).expect("it was waited for");
+        group.repair(&sidecar, &wal).expect("it waits for the leader");
     });
-    assert_eq!(group.failed(&sidecar, &log), None);
+    assert_eq!(group.failed(&sidecar, &id), None);
 }

@@ -1,5 +1,7 @@
 use super::*;
+use crate::group_commit::other_writers::SOLE_AFTER;
 use crate::group_commit::test_wal::{TestCommitter, TestWal};
+use std::sync::atomic::Ordering;
 
 /// What the wal-index says.
 #[derive(Clone, Copy, Default)]
@@ -18,35 +20,22 @@ impl WalIndex for Index {
     }
 }
 
-/// A round is all that was committed since the commit before this one's was durable, also what came while
-/// the sync lasted; not across a WAL that has begun anew. Of the first, all since it began.
-#[test]
-fn a_round_is_counted_from_commit_to_commit() {
-    let mut company = Company::default();
-    company.begins([0; 2], 8);
-    for (durable, committed, round) in [(10, 14, 6), (22, 23, 13), (3, 4, 13), (5, 9, 6)] {
-        company.waited(Waited { durable, committed });
-        assert_eq!(company.round(), round);
-    }
-    company.left = Some(([0; 2], 9));
-    for (frames, round) in [(9, 6), (9, 0), (10, 6)] {
-        company.begins([0; 2], frames);
-        assert_eq!(company.round(), round, "nobody else commits, if that is no chance");
-    }
-}
-
-/// The WAL is closed: nothing of it is remembered, but that group commit is wanted, and that a failure was
-/// told of.
+/// After the WAL is closed, nothing of it is remembered, except that group commit is wanted and that SQLite's error log
+/// was told of a failure.
 #[test]
 fn nothing_of_a_closed_wal_is_remembered() {
-    let mut group = GroupCommit::new(true, Index::default());
-    group.has_said = true;
-    group.open.is_armed = true;
-    group.open.failed_alone = Some(ResultCode::IOERR_FSYNC);
-    group.open.company.alone = 3;
-    group.wal_closed();
-    assert!(group.is_on() && group.has_said && !group.open.is_armed);
-    assert_eq!((group.open.failed_alone, group.open.company.alone), (None, 0));
+    for sync in [CommitSync::Deferrable, CommitSync::Failed(ResultCode::IOERR_FSYNC)] {
+        let mut group = GroupCommit::new(true, Index::default());
+        group.has_logged = true;
+        group.open.sync = sync;
+        group.open.others.note_end(Some(([0; 2], 0)));
+        (0..3).for_each(|_| group.open.others.note_begin([0; 2], 0));
+        assert_ne!(group.open.others, OtherWriters::default());
+        group.wal_closed();
+        assert!(group.is_on() && group.has_logged);
+        assert_eq!(group.open.sync, CommitSync::Own);
+        assert_eq!(group.open.others, OtherWriters::default());
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -58,7 +47,7 @@ mod with_a_wal {
     use std::fs;
     use std::sync::Arc;
 
-    /// A board with a sidecar, its WAL of three frames, and a connection's group commit.
+    /// A board with a sidecar, a WAL of three frames, and the group commit of one connection.
     struct Board {
         database: Arc<Database>,
         inode: Option<Inode>,
@@ -107,7 +96,7 @@ mod with_a_wal {
             self.group.begins(&self.database, self.inode, true, true, &self.host);
         }
 
-        /// As [`Self::begins`]: whether a commit that is to be durable would be rolled back, which SQLite does.
+        /// [`Self::begins`], and SQLite syncs. Whether that fails: then SQLite rolls the commit back.
         fn is_refused(&mut self) -> bool {
             self.begins();
             let is_refused = self.wal.sync(SYNC_NORMAL) == ResultCode::IOERR_FSYNC;
@@ -117,7 +106,7 @@ mod with_a_wal {
             is_refused
         }
 
-        /// SQLite has written its frames, and syncs the WAL. Whether the base has done so, too.
+        /// SQLite has written its frames, and syncs the WAL. Whether the base VFS has synced it, too.
         fn syncs(&self) -> bool {
             assert_eq!(self.wal.sync(SYNC_NORMAL), ResultCode::OK);
             !self.wal.synced().is_empty()
@@ -131,7 +120,7 @@ mod with_a_wal {
             self.group.commits(&self.database, &self.host)
         }
 
-        fn mends(&self) -> Result<bool, ResultCode> {
+        fn repairs(&self) -> Result<bool, ResultCode> {
             self.group.repair(&self.database, self.inode, &self.host)
         }
 
@@ -140,10 +129,10 @@ mod with_a_wal {
         }
     }
 
-    /// A commit's sync is put off until WRITE is given back, and made before COMMIT returns. One that
-    /// fails is told, nothing is built on it, and a checkpoint makes up for it.
+    /// A commit's sync is deferred until WRITE is unlocked, and made before COMMIT returns. COMMIT returns its error,
+    /// nothing is built on such a commit, and a checkpoint repairs the sync.
     #[test]
-    fn a_commit_returns_what_its_sync_does() {
+    fn a_commit_returns_what_its_sync_answers() {
         let mut board = Board::new();
         assert_eq!(board.group.why_not(&board.database, board.inode), Ok(()));
         for is_first in [true, false] {
@@ -152,12 +141,12 @@ mod with_a_wal {
             board.group.ends(board.inode);
             assert!(board.group.is_pending() && board.wal.synced().is_empty());
             assert_eq!(board.commits(), Ok(()));
-            assert_eq!(!board.wal.synced().is_empty(), is_first, "then all is durable");
-            assert_eq!(board.commits(), Ok(()), "there is none any more");
+            assert_eq!(!board.wal.synced().is_empty(), is_first, "all frames are durable then");
+            assert_eq!(board.commits(), Ok(()), "nothing is pending any more");
             assert!(!board.group.is_pending());
         }
 
-        // Another frame, as if it was committed now.
+        // The connection commits another frame.
         board.has(4);
         board.has_wal(4);
         board.begins();
@@ -168,17 +157,17 @@ mod with_a_wal {
         assert!(board.has_failed());
         assert_eq!(board.database.counters.syncs_failed.load(Ordering::Relaxed), 1);
         assert!(board.is_refused());
-        assert_eq!(board.mends(), Err(ResultCode::IOERR_FSYNC));
+        assert_eq!(board.repairs(), Err(ResultCode::IOERR_FSYNC));
         assert!(board.has_failed());
         board.fails(0);
-        assert_eq!(board.mends(), Ok(true));
+        assert_eq!(board.repairs(), Ok(true));
         assert!(!board.has_failed() && !board.is_refused());
     }
 
-    /// When WRITE is given back, it can not be told which WAL it is: the sync is made at once, and what it
-    /// answers is what COMMIT does, once.
+    /// When WRITE is unlocked, nobody can tell which WAL it is. So the sync is made at once, and COMMIT returns what it has
+    /// answered, once.
     #[test]
-    fn a_sync_that_can_not_be_shared_is_told_all_the_same() {
+    fn a_commit_whose_sync_cannot_be_shared_returns_what_it_answers() {
         for (failing, answer) in [(0, Ok(())), (1, Err(ResultCode::IOERR_FSYNC))] {
             let mut board = Board::new();
             board.begins();
@@ -194,9 +183,9 @@ mod with_a_wal {
         }
     }
 
-    /// In exclusive locking mode WRITE is not given back: COMMIT syncs for itself.
+    /// In exclusive locking mode WRITE stays locked, and COMMIT syncs for itself.
     #[test]
-    fn a_commit_that_keeps_write_syncs_for_itself() {
+    fn a_commit_that_keeps_write_locked_syncs_for_itself() {
         for (failing, answer) in [(0, Ok(())), (1, Err(ResultCode::IOERR_FSYNC))] {
             let mut board = Board::new();
             board.begins();
@@ -207,49 +196,49 @@ mod with_a_wal {
         }
     }
 
-    /// Without company a connection syncs in its commits, once it knows that its file tells of everything.
-    /// Somebody else's commit ends that.
+    /// A sole writer syncs in its commits, once it knows that its file reports every error. A commit of another connection
+    /// ends that.
     #[test]
-    fn who_is_alone_puts_nothing_off() {
+    fn a_sole_writer_defers_nothing() {
         let mut board = Board::new();
-        let is_put_off = |board: &mut Board| {
+        let is_deferred = |board: &mut Board| {
             board.begins();
-            let is_put_off = !board.syncs();
+            let is_deferred = !board.syncs();
             board.group.ends(board.inode);
             assert_eq!(board.commits(), Ok(()));
             board.wal.synced();
-            is_put_off
+            is_deferred
         };
-        let until_then = (0..=u16::from(ALONE)).filter(|_| is_put_off(&mut board)).count();
-        assert_eq!(until_then, usize::from(ALONE));
-        assert!(!is_put_off(&mut board));
+        let until_then = (0..=u16::from(SOLE_AFTER)).filter(|_| is_deferred(&mut board)).count();
+        assert_eq!(until_then, usize::from(SOLE_AFTER));
+        assert!(!is_deferred(&mut board));
         board.has(2);
-        assert!(is_put_off(&mut board), "another has committed");
+        assert!(is_deferred(&mut board), "another has committed");
     }
 
     impl Board {
-        /// Commits until it is alone, and once more.
-        fn alone() -> Self {
+        /// Its connection has committed until it was a sole writer, and once more.
+        fn with_sole_writer() -> Self {
             let mut board = Self::new();
-            for _ in 0..=ALONE + 1 {
+            for _ in 0..=SOLE_AFTER + 1 {
                 board.begins();
                 board.syncs();
                 board.group.ends(board.inode);
                 assert_eq!(board.commits(), Ok(()));
             }
-            assert!(board.group.open.is_alone);
+            assert_eq!(board.group.open.sync, CommitSync::Sole);
             board
         }
 
-        /// It has committed another frame.
+        /// The connection has committed another frame.
         fn grows(&mut self) {
             self.has(4);
             self.has_wal(4);
-            self.group.open.company.left = self.group.base.committed;
+            self.group.open.others.note_end(self.group.base.committed);
             assert_eq!(self.wal.sync(SYNC_NORMAL), ResultCode::OK);
         }
 
-        /// Somebody else's checkpoint syncs, and that fails.
+        /// Another connection's checkpoint syncs, and that fails.
         fn another_fails(&self) {
             let wal = TestWal::new(frames(0x377f_0682, 512, 4));
             wal.seen(|memory| memory.failing = 1);
@@ -260,30 +249,30 @@ mod with_a_wal {
         }
     }
 
-    /// Somebody's sync fails while another is alone, whose own sync is told of that by the kernel: then that one
-    /// looks, and builds nothing on what is not durable.
+    /// The sync of a checkpoint fails beside a sole writer. The kernel reports that to the writer's own sync as well: then
+    /// the writer reads the record, and builds nothing on what is not durable.
     #[test]
-    fn who_is_alone_looks_when_its_own_sync_fails() {
-        let mut board = Board::alone();
+    fn a_sole_writer_reads_the_record_when_its_own_sync_fails() {
+        let mut board = Board::with_sole_writer();
         board.grows();
         board.another_fails();
         board.begins();
-        assert_eq!(board.group.open.company.durable, 4, "what it wrote alone is no round");
-        // The kernel tells each file.
+        assert_eq!(board.group.open.others.durable(), 4, "its own frames are no round");
+        // The kernel reports the error to each file.
         board.fails(1);
         assert_eq!(board.wal.sync(SYNC_NORMAL), ResultCode::IOERR_FSYNC);
         board.group.ends(board.inode);
         board.fails(9);
-        assert!(board.is_refused() && !board.group.open.is_alone);
+        assert!(board.is_refused() && board.group.open.sync != CommitSync::Sole);
         board.fails(0);
         assert!(!board.is_refused() && !board.has_failed());
     }
 
-    /// Who is alone checkpoints, and that sync fails: the kernel has told its file, and will not again. So it looks;
-    /// so does one whose last commit did not sync, which nobody tells.
+    /// A sole writer checkpoints, and that sync fails. The kernel has reported the error to its file and does not do so
+    /// again. So the writer reads the record. So does one whose last commit did not sync, which is told of no error.
     #[test]
-    fn who_is_alone_looks_when_no_sync_would_tell() {
-        let mut board = Board::alone();
+    fn a_sole_writer_reads_the_record_when_no_sync_would_report_a_failure() {
+        let mut board = Board::with_sole_writer();
         board.grows();
         board.fails(1);
         let drained = board.group.drain(&board.database, board.inode, |_| false);
@@ -291,7 +280,7 @@ mod with_a_wal {
         board.fails(9);
         assert!(board.is_refused());
 
-        let mut board = Board::alone();
+        let mut board = Board::with_sole_writer();
         board.grows();
         board.begins();
         board.group.ends(board.inode);
@@ -300,18 +289,18 @@ mod with_a_wal {
         assert!(board.is_refused());
     }
 
-    /// A sync has failed of which nobody was promised anything, and once: the next commit that is to be durable
-    /// makes up for it. One that is not makes no sync, and none is refused, however long the disk fails; if it
-    /// wants one all the same, that fails. An attempt is made again when `PRAGMA synchronous` was run.
+    /// A sync fails while a connection promises nobody that its commits are durable. It makes no sync in them, and none of
+    /// them is refused, however long the disk fails; if SQLite asks for a sync all the same, that fails. The next commit
+    /// that is to be durable repairs the failure, and so does the first one after `PRAGMA synchronous` was run.
     #[test]
-    fn who_promises_nothing_is_refused_nothing() {
+    fn a_connection_that_promises_nothing_is_refused_nothing() {
         let mut board = Board::new();
         board.another_fails();
         assert!(board.has_failed());
         board.fails(9);
         // With `synchronous=NORMAL`: SQLite does not sync.
         board.begins();
-        assert_eq!(board.wal.synced().len(), 2, "nothing is known of it yet");
+        assert_eq!(board.wal.synced().len(), 2, "nobody knows yet whether it syncs");
         board.has(4);
         board.group.ends(board.inode);
         assert!(board.commits() == Ok(()) && board.group.promises_nothing());
@@ -320,42 +309,42 @@ mod with_a_wal {
         assert!(board.wal.synced().is_empty() && board.has_failed());
         assert_eq!(board.wal.sync(SYNC_NORMAL), ResultCode::IOERR_FSYNC);
         board.group.ends(board.inode);
-        assert!(!board.group.promises_nothing(), "it was asked for a sync");
-        board.group.open.syncs = Some(false);
+        assert!(!board.group.promises_nothing(), "SQLite has asked for a sync");
+        board.group.open.last_commit = LastCommit::Unsynced;
         board.group.synchronous_changes();
         board.fails(0);
         board.has(3);
         assert!(!board.is_refused() && !board.has_failed());
     }
 
-    /// SQLite's own sync of a checkpoint fails, which is noted nowhere, and the kernel tells that file no more: before
-    /// it syncs for others, all that is not known to be durable is written once more.
+    /// SQLite's own sync of a checkpoint fails, which nobody notes, and the kernel does not report it to that file again. So
+    /// before that file syncs for others, all frames that are not known to be durable are written once more.
     #[test]
-    fn a_file_that_was_told_of_an_error_does_not_speak_for_what_was_there() {
-        for is_told in [false, true] {
+    fn a_file_that_has_reported_an_error_does_not_vouch_for_older_frames() {
+        for has_reported in [false, true] {
             let mut board = Board::new();
             board.begins();
             assert!(!board.syncs());
             board.group.ends(board.inode);
             assert_eq!(board.commits(), Ok(()));
             board.grows();
-            if is_told {
+            if has_reported {
                 board.fails(1);
                 assert_eq!(board.wal.sync(SYNC_NORMAL), ResultCode::IOERR_FSYNC);
             }
             board.begins();
-            assert!(!board.group.open.is_alone);
+            assert_ne!(board.group.open.sync, CommitSync::Sole);
             board.wal.synced();
             board.wal.written();
             assert!(!board.syncs());
             board.group.ends(board.inode);
             assert_eq!(board.commits(), Ok(()));
             assert_eq!(board.wal.synced().len(), 1);
-            assert_eq!(!board.wal.written().is_empty(), is_told);
+            assert_eq!(!board.wal.written().is_empty(), has_reported);
         }
     }
 
-    /// A checkpoint that has excluded writers makes durable what is not, and is told if that fails.
+    /// A checkpoint that has excluded writers makes their commits durable first, and fails if that fails.
     #[test]
     fn a_checkpoint_makes_commits_durable_first() {
         for (failing, answer) in [(0, Ok(())), (9, Err(ResultCode::IOERR_FSYNC))] {
@@ -375,20 +364,20 @@ mod with_a_wal {
         }
     }
 
-    /// Why syncs are not shared is told, in the order in which it can be changed.
+    /// The status says why syncs are not shared, the reason first that can be changed first.
     #[test]
-    fn why_syncs_are_not_shared_is_told() {
+    fn the_status_says_why_syncs_are_not_shared() {
         let mut board = Board::new();
         let why_not = |board: &Board, inode| board.group.why_not(&board.database, inode).err();
         let says = |why: Option<&str>, what: &str| why.is_some_and(|why| why.contains(what));
-        assert!(says(why_not(&board, None), "can not be told from others"));
+        assert!(says(why_not(&board, None), "cannot be told from others"));
         board.group.wal_closed();
         assert!(says(why_not(&board, board.inode), "not in WAL mode"));
         board.group.is_on = false;
         assert!(says(why_not(&board, board.inode), "not set"));
-        // Without it nothing is put off, and nothing fails.
+        // Without group commit nothing is deferred, and nothing fails.
         assert_eq!(
-            (board.is_refused(), board.has_failed(), board.mends()),
+            (board.is_refused(), board.has_failed(), board.repairs()),
             (false, false, Ok(true))
         );
         assert!(board.syncs());
