@@ -234,7 +234,7 @@ fn a_refusal_does_not_put_the_guards_off() {
 
 /// A connection is closed with the lock in hand, or unmaps the wal-index.
 #[test]
-fn what_ends_gives_it_back() {
+fn a_connection_that_ends_releases_the_write_lock() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut connection, base) = connection(&directory);
     base.has_bytes(4096);
@@ -318,7 +318,7 @@ fn a_reader_waits_for_whoever_rolls_back() {
 /// given back so soon.)
 #[cfg(unix)]
 #[test]
-fn who_gives_write_back_at_once_waits_for_it() {
+fn an_immediate_release_of_write_is_a_wait_for_it() {
     let directory = tempfile::tempdir().expect("a directory");
     // The sidecar stays open, so that the lock is soon had.
     let (keeper, _) = connection(&directory);
@@ -365,7 +365,7 @@ fn a_checkpoint_leaves_the_pace_of_writes_alone() {
 /// A transaction that is as short commits: its thread does not sleep for the write lock next, whether there
 /// was more to do than to note the commit or not.
 #[test]
-fn who_has_committed_does_not_wait() {
+fn a_connection_that_has_committed_does_not_wait() {
     let directory = tempfile::tempdir().expect("a directory");
     for is_noted in [true, false] {
         for _ in 0..20 {
@@ -392,7 +392,7 @@ fn who_has_committed_does_not_wait() {
 /// A reader's slot is refused, or whether it was taken is not known, or it can not be given back: then it is
 /// left alone, or given back, or given back once more.
 #[test]
-fn a_slot_that_was_perhaps_taken_is_given_back() {
+fn a_slot_that_may_be_locked_is_unlocked() {
     let directory = tempfile::tempdir().expect("a directory");
     let slot = ShmSlot::read(1);
     for (lock, unlock) in [(ShmFlags::LOCK_SHARED, ShmFlags::UNLOCK_SHARED), (LOCK, UNLOCK)] {
@@ -425,7 +425,7 @@ fn a_slot_that_was_perhaps_taken_is_given_back() {
 /// A writer begins the WAL anew under the CKPT slot, and gives that back with the readers' slots. A
 /// checkpoint takes the readers' slots, too, and has CKPT: it keeps it.
 #[test]
-fn who_begins_the_wal_anew_gives_the_checkpoints_slot_back() {
+fn a_restart_unlocks_the_checkpoint_slot_that_it_locked() {
     let directory = tempfile::tempdir().expect("a directory");
     for own in [ShmSlot::WRITE, ShmSlot::CKPT] {
         let (mut connection, base) = connection(&directory);
@@ -450,7 +450,7 @@ fn who_begins_the_wal_anew_gives_the_checkpoints_slot_back() {
 
 /// The last connection that closes has the database for itself, and the write lock for others to see.
 #[test]
-fn who_cleans_up_has_the_write_lock() {
+fn the_last_connection_cleans_up_under_the_write_lock() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut closing, base) = connection(&directory);
     base.has_bytes(4096);
@@ -466,7 +466,7 @@ fn who_cleans_up_has_the_write_lock() {
 
 /// An error of the base's is not taken for a lock that is held.
 #[test]
-fn an_error_is_told_as_it_is() {
+fn an_error_of_the_base_file_is_returned_as_it_is() {
     let directory = tempfile::tempdir().expect("a directory");
     let base = TestBase::answering(|| ResultCode::IOERR_LOCK);
     base.has_bytes(4096);
@@ -480,7 +480,7 @@ fn an_error_is_told_as_it_is() {
 /// After a hot journal SQLite begins from the beginning, so that nothing is kept for it. Everything else is
 /// looked for: WRITE and RESERVED also by one that has unlocked meanwhile.
 #[test]
-fn what_is_looked_for_depends_on_what_was_refused() {
+fn a_sleeper_looks_for_the_lock_that_was_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut connection, _) = connection(&directory);
     let mut cause = |level, lock| {
@@ -520,7 +520,7 @@ fn a_board_with_two_names_can_be_read() {
 /// that fails, too, there is no checkpoint, and no slot is kept.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_checkpoint_makes_up_for_a_sync_or_is_none() {
+fn a_checkpoint_repairs_a_failed_sync_or_does_not_happen() {
     // All is copied already, so that it takes no write lock.
     let base = TestBase::of_wal(&[(3, 3)], &[salts()]).leak();
     let options = Options::default().with_group_commit(true);
@@ -560,7 +560,7 @@ fn a_checkpoint_makes_up_for_a_sync_or_is_none() {
 
 /// A file is about to be closed: from then on, no thread that sleeps for it looks at its locks.
 #[test]
-fn nobody_looks_at_a_file_that_ends() {
+fn no_thread_probes_a_file_that_closes() {
     let directory = tempfile::tempdir().expect("a directory");
     let base = TestBase::answering(|| ResultCode::BUSY);
     base.has_bytes(4096);
@@ -575,7 +575,7 @@ fn nobody_looks_at_a_file_that_ends() {
 /// checkpointer finds that the WAL has begun anew since it began: the same.
 #[test]
 #[cfg(unix)]
-fn who_may_not_go_on_keeps_no_slot() {
+fn a_connection_that_may_not_go_on_keeps_no_slot() {
     let base = TestBase::of_wal(&[(5, 0)], &[[1, 2]]).leak();
     let (_place, mut reader) = connection_with_wal(base, &Options::default());
     let slot = ShmSlot::read(1);
@@ -604,7 +604,7 @@ fn who_may_not_go_on_keeps_no_slot() {
 /// A checkpoint makes durable what is not before it copies: if that fails, it is none, and keeps nothing.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_checkpoint_whose_sync_fails_is_none() {
+fn a_checkpoint_whose_sync_fails_does_not_happen() {
     let base = TestBase::of_wal(&[(3, 0)], &[salts()]).leak();
     let options = Options::default().with_group_commit(true);
     let (_place, mut connection) = connection_with_wal(base, &options);
@@ -688,7 +688,7 @@ fn a_snapshot_ends_with_its_slot() {
 
 /// The base fails to lock, and nobody knows whether it has: the lock is given back, and the write lock.
 #[test]
-fn a_lock_that_was_perhaps_taken_is_given_back() {
+fn a_lock_that_may_be_held_is_unlocked() {
     let directory = tempfile::tempdir().expect("a directory");
     let base = TestBase::answering(|| ResultCode::IOERR_LOCK);
     base.has_bytes(4096);

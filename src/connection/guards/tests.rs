@@ -24,7 +24,7 @@ fn counted(counter: &AtomicU64) -> u64 {
 /// A writer begins the WAL anew: only with the CKPT slot, for which it does not wait, and which it
 /// gives back after that, once.
 #[test]
-fn a_wal_begins_anew_only_while_nobody_checkpoints() {
+fn a_wal_is_restarted_only_while_nobody_checkpoints() {
     let (_place, database, mut guards) = board();
     let locked = Lock(ShmSlot::CKPT.into());
     let unlocked = Unlock(ShmSlot::CKPT.into());
@@ -50,7 +50,7 @@ fn a_wal_begins_anew_only_while_nobody_checkpoints() {
 /// It can not be had, or whether it was taken is not known, or the readers' slots can not be had: then
 /// nothing is kept.
 #[test]
-fn a_wal_that_can_not_begin_anew_leaves_no_slot_locked() {
+fn a_restart_that_fails_leaves_no_slot_locked() {
     let (_place, database, mut guards) = board();
     let (locked, unlocked) = (Lock(ShmSlot::CKPT.into()), Unlock(ShmSlot::CKPT.into()));
     let never = || -> ResultCode { panic!("it was refused") };

@@ -8,7 +8,7 @@ use crate::{agent, status};
 /// their commits syncs for itself, and status says so and why; every row is there, and none waits for a
 /// sync that nobody makes.
 #[test]
-fn whoever_asks_for_it_has_it_or_is_told_why_not() {
+fn a_client_that_asks_for_it_has_it_or_is_told_why_not() {
     let board = Board::new();
     let uri = format!("{}&kanban_group_commit=1", board.kanban());
     let mut workers: Vec<_> = (0..4).map(|_| agent()).collect();

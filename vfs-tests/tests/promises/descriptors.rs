@@ -430,7 +430,7 @@ say(told.stdout.strip(), told.stderr)
 /// A process has no descriptor left when a connection that can write joins one that cannot. It needs none on the
 /// stock VFS.
 #[test]
-fn who_joins_to_write_needs_no_descriptor() {
+fn a_connection_that_joins_to_write_needs_no_descriptor() {
     const SCRIPT: &str = "
 import resource
 path, uri, before = sys.argv[3:]

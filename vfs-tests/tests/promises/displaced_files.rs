@@ -485,7 +485,7 @@ fn a_refusal_leaves_no_hot_journal() {
 /// lies over the board's directory. Its files are where they were, and it goes on, in its turn. That the board is
 /// moved then is seen as ever.
 #[test]
-fn who_sees_other_names_has_not_lost_its_files() {
+fn a_process_that_sees_other_names_has_not_lost_its_files() {
     if !vfs_tests::is_root() {
         assert!(std::env::var_os("CI").is_none(), "needs root");
         eprintln!("needs root: not run");

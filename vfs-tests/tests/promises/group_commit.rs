@@ -550,7 +550,7 @@ fn files_that_were_put_back_are_synced_anew() {
 /// One client writes for a while, and nobody else. It has nobody to share its syncs with, and makes them
 /// where the stock VFS does. Then another commits, and from there on both share them again.
 #[test]
-fn who_is_alone_syncs_in_its_commit() {
+fn a_sole_writer_syncs_in_its_commit() {
     let (base, vfs) = over_faulty("group-alone");
     let syncs = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&syncs);

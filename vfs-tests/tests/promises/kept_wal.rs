@@ -172,7 +172,7 @@ fn what_an_application_keeps_stays_as_it_is() {
 /// The last to leave may only read, as a dashboard does: what was committed is in the WAL still, as
 /// on the stock VFS. A writer's checkpoint brings it home, merely opening the board does not.
 #[test]
-fn who_may_only_read_leaves_it_as_it_is() {
+fn a_read_only_client_leaves_the_wal_as_it_is() {
     let board = Board::new();
     let wal = || board.directory().join("board.db-wal").metadata().unwrap().len();
     let mut writer = agent(Program::Rust);

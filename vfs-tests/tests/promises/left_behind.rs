@@ -98,7 +98,7 @@ fn a_closed_board_is_one_file() {
 /// rows are there. (The WAL stays where two of them close at once, as on the stock VFS, for the next.) A client
 /// that was killed leaves its files to the next, who leaves the database alone.
 #[test]
-fn whoever_is_last_leaves_nothing() {
+fn the_last_client_leaves_nothing() {
     for mode in ["wal", "delete"] {
         let board = Board::new();
         let uri = board.kanban();
@@ -129,7 +129,7 @@ fn whoever_is_last_leaves_nothing() {
 
 /// A dashboard that may only read is the last to go: it deletes nothing, as on the stock VFS.
 #[test]
-fn who_only_reads_deletes_nothing() {
+fn a_reader_deletes_nothing() {
     let board = Board::new();
     let (mut writer, mut reader) = (agent(Program::Python), agent(Program::Rust));
     create(&mut writer, &board.kanban(), "wal");
