@@ -331,13 +331,13 @@ impl Base {
         unsafe {
             let db = *self.db().as_ref()?;
             // With a shared cache, SQLite would lock that of another database, in whatever order.
-            if db.is_null() || sys::path_from(host.main_file(db)?) != database {
+            if db.is_null() || sys::path_from(host.file_of(db, c"main")?) != database {
                 return None;
             }
             let pointer = |op| {
                 let mut file: *mut sqlite3_file = std::ptr::null_mut();
                 let into = std::ptr::from_mut(&mut file).cast();
-                (host.main_file_control(db, op, into) == ResultCode::OK).then_some(file)
+                (host.file_control(db, c"main", op, into) == ResultCode::OK).then_some(file)
             };
             let main = pointer(SQLITE_FCNTL_FILE_POINTER)?;
             if main != self.file {
