@@ -4,8 +4,8 @@
 //! It wraps the operating system's VFS. Any client that names it in its connection string,
 //! `file:board.db?vfs=kanban`, gets it; no client changes its SQL. Writers of one database, in
 //! whatever process and by whatever name they opened it, exclude each other through a lock on the
-//! sidecar `<database>-lock`, before SQLite's own locks, which are taken as ever: clients that do
-//! not use this VFS stay correct. Readers never touch it.
+//! sidecar `<database>-lock`, before SQLite's own locks. Those are taken as on the stock VFS, so that clients
+//! that do not use this one stay correct. Readers never touch it.
 //!
 //! # Use from Rust
 //! With the feature `linked`, for programs that link SQLite (rusqlite and others):
@@ -39,8 +39,8 @@
 //! | one write lock per database and machine, whatever the name it was opened by | `src/lock` |
 //! | a bounded wait: the busy timeout (5 s unless set), then SQLITE_BUSY and one line in SQLite's error log that names the holder | `src/connection` |
 //! | first connections wait for each other where SQLite would fail at once | `src/connection` |
-//! | a killed writer's lock is free at once; a forked child can not harm its parent's | the kernel, `src/shim/inherited.rs` |
-//! | a child that keeps a killed writer's lock, since no fork handler ran in it, is named | `src/lock/keepers.rs` |
+//! | a killed writer's lock is free at once; a forked child cannot harm its parent's | the kernel, `src/shim/inherited.rs` |
+//! | a child that keeps a killed writer's lock, because no fork handler ran in it, is named | `src/lock/keepers.rs` |
 //! | a database mounted over another file is refused | `src/guard/mount.rs` |
 //! | closing a descriptor of the database drops no lock | `src/guard/cancellation` |
 //! | the WAL-reset bug of SQLite 3.7.0 to 3.51.2 loses nothing | `src/guard/wal_reset.rs` |
@@ -78,12 +78,13 @@ pub use error::Error;
 pub use observation::observe;
 pub use options::Options;
 
-/// Registers the VFS with the SQLite this program links. Registering the same again changes
+/// Registers the VFS with the SQLite this program links. Registering it again, with equal options, changes
 /// nothing, but that [`Options::with_make_default`] is honoured.
 ///
 /// # Errors
 /// - [`Error::SqliteTooOld`]: SQLite before 3.31.0.
-/// - [`Error::InvalidName`], [`Error::NoBaseVfs`], [`Error::NameTaken`]: the options.
+/// - [`Error::InvalidName`], [`Error::NoBaseVfs`], [`Error::BaseUnfit`], [`Error::BaseUnnamed`],
+///   [`Error::NameTaken`]: the options.
 /// - [`Error::AtFork`], [`Error::Sqlite`]: out of memory.
 #[cfg(feature = "linked")]
 #[inline]
@@ -97,7 +98,7 @@ pub fn register(options: &Options) -> Result<(), Error> {
 /// # Errors
 /// - [`Error::InUse`]: databases are open through it.
 /// - [`Error::NotRegistered`]: [`register`] made none of that name.
-/// - [`Error::SqliteTooOld`]: as for [`register`].
+/// - [`Error::SqliteTooOld`]: SQLite before 3.31.0.
 #[cfg(feature = "linked")]
 #[inline]
 pub fn unregister(name: &str) -> Result<(), Error> {

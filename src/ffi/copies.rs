@@ -1,5 +1,5 @@
-//! The copies of SQLite in this process. Callbacks that are not told which copy calls them are made once for each, and
-//! know it by its number.
+//! The copies of SQLite in this process. A callback that is not told which copy calls it is made once for each copy, and
+//! knows its own by its number.
 
 use std::sync::OnceLock;
 
@@ -8,32 +8,33 @@ use super::host::Host;
 /// How many copies of SQLite in one process are told apart.
 pub(crate) const MOST: usize = 4;
 
-struct Known {
-    /// Which it is.
+/// One copy of SQLite, once it is seen. Nothing of it is ever forgotten.
+struct Copy {
+    /// The functions by which it was seen first.
     library: OnceLock<Host>,
-    /// The table that it has passed itself, which may have more functions than one that was linked.
+    /// The functions that it has passed itself: perhaps more than those that were linked.
     passed: OnceLock<Host>,
 }
 
-static COPIES: [Known; MOST] =
-    [const { Known { library: OnceLock::new(), passed: OnceLock::new() } }; MOST];
+static COPIES: [Copy; MOST] =
+    [const { Copy { library: OnceLock::new(), passed: OnceLock::new() } }; MOST];
 
 /// The number of the copy that `host` is; `None` for the fifth in one process.
 pub(crate) fn number_of(host: &Host) -> Option<usize> {
-    COPIES.iter().position(|known| known.library.get_or_init(|| *host).same_library(host))
+    COPIES.iter().position(|copy| copy.library.get_or_init(|| *host).same_library(host))
 }
 
-/// Notes the functions that a copy of SQLite has passed itself. Its number, as for [`number_of`].
+/// Notes the functions that a copy of SQLite has passed itself. The number of that copy; `None` for the fifth.
 pub(crate) fn note_passed(host: &Host) -> Option<usize> {
     let nth = number_of(host)?;
     COPIES[nth].passed.get_or_init(|| *host);
     Some(nth)
 }
 
-/// What SQLite itself has passed of the copy that `host` is: more functions, perhaps. `None` if it has passed nothing.
+/// The functions that SQLite itself has passed of the copy that `host` is. `None` if it has passed nothing.
 pub(crate) fn passed_by(host: &Host) -> Option<&'static Host> {
-    let passed = COPIES.iter().filter_map(|known| known.passed.get());
-    passed.into_iter().find(|known| known.same_library(host))
+    let mut passed = COPIES.iter().filter_map(|copy| copy.passed.get());
+    passed.find(|passed| passed.same_library(host))
 }
 
 /// The copy of that number.

@@ -24,7 +24,7 @@ impl ShmSlot {
     pub(crate) const WRITE: Self = Self(0);
     /// The checkpointer holds it.
     pub(crate) const CKPT: Self = Self(1);
-    /// Whoever recovers the wal-index holds it.
+    /// A connection that recovers the wal-index holds it.
     pub(crate) const RECOVER: Self = Self(2);
     /// READ(0): a reader that ignores the WAL holds it, and a checkpointer while it copies frames.
     pub(crate) const READ_0: Self = Self::read(0);
@@ -51,7 +51,7 @@ pub(crate) struct ShmSlots {
 }
 
 impl ShmSlots {
-    /// Those of all who read frames of the WAL: READ(1) to READ(4). Whoever restarts the WAL holds them.
+    /// Those of all who read frames of the WAL: READ(1) to READ(4). A writer that restarts the WAL holds them.
     pub(crate) const WAL_READERS: Self = Self { first: ShmSlot::read(1), n: ShmSlot::READERS - 1 };
     pub(crate) const ALL: Self =
         Self { first: ShmSlot::WRITE, n: ShmSlot::READ_0.0 + ShmSlot::READERS };

@@ -1,6 +1,7 @@
 //! SQLite's C interface: its types, and its functions as one table of pointers. Nothing here knows of this VFS.
 //!
-//! Every function that SQLite calls goes through [`no_panic`], so that no panic crosses the C boundary.
+//! Every function that SQLite calls and that may panic goes through [`no_panic`], so that no panic crosses the C
+//! boundary.
 #![allow(unsafe_code)]
 
 pub(crate) mod copies;
@@ -14,9 +15,18 @@ pub(crate) use locks::{LockLevel, ShmFlags, ShmSlot, ShmSlots};
 pub(crate) use result_code::ResultCode;
 pub(crate) use types::*;
 
+use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `body`; a panic in it becomes `or`.
 pub(crate) fn no_panic<T>(or: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(or)
+}
+
+/// `text`, which ends with its only NUL, as a string of C's. To be evaluated when compiling: panics for any other text.
+pub(crate) const fn c_text(text: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(text.as_bytes()) {
+        Ok(text) => text,
+        Err(_) => panic!("not terminated"),
+    }
 }

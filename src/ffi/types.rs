@@ -1,10 +1,10 @@
-//! The C types and constants of the VFS interface, as `sqlite3.h` defines them.
-//!
-//! See <https://www.sqlite.org/c3ref/vfs.html>, <https://www.sqlite.org/c3ref/io_methods.html>
+//! The C types and constants of the VFS interface, as `sqlite3.h` defines them:
+//! <https://www.sqlite.org/c3ref/vfs.html>, <https://www.sqlite.org/c3ref/io_methods.html>
 //! and <https://www.sqlite.org/rescode.html>.
 #![allow(non_snake_case, non_camel_case_types)]
 
 use std::ffi::{c_char, c_int, c_void};
+use std::mem::{MaybeUninit, offset_of};
 
 use super::locks::{LockLevel, ShmFlags, ShmSlot};
 use super::result_code::ResultCode;
@@ -32,14 +32,40 @@ pub(crate) const SQLITE_FCNTL_LOCK_TIMEOUT: c_int = 34;
 
 pub(crate) const SQLITE_UTF8: c_int = 1;
 pub(crate) const SQLITE_DETERMINISTIC: c_int = 0x800;
+pub(crate) const SQLITE_INNOCUOUS: c_int = 0x0020_0000;
 
 /// `SQLITE_TRANSIENT`: the callee makes its own copy.
 pub(crate) const SQLITE_TRANSIENT: isize = -1;
 
-/// A database connection, seen from outside.
-#[repr(C)]
-pub(crate) struct sqlite3 {
-    _private: [u8; 0],
+/// Objects of SQLite's, of which only the address is known here.
+macro_rules! opaque {
+    ($($(#[$about:meta])* $name:ident;)*) => {$(
+        $(#[$about])*
+        #[repr(C)]
+        pub(crate) struct $name {
+            _private: [u8; 0],
+        }
+    )*};
+}
+
+opaque! {
+    /// A database connection.
+    sqlite3;
+    /// A prepared statement.
+    sqlite3_stmt;
+    /// The call context of an SQL function.
+    sqlite3_context;
+    /// An argument of an SQL function.
+    sqlite3_value;
+    /// The table of functions that SQLite hands to an extension.
+    sqlite3_api_routines;
+}
+
+/// A method of a table: null if the table has none.
+macro_rules! method {
+    (fn $args:tt $(-> $result:ty)?) => {
+        Option<unsafe extern "C" fn $args $(-> $result)?>
+    };
 }
 
 /// <https://www.sqlite.org/c3ref/file.html>
@@ -53,45 +79,31 @@ pub(crate) struct sqlite3_file {
 #[derive(Clone, Copy)]
 pub(crate) struct sqlite3_io_methods {
     pub(crate) iVersion: c_int,
-    pub(crate) xClose: Option<unsafe extern "C" fn(*mut sqlite3_file) -> ResultCode>,
-    pub(crate) xRead:
-        Option<unsafe extern "C" fn(*mut sqlite3_file, *mut c_void, c_int, i64) -> ResultCode>,
-    pub(crate) xWrite:
-        Option<unsafe extern "C" fn(*mut sqlite3_file, *const c_void, c_int, i64) -> ResultCode>,
-    pub(crate) xTruncate: Option<unsafe extern "C" fn(*mut sqlite3_file, i64) -> ResultCode>,
-    pub(crate) xSync: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int) -> ResultCode>,
-    pub(crate) xFileSize: Option<unsafe extern "C" fn(*mut sqlite3_file, *mut i64) -> ResultCode>,
-    pub(crate) xLock: Option<unsafe extern "C" fn(*mut sqlite3_file, LockLevel) -> ResultCode>,
-    pub(crate) xUnlock: Option<unsafe extern "C" fn(*mut sqlite3_file, LockLevel) -> ResultCode>,
-    pub(crate) xCheckReservedLock:
-        Option<unsafe extern "C" fn(*mut sqlite3_file, *mut c_int) -> ResultCode>,
-    pub(crate) xFileControl:
-        Option<unsafe extern "C" fn(*mut sqlite3_file, c_int, *mut c_void) -> ResultCode>,
-    pub(crate) xSectorSize: Option<unsafe extern "C" fn(*mut sqlite3_file) -> c_int>,
-    pub(crate) xDeviceCharacteristics: Option<unsafe extern "C" fn(*mut sqlite3_file) -> c_int>,
+    pub(crate) xClose: method!(fn(*mut sqlite3_file) -> ResultCode),
+    pub(crate) xRead: method!(fn(*mut sqlite3_file, *mut c_void, c_int, i64) -> ResultCode),
+    pub(crate) xWrite: method!(fn(*mut sqlite3_file, *const c_void, c_int, i64) -> ResultCode),
+    pub(crate) xTruncate: method!(fn(*mut sqlite3_file, i64) -> ResultCode),
+    pub(crate) xSync: method!(fn(*mut sqlite3_file, c_int) -> ResultCode),
+    pub(crate) xFileSize: method!(fn(*mut sqlite3_file, *mut i64) -> ResultCode),
+    pub(crate) xLock: method!(fn(*mut sqlite3_file, LockLevel) -> ResultCode),
+    pub(crate) xUnlock: method!(fn(*mut sqlite3_file, LockLevel) -> ResultCode),
+    pub(crate) xCheckReservedLock: method!(fn(*mut sqlite3_file, *mut c_int) -> ResultCode),
+    pub(crate) xFileControl: method!(fn(*mut sqlite3_file, c_int, *mut c_void) -> ResultCode),
+    pub(crate) xSectorSize: method!(fn(*mut sqlite3_file) -> c_int),
+    pub(crate) xDeviceCharacteristics: method!(fn(*mut sqlite3_file) -> c_int),
     // iVersion 2
-    pub(crate) xShmMap: Option<
-        unsafe extern "C" fn(
-            *mut sqlite3_file,
-            c_int,
-            c_int,
-            c_int,
-            *mut *mut c_void,
-        ) -> ResultCode,
-    >,
-    pub(crate) xShmLock:
-        Option<unsafe extern "C" fn(*mut sqlite3_file, ShmSlot, c_int, ShmFlags) -> ResultCode>,
-    pub(crate) xShmBarrier: Option<unsafe extern "C" fn(*mut sqlite3_file)>,
-    pub(crate) xShmUnmap: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int) -> ResultCode>,
+    pub(crate) xShmMap:
+        method!(fn(*mut sqlite3_file, c_int, c_int, c_int, *mut *mut c_void) -> ResultCode),
+    pub(crate) xShmLock: method!(fn(*mut sqlite3_file, ShmSlot, c_int, ShmFlags) -> ResultCode),
+    pub(crate) xShmBarrier: method!(fn(*mut sqlite3_file)),
+    pub(crate) xShmUnmap: method!(fn(*mut sqlite3_file, c_int) -> ResultCode),
     // iVersion 3
-    pub(crate) xFetch:
-        Option<unsafe extern "C" fn(*mut sqlite3_file, i64, c_int, *mut *mut c_void) -> ResultCode>,
-    pub(crate) xUnfetch:
-        Option<unsafe extern "C" fn(*mut sqlite3_file, i64, *mut c_void) -> ResultCode>,
+    pub(crate) xFetch: method!(fn(*mut sqlite3_file, i64, c_int, *mut *mut c_void) -> ResultCode),
+    pub(crate) xUnfetch: method!(fn(*mut sqlite3_file, i64, *mut c_void) -> ResultCode),
 }
 
 /// A system call as the unix VFS hands it out.
-pub(crate) type sqlite3_syscall_ptr = Option<unsafe extern "C" fn()>;
+pub(crate) type sqlite3_syscall_ptr = method!(fn());
 
 /// <https://www.sqlite.org/c3ref/vfs.html>
 #[repr(C)]
@@ -103,74 +115,77 @@ pub(crate) struct sqlite3_vfs {
     pub(crate) pNext: *mut sqlite3_vfs,
     pub(crate) zName: *const c_char,
     pub(crate) pAppData: *mut c_void,
-    pub(crate) xOpen: Option<
-        unsafe extern "C" fn(
-            *mut sqlite3_vfs,
-            *const c_char,
-            *mut sqlite3_file,
-            c_int,
-            *mut c_int,
-        ) -> ResultCode,
-    >,
-    pub(crate) xDelete:
-        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int) -> ResultCode>,
-    pub(crate) xAccess: Option<
-        unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int, *mut c_int) -> ResultCode,
-    >,
-    pub(crate) xFullPathname: Option<
-        unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int, *mut c_char) -> ResultCode,
-    >,
-    pub(crate) xDlOpen:
-        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char) -> *mut c_void>,
-    pub(crate) xDlError: Option<unsafe extern "C" fn(*mut sqlite3_vfs, c_int, *mut c_char)>,
-    pub(crate) xDlSym: Option<
-        unsafe extern "C" fn(*mut sqlite3_vfs, *mut c_void, *const c_char) -> sqlite3_syscall_ptr,
-    >,
-    pub(crate) xDlClose: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut c_void)>,
-    pub(crate) xRandomness:
-        Option<unsafe extern "C" fn(*mut sqlite3_vfs, c_int, *mut c_char) -> c_int>,
-    pub(crate) xSleep: Option<unsafe extern "C" fn(*mut sqlite3_vfs, c_int) -> c_int>,
-    pub(crate) xCurrentTime: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut f64) -> ResultCode>,
-    pub(crate) xGetLastError:
-        Option<unsafe extern "C" fn(*mut sqlite3_vfs, c_int, *mut c_char) -> ResultCode>,
+    pub(crate) xOpen: method!(
+        fn(*mut sqlite3_vfs, *const c_char, *mut sqlite3_file, c_int, *mut c_int) -> ResultCode
+    ),
+    pub(crate) xDelete: method!(fn(*mut sqlite3_vfs, *const c_char, c_int) -> ResultCode),
+    pub(crate) xAccess:
+        method!(fn(*mut sqlite3_vfs, *const c_char, c_int, *mut c_int) -> ResultCode),
+    pub(crate) xFullPathname:
+        method!(fn(*mut sqlite3_vfs, *const c_char, c_int, *mut c_char) -> ResultCode),
+    pub(crate) xDlOpen: method!(fn(*mut sqlite3_vfs, *const c_char) -> *mut c_void),
+    pub(crate) xDlError: method!(fn(*mut sqlite3_vfs, c_int, *mut c_char)),
+    pub(crate) xDlSym:
+        method!(fn(*mut sqlite3_vfs, *mut c_void, *const c_char) -> sqlite3_syscall_ptr),
+    pub(crate) xDlClose: method!(fn(*mut sqlite3_vfs, *mut c_void)),
+    pub(crate) xRandomness: method!(fn(*mut sqlite3_vfs, c_int, *mut c_char) -> c_int),
+    pub(crate) xSleep: method!(fn(*mut sqlite3_vfs, c_int) -> c_int),
+    pub(crate) xCurrentTime: method!(fn(*mut sqlite3_vfs, *mut f64) -> ResultCode),
+    pub(crate) xGetLastError: method!(fn(*mut sqlite3_vfs, c_int, *mut c_char) -> ResultCode),
     // iVersion 2
-    pub(crate) xCurrentTimeInt64:
-        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut i64) -> ResultCode>,
+    pub(crate) xCurrentTimeInt64: method!(fn(*mut sqlite3_vfs, *mut i64) -> ResultCode),
     // iVersion 3
-    pub(crate) xSetSystemCall: Option<
-        unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, sqlite3_syscall_ptr) -> ResultCode,
-    >,
-    pub(crate) xGetSystemCall:
-        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char) -> sqlite3_syscall_ptr>,
-    pub(crate) xNextSystemCall:
-        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char) -> *const c_char>,
+    pub(crate) xSetSystemCall:
+        method!(fn(*mut sqlite3_vfs, *const c_char, sqlite3_syscall_ptr) -> ResultCode),
+    pub(crate) xGetSystemCall: method!(fn(*mut sqlite3_vfs, *const c_char) -> sqlite3_syscall_ptr),
+    pub(crate) xNextSystemCall: method!(fn(*mut sqlite3_vfs, *const c_char) -> *const c_char),
 }
 
-/// The call context of an SQL function.
-#[repr(C)]
-pub(crate) struct sqlite3_context {
-    _private: [u8; 0],
+/// A table that SQLite or a VFS provides, of which each version appends methods to those of the version before.
+///
+/// # Safety
+/// The type is `repr(C)`, its first field is `iVersion`, and null is a value of every field.
+pub(crate) unsafe trait Versioned: Sized {
+    /// The size of version 1, and of version 2, in bytes: where the methods of the next begin.
+    const ENDS: [usize; 2];
 }
 
-/// A prepared statement.
-#[repr(C)]
-pub(crate) struct sqlite3_stmt {
-    _private: [u8; 0],
+// SAFETY: an integer, and pointers to functions that may be null.
+unsafe impl Versioned for sqlite3_io_methods {
+    const ENDS: [usize; 2] = [offset_of!(Self, xShmMap), offset_of!(Self, xFetch)];
 }
 
-/// An argument of an SQL function.
-#[repr(C)]
-pub(crate) struct sqlite3_value {
-    _private: [u8; 0],
+// SAFETY: integers, and pointers that may be null.
+unsafe impl Versioned for sqlite3_vfs {
+    const ENDS: [usize; 2] =
+        [offset_of!(Self, xCurrentTimeInt64), offset_of!(Self, xSetSystemCall)];
 }
 
-/// The table of functions that SQLite hands to an extension.
-#[repr(C)]
-pub(crate) struct sqlite3_api_routines {
-    _private: [u8; 0],
+/// A copy of `table`, of version 3 at most, with null where its version has no method.
+///
+/// # Safety
+/// `table` is as long as its `iVersion` says, and is not changed meanwhile.
+pub(crate) unsafe fn complete<T: Versioned>(table: *const T) -> T {
+    let mut copy = MaybeUninit::<T>::zeroed();
+    // SAFETY: the caller's promise about what is read; by that of the trait, the version is first, and what is not copied
+    // may be null.
+    unsafe {
+        let version = *table.cast::<c_int>();
+        let bytes = match version {
+            ..2 => T::ENDS[0],
+            2 => T::ENDS[1],
+            3.. => size_of::<T>(),
+        };
+        table.cast::<u8>().copy_to_nonoverlapping(copy.as_mut_ptr().cast(), bytes);
+        copy.as_mut_ptr().cast::<c_int>().write(version.min(3));
+        copy.assume_init()
+    }
 }
 
+/// An SQL function.
 pub(crate) type ScalarFunction =
     unsafe extern "C" fn(*mut sqlite3_context, c_int, *mut *mut sqlite3_value);
+
+/// What SQLite calls for each connection that it opens: <https://www.sqlite.org/c3ref/auto_extension.html>.
 pub(crate) type AutoExtension =
     unsafe extern "C" fn(*mut sqlite3, *mut *mut c_char, *const sqlite3_api_routines) -> ResultCode;

@@ -7,9 +7,9 @@ use std::path::Path;
 use super::host::Host;
 use crate::sys;
 
-/// A file name as SQLite passes it to xOpen, with the URI parameters behind it.
+/// What the plan for an open asks of the file's name. [`FileName`] asks SQLite, tests a list.
 pub(crate) trait Uri {
-    /// Whether there is no name: a temporary file.
+    /// Whether there is no name, as for a temporary file.
     fn is_null(&self) -> bool;
     /// The value of a parameter. Main databases only.
     fn get(&self, key: &CStr) -> Option<&CStr>;
@@ -18,7 +18,8 @@ pub(crate) trait Uri {
     /// The canonical path. Main databases only.
     fn path(&self) -> Cow<'_, Path>;
 
-    /// As `sqlite3_uri_boolean`, <https://www.sqlite.org/c3ref/uri_boolean.html>.
+    /// Whether a parameter is set and true, by the rules of `sqlite3_uri_boolean`:
+    /// <https://www.sqlite.org/c3ref/uri_boolean.html>.
     fn is_true(&self, key: &CStr) -> bool {
         self.get(key).is_some_and(|value| {
             let value = value.to_bytes();
@@ -46,7 +47,7 @@ fn leading_number(text: &[u8]) -> i32 {
     i32::from_str_radix(digits, radix).unwrap_or_default()
 }
 
-/// The file name of an open, with the URI parameters that lie behind it.
+/// The file name of an open, with the URI parameters that SQLite keeps behind it.
 pub(crate) struct FileName<'h> {
     name: *const c_char,
     host: &'h Host,
@@ -54,8 +55,8 @@ pub(crate) struct FileName<'h> {
 
 impl<'h> FileName<'h> {
     /// # Safety
-    /// `name` is null or what an SQLite that is `host` has passed to xOpen. Of the name of anything but a main database
-    /// the parameters are not asked for.
+    /// `name` is null or what an SQLite that is `host` has passed to xOpen, and is used only until xOpen returns. Unless
+    /// it is a main database's, [`Uri::is_null`] is all that is asked of it.
     pub(crate) unsafe fn new(name: *const c_char, host: &'h Host) -> Self {
         Self { name, host }
     }
@@ -67,17 +68,17 @@ impl Uri for FileName<'_> {
     }
 
     fn get(&self, key: &CStr) -> Option<&CStr> {
-        // SAFETY: the planner asks only for main databases, whose name SQLite made.
+        // SAFETY: the promise to `new`: this is asked of a main database's name, behind which SQLite keeps parameters.
         unsafe { self.host.uri_parameter(self.name, key) }
     }
 
     fn key(&self, n: usize) -> Option<&CStr> {
-        // SAFETY: as above.
+        // SAFETY: the promise to `new`: a key is asked of a main database's name, behind which SQLite keeps parameters.
         unsafe { self.host.uri_key(self.name, c_int::try_from(n).ok()?) }
     }
 
     fn path(&self) -> Cow<'_, Path> {
-        // SAFETY: as above: not null, terminated.
+        // SAFETY: the promise to `new`: a main database's name, which is not null, and is terminated.
         sys::path_from(unsafe { CStr::from_ptr(self.name) })
     }
 }

@@ -1,21 +1,23 @@
 //! What happens when a connection opens: SQLite calls [`on_connect`] for each
 //! (<https://www.sqlite.org/c3ref/auto_extension.html>), after its main database was opened.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int};
 
-use crate::ffi::copies;
 use crate::ffi::host::Host;
 use crate::ffi::{
-    ResultCode, ScalarFunction, no_panic, sqlite3, sqlite3_api_routines, sqlite3_context,
-    sqlite3_value,
+    ResultCode, ScalarFunction, c_text, copies, no_panic, sqlite3, sqlite3_api_routines,
+    sqlite3_context, sqlite3_value,
 };
 use crate::shim::{FCNTL_OPENED, Opened};
 
 /// Gives a connection `kanban_version()` and, if its main database is ours, a busy timeout.
 /// Fails the open, with a message, of a database that xOpen refused.
 ///
+/// SQLite calls it at the end of sqlite3_open(), with the connection's mutex, and for connections of every VFS. An error
+/// makes the open fail: so it must not fail for any other database than a refused one of ours, nor begin a transaction.
+///
 /// # Safety
-/// Called by SQLite as an auto-extension.
+/// SQLite calls it as an auto-extension.
 pub(crate) unsafe extern "C" fn on_connect(
     db: *mut sqlite3,
     message: *mut *mut c_char,
@@ -26,7 +28,7 @@ pub(crate) unsafe extern "C" fn on_connect(
             // An SQLite built without extension loading passes no table.
             copies::copy(0).copied()
         } else {
-            // SAFETY: SQLite passes its own table.
+            // SAFETY: SQLite passes its own table to an auto-extension.
             unsafe { Host::from_api(api) }.ok().inspect(|host| {
                 copies::note_passed(host);
             })
@@ -43,21 +45,22 @@ pub(crate) unsafe extern "C" fn on_connect(
 /// `db` is an open connection of `host`.
 pub(crate) unsafe fn define_functions(host: &Host, db: *mut sqlite3) {
     if let Some(nth) = copies::number_of(host) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise; the function is the one for that copy.
         unsafe { host.define_constant(db, c"kanban_version", version_function(nth)) };
     }
 }
 
+/// Asks the main database's file how its open went, and acts on it. What the open returns.
+///
 /// # Safety
 /// `db` is an open connection of `host`; `message` is null or may be written to.
 unsafe fn connected(host: &Host, db: *mut sqlite3, message: *mut *mut c_char) -> ResultCode {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise: an open connection.
     unsafe { define_functions(host, db) };
     let mut opened = Opened { busy_timeout: 0, refusal: std::ptr::null() };
+    let answer = std::ptr::from_mut(&mut opened).cast();
     // SAFETY: the caller's promise; a file that knows this control takes an `Opened`.
-    let rc = unsafe {
-        host.main_file_control(db, FCNTL_OPENED, std::ptr::from_mut(&mut opened).cast::<c_void>())
-    };
+    let rc = unsafe { host.file_control(db, c"main", FCNTL_OPENED, answer) };
     if rc != ResultCode::OK {
         return ResultCode::OK;
     }
@@ -70,7 +73,7 @@ unsafe fn connected(host: &Host, db: *mut sqlite3, message: *mut *mut c_char) ->
         }
         return ResultCode::CANTOPEN;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise: an open connection.
     unsafe { host.set_busy_timeout(db, opened.busy_timeout) }
 }
 
@@ -81,16 +84,13 @@ fn version_function(nth: usize) -> ScalarFunction {
     functions[nth]
 }
 
+/// `kanban_version()`: SQLite evaluates it, with the mutex of a connection of that copy.
 unsafe extern "C" fn version<const NTH: usize>(
     context: *mut sqlite3_context,
     _: c_int,
     _: *mut *mut sqlite3_value,
 ) {
-    const VERSION: &CStr =
-        match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
-            Ok(version) => version,
-            Err(_) => c"",
-        };
+    const VERSION: &CStr = c_text(concat!(env!("CARGO_PKG_VERSION"), "\0"));
     if let Some(host) = copies::copy(NTH) {
         // SAFETY: SQLite passes the context of this call, and is the one of that slot.
         unsafe { host.result_text(context, VERSION) };

@@ -1,7 +1,7 @@
 //! The entry points of the loadable extension, <https://www.sqlite.org/loadext.html>.
 //!
-//! SQLite derives `sqlite3_kanbanvfs_init` from the name of the file. The other one is named by
-//! applications whose connection strings can not change:
+//! SQLite derives `sqlite3_kanbanvfs_init` from the name of the file. Applications whose connection strings cannot change
+//! name the other one:
 //!
 //! ```sql
 //! SELECT load_extension('libkanban_vfs', 'sqlite3_kanbanvfs_default_init');
@@ -16,14 +16,13 @@ use std::ffi::{c_char, c_int, c_void};
 
 use super::connect_hook;
 use crate::error::Error;
-use crate::ffi::copies;
 use crate::ffi::host::Host;
-use crate::ffi::{ResultCode, no_panic, sqlite3, sqlite3_api_routines};
+use crate::ffi::{ResultCode, copies, no_panic, sqlite3, sqlite3_api_routines};
 use crate::options::Options;
 use crate::sys;
 
 /// Registers the VFS `kanban` with the SQLite that loads the extension. Loading it again is
-/// harmless.
+/// harmless. SQLite calls it with the mutex of the connection that loads.
 ///
 /// Returns `SQLITE_OK_LOAD_PERMANENTLY`, or `SQLITE_ERROR` and a message: an SQLite before 3.31,
 /// a malformed environment variable, a base VFS that does not exist, or another VFS named kanban.
@@ -36,22 +35,22 @@ pub unsafe extern "C" fn sqlite3_kanbanvfs_init(
     message: *mut *mut c_char,
     api: *const sqlite3_api_routines,
 ) -> ResultCode {
-    // SAFETY: the caller's promise.
+    // SAFETY: SQLite passes what `init` asks for.
     unsafe { init(db, message, api, false) }
 }
 
-/// As [`sqlite3_kanbanvfs_init`], and makes `kanban` the default VFS: connections that name no
+/// Does what [`sqlite3_kanbanvfs_init`] does, and makes `kanban` the default VFS: connections that name no
 /// VFS get it.
 ///
 /// # Safety
-/// As for [`sqlite3_kanbanvfs_init`].
+/// SQLite calls it, with an open connection, null or a place for a message, and its functions.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sqlite3_kanbanvfs_default_init(
     db: *mut sqlite3,
     message: *mut *mut c_char,
     api: *const sqlite3_api_routines,
 ) -> ResultCode {
-    // SAFETY: the caller's promise.
+    // SAFETY: SQLite passes what `init` asks for.
     unsafe { init(db, message, api, true) }
 }
 
@@ -78,11 +77,11 @@ pub unsafe extern "C" fn kanban_vfs_register(
     size: usize,
 ) -> ResultCode {
     if !message.is_null() && size > 0 {
-        // SAFETY: the caller's promise. After a panic it is all there is.
+        // SAFETY: the caller's promise: there is room for the terminator, which is all there is after a panic.
         unsafe { message.write(0) };
     }
     no_panic(ResultCode::ERROR, || {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise: dlsym(3) finds the functions of one SQLite by that handle.
         let host = unsafe { Host::from_symbols(|name| sys::find_symbol(library, name)) };
         let missing = matches!(host, Err(Error::MissingFunction { .. }));
         let registered =
@@ -108,14 +107,23 @@ fn register(host: Host, make_default: bool) -> Result<(), String> {
     super::register(host, &options.with_make_default(make_default)).map_err(|why| why.to_string())
 }
 
+/// What an extension's entry point does. What it returns to SQLite.
+///
 /// # Safety
-/// As for [`sqlite3_kanbanvfs_init`].
+/// `db` is an open connection, `message` null or a place for a message, and `api` null or the functions of that SQLite.
 unsafe fn init(
     db: *mut sqlite3,
     message: *mut *mut c_char,
     api: *const sqlite3_api_routines,
     make_default: bool,
 ) -> ResultCode {
+    let fail = |allocate: &dyn Fn() -> *mut c_char| {
+        if !message.is_null() {
+            // SAFETY: the caller's promise; SQLite frees the text, which is its own.
+            unsafe { *message = allocate() };
+        }
+        ResultCode::ERROR
+    };
     no_panic(ResultCode::ERROR, || {
         if api.is_null() {
             // From an SQLite that was built without extension loading, by sqlite3_auto_extension.
@@ -125,34 +133,17 @@ unsafe fn init(
         let host = match unsafe { Host::from_api(api) } {
             Ok(host) => host,
             Err(why) => {
-                // SAFETY: the caller's promise; every SQLite has these two functions.
-                return unsafe { fail_on_old_sqlite(message, api, &why.to_string()) };
+                let why = format!("kanban-vfs: {why}");
+                // SAFETY: SQLite passes its own functions, among which every version has its allocator.
+                return fail(&|| unsafe { Host::allocate_text_anywhere(api, &why) });
             }
         };
         copies::note_passed(&host);
         if let Err(why) = register(host, make_default) {
-            if !message.is_null() {
-                // SAFETY: the caller's promise.
-                unsafe { *message = host.allocate_text(&format!("kanban-vfs: {why}")) };
-            }
-            return ResultCode::ERROR;
+            return fail(&|| host.allocate_text(&format!("kanban-vfs: {why}")));
         }
         // SAFETY: the caller's promise: an open connection of that library.
         unsafe { connect_hook::define_functions(&host, db) };
         ResultCode::OK_LOAD_PERMANENTLY
     })
-}
-
-/// # Safety
-/// As for [`sqlite3_kanbanvfs_init`].
-unsafe fn fail_on_old_sqlite(
-    message: *mut *mut c_char,
-    api: *const sqlite3_api_routines,
-    why: &str,
-) -> ResultCode {
-    if !message.is_null() {
-        // SAFETY: the caller's promise.
-        unsafe { *message = Host::allocate_text_anywhere(api, &format!("kanban-vfs: {why}")) };
-    }
-    ResultCode::ERROR
 }

@@ -2,16 +2,32 @@
 //! the child would unlock the parent, and a child that lives on would keep the locks of a parent
 //! that died (<https://www.sqlite.org/howtocorrupt.html> 2.6).
 //!
-//! So the child closes its copies at once, which leaves the parent's locks alone, and never uses
+//! So the child closes its copies at once, which leaves the parent's locks as they are, and never uses
 //! what it inherited: neither do SQLite's connections ([`crate::shim::inherited`]), nor does SQLite's
 //! book-keeping of locks ([`crate::guard::cancellation`]).
 //!
 //! Windows has no fork: a process begins with nothing of its parent's.
+//!
+//! # The three handlers
+//! fork(2) calls them in the thread that forks, by pthread_atfork(3).
+//!
+//! | handler | is called | and |
+//! |---|---|---|
+//! | `prepare` | before the fork | takes every lock of the process, so that the child finds whole what they protect |
+//! | `parent` | afterwards, in the parent | releases them |
+//! | `child` | afterwards, in the child, which has this thread only | releases them, and gives up what it inherits |
+//!
+//! `prepare` takes the locks in the order in which code that holds one asks for another: registrations first, since
+//! registering asks for all others; then those of open files, of databases, of the tables of locks, of directories.
+//! The child must not call SQLite, whose mutexes other threads of the parent may have held, nor wait for any lock.
 
 use std::io;
 
 /// Sees to it that every child of this process gives up what it inherits. To be called before
 /// the first database is opened.
+///
+/// # Errors
+/// What pthread_atfork(3) answers: it is out of memory.
 #[cfg(unix)]
 pub(crate) fn watch() -> io::Result<()> {
     use std::any::Any;
@@ -25,7 +41,7 @@ pub(crate) fn watch() -> io::Result<()> {
 
     static WATCHING: OnceLock<Result<(), i32>> = OnceLock::new();
     thread_local! {
-        /// What no other thread may be in the middle of while this one forks.
+        /// The locks of this process, while this thread forks.
         static HELD: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
     }
     extern "C" fn prepare() {

@@ -16,48 +16,49 @@ use crate::options::Options;
 use crate::sys::fork::ForkMutex;
 use crate::vfs::{self, Instance, OF_THE_SYSTEM};
 
-/// Instances that are registered now.
+/// Instances that are registered now. Locked while one is registered or unregistered, before any other lock of ours and
+/// SQLite's own, and while a thread forks. No callback of SQLite's asks for it but an extension's entry point.
 static REGISTERED: ForkMutex<Vec<&'static Instance>> = ForkMutex::new(Vec::new());
 
 /// Registers the VFS that `options` describe with `host`. Doing it again changes nothing, but
 /// that `make_default` is honoured.
+///
+/// # Errors
+/// [`Error::InvalidName`], [`Error::AtFork`], [`Error::NameTaken`], [`Error::Sqlite`], and those of [`base_for`].
 pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
     let name = to_c(options.name())?;
     fork::watch().map_err(|e| Error::AtFork { errno: e.raw_os_error().unwrap_or_default() })?;
     copies::number_of(&host);
     let mut registered = REGISTERED.lock();
-    let known = registered.iter().find(|known| {
-        known.context.host.same_library(&host) && known.options.name() == options.name()
-    });
-    if let Some(known) = known {
-        if !known.options.same_vfs(options) {
-            return Err(Error::NameTaken { name: options.name().to_owned() });
-        }
+    let is_taken = || Error::NameTaken { name: options.name().to_owned() };
+    let make_default = |vfs| {
         if options.make_default() {
             base_for(&host, options)?;
-            // SAFETY: it is complete and never freed.
-            check(unsafe { host.register_vfs(known.vfs, true) })?;
+            // SAFETY: it is registered already, and a registered VFS is complete and is not freed.
+            check(unsafe { host.register_vfs(vfs, true) })?;
         }
-        return Ok(());
+        Ok(())
+    };
+    if let Some(known) = registered.iter().find(|known| known.is(&host, options.name())) {
+        return if known.options.same_vfs(options) {
+            make_default(known.vfs)
+        } else {
+            Err(is_taken())
+        };
     }
     let other = host.find_vfs(Some(&name));
     if !other.is_null() {
+        // Another copy of this library may have registered it. It keeps the options it has.
         // SAFETY: SQLite found it, so it is a registered VFS.
-        if unsafe { vfs::base_of_ours(other) }.is_none() {
-            return Err(Error::NameTaken { name: options.name().to_owned() });
-        }
-        // Another copy of this library has registered it. It keeps the options it has.
-        if options.make_default() {
-            base_for(&host, options)?;
-            // SAFETY: it is registered already.
-            check(unsafe { host.register_vfs(other, true) })?;
-        }
-        return Ok(());
+        return match unsafe { vfs::base_of_ours(other) } {
+            Some(_) => make_default(other),
+            None => Err(is_taken()),
+        };
     }
     let (base, encrypts) = base_for(&host, options)?;
     // SAFETY: SQLite found it, so it is registered.
     let instance = unsafe { Instance::leak(name, base, host, options, encrypts) };
-    // SAFETY: it is complete and never freed.
+    // SAFETY: an instance is complete and never freed.
     check(unsafe { host.register_vfs(instance.vfs, options.make_default()) })?;
     let rc = host.add_auto_extension(connect_hook::on_connect);
     if rc != ResultCode::OK {
@@ -70,18 +71,21 @@ pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
 }
 
 /// Takes the VFS named `name` out of `host` while no database is open through it.
+///
+/// # Errors
+/// [`Error::NotRegistered`], [`Error::InUse`], [`Error::Sqlite`].
 #[cfg_attr(not(feature = "linked"), expect(dead_code, reason = "extensions stay"))]
 pub(crate) fn unregister(host: Host, name: &str) -> Result<(), Error> {
     let mut registered = REGISTERED.lock();
     let nth = registered
         .iter()
-        .position(|known| known.context.host.same_library(&host) && known.options.name() == name)
+        .position(|known| known.is(&host, name))
         .ok_or_else(|| Error::NotRegistered { name: name.to_owned() })?;
     let databases = registered[nth].context.open_databases.load(Ordering::SeqCst);
     if databases > 0 {
         return Err(Error::InUse { name: name.to_owned(), databases });
     }
-    // SAFETY: it is registered with this library.
+    // SAFETY: what is in the list is registered, this one with this library.
     check(unsafe { host.unregister_vfs(registered[nth].vfs) })?;
     registered.swap_remove(nth);
     if !registered.iter().any(|other| other.context.host.same_library(&host)) {
@@ -96,10 +100,12 @@ pub(crate) fn hold_for_fork() -> impl std::any::Any {
     REGISTERED.lock()
 }
 
+/// SQLite's answer to a registration.
 fn check(rc: ResultCode) -> Result<(), Error> {
     if rc == ResultCode::OK { Ok(()) } else { Err(Error::Sqlite { code: rc.0 }) }
 }
 
+/// The name of a VFS, for SQLite.
 fn to_c(name: &str) -> Result<CString, Error> {
     CString::new(name).map_err(|_| Error::InvalidName { name: name.to_owned() })
 }
@@ -109,15 +115,16 @@ fn to_c(name: &str) -> Result<CString, Error> {
 const CIPHERS: &str = "multipleciphers-";
 
 /// What to build on: the VFS that `options` name, else the default one if it is the operating system's. Never
-/// a VFS of this project, which would be in its own way, but what that is built on.
+/// a VFS of this project, which would be in its own way, but what that is built on. And whether only
+/// SQLite3MultipleCiphers may open databases through ours.
 ///
-/// Any other default VFS does something for its files that the application wants: to build on it may be wrong, since
-/// it may know its files by the pointers to their names and methods, and to leave it out is wrong, since it is
-/// missed. So that is for the application to say. Except SQLite3MultipleCiphers, which itself goes over any VFS:
-/// this one is built on what it encrypts for then, and goes under it only: true.
+/// Any other default VFS does something for its files that the application wants. To build on it may be wrong, since
+/// it may know its files by the pointers to their names and methods. To leave it out is wrong, since it is
+/// missed. So the application must say. SQLite3MultipleCiphers is the exception: it goes over any VFS itself. Ours is then
+/// built on what it encrypts for, and goes under it only.
 ///
 /// # Errors
-/// There is no such VFS, or it is not to be built on.
+/// [`Error::InvalidName`], [`Error::NoBaseVfs`]; [`Error::BaseUnfit`], [`Error::BaseUnnamed`]: it is not to be built on.
 fn base_for(host: &Host, options: &Options) -> Result<(*mut sqlite3_vfs, bool), Error> {
     let find = |name: Option<&str>| -> Result<(*mut sqlite3_vfs, String), Error> {
         let found = host.find_vfs(name.map(to_c).transpose()?.as_deref());

@@ -6,20 +6,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::ffi::host::Host;
 use crate::guard::cancellation::Protection;
 
-/// What every file of one registered VFS knows of it. Lives as long as that: for ever.
+/// What every file of one registered VFS knows of it. Like the VFS, it lives for ever.
 pub(crate) struct Context {
     /// The SQLite that it is registered with.
     pub(crate) host: Host,
     /// szOsFile of the base, in bytes.
     pub(crate) base_file_size: c_int,
-    /// `kanban/unix`, say, as FCNTL_VFSNAME answers.
+    /// What FCNTL_VFSNAME answers, `kanban/unix` for instance.
     pub(crate) full_name: String,
     /// Whether the base is one of the operating system's VFSes.
     pub(crate) is_over_system: bool,
     /// Whether a database may only be opened through it by way of SQLite3MultipleCiphers: else what that would
     /// encrypt would be written as it is.
     pub(crate) goes_under_ciphers: bool,
-    /// What becomes of the locks on a database.
+    /// What protects the locks on its databases from a close of another descriptor.
     pub(crate) protection: Protection,
     /// How many databases are open through it.
     pub(crate) open_databases: AtomicUsize,
@@ -33,10 +33,11 @@ impl Context {
     }
 }
 
-/// One database open through a VFS, which can not be unregistered meanwhile.
+/// One database open through a VFS, which cannot be unregistered meanwhile.
 pub(crate) struct OpenDatabase(&'static Context);
 
 impl OpenDatabase {
+    /// The VFS that it is open through.
     pub(crate) fn context(&self) -> &'static Context {
         self.0
     }

@@ -2,14 +2,17 @@
 //!
 //! A child that used, rolled back or closed what its parent opened would do it to its parent
 //! (<https://www.sqlite.org/howtocorrupt.html> 2.6). So in the child these files get methods that do
-//! nothing, and the wal-index is the child's own copy. They are never closed: the descriptors are
-//! shared, and what they would free is the parent's.
+//! nothing, and the wal-index becomes the child's own copy. The child never closes them: it shares the
+//! descriptors, and what a close would free is the parent's.
 //!
 //! An inherited connection believes that it has the locks that its parent had at the fork, and asks
 //! for none. What it would do next goes through the VFS, by name: it opens a journal or a WAL, or
 //! deletes one. The child's own connections to the same database use the same names. SQLite passes
 //! the very string that it keeps beside the database's name
 //! (<https://www.sqlite.org/c3ref/filename_database.html>), so its address tells whose file it is.
+//!
+//! One mutex protects the table of open files ([`OPEN`]). It is held for a look-up, and while a thread forks. SQLite calls
+//! the methods here for an inherited connection, with the locks that this believes it has: none may touch the base's file.
 //!
 //! | a forked child | is refused, if an inherited connection asks, by |
 //! |---|---|
@@ -23,6 +26,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::inert;
 use crate::ffi::{
     LockLevel, ResultCode, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_SYNC, ShmFlags, ShmSlot, copies,
     no_panic, sqlite3_file, sqlite3_io_methods,
@@ -33,11 +37,12 @@ use crate::sys::fork::{self, ForkMutex};
 /// Where a region of a wal-index is mapped, and its size in bytes.
 type Region = (usize, usize);
 
-/// What is said of a connection of the parent's that a child uses.
+/// What SQLite's error log says of a connection of the parent's that a child uses.
 pub(crate) const WHY: &str =
     "the connection was opened before a fork, by the parent; open one in the child";
 
 struct OpenFile {
+    /// Empty for a statement journal.
     path: PathBuf,
     /// The address of a database's name, as SQLite keeps it while the file is open; 0 for others.
     name: usize,
@@ -45,8 +50,13 @@ struct OpenFile {
     regions: Vec<Region>,
 }
 
-/// By the file's address.
+/// The open files by their addresses.
 static OPEN: ForkMutex<Option<HashMap<usize, OpenFile>>> = ForkMutex::new(None);
+
+/// What `look` finds of an open file; `None` if it is not open.
+fn with_open<T>(file: *mut sqlite3_file, look: impl FnOnce(&mut OpenFile) -> T) -> Option<T> {
+    OPEN.lock().as_mut()?.get_mut(&file.expose_provenance()).map(look)
+}
 
 /// A file was opened, and has its methods. `name` is what SQLite has passed for a database, and null for
 /// others.
@@ -56,41 +66,35 @@ pub(super) fn opened(file: *mut sqlite3_file, path: &Path, name: *const c_char) 
     OPEN.lock().get_or_insert_default().insert(file.expose_provenance(), open);
 }
 
-/// It is about to be closed.
+/// A file is about to be closed.
 pub(super) fn closing(file: *mut sqlite3_file) {
     if let Some(open) = OPEN.lock().as_mut() {
         open.remove(&file.expose_provenance());
     }
 }
 
-/// A region of its wal-index was mapped.
+/// A region of a file's wal-index was mapped, of so many bytes.
 pub(super) fn mapped(file: *mut sqlite3_file, region: *mut c_void, bytes: c_int) {
     let region = (region.expose_provenance(), usize::try_from(bytes).unwrap_or(0));
-    if let Some(open) =
-        OPEN.lock().as_mut().and_then(|open| open.get_mut(&file.expose_provenance()))
-    {
+    with_open(file, |open| {
         if region.0 != 0 && !open.regions.contains(&region) {
             open.regions.push(region);
         }
-    }
+    });
 }
 
-/// Its wal-index is about to be unmapped.
+/// A file's wal-index is about to be unmapped.
 pub(super) fn unmapping(file: *mut sqlite3_file) {
-    if let Some(open) =
-        OPEN.lock().as_mut().and_then(|open| open.get_mut(&file.expose_provenance()))
-    {
-        open.regions.clear();
-    }
+    with_open(file, |open| open.regions.clear());
 }
 
-/// Keeps other threads from opening files until the result is dropped.
+/// Keeps other threads from opening and closing files until the result is dropped.
 pub(crate) fn hold_for_fork() -> impl std::any::Any {
     OPEN.lock()
 }
 
 /// Whether the journal or WAL that SQLite asks for by `name` is that of a connection which this process
-/// has only because its parent had: it is the parent's to write and to delete.
+/// has inherited: the parent writes and deletes it.
 ///
 /// # Safety
 /// `name` is null or a terminated string.
@@ -102,7 +106,7 @@ pub(crate) unsafe fn is_parents(name: *const c_char) -> bool {
         return is_inherited;
     }
     // A VFS above this one has copied the name.
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise: it is terminated, and was found not to be null.
     let name = unsafe { CStr::from_ptr(name) }.to_bytes();
     let Some(database) = name.strip_suffix(b"-journal").or_else(|| name.strip_suffix(b"-wal"))
     else {
@@ -132,7 +136,8 @@ pub(super) fn names_parents(data: *const c_void) -> bool {
     fork::generation() != 0 && is_inherited(data) == Some(true)
 }
 
-/// In a forked child.
+/// In a forked child, of which this thread is the only one: takes from it what its parent has open. Must not call SQLite,
+/// whose mutexes other threads of the parent may have held.
 pub(crate) fn abandon() {
     let mut open = OPEN.lock();
     let Some(open) = open.as_mut() else { return };
@@ -159,35 +164,27 @@ pub(crate) fn abandon() {
     }
 }
 
+/// The methods of an inherited file.
 static METHODS: sqlite3_io_methods = sqlite3_io_methods {
     iVersion: 3,
     xClose: Some(x_close),
-    xRead: Some(x_read),
-    xWrite: Some(x_write),
-    xTruncate: Some(x_truncate),
-    xSync: Some(x_int),
-    xFileSize: Some(x_file_size),
     xLock: Some(x_lock),
-    xUnlock: Some(x_unlock),
-    xCheckReservedLock: Some(x_check_reserved_lock),
     xFileControl: Some(x_file_control),
-    xSectorSize: Some(x_zero),
-    xDeviceCharacteristics: Some(x_zero),
-    xShmMap: Some(x_shm_map),
+    xShmMap: Some(inert::x_shm_map::<{ ResultCode::IOERR.0 }>),
     xShmLock: Some(x_shm_lock),
     xShmBarrier: Some(x_shm_barrier),
-    xShmUnmap: Some(x_shm_unmap),
+    // What would be unmapped is the parent's.
+    xShmUnmap: Some(inert::x_shm_unmap::<{ ResultCode::OK.0 }>),
     xFetch: Some(x_fetch),
-    xUnfetch: Some(x_unfetch),
+    xUnfetch: Some(inert::x_unfetch::<{ ResultCode::OK.0 }>),
+    ..inert::methods::<{ ResultCode::IOERR.0 }>()
 };
 
-/// The error of everything else, said once each time a lock is asked for.
+/// The error of whatever asks for a lock, commits or changes a mode, and a line in SQLite's error log. Reading and
+/// writing fail without one.
 fn refuse(file: *mut sqlite3_file) -> ResultCode {
     no_panic(ResultCode::IOERR_LOCK, || {
-        let path = OPEN
-            .lock()
-            .as_ref()
-            .and_then(|open| Some(open.get(&file.expose_provenance())?.path.clone()));
+        let path = with_open(file, |open| open.path.clone());
         if let (Some(host), Some(path)) = (copies::copy(0), path) {
             host.log_about(ResultCode::IOERR_LOCK, WHY, &path);
         }
@@ -195,6 +192,7 @@ fn refuse(file: *mut sqlite3_file) -> ResultCode {
     })
 }
 
+/// xClose: the child closes the connection. The descriptor stays open.
 unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
     no_panic(ResultCode::IOERR, || {
         closing(file);
@@ -202,45 +200,12 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
     })
 }
 
-unsafe extern "C" fn x_read(_: *mut sqlite3_file, _: *mut c_void, _: c_int, _: i64) -> ResultCode {
-    ResultCode::IOERR
-}
-
-unsafe extern "C" fn x_write(
-    _: *mut sqlite3_file,
-    _: *const c_void,
-    _: c_int,
-    _: i64,
-) -> ResultCode {
-    ResultCode::IOERR
-}
-
-unsafe extern "C" fn x_truncate(_: *mut sqlite3_file, _: i64) -> ResultCode {
-    ResultCode::IOERR
-}
-
-unsafe extern "C" fn x_int(_: *mut sqlite3_file, _: c_int) -> ResultCode {
-    ResultCode::IOERR
-}
-
-unsafe extern "C" fn x_file_size(_: *mut sqlite3_file, _: *mut i64) -> ResultCode {
-    ResultCode::IOERR
-}
-
+/// xLock: the first thing that a connection without a lock asks for.
 unsafe extern "C" fn x_lock(file: *mut sqlite3_file, _: LockLevel) -> ResultCode {
     refuse(file)
 }
 
-/// What would be unlocked is the parent's.
-unsafe extern "C" fn x_unlock(_: *mut sqlite3_file, _: LockLevel) -> ResultCode {
-    ResultCode::OK
-}
-
-unsafe extern "C" fn x_check_reserved_lock(_: *mut sqlite3_file, _: *mut c_int) -> ResultCode {
-    ResultCode::IOERR
-}
-
-/// What is about to change a mode or to commit fails here: it may need nothing else of the file.
+/// xFileControl: what is about to change a mode or to commit fails here: it may need nothing else of the file.
 unsafe extern "C" fn x_file_control(
     file: *mut sqlite3_file,
     op: c_int,
@@ -255,20 +220,7 @@ unsafe extern "C" fn x_file_control(
     }
 }
 
-unsafe extern "C" fn x_zero(_: *mut sqlite3_file) -> c_int {
-    0
-}
-
-unsafe extern "C" fn x_shm_map(
-    _: *mut sqlite3_file,
-    _: c_int,
-    _: c_int,
-    _: c_int,
-    _: *mut *mut c_void,
-) -> ResultCode {
-    ResultCode::IOERR
-}
-
+/// xShmLock: to lock is refused. To unlock succeeds: what would be unlocked is the parent's.
 unsafe extern "C" fn x_shm_lock(
     file: *mut sqlite3_file,
     _: ShmSlot,
@@ -278,25 +230,18 @@ unsafe extern "C" fn x_shm_lock(
     if flags.is_lock() { refuse(file) } else { ResultCode::OK }
 }
 
-/// What would be unmapped is the parent's.
-unsafe extern "C" fn x_shm_unmap(_: *mut sqlite3_file, _: c_int) -> ResultCode {
-    ResultCode::OK
-}
-
+/// xShmBarrier: nothing that follows reads or writes the wal-index.
 unsafe extern "C" fn x_shm_barrier(_: *mut sqlite3_file) {}
 
+/// xFetch: no address means that SQLite should read, which fails.
 unsafe extern "C" fn x_fetch(
     _: *mut sqlite3_file,
     _: i64,
     _: c_int,
     out: *mut *mut c_void,
 ) -> ResultCode {
-    // SAFETY: SQLite passes a place for the address; none means that it should read.
+    // SAFETY: SQLite passes a place for the address.
     unsafe { *out = std::ptr::null_mut() };
-    ResultCode::OK
-}
-
-unsafe extern "C" fn x_unfetch(_: *mut sqlite3_file, _: i64, _: *mut c_void) -> ResultCode {
     ResultCode::OK
 }
 
@@ -305,16 +250,12 @@ mod tests {
     use super::*;
 
     /// A child makes private what is mapped when it is forked, and nothing that was unmapped before: by then
-    /// it may be somebody else's memory.
+    /// that may be other memory.
     #[test]
-    fn what_is_mapped_is_known_until_it_is_unmapped() {
+    fn a_mapped_region_is_known_until_it_is_unmapped() {
         let mut place = sqlite3_file { pMethods: std::ptr::null() };
         let file = &raw mut place;
-        let regions = || {
-            let open = OPEN.lock();
-            let open = open.as_ref().and_then(|open| open.get(&file.expose_provenance()));
-            open.map(|open| open.regions.clone())
-        };
+        let regions = || with_open(file, |open| open.regions.clone());
         let region = |at: usize| std::ptr::without_provenance_mut::<c_void>(at);
         mapped(file, region(0x8000), 0x8000);
         assert_eq!(regions(), None, "it is not open");

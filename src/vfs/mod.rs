@@ -1,6 +1,13 @@
-//! The registered `sqlite3_vfs` and its methods. All but xOpen and xSleep only go on to the base.
+//! The registered `sqlite3_vfs`, an [`Instance`], and its methods. All but xOpen, xSleep and xDelete, and on Windows
+//! xFullPathname, only go on to the base.
+//!
+//! SQLite calls them from any thread, and mostly with the mutex of the connection that opens, deletes or sleeps
+//! (<https://www.sqlite.org/threadsafe.html>). They change nothing of the object, and so need no lock. No mutex of ours is
+//! held when they are called, and none may be kept.
 #![allow(unsafe_code)]
 
+#[cfg(windows)]
+mod full_pathname;
 mod open;
 #[cfg_attr(windows, path = "system_calls_windows.rs")]
 mod system_calls;
@@ -16,16 +23,19 @@ use crate::ffi::host::Host;
 use crate::ffi::uri::FileName;
 use crate::ffi::{
     ResultCode, SQLITE_OPEN_CREATE, SQLITE_OPEN_MAIN_JOURNAL, SQLITE_OPEN_READONLY,
-    SQLITE_OPEN_WAL, no_panic, sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
+    SQLITE_OPEN_WAL, complete, no_panic, sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
 };
 use crate::lock::wait;
 use crate::options::Options;
 use crate::shim::{self, Context, inherited};
 use crate::sys;
+#[cfg(windows)]
+use full_pathname::x_full_pathname;
 use open::{OpenPlan, plan_open};
 
 /// One registered VFS. Lives for ever: SQLite may hold its address in connections without files.
 pub(crate) struct Instance {
+    /// The object that SQLite knows.
     pub(crate) vfs: *mut sqlite3_vfs,
     base: *mut sqlite3_vfs,
     pub(crate) options: Options,
@@ -35,7 +45,7 @@ pub(crate) struct Instance {
 // SAFETY: the pointers are to VFS objects, whose contents never change after registration and
 // whose methods SQLite itself calls from any thread.
 unsafe impl Send for Instance {}
-// SAFETY: as above.
+// SAFETY: nothing of it changes after registration but a counter, which is atomic.
 unsafe impl Sync for Instance {}
 
 /// The VFSes of the operating system, by the names that SQLite's `os_unix.c` and `os_win.c` give them.
@@ -87,8 +97,8 @@ impl Instance {
         options: &Options,
         goes_under_ciphers: bool,
     ) -> &'static Self {
-        // SAFETY: the caller's promise.
-        let base_vfs = unsafe { read_vfs(base) };
+        // SAFETY: a registered VFS is as long as its version says, and does not change.
+        let base_vfs = unsafe { complete(base) };
         // SAFETY: a registered VFS has a terminated name.
         let base_name = unsafe { CStr::from_ptr(base_vfs.zName) }.to_string_lossy();
         macro_rules! if_base_has {
@@ -134,7 +144,7 @@ impl Instance {
                 full_name,
                 is_over_system: OF_THE_SYSTEM.contains(&&*base_name),
                 goes_under_ciphers,
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller's promise: the base is registered with this SQLite.
                 protection: unsafe { system_calls::protect(&host, base) },
                 open_databases: AtomicUsize::new(0),
             },
@@ -143,27 +153,15 @@ impl Instance {
         unsafe { (*vfs).pAppData = std::ptr::from_ref(instance).cast_mut().cast::<c_void>() };
         instance
     }
-}
 
-/// A copy of `vfs` with nothing where its version has nothing.
-///
-/// # Safety
-/// `vfs` is registered.
-unsafe fn read_vfs(vfs: *const sqlite3_vfs) -> sqlite3_vfs {
-    let mut copy = std::mem::MaybeUninit::<sqlite3_vfs>::zeroed();
-    // SAFETY: an object of version 1 or 2 ends where the methods of the next begin; null is a
-    // value of every field.
-    unsafe {
-        let bytes = match (*vfs).iVersion {
-            ..2 => std::mem::offset_of!(sqlite3_vfs, xCurrentTimeInt64),
-            2 => std::mem::offset_of!(sqlite3_vfs, xSetSystemCall),
-            3.. => size_of::<sqlite3_vfs>(),
-        };
-        vfs.cast::<u8>().copy_to_nonoverlapping(copy.as_mut_ptr().cast(), bytes);
-        copy.assume_init()
+    /// Whether it is registered with that SQLite by that name.
+    pub(crate) fn is(&self, host: &Host, name: &str) -> bool {
+        self.context.host.same_library(host) && self.options.name() == name
     }
 }
 
+/// The instance whose method SQLite calls.
+///
 /// # Safety
 /// `vfs` is the object of an [`Instance`].
 unsafe fn instance(vfs: *mut sqlite3_vfs) -> &'static Instance {
@@ -171,6 +169,23 @@ unsafe fn instance(vfs: *mut sqlite3_vfs) -> &'static Instance {
     unsafe { &*(*vfs).pAppData.cast::<Instance>() }
 }
 
+/// Calls a method of the base; one that it does not have answers `$missing`. To be used where unsafe code is allowed: the
+/// base gets itself, and what SQLite has passed to the method in front of it.
+macro_rules! call_base {
+    ($instance:expr, $method:ident($($arg:expr),*) or $missing:expr) => {{
+        let base = $instance.base;
+        match (*base).$method {
+            Some(method) => method(base, $($arg),*),
+            None => $missing,
+        }
+    }};
+}
+
+/// xOpen: SQLite opens a file, of whatever kind. It opens a main database without a lock on it, a journal with RESERVED, a
+/// WAL with SHARED. If the file has methods afterwards, SQLite closes it, also after an error.
+/// <https://www.sqlite.org/c3ref/vfs.html>
+///
+/// Must not pass the base anything but SQLite's own pointer to the name, around which the URI parameters lie.
 unsafe extern "C" fn x_open(
     vfs: *mut sqlite3_vfs,
     name: *const c_char,
@@ -185,7 +200,7 @@ unsafe extern "C" fn x_open(
     };
     no_panic(ResultCode::ERROR, || {
         let context = &instance.context;
-        // SAFETY: SQLite has passed it.
+        // SAFETY: SQLite has passed it to this xOpen, and the plan for anything but a main database asks for no parameter.
         let uri = unsafe { FileName::new(name, &context.host) };
         let plan = plan_open(&uri, flags, &instance.options);
         if let OpenPlan::Refuse(why) = &plan {
@@ -193,40 +208,35 @@ unsafe extern "C" fn x_open(
             // SAFETY: the file is SQLite's memory, with nothing in it yet.
             return unsafe { shim::refuse(file, context, why, flags, out_flags) };
         }
-        const BESIDE: c_int = SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_WAL;
-        // SAFETY: SQLite passes null or a terminated name.
-        let is_parents = flags & BESIDE != 0
-            && flags & SQLITE_OPEN_READONLY == 0
-            && unsafe { inherited::is_parents(name) };
-        if is_parents {
-            // SAFETY: as above: a parent's is not null.
-            let path = sys::path_from(unsafe { CStr::from_ptr(name) });
-            context.host.log_about(ResultCode::IOERR, inherited::WHY, &path);
-            return ResultCode::IOERR;
-        }
-        let mut base_flags = flags;
-        // SAFETY: the arguments are SQLite's own; the name is the very pointer it passed, since
-        // it reads the bytes around it.
-        let rc = unsafe {
-            let Some(open) = (*instance.base).xOpen else { return ResultCode::ERROR };
-            open(instance.base, name, file, flags, &raw mut base_flags)
-        };
-        if !out_flags.is_null() {
-            // SAFETY: SQLite passes null or an int.
-            unsafe { *out_flags = base_flags };
-        }
-        if matches!(plan, OpenPlan::LeaveAlone) {
-            return rc;
-        }
         let path = match name.is_null() {
             true => Cow::Borrowed(Path::new("")),
             // SAFETY: SQLite passes null or a terminated name.
             false => sys::path_from(unsafe { CStr::from_ptr(name) }),
         };
+        const BESIDE: c_int = SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_WAL;
+        let writes_beside = flags & BESIDE != 0 && flags & SQLITE_OPEN_READONLY == 0;
+        // SAFETY: SQLite passes null or a terminated name.
+        if writes_beside && unsafe { inherited::is_parents(name) } {
+            context.host.log_about(ResultCode::IOERR, inherited::WHY, &path);
+            return ResultCode::IOERR;
+        }
+        let mut base_flags = flags;
+        let base_out = &raw mut base_flags;
+        // SAFETY: the arguments are SQLite's own, but for the place for the flags, which lives here.
+        let rc = unsafe {
+            call_base!(instance, xOpen(name, file, flags, base_out) or return ResultCode::ERROR)
+        };
+        if !out_flags.is_null() {
+            // SAFETY: SQLite passes null or an int.
+            unsafe { *out_flags = base_flags };
+        }
+        if matches!(plan, OpenPlan::LeaveToBase) {
+            return rc;
+        }
         if rc != ResultCode::OK {
             let creates = SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_CREATE;
             if flags & creates == creates {
-                let why = "can not open the journal, without which nothing is written; writers need \
+                let why = "cannot open the journal, without which nothing is written; writers need \
                            the right to create files there";
                 context.host.log_about(rc, why, &path);
             }
@@ -234,19 +244,18 @@ unsafe extern "C" fn x_open(
         }
         // SAFETY: the base has opened the file, whose memory has room for our state.
         unsafe {
-            match plan {
-                OpenPlan::Guard(settings) => {
-                    shim::install(file, context, &path, name, flags | base_flags, settings)
-                }
-                _ => {
-                    shim::watch(file, context, &path, flags);
-                    rc
-                }
+            if let OpenPlan::Guard(settings) = plan {
+                return shim::install(file, context, &path, name, flags | base_flags, settings);
             }
+            shim::watch(file, context, &path, flags);
         }
+        rc
     })
 }
 
+/// xSleep: SQLite's busy handler sleeps, with the mutex of a connection that was refused a lock, and holds no lock that it
+/// did not have before it asked; or an application does, by sqlite3_sleep(), with no mutex. Here a writer waits in the
+/// queue. Must not sleep longer than it is asked to, and answers with that.
 unsafe extern "C" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_int {
     no_panic(microseconds, || {
         let asked = Duration::from_micros(microseconds.max(0).unsigned_abs().into());
@@ -256,47 +265,37 @@ unsafe extern "C" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_in
                 return std::thread::sleep(duration);
             }
             let microseconds = c_int::try_from(duration.as_micros()).unwrap_or(c_int::MAX);
-            // SAFETY: SQLite passes our VFS; the base gets itself.
-            unsafe {
-                let base = instance(vfs).base;
-                if let Some(sleep) = (*base).xSleep {
-                    sleep(base, microseconds);
-                }
-            }
+            // SAFETY: SQLite passes our VFS, and this runs before it returns.
+            unsafe { call_base!(instance(vfs), xSleep(microseconds) or 0) };
         });
         microseconds
     })
 }
 
+/// xDelete: SQLite deletes a journal or a WAL, with RESERVED or more on its database, or a super-journal. Must not delete that of
+/// a connection which this process has inherited: the parent needs it.
 unsafe extern "C" fn x_delete(
     vfs: *mut sqlite3_vfs,
     name: *const c_char,
     sync: c_int,
 ) -> ResultCode {
     no_panic(ResultCode::IOERR_DELETE, || {
-        // SAFETY: SQLite passes our VFS and a terminated name; the base gets itself.
+        // SAFETY: SQLite passes our VFS and a terminated name.
         unsafe {
             if inherited::is_parents(name) {
                 return ResultCode::IOERR_DELETE;
             }
-            let base = instance(vfs).base;
-            (*base).xDelete.map_or(ResultCode::ERROR, |delete| delete(base, name, sync))
+            call_base!(instance(vfs), xDelete(name, sync) or ResultCode::ERROR)
         }
     })
 }
 
-/// Methods that only go on to the base.
+/// Methods that only go on to the base. SQLite calls them at any time, and none does more than the base's own.
 macro_rules! forward {
     ($(fn $ours:ident($($arg:ident: $type:ty),*) -> $ret:ty = $method:ident or $missing:expr;)*) => {$(
         unsafe extern "C" fn $ours(vfs: *mut sqlite3_vfs, $($arg: $type),*) -> $ret {
-            // SAFETY: SQLite passes our VFS and what the method asks for; the base gets itself.
-            unsafe {
-                let base = instance(vfs).base;
-                match (*base).$method {
-                    Some(method) => method(base, $($arg),*),
-                    None => $missing,
-                }
-            }
+            // SAFETY: SQLite passes our VFS and what the method asks for.
+            unsafe { call_base!(instance(vfs), $method($($arg),*) or $missing) }
         }
     )*};
 }
@@ -316,71 +315,25 @@ forward! {
     fn x_next_system_call(name: *const c_char) -> *const c_char = xNextSystemCall or std::ptr::null();
 }
 
-/// The base's, which resolves symbolic links. Those of Windows do not, so there it is done here.
-unsafe extern "C" fn x_full_pathname(
-    vfs: *mut sqlite3_vfs,
-    name: *const c_char,
-    n: c_int,
-    out: *mut c_char,
-) -> ResultCode {
-    // SAFETY: passed on.
-    let rc = unsafe { base_full_pathname(vfs, name, n, out) };
-    if cfg!(unix) || rc != ResultCode::OK {
-        return rc;
-    }
-    no_panic(ResultCode::CANTOPEN, || {
-        // SAFETY: the base has written a terminated name.
-        let path = sys::path_from(unsafe { CStr::from_ptr(out) }).into_owned();
-        if !path.is_absolute() {
-            // A base that keeps its databases elsewhere than in files.
-            return rc;
-        }
-        let (rc, why) = match sys::canonical(&path) {
-            Ok(found) => {
-                let found = found.as_os_str().as_encoded_bytes();
-                if found.len() < usize::try_from(n).unwrap_or(0) {
-                    // SAFETY: SQLite passes room for n bytes.
-                    unsafe {
-                        let out = out.cast::<u8>();
-                        out.copy_from_nonoverlapping(found.as_ptr(), found.len());
-                        out.add(found.len()).write(0);
-                    }
-                    return rc;
-                }
-                (ResultCode::CANTOPEN, "its name is too long".to_owned())
-            }
-            // Opening it will fail, or make a file of this very name.
-            Err(error) if sys::is_absent(&error) => return rc,
-            Err(error) => (
-                ResultCode::CANTOPEN,
-                format!(
-                    "can not tell where its name leads: {error}; this user must be allowed to look \
-                     there, and the drive must know GetFinalPathNameByHandle"
-                ),
-            ),
-        };
-        // SAFETY: SQLite passes our VFS.
-        unsafe { instance(vfs) }.context.host.log_about(rc, &why, &path);
-        rc
-    })
-}
+/// The unix VFSes resolve symbolic links.
+#[cfg(unix)]
+use base_full_pathname as x_full_pathname;
 
+/// xGetSystemCall: an application asks for a system call of the base's; another VFS of this project, for its base.
 unsafe extern "C" fn x_get_system_call(
     vfs: *mut sqlite3_vfs,
     name: *const c_char,
 ) -> sqlite3_syscall_ptr {
-    // SAFETY: SQLite passes our VFS and a terminated name; the base gets itself.
+    // SAFETY: SQLite passes our VFS and a terminated name; the base has the method from version 3 on.
     unsafe {
+        let base = instance(vfs).base;
         if !name.is_null() && CStr::from_ptr(name) == MARK {
             // An address in place of a function's, for [`base_of_ours`], which never calls it.
-            return std::mem::transmute::<*mut sqlite3_vfs, sqlite3_syscall_ptr>(
-                instance(vfs).base,
-            );
+            return std::mem::transmute::<*mut sqlite3_vfs, sqlite3_syscall_ptr>(base);
         }
-        let base = instance(vfs).base;
         if (*base).iVersion < 3 {
             return None;
         }
-        (*base).xGetSystemCall.and_then(|get| get(base, name))
+        call_base!(instance(vfs), xGetSystemCall(name) or None)
     }
 }

@@ -12,9 +12,9 @@ use crate::options::{Options, Settings};
 
 /// What to do with a file that is being opened.
 pub(crate) enum OpenPlan {
-    /// The base's alone: a temporary or in-memory database, one that nobody locks.
-    LeaveAlone,
-    /// A WAL, a journal or a statement journal, which has no name: the base's, but that a forked child
+    /// It stays the base's: a temporary or in-memory database, or one that nobody locks.
+    LeaveToBase,
+    /// A WAL, a journal or a statement journal, which has no name. It keeps the base's methods, but a forked child
     /// must not use it.
     Watch,
     /// A database that others may share.
@@ -23,7 +23,7 @@ pub(crate) enum OpenPlan {
     Refuse(String),
 }
 
-/// Decides, from the name and flags of an xOpen alone.
+/// Decides what to do with a file, by the name and flags that xOpen gets and where the name leads.
 pub(crate) fn plan_open(uri: &impl Uri, flags: c_int, defaults: &Options) -> OpenPlan {
     let is_shared_database = flags & SQLITE_OPEN_MAIN_DB != 0
         && flags & SQLITE_OPEN_DELETEONCLOSE == 0
@@ -33,14 +33,14 @@ pub(crate) fn plan_open(uri: &impl Uri, flags: c_int, defaults: &Options) -> Ope
             SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL;
         let is_watched =
             flags & BESIDE != 0 && !uri.is_null() || flags & SQLITE_OPEN_SUBJOURNAL != 0;
-        return if is_watched { OpenPlan::Watch } else { OpenPlan::LeaveAlone };
+        return if is_watched { OpenPlan::Watch } else { OpenPlan::LeaveToBase };
     }
     let settings = match Settings::from_uri(uri, defaults) {
         Ok(settings) => settings,
         Err(why) => return OpenPlan::Refuse(format!("{}: {why}", uri.path().display())),
     };
     if uri.is_true(c"nolock") || uri.is_true(c"immutable") {
-        return OpenPlan::LeaveAlone;
+        return OpenPlan::LeaveToBase;
     }
     match guard::mount::refusal(&uri.path()) {
         Some(why) => OpenPlan::Refuse(format!("{}: {why}", uri.path().display())),
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn databases_nobody_locks_are_left_alone() {
+    fn a_database_that_nobody_locks_is_left_to_the_base() {
         for (key, value) in [
             ("immutable", "1"),
             ("nolock", "yes"),
@@ -92,7 +92,7 @@ mod tests {
             ("nolock", "0x10"),
             ("nolock", "07 "),
         ] {
-            assert!(matches!(plan(&[(key, value)]), OpenPlan::LeaveAlone), "{key}={value}");
+            assert!(matches!(plan(&[(key, value)]), OpenPlan::LeaveToBase), "{key}={value}");
         }
         for (key, value) in [("immutable", "0"), ("nolock", "no"), ("nolock", "")] {
             assert!(matches!(plan(&[(key, value)]), OpenPlan::Guard(_)), "{key}={value}");

@@ -1,4 +1,4 @@
-//! Nothing is replaced: on Windows a lock belongs to its handle, and no other close gives it back.
+//! Nothing is replaced: on Windows a lock belongs to its handle, and no other close releases it.
 
 use crate::ffi::host::Host;
 use crate::ffi::sqlite3_vfs;

@@ -156,7 +156,7 @@ fn a_journal_that_can_not_be_created_is_named() {
         // CANTOPEN or, where SQLite finds the reason itself, READONLY.
         assert!([8, 14].contains(&code), "{vfs}: {code}");
         assert_eq!(std::fs::read(board.path()).unwrap(), before);
-        let says = log.iter().filter(|line| line.contains("can not open the journal"));
+        let says = log.iter().filter(|line| line.contains("cannot open the journal"));
         assert_eq!(says.count(), usize::from(vfs == "kanban"), "{log:?}");
     }
 }

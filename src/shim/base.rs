@@ -1,0 +1,347 @@
+//! The base's file of a database, as its connection asks it: [`Base`].
+
+use std::ffi::{CStr, c_int, c_void};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::methods::{Interposed, call};
+use super::wal::{Client, OpenWal, Wanted};
+use super::{Context, OpenDatabase};
+use crate::connection::{BaseFile, Connection, Doing, Sought, Stands, unlock};
+use crate::ffi::host::Host;
+use crate::ffi::{
+    LockLevel, ResultCode, SQLITE_FCNTL_FILE_POINTER, SQLITE_FCNTL_HAS_MOVED,
+    SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PERSIST_WAL, ShmFlags,
+    ShmSlot, ShmSlots, copies, sqlite3, sqlite3_file,
+};
+use crate::format::wal_index::{HEADERS, MX_FRAME, N_BACKFILL, READ_MARKS, REGION, SALT};
+use crate::format::{Header, Salts};
+use crate::group_commit::WalIndex;
+use crate::guard::cancellation::Protected;
+use crate::lock::wait::Probe;
+use crate::sys;
+
+/// The state of an open main database. Its connection is borrowed while a method of ours runs; the other fields may be
+/// used meanwhile.
+pub(super) struct State {
+    pub(super) connection: Connection<Base>,
+    /// Where SQLite keeps the address of the connection that uses the file; null if it has not said.
+    pub(super) db: *const *mut sqlite3,
+    /// With group commit.
+    pub(super) wanted: Option<Wanted>,
+    /// Dropped when the base has closed the file.
+    pub(super) _protected: Option<Protected>,
+    /// Dropped last: then the VFS may be unregistered.
+    pub(super) opened: OpenDatabase,
+}
+
+/// The base's file under a database of ours, whose state is a [`State`].
+#[derive(Clone, Copy)]
+pub(super) struct Base(pub(super) Interposed);
+
+/// The base's side of a file, and the connection.
+///
+/// # Safety
+/// `file` is an open database that [`super::install`] has opened, and no other reference to its connection is alive.
+/// (SQLite uses a file from one thread at a time.)
+pub(super) unsafe fn parts<'f>(file: *mut sqlite3_file) -> (Base, &'f mut Connection<Base>) {
+    // SAFETY: the caller's promise: an open database has our table, and a `State`.
+    unsafe {
+        let base = Base(Interposed::of(file));
+        (base, &mut (*base.state()).connection)
+    }
+}
+
+impl Base {
+    /// The state of the file, which is there from [`super::install`] until xClose.
+    pub(super) fn state(self) -> *mut State {
+        // SAFETY: a `Base` is used between these two only, and of no file but a database.
+        unsafe { self.0.state() }
+    }
+
+    /// FCNTL_PDB: where SQLite keeps the address of the connection.
+    pub(super) fn set_db(self, place: *const *mut sqlite3) {
+        // SAFETY: the state is there, and nothing has a reference to this field.
+        unsafe { (*self.state()).db = place };
+    }
+
+    /// The connection that uses the file; `None` if SQLite has not said.
+    fn db(self) -> Option<*mut sqlite3> {
+        // SAFETY: the state is there, and what FCNTL_PDB has passed is valid while the file is open.
+        unsafe { (*self.state()).db.as_ref() }.copied().filter(|db| !db.is_null())
+    }
+
+    /// What is known of the VFS that the file was opened through.
+    pub(super) fn context(self) -> &'static Context {
+        // SAFETY: the state is there, and this field never changes.
+        unsafe { (*self.state()).opened.context() }
+    }
+
+    /// xFileControl of the base.
+    pub(super) fn file_control(self, op: c_int, arg: *mut c_void) -> ResultCode {
+        call!(self.0, xFileControl, ResultCode::NOTFOUND, op, arg)
+    }
+
+    /// xFileControl of the base, with a number, which it may change.
+    fn control_number(self, op: c_int, number: &mut c_int) -> ResultCode {
+        self.file_control(op, std::ptr::from_mut(number).cast())
+    }
+
+    /// Asks the base to keep the WAL when the last connection closes.
+    pub(super) fn persist_wal(self) {
+        self.control_number(SQLITE_FCNTL_PERSIST_WAL, &mut 1);
+    }
+
+    /// Whether the file is no longer the one that its name leads to, as far as the base knows.
+    pub(super) fn has_moved(self) -> bool {
+        let mut moved = 0;
+        self.control_number(SQLITE_FCNTL_HAS_MOVED, &mut moved) == ResultCode::OK && moved != 0
+    }
+
+    /// The words of the first region of the wal-index; `None` if the base does not map it. To be used before the
+    /// current call of SQLite's returns.
+    ///
+    /// Inlined into [`BaseFile::salts`], which is in the middle of what takes the WRITE slot.
+    #[inline(always)]
+    fn wal_index(&self) -> Option<&[AtomicU32; REGION as usize / 4]> {
+        let mut region = std::ptr::null_mut();
+        let rc = call!(self.0, xShmMap, ResultCode::IOERR, 0, REGION, 0, &raw mut region);
+        if rc != ResultCode::OK || region.is_null() {
+            return None;
+        }
+        // SAFETY: the base has mapped so many bytes, aligned to a page of memory, and they stay mapped until xShmUnmap,
+        // which is another call. Other processes change them at any time, which atomics allow for.
+        Some(unsafe { &*region.cast() })
+    }
+
+    /// Some words of the wal-index.
+    fn words<const N: usize>(&self, words: [usize; N]) -> Option<[u32; N]> {
+        let index = self.wal_index()?;
+        Some(words.map(|n| index[n].load(Ordering::Relaxed)))
+    }
+
+    /// The WAL that the connection has open, if group commit is on, and this is its main database, and named so: of an
+    /// attached one, SQLite may not look at what FCNTL_COMMIT_PHASETWO answers. To be asked for while the
+    /// connection is about to read: when it closes, what SQLite locks to answer may be gone.
+    pub(super) fn wal(self) -> Option<OpenWal> {
+        // SAFETY: the state is there, and this field never changes.
+        let database = unsafe { (*self.state()).wanted.as_ref() }?.database();
+        let (host, db) = (&self.context().host, self.db()?);
+        // SAFETY: the connection is the one that calls, of the SQLite that this VFS is registered with. The WAL is open
+        // until the wal-index is unmapped.
+        unsafe {
+            // With a shared cache, SQLite would lock that of another database, in whatever order.
+            if sys::path_from(host.file_of(db, c"main")?) != database {
+                return None;
+            }
+            if pointer(host, db, c"main", SQLITE_FCNTL_FILE_POINTER)? != self.0.file {
+                return None;
+            }
+            OpenWal::new(pointer(host, db, c"main", SQLITE_FCNTL_JOURNAL_POINTER)?)
+        }
+    }
+}
+
+/// The file of a database, or its journal or WAL, by a control that SQLite answers itself and passes to no file.
+///
+/// # Safety
+/// `db` is a connection of `host`, used by this thread; `op` asks for a place for an address.
+unsafe fn pointer(
+    host: &Host,
+    db: *mut sqlite3,
+    schema: &CStr,
+    op: c_int,
+) -> Option<*mut sqlite3_file> {
+    let mut file: *mut sqlite3_file = std::ptr::null_mut();
+    // SAFETY: the caller's promise: the connection calls, and there is a place for the address.
+    let rc = unsafe { host.file_control(db, schema, op, std::ptr::from_mut(&mut file).cast()) };
+    (rc == ResultCode::OK).then_some(file)
+}
+
+impl WalIndex for Base {
+    type Wal = OpenWal;
+
+    fn committed(&self) -> Option<(Salts, u32)> {
+        let [frames, salt, next] = self.words([MX_FRAME, SALT, SALT + 1])?;
+        Some(([salt, next], frames))
+    }
+
+    fn committer(&self) -> Option<Client> {
+        Some(Client { db: self.db()?, host: &self.context().host })
+    }
+}
+
+impl BaseFile for Base {
+    fn probe(&self, lock: Sought) -> Probe {
+        struct OfConnection(Base);
+        // SAFETY: the probe is called under a mutex, which the connection holds while it unlocks, and
+        // under which it drops the probe before it locks or closes the file.
+        unsafe impl Send for OfConnection {}
+        let file = OfConnection(*self);
+        Box::new(move || {
+            let base = { &file }.0;
+            match lock {
+                Sought::Write => {
+                    let slot = ShmSlot::WRITE.into();
+                    let rc = base.shm_lock(slot, ShmFlags::LOCK_EXCLUSIVE);
+                    if rc == ResultCode::OK {
+                        unlock(|| base.shm_lock(slot, ShmFlags::UNLOCK_EXCLUSIVE));
+                    }
+                    !rc.is_busy()
+                }
+                Sought::Database(LockLevel::RESERVED) => !base.is_reserved(),
+                Sought::Database(level) => {
+                    let rc = base.lock(level);
+                    if rc == ResultCode::OK && level == LockLevel::SHARED {
+                        unlock(|| base.unlock(LockLevel::NONE));
+                    }
+                    !rc.is_busy()
+                }
+            }
+        })
+    }
+
+    fn is_upgrade(&self) -> bool {
+        let Some(host) = copies::passed_by(&self.context().host) else { return true };
+        // SAFETY: the connection is of this SQLite, and is the one that calls.
+        self.db().and_then(|db| unsafe { host.is_in_transaction(db) }).unwrap_or(true)
+    }
+
+    fn is_in_autocommit(&self) -> bool {
+        // SAFETY: the connection is of the SQLite that this VFS is registered with, and is the one that calls.
+        self.db().is_none_or(|db| unsafe { self.context().host.is_in_autocommit(db) })
+    }
+
+    fn doing(&self) -> Option<Doing> {
+        let changes_mode = |text: &[u8]| {
+            let has =
+                |word: &[u8]| text.windows(word.len()).any(|at| at.eq_ignore_ascii_case(word));
+            has(b"pragma") && has(b"journal_mode") && has(b"wal")
+        };
+        let attaches = |text: &[u8]| {
+            let verb = text.trim_ascii_start().first_chunk::<6>();
+            verb.is_some_and(|verb| verb.eq_ignore_ascii_case(b"attach"))
+        };
+        let (host, db) = (&self.context().host, self.db()?);
+        let mut doing = Doing { is_in_transaction: !self.is_in_autocommit(), ..Doing::default() };
+        // SAFETY: the connection is the one that calls, so no other thread uses its statements; nor does the closure.
+        unsafe {
+            host.statements(db, |statement| {
+                // ATTACH only reads the schema, like a statement that is being compiled.
+                let reads_schema = |text| statement.runs && attaches(text);
+                doing.compiles |= statement.text.is_none_or(reads_schema);
+                doing.runs |= statement.runs;
+                doing.writes |= statement.runs && statement.may_write;
+                if statement.text.is_none_or(changes_mode) {
+                    let runs = statement.runs && statement.text.is_some();
+                    doing.changes_mode = Some(runs || doing.changes_mode == Some(true));
+                }
+            });
+        }
+        Some(doing)
+    }
+
+    fn lock(&self, level: LockLevel) -> ResultCode {
+        call!(self.0, xLock, ResultCode::IOERR_LOCK, level)
+    }
+
+    fn unlock(&self, level: LockLevel) -> ResultCode {
+        call!(self.0, xUnlock, ResultCode::IOERR, level)
+    }
+
+    fn is_reserved(&self) -> bool {
+        let mut is_reserved = 0;
+        let rc = call!(self.0, xCheckReservedLock, ResultCode::IOERR, &raw mut is_reserved);
+        rc == ResultCode::OK && is_reserved != 0
+    }
+
+    fn shm_lock(&self, slots: ShmSlots, flags: ShmFlags) -> ResultCode {
+        call!(self.0, xShmLock, ResultCode::IOERR_LOCK, slots.first, slots.n, flags)
+    }
+
+    fn may_block(&self, mut ms: c_int) {
+        self.control_number(SQLITE_FCNTL_LOCK_TIMEOUT, &mut ms);
+    }
+
+    fn size(&self) -> Result<i64, ResultCode> {
+        let mut size = 0;
+        match call!(self.0, xFileSize, ResultCode::IOERR, &raw mut size) {
+            ResultCode::OK => Ok(size),
+            rc => Err(rc),
+        }
+    }
+
+    fn is_wal(&self) -> bool {
+        /// The read and write versions in the header, 2 for WAL.
+        /// <https://www.sqlite.org/fileformat2.html#file_format_version_numbers>
+        const VERSIONS: i64 = 18;
+        let mut versions = [0_u8; 2];
+        let into = versions.as_mut_ptr().cast();
+        call!(self.0, xRead, ResultCode::IOERR, into, 2, VERSIONS) == ResultCode::OK
+            && versions == [2, 2]
+    }
+
+    fn frames(&self) -> Option<(u32, u32)> {
+        let [frames, copied] = self.words([MX_FRAME, N_BACKFILL])?;
+        Some((frames, copied))
+    }
+
+    fn salts(&self) -> Option<Salts> {
+        self.words([SALT, SALT + 1])
+    }
+
+    fn header(&self) -> Option<Header> {
+        let mut header = Header([0; Header::SIZE]);
+        let into = header.0.as_mut_ptr().cast();
+        let bytes = Header::SIZE as c_int;
+        let rc = call!(self.0, xRead, ResultCode::IOERR, into, bytes, 0);
+        (rc == ResultCode::OK).then_some(header)
+    }
+
+    fn set_copied(&self, frames: u32) {
+        if let Some(index) = self.wal_index() {
+            index[N_BACKFILL].store(frames, Ordering::SeqCst);
+        }
+    }
+
+    fn clear_wal_index(&self) {
+        for word in self.wal_index().iter().flat_map(|index| &index[..HEADERS]) {
+            word.store(0, Ordering::SeqCst);
+        }
+    }
+
+    fn read_mark(&self, n: c_int) -> Option<u32> {
+        let n = usize::try_from(n).ok()?;
+        self.words([READ_MARKS + n]).map(|[mark]| mark)
+    }
+
+    fn write_zeros(&self, at: i64, bytes: i64) -> bool {
+        // To be written to: SQLite's checksum VFS puts its checksum into what it is given.
+        let mut zeros = vec![0_u8; usize::try_from(bytes).unwrap_or(0)];
+        let from = zeros.as_mut_ptr().cast_const().cast();
+        let bytes = c_int::try_from(zeros.len()).unwrap_or(0);
+        call!(self.0, xWrite, ResultCode::IOERR, from, bytes, at) == ResultCode::OK
+    }
+
+    fn set_size(&self, bytes: i64) {
+        call!(self.0, xTruncate, ResultCode::IOERR_TRUNCATE, bytes);
+    }
+
+    fn stands(&self, path: &Path) -> Stands {
+        let context = self.context();
+        let host = copies::passed_by(&context.host).unwrap_or(&context.host);
+        // SQLite says which connection uses a file as soon as it is open; another VFS may not pass that on.
+        // SAFETY: the connection is of this SQLite, and is the one that calls.
+        let is_called_by_sqlite = self.db().is_some_and(|db| unsafe {
+            host.is_opened(db, path, |schema| {
+                pointer(host, db, schema, SQLITE_FCNTL_FILE_POINTER)
+                    .is_none_or(|file| file == self.0.file)
+            })
+        });
+        match is_called_by_sqlite {
+            false => Stands::Below,
+            true if context.is_over_system => Stands::Alone,
+            true => Stands::Above,
+        }
+    }
+}

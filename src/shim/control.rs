@@ -1,0 +1,191 @@
+//! The file controls of a database: what SQLite, other VFSes and the application tell its file, or ask it.
+//! <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html>
+//!
+//! | control | who sends it, when | locks of the connection |
+//! |---|---|---|
+//! | [`FCNTL_OPENED`] | our connect hook, in sqlite3_open() | none |
+//! | FCNTL_PDB | SQLite, as soon as the file is open | none |
+//! | FCNTL_VFSNAME | an application, at any time | any |
+//! | FCNTL_PRAGMA | SQLite, when it compiles a pragma | any |
+//! | FCNTL_PERSIST_WAL | an application, at any time; SQLite, to ask, when the last connection closes | any; EXCLUSIVE |
+//! | FCNTL_LOCK_TIMEOUT | SQLite, before and after it asks for locks, if it was built with SQLITE_ENABLE_SETLK_TIMEOUT | any |
+//! | FCNTL_SYNC | SQLite, when all is written, or all is undone, and before it syncs the database | EXCLUSIVE; in WAL mode any |
+//! | FCNTL_COMMIT_PHASETWO | SQLite, when a transaction is committed | EXCLUSIVE; in WAL mode a READ slot, WRITE is released |
+//! | FCNTL_ROLLBACK_ATOMIC_WRITE | SQLite, when the base has undone a batch of writes | EXCLUSIVE |
+//!
+//! None may lock or unlock what SQLite has locked. Any other control is the base's to answer, so that none is lost.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use super::base::{Base, parts};
+use super::{FCNTL_OPENED, Opened};
+use crate::connection::{Connection, UNENCRYPTED, status};
+use crate::ffi::{
+    ResultCode, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PDB,
+    SQLITE_FCNTL_PERSIST_WAL, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE,
+    SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, no_panic, sqlite3, sqlite3_file,
+};
+
+/// xFileControl: the table of this file says who calls it when, with which locks. Each write transaction makes one call,
+/// FCNTL_COMMIT_PHASETWO, which most connections only note and pass on.
+pub(super) unsafe extern "C" fn x_file_control(
+    file: *mut sqlite3_file,
+    op: c_int,
+    arg: *mut c_void,
+) -> ResultCode {
+    // SAFETY: SQLite passes an open file of this table, and nothing else uses it meanwhile.
+    let (base, connection) = unsafe { parts(file) };
+    if op != SQLITE_FCNTL_COMMIT_PHASETWO || !connection.note_commit() {
+        return file_control(file, op, arg);
+    }
+    base.file_control(op, arg)
+}
+
+/// What [`x_file_control`] leaves. That calls it as C does, and last, and so saves no registers for it.
+#[inline(never)]
+extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> ResultCode {
+    no_panic(ResultCode::IOERR, || {
+        // SAFETY: SQLite has passed an open file to `x_file_control`, which does not use its reference any more.
+        let (base, connection) = unsafe { parts(file) };
+        // SAFETY: the argument is what each of these controls comes with.
+        let answer = unsafe {
+            match op {
+                FCNTL_OPENED => Some(opened(connection, arg.cast())),
+                SQLITE_FCNTL_VFSNAME => Some(vfs_name(base, arg.cast())),
+                SQLITE_FCNTL_PRAGMA => pragma(connection, base, arg.cast()),
+                SQLITE_FCNTL_PERSIST_WAL => Some(persist_wal(connection, base, arg.cast())),
+                SQLITE_FCNTL_LOCK_TIMEOUT => may_block(connection, arg.cast()),
+                SQLITE_FCNTL_PDB => pdb(base, arg.cast()),
+                SQLITE_FCNTL_SYNC => connection.before_commit().err(),
+                SQLITE_FCNTL_COMMIT_PHASETWO => connection.committed().err(),
+                SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE => {
+                    connection.unwritten();
+                    None
+                }
+                _ => None,
+            }
+        };
+        answer.unwrap_or_else(|| base.file_control(op, arg))
+    })
+}
+
+/// The connect hook asks, in sqlite3_open(), before the connection has any lock: how the open went.
+///
+/// # Safety
+/// `answer` is a place for an [`Opened`].
+unsafe fn opened(connection: &mut Connection<Base>, answer: *mut Opened) -> ResultCode {
+    let busy_timeout = connection.settings().busy_timeout_ms();
+    let refusal = match connection.is_unencrypted() {
+        true => UNENCRYPTED.as_ptr(),
+        false => std::ptr::null(),
+    };
+    // SAFETY: the caller's promise: it is a place for an `Opened`.
+    unsafe { *answer = Opened { busy_timeout, refusal } };
+    ResultCode::OK
+}
+
+/// FCNTL_VFSNAME: an application asks for the names of the VFSes, at any time.
+///
+/// # Safety
+/// `answer` is a place for a string, which the application frees.
+unsafe fn vfs_name(base: Base, answer: *mut *mut c_char) -> ResultCode {
+    let context = base.context();
+    // SAFETY: the caller's promise: it is a place for an address.
+    unsafe { *answer = context.host.allocate_text(&context.full_name) };
+    ResultCode::OK
+}
+
+/// FCNTL_PERSIST_WAL: an application says whether the WAL is to stay. Or SQLite asks, when the last connection closes and
+/// holds EXCLUSIVE.
+///
+/// # Safety
+/// `number` is a number: negative to ask, and then a place for the answer.
+unsafe fn persist_wal(
+    connection: &mut Connection<Base>,
+    base: Base,
+    number: *mut c_int,
+) -> ResultCode {
+    // SAFETY: the caller's promise; the base only changes the number while it is called.
+    unsafe {
+        let asks = *number < 0;
+        if !asks {
+            connection.application_persists_wal();
+        }
+        let rc = base.file_control(SQLITE_FCNTL_PERSIST_WAL, number.cast());
+        if asks {
+            let persists = *number > 0;
+            let keeps = connection.keeps_wal(persists, &base.context().protection);
+            if keeps != persists {
+                *number = keeps.into();
+            }
+        }
+        rc
+    }
+}
+
+/// FCNTL_LOCK_TIMEOUT: for how long the next lock calls may block. SQLite says so before and after it asks for locks, if
+/// it was built with SQLITE_ENABLE_SETLK_TIMEOUT.
+///
+/// # Safety
+/// `ms` is a number.
+unsafe fn may_block(connection: &mut Connection<Base>, ms: *const c_int) -> Option<ResultCode> {
+    // SAFETY: the caller's promise: it is a number.
+    connection.may_block(unsafe { *ms });
+    None
+}
+
+/// FCNTL_PDB: SQLite says which connection uses the file, as soon as it is open.
+///
+/// # Safety
+/// `db` is where SQLite keeps its address as long as the file is open.
+unsafe fn pdb(base: Base, db: *const *mut sqlite3) -> Option<ResultCode> {
+    base.set_db(db);
+    None
+}
+
+/// FCNTL_PRAGMA: SQLite compiles a pragma. This answers our own, and `journal_mode=wal` where that does not work; the base
+/// answers others. <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpragma>
+///
+/// # Safety
+/// `arg` holds a place for the answer, the pragma's name, and its argument or null.
+unsafe fn pragma(
+    connection: &mut Connection<Base>,
+    base: Base,
+    arg: *mut *mut c_char,
+) -> Option<ResultCode> {
+    let context = base.context();
+    // SAFETY: the caller's promise: the strings are terminated, and SQLite keeps them until this returns.
+    let (name, value) = unsafe {
+        let value = *arg.add(2);
+        let value = if value.is_null() { c"" } else { CStr::from_ptr(value) };
+        (CStr::from_ptr(*arg.add(1)).to_bytes(), value.to_bytes())
+    };
+    let is_wal = name.eq_ignore_ascii_case(b"journal_mode") && value.eq_ignore_ascii_case(b"wal");
+    if is_wal {
+        connection.expect_mode_change();
+    }
+    connection.pragma(name, value);
+    let no_wal = connection.guards().no_wal().filter(|_| is_wal).map(str::to_owned);
+    let is_ours = name.len() > 7 && name[..7].eq_ignore_ascii_case(b"kanban_");
+    let (rc, text) = if let Some(why) = no_wal {
+        // SQLite answers so where WAL mode does not work, and applications fall back to a rollback mode by that.
+        (ResultCode::PROTOCOL, format!("locking protocol: {why}"))
+    } else if !is_ours {
+        return None;
+    } else if name.eq_ignore_ascii_case(b"kanban_status") {
+        connection.guards().length.look_where_it_stands();
+        let vfs = status::Vfs {
+            full_name: &context.full_name,
+            sqlite: context.host.version_number(),
+            protection: context.protection,
+        };
+        (ResultCode::OK, status::json(connection, &vfs))
+    } else {
+        let name = String::from_utf8_lossy(name);
+        (ResultCode::ERROR, format!("unknown pragma {name}; known: kanban_status"))
+    };
+    let text = context.host.allocate_text(&text);
+    // SAFETY: the caller's promise; SQLite frees the text.
+    unsafe { *arg = text };
+    Some(if text.is_null() { ResultCode::NOMEM } else { rc })
+}

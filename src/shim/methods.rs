@@ -1,0 +1,207 @@
+//! Tables of methods: ours over the base's, and how a method of ours finds the base's table and our state from the file
+//! that it is called for.
+//!
+//! | bytes of a file's memory | hold |
+//! |---|---|
+//! | from 0 | the base's file; `pMethods`, its first field, leads to a [`Methods`] |
+//! | from [`state_offset`] | the address of our state |
+
+use std::ffi::c_int;
+
+use super::inherited;
+use crate::ffi::{complete, sqlite3_file, sqlite3_io_methods};
+use crate::sys::fork::ForkMutex;
+
+/// What lies behind the base's file: the address of the state of our methods.
+pub(super) type StateSlot = *mut ();
+
+/// The size of a file of ours over one of the base's, in bytes.
+pub(crate) fn size_with_state(base: c_int) -> c_int {
+    c_int::try_from(state_offset(base) + size_of::<StateSlot>()).unwrap_or(c_int::MAX)
+}
+
+/// Where our state's address lies in a file over one of the base's of so many bytes.
+pub(super) fn state_offset(base: c_int) -> usize {
+    usize::try_from(base).unwrap_or(0).next_multiple_of(align_of::<StateSlot>())
+}
+
+/// A method table of ours. `ours` is first, so that a file's `pMethods` is its address.
+#[repr(C)]
+pub(super) struct Methods {
+    pub(super) ours: sqlite3_io_methods,
+    /// A copy, complete: null where the base's version has nothing.
+    pub(super) base: sqlite3_io_methods,
+    /// The base's table itself, to be put back.
+    base_table: *const sqlite3_io_methods,
+    state_offset: usize,
+    pub(super) kind: Kind,
+}
+
+// SAFETY: the contents never change, and the pointer is only put back into a file.
+unsafe impl Send for Methods {}
+// SAFETY: the contents never change, so that any number of threads may read them.
+unsafe impl Sync for Methods {}
+
+/// What a table is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Database,
+    /// A database on a file system on which WAL mode is refused.
+    WithoutWal,
+    /// A WAL, a journal or a statement journal.
+    Watched,
+    /// The WAL of a database with group commit.
+    Wal,
+    SuperJournal,
+    /// A database that was not opened.
+    Refused,
+}
+
+/// All tables that were made. Locked for a look-up, and while a thread forks. SQLite is not called meanwhile.
+static TABLES: ForkMutex<Vec<&'static Methods>> = ForkMutex::new(Vec::new());
+
+/// Keeps other threads from making tables until the result is dropped.
+#[cfg(unix)]
+pub(super) fn hold_for_fork() -> impl std::any::Any {
+    TABLES.lock()
+}
+
+impl Methods {
+    /// The table that `ours` makes of the base's. One for each base table, offset and kind.
+    ///
+    /// # Safety
+    /// `base` is the table of a file that its VFS has just opened.
+    pub(super) unsafe fn over(
+        base: *const sqlite3_io_methods,
+        state_offset: usize,
+        kind: Kind,
+        ours: impl FnOnce(&sqlite3_io_methods) -> sqlite3_io_methods,
+    ) -> &'static Self {
+        // SAFETY: a VFS keeps the tables of its open files, and never changes them.
+        let complete = unsafe { complete(base) };
+        Self::made_once(ours(&complete), complete, base, state_offset, kind)
+    }
+
+    /// The table of files that have nothing of a base's.
+    pub(super) fn without_base(
+        ours: sqlite3_io_methods,
+        state_offset: usize,
+        kind: Kind,
+    ) -> &'static Self {
+        Self::made_once(ours, ours, std::ptr::null(), state_offset, kind)
+    }
+
+    /// A table with these fields, or the one that was made of this base before. Tables live for ever.
+    fn made_once(
+        ours: sqlite3_io_methods,
+        base: sqlite3_io_methods,
+        base_table: *const sqlite3_io_methods,
+        state_offset: usize,
+        kind: Kind,
+    ) -> &'static Self {
+        let mut tables = TABLES.lock();
+        let is_it = |known: &&&Self| {
+            known.base_table == base_table
+                && known.state_offset == state_offset
+                && known.kind == kind
+        };
+        if let Some(known) = tables.iter().find(is_it) {
+            return known;
+        }
+        let made = Box::leak(Box::new(Self { ours, base, base_table, state_offset, kind }));
+        tables.push(made);
+        made
+    }
+}
+
+/// A file that has a table of ours.
+#[derive(Clone, Copy)]
+pub(super) struct Interposed {
+    pub(super) file: *mut sqlite3_file,
+    pub(super) methods: &'static Methods,
+}
+
+impl Interposed {
+    /// # Safety
+    /// `file` is open and has one of our tables.
+    #[inline]
+    pub(super) unsafe fn of(file: *mut sqlite3_file) -> Self {
+        // SAFETY: the caller's promise: pMethods is the address of the first field of a `Methods`, which lives for ever.
+        Self { file, methods: unsafe { &*(*file).pMethods.cast::<Methods>() } }
+    }
+
+    /// xClose: the file has the base's methods again, and no child of a fork changes what lies there.
+    ///
+    /// # Safety
+    /// `file` is open, has one of our tables, and is about to be closed.
+    pub(super) unsafe fn closing(file: *mut sqlite3_file) -> Self {
+        inherited::closing(file);
+        // SAFETY: the caller's promise; a file's methods may be exchanged while none of them runs for it but ours.
+        unsafe {
+            let this = Self::of(file);
+            (*file).pMethods = this.methods.base_table;
+            this
+        }
+    }
+
+    /// Puts our methods in front of the base's, and the address of `state` behind the file.
+    ///
+    /// # Safety
+    /// The file is memory of [`size_with_state`] bytes over the base that the table's offset is of. The methods expect a
+    /// state of that type.
+    pub(super) unsafe fn begin<T>(self, state: Box<T>) {
+        // SAFETY: the caller's promise: there is room for the address, and the file is open.
+        unsafe {
+            self.slot().write(Box::into_raw(state).cast());
+            (*self.file).pMethods = &raw const self.methods.ours;
+        }
+    }
+
+    /// The place of the state's address.
+    ///
+    /// # Safety
+    /// The file is memory of [`size_with_state`] bytes over the base that the table's offset is of.
+    unsafe fn slot(self) -> *mut StateSlot {
+        // SAFETY: the caller's promise; SQLite aligns files to 8 bytes.
+        unsafe { self.file.cast::<u8>().add(self.methods.state_offset).cast() }
+    }
+
+    /// The state of an open file, or of one that is about to be closed.
+    ///
+    /// # Safety
+    /// [`Self::begin`] was called for the file, with a state of that type, which is not freed.
+    #[inline]
+    pub(super) unsafe fn state<T>(self) -> *mut T {
+        // SAFETY: the caller's promise: the slot holds the address of a boxed `T`.
+        unsafe { (*self.slot()).cast() }
+    }
+}
+
+/// Calls the base's own method on an [`Interposed`] file; one that the base does not have fails with `$missing`.
+macro_rules! call {
+    ($interposed:expr, $method:ident, $missing:expr $(, $arg:expr)*) => {
+        match $interposed.methods.base.$method {
+            // SAFETY: the base has opened the file and gets what its own method asks for: what SQLite has passed to the
+            // one in front of it, or what lives in the caller.
+            Some(method) => unsafe { method($interposed.file, $($arg),*) },
+            None => $missing,
+        }
+    };
+}
+pub(super) use call;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What lies behind the base's file begins behind it, where an address may be, and has room.
+    #[test]
+    fn the_state_lies_behind_the_bases_file() {
+        for base in 0..40 {
+            let offset = state_offset(base);
+            assert!((base as usize..base as usize + 8).contains(&offset), "{base}: {offset}");
+            assert_eq!(offset % align_of::<StateSlot>(), 0);
+            assert_eq!(size_with_state(base) as usize, offset + size_of::<StateSlot>());
+        }
+    }
+}

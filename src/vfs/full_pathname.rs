@@ -1,0 +1,56 @@
+//! xFullPathname of the Windows VFSes, which do not resolve symbolic links: two names of one database would have two
+//! sidecars, journals and WALs.
+
+use std::ffi::{CStr, c_char, c_int};
+
+use super::{base_full_pathname, instance};
+use crate::ffi::{ResultCode, no_panic, sqlite3_vfs};
+use crate::sys;
+
+/// xFullPathname: SQLite asks where a database lies before it opens it, without a lock on it. Fails, with a line in
+/// SQLite's error log, where links cannot be resolved.
+pub(super) unsafe extern "C" fn x_full_pathname(
+    vfs: *mut sqlite3_vfs,
+    name: *const c_char,
+    n: c_int,
+    out: *mut c_char,
+) -> ResultCode {
+    // SAFETY: the base gets what SQLite has passed.
+    let rc = unsafe { base_full_pathname(vfs, name, n, out) };
+    if rc != ResultCode::OK {
+        return rc;
+    }
+    no_panic(ResultCode::CANTOPEN, || {
+        // SAFETY: the base has written a terminated name.
+        let path = sys::path_from(unsafe { CStr::from_ptr(out) }).into_owned();
+        if !path.is_absolute() {
+            // A base that keeps its databases elsewhere than in files.
+            return rc;
+        }
+        let why = match sys::canonical(&path) {
+            Ok(found) => {
+                let found = found.as_os_str().as_encoded_bytes();
+                if found.len() < usize::try_from(n).unwrap_or(0) {
+                    // SAFETY: SQLite passes room for n bytes.
+                    unsafe {
+                        let out = out.cast::<u8>();
+                        out.copy_from_nonoverlapping(found.as_ptr(), found.len());
+                        out.add(found.len()).write(0);
+                    }
+                    return rc;
+                }
+                "its name is too long".to_owned()
+            }
+            // Opening it will fail, or make a file of this very name.
+            Err(error) if sys::is_absent(&error) => return rc,
+            Err(error) => format!(
+                "cannot tell where its name leads: {error}; this user must be allowed to look \
+                 there, and the drive must know GetFinalPathNameByHandle"
+            ),
+        };
+        // SAFETY: SQLite passes our VFS.
+        let host = unsafe { instance(vfs) }.context.host;
+        host.log_about(ResultCode::CANTOPEN, &why, &path);
+        ResultCode::CANTOPEN
+    })
+}

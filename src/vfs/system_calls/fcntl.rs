@@ -1,0 +1,222 @@
+//! fcntl(2), as SQLite calls it for its locks. What becomes of a call is decided in this order, quickest first:
+//!
+//! | function | the call is | and |
+//! |---|---|---|
+//! | [`fcntl_of`] | F_SETLK on a descriptor of which all is known | locks the table's descriptor |
+//! | [`fcntl_slowly`] | no lock, or on a file that is not ours | goes on as it is |
+//! | [`fcntl_slowly`] | F_SETLK on a descriptor to read by, of which all is known | is refused if it is exclusive, else locks the table's descriptor |
+//! | [`fcntl_by_the_table`] | any other lock: the first of a file, one that a parent opened, one whose locks are noted | goes by [`LockTable::target`](crate::guard::cancellation::table::LockTable::target) |
+//!
+//! A descriptor is in one of these states, and a lock on it has one of these results:
+//!
+//! | state | a lock | an unlock |
+//! |---|---|---|
+//! | [`Target::Through`] | becomes one of the open file description of the table's descriptor | unlocks that |
+//! | [`Target::Through`], to read by | exclusive: EBADF, as from the kernel; shared: becomes one of that description | unlocks that |
+//! | [`Target::AsItIs`] | is SQLite's own | is SQLite's own; the table learns if all is unlocked |
+//! | [`Target::Inherited`] | EIO | nothing: it would be the parent's |
+//! | [`Target::Unknown`] | that errno | that errno |
+//!
+//! | an open-file-description lock fails with | then |
+//! |---|---|
+//! | EINTR | it is made again, as long as signals interrupt it, but for F_SETLKW |
+//! | anything, and it was to unlock | it is made once more: SQLite takes that for done whatever the call returns |
+//! | EBADF | somebody has closed the table's descriptor, which gets another |
+
+use std::ffi::{c_int, c_void};
+
+use super::{LIBRARIES, Library, fail};
+use crate::ffi::no_panic;
+use crate::guard::cancellation;
+use crate::guard::cancellation::table::{Known, Target};
+use crate::sys::{self, Range};
+
+/// The fcntl(2) command by which ours is told from any other, which has no such command.
+pub(super) const MARK: c_int = 0x6b62_6e02;
+
+/// fcntl(2): SQLite locks or unlocks bytes of a database or a wal-index, asks for a lock, or sets FD_CLOEXEC. This is called
+/// several times in each transaction.
+pub(super) unsafe extern "C" fn fcntl_of<const NTH: usize>(
+    file: c_int,
+    command: c_int,
+    argument: *mut c_void,
+) -> c_int {
+    let library = &LIBRARIES[NTH];
+    if command == libc::F_SETLK {
+        if let Some(descriptor) = cancellation::table_of(NTH).through(file) {
+            // SAFETY: this command comes with a lock.
+            return unsafe { lock_by(descriptor, file, command, argument, library) };
+        }
+    }
+    fcntl_slowly(file, command, argument, library)
+}
+
+/// Locks or unlocks by the table's `descriptor` of a file what SQLite asks for by its own.
+///
+/// # Safety
+/// `argument` is a lock.
+#[inline(always)]
+unsafe fn lock_by(
+    descriptor: c_int,
+    file: c_int,
+    command: c_int,
+    argument: *mut c_void,
+    library: &'static Library,
+) -> c_int {
+    let lock = argument.cast::<libc::flock>();
+    // SAFETY: the caller's promise; an open-file-description lock asks for no process id.
+    let made = unsafe {
+        (*lock).l_pid = 0;
+        sys::fcntl_lock(descriptor, libc::F_OFD_SETLK, lock)
+    };
+    match made {
+        Ok(()) => 0,
+        Err(libc::EBADF) => fcntl_by_the_table(file, command, argument, library),
+        Err(errno) => once_more(descriptor, lock, errno),
+    }
+}
+
+/// A lock has failed. It is made again as long as signals interrupt it, and once more if it was to unlock: SQLite takes
+/// that for done whatever the call returns.
+#[cold]
+#[inline(never)]
+extern "C" fn once_more(descriptor: c_int, lock: *mut libc::flock, mut errno: c_int) -> c_int {
+    // SAFETY: `lock_by` passes on the lock that it was called with.
+    let mut unlocks = unsafe { is_unlock(&*lock) };
+    while errno == libc::EINTR || std::mem::take(&mut unlocks) {
+        // SAFETY: the lock is `lock_by`'s.
+        match unsafe { sys::fcntl_lock(descriptor, libc::F_OFD_SETLK, lock) } {
+            Ok(()) => return 0,
+            Err(other) => errno = other,
+        }
+    }
+    fail(errno)
+}
+
+/// Every call but those that [`fcntl_of`] makes itself. It is called as C calls that, and last, so that that has nothing to
+/// save or to move.
+#[cold]
+extern "C" fn fcntl_slowly(
+    file: c_int,
+    command: c_int,
+    argument: *mut c_void,
+    library: &'static Library,
+) -> c_int {
+    if command == MARK {
+        return MARK;
+    }
+    let Some(calls) = library.calls.get() else { return fail(libc::ENOSYS) };
+    // SAFETY: SQLite has made this very call.
+    let as_it_is = || unsafe { (calls.fcntl)(file, command, argument) };
+    if ofd_command(command).is_none() {
+        return as_it_is();
+    }
+    match library.locks.known(file) {
+        Known::AsItIs(_calling) => as_it_is(),
+        // SAFETY: this command comes with a lock.
+        Known::ToRead(descriptor) if command == libc::F_SETLK => unsafe {
+            if is_exclusive(&*argument.cast::<libc::flock>()) {
+                return fail(libc::EBADF);
+            }
+            lock_by(descriptor, file, command, argument, library)
+        },
+        _ => fcntl_by_the_table(file, command, argument, library),
+    }
+}
+
+/// A lock of which the table must be asked. The table's mutex is held for each question, and for the call itself only
+/// before the table has begun.
+#[cold]
+extern "C" fn fcntl_by_the_table(
+    file: c_int,
+    command: c_int,
+    argument: *mut c_void,
+    library: &'static Library,
+) -> c_int {
+    let Some(calls) = library.calls.get() else { return fail(libc::ENOSYS) };
+    // SAFETY: SQLite has made this very call.
+    let as_it_is = || unsafe { (calls.fcntl)(file, command, argument) };
+    let Some(ofd_command) = ofd_command(command) else { return as_it_is() };
+    if let Some(rc) = no_panic(None, || library.locks.before(as_it_is)) {
+        return rc;
+    }
+    // SAFETY: these commands come with a lock.
+    let lock = unsafe { &mut *argument.cast::<libc::flock>() };
+    let unlocks = is_unlock(lock);
+    let exclusive = command != libc::F_GETLK && is_exclusive(lock);
+    let descriptor = match no_panic(Target::Inherited, || library.locks.target(file)) {
+        // The kernel says so of a descriptor to read by; the other descriptor could have the lock.
+        Target::Through { is_read_only: true, .. } if exclusive => return fail(libc::EBADF),
+        Target::Through { descriptor, .. } => descriptor,
+        Target::AsItIs => {
+            let all = unlocks && lock.l_start == 0 && lock.l_len == 0;
+            let rc = as_it_is();
+            let error = errno();
+            no_panic((), || library.locks.called(file, rc == 0 && all));
+            sys::set_errno(error);
+            return rc;
+        }
+        Target::Inherited if unlocks => return 0,
+        Target::Inherited => return fail(libc::EIO),
+        Target::Unknown(errno) => return fail(errno),
+    };
+    lock.l_pid = 0;
+    let locks_by = |descriptor| {
+        // SAFETY: SQLite's lock, which has no process id any more, as this command asks for.
+        uninterrupted(ofd_command, || unsafe { (calls.fcntl)(descriptor, ofd_command, argument) })
+    };
+    let mut rc = locks_by(descriptor);
+    if command == libc::F_GETLK {
+        return rc;
+    }
+    if rc == -1 && unlocks {
+        // SQLite takes the lock for unlocked whatever the call returns.
+        rc = locks_by(descriptor);
+    }
+    if rc == 0 {
+        let range = Range { start: lock.l_start, len: lock.l_len };
+        no_panic((), || library.locks.note(file, range, !unlocks));
+        return rc;
+    }
+    let error = errno();
+    if error == libc::EBADF && no_panic(false, || library.locks.repair(file)) {
+        return match no_panic(Target::Inherited, || library.locks.target(file)) {
+            Target::Through { descriptor, .. } => locks_by(descriptor),
+            _ => fail(error),
+        };
+    }
+    fail(error)
+}
+
+/// The command for open-file-description locks that answers to one for POSIX locks; `None` for what is no lock.
+fn ofd_command(command: c_int) -> Option<c_int> {
+    match command {
+        libc::F_SETLK => Some(libc::F_OFD_SETLK),
+        libc::F_SETLKW => Some(libc::F_OFD_SETLKW),
+        libc::F_GETLK => Some(libc::F_OFD_GETLK),
+        _ => None,
+    }
+}
+
+/// Calls once more when a signal has interrupted a lock that is not waited for: SQLite would take that for BUSY, and after
+/// an unlock believe that the lock is gone. What the last call returned.
+fn uninterrupted(command: c_int, call: impl Fn() -> c_int) -> c_int {
+    loop {
+        let rc = call();
+        if rc != -1 || command == libc::F_OFD_SETLKW || errno() != libc::EINTR {
+            return rc;
+        }
+    }
+}
+
+fn errno() -> c_int {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or_default()
+}
+
+fn is_unlock(lock: &libc::flock) -> bool {
+    c_int::from(lock.l_type) == c_int::from(libc::F_UNLCK)
+}
+
+fn is_exclusive(lock: &libc::flock) -> bool {
+    c_int::from(lock.l_type) == c_int::from(libc::F_WRLCK)
+}
