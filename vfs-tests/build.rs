@@ -1,6 +1,7 @@
 //! Builds what clients load that are not linked with it: the bundled SQLite a second time, as a
 //! shared library that waits inside its lock calls (SQLITE_ENABLE_SETLK_TIMEOUT), for a Python to
-//! load in place of Debian's; the bundled one as it is, as a shared library, for the workers of the
+//! load in place of Debian's; the bundled one without extension loading, as a shared library, for a process with
+//! two copies; the bundled one as it is, as a shared library, for the workers of the
 //! differential test; and the VFS `pause`, an extension.
 
 use std::path::{Path, PathBuf};
@@ -26,6 +27,17 @@ fn main() {
             .args(["-lm", "-lpthread", "-ldl"]),
     );
     println!("cargo:rustc-env=SETLK_SQLITE={}", setlk.display());
+
+    // As Qt and Apple build theirs: nothing of it passes its table of functions to anybody.
+    let omit = out.join("omit.so");
+    compile(
+        Command::new(compiler())
+            .args(["-shared", "-fPIC", "-O0", "-DSQLITE_OMIT_LOAD_EXTENSION", "-o"])
+            .arg(&omit)
+            .arg(source.join("sqlite3.c"))
+            .args(["-lm", "-lpthread"]),
+    );
+    println!("cargo:rustc-env=OMIT_SQLITE={}", omit.display());
 
     let archive = PathBuf::from(std::env::var("DEP_SQLITE3_LIB_DIR").expect("it is bundled"));
     let newest = out.join("newest.so");

@@ -39,5 +39,5 @@ pub(crate) fn passed_by(host: &Host) -> Option<&'static Host> {
 
 /// The copy of that number.
 pub(crate) fn copy(nth: usize) -> Option<&'static Host> {
-    COPIES[nth].library.get()
+    COPIES.get(nth)?.library.get()
 }

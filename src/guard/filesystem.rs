@@ -61,14 +61,21 @@ enum Nature {
     Served,
 }
 
-/// The types that are served, by their numbers in statfs(2).
-const KINDS: [(u64, Nature); 8] = [
+/// The types that are served, by their numbers in statfs(2), as Linux and each file system's own source define them.
+const KINDS: [(u64, Nature); 15] = [
     (0x6969, Nature::Network),      // NFS
     (0x517b, Nature::Network),      // SMB
     (0xfe53_4d42, Nature::Network), // SMB2
     (0xff53_4d42, Nature::Network), // CIFS
-    (0x5346_414f, Nature::Network), // AFS
+    (0x5346_414f, Nature::Network), // AFS, of OpenAFS
+    (0x6b41_4653, Nature::Network), // AFS, of Linux
     (0x00c3_6400, Nature::Network), // Ceph
+    (0x0bd0_0bd0, Nature::Network), // Lustre
+    (0x4750_4653, Nature::Network), // GPFS
+    (0x7461_636f, Nature::Network), // OCFS2
+    (0x0116_1970, Nature::Network), // GFS2
+    (0x1983_0326, Nature::Network), // BeeGFS
+    (0x786f_4256, Nature::Served),  // vboxsf
     (0x0102_1997, Nature::Served),  // 9p
     (0x6573_5546, Nature::Served),  // FUSE, virtiofs
 ];
@@ -76,10 +83,11 @@ const KINDS: [(u64, Nature); 8] = [
 /// Why nobody must enter WAL mode on a file system; `None` if that is allowed.
 ///
 /// A sandbox shows its own root as 9p or FUSE, and all of its processes share what is there. So where the root is on
-/// such a file system, what it can do decides, not its name.
+/// such a file system, what it can do decides, not its name. So it does where a sandbox refuses statfs(2).
 pub(crate) fn wal_refusal(file_system: &impl FileSystem) -> Option<String> {
     let kind = match file_system.kind() {
         Ok(kind) => kind?,
+        Err(_) if file_system.shares() => return None,
         Err(error) => {
             return Some(format!(
                 "WAL mode is refused on a file system that cannot be told ({error}): clients on \

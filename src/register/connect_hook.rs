@@ -1,14 +1,22 @@
-//! What happens when a connection opens: SQLite calls [`on_connect`] for each
+//! What happens when a connection opens: SQLite calls an auto-extension for each
 //! (<https://www.sqlite.org/c3ref/auto_extension.html>), after its main database was opened.
 
 use std::ffi::{CStr, c_char, c_int};
 
 use crate::ffi::host::Host;
 use crate::ffi::{
-    ResultCode, ScalarFunction, c_text, copies, no_panic, sqlite3, sqlite3_api_routines,
-    sqlite3_context, sqlite3_value,
+    AutoExtension, ResultCode, ScalarFunction, c_text, copies, no_panic, sqlite3,
+    sqlite3_api_routines, sqlite3_context, sqlite3_value,
 };
 use crate::shim::{FCNTL_OPENED, Opened};
+
+/// The auto-extension of that copy of SQLite. The fifth in one process, which has no number, is served if it passes its
+/// table.
+pub(super) fn of(nth: Option<usize>) -> AutoExtension {
+    let all: [AutoExtension; copies::MOST] =
+        [on_connect::<0>, on_connect::<1>, on_connect::<2>, on_connect::<3>];
+    nth.map_or(on_connect::<{ usize::MAX }> as AutoExtension, |nth| all[nth])
+}
 
 /// Gives a connection `kanban_version()` and, if its main database is ours, a busy timeout.
 /// Fails the open, with a message, of a database that xOpen refused.
@@ -16,17 +24,19 @@ use crate::shim::{FCNTL_OPENED, Opened};
 /// SQLite calls it at the end of sqlite3_open(), with the connection's mutex, and for connections of every VFS. An error
 /// makes the open fail: so it must not fail for any other database than a refused one of ours, nor begin a transaction.
 ///
+/// `NTH` is the copy of SQLite that calls it. One that was built without extension loading (SQLITE_OMIT_LOAD_EXTENSION)
+/// passes no table of its functions, and those of another copy must not be called with its connection.
+///
 /// # Safety
 /// SQLite calls it as an auto-extension.
-pub(crate) unsafe extern "C" fn on_connect(
+unsafe extern "C" fn on_connect<const NTH: usize>(
     db: *mut sqlite3,
     message: *mut *mut c_char,
     api: *const sqlite3_api_routines,
 ) -> ResultCode {
     no_panic(ResultCode::OK, || {
         let host = if api.is_null() {
-            // An SQLite built without extension loading passes no table.
-            copies::copy(0).copied()
+            copies::copy(NTH).copied()
         } else {
             // SAFETY: SQLite passes its own table to an auto-extension.
             unsafe { Host::from_api(api) }.ok().inspect(|host| {

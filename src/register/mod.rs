@@ -20,15 +20,15 @@ use crate::vfs::{self, Instance, OF_THE_SYSTEM};
 /// SQLite's own, and while a thread forks. No callback of SQLite's asks for it but an extension's entry point.
 static REGISTERED: ForkMutex<Vec<&'static Instance>> = ForkMutex::new(Vec::new());
 
-/// Registers the VFS that `options` describe with `host`. Doing it again changes nothing, but
-/// that `make_default` is honoured.
+/// Registers the VFS that `options` describe with `host`. Doing it again changes nothing, but that `make_default` is
+/// honoured, and that the VFS is there again if the application has taken it out of SQLite.
 ///
 /// # Errors
 /// [`Error::InvalidName`], [`Error::AtFork`], [`Error::NameTaken`], [`Error::Sqlite`], and those of [`base_for`].
 pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
     let name = to_c(options.name())?;
     fork::watch().map_err(|e| Error::AtFork { errno: e.raw_os_error().unwrap_or_default() })?;
-    copies::number_of(&host);
+    let on_connect = connect_hook::of(copies::number_of(&host));
     let mut registered = REGISTERED.lock();
     let is_taken = || Error::NameTaken { name: options.name().to_owned() };
     let make_default = |vfs| {
@@ -39,14 +39,20 @@ pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
         }
         Ok(())
     };
-    if let Some(known) = registered.iter().find(|known| known.is(&host, options.name())) {
-        return if known.options.same_vfs(options) {
-            make_default(known.vfs)
-        } else {
-            Err(is_taken())
-        };
-    }
     let other = host.find_vfs(Some(&name));
+    if let Some(known) = registered.iter().find(|known| known.is(&host, options.name())) {
+        if !known.options.same_vfs(options) || !other.is_null() && other != known.vfs {
+            return Err(is_taken());
+        }
+        // The application may have taken out of SQLite what was registered: by sqlite3_vfs_unregister(),
+        // sqlite3_shutdown() or sqlite3_reset_auto_extension(). SQLite ignores a callback that it knows.
+        check(host.add_auto_extension(on_connect))?;
+        if other.is_null() {
+            // SAFETY: an instance is complete and never freed.
+            check(unsafe { host.register_vfs(known.vfs, false) })?;
+        }
+        return make_default(known.vfs);
+    }
     if !other.is_null() {
         // Another copy of this library may have registered it. It keeps the options it has.
         // SAFETY: SQLite found it, so it is a registered VFS.
@@ -56,16 +62,13 @@ pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
         };
     }
     let (base, encrypts) = base_for(&host, options)?;
+    // First, since it may fail for want of memory, and the system calls that an instance replaces stay replaced.
+    check(host.add_auto_extension(on_connect))?;
     // SAFETY: SQLite found it, so it is registered.
     let instance = unsafe { Instance::leak(name, base, host, options, encrypts) };
-    // SAFETY: an instance is complete and never freed.
+    // SAFETY: an instance is complete and never freed. This fails only where SQLite is not initialised, and it has found
+    // a VFS above.
     check(unsafe { host.register_vfs(instance.vfs, options.make_default()) })?;
-    let rc = host.add_auto_extension(connect_hook::on_connect);
-    if rc != ResultCode::OK {
-        // SAFETY: it was registered above.
-        unsafe { host.unregister_vfs(instance.vfs) };
-        return Err(Error::Sqlite { code: rc.0 });
-    }
     registered.push(instance);
     Ok(())
 }
@@ -89,7 +92,7 @@ pub(crate) fn unregister(host: Host, name: &str) -> Result<(), Error> {
     check(unsafe { host.unregister_vfs(registered[nth].vfs) })?;
     registered.swap_remove(nth);
     if !registered.iter().any(|other| other.context.host.same_library(&host)) {
-        host.remove_auto_extension(connect_hook::on_connect);
+        host.remove_auto_extension(connect_hook::of(copies::number_of(&host)));
     }
     Ok(())
 }

@@ -23,7 +23,10 @@ impl FileSystem for Fake {
 
 #[test]
 fn wal_mode_is_refused_on_network_file_systems() {
-    for kind in [0x6969, 0x517b, 0xfe53_4d42, 0xff53_4d42, 0xffff_ffff_ff53_4d42] {
+    let of_one_server = [0x6969, 0x517b, 0xfe53_4d42, 0xff53_4d42, 0xffff_ffff_ff53_4d42];
+    let afs = [0x5346_414f, 0x6b41_4653];
+    let clusters = [0x00c3_6400, 0x0bd0_0bd0, 0x4750_4653, 0x7461_636f, 0x0116_1970, 0x1983_0326];
+    for kind in of_one_server.into_iter().chain(afs).chain(clusters) {
         for mount in ["/", "/boards"] {
             let why = wal_refusal(&Fake(kind, mount, true)).expect("refused");
             assert!(why.contains(mount) && why.contains("the-type"), "{why}");
@@ -34,7 +37,7 @@ fn wal_mode_is_refused_on_network_file_systems() {
 
 #[test]
 fn a_root_that_is_served_is_judged_by_what_it_can_do() {
-    for kind in [0x0102_1997, 0x6573_5546] {
+    for kind in [0x0102_1997, 0x6573_5546, 0x786f_4256] {
         assert_eq!(wal_refusal(&Fake(kind, "/", true)), None, "a sandbox's root");
         assert!(wal_refusal(&Fake(kind, "/", false)).is_some());
         assert!(wal_refusal(&Fake(kind, "/boards", true)).is_some());
@@ -58,10 +61,14 @@ fn wal_mode_is_allowed_on_local_file_systems() {
     }
 }
 
+/// A sandbox refuses statfs(2): what the file system can do decides.
 #[test]
-fn a_file_system_that_cannot_be_told_does_not_pass_for_local() {
-    let why = wal_refusal(&Fake(UNKNOWN, "/", true)).expect("it is refused");
-    assert!(why.contains("kanban_network_wal=1"), "{why}");
+fn a_file_system_that_cannot_be_told_is_judged_by_what_it_can_do() {
+    for mount in ["/", "/boards"] {
+        assert_eq!(wal_refusal(&Fake(UNKNOWN, mount, true)), None);
+        let why = wal_refusal(&Fake(UNKNOWN, mount, false)).expect("it is refused");
+        assert!(why.contains("kanban_network_wal=1"), "{why}");
+    }
 }
 
 /// A database that is no file of any directory has no file system. One whose file system cannot be told has one.

@@ -232,3 +232,78 @@ fn the_extension_loads_beside_the_crate() {
     let version: String = again.query_row("SELECT kanban_version()", [], |row| row.get(0)).unwrap();
     assert_eq!(version, env!("CARGO_PKG_VERSION"));
 }
+
+/// What both of the following tests do with a SQLite that ctypes has loaded.
+const CTYPES: &str = r#"
+import ctypes, sys
+extension, path, *libraries = sys.argv[1:]
+vfs = ctypes.CDLL(extension)
+def register(library):
+    message = ctypes.create_string_buffer(300)
+    rc = vfs.kanban_vfs_register(ctypes.c_void_p(library._handle), 0, message, ctypes.c_size_t(300))
+    return rc, message.value
+def open_board(library, name):
+    library.sqlite3_errmsg.restype = ctypes.c_char_p
+    db = ctypes.c_void_p()
+    rc = library.sqlite3_open_v2(name.encode(), ctypes.byref(db), 6, b"kanban")
+    assert rc == 0, (name, rc, library.sqlite3_errmsg(db))
+    return db
+def run(library, db, sql):
+    rc = library.sqlite3_exec(db, sql, None, None, None)
+    assert rc == 0, (sql, rc, library.sqlite3_errmsg(db))
+"#;
+
+/// A process has two copies of SQLite, and one was built without extension loading, as Qt's and Apple's are: it passes its
+/// functions to nobody. The VFS serves both, whichever registers it first, and calls for each its own functions.
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "it is built for Linux")]
+fn a_copy_of_sqlite_without_extension_loading_is_served_by_its_own_functions() {
+    let (omit, debians) = (env!("OMIT_SQLITE"), "libsqlite3.so.0");
+    for libraries in [[omit, debians], [debians, omit]] {
+        let board = Board::new();
+        let program = format!(
+            "{CTYPES}
+libraries = [ctypes.CDLL(library) for library in libraries]
+for library in libraries: assert register(library) == (0, b''), register(library)
+for nth, library in enumerate(libraries):
+    db = open_board(library, path)
+    run(library, db, b'CREATE TABLE IF NOT EXISTS t (x)')
+    run(library, db, b'INSERT INTO t SELECT kanban_version()')
+    library.sqlite3_close(db)
+    memory = open_board(library, ':memory:')
+    run(library, memory, b'SELECT kanban_version()')
+    library.sqlite3_close(memory)
+"
+        );
+        let path = board.path();
+        python(&program, &[path.to_str().unwrap(), libraries[0], libraries[1]]);
+        let check = connect(&board.stock());
+        let rows: i64 = check.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 2);
+    }
+}
+
+/// An application takes the VFS out of SQLite, or shuts SQLite down, or removes all auto-extensions, and registers again: then
+/// the VFS is there again, with what it does when a connection opens.
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "it is built for Linux")]
+fn the_vfs_is_registered_again_after_it_was_taken_out() {
+    let board = Board::new();
+    let program = format!(
+        "{CTYPES}
+library = ctypes.CDLL(libraries[0])
+library.sqlite3_vfs_find.restype = ctypes.c_void_p
+def take_out():
+    library.sqlite3_vfs_unregister(ctypes.c_void_p(library.sqlite3_vfs_find(b'kanban')))
+nothing = lambda: None
+for act in nothing, library.sqlite3_reset_auto_extension, library.sqlite3_shutdown, take_out:
+    act()
+    assert register(library) == (0, b''), register(library)
+    db = open_board(library, path)
+    run(library, db, b'SELECT kanban_version()')
+    library.sqlite3_close(db)
+"
+    );
+    let path = board.path();
+    python(&program, &[path.to_str().unwrap(), env!("NEWEST_SQLITE")]);
+}
