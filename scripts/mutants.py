@@ -6,7 +6,7 @@ target/mutants/tree, each behind `if mutant(N)`, so that they are built once; KA
 one. Those that do not compile are left out. Then it runs every test by itself to see which mutants it
 reaches, and tries each mutant with the tests that reach it, unit tests before promises, quick ones
 first, until one fails: a promise that fails counts only if it fails alone, too. Mutants of constants, to
-which `mutant` can not be asked, are built one by one and meet the unit tests only.
+which `mutant` cannot be asked, are built one by one and meet the unit tests only.
 
 It needs root and Linux, as each test has a PID and a mount namespace of its own: a mutant may take any
 process for one that it should end. Results are appended to target/mutants/results.jsonl, and what is
@@ -135,7 +135,7 @@ def enclosing(node, kinds):
 
 
 def is_constant(node):
-    """Whether `mutant` can not be called there."""
+    """Whether `mutant` cannot be called there."""
     while node is not None:
         if node.type in ("const_item", "static_item", "const_block"):
             return True

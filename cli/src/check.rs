@@ -45,7 +45,7 @@ pub(crate) fn run(board: &Path, as_json: bool) -> ExitCode {
     }
 }
 
-/// What there is to report of a board that can not be checked at all.
+/// What there is to report of a board that cannot be checked at all.
 fn say_unchecked(board: &Path, error: &impl ToString) -> Result<()> {
     let (database, error) = (board.to_string_lossy(), error.to_string());
     let report = json!({"database": database, "state": "unchecked", "error": error});
@@ -203,7 +203,7 @@ fn quick_check(seen: &Observation) -> Finding {
                     (State::Unchecked, text.to_owned())
                 }
                 Some(ErrorCode::ReadOnly) => {
-                    let text = "needs -wal and -shm, which this user can not create";
+                    let text = "needs -wal and -shm, which this user cannot create";
                     (State::Unchecked, text.to_owned())
                 }
                 _ => (State::Unchecked, error.to_string()),

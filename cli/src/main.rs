@@ -6,7 +6,7 @@
 //! | `check` | all files, to read; as a reader that may come at any time |
 //! | `stress`, `bench` | boards of their own |
 //!
-//! Exit status: 0 all is well, 1 it is not, 2 it can not be told (a wrong argument, no such file, no
+//! Exit status: 0 all is well, 1 it is not, 2 it cannot be told (a wrong argument, no such file, no
 //! permission).
 
 mod bench;
@@ -61,7 +61,7 @@ enum Command {
     /// Whether sidecar, files and content are as they should be.
     ///
     /// Ends with PRAGMA quick_check through the VFS, a read transaction that lasts as long as that
-    /// takes. Exit status 0 ok, 1 problems found, 2 can not be checked.
+    /// takes. Exit status 0 ok, 1 problems found, 2 cannot be checked.
     Check {
         board: PathBuf,
         /// As a JSON object.

@@ -117,7 +117,7 @@ impl Place {
             std::io::ErrorKind::AlreadyExists => {
                 format!("{}: there is such a file; --existing to use it", board.display())
             }
-            _ => format!("{}: can not be created: {error}", board.display()),
+            _ => format!("{}: cannot be created: {error}", board.display()),
         })?;
         Ok(Self { board: board.canonicalize()?, temporary: None })
     }

@@ -117,7 +117,7 @@ impl Board {
         Ok(events.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Claims a task for `worker`: the given one, or the oldest that can run. `None` if it can not
+    /// Claims a task for `worker`: the given one, or the oldest that can run. `None` if it cannot
     /// run, or is claimed already, or there is none. Compare-and-swap: of two that try, one succeeds.
     pub(crate) fn claim(&mut self, id: Option<i64>, worker: &str) -> Result<Option<i64>> {
         self.write(|tables| {

@@ -26,7 +26,7 @@ def connect(path: Path, **arguments: Any) -> sqlite3.Connection:
     Raises:
         RegistrationError: As :func:`kanban_vfs.register`.
         ValueError: As :func:`kanban_vfs.uri`.
-        sqlite3.OperationalError: The file can not be opened, or a parameter is wrong.
+        sqlite3.OperationalError: The file cannot be opened, or a parameter is wrong.
     """
     register()
     arguments["uri"] = True

@@ -1,6 +1,6 @@
 """Registering the VFS with the SQLite of a Python module.
 
-There are two ways. A module that can load extensions loads it. Many Pythons' sqlite3 can not (there
+There are two ways. A module that can load extensions loads it. Many Pythons' sqlite3 cannot (there
 is no ``enable_load_extension``), but their SQLite is a shared library, or exports its functions: the
 extension's own ``kanban_vfs_register`` (include/kanban_vfs.h) finds them from the file of the module
 that is linked with it.
@@ -53,12 +53,12 @@ def register(module: ModuleType = sqlite3, *, make_default: bool = False) -> Non
     ``apsw``. Once in each process is enough; again is harmless and cheap.
 
     With ``make_default`` connections that name no VFS get it as well: for applications whose
-    connection strings can not change.
+    connection strings cannot change.
 
     The environment variables ``KANBAN_BUSY_TIMEOUT`` and others set its defaults.
 
     Raises:
-        RegistrationError: The module can not load extensions and its SQLite hides its functions; or
+        RegistrationError: The module cannot load extensions and its SQLite hides its functions; or
             the SQLite is older than 3.31; or an environment variable is malformed; or the
             extension was not built.
     """
@@ -140,7 +140,7 @@ def _register_by_symbols(module: ModuleType, make_default: bool) -> None:
 
 def _no_way(module: ModuleType) -> str:
     return (
-        f"the VFS can not be registered with {module.__name__}: it was built without"
+        f"the VFS cannot be registered with {module.__name__}: it was built without"
         " enable_load_extension, and the SQLite inside it hides its functions. Use a Python whose"
         " sqlite3 can load extensions (Debian's can) or that uses the system's SQLite, or the"
         " package pysqlite3-binary or apsw: kanban_vfs.register(pysqlite3)"

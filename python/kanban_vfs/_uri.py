@@ -41,7 +41,7 @@ def uri(path: Path, **parameters: Union[str, int]) -> str:
     else:
         file = os.fsencode(path)
         if b"\0" in file:
-            raise ValueError(f"{path!r} can not be the name of a file: it has a NUL in it")
+            raise ValueError(f"{path!r} cannot be the name of a file: it has a NUL in it")
         # Two slashes would begin the name of a host.
         name = ("file://" if file.startswith(b"//") else "file:") + quote(file)
         given = []

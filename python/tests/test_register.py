@@ -87,7 +87,7 @@ def test_the_environment_is_checked(module: ModuleType) -> None:
 
 
 def test_as_the_default(module: ModuleType, tmp_path: Any) -> None:
-    """An application whose connection strings can not change."""
+    """An application whose connection strings cannot change."""
     program = (
         "import importlib, sys, kanban_vfs\n"
         "module = importlib.import_module(sys.argv[1])\n"

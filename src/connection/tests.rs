@@ -389,7 +389,7 @@ fn a_connection_that_has_committed_does_not_wait() {
     }
 }
 
-/// A reader's slot is refused, or whether it was taken is not known, or it can not be given back: then it is
+/// A reader's slot is refused, or whether it was taken is not known, or it cannot be given back: then it is
 /// left alone, or given back, or given back once more.
 #[test]
 fn a_slot_that_may_be_locked_is_unlocked() {

@@ -628,7 +628,7 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {
     }
 }
 
-/// Methods of a file that can not fail.
+/// Methods of a file that cannot fail.
 macro_rules! forward_file {
     ($(fn $ours:ident() -> $ret:ty = $method:ident or $missing:expr;)*) => {$(
         unsafe extern "C" fn $ours(file: *mut sqlite3_file) -> $ret {

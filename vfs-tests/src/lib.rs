@@ -137,7 +137,7 @@ impl Lines {
     /// Kills it with SIGKILL and waits until it is gone.
     ///
     /// # Panics
-    /// If it can not be waited for.
+    /// If it cannot be waited for.
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
@@ -385,7 +385,7 @@ impl Agent {
     /// Kills it with SIGKILL and waits until it is gone.
     ///
     /// # Panics
-    /// If it can not be waited for.
+    /// If it cannot be waited for.
     pub fn kill(self) {
         self.0.kill();
     }
@@ -483,7 +483,7 @@ pub fn uri_of(path: &Path, vfs: &str) -> String {
 /// build it with; or the one that `KANBAN_EXTENSION` names, where there is no cargo.
 ///
 /// # Panics
-/// If it can not be built.
+/// If it cannot be built.
 pub fn extension() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -522,6 +522,6 @@ pub fn run(program: impl AsRef<OsStr>, arguments: &[&str]) -> String {
 #[must_use]
 #[cfg(unix)]
 pub fn is_root() -> bool {
-    // SAFETY: it takes nothing and can not fail.
+    // SAFETY: it takes nothing and cannot fail.
     unsafe { libc::geteuid() == 0 }
 }

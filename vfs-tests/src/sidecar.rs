@@ -10,7 +10,7 @@ pub const WRITE_BYTE: i64 = 8192;
 /// The process that has the write lock, if any has it.
 ///
 /// # Panics
-/// If the sidecar can not be opened, or the lock is none of a holder's.
+/// If the sidecar cannot be opened, or the lock is none of a holder's.
 #[must_use]
 pub fn holder(sidecar: &Path) -> Option<u32> {
     if !sidecar.exists() {
@@ -57,7 +57,7 @@ pub fn hold(sidecar: &Path) -> std::fs::File {
 /// Whether somebody has a lock on that byte.
 ///
 /// # Panics
-/// If it can not be asked.
+/// If it cannot be asked.
 #[must_use]
 pub fn is_locked(sidecar: &std::fs::File, byte: i64) -> bool {
     // SAFETY: all of its fields are integers.

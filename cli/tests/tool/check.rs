@@ -132,7 +132,7 @@ fn it_finds_a_sidecar_that_is_somebody_elses() {
     assert_eq!(std::fs::read(board.sidecar()).unwrap(), b"the notes of somebody else");
 }
 
-/// Where the WAL is to be, there is what SQLite can not write to, and what would have a reader wait.
+/// Where the WAL is to be, there is what SQLite cannot write to, and what would have a reader wait.
 #[test]
 fn it_finds_a_wal_that_is_no_file() {
     let board = board();
@@ -157,7 +157,7 @@ fn it_finds_a_page_that_was_overwritten() {
 }
 
 /// A writer in DELETE mode is killed when a part of its transaction is in the database already. A
-/// read-only client can not roll that back, and the tool says who can.
+/// read-only client cannot roll that back, and the tool says who can.
 #[test]
 fn it_names_a_hot_journal() {
     let board = board();

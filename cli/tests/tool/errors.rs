@@ -35,7 +35,7 @@ fn what_is_no_file_is_named() {
 }
 
 #[test]
-fn what_is_no_database_can_not_be_checked() {
+fn what_is_no_database_cannot_be_checked() {
     let directory = tempfile::tempdir().unwrap();
     let text = directory.path().join("text");
     for content in ["short", &"long ".repeat(1000)] {

@@ -47,7 +47,7 @@ fn a_wal_is_restarted_only_while_nobody_checkpoints() {
     assert_eq!(counted(&database.counters.restarts_put_off), 0);
 }
 
-/// It can not be had, or whether it was taken is not known, or the readers' slots can not be had: then
+/// It cannot be had, or whether it was taken is not known, or the readers' slots cannot be had: then
 /// nothing is kept.
 #[test]
 fn a_restart_that_fails_leaves_no_slot_locked() {

@@ -309,7 +309,7 @@ impl Clients {
             }
             Step::LongRead => {
                 self.sql(2, "BEGIN; SELECT count(*) FROM card").expect("readers may read");
-                // In rollback modes, they can not commit.
+                // In rollback modes, they cannot commit.
                 self.write(0, End::Commit);
                 self.write(1, End::Commit);
                 self.sql(2, "COMMIT").expect("it ends");
@@ -488,7 +488,7 @@ impl Clients {
     fn checkpoint_beside(&mut self) {
         self.sql(0, "PRAGMA wal_autocheckpoint=0").expect("it is set");
         self.write(0, End::Commit);
-        // With a transaction begun, the checkpoint can not exclude the writer.
+        // With a transaction begun, the checkpoint cannot exclude the writer.
         let cards = self.begin(0).expect("nobody else writes");
         let (writer, recorder) = (self.connections[0].take().expect("open"), self.recorder.clone());
         let (sender, done) = channel();
@@ -533,7 +533,7 @@ pub(super) fn recover(
             let n = transactions(&board, expected)?;
             board.execute_batch("PRAGMA wal_checkpoint").map(|()| n)
         })
-        .map_err(|error| format!("it can not be recovered: {error}"))?;
+        .map_err(|error| format!("it cannot be recovered: {error}"))?;
     base.off();
     Ok((n?, recorder.take()))
 }
@@ -542,23 +542,23 @@ pub(super) fn recover(
 pub(super) fn look_at(directory: &Path, expected: &Expected) -> Result<(), String> {
     let uri = format!("file:{}?vfs=kanban", directory.join("board.db").display());
     let board = Connection::open(&uri).map_err(|error| format!("it does not open: {error}"))?;
-    let n = transactions(&board, expected)
-        .map_err(|error| format!("it can not be read: {error}"))??;
+    let n =
+        transactions(&board, expected).map_err(|error| format!("it cannot be read: {error}"))??;
     let faults: String = board
         .query_row("PRAGMA integrity_check", [], |row| row.get(0))
-        .map_err(|error| format!("it can not be checked: {error}"))?;
+        .map_err(|error| format!("it cannot be checked: {error}"))?;
     if faults != "ok" {
         return Err(faults);
     }
     let next = n + 1;
     let write = |sql: &str| {
-        board.execute_batch(sql).map_err(|error| format!("it can not be written to: {error}"))
+        board.execute_batch(sql).map_err(|error| format!("it cannot be written to: {error}"))
     };
     write("PRAGMA synchronous=OFF; BEGIN IMMEDIATE")?;
     let holder = sidecar::holder(&directory.join("board.db-lock"));
     let status: String = board
         .query_row("PRAGMA kanban_status", [], |row| row.get(0))
-        .map_err(|error| format!("its status can not be read: {error}"))?;
+        .map_err(|error| format!("its status cannot be read: {error}"))?;
     // Garbage is left as it is, and the board is written as on the stock VFS.
     let is_garbage = status.contains("the sidecar holds something else");
     if holder != Some(std::process::id()) && !is_garbage {

@@ -207,7 +207,7 @@ impl Process {
     /// What its connections have said since the last call.
     ///
     /// # Panics
-    /// If its diaries can not be read.
+    /// If its diaries cannot be read.
     pub fn lines(&mut self) -> Vec<(u64, Line)> {
         for entry in std::fs::read_dir(&self.diaries).expect("they were not removed") {
             let path = entry.expect("it can be read").path();

@@ -23,7 +23,7 @@ impl Diary {
     /// Begins it, with the VFS: `ours` or the stock one.
     ///
     /// # Panics
-    /// If it can not be created.
+    /// If it cannot be created.
     #[must_use]
     pub fn begin(directory: &Path, id: u64, ours: bool) -> Self {
         let path = directory.join(id.to_string());
@@ -36,7 +36,7 @@ impl Diary {
     /// Adds a line.
     ///
     /// # Panics
-    /// If it can not be written.
+    /// If it cannot be written.
     pub fn say(&mut self, line: std::fmt::Arguments<'_>) {
         self.0.write_all(format!("{line}\n").as_bytes()).expect("a place for the diary");
     }

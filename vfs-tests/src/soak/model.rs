@@ -40,7 +40,7 @@ impl Model {
     /// A writer has said something.
     ///
     /// # Errors
-    /// If it can not be.
+    /// If it cannot be.
     pub fn said(&mut self, writer: u64, line: &Line) -> Result<(), String> {
         let txns = self.writers.entry(writer).or_default();
         let (txn, outcome) = match line {

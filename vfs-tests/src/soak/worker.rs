@@ -70,7 +70,7 @@ const THREADS: u64 = 3;
 /// Is that client until its end.
 ///
 /// # Panics
-/// If it can not even begin.
+/// If it cannot even begin.
 pub fn work(worker: &Worker) {
     let without = [Role::Stock, Role::StockReader, Role::StockCheckpointer];
     let vfs = if worker.stock || without.contains(&worker.role) {

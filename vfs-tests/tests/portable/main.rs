@@ -1,5 +1,5 @@
 //! The promises that hold on every operating system, as stories of processes on one board: small
-//! enough to run where the others can not, on Windows. `scripts/windows-tests.sh` runs them under Wine.
+//! enough to run where the others cannot, on Windows. `scripts/windows-tests.sh` runs them under Wine.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::time::{Duration, Instant};

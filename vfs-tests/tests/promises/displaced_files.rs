@@ -415,10 +415,10 @@ fn the_first_reader_of_a_database_by_two_names_reads_it() {
 }
 
 /// A process that can no longer search the directory, since it has given up its rights or somebody
-/// has taken them, can not see whether its files are in their place. It is not told that they moved,
+/// has taken them, cannot see whether its files are in their place. It is not told that they moved,
 /// and goes on. (As on the stock VFS.)
 #[test]
-fn what_can_not_be_seen_has_not_moved() {
+fn what_cannot_be_seen_has_not_moved() {
     let mut clients = Vec::new();
     for program in Program::ALL {
         for vfs in ["unix", "kanban"] {

@@ -271,8 +271,9 @@ fn write_for(limit: Duration, nth: usize, mut client: Agent) {
             _ => "INSERT INTO t VALUES (zeroblob(20000))",
         };
         if let reply @ Reply::Error { .. } = client.sql("c", sql) {
+            let said = format!("{reply:?}");
             // A VACUUM beside writers may be refused.
-            assert!(sql == "VACUUM" && reply.code() & 0xff == 5, "{sql}");
+            assert!(sql == "VACUUM" && reply.code() & 0xff == 5, "{sql}: {said}");
         }
     }
     client.close("c");

@@ -57,7 +57,7 @@ fn switching_waits(prepare: impl Fn(&mut Agent, &str)) {
 
 /// Two programs migrate a new database as frameworks do: begin, look which tables there are, create
 /// those that are missing. Both look, then both upgrade: on the stock VFS one of them is refused at
-/// once, and the other can not commit. Here the second does not look before the first is done.
+/// once, and the other cannot commit. Here the second does not look before the first is done.
 #[test]
 fn migrating_a_new_database_waits() {
     const LOOK: &str = "BEGIN; SELECT count(*) FROM sqlite_master";

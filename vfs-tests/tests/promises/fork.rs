@@ -30,7 +30,7 @@ loader.load_extension(sys.argv[1])
 /// A Python gateway forks a child, as multiprocessing does. Whatever the child does with what it
 /// inherited, the parent's write lock stands; the child says what it was told.
 #[test]
-fn a_child_can_not_free_its_parents_lock() {
+fn a_child_cannot_free_its_parents_lock() {
     let board = Board::new();
     let script = "
 board = sqlite3.connect(sys.argv[2], uri=True, isolation_level=None)
@@ -212,9 +212,9 @@ const READ: &str = "SELECT sum(length(y)) FROM t";
 /// it has inherited, or rolls back, or just exits, as a worker of multiprocessing may. On the stock
 /// VFS it rolls back its parent's transaction: in rollback modes it plays the journal back into the
 /// database and deletes it, in WAL mode it wipes the wal-index; the parent finds its database
-/// malformed, and can not commit.
+/// malformed, and cannot commit.
 #[test]
-fn a_child_can_not_roll_its_parent_back() {
+fn a_child_cannot_roll_its_parent_back() {
     for mode in ["delete", "truncate", "persist", "wal"] {
         for program in Program::ALL {
             for what in ["close", "ROLLBACK", "exit"] {
@@ -257,7 +257,7 @@ fn a_child_can_not_roll_its_parent_back() {
 /// The child commits what its parent has not yet committed; then the parent is killed, or rolls
 /// back. On the stock VFS the parent's unfinished work stands, or some of it.
 #[test]
-fn a_child_can_not_commit_its_parents_transaction() {
+fn a_child_cannot_commit_its_parents_transaction() {
     for mode in ["delete", "wal"] {
         for program in Program::ALL {
             for end in ["killed", "ROLLBACK", "COMMIT"] {
@@ -923,7 +923,7 @@ print('parent wrote', flush=True)
 
 /// A gateway has two connections to a board in WAL mode and closes one. SQLite, which has locks on the
 /// file, keeps that one's descriptor for the next connection to come. That is one of a child's after a
-/// fork: it must not be given what its parent opened, which it can not lock by, but a descriptor of its
+/// fork: it must not be given what its parent opened, which it cannot lock by, but a descriptor of its
 /// own, and is a client like any other.
 #[test]
 fn a_child_takes_over_no_descriptor_that_its_parent_left() {

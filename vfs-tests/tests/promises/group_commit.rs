@@ -408,7 +408,7 @@ impl ErrorsOnce {
         Fault::None
     }
 
-    /// Pages of the WAL can not be written.
+    /// Pages of the WAL cannot be written.
     fn fail(&mut self) {
         (self.errors, self.is_told) = (self.errors + 1, false);
     }
@@ -465,7 +465,7 @@ fn an_error_that_was_made_up_for_fails_nobody() {
 /// frames: they are written once more before its sync, without which what it acknowledges would be gone
 /// after a power cut with all that lies before it.
 #[test]
-fn a_new_connection_does_not_build_on_what_it_can_not_vouch_for() {
+fn a_new_connection_does_not_build_on_what_it_cannot_vouch_for() {
     let (base, vfs) = over_faulty("group-vouches");
     let (board, first) = board(&vfs);
     let mut killed = agent(Program::Rust);
@@ -708,7 +708,7 @@ fn a_record_that_is_not_its_own_is_none() {
     base.off();
 }
 
-/// Where a commit can not share a sync, it makes its own, and status says why.
+/// Where a commit cannot share a sync, it makes its own, and status says why.
 #[test]
 fn without_a_page_each_commit_syncs_for_itself() {
     let (base, vfs) = over_faulty("group-foreign");

@@ -73,7 +73,7 @@ fn what_is_no_file_of_its_own_is_not_used() {
     }
 }
 
-/// A sidecar that only another user may open. (Root may open any: there the error can not be had.)
+/// A sidecar that only another user may open. (Root may open any: there the error cannot be had.)
 #[test]
 fn one_without_permission_is_named() {
     if is_root() {

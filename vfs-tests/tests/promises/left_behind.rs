@@ -304,7 +304,7 @@ const OBSTACLES: [Obstacle; 3] = [
         mend: |board| fs::rename(board.directory().join("away"), board.sidecar()).unwrap(),
     },
     Obstacle {
-        what: "can not create",
+        what: "cannot create",
         keep: |board| {
             fs::rename(board.sidecar(), board.directory().join("away")).unwrap();
             may(&board.directory(), 0o755);

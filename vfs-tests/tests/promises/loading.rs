@@ -90,7 +90,7 @@ for n in range(2):
     assert_eq!(said, format!("123 {version}\n123 {version}\n"));
 }
 
-/// An application whose connection strings can not change loads it by its second entry point.
+/// An application whose connection strings cannot change loads it by its second entry point.
 #[test]
 fn the_second_entry_point_makes_it_the_default() {
     let board = Board::new();

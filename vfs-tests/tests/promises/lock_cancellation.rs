@@ -1015,7 +1015,7 @@ sys.stdin.readline()
 /// file: what it has open it can write to, as on the stock VFS, and its locks hold.
 #[test]
 fn rights_may_be_given_up_while_it_is_open() {
-    // Nobody else can give up rights; who never had them can not open it for writing.
+    // Nobody else can give up rights; who never had them cannot open it for writing.
     vfs_tests::needs!(vfs_tests::needs::ROOT);
     for mode in ["delete", "wal"] {
         for program in Program::ALL {

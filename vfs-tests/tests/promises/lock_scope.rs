@@ -42,7 +42,7 @@ fn it_is_held_from_begin_immediate_through_commit() {
                 ("SELECT * FROM t", None),
             ] {
                 client.sql("c", sql).rows();
-                // Without a journal, ROLLBACK can not undo what BEGIN EXCLUSIVE did not write.
+                // Without a journal, ROLLBACK cannot undo what BEGIN EXCLUSIVE did not write.
                 assert_eq!(holder(&sidecar), expected, "{mode}: after {sql}");
             }
         }
@@ -197,7 +197,7 @@ fn lock_as_a_holder(board: &Board) -> std::fs::File {
     vfs_tests::sidecar::hold(&board.sidecar())
 }
 
-/// A program switches its board to WAL, but the wal-index can not be made: something else has its
+/// A program switches its board to WAL, but the wal-index cannot be made: something else has its
 /// name. SQLite keeps SHARED then; the write lock must not be kept with it.
 #[test]
 fn a_switch_that_fails_half_way_gives_it_back() {

@@ -210,7 +210,7 @@ fn writers_over_a_foreign_base_exclude_each_other() {
     assert_eq!(holder(&board.sidecar()), None);
 }
 
-/// What the base can not do stays impossible: asked for WAL, which it does not have, it says through
+/// What the base cannot do stays impossible: asked for WAL, which it does not have, it says through
 /// ours what it says by itself. Its name stands behind ours.
 #[test]
 fn the_bases_limits_stay_its_own() {

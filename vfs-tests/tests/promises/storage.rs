@@ -1,4 +1,4 @@
-//! What the storage can not promise is refused or reported: WAL mode on file systems whose memory other
+//! What the storage cannot promise is refused or reported: WAL mode on file systems whose memory other
 //! machines do not share, journals and syncs that were given up.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -136,9 +136,9 @@ fn a_journal_that_is_not_kept_is_reported() {
 /// A board in a directory where nobody may create a journal, though its sidecar is there. Nothing is
 /// written, and the log says what is missing. (Root may create files anywhere.)
 #[test]
-fn a_journal_that_can_not_be_created_is_named() {
+fn a_journal_that_cannot_be_created_is_named() {
     if is_root() {
-        return crate::as_nobody("storage::a_journal_that_can_not_be_created_is_named");
+        return crate::as_nobody("storage::a_journal_that_cannot_be_created_is_named");
     }
     for vfs in ["unix", "kanban"] {
         let board = Board::new();
@@ -161,7 +161,7 @@ fn a_journal_that_can_not_be_created_is_named() {
     }
 }
 
-/// `synchronous=OFF` gives the disk's promise away, and the VFS can not see it on the disk. It sees the
+/// `synchronous=OFF` gives the disk's promise away, and the VFS cannot see it on the disk. It sees the
 /// pragma, and says so.
 #[test]
 fn synchronous_off_is_reported() {

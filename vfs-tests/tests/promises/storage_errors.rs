@@ -145,7 +145,7 @@ struct Course {
 impl Course {
     fn decide(&mut self, plan: Plan, call: &Call<'_>) -> Fault {
         if matches!(call.method, Method::Sleep { .. }) {
-            // While a slot that readers need can not be had, SQLite would try for ten seconds.
+            // While a slot that readers need cannot be had, SQLite would try for ten seconds.
             return Fault::Pretend;
         }
         let faults = faults_of(call);

@@ -151,7 +151,7 @@ fn object(call: &Call, board: &Path) -> Option<String> {
     is_ours.then(|| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
 }
 
-/// How a call may fail, what is likeliest first. (munmap(2) of all of a mapping can not.)
+/// How a call may fail, what is likeliest first. (munmap(2) of all of a mapping cannot.)
 fn faults_of(call: &Call) -> Vec<Fault> {
     let errnos: &[i32] = match call.number {
         libc::SYS_open | libc::SYS_openat => {
@@ -173,7 +173,7 @@ fn faults_of(call: &Call) -> Vec<Fault> {
             libc::F_OFD_SETLK | libc::F_SETLK => &[libc::ENOLCK, libc::EIO, libc::EINTR],
             libc::F_OFD_GETLK | libc::F_GETLK => &[libc::ENOLCK, libc::EIO, libc::EINTR],
             libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => &[libc::EMFILE],
-            // These can not fail.
+            // These cannot fail.
             _ => &[],
         },
         libc::SYS_ftruncate | libc::SYS_fallocate => &[libc::ENOSPC, libc::EIO, libc::EINTR],
@@ -242,7 +242,7 @@ impl Plan {
         }
         let sleeps = [libc::SYS_nanosleep, libc::SYS_clock_nanosleep].contains(&call.number);
         if sleeps && self.first.is_some() && self.lasting != Lasting::Once {
-            // While a slot that readers need can not be had, SQLite tries for ten seconds: no sleep,
+            // While a slot that readers need cannot be had, SQLite tries for ten seconds: no sleep,
             // and it says that it has slept.
             return Fault::Fail(0);
         }
@@ -356,11 +356,11 @@ fn is_clean(code: i64, plan: &Plan) -> bool {
         | ffi::SQLITE_FULL
         | ffi::SQLITE_NOMEM
         | ffi::SQLITE_PROTOCOL => true,
-        // So a pragma says that WAL mode is refused, where the file system can not be told.
+        // So a pragma says that WAL mode is refused, where the file system cannot be told.
         ffi::SQLITE_ERROR => plan.has_first_failed(&[libc::SYS_statfs]),
-        // What can not be opened to write is opened to read.
+        // What cannot be opened to write is opened to read.
         ffi::SQLITE_READONLY if is_first(&[libc::SYS_open, libc::SYS_openat]) => true,
-        // What can not be found is taken to have moved.
+        // What cannot be found is taken to have moved.
         ffi::SQLITE_READONLY => is_first(&[libc::SYS_stat, libc::SYS_newfstatat]),
         // So SQLite calls EIO: SQLITE_IOERR_CORRUPTFS.
         ffi::SQLITE_CORRUPT => is_first(&[libc::SYS_pread64]),
@@ -490,7 +490,7 @@ impl Scene {
         }
         if self.other == Other::Holds {
             let ended = healthy.ours.reply_within(PATIENCE);
-            ensure!(ended.as_ref().is_some_and(went_well), "the holder can not commit: {ended:?}");
+            ensure!(ended.as_ref().is_some_and(went_well), "the holder cannot commit: {ended:?}");
             healthy.ours.close("h");
         }
         if let Some((code, message)) = &error {
