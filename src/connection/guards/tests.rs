@@ -99,9 +99,10 @@ fn a_checkpoint_of_another_wal_gives_up() {
     assert_eq!(on(&mut guards, base).restart.before_backfill(), Ok(()));
 }
 
-/// A checkpoint sets the file's length to 4096 bytes. A file that lacks some of what the checkpoint has written below
-/// that is left as it is. The answer is an error then, as it is where the file lacks bytes after its length was set.
-/// The counter says so. Bytes that the checkpoint has not written may be missing before: setting the length adds them.
+/// A checkpoint sets the file's length to 4096 bytes. A file that lacks some of what the checkpoint has written
+/// below that is left as it is. The answer is an error then, as it is where the file lacks bytes after its length
+/// was set. The counter says so. Bytes that the checkpoint has not written may be missing before: setting the
+/// length adds them.
 #[test]
 fn a_length_that_the_file_lacks_is_an_error() {
     let (_place, database, mut guards) = board();

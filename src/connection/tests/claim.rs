@@ -106,9 +106,9 @@ fn a_checkpoint_holds_no_writer_up_for_long() {
     }
 }
 
-/// SQLite unlocks WRITE as soon as it has it, since its snapshot was stale, and its busy handler sleeps. That sleep is
-/// a wait for the write lock. After a transaction that has done something it is not. (Under Wine no unlock comes
-/// soon enough.)
+/// SQLite unlocks WRITE as soon as it has it, since its snapshot was stale, and its busy handler sleeps. That
+/// sleep is a wait for the write lock. After a transaction that has done something it is not. (Under Wine no
+/// unlock comes soon enough.)
 #[cfg(unix)]
 #[test]
 fn an_immediate_release_of_write_is_a_wait_for_it() {

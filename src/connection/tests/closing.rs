@@ -44,8 +44,8 @@ fn the_last_connection_cleans_up_under_the_write_lock() {
     assert!(!closing.holds_write_lock() && closing.closing != Closing::CopiesAll);
 }
 
-/// The last connection keeps the WAL and empties it. It leaves the WAL as it is unless exactly all frames are copied, if
-/// another client has locked a slot, or if another file has taken the WAL's place.
+/// The last connection keeps the WAL and empties it. It leaves the WAL as it is if the wal-index does not say that
+/// exactly all frames are copied, if another client has locked a slot, or if another file has taken the WAL's place.
 #[test]
 fn a_wal_that_is_kept_is_emptied_only_if_nobody_needs_it() {
     let all = (Lock(ShmSlots::ALL), Unlock(ShmSlots::ALL));

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// A first connection finds the database empty, but gets SHARED only after another connection has switched
-/// the database to WAL mode. There SQLite keeps SHARED until the connection closes, so the write lock must not last as
+/// A first connection finds the database empty, but gets SHARED only after another connection has switched the
+/// database to WAL mode. There SQLite keeps SHARED until the connection closes, so the write lock must not last as
 /// long.
 #[test]
 fn a_first_connection_does_not_keep_the_write_lock_in_wal_mode() {

@@ -3,8 +3,8 @@
 use super::super::claim::Need;
 use super::*;
 
-/// The slots that a connection holds tell what it wants WRITE for. That decides what must be in order before, and what
-/// a refusal means.
+/// The slots that a connection holds tell what it wants WRITE for. That decides what must be in order before, and
+/// what a refusal means.
 #[test]
 fn the_slots_that_are_held_tell_what_write_is_for() {
     let need = |has_snapshot, has_ckpt, may_block| {
@@ -52,8 +52,8 @@ fn a_snapshot_ends_with_its_slot() {
     }
 }
 
-/// A lock on a slot is refused: the connection leaves the slot alone. A lock fails and may be held, or an unlock fails:
-/// the connection unlocks the slot, or tries once more to.
+/// A lock on a slot is refused: the connection leaves the slot alone. A lock fails and may be held, or an unlock
+/// fails: the connection unlocks the slot, or tries once more to.
 #[test]
 fn a_slot_that_may_be_locked_is_unlocked() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -127,8 +127,8 @@ fn a_board_with_two_names_can_be_read() {
     assert!(!connection.holds_write_lock());
 }
 
-/// A reader finds that the WAL is not the one that the wal-index describes, and unlocks its slot. A checkpointer finds
-/// that the WAL was restarted after its checkpoint began, and unlocks its slot, too.
+/// A reader finds that the WAL is not the one that the wal-index describes, and unlocks its slot. A checkpointer
+/// finds that the WAL was restarted after its checkpoint began, and unlocks its slot, too.
 #[test]
 #[cfg(unix)]
 fn a_connection_that_may_not_go_on_keeps_no_slot() {

@@ -1,5 +1,6 @@
-//! Group commit: COMMIT returns when its frames are durable, whichever connection synced them. A failed sync fails all
-//! commits that waited for it. The next connection that needs a sync repairs it, or its transaction is rolled back.
+//! Group commit: COMMIT returns when its frames are durable, whichever connection synced them. A failed sync fails
+//! all commits that waited for it. The next connection that needs a sync repairs it, or its transaction is rolled
+//! back.
 
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
@@ -68,7 +69,8 @@ fn count(counter: &AtomicU32) -> u32 {
     counter.load(Ordering::SeqCst)
 }
 
-/// Holds each sync of the WAL. A sync announces itself by the receiver, and waits for the fault that the sender tells it.
+/// Holds each sync of the WAL. A sync announces itself by the receiver, and waits for the fault that the sender
+/// tells it.
 fn hold_syncs(base: Base) -> (Receiver<()>, Sender<Fault>) {
     let (arrives, arrived) = channel();
     let (tell, told) = channel();
@@ -92,9 +94,9 @@ fn see(reader: &Connection, n: usize) {
     }
 }
 
-/// While one writer's commit syncs, two others commit. On the stock VFS, and without group commit, they wait for the
-/// lock, and then each for a sync of its own. With group commit they have committed and readers see their rows, but no
-/// COMMIT has returned, and one more sync serves both.
+/// While one writer's commit syncs, two others commit. On the stock VFS, and without group commit, they wait for
+/// the lock, and then each for a sync of its own. With group commit they have committed and readers see their
+/// rows, but no COMMIT has returned, and one more sync serves both.
 #[test]
 fn one_sync_serves_all_commits_before_it() {
     let (base, ours) = over_faulty("group-shares");
@@ -152,13 +154,13 @@ fn one_sync_serves_all_commits_before_it() {
     }
 }
 
-/// A disk fails a sync. The kernel reports that once to each open file, and then takes the pages for clean: the next
-/// sync succeeds and does not write them. So the COMMIT that waited answers the error. While the disk goes on
+/// A disk fails a sync. The kernel reports that once to each open file, and then takes the pages for clean: the
+/// next sync succeeds and does not write them. So the COMMIT that waited answers the error. While the disk goes on
 /// failing, no commit that is to be durable builds on the lost frames, not even one by a new connection: each is
 /// rolled back, as on the stock VFS. Readers go on, and so does a writer with `synchronous=NORMAL`, which has no
-/// promise of durability. A checkpoint takes nothing out of the WAL. Then the disk reports success again, and the next
-/// writer, whichever it is, writes those frames once more and syncs them before it writes its own. (On the stock VFS the
-/// frames were never committed, and the next writer overwrites them.)
+/// promise of durability. A checkpoint takes nothing out of the WAL. Then the disk reports success again, and the
+/// next writer, whichever it is, writes those frames once more and syncs them before it writes its own. (On the
+/// stock VFS the frames were never committed, and the next writer overwrites them.)
 #[test]
 fn nothing_durable_is_built_on_a_failed_sync_until_it_is_repaired() {
     let (base, vfs) = over_faulty("group-fails");
@@ -261,10 +263,11 @@ fn a_failed_sync_is_repaired_by_another_process() {
     }
 }
 
-/// Two connections write in turns, with an autocheckpoint after every other commit, and one call to the base file fails
-/// once: each write, sync and truncation of the WAL or the database in turn, also because the disk is full. On the stock
-/// VFS at most one statement answers the error, and everything goes on by itself. Group commit does no worse: nobody is
-/// told of an error in an autocheckpoint, whatever `synchronous` is, and every row that was acknowledged is there.
+/// Two connections write in turns, with an autocheckpoint after every other commit, and one call to the base file
+/// fails once: each write, sync and truncation of the WAL or the database in turn, also because the disk is full.
+/// On the stock VFS at most one statement answers the error, and everything goes on by itself. Group commit does
+/// no worse: nobody is told of an error in an autocheckpoint, whatever `synchronous` is, and every row that was
+/// acknowledged is there.
 #[test]
 fn one_error_stops_nobody() {
     const ROWS: i32 = 6;
@@ -339,9 +342,9 @@ fn one_error_stops_nobody() {
     }
 }
 
-/// This is the case in which that error was first seen, with `synchronous=NORMAL`. The autocheckpoint of a commit fails to
-/// sync, no COMMIT answers the error, and the disk goes on failing for a while. As on the stock VFS all connections go on:
-/// the one that met the error, one that has written before, and one that has not.
+/// This is the case in which that error was first seen, with `synchronous=NORMAL`. The autocheckpoint of a commit
+/// fails to sync, no COMMIT answers the error, and the disk goes on failing for a while. As on the stock VFS all
+/// connections go on: the one that met the error, one that has written before, and one that has not.
 #[test]
 fn an_autocheckpoint_that_fails_refuses_nobody() {
     let (base, ours) = over_faulty("group-autocheckpoint");
@@ -412,10 +415,10 @@ impl ErrorsOnce {
     }
 }
 
-/// The disk has one error, and six connections, each of which has the WAL open, hear of it at their next sync. One of them
-/// hears of it at once. A connection that was not told yet repairs the sync in a checkpoint. The others are told
-/// later, some after a restart of the WAL, and commit all the same. The next error is an error again, and the next
-/// commit repairs it.
+/// The disk has one error, and six connections, each of which has the WAL open, hear of it at their next sync. One
+/// of them hears of it at once. A connection that was not told yet repairs the sync in a checkpoint. The others
+/// are told later, some after a restart of the WAL, and commit all the same. The next error is an error again, and
+/// the next commit repairs it.
 #[test]
 fn an_error_that_was_repaired_fails_nobody() {
     let (base, vfs) = over_faulty("group-once");
@@ -459,8 +462,8 @@ fn an_error_that_was_repaired_fails_nobody() {
 }
 
 /// A writer is killed before its sync. A disk error loses what it wrote, and the kernel tells another client. A
-/// connection that opens after that is told of nothing, and commits on top of those frames. It writes them once more before
-/// its sync. Without that, a power cut would take what it acknowledges, with all frames before it.
+/// connection that opens after that is told of nothing, and commits on top of those frames. It writes them once
+/// more before its sync. Without that, a power cut would take what it acknowledges, with all frames before it.
 #[test]
 fn a_new_connection_rewrites_the_frames_that_it_cannot_vouch_for() {
     let (base, vfs) = over_faulty("group-vouches");
@@ -644,8 +647,8 @@ fn a_leader_that_is_killed_or_stopped_is_replaced() {
     }
 }
 
-/// The sidecar's page is torn, old, another board's, random, or cut short. A commit never takes that for a sync: each of
-/// these commits makes one, which the test counts.
+/// The sidecar's page is torn, old, another board's, random, or cut short. A commit never takes that for a sync:
+/// each of these commits makes one, which the test counts.
 #[test]
 fn a_commit_does_not_trust_a_record_that_is_not_its_own() {
     let (base, vfs) = over_faulty("group-hostile");
@@ -731,9 +734,9 @@ fn without_a_page_each_commit_syncs_for_itself() {
     assert!(why.as_str().unwrap().contains("not set"), "{why}");
 }
 
-/// A transaction writes to three databases, two of them with rollback journals. SQLite commits it by a super-journal, and
-/// after that ignores what the end of the commit answers. So the WAL is synced before. If that sync fails, nothing of the
-/// transaction is committed.
+/// A transaction writes to three databases, two of them with rollback journals. SQLite commits it by a
+/// super-journal, and after that ignores what the end of the commit answers. So the WAL is synced before. If that
+/// sync fails, nothing of the transaction is committed.
 #[test]
 fn a_transaction_over_several_databases_syncs_before_it_commits() {
     let (base, vfs) = over_faulty("group-several");
@@ -762,9 +765,9 @@ fn a_transaction_over_several_databases_syncs_before_it_commits() {
     }
 }
 
-/// A transaction writes to two databases. The main one is in WAL mode with group commit; the other has a rollback journal
-/// or a WAL, by this VFS or another. The sync of the WAL fails. As on the stock VFS, neither database has its half. (There
-/// is no super-journal, and SQLite commits one database after the other.)
+/// A transaction writes to two databases. The main one is in WAL mode with group commit; the other has a rollback
+/// journal or a WAL, by this VFS or another. The sync of the WAL fails. As on the stock VFS, neither database has
+/// its half. (There is no super-journal, and SQLite commits one database after the other.)
 #[test]
 fn a_failed_sync_leaves_no_half_of_a_transaction() {
     let (base, ours) = over_faulty("group-halves");
@@ -807,8 +810,9 @@ fn a_failed_sync_leaves_no_half_of_a_transaction() {
     }
 }
 
-/// Threads share a cache. Each of two boards is the main database of one connection, and attached by another. Every row
-/// that was acknowledged is there, nobody waits for ever, and the last connection to close uses nothing that is gone.
+/// Threads share a cache. Each of two boards is the main database of one connection, and attached by another.
+/// Every row that was acknowledged is there, nobody waits for ever, and the last connection to close uses nothing
+/// that is gone.
 #[test]
 fn connections_with_a_shared_cache_group_the_commits_of_their_main_database() {
     const ROWS: usize = 40;
@@ -848,8 +852,8 @@ fn connections_with_a_shared_cache_group_the_commits_of_their_main_database() {
     assert!(status(&first, "/counters/syncs_led").as_u64() > Some(0));
 }
 
-/// Syncs for other reasons are not deferred: that of a WAL's new header, before what follows it is written, and that of a
-/// checkpoint, before it writes to the database.
+/// Syncs for other reasons are not deferred: that of a WAL's new header, before what follows it is written, and
+/// that of a checkpoint, before it writes to the database.
 #[test]
 fn only_the_syncs_of_commits_are_deferred() {
     let (base, vfs) = over_faulty("group-others");
@@ -883,8 +887,8 @@ fn only_the_syncs_of_commits_are_deferred() {
     assert_eq!(checkpointed, ["sync", "page"]);
 }
 
-/// Clients with group commit, without it, and stock ones, of two versions of SQLite, in processes and threads, write as
-/// fast as they can. Every row that was acknowledged is there.
+/// Clients with group commit, without it, and stock ones, of two versions of SQLite, in processes and threads,
+/// write as fast as they can. Every row that was acknowledged is there.
 #[test]
 fn all_kinds_of_clients_share_a_board() {
     const EACH: usize = 60;
