@@ -56,7 +56,7 @@ def files():
     for path in sorted(SOURCES.rglob("*.rs")):
         parts = path.relative_to(SOURCES).with_suffix("").parts
         text = path.read_text()
-        is_test = parts[-1] == "tests" or parts[-1].startswith("test_") or parts in TEST_ONLY
+        is_test = "tests" in parts or parts[-1].startswith("test_") or parts in TEST_ONLY
         if not is_test:
             module = parts[:-1] if parts[-1] == "mod" else parts
             found["::".join(module)] = (path, without_tests(text))

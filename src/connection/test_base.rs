@@ -1,4 +1,4 @@
-//! A base file for tests: it notes what it is asked for, and grants every lock unless it is told otherwise.
+//! A base file for tests. It records the calls it gets, and grants every lock unless a test sets another answer.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
@@ -16,7 +16,7 @@ use crate::guard::identity::Identity;
 use crate::lock::Database;
 use crate::lock::wait::Probe;
 
-/// What it was asked for.
+/// A call that the base file has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Lock(ShmSlots),
@@ -29,34 +29,34 @@ pub(crate) enum Call {
 }
 pub(crate) use Call::*;
 
-/// Of what it says there may be several, one for each time it is asked; the last stays.
+/// Each question takes the first answer off its list. The last answer stays.
 pub(crate) struct TestBase {
     pub(crate) sizes: RefCell<Vec<Option<i64>>>,
     pub(crate) header: Option<Header>,
     pub(crate) salts: RefCell<Vec<Option<Salts>>>,
     pub(crate) frames: RefCell<Vec<Option<(u32, u32)>>>,
-    /// What it answers for a lock of slots from this one on.
+    /// The answer to a lock of slots whose first is this one.
     pub(crate) refuses: Option<(ShmSlot, ResultCode)>,
-    /// What it answers for any lock of slots.
+    /// The answer to any other lock of slots.
     pub(crate) slot_answer: Cell<ResultCode>,
-    /// What it answers for xLock.
+    /// Gives the answer to xLock.
     pub(crate) on_lock: RefCell<Option<Box<dyn Fn() -> ResultCode>>>,
-    /// The mark of the first READ slot, which is taken then.
+    /// The mark of READ(1), if a reader holds that slot.
     pub(crate) reader: Cell<Option<u32>>,
     /// Whether another connection holds RESERVED.
     pub(crate) is_reserved: Cell<bool>,
-    /// Whether READ slots cannot be shared.
-    pub(crate) is_in_the_way: Cell<bool>,
-    /// Whether the lock to write is for BEGIN IMMEDIATE, and no upgrade.
-    pub(crate) begins: Cell<bool>,
+    /// Whether a shared lock on a slot is refused.
+    pub(crate) refuses_shared: Cell<bool>,
+    /// Whether a lock to write is for BEGIN IMMEDIATE. Else it is an upgrade.
+    pub(crate) is_immediate: Cell<bool>,
     pub(crate) doing: Cell<Option<Doing>>,
     pub(crate) stands: Stands,
     /// How long lock calls may block, in ms.
     pub(crate) blocks_ms: Cell<c_int>,
     pub(crate) calls: RefCell<Vec<Call>>,
-    /// The calls of xShmLock.
+    /// The calls of xShmLock, with their flags.
     pub(crate) slots: RefCell<Vec<(ShmSlots, ShmFlags)>>,
-    /// To what xUnlock was called.
+    /// The levels to which xUnlock was called.
     pub(crate) unlocked: RefCell<Vec<LockLevel>>,
 }
 
@@ -72,8 +72,8 @@ impl Default for TestBase {
             on_lock: RefCell::default(),
             reader: Cell::default(),
             is_reserved: Cell::default(),
-            is_in_the_way: Cell::default(),
-            begins: Cell::default(),
+            refuses_shared: Cell::default(),
+            is_immediate: Cell::default(),
             doing: Cell::default(),
             stands: Stands::Alone,
             blocks_ms: Cell::default(),
@@ -84,18 +84,21 @@ impl Default for TestBase {
     }
 }
 
-fn next<T: Copy>(says: &RefCell<Vec<T>>) -> T {
-    let mut says = says.borrow_mut();
-    if says.len() > 1 { says.remove(0) } else { says[0] }
+/// The next of these answers. The last one stays.
+fn next<T: Copy>(answers: &RefCell<Vec<T>>) -> T {
+    let mut answers = answers.borrow_mut();
+    if answers.len() > 1 { answers.remove(0) } else { answers[0] }
 }
 
 impl TestBase {
-    /// A database of so many pages of 4096 bytes, whose header says that it has so many.
+    /// A database of `pages` pages of 4096 bytes, whose header says that there are `header_pages`.
     pub(crate) fn of_size(pages: i64, header_pages: u32) -> Self {
         let sizes = RefCell::new(vec![Some(4096 * pages)]);
         Self { sizes, header: Some(header(header_pages)), ..Self::default() }
     }
 
+    /// A database with a WAL. `frames` are the answers to how many frames there are and how many are copied,
+    /// `salts` those to which salts the wal-index has.
     pub(crate) fn of_wal(frames: &[(u32, u32)], salts: &[Salts]) -> Self {
         Self {
             frames: RefCell::new(frames.iter().copied().map(Some).collect()),
@@ -104,29 +107,30 @@ impl TestBase {
         }
     }
 
-    /// It lives as long as the test's process: a connection owns its base file.
+    /// Makes it live as long as the test's process, since a connection copies its handle of the base file freely.
     pub(crate) fn leak(self) -> &'static Self {
         Box::leak(Box::new(self))
     }
 
-    /// One that answers xLock by `on_lock`.
+    /// A base file that answers xLock by `on_lock`.
     pub(crate) fn answering(on_lock: impl Fn() -> ResultCode + 'static) -> &'static Self {
         let base = Self::default().leak();
         *base.on_lock.borrow_mut() = Some(Box::new(on_lock));
         base
     }
 
-    /// Its file has so many bytes from now on.
+    /// Sets the length of the file.
     pub(crate) fn has_bytes(&self, bytes: i64) {
         *self.sizes.borrow_mut() = vec![Some(bytes)];
     }
 
+    /// Records a call.
     pub(crate) fn note(&self, call: Call) {
         self.calls.borrow_mut().push(call);
     }
 }
 
-/// The header of a database of so many pages of 4096 bytes, in a rollback mode.
+/// The header of a database in a rollback mode that has `pages` pages of 4096 bytes.
 pub(crate) fn header(pages: u32) -> Header {
     let mut header = [0; Header::SIZE];
     header[..16].copy_from_slice(Header::MAGIC);
@@ -171,12 +175,12 @@ impl BaseFile for &'static TestBase {
         if self.slot_answer.get() != ResultCode::OK {
             return self.slot_answer.get();
         }
-        if self.is_in_the_way.get() && flags.is_shared() {
+        if self.refuses_shared.get() && flags.is_shared() {
             return ResultCode::BUSY;
         }
         let is_readers = !flags.is_shared() && slots.first == ShmSlot::read(1);
         match is_readers && self.reader.get().is_some() {
-            true if self.blocks_ms.get() > 0 => panic!("it waits for the reader"),
+            true if self.blocks_ms.get() > 0 => panic!("the lock call waits for the reader"),
             true => ResultCode::BUSY,
             false => ResultCode::OK,
         }
@@ -192,7 +196,7 @@ impl BaseFile for &'static TestBase {
         next(&self.sizes).ok_or(ResultCode::IOERR)
     }
     fn is_upgrade(&self) -> bool {
-        !self.begins.get()
+        !self.is_immediate.get()
     }
     fn is_in_autocommit(&self) -> bool {
         true
@@ -233,10 +237,10 @@ impl BaseFile for &'static TestBase {
     }
 }
 
-/// The guards of a connection over such a base file.
+/// The guards of a connection over a [`TestBase`].
 pub(crate) type TestGuards = Guards<&'static TestBase>;
 
-/// A board with a WAL, its guards, and the place it lies in.
+/// A board with a WAL and the guards of a connection to it. The directory is deleted when it is dropped.
 #[cfg(feature = "linked")]
 pub(crate) fn board() -> (tempfile::TempDir, Arc<Database>, TestGuards) {
     let place = tempfile::tempdir().expect("a directory");

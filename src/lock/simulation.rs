@@ -356,11 +356,11 @@ impl Simulation {
         if passed_over.is_none() {
             return;
         }
-        // "A process that finds byte 8191 free does not look at the page, [...] except the process that gave
-        // the turn."
+        // "A process that finds byte 8191 free does not look at the page, except the process that gave the
+        // turn."
         let gave_it = self.giver.is_some_and(|giver| giver / CLIENTS == client / CLIENTS);
         let was_not_told = taken == Taken::Uncontended && !gave_it;
-        // "A holder in a tight loop wakes nobody within its slice [...] and goes on, also in a turn that
+        // "A holder in a tight loop wakes nobody within its slice [...] It goes on, also in a turn that
         // another has given meanwhile."
         let is_in_tight_loop = now - released < 100_000 && place.is_none();
         let is_in_slice = is_in_tight_loop && now - came < 4_000_000 && self.giver != Some(client);

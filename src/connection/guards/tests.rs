@@ -11,18 +11,19 @@ use std::ffi::c_int;
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The guards of a connection whose base file is that one from now on.
+/// Gives the guards another base file.
 fn on<'g>(guards: &'g mut TestGuards, base: &'static TestBase) -> &'g mut TestGuards {
     guards.set_base(base);
     guards
 }
 
+/// What the counter says. Resets it.
 fn counted(counter: &AtomicU64) -> u64 {
     counter.swap(0, Ordering::Relaxed)
 }
 
-/// A writer begins the WAL anew: only with the CKPT slot, for which it does not wait, and which it
-/// gives back after that, once.
+/// A writer restarts the WAL only with CKPT locked. It does not wait for CKPT, and unlocks it once after the
+/// restart.
 #[test]
 fn a_wal_is_restarted_only_while_nobody_checkpoints() {
     let (_place, database, mut guards) = board();
@@ -47,15 +48,15 @@ fn a_wal_is_restarted_only_while_nobody_checkpoints() {
     assert_eq!(counted(&database.counters.restarts_put_off), 0);
 }
 
-/// It cannot be had, or whether it was taken is not known, or the readers' slots cannot be had: then
-/// nothing is kept.
+/// CKPT is refused, or its lock fails and may be held, or the readers' slots cannot be locked. Then no slot stays
+/// locked.
 #[test]
 fn a_restart_that_fails_leaves_no_slot_locked() {
     let (_place, database, mut guards) = board();
     let (locked, unlocked) = (Lock(ShmSlot::CKPT.into()), Unlock(ShmSlot::CKPT.into()));
-    let never = || -> ResultCode { panic!("it was refused") };
+    let never = || -> ResultCode { panic!("CKPT was refused") };
     let busy = ResultCode::BUSY.extended(1);
-    for (rc, answer, expected, put_off) in [
+    for (rc, answer, expected, deferred) in [
         (ResultCode::BUSY, ResultCode::BUSY, &[locked][..], 1),
         (busy, ResultCode::BUSY, &[locked], 1),
         (ResultCode::IOERR_LOCK, ResultCode::IOERR_LOCK, &[locked, unlocked], 0),
@@ -64,13 +65,13 @@ fn a_restart_that_fails_leaves_no_slot_locked() {
         assert_eq!(on(&mut guards, base).restart.restart(0, never), answer);
         on(&mut guards, base).restart.ended();
         assert_eq!(*base.calls.borrow(), expected);
-        assert_eq!(counted(&database.counters.restarts_put_off), put_off);
+        assert_eq!(counted(&database.counters.restarts_put_off), deferred);
     }
-    let slots_back = Unlock(ShmSlots::WAL_READERS);
+    let readers_unlocked = Unlock(ShmSlots::WAL_READERS);
     for (rc, expected) in [
         (ResultCode::BUSY, &[locked, unlocked][..]),
         (busy, &[locked, unlocked]),
-        (ResultCode::IOERR_LOCK, &[locked, unlocked, slots_back]),
+        (ResultCode::IOERR_LOCK, &[locked, unlocked, readers_unlocked]),
     ] {
         let base = TestBase::default().leak();
         assert_eq!(on(&mut guards, base).restart.restart(0, || rc), rc);
@@ -79,7 +80,8 @@ fn a_restart_that_fails_leaves_no_slot_locked() {
     }
 }
 
-/// A checkpoint has read of a WAL that has begun anew since: it gives up, and the slot back.
+/// After a checkpoint has read the wal-index, a writer restarts the WAL. The checkpoint gives up and unlocks
+/// READ(0).
 #[test]
 fn a_checkpoint_of_another_wal_gives_up() {
     let (_place, database, mut guards) = board();
@@ -97,11 +99,12 @@ fn a_checkpoint_of_another_wal_gives_up() {
     assert_eq!(on(&mut guards, base).restart.before_backfill(), Ok(()));
 }
 
-/// A checkpoint has written 4096 bytes and sets that length. A file that has less of what was written is not
-/// set to it, and one that is set to it and does not have it is an error; the counter says so. What was not
-/// written may be missing: then it is made longer.
+/// A checkpoint sets the file's length to 4096 bytes. A file that lacks some of what the checkpoint has written
+/// below that is left as it is. The answer is an error then, as it is where the file lacks bytes after its length
+/// was set. The counter says so. Bytes that the checkpoint has not written may be missing before: setting the
+/// length adds them.
 #[test]
-fn a_length_that_is_not_there_is_an_error() {
+fn a_length_that_the_file_lacks_is_an_error() {
     let (_place, database, mut guards) = board();
     let mut truncate = |written: c_int, sizes: &[Option<i64>], rc: ResultCode| {
         let base = TestBase { sizes: RefCell::new(sizes.to_vec()), ..TestBase::default() }.leak();
@@ -137,8 +140,8 @@ fn a_length_that_is_not_there_is_an_error() {
     assert_eq!(truncate(4096, &[None], ResultCode::OK), (ResultCode::OK, true, 0));
 }
 
-/// A checkpoint that a reader keeps from copying all has lost some of what it has written: that it has copied
-/// any is taken back.
+/// A reader keeps a checkpoint from copying all frames, and some of what the checkpoint has written is lost. The
+/// wal-index goes back to how many frames were copied before.
 #[test]
 fn frames_that_were_lost_do_not_count_as_copied() {
     let (_place, database, mut guards) = board();
@@ -156,12 +159,12 @@ fn frames_that_were_lost_do_not_count_as_copied() {
         (base.calls.take(), counted(&database.counters.short_files))
     };
     assert_eq!(ends(&[(9, 2), (9, 5)], 2), (vec![SetCopied(2)], 1));
-    assert_eq!(ends(&[(9, 2), (9, 5)], 3), (vec![], 0), "all is there");
-    assert_eq!(ends(&[(9, 2)], 2), (vec![], 0), "nothing is noted");
+    assert_eq!(ends(&[(9, 2), (9, 5)], 3), (vec![], 0), "nothing is lost");
+    assert_eq!(ends(&[(9, 2)], 2), (vec![], 0), "the checkpoint has copied no frame");
 }
 
-/// A commit of a rollback mode finds that less is there than it has written. It is refused once: the rollback
-/// that follows is not.
+/// A commit of a rollback mode finds fewer bytes in the file than it has written. It is refused once. The rollback
+/// that follows is not refused.
 #[test]
 fn a_commit_that_has_lost_a_write_is_refused() {
     let (_place, database, mut guards) = board();
@@ -179,12 +182,12 @@ fn a_commit_that_has_lost_a_write_is_refused() {
     let refused = [Err(ResultCode::IOERR_WRITE), Ok(())];
     for (what, base, writes, end, answers) in [
         ("all is there", TestBase::of_size(3, 2), &[3][..], 3 * 4096, [Ok(()); 2]),
-        ("a page is not", TestBase::of_size(2, 2), &[3], 3 * 4096, refused),
-        ("a byte is", TestBase::of_size(2, 2), &[3], 2 * 4096 + 1, refused),
-        ("of a new database", fresh, &[3], 3 * 4096, refused),
-        ("its size is not known", unknown, &[3], 3 * 4096, [Ok(()); 2]),
-        ("it was short before", TestBase::of_size(2, 3), &[4], 2 * 4096, [Ok(()); 2]),
-        ("it is not needed", TestBase::of_size(2, 3), &[3, 2], 3 * 4096, [Ok(()); 2]),
+        ("a page is missing", TestBase::of_size(2, 2), &[3], 3 * 4096, refused),
+        ("a byte is missing", TestBase::of_size(2, 2), &[3], 2 * 4096 + 1, refused),
+        ("a new database's page is missing", fresh, &[3], 3 * 4096, refused),
+        ("the size is not known", unknown, &[3], 3 * 4096, [Ok(()); 2]),
+        ("the file was short before", TestBase::of_size(2, 3), &[4], 2 * 4096, [Ok(()); 2]),
+        ("no missing page is needed", TestBase::of_size(2, 3), &[3, 2], 3 * 4096, [Ok(()); 2]),
         ("rolled back", TestBase::of_size(2, 2), &[3, 2], 3 * 4096, [Ok(()); 2]),
         ("rolled back, short before", TestBase::of_size(2, 3), &[4, 3], 4 * 4096, [Ok(()); 2]),
         ("no first page", TestBase::of_size(2, 2), &[], 3 * 4096, [Ok(()); 2]),
@@ -194,8 +197,8 @@ fn a_commit_that_has_lost_a_write_is_refused() {
     }
 }
 
-/// What another has left is rolled back, whatever becomes of that. In exclusive locking mode commits follow, with
-/// no lock taken in between.
+/// A connection rolls back what another has left. That is never refused. In exclusive locking mode commits follow
+/// without a lock call in between. A commit that has lost a write is refused.
 #[test]
 fn a_rollback_of_what_another_has_left_is_not_refused() {
     let (_place, _database, mut guards) = board();
@@ -216,7 +219,8 @@ fn a_rollback_of_what_another_has_left_is_not_refused() {
     assert_eq!(on(&mut guards, base).length.before_commit(), Ok(()));
 }
 
-/// Whoever locks the file first finds it shorter than its header says: unless another VFS has it so.
+/// The first lock of a connection finds the file shorter than its header says. The guard reports that unless another
+/// VFS decides what the file holds.
 #[test]
 fn a_file_that_is_too_short_is_noticed() {
     let (_place, _database, mut guards) = board();
@@ -225,29 +229,29 @@ fn a_file_that_is_too_short_is_noticed() {
     assert_eq!((guards.length.deficit_seen(), guards.length.deficit()), (Some(0), None));
 
     let (_place, database, mut guards) = board();
-    // There is a journal to roll it back.
+    // A journal may have the missing pages.
     let journal = beside(database.path(), JOURNAL_SUFFIX);
     fs::write(&journal, [0xd9]).expect("a file");
     on(&mut guards, TestBase::of_size(2, 3).leak()).first_locked();
-    assert_eq!(guards.length.deficit_seen(), None, "it is looked at again");
-    // A zeroed one has nothing.
+    assert_eq!(guards.length.deficit_seen(), None, "the next lock looks again");
+    // A zeroed journal has none.
     fs::write(&journal, [0]).expect("a file");
     let mut wal = TestBase::of_size(2, 3);
-    wal.header.as_mut().expect("it has one").0[18..20].copy_from_slice(&[2, 2]);
+    wal.header.as_mut().expect("a header").0[18..20].copy_from_slice(&[2, 2]);
     on(&mut guards, wal.leak()).first_locked();
     assert_eq!(guards.length.deficit_seen(), None, "the WAL may have the rest");
     on(&mut guards, TestBase::of_size(2, 3).leak()).first_locked();
     assert_eq!(guards.length.deficit(), Some(4096));
     on(&mut guards, TestBase::of_size(3, 3).leak()).first_locked();
-    assert_eq!(guards.length.deficit(), Some(4096), "when it was opened");
+    assert_eq!(guards.length.deficit(), Some(4096), "the deficit at the first lock stays");
 
     let (_place, _database, mut guards) = board();
     on(&mut guards, TestBase::of_size(3, 3).leak()).first_locked();
     assert_eq!((guards.length.deficit_seen(), guards.length.deficit()), (Some(0), None));
 }
 
-/// A checkpoint makes the file as long as the header will say, before it writes that: unless it is too
-/// short already, which stays to be seen.
+/// A checkpoint makes the file as long as the new header will say before it writes that header. A file that is too
+/// short for its old header is left as it is, so that this can be seen.
 #[test]
 fn the_file_is_made_long_enough_before_the_header_says_so() {
     let (_place, _database, mut guards) = board();
@@ -264,11 +268,11 @@ fn the_file_is_made_long_enough_before_the_header_says_so() {
     guards.length.stands = Stands::Below;
     let base = TestBase::of_size(1, 1).leak();
     on(&mut guards, base).length.before_first_page(&header(3), false);
-    assert_eq!(*base.calls.borrow(), [], "it is another's");
+    assert_eq!(*base.calls.borrow(), [], "another VFS decides the length");
 }
 
-/// Where the file is kept ahead, it is made longer than the header will say, unless the last connection
-/// closes, which cuts it to that.
+/// A file that is kept ahead is made longer than the new header will say. The last connection that closes cuts it to
+/// what the header says.
 #[test]
 fn the_file_is_ahead_until_the_last_close() {
     let (_place, database, mut guards) = board();
@@ -291,15 +295,15 @@ fn the_file_is_ahead_until_the_last_close() {
         on(&mut guards, base).length.cut_to_header();
         assert_eq!(*base.calls.borrow(), calls, "{size} pages, WAL: {has_wal}");
     }
-    // What a rollback may need stays.
+    // The file keeps what a rollback may need.
     fs::write(beside(database.path(), JOURNAL_SUFFIX), "hot").expect("a file");
     let base = TestBase::of_size(20, 3).leak();
     on(&mut guards, base).length.cut_to_header();
     assert_eq!(*base.calls.borrow(), [], "the journal is hot");
 }
 
-/// A header that does not count the pages says nothing of the file's length, and what lies behind the last
-/// whole page is somebody's: nothing is written there.
+/// A header without a valid page count says nothing of the file's length, and the bytes behind the last whole page
+/// belong to somebody else. Nothing is written there.
 #[test]
 fn nothing_is_written_over_what_is_there() {
     let (_place, _database, mut guards) = board();
@@ -320,8 +324,8 @@ fn nothing_is_written_over_what_is_there() {
     }
 }
 
-/// Frames are in the index, and the WAL has none of them: nothing is read by them. While the WAL begins
-/// anew, that says nothing.
+/// The wal-index has frames that the WAL does not have, so no reader may use it. While a writer restarts the WAL,
+/// the two may differ.
 #[test]
 fn an_index_that_speaks_of_another_wal_is_refused() {
     let (old, new) = ([1, 2], [3, 4]);
@@ -341,10 +345,10 @@ fn an_index_that_speaks_of_another_wal_is_refused() {
         assert_eq!(guards.files.displaced(), why);
         if answer.is_ok() {
             let other = TestBase::of_wal(&[(5, 0)], &[old]).leak();
-            assert_eq!(on(&mut guards, other).first_read(), Ok(()), "only the first");
+            assert_eq!(on(&mut guards, other).first_read(), Ok(()), "only the first read checks");
         }
     }
-    // With nothing in the WAL the file must be whole, as in a rollback mode.
+    // With an empty WAL the database file must be complete, as in a rollback mode.
     let (_place, _database, mut guards) = board();
     let empty =
         TestBase { frames: RefCell::new(vec![Some((0, 0))]), ..TestBase::of_size(2, 3) }.leak();
@@ -352,7 +356,7 @@ fn an_index_that_speaks_of_another_wal_is_refused() {
     assert_eq!(guards.length.deficit(), Some(4096));
 }
 
-/// A WAL that is the one, by its salts and its length.
+/// The WAL has the salts that the wal-index says, and is long enough for its frames.
 #[test]
 fn an_index_that_speaks_of_its_wal_is_not_refused() {
     let (_place, database, mut guards) = board();
@@ -365,9 +369,9 @@ fn an_index_that_speaks_of_its_wal_is_not_refused() {
     assert_eq!(guards.length.deficit_seen(), Some(0));
 }
 
-/// Durability is given away by a pragma, in whatever spelling, and asked for again.
+/// A pragma, in any spelling, turns durability off. Another turns it on again.
 #[test]
-fn pragmas_that_give_durability_away_are_noticed() {
+fn pragmas_that_turn_durability_off_are_noticed() {
     let (_place, _database, mut guards) = board();
     for (value, is_off) in [
         ("OFF", true),
@@ -399,23 +403,25 @@ fn pragmas_that_give_durability_away_are_noticed() {
     }
 }
 
-/// The first read transaction of a connection is looked at, and then one of so many.
+/// The guards check the files at the first read transaction of a connection, and then at one of every
+/// [`LOOKS_AFTER`].
 #[test]
-fn a_reader_is_looked_at_first_and_then_now_and_then() {
+fn the_first_read_transaction_is_checked_and_then_some() {
     let (_place, _database, mut guards) = board();
-    assert!(guards.files.count_read() && guards.files.count_read(), "until it was done");
+    assert!(guards.files.count_read() && guards.files.count_read(), "due until it is done");
     assert_eq!(guards.before_read(), Ok(()));
-    assert!(guards.files.count_read(), "the file was not measured yet");
+    assert!(guards.files.count_read(), "the length was not compared yet");
     on(&mut guards, TestBase::of_size(1, 1).leak()).first_locked();
     assert_eq!(guards.before_read(), Ok(()));
     let until_then = (1..=LOOKS_AFTER).find(|_| guards.files.count_read());
     assert_eq!(until_then, Some(LOOKS_AFTER));
 }
 
-/// The database is moved away. In exclusive locking mode nothing is locked when a transaction begins: its
-/// COMMIT says so. In others that was looked at when it began, and is not a second time.
+/// The database is moved away. In exclusive locking mode a transaction begins without a lock call, so its COMMIT
+/// checks the files and answers the error. In other modes the transaction was checked when it began, and COMMIT does
+/// not check again.
 #[test]
-fn a_commit_to_a_file_that_has_moved_is_told() {
+fn a_commit_to_a_file_that_has_moved_answers_an_error() {
     for (begins, ends, answer) in [
         (true, false, Ok(())),
         (true, true, Err(ResultCode::READONLY_DBMOVED)),
@@ -428,20 +434,21 @@ fn a_commit_to_a_file_that_has_moved_is_told() {
         if ends {
             guards.files.ended();
         }
-        fs::rename(database.path(), place.path().join("moved")).expect("it is moved");
+        fs::rename(database.path(), place.path().join("moved")).expect("the database is moved");
         assert_eq!(guards.files.after_commit(), answer, "{begins}, {ends}");
         assert_eq!(counted(&database.counters.displaced), u64::from(answer.is_err()));
-        assert_eq!(guards.files.after_commit(), Err(ResultCode::READONLY_DBMOVED), "the next");
+        let next = guards.files.after_commit();
+        assert_eq!(next, Err(ResultCode::READONLY_DBMOVED), "the next commit");
     }
 }
 
-/// Who only recovers or cleans up may do so by one of several names, and who writes may not.
+/// A connection may recover or clean up a database that has several names. It may not write to it.
 #[test]
 fn hard_links_keep_nobody_from_cleaning_up() {
     let (place, database, mut guards) = board();
     fs::hard_link(database.path(), place.path().join("second")).expect("a link");
     assert_eq!(guards.files.before_upkeep(sys::monotonic_ns()), Ok(()));
     assert_eq!(guards.files.before_write(sys::monotonic_ns()), Err(ResultCode::READONLY));
-    fs::remove_file(database.path()).expect("it is removed");
+    fs::remove_file(database.path()).expect("the database is removed");
     assert_eq!(guards.files.before_upkeep(sys::monotonic_ns()), Err(ResultCode::READONLY_DBMOVED));
 }

@@ -1,5 +1,6 @@
-//! Group commit: COMMIT returns when its frames are durable, whoever synced them; a sync that has
-//! failed fails all who waited for it; and who needs a sync next repairs it, or is rolled back.
+//! Group commit: COMMIT returns when its frames are durable, whichever connection synced them. A failed sync fails
+//! all commits that waited for it. The next connection that needs a sync repairs it, or its transaction is rolled
+//! back.
 
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
@@ -19,14 +20,14 @@ use crate::{agent, beside, connect, over_faulty, status, status_of, stock_agent}
 /// SQLITE_IOERR_FSYNC
 const IOERR_FSYNC: i32 = ffi::SQLITE_IOERR_FSYNC;
 
-/// Where the page has group commit's futex word and record.
+/// The bytes of the sidecar's page that hold group commit's futex word and record.
 const RECORD: std::ops::Range<u64> = 36..64;
 
 fn grouped(uri: &str) -> String {
     format!("{uri}&kanban_group_commit=1")
 }
 
-/// A board in WAL mode with a table, whose WAL has begun, and a connection that commits in groups.
+/// A board in WAL mode with a table and frames in the WAL, and a connection with group commit.
 fn board(vfs: &str) -> (Board, Connection) {
     let board = Board::new();
     let connection = open(&board, vfs);
@@ -68,7 +69,8 @@ fn count(counter: &AtomicU32) -> u32 {
     counter.load(Ordering::SeqCst)
 }
 
-/// Lets each sync of the WAL say that it is there, and wait for what is to become of it.
+/// Holds each sync of the WAL. A sync announces itself by the receiver, and waits for the fault that the sender
+/// tells it.
 fn hold_syncs(base: Base) -> (Receiver<()>, Sender<Fault>) {
     let (arrives, arrived) = channel();
     let (tell, told) = channel();
@@ -83,7 +85,7 @@ fn hold_syncs(base: Base) -> (Receiver<()>, Sender<Fault>) {
     (arrived, tell)
 }
 
-/// Waits until a reader sees so many rows.
+/// Waits until a reader sees `n` rows.
 fn see(reader: &Connection, n: usize) {
     let began = Instant::now();
     while rows(reader).len() < n {
@@ -92,11 +94,11 @@ fn see(reader: &Connection, n: usize) {
     }
 }
 
-/// While one writer's commit syncs, two others commit. With the stock VFS (and without group commit)
-/// they wait for the lock, and then each for a sync of its own; here they have committed, readers see
-/// it, no COMMIT has returned, and one more sync is for both.
+/// While one writer's commit syncs, two others commit. On the stock VFS, and without group commit, they wait for
+/// the lock, and then each for a sync of its own. With group commit they have committed and readers see their
+/// rows, but no COMMIT has returned, and one more sync serves both.
 #[test]
-fn one_sync_serves_all_who_came_before_it() {
+fn one_sync_serves_all_commits_before_it() {
     let (base, ours) = over_faulty("group-shares");
     for (vfs, shares) in [("group-shares", false), (ours.as_str(), true)] {
         let (board, mut first) = if shares {
@@ -132,14 +134,14 @@ fn one_sync_serves_all_who_came_before_it() {
             }
             if !shares {
                 std::thread::sleep(Duration::from_millis(20));
-                assert_eq!(rows(&reader), [0], "they wait for the lock");
+                assert_eq!(rows(&reader), [0], "the other writers wait for the lock");
                 (0..3).for_each(|_| tell.send(Fault::None).unwrap());
                 (0..2).for_each(|_| arrived.recv_timeout(PATIENCE).unwrap());
                 return;
             }
             see(&reader, 4);
-            assert!(is_done.try_recv().is_err(), "COMMIT waits for a sync that comes later");
-            // Those who wait too long sync for themselves: let all go on as they come.
+            assert!(is_done.try_recv().is_err(), "COMMIT waits for a later sync");
+            // A connection that waits too long syncs for itself, so let all syncs go on as they come.
             (0..3).for_each(|_| tell.send(Fault::None).unwrap());
             (0..2).for_each(|_| is_done.recv_timeout(PATIENCE).unwrap());
         });
@@ -152,16 +154,15 @@ fn one_sync_serves_all_who_came_before_it() {
     }
 }
 
-/// A disk fails a sync. The kernel reports that once to each open file, and then takes the pages for
-/// clean: the next sync succeeds, and does not write them. So the COMMIT that waited answers the error.
-/// While the disk goes on failing, no commit that is to be durable is made on top of it, also by a new
-/// connection: as on the stock VFS, each is rolled back. Readers go on, and so does a writer with
-/// `synchronous=NORMAL`, who is promised nothing; a checkpoint takes nothing out of the WAL. Then the disk
-/// says that all is well, and the next writer, whoever it is, writes the frames once more and syncs them
-/// before it writes its own. (On the stock VFS the frames were not committed, and are written anew by the
-/// next writer.)
+/// A disk fails a sync. The kernel reports that once to each open file, and then takes the pages for clean: the
+/// next sync succeeds and does not write them. So the COMMIT that waited answers the error. While the disk goes on
+/// failing, no commit that is to be durable builds on the lost frames, not even one by a new connection: each is
+/// rolled back, as on the stock VFS. Readers go on, and so does a writer with `synchronous=NORMAL`, which has no
+/// promise of durability. A checkpoint takes nothing out of the WAL. Then the disk reports success again, and the
+/// next writer, whichever it is, writes those frames once more and syncs them before it writes its own. (On the
+/// stock VFS the frames were never committed, and the next writer overwrites them.)
 #[test]
-fn nothing_durable_is_built_on_a_failed_sync_until_the_next_repairs_it() {
+fn nothing_durable_is_built_on_a_failed_sync_until_it_is_repaired() {
     let (base, vfs) = over_faulty("group-fails");
     let (board, first) = board(&vfs);
     let second = open(&board, &vfs);
@@ -181,14 +182,14 @@ fn nothing_durable_is_built_on_a_failed_sync_until_the_next_repairs_it() {
             connection.execute_batch("ROLLBACK").unwrap();
         }
         assert_eq!(code(insert(connection, 4)), IOERR_FSYNC);
-        assert_eq!(rows(connection), [0, 1, 2], "it is rolled back");
+        assert_eq!(rows(connection), [0, 1, 2], "the transaction is rolled back");
     }
     for _ in 0..3 {
         insert(&normal, 3).unwrap();
     }
     let checkpoint = |connection: &Connection| {
         connection.query_row("PRAGMA wal_checkpoint", [], |row| {
-            assert_eq!(row.get::<_, i32>(1)?, row.get::<_, i32>(2)?, "all of it");
+            assert_eq!(row.get::<_, i32>(1)?, row.get::<_, i32>(2)?, "all frames are copied");
             Ok(())
         })
     };
@@ -197,7 +198,7 @@ fn nothing_durable_is_built_on_a_failed_sync_until_the_next_repairs_it() {
     assert_eq!(rows(&first), [0, 1, 2, 3, 3, 3]);
     let lost = durable..beside(&board, "-wal").metadata().unwrap().len();
 
-    // The disk says that all is well. It is not.
+    // The disk reports success, though the frames are lost.
     let calls = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&calls);
     base.on(move |call| {
@@ -217,7 +218,7 @@ fn nothing_durable_is_built_on_a_failed_sync_until_the_next_repairs_it() {
     let written: Vec<_> = calls[..repaired].iter().flatten().collect();
     assert_eq!(written.first(), Some(&&lost.start), "{calls:?}");
     assert!(written.len() >= 4 && written.is_sorted(), "{calls:?}, {lost:?}");
-    assert!(calls[repaired..].iter().any(Option::is_some), "its own come behind: {calls:?}");
+    assert!(calls[repaired..].iter().any(Option::is_some), "its own frames follow: {calls:?}");
     assert_eq!(calls.last(), Some(&None), "{calls:?}");
     assert_eq!(rows(&first), [0, 1, 2, 3, 3, 3, 4]);
     for connection in [&first, &new, &normal] {
@@ -227,8 +228,8 @@ fn nothing_durable_is_built_on_a_failed_sync_until_the_next_repairs_it() {
     assert!(status(&first, "/counters/syncs_failed").as_u64() >= Some(1));
 }
 
-/// One process is told that a sync has failed. Clients in other processes, one with another SQLite, commit
-/// next: they repair what the first has left, and it goes on, too.
+/// One process is told that a sync has failed. A client in another process, also one with another SQLite, commits or
+/// checkpoints next. It repairs the sync, and the first process goes on, too.
 #[test]
 fn a_failed_sync_is_repaired_by_another_process() {
     let (base, vfs) = over_faulty("group-others-repair");
@@ -245,7 +246,7 @@ fn a_failed_sync_is_repaired_by_another_process() {
                 let sidecar = std::fs::read(board.sidecar()).unwrap();
                 u32::from_le_bytes(sidecar[52..56].try_into().unwrap())
             };
-            assert_eq!(failures(), 1, "all are told");
+            assert_eq!(failures(), 1, "the record counts one failure");
             if checkpoints {
                 let done = other.sql("c", "PRAGMA wal_checkpoint").rows();
                 assert_eq!((&done[0][0], &done[0][1]), (&json!(0), &done[0][2]), "{program:?}");
@@ -262,11 +263,11 @@ fn a_failed_sync_is_repaired_by_another_process() {
     }
 }
 
-/// Two connections write in turns, with an autocheckpoint after every other commit, and one call of the
-/// base fails, once: each write, sync and truncation, of the WAL or the database, in turn, also for want of
-/// room. On the stock VFS at most one statement answers the error, and everything goes on by itself. So it
-/// does with group commit: of an error in an autocheckpoint nobody is told, whatever `synchronous` is, and
-/// what was acknowledged is there.
+/// Two connections write in turns, with an autocheckpoint after every other commit, and one call to the base file
+/// fails once: each write, sync and truncation of the WAL or the database in turn, also because the disk is full.
+/// On the stock VFS at most one statement answers the error, and everything goes on by itself. Group commit does
+/// no worse: nobody is told of an error in an autocheckpoint, whatever `synchronous` is, and every row that was
+/// acknowledged is there.
 #[test]
 fn one_error_stops_nobody() {
     const ROWS: i32 = 6;
@@ -328,9 +329,9 @@ fn one_error_stops_nobody() {
             let found = run(&ours, nth);
             let context = format!("{context}: stock {stock:?}, ours {found:?}");
             assert!(stock.1 <= 1 && !stock.2, "{context}");
-            // What was refused may be there: COMMIT answers before anybody knows.
+            // A refused row may be there: COMMIT answers the error after the frames can be read.
             assert!(found.1 <= 1 && !found.2, "{context}");
-            // Without syncs in commits, those of the WAL are a new header's or a checkpoint's.
+            // If no commit syncs, a sync of the WAL is for a new header or a checkpoint.
             let in_commits = synchronous == "full" || !found.0.is_some_and(|(_, sync)| sync);
             autocheckpoints += u32::from(!in_commits && found.1 == 0);
             if (stock.0, found.0) == (None, None) {
@@ -341,9 +342,9 @@ fn one_error_stops_nobody() {
     }
 }
 
-/// The same as the case that was first met, with `synchronous=NORMAL`: the autocheckpoint of a commit fails to
-/// sync, nobody's COMMIT says so, and the disk goes on failing for a while. As on the stock VFS all go on: the
-/// connection that has met it, one that has written before, and one that has not.
+/// This is the case in which that error was first seen, with `synchronous=NORMAL`. The autocheckpoint of a commit
+/// fails to sync, no COMMIT answers the error, and the disk goes on failing for a while. As on the stock VFS all
+/// connections go on: the one that met the error, one that has written before, and one that has not.
 #[test]
 fn an_autocheckpoint_that_fails_refuses_nobody() {
     let (base, ours) = over_faulty("group-autocheckpoint");
@@ -373,13 +374,13 @@ fn an_autocheckpoint_that_fails_refuses_nobody() {
     }
 }
 
-/// A disk whose errors are told as Linux tells them: once to each file that was open when one came about,
-/// and to one opened later only if nobody was told before. fsync(2)
+/// A disk that reports its errors as Linux does (fsync(2)): once to each file that was open when the error happened,
+/// and to a file that is opened later only if no file was told before.
 #[derive(Default)]
 struct ErrorsOnce {
     errors: u32,
     is_told: bool,
-    /// How many errors each open WAL was told of.
+    /// How many errors each open WAL was told of, by its handle.
     told: HashMap<usize, u32>,
 }
 
@@ -408,18 +409,18 @@ impl ErrorsOnce {
         Fault::None
     }
 
-    /// Pages of the WAL cannot be written.
+    /// The disk fails to write pages of the WAL.
     fn fail(&mut self) {
         (self.errors, self.is_told) = (self.errors + 1, false);
     }
 }
 
-/// One disk error, and six connections, each of which has the WAL open and is told of it when it syncs.
-/// One is, and a connection that was not told yet makes up for it, in a checkpoint. The others are told
-/// later, some when the WAL has begun anew: they commit all the same. The next error is an error, and made
-/// up for by the next commit.
+/// The disk has one error, and six connections, each of which has the WAL open, hear of it at their next sync. One
+/// of them hears of it at once. A connection that was not told yet repairs the sync in a checkpoint. The others
+/// are told later, some after a restart of the WAL, and commit all the same. The next error is an error again, and
+/// the next commit repairs it.
 #[test]
-fn an_error_that_was_made_up_for_fails_nobody() {
+fn an_error_that_was_repaired_fails_nobody() {
     let (base, vfs) = over_faulty("group-once");
     let disk = ErrorsOnce::on(base);
     let (board, first) = board(&vfs);
@@ -446,7 +447,7 @@ fn an_error_that_was_made_up_for_fails_nobody() {
     insert(&open(&board, &vfs), 12).unwrap();
     assert_eq!(rows(&first), (0..13).collect::<Vec<_>>());
 
-    // A checkpoint syncs for itself, and is told, once, as on the stock VFS. That stops nobody.
+    // A checkpoint makes its own sync and is told once, as on the stock VFS. That stops nobody.
     assert_eq!(code(checkpoint(&others[4], "PASSIVE")), IOERR_FSYNC);
     insert(&others[4], 13).unwrap();
     checkpoint(&others[4], "PASSIVE").unwrap();
@@ -460,12 +461,11 @@ fn an_error_that_was_made_up_for_fails_nobody() {
     base.off();
 }
 
-/// A writer is killed before its sync, and what it wrote is lost to a disk error, of which another
-/// client is told. A connection that is opened now, and so told of nothing, commits on top of those
-/// frames: they are written once more before its sync, without which what it acknowledges would be gone
-/// after a power cut with all that lies before it.
+/// A writer is killed before its sync. A disk error loses what it wrote, and the kernel tells another client. A
+/// connection that opens after that is told of nothing, and commits on top of those frames. It writes them once
+/// more before its sync. Without that, a power cut would take what it acknowledges, with all frames before it.
 #[test]
-fn a_new_connection_does_not_build_on_what_it_cannot_vouch_for() {
+fn a_new_connection_rewrites_the_frames_that_it_cannot_vouch_for() {
     let (base, vfs) = over_faulty("group-vouches");
     let (board, first) = board(&vfs);
     let mut killed = agent(Program::Rust);
@@ -496,7 +496,7 @@ fn a_new_connection_does_not_build_on_what_it_cannot_vouch_for() {
     let synced = calls.iter().rposition(Option::is_none).unwrap();
     assert_eq!(synced, calls.len() - 1, "{calls:?}");
     assert!(calls.contains(&Some(lost.start)), "{calls:?}, {lost:?}");
-    // From now on it has seen all that was written.
+    // From now on its descriptor has seen every write.
     insert(&new, 4).unwrap();
     insert(&first, 5).unwrap();
     insert(&new, 6).unwrap();
@@ -507,11 +507,10 @@ fn a_new_connection_does_not_build_on_what_it_cannot_vouch_for() {
     assert_eq!(rows(&new), [0, 1, 2, 3, 4, 5, 6]);
 }
 
-/// All clients are killed, and the files are put back in place to what they were some commits before
-/// (`rsync --inplace`), with the same inodes and salts, while the sidecar still says how many frames
-/// were durable. Each commit from then on is synced.
+/// All clients are killed, and a restore in place (`rsync --inplace`) sets the files back by some commits, with their
+/// inodes and salts, while the sidecar still says how many frames were durable. Every later commit is synced.
 #[test]
-fn files_that_were_put_back_are_synced_anew() {
+fn every_commit_to_restored_files_is_synced() {
     let (base, vfs) = over_faulty("group-restored");
     let board = Board::new();
     let mut client = agent(Program::Rust);
@@ -547,8 +546,8 @@ fn files_that_were_put_back_are_synced_anew() {
     base.off();
 }
 
-/// One client writes for a while, and nobody else. It has nobody to share its syncs with, and makes them
-/// where the stock VFS does. Then another commits, and from there on both share them again.
+/// One client writes for a while, and nobody else does. It has nobody to share its syncs with, and makes them
+/// where the stock VFS does. Then another client commits, and both share their syncs again.
 #[test]
 fn a_sole_writer_syncs_in_its_commit() {
     let (base, vfs) = over_faulty("group-alone");
@@ -576,10 +575,10 @@ fn a_sole_writer_syncs_in_its_commit() {
     base.off();
 }
 
-/// Three commits wait, the sync that one of them makes fails: all three are told. The board is closed
-/// and opened again, which checkpoints: it goes on.
+/// Three commits wait for a sync that one of them makes, and it fails. All three answer the error. The board is
+/// closed, which checkpoints, and opened again. It works.
 #[test]
-fn all_who_waited_for_a_failed_sync_are_told() {
+fn all_commits_that_waited_for_a_failed_sync_answer_the_error() {
     let (base, vfs) = over_faulty("group-fails-all");
     let (board, mut first) = board(&vfs);
     let mut others = [open(&board, &vfs), open(&board, &vfs)];
@@ -605,7 +604,7 @@ fn all_who_waited_for_a_failed_sync_are_told() {
     assert_eq!(rows(&again), [0, 1, 2, 2, 3]);
 }
 
-/// A process is killed while it syncs for others, or is stopped there. They do not wait for it.
+/// A process is killed, or stopped, while it syncs for others. They do not wait for it.
 #[test]
 fn a_leader_that_is_killed_or_stopped_is_replaced() {
     for kill in [true, false] {
@@ -625,7 +624,7 @@ fn a_leader_that_is_killed_or_stopped_is_replaced() {
             let sidecar = std::fs::File::open(board.sidecar()).unwrap();
             vfs_tests::sidecar::is_locked(&sidecar, 8190)
         };
-        assert!(leaders_byte(), "it leads");
+        assert!(leaders_byte(), "the process leads");
         let reader = connect(&board.kanban());
         assert_eq!(rows(&reader), [0, 1, 2], "its commit can be read");
         other.send_sql("c", "INSERT INTO t VALUES (3)");
@@ -648,10 +647,10 @@ fn a_leader_that_is_killed_or_stopped_is_replaced() {
     }
 }
 
-/// The sidecar's page is torn, old, another board's, random, or cut short: a commit never takes
-/// that for a sync. Counted: each of these commits makes one.
+/// The sidecar's page is torn, old, another board's, random, or cut short. A commit never takes that for a sync:
+/// each of these commits makes one, which the test counts.
 #[test]
-fn a_record_that_is_not_its_own_is_none() {
+fn a_commit_does_not_trust_a_record_that_is_not_its_own() {
     let (base, vfs) = over_faulty("group-hostile");
     let (board, connection) = board(&vfs);
     let (other_board, other) = self::board(&vfs);
@@ -693,7 +692,7 @@ fn a_record_that_is_not_its_own_is_none() {
         insert(&connection, 10 + n as i32).unwrap();
         assert_eq!(count(&syncs), before + 1, "{bytes:?}");
     }
-    // A WAL that has begun anew is another.
+    // A restarted WAL is another WAL.
     let of_the_old = record(&board);
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
     insert(&connection, 20).unwrap();
@@ -708,7 +707,7 @@ fn a_record_that_is_not_its_own_is_none() {
     base.off();
 }
 
-/// Where a commit cannot share a sync, it makes its own, and status says why.
+/// Where commits cannot share a sync, each makes its own, and the status says why.
 #[test]
 fn without_a_page_each_commit_syncs_for_itself() {
     let (base, vfs) = over_faulty("group-foreign");
@@ -720,7 +719,7 @@ fn without_a_page_each_commit_syncs_for_itself() {
     insert(&connection, 1).unwrap();
     let why = status(&connection, "/group_commit/why");
     assert!(why.as_str().unwrap().contains("no sidecar"), "{why}");
-    // As on the stock VFS, a commit whose sync fails is none.
+    // A commit whose sync fails is rolled back, as on the stock VFS.
     base.on(|call| if is_wal_sync(call) { Fault::Fail(IOERR_FSYNC) } else { Fault::None });
     assert_eq!(code(insert(&connection, 2)), IOERR_FSYNC);
     base.off();
@@ -735,9 +734,9 @@ fn without_a_page_each_commit_syncs_for_itself() {
     assert!(why.as_str().unwrap().contains("not set"), "{why}");
 }
 
-/// A transaction over three databases, two with rollback journals: SQLite commits it by a
-/// super-journal, and then does not look at what the end of the commit answers. So the WAL is synced
-/// before; if that fails, nothing of it is committed.
+/// A transaction writes to three databases, two of them with rollback journals. SQLite commits it by a
+/// super-journal, and after that ignores what the end of the commit answers. So the WAL is synced before. If that
+/// sync fails, nothing of the transaction is committed.
 #[test]
 fn a_transaction_over_several_databases_syncs_before_it_commits() {
     let (base, vfs) = over_faulty("group-several");
@@ -766,9 +765,9 @@ fn a_transaction_over_several_databases_syncs_before_it_commits() {
     }
 }
 
-/// A transaction over two databases, where the main one is in WAL mode and commits in groups; the other
-/// has a rollback journal, or a WAL, by this VFS or another. The sync of the WAL fails: as on the stock
-/// VFS, neither has its half. (There is no super-journal, and SQLite commits one by one.)
+/// A transaction writes to two databases. The main one is in WAL mode with group commit; the other has a rollback
+/// journal or a WAL, by this VFS or another. The sync of the WAL fails. As on the stock VFS, neither database has
+/// its half. (There is no super-journal, and SQLite commits one database after the other.)
 #[test]
 fn a_failed_sync_leaves_no_half_of_a_transaction() {
     let (base, ours) = over_faulty("group-halves");
@@ -802,7 +801,7 @@ fn a_failed_sync_leaves_no_half_of_a_transaction() {
             }
             connection.execute_batch(both).unwrap();
             if vfs == ours {
-                // Alone it is put off as ever.
+                // The sync of a transaction on the main database alone is deferred again.
                 let led = status(&connection, "/counters/syncs_led").as_u64();
                 insert(&connection, 2).unwrap();
                 assert!(status(&connection, "/counters/syncs_led").as_u64() > led, "{context}");
@@ -811,11 +810,11 @@ fn a_failed_sync_leaves_no_half_of_a_transaction() {
     }
 }
 
-/// Threads that share a cache: two boards, each the main database of one connection and attached by
-/// another. Each row that was acknowledged is there, nobody waits for ever, and the last one to close
-/// looks for nothing that is gone.
+/// Threads share a cache. Each of two boards is the main database of one connection, and attached by another.
+/// Every row that was acknowledged is there, nobody waits for ever, and the last connection to close uses nothing
+/// that is gone.
 #[test]
-fn with_a_shared_cache_it_works_where_the_database_is_the_main_one() {
+fn connections_with_a_shared_cache_group_the_commits_of_their_main_database() {
     const ROWS: usize = 40;
     let boards = [Board::new(), Board::new()];
     let shared = |board: &Board| format!("{}&cache=shared", grouped(&board.kanban()));
@@ -825,7 +824,7 @@ fn with_a_shared_cache_it_works_where_the_database_is_the_main_one() {
         let connection = connect(&shared(main));
         let attach = format!("PRAGMA synchronous=full; ATTACH '{}' AS a", shared(attached));
         connection.execute_batch(&attach).unwrap();
-        // Others with the same cache lock tables, for which SQLite waits for nobody.
+        // Other connections with that cache lock tables, for which SQLite calls no busy handler.
         let run = |sql: &str| loop {
             match connection.execute_batch(sql) {
                 Ok(()) => break,
@@ -853,10 +852,10 @@ fn with_a_shared_cache_it_works_where_the_database_is_the_main_one() {
     assert!(status(&first, "/counters/syncs_led").as_u64() > Some(0));
 }
 
-/// What syncs for another reason is not put off: a WAL's new header, before what follows it is
-/// written, and a checkpoint, before it writes to the database.
+/// Syncs for other reasons are not deferred: that of a WAL's new header, before what follows it is written, and
+/// that of a checkpoint, before it writes to the database.
 #[test]
-fn only_the_syncs_of_commits_are_put_off() {
+fn only_the_syncs_of_commits_are_deferred() {
     let (base, vfs) = over_faulty("group-others");
     let (_board, connection) = board(&vfs);
     connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
@@ -888,8 +887,8 @@ fn only_the_syncs_of_commits_are_put_off() {
     assert_eq!(checkpointed, ["sync", "page"]);
 }
 
-/// Clients with group commit, without, and stock ones, of two versions of SQLite, in processes and
-/// threads, write as fast as they can: each row that was acknowledged is there.
+/// Clients with group commit, without it, and stock ones, of two versions of SQLite, in processes and threads,
+/// write as fast as they can. Every row that was acknowledged is there.
 #[test]
 fn all_kinds_of_clients_share_a_board() {
     const EACH: usize = 60;

@@ -1,0 +1,215 @@
+//! Why a connection holds the write lock, how it waits for it, and what it does without it.
+
+use super::super::claim::{CHECKPOINT_LASTS, Need, Reason};
+use super::*;
+use crate::lock::wait::Cause;
+use std::time::Instant;
+
+/// A connection holds the write lock for several reasons at once. It releases the lock with the last of them.
+#[test]
+fn the_write_lock_is_held_until_the_last_reason_ends() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut connection, base) = connection(&directory);
+    connection.lock(LockLevel::SHARED);
+    connection.lock(LockLevel::RESERVED);
+    connection.lock(LockLevel::EXCLUSIVE);
+    connection.unlock(LockLevel::SHARED);
+    assert!(connection.holds_write_lock(), "the first connection still needs it");
+    connection.unlock(LockLevel::NONE);
+    assert!(!connection.holds_write_lock());
+
+    base.has_bytes(4096);
+    let write_slot = |flags| (ShmSlot::WRITE, flags);
+    let read_mark = (ShmSlot::read(1), ShmFlags::LOCK_SHARED);
+    let ckpt_slot = (ShmSlot::CKPT, LOCK);
+    let mut shm_lock = |(slot, flags)| {
+        connection.shm_lock(slot, flags);
+        connection.holds_write_lock()
+    };
+    assert!(!shm_lock(read_mark));
+    assert!(shm_lock(ckpt_slot), "a checkpoint takes it");
+    assert!(shm_lock(write_slot(LOCK)));
+    assert!(shm_lock(write_slot(UNLOCK)));
+    assert!(!shm_lock((ShmSlot::CKPT, UNLOCK)));
+}
+
+/// A connection closes, or unmaps the wal-index, while it holds the write lock.
+#[test]
+fn a_connection_that_ends_releases_the_write_lock() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut connection, base) = connection(&directory);
+    base.has_bytes(4096);
+    connection.shm_lock(ShmSlot::WRITE, LOCK);
+    assert!(connection.holds_write_lock());
+    connection.shm_unmapped();
+    assert!(!connection.holds_write_lock());
+    connection.lock(LockLevel::RESERVED);
+    connection.closed();
+    assert!(!connection.holds_write_lock());
+}
+
+/// A checkpoint holds the write lock and does not end. Once it has lasted, writers go on beside it at once, as on
+/// the stock VFS.
+#[test]
+fn a_checkpoint_holds_no_writer_up_for_long() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut writer, base) = connection(&directory);
+    let mut checkpointer = connection_over(&directory, base);
+    base.has_bytes(4096);
+    let write = |flags| (ShmSlot::WRITE, flags);
+    let shm_lock = |connection: &mut TestConnection, (slot, flags)| {
+        assert_eq!(connection.shm_lock(slot, flags), ResultCode::OK);
+    };
+    // This makes the sidecar.
+    shm_lock(&mut writer, (ShmSlot::READ_0, ShmFlags::LOCK_SHARED));
+    shm_lock(&mut writer, write(LOCK));
+    assert!(writer.holds_write_lock());
+    shm_lock(&mut writer, write(UNLOCK));
+
+    shm_lock(&mut checkpointer, (ShmSlot::CKPT, LOCK));
+    assert!(checkpointer.holds_write_lock());
+    shm_lock(&mut writer, write(LOCK));
+    assert!(!writer.holds_write_lock());
+    shm_lock(&mut writer, write(UNLOCK));
+    shm_lock(&mut checkpointer, (ShmSlot::CKPT, UNLOCK));
+    shm_lock(&mut writer, write(LOCK));
+    assert!(writer.holds_write_lock());
+
+    // A connection with a busy handler sleeps until the checkpoint has lasted, and no longer.
+    let mut sleeper = connection_over(&directory, base);
+    shm_lock(&mut sleeper, (ShmSlot::READ_0, ShmFlags::LOCK_SHARED));
+    base.is_immediate.set(true);
+    let attempt = |sleeper: &mut TestConnection| {
+        let (slot, flags) = write(LOCK);
+        sleeper.shm_lock(slot, flags)
+    };
+    assert_eq!(attempt(&mut sleeper), ResultCode::BUSY);
+    crate::lock::wait::sleep(Duration::from_millis(1), |_| {});
+    shm_lock(&mut writer, write(UNLOCK));
+    for flags in [LOCK, UNLOCK] {
+        shm_lock(&mut sleeper, write(flags));
+    }
+    let began = Instant::now();
+    shm_lock(&mut checkpointer, (ShmSlot::CKPT, LOCK));
+    assert!(checkpointer.holds_write_lock());
+    match attempt(&mut sleeper) {
+        ResultCode::BUSY => {}
+        // The machine stalled meanwhile.
+        _ => assert!(began.elapsed() >= CHECKPOINT_LASTS),
+    }
+    std::thread::sleep(CHECKPOINT_LASTS);
+    // At the second attempt, the connection has not waited before.
+    for _ in 0..2 {
+        assert_eq!(attempt(&mut sleeper), ResultCode::OK);
+        assert!(!sleeper.holds_write_lock());
+        shm_lock(&mut sleeper, write(UNLOCK));
+    }
+}
+
+/// SQLite unlocks WRITE as soon as it has it, since its snapshot was stale, and its busy handler sleeps. That
+/// sleep is a wait for the write lock. After a transaction that has done something it is not. (Under Wine no
+/// unlock comes soon enough.)
+#[cfg(unix)]
+#[test]
+fn an_immediate_release_of_write_is_a_wait_for_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    // The sidecar stays open, so that the lock is taken fast.
+    let (keeper, _) = connection(&directory);
+    keeper.database().make_sidecar();
+    let waits_after = |held: Duration| {
+        let (mut connection, base) = connection(&directory);
+        base.has_bytes(4096);
+        let mut shm_lock = |offset, flags| {
+            assert_eq!(connection.shm_lock(offset, flags), ResultCode::OK);
+        };
+        shm_lock(ShmSlot::READ_0, ShmFlags::LOCK_SHARED);
+        shm_lock(ShmSlot::WRITE, LOCK);
+        std::thread::sleep(held);
+        shm_lock(ShmSlot::WRITE, UNLOCK);
+        crate::lock::wait::sleep(Duration::from_millis(1), |_| {});
+        connection.claim.wait.leave_queue().is_some()
+    };
+    assert!(!waits_after(Duration::from_millis(2)));
+    // The scheduler may delay this thread, even several times.
+    assert!((0..100).any(|_| waits_after(Duration::ZERO)));
+}
+
+/// A transaction that is just as short commits. A sleep of its thread is no wait for the write lock then, whether
+/// [`Connection::note_commit`] was enough for the commit or [`Connection::committed`] had to follow.
+#[test]
+fn a_connection_that_has_committed_does_not_wait() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for is_noted in [true, false] {
+        for _ in 0..20 {
+            let (mut connection, base) = connection(&directory);
+            base.has_bytes(4096);
+            if is_noted {
+                connection.guards = guards_of(&connection);
+            }
+            connection.wal.has_snapshot = true;
+            for flags in [LOCK, UNLOCK] {
+                assert_eq!(connection.shm_lock(ShmSlot::WRITE, flags), ResultCode::OK);
+            }
+            assert_eq!(connection.note_commit(), is_noted);
+            if !is_noted {
+                assert_eq!(connection.committed(), Ok(()));
+            }
+            crate::lock::wait::sleep(Duration::from_millis(1), |_| {});
+            assert_eq!(connection.claim.wait.leave_queue(), None);
+        }
+    }
+}
+
+/// A sleeping thread probes the lock that was refused. After the rollback of a hot journal SQLite starts from the
+/// beginning, so nothing is probed and kept for it. For WRITE and RESERVED the probe goes on after the connection
+/// has unlocked.
+#[test]
+fn a_sleeper_probes_the_lock_that_was_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut connection, _) = connection(&directory);
+    let mut cause = |level, lock| {
+        connection.lock.level = level;
+        match connection.claim.cause(&connection.request(Reason::Rollback, Need::Write, lock)) {
+            Cause::SqliteLock { probe, until_unlock } => (probe.is_some(), until_unlock),
+            Cause::WriteLock => panic!("SQLite's own lock was refused"),
+        }
+    };
+    let exclusive = Sought::Database(LockLevel::EXCLUSIVE);
+    assert_eq!(cause(LockLevel::SHARED, exclusive), (false, true));
+    assert_eq!(cause(LockLevel::RESERVED, exclusive), (true, true));
+    assert_eq!(cause(LockLevel::NONE, Sought::Database(LockLevel::SHARED)), (true, true));
+    assert_eq!(cause(LockLevel::SHARED, Sought::Database(LockLevel::RESERVED)), (true, false));
+    assert_eq!(cause(LockLevel::SHARED, Sought::Write), (true, false));
+}
+
+/// SQLite is about to close the base file. From then on no sleeping thread probes its locks.
+#[test]
+fn no_thread_probes_a_file_that_closes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let base = TestBase::answering(|| ResultCode::BUSY);
+    base.has_bytes(4096);
+    let mut connection = connection_over(&directory, base);
+    assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::BUSY);
+    assert!(connection.claim.wait.has_probe() && connection.claim.wait.pause_probe().is_some());
+    connection.ending();
+    assert!(!connection.claim.wait.has_probe());
+}
+
+/// The base file fails to lock, and nobody knows whether it holds the lock. The connection unlocks it, and releases
+/// the write lock.
+#[test]
+fn a_lock_that_may_be_held_is_unlocked() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let base = TestBase::answering(|| ResultCode::IOERR_LOCK);
+    base.has_bytes(4096);
+    let mut connection = connection_over(&directory, base);
+    assert_eq!(connection.lock(LockLevel::RESERVED), ResultCode::IOERR_LOCK);
+    assert_eq!(base.unlocked.take(), [LockLevel::NONE]);
+    assert!(!connection.holds_write_lock());
+
+    base.slot_answer.set(ResultCode::IOERR_LOCK);
+    connection.wal.has_snapshot = true;
+    assert_eq!(connection.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::IOERR_LOCK);
+    assert_eq!(base.slots.take(), [LOCK, UNLOCK].map(|flags| (ShmSlot::WRITE.into(), flags)));
+    assert!(!connection.holds_write_lock());
+}
