@@ -22,6 +22,17 @@ pub(crate) trait BaseFile: WalIndex {
     fn shm_lock(&self, slots: ShmSlots, flags: ShmFlags) -> ResultCode;
     /// FCNTL_LOCK_TIMEOUT: for how long the next lock calls may block, in ms.
     fn may_block(&self, ms: c_int);
+    /// Runs `act`, none of whose lock calls blocks, where lock calls may block for so many ms.
+    fn without_blocking<T>(&self, blocks_ms: c_int, act: impl FnOnce() -> T) -> T {
+        if blocks_ms > 0 {
+            self.may_block(0);
+        }
+        let result = act();
+        if blocks_ms > 0 {
+            self.may_block(blocks_ms);
+        }
+        result
+    }
     /// xFileSize, in bytes.
     fn size(&self) -> Result<i64, ResultCode>;
     /// xTruncate, to so many bytes. An error leaves the file as it is.
@@ -30,8 +41,6 @@ pub(crate) trait BaseFile: WalIndex {
     fn write_zeros(&self, at: i64, bytes: i64) -> bool;
     /// The start of the file; `None` if it cannot be read.
     fn header(&self) -> Option<Header>;
-    /// Whether the header says that the database is in WAL mode.
-    fn is_wal(&self) -> bool;
 
     /// How many frames the WAL has, and how many of them checkpoints have copied. Only while the wal-index is mapped.
     fn frames(&self) -> Option<(u32, u32)>;

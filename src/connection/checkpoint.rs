@@ -21,20 +21,15 @@ const WAITS: Duration = Duration::from_millis(4);
 const REPAIR_WAITS: Duration = Duration::from_secs(1);
 
 impl<B: BaseFile> Connection<B> {
-    /// CKPT was locked, perhaps with others of these slots; with `writes`, by a connection that holds WRITE and recovers
-    /// the wal-index.
+    /// CKPT was locked, perhaps with others of these slots. A connection that has WRITE `recovers` the wal-index: it copies and
+    /// syncs nothing.
     ///
     /// # Errors
-    /// With group commit, a sync has failed: there is no checkpoint then, and CKPT is unlocked.
-    pub(super) fn checkpoint_begins(
-        &mut self,
-        slots: ShmSlots,
-        writes: bool,
-    ) -> Result<(), ResultCode> {
+    /// With group commit, a sync has failed: there is no checkpoint then, and the slots are unlocked.
+    pub(super) fn took_ckpt(&mut self, slots: ShmSlots, recovers: bool) -> Result<(), ResultCode> {
         let ckpt = HeldSlots::after(self.base, slots, ShmFlags::LOCK_EXCLUSIVE);
         let mut is_known = true;
-        // Recovery syncs nothing.
-        if self.group.is_on() && !writes {
+        if self.group.is_on() && !recovers {
             match self.repair_sync() {
                 // With `synchronous=OFF` SQLite would not sync either.
                 Err(rc) if !self.guards.pragmas.is_synchronous_off() => return Err(rc),
@@ -43,7 +38,7 @@ impl<B: BaseFile> Connection<B> {
         }
         self.wal.has_ckpt = true;
         self.guards.length.written().begin();
-        self.guards.restart.checkpoint_begins();
+        self.guards.restart.note_salts();
         if let Err(rc) = self.join_writers(is_known) {
             drop(ckpt);
             self.checkpoint_ends();
@@ -112,20 +107,14 @@ impl<B: BaseFile> Connection<B> {
     /// Whether a reader has a mark that keeps the last of so many frames from being copied.
     fn is_marked(&self, frames: u32) -> bool {
         // It only looks, so it must not wait.
-        let blocks_ms = self.claim.blocks_ms();
-        if blocks_ms > 0 {
-            self.base.may_block(0);
-        }
-        let is_marked = (1..ShmSlot::READERS).any(|n| {
-            if self.base.read_mark(n).is_none_or(|mark| mark >= frames) {
-                return false;
-            }
-            let looked = HeldSlots::lock(self.base, ShmSlot::read(n), &self.log);
-            looked.is_err_and(|rc| rc.is_busy())
-        });
-        if blocks_ms > 0 {
-            self.base.may_block(blocks_ms);
-        }
-        is_marked
+        self.base.without_blocking(self.claim.blocks_ms(), || {
+            (1..ShmSlot::READERS).any(|n| {
+                if self.base.read_mark(n).is_none_or(|mark| mark >= frames) {
+                    return false;
+                }
+                let looked = HeldSlots::lock(self.base, ShmSlot::read(n), &self.log);
+                looked.is_err_and(|rc| rc.is_busy())
+            })
+        })
     }
 }

@@ -1,8 +1,19 @@
-//! One connection's claim to the write lock: why it wants it, how it waits for it, and what it does without it.
+//! One connection's claim to the write lock: for which of SQLite's locks it wants it, how it waits for it, and what it does
+//! without it.
 //!
-//! SQLite asks for a lock of its own; the write lock is taken before that and released after it. A lock call never
-//! waits, with two bounded exceptions ([`Claim::block`] and [`Claim::outlasts_checkpoint`]): it is refused with
-//! SQLITE_BUSY, and the connection waits in xSleep, without its snapshot, when SQLite's busy handler sleeps.
+//! SQLite asks for a lock of its own; the write lock is taken before that and released after it. A lock call does not
+//! wait for a writer: it is refused with SQLITE_BUSY, and the connection waits in xSleep, without its snapshot, when
+//! SQLite's busy handler sleeps. What does wait inside a lock call is bounded:
+//!
+//! | who | for what | at most | with which locks |
+//! |---|---|---|---|
+//! | [`Claim::block`] | the write lock, where SQLite lets lock calls block | as long as SQLite says | none, or a snapshot |
+//! | [`Claim::wait_out_checkpoint`] | a checkpoint that has the write lock | 100 ms | a snapshot |
+//! | a refused upgrade to WRITE | another connection's look | 50 us | a snapshot, the write lock |
+//! | a checkpoint | the write lock | 4 ms | CKPT |
+//! | a checkpoint | WRITE, to repair a failed sync | 1 s | CKPT |
+//! | a checkpoint of group commit | its own sync, and readers' marks | the sync, 1 ms | CKPT, the write lock |
+//! | a repair of a failed sync | whoever leads one | 100 ms | WRITE, or the database |
 
 use std::ffi::c_int;
 use std::sync::Arc;
@@ -20,7 +31,8 @@ use crate::lock::wait::{Cause, Wait, Waited};
 use crate::lock::{Database, Refused, WriteLock, keepers};
 use crate::sys;
 
-/// Why a connection holds the write lock. There may be several reasons at once.
+/// Which of SQLite's locks a connection has that the write lock is to cover. There may be several at once. It is noted also
+/// if the connection goes on without the write lock; whether it holds that is [`Claim::is_held`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Reason {
@@ -43,23 +55,17 @@ pub(super) enum Need {
     FinishCheckpoint,
     /// To make the first connection to a database.
     FirstConnect,
-    /// To recover the wal-index, without a snapshot. SQLite tries, and reads on if it is refused.
+    /// To recover the wal-index, without a snapshot. SQLite tries, and reads on if it is refused: that is no wait, so that
+    /// nobody gives up.
     Recovery,
-    /// To clean up as the last connection. SQLite tries, and leaves it to others if it is refused.
-    CleanUp,
 }
 
 impl Need {
-    /// Whether a refusal is no wait, so that nobody gives up.
-    fn is_upkeep(self) -> bool {
-        matches!(self, Self::Recovery | Self::CleanUp)
-    }
-
-    /// As what the queue shows it.
+    /// What the queue shows it as. Upkeep makes no snapshot stale.
     fn purpose(self) -> Purpose {
         match self {
             Self::FinishCheckpoint | Self::Recovery => Purpose::Upkeep,
-            Self::Write | Self::FirstConnect | Self::CleanUp => Purpose::Write,
+            Self::Write | Self::FirstConnect => Purpose::Write,
         }
     }
 }
@@ -67,7 +73,6 @@ impl Need {
 /// What SQLite asks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
-    pub(super) reason: Reason,
     pub(super) need: Need,
     pub(super) sought: Sought,
     /// The lock that it holds on the database.
@@ -75,13 +80,22 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// What the write lock is to cover if the request is granted.
+    fn reason(&self) -> Reason {
+        match (self.sought, self.need) {
+            (Sought::Write, _) => Reason::Wal,
+            (Sought::Database(_), Need::FirstConnect) => Reason::FirstConnect,
+            (Sought::Database(_), _) => Reason::Rollback,
+        }
+    }
+
     /// Whether it is for the rollback of a hot journal: EXCLUSIVE without RESERVED in between.
     pub(super) fn is_for_journal(&self) -> bool {
         self.sought == Sought::Database(LockLevel::EXCLUSIVE) && self.level < LockLevel::RESERVED
     }
 }
 
-/// For longer than another connection holds SQLite's lock to look whether it is free.
+/// Longer than another connection's probe holds SQLite's lock.
 const LOOK_LASTS: Duration = Duration::from_micros(50);
 
 /// How often the write lock is tried for when it is refused although nobody holds it.
@@ -157,7 +171,7 @@ impl<B: BaseFile> Claim<B> {
     }
 
     /// Runs `take`, which takes a lock of SQLite's, under the write lock. If it fails, the write lock is held only if
-    /// it was before.
+    /// it was before, or if SQLite's lock cannot be unlocked.
     #[inline]
     pub(super) fn take(
         &mut self,
@@ -168,8 +182,8 @@ impl<B: BaseFile> Claim<B> {
         if let Err(rc) = self.prepare(&request, guards) {
             return rc;
         }
-        let had_reason = self.has(request.reason);
-        self.reasons |= request.reason as u8;
+        let had_reason = self.has(request.reason());
+        self.reasons |= request.reason() as u8;
         let rc = take();
         if rc == ResultCode::OK {
             self.acquired();
@@ -182,7 +196,7 @@ impl<B: BaseFile> Claim<B> {
     #[inline(always)]
     fn prepare(&mut self, request: &Request, guards: &mut Guards<B>) -> Result<(), ResultCode> {
         // A write transaction in WAL mode that does not wait leaves nothing to decide.
-        let is_plain = request.reason == Reason::Wal
+        let is_plain = request.sought == Sought::Write
             && request.need == Need::Write
             && self.reasons == 0
             && self.wait.is_quiet();
@@ -192,10 +206,9 @@ impl<B: BaseFile> Claim<B> {
         debug_assert!(!self.write_lock.is_held(), "it is held for a reason");
         let now = sys::monotonic_ns();
         guards.files.before_write(now)?;
-        match self.write_lock.try_acquire(now, Purpose::Write, true, None) {
-            Ok(()) => Ok(()),
-            Err(why) => self.goes_on(why, request),
-        }
+        self.write_lock
+            .try_acquire(now, Purpose::Write, true, None)
+            .or_else(|why| self.after_refusal(why, request))
     }
 
     #[inline(never)]
@@ -205,7 +218,7 @@ impl<B: BaseFile> Claim<B> {
         guards: &mut Guards<B>,
     ) -> Result<(), ResultCode> {
         let now = sys::monotonic_ns();
-        if self.has(request.reason) {
+        if self.has(request.reason()) {
             // A connection that went on without the write lock does so to the end: by now it has SQLite's own.
             return Ok(());
         }
@@ -219,27 +232,22 @@ impl<B: BaseFile> Claim<B> {
             return Ok(());
         }
         // The look at the files may have taken long.
-        match self.try_acquire(sys::monotonic_ns(), request.need) {
-            Ok(()) => Ok(()),
-            Err(why) => self.goes_on(why, request),
-        }
+        let (now, need) = (sys::monotonic_ns(), request.need);
+        let create = need != Need::Recovery || self.may_write;
+        self.try_acquire(now, need.purpose(), create)
+            .or_else(|why| self.after_refusal(why, request))
     }
 
     #[inline(never)]
-    fn try_acquire(&mut self, now: u64, need: Need) -> Result<(), Refused> {
+    fn try_acquire(&mut self, now: u64, purpose: Purpose, create: bool) -> Result<(), Refused> {
         let place = self.wait.place();
-        let create = match need {
-            Need::CleanUp => false,
-            Need::Recovery => self.may_write,
-            Need::Write | Need::FinishCheckpoint | Need::FirstConnect => true,
-        };
-        self.write_lock.try_acquire(now, need.purpose(), create, place.as_ref())
+        self.write_lock.try_acquire(now, purpose, create, place.as_ref())
     }
 
     /// Takes the write lock to clean up, if it is free: for others to see, since SQLite's own lock excludes them.
     pub(super) fn take_to_clean_up(&mut self) {
         if !self.is_held() {
-            let _ = self.try_acquire(sys::monotonic_ns(), Need::CleanUp);
+            let _ = self.try_acquire(sys::monotonic_ns(), Purpose::Write, false);
         }
         if self.is_held() {
             self.reasons |= Reason::Rollback as u8;
@@ -261,23 +269,28 @@ impl<B: BaseFile> Claim<B> {
     }
 
     /// The write lock was refused. Whether to go on, by now perhaps with it.
+    ///
+    /// # Errors
+    /// What the lock call answers.
     #[cold]
-    fn goes_on(&mut self, why: Refused, request: &Request) -> Result<(), ResultCode> {
+    fn after_refusal(&mut self, why: Refused, request: &Request) -> Result<(), ResultCode> {
         match why {
-            Refused::Busy if request.reason == Reason::Wal && self.base.is_reserved() => {
+            Refused::Busy if request.sought == Sought::Write && self.base.is_reserved() => {
                 // A connection has left WAL mode, and has not said so in the header yet, which it does under RESERVED; this
                 // one has come in between, in WAL mode. The other will wait for this one's SHARED, so this one must
                 // not wait for the write lock. It goes on with WRITE alone, as on the stock VFS.
                 Ok(())
             }
-            Refused::Busy if request.reason == Reason::Wal && self.blocks_ms > 0 => {
+            Refused::Busy if request.sought == Sought::Write && self.blocks_ms > 0 => {
                 match self.block() {
                     Err(Refused::Busy) => Err(ResultCode::BUSY_TIMEOUT),
                     Err(why) => self.goes_without(&why),
                     Ok(()) => Ok(()),
                 }
             }
-            Refused::Busy if request.reason == Reason::Wal && self.outlasts_checkpoint() => Ok(()),
+            Refused::Busy if request.sought == Sought::Write && self.wait_out_checkpoint() => {
+                Ok(())
+            }
             Refused::Busy => {
                 self.waits_to_read = false;
                 self.refused(request.need, Cause::WriteLock);
@@ -332,16 +345,15 @@ impl<B: BaseFile> Claim<B> {
                 return rc;
             }
         }
-        let is_unlocked = rc.is_busy() || had_reason || self.step_back(request) == ResultCode::OK;
-        if !had_reason && is_unlocked {
-            self.reasons &= !(request.reason as u8);
+        if !had_reason && (rc.is_busy() || self.step_back(request) == ResultCode::OK) {
+            self.reasons &= !(request.reason() as u8);
             if self.reasons == 0 {
                 self.write_lock.release_silently();
             }
         }
         if rc.is_busy() {
             // SQLite's own lock is in its way, not the write lock.
-            let cause = self.cause(request);
+            let cause = self.cause(request.sought, request.is_for_journal());
             self.refused(request.need, cause);
         }
         rc
@@ -427,7 +439,7 @@ impl<B: BaseFile> Claim<B> {
     /// Until it has lasted, connections with a busy handler sleep in that instead, without their snapshot, which would
     /// keep the next writer from restarting the WAL. For an upgrade SQLite does not ask the handler, so an upgrade
     /// waits here.
-    fn outlasts_checkpoint(&mut self) -> bool {
+    fn wait_out_checkpoint(&mut self) -> bool {
         let sleeps = self.wait.has_busy_handler() && !self.base.is_upgrade();
         let waits_here = self.wait.place().is_none() && !sleeps;
         let began = Instant::now();
@@ -467,8 +479,9 @@ impl<B: BaseFile> Claim<B> {
     }
 
     /// The WRITE slot was unlocked. With `waits_for_sync`, COMMIT waits for a sync of group commit next. `to_write` says
-    /// whether WRITE was taken to write a transaction: an immediate release means that SQLite found its snapshot stale,
-    /// and that its busy handler sleeps next.
+    /// whether WRITE was taken to write a transaction: an immediate release may mean that SQLite found its snapshot stale,
+    /// and that its busy handler sleeps next. If it was a commit, [`Wait::committed`] takes that back, since
+    /// FCNTL_COMMIT_PHASETWO comes after the unlock.
     #[inline]
     pub(super) fn release_after_write(&mut self, waits_for_sync: bool, to_write: bool) {
         if waits_for_sync && self.is_held() {
@@ -479,7 +492,7 @@ impl<B: BaseFile> Claim<B> {
         }
     }
 
-    /// SHARED was refused, of which `cause` says why. The connection may be about to write, so it queues like a writer.
+    /// SHARED was refused because of `cause`. The connection may be about to write, so it queues like a writer.
     pub(super) fn shared_refused(&mut self, cause: Cause) {
         self.waits_to_read = true;
         self.refused(Need::Write, cause);
@@ -536,18 +549,18 @@ impl<B: BaseFile> Claim<B> {
         counters.longest_wait_ms.fetch_max(ms, Ordering::Relaxed);
     }
 
-    /// Why SQLite's own lock was refused, and how a sleeper can see that it is free.
-    pub(super) fn cause(&self, request: &Request) -> Cause {
-        // After the rollback of a hot journal SQLite begins from the beginning, so that nothing is kept for it.
-        let probe = (!request.is_for_journal()).then(|| self.base.probe(request.sought));
+    /// Why SQLite's own lock was refused, and how a sleeper can see that it is free. After the rollback of a hot journal SQLite
+    /// begins from the beginning, so that nothing is kept for one that `is_for_journal`.
+    pub(super) fn cause(&self, sought: Sought, is_for_journal: bool) -> Cause {
+        let probe = (!is_for_journal).then(|| self.base.probe(sought));
         let reserved = Sought::Database(LockLevel::RESERVED);
-        let until_unlock = ![Sought::Write, reserved].contains(&request.sought);
+        let until_unlock = ![Sought::Write, reserved].contains(&sought);
         Cause::SqliteLock { probe, until_unlock }
     }
 
-    /// A lock was refused: a connection with that need waits now, unless the need is upkeep.
+    /// A lock was refused: a connection with that need waits now, unless it only recovers.
     pub(super) fn refused(&mut self, need: Need, cause: Cause) {
-        if need.is_upkeep() {
+        if need == Need::Recovery {
             return self.wait.refused_another();
         }
         count(&self.database.counters.refused);
@@ -559,7 +572,8 @@ impl<B: BaseFile> Claim<B> {
     fn gave_up(&self, Waited(waited): Waited) {
         count(&self.database.counters.gave_up);
         let waited = waited.as_millis();
-        let why = match self.database.holder() {
+        let holder = if self.is_held() { None } else { self.database.holder() };
+        let why = match holder {
             _ if self.is_held() => "it has the write lock but readers are in its way; end \
                                     their transactions, or wait longer"
                 .to_owned(),

@@ -27,13 +27,13 @@ impl<B: BaseFile> Connection<B> {
     /// xLock: the write lock first, then the base file's lock.
     pub(crate) fn lock(&mut self, level: LockLevel) -> ResultCode {
         self.claim.wait.remove_probe();
-        if self.goes_under_ciphers && self.is_unencrypted() {
+        if self.is_unencrypted() {
             let why = UNENCRYPTED.to_string_lossy();
             self.log.log_about(ResultCode::CANTOPEN, &why, self.database.path());
             return ResultCode::CANTOPEN;
         }
         self.closing = Closing::No;
-        let rc = self.take(level);
+        let rc = self.take_level(level);
         if rc == ResultCode::OK {
             let held = self.lock.level;
             self.lock.is_exclusive_again = level == LockLevel::EXCLUSIVE && held == level;
@@ -49,9 +49,10 @@ impl<B: BaseFile> Connection<B> {
         rc
     }
 
-    fn take(&mut self, level: LockLevel) -> ResultCode {
+    /// Takes the write lock that goes with that level, and the level.
+    fn take_level(&mut self, level: LockLevel) -> ResultCode {
         let base = self.base;
-        let (reason, need) = if level >= LockLevel::RESERVED {
+        let need = if level >= LockLevel::RESERVED {
             if self.read_only {
                 // It has no right to the lock, and the base file says so, as it does without the write lock.
                 return base.lock(level);
@@ -59,31 +60,34 @@ impl<B: BaseFile> Connection<B> {
             if self.wal.is_mapped && !self.wal.has_snapshot {
                 return self.lock_to_clean_up(level);
             }
-            (Reason::Rollback, Need::Write)
-        } else if level == LockLevel::SHARED && !self.read_only && self.first_connect.begins(base) {
-            (Reason::FirstConnect, Need::FirstConnect)
+            Need::Write
+        } else if level < LockLevel::SHARED {
+            return base.lock(level);
+        } else if !self.read_only && self.first_connect.look_whether_it_begins(base) {
+            Need::FirstConnect
         } else {
-            return self.lock_shared(level);
+            return self.lock_shared();
         };
-        let request = self.request(reason, need, Sought::Database(level));
+        let request = Request { need, sought: Sought::Database(level), level: self.lock.level };
         let rc = self.claim.take(request, &mut self.guards, || base.lock(level));
-        if rc == ResultCode::OK
-            && level == LockLevel::EXCLUSIVE
-            && self.wal.is_mapped
-            && self.group.is_on()
-        {
-            let held = HeldLevel::above(base, LockLevel::SHARED);
-            if let Err(rc) = self.group_begins_exclusively() {
-                drop(held);
-                self.claim.release(Reason::Rollback);
-                return rc;
-            }
-            held.keep();
+        let is_exclusive_mode = level == LockLevel::EXCLUSIVE && self.wal.is_mapped;
+        if rc == ResultCode::OK && is_exclusive_mode && self.group.is_on() {
+            let begun = self.group_begins_exclusively();
+            return self.unlock_unless(begun);
         }
         if rc.is_busy() && request.is_for_journal() {
             self.claim.journal_refused();
         }
         rc
+    }
+
+    /// A lock above SHARED was taken. Unlocks it down to that if what goes with it has failed.
+    fn unlock_unless(&mut self, done: Result<(), ResultCode>) -> ResultCode {
+        if done.is_err() {
+            drop(HeldLevel::above(self.base, LockLevel::SHARED));
+            self.claim.release(Reason::Rollback);
+        }
+        done.into()
     }
 
     /// The database's own lock in WAL mode, without a snapshot: the last connection cleans up when it closes, or WAL mode
@@ -102,46 +106,37 @@ impl<B: BaseFile> Connection<B> {
             return rc;
         }
         self.claim.take_to_clean_up();
+        let mut repaired = Ok(());
         if self.group.is_on() {
-            let held = HeldLevel::above(base, LockLevel::SHARED);
             let wal = self.guards.files.wal();
-            if let Err(rc) = self.group.repair(&self.database, wal, &self.log) {
-                // The WAL is needed.
-                drop(held);
-                self.claim.release(Reason::Rollback);
-                return rc;
-            }
-            held.keep();
+            // If it fails, the WAL is needed.
+            repaired = self.group.repair(&self.database, wal, &self.log).map(|_| ());
         }
-        self.closing = Closing::CopiesAll;
-        rc
+        if repaired.is_ok() {
+            self.closing = Closing::CopiesAll;
+        }
+        self.unlock_unless(repaired)
     }
 
-    /// A lock below RESERVED. If SHARED is refused, a writer of a rollback mode commits or is about to. The connection
-    /// queues behind it, if it holds the write lock, since it may be about to write, too.
-    fn lock_shared(&mut self, level: LockLevel) -> ResultCode {
+    /// SHARED. If it is refused, a writer of a rollback mode commits or is about to. If that writer has the write lock, this
+    /// connection queues behind it: it may want to write, too.
+    fn lock_shared(&mut self) -> ResultCode {
         let base = self.base;
-        let rc = base.lock(level);
-        if rc == ResultCode::OK && level == LockLevel::SHARED {
-            return self.took_shared();
-        }
-        if !rc.is_busy() || level != LockLevel::SHARED {
-            return rc;
-        }
-        let mut can_queue = self.database.is_held();
-        if !can_queue {
-            // The writer has just finished, or does not use this VFS.
-            match base.lock(level) {
+        let mut can_queue = false;
+        for _ in 0..2 {
+            match base.lock(LockLevel::SHARED) {
                 ResultCode::OK => return self.took_shared(),
                 rc if !rc.is_busy() => return rc,
-                _ => {}
+                _ => can_queue = self.database.is_held(),
             }
-            can_queue = self.database.is_held();
+            if can_queue {
+                break;
+            }
+            // The writer has just finished, or does not use this VFS.
         }
-        let request = self.request(Reason::Rollback, Need::Write, Sought::Database(level));
         let cause = match can_queue {
             true => Cause::WriteLock,
-            false => self.claim.cause(&request),
+            false => self.claim.cause(Sought::Database(LockLevel::SHARED), false),
         };
         self.claim.shared_refused(cause);
         ResultCode::BUSY
@@ -149,11 +144,11 @@ impl<B: BaseFile> Connection<B> {
 
     fn took_shared(&mut self) -> ResultCode {
         let held = HeldLevel::above(self.base, LockLevel::NONE);
-        match self.guards.before_read() {
+        match self.guards.check_reader() {
             Ok(()) => {
                 held.keep();
                 self.claim.took_shared();
-                self.guards.first_locked();
+                self.guards.took_shared();
                 ResultCode::OK
             }
             Err(rc) => rc,
@@ -189,9 +184,5 @@ impl<B: BaseFile> Connection<B> {
             }
         }
         rc
-    }
-
-    pub(super) fn request(&self, reason: Reason, need: Need, sought: Sought) -> Request {
-        Request { reason, need, sought, level: self.lock.level }
     }
 }

@@ -24,7 +24,7 @@ impl FirstConnect {
     }
 
     /// Whether SHARED, which SQLite asks for, may be the start of a first connection's write.
-    pub(super) fn begins(&mut self, base: impl BaseFile) -> bool {
+    pub(super) fn look_whether_it_begins(&mut self, base: impl BaseFile) -> bool {
         if !self.has_content {
             // A base file that cannot say is left to SQLite, which asks it again.
             self.has_content = !matches!(base.size(), Ok(0));
@@ -35,7 +35,10 @@ impl FirstConnect {
         let Some(doing) = base.doing() else { return !self.has_content };
         self.expects_mode_change &= doing.changes_mode.is_some();
         match self.has_content {
-            true => doing.changes_mode == Some(true) && !base.is_wal(),
+            true => {
+                doing.changes_mode == Some(true)
+                    && !base.header().is_some_and(|header| header.is_wal())
+            }
             false => doing.may_upgrade(),
         }
     }

@@ -39,15 +39,27 @@ impl<B: BaseFile> HeldSlots<B> {
         sqlite: &Host,
     ) -> Result<Self, ResultCode> {
         let (slots, flags) = (slots.into(), ShmFlags::LOCK_EXCLUSIVE);
-        let rc = base.shm_lock(slots, flags);
-        let held = Self::after(base, slots, flags);
-        if rc == ResultCode::OK {
-            return Ok(held);
+        match base.shm_lock(slots, flags) {
+            ResultCode::OK => Ok(Self::after(base, slots, flags)),
+            rc => {
+                Self::unlock_after_error(base, slots, flags, rc, sqlite);
+                Err(rc)
+            }
         }
-        if rc.is_busy() || !sqlite.unlocks_own_slots_only() {
-            held.keep();
+    }
+
+    /// A call of xShmLock to lock slots has failed with `rc`: unlocks them, unless they were refused or this SQLite would
+    /// unlock those of another connection.
+    pub(super) fn unlock_after_error(
+        base: B,
+        slots: impl Into<ShmSlots>,
+        flags: ShmFlags,
+        rc: ResultCode,
+        sqlite: &Host,
+    ) {
+        if !rc.is_busy() && sqlite.unlocks_own_slots_only() {
+            drop(Self::after(base, slots, flags));
         }
-        Err(rc)
     }
 
     /// Leaves them to SQLite, which unlocks them.

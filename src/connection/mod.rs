@@ -4,10 +4,10 @@
 //! |---|---|
 //! | from the first RESERVED or higher lock until SHARED or none | [`Reason::Rollback`](claim::Reason::Rollback): a write transaction in a rollback mode, a hot journal's rollback, a change of journal mode, exclusive locking mode |
 //! | while it holds the wal-index's WRITE slot | [`Reason::Wal`](claim::Reason::Wal): a write transaction in WAL mode, recovery of the wal-index, also by the first connection, which creates it |
-//! | from SHARED until none or WAL, for `PRAGMA journal_mode=wal`, or on an empty database if what reads may write next | [`Reason::FirstConnect`](claim::Reason::FirstConnect): see [`first_connect`] |
+//! | from SHARED until none or WAL, for `PRAGMA journal_mode=wal`, or on an empty database if the reading statement may write next | [`Reason::FirstConnect`](claim::Reason::FirstConnect): see [`first_connect`] |
 //! | while it holds the wal-index's CKPT slot, if there is little to copy and the lock is to be had | [`Reason::Checkpoint`](claim::Reason::Checkpoint): see [`checkpoint`] |
 //!
-//! Readers do none of this, but for those of a database that is still empty after BEGIN.
+//! Readers do none of this, except inside BEGIN, on a database that is still empty.
 //!
 //! SQLite uses a connection from one thread at a time, and so calls these methods.
 
@@ -88,11 +88,11 @@ impl<B: BaseFile> Connection<B> {
             database.note_writer();
         }
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let has_group = settings.group_commit();
+        let group = GroupCommit::new(settings.group_commit(), base);
         Self {
-            claim: Claim::new(base, &database, log, id, !read_only, has_group),
+            claim: Claim::new(base, &database, log, id, !read_only, group.is_on()),
             guards: Guards::new(base, &database, log, known),
-            group: GroupCommit::new(has_group, base),
+            group,
             base,
             database,
             settings,
@@ -114,7 +114,8 @@ impl<B: BaseFile> Connection<B> {
 
     /// Whether SQLite itself uses it, where a VFS that encrypts should.
     pub(crate) fn is_unencrypted(&mut self) -> bool {
-        self.goes_under_ciphers &= self.base.stands(self.database.path()) != Stands::Below;
+        self.goes_under_ciphers =
+            self.goes_under_ciphers && self.base.stands(self.database.path()) != Stands::Below;
         self.goes_under_ciphers
     }
 
@@ -224,16 +225,13 @@ impl<B: BaseFile> Connection<B> {
         self.guards.length.before_commit()
     }
 
-    /// Notes FCNTL_COMMIT_PHASETWO, if there is nothing to do but to pass it on to the base file. Else false: it is a call for
+    /// Notes FCNTL_COMMIT_PHASETWO. True if there is nothing to do but to pass it on to the base file; else it is a call for
     /// [`Self::committed`]. Every write transaction makes one such call, so this must be quick, and never panic.
     #[inline]
     pub(crate) fn note_commit(&mut self) -> bool {
         self.guards.length.written().begin();
-        let is_plain = !self.group.is_on() && self.guards.files.note_commit();
-        if is_plain {
-            self.claim.wait.committed();
-        }
-        is_plain
+        self.claim.wait.committed();
+        !self.group.is_on() && self.guards.files.note_commit()
     }
 
     /// FCNTL_COMMIT_PHASETWO: the transaction is committed, and with group commit not durable yet.
@@ -241,7 +239,6 @@ impl<B: BaseFile> Connection<B> {
     /// # Errors
     /// What COMMIT is to return: the files have moved, or a sync has failed.
     pub(crate) fn committed(&mut self) -> Result<(), ResultCode> {
-        self.claim.wait.committed();
         let is_durable = self.group.commits(&self.database, &self.log);
         self.guards.files.after_commit()?;
         is_durable

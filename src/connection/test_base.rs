@@ -189,9 +189,6 @@ impl BaseFile for &'static TestBase {
         self.blocks_ms.set(ms);
         self.note(MayBlock(ms));
     }
-    fn is_wal(&self) -> bool {
-        false
-    }
     fn size(&self) -> Result<i64, ResultCode> {
         next(&self.sizes).ok_or(ResultCode::IOERR)
     }

@@ -3,7 +3,7 @@
 
 use super::Connection;
 use super::base_file::{BaseFile, Sought};
-use super::claim::{Need, Reason};
+use super::claim::{Need, Reason, Request};
 use super::held::{self, HeldSlots};
 use crate::ffi::{ResultCode, ShmFlags, ShmSlot, ShmSlots};
 use crate::sys;
@@ -31,8 +31,8 @@ impl WalSlots {
 }
 
 impl<B: BaseFile> Connection<B> {
-    /// xShmLock, of other slots than WRITE.
-    pub(crate) fn shm_lock_other(&mut self, slots: ShmSlots, flags: ShmFlags) -> ResultCode {
+    /// xShmLock, of other slots than WRITE, where there may be more to do than to pass it on to the base file.
+    pub(crate) fn shm_lock_checked(&mut self, slots: ShmSlots, flags: ShmFlags) -> ResultCode {
         if !flags.is_lock() {
             return self.unlock_other(slots, flags);
         }
@@ -50,7 +50,7 @@ impl<B: BaseFile> Connection<B> {
         let base = self.base;
         let take = move || base.shm_lock(slots, ShmFlags::LOCK_EXCLUSIVE);
         let need = self.wal.need_of_write(self.claim.blocks_ms() > 0);
-        let request = self.request(Reason::Wal, need, Sought::Write);
+        let request = Request { need, sought: Sought::Write, level: self.lock.level };
         let rc = self.claim.take(request, &mut self.guards, take);
         if rc != ResultCode::OK {
             return rc;
@@ -59,9 +59,9 @@ impl<B: BaseFile> Connection<B> {
             self.guards.length.get_ahead(self.claim.blocks_ms());
         }
         if self.wal.has_ckpt {
-            self.guards.restart.checkpoint_begins();
+            self.guards.restart.note_salts();
         } else if self.group.is_on() {
-            self.group_begins();
+            self.group_begins(need == Need::Write);
         }
         rc
     }
@@ -98,8 +98,8 @@ impl<B: BaseFile> Connection<B> {
         } else if slot == ShmSlot::CKPT {
             self.checkpoint_ends();
         } else if slot == ShmSlot::RECOVER && self.wal.has_ckpt {
-            self.guards.restart.checkpoint_begins();
-        } else if slot == ShmSlots::WAL_READERS.first {
+            self.guards.restart.note_salts();
+        } else if slots == ShmSlots::WAL_READERS {
             self.guards.restart.ended();
         }
         rc
@@ -115,8 +115,9 @@ impl<B: BaseFile> Connection<B> {
     }
 
     /// Notes a call of xShmLock for which there is nothing to do but to pass it on to the base file, and to call
-    /// [`Self::shm_lock_failed`] if that fails: it locks one READ slot or shares one. Else false: it is a call for
-    /// [`Self::shm_lock_other`].
+    /// [`Self::shm_lock_failed`] if that fails: it is for one of READ(1) to READ(4), exclusively, or shares a slot or
+    /// unlocks a shared one. Else false: it is a call for [`Self::shm_lock_checked`]. A snapshot is noted before the base
+    /// file is asked; a failure takes that back.
     ///
     /// Every read transaction makes two such calls, so this must be quick, and never panic.
     #[inline]
@@ -142,21 +143,21 @@ impl<B: BaseFile> Connection<B> {
         is_plain
     }
 
-    /// xShmLock, of one slot, has failed with `rc`. What to answer.
+    /// xShmLock has failed with `rc`. What to answer.
     pub(crate) fn shm_lock_failed(
         &mut self,
-        slot: ShmSlot,
+        slots: ShmSlots,
         flags: ShmFlags,
         mut rc: ResultCode,
     ) -> ResultCode {
         if !flags.is_lock() {
-            rc = self.base.shm_lock(slot.into(), flags);
+            rc = self.base.shm_lock(slots, flags);
         } else if rc.is_busy() {
             self.claim.wait.refused_another();
-        } else if self.log.unlocks_own_slots_only() {
-            drop(HeldSlots::after(self.base, slot, flags));
+        } else {
+            HeldSlots::unlock_after_error(self.base, slots, flags, rc, &self.log);
         }
-        if flags.is_shared() && slot.is_read() {
+        if flags.is_shared() && slots.first.is_read() {
             self.wal.has_snapshot = !flags.is_lock() && rc != ResultCode::OK;
         }
         rc
@@ -168,14 +169,14 @@ impl<B: BaseFile> Connection<B> {
         match self.base.shm_lock(slot.into(), ShmFlags::LOCK_SHARED) {
             ResultCode::OK if slot.is_read() => self.begins_to_read(slot),
             ResultCode::OK => ResultCode::OK,
-            rc => self.shm_lock_failed(slot, ShmFlags::LOCK_SHARED, rc),
+            rc => self.shm_lock_failed(slot.into(), ShmFlags::LOCK_SHARED, rc),
         }
     }
 
     /// A READ slot was taken, and the guards may have something to do.
     fn begins_to_read(&mut self, slot: ShmSlot) -> ResultCode {
         let held = HeldSlots::after(self.base, slot, ShmFlags::LOCK_SHARED);
-        if let Err(rc) = self.guards.before_read().and_then(|()| self.guards.first_read()) {
+        if let Err(rc) = self.guards.check_reader().and_then(|()| self.guards.took_snapshot()) {
             return rc;
         }
         held.keep();
@@ -188,14 +189,14 @@ impl<B: BaseFile> Connection<B> {
     fn lock_exclusively(&mut self, slots: ShmSlots) -> ResultCode {
         let base = self.base;
         let take = || base.shm_lock(slots, ShmFlags::LOCK_EXCLUSIVE);
-        let writes = self.claim.has(Reason::Wal);
+        let has_write = self.claim.has(Reason::Wal);
         let slot = slots.first;
-        if slot == ShmSlot::CKPT && !writes {
+        if slot == ShmSlot::CKPT && !has_write {
             if let Err(rc) = self.guards.files.before_write(sys::monotonic_ns()) {
                 return rc;
             }
         }
-        if slots == ShmSlots::WAL_READERS && writes && !self.wal.has_ckpt {
+        if slots == ShmSlots::WAL_READERS && has_write && !self.wal.has_ckpt {
             let rc = self.guards.restart.restart(self.claim.blocks_ms(), take);
             if rc.is_busy() {
                 self.claim.wait.refused_another();
@@ -204,18 +205,13 @@ impl<B: BaseFile> Connection<B> {
         }
         let rc = take();
         if rc != ResultCode::OK {
-            if rc.is_busy() {
-                self.claim.wait.refused_another();
-            } else if self.log.unlocks_own_slots_only() {
-                drop(HeldSlots::after(base, slots, ShmFlags::LOCK_EXCLUSIVE));
-            }
-            return rc;
+            return self.shm_lock_failed(slots, ShmFlags::LOCK_EXCLUSIVE, rc);
         }
         if slot == ShmSlot::CKPT {
-            return self.checkpoint_begins(slots, writes).into();
+            return self.took_ckpt(slots, has_write).into();
         }
         if slot == ShmSlot::READ_0 && self.wal.has_ckpt {
-            let checks = slots.n == 1 && !writes;
+            let checks = slots.n == 1 && !has_write;
             if let Err(rc) = if checks { self.guards.restart.before_backfill() } else { Ok(()) } {
                 self.claim.wait.refused_another();
                 return rc;
@@ -225,11 +221,9 @@ impl<B: BaseFile> Connection<B> {
         rc
     }
 
-    /// WRITE was taken, and not by a checkpoint.
+    /// WRITE was taken, `to_write` or to recover, and not by a checkpoint.
     #[inline(never)]
-    fn group_begins(&mut self) {
-        // With neither a snapshot nor a lock call that may block it is recovery.
-        let to_write = self.wal.has_snapshot || self.claim.blocks_ms() > 0;
+    fn group_begins(&mut self, to_write: bool) {
         let wal = self.guards.files.wal();
         self.group.begins(&self.database, wal, self.wal.has_snapshot, to_write, &self.log);
     }
@@ -253,7 +247,7 @@ impl<B: BaseFile> Connection<B> {
         self.claim.release(Reason::FirstConnect);
     }
 
-    /// xShmMap has mapped the first region of the wal-index. `wal` is the WAL, if its syncs can be deferred.
+    /// xShmMap was asked for the first region of the wal-index, and has answered OK. `wal` is the WAL, if its syncs can be deferred.
     pub(crate) fn shm_mapped(&mut self, wal: Option<B::Wal>) {
         self.group.wal_opened(wal);
         self.guards.wal_opened();

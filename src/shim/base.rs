@@ -271,16 +271,6 @@ impl BaseFile for Base {
         }
     }
 
-    fn is_wal(&self) -> bool {
-        /// The read and write versions in the header, 2 for WAL.
-        /// <https://www.sqlite.org/fileformat2.html#file_format_version_numbers>
-        const VERSIONS: i64 = 18;
-        let mut versions = [0_u8; 2];
-        let into = versions.as_mut_ptr().cast();
-        call!(self.0, xRead, ResultCode::IOERR, into, 2, VERSIONS) == ResultCode::OK
-            && versions == [2, 2]
-    }
-
     fn frames(&self) -> Option<(u32, u32)> {
         let [frames, copied] = self.words([MX_FRAME, N_BACKFILL])?;
         Some((frames, copied))

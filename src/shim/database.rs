@@ -249,7 +249,7 @@ extern "C" fn shm_lock_other(
     no_panic(ResultCode::IOERR_LOCK, move || {
         // SAFETY: `shm_lock` passes on an open file, and does not use its reference any more.
         let (_, connection) = unsafe { parts(file) };
-        connection.shm_lock_other(ShmSlots { first, n }, flags)
+        connection.shm_lock_checked(ShmSlots { first, n }, flags)
     })
 }
 
@@ -265,7 +265,7 @@ extern "C" fn shm_lock_failed(
     no_panic(ResultCode::IOERR_LOCK, move || {
         // SAFETY: `shm_lock` passes on an open file, and does not use its reference any more.
         let (_, connection) = unsafe { parts(file) };
-        connection.shm_lock_failed(slot, flags, rc)
+        connection.shm_lock_failed(slot.into(), flags, rc)
     })
 }
 

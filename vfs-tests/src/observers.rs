@@ -4,9 +4,10 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// How long a database is, in bytes, by the beginning of its header.
 /// <https://www.sqlite.org/fileformat2.html#the_database_header>
@@ -23,10 +24,27 @@ fn page_size(header: &[u8; 32]) -> u64 {
     }
 }
 
+/// How long a checkpoint that adds much waits for observers: one that is kept from running for longer between its two
+/// looks may see what was in between. `docs/guarantees.md` says so.
+const WAITED_FOR: Duration = Duration::from_millis(20);
+
+/// A file that an observer has found shorter than its header says.
+#[derive(Clone, Debug)]
+pub struct Deficit {
+    /// Which observer.
+    pub observer: &'static str,
+    /// Its length, in bytes.
+    pub size: u64,
+    /// What the header said, in bytes.
+    pub length: u64,
+    /// What passed from the first look to the last.
+    pub took: Duration,
+}
+
 /// Three observers of one database, as threads that look again and again.
 pub struct Observers {
     is_over: Arc<AtomicBool>,
-    deficits: Arc<AtomicU64>,
+    seen: Arc<Mutex<Vec<Deficit>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -37,37 +55,45 @@ impl Observers {
     /// If it cannot be opened.
     #[must_use]
     pub fn start(path: &Path) -> Self {
-        let (is_over, deficits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let looks: [fn(&File) -> bool; 3] = [size_first, header_first, copies];
-        let threads = looks.map(|sees_deficit| {
+        let (is_over, seen) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let looks: [fn(&File) -> Option<Deficit>; 3] = [size_first, header_first, copies];
+        let threads = looks.map(|look| {
             let file = File::open(path).expect("it is there");
-            let (is_over, deficits) = (Arc::clone(&is_over), Arc::clone(&deficits));
+            let (is_over, seen) = (Arc::clone(&is_over), Arc::<Mutex<Vec<_>>>::clone(&seen));
             std::thread::spawn(move || {
                 while !is_over.load(Ordering::Relaxed) {
-                    deficits.fetch_add(sees_deficit(&file).into(), Ordering::Relaxed);
+                    if let Some(deficit) = look(&file) {
+                        seen.lock().unwrap_or_else(PoisonError::into_inner).push(deficit);
+                    }
                 }
             })
         });
-        Self { is_over, deficits, threads: threads.into() }
+        Self { is_over, seen, threads: threads.into() }
     }
 
-    /// How often one of them has found the file shorter than its header says.
+    /// The files that one of them has found shorter than their header says, if it was not kept from running meanwhile.
     #[must_use]
-    pub fn deficits(&self) -> u64 {
-        self.deficits.load(Ordering::Relaxed)
+    pub fn deficits(&self) -> Vec<Deficit> {
+        self.seen().into_iter().filter(|deficit| deficit.took < WAITED_FOR).collect()
     }
 
-    /// Ends them, and says the same.
+    /// All of them, also those of an observer that was kept from running.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Deficit> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends them, and says the same as [`Self::deficits`].
     ///
     /// # Panics
     /// If one of them could not look.
     #[must_use]
-    pub fn end(self) -> u64 {
+    pub fn end(mut self) -> Vec<Deficit> {
         self.is_over.store(true, Ordering::Relaxed);
-        for thread in self.threads {
+        for thread in self.threads.drain(..) {
             thread.join().expect("it can look");
         }
-        self.deficits.load(Ordering::Relaxed)
+        self.deficits()
     }
 }
 
@@ -81,21 +107,33 @@ fn header(file: &File) -> [u8; 32] {
     header
 }
 
-fn size_first(file: &File) -> bool {
+fn size_first(file: &File) -> Option<Deficit> {
+    let began = Instant::now();
     let size = size(file);
-    size < by_header(&header(file))
-}
-
-fn header_first(file: &File) -> bool {
     let length = by_header(&header(file));
-    // A VACUUM may make both shorter in between.
-    size(file) < length && by_header(&header(file)) == length
+    let deficit = Deficit { observer: "size first", size, length, took: began.elapsed() };
+    (size < length).then_some(deficit)
 }
 
-fn copies(file: &File) -> bool {
+fn header_first(file: &File) -> Option<Deficit> {
+    let began = Instant::now();
+    let length = by_header(&header(file));
+    let size = size(file);
+    // A VACUUM may make both shorter in between.
+    let is_short = size < length && by_header(&header(file)) == length;
+    let deficit = Deficit { observer: "header first", size, length, took: began.elapsed() };
+    is_short.then_some(deficit)
+}
+
+/// It reads for long; what counts is that a page is missing that the header still speaks of.
+fn copies(file: &File) -> Option<Deficit> {
     let header = header(file);
     let (length, bytes) = (by_header(&header), page_size(&header));
     let mut page = vec![0; bytes as usize];
-    let ends = (0..length / bytes).any(|nth| file.read_exact_at(&mut page, nth * bytes).is_err());
-    ends && by_header(&self::header(file)) == length
+    let missing =
+        (0..length / bytes).find(|nth| file.read_exact_at(&mut page, nth * bytes).is_err())?;
+    let began = Instant::now();
+    let is_short = by_header(&self::header(file)) == length;
+    let (size, took) = (missing * bytes, began.elapsed());
+    is_short.then_some(Deficit { observer: "copies", size, length, took })
 }

@@ -74,7 +74,7 @@ impl Files {
         }
     }
 
-    /// Counts a read transaction that is about to begin. Whether a look is due then, by [`Self::before_read`]. It stays due
+    /// Counts a read transaction that is about to begin. Whether a look is due then, by [`Self::check_reader`]. It stays due
     /// until that is called, since the lock may be refused.
     #[inline]
     pub(crate) fn count_read(&mut self) -> bool {
@@ -89,7 +89,7 @@ impl Files {
     ///
     /// # Errors
     /// SQLITE_READONLY_DBMOVED; the lock is to be unlocked.
-    pub(super) fn before_read(&mut self, next_look: u8) -> Result<(), ResultCode> {
+    pub(super) fn check_reader(&mut self, next_look: u8) -> Result<(), ResultCode> {
         self.until_look = next_look;
         let Some(identity) = &mut self.identity else { return Ok(()) };
         identity.check_now_and_then().or_else(|why| self.refuse(why))

@@ -259,17 +259,12 @@ impl<B: BaseFile> Length<B> {
         if wanted(ahead).is_none() {
             return;
         }
-        if blocks_ms > 0 {
-            base.may_block(0);
-        }
-        if let Ok(_ckpt) = HeldSlots::lock(base, ShmSlot::CKPT, &self.log) {
+        base.without_blocking(blocks_ms, || {
+            let Ok(_ckpt) = HeldSlots::lock(base, ShmSlot::CKPT, &self.log) else { return };
             if let Some((to, page)) = wanted(ahead).filter(|(to, _)| may_grow(*to)) {
                 base.write_zeros(to - page, page);
             }
-        }
-        if blocks_ms > 0 {
-            base.may_block(blocks_ms);
-        }
+        });
     }
 
     /// The wal-index was unmapped: the next connection to use it brings the file ahead anew.

@@ -74,13 +74,14 @@ impl<B: BaseFile> Guards<B> {
     ///
     /// # Errors
     /// SQLITE_READONLY_DBMOVED; the lock is to be unlocked.
-    pub(super) fn before_read(&mut self) -> Result<(), ResultCode> {
-        self.files.before_read(if self.length.is_measured() { LOOKS_AFTER } else { 1 })
+    pub(super) fn check_reader(&mut self) -> Result<(), ResultCode> {
+        // Until the length is measured each read is looked at, since only then is `took_snapshot` called.
+        self.files.check_reader(if self.length.is_measured() { LOOKS_AFTER } else { 1 })
     }
 
     /// SHARED was taken. The first time, compares the file's length with its header: not in WAL mode, where the WAL may have
     /// the rest.
-    pub(super) fn first_locked(&mut self) {
+    pub(super) fn took_shared(&mut self) {
         if self.length.is_measured() {
             return;
         }
@@ -100,7 +101,7 @@ impl<B: BaseFile> Guards<B> {
     ///
     /// # Errors
     /// SQLITE_READONLY_DBMOVED; the slot is to be unlocked.
-    pub(super) fn first_read(&mut self) -> Result<(), ResultCode> {
+    pub(super) fn took_snapshot(&mut self) -> Result<(), ResultCode> {
         let base = self.base;
         if self.length.is_measured() {
             return Ok(());

@@ -25,7 +25,7 @@ impl<B: BaseFile> Restart<B> {
     }
 
     /// What a checkpoint reads of the wal-index from now on is of the WAL that is there now.
-    pub(crate) fn checkpoint_begins(&mut self) {
+    pub(crate) fn note_salts(&mut self) {
         self.state.checkpoint_begins(self.base.salts());
     }
 
@@ -54,14 +54,8 @@ impl<B: BaseFile> Restart<B> {
         blocks_ms: c_int,
         take: impl FnOnce() -> ResultCode,
     ) -> ResultCode {
-        if blocks_ms > 0 {
-            self.base.may_block(0);
-        }
-        let ckpt = HeldSlots::lock(self.base, ShmSlot::CKPT, &self.log);
-        if blocks_ms > 0 {
-            self.base.may_block(blocks_ms);
-        }
-        let ckpt = match ckpt {
+        let lock = || HeldSlots::lock(self.base, ShmSlot::CKPT, &self.log);
+        let ckpt = match self.base.without_blocking(blocks_ms, lock) {
             Ok(ckpt) => ckpt,
             Err(rc) if rc.is_busy() => {
                 count(&self.database.counters.restarts_put_off);
@@ -76,10 +70,8 @@ impl<B: BaseFile> Restart<B> {
             return rc;
         }
         drop(ckpt);
-        if !rc.is_busy() && self.log.unlocks_own_slots_only() {
-            let slots = ShmSlots::WAL_READERS;
-            drop(HeldSlots::after(self.base, slots, ShmFlags::LOCK_EXCLUSIVE));
-        }
+        let (slots, flags) = (ShmSlots::WAL_READERS, ShmFlags::LOCK_EXCLUSIVE);
+        HeldSlots::unlock_after_error(self.base, slots, flags, rc, &self.log);
         rc
     }
 

@@ -86,7 +86,7 @@ fn a_restart_that_fails_leaves_no_slot_locked() {
 fn a_checkpoint_of_another_wal_gives_up() {
     let (_place, database, mut guards) = board();
     let base = TestBase::of_wal(&[(1, 0)], &[[1, 2], [1, 2], [3, 4]]).leak();
-    on(&mut guards, base).restart.checkpoint_begins();
+    on(&mut guards, base).restart.note_salts();
     assert_eq!(on(&mut guards, base).restart.before_backfill(), Ok(()));
     assert_eq!(*base.calls.borrow(), []);
     assert_eq!(on(&mut guards, base).restart.before_backfill(), Err(ResultCode::BUSY));
@@ -94,7 +94,7 @@ fn a_checkpoint_of_another_wal_gives_up() {
     assert_eq!(counted(&database.counters.stale_checkpoints), 1);
     guards.restart.checkpoint_ends();
     assert_eq!(on(&mut guards, base).restart.before_backfill(), Ok(()));
-    on(&mut guards, TestBase::of_wal(&[(1, 0)], &[[1, 2]]).leak()).restart.checkpoint_begins();
+    on(&mut guards, TestBase::of_wal(&[(1, 0)], &[[1, 2]]).leak()).restart.note_salts();
     guards.wal_closed();
     assert_eq!(on(&mut guards, base).restart.before_backfill(), Ok(()));
 }
@@ -225,28 +225,28 @@ fn a_rollback_of_what_another_has_left_is_not_refused() {
 fn a_file_that_is_too_short_is_noticed() {
     let (_place, _database, mut guards) = board();
     let below = TestBase { stands: Stands::Below, ..TestBase::of_size(2, 3) }.leak();
-    on(&mut guards, below).first_locked();
+    on(&mut guards, below).took_shared();
     assert_eq!((guards.length.deficit_seen(), guards.length.deficit()), (Some(0), None));
 
     let (_place, database, mut guards) = board();
     // A journal may have the missing pages.
     let journal = beside(database.path(), JOURNAL_SUFFIX);
     fs::write(&journal, [0xd9]).expect("a file");
-    on(&mut guards, TestBase::of_size(2, 3).leak()).first_locked();
+    on(&mut guards, TestBase::of_size(2, 3).leak()).took_shared();
     assert_eq!(guards.length.deficit_seen(), None, "the next lock looks again");
     // A zeroed journal has none.
     fs::write(&journal, [0]).expect("a file");
     let mut wal = TestBase::of_size(2, 3);
     wal.header.as_mut().expect("a header").0[18..20].copy_from_slice(&[2, 2]);
-    on(&mut guards, wal.leak()).first_locked();
+    on(&mut guards, wal.leak()).took_shared();
     assert_eq!(guards.length.deficit_seen(), None, "the WAL may have the rest");
-    on(&mut guards, TestBase::of_size(2, 3).leak()).first_locked();
+    on(&mut guards, TestBase::of_size(2, 3).leak()).took_shared();
     assert_eq!(guards.length.deficit(), Some(4096));
-    on(&mut guards, TestBase::of_size(3, 3).leak()).first_locked();
+    on(&mut guards, TestBase::of_size(3, 3).leak()).took_shared();
     assert_eq!(guards.length.deficit(), Some(4096), "the deficit at the first lock stays");
 
     let (_place, _database, mut guards) = board();
-    on(&mut guards, TestBase::of_size(3, 3).leak()).first_locked();
+    on(&mut guards, TestBase::of_size(3, 3).leak()).took_shared();
     assert_eq!((guards.length.deficit_seen(), guards.length.deficit()), (Some(0), None));
 }
 
@@ -338,21 +338,25 @@ fn an_index_that_speaks_of_another_wal_is_refused() {
     ] {
         let (_place, database, mut guards) = board();
         let base = TestBase::of_wal(frames, salts).leak();
-        assert_eq!(on(&mut guards, base).first_read(), answer, "{frames:?}, {salts:?}");
+        assert_eq!(on(&mut guards, base).took_snapshot(), answer, "{frames:?}, {salts:?}");
         assert_eq!(counted(&database.counters.displaced), u64::from(answer.is_err()));
         assert_eq!(guards.length.deficit_seen(), answer.ok().map(|()| 0));
         let why = answer.err().map(|_| Displaced::Moved("the WAL"));
         assert_eq!(guards.files.displaced(), why);
         if answer.is_ok() {
             let other = TestBase::of_wal(&[(5, 0)], &[old]).leak();
-            assert_eq!(on(&mut guards, other).first_read(), Ok(()), "only the first read checks");
+            assert_eq!(
+                on(&mut guards, other).took_snapshot(),
+                Ok(()),
+                "only the first read checks"
+            );
         }
     }
     // With an empty WAL the database file must be complete, as in a rollback mode.
     let (_place, _database, mut guards) = board();
     let empty =
         TestBase { frames: RefCell::new(vec![Some((0, 0))]), ..TestBase::of_size(2, 3) }.leak();
-    assert_eq!(on(&mut guards, empty).first_read(), Ok(()));
+    assert_eq!(on(&mut guards, empty).took_snapshot(), Ok(()));
     assert_eq!(guards.length.deficit(), Some(4096));
 }
 
@@ -365,7 +369,10 @@ fn an_index_that_speaks_of_its_wal_is_not_refused() {
     wal[16..24].copy_from_slice(&[1, 0, 0, 0, 2, 0, 0, 0]);
     fs::write(beside(database.path(), WAL_SUFFIX), wal).expect("a file");
     let salts = [[1, 0, 0, 0], [2, 0, 0, 0]].map(u32::from_ne_bytes);
-    assert_eq!(on(&mut guards, TestBase::of_wal(&[(5, 0)], &[salts]).leak()).first_read(), Ok(()));
+    assert_eq!(
+        on(&mut guards, TestBase::of_wal(&[(5, 0)], &[salts]).leak()).took_snapshot(),
+        Ok(())
+    );
     assert_eq!(guards.length.deficit_seen(), Some(0));
 }
 
@@ -409,10 +416,10 @@ fn pragmas_that_turn_durability_off_are_noticed() {
 fn the_first_read_transaction_is_checked_and_then_some() {
     let (_place, _database, mut guards) = board();
     assert!(guards.files.count_read() && guards.files.count_read(), "due until it is done");
-    assert_eq!(guards.before_read(), Ok(()));
+    assert_eq!(guards.check_reader(), Ok(()));
     assert!(guards.files.count_read(), "the length was not compared yet");
-    on(&mut guards, TestBase::of_size(1, 1).leak()).first_locked();
-    assert_eq!(guards.before_read(), Ok(()));
+    on(&mut guards, TestBase::of_size(1, 1).leak()).took_shared();
+    assert_eq!(guards.check_reader(), Ok(()));
     let until_then = (1..=LOOKS_AFTER).find(|_| guards.files.count_read());
     assert_eq!(until_then, Some(LOOKS_AFTER));
 }

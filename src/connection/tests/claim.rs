@@ -1,6 +1,6 @@
 //! Why a connection holds the write lock, how it waits for it, and what it does without it.
 
-use super::super::claim::{CHECKPOINT_LASTS, Need, Reason};
+use super::super::claim::{CHECKPOINT_LASTS, Need, Request};
 use super::*;
 use crate::lock::wait::Cause;
 use std::time::Instant;
@@ -169,7 +169,8 @@ fn a_sleeper_probes_the_lock_that_was_refused() {
     let (mut connection, _) = connection(&directory);
     let mut cause = |level, lock| {
         connection.lock.level = level;
-        match connection.claim.cause(&connection.request(Reason::Rollback, Need::Write, lock)) {
+        let request = Request { need: Need::Write, sought: lock, level };
+        match connection.claim.cause(lock, request.is_for_journal()) {
             Cause::SqliteLock { probe, until_unlock } => (probe.is_some(), until_unlock),
             Cause::WriteLock => panic!("SQLite's own lock was refused"),
         }

@@ -29,7 +29,7 @@ impl TestConnection {
         match (slots.first, flags) {
             (ShmSlot::WRITE, LOCK) => self.lock_write(slots),
             (ShmSlot::WRITE, UNLOCK) => self.unlock_write(slots),
-            _ => self.shm_lock_other(slots, flags),
+            _ => self.shm_lock_checked(slots, flags),
         }
     }
 }

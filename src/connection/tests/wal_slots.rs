@@ -33,7 +33,7 @@ fn a_refused_read_slot_leaves_the_guards_check_due() {
     }
     assert!(connection.note_plain(ShmSlot::READ_0.into(), flags), "the check was done");
     assert!(connection.wal.has_snapshot);
-    connection.shm_lock_failed(ShmSlot::READ_0, flags, ResultCode::BUSY);
+    connection.shm_lock_failed(ShmSlot::READ_0.into(), flags, ResultCode::BUSY);
     assert!(!connection.wal.has_snapshot);
 }
 
@@ -68,7 +68,7 @@ fn a_slot_that_may_be_locked_is_unlocked() {
         ] {
             let (mut connection, base) = connection(&directory);
             connection.wal.has_snapshot = true;
-            assert_eq!(connection.shm_lock_failed(slot, flags, rc), answer);
+            assert_eq!(connection.shm_lock_failed(slot.into(), flags, rc), answer);
             assert_eq!(connection.wal.has_snapshot, !lock.is_shared());
             assert_eq!(*base.slots.borrow(), calls, "{flags:?}, {rc:?}");
         }

@@ -220,12 +220,24 @@ impl<'a> Soak<'a> {
                 self.check(self.summary.checks % 5 == 4)?;
                 check.put_off(began.elapsed() * 4);
             }
-            if observers.as_ref().is_some_and(|observers| observers.deficits() > 0) {
-                return Err("an observer has seen a file shorter than its header".to_owned());
+            let seen = observers.as_ref().map(Observers::deficits).unwrap_or_default();
+            if !seen.is_empty() {
+                return Err(format!(
+                    "observers have seen a file shorter than its header: {seen:?}"
+                ));
             }
             self.show();
         }
-        let _ = observers.map(Observers::end);
+        if let Some(observers) = observers {
+            let kept = observers.seen().len();
+            let seen = observers.end();
+            if !seen.is_empty() {
+                return Err(format!(
+                    "observers have seen a file shorter than its header: {seen:?}"
+                ));
+            }
+            println!("{kept} looks of observers that were kept from running found a deficit");
+        }
         self.end()
     }
 

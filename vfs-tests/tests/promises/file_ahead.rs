@@ -255,7 +255,9 @@ fn observe(client: Client, limit: Duration) -> u64 {
         writers.into_iter().for_each(|writer| writer.join().unwrap());
     });
     first.close("c");
-    observers.end()
+    let seen = observers.end();
+    eprintln!("{client:?}: {seen:?}");
+    seen.len() as u64
 }
 
 fn write_for(limit: Duration, nth: usize, mut client: Agent) {
