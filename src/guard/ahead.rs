@@ -8,19 +8,20 @@
 //! # What it does
 //! In WAL mode it keeps the file longer than its header says: ahead of the header by more than checkpoints add while
 //! somebody looks. SQLite takes the page count from the header, so a longer file is legal
-//! (<https://www.sqlite.org/fileformat2.html#in_header_database_size>). A checkpoint that adds more than the file was
-//! ahead by makes the file longer, waits for [`PAUSE`], and only then writes the header. The last close cuts the file
-//! to its header.
+//! (<https://www.sqlite.org/fileformat2.html#in_header_database_size>). A checkpoint that has to make the file longer
+//! waits for [`PAUSE`] before it writes the header, and keeps the checkpoint lock meanwhile. So whatever page count an
+//! observer reads, the file was long enough for it [`PAUSE`] ago. The last close cuts the file to its header.
 //!
 //! # What it does not do
 //! - It does nothing in rollback modes.
-//! - An observer that takes longer than [`PAUSE`] from one look to the next may still be fooled by one large
-//!   checkpoint.
+//! - An observer that takes longer than [`PAUSE`] from one look to the next may still be fooled.
+//! - So may one that looks within [`PAUSE`] of a connection's first write, which brings the file ahead and does not wait,
+//!   if another connection's checkpoint comes at once.
 
 use std::time::Duration;
 
 /// The least distance between the header's length and the file's end, in bytes. It is a multiple of every page size.
-const LEAST: i64 = 64 << 10;
+const LEAST: i64 = 256 << 10;
 
 /// The largest distance that a checkpoint makes, in bytes.
 const MOST: i64 = 64 << 20;
@@ -34,8 +35,8 @@ const TOO_FAR: i64 = 16 << 20;
 /// The distance is at least one part in so many of the database.
 const PART: i64 = 16;
 
-/// How long a checkpoint waits, with the locks that it has, if it adds more than the file was ahead by: longer than an
-/// observer takes from one look to the next.
+/// How long a checkpoint waits, with the locks that it has, if it has made the file longer: longer than an observer takes
+/// from one look to the next.
 pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// How far ahead one connection keeps the file.
@@ -54,26 +55,15 @@ pub(crate) struct Ahead {
     pub(crate) has_begun: bool,
 }
 
-/// What a checkpoint does before it writes the first page.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Growth {
-    /// How long the file is to be, in bytes.
-    pub(crate) to: i64,
-    /// Whether an observer that has seen the old length may read the new header. If so, the checkpoint waits for
-    /// [`PAUSE`] before it writes the header.
-    pub(crate) is_sudden: bool,
-}
-
 impl Ahead {
     /// A checkpoint is about to change the header's length from `old` to `new`, and the file has `size` bytes.
-    /// Returns what to do first; `None` if the file is far enough ahead.
-    pub(crate) fn before_header(&mut self, size: i64, old: i64, new: i64) -> Option<Growth> {
+    /// Returns how long the file is to be before that, in bytes; `None` if it is far enough ahead.
+    pub(crate) fn before_header(&mut self, size: i64, old: i64, new: i64) -> Option<i64> {
         self.largest_growth = self.largest_growth.max(new - old);
         self.before = old;
         let distance = self.distance(new);
         // By twice the distance, so that not each checkpoint has to make it longer.
-        (size < new + distance)
-            .then(|| Growth { to: new + 2 * distance, is_sudden: old < new && size < new })
+        (size < new + distance).then_some(new + 2 * distance)
     }
 
     /// A write transaction begins, before there is anything to copy. The file has `size` bytes, and `length` by its

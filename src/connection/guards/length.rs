@@ -3,6 +3,7 @@
 
 use std::ffi::c_int;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::super::base_file::{BaseFile, Stands};
 use super::super::held::HeldSlots;
@@ -10,7 +11,7 @@ use crate::counters::count;
 use crate::ffi::host::Host;
 use crate::ffi::{ResultCode, ShmSlot};
 use crate::format::{Header, JOURNAL_SUFFIX, WAL_SUFFIX, beside, is_hot};
-use crate::guard::ahead::{self, Ahead, Growth};
+use crate::guard::ahead::{self, Ahead};
 use crate::guard::file_length::Written;
 use crate::lock::Database;
 use crate::sys;
@@ -27,6 +28,8 @@ pub(crate) struct Length<B: BaseFile> {
     copied: Option<u32>,
     /// `None` if the file is not kept ahead of its header.
     ahead: Option<Ahead>,
+    /// When this connection last made the file longer than what it wrote.
+    grown: Option<Instant>,
     pub(super) stands: Stands,
 }
 
@@ -40,6 +43,7 @@ impl<B: BaseFile> Length<B> {
             written: Written::default(),
             copied: None,
             ahead: keeps_ahead.then(Ahead::default),
+            grown: None,
             stands: Stands::Alone,
         }
     }
@@ -121,8 +125,8 @@ impl<B: BaseFile> Length<B> {
     }
 
     /// xWrite, of the first page by a checkpoint. Makes the file as long as that page's header says, and longer, before it
-    /// says so, unless the file is too short as it is. It waits for an observer that may have seen the old length, unless
-    /// the checkpoint `is_last`, of a connection that closes.
+    /// says so, unless the file is too short as it is. If it has, it waits for observers that may have seen the old
+    /// length, unless the checkpoint `is_last`, of a connection that closes.
     pub(crate) fn before_first_page(&mut self, header: &Header, is_last: bool) {
         let base = self.base;
         if self.stands == Stands::Below {
@@ -136,16 +140,17 @@ impl<B: BaseFile> Length<B> {
         }
         // Without a page count in the old header only the file's own length says how long the database is.
         let Some(old) = old.length() else { return };
-        let growth = match self.ahead.as_mut().filter(|_| !is_last) {
+        let ahead = self.ahead.as_mut().filter(|_| !is_last);
+        let waits = ahead.is_some();
+        let growth = match ahead {
             Some(ahead) => ahead.before_header(size, old, length),
-            None => (size < length).then_some(Growth { to: length, is_sudden: false }),
+            None => (size < length).then_some(length),
         };
-        let Some(Growth { mut to, is_sudden }) = growth else { return };
-        if !may_grow(to) {
-            to = length;
+        if let Some(to) = growth {
+            self.extend(size, if may_grow(to) { to } else { length }, page);
         }
-        if self.extend(size, to, page) && is_sudden {
-            std::thread::sleep(ahead::PAUSE);
+        if let Some(grown) = self.grown.take().filter(|_| waits) {
+            std::thread::sleep(ahead::PAUSE.saturating_sub(grown.elapsed()));
         }
     }
 
@@ -199,14 +204,13 @@ impl<B: BaseFile> Length<B> {
         }
     }
 
-    /// Makes the file `to` bytes long, by a page of zeros at its end, but never over what is there. Whether it has: a
-    /// failure is met again when SQLite writes there.
-    fn extend(&mut self, size: i64, to: i64, page: i64) -> bool {
-        let has = to - page >= size && self.base.write_zeros(to - page, page);
-        if has {
+    /// Makes the file `to` bytes long, by a page of zeros at its end, but never over what is there. A failure is met again
+    /// when SQLite writes there.
+    fn extend(&mut self, size: i64, to: i64, page: i64) {
+        if to - page >= size && self.base.write_zeros(to - page, page) {
             self.written.wrote(to, 0);
+            self.grown = Some(Instant::now());
         }
-        has
     }
 
     /// A checkpoint holds READ(0), and copies frames next.
@@ -262,7 +266,9 @@ impl<B: BaseFile> Length<B> {
         base.without_blocking(blocks_ms, || {
             let Ok(_ckpt) = HeldSlots::lock(base, ShmSlot::CKPT, &self.log) else { return };
             if let Some((to, page)) = wanted(ahead).filter(|(to, _)| may_grow(*to)) {
-                base.write_zeros(to - page, page);
+                if base.write_zeros(to - page, page) {
+                    self.grown = Some(Instant::now());
+                }
             }
         });
     }

@@ -277,7 +277,7 @@ fn the_file_is_made_long_enough_before_the_header_says_so() {
 fn the_file_is_ahead_until_the_last_close() {
     let (_place, database, mut guards) = board();
     guards.length.keep_ahead();
-    let ahead = WriteZeros(3 * 4096 + 2 * 65536 - 4096, 4096);
+    let ahead = WriteZeros(3 * 4096 + 2 * (256 << 10) - 4096, 4096);
     for (is_last, calls) in [(false, ahead), (true, WriteZeros(2 * 4096, 4096))] {
         let base = TestBase::of_size(1, 1).leak();
         on(&mut guards, base).length.before_first_page(&header(3), is_last);

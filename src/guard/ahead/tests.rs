@@ -9,30 +9,27 @@ fn few_small_checkpoints_make_the_file_longer() {
     let (mut size, mut grown) = (2 * PAGE, 0);
     for pages in 2..1000 {
         let (old, new) = (pages * PAGE, (pages + 1) * PAGE);
-        if let Some(growth) = ahead.before_header(size, old, new) {
-            assert_eq!(growth.is_sudden, pages == 2, "{pages}");
-            assert!(growth.to > size && growth.to % PAGE == 0);
-            (size, grown) = (growth.to, grown + 1);
+        if let Some(to) = ahead.before_header(size, old, new) {
+            assert!(to > size && to % PAGE == 0);
+            (size, grown) = (to, grown + 1);
         }
         assert!(size >= new + LEAST);
         assert_eq!(ahead.after_checkpoint(size, new), None);
     }
-    assert!((10..60).contains(&grown), "{grown}");
+    assert!((5..30).contains(&grown), "{grown}");
 }
 
-/// Somebody stores a blob. An observer that has seen the old length could read the new header, once. The next
-/// blob of that size is expected, by this connection and, since the file is ahead, by all others.
+/// Somebody stores a blob, more than the file is ahead by. The next blob of that size finds the file long enough,
+/// whichever connection's checkpoint copies it.
 #[test]
-fn growth_beyond_the_distance_is_sudden_once() {
+fn the_file_is_ahead_by_more_than_the_largest_growth() {
     let blob = 1 << 20;
     let mut ahead = Ahead::default();
     let length = 10 * PAGE;
-    let first = ahead.before_header(length + LEAST, length, length + blob).expect("it grows");
-    assert!(first.is_sudden && first.to >= length + 3 * blob);
-    let mut other = Ahead::default();
-    for ahead in [&mut ahead, &mut other] {
-        let next = ahead.before_header(first.to, length + blob, length + 2 * blob);
-        assert!(next.is_none_or(|growth| !growth.is_sudden));
+    let to = ahead.before_header(length + LEAST, length, length + blob).expect("it grows");
+    assert!(to >= length + 3 * blob);
+    for mut ahead in [ahead, Ahead::default()] {
+        assert_eq!(ahead.before_header(to, length + blob, length + 2 * blob), None);
     }
 }
 
@@ -42,7 +39,7 @@ fn growth_beyond_the_distance_is_sudden_once() {
 fn a_vacuum_makes_the_file_shorter() {
     let mut ahead = Ahead::default();
     let (small, large) = (100 * PAGE, 100 << 20);
-    let size = ahead.before_header(small, small, large).expect("it grows").to;
+    let size = ahead.before_header(small, small, large).expect("it grows");
     assert_eq!(ahead.after_checkpoint(size, large), None);
     assert_eq!(ahead.before_header(size, large, small), None);
     let after = Some(small + MOST_AFTER_VACUUM);
