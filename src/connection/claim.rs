@@ -16,7 +16,7 @@ use crate::counters::count;
 use crate::ffi::host::Host;
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot};
 use crate::lock::queue::Purpose;
-use crate::lock::wait::{Cause, Wait, Waited};
+use crate::lock::wait::{Cause, Wait};
 use crate::lock::{Database, Refused, WriteLock, keepers};
 use crate::sys;
 
@@ -383,9 +383,7 @@ impl<B: BaseFile> Claim<B> {
             let left = limit.saturating_sub(began.elapsed());
             if left.is_zero() {
                 self.wait.end();
-                self.gave_up(Waited(Duration::from_nanos(
-                    sys::monotonic_ns().saturating_sub(since),
-                )));
+                self.gave_up(Duration::from_nanos(sys::monotonic_ns().saturating_sub(since)));
                 return Err(Refused::Busy);
             }
             let held = match self.database.purpose() {
@@ -399,7 +397,7 @@ impl<B: BaseFile> Claim<B> {
             }
             match self.write_lock.acquire_within(chunk, since, Purpose::Write) {
                 Ok(()) => {
-                    self.waited(Waited(began.elapsed()));
+                    self.waited(began.elapsed());
                     break;
                 }
                 Err(Refused::Busy) if self.database.queue().is_none() => {
@@ -513,22 +511,14 @@ impl<B: BaseFile> Claim<B> {
 
     /// What SQLite waited for is there.
     pub(super) fn acquired(&mut self) {
-        if !self.wait.acquired_at_once() {
-            self.acquired_at_last();
+        match self.wait.acquired() {
+            None => {}
+            Some(Ok(waited)) => self.waited(waited),
+            Some(Err(waited)) => self.gave_up(waited),
         }
     }
 
-    #[cold]
-    fn acquired_at_last(&mut self) {
-        if let Some(waited) = self.wait.end_if_stale() {
-            self.gave_up(waited);
-        }
-        if let Some(waited) = self.wait.acquired() {
-            self.waited(waited);
-        }
-    }
-
-    fn waited(&self, Waited(waited): Waited) {
+    fn waited(&self, waited: Duration) {
         let counters = &self.database.counters;
         let ms = waited.as_millis() as u64;
         count(&counters.waits);
@@ -548,7 +538,7 @@ impl<B: BaseFile> Claim<B> {
     /// A lock was refused: a connection with that need waits now, unless the need is upkeep.
     pub(super) fn refused(&mut self, need: Need, cause: Cause) {
         if need.is_upkeep() {
-            return self.wait.refused_another();
+            return self.wait.refused_unrelated();
         }
         count(&self.database.counters.refused);
         if let Some(waited) = self.wait.refused(cause) {
@@ -556,7 +546,7 @@ impl<B: BaseFile> Claim<B> {
         }
     }
 
-    fn gave_up(&self, Waited(waited): Waited) {
+    fn gave_up(&self, waited: Duration) {
         count(&self.database.counters.gave_up);
         let waited = waited.as_millis();
         let why = match self.database.holder() {

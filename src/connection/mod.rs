@@ -39,7 +39,7 @@ use crate::ffi::host::Host;
 use crate::ffi::{LockLevel, ResultCode};
 use crate::format::Header;
 use crate::group_commit::GroupCommit;
-use crate::lock::Database;
+use crate::lock::{Database, wait};
 use crate::options::Settings;
 use claim::Claim;
 use closing::Closing;
@@ -231,7 +231,7 @@ impl<B: BaseFile> Connection<B> {
         self.guards.length.written().begin();
         let is_plain = !self.group.is_on() && self.guards.files.note_commit();
         if is_plain {
-            self.claim.wait.committed();
+            wait::forget_on_this_thread();
         }
         is_plain
     }
@@ -241,7 +241,7 @@ impl<B: BaseFile> Connection<B> {
     /// # Errors
     /// What COMMIT is to return: the files have moved, or a sync has failed.
     pub(crate) fn committed(&mut self) -> Result<(), ResultCode> {
-        self.claim.wait.committed();
+        wait::forget_on_this_thread();
         let is_durable = self.group.commits(&self.database, &self.log);
         self.guards.files.after_commit()?;
         is_durable

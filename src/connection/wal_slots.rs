@@ -152,7 +152,7 @@ impl<B: BaseFile> Connection<B> {
         if !flags.is_lock() {
             rc = self.base.shm_lock(slot.into(), flags);
         } else if rc.is_busy() {
-            self.claim.wait.refused_another();
+            self.claim.wait.refused_unrelated();
         } else if self.log.unlocks_own_slots_only() {
             drop(HeldSlots::after(self.base, slot, flags));
         }
@@ -198,14 +198,14 @@ impl<B: BaseFile> Connection<B> {
         if slots == ShmSlots::WAL_READERS && writes && !self.wal.has_ckpt {
             let rc = self.guards.restart.restart(self.claim.blocks_ms(), take);
             if rc.is_busy() {
-                self.claim.wait.refused_another();
+                self.claim.wait.refused_unrelated();
             }
             return rc;
         }
         let rc = take();
         if rc != ResultCode::OK {
             if rc.is_busy() {
-                self.claim.wait.refused_another();
+                self.claim.wait.refused_unrelated();
             } else if self.log.unlocks_own_slots_only() {
                 drop(HeldSlots::after(base, slots, ShmFlags::LOCK_EXCLUSIVE));
             }
@@ -217,7 +217,7 @@ impl<B: BaseFile> Connection<B> {
         if slot == ShmSlot::READ_0 && self.wal.has_ckpt {
             let checks = slots.n == 1 && !writes;
             if let Err(rc) = if checks { self.guards.restart.before_backfill() } else { Ok(()) } {
-                self.claim.wait.refused_another();
+                self.claim.wait.refused_unrelated();
                 return rc;
             }
             self.guards.length.backfill_begins();
