@@ -292,7 +292,7 @@ impl<B: BaseFile> Claim<B> {
     fn goes_without(&self, why: &Refused) -> Result<(), ResultCode> {
         match why {
             Refused::Busy => return Err(ResultCode::BUSY),
-            Refused::Without => {}
+            Refused::Resting => {}
             Refused::Unusable(why) => {
                 if let Some(why) = self.database.unreported(why) {
                     let line = format!(
@@ -386,7 +386,7 @@ impl<B: BaseFile> Claim<B> {
                 self.gave_up(Duration::from_nanos(sys::monotonic_ns().saturating_sub(since)));
                 return Err(Refused::Busy);
             }
-            let held = match self.database.purpose() {
+            let held = match self.database.held_for() {
                 Some((Purpose::Upkeep, held)) => held,
                 _ => Duration::ZERO,
             };
@@ -432,7 +432,7 @@ impl<B: BaseFile> Claim<B> {
         let mut in_vain = 0;
         while in_vain < LOOKS {
             let left = CHECKPOINT_LASTS.saturating_sub(began.elapsed());
-            let acquired = match self.database.purpose() {
+            let acquired = match self.database.held_for() {
                 Some((Purpose::Upkeep, held)) => {
                     if left.is_zero() || held >= CHECKPOINT_LASTS {
                         return true;
