@@ -27,7 +27,7 @@ use crate::counters::count;
 use crate::ffi::host::Host;
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot};
 use crate::lock::queue::Purpose;
-use crate::lock::wait::{Cause, Wait, Waited};
+use crate::lock::wait::{Cause, Wait};
 use crate::lock::{Database, Refused, WriteLock, keepers};
 use crate::sys;
 
@@ -305,7 +305,7 @@ impl<B: BaseFile> Claim<B> {
     fn goes_without(&self, why: &Refused) -> Result<(), ResultCode> {
         match why {
             Refused::Busy => return Err(ResultCode::BUSY),
-            Refused::Without => {}
+            Refused::Resting => {}
             Refused::Unusable(why) => {
                 if let Some(why) = self.database.unreported(why) {
                     let line = format!(
@@ -395,12 +395,10 @@ impl<B: BaseFile> Claim<B> {
             let left = limit.saturating_sub(began.elapsed());
             if left.is_zero() {
                 self.wait.end();
-                self.gave_up(Waited(Duration::from_nanos(
-                    sys::monotonic_ns().saturating_sub(since),
-                )));
+                self.gave_up(Duration::from_nanos(sys::monotonic_ns().saturating_sub(since)));
                 return Err(Refused::Busy);
             }
-            let held = match self.database.purpose() {
+            let held = match self.database.held_for() {
                 Some((Purpose::Upkeep, held)) => held,
                 _ => Duration::ZERO,
             };
@@ -411,7 +409,7 @@ impl<B: BaseFile> Claim<B> {
             }
             match self.write_lock.acquire_within(chunk, since, Purpose::Write) {
                 Ok(()) => {
-                    self.waited(Waited(began.elapsed()));
+                    self.waited(began.elapsed());
                     break;
                 }
                 Err(Refused::Busy) if self.database.queue().is_none() => {
@@ -446,7 +444,7 @@ impl<B: BaseFile> Claim<B> {
         let mut in_vain = 0;
         while in_vain < LOOKS {
             let left = CHECKPOINT_LASTS.saturating_sub(began.elapsed());
-            let acquired = match self.database.purpose() {
+            let acquired = match self.database.held_for() {
                 Some((Purpose::Upkeep, held)) => {
                     if left.is_zero() || held >= CHECKPOINT_LASTS {
                         return true;
@@ -526,22 +524,14 @@ impl<B: BaseFile> Claim<B> {
 
     /// What SQLite waited for is there.
     pub(super) fn acquired(&mut self) {
-        if !self.wait.acquired_at_once() {
-            self.acquired_at_last();
+        match self.wait.acquired() {
+            None => {}
+            Some(Ok(waited)) => self.waited(waited),
+            Some(Err(waited)) => self.gave_up(waited),
         }
     }
 
-    #[cold]
-    fn acquired_at_last(&mut self) {
-        if let Some(waited) = self.wait.end_if_stale() {
-            self.gave_up(waited);
-        }
-        if let Some(waited) = self.wait.acquired() {
-            self.waited(waited);
-        }
-    }
-
-    fn waited(&self, Waited(waited): Waited) {
+    fn waited(&self, waited: Duration) {
         let counters = &self.database.counters;
         let ms = waited.as_millis() as u64;
         count(&counters.waits);
@@ -561,7 +551,7 @@ impl<B: BaseFile> Claim<B> {
     /// A lock was refused: a connection with that need waits now, unless it only recovers.
     pub(super) fn refused(&mut self, need: Need, cause: Cause) {
         if need == Need::Recovery {
-            return self.wait.refused_another();
+            return self.wait.refused_unrelated();
         }
         count(&self.database.counters.refused);
         if let Some(waited) = self.wait.refused(cause) {
@@ -569,7 +559,7 @@ impl<B: BaseFile> Claim<B> {
         }
     }
 
-    fn gave_up(&self, Waited(waited): Waited) {
+    fn gave_up(&self, waited: Duration) {
         count(&self.database.counters.gave_up);
         let waited = waited.as_millis();
         let holder = if self.is_held() { None } else { self.database.holder() };

@@ -101,7 +101,7 @@ impl<B: BaseFile> Connection<B> {
         let rc = base.lock(level);
         if rc != ResultCode::OK {
             if rc.is_busy() {
-                self.claim.wait.refused_another();
+                self.claim.wait.refused_unrelated();
             }
             return rc;
         }

@@ -39,7 +39,7 @@ use crate::ffi::host::Host;
 use crate::ffi::{LockLevel, ResultCode};
 use crate::format::Header;
 use crate::group_commit::GroupCommit;
-use crate::lock::Database;
+use crate::lock::{Database, wait};
 use crate::options::Settings;
 use claim::Claim;
 use closing::Closing;
@@ -230,7 +230,7 @@ impl<B: BaseFile> Connection<B> {
     #[inline]
     pub(crate) fn note_commit(&mut self) -> bool {
         self.guards.length.written().begin();
-        self.claim.wait.committed();
+        wait::forget_on_this_thread();
         !self.group.is_on() && self.guards.files.note_commit()
     }
 

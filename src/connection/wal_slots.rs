@@ -153,7 +153,7 @@ impl<B: BaseFile> Connection<B> {
         if !flags.is_lock() {
             rc = self.base.shm_lock(slots, flags);
         } else if rc.is_busy() {
-            self.claim.wait.refused_another();
+            self.claim.wait.refused_unrelated();
         } else {
             HeldSlots::unlock_after_error(self.base, slots, flags, rc, &self.log);
         }
@@ -199,7 +199,7 @@ impl<B: BaseFile> Connection<B> {
         if slots == ShmSlots::WAL_READERS && has_write && !self.wal.has_ckpt {
             let rc = self.guards.restart.restart(self.claim.blocks_ms(), take);
             if rc.is_busy() {
-                self.claim.wait.refused_another();
+                self.claim.wait.refused_unrelated();
             }
             return rc;
         }
@@ -213,7 +213,7 @@ impl<B: BaseFile> Connection<B> {
         if slot == ShmSlot::READ_0 && self.wal.has_ckpt {
             let checks = slots.n == 1 && !has_write;
             if let Err(rc) = if checks { self.guards.restart.before_backfill() } else { Ok(()) } {
-                self.claim.wait.refused_another();
+                self.claim.wait.refused_unrelated();
                 return rc;
             }
             self.guards.length.backfill_begins();

@@ -120,10 +120,10 @@ impl RecordFile for Option<&Sidecar> {
         self.map_or(Ok(()), |sidecar| sidecar.write_group(bytes))
     }
     fn try_lock(&self, range: Range) -> io::Result<bool> {
-        self.map_or(Ok(false), |sidecar| sidecar.try_lock(range))
+        self.map_or(Ok(false), |sidecar| sidecar.try_lock_group(range))
     }
     fn unlock(&self, range: Range) -> io::Result<()> {
-        self.map_or(Ok(()), |sidecar| sidecar.unlock(range))
+        self.map_or(Ok(()), |sidecar| sidecar.unlock_group(range))
     }
     fn wait(&self, word: u32, limit: Duration) {
         self.inspect(|sidecar| sidecar.wait_for_group(word, limit));

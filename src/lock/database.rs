@@ -27,25 +27,25 @@ pub(super) use owner::Ownership;
 
 /// What makes two names the same database.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Identity {
+enum DatabaseKey {
     /// The file that both lead to.
     Inode(Inode),
     /// The name itself: a base VFS may keep its databases elsewhere than in files.
     Name(PathBuf),
 }
 
-type Registry = HashMap<Identity, Weak<Database>>;
+type Registry = HashMap<DatabaseKey, Weak<Database>>;
 
 /// Every open database. A database leaves the map when its last connection closes. Held while a sidecar is opened or
 /// deleted, and across fork(2), so that a child knows of every descriptor.
 static REGISTRY: ForkMutex<Option<Registry>> = ForkMutex::new(None);
 
-/// For how long to look into other processes to name one that has a lock.
-const LOOK: Duration = Duration::from_millis(100);
+/// For how long to look into other processes, at most, to name one that has a lock.
+const LOOKS_FOR: Duration = Duration::from_millis(100);
 
 /// A database that this process has open.
 pub(crate) struct Database {
-    identity: Identity,
+    key: DatabaseKey,
     /// As the first connection named it: canonical, if the base VFS makes it so.
     path: PathBuf,
     /// The directory that it and its sidecar lie in.
@@ -65,19 +65,19 @@ pub(crate) struct Database {
 impl Database {
     /// The database at `path`, which exists.
     pub(crate) fn at(path: &Path) -> Arc<Self> {
-        let identity = match sys::entry_at(path) {
-            Ok(found) => Identity::Inode(found.inode),
-            Err(_) => Identity::Name(path.to_owned()),
+        let key = match sys::entry_at(path) {
+            Ok(found) => DatabaseKey::Inode(found.inode),
+            Err(_) => DatabaseKey::Name(path.to_owned()),
         };
         let mut registry = REGISTRY.lock();
         let registry = registry.get_or_insert_default();
-        if let Some(known) = registry.get(&identity).and_then(Weak::upgrade) {
+        if let Some(known) = registry.get(&key).and_then(Weak::upgrade) {
             // It may have been leaked, and its descriptors closed.
             known.sidecar.check_soon();
             return known;
         }
         let database = Arc::new(Self {
-            identity: identity.clone(),
+            key: key.clone(),
             path: path.to_owned(),
             directory: path.parent().and_then(sys::directory_at),
             owner: OwnerFlag::default(),
@@ -87,7 +87,7 @@ impl Database {
             counters: Counters::default(),
             attached: OnceLock::new(),
         });
-        registry.insert(identity, Arc::downgrade(&database));
+        registry.insert(key, Arc::downgrade(&database));
         database
     }
 
@@ -115,17 +115,18 @@ impl Database {
     pub(super) fn release(&self, queue: &Queue<Sidecar>, taken: Taken, pace: Option<&mut Pace>) {
         let owner = Ownership(self);
         if queue.release(taken, pace, || drop(owner)).is_err() {
+            // The flag is free by now: another connection may have the queue, or have replaced it.
             self.sidecar.close();
         }
     }
 
-    /// What the write lock is held for, and for how long it has been, as [`Queue::purpose`] says. Of a checkpoint of
-    /// this process it knows more.
-    pub(crate) fn purpose(&self) -> Option<(Purpose, Duration)> {
+    /// What the write lock is held for, and for how long it has been, as [`Queue::held_for`] says. For a checkpoint of
+    /// this process it also says since when.
+    pub(crate) fn held_for(&self) -> Option<(Purpose, Duration)> {
         if let Some(held) = self.owner.upkeep() {
             return Some((Purpose::Upkeep, held));
         }
-        self.queue()?.purpose()
+        self.queue()?.held_for()
     }
 
     /// Whether any connection of any process has the write lock.
@@ -142,17 +143,17 @@ impl Database {
     }
 
     /// The processes that keep the write lock of a holder that is gone; `None` if it is not gone. Looks into other
-    /// processes for at most [`LOOK`].
+    /// processes for at most [`LOOKS_FOR`].
     pub(crate) fn keepers(&self, holder: Holder) -> Option<Lockers> {
-        keepers::of(&self.path, holder, LOOK)
+        keepers::of(&self.path, holder, LOOKS_FOR)
     }
 
     /// The processes that have SQLite's own write lock; `None` if none is found. Unless it `is_anybody`, only those
     /// that have it by an open file description, as a child has that inherited it. Looks into other processes for at
-    /// most [`LOOK`].
+    /// most [`LOOKS_FOR`].
     pub(crate) fn sqlite_lockers(&self, is_anybody: bool) -> Option<Lockers> {
         self.own.get()?;
-        let found = keepers::of_sqlite(&self.path, !is_anybody, LOOK);
+        let found = keepers::of_sqlite(&self.path, !is_anybody, LOOKS_FOR);
         (!found.processes.is_empty()).then_some(found)
     }
 
@@ -176,8 +177,8 @@ impl Drop for Database {
         }
         let Some(registry) = registry.as_mut() else { return };
         // By now another connection may have opened the database as a new object.
-        if registry.get(&self.identity).is_some_and(|known| known.strong_count() == 0) {
-            registry.remove(&self.identity);
+        if registry.get(&self.key).is_some_and(|known| known.strong_count() == 0) {
+            registry.remove(&self.key);
         }
     }
 }

@@ -22,6 +22,21 @@ const MS_BITS: u32 = 40;
 const UPKEEP: u64 = 1 << (PID_BITS + MS_BITS);
 const _: () = assert!(PID_BITS + MS_BITS < 63, "the last byte is a positive i64");
 
+/// What the write lock is held for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A write transaction, or first-connect work.
+    Write,
+    /// A checkpoint or recovery, which makes nobody's snapshot stale.
+    Upkeep,
+}
+
+impl Purpose {
+    pub(super) fn of(is_upkeep: bool) -> Self {
+        if is_upkeep { Self::Upkeep } else { Self::Write }
+    }
+}
+
 /// A holder of the write lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
@@ -29,14 +44,13 @@ pub(crate) struct Holder {
     pub(crate) pid: u32,
     /// When it took the lock, in ms of CLOCK_MONOTONIC modulo 2^40 (35 years).
     since_ms: u64,
-    /// Whether it holds the lock for upkeep, which makes nobody's snapshot stale.
-    pub(crate) is_upkeep: bool,
+    pub(crate) purpose: Purpose,
 }
 
 impl Holder {
     /// This process as a holder since `now`, in ns of CLOCK_MONOTONIC.
-    pub(crate) fn since(now: u64, is_upkeep: bool) -> Self {
-        Self { pid: sys::pid() & mask(PID_BITS) as u32, since_ms: to_ms(now), is_upkeep }
+    pub(crate) fn since(now: u64, purpose: Purpose) -> Self {
+        Self { pid: sys::pid() & mask(PID_BITS) as u32, since_ms: to_ms(now), purpose }
     }
 
     /// The range this holder locks, from [`WRITE_BYTE`] on.
@@ -46,7 +60,7 @@ impl Holder {
 
     /// The range this holder locks, from an earlier byte on.
     pub(crate) fn range_from(self, start: i64) -> Range {
-        let kind = if self.is_upkeep { UPKEEP } else { 0 };
+        let kind = if self.purpose == Purpose::Upkeep { UPKEEP } else { 0 };
         let number = u64::from(self.pid) | self.since_ms << PID_BITS | kind;
         Range { start, len: WRITE_BYTE - start + 1 + number as i64 }
     }
@@ -66,7 +80,7 @@ impl Holder {
         possible.then_some(Self {
             pid: (number & mask(PID_BITS)) as u32,
             since_ms: number >> PID_BITS & mask(MS_BITS),
-            is_upkeep: number & UPKEEP != 0,
+            purpose: Purpose::of(number & UPKEEP != 0),
         })
     }
 

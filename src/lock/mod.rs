@@ -25,8 +25,9 @@
 //! | `wait/sleeper.rs` | A thread sleeps for the connection that was refused last on it. |
 //! | `wait/nap.rs` | One sleep ends as soon as an attempt is worth making. |
 //!
-//! `docs/locking-protocol.md` has the layout of the sidecar. Nothing here knows of journals or WALs:
-//! this room offers acquire and release.
+//! `docs/locking-protocol.md` has the layout of the sidecar. Nothing here reads a journal or a WAL. It keeps
+//! the bytes of group commit, deletes no sidecar that tells of a failed sync, and looks for SQLite's locks to name who
+//! has them.
 //!
 //! # Lock order
 //!
@@ -45,12 +46,10 @@
 //! Nobody asks for the lead of a sync (6) while it holds the write lock, except a checkpoint, or while it
 //! holds one of the mutexes.
 //!
-//! SQLite's own locks (7) are taken after the write lock and released before it. Three callers ask for the
+//! SQLite's own locks (7) are taken after the write lock and released before it. Some callers ask for the
 //! write lock with a lock of SQLite's in hand. None of them can deadlock, because none waits without bound:
-//!
-//! - a checkpoint, which holds its CKPT slot, waits a few ms;
-//! - a writer that meets a checkpoint, and holds its snapshot, waits 100 ms at most;
-//! - a connection that cleans up on its last close does not wait at all.
+//! `connection/claim.rs` has the table of bounded waits. A connection that cleans up on its last close does not wait
+//! at all.
 
 pub(crate) mod database;
 pub(crate) mod holder;

@@ -39,6 +39,8 @@
 //! | `Away` | `Present` | SQLite sleeps again |
 //! | any | free | it has the lock, has given up, or has closed |
 
+use super::holder::Purpose;
+
 /// The size of the page and of the sidecar, in bytes.
 pub(crate) const PAGE: usize = 4096;
 
@@ -96,8 +98,8 @@ pub(crate) struct Waiter {
     pub(crate) ticket: u64,
     /// Its process id, in its own pid namespace: to show, not to rely on.
     pub(crate) pid: u32,
-    /// Whether it wants the lock for upkeep, which makes nobody's snapshot stale.
-    pub(crate) is_upkeep: bool,
+    /// What it wants the lock for.
+    pub(crate) purpose: Purpose,
     /// The name of its program, NUL-padded.
     pub(crate) program: [u8; 12],
 }
@@ -142,7 +144,7 @@ impl Page {
             state,
             ticket,
             pid: self.u32_at(at + 16) & !UPKEEP,
-            is_upkeep: self.u32_at(at + 16) & UPKEEP != 0,
+            purpose: Purpose::of(self.u32_at(at + 16) & UPKEEP != 0),
             program,
         })
     }
@@ -194,7 +196,7 @@ impl Waiter {
         bytes[..4].copy_from_slice(&self.word.to_le_bytes());
         bytes[4..8].copy_from_slice(&(self.state as u32).to_le_bytes());
         bytes[8..16].copy_from_slice(&self.ticket.to_le_bytes());
-        let kind = if self.is_upkeep { UPKEEP } else { 0 };
+        let kind = if self.purpose == Purpose::Upkeep { UPKEEP } else { 0 };
         bytes[16..20].copy_from_slice(&(self.pid | kind).to_le_bytes());
         bytes[20..].copy_from_slice(&self.program);
         (slot_offset(self.slot) as u64, bytes)

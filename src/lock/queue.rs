@@ -3,10 +3,21 @@
 //! A connection that was refused sleeps here, with a place on the page ([`super::page`]). A holder looks at
 //! the page when it releases the lock, and only if somebody waits. The kernel tells it: a process with waiters
 //! has a shared lock on [`WAITERS_BYTE`], and a holder first tries to lock that byte together with its own. So
-//! without waiters the queue costs no system call.
+//! without waiters the queue costs at most one system call in 2 ms ([`Queue::is_any_slot_locked`]).
+//!
+//! A waiter hears of a free lock in one of three ways:
+//!
+//! 1. It has announced itself (the waiters' byte; to a holder of its own process, the count of its slots), and the
+//!    holder wakes it on release.
+//! 2. It could not, because the holder took that byte, and the holder looks for locked slots on release if it has
+//!    left waiters no time for 2 ms ([`Pace::take_look`]).
+//! 3. It finds the lock free itself: when its sleep times out or, at the head, also before it sleeps. In its last
+//!    sleep ([`Until::Turn`]) it does not look.
+//!
+//! A turn is given in 1 and 2 only.
 //!
 //! The order of service is a compromise. Strict order would cost a context switch for every transaction. So a
-//! holder may go on, and newcomers may overtake, until the head of the queue has waited [`PATIENCE_NS`] and
+//! holder may go on, and newcomers may overtake, until the head of the queue has waited [`OVERTAKING_NS`] and
 //! the holder has had its slice ([`pace`]). Then the holder gives the head its turn: until the head has come,
 //! or the turn has expired, all that came later are refused.
 //!
@@ -22,6 +33,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub(crate) use super::holder::Purpose;
 use super::holder::{Holder, WAITERS_BYTE, WRITE_RANGE};
 use super::page::{Page, State, TURN_NS, Turn, Waiter, encode_state, slot_offset};
 use crate::sys::Range;
@@ -37,14 +49,14 @@ const WAITERS: Range = Range { start: WAITERS_BYTE, len: 1 };
 const UNCONTENDED: Range = Range { start: WAITERS_BYTE, len: 0 };
 
 /// How long newcomers may overtake the head of the queue, in ns.
-const PATIENCE_NS: u64 = 2_000_000;
-/// How often the head looks whether the lock is free, in case no holder lives to wake it.
-const HEAD_LOOKS: Duration = Duration::from_millis(1);
+const OVERTAKING_NS: u64 = 2_000_000;
+/// After how long the head looks again whether the lock is free, in case no holder lives to wake it.
+const HEAD_LOOKS_EVERY: Duration = Duration::from_millis(1);
 
 /// What the queue needs of a sidecar: bytes, the kernel's locks on them, and futexes.
 ///
-/// The queue calls all but [`Self::wait`] and [`Self::sleep`] with or without the mutex of its slots; they must
-/// not wait, nor call the queue.
+/// The queue calls all but [`Self::wait`] and [`Self::sleep`] with or without the mutex of its slots; those others
+/// must neither wait nor call the queue.
 pub(crate) trait QueueFile {
     /// A copy of the page.
     ///
@@ -94,21 +106,6 @@ pub(crate) enum Taken {
     Contended,
 }
 
-/// What the write lock is held for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// A write transaction, or first-connect work.
-    Write,
-    /// A checkpoint or recovery, which makes nobody's snapshot stale.
-    Upkeep,
-}
-
-impl Purpose {
-    fn of(is_upkeep: bool) -> Self {
-        if is_upkeep { Self::Upkeep } else { Self::Write }
-    }
-}
-
 impl<S: QueueFile> Queue<S> {
     pub(crate) fn new(sidecar: S) -> Self {
         Self {
@@ -142,7 +139,7 @@ impl<S: QueueFile> Queue<S> {
             false => self.try_contended(now, purpose, place, pace)?,
         };
         if taken.is_some() {
-            pace.taken = now;
+            pace.taken_at = now;
             self.held_here.store(true, Ordering::Release);
         }
         Ok(taken)
@@ -158,7 +155,7 @@ impl<S: QueueFile> Queue<S> {
         if slots.waiting > 0 {
             return Ok(false);
         }
-        let range = Holder::since(now, purpose == Purpose::Upkeep).range_from(WAITERS_BYTE);
+        let range = Holder::since(now, purpose).range_from(WAITERS_BYTE);
         let taken = self.sidecar.try_lock(range, false)?;
         drop(slots);
         Ok(taken)
@@ -173,7 +170,7 @@ impl<S: QueueFile> Queue<S> {
         place: Option<&Place>,
         pace: &mut Pace,
     ) -> io::Result<Option<Taken>> {
-        let range = Holder::since(now, purpose == Purpose::Upkeep).range();
+        let range = Holder::since(now, purpose).range();
         let take = || {
             let taken = self.sidecar.try_lock(range, false)?;
             Ok(taken.then_some(Taken::Contended))
@@ -209,7 +206,7 @@ impl<S: QueueFile> Queue<S> {
         page.waiters().any(|other| {
             other.state == State::Present
                 && other.ticket < place.ticket
-                && now.saturating_sub(other.ticket) >= PATIENCE_NS
+                && now.saturating_sub(other.ticket) >= OVERTAKING_NS
                 && self.is_alive(other.slot)
         })
     }
@@ -231,12 +228,12 @@ impl<S: QueueFile> Queue<S> {
     ) -> io::Result<()> {
         self.held_here.store(false, Ordering::Relaxed);
         if let Some(pace) = &mut pace {
-            pace.released = self.sidecar.now();
+            pace.released_at = self.sidecar.now();
         }
         if taken == Taken::Uncontended {
             let slots = self.slots.lock();
-            let looks = |pace: &mut &mut Pace| pace.is_due_to_look() && self.is_any_slot_locked();
-            if slots.waiting == 0 && !pace.as_mut().is_some_and(looks) {
+            let looks = |pace: &mut Pace| pace.take_look() && self.is_any_slot_locked();
+            if slots.waiting == 0 && !pace.as_deref_mut().is_some_and(looks) {
                 let unlocked = self.sidecar.unlock(UNCONTENDED);
                 drop(slots);
                 freed();
@@ -278,13 +275,13 @@ impl<S: QueueFile> Queue<S> {
     /// The waiter to wake. Gives it the turn, before the lock is free, if that is due.
     #[inline(never)]
     fn next_waiter(&self, pace: &mut Pace) -> Option<Waiter> {
-        let now = pace.released;
+        let now = pace.released_at;
         if pace.is_within_slice(now) {
             return None;
         }
         let page = self.sidecar.read().ok()?;
         for head in in_order(&page, |waiter| waiter.state != State::Away) {
-            let is_due = now.saturating_sub(head.ticket) >= PATIENCE_NS;
+            let is_due = now.saturating_sub(head.ticket) >= OVERTAKING_NS;
             if !is_due && (pace.comes_back || head.state == State::Woken) {
                 return None;
             }
@@ -331,18 +328,18 @@ impl<S: QueueFile> Queue<S> {
 
     /// What the write lock is held for, or will be by the waiter whose turn it is, and for how long another
     /// process has held it. `None` if any connection could have it.
-    pub(crate) fn purpose(&self) -> Option<(Purpose, Duration)> {
+    pub(crate) fn held_for(&self) -> Option<(Purpose, Duration)> {
         if self.held_here.load(Ordering::Acquire) {
             return Some((Purpose::Write, Duration::ZERO));
         }
         if let Some(range) = self.sidecar.conflicting(WRITE_RANGE).ok()? {
-            let held = |holder: Holder| (Purpose::of(holder.is_upkeep), holder.held());
+            let held = |holder: Holder| (holder.purpose, holder.held());
             return Some(Holder::from_range(range).map_or((Purpose::Write, Duration::ZERO), held));
         }
         let page = self.sidecar.read().ok()?;
         let turn = page.turn().filter(|turn| turn.binds(self.sidecar.now()))?;
         let next = page.waiter(turn.slot).filter(|next| self.is_alive(next.slot))?;
-        Some((Purpose::of(next.is_upkeep), Duration::ZERO))
+        Some((next.purpose, Duration::ZERO))
     }
 
     /// All living waiters, in the order of their tickets.

@@ -100,13 +100,13 @@ impl Sidecar {
     ///
     /// # Errors
     /// A parent of this process opened the file, or the kernel fails.
-    pub(crate) fn try_lock(&self, range: Range) -> io::Result<bool> {
+    pub(crate) fn try_lock_group(&self, range: Range) -> io::Result<bool> {
         self.own_file()?.try_lock(range, false)
     }
 
     /// # Errors
     /// A parent of this process opened the file, or the kernel fails.
-    pub(crate) fn unlock(&self, range: Range) -> io::Result<()> {
+    pub(crate) fn unlock_group(&self, range: Range) -> io::Result<()> {
         self.own_file()?.unlock(range)
     }
 

@@ -16,7 +16,7 @@ use super::queue::{Pace, Place, Purpose, Queue, QueueFile, Taken, Until};
 use crate::sys::Range;
 
 /// How long newcomers may overtake the first waiter, in ns.
-const PATIENCE_NS: u64 = 2_000_000;
+const OVERTAKING_NS: u64 = 2_000_000;
 /// How many processes there are.
 const PROCESSES: usize = 3;
 /// How many clients each process has.
@@ -106,9 +106,9 @@ struct Client {
     place: Option<Place>,
     held: Option<Taken>,
     /// When it last released the lock, in ns.
-    released: u64,
+    released_at: u64,
     /// When it last got the lock from its place in the queue, in ns.
-    came: u64,
+    came_at: u64,
 }
 
 /// One event of a script. Clients are numbered through all processes.
@@ -261,7 +261,7 @@ impl Simulation {
         }
         if let Some(place) = self.clients[client].place.take() {
             queue.leave(&place);
-            self.clients[client].came = now;
+            self.clients[client].came_at = now;
         }
         self.clients[client].held = Some(taken);
     }
@@ -273,7 +273,7 @@ impl Simulation {
         let before = Page(self.world.borrow().kernel.page).turn();
         let pace = &mut self.clients[client].pace;
         queue.release(taken, Some(pace), || {}).expect("no I/O");
-        self.clients[client].released = self.now();
+        self.clients[client].released_at = self.now();
         self.note_giver(client, before);
     }
 
@@ -331,7 +331,7 @@ impl Simulation {
         let turn = page.turn().filter(|turn| turn.binds(now));
         let waits = self.clients[client].place.is_some();
         let comes_first = self.earlier(client, now).iter().any(|place| {
-            let is_overdue = waits && now - place.ticket >= PATIENCE_NS;
+            let is_overdue = waits && now - place.ticket >= OVERTAKING_NS;
             is_overdue || turn.is_some_and(|turn| turn.is_for(place.slot, place.ticket))
         });
         assert!(is_held || comes_first, "client {client} is refused a lock that is nobody's");
@@ -339,13 +339,13 @@ impl Simulation {
 
     /// The client got the lock while the page was so. The quotations are from docs/locking-protocol.md.
     fn check_order(&self, client: usize, taken: Taken, now: u64, page: &Page) {
-        let Client { place, released, came, .. } = self.clients[client];
+        let Client { place, released_at, came_at, .. } = self.clients[client];
         let earlier = self.earlier(client, now);
         // "A waiter that finds the lock free while one that came before it sleeps and has waited 2 ms
         // releases it, and gives the other the turn."
         let overtaken = earlier.iter().find(|earlier| {
             let sleeps = page.waiter(earlier.slot).is_some_and(|it| it.state == State::Present);
-            place.is_some() && sleeps && now - earlier.ticket >= PATIENCE_NS
+            place.is_some() && sleeps && now - earlier.ticket >= OVERTAKING_NS
         });
         assert_eq!(overtaken, None, "client {client} overtakes from its place");
         // "All who came later are refused until it has the lock, or 50 ms have passed."
@@ -362,8 +362,9 @@ impl Simulation {
         let was_not_told = taken == Taken::Uncontended && !gave_it;
         // "A holder in a tight loop wakes nobody within its slice [...] It goes on, also in a turn that
         // another has given meanwhile."
-        let is_in_tight_loop = now - released < 100_000 && place.is_none();
-        let is_in_slice = is_in_tight_loop && now - came < 4_000_000 && self.giver != Some(client);
+        let is_in_tight_loop = now - released_at < 100_000 && place.is_none();
+        let is_in_slice =
+            is_in_tight_loop && now - came_at < 4_000_000 && self.giver != Some(client);
         assert!(
             was_not_told || is_in_slice,
             "client {client} takes the lock in another's turn: {passed_over:?}"

@@ -1,6 +1,7 @@
 //! A connection's wait for the write lock.
 //!
-//! A lock call never waits: it answers SQLITE_BUSY, SQLite drops what it held and asks its busy handler
+//! A lock call does not wait for a writer (`connection/claim.rs` has the table of the bounded waits that there are): it
+//! answers SQLITE_BUSY, SQLite drops what it held and asks its busy handler
 //! (<https://www.sqlite.org/c3ref/busy_handler.html>), whose default calls xSleep and then tries again. The connection
 //! waits in xSleep, in the queue, and returns from there as soon as an attempt is worth making. The handler counts what
 //! it asked for and not the time that passed. So what was not slept is added to the next sleep, and the busy timeout
@@ -20,6 +21,23 @@
 //! last of them: a refusal after that ends the wait. All other waits (no busy handler, one of the application's own, a
 //! timeout below [`busy_handler::FEWEST`] entries of the table or one that ends exactly with an entry) are seen to have
 //! ended when the connection is used again later, or closed.
+//!
+//! | event | method | what it changes |
+//! |---|---|---|
+//! | it was refused the write lock, or SQLite's own after it | [`Wait::refused`] | `waits`, `can_queue`, `probe`, `refused_at`, `last_step`, `thread`; if a wait begins, `first_refused_at`, `resumed_at`, `handler` |
+//! | it was refused another lock | [`Wait::refused_unrelated`] | `can_queue`, `last_step`, `thread` |
+//! | its busy handler calls xSleep | [`sleep`], `begin_nap` | `handler`, `last_step`, `place`; after a stale snapshot, `waits`, `can_queue`, `resumed_at`, `refused_at` |
+//! | xSleep returns | [`sleep`] | `place`, `handler.unslept` |
+//! | it has the lock | [`Wait::acquired`] | `waits`, `place`; if it did not wait, `first_refused_at`, `handler` |
+//! | it has released the lock at once | [`Wait::released_at_once`] | `thread` |
+//! | it has committed | [`forget_on_this_thread`] | for which connection this thread sleeps |
+//! | it has given up, or closes | [`Wait::end`] | `waits`, `place` |
+//! | it waits in a lock call next | [`Wait::leave_queue`] | `place` |
+//! | it has released locks of SQLite's | [`Wait::unlocked`] | `probe` |
+//! | it is used | [`Wait::remove_probe`] | `probe` |
+//!
+//! What each transaction asks lies also outside the mutex: `is_quiet`, and in [`Wait`] `thread` and how long the `probe`
+//! lives.
 
 mod busy_handler;
 mod nap;
@@ -40,7 +58,8 @@ use crate::sys::fork::Own;
 
 use busy_handler::BusyHandler;
 use nap::{Nap, Queued, Stage};
-use sleeper::{forget_last, this_thread};
+pub(crate) use sleeper::forget_on_this_thread;
+use sleeper::this_thread;
 
 /// Attempts further apart than this, without a sleep between them, do not belong to one wait, in ns.
 const APART_NS: u64 = 1_000_000_000;
@@ -49,7 +68,7 @@ const APART_NS: u64 = 1_000_000_000;
 ///
 /// A thread that sleeps for the connection calls it from xSleep, with the mutex of what the connection waits for in
 /// hand, as long as the connection is not in use: from [`Wait::refused`] until [`Wait::remove_probe`], and not while
-/// [`Wait::pause_probe`] has it paused. It must not wait, call the [`Wait`], or ask for the write lock.
+/// [`Wait::with_probe_paused`] has it paused. It must not wait, call the [`Wait`], or ask for the write lock.
 pub(crate) type Probe = Box<dyn FnMut() -> bool + Send>;
 
 /// What a connection that was refused waits for.
@@ -61,14 +80,10 @@ pub(crate) enum Cause {
     SqliteLock { probe: Option<Probe>, until_unlock: bool },
 }
 
-/// How long a wait took that has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Waited(pub(crate) Duration);
-
 /// The waits of one connection.
 pub(crate) struct Wait {
     shared: Arc<Shared>,
-    /// The thread that used it last.
+    /// The thread that used it last, also in [`Waiting`].
     thread: usize,
     probe: ProbeLife,
 }
@@ -88,8 +103,9 @@ enum ProbeLife {
 struct Shared {
     /// Whether there is no wait to end and nothing to reset when the lock is acquired.
     is_quiet: AtomicBool,
-    /// Mutex rule: held to look and to change, and for a probe, but not during a sleep. One thread at a time uses a
-    /// connection, but another may believe that it was the last to be refused.
+    /// Mutex rule: held to look and to change, for a probe, and across SQLite's unlock while the probe is paused, but
+    /// not during a sleep. One thread at a time uses a connection, but another may believe that it was the last to be
+    /// refused.
     waiting: Mutex<Waiting>,
 }
 
@@ -106,11 +122,11 @@ struct Waiting {
     probe: Option<Probe>,
     /// When its wait began, in ns of CLOCK_MONOTONIC; its place in the queue is by that. It outlasts an acquired lock
     /// whose snapshot was stale.
-    since: u64,
+    first_refused_at: u64,
     /// When its wait began or, later, went on after a stale snapshot, in ns.
-    resumed: u64,
+    resumed_at: u64,
     /// When it was last refused, in ns.
-    refused: u64,
+    refused_at: u64,
     last_step: LastStep,
     handler: BusyHandler,
     /// A child must not leave the queue for its parent.
@@ -125,7 +141,7 @@ enum LastStep {
     /// It has slept.
     Slept,
     /// It has slept, and then was refused a lock that has nothing to do with the write lock.
-    SleptAndRefusedAnother,
+    SleptAndRefusedUnrelated,
 }
 
 impl LastStep {
@@ -136,22 +152,21 @@ impl LastStep {
 }
 
 /// Sleeps for the connection that was refused last on this thread, if it is its busy handler that asks. Called for each
-/// xSleep, without any lock. `sleep` is the base's xSleep.
-pub(crate) fn sleep(asked: Duration, sleep: impl Fn(Duration)) {
+/// xSleep, without any lock. `base_sleep` is the base's xSleep.
+pub(crate) fn sleep(asked: Duration, base_sleep: impl Fn(Duration)) {
     if asked.is_zero() || asked.subsec_micros() % 1000 != 0 {
         // Not the busy handler, which counts in ms, but a short retry of SQLite's.
-        return sleep(asked);
+        return base_sleep(asked);
     }
-    let Some(shared) = sleeper::last() else { return sleep(asked) };
-    let waiting = || shared.waiting.lock();
-    let nap = waiting().begin_nap(asked);
+    let Some(shared) = sleeper::last() else { return base_sleep(asked) };
+    let nap = shared.waiting.lock().begin_nap(asked);
     shared.is_quiet.store(false, Ordering::Relaxed);
     let Some(nap) = nap else {
-        forget_last();
-        return sleep(asked);
+        forget_on_this_thread();
+        return base_sleep(asked);
     };
-    let (place, unslept) = nap.take(sleep, || waiting().is_worth_trying());
-    let mut waiting = waiting();
+    let (place, unslept) = nap.sleep(base_sleep, || shared.waiting.lock().is_worth_trying());
+    let mut waiting = shared.waiting.lock();
     if waiting.waits && waiting.thread == this_thread() {
         waiting.handler.unslept = unslept;
         waiting.place = place;
@@ -170,7 +185,7 @@ impl Waiting {
             self.place = None;
             return None;
         }
-        if !self.handler.count(asked, self.waits) {
+        if !self.handler.note_sleep(asked, self.waits) {
             return None;
         }
         if !self.waits {
@@ -180,7 +195,7 @@ impl Waiting {
         Some(Nap {
             limit: asked + std::mem::take(&mut self.handler.unslept),
             database: self.can_queue.then(|| Arc::clone(&self.database)),
-            since: self.since,
+            first_refused_at: self.first_refused_at,
             place: self.place.take(),
             stage: if self.handler.is_at_its_end() {
                 Stage::Last
@@ -196,10 +211,10 @@ impl Waiting {
     /// The lock was granted for a stale snapshot. The connection does not lose its place by that.
     fn resume(&mut self) {
         let now = sys::monotonic_ns();
-        if self.since == 0 {
-            self.since = now;
+        if self.first_refused_at == 0 {
+            self.first_refused_at = now;
         }
-        (self.resumed, self.refused) = (now, now);
+        (self.resumed_at, self.refused_at) = (now, now);
         (self.waits, self.can_queue) = (true, true);
     }
 
@@ -213,21 +228,23 @@ impl Waiting {
     /// The connection has the lock, or does not want it any more.
     fn stop(&mut self) {
         self.waits = false;
-        self.handler.goes_on();
+        self.handler.wait_ended();
         self.place = None;
     }
 
     /// Ends the wait, if there is one: how long it took until the last refusal.
-    fn end(&mut self) -> Option<Waited> {
+    fn end(&mut self) -> Option<Duration> {
         if !self.waits {
             return None;
         }
         self.stop();
-        Some(Waited(Duration::from_nanos(self.refused.saturating_sub(self.since))))
+        Some(Duration::from_nanos(self.refused_at.saturating_sub(self.first_refused_at)))
     }
 
-    fn end_if_stale(&mut self, now: u64) -> Option<Waited> {
-        let is_stale = !self.last_step.has_slept() && now.saturating_sub(self.refused) > APART_NS;
+    /// Ends a wait that the connection has given up without a sign: it was refused a while ago and has not slept since.
+    fn end_if_stale(&mut self, now: u64) -> Option<Duration> {
+        let is_stale =
+            !self.last_step.has_slept() && now.saturating_sub(self.refused_at) > APART_NS;
         if is_stale { self.end() } else { None }
     }
 }
@@ -243,9 +260,9 @@ impl Wait {
             waits: false,
             can_queue: false,
             probe: None,
-            since: 0,
-            resumed: 0,
-            refused: 0,
+            first_refused_at: 0,
+            resumed_at: 0,
+            refused_at: 0,
             last_step: LastStep::Refused { after_sleep: false },
             handler: BusyHandler::default(),
             place: None,
@@ -256,7 +273,7 @@ impl Wait {
 
     /// The connection was refused the write lock, or SQLite's own lock after it. Returns the wait that ended by it, if
     /// one did.
-    pub(crate) fn refused(&mut self, cause: Cause) -> Option<Waited> {
+    pub(crate) fn refused(&mut self, cause: Cause) -> Option<Duration> {
         let now = sys::monotonic_ns();
         self.become_last();
         self.shared.is_quiet.store(false, Ordering::Relaxed);
@@ -264,7 +281,7 @@ impl Wait {
         let ended = waiting.end_if_stale(now);
         if !waiting.waits {
             waiting.waits = true;
-            (waiting.since, waiting.resumed) = (now, now);
+            (waiting.first_refused_at, waiting.resumed_at) = (now, now);
             waiting.handler.reset();
         }
         (waiting.can_queue, waiting.probe, self.probe) = match cause {
@@ -275,55 +292,55 @@ impl Wait {
             }
             Cause::SqliteLock { probe, until_unlock: false } => (false, probe, ProbeLife::UntilUse),
         };
-        waiting.refused = now;
+        waiting.refused_at = now;
         waiting.last_step = LastStep::Refused { after_sleep: waiting.last_step.has_slept() };
         if !waiting.handler.is_at_its_end() {
             return ended;
         }
-        forget_last();
+        forget_on_this_thread();
         waiting.end()
     }
 
     /// The connection was refused a lock that has nothing to do with the write lock: what this thread sleeps next is
     /// not for the write lock.
-    pub(crate) fn refused_another(&mut self) {
+    pub(crate) fn refused_unrelated(&mut self) {
         let mut waiting = self.shared.waiting.lock();
         waiting.can_queue = false;
         if waiting.last_step == LastStep::Slept {
-            waiting.last_step = LastStep::SleptAndRefusedAnother;
+            waiting.last_step = LastStep::SleptAndRefusedUnrelated;
         }
         let waits = waiting.waits;
         drop(waiting);
         if waits {
             self.become_last();
         } else {
-            forget_last();
+            forget_on_this_thread();
         }
     }
 
-    /// The connection has the lock. True if it has not waited; else [`Self::end_if_stale`] and [`Self::acquired`] are
-    /// to be called.
+    /// The connection has the lock. Returns the wait that ended with that: `Ok` if it was for this lock, `Err` if the
+    /// connection had given it up before, without a sign.
     #[inline]
-    pub(crate) fn acquired_at_once(&mut self) -> bool {
-        forget_last();
-        self.is_quiet()
+    pub(crate) fn acquired(&mut self) -> Option<Result<Duration, Duration>> {
+        forget_on_this_thread();
+        if self.is_quiet() { None } else { self.acquired_at_last() }
     }
 
-    /// The connection has the lock. Returns how long it waited, if it did.
-    pub(crate) fn acquired(&mut self) -> Option<Waited> {
-        if self.acquired_at_once() {
-            return None;
-        }
+    #[cold]
+    fn acquired_at_last(&mut self) -> Option<Result<Duration, Duration>> {
         let mut waiting = self.shared.waiting.lock();
+        let now = sys::monotonic_ns();
+        let gave_up = waiting.end_if_stale(now);
         if waiting.waits {
             waiting.stop();
-            let now = sys::monotonic_ns();
-            return Some(Waited(Duration::from_nanos(now.saturating_sub(waiting.resumed))));
+            // `first_refused_at` stays: if the snapshot was stale, the wait goes on from there. The next acquisition
+            // forgets it.
+            return Some(Ok(Duration::from_nanos(now.saturating_sub(waiting.resumed_at))));
         }
-        waiting.since = 0;
+        waiting.first_refused_at = 0;
         waiting.handler.reset();
         self.shared.is_quiet.store(true, Ordering::Relaxed);
-        None
+        gave_up.map(Err)
     }
 
     /// Whether the connection does not wait, and there is nothing to end or reset when it acquires the lock.
@@ -359,15 +376,10 @@ impl Wait {
         self.probe != ProbeLife::Absent
     }
 
-    /// Keeps the probe from being called until the result is dropped.
-    pub(crate) fn pause_probe(&self) -> Option<impl Drop + '_> {
-        self.has_probe().then(|| self.shared.waiting.lock())
-    }
-
     /// What `act` returns, which runs while the probe is paused, and so must not call this [`Wait`].
     #[inline(never)]
     pub(crate) fn with_probe_paused<T>(&self, act: impl FnOnce() -> T) -> T {
-        let _paused = self.pause_probe();
+        let _paused = self.has_probe().then(|| self.shared.waiting.lock());
         act()
     }
 
@@ -377,33 +389,22 @@ impl Wait {
         self.become_last();
     }
 
-    /// The connection has committed: it does not sleep for the lock.
-    pub(crate) fn committed(&mut self) {
-        forget_last();
-    }
-
     /// The connection does not want the lock any more. Returns the wait that ended without it.
-    pub(crate) fn end(&mut self) -> Option<Waited> {
+    pub(crate) fn end(&mut self) -> Option<Duration> {
         self.shared.waiting.lock().end()
-    }
-
-    /// Ends a wait that the connection has given up without a sign: it was refused a while ago and has not slept since.
-    pub(crate) fn end_if_stale(&mut self) -> Option<Waited> {
-        let mut waiting = self.shared.waiting.lock();
-        if waiting.waits { waiting.end_if_stale(sys::monotonic_ns()) } else { None }
     }
 
     /// Leaves the queue. Returns when the connection was first refused, in ns, if it waits.
     pub(crate) fn leave_queue(&mut self) -> Option<u64> {
         let mut waiting = self.shared.waiting.lock();
         waiting.place = None;
-        waiting.waits.then_some(waiting.since)
+        waiting.waits.then_some(waiting.first_refused_at)
     }
 
     /// How long the connection has waited; zero if it does not wait.
     pub(crate) fn age(&self) -> Duration {
         let waiting = self.shared.waiting.lock();
-        let since = waiting.waits.then_some(waiting.since);
+        let since = waiting.waits.then_some(waiting.first_refused_at);
         Duration::from_nanos(since.map_or(0, |since| sys::monotonic_ns().saturating_sub(since)))
     }
 
@@ -412,7 +413,7 @@ impl Wait {
     pub(crate) fn has_busy_handler(&self) -> bool {
         match self.shared.waiting.lock().last_step {
             LastStep::Refused { after_sleep } => after_sleep,
-            LastStep::Slept | LastStep::SleptAndRefusedAnother => true,
+            LastStep::Slept | LastStep::SleptAndRefusedUnrelated => true,
         }
     }
 

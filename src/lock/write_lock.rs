@@ -13,7 +13,7 @@ use super::sidecar::{Sidecar, Unusable};
 use crate::sys;
 use crate::sys::fork;
 
-/// By how much a connection that serves all others comes earlier in the queue, in ns.
+/// By how much a wait in a lock call goes ahead of the queue, in ns ([`WriteLock::acquire_soon`]).
 const ADVANCE_NS: u64 = 1_000_000_000;
 
 /// Why the write lock was not acquired.
@@ -24,7 +24,7 @@ pub(crate) enum Refused {
     /// There is no sidecar to lock, and this is the first attempt for a while that has found out.
     Unusable(Unusable),
     /// There is no sidecar to lock, and it is too early to try for it again.
-    Without,
+    Resting,
     /// The connection was opened before a fork, by the parent.
     Inherited,
 }
@@ -82,8 +82,8 @@ impl WriteLock {
             return Err(Refused::Inherited);
         }
         let database = &*self.database;
-        if database.sidecar.is_resting(now) {
-            return Err(Refused::Without);
+        if !database.sidecar.claims_try(now) {
+            return Err(Refused::Resting);
         }
         let pace = match purpose {
             Purpose::Write => &mut self.pace,
@@ -97,7 +97,7 @@ impl WriteLock {
         }
         // Any return but the last drops it, which lets other connections try.
         let owner = Ownership(database);
-        let queue = database.queue_to_lock(now, create).map_err(Refused::Unusable)?;
+        let queue = database.checked_queue(now, create).map_err(Refused::Unusable)?;
         let taken = queue.try_acquire(now, purpose, place, pace).map_err(|error| {
             database.sidecar.close();
             let why = Unusable::Lock(error);
@@ -111,14 +111,14 @@ impl WriteLock {
         Ok(())
     }
 
-    /// Acquires it as [`Self::try_acquire`] does, but waits at most `limit`, before all others.
+    /// Acquires it as [`Self::try_acquire`] does, but waits at most `limit`, ahead of all others.
     pub(crate) fn acquire_soon(
         &mut self,
         purpose: Purpose,
         limit: Duration,
     ) -> Result<(), Refused> {
-        let before_all = sys::monotonic_ns().saturating_sub(ADVANCE_NS);
-        self.acquire_within(limit, before_all, purpose)
+        let ahead_of_all = sys::monotonic_ns().saturating_sub(ADVANCE_NS);
+        self.acquire_within(limit, ahead_of_all, purpose)
     }
 
     /// Acquires it as [`Self::try_acquire`] does, but waits at most `limit`, in the queue as if since `since`, in ns.

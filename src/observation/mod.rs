@@ -36,7 +36,7 @@ use crate::format::{self, JOURNAL_SUFFIX, SIDECAR_SUFFIX, WAL_INDEX_SUFFIX, WAL_
 use crate::guard::filesystem::{self, FileSystem};
 use crate::guard::identity::Displaced;
 use crate::guard::mount;
-use crate::lock::holder::{self, WRITE_RANGE};
+use crate::lock::holder::{self, Purpose, WRITE_RANGE};
 use crate::lock::keepers;
 use crate::lock::page::{self, PAGE, Page};
 use crate::lock::queue::{in_order, slot_range};
@@ -289,7 +289,7 @@ impl Observation {
                     pid: holder.pid,
                     program: sys::program_of(holder.pid).filter(|_| !is_gone),
                     held: holder.held(),
-                    is_upkeep: holder.is_upkeep,
+                    is_upkeep: holder.purpose == Purpose::Upkeep,
                     is_gone,
                 }
             });
@@ -309,7 +309,7 @@ impl Observation {
                 pid: waiter.pid,
                 program: String::from_utf8_lossy(&waiter.program).trim_end_matches('\0').to_owned(),
                 waited: Duration::from_millis(now.saturating_sub(waiter.ticket) / 1_000_000),
-                is_upkeep: waiter.is_upkeep,
+                is_upkeep: waiter.purpose == Purpose::Upkeep,
                 has_turn: turn.is_some_and(|turn| turn.slot == waiter.slot),
                 is_away: waiter.state == page::State::Away,
             })

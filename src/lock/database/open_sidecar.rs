@@ -26,16 +26,17 @@ const RETRY_AFTER_NS: u64 = 1_000_000_000;
 /// After how long it is tried again if another process was deleting it, in ns.
 const RETRY_MOVING_AFTER_NS: u64 = 50_000_000;
 
-type Slot = Option<Arc<Queue<Sidecar>>>;
+/// The queue of a sidecar, while that is open.
+type OpenQueue = Option<Arc<Queue<Sidecar>>>;
 
 /// The sidecar's queue, or why it cannot be used.
 type Opened = Result<Arc<Queue<Sidecar>>, Unusable>;
 
 /// A database's sidecar, open or not.
 pub(crate) struct OpenSidecar {
-    /// Mutex rule: only the owner of the write lock's flag replaces a queue; others look, or open one where there
-    /// is none.
-    queue: Mutex<Slot>,
+    /// Mutex rule: only the owner of the write lock's flag replaces a queue, or who has just released that flag and
+    /// failed to release the lock; others look, or open one where there is none.
+    queue: Mutex<OpenQueue>,
     /// Its descriptor, for a forked child, which cannot wait for the mutex; -1 for none.
     descriptor: AtomicI32,
     /// The file that the descriptor is of. Mutex rule: changed only while no thread forks, so that a child can lock it.
@@ -82,16 +83,16 @@ impl OpenSidecar {
     /// Closes the sidecar: the kernel has failed, and perhaps left a lock behind. When the last waiter has left the
     /// queue, the description is closed, which releases its locks, too.
     pub(crate) fn close(&self) {
-        self.close_slot(&mut self.queue.lock());
+        self.clear(&mut self.queue.lock());
     }
 
-    fn close_slot(&self, slot: &mut Slot) {
+    fn clear(&self, open: &mut OpenQueue) {
         self.descriptor.store(-1, Ordering::Relaxed);
-        *slot = None;
+        *open = None;
     }
 
     /// The queue, which this process does not use any more: its last connection closes.
-    pub(super) fn take(&mut self) -> Slot {
+    pub(super) fn take(&mut self) -> OpenQueue {
         self.queue.get_mut().take()
     }
 
@@ -119,20 +120,18 @@ impl OpenSidecar {
         }
     }
 
-    /// Whether to go on without a sidecar at `now`. When it is time to try again, false for one caller, which is to
-    /// try, and true for all others.
+    /// Whether the caller is to use the sidecar at `now`, or to try for it. If it could not be used, one caller claims
+    /// the next try when that is due, and all others are to go on without a sidecar.
     #[inline(always)]
-    pub(crate) fn is_resting(&self, now: u64) -> bool {
-        match self.retry_at.load(Ordering::Relaxed) {
-            0 => false,
-            until => self.is_resting_until(until, now),
-        }
+    pub(crate) fn claims_try(&self, now: u64) -> bool {
+        let retry_at = self.retry_at.load(Ordering::Relaxed);
+        retry_at == 0 || self.claims_retry(retry_at, now)
     }
 
     #[cold]
-    fn is_resting_until(&self, until: u64, now: u64) -> bool {
+    fn claims_retry(&self, retry_at: u64, now: u64) -> bool {
         let (next, relaxed) = (now + RETRY_AFTER_NS, Ordering::Relaxed);
-        now < until || self.retry_at.compare_exchange(until, next, relaxed, relaxed).is_err()
+        now >= retry_at && self.retry_at.compare_exchange(retry_at, next, relaxed, relaxed).is_ok()
     }
 }
 
@@ -140,7 +139,7 @@ impl OpenSidecar {
 impl Database {
     /// The queue of the sidecar, which is opened if it is not open, and again if it is no longer in its place.
     #[inline]
-    pub(crate) fn queue_to_lock(&self, now: u64, create: bool) -> Opened {
+    pub(crate) fn checked_queue(&self, now: u64, create: bool) -> Opened {
         let sidecar = &self.sidecar;
         let is_due = sidecar.is_check_due(now);
         let opened = if is_due { None } else { sidecar.queue.lock().clone() };
@@ -152,14 +151,14 @@ impl Database {
 
     #[cold]
     fn check_or_open(&self, now: u64, create: bool) -> Opened {
-        let mut slot = self.sidecar.queue.lock();
+        let mut open = self.sidecar.queue.lock();
         if self.sidecar.is_check_due(now) {
             self.sidecar.next_check.store(now + CHECK_AFTER_NS, Ordering::Relaxed);
-            self.close_if_replaced(&mut slot);
+            self.close_if_replaced(&mut open);
         }
-        match slot.as_ref() {
+        match open.as_ref() {
             Some(queue) => Ok(Arc::clone(queue)),
-            None => self.open_sidecar(&mut slot, now, create),
+            None => self.open_sidecar(&mut open, now, create),
         }
     }
 
@@ -167,19 +166,19 @@ impl Database {
     /// that opened the database.
     pub(crate) fn queue(&self) -> Option<Arc<Queue<Sidecar>>> {
         self.own.get()?;
-        let mut slot = self.sidecar.queue.lock();
-        if let Some(queue) = slot.as_ref() {
+        let mut open = self.sidecar.queue.lock();
+        if let Some(queue) = open.as_ref() {
             return Some(Arc::clone(queue));
         }
         let now = sys::monotonic_ns();
         if now < self.sidecar.retry_at.load(Ordering::Relaxed) {
             return None;
         }
-        self.open_sidecar(&mut slot, now, false).ok()
+        self.open_sidecar(&mut open, now, false).ok()
     }
 
     /// Opens the sidecar while no thread forks, so that a child knows of every descriptor.
-    fn open_sidecar(&self, slot: &mut Slot, now: u64, create: bool) -> Opened {
+    fn open_sidecar(&self, open: &mut OpenQueue, now: u64, create: bool) -> Opened {
         let registry = REGISTRY.lock();
         let sidecar = Sidecar::open(&self.path, create)
             .inspect_err(|why| self.sidecar.note_trouble(why, now))?;
@@ -189,7 +188,7 @@ impl Database {
         self.sidecar.retry_at.store(0, Ordering::Relaxed);
         *self.sidecar.trouble.lock() = Trouble::default();
         let queue = Arc::new(Queue::new(sidecar));
-        *slot = Some(Arc::clone(&queue));
+        *open = Some(Arc::clone(&queue));
         Ok(queue)
     }
 
@@ -198,13 +197,13 @@ impl Database {
         self.close_if_replaced(&mut self.sidecar.queue.lock());
     }
 
-    fn close_if_replaced(&self, slot: &mut Slot) {
+    fn close_if_replaced(&self, open: &mut OpenQueue) {
         let is_gone = |sidecar: &Sidecar| {
             let within = |directory: &Arc<Directory>| sidecar.is_within(directory, &self.path);
             !sidecar.is_in_place(&self.path) && !self.directory.as_ref().is_some_and(within)
         };
-        if slot.as_ref().is_some_and(|queue| is_gone(queue.sidecar())) {
-            self.sidecar.close_slot(slot);
+        if open.as_ref().is_some_and(|queue| is_gone(queue.sidecar())) {
+            self.sidecar.clear(open);
             self.counters.sidecars_replaced.fetch_add(1, Ordering::Relaxed);
         }
     }

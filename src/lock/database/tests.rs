@@ -11,8 +11,8 @@ fn a_file_is_one_database_under_all_its_names() {
     assert!(Arc::ptr_eq(&database, &Database::at(&second)));
     let path = database.path().to_owned();
     assert!(Arc::ptr_eq(&database, &Database::at(&path)));
-    let identity = database.identity.clone();
-    let is_known = || REGISTRY.lock().as_ref().is_some_and(|all| all.contains_key(&identity));
+    let key = database.key.clone();
+    let is_known = || REGISTRY.lock().as_ref().is_some_and(|all| all.contains_key(&key));
     assert!(is_known());
     drop(database);
     assert!(!is_known(), "it is forgotten with the last");

@@ -4,14 +4,14 @@ use super::*;
 fn a_range_names_its_holder_and_its_time() {
     for pid in [0, 1, 4_194_303] {
         for since_ms in [0, 1, mask(MS_BITS)] {
-            let holder = Holder { pid, since_ms, is_upkeep: pid == 1 };
+            let holder = Holder { pid, since_ms, purpose: Purpose::of(pid == 1) };
             let range = holder.range();
             assert!(range.len > 0 && range.start.checked_add(range.len).is_some());
             assert_eq!(Holder::from_range(range), Some(holder));
             assert_eq!(Holder::from_range(holder.range_from(WAITERS_BYTE)), Some(holder));
         }
     }
-    let holder = Holder::since(sys::monotonic_ns(), false);
+    let holder = Holder::since(sys::monotonic_ns(), Purpose::Write);
     assert_eq!(holder.pid, std::process::id());
     assert!(holder.held() < Duration::from_secs(60));
 }
@@ -25,7 +25,7 @@ fn a_range_that_no_holder_locks_names_nobody() {
 
 #[test]
 fn a_holder_whose_clock_is_ahead_has_held_the_lock_for_no_time() {
-    let holder = Holder::since(sys::monotonic_ns() + 5_000_000_000, false);
+    let holder = Holder::since(sys::monotonic_ns() + 5_000_000_000, Purpose::Write);
     assert_eq!(holder.held(), Duration::ZERO);
 }
 
@@ -42,7 +42,7 @@ fn a_range_that_resembles_a_holders_names_nobody() {
     ] {
         assert_eq!(Holder::from_range(Range { start, len }), None, "{start}+{len}");
     }
-    let holder = Holder { pid: 3, since_ms: 5, is_upkeep: true };
+    let holder = Holder { pid: 3, since_ms: 5, purpose: Purpose::Upkeep };
     let last = 8192 + 3 + (5 << 22) + (1 << 62);
     assert_eq!(holder.range(), Range { start: 8192, len: last - 8192 + 1 });
     assert_eq!(holder.range_from(8191), Range { start: 8191, len: last - 8191 + 1 });
@@ -53,10 +53,10 @@ fn a_range_that_resembles_a_holders_names_nobody() {
 fn a_holder_tells_for_how_long_it_has_held_the_lock() {
     let now = sys::monotonic_ns();
     let five_s = Duration::from_secs(5)..Duration::from_secs(60);
-    let holder = Holder::since(now.wrapping_sub(5_000_000_000), false);
+    let holder = Holder::since(now.wrapping_sub(5_000_000_000), Purpose::Write);
     assert!(five_s.contains(&holder.held()), "{:?}", holder.held());
     let since_ms = to_ms(now).wrapping_sub(5000) & mask(MS_BITS);
-    let holder = Holder { pid: 1, since_ms, is_upkeep: false };
+    let holder = Holder { pid: 1, since_ms, purpose: Purpose::Write };
     assert!(five_s.contains(&holder.held()), "{:?}", holder.held());
     assert_eq!(to_ms(1_234_567_890), 1234);
     assert_eq!(to_ms(u64::MAX), u64::MAX / 1_000_000 % (1 << 40));

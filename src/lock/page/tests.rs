@@ -14,7 +14,7 @@ fn a_page_returns_what_was_written_to_it() {
         state: State::Present,
         ticket: 1 << 40,
         pid: 99,
-        is_upkeep: true,
+        purpose: Purpose::Upkeep,
         program: *b"worker\0\0\0\0\0\0",
     };
     put(&mut page, waiter.encode());
@@ -58,7 +58,7 @@ fn the_layout_agrees_with_the_table() {
         state: State::Woken,
         ticket: 0x0c0b_0a09_0807_0605,
         pid: 0x000f_0e0d,
-        is_upkeep: true,
+        purpose: Purpose::Upkeep,
         program: *b"a worker\0\0\0\0",
     };
     let mut page = Page([0; PAGE]);
@@ -70,10 +70,10 @@ fn the_layout_agrees_with_the_table() {
         page.0[164] = number;
         assert_eq!(page.waiter(slot).map(|waiter| waiter.state), Some(state));
         assert_eq!(encode_state(0x0403_0201, state), [1, 2, 3, 4, number, 0, 0, 0]);
-        let other = Waiter { state, is_upkeep: false, ..waiter }.encode().1;
+        let other = Waiter { state, purpose: Purpose::Write, ..waiter }.encode().1;
         assert_eq!((other[4], other[19]), (number, 0));
         page.0[179] = 0;
-        assert_eq!(page.waiter(slot).map(|waiter| waiter.is_upkeep), Some(false));
+        assert_eq!(page.waiter(slot).map(|waiter| waiter.purpose), Some(Purpose::Write));
         page.0[179] = 0x80;
     }
     for nothing in [0, 4] {

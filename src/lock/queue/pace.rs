@@ -4,7 +4,7 @@
 //! the time. So it goes on for a slice of time, and wakes nobody. All waiters together have a round of
 //! [`ROUND_NS`], of which each has an equal slice.
 
-use super::{HEAD_LOOKS, PATIENCE_NS};
+use super::{HEAD_LOOKS_EVERY, OVERTAKING_NS};
 
 /// How long all waiters together may go on before it is the first one's turn again, in ns; each has an equal
 /// slice of it.
@@ -26,9 +26,9 @@ pub(crate) struct Pace {
     /// When its slice is over, in ns; known since it last looked at the page.
     run_ends: u64,
     /// When it last took the lock, in ns.
-    pub(super) taken: u64,
+    pub(super) taken_at: u64,
     /// When it last released the lock, in ns.
-    pub(super) released: u64,
+    pub(super) released_at: u64,
     /// Since when it has left waiters no time to lock the waiters' byte, or when it last looked for them, in ns.
     busy_since: u64,
     /// Whether it wanted the lock again at once, so that waking a waiter is most likely in vain.
@@ -44,18 +44,18 @@ impl Pace {
 
     /// Whether it released the lock as soon as it had it.
     pub(crate) fn was_brief(&self) -> bool {
-        self.released < self.taken + BRIEF_NS
+        self.released_at < self.taken_at + BRIEF_NS
     }
 
     /// It tries for the lock at `now`: from the queue, with that ticket, or as a newcomer.
     #[inline(always)]
     pub(super) fn begin_attempt(&mut self, now: u64, ticket: Option<u64>) {
-        let idle = ticket.unwrap_or(now).saturating_sub(self.released);
+        let idle = ticket.unwrap_or(now).saturating_sub(self.released_at);
         self.comes_back = idle < COMES_BACK_NS;
         if ticket.is_some() {
             (self.run_began, self.run_ends) = (now, now);
         }
-        if idle > HEAD_LOOKS.as_nanos() as u64 || ticket.is_some() {
+        if idle > HEAD_LOOKS_EVERY.as_nanos() as u64 || ticket.is_some() {
             self.busy_since = now;
         }
     }
@@ -67,7 +67,7 @@ impl Pace {
 
     /// It has taken the lock while so many wait. Its slice counts from when its run began.
     pub(super) fn begin_slice(&mut self, waiters: u64) {
-        let lasted = self.released.saturating_sub(self.taken);
+        let lasted = self.released_at.saturating_sub(self.taken_at);
         let (least, greatest) = SLICE_NS;
         let share = (ROUND_NS / (waiters + 1)).max(SLICE_TRANSACTIONS * lasted);
         self.run_ends = self.run_began + share.clamp(least, greatest);
@@ -78,12 +78,12 @@ impl Pace {
         self.run_ends = now;
     }
 
-    /// Whether a holder that releases the lock should look at the page although nobody has locked the waiters'
-    /// byte: for a while it has left them no time to.
-    pub(super) fn is_due_to_look(&mut self) -> bool {
-        let is_due = self.released >= self.busy_since + PATIENCE_NS;
+    /// Whether a holder that releases the lock is to look for waiters now, although nobody has locked the waiters'
+    /// byte: for [`OVERTAKING_NS`] it has left them no time to. The next look is due as much later.
+    pub(super) fn take_look(&mut self) -> bool {
+        let is_due = self.released_at >= self.busy_since + OVERTAKING_NS;
         if is_due {
-            self.busy_since = self.released;
+            self.busy_since = self.released_at;
         }
         is_due
     }

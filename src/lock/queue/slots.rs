@@ -106,7 +106,7 @@ impl<S: QueueFile> Queue<S> {
             state: State::Present,
             ticket: place.ticket,
             pid,
-            is_upkeep: place.purpose == Purpose::Upkeep,
+            purpose: place.purpose,
             program,
         };
         let (at, bytes) = waiter.encode();

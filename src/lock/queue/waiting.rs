@@ -1,19 +1,19 @@
 //! A waiter's sleep in the queue: it returns when an attempt is worth making.
 //!
 //! A holder wakes the waiter it has chosen. But a holder may be killed, or be a stock client, which wakes
-//! nobody: so the head of the queue looks every [`HEAD_LOOKS`] whether the lock is free, and the others every
-//! [`OTHERS_LOOK`], in case the head is stopped.
+//! nobody: so the head of the queue looks every [`HEAD_LOOKS_EVERY`] whether the lock is free, and the others every
+//! [`OTHERS_LOOK_EVERY`], in case the head is stopped.
 
 use std::time::Duration;
 
-use super::{HEAD_LOOKS, Purpose, Queue, QueueFile};
+use super::{HEAD_LOOKS_EVERY, Purpose, Queue, QueueFile};
 use crate::lock::page::{PAGE, Page, State, Turn};
 
-/// How often waiters behind the head look whether the lock is free, in case there is no head to take it.
-const OTHERS_LOOK: Duration = Duration::from_millis(10);
-/// How soon a waiter tries to lock the waiters' byte again that a holder had at first; then after twice as long,
-/// and so on up to [`HEAD_LOOKS`].
-const ANNOUNCE: Duration = Duration::from_micros(50);
+/// After how long waiters behind the head look again whether the lock is free, in case there is no head to take it.
+const OTHERS_LOOK_EVERY: Duration = Duration::from_millis(10);
+/// After how long a waiter tries to lock the waiters' byte again that a holder had at first; then after twice as
+/// long, and so on up to [`HEAD_LOOKS_EVERY`].
+const ANNOUNCES_AGAIN_AFTER: Duration = Duration::from_micros(50);
 
 /// A place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,14 +51,11 @@ impl<S: QueueFile> Queue<S> {
     pub(crate) fn wait(&self, place: &mut Place, limit: Duration, until: Until) -> bool {
         let began = self.sidecar.now();
         self.show(place);
-        let (mut has_slept, mut announce) = (false, ANNOUNCE);
+        let (mut timed_out, mut announces_after) = (false, ANNOUNCES_AGAIN_AFTER);
         // When the time is over the waiter stays present: it tries, and sleeps again.
         while let Some(left) = self.left(began, limit) {
             let Ok(page) = self.sidecar.read() else {
-                // The sidecar was cut short: restores its length, and looks without the page.
-                let _ = self.sidecar.write(PAGE as u64 - 1, &[0]);
-                self.sidecar.sleep(left.min(HEAD_LOOKS));
-                if self.is_free() {
+                if self.restore_and_look(left) {
                     return true;
                 }
                 continue;
@@ -85,30 +82,37 @@ impl<S: QueueFile> Queue<S> {
             }
             let is_head = self.is_head(place, &page);
             let looks = match until {
-                Until::Sign => is_head || has_slept,
-                Until::Free => has_slept,
+                Until::Sign => is_head || timed_out,
+                Until::Free => timed_out,
                 Until::Turn => false,
             };
             if looks && is_nobody_elses && self.is_free() {
                 return true;
             }
             let look = match self.announce() {
-                false => announce,
-                true if is_head => HEAD_LOOKS,
-                true => OTHERS_LOOK,
+                false => announces_after,
+                true if is_head => HEAD_LOOKS_EVERY,
+                true => OTHERS_LOOK_EVERY,
             };
-            announce = HEAD_LOOKS.min(announce * 2);
-            has_slept = !self.sidecar.wait(place.slot, word, left.min(look));
+            announces_after = HEAD_LOOKS_EVERY.min(announces_after * 2);
+            timed_out = !self.sidecar.wait(place.slot, word, left.min(look));
         }
         false
+    }
+
+    /// The sidecar was cut short: restores its length, sleeps, and looks without the page. Whether the lock is free.
+    fn restore_and_look(&self, left: Duration) -> bool {
+        let _ = self.sidecar.write(PAGE as u64 - 1, &[0]);
+        self.sidecar.sleep(left.min(HEAD_LOOKS_EVERY));
+        self.is_free()
     }
 
     /// Waits as [`Self::wait`] does, for a connection that has no place.
     pub(crate) fn poll(&self, limit: Duration, until: Until) -> bool {
         let began = self.sidecar.now();
         while let Some(left) = self.left(began, limit) {
-            self.sidecar.sleep(left.min(HEAD_LOOKS));
-            if until != Until::Turn && self.purpose().is_none() {
+            self.sidecar.sleep(left.min(HEAD_LOOKS_EVERY));
+            if until != Until::Turn && self.held_for().is_none() {
                 return true;
             }
         }

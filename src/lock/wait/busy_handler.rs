@@ -44,9 +44,9 @@ pub(super) enum Kind {
 }
 
 impl BusyHandler {
-    /// Counts a sleep that was asked for, while the connection `waits` or after it released the lock at once. False if
+    /// Notes a sleep that was asked for, while the connection `waits` or after it released the lock at once. False if
     /// no busy handler would have asked for it.
-    pub(super) fn count(&mut self, asked: Duration, waits: bool) -> bool {
+    pub(super) fn note_sleep(&mut self, asked: Duration, waits: bool) -> bool {
         if asked == default_sleep(0) {
             // It starts over: SQLite waits for another lock of the connection.
             *self = Self { kind: Kind::FollowsTable, ..Self::default() };
@@ -83,7 +83,7 @@ impl BusyHandler {
     }
 
     /// The wait has ended; the handler may be called in another.
-    pub(super) fn goes_on(&mut self) {
+    pub(super) fn wait_ended(&mut self) {
         if self.is_at_its_end() {
             self.kind = Kind::Unknown;
         }

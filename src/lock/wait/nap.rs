@@ -1,7 +1,8 @@
 //! One sleep of a busy handler: in the queue, or looking for SQLite's own lock.
 //!
-//! Each return costs one of the handler's calls, and they are numbered. So a nap that returns early leaves what was not
-//! slept to the next, and with more than [`MOST_UNSLEPT`] left over it is not woken for a mere chance.
+//! Each return costs one of the handler's calls, and their number is limited. So a nap that returns early leaves what
+//! was not slept to the next, and with more than [`MOST_UNSLEPT`] left over it does not return when the lock is merely
+//! free and nobody has given it the turn.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,14 +12,14 @@ use crate::lock::queue::{Place, Purpose, Queue, Until};
 use crate::lock::sidecar::Sidecar;
 use crate::sys::fork::Own;
 
-/// The most that a nap leaves to the next for a mere chance.
+/// The most that a nap leaves to the next when the lock is merely free and nobody has given it the turn.
 const MOST_UNSLEPT: Duration = Duration::from_millis(100);
 
 /// How long a waiter lets others run before it queues, where holders do not sync.
 const YIELDS: Duration = Duration::from_micros(200);
 
-/// How often a waiter looks whether SQLite's own lock is free; the first times sooner.
-const LOOKS: [Duration; 4] = [
+/// What a waiter sleeps before it looks whether SQLite's own lock is free; the last is repeated.
+const PAUSES: [Duration; 4] = [
     Duration::from_micros(100),
     Duration::from_micros(200),
     Duration::from_micros(400),
@@ -44,7 +45,7 @@ pub(super) struct Nap {
     /// Whose queue to wait in; `None` to wait for SQLite's own lock.
     pub(super) database: Option<Arc<Database>>,
     /// When the wait began, in ns.
-    pub(super) since: u64,
+    pub(super) first_refused_at: u64,
     pub(super) place: Option<Own<Queued>>,
     pub(super) stage: Stage,
     /// Whether there is a probe.
@@ -63,33 +64,31 @@ pub(super) enum Stage {
 }
 
 impl Nap {
-    /// Sleeps; `sleep` is the base's xSleep. Returns the place in the queue, and what was not slept.
+    /// Sleeps; `base_sleep` is the base's xSleep. Returns the place in the queue, and what was not slept.
     ///
     /// Calls `is_worth_trying` between two sleeps, without any lock.
-    pub(super) fn take(
+    pub(super) fn sleep(
         mut self,
-        sleep: impl Fn(Duration),
+        base_sleep: impl Fn(Duration),
         is_worth_trying: impl FnMut() -> bool,
     ) -> (Option<Own<Queued>>, Duration) {
         let Some(queue) = self.database.as_ref().and_then(|database| database.queue()) else {
             // Nobody must wait for this connection to come for a turn.
             self.place = None;
-            return (None, self.look(sleep, is_worth_trying));
+            return (None, self.look(base_sleep, is_worth_trying));
         };
         let began = Instant::now();
         let left = || self.limit.saturating_sub(began.elapsed());
-        let mut yields = self.stage == Stage::FirstOfBrief;
-        while yields {
+        while self.stage == Stage::FirstOfBrief && began.elapsed() < YIELDS {
             std::thread::yield_now();
             if queue.is_free() {
                 return (self.place, left());
             }
-            yields = began.elapsed() < YIELDS;
         }
         // If the sidecar was replaced, its place is in another queue.
         let place = self.place.filter(|queued| Arc::ptr_eq(&queued.queue, &queue));
         let mut place = place.or_else(|| {
-            let place = queue.join(self.since, Purpose::Write)?;
+            let place = queue.join(self.first_refused_at, Purpose::Write)?;
             Some(Own::new(Queued { queue: Arc::clone(&queue), place }))
         });
         let until = match self.stage {
@@ -103,7 +102,7 @@ impl Nap {
                 // A poller returns more often in vain.
                 let least = self.limit.saturating_sub(MOST_UNSLEPT);
                 if until == Until::Free && !least.is_zero() {
-                    sleep(least);
+                    base_sleep(least);
                 }
                 queue.poll(left(), until)
             }
@@ -114,7 +113,7 @@ impl Nap {
     /// Sleeps until it is worth trying for SQLite's own lock. Returns what was not slept.
     fn look(
         &self,
-        sleep: impl Fn(Duration),
+        base_sleep: impl Fn(Duration),
         mut is_worth_trying: impl FnMut() -> bool,
     ) -> Duration {
         let began = Instant::now();
@@ -123,17 +122,17 @@ impl Nap {
             false => self.limit,
         };
         if !least.is_zero() {
-            sleep(least);
+            base_sleep(least);
         }
-        let mut looks = LOOKS.into_iter();
-        let mut pause = LOOKS[0];
+        let mut pauses = PAUSES.into_iter();
+        let mut pause = PAUSES[0];
         loop {
             let left = self.limit.saturating_sub(began.elapsed());
             if least == self.limit || left.is_zero() {
                 return Duration::ZERO;
             }
-            pause = looks.next().unwrap_or(pause);
-            sleep(left.min(pause));
+            pause = pauses.next().unwrap_or(pause);
+            base_sleep(left.min(pause));
             if is_worth_trying() {
                 return self.limit.saturating_sub(began.elapsed());
             }

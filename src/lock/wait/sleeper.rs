@@ -27,7 +27,7 @@ pub(super) fn this_thread() -> usize {
 }
 
 /// From here on, this thread sleeps for none of our connections.
-pub(super) fn forget_last() {
+pub(crate) fn forget_on_this_thread() {
     SLEEPER.with(|sleeper| sleeper.has_last.set(false));
 }
 
@@ -46,7 +46,8 @@ pub(super) fn last() -> Option<Arc<Shared>> {
     last.ok().flatten()
 }
 
-/// Makes this thread sleep for a connection that `thread` used last, if it has chosen that one already. Whether it has.
+/// Makes this thread sleep for `shared` again, if it is the thread that used it last and had chosen it last. Whether it
+/// did.
 #[inline]
 pub(super) fn choose_again(thread: usize, shared: &Arc<Shared>) -> bool {
     SLEEPER.with(|sleeper| {

@@ -98,7 +98,7 @@ fn a_busy_handler_that_starts_over_is_not_at_its_end() {
         sleep(ms(asked), |_| {});
         assert_eq!(wait.refused(elsewhere()), None);
     }
-    assert!(wait.acquired().is_some());
+    assert!(matches!(wait.acquired(), Some(Ok(_))));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_wait_ends_once_by_the_lock_or_by_giving_up() {
     let mut wait = wait();
     assert_eq!(wait.acquired(), None);
     assert_eq!(wait.refused(elsewhere()), None);
-    assert!(wait.acquired().is_some());
+    assert!(matches!(wait.acquired(), Some(Ok(_))));
     assert_eq!(wait.end(), None);
     assert_eq!(wait.refused(elsewhere()), None);
     assert!(wait.end().is_some());
@@ -119,17 +119,17 @@ fn a_wait_ends_once_by_the_lock_or_by_giving_up() {
 fn a_stale_snapshot_does_not_begin_a_new_wait() {
     let mut wait = wait();
     wait.refused(elsewhere());
-    let since = wait.shared.waiting.lock().since;
+    let since = wait.shared.waiting.lock().first_refused_at;
     for asked in [1, 2, 5] {
         sleep(ms(asked), |_| {});
         wait.refused(elsewhere());
     }
-    assert!(wait.acquired().is_some());
+    assert!(matches!(wait.acquired(), Some(Ok(_))));
     wait.released_at_once();
     sleep(ms(10), |_| {});
     let waiting = wait.shared.waiting.lock();
     assert!(waiting.waits && waiting.can_queue && !waiting.handler.is_at_its_end());
-    assert_eq!((waiting.since, waiting.handler.sleeps), (since, 4));
+    assert_eq!((waiting.first_refused_at, waiting.handler.sleeps), (since, 4));
 }
 
 /// An application has committed, or rolled back, and sleeps. It sleeps as long as it said.
@@ -141,7 +141,7 @@ fn an_application_sleeps_undisturbed_after_a_transaction() {
             wait.acquired();
             wait.released_at_once();
             if commits {
-                wait.committed();
+                forget_on_this_thread();
             }
             let slept = Cell::new(false);
             sleep(ms(asked), |sleeps| slept.set(sleeps == ms(asked)));
@@ -211,7 +211,7 @@ fn a_wait_may_begin_with_a_stale_snapshot() {
     assert_eq!(wait.acquired(), None);
     wait.released_at_once();
     sleep(ms(1), |_| {});
-    assert!(wait.acquired().is_some());
+    assert!(matches!(wait.acquired(), Some(Ok(_))));
 }
 
 /// A connection without a busy handler was refused, another one of the same thread acquires the lock, and the
@@ -261,12 +261,12 @@ fn a_thread_sleeps_for_the_connection_that_was_refused_last() {
     second.refused(Cause::WriteLock);
     sleep(ms(1), |_| {});
     assert_eq!((sleeps_of(&first), sleeps_of(&second)), (0, 1));
-    first.refused_another();
+    first.refused_unrelated();
     sleep(ms(1), |_| {});
     assert_eq!((sleeps_of(&first), sleeps_of(&second)), (1, 1));
     assert!(!first.shared.waiting.lock().can_queue);
     first.end();
-    first.refused_another();
+    first.refused_unrelated();
     sleep(ms(2), |_| {});
     assert_eq!((sleeps_of(&first), sleeps_of(&second)), (1, 1), "for none of them");
     std::thread::scope(|scope| scope.spawn(|| second.refused(Cause::WriteLock)).join())
@@ -279,8 +279,13 @@ fn a_thread_sleeps_for_the_connection_that_was_refused_last() {
 /// Puts the last refusal a while back, after a wait of 5 ms.
 fn a_while_ago(wait: &Wait) {
     let mut waiting = wait.shared.waiting.lock();
-    waiting.refused -= 2 * APART_NS;
-    waiting.since = waiting.refused - 5_000_000;
+    waiting.refused_at -= 2 * APART_NS;
+    waiting.first_refused_at = waiting.refused_at - 5_000_000;
+}
+
+/// The wait that ends if the connection is seen to have given up.
+fn end_if_stale(wait: &Wait) -> Option<Duration> {
+    wait.shared.waiting.lock().end_if_stale(sys::monotonic_ns())
 }
 
 /// A connection without a busy handler gives up and tells nobody. It is used again a while later: its wait has ended,
@@ -288,22 +293,23 @@ fn a_while_ago(wait: &Wait) {
 #[test]
 fn a_connection_that_has_not_slept_for_a_while_has_given_up() {
     let mut wait = wait();
-    assert_eq!(wait.end_if_stale(), None);
+    assert_eq!(end_if_stale(&wait), None);
     wait.refused(elsewhere());
-    assert_eq!(wait.end_if_stale(), None, "a moment ago");
+    assert_eq!(end_if_stale(&wait), None, "a moment ago");
     a_while_ago(&wait);
-    assert_eq!(wait.end_if_stale(), Some(Waited(ms(5))));
-    assert_eq!(wait.end_if_stale(), None, "once");
+    assert_eq!(end_if_stale(&wait), Some(ms(5)));
+    assert_eq!(end_if_stale(&wait), None, "once");
 
     wait.refused(elsewhere());
     sleep(ms(1), |_| {});
     a_while_ago(&wait);
-    assert_eq!(wait.end_if_stale(), None, "it sleeps");
+    assert_eq!(end_if_stale(&wait), None, "it sleeps");
     assert_eq!(wait.refused(elsewhere()), None, "it goes on");
     a_while_ago(&wait);
-    assert_eq!(wait.refused(elsewhere()), Some(Waited(ms(5))), "and another begins");
+    assert_eq!(wait.refused(elsewhere()), Some(ms(5)), "and another begins");
     let waiting = wait.shared.waiting.lock();
-    assert!(waiting.waits && waiting.since == waiting.refused && waiting.handler.sleeps == 0);
+    assert!(waiting.waits && waiting.handler.sleeps == 0);
+    assert_eq!(waiting.first_refused_at, waiting.refused_at);
 }
 
 #[test]
@@ -312,7 +318,7 @@ fn a_wait_is_as_old_as_its_first_refusal() {
     assert_eq!((wait.age(), wait.leave_queue()), (Duration::ZERO, None));
     wait.refused(elsewhere());
     a_while_ago(&wait);
-    let since = wait.shared.waiting.lock().since;
+    let since = wait.shared.waiting.lock().first_refused_at;
     assert!(wait.age() >= ms(2000) && wait.leave_queue() == Some(since));
     wait.end();
     assert_eq!((wait.age(), wait.leave_queue()), (Duration::ZERO, None));

@@ -87,11 +87,11 @@ fn a_checkpoint_is_told_from_a_writer() {
     let elsewhere = Queue::new(elsewhere);
     for purpose in [Purpose::Upkeep, Purpose::Write] {
         let lock = take_for(purpose, &database, 1).expect("it is free");
-        let told = elsewhere.purpose().map(|(purpose, _)| purpose);
+        let told = elsewhere.held_for().map(|(purpose, _)| purpose);
         assert_eq!(told, Some(purpose));
-        let told = database.purpose().map(|(purpose, _)| purpose);
+        let told = database.held_for().map(|(purpose, _)| purpose);
         assert_eq!(told, Some(purpose));
         drop(lock);
-        assert!(elsewhere.purpose().is_none() && database.purpose().is_none());
+        assert!(elsewhere.held_for().is_none() && database.held_for().is_none());
     }
 }
