@@ -104,8 +104,7 @@ impl<B: BaseFile> Connection<B> {
         self.claim.take_to_clean_up();
         if self.group.is_on() {
             let held = HeldLevel::above(base, LockLevel::SHARED);
-            let wal = self.guards.files.wal();
-            if let Err(rc) = self.group.repair(&self.database, wal, &self.log) {
+            if let Err(rc) = self.group.repair() {
                 // The WAL is needed.
                 drop(held);
                 self.claim.release(Reason::Rollback);

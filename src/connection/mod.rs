@@ -92,7 +92,7 @@ impl<B: BaseFile> Connection<B> {
         Self {
             claim: Claim::new(base, &database, log, id, !read_only, has_group),
             guards: Guards::new(base, &database, log, known),
-            group: GroupCommit::new(has_group, base),
+            group: GroupCommit::new(has_group, base, Arc::clone(&database), log),
             base,
             database,
             settings,
@@ -143,7 +143,7 @@ impl<B: BaseFile> Connection<B> {
         if !self.wal.is_mapped && self.group.is_on() {
             return Err("the database is not in WAL mode");
         }
-        self.group.why_not(&self.database, self.guards.files.wal())
+        self.group.why_not()
     }
 
     /// FCNTL_PRAGMA: a pragma is being compiled.
@@ -242,7 +242,7 @@ impl<B: BaseFile> Connection<B> {
     /// What COMMIT is to return: the files have moved, or a sync has failed.
     pub(crate) fn committed(&mut self) -> Result<(), ResultCode> {
         self.claim.wait.committed();
-        let is_durable = self.group.commits(&self.database, &self.log);
+        let is_durable = self.group.commits();
         self.guards.files.after_commit()?;
         is_durable
     }

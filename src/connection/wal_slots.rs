@@ -70,7 +70,7 @@ impl<B: BaseFile> Connection<B> {
     #[inline]
     pub(crate) fn unlock_write(&mut self, slots: ShmSlots) -> ResultCode {
         if self.group.is_on() {
-            self.group.ends(self.guards.files.wal());
+            self.group.ends();
         }
         let rc = self.unlock_slots(slots, ShmFlags::UNLOCK_EXCLUSIVE);
         if rc != ResultCode::OK {
@@ -230,8 +230,7 @@ impl<B: BaseFile> Connection<B> {
     fn group_begins(&mut self) {
         // With neither a snapshot nor a lock call that may block it is recovery.
         let to_write = self.wal.has_snapshot || self.claim.blocks_ms() > 0;
-        let wal = self.guards.files.wal();
-        self.group.begins(&self.database, wal, self.wal.has_snapshot, to_write, &self.log);
+        self.group.begins(self.wal.has_snapshot, to_write);
     }
 
     /// EXCLUSIVE was taken in WAL mode with a snapshot: exclusive locking mode, in which SQLite takes no WRITE. If a sync
@@ -240,7 +239,7 @@ impl<B: BaseFile> Connection<B> {
     /// # Errors
     /// What the repair answered, if commits of this connection promise to be durable.
     pub(super) fn group_begins_exclusively(&mut self) -> Result<(), ResultCode> {
-        match self.group.repair(&self.database, self.guards.files.wal(), &self.log) {
+        match self.group.repair() {
             Err(rc) if !self.group.promises_nothing() => Err(rc),
             _ => Ok(()),
         }
@@ -255,8 +254,8 @@ impl<B: BaseFile> Connection<B> {
 
     /// xShmMap has mapped the first region of the wal-index. `wal` is the WAL, if its syncs can be deferred.
     pub(crate) fn shm_mapped(&mut self, wal: Option<B::Wal>) {
-        self.group.wal_opened(wal);
         self.guards.wal_opened();
+        self.group.wal_opened(wal, self.guards.files.wal());
     }
 
     /// xShmUnmap has unmapped the wal-index, and with that unlocked its slots.
