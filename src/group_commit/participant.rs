@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::connection_wal::{ConnectionWal, sync};
+use super::connection_wal::ConnectionWal;
 use super::deferral::{SYNC_NORMAL, Syncs};
 use super::leader::SharedSyncs;
 use super::open_file::OpenFile;
@@ -32,7 +32,7 @@ const MARKS_LAST: Duration = Duration::from_millis(1);
 /// | call | state | what happens | state after it |
 /// |---|---|---|---|
 /// | [`begins`](GroupCommit::begins) | `Sole` | no other connection has committed, and SQLite has synced the last commit with success | `Sole` |
-/// | | any | syncs cannot be shared, or a failed one stands: then this commit's syncs are refused, which [`Syncs`] keeps, or it only recovers | `Own` |
+/// | | any | syncs cannot be shared; or the connection only recovers while a failure stands; or that failure cannot be repaired, and this commit's syncs are refused, which [`Syncs`] keeps | `Own` |
 /// | | any | the connection is a sole writer, and its file reports every error | `Sole` on Linux, else `Own` |
 /// | | any | the connection is none | `Deferrable` |
 /// | [`ends`](GroupCommit::ends) | `Deferrable` | no sync was deferred | `Own` |
@@ -167,37 +167,23 @@ impl<B: WalIndex> GroupCommit<B> {
     /// SQLite has locked WRITE, to commit or, if not `to_write`, to recover. Without a snapshot, recovery may be about to
     /// change what the wal-index says. If a failed sync stands, repairs it, or has this commit refused.
     pub(crate) fn begins(&mut self, has_snapshot: bool, to_write: bool) {
-        let was_sole = self.open.sync == CommitSync::Sole;
-        if !was_sole {
+        if self.open.sync != CommitSync::Sole {
             self.open.sync = CommitSync::Own;
         }
         self.open.began = self.base.committed();
         let Some((file, (salts, frames))) = self.wal.zip(self.open.began) else { return };
-        let synced = file.with_syncs(Syncs::take_synced);
-        file.with_syncs(Syncs::take_asked);
-        self.note_answer(synced);
-        if was_sole && self.open.others.wrote_nothing(salts, frames) && synced == Some(true) {
+        let synced = self.note_last_commit(file);
+        if self.is_still_sole(salts, frames, synced) {
             self.open.others.note_sole_commit(frames);
             return;
         }
         self.open.sync = CommitSync::Own;
-        let Some(id) = self.id(salts) else { return };
-        let Some(committer) = self.base.committer() else { return };
+        let Some((id, committer)) = self.id(salts).zip(self.base.committer()) else { return };
         if has_snapshot {
             self.open.file.set(self.open.file.get().at(&id, frames));
         }
         self.open.others.note_begin(salts, frames);
-        let queue = self.database.queue();
-        let begin = || self.shared().begin(&page_of(&queue), &id, frames);
-        let begun = match begin() {
-            Err(NotDurable::AnotherFailed) if !to_write => return,
-            Err(NotDurable::AnotherFailed) if !self.promises_nothing() => {
-                let is_noted = self.try_repair();
-                is_noted.and_then(|noted| if noted { begin() } else { Err(NotDurable::NotShared) })
-            }
-            begun => begun,
-        };
-        match begun {
+        match self.begin_shared(&id, frames, to_write) {
             Ok(failures) => {
                 let open_file = self.open.file.get();
                 if !(self.open.others.are_none() && open_file.vouches_for_all(failures)) {
@@ -209,6 +195,7 @@ impl<B: WalIndex> GroupCommit<B> {
                 }
             }
             Err(NotDurable::NotShared) => {}
+            Err(_) if !to_write => return,
             Err(_) => {
                 file.with_syncs(Syncs::refuse);
                 if !self.promises_nothing() && !std::mem::replace(&mut self.has_logged, true) {
@@ -221,6 +208,36 @@ impl<B: WalIndex> GroupCommit<B> {
             }
         }
         self.has_logged = false;
+    }
+
+    /// Notes how the syncs of the last commit, and those of checkpoints since, have ended. Returns whether all have
+    /// succeeded; `None` if SQLite has made none.
+    fn note_last_commit(&self, file: B::Wal) -> Option<bool> {
+        let synced = file.with_syncs(Syncs::take_synced);
+        // As a reset: a sync that a checkpoint has asked for since is not the next commit's.
+        file.with_syncs(Syncs::take_asked);
+        self.note_answer(synced);
+        synced
+    }
+
+    /// Whether the connection goes on as a sole writer: nobody else has written, and its last commit was `synced`.
+    fn is_still_sole(&self, salts: Salts, frames: u32, synced: Option<bool>) -> bool {
+        self.open.sync == CommitSync::Sole
+            && self.open.others.wrote_nothing(salts, frames)
+            && synced == Some(true)
+    }
+
+    /// [`SharedSyncs::begin`]. If a failed sync stands, repairs it first, unless this is no commit, or one that promises
+    /// nothing.
+    fn begin_shared(&self, id: &WalId, frames: u32, to_write: bool) -> wal::Result<u32> {
+        let queue = self.database.queue();
+        let begin = || self.shared().begin(&page_of(&queue), id, frames);
+        match begin() {
+            Err(NotDurable::AnotherFailed) if to_write && !self.promises_nothing() => {
+                if self.try_repair()? { begin() } else { Err(NotDurable::NotShared) }
+            }
+            begun => begun,
+        }
     }
 
     /// Ends what [`Self::begins`] has asked of the WAL. Returns the WAL and the flags of the deferred sync, if there is
@@ -253,7 +270,7 @@ impl<B: WalIndex> GroupCommit<B> {
         if let Some((id, frames)) = now {
             self.open.file.set(self.open.file.get().at(&id, frames));
             self.open.sync = CommitSync::Pending(Pending { id, frames, flags });
-        } else if let Err(rc) = sync(file, flags) {
+        } else if let Err(rc) = file.sync(flags).ok() {
             self.open.sync = CommitSync::Failed(rc);
         }
     }
@@ -266,21 +283,22 @@ impl<B: WalIndex> GroupCommit<B> {
     pub(crate) fn commits(&mut self) -> Result<(), ResultCode> {
         if let Some((wal, flags)) = self.take_deferred() {
             // WRITE is still locked: exclusive locking mode.
-            return sync(wal, flags);
+            return wal.sync(flags).ok();
         }
-        let pending = match self.open.sync {
-            CommitSync::Pending(pending) => Ok(pending),
-            CommitSync::Failed(rc) => Err(rc),
-            _ => return Ok(()),
+        let Pending { id, frames, flags } = match std::mem::take(&mut self.open.sync) {
+            CommitSync::Pending(pending) => pending,
+            CommitSync::Failed(rc) => return Err(rc),
+            other => {
+                self.open.sync = other;
+                return Ok(());
+            }
         };
-        self.open.sync = CommitSync::Own;
-        let Pending { id, frames, flags } = pending?;
         let Some(file) = self.wal else { return Err(ResultCode::IOERR_FSYNC) };
         let (open_file, round) = (&self.open.file, self.open.others.round());
         let wal = ConnectionWal { base: self.base, file, open_file, id, flags, round };
         let (queue, counters) = (self.database.queue(), &self.database.counters);
         let waited = self.shared().wait(&page_of(&queue), frames, &wal, counters);
-        let Err(why) = waited.map(|waited| self.open.others.note_durable(waited)) else {
+        let Err(why) = waited.map(|durable| self.open.others.note_durable(durable)) else {
             return Ok(());
         };
         count(&counters.syncs_failed);
