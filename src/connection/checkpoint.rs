@@ -57,8 +57,7 @@ impl<B: BaseFile> Connection<B> {
 
     /// If a sync of group commit has failed, repairs it while nobody writes. Whether others know of the repair.
     fn repair_sync(&mut self) -> Result<bool, ResultCode> {
-        let wal = self.guards.files.wal();
-        if !self.group.has_failed(&self.database, wal) {
+        if !self.group.has_failed() {
             return Ok(true);
         }
         let began = Instant::now();
@@ -71,7 +70,7 @@ impl<B: BaseFile> Connection<B> {
                 Err(rc) => return Err(rc),
             }
         };
-        self.group.repair(&self.database, wal, &self.log)
+        self.group.repair()
     }
 
     /// Takes the write lock if there is little to copy. Else, or if it is not to be had within [`WAITS`], the checkpoint
@@ -97,8 +96,7 @@ impl<B: BaseFile> Connection<B> {
         if !self.claim.take_for_checkpoint(WAITS) || !self.group.is_on() || !syncs {
             return Ok(());
         }
-        let wal = self.guards.files.wal();
-        match self.group.drain(&self.database, wal, |frames| self.is_marked(frames)) {
+        match self.group.drain(|frames| self.is_marked(frames)) {
             Err(rc) if !self.guards.pragmas.is_synchronous_off() => Err(rc),
             _ => Ok(()),
         }

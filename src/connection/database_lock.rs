@@ -108,9 +108,8 @@ impl<B: BaseFile> Connection<B> {
         self.claim.take_to_clean_up();
         let mut repaired = Ok(());
         if self.group.is_on() {
-            let wal = self.guards.files.wal();
             // If it fails, the WAL is needed.
-            repaired = self.group.repair(&self.database, wal, &self.log).map(|_| ());
+            repaired = self.group.repair().map(|_| ());
         }
         if repaired.is_ok() {
             self.closing = Closing::CopiesAll;

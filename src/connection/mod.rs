@@ -88,7 +88,7 @@ impl<B: BaseFile> Connection<B> {
             database.note_writer();
         }
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let group = GroupCommit::new(settings.group_commit(), base);
+        let group = GroupCommit::new(settings.group_commit(), base, Arc::clone(&database), log);
         Self {
             claim: Claim::new(base, &database, log, id, !read_only, group.is_on()),
             guards: Guards::new(base, &database, log, known),
@@ -144,7 +144,7 @@ impl<B: BaseFile> Connection<B> {
         if !self.wal.is_mapped && self.group.is_on() {
             return Err("the database is not in WAL mode");
         }
-        self.group.why_not(&self.database, self.guards.files.wal())
+        self.group.why_not()
     }
 
     /// FCNTL_PRAGMA: a pragma is being compiled.
@@ -239,7 +239,7 @@ impl<B: BaseFile> Connection<B> {
     /// # Errors
     /// What COMMIT is to return: the files have moved, or a sync has failed.
     pub(crate) fn committed(&mut self) -> Result<(), ResultCode> {
-        let is_durable = self.group.commits(&self.database, &self.log);
+        let is_durable = self.group.commits();
         self.guards.files.after_commit()?;
         is_durable
     }

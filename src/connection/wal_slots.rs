@@ -70,7 +70,7 @@ impl<B: BaseFile> Connection<B> {
     #[inline]
     pub(crate) fn unlock_write(&mut self, slots: ShmSlots) -> ResultCode {
         if self.group.is_on() {
-            self.group.ends(self.guards.files.wal());
+            self.group.ends();
         }
         let rc = self.unlock_slots(slots, ShmFlags::UNLOCK_EXCLUSIVE);
         if rc != ResultCode::OK {
@@ -224,8 +224,7 @@ impl<B: BaseFile> Connection<B> {
     /// WRITE was taken, `to_write` or to recover, and not by a checkpoint.
     #[inline(never)]
     fn group_begins(&mut self, to_write: bool) {
-        let wal = self.guards.files.wal();
-        self.group.begins(&self.database, wal, self.wal.has_snapshot, to_write, &self.log);
+        self.group.begins(self.wal.has_snapshot, to_write);
     }
 
     /// EXCLUSIVE was taken in WAL mode with a snapshot: exclusive locking mode, in which SQLite takes no WRITE. If a sync
@@ -234,7 +233,7 @@ impl<B: BaseFile> Connection<B> {
     /// # Errors
     /// What the repair answered, if commits of this connection promise to be durable.
     pub(super) fn group_begins_exclusively(&mut self) -> Result<(), ResultCode> {
-        match self.group.repair(&self.database, self.guards.files.wal(), &self.log) {
+        match self.group.repair() {
             Err(rc) if !self.group.promises_nothing() => Err(rc),
             _ => Ok(()),
         }
@@ -249,8 +248,8 @@ impl<B: BaseFile> Connection<B> {
 
     /// xShmMap was asked for the first region of the wal-index, and has answered OK. `wal` is the WAL, if its syncs can be deferred.
     pub(crate) fn shm_mapped(&mut self, wal: Option<B::Wal>) {
-        self.group.wal_opened(wal);
         self.guards.wal_opened();
+        self.group.wal_opened(wal, self.guards.files.wal());
     }
 
     /// xShmUnmap has unmapped the wal-index, and with that unlocked its slots.

@@ -9,19 +9,19 @@ use super::host::Host;
 pub(crate) const MOST: usize = 4;
 
 /// One copy of SQLite, once it is seen. Nothing of it is ever forgotten.
-struct Copy {
+struct Library {
     /// The functions by which it was seen first.
-    library: OnceLock<Host>,
+    seen: OnceLock<Host>,
     /// The functions that it has passed itself: perhaps more than those that were linked.
     passed: OnceLock<Host>,
 }
 
-static COPIES: [Copy; MOST] =
-    [const { Copy { library: OnceLock::new(), passed: OnceLock::new() } }; MOST];
+static COPIES: [Library; MOST] =
+    [const { Library { seen: OnceLock::new(), passed: OnceLock::new() } }; MOST];
 
 /// The number of the copy that `host` is; `None` for the fifth in one process.
 pub(crate) fn number_of(host: &Host) -> Option<usize> {
-    COPIES.iter().position(|copy| copy.library.get_or_init(|| *host).same_library(host))
+    COPIES.iter().position(|copy| copy.seen.get_or_init(|| *host).same_library(host))
 }
 
 /// Notes the functions that a copy of SQLite has passed itself. The number of that copy; `None` for the fifth.
@@ -39,5 +39,5 @@ pub(crate) fn passed_by(host: &Host) -> Option<&'static Host> {
 
 /// The copy of that number.
 pub(crate) fn copy(nth: usize) -> Option<&'static Host> {
-    COPIES.get(nth)?.library.get()
+    COPIES.get(nth)?.seen.get()
 }

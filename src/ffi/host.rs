@@ -125,12 +125,12 @@ impl Host {
         unsafe { text((self.sqlite3_db_filename)(db, schema.as_ptr())) }
     }
 
-    /// Whether one of the databases of `db` that lie at `path` is what `is_it` looks for by its schema's name.
+    /// Whether `db` has a database at `path` that `is_it` recognizes by its schema's name.
     /// True if that cannot be known: SQLite may not tell which are attached.
     ///
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread.
-    pub(crate) unsafe fn is_opened(
+    pub(crate) unsafe fn has_database_that(
         &self,
         db: *mut sqlite3,
         path: &Path,

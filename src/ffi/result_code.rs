@@ -40,6 +40,11 @@ impl ResultCode {
     pub(crate) const fn is_busy(self) -> bool {
         self.0 & 0xff == Self::BUSY.0
     }
+
+    /// Every code but SQLITE_OK is an error.
+    pub(crate) fn ok(self) -> Result<(), Self> {
+        if self == Self::OK { Ok(()) } else { Err(self) }
+    }
 }
 
 impl From<Result<(), ResultCode>> for ResultCode {

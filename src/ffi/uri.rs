@@ -15,7 +15,7 @@ pub(crate) trait Uri {
     fn get(&self, key: &CStr) -> Option<&CStr>;
     /// The key of the nth parameter. Main databases only.
     fn key(&self, n: usize) -> Option<&CStr>;
-    /// The canonical path. Main databases only.
+    /// The path, canonical for a main database; empty if there is no name.
     fn path(&self) -> Cow<'_, Path>;
 
     /// Whether a parameter is set and true, by the rules of `sqlite3_uri_boolean`:
@@ -56,7 +56,7 @@ pub(crate) struct FileName<'h> {
 impl<'h> FileName<'h> {
     /// # Safety
     /// `name` is null or what an SQLite that is `host` has passed to xOpen, and is used only until xOpen returns. Unless
-    /// it is a main database's, [`Uri::is_null`] is all that is asked of it.
+    /// it is a main database's, [`Uri::is_null`] and [`Uri::path`] are all that is asked of it.
     pub(crate) unsafe fn new(name: *const c_char, host: &'h Host) -> Self {
         Self { name, host }
     }
@@ -78,7 +78,10 @@ impl Uri for FileName<'_> {
     }
 
     fn path(&self) -> Cow<'_, Path> {
-        // SAFETY: the promise to `new`: a main database's name, which is not null, and is terminated.
+        if self.is_null() {
+            return Path::new("").into();
+        }
+        // SAFETY: the promise to `new`: SQLite has passed a terminated name.
         sys::path_from(unsafe { CStr::from_ptr(self.name) })
     }
 }

@@ -10,14 +10,6 @@ use super::wal::Wal;
 use super::{WalFile, WalIndex};
 use crate::ffi::ResultCode;
 
-/// What xSync of the base VFS answers, as a result.
-pub(super) fn sync(wal: impl WalFile, flags: c_int) -> Result<(), ResultCode> {
-    match wal.sync(flags) {
-        ResultCode::OK => Ok(()),
-        rc => Err(rc),
-    }
-}
-
 /// The WAL of a connection that has a read mark, WRITE or CKPT, so that the WAL does not restart.
 pub(super) struct ConnectionWal<'c, B: WalIndex> {
     pub(super) base: B,
@@ -38,7 +30,7 @@ impl<B: WalIndex> Wal for ConnectionWal<'_, B> {
         self.base.committed().map_or(0, |(_, frames)| frames)
     }
     fn sync(&self) -> Result<(), ResultCode> {
-        sync(self.file, self.flags)
+        self.file.sync(self.flags).ok()
     }
     fn write_again(&self, behind: u32) -> bool {
         write_again(self.file, self.id.salts, behind, self.committed())

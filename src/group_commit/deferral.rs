@@ -56,7 +56,7 @@ impl<C> Default for Syncs<C> {
 }
 
 /// What an xSync of a WAL is to do.
-pub(crate) enum Sync {
+pub(crate) enum SyncOrder {
     /// Answer this, and sync nothing.
     Answer(ResultCode),
     /// Sync, and pass the answer to [`Syncs::synced`].
@@ -100,22 +100,22 @@ impl<C: Committer> Syncs<C> {
     }
 
     /// xSync was called with these flags. Returns what it is to do.
-    pub(crate) fn sync(&mut self, flags: c_int) -> Sync {
+    pub(crate) fn sync(&mut self, flags: c_int) -> SyncOrder {
         let header = self.header.take();
         if header.is_some() {
-            return Sync::Now { header };
+            return SyncOrder::Now { header };
         }
         self.was_asked = true;
         let is_normal = flags & SYNC_KIND == SYNC_NORMAL;
         match &mut self.rule {
-            Rule::Refuse => Sync::Answer(ResultCode::IOERR_FSYNC),
+            Rule::Refuse => SyncOrder::Answer(ResultCode::IOERR_FSYNC),
             Rule::Defer { committer, flags: deferred, .. }
                 if is_normal && committer.may_defer() =>
             {
                 *deferred = Some(flags);
-                Sync::Answer(ResultCode::OK)
+                SyncOrder::Answer(ResultCode::OK)
             }
-            _ => Sync::Now { header },
+            _ => SyncOrder::Now { header: None },
         }
     }
 

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::record::{Record, RecordFile, WalId};
 use super::rewrite::sync_again;
 use super::wal::{self, NotDurable, Wal};
-use crate::counters::Counters;
+use crate::counters::{Counters, count};
 use crate::lock::page::GroupBytes;
 use crate::sys::Range;
 
@@ -16,7 +16,7 @@ use crate::sys::Range;
 pub(super) const LEADER: Range = Range { start: 8190, len: 1 };
 
 /// How long a waiting connection sleeps at most before it looks again: the leader may have been killed.
-pub(super) const LOOKS: Duration = Duration::from_millis(2);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// How long a connection waits for the syncs of others before it makes its own.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
@@ -30,11 +30,11 @@ const GATHER_NS: u64 = 2_000_000;
 /// How many looks in a row may find no new commit before a leader stops waiting.
 const GATHER_IN_VAIN: u32 = 3;
 
-/// What a connection knows when its frames are durable.
+/// Frames that are durable, as a connection whose own are among them knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Waited {
-    /// The number of frames that are durable.
-    pub(super) durable: u32,
+pub(super) struct Durable {
+    /// How many they are.
+    pub(super) frames: u32,
     /// The number that were committed when the sync was over and nobody was woken yet, as far as is known.
     pub(super) committed: u32,
 }
@@ -136,16 +136,11 @@ impl SharedSyncs {
         frames: u32,
         wal: &impl Wal,
         counters: &Counters,
-    ) -> wal::Result<Waited> {
+    ) -> wal::Result<Durable> {
         let (began, mut has_slept) = (Instant::now(), false);
-        let covered = |bytes: &GroupBytes| {
-            let durable = self.durable(bytes, wal.id(), frames)?;
-            let is_covered = u64::from(durable.is_some());
-            counters.commits_covered.fetch_add(is_covered, Ordering::Relaxed);
-            Ok(durable.map(|durable| Waited { durable, committed: durable }))
-        };
         while let Ok(bytes) = sidecar.read() {
-            if let Some(waited) = covered(&bytes)? {
+            if let Some(durable) = self.durable(&bytes, wal.id(), frames)? {
+                count(&counters.commits_covered);
                 if has_slept {
                     // It has slept through most of one sync, and part of another. Half of that is an estimate, if this
                     // process knows no better yet.
@@ -153,35 +148,36 @@ impl SharedSyncs {
                         (began.elapsed().as_nanos() as u64 / 2, Ordering::Relaxed);
                     let _ = self.sync_ns.compare_exchange(0, half, relaxed, relaxed);
                 }
-                return Ok(waited);
+                return Ok(durable);
             }
             if let Some(_lead) = self.try_lead(sidecar) {
                 // Another leader may have finished since the look.
                 let Ok(bytes) = sidecar.read() else { break };
-                if let Some(waited) = covered(&bytes)? {
-                    return Ok(waited);
+                if let Some(durable) = self.durable(&bytes, wal.id(), frames)? {
+                    count(&counters.commits_covered);
+                    return Ok(durable);
                 }
-                counters.syncs_led.fetch_add(1, Ordering::Relaxed);
+                count(&counters.syncs_led);
                 self.gather(wal, bytes.record(wal.id()).map_or(0, |record| record.durable));
                 return self.lead(sidecar, &bytes, frames, wal);
             }
             if began.elapsed() >= PATIENCE {
                 break;
             }
-            sidecar.wait(bytes.word(), LOOKS);
+            sidecar.wait(bytes.word(), LOOK_EVERY);
             has_slept = true;
         }
         // This connection does not lead, so it tells nobody that its sync has succeeded.
         let known = sidecar.read().unwrap_or_default();
         let synced = self.sync(sidecar, &known, wal);
-        synced.map(|_| Waited { durable: frames, committed: frames })
+        synced.map(|_| Durable { frames, committed: frames })
     }
 
-    /// How many frames are durable, if the first `frames` are.
-    fn durable(&self, bytes: &GroupBytes, id: &WalId, frames: u32) -> wal::Result<Option<u32>> {
+    /// Which frames are durable, if the first `frames` are.
+    fn durable(&self, bytes: &GroupBytes, id: &WalId, frames: u32) -> wal::Result<Option<Durable>> {
         let record = bytes.record(id);
-        if let Some(record) = record.filter(|record| record.durable >= frames) {
-            return Ok(Some(record.durable));
+        if let Some(frames) = record.map(|record| record.durable).filter(|most| *most >= frames) {
+            return Ok(Some(Durable { frames, committed: frames }));
         }
         match self.failed_by(record, id) {
             Some(failure) if failure.durable < frames => Err(NotDurable::AnotherFailed),
@@ -228,7 +224,7 @@ impl SharedSyncs {
         known: &GroupBytes,
         frames: u32,
         wal: &impl Wal,
-    ) -> wal::Result<Waited> {
+    ) -> wal::Result<Durable> {
         // The wal-index counts frames only after their writers had written them, so a sync from here on covers them.
         let durable = wal.committed().max(frames);
         fence(Ordering::SeqCst);
@@ -236,7 +232,7 @@ impl SharedSyncs {
         let record = Record { id: *wal.id(), durable, failures: bytes.failures(wal.id()) };
         // If the record cannot be written, the others sync for themselves.
         let _ = record.replace(&bytes, sidecar);
-        Ok(Waited { durable, committed: wal.committed().max(durable) })
+        Ok(Durable { frames: durable, committed: wal.committed().max(durable) })
     }
 
     /// Makes all committed frames durable; `known` is what the page said before. Returns what it says after.

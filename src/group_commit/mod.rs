@@ -26,12 +26,12 @@
 //! | a record of its WAL that covers its frames | COMMIT returns |
 //! | a record that says that a sync has failed, and does not cover its frames | COMMIT fails |
 //! | the leader's byte free | leads |
-//! | the leader's byte locked | sleeps on the page's futex word, for [`leader::LOOKS`] at most, and looks again |
+//! | the leader's byte locked | sleeps on the page's futex word, for [`leader::LOOK_EVERY`] at most, and looks again |
 //! | it locked for [`leader::PATIENCE`]: the leader is stopped, or the disk is slow | makes a sync of its own |
 //!
 //! The connections that one sync has served are about to commit again while those that came during it lead the next.
 //! So a leader waits for a whole round of commits: until as many frames were committed as between the moment when its
-//! last commit but one was durable and the moment when its last one was ([`leader::Waited`]). In that time every
+//! last commit but one was durable and the moment when its last one was ([`leader::Durable`]). In that time every
 //! connection commits once. The leader stops waiting when no more commits come, or after about the time of one sync.
 //! It does not wait where syncs are so fast that nothing is gained ([`leader::SLOW_NS`]), or if it has met no other
 //! writer ([`wal::Wal::round`]).

@@ -1,7 +1,7 @@
 //! Which commits of other connections one connection has seen: whether it is worth deferring a sync, and for how many
 //! frames a leader waits.
 
-use super::leader::Waited;
+use super::leader::Durable;
 use crate::format::Salts;
 
 /// After so many commits in a row with no other connection's between them, a connection is a sole writer. It syncs
@@ -43,10 +43,10 @@ impl OtherWriters {
     }
 
     /// The frames of a commit are durable.
-    pub(super) fn note_durable(&mut self, waited: Waited) {
+    pub(super) fn note_durable(&mut self, durable: Durable) {
         // There are fewer if the WAL has restarted: that is no round.
-        self.round = waited.committed.checked_sub(self.durable).unwrap_or(self.round);
-        self.durable = waited.durable;
+        self.round = durable.committed.checked_sub(self.durable).unwrap_or(self.round);
+        self.durable = durable.frames;
     }
 
     /// Whether no other connection has committed since the last commit of this one.
@@ -82,8 +82,8 @@ mod tests {
     fn a_round_is_counted_from_commit_to_commit() {
         let mut others = OtherWriters::default();
         others.note_begin([0; 2], 8);
-        for (durable, committed, round) in [(10, 14, 6), (22, 23, 13), (3, 4, 13), (5, 9, 6)] {
-            others.note_durable(Waited { durable, committed });
+        for (frames, committed, round) in [(10, 14, 6), (22, 23, 13), (3, 4, 13), (5, 9, 6)] {
+            others.note_durable(Durable { frames, committed });
             assert_eq!(others.round(), round);
         }
         others.note_end(Some(([0; 2], 9)));

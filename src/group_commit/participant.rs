@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::connection_wal::{ConnectionWal, sync};
+use super::connection_wal::ConnectionWal;
 use super::deferral::{SYNC_NORMAL, Syncs};
 use super::leader::SharedSyncs;
 use super::open_file::OpenFile;
@@ -32,7 +32,7 @@ const MARKS_LAST: Duration = Duration::from_millis(1);
 /// | call | state | what happens | state after it |
 /// |---|---|---|---|
 /// | [`begins`](GroupCommit::begins) | `Sole` | no other connection has committed, and SQLite has synced the last commit with success | `Sole` |
-/// | | any | syncs cannot be shared, or a failed one stands: then this commit's syncs are refused, which [`Syncs`] keeps, or it only recovers | `Own` |
+/// | | any | syncs cannot be shared; or the connection only recovers while a failure stands; or that failure cannot be repaired, and this commit's syncs are refused, which [`Syncs`] keeps | `Own` |
 /// | | any | the connection is a sole writer, and its file reports every error | `Sole` on Linux, else `Own` |
 /// | | any | the connection is none | `Deferrable` |
 /// | [`ends`](GroupCommit::ends) | `Deferrable` | no sync was deferred | `Own` |
@@ -83,11 +83,15 @@ enum LastCommit {
 /// Group commit of one connection.
 pub(crate) struct GroupCommit<B: WalIndex> {
     base: B,
+    database: Arc<Database>,
+    host: Host,
     is_on: bool,
     /// Whether SQLite's error log was told of a failure that still stands.
     has_logged: bool,
     /// The WAL, while it is open and its syncs can be deferred.
     wal: Option<B::Wal>,
+    /// The WAL's file, while the wal-index is mapped.
+    inode: Option<Inode>,
     open: OpenState,
 }
 
@@ -104,9 +108,10 @@ struct OpenState {
 
 impl<B: WalIndex> GroupCommit<B> {
     /// Group commit of the connection with this wal-index. It is never on under Windows.
-    pub(crate) fn new(is_on: bool, base: B) -> Self {
+    pub(crate) fn new(is_on: bool, base: B, database: Arc<Database>, host: Host) -> Self {
         let is_on = is_on && !cfg!(windows);
-        Self { base, is_on, has_logged: false, wal: None, open: OpenState::default() }
+        let (wal, inode, open) = (None, None, OpenState::default());
+        Self { base, database, host, is_on, has_logged: false, wal, inode, open }
     }
 
     /// Whether the connection has asked for group commit, and the system has it.
@@ -119,25 +124,22 @@ impl<B: WalIndex> GroupCommit<B> {
         matches!(self.open.sync, CommitSync::Pending(_))
     }
 
-    /// The WAL is open, until [`Self::wal_closed`]; `None` if its syncs cannot be deferred.
-    pub(crate) fn wal_opened(&mut self, wal: Option<B::Wal>) {
-        self.wal = wal;
+    /// The WAL is open, until [`Self::wal_closed`]. `wal` is `None` if its syncs cannot be deferred, `inode` if nobody can
+    /// tell which file it is.
+    pub(crate) fn wal_opened(&mut self, wal: Option<B::Wal>, inode: Option<Inode>) {
+        (self.wal, self.inode) = (wal, inode);
     }
 
     /// The WAL is about to be closed.
     pub(crate) fn wal_closed(&mut self) {
-        (self.wal, self.open) = (None, OpenState::default());
+        (self.wal, self.inode, self.open) = (None, None, OpenState::default());
     }
 
     /// Why commits sync for themselves, for the status. To be called while the wal-index is mapped.
     ///
     /// # Errors
     /// The reason.
-    pub(crate) fn why_not(
-        &self,
-        database: &Database,
-        wal: Option<Inode>,
-    ) -> Result<(), &'static str> {
+    pub(crate) fn why_not(&self) -> Result<(), &'static str> {
         if cfg!(windows) {
             return Err("there is no group commit on Windows; each commit syncs for itself");
         }
@@ -147,10 +149,10 @@ impl<B: WalIndex> GroupCommit<B> {
         if self.wal.is_none() {
             return Err("the database is not in WAL mode, or attached, or under another VFS");
         }
-        if wal.and_then(|wal| WalId::of(wal, [0, 0])).is_none() {
+        if self.id([0, 0]).is_none() {
             return Err("the WAL or this start of the machine cannot be told from others");
         }
-        match database.queue() {
+        match self.database.queue() {
             None => Err("there is no sidecar yet; the first writer makes it, if it can"),
             queue if page_of(&queue).is_none() => Err("the sidecar cannot be mapped"),
             _ => Ok(()),
@@ -164,45 +166,24 @@ impl<B: WalIndex> GroupCommit<B> {
 
     /// SQLite has locked WRITE, to commit or, if not `to_write`, to recover. Without a snapshot, recovery may be about to
     /// change what the wal-index says. If a failed sync stands, repairs it, or has this commit refused.
-    pub(crate) fn begins(
-        &mut self,
-        database: &Database,
-        wal: Option<Inode>,
-        has_snapshot: bool,
-        to_write: bool,
-        host: &Host,
-    ) {
-        let was_sole = self.open.sync == CommitSync::Sole;
-        if !was_sole {
+    pub(crate) fn begins(&mut self, has_snapshot: bool, to_write: bool) {
+        if self.open.sync != CommitSync::Sole {
             self.open.sync = CommitSync::Own;
         }
         self.open.began = self.base.committed();
         let Some((file, (salts, frames))) = self.wal.zip(self.open.began) else { return };
-        let synced = file.with_syncs(Syncs::take_synced);
-        file.with_syncs(Syncs::take_asked);
-        self.note_answer(synced);
-        if was_sole && self.open.others.wrote_nothing(salts, frames) && synced == Some(true) {
+        let synced = self.note_last_commit(file);
+        if self.is_still_sole(salts, frames, synced) {
             self.open.others.note_sole_commit(frames);
             return;
         }
         self.open.sync = CommitSync::Own;
-        let Some(id) = wal.and_then(|wal| WalId::of(wal, salts)) else { return };
-        let Some(committer) = self.base.committer() else { return };
+        let Some((id, committer)) = self.id(salts).zip(self.base.committer()) else { return };
         if has_snapshot {
             self.open.file.set(self.open.file.get().at(&id, frames));
         }
         self.open.others.note_begin(salts, frames);
-        let queue = database.queue();
-        let begin = || shared(database).begin(&page_of(&queue), &id, frames);
-        let begun = match begin() {
-            Err(NotDurable::AnotherFailed) if !to_write => return,
-            Err(NotDurable::AnotherFailed) if !self.promises_nothing() => {
-                let is_noted = self.try_repair(database, wal);
-                is_noted.and_then(|noted| if noted { begin() } else { Err(NotDurable::NotShared) })
-            }
-            begun => begun,
-        };
-        match begun {
+        match self.begin_shared(&id, frames, to_write) {
             Ok(failures) => {
                 let open_file = self.open.file.get();
                 if !(self.open.others.are_none() && open_file.vouches_for_all(failures)) {
@@ -214,18 +195,49 @@ impl<B: WalIndex> GroupCommit<B> {
                 }
             }
             Err(NotDurable::NotShared) => {}
+            Err(_) if !to_write => return,
             Err(_) => {
                 file.with_syncs(Syncs::refuse);
                 if !self.promises_nothing() && !std::mem::replace(&mut self.has_logged, true) {
                     let why = "a sync of the WAL has failed, and what was committed since cannot be written once \
                                more; commits that are to be durable are rolled back, and each tries again; see to \
                                the disk";
-                    host.log_about(ResultCode::IOERR_FSYNC, why, database.path());
+                    self.host.log_about(ResultCode::IOERR_FSYNC, why, self.database.path());
                 }
                 return;
             }
         }
         self.has_logged = false;
+    }
+
+    /// Notes how the syncs of the last commit, and those of checkpoints since, have ended. Returns whether all have
+    /// succeeded; `None` if SQLite has made none.
+    fn note_last_commit(&self, file: B::Wal) -> Option<bool> {
+        let synced = file.with_syncs(Syncs::take_synced);
+        // As a reset: a sync that a checkpoint has asked for since is not the next commit's.
+        file.with_syncs(Syncs::take_asked);
+        self.note_answer(synced);
+        synced
+    }
+
+    /// Whether the connection goes on as a sole writer: nobody else has written, and its last commit was `synced`.
+    fn is_still_sole(&self, salts: Salts, frames: u32, synced: Option<bool>) -> bool {
+        self.open.sync == CommitSync::Sole
+            && self.open.others.wrote_nothing(salts, frames)
+            && synced == Some(true)
+    }
+
+    /// [`SharedSyncs::begin`]. If a failed sync stands, repairs it first, unless this is no commit, or one that promises
+    /// nothing.
+    fn begin_shared(&self, id: &WalId, frames: u32, to_write: bool) -> wal::Result<u32> {
+        let queue = self.database.queue();
+        let begin = || self.shared().begin(&page_of(&queue), id, frames);
+        match begin() {
+            Err(NotDurable::AnotherFailed) if to_write && !self.promises_nothing() => {
+                if self.try_repair()? { begin() } else { Err(NotDurable::NotShared) }
+            }
+            begun => begun,
+        }
     }
 
     /// Ends what [`Self::begins`] has asked of the WAL. Returns the WAL and the flags of the deferred sync, if there is
@@ -244,7 +256,7 @@ impl<B: WalIndex> GroupCommit<B> {
     }
 
     /// SQLite is about to unlock WRITE. This must not wait for other connections: they wait for WRITE.
-    pub(crate) fn ends(&mut self, wal: Option<Inode>) {
+    pub(crate) fn ends(&mut self) {
         if self.wal.is_none() {
             return;
         }
@@ -254,11 +266,11 @@ impl<B: WalIndex> GroupCommit<B> {
             self.open.last_commit = LastCommit::Unsynced;
         }
         let Some((file, flags)) = self.take_deferred() else { return };
-        let now = committed.and_then(|(salts, frames)| Some((WalId::of(wal?, salts)?, frames)));
+        let now = committed.and_then(|(salts, frames)| Some((self.id(salts)?, frames)));
         if let Some((id, frames)) = now {
             self.open.file.set(self.open.file.get().at(&id, frames));
             self.open.sync = CommitSync::Pending(Pending { id, frames, flags });
-        } else if let Err(rc) = sync(file, flags) {
+        } else if let Err(rc) = file.sync(flags).ok() {
             self.open.sync = CommitSync::Failed(rc);
         }
     }
@@ -268,24 +280,25 @@ impl<B: WalIndex> GroupCommit<B> {
     ///
     /// # Errors
     /// What COMMIT returns: a sync that the transaction needs has failed.
-    pub(crate) fn commits(&mut self, database: &Database, host: &Host) -> Result<(), ResultCode> {
+    pub(crate) fn commits(&mut self) -> Result<(), ResultCode> {
         if let Some((wal, flags)) = self.take_deferred() {
             // WRITE is still locked: exclusive locking mode.
-            return sync(wal, flags);
+            return wal.sync(flags).ok();
         }
-        let pending = match self.open.sync {
-            CommitSync::Pending(pending) => Ok(pending),
-            CommitSync::Failed(rc) => Err(rc),
-            _ => return Ok(()),
+        let Pending { id, frames, flags } = match std::mem::take(&mut self.open.sync) {
+            CommitSync::Pending(pending) => pending,
+            CommitSync::Failed(rc) => return Err(rc),
+            other => {
+                self.open.sync = other;
+                return Ok(());
+            }
         };
-        self.open.sync = CommitSync::Own;
-        let Pending { id, frames, flags } = pending?;
         let Some(file) = self.wal else { return Err(ResultCode::IOERR_FSYNC) };
         let (open_file, round) = (&self.open.file, self.open.others.round());
         let wal = ConnectionWal { base: self.base, file, open_file, id, flags, round };
-        let (page, counters) = (database.queue(), &database.counters);
-        let waited = shared(database).wait(&page_of(&page), frames, &wal, counters);
-        let Err(why) = waited.map(|waited| self.open.others.note_durable(waited)) else {
+        let (queue, counters) = (self.database.queue(), &self.database.counters);
+        let waited = self.shared().wait(&page_of(&queue), frames, &wal, counters);
+        let Err(why) = waited.map(|durable| self.open.others.note_durable(durable)) else {
             return Ok(());
         };
         count(&counters.syncs_failed);
@@ -296,7 +309,7 @@ impl<B: WalIndex> GroupCommit<B> {
              next that is to be durable, or checkpoint, writes its frames once more; see to the disk"
         );
         self.has_logged = true;
-        host.log_about(why.code(), &line, database.path());
+        self.host.log_about(why.code(), &line, self.database.path());
         Err(why.code())
     }
 
@@ -306,17 +319,12 @@ impl<B: WalIndex> GroupCommit<B> {
     ///
     /// # Errors
     /// What the sync has answered. Another sync might answer SQLITE_OK, since the kernel reports an error once.
-    pub(crate) fn drain(
-        &self,
-        database: &Database,
-        wal: Option<Inode>,
-        is_marked: impl Fn(u32) -> bool,
-    ) -> Result<(), ResultCode> {
-        let Some(wal) = self.wal_to_sync(wal) else { return Ok(()) };
-        let (queue, counters) = (database.queue(), &database.counters);
+    pub(crate) fn drain(&self, is_marked: impl Fn(u32) -> bool) -> Result<(), ResultCode> {
+        let Some(wal) = self.wal_to_sync() else { return Ok(()) };
+        let (queue, counters) = (self.database.queue(), &self.database.counters);
         let Some(page) = page_of(&queue) else { return Ok(()) };
         let frames = wal.committed();
-        let waited = shared(database).wait(&Some(page), frames, &wal, counters);
+        let waited = self.shared().wait(&Some(page), frames, &wal, counters);
         waited.inspect_err(|_| count(&counters.syncs_failed)).map_err(NotDurable::code)?;
         let began = Instant::now();
         while is_marked(frames) && began.elapsed() < MARKS_LAST {
@@ -327,10 +335,10 @@ impl<B: WalIndex> GroupCommit<B> {
 
     /// Whether a sync has failed and is not repaired. False for a connection that cannot reach its WAL: it defers
     /// nothing, and could repair nothing.
-    pub(crate) fn has_failed(&self, database: &Database, wal: Option<Inode>) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         let committed = self.wal.and_then(|_| self.base.committed());
-        let id = committed.zip(wal).and_then(|((salts, _), wal)| WalId::of(wal, salts));
-        id.is_some_and(|id| shared(database).failed(&page_of(&database.queue()), &id).is_some())
+        let id = committed.and_then(|(salts, _)| self.id(salts));
+        id.is_some_and(|id| self.shared().failed(&page_of(&self.database.queue()), &id).is_some())
     }
 
     /// Whether the connection's last commit promised nobody that it is durable.
@@ -340,9 +348,9 @@ impl<B: WalIndex> GroupCommit<B> {
 
     /// If a failed sync stands, repairs it. The connection has WRITE locked, or the whole database. Returns whether the
     /// page says so, as [`SharedSyncs::repair`].
-    fn try_repair(&self, database: &Database, wal: Option<Inode>) -> wal::Result<bool> {
-        let Some(wal) = self.wal_to_sync(wal) else { return Ok(true) };
-        shared(database).repair(&page_of(&database.queue()), &wal)
+    fn try_repair(&self) -> wal::Result<bool> {
+        let Some(wal) = self.wal_to_sync() else { return Ok(true) };
+        self.shared().repair(&page_of(&self.database.queue()), &wal)
     }
 
     /// If a failed sync stands, repairs it before a checkpoint, or before the database is locked exclusively. The
@@ -350,16 +358,11 @@ impl<B: WalIndex> GroupCommit<B> {
     ///
     /// # Errors
     /// SQLITE_IOERR_FSYNC, or what the sync has answered. SQLite's error log is told.
-    pub(crate) fn repair(
-        &self,
-        database: &Database,
-        wal: Option<Inode>,
-        host: &Host,
-    ) -> Result<bool, ResultCode> {
-        self.try_repair(database, wal).map_err(|why| {
+    pub(crate) fn repair(&self) -> Result<bool, ResultCode> {
+        self.try_repair().map_err(|why| {
             let line = "frames whose sync has failed cannot be written once more; nothing is taken out of the WAL; see \
                         to the disk, then run the checkpoint again";
-            host.log_about(why.code(), line, database.path());
+            self.host.log_about(why.code(), line, self.database.path());
             why.code()
         })
     }
@@ -373,19 +376,24 @@ impl<B: WalIndex> GroupCommit<B> {
     }
 
     /// The WAL, to be synced for a checkpoint or a repair.
-    fn wal_to_sync(&self, wal: Option<Inode>) -> Option<ConnectionWal<'_, B>> {
+    fn wal_to_sync(&self) -> Option<ConnectionWal<'_, B>> {
         let (file, (salts, frames)) = self.wal.zip(self.base.committed())?;
-        let id = WalId::of(wal?, salts)?;
+        let id = self.id(salts)?;
         self.note_answer(file.with_syncs(Syncs::take_synced));
         self.open.file.set(self.open.file.get().at(&id, frames));
         let open_file = &self.open.file;
         Some(ConnectionWal { base: self.base, file, open_file, id, flags: SYNC_NORMAL, round: 0 })
     }
-}
 
-/// What this process knows of the database's syncs.
-fn shared(database: &Database) -> &SharedSyncs {
-    database.attached()
+    /// The WAL with these salts; `None` if nobody can tell which it is.
+    fn id(&self, salts: Salts) -> Option<WalId> {
+        WalId::of(self.inode?, salts)
+    }
+
+    /// What this process knows of the database's syncs.
+    fn shared(&self) -> &SharedSyncs {
+        self.database.attached()
+    }
 }
 
 /// The sidecar, if it has a page of this VFS and a connection can sleep on it.

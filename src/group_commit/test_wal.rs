@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::c_int;
 
-use super::deferral::{Sync, Syncs};
+use super::deferral::{SyncOrder, Syncs};
 use super::{Committer, WalFile, has_super_journal};
 use crate::ffi::ResultCode;
 use crate::format::Salts;
@@ -64,8 +64,8 @@ impl TestWal {
     pub(crate) fn sync(&self, flags: c_int) -> ResultCode {
         self.seen(|memory| {
             let header = match memory.syncs.sync(flags) {
-                Sync::Answer(rc) => return rc,
-                Sync::Now { header } => header,
+                SyncOrder::Answer(rc) => return rc,
+                SyncOrder::Now { header } => header,
             };
             let rc = memory.sync(flags);
             if !memory.syncs.synced(header.as_ref(), rc) {

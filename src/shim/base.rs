@@ -32,7 +32,7 @@ pub(super) struct State {
     /// Dropped when the base has closed the file.
     pub(super) _protected: Option<Protected>,
     /// Dropped last: then the VFS may be unregistered.
-    pub(super) opened: OpenDatabase,
+    pub(super) counted: OpenDatabase,
 }
 
 /// The base's file under a database of ours, whose state is a [`State`].
@@ -42,8 +42,8 @@ pub(super) struct Base(pub(super) Interposed);
 /// The base's side of a file, and the connection.
 ///
 /// # Safety
-/// `file` is an open database that [`super::install`] has opened, and no other reference to its connection is alive.
-/// (SQLite uses a file from one thread at a time.)
+/// `file` is an open database that [`super::install_database`] has opened, and no other reference to its connection is
+/// alive. (SQLite uses a file from one thread at a time.)
 pub(super) unsafe fn parts<'f>(file: *mut sqlite3_file) -> (Base, &'f mut Connection<Base>) {
     // SAFETY: the caller's promise: an open database has our table, and a `State`.
     unsafe {
@@ -53,7 +53,7 @@ pub(super) unsafe fn parts<'f>(file: *mut sqlite3_file) -> (Base, &'f mut Connec
 }
 
 impl Base {
-    /// The state of the file, which is there from [`super::install`] until xClose.
+    /// The state of the file, which is there from [`super::install_database`] until xClose.
     pub(super) fn state(self) -> *mut State {
         // SAFETY: a `Base` is used between these two only, and of no file but a database.
         unsafe { self.0.state() }
@@ -74,7 +74,7 @@ impl Base {
     /// What is known of the VFS that the file was opened through.
     pub(super) fn context(self) -> &'static Context {
         // SAFETY: the state is there, and this field never changes.
-        unsafe { (*self.state()).opened.context() }
+        unsafe { (*self.state()).counted.context() }
     }
 
     /// xFileControl of the base.
@@ -101,7 +101,8 @@ impl Base {
     /// The words of the first region of the wal-index; `None` if the base does not map it. To be used before the
     /// current call of SQLite's returns.
     ///
-    /// Inlined into [`BaseFile::salts`], which is in the middle of what takes the WRITE slot.
+    /// [`BaseFile::salts`] needs it while WRITE is locked, only with CKPT. Inlined all the same: as a call, it would cost
+    /// each write transaction an instruction.
     #[inline(always)]
     fn wal_index(&self) -> Option<&[AtomicU32; REGION as usize / 4]> {
         let mut region = std::ptr::null_mut();
@@ -265,10 +266,8 @@ impl BaseFile for Base {
 
     fn size(&self) -> Result<i64, ResultCode> {
         let mut size = 0;
-        match call!(self.0, xFileSize, ResultCode::IOERR, &raw mut size) {
-            ResultCode::OK => Ok(size),
-            rc => Err(rc),
-        }
+        call!(self.0, xFileSize, ResultCode::IOERR, &raw mut size).ok()?;
+        Ok(size)
     }
 
     fn frames(&self) -> Option<(u32, u32)> {
@@ -323,7 +322,7 @@ impl BaseFile for Base {
         // SQLite says which connection uses a file as soon as it is open; another VFS may not pass that on.
         // SAFETY: the connection is of this SQLite, and is the one that calls.
         let is_called_by_sqlite = self.db().is_some_and(|db| unsafe {
-            host.is_opened(db, path, |schema| {
+            host.has_database_that(db, path, |schema| {
                 pointer(host, db, schema, SQLITE_FCNTL_FILE_POINTER)
                     .is_none_or(|file| file == self.0.file)
             })

@@ -4,11 +4,11 @@
 //! | control | who sends it, when | locks of the connection |
 //! |---|---|---|
 //! | [`FCNTL_OPENED`] | our connect hook, in sqlite3_open() | none |
-//! | FCNTL_PDB | SQLite, as soon as the file is open | none |
+//! | FCNTL_PDB | SQLite, as soon as the file is open, to say which connection uses it | none |
 //! | FCNTL_VFSNAME | an application, at any time | any |
 //! | FCNTL_PRAGMA | SQLite, when it compiles a pragma | any |
 //! | FCNTL_PERSIST_WAL | an application, at any time; SQLite, to ask, when the last connection closes | any; EXCLUSIVE |
-//! | FCNTL_LOCK_TIMEOUT | SQLite, before and after it asks for locks, if it was built with SQLITE_ENABLE_SETLK_TIMEOUT | any |
+//! | FCNTL_LOCK_TIMEOUT | SQLite, before and after it asks for locks, to say for how long they may block, if it was built with SQLITE_ENABLE_SETLK_TIMEOUT | any |
 //! | FCNTL_SYNC | SQLite, when all is written, or all is undone, and before it syncs the database | EXCLUSIVE; in WAL mode any |
 //! | FCNTL_COMMIT_PHASETWO | SQLite, when a transaction is committed | EXCLUSIVE; in WAL mode a READ slot, WRITE is released |
 //! | FCNTL_ROLLBACK_ATOMIC_WRITE | SQLite, when the base has undone a batch of writes | EXCLUSIVE |
@@ -18,13 +18,25 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use super::base::{Base, parts};
-use super::{FCNTL_OPENED, Opened};
 use crate::connection::{Connection, UNENCRYPTED, status};
 use crate::ffi::{
     ResultCode, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PDB,
     SQLITE_FCNTL_PERSIST_WAL, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE,
-    SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, no_panic, sqlite3, sqlite3_file,
+    SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, no_panic, sqlite3_file,
 };
+
+/// The file control by which the connect hook asks. A file that is not ours does not know it. (SQLite reserves the
+/// numbers below 100.)
+pub(crate) const FCNTL_OPENED: c_int = 0x6b62_6e01;
+
+/// How the open of a main database went.
+#[repr(C)]
+pub(crate) struct Opened {
+    /// The busy timeout, in ms, of a connection that sets none.
+    pub(crate) busy_timeout: c_int,
+    /// Why it is refused, a string that lives as long as the file; null if it is not refused.
+    pub(crate) refusal: *const c_char,
+}
 
 /// xFileControl: the table of this file says who calls it when, with which locks. Each write transaction makes one call,
 /// FCNTL_COMMIT_PHASETWO, which most connections only note and pass on.
@@ -54,8 +66,14 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
                 SQLITE_FCNTL_VFSNAME => Some(vfs_name(base, arg.cast())),
                 SQLITE_FCNTL_PRAGMA => pragma(connection, base, arg.cast()),
                 SQLITE_FCNTL_PERSIST_WAL => Some(persist_wal(connection, base, arg.cast())),
-                SQLITE_FCNTL_LOCK_TIMEOUT => may_block(connection, arg.cast()),
-                SQLITE_FCNTL_PDB => pdb(base, arg.cast()),
+                SQLITE_FCNTL_LOCK_TIMEOUT => {
+                    connection.may_block(*arg.cast());
+                    None
+                }
+                SQLITE_FCNTL_PDB => {
+                    base.set_db(arg.cast());
+                    None
+                }
                 SQLITE_FCNTL_SYNC => connection.before_commit().err(),
                 SQLITE_FCNTL_COMMIT_PHASETWO => connection.committed().err(),
                 SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE => {
@@ -121,26 +139,6 @@ unsafe fn persist_wal(
         }
         rc
     }
-}
-
-/// FCNTL_LOCK_TIMEOUT: for how long the next lock calls may block. SQLite says so before and after it asks for locks, if
-/// it was built with SQLITE_ENABLE_SETLK_TIMEOUT.
-///
-/// # Safety
-/// `ms` is a number.
-unsafe fn may_block(connection: &mut Connection<Base>, ms: *const c_int) -> Option<ResultCode> {
-    // SAFETY: the caller's promise: it is a number.
-    connection.may_block(unsafe { *ms });
-    None
-}
-
-/// FCNTL_PDB: SQLite says which connection uses the file, as soon as it is open.
-///
-/// # Safety
-/// `db` is where SQLite keeps its address as long as the file is open.
-unsafe fn pdb(base: Base, db: *const *mut sqlite3) -> Option<ResultCode> {
-    base.set_db(db);
-    None
 }
 
 /// FCNTL_PRAGMA: SQLite compiles a pragma. This answers our own, and `journal_mode=wal` where that does not work; the base

@@ -15,8 +15,7 @@ use super::wal::Wanted;
 use super::{Context, inherited};
 use crate::connection::{Connection, Known};
 use crate::ffi::{
-    LockLevel, ResultCode, SQLITE_OPEN_READONLY, ShmFlags, ShmSlot, ShmSlots, no_panic,
-    sqlite3_file, sqlite3_io_methods,
+    LockLevel, ResultCode, ShmFlags, ShmSlot, ShmSlots, no_panic, sqlite3_file, sqlite3_io_methods,
 };
 use crate::guard::filesystem;
 use crate::guard::identity::Identity;
@@ -55,15 +54,14 @@ pub(super) fn over_without_wal(base: &sqlite3_io_methods) -> sqlite3_io_methods 
 /// # Safety
 /// `file` is memory of [`super::size_with_state`] bytes, opened by the base of `context`; `name` is what
 /// SQLite has passed to xOpen.
-pub(crate) unsafe fn install(
+pub(crate) unsafe fn install_database(
     file: *mut sqlite3_file,
     context: &'static Context,
     path: &Path,
     name: *const c_char,
-    flags: c_int,
+    read_only: bool,
     settings: Settings,
 ) -> ResultCode {
-    let read_only = flags & SQLITE_OPEN_READONLY != 0;
     let log = context.host;
     let no_wal = match settings.network_wal() {
         true => None,
@@ -83,23 +81,25 @@ pub(crate) unsafe fn install(
     };
     let base = Base(Interposed { file, methods });
     let known = Known { identity, no_wal, keeps_ahead: settings.file_ahead() };
-    let mut connection = Connection::new(base, path, settings.clone(), log, known, read_only);
+    if settings.persist_wal() {
+        base.persist_wal();
+    }
+    let wanted = settings.group_commit().then(|| Wanted::new(path));
+    let mut connection = Connection::new(base, path, settings, log, known, read_only);
     if context.goes_under_ciphers {
         connection.go_under_ciphers();
     }
     let state = State {
         connection,
         db: std::ptr::null(),
-        wanted: settings.group_commit().then(|| Wanted::new(path)),
+        wanted,
         _protected: protected,
-        opened: context.count_database(),
+        counted: context.count_database(),
     };
     // SAFETY: the caller's promise; these methods expect a `State`.
     unsafe { base.0.begin(Box::new(state)) };
     inherited::opened(file, path, name);
-    if settings.persist_wal() {
-        base.persist_wal();
-    }
+    // Only now is it certain that what was found by name above is the open file.
     if !base.has_moved() {
         return ResultCode::OK;
     }
@@ -184,15 +184,23 @@ unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: LockLevel) -> Resu
 
 /// xShmLock: SQLite locks or unlocks slots of the wal-index, with SHARED on the database. A connection that asks for one
 /// slot may hold others. Must not wait for the write lock: the connection may hold a snapshot, which would be stale afterwards.
+///
+/// | slots | are locked or unlocked | by |
+/// |---|---|---|
+/// | from WRITE on | exclusively | [`lock_write`], [`unlock_write`] |
+/// | one of READ(1) to READ(4) | exclusively | the base |
+/// | no READ | shared | the base |
+/// | READ | shared, and no look at the files is due | the base; whether there is a snapshot is noted first |
+/// | any other; any but those from WRITE on while a probe exists | | [`shm_lock_checked`] |
 unsafe extern "C" fn x_shm_lock(
     file: *mut sqlite3_file,
     first: ShmSlot,
     n: c_int,
     flags: ShmFlags,
 ) -> ResultCode {
-    // These are called as C calls this, and last, so that this saves no registers for them. What each
-    // write transaction does is in the first two as a whole, down to the system calls: that is what
-    // `inline(always)` is for wherever they lead.
+    // Each arm is a tail call of an `extern "C"` function, so reading saves none of the registers that writing needs. All
+    // that a write transaction runs is inlined into `lock_write` and `unlock_write`, down to the system call: hence
+    // `inline(always)` along that way.
     match (first, flags.is_shared(), flags.is_lock()) {
         (ShmSlot::WRITE, false, true) => lock_write(file, n),
         (ShmSlot::WRITE, false, false) => unlock_write(file, n),
@@ -231,7 +239,7 @@ extern "C" fn shm_lock(
     // SAFETY: `x_shm_lock` passes on the open file that it is called for, and uses nothing of it.
     let (base, connection) = unsafe { parts(file) };
     if !connection.note_plain(ShmSlots { first, n }, flags) {
-        return shm_lock_other(file, first, n, flags);
+        return shm_lock_checked(file, first, n, flags);
     }
     // SAFETY: this method stands only where the base has one, and passes on what SQLite has passed.
     let rc = unsafe { base.0.methods.base.xShmLock.unwrap_unchecked()(file, first, n, flags) };
@@ -240,7 +248,7 @@ extern "C" fn shm_lock(
 
 /// [`shm_lock`], where there is more to do than to pass it on.
 #[inline(never)]
-extern "C" fn shm_lock_other(
+extern "C" fn shm_lock_checked(
     file: *mut sqlite3_file,
     first: ShmSlot,
     n: c_int,

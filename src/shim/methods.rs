@@ -58,12 +58,12 @@ pub(super) enum Kind {
 }
 
 /// All tables that were made. Locked for a look-up, and while a thread forks. SQLite is not called meanwhile.
-static TABLES: ForkMutex<Vec<&'static Methods>> = ForkMutex::new(Vec::new());
+static METHOD_TABLES: ForkMutex<Vec<&'static Methods>> = ForkMutex::new(Vec::new());
 
 /// Keeps other threads from making tables until the result is dropped.
 #[cfg(unix)]
 pub(super) fn hold_for_fork() -> impl std::any::Any {
-    TABLES.lock()
+    METHOD_TABLES.lock()
 }
 
 impl Methods {
@@ -82,24 +82,16 @@ impl Methods {
         Self::made_once(ours(&complete), complete, base, state_offset, kind)
     }
 
-    /// The table of files that have nothing of a base's.
-    pub(super) fn without_base(
-        ours: sqlite3_io_methods,
-        state_offset: usize,
-        kind: Kind,
-    ) -> &'static Self {
-        Self::made_once(ours, ours, std::ptr::null(), state_offset, kind)
-    }
-
-    /// A table with these fields, or the one that was made of this base before. Tables live for ever.
-    fn made_once(
+    /// A table with these fields, or the one that was made of this base before; `base_table` is null for files that have
+    /// nothing of a base's. Tables live for ever.
+    pub(super) fn made_once(
         ours: sqlite3_io_methods,
         base: sqlite3_io_methods,
         base_table: *const sqlite3_io_methods,
         state_offset: usize,
         kind: Kind,
     ) -> &'static Self {
-        let mut tables = TABLES.lock();
+        let mut tables = METHOD_TABLES.lock();
         let is_it = |known: &&&Self| {
             known.base_table == base_table
                 && known.state_offset == state_offset

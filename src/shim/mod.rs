@@ -1,21 +1,22 @@
 //! Interposition: how our methods get in front of the base's file.
 //!
 //! The base's file lies at the start of the memory SQLite gives us, and behind it the address of
-//! our state. After the base has opened a main database, its method table is replaced by a copy in
-//! which a few methods are ours. Methods that are not ours are the base's own pointers.
+//! our state, if there is one. After the base has opened a main database, a WAL or a journal, its
+//! method table is replaced by a copy in which a few methods are ours. Methods that are not ours
+//! are the base's own pointers.
 //!
 //! | file | promise |
 //! |---|---|
 //! | [`methods`] | a table of ours is found by its base's, and leads to both, and to the state |
 //! | [`database`] | the methods of a database, as C calls them |
-//! | [`control`] | the file controls of a database, one function each |
+//! | [`control`] | the file controls of a database, also that by which the connect hook asks how its open went |
 //! | [`base`] | the base's database file, as a connection asks it |
 //! | [`wal`] | the WAL of a database with group commit, whose sync can be deferred |
 //! | [`watched`] | other WALs and journals are known while they are open |
 //! | [`inherited`] | a forked child does nothing to what its parent has open |
 //! | [`refused`] | a refused open says why |
 //! | [`inert`] | methods that do nothing, for both of these |
-//! | [`context`], [`opened`] | what the files of one VFS share; what the connect hook asks |
+//! | [`context`] | what the files of one VFS share |
 //!
 //! # Threads and locks
 //! SQLite uses a connection, and so its files, from one thread at a time
@@ -36,15 +37,14 @@ mod inert;
 #[cfg_attr(windows, path = "inherited_windows.rs")]
 pub(crate) mod inherited;
 mod methods;
-mod opened;
 mod refused;
 mod wal;
 mod watched;
 
 pub(crate) use context::{Context, OpenDatabase};
-pub(crate) use database::install;
+pub(crate) use control::{FCNTL_OPENED, Opened};
+pub(crate) use database::install_database;
 pub(crate) use methods::size_with_state;
-pub(crate) use opened::{FCNTL_OPENED, Opened};
 pub(crate) use refused::refuse;
 pub(crate) use watched::watch;
 

@@ -2,7 +2,7 @@
 //!
 //! The error of an xOpen has no message: SQLite would say "unable to open database file" and no
 //! more. So xOpen gives out a file that can do nothing, and when the connect hook asks it (see
-//! [`super::opened`]) the open fails with the reason. The database itself is not opened, nor
+//! [`super::control`]) the open fails with the reason. The database itself is not opened, nor
 //! created. If nobody asks (ATTACH), its first lock fails with SQLITE_CANTOPEN.
 //!
 //! SQLite calls these methods for one connection, from one thread at a time, and no lock of ours is held. They must not
@@ -40,7 +40,8 @@ pub(crate) unsafe fn refuse(
         xFileControl: Some(x_file_control),
         ..inert::methods::<{ ResultCode::CANTOPEN.0 }>()
     };
-    let methods = Methods::without_base(ours, state_offset(context.base_file_size), Kind::Refused);
+    let offset = state_offset(context.base_file_size);
+    let methods = Methods::made_once(ours, ours, std::ptr::null(), offset, Kind::Refused);
     // SAFETY: the caller's promise; these methods expect a `Refused`.
     unsafe {
         if !out_flags.is_null() {

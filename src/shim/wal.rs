@@ -11,7 +11,7 @@ use super::methods::{Interposed, Kind, Methods, call, state_offset};
 use crate::ffi::host::Host;
 use crate::ffi::{ResultCode, copies, no_panic, sqlite3, sqlite3_file, sqlite3_io_methods};
 use crate::format::WAL_SUFFIX;
-use crate::group_commit::deferral::{Sync, Syncs};
+use crate::group_commit::deferral::{SyncOrder, Syncs};
 use crate::group_commit::{self, Committer, WalFile};
 use crate::sys::fork::ForkMutex;
 
@@ -93,7 +93,7 @@ pub(super) fn over(base: &sqlite3_io_methods) -> sqlite3_io_methods {
 ///
 /// # Safety
 /// `file` is memory of [`super::size_with_state`] bytes, opened by a base whose files have `base_file_size` bytes.
-pub(super) unsafe fn install(file: *mut sqlite3_file, base_file_size: c_int) {
+pub(super) unsafe fn install_wal(file: *mut sqlite3_file, base_file_size: c_int) {
     // SAFETY: the caller's promise; these methods expect a `State`.
     unsafe {
         let offset = state_offset(base_file_size);
@@ -141,8 +141,8 @@ unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode
         (wal, &mut *wal.state::<State>())
     };
     let header = match state.sync(flags) {
-        Sync::Answer(rc) => return rc,
-        Sync::Now { header } => header,
+        SyncOrder::Answer(rc) => return rc,
+        SyncOrder::Now { header } => header,
     };
     let sync = || call!(wal, xSync, ResultCode::IOERR_FSYNC, flags);
     let rc = sync();

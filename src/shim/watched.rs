@@ -45,7 +45,7 @@ pub(crate) unsafe fn watch(
             return;
         }
         if flags & SQLITE_OPEN_WAL != 0 && wal::is_wanted(path) {
-            wal::install(file, context.base_file_size);
+            wal::install_wal(file, context.base_file_size);
         } else {
             let methods = if flags & SQLITE_OPEN_SUPER_JOURNAL == 0 {
                 Methods::over(base, 0, Kind::Watched, over)

@@ -1,5 +1,5 @@
 //! The registered `sqlite3_vfs`, an [`Instance`], and its methods. All but xOpen, xSleep and xDelete, and on Windows
-//! xFullPathname, only go on to the base.
+//! xFullPathname, only go on to the base; but xGetSystemCall itself answers another VFS of this project.
 //!
 //! SQLite calls them from any thread, and mostly with the mutex of the connection that opens, deletes or sleeps
 //! (<https://www.sqlite.org/threadsafe.html>). They change nothing of the object, and so need no lock. No mutex of ours is
@@ -12,15 +12,13 @@ mod open;
 #[cfg_attr(windows, path = "system_calls_windows.rs")]
 mod system_calls;
 
-use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::ffi::host::Host;
-use crate::ffi::uri::FileName;
+use crate::ffi::uri::{FileName, Uri};
 use crate::ffi::{
     ResultCode, SQLITE_OPEN_CREATE, SQLITE_OPEN_MAIN_JOURNAL, SQLITE_OPEN_READONLY,
     SQLITE_OPEN_WAL, complete, no_panic, sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
@@ -28,7 +26,6 @@ use crate::ffi::{
 use crate::lock::wait;
 use crate::options::Options;
 use crate::shim::{self, Context, inherited};
-use crate::sys;
 #[cfg(windows)]
 use full_pathname::x_full_pathname;
 use open::{OpenPlan, plan_open};
@@ -200,7 +197,7 @@ unsafe extern "C" fn x_open(
     };
     no_panic(ResultCode::ERROR, || {
         let context = &instance.context;
-        // SAFETY: SQLite has passed it to this xOpen, and the plan for anything but a main database asks for no parameter.
+        // SAFETY: SQLite has passed it to this xOpen, and only of a main database is a parameter asked for.
         let uri = unsafe { FileName::new(name, &context.host) };
         let plan = plan_open(&uri, flags, &instance.options);
         if let OpenPlan::Refuse(why) = &plan {
@@ -208,15 +205,11 @@ unsafe extern "C" fn x_open(
             // SAFETY: the file is SQLite's memory, with nothing in it yet.
             return unsafe { shim::refuse(file, context, why, flags, out_flags) };
         }
-        let path = match name.is_null() {
-            true => Cow::Borrowed(Path::new("")),
-            // SAFETY: SQLite passes null or a terminated name.
-            false => sys::path_from(unsafe { CStr::from_ptr(name) }),
-        };
-        const BESIDE: c_int = SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_WAL;
-        let writes_beside = flags & BESIDE != 0 && flags & SQLITE_OPEN_READONLY == 0;
+        let path = uri.path();
+        const MAY_BE_PARENTS: c_int = SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_WAL;
+        let may_be_parents = flags & MAY_BE_PARENTS != 0 && flags & SQLITE_OPEN_READONLY == 0;
         // SAFETY: SQLite passes null or a terminated name.
-        if writes_beside && unsafe { inherited::is_parents(name) } {
+        if may_be_parents && unsafe { inherited::is_parents(name) } {
             context.host.log_about(ResultCode::IOERR, inherited::WHY, &path);
             return ResultCode::IOERR;
         }
@@ -245,7 +238,8 @@ unsafe extern "C" fn x_open(
         // SAFETY: the base has opened the file, whose memory has room for our state.
         unsafe {
             if let OpenPlan::Guard(settings) = plan {
-                return shim::install(file, context, &path, name, flags | base_flags, settings);
+                let read_only = (flags | base_flags) & SQLITE_OPEN_READONLY != 0;
+                return shim::install_database(file, context, &path, name, read_only, settings);
             }
             shim::watch(file, context, &path, flags);
         }
@@ -253,9 +247,9 @@ unsafe extern "C" fn x_open(
     })
 }
 
-/// xSleep: SQLite's busy handler sleeps, with the mutex of a connection that was refused a lock, and holds no lock that it
-/// did not have before it asked; or an application does, by sqlite3_sleep(), with no mutex. Here a writer waits in the
-/// queue. Must not sleep longer than it is asked to, and answers with that.
+/// xSleep: SQLite's busy handler sleeps: its connection was refused a lock, and holds the connection's mutex and the locks
+/// it had before. Or an application calls sqlite3_sleep(), without a mutex. Here a writer waits in the queue. Must not
+/// sleep longer than it is asked to, and answers with that.
 unsafe extern "C" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_int {
     no_panic(microseconds, || {
         let asked = Duration::from_micros(microseconds.max(0).unsigned_abs().into());

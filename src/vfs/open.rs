@@ -29,10 +29,10 @@ pub(crate) fn plan_open(uri: &impl Uri, flags: c_int, defaults: &Options) -> Ope
         && flags & SQLITE_OPEN_DELETEONCLOSE == 0
         && !uri.is_null();
     if !is_shared_database {
-        const BESIDE: c_int =
+        const WATCHED: c_int =
             SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL;
         let is_watched =
-            flags & BESIDE != 0 && !uri.is_null() || flags & SQLITE_OPEN_SUBJOURNAL != 0;
+            flags & WATCHED != 0 && !uri.is_null() || flags & SQLITE_OPEN_SUBJOURNAL != 0;
         return if is_watched { OpenPlan::Watch } else { OpenPlan::LeaveToBase };
     }
     let settings = match Settings::from_uri(uri, defaults) {

@@ -64,7 +64,7 @@ macro_rules! calls {
             ///
             /// # Safety
             /// `set` is the xSetSystemCall of `base`, a unix VFS.
-            unsafe fn install(self, base: *mut sqlite3_vfs, set: SetSystemCall) {
+            unsafe fn put_in_place(self, base: *mut sqlite3_vfs, set: SetSystemCall) {
                 // SAFETY: the caller's promise: it calls these names as functions of these types.
                 unsafe {
                     $(
@@ -164,12 +164,12 @@ unsafe fn replace(nth: usize, base: *mut sqlite3_vfs) -> Result<Protection, &'st
         }
         let _ = library.calls.set(calls);
         let ours = [Calls::ours::<0>, Calls::ours::<1>, Calls::ours::<2>, Calls::ours::<3>][nth]();
-        ours.install(base, set);
+        ours.put_in_place(base, set);
         if Calls::of(base, get).is_none_or(|now| now.fcntl as usize != ours.fcntl as usize) {
             return Err(NONE);
         }
         cancellation::begin(nth, calls.are_libcs()).map_err(|_| {
-            calls.install(base, set);
+            calls.put_in_place(base, set);
             "there is no /proc, by which it is done"
         })
     }

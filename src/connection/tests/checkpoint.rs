@@ -60,14 +60,12 @@ fn a_checkpoint_repairs_a_failed_sync_or_does_not_happen() {
     let base = TestBase::of_wal(&[(3, 3)], &[salts()]).leak();
     let options = Options::default().with_group_commit(true);
     let (_place, mut connection) = connection_with_wal(base, &options);
-    let database = Arc::clone(connection.database());
-    database.make_sidecar();
+    connection.database().make_sidecar();
     let wal = TestWal::new(frames(0x377f_0682, 512, 3));
     connection.shm_mapping();
-    connection.group.wal_opened(Some(wal));
+    connection.group.wal_opened(Some(wal), connection.guards.files.wal());
     wal.seen(|memory| memory.failing = 1);
-    let inode = connection.guards.files.wal();
-    let failed = connection.group.drain(&database, inode, |_| false);
+    let failed = connection.group.drain(|_| false);
     assert_eq!(failed, Err(ResultCode::IOERR_FSYNC));
     for failing in [2, 0] {
         base.calls.take();
@@ -87,7 +85,7 @@ fn a_checkpoint_repairs_a_failed_sync_or_does_not_happen() {
             assert!(!base.calls.borrow().contains(&Unlock(ShmSlot::CKPT.into())));
         }
         assert_eq!(connection.wal.has_ckpt, failing == 0);
-        let has_failed = connection.group.has_failed(&database, inode);
+        let has_failed = connection.group.has_failed();
         assert_eq!(has_failed, failing > 0);
     }
 }
@@ -103,7 +101,7 @@ fn a_checkpoint_whose_sync_fails_does_not_happen() {
     connection.database().make_sidecar();
     let wal = TestWal::new(frames(0x377f_0682, 512, 3));
     connection.shm_mapping();
-    connection.group.wal_opened(Some(wal));
+    connection.group.wal_opened(Some(wal), connection.guards.files.wal());
     wal.seen(|memory| memory.failing = 9);
     let rc = connection.shm_lock(ShmSlot::CKPT, LOCK);
     assert_eq!(rc, ResultCode::IOERR_FSYNC);

@@ -197,7 +197,7 @@ fn a_leader_waits_for_a_whole_round() {
         let wal = Noted { coming, after, round, nap_ns, ..Noted::opened_at(&id, 0) };
         wal.frames.set(1);
         let waited = group.wait(&sidecar, 1, &wal, &counters).expect("it syncs");
-        assert_eq!(waited.durable, durable, "{nth}");
+        assert_eq!(waited.frames, durable, "{nth}");
         // A commit that comes while the leader syncs belongs to the next round.
         let next = if after == 0 { coming } else { waited.committed - durable };
         assert_eq!(waited.committed, durable + next, "{nth}");
@@ -465,7 +465,7 @@ fn a_failure_takes_nothing_from_what_was_durable() {
     assert_eq!(group.durable(&nothing, &id, 5), Ok(None));
     assert_eq!(group.durable(&nothing, &id, 6), Err(NotDurable::AnotherFailed));
     let record = Record { id, durable: 6, failures: 1 }.encode(1);
-    assert_eq!(group.durable(&record, &id, 6), Ok(Some(6)));
+    assert_eq!(group.durable(&record, &id, 6), Ok(Some(Durable { frames: 6, committed: 6 })));
 }
 
 /// A process leads a sync while another one is about to repair a failure. The repair waits for it, but not for ever.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::group_commit::other_writers::SOLE_AFTER;
 use crate::group_commit::test_wal::{TestCommitter, TestWal};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 /// What the wal-index says.
@@ -25,7 +26,9 @@ impl WalIndex for Index {
 #[test]
 fn nothing_of_a_closed_wal_is_remembered() {
     for sync in [CommitSync::Deferrable, CommitSync::Failed(ResultCode::IOERR_FSYNC)] {
-        let mut group = GroupCommit::new(true, Index::default());
+        let database = Database::at(Path::new("/board.db"));
+        let host = Host::linked().expect("a linked SQLite");
+        let mut group = GroupCommit::new(true, Index::default(), database, host);
         group.has_logged = true;
         group.open.sync = sync;
         group.open.others.note_end(Some(([0; 2], 0)));
@@ -45,14 +48,10 @@ mod with_a_wal {
     use crate::group_commit::test_wal::{frames, salts};
     use crate::sys;
     use std::fs;
-    use std::sync::Arc;
 
     /// A board with a sidecar, a WAL of three frames, and the group commit of one connection.
     struct Board {
-        database: Arc<Database>,
-        inode: Option<Inode>,
         wal: &'static TestWal,
-        host: Host,
         group: GroupCommit<Index>,
         /// Removed last: the next test's file may get its inode number.
         _place: tempfile::TempDir,
@@ -69,16 +68,12 @@ mod with_a_wal {
             let database = Database::at(&path);
             database.make_sidecar();
             let wal = TestWal::new(frames(0x377f_0682, 512, 3));
-            let mut group = GroupCommit::new(true, Index { committed: Some((salts(), 3)) });
-            group.wal_opened(Some(wal));
-            Self {
-                _place: place,
-                database,
-                inode: Some(sys::entry_at(&wal_path).expect("it is there").inode),
-                wal,
-                host: Host::linked().expect("a linked SQLite"),
-                group,
-            }
+            let base = Index { committed: Some((salts(), 3)) };
+            let host = Host::linked().expect("a linked SQLite");
+            let mut group = GroupCommit::new(true, base, database, host);
+            let inode = sys::entry_at(&wal_path).expect("it is there").inode;
+            group.wal_opened(Some(wal), Some(inode));
+            Self { _place: place, wal, group }
         }
 
         /// The wal-index says that so many frames are committed.
@@ -89,11 +84,11 @@ mod with_a_wal {
         /// The WAL is another file, of so many frames.
         fn has_wal(&mut self, n: u32) {
             self.wal = TestWal::new(frames(0x377f_0682, 512, n));
-            self.group.wal_opened(Some(self.wal));
+            self.group.wal_opened(Some(self.wal), self.group.inode);
         }
 
         fn begins(&mut self) {
-            self.group.begins(&self.database, self.inode, true, true, &self.host);
+            self.group.begins(true, true);
         }
 
         /// [`Self::begins`], and SQLite syncs. Whether that fails: then SQLite rolls the commit back.
@@ -101,7 +96,7 @@ mod with_a_wal {
             self.begins();
             let is_refused = self.wal.sync(SYNC_NORMAL) == ResultCode::IOERR_FSYNC;
             if is_refused {
-                self.group.ends(self.inode);
+                self.group.ends();
             }
             is_refused
         }
@@ -117,15 +112,15 @@ mod with_a_wal {
         }
 
         fn commits(&mut self) -> Result<(), ResultCode> {
-            self.group.commits(&self.database, &self.host)
+            self.group.commits()
         }
 
         fn repairs(&self) -> Result<bool, ResultCode> {
-            self.group.repair(&self.database, self.inode, &self.host)
+            self.group.repair()
         }
 
         fn has_failed(&self) -> bool {
-            self.group.has_failed(&self.database, self.inode)
+            self.group.has_failed()
         }
     }
 
@@ -134,11 +129,11 @@ mod with_a_wal {
     #[test]
     fn a_commit_returns_what_its_sync_answers() {
         let mut board = Board::new();
-        assert_eq!(board.group.why_not(&board.database, board.inode), Ok(()));
+        assert_eq!(board.group.why_not(), Ok(()));
         for is_first in [true, false] {
             board.begins();
             assert!(!board.syncs() && !board.group.is_pending());
-            board.group.ends(board.inode);
+            board.group.ends();
             assert!(board.group.is_pending() && board.wal.synced().is_empty());
             assert_eq!(board.commits(), Ok(()));
             assert_eq!(!board.wal.synced().is_empty(), is_first, "all frames are durable then");
@@ -151,11 +146,11 @@ mod with_a_wal {
         board.has_wal(4);
         board.begins();
         assert!(!board.syncs());
-        board.group.ends(board.inode);
+        board.group.ends();
         board.fails(9);
         assert_eq!(board.commits(), Err(ResultCode::IOERR_FSYNC));
         assert!(board.has_failed());
-        assert_eq!(board.database.counters.syncs_failed.load(Ordering::Relaxed), 1);
+        assert_eq!(board.group.database.counters.syncs_failed.load(Ordering::Relaxed), 1);
         assert!(board.is_refused());
         assert_eq!(board.repairs(), Err(ResultCode::IOERR_FSYNC));
         assert!(board.has_failed());
@@ -174,7 +169,7 @@ mod with_a_wal {
             assert!(!board.syncs());
             board.fails(failing);
             board.group.base.committed = None;
-            board.group.ends(board.inode);
+            board.group.ends();
             assert_eq!(board.wal.synced(), [SYNC_NORMAL]);
             assert!(!board.group.is_pending());
             assert_eq!(board.commits(), answer);
@@ -204,7 +199,7 @@ mod with_a_wal {
         let is_deferred = |board: &mut Board| {
             board.begins();
             let is_deferred = !board.syncs();
-            board.group.ends(board.inode);
+            board.group.ends();
             assert_eq!(board.commits(), Ok(()));
             board.wal.synced();
             is_deferred
@@ -223,7 +218,7 @@ mod with_a_wal {
             for _ in 0..=SOLE_AFTER + 1 {
                 board.begins();
                 board.syncs();
-                board.group.ends(board.inode);
+                board.group.ends();
                 assert_eq!(board.commits(), Ok(()));
             }
             assert_eq!(board.group.open.sync, CommitSync::Sole);
@@ -242,9 +237,10 @@ mod with_a_wal {
         fn another_fails(&self) {
             let wal = TestWal::new(frames(0x377f_0682, 512, 4));
             wal.seen(|memory| memory.failing = 1);
-            let mut other = GroupCommit::new(true, self.group.base);
-            other.wal_opened(Some(wal));
-            let drained = other.drain(&self.database, self.inode, |_| false);
+            let database = Arc::clone(&self.group.database);
+            let mut other = GroupCommit::new(true, self.group.base, database, self.group.host);
+            other.wal_opened(Some(wal), self.group.inode);
+            let drained = other.drain(|_| false);
             assert_eq!(drained, Err(ResultCode::IOERR_FSYNC));
         }
     }
@@ -261,7 +257,7 @@ mod with_a_wal {
         // The kernel reports the error to each file.
         board.fails(1);
         assert_eq!(board.wal.sync(SYNC_NORMAL), ResultCode::IOERR_FSYNC);
-        board.group.ends(board.inode);
+        board.group.ends();
         board.fails(9);
         assert!(board.is_refused() && board.group.open.sync != CommitSync::Sole);
         board.fails(0);
@@ -275,7 +271,7 @@ mod with_a_wal {
         let mut board = Board::with_sole_writer();
         board.grows();
         board.fails(1);
-        let drained = board.group.drain(&board.database, board.inode, |_| false);
+        let drained = board.group.drain(|_| false);
         assert_eq!(drained, Err(ResultCode::IOERR_FSYNC));
         board.fails(9);
         assert!(board.is_refused());
@@ -283,7 +279,7 @@ mod with_a_wal {
         let mut board = Board::with_sole_writer();
         board.grows();
         board.begins();
-        board.group.ends(board.inode);
+        board.group.ends();
         board.another_fails();
         board.fails(9);
         assert!(board.is_refused());
@@ -302,13 +298,13 @@ mod with_a_wal {
         board.begins();
         assert_eq!(board.wal.synced().len(), 2, "nobody knows yet whether it syncs");
         board.has(4);
-        board.group.ends(board.inode);
+        board.group.ends();
         assert!(board.commits() == Ok(()) && board.group.promises_nothing());
         board.wal.synced();
         board.begins();
         assert!(board.wal.synced().is_empty() && board.has_failed());
         assert_eq!(board.wal.sync(SYNC_NORMAL), ResultCode::IOERR_FSYNC);
-        board.group.ends(board.inode);
+        board.group.ends();
         assert!(!board.group.promises_nothing(), "SQLite has asked for a sync");
         board.group.open.last_commit = LastCommit::Unsynced;
         board.group.synchronous_changes();
@@ -325,7 +321,7 @@ mod with_a_wal {
             let mut board = Board::new();
             board.begins();
             assert!(!board.syncs());
-            board.group.ends(board.inode);
+            board.group.ends();
             assert_eq!(board.commits(), Ok(()));
             board.grows();
             if has_reported {
@@ -337,7 +333,7 @@ mod with_a_wal {
             board.wal.synced();
             board.wal.written();
             assert!(!board.syncs());
-            board.group.ends(board.inode);
+            board.group.ends();
             assert_eq!(board.commits(), Ok(()));
             assert_eq!(board.wal.synced().len(), 1);
             assert_eq!(!board.wal.written().is_empty(), has_reported);
@@ -356,7 +352,7 @@ mod with_a_wal {
                 looks.set(looks.get() + 1);
                 looks.get() < 3
             };
-            let drained = board.group.drain(&board.database, board.inode, is_marked);
+            let drained = board.group.drain(is_marked);
             assert_eq!(drained, answer);
             assert!(!board.wal.synced().is_empty());
             assert_eq!(board.has_failed(), answer.is_err());
@@ -368,13 +364,13 @@ mod with_a_wal {
     #[test]
     fn the_status_says_why_syncs_are_not_shared() {
         let mut board = Board::new();
-        let why_not = |board: &Board, inode| board.group.why_not(&board.database, inode).err();
         let says = |why: Option<&str>, what: &str| why.is_some_and(|why| why.contains(what));
-        assert!(says(why_not(&board, None), "cannot be told from others"));
+        board.group.inode = None;
+        assert!(says(board.group.why_not().err(), "cannot be told from others"));
         board.group.wal_closed();
-        assert!(says(why_not(&board, board.inode), "not in WAL mode"));
+        assert!(says(board.group.why_not().err(), "not in WAL mode"));
         board.group.is_on = false;
-        assert!(says(why_not(&board, board.inode), "not set"));
+        assert!(says(board.group.why_not().err(), "not set"));
         // Without group commit nothing is deferred, and nothing fails.
         assert_eq!(
             (board.is_refused(), board.has_failed(), board.repairs()),

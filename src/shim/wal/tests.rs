@@ -102,7 +102,7 @@ impl TestWal {
         };
         let memory = Box::into_raw(Box::new(memory));
         // SAFETY: an open file, with room for the address of the state.
-        unsafe { install(memory.cast(), std::mem::offset_of!(Memory, state) as c_int) };
+        unsafe { install_wal(memory.cast(), std::mem::offset_of!(Memory, state) as c_int) };
         Self(memory)
     }
 

@@ -45,13 +45,13 @@ pub(super) unsafe extern "C" fn fcntl_of<const NTH: usize>(
     if command == libc::F_SETLK {
         if let Some(descriptor) = cancellation::table_of(NTH).through(file) {
             // SAFETY: this command comes with a lock.
-            return unsafe { lock_by(descriptor, file, command, argument, library) };
+            return unsafe { lock_by(descriptor, file, argument, library) };
         }
     }
     fcntl_slowly(file, command, argument, library)
 }
 
-/// Locks or unlocks by the table's `descriptor` of a file what SQLite asks for by its own.
+/// F_SETLK: locks or unlocks by the table's `descriptor` of a file what SQLite asks for by its own.
 ///
 /// # Safety
 /// `argument` is a lock.
@@ -59,7 +59,6 @@ pub(super) unsafe extern "C" fn fcntl_of<const NTH: usize>(
 unsafe fn lock_by(
     descriptor: c_int,
     file: c_int,
-    command: c_int,
     argument: *mut c_void,
     library: &'static Library,
 ) -> c_int {
@@ -71,26 +70,38 @@ unsafe fn lock_by(
     };
     match made {
         Ok(()) => 0,
-        Err(libc::EBADF) => fcntl_by_the_table(file, command, argument, library),
+        Err(libc::EBADF) => fcntl_by_the_table(file, libc::F_SETLK, argument, library),
         Err(errno) => once_more(descriptor, lock, errno),
     }
 }
 
-/// A lock has failed. It is made again as long as signals interrupt it, and once more if it was to unlock: SQLite takes
-/// that for done whatever the call returns.
+/// [`lock_by`], after the lock has failed with `errno`.
 #[cold]
 #[inline(never)]
-extern "C" fn once_more(descriptor: c_int, lock: *mut libc::flock, mut errno: c_int) -> c_int {
+extern "C" fn once_more(descriptor: c_int, lock: *mut libc::flock, errno: c_int) -> c_int {
     // SAFETY: `lock_by` passes on the lock that it was called with.
-    let mut unlocks = unsafe { is_unlock(&*lock) };
-    while errno == libc::EINTR || std::mem::take(&mut unlocks) {
-        // SAFETY: the lock is `lock_by`'s.
-        match unsafe { sys::fcntl_lock(descriptor, libc::F_OFD_SETLK, lock) } {
-            Ok(()) => return 0,
-            Err(other) => errno = other,
+    let unlocks = unsafe { is_unlock(&*lock) };
+    // SAFETY: the lock is `lock_by`'s.
+    let call = || unsafe { sys::fcntl_lock(descriptor, libc::F_OFD_SETLK, lock) };
+    until_done(Err(errno), true, unlocks, call).map_or_else(fail, |()| 0)
+}
+
+/// Makes a lock again that was `made`: as long as signals interrupt it, if it `is_repeated` then, since SQLite would take
+/// that for BUSY, and after an unlock believe that the lock is gone; and once more if it `unlocks`, since SQLite takes
+/// that for done whatever the call returns. Returns how it ended, or its errno.
+fn until_done(
+    mut made: Result<(), c_int>,
+    is_repeated: bool,
+    mut unlocks: bool,
+    call: impl Fn() -> Result<(), c_int>,
+) -> Result<(), c_int> {
+    while let Err(errno) = made {
+        if !(is_repeated && errno == libc::EINTR || std::mem::take(&mut unlocks)) {
+            break;
         }
+        made = call();
     }
-    fail(errno)
+    made
 }
 
 /// Every call but those that [`fcntl_of`] makes itself. It is called as C calls that, and last, so that that has nothing to
@@ -108,7 +119,7 @@ extern "C" fn fcntl_slowly(
     let Some(calls) = library.calls.get() else { return fail(libc::ENOSYS) };
     // SAFETY: SQLite has made this very call.
     let as_it_is = || unsafe { (calls.fcntl)(file, command, argument) };
-    if ofd_command(command).is_none() {
+    if !matches!(command, libc::F_SETLK | libc::F_SETLKW | libc::F_GETLK) {
         return as_it_is();
     }
     match library.locks.known(file) {
@@ -118,7 +129,7 @@ extern "C" fn fcntl_slowly(
             if is_exclusive(&*argument.cast::<libc::flock>()) {
                 return fail(libc::EBADF);
             }
-            lock_by(descriptor, file, command, argument, library)
+            lock_by(descriptor, file, argument, library)
         },
         _ => fcntl_by_the_table(file, command, argument, library),
     }
@@ -136,7 +147,6 @@ extern "C" fn fcntl_by_the_table(
     let Some(calls) = library.calls.get() else { return fail(libc::ENOSYS) };
     // SAFETY: SQLite has made this very call.
     let as_it_is = || unsafe { (calls.fcntl)(file, command, argument) };
-    let Some(ofd_command) = ofd_command(command) else { return as_it_is() };
     if let Some(rc) = no_panic(None, || library.locks.before(as_it_is)) {
         return rc;
     }
@@ -160,53 +170,34 @@ extern "C" fn fcntl_by_the_table(
         Target::Inherited => return fail(libc::EIO),
         Target::Unknown(errno) => return fail(errno),
     };
-    lock.l_pid = 0;
-    let locks_by = |descriptor| {
-        // SAFETY: SQLite's lock, which has no process id any more, as this command asks for.
-        uninterrupted(ofd_command, || unsafe { (calls.fcntl)(descriptor, ofd_command, argument) })
+    // The command for open-file-description locks that answers to this one.
+    let ofd_command = match command {
+        libc::F_GETLK => libc::F_OFD_GETLK,
+        libc::F_SETLKW => libc::F_OFD_SETLKW,
+        _ => libc::F_OFD_SETLK,
     };
-    let mut rc = locks_by(descriptor);
-    if command == libc::F_GETLK {
-        return rc;
-    }
-    if rc == -1 && unlocks {
-        // SQLite takes the lock for unlocked whatever the call returns.
-        rc = locks_by(descriptor);
-    }
-    if rc == 0 {
+    lock.l_pid = 0;
+    let locks_by = |descriptor, unlocks| {
+        // SAFETY: SQLite's lock, which has no process id any more, as this command asks for.
+        let call = || match unsafe { (calls.fcntl)(descriptor, ofd_command, argument) } {
+            -1 => Err(errno()),
+            _ => Ok(()),
+        };
+        until_done(call(), command != libc::F_SETLKW, unlocks, call)
+    };
+    let asks = command == libc::F_GETLK;
+    let mut made = locks_by(descriptor, unlocks && !asks);
+    if made.is_ok() && !asks {
         let range = Range { start: lock.l_start, len: lock.l_len };
         no_panic((), || library.locks.note(file, range, !unlocks));
-        return rc;
-    }
-    let error = errno();
-    if error == libc::EBADF && no_panic(false, || library.locks.repair(file)) {
-        return match no_panic(Target::Inherited, || library.locks.target(file)) {
-            Target::Through { descriptor, .. } => locks_by(descriptor),
-            _ => fail(error),
-        };
-    }
-    fail(error)
-}
-
-/// The command for open-file-description locks that answers to one for POSIX locks; `None` for what is no lock.
-fn ofd_command(command: c_int) -> Option<c_int> {
-    match command {
-        libc::F_SETLK => Some(libc::F_OFD_SETLK),
-        libc::F_SETLKW => Some(libc::F_OFD_SETLKW),
-        libc::F_GETLK => Some(libc::F_OFD_GETLK),
-        _ => None,
-    }
-}
-
-/// Calls once more when a signal has interrupted a lock that is not waited for: SQLite would take that for BUSY, and after
-/// an unlock believe that the lock is gone. What the last call returned.
-fn uninterrupted(command: c_int, call: impl Fn() -> c_int) -> c_int {
-    loop {
-        let rc = call();
-        if rc != -1 || command == libc::F_OFD_SETLKW || errno() != libc::EINTR {
-            return rc;
+    } else if made == Err(libc::EBADF) && !asks && no_panic(false, || library.locks.repair(file)) {
+        if let Target::Through { descriptor, .. } =
+            no_panic(Target::Inherited, || library.locks.target(file))
+        {
+            made = locks_by(descriptor, false);
         }
     }
+    made.map_or_else(fail, |()| 0)
 }
 
 fn errno() -> c_int {
