@@ -9,14 +9,23 @@ databases (SQLAlchemy, Django, ``pysqlite3``, ``apsw``), call :func:`register` o
 and give it :func:`uri` of the board as its name.
 """
 
-from importlib.metadata import version as _version
-
 from ._connect import connect, status
 from ._register import RegistrationError, load, loadable_path, register
 from ._status import Counters, Guarantee, Holder, Status, Waiter
 from ._uri import uri
 
-__version__: str = _version("kanban-vfs")
+__version__: str
+
+
+def __getattr__(name: str) -> str:
+    # It takes longer to import importlib.metadata than all the rest.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        globals()[name] = version("kanban-vfs")
+        return str(globals()[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "Counters",

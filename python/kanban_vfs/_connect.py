@@ -10,27 +10,53 @@ from typing import Any, cast
 
 from ._register import register
 from ._status import Status
-from ._uri import Path, file_of, uri
+from ._uri import Path, file_of, parameter_of, uri
 
 
-def connect(path: Path, **arguments: Any) -> sqlite3.Connection:
-    """Opens a database through the VFS: :func:`sqlite3.connect`, whose ``arguments`` it takes.
+#: The arguments of :func:`sqlite3.connect` after the database, in their order.
+_POSITIONS = (
+    "timeout",
+    "detect_types",
+    "isolation_level",
+    "check_same_thread",
+    "factory",
+    "cached_statements",
+    "uri",
+)
 
-    ``path`` is the name of a file, or a ``file:`` URI with parameters of its own:
+
+def connect(database: Path, *positional: Any, **arguments: Any) -> sqlite3.Connection:
+    """Opens a database through the VFS: :func:`sqlite3.connect`, whose arguments it takes.
+
+    ``database`` is the name of a file, or a ``file:`` URI with parameters of its own:
     ``connect(kanban_vfs.uri("board.db", mode="ro"))``. (``uri=True`` is understood.)
 
     A transaction that reads before it writes must begin with BEGIN IMMEDIATE to be queued. With
     ``isolation_level="IMMEDIATE"`` those that Python begins do. ``timeout``, in seconds, is how long
-    it waits for its turn: Python's default is 5.
+    it waits for its turn. Without one the parameter ``kanban_busy_timeout`` counts, or the variable
+    ``KANBAN_BUSY_TIMEOUT``, both in ms, or else Python's default of 5 s.
 
     Raises:
         RegistrationError: As :func:`kanban_vfs.register`.
         ValueError: As :func:`kanban_vfs.uri`.
+        TypeError: As :func:`sqlite3.connect`.
         sqlite3.OperationalError: The file cannot be opened, or a parameter is wrong.
     """
+    if len(positional) > len(_POSITIONS):
+        raise TypeError(f"connect() takes at most {len(_POSITIONS) + 1} positional arguments")
+    for name, value in zip(_POSITIONS, positional):
+        if name in arguments:
+            raise TypeError(f"connect() got multiple values for argument {name!r}")
+        arguments[name] = value
     register()
     arguments["uri"] = True
-    board: sqlite3.Connection = sqlite3.connect(uri(path), **arguments)
+    name = uri(database)
+    # sqlite3 sets its own default otherwise, and what the VFS has set is lost.
+    ms = parameter_of(name, "kanban_busy_timeout") or os.environ.get("KANBAN_BUSY_TIMEOUT", "")
+    if "timeout" not in arguments and ms.isdecimal():
+        # sqlite3 cuts off what is behind the whole milliseconds.
+        arguments["timeout"] = (int(ms) + 0.5) / 1000
+    board: sqlite3.Connection = sqlite3.connect(name, **arguments)
     return board
 
 

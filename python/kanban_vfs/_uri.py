@@ -1,7 +1,7 @@
 """Names of databases, https://www.sqlite.org/uri.html."""
 
 import os
-from typing import Union
+from typing import Optional, Union
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 #: What :func:`open` takes: the name of a file.
@@ -21,6 +21,15 @@ def file_of(path: Path) -> bytes:
     if name.startswith("//"):
         name = "/" + name[2:].partition("/")[2]
     return unquote_to_bytes(name)
+
+
+def parameter_of(uri: str, name: str) -> Optional[str]:
+    """The value of a parameter of a URI, the first one as SQLite has it, or None."""
+    for parameter in uri.partition("#")[0].partition("?")[2].split("&"):
+        key, _, value = parameter.partition("=")
+        if unquote(key) == name:
+            return unquote(value)
+    return None
 
 
 def uri(path: Path, **parameters: Union[str, int]) -> str:

@@ -70,6 +70,34 @@ def test_arguments_are_sqlite3s(board: str) -> None:
         kanban_vfs.connect(kanban_vfs.uri(board + "2", mode="ro"))
 
 
+def test_arguments_by_position(board: str) -> None:
+    """A program that calls sqlite3.connect is changed by one word, however it gives its arguments."""
+    for opened in [
+        kanban_vfs.connect(board, 1.25),
+        kanban_vfs.connect(board, 1.25, 0, None, True, sqlite3.Connection, 64, True),
+        kanban_vfs.connect(database=board, timeout=1.25),
+    ]:
+        assert opened.execute("PRAGMA busy_timeout").fetchone() == (1250,)
+    with pytest.raises(TypeError, match="timeout"):
+        kanban_vfs.connect(board, 1.25, timeout=1.25)
+    with pytest.raises(TypeError, match="at most 8"):
+        kanban_vfs.connect(board, 1.25, 0, None, True, sqlite3.Connection, 64, True, 8)
+
+
+def test_the_busy_timeout_that_was_set_outside(board: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sqlite3 sets a timeout of 5 s in each connection that asks for none."""
+    monkeypatch.setenv("KANBAN_BUSY_TIMEOUT", "1001")
+    for path, arguments, expected in [
+        (board, {}, 1001),
+        (board, {"timeout": 2}, 2000),
+        (kanban_vfs.uri(board, kanban_busy_timeout=70), {}, 70),
+    ]:
+        opened = kanban_vfs.connect(path, **arguments)
+        assert opened.execute("PRAGMA busy_timeout").fetchone() == (expected,)
+    monkeypatch.delenv("KANBAN_BUSY_TIMEOUT")
+    assert kanban_vfs.connect(board).execute("PRAGMA busy_timeout").fetchone() == (5000,)
+
+
 def test_status_of_a_board(board: str) -> None:
     writer = kanban_vfs.connect(board)
     writer.execute("CREATE TABLE t (x)")

@@ -33,6 +33,12 @@ def test_the_wheel_holds_what_it_should_and_nothing_more() -> None:
         assert packed.read_text() == (ROOT / licence).read_text()
 
 
+def test_importing_it_is_cheap() -> None:
+    """importlib.metadata imports an email parser and half of the standard library with it."""
+    program = "import sys, kanban_vfs\nprint('importlib.metadata' in sys.modules, kanban_vfs.__version__)"
+    assert python(program).split() == ["False", VERSION]
+
+
 def test_types(tmp_path: Path) -> None:
     """A program that uses the package, and the package, pass mypy --strict."""
     pytest.importorskip("mypy")
