@@ -32,7 +32,9 @@ pub(crate) fn find(database: &Path) -> Vec<String> {
             };
             if descriptor.path().metadata().is_ok_and(|file| is_ours(&file)) {
                 let program = std::fs::read_to_string(process.path().join("comm"));
-                let program = program.as_deref().map_or("?", str::trim_end);
+                // A process chooses its name itself, and a terminal obeys escape sequences.
+                let program = program
+                    .map_or("?".to_owned(), |name| name.trim_end().replace(char::is_control, "?"));
                 of_this.push(format!(
                     "pid {pid} ({program}) has {what} open that was deleted or replaced"
                 ));

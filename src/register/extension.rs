@@ -103,7 +103,7 @@ pub unsafe extern "C" fn kanban_vfs_register(
 
 /// Registers the VFS as the environment says.
 fn register(host: Host, make_default: bool) -> Result<(), String> {
-    let options = Options::from_env(|name| std::env::var_os(name))?;
+    let options = Options::from_env(sys::environment)?;
     super::register(host, &options.with_make_default(make_default)).map_err(|why| why.to_string())
 }
 

@@ -196,7 +196,8 @@ fn is_lock_of(line: &str, file: Inode) -> bool {
 /// The name of a process's program, as far as this process may know it. proc(5), /proc/PID/comm
 pub(crate) fn program_of(pid: u32) -> Option<String> {
     let name = read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some(name.trim_end().to_owned())
+    // A process chooses its name itself, and an operator's terminal obeys escape sequences.
+    Some(name.trim_end().replace(char::is_control, "?"))
 }
 
 /// The id of a process in its own pid namespace. proc(5), /proc/PID/status
@@ -208,6 +209,9 @@ fn own_pid(pid: u32) -> Option<u32> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::io::Read;
+    use std::process::Stdio;
+
     use super::*;
     use crate::sys::{Range, entry_of, try_lock};
 
@@ -254,6 +258,23 @@ mod tests {
             assert!(began.elapsed() < Duration::from_secs(60), "a zombie is dead");
             std::thread::sleep(Duration::from_millis(1));
         }
+        child.wait().expect("it ends");
+    }
+
+    /// A process calls itself by an escape sequence that turns a terminal red.
+    #[test]
+    fn a_name_does_not_command_the_terminal() {
+        let program = "printf 'a\\033[31mb' > /proc/$$/comm && echo && read end";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", program])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut out = child.stdout.take().expect("it is a pipe");
+        out.read_exact(&mut [0]).expect("it has its name");
+        assert_eq!(program_of(child.id()).as_deref(), Some("a?[31mb"));
+        drop(child.stdin.take());
         child.wait().expect("it ends");
     }
 

@@ -1,6 +1,6 @@
 //! This process, its clock and its machine: getpid(2), clock_gettime(2), pthread_atfork(3), dlsym(3).
 
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, OsString, c_void};
 use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,6 +20,17 @@ pub(crate) fn pid() -> u32 {
         }
         pid => pid,
     }
+}
+
+/// The value of an environment variable, unless whoever started this program may not speak for the user it runs as: the
+/// file has the setuid bit, say. secure_getenv(3)
+pub(crate) fn environment(name: &str) -> Option<OsString> {
+    // SAFETY: getauxval takes a number, issetugid nothing.
+    #[cfg(target_os = "linux")]
+    let is_secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    #[cfg(not(target_os = "linux"))]
+    let is_secure = unsafe { libc::issetugid() } != 0;
+    if is_secure { None } else { std::env::var_os(name) }
 }
 
 /// Forgets the process id. To be called in a child of fork(2), which has another than its parent.

@@ -1,6 +1,6 @@
 //! This process, its clock and its machine.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsString};
 use std::sync::OnceLock;
 
 use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress};
@@ -9,6 +9,11 @@ use windows_sys::Win32::System::Performance::{QueryPerformanceCounter, QueryPerf
 /// This process's id. GetCurrentProcessId
 pub(crate) fn pid() -> u32 {
     std::process::id()
+}
+
+/// The value of an environment variable.
+pub(crate) fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
 }
 
 /// Time since some moment, in ns, the same for all processes. QueryPerformanceCounter

@@ -140,6 +140,45 @@ fn the_environment_sets_the_extensions_defaults() {
     }
 }
 
+/// A program with the setuid bit loads the extension. Whoever starts it chooses its environment, so that none of the
+/// variables may count: secure_getenv(3). The same variable counts where the program has no such bit.
+#[test]
+#[cfg(unix)]
+fn the_environment_does_not_count_in_a_setuid_program() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+
+    const OWNER: u32 = 65533;
+    const CALLER: u32 = 65534;
+    vfs_tests::needs!(vfs_tests::needs::ROOT, "sqlite3");
+    let board = Board::new();
+    let directory = board.directory();
+    std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o777)).unwrap();
+    let library = directory.join("libkanban_vfs.so");
+    std::fs::copy(extension(), &library).unwrap();
+    std::fs::set_permissions(&library, PermissionsExt::from_mode(0o755)).unwrap();
+    let shell = directory.join("shell");
+    std::fs::copy(run("sh", &["-c", "command -v sqlite3"]).trim(), &shell).unwrap();
+    chown(&shell, Some(OWNER), None).unwrap();
+    let timeout = |mode: u32| {
+        std::fs::set_permissions(&shell, PermissionsExt::from_mode(mode)).unwrap();
+        let load = format!(".load {}", library.display());
+        let open = format!(".open {}", board.kanban().replace("?vfs", &format!("{mode:o}?vfs")));
+        let output = Command::new(&shell)
+            .args([":memory:", "-cmd", &load, "-cmd", &open, "PRAGMA busy_timeout"])
+            .env("KANBAN_BUSY_TIMEOUT", "77")
+            .current_dir("/")
+            .uid(CALLER)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(timeout(0o755), "77\n");
+    assert_eq!(timeout(0o4755), "5000\n");
+}
+
 /// A typing error in a connection string. The stock VFS ignores it, and the application runs
 /// without what it asked for; here the open fails, names the parameter and creates nothing.
 #[test]
