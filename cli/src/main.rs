@@ -123,7 +123,17 @@ fn say(text: &str) -> Result<()> {
 
 /// The connection string of a board through a VFS, <https://www.sqlite.org/uri.html>.
 fn uri(board: &Path, vfs: &str) -> String {
-    let path = board.display().to_string();
-    let path = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    // SQLite decodes to bytes, so that a name need not be UTF-8.
+    let path: String = board
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .map(|byte| match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+                char::from(*byte).to_string()
+            }
+            _ => format!("%{byte:02x}"),
+        })
+        .collect();
     format!("file:{path}?vfs={vfs}")
 }

@@ -2,6 +2,7 @@
 //! before, and is found by its name.
 
 use std::fs::OpenOptions;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 
 use serde_json::Value;
@@ -50,6 +51,18 @@ fn a_sound_board_is_ok_also_while_it_is_written() {
     let (code, text, _) = outcome(&[&"check", &board.path()]);
     assert_eq!(code, Some(0));
     assert!(text.contains("quick_check     ok"), "{text}");
+}
+
+/// A name need not be UTF-8, and may have characters that mean something in a URI.
+#[test]
+fn it_checks_the_file_that_was_named() {
+    for name in [&b"\xff.db"[..], b"%41 ?#&.db"] {
+        let board = board();
+        let path = board.directory().join(std::ffi::OsStr::from_bytes(name));
+        std::fs::copy(board.path(), &path).unwrap();
+        let (code, report) = json("check", &path);
+        assert_eq!((code, report["state"].as_str()), (Some(0), Some("ok")), "{report}");
+    }
 }
 
 /// It writes nothing: neither the database nor the WAL of a board that nobody else has open.
