@@ -25,10 +25,11 @@ pub(crate) fn pid() -> u32 {
 /// The value of an environment variable, unless whoever started this program may not speak for the user it runs as: the
 /// file has the setuid bit, say. secure_getenv(3)
 pub(crate) fn environment(name: &str) -> Option<OsString> {
-    // SAFETY: getauxval takes a number, issetugid nothing.
     #[cfg(target_os = "linux")]
+    // SAFETY: it takes a number.
     let is_secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
     #[cfg(not(target_os = "linux"))]
+    // SAFETY: it takes nothing.
     let is_secure = unsafe { libc::issetugid() } != 0;
     if is_secure { None } else { std::env::var_os(name) }
 }
