@@ -97,7 +97,7 @@ pub fn register(options: &Options) -> Result<(), Error> {
 ///
 /// # Errors
 /// - [`Error::InUse`]: databases are open through it.
-/// - [`Error::NotRegistered`]: [`register`] made none of that name.
+/// - [`Error::NotRegistered`]: [`register()`] made none of that name.
 /// - [`Error::SqliteTooOld`]: SQLite before 3.31.0.
 #[cfg(feature = "linked")]
 #[inline]

@@ -478,8 +478,8 @@ impl<B: BaseFile> Claim<B> {
 
     /// The WRITE slot was unlocked. With `waits_for_sync`, COMMIT waits for a sync of group commit next. `to_write` says
     /// whether WRITE was taken to write a transaction: an immediate release may mean that SQLite found its snapshot stale,
-    /// and that its busy handler sleeps next. If it was a commit, [`Wait::committed`] takes that back, since
-    /// FCNTL_COMMIT_PHASETWO comes after the unlock.
+    /// and that its busy handler sleeps next. If it was a commit, FCNTL_COMMIT_PHASETWO, which comes after the unlock, takes
+    /// that back ([`crate::lock::wait::forget_on_this_thread`]).
     #[inline]
     pub(super) fn release_after_write(&mut self, waits_for_sync: bool, to_write: bool) {
         if waits_for_sync && self.is_held() {
