@@ -17,6 +17,8 @@
 //! - An observer that takes longer than [`PAUSE`] from one look to the next may still be fooled.
 //! - So may one that looks within [`PAUSE`] of a connection's first write, which brings the file ahead and does not wait,
 //!   if another connection's checkpoint comes at once.
+//! - So may one that looks while a checkpoint makes the file shorter: the header says less before the file is cut, and the
+//!   file is cut to that length for a moment.
 
 use std::time::Duration;
 
