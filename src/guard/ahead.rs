@@ -10,15 +10,16 @@
 //! somebody looks. SQLite takes the page count from the header, so a longer file is legal
 //! (<https://www.sqlite.org/fileformat2.html#in_header_database_size>). A checkpoint that has to make the file longer
 //! waits for [`PAUSE`] before it writes the header, and keeps the checkpoint lock meanwhile. So whatever page count an
-//! observer reads, the file was long enough for it [`PAUSE`] ago. The last close cuts the file to its header.
+//! observer reads, the file was long enough for it [`PAUSE`] ago. One that makes the file shorter than its old header said
+//! waits as long before it cuts, for an observer that has read that header. The last close cuts the file to its header.
 //!
 //! # What it does not do
 //! - It does nothing in rollback modes.
 //! - An observer that takes longer than [`PAUSE`] from one look to the next may still be fooled.
 //! - So may one that looks within [`PAUSE`] of a connection's first write, which brings the file ahead and does not wait,
 //!   if another connection's checkpoint comes at once.
-//! - So may one that looks while a checkpoint makes the file shorter: the header says less before the file is cut, and the
-//!   file is cut to that length for a moment.
+//! - So may one that asks for the length at the moment at which a checkpoint makes the file shorter: it is cut to what its
+//!   header says, and made longer again.
 
 use std::time::Duration;
 
@@ -87,6 +88,11 @@ impl Ahead {
         }
         self.largest_growth = self.largest_growth.min(MOST_AFTER_VACUUM / 2);
         Some(length + self.distance(length).max(MOST_AFTER_VACUUM))
+    }
+
+    /// The length that the header said before the checkpoint that is under way, in bytes; 0 if it is not known.
+    pub(crate) fn length_before(&self) -> i64 {
+        self.before
     }
 
     /// How far ahead the file of a database of `length` bytes is to be, in bytes.

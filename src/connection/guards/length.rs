@@ -182,9 +182,12 @@ impl<B: BaseFile> Length<B> {
                 Some((ahead, header.length()?, header.page_size()?))
             });
             if let Some((ahead, length, page)) = lengths {
-                match ahead.after_checkpoint(now, length) {
-                    Some(to) => grows_to = Some((to, page)),
-                    None => return ResultCode::OK,
+                let before = ahead.length_before();
+                let Some(to) = ahead.after_checkpoint(now, length) else { return ResultCode::OK };
+                grows_to = Some((to, page));
+                // An observer may have read the old header, and ask for the file's length next.
+                if to < before {
+                    std::thread::sleep(ahead::PAUSE);
                 }
             }
         }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use vfs_tests::base::{Fault, File as Which, Method};
+use vfs_tests::base::{Base, Fault, File as Which, Method};
 use vfs_tests::observers::{Observers, by_header};
 use vfs_tests::{Agent, Board, Program, Reply};
 
@@ -103,6 +103,45 @@ fn a_checkpoint_that_makes_the_file_longer_waits_for_observers() {
         times += i32::from(grown.is_some());
     }
     assert!((1..10).contains(&times), "{times}");
+}
+
+/// A VACUUM takes a large blob out of a board. The checkpoint writes the new header, and gives those who have read the
+/// old one time to ask for the length before it cuts the file. On the stock VFS the cut comes at once.
+#[test]
+fn a_checkpoint_that_makes_the_file_much_shorter_waits_for_observers() {
+    let waited = |vfs: &str, base: &Base| {
+        let board = Board::new();
+        let connection = connect(&board.uri(vfs));
+        let sql = "PRAGMA journal_mode=wal; CREATE TABLE t (x); INSERT INTO t VALUES (zeroblob(20000000)); \
+                   PRAGMA wal_checkpoint; DELETE FROM t; VACUUM";
+        connection.execute_batch(sql).unwrap();
+        let times: Arc<Mutex<(Option<Instant>, Option<Instant>)>> = Arc::default();
+        let seen = Arc::clone(&times);
+        base.on(move |call| {
+            let mut times = seen.lock().unwrap();
+            match (&call.method, call.file) {
+                (Method::Write { offset: 0, .. }, Which::Main) => times.0 = Some(Instant::now()),
+                (Method::Truncate { .. }, Which::Main) => times.1 = Some(Instant::now()),
+                _ => {}
+            }
+            Fault::None
+        });
+        let (_, before) = size_then_header(&board.path());
+        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+        base.off();
+        let (size, header) = size_then_header(&board.path());
+        assert!(
+            before > 20_000_000 && header < 100_000 && size < 6_000_000,
+            "{before} {header} {size}"
+        );
+        let times = times.lock().unwrap();
+        times.1.unwrap() - times.0.unwrap()
+    };
+    let (base, ours) = over_faulty("faulty-shorter");
+    let paused = waited(&ours, &base);
+    assert!(paused >= LONG_ENOUGH, "{paused:?}");
+    let stock = waited("faulty-shorter", &base);
+    assert!(stock < paused, "{stock:?} {paused:?}");
 }
 
 /// What a client does to a board in the end, and what it is then.
