@@ -136,6 +136,9 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
     let is_off = guards.pragmas.is_synchronous_off();
     let journalless = guards.pragmas.journalless();
     let files = guards.files.identity().map(|files| (files.inode(), files.wal_index()));
+    let untold = guards.files.untold().map(|why| {
+        format!("the kernel did not say which file it is when it was opened ({why}); open it again")
+    });
     let database = connection.database();
     let obstacle = database.obstacle();
     let write_lock = match &obstacle {
@@ -144,13 +147,15 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
         None => Ok(()),
     };
     let cancellation = match files {
-        None => protection.why_not(None),
+        None => protection.why_not(None).or_else(|| untold.clone()),
         Some((inode, wal_index)) => protection
             .why_not(Some(inode))
             .or_else(|| wal_index.and_then(|inode| protection.why_not(Some(inode)))),
     };
     let identity = match files {
-        None => Some("the base VFS keeps the database elsewhere than in a file".to_owned()),
+        None => untold.or_else(|| {
+            Some("the base VFS keeps the database elsewhere than in a file".to_owned())
+        }),
         Some(_) => displaced,
     };
     let length = match stands {

@@ -18,6 +18,7 @@
 //! - A name that this process may not look at is not compared.
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -76,20 +77,32 @@ const CHECK_NS: u64 = 1_000_000_000;
 
 impl Identity {
     /// Of the database at `path`, which was just opened. `None` if there is no such file, or a NUL is in its name.
-    pub(crate) fn of(path: &Path, may_have_links: bool) -> Option<Self> {
+    ///
+    /// # Errors
+    /// The kernel does not say which file it is. lstat(2)
+    pub(crate) fn of(path: &Path, may_have_links: bool) -> io::Result<Option<Self>> {
         let beside = |suffix| Name::new(format::beside(path, suffix).as_os_str());
-        let database = Name::new(path.as_os_str())?;
-        let inode = sys::stat(&database).ok()?.inode;
-        Some(Self {
+        let names = (Name::new(path.as_os_str()), beside(WAL_SUFFIX), beside(WAL_INDEX_SUFFIX));
+        let directory = path.parent().and_then(sys::directory_at);
+        let ((Some(database), Some(wal), Some(wal_index)), Some(directory)) = (names, directory)
+        else {
+            return Ok(None);
+        };
+        let inode = match sys::stat(&database) {
+            Ok(found) => found.inode,
+            Err(why) if sys::is_absent(&why) => return Ok(None),
+            Err(why) => return Err(why),
+        };
+        Ok(Some(Self {
             database: (database, inode),
-            wal: (beside(WAL_SUFFIX)?, None),
-            wal_index: (beside(WAL_INDEX_SUFFIX)?, None),
-            directory: sys::directory_at(path.parent()?)?,
+            wal: (wal, None),
+            wal_index: (wal_index, None),
+            directory,
             is_elsewhere: false,
             unchanged: None,
             may_have_links,
             checked: sys::monotonic_ns(),
-        })
+        }))
     }
 
     /// The database, as it was opened.

@@ -68,9 +68,16 @@ pub(crate) unsafe fn install_database(
         false => filesystem::wal_refusal(&filesystem::Of(path)),
     };
     let identity = Identity::of(path, settings.hard_links());
+    if let Err(why) = &identity {
+        let what = format!(
+            "the kernel does not say which file it is ({why}): its locks are not protected, and nobody notices if it \
+             is replaced, as on the stock VFS; open it again"
+        );
+        log.log_about(ResultCode::WARNING, &what, path);
+    }
     // Before SQLite locks it.
-    let protected =
-        identity.as_ref().and_then(|known| context.protection.opened(known.inode(), path));
+    let known = identity.as_ref().ok().and_then(Option::as_ref);
+    let protected = known.and_then(|known| context.protection.opened(known.inode(), path));
     let offset = state_offset(context.base_file_size);
     // SAFETY: the caller's promise: the base has just opened the file.
     let methods = unsafe {

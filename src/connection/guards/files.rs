@@ -2,6 +2,7 @@
 //! [`crate::guard::identity`] says what is looked at.
 
 use std::cell::Cell;
+use std::io;
 use std::sync::Arc;
 
 use crate::counters::count;
@@ -21,6 +22,8 @@ pub(crate) struct Files {
     log: Host,
     /// `None` if the database is no file that can be found by its name.
     identity: Option<Identity>,
+    /// Why it is not known which files these are, if the kernel did not say.
+    untold: Option<io::Error>,
     /// What the log was told last, so that it is not told at each attempt.
     logged: Cell<Option<Displaced>>,
     /// After how many more read transactions to look at the clock.
@@ -30,9 +33,19 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    pub(super) fn new(database: Arc<Database>, log: Host, identity: Option<Identity>) -> Self {
+    pub(super) fn new(
+        database: Arc<Database>,
+        log: Host,
+        known: io::Result<Option<Identity>>,
+    ) -> Self {
+        let (identity, untold) = known.map_or_else(|why| (None, Some(why)), |known| (known, None));
         let logged = Cell::new(None);
-        Self { database, log, identity, logged, until_look: 1, is_checked: false }
+        Self { database, log, identity, untold, logged, until_look: 1, is_checked: false }
+    }
+
+    /// Why nothing is known of the files, if the kernel did not say which they are.
+    pub(crate) fn untold(&self) -> Option<&io::Error> {
+        self.untold.as_ref()
     }
 
     pub(crate) fn identity(&self) -> Option<&Identity> {

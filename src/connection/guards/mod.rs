@@ -7,6 +7,7 @@ pub(super) mod restart;
 #[cfg(all(test, unix, feature = "linked"))]
 mod tests;
 
+use std::io;
 use std::sync::Arc;
 
 use super::base_file::{BaseFile, Stands};
@@ -36,8 +37,8 @@ pub(crate) struct Guards<B: BaseFile> {
 
 /// What the guards are to know of a database when a connection opens it.
 pub(crate) struct Known {
-    /// Its files; `None` if it is no file that can be found by its name.
-    pub(crate) identity: Option<Identity>,
+    /// Its files; `None` if it is no file that can be found by its name, an error if the kernel does not say.
+    pub(crate) identity: io::Result<Option<Identity>>,
     /// Why WAL mode is refused there, if it is.
     pub(crate) no_wal: Option<String>,
     /// Whether the file is kept ahead of its header.

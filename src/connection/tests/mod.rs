@@ -40,7 +40,7 @@ fn connection_over(directory: &tempfile::TempDir, base: &'static TestBase) -> Te
     fs::File::options().create(true).append(true).open(&path).expect("a directory");
     let host = Host::linked().expect("a linked SQLite");
     let settings = Settings::defaults_of(&Options::default());
-    let known = Known { identity: None, no_wal: None, keeps_ahead: false };
+    let known = Known { identity: Ok(None), no_wal: None, keeps_ahead: false };
     Connection::new(base, &path, settings, host, known, false)
 }
 
@@ -65,7 +65,7 @@ fn connection_with_wal(
     let (place, database, guards) = board();
     let host = Host::linked().expect("a linked SQLite");
     let settings = Settings::defaults_of(options);
-    let known = Known { identity: None, no_wal: None, keeps_ahead: false };
+    let known = Known { identity: Ok(None), no_wal: None, keeps_ahead: false };
     let mut connection = Connection::new(base, database.path(), settings, host, known, false);
     connection.guards = guards;
     connection.guards.set_base(base);

@@ -24,7 +24,7 @@ fn board() -> (tempfile::TempDir, std::path::PathBuf, Identity) {
         fs::write(directory.join(name), name).expect("a file");
     }
     let path = directory.join("board.db");
-    let mut identity = Identity::of(&path, false).expect("it is there");
+    let mut identity = Identity::of(&path, false).expect("it can be told").expect("it is there");
     identity.wal_opened();
     (place, path, identity)
 }

@@ -606,7 +606,10 @@ fn fail_each(program: Program, scene: &Scene) -> usize {
     scene.play(&mut victim, &mut healthy, &mut unharmed).unwrap();
     let mut faults = 0;
     let mut wrong: BTreeMap<String, String> = BTreeMap::new();
-    for at in sampled(unharmed.seen, 20) {
+    // By its first calls an open finds out which file it is, and on that its locks depend.
+    let first = if scene.name == "open, in delete mode" { 16 } else { 0 };
+    let rest = sampled(unharmed.seen, 20).filter(|at| *at >= first);
+    for at in (0..first).chain(rest) {
         for lasting in [Lasting::Once, Lasting::OfItsKind, Lasting::Wholly] {
             for variant in 0..if lasting == Lasting::Wholly { 1 } else { 6 } {
                 let mut plan = Plan::new(at, variant, lasting);
