@@ -29,7 +29,8 @@ def connect(database: Path, *positional: Any, **arguments: Any) -> sqlite3.Conne
     """Opens a database through the VFS: :func:`sqlite3.connect`, whose arguments it takes.
 
     ``database`` is the name of a file, or a ``file:`` URI with parameters of its own:
-    ``connect(kanban_vfs.uri("board.db", mode="ro"))``. (``uri=True`` is understood.)
+    ``connect(kanban_vfs.uri("board.db", mode="ro"))``. A string that begins with ``file:`` is always a
+    URI, whatever ``uri`` is; ``Path("file:x")`` is a file of that name.
 
     A transaction that reads before it writes must begin with BEGIN IMMEDIATE to be queued. With
     ``isolation_level="IMMEDIATE"`` those that Python begins do. ``timeout``, in seconds, is how long
@@ -53,7 +54,9 @@ def connect(database: Path, *positional: Any, **arguments: Any) -> sqlite3.Conne
     name = uri(database)
     # sqlite3 sets its own default otherwise, and what the VFS has set is lost.
     ms = parameter_of(name, "kanban_busy_timeout") or os.environ.get("KANBAN_BUSY_TIMEOUT", "")
-    if "timeout" not in arguments and ms.isdecimal():
+    # What the VFS refuses is left to it.
+    is_valid = ms.isascii() and ms.isdecimal() and len(ms) <= 10 and int(ms) < 2**31
+    if "timeout" not in arguments and is_valid:
         # sqlite3 cuts off what is behind the whole milliseconds.
         arguments["timeout"] = (int(ms) + 0.5) / 1000
     board: sqlite3.Connection = sqlite3.connect(name, **arguments)
