@@ -81,7 +81,8 @@ impl LockDescriptor {
             shared.iter().all(|range| matches!(sys::try_lock(&writable, *range, true), Ok(true)));
         if moved && sys::replace(self.descriptor.as_raw_fd(), &writable).is_ok() {
             self.shared = None;
-        } else if opened.is_none() {
+        } else {
+            // Even one that was opened may share SQLite's description, which outlives it.
             for range in shared {
                 let _ = sys::unlock(&writable, *range);
             }

@@ -187,15 +187,16 @@ extern "C" fn fcntl_by_the_table(
     };
     let asks = command == libc::F_GETLK;
     let mut made = locks_by(descriptor, unlocks && !asks);
-    if made.is_ok() && !asks {
-        let range = Range { start: lock.l_start, len: lock.l_len };
-        no_panic((), || library.locks.note(file, range, !unlocks));
-    } else if made == Err(libc::EBADF) && !asks && no_panic(false, || library.locks.repair(file)) {
+    if made == Err(libc::EBADF) && !asks && no_panic(false, || library.locks.repair(file)) {
         if let Target::Through { descriptor, .. } =
             no_panic(Target::Inherited, || library.locks.target(file))
         {
             made = locks_by(descriptor, false);
         }
+    }
+    if made.is_ok() && !asks {
+        let range = Range { start: lock.l_start, len: lock.l_len };
+        no_panic((), || library.locks.note(file, range, !unlocks));
     }
     made.map_or_else(fail, |()| 0)
 }
