@@ -1,7 +1,7 @@
 //! The processes that keep the write lock of a holder that is gone.
 //!
 //! The kernel releases the lock when the last descriptor of the sidecar's open file description is closed: when
-//! the holder dies, unless a child has copies. A child of fork(2) closes them at once ([`crate::register::fork`]). A
+//! the holder dies, unless a child has copies. A child of fork(2) closes them at once (`register::fork`). A
 //! child that runs no fork handlers (`_Fork`, vfork(2), clone(2), a `posix_spawn` that waits in one of its file
 //! actions) keeps them until it executes a program or ends, and Linux has no close-on-fork. Its copies of
 //! SQLite's own locks keep stock clients out as well. A process that may trace the child could release the lock
