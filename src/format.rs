@@ -1,7 +1,7 @@
 //! SQLite's byte layouts and the names of the files beside a database, each written down once:
 //! <https://www.sqlite.org/fileformat2.html> and <https://www.sqlite.org/walformat.html>.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::sys::{self, Range};
@@ -26,12 +26,19 @@ pub(crate) fn beside(database: &Path, suffix: &str) -> PathBuf {
 /// <https://www.sqlite.org/fileformat2.html#the_lock_byte_page>
 pub(crate) const LOCK_BYTES: std::ops::Range<i64> = 0x4000_0000..0x4000_0000 + 512;
 
-/// Whether a journal has something to roll back: it is not empty, and its header is not zeroed, as
+/// Whether a journal has something to roll back: it is there and not empty, and its header is not zeroed, as
 /// `journal_mode=persist` leaves it. <https://www.sqlite.org/fileformat2.html#the_rollback_journal>
-pub(crate) fn is_hot(journal: &Path) -> bool {
+///
+/// # Errors
+/// The journal is there, or may be, and cannot be read.
+pub(crate) fn is_hot(journal: &Path) -> io::Result<bool> {
     let mut first = [0];
-    let read = sys::open_to_read(journal).and_then(|mut file| file.read_exact(&mut first));
-    read.is_ok() && first != [0]
+    let mut file = match sys::open_to_read(journal) {
+        Ok(file) => file,
+        Err(why) if sys::is_absent(&why) => return Ok(false),
+        Err(why) => return Err(why),
+    };
+    Ok(file.read(&mut first)? == 1 && first != [0])
 }
 
 /// A big-endian word of 32 bits.

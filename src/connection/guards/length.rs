@@ -94,7 +94,8 @@ impl<B: BaseFile> Length<B> {
         let missing = header
             .filter(|_| self.stands != Stands::Below)
             .and_then(|header| header.deficit(self.base.size().ok()?));
-        if missing.is_some() && is_hot(&beside(self.database.path(), JOURNAL_SUFFIX)) {
+        let journal = || is_hot(&beside(self.database.path(), JOURNAL_SUFFIX));
+        if missing.is_some() && journal().unwrap_or(true) {
             return;
         }
         self.deficit = Some(missing.unwrap_or(0));
@@ -296,12 +297,7 @@ impl<B: BaseFile> Length<B> {
             return;
         }
         // A rollback may need what lies behind the length that the header says before it.
-        let journal = beside(self.database.path(), JOURNAL_SUFFIX);
-        let may_be_hot = match sys::open_to_read(&journal) {
-            Ok(_) => is_hot(&journal),
-            Err(why) => !sys::is_absent(&why),
-        };
-        if may_be_hot {
+        if is_hot(&beside(self.database.path(), JOURNAL_SUFFIX)).unwrap_or(true) {
             return;
         }
         let length = self.base.header().and_then(|header| header.length());
