@@ -318,7 +318,6 @@ impl Host {
     ///
     /// # Safety
     /// `name` is the file name SQLite passed to xOpen for a main database.
-    #[cfg_attr(windows, allow(dead_code, reason = "nothing is forked"))]
     pub(crate) unsafe fn names_beside(&self, name: *const c_char) -> [*const c_char; 2] {
         // SAFETY: the caller's promise: SQLite keeps these names beside a database's.
         unsafe { [(self.sqlite3_filename_journal)(name), (self.sqlite3_filename_wal)(name)] }

@@ -44,8 +44,9 @@ pub(crate) const WHY: &str =
 struct OpenFile {
     /// Empty for a statement journal.
     path: PathBuf,
-    /// The address of a database's name, as SQLite keeps it while the file is open; 0 for others.
-    name: usize,
+    /// The addresses of the names of a database's journal and WAL, as SQLite keeps them while the file is open; null for
+    /// others.
+    beside: [usize; 2],
     is_inherited: bool,
     regions: Vec<Region>,
 }
@@ -58,11 +59,11 @@ fn with_open<T>(file: *mut sqlite3_file, look: impl FnOnce(&mut OpenFile) -> T) 
     OPEN.lock().as_mut()?.get_mut(&file.expose_provenance()).map(look)
 }
 
-/// A file was opened, and has its methods. `name` is what SQLite has passed for a database, and null for
-/// others.
-pub(super) fn opened(file: *mut sqlite3_file, path: &Path, name: *const c_char) {
-    let (path, name) = (path.to_owned(), name.expose_provenance());
-    let open = OpenFile { path, name, is_inherited: false, regions: Vec::new() };
+/// A file was opened, and has its methods. `beside` are a database's names of its journal and WAL, and null for other
+/// files.
+pub(super) fn opened(file: *mut sqlite3_file, path: &Path, beside: [*const c_char; 2]) {
+    let (path, beside) = (path.to_owned(), beside.map(<*const c_char>::expose_provenance));
+    let open = OpenFile { path, beside, is_inherited: false, regions: Vec::new() };
     OPEN.lock().get_or_insert_default().insert(file.expose_provenance(), open);
 }
 
@@ -120,14 +121,8 @@ pub(crate) unsafe fn is_parents(name: *const c_char) -> bool {
 
 /// Whether the connection that has this very name of a journal or WAL is inherited; `None` if none has.
 fn is_inherited(name: *const c_void) -> Option<bool> {
-    let host = copies::copy(0)?;
     let open = OPEN.lock();
-    let has_it = |open: &&OpenFile| {
-        let database = std::ptr::with_exposed_provenance::<c_char>(open.name);
-        // SAFETY: SQLite keeps the name longer than it has the file open, and so in this table.
-        !database.is_null()
-            && unsafe { host.names_beside(database) }.iter().any(|beside| beside.cast() == name)
-    };
+    let has_it = |open: &&OpenFile| !name.is_null() && open.beside.contains(&name.addr());
     open.iter().flat_map(HashMap::values).find(has_it).map(|open| open.is_inherited)
 }
 
@@ -259,7 +254,7 @@ mod tests {
         let region = |at: usize| std::ptr::without_provenance_mut::<c_void>(at);
         mapped(file, region(0x8000), 0x8000);
         assert_eq!(regions(), None, "it is not open");
-        opened(file, Path::new("/no/such/board.db"), std::ptr::null());
+        opened(file, Path::new("/no/such/board.db"), [std::ptr::null(); 2]);
         for (at, bytes) in [(0x8000, 0x8000), (0, 0x8000), (0x8000, 0x8000), (0x1_0000, 0x8000)] {
             mapped(file, region(at), bytes);
         }

@@ -7,7 +7,7 @@ use crate::ffi::sqlite3_file;
 
 pub(crate) const WHY: &str = "";
 
-pub(super) fn opened(_: *mut sqlite3_file, _: &Path, _: *const c_char) {}
+pub(super) fn opened(_: *mut sqlite3_file, _: &Path, _: [*const c_char; 2]) {}
 
 pub(super) fn closing(_: *mut sqlite3_file) {}
 

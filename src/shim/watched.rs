@@ -56,7 +56,7 @@ pub(crate) unsafe fn watch(
             (*file).pMethods = &raw const methods.ours;
         }
     }
-    inherited::opened(file, path, std::ptr::null());
+    inherited::opened(file, path, [std::ptr::null(); 2]);
 }
 
 /// xClose: SQLite is done with a journal or a WAL.

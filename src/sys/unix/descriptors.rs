@@ -146,13 +146,13 @@ pub(crate) fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
 }
 
 /// Makes the number `descriptor` one of the open file description of `by`, in one step. The description that it was of
-/// loses this descriptor. dup(2)
+/// loses this descriptor. The caller owns the number `descriptor`. dup(2)
 #[doc(alias = "dup3")]
 pub(crate) fn replace(descriptor: RawFd, by: &impl AsRawFd) -> io::Result<()> {
-    // SAFETY: both are open; whoever owns the number `descriptor` still does.
+    // SAFETY: the call takes numbers; the caller owns the one that becomes another file's.
     #[cfg(target_os = "linux")]
     let rc = unsafe { libc::dup3(by.as_raw_fd(), descriptor, libc::O_CLOEXEC) };
-    // SAFETY: both are open; whoever owns the number `descriptor` still does.
+    // SAFETY: the call takes numbers; the caller owns the one that becomes another file's.
     #[cfg(not(target_os = "linux"))]
     let rc = unsafe {
         match libc::dup2(by.as_raw_fd(), descriptor) {

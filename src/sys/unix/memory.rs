@@ -11,10 +11,10 @@ use super::descriptors::read_to_string;
 /// end of one, and no other thread of this process uses it meanwhile.
 #[doc(alias = "MAP_FIXED")]
 pub(crate) unsafe fn make_private(address: *mut u8, bytes: usize) -> io::Result<()> {
-    let copy: Vec<u8> = {
-        // SAFETY: the caller's promise. Other processes may write to it meanwhile; any bytes will do.
-        unsafe { std::slice::from_raw_parts(address, bytes) }.to_vec()
-    };
+    let mut copy = vec![0; bytes];
+    // SAFETY: the caller's promise, and the copy has room. No reference is made to memory that other processes may write
+    // to meanwhile; any bytes will do.
+    unsafe { copy.as_mut_ptr().copy_from_nonoverlapping(address, bytes) };
     // SAFETY: the caller's promise: the new mapping replaces the old one, and nothing else.
     unsafe {
         let private = libc::mmap(
