@@ -4,11 +4,12 @@
 #![cfg(target_os = "linux")]
 
 use vfs_tests::differential::command::Setting;
-use vfs_tests::differential::compare::Kind;
+use vfs_tests::differential::compare::{Kind, code_name};
 use vfs_tests::differential::generate::generate;
 use vfs_tests::differential::process::Program;
+use vfs_tests::differential::protocol::DIED;
 use vfs_tests::differential::run::{Found, Pair, Report};
-use vfs_tests::differential::schedule::{Operation, Schedule};
+use vfs_tests::differential::schedule::{Database, Operation, Schedule, Step};
 use vfs_tests::differential::shrink::shrink;
 
 /// Seeds within which a broken side is noticed, or a right one is not.
@@ -49,6 +50,30 @@ fn the_stock_vfs_is_like_itself() {
         schedule.steps.retain(|step| !step.operation.is_spared_stock());
     });
     assert!(found.is_none(), "{found:?}");
+}
+
+/// A blob is open, its row goes, and a read of it says so: SQLite counts it no more, and a connection that is abandoned
+/// is freed at once. The worker must have closed the blob before.
+#[test]
+fn a_worker_outlives_an_expired_blob() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let sql = |sql: &str| Operation::Sql(sql.to_owned());
+    let steps = [
+        Operation::Open(Database::Board, String::new()),
+        sql("CREATE TABLE t (id INTEGER PRIMARY KEY, a, b); INSERT INTO t VALUES (1, 1, 'text')"),
+        Operation::BlobOpen(1, false),
+        sql("DELETE FROM t"),
+        Operation::BlobRead,
+        Operation::Abandon,
+        Operation::Bury,
+    ];
+    let steps = steps.map(|operation| Step { process: 0, connection: 0, operation }).to_vec();
+    let mut report = Report::default();
+    let schedule = Schedule { is_plain: false, steps };
+    assert!(pair(&directory, "").run(&schedule, true, &mut report).is_none());
+    let died = code_name(DIED);
+    assert!(report.codes.contains_key("4/0"), "it has nothing to show: {report}");
+    assert!(!report.codes.contains_key(&died), "{report}");
 }
 
 #[test]

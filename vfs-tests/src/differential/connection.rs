@@ -248,7 +248,14 @@ impl<'a> Connection<'a> {
     }
 
     /// Closes it as soon as nothing of it is open any more.
+    ///
+    /// A blob whose row was changed or deleted is closed first: once it has answered SQLITE_ABORT, SQLite does not count
+    /// it. `sqlite3_close_v2` then frees the connection, and a later `sqlite3_blob_close` uses what was freed.
     pub fn abandon(&mut self) -> Outcome {
+        // SAFETY: an open blob, or none: then, or if it has expired, it has no bytes.
+        if unsafe { (self.api.blob_bytes)(self.blob) } == 0 {
+            self.close_blob();
+        }
         // SAFETY: only its cursor and blob are used from now on, to end them.
         let code = unsafe { (self.api.close_v2)(self.db) };
         Outcome { code, ..Outcome::default() }
