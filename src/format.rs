@@ -243,6 +243,9 @@ pub(crate) mod wal_index {
     pub(crate) const REGION: i32 = 32768;
     /// How many frames are committed: `mxFrame`.
     pub(crate) const MX_FRAME: usize = 4;
+    /// How many pages the last commit counts: `nPage`. 0 if the WAL had none when the index was recovered, and nobody has
+    /// committed since.
+    pub(crate) const N_PAGE: usize = 5;
     /// The first of the two salts.
     pub(crate) const SALT: usize = 8;
     /// How many words both copies of the header have together.

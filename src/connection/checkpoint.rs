@@ -37,7 +37,7 @@ impl<B: BaseFile> Connection<B> {
             }
         }
         self.wal.has_ckpt = true;
-        self.guards.length.written().begin();
+        self.guards.length.checkpoint_begins();
         self.guards.restart.note_salts();
         if let Err(rc) = self.join_writers(is_known) {
             drop(ckpt);

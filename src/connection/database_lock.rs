@@ -40,7 +40,10 @@ impl<B: BaseFile> Connection<B> {
             if held < LockLevel::RESERVED && level >= LockLevel::RESERVED {
                 // EXCLUSIVE without RESERVED in between is for the rollback of what another connection has left.
                 match level == LockLevel::EXCLUSIVE && !self.wal.is_mapped {
-                    true => self.guards.length.written().begin_repair(),
+                    true => {
+                        self.guards.length.written().begin_repair();
+                        self.guards.length.cut_before_wal();
+                    }
                     false => self.guards.length.written().begin(),
                 }
             }

@@ -214,6 +214,26 @@ impl<B: BaseFile> Connection<B> {
         rc
     }
 
+    /// xFileSize: whether SQLite may take the page count of a database in WAL mode from the answer, [`Self::length_to_tell`].
+    /// It has a snapshot then, or in exclusive locking mode the database for itself. Each read transaction may make
+    /// such a call, so this must be quick, and never panic.
+    ///
+    /// A checkpoint is told the file's own length, which it compares with what it is about to write. So is whoever asks
+    /// before the wal-index is mapped or without a lock on it: the pager that looks whether the database is empty,
+    /// rolls back, or cuts the file, and a backup that cuts its target. All of them act on the file. What is
+    /// mapped into memory (`PRAGMA mmap_size`) the base file sees to, with its own length.
+    #[inline]
+    pub(crate) fn may_read_page_count(&self) -> bool {
+        self.wal.is_mapped
+            && !self.wal.has_ckpt
+            && (self.wal.has_snapshot || self.lock.level == LockLevel::EXCLUSIVE)
+    }
+
+    /// What SQLite is to be told of a file of `size` bytes, by [`Self::may_read_page_count`].
+    pub(crate) fn length_to_tell(&mut self, size: i64) -> i64 {
+        self.guards.length.without_distance(size, self.wal.snapshots)
+    }
+
     /// FCNTL_SYNC: all is written, and in a rollback mode nothing is committed yet; or all is undone.
     ///
     /// # Errors

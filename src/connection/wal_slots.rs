@@ -4,8 +4,9 @@
 use super::Connection;
 use super::base_file::{BaseFile, Sought};
 use super::claim::{Need, Reason, Request};
+use super::closing::Closing;
 use super::held::{self, HeldSlots};
-use crate::ffi::{ResultCode, ShmFlags, ShmSlot, ShmSlots};
+use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot, ShmSlots};
 use crate::sys;
 
 /// What one connection holds of the wal-index.
@@ -15,11 +16,20 @@ pub(super) struct WalSlots {
     pub(super) is_mapped: bool,
     /// It has a READ slot: it asks for WRITE to write, else to recover.
     pub(super) has_snapshot: bool,
+    /// How many READ slots it has asked for since the wal-index was mapped. It wraps around.
+    pub(super) snapshots: u32,
     /// It has CKPT: it asks for WRITE to finish a checkpoint.
     pub(super) has_ckpt: bool,
 }
 
 impl WalSlots {
+    /// It has a READ slot, or is about to ask for one.
+    #[inline]
+    fn takes_snapshot(&mut self) {
+        self.has_snapshot = true;
+        self.snapshots = self.snapshots.wrapping_add(1);
+    }
+
     /// What WRITE is asked for. An SQLite whose lock calls may block takes it before its snapshot.
     pub(super) fn need_of_write(&self, may_block: bool) -> Need {
         match (self.has_ckpt, self.has_snapshot || may_block) {
@@ -138,7 +148,7 @@ impl<B: BaseFile> Connection<B> {
         }
         let is_plain = !self.guards.files.count_read();
         if is_plain {
-            self.wal.has_snapshot = true;
+            self.wal.takes_snapshot();
         }
         is_plain
     }
@@ -180,7 +190,7 @@ impl<B: BaseFile> Connection<B> {
             return rc;
         }
         held.keep();
-        self.wal.has_snapshot = true;
+        self.wal.takes_snapshot();
         ResultCode::OK
     }
 
@@ -242,6 +252,11 @@ impl<B: BaseFile> Connection<B> {
     /// xShmMap is about to map the wal-index: the database is in WAL mode, where SQLite keeps SHARED until the connection
     /// closes, so that no first connection goes on.
     pub(crate) fn shm_mapping(&mut self) {
+        if !self.wal.is_mapped && self.lock.level == LockLevel::EXCLUSIVE {
+            // It has switched to WAL mode and opens the WAL only now, to close it, as the last one. (With EXCLUSIVE in
+            // exclusive locking mode, the wal-index is in SQLite's own memory.)
+            self.closing = Closing::CopiesAll;
+        }
         self.wal.is_mapped = true;
         self.claim.release(Reason::FirstConnect);
     }

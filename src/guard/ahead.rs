@@ -23,6 +23,8 @@
 
 use std::time::Duration;
 
+use crate::format::Salts;
+
 /// The least distance between the header's length and the file's end, in bytes. It is a multiple of every page size.
 const LEAST: i64 = 256 << 10;
 
@@ -45,7 +47,8 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 /// How far ahead one connection keeps the file.
 ///
 /// Where the WAL is empty, SQLite takes the file's length for the page count, and writes that count into
-/// the frames that it commits. The next checkpoint calls a file malformed that is shorter than such a count.
+/// the frames that it commits. The next checkpoint calls a file malformed that is much shorter than such a count. [`Told`]
+/// spares our connections that, but stock clients see the file's own length.
 /// So a checkpoint cuts the file to no less than the length that SQLite sets, and the last close cuts it only when
 /// the WAL is gone.
 #[derive(Debug, Default)]
@@ -100,6 +103,50 @@ impl Ahead {
         let wanted = (2 * self.largest_growth).max(length / PART);
         // In steps of the least, so that it is a multiple of the page size.
         (wanted.clamp(LEAST, MOST) + LEAST - 1) / LEAST * LEAST
+    }
+}
+
+/// What a connection tells SQLite of the length of a file that is ahead, while SQLite takes the page count from it.
+///
+/// The header does not change while a connection sees one snapshot without a commit in the WAL after the other: whoever
+/// changes it has committed and then copied that, so that another snapshot or a recovery comes in between. Where SQLite
+/// goes on with the pages that it has read, this goes on with the header that it has read, at no system call.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    last: Option<Look>,
+    /// The length by the header, in bytes.
+    by_header: i64,
+}
+
+/// When the length was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    /// The file's own length, in bytes.
+    pub(crate) size: i64,
+    /// The salts in a wal-index that counts no pages.
+    pub(crate) salts: Salts,
+    /// The number of the snapshot.
+    pub(crate) snapshot: u32,
+}
+
+impl Told {
+    /// The length to tell, in bytes: never more than the file's own. `by_header` reads the header's, if that says one.
+    pub(crate) fn length(&mut self, now: Look, by_header: impl FnOnce() -> Option<i64>) -> i64 {
+        let is_known = self.last.is_some_and(|last| {
+            last.size == now.size
+                && last.salts == now.salts
+                && now.snapshot.wrapping_sub(last.snapshot) <= 1
+        });
+        if !is_known {
+            self.by_header = by_header().unwrap_or(i64::MAX);
+        }
+        self.last = Some(now);
+        self.by_header.min(now.size)
+    }
+
+    /// The header may be another one from now on.
+    pub(crate) fn forget(&mut self) {
+        self.last = None;
     }
 }
 

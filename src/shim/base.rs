@@ -14,7 +14,7 @@ use crate::ffi::{
     SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PERSIST_WAL, ShmFlags,
     ShmSlot, ShmSlots, copies, sqlite3, sqlite3_file,
 };
-use crate::format::wal_index::{HEADERS, MX_FRAME, N_BACKFILL, READ_MARKS, REGION, SALT};
+use crate::format::wal_index::{HEADERS, MX_FRAME, N_BACKFILL, N_PAGE, READ_MARKS, REGION, SALT};
 use crate::format::{Header, Salts};
 use crate::group_commit::WalIndex;
 use crate::guard::cancellation::Protected;
@@ -277,6 +277,11 @@ impl BaseFile for Base {
 
     fn salts(&self) -> Option<Salts> {
         self.words([SALT, SALT + 1])
+    }
+
+    fn salts_without_commit(&self) -> Option<Salts> {
+        let [pages, salt, next] = self.words([N_PAGE, SALT, SALT + 1])?;
+        (pages == 0).then_some([salt, next])
     }
 
     fn header(&self) -> Option<Header> {

@@ -27,6 +27,7 @@ pub(super) fn over(base: &sqlite3_io_methods) -> sqlite3_io_methods {
         xClose: Some(x_close),
         xWrite: base.xWrite.and(Some(x_write)),
         xTruncate: base.xTruncate.and(Some(x_truncate)),
+        xFileSize: base.xFileSize.and(Some(x_file_size)),
         xLock: base.xLock.and(Some(x_lock)),
         xUnlock: base.xUnlock.and(Some(x_unlock)),
         xFileControl: Some(x_file_control),
@@ -170,6 +171,21 @@ unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: i64) -> ResultCod
         let (base, connection) = unsafe { parts(file) };
         connection.truncate(size, |size| call!(base.0, xTruncate, ResultCode::IOERR_TRUNCATE, size))
     })
+}
+
+/// xFileSize: SQLite asks for the file's length. In WAL mode, each read transaction does so until the first commit since
+/// the WAL was opened.
+unsafe extern "C" fn x_file_size(file: *mut sqlite3_file, size: *mut i64) -> ResultCode {
+    // SAFETY: SQLite asks for the length of an open file of this table, and nothing else uses it meanwhile.
+    let (base, connection) = unsafe { parts(file) };
+    let rc = call!(base.0, xFileSize, ResultCode::IOERR, size);
+    if rc == ResultCode::OK && connection.may_read_page_count() {
+        no_panic((), || {
+            // SAFETY: SQLite passes a place for the length, which the base has filled in.
+            unsafe { *size = connection.length_to_tell(*size) };
+        });
+    }
+    rc
 }
 
 /// xLock: SQLite asks for a higher lock than the connection has. After SQLITE_BUSY it may call the busy handler, and ask

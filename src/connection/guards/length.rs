@@ -11,7 +11,7 @@ use crate::counters::count;
 use crate::ffi::host::Host;
 use crate::ffi::{ResultCode, ShmSlot};
 use crate::format::{Header, JOURNAL_SUFFIX, WAL_SUFFIX, beside, is_hot};
-use crate::guard::ahead::{self, Ahead};
+use crate::guard::ahead::{self, Ahead, Look, Told};
 use crate::guard::file_length::Written;
 use crate::lock::Database;
 use crate::sys;
@@ -28,6 +28,8 @@ pub(crate) struct Length<B: BaseFile> {
     copied: Option<u32>,
     /// `None` if the file is not kept ahead of its header.
     ahead: Option<Ahead>,
+    /// What SQLite was told of the file's length.
+    told: Told,
     /// When this connection last made the file longer than what it wrote.
     grown: Option<Instant>,
     pub(super) stands: Stands,
@@ -43,6 +45,7 @@ impl<B: BaseFile> Length<B> {
             written: Written::default(),
             copied: None,
             ahead: keeps_ahead.then(Ahead::default),
+            told: Told::default(),
             grown: None,
             stands: Stands::Alone,
         }
@@ -130,6 +133,7 @@ impl<B: BaseFile> Length<B> {
     /// length, unless the checkpoint `is_last`, of a connection that closes.
     pub(crate) fn before_first_page(&mut self, header: &Header, is_last: bool) {
         let base = self.base;
+        self.told.forget();
         if self.stands == Stands::Below {
             return;
         }
@@ -217,6 +221,30 @@ impl<B: BaseFile> Length<B> {
         }
     }
 
+    /// Whether this connection keeps the file ahead of its header, and so knows what it means if it is.
+    fn may_be_ahead(&self) -> bool {
+        self.ahead.is_some() && self.stands != Stands::Below
+    }
+
+    /// SQLite asks for the length of a file of `size` bytes in WAL mode, with the connection's so many-th `snapshot`. The
+    /// answer: while the WAL counts no pages, and SQLite takes the page count from it, the length by the header if the
+    /// file is ahead of that. Else a commit would count the distance, too, and if somebody then cut the file, SQLite would
+    /// call it malformed at each checkpoint, and keep the WAL.
+    pub(crate) fn without_distance(&mut self, size: i64, snapshot: u32) -> i64 {
+        if !self.may_be_ahead() {
+            return size;
+        }
+        let base = self.base;
+        let Some(salts) = base.salts_without_commit() else { return size };
+        self.told.length(Look { size, salts, snapshot }, || base.header()?.length())
+    }
+
+    /// A checkpoint or a recovery has CKPT, and has written nothing yet.
+    pub(crate) fn checkpoint_begins(&mut self) {
+        self.written.begin();
+        self.told.forget();
+    }
+
     /// A checkpoint holds READ(0), and copies frames next.
     pub(crate) fn backfill_begins(&mut self) {
         self.copied = self.base.frames().map(|(_, copied)| copied);
@@ -279,6 +307,7 @@ impl<B: BaseFile> Length<B> {
 
     /// The wal-index was unmapped: the next connection to use it brings the file ahead anew.
     pub(super) fn wal_closed(&mut self) {
+        self.told.forget();
         if let Some(ahead) = &mut self.ahead {
             ahead.has_begun = false;
         }
@@ -288,7 +317,7 @@ impl<B: BaseFile> Length<B> {
     /// WAL is gone, the file gets the length that its header says.
     #[cold]
     pub(crate) fn cut_to_header(&self) {
-        if self.ahead.is_none() || self.stands == Stands::Below {
+        if !self.may_be_ahead() {
             return;
         }
         // Frames that are still there may count more pages.
@@ -296,6 +325,29 @@ impl<B: BaseFile> Length<B> {
         if !sys::entry_at(&wal).is_err_and(|why| sys::is_absent(&why)) {
             return;
         }
+        self.cut();
+    }
+
+    /// EXCLUSIVE was taken without RESERVED and without a wal-index: to roll back, or, in exclusive locking mode, to open the
+    /// WAL, whose index is in SQLite's own memory then. If the WAL is empty, SQLite takes the page count from the
+    /// file's length next. There is no snapshot by which that could be seen ([`Self::without_distance`]), and nobody else
+    /// has the database open. So a file that is ahead is cut.
+    #[cold]
+    pub(crate) fn cut_before_wal(&self) {
+        if !self.may_be_ahead() {
+            return;
+        }
+        if !self.base.header().is_some_and(|header| header.is_wal()) {
+            return;
+        }
+        let wal = beside(self.database.path(), WAL_SUFFIX).symlink_metadata();
+        if wal.map_or_else(|why| sys::is_absent(&why), |wal| wal.len() == 0) {
+            self.cut();
+        }
+    }
+
+    /// Cuts the file to the length that its header says, if no rollback may need the rest. With EXCLUSIVE.
+    fn cut(&self) {
         // A rollback may need what lies behind the length that the header says before it.
         if is_hot(&beside(self.database.path(), JOURNAL_SUFFIX)).unwrap_or(true) {
             return;

@@ -303,6 +303,90 @@ fn the_file_is_ahead_until_the_last_close() {
     assert_eq!(*base.calls.borrow(), [], "the journal is hot");
 }
 
+/// While the WAL counts no pages, SQLite is told the length by the header. Not once it does, nor where the file is not
+/// kept ahead, nor under another VFS.
+#[test]
+fn sqlite_is_told_of_no_distance() {
+    let (_place, _database, mut guards) = board();
+    let told = |guards: &mut TestGuards, frames| {
+        let frames = RefCell::new(vec![Some((frames, 0))]);
+        let salts = RefCell::new(vec![Some([1, 2])]);
+        let base = TestBase { frames, salts, ..TestBase::of_size(20, 3) }.leak();
+        on(guards, base).length.without_distance(20 * 4096, 1) / 4096
+    };
+    assert_eq!(told(&mut guards, 0), 20, "it is not kept ahead");
+    guards.length.keep_ahead();
+    assert_eq!(told(&mut guards, 7), 20);
+    assert_eq!(told(&mut guards, 0), 3);
+    guards.length.stands = Stands::Below;
+    assert_eq!(told(&mut guards, 0), 20, "another VFS decides the length");
+}
+
+/// The connection's own checkpoint or recovery, and the end of WAL mode, may bring another header.
+#[test]
+fn what_sqlite_is_told_follows_the_header() {
+    let (_place, _database, mut guards) = board();
+    guards.length.keep_ahead();
+    let empty = |pages| {
+        let (frames, salts) = (RefCell::new(vec![Some((0, 0))]), RefCell::new(vec![Some([1, 2])]));
+        TestBase { frames, salts, ..TestBase::of_size(20, pages) }.leak()
+    };
+    type Event = fn(&mut TestGuards);
+    let events: [(Event, i64); 4] = [
+        (|_| {}, 3),
+        (|guards| guards.length.checkpoint_begins(), 4),
+        (|guards| guards.length.before_first_page(&header(4), true), 4),
+        (|guards| guards.wal_closed(), 4),
+    ];
+    for (nth, (event, pages)) in events.into_iter().enumerate() {
+        guards.length.wal_closed();
+        let tell = |guards: &mut TestGuards, base| {
+            on(guards, base).length.without_distance(20 * 4096, 1) / 4096
+        };
+        assert_eq!(tell(&mut guards, empty(3)), 3);
+        event(&mut guards);
+        assert_eq!(tell(&mut guards, empty(4)), pages, "event {nth}");
+    }
+}
+
+/// EXCLUSIVE without a wal-index, of a database in WAL mode: exclusive locking mode. A file that is ahead is cut, unless
+/// the WAL has something, or a journal is hot, or it is no database in WAL mode: then something is rolled back.
+#[test]
+fn a_file_is_cut_before_its_wal_is_opened_exclusively() {
+    let (_place, database, mut guards) = board();
+    let (wal, journal) =
+        [WAL_SUFFIX, JOURNAL_SUFFIX].map(|suffix| beside(database.path(), suffix)).into();
+    let cut = [SetSize(3 * 4096)];
+    let none: &[Call] = &[];
+    for (keeps_ahead, is_wal, in_wal, in_journal, calls) in [
+        (false, true, Some(""), None, none),
+        (true, true, Some(""), None, &cut),
+        (true, true, None, None, &cut),
+        (true, true, Some("frames"), None, none),
+        (true, false, Some(""), None, none),
+        (true, true, Some(""), Some("hot"), none),
+    ] {
+        for (path, content) in [(&wal, in_wal), (&journal, in_journal)] {
+            let _ = fs::remove_file(path);
+            if let Some(content) = content {
+                fs::write(path, content).expect("a file");
+            }
+        }
+        if keeps_ahead {
+            guards.length.keep_ahead();
+        }
+        let mut header = header(3);
+        header.0[18..20].copy_from_slice(if is_wal { &[2, 2] } else { &[1, 1] });
+        let base = TestBase { header: Some(header), ..TestBase::of_size(20, 3) }.leak();
+        on(&mut guards, base).length.cut_before_wal();
+        assert_eq!(
+            *base.calls.borrow(),
+            calls,
+            "{keeps_ahead}, {is_wal}, {in_wal:?}, {in_journal:?}"
+        );
+    }
+}
+
 /// A header without a valid page count says nothing of the file's length, and the bytes behind the last whole page
 /// belong to somebody else. Nothing is written there.
 #[test]

@@ -71,3 +71,22 @@ fn a_wal_that_is_kept_is_emptied_only_if_nobody_needs_it() {
         assert_eq!(length == 0, is_emptied, "{frames:?}, {is_replaced}");
     }
 }
+
+/// A connection opens the WAL with EXCLUSIVE in hand: it has come to WAL mode without reading anything since, and closes
+/// as the last one. With SHARED it opens the WAL to use it.
+#[test]
+fn a_wal_that_is_opened_under_exclusive_is_about_to_go() {
+    for (level, closing) in
+        [(LockLevel::SHARED, Closing::No), (LockLevel::EXCLUSIVE, Closing::CopiesAll)]
+    {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut connection, base) = connection(&directory);
+        base.has_bytes(4096);
+        assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::OK);
+        assert_eq!(connection.lock(level), ResultCode::OK);
+        connection.shm_mapping();
+        assert_eq!(connection.closing, closing, "{level:?}");
+        connection.unlock(LockLevel::NONE);
+        assert_eq!(connection.closing, Closing::No);
+    }
+}

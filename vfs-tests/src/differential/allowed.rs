@@ -145,19 +145,6 @@ pub const TABLE: &[Allowed] = &[
         },
     },
     Allowed {
-        // SQLite takes the length of a file that is ahead for the page count, so that the sector has pages that are
-        // written with the one that changes.
-        name: "whole sectors of a file that is ahead go into the WAL",
-        documented: "docs/guarantees.md: writes the rest of the sector into the WAL",
-        is: |scene| {
-            let no_psow = |step: &Step| matches!(&step.operation, Operation::Open(_, parameters) if parameters.contains("psow=0"));
-            let Difference { kind, stock, ours } = scene.difference;
-            *kind == Kind::Files
-                && without(stock, "-wal ") == without(ours, "-wal ")
-                && scene.steps.iter().any(no_psow)
-        },
-    },
-    Allowed {
         // On the stock side nobody opens the file and closes it.
         name: "a stock connection can lose its locks where the database is not open through us",
         documented: "docs/guarantees.md: A database that is not keeps POSIX locks",

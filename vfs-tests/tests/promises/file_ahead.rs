@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use vfs_tests::base::{Base, Fault, File as Which, Method};
 use vfs_tests::observers::{Observers, by_header};
-use vfs_tests::{Agent, Board, Program, Reply};
+use vfs_tests::{Agent, Board, Program, Reply, beside};
 
 use crate::{Client, connect, over_faulty};
 
@@ -438,4 +438,130 @@ fn a_limit_of_the_files_size_is_kept() {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.ends_with("2\n"), "{vfs}: {output:?}");
     }
+}
+
+/// Two clients have opened an empty board. One switches it to WAL mode and reads nothing then; the other writes. The
+/// first wants to leave WAL mode, which is refused as long as the other is there. So it opens the WAL only when it closes,
+/// as the last one: the file has the length that its header says, as on the stock VFS.
+#[test]
+fn a_client_that_opens_the_wal_only_to_close_it_cuts_the_file() {
+    for client in [Client::Stock, Client::Ours] {
+        let board = Board::new();
+        let [writer, last] = [0; 2].map(|_| connect(&client.uri(&board)));
+        let mode = |mode: &str| {
+            let sql = format!("PRAGMA journal_mode={mode}");
+            last.query_row(&sql, [], |row| row.get::<_, String>(0))
+        };
+        assert_eq!(mode("wal").unwrap(), "wal", "{client:?}");
+        writer.execute_batch("PRAGMA user_version=3").unwrap();
+        let refused = mode("delete").unwrap_err();
+        assert_eq!(refused.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy));
+        drop(writer);
+        assert!(beside(&board.path(), "-wal").exists(), "{client:?}: it has nothing to show");
+        drop(last);
+        assert!(!beside(&board.path(), "-wal").exists(), "{client:?}");
+        let (size, header) = size_then_header(&board.path());
+        assert_eq!(size, header, "{client:?}: after the last close");
+    }
+}
+
+/// How many pages the last commit in the WAL counts: <https://www.sqlite.org/fileformat2.html#wal_file_format>.
+fn pages_of_last_commit(board: &Board) -> u64 {
+    let wal = std::fs::read(beside(&board.path(), "-wal")).unwrap();
+    let word = |at: usize| u64::from(u32::from_be_bytes(wal[at..at + 4].try_into().unwrap()));
+    let frame = 24 + usize::try_from(word(8)).unwrap();
+    word(wal.len() - frame + 4)
+}
+
+/// A worker is killed after a checkpoint: the WAL is empty, and the file ahead of its header. SQLite takes the page count
+/// from the file's length then, and writes it into the next commit. Somebody cuts the file to less than its header says.
+/// The stock VFS, on which the file is as long as that, copies what the WAL has, the lost page among it. If the
+/// commit had counted the distance, each checkpoint would call the board malformed, and the WAL would stay.
+#[test]
+fn a_commit_after_a_kill_counts_what_the_header_says() {
+    for (program, is_exclusive) in
+        Program::ALL.into_iter().flat_map(|program| [(program, false), (program, true)])
+    {
+        for client in [Client::Stock, Client::Ours] {
+            let case = format!("{program:?}, exclusive: {is_exclusive}, {client:?}");
+            let board = Board::new();
+            let mut first = client.open(program, &board);
+            first.sql("c", "PRAGMA journal_mode=wal; CREATE TABLE t (x)").rows();
+            first.sql("c", "INSERT INTO t VALUES (1)").rows();
+            first.sql("c", "PRAGMA wal_checkpoint(TRUNCATE)").rows();
+            first.kill();
+            let (size, header) = size_then_header(&board.path());
+            assert_eq!(size > header, client == Client::Ours, "{case}: {size}, {header}");
+            let mut next = client.open(program, &board);
+            if is_exclusive {
+                next.sql("c", "PRAGMA locking_mode=exclusive").rows();
+            }
+            next.sql("c", "PRAGMA max_page_count=9").rows();
+            assert_eq!(next.sql("c", "SELECT x FROM t").rows(), [[1]], "{case}");
+            assert_eq!(next.sql("c", "PRAGMA max_page_count").rows(), [[9]], "{case}");
+            next.sql("c", "UPDATE t SET x = 2").rows();
+            assert_eq!(pages_of_last_commit(&board), header / 4096, "{case}");
+            let file = File::options().write(true).open(board.path()).unwrap();
+            file.set_len(header - 1).unwrap();
+            drop(file);
+            let checkpoint = next.sql("c", "PRAGMA wal_checkpoint(PASSIVE)");
+            let [row] = &checkpoint.clone().rows()[..] else { panic!("{case}: {checkpoint:?}") };
+            assert_eq!(row[1], row[2], "{case}: not all is copied");
+            next.close("c");
+            assert!(!beside(&board.path(), "-wal").exists(), "{case}");
+            let mut last = client.open(program, &board);
+            assert_eq!(last.sql("c", "SELECT x FROM t").rows(), [[2]], "{case}");
+            assert_eq!(last.sql("c", "PRAGMA integrity_check").rows(), [["ok"]], "{case}");
+        }
+    }
+}
+
+/// A reader of a board that is ahead, whose WAL is empty: SQLite asks for the file's length in each read transaction. That
+/// it is told another one costs it no call of its base VFS that is a system call, but for one look at the header. When
+/// the board has become longer, it sees that.
+#[test]
+fn a_reader_of_a_board_that_is_ahead_makes_no_more_calls() {
+    let (base, ours) = over_faulty("faulty-reader");
+    let calls = |vfs: &str| {
+        let board = Board::new();
+        let first = connect(&board.kanban());
+        let sql = "PRAGMA journal_mode=wal; CREATE TABLE t (x); INSERT INTO t VALUES (1); PRAGMA wal_checkpoint(TRUNCATE)";
+        first.execute_batch(sql).unwrap();
+        let copy = Board::new();
+        std::fs::copy(board.path(), copy.path()).unwrap();
+        let (size, header) = size_then_header(&copy.path());
+        assert!(size > header, "it is ahead");
+        let reader = connect(&copy.uri(vfs));
+        let count =
+            || -> i64 { reader.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap() };
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let counted = || {
+            let calls = Arc::clone(&seen);
+            base.on(move |call| {
+                let is_look =
+                    matches!(call.method, Method::ShmMap { .. } | Method::FileControl { .. });
+                if call.file == Which::Main && !is_look {
+                    calls.lock().unwrap().push(format!("{:?}", call.method));
+                }
+                Fault::None
+            });
+            assert_eq!(count(), 1);
+            base.off();
+            std::mem::take(&mut *seen.lock().unwrap())
+        };
+        counted();
+        let steady: Vec<_> = (0..70).map(|_| counted()).collect();
+        let asks = steady.iter().flatten().filter(|call| *call == "FileSize").count();
+        assert_eq!(asks, 70, "{vfs}: it has nothing to show");
+        // A client that is not seen by the reader writes, and copies that.
+        let other = connect(&copy.uri(vfs));
+        other
+            .execute_batch(
+                "INSERT INTO t VALUES (zeroblob(2000000)); PRAGMA wal_checkpoint(TRUNCATE)",
+            )
+            .unwrap();
+        assert_eq!(count(), 2, "{vfs}");
+        (steady, asks)
+    };
+    assert_eq!(calls(&ours), calls("faulty-reader"));
 }
