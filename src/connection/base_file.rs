@@ -39,6 +39,11 @@ pub(crate) trait BaseFile: WalIndex {
     fn set_size(&self, bytes: i64);
     /// Writes so many zero bytes, a page's. Whether the base file says that it has.
     fn write_zeros(&self, at: i64, bytes: i64) -> bool;
+    /// Reads so many bytes, and zeros for what lies behind the file's end.
+    ///
+    /// # Errors
+    /// What the base file answered. The bytes may be anything then.
+    fn read(&self, at: i64, into: &mut [u8]) -> Result<(), ResultCode>;
     /// The start of the file; `None` if it cannot be read.
     fn header(&self) -> Option<Header>;
 

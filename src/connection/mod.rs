@@ -171,15 +171,18 @@ impl<B: BaseFile> Connection<B> {
     }
 
     /// xWrite is about to write the first page.
-    pub(crate) fn before_first_page(&mut self, page: &[u8]) {
-        let Some(header) = Header::of_page(page) else { return };
+    ///
+    /// # Errors
+    /// SQLITE_FULL: a checkpoint cannot make the file as long as the page says. Nothing is to be written.
+    pub(crate) fn before_first_page(&mut self, page: &[u8]) -> Result<(), ResultCode> {
+        let Some(header) = Header::of_page(page) else { return Ok(()) };
         if self.wal.is_mapped {
             let is_last = self.closing == Closing::CopiesAll;
-            self.guards.length.before_first_page(&header, is_last);
-        } else {
-            let base = self.base;
-            self.guards.length.written().first_page(&header, || base.header());
+            return self.guards.length.before_first_page(&header, is_last);
         }
+        let base = self.base;
+        self.guards.length.written().first_page(&header, || base.header());
+        Ok(())
     }
 
     /// xWrite has written so many bytes.

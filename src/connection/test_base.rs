@@ -53,6 +53,10 @@ pub(crate) struct TestBase {
     pub(crate) stands: Stands,
     /// How long lock calls may block, in ms.
     pub(crate) blocks_ms: Cell<c_int>,
+    /// The offsets of pages that have something but zeros, behind the header.
+    pub(crate) data: RefCell<Vec<i64>>,
+    /// Whether no page can be added to the file.
+    pub(crate) is_full: Cell<bool>,
     pub(crate) calls: RefCell<Vec<Call>>,
     /// The calls of xShmLock, with their flags.
     pub(crate) slots: RefCell<Vec<(ShmSlots, ShmFlags)>>,
@@ -77,6 +81,8 @@ impl Default for TestBase {
             doing: Cell::default(),
             stands: Stands::Alone,
             blocks_ms: Cell::default(),
+            data: RefCell::default(),
+            is_full: Cell::default(),
             calls: RefCell::default(),
             slots: RefCell::default(),
             unlocked: RefCell::default(),
@@ -221,7 +227,18 @@ impl BaseFile for &'static TestBase {
     }
     fn write_zeros(&self, at: i64, bytes: i64) -> bool {
         self.note(WriteZeros(at, bytes));
-        true
+        self.data.borrow_mut().retain(|page| *page != at);
+        !self.is_full.get()
+    }
+    fn read(&self, at: i64, into: &mut [u8]) -> Result<(), ResultCode> {
+        into.fill(0);
+        for page in self.data.borrow().iter() {
+            let begins = usize::try_from(page - at).ok();
+            if let Some(first) = begins.and_then(|begins| into.get_mut(begins)) {
+                *first = b'x';
+            }
+        }
+        Ok(())
     }
     fn set_size(&self, bytes: i64) {
         self.note(SetSize(bytes));

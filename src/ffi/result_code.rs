@@ -17,6 +17,7 @@ impl ResultCode {
     pub(crate) const IOERR: Self = Self(10);
     pub(crate) const CORRUPT: Self = Self(11);
     pub(crate) const NOTFOUND: Self = Self(12);
+    pub(crate) const FULL: Self = Self(13);
     pub(crate) const CANTOPEN: Self = Self(14);
     pub(crate) const PROTOCOL: Self = Self(15);
     pub(crate) const WARNING: Self = Self(28);

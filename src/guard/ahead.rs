@@ -10,16 +10,21 @@
 //! somebody looks. SQLite takes the page count from the header, so a longer file is legal
 //! (<https://www.sqlite.org/fileformat2.html#in_header_database_size>). A checkpoint that has to make the file longer
 //! waits for [`PAUSE`] before it writes the header, and keeps the checkpoint lock meanwhile. So whatever page count an
-//! observer reads, the file was long enough for it [`PAUSE`] ago. One that makes the file shorter than its old header said
-//! waits as long before it cuts, for an observer that has read that header. The last close cuts the file to its header.
+//! observer reads, the file was long enough for it [`PAUSE`] ago. The checkpoint of a last close waits for
+//! [`PAUSE_AT_CLOSE`]; after it the file has the length that its header says.
+//!
+//! SQLite sets the file's length when a checkpoint has copied all, and so cuts off what was freed. Here the file stays
+//! long, and what lies behind the database is overwritten by zeros instead, so that it has nothing that was deleted. A file
+//! that is much too long is cut, after a pause for observers that have read the old header. The last close cuts off
+//! nothing but zeros: what else may lie behind a header that is wrong, as of a torn copy, is not ours.
 //!
 //! # What it does not do
 //! - It does nothing in rollback modes.
 //! - An observer that takes longer than [`PAUSE`] from one look to the next may still be fooled.
 //! - So may one that looks within [`PAUSE`] of a connection's first write, which brings the file ahead and does not wait,
 //!   if another connection's checkpoint comes at once.
-//! - So may one that asks for the length at the moment at which a checkpoint makes the file shorter: it is cut to what its
-//!   header says, and made longer again.
+//! - So may one that takes longer than [`PAUSE_AT_CLOSE`], where clients open the database one after the other and each
+//!   closes it as the last.
 
 use std::time::Duration;
 
@@ -29,10 +34,13 @@ use crate::format::Salts;
 const LEAST: i64 = 256 << 10;
 
 /// The largest distance that a checkpoint makes, in bytes.
-const MOST: i64 = 64 << 20;
+const MOST: i64 = 16 << 20;
 
-/// The largest distance that a VACUUM leaves, in bytes, unless the database's length asks for more.
-const MOST_AFTER_VACUUM: i64 = 4 << 20;
+/// A file that has to be made longer gets so many times the distance, so that few checkpoints have to.
+const AT_ONCE: i64 = 4;
+
+/// The largest distance that is left when a file is cut, in bytes, unless the database's length asks for more.
+const MOST_AFTER_CUT: i64 = 4 << 20;
 
 /// How much further ahead than a connection would make it a file may be, in bytes. Beyond that it is cut.
 const TOO_FAR: i64 = 16 << 20;
@@ -43,6 +51,9 @@ const PART: i64 = 16;
 /// How long a checkpoint waits, with the locks that it has, if it has made the file longer: longer than an observer takes
 /// from one look to the next.
 pub(crate) const PAUSE: Duration = Duration::from_millis(20);
+
+/// How long the checkpoint of a last close waits: the next client waits for it, and clients may come one after the other.
+pub(crate) const PAUSE_AT_CLOSE: Duration = Duration::from_millis(2);
 
 /// How far ahead one connection keeps the file.
 ///
@@ -55,8 +66,6 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Ahead {
     /// The most that one of its checkpoints has added, in bytes.
     largest_growth: i64,
-    /// The length by the header before this checkpoint, in bytes.
-    before: i64,
     /// Whether this connection's first write transaction has seen to it that the file is ahead.
     pub(crate) has_begun: bool,
 }
@@ -66,36 +75,25 @@ impl Ahead {
     /// Returns how long the file is to be before that, in bytes; `None` if it is far enough ahead.
     pub(crate) fn before_header(&mut self, size: i64, old: i64, new: i64) -> Option<i64> {
         self.largest_growth = self.largest_growth.max(new - old);
-        self.before = old;
         let distance = self.distance(new);
-        // By twice the distance, so that not each checkpoint has to make it longer.
-        (size < new + distance).then_some(new + 2 * distance)
+        (size < new + distance).then_some(new + AT_ONCE * distance)
     }
 
     /// A write transaction begins, before there is anything to copy. The file has `size` bytes, and `length` by its
     /// header. Returns how long it is to be, in bytes; `None` if it is far enough ahead.
     pub(crate) fn before_writing(&self, size: i64, length: i64) -> Option<i64> {
         let distance = self.distance(length);
-        (size < length + distance).then_some(length + 2 * distance)
+        (size < length + distance).then_some(length + AT_ONCE * distance)
     }
 
-    /// A checkpoint has copied all frames. The header says `length`, and the file has `size` bytes. `None` if SQLite
-    /// must not set the file's length, which stays ahead. If the database has become shorter, SQLite must set it,
-    /// since the pages that were freed must not stay in the file. Returns how long the file is to be after that, in
-    /// bytes.
+    /// A checkpoint has copied all frames. The header says `length`, and the file has `size` bytes. Returns to how many
+    /// bytes it is to be cut; `None` if it may stay as long as it is.
     pub(crate) fn after_checkpoint(&mut self, size: i64, length: i64) -> Option<i64> {
-        let is_shorter = length < std::mem::take(&mut self.before);
-        // Or a checkpoint of another connection has made it shorter, and did not come to its end.
-        if !is_shorter && size <= length + 2 * self.distance(length) + TOO_FAR {
+        if size <= length + AT_ONCE * self.distance(length) + TOO_FAR {
             return None;
         }
-        self.largest_growth = self.largest_growth.min(MOST_AFTER_VACUUM / 2);
-        Some(length + self.distance(length).max(MOST_AFTER_VACUUM))
-    }
-
-    /// The length that the header said before the checkpoint that is under way, in bytes; 0 if it is not known.
-    pub(crate) fn length_before(&self) -> i64 {
-        self.before
+        self.largest_growth = self.largest_growth.min(MOST_AFTER_CUT / 2);
+        Some(length + self.distance(length).max(MOST_AFTER_CUT))
     }
 
     /// How far ahead the file of a database of `length` bytes is to be, in bytes.

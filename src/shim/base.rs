@@ -317,6 +317,14 @@ impl BaseFile for Base {
         call!(self.0, xWrite, ResultCode::IOERR, from, bytes, at) == ResultCode::OK
     }
 
+    fn read(&self, at: i64, into: &mut [u8]) -> Result<(), ResultCode> {
+        let bytes = c_int::try_from(into.len()).unwrap_or(0);
+        match call!(self.0, xRead, ResultCode::IOERR, into.as_mut_ptr().cast(), bytes, at) {
+            ResultCode::IOERR_SHORT_READ => Ok(()),
+            rc => rc.ok(),
+        }
+    }
+
     fn set_size(&self, bytes: i64) {
         call!(self.0, xTruncate, ResultCode::IOERR_TRUNCATE, bytes);
     }

@@ -149,13 +149,16 @@ unsafe extern "C" fn x_write(
     // SAFETY: SQLite writes to an open file of this table, and nothing else uses it meanwhile.
     let (base, connection) = unsafe { parts(file) };
     if at == 0 {
-        no_panic((), || {
+        let refused = no_panic(None, || {
             // SAFETY: SQLite passes so many bytes.
             let page = unsafe {
                 std::slice::from_raw_parts(data.cast::<u8>(), usize::try_from(bytes).unwrap_or(0))
             };
-            connection.before_first_page(page);
+            connection.before_first_page(page).err()
         });
+        if let Some(rc) = refused {
+            return rc;
+        }
     }
     let rc = call!(base.0, xWrite, ResultCode::IOERR, data, bytes, at);
     if rc == ResultCode::OK {

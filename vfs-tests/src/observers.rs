@@ -118,13 +118,9 @@ fn size_first(file: &File) -> Option<Deficit> {
 fn header_first(file: &File) -> Option<Deficit> {
     let began = Instant::now();
     let length = by_header(&header(file));
-    let now = size(file);
-    let took = began.elapsed();
-    // A checkpoint that makes the file shorter cuts it to its header for a moment.
-    let size = now.max(size(file));
-    let is_short = size < length;
-    let deficit = Deficit { observer: "header first", size, length, took };
-    is_short.then_some(deficit)
+    let size = size(file);
+    let deficit = Deficit { observer: "header first", size, length, took: began.elapsed() };
+    (size < length).then_some(deficit)
 }
 
 /// It reads for long; what counts is that a page is missing that the header still speaks of.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::super::base_file::{BaseFile, Stands};
 use super::super::held::HeldSlots;
+use super::surplus::Surplus;
 use crate::counters::count;
 use crate::ffi::host::Host;
 use crate::ffi::{ResultCode, ShmSlot};
@@ -130,38 +131,48 @@ impl<B: BaseFile> Length<B> {
 
     /// xWrite, of the first page by a checkpoint. Makes the file as long as that page's header says, and longer, before it
     /// says so, unless the file is too short as it is. If it has, it waits for observers that may have seen the old
-    /// length, unless the checkpoint `is_last`, of a connection that closes.
-    pub(crate) fn before_first_page(&mut self, header: &Header, is_last: bool) {
+    /// length, for less time if the checkpoint `is_last`, of a connection that closes.
+    ///
+    /// # Errors
+    /// SQLITE_FULL: the file cannot be made as long. SQLite ends the checkpoint, and the WAL keeps all.
+    pub(crate) fn before_first_page(
+        &mut self,
+        header: &Header,
+        is_last: bool,
+    ) -> Result<(), ResultCode> {
         let base = self.base;
         self.told.forget();
         if self.stands == Stands::Below {
-            return;
+            return Ok(());
         }
         let lengths = header.length().zip(header.page_size());
-        let (Some((length, page)), Ok(size)) = (lengths, base.size()) else { return };
-        let Some(old) = base.header() else { return };
+        let (Some((length, page)), Ok(size)) = (lengths, base.size()) else { return Ok(()) };
+        let Some(old) = base.header() else { return Ok(()) };
         if old.deficit(size).is_some() {
-            return;
+            return Ok(());
         }
         // Without a page count in the old header only the file's own length says how long the database is.
-        let Some(old) = old.length() else { return };
-        let ahead = self.ahead.as_mut().filter(|_| !is_last);
-        let waits = ahead.is_some();
-        let growth = match ahead {
+        let Some(old) = old.length() else { return Ok(()) };
+        let growth = match self.ahead.as_mut().filter(|_| !is_last) {
             Some(ahead) => ahead.before_header(size, old, length),
             None => (size < length).then_some(length),
         };
         if let Some(to) = growth {
-            self.extend(size, if may_grow(to) { to } else { length }, page);
+            let may_be = self.extend(size, to, page) || self.extend(size, length, page);
+            if !may_be && size < length {
+                return Err(self.is_full(length));
+            }
         }
-        if let Some(grown) = self.grown.take().filter(|_| waits) {
-            std::thread::sleep(ahead::PAUSE.saturating_sub(grown.elapsed()));
+        let pause = if is_last { ahead::PAUSE_AT_CLOSE } else { ahead::PAUSE };
+        if let Some(grown) = self.grown.take().filter(|_| self.ahead.is_some()) {
+            std::thread::sleep(pause.saturating_sub(grown.elapsed()));
         }
+        Ok(())
     }
 
     /// xTruncate, by a checkpoint, which has written all and sets the file's length to `size` by `truncate`. Before that the
     /// file must be long enough for what was written, and after it as long as it was set. `in_wal_mode` it stays ahead
-    /// of its header, unless the checkpoint `is_last`, of a connection that closes.
+    /// of its header, unless the checkpoint `is_last`, of a connection that closes, and has zeros behind `size`.
     ///
     /// # Errors
     /// SQLITE_IOERR_TRUNCATE: writes that extended the file were lost. Nothing is taken out of the WAL.
@@ -178,47 +189,70 @@ impl<B: BaseFile> Length<B> {
         if let Some(missing) = now.and_then(|now| self.written.lost(now, size)) {
             return self.refuse(missing, ResultCode::IOERR_TRUNCATE, CONSEQUENCE);
         }
-        let mut grows_to = None;
-        if let Some(now) = now.filter(|now| *now > size) {
-            let keeps = in_wal_mode && !is_last && self.stands != Stands::Below;
-            let ahead = self.ahead.as_mut().filter(|_| keeps);
-            let lengths = ahead.and_then(|ahead| {
-                let header = self.base.header()?;
-                Some((ahead, header.length()?, header.page_size()?))
-            });
-            if let Some((ahead, length, page)) = lengths {
-                let before = ahead.length_before();
-                let Some(to) = ahead.after_checkpoint(now, length) else { return ResultCode::OK };
-                grows_to = Some((to, page));
-                // An observer may have read the old header, and ask for the file's length next.
-                if to < before {
-                    std::thread::sleep(ahead::PAUSE);
-                }
-            }
+        let keeps = in_wal_mode && !is_last && self.stands != Stands::Below;
+        let to = match now.filter(|now| keeps && *now > size) {
+            Some(now) => self.stays_ahead(now, size).unwrap_or(size),
+            None => size,
+        };
+        if now == Some(to) && to > size {
+            return ResultCode::OK;
         }
         // What is cut off is not lost.
-        self.written.cut(size);
-        let rc = truncate(size);
+        self.written.cut(to);
+        let rc = truncate(to);
         if rc != ResultCode::OK {
             return rc;
         }
-        if let Some((to, page)) = grows_to.filter(|(to, _)| may_grow(*to)) {
-            // What lay behind the database is gone by now, and a hole comes in its place.
-            self.extend(size, to, page);
-        }
-        match self.base.size().ok().map(|now| size - now).filter(|missing| *missing > 0) {
+        match self.base.size().ok().map(|now| to - now).filter(|missing| *missing > 0) {
             Some(missing) => self.refuse(missing, ResultCode::IOERR_TRUNCATE, CONSEQUENCE),
             None => rc,
         }
     }
 
-    /// Makes the file `to` bytes long, by a page of zeros at its end, but never over what is there. A failure is met again
-    /// when SQLite writes there.
-    fn extend(&mut self, size: i64, to: i64, page: i64) {
-        if to - page >= size && self.base.write_zeros(to - page, page) {
-            self.written.wrote(to, 0);
-            self.grown = Some(Instant::now());
+    /// How long a file of `now` bytes is to be whose database has `size`, and clears what lies behind that. `None` if the
+    /// file is not kept ahead, or that fails.
+    fn stays_ahead(&mut self, now: i64, size: i64) -> Option<i64> {
+        let ahead = self.ahead.as_mut()?;
+        let header = self.base.header()?;
+        let (length, page) = header.length().zip(header.page_size())?;
+        let cut = ahead.after_checkpoint(now, length).map(|to| to.max(size));
+        Surplus { base: self.base, from: size, to: cut.unwrap_or(now), page }.clear().ok()?;
+        if cut.is_some() {
+            // An observer may have read the old header, and ask for the file's length next.
+            std::thread::sleep(ahead::PAUSE);
         }
+        Some(cut.unwrap_or(now))
+    }
+
+    /// Makes the file `to` bytes long, by a page of zeros at its end, but never over what is there. If there is no room for
+    /// the page, by setting the length, which needs none. Whether nothing speaks against it.
+    fn extend(&mut self, size: i64, to: i64, page: i64) -> bool {
+        if to - page < size {
+            return true;
+        }
+        if !may_grow(to) {
+            return false;
+        }
+        if !self.base.write_zeros(to - page, page) {
+            self.base.set_size(to);
+            if self.base.size().is_ok_and(|size| size < to) {
+                return false;
+            }
+        }
+        self.written.wrote(to, 0);
+        self.grown = Some(Instant::now());
+        true
+    }
+
+    /// Logs that the file cannot be made `length` bytes long. The code for that.
+    #[cold]
+    fn is_full(&self, length: i64) -> ResultCode {
+        let what = format!(
+            "the file cannot be made {length} bytes long: the disk is full, or this process may write no such file; \
+             make room, then run the checkpoint again; the WAL keeps all until then"
+        );
+        self.log.log_about(ResultCode::FULL, &what, self.database.path());
+        ResultCode::FULL
     }
 
     /// Whether this connection keeps the file ahead of its header, and so knows what it means if it is.
@@ -314,10 +348,10 @@ impl<B: BaseFile> Length<B> {
     }
 
     /// The last connection is about to unlock the database, which it has closed in WAL mode, or has left that mode. If the
-    /// WAL is gone, the file gets the length that its header says.
+    /// WAL is gone, the file gets the length that its header says: whichever connection has made it longer.
     #[cold]
     pub(crate) fn cut_to_header(&self) {
-        if !self.may_be_ahead() {
+        if self.stands == Stands::Below {
             return;
         }
         // Frames that are still there may count more pages.
@@ -346,16 +380,20 @@ impl<B: BaseFile> Length<B> {
         }
     }
 
-    /// Cuts the file to the length that its header says, if no rollback may need the rest. With EXCLUSIVE.
+    /// Cuts zeros off the file's end, down to the length that its header says, if no rollback may need the rest. With
+    /// EXCLUSIVE.
     fn cut(&self) {
+        let base = self.base;
+        let lengths = base.header().and_then(|header| header.length().zip(header.page_size()));
+        let (Some((from, page)), Ok(to)) = (lengths, base.size()) else { return };
         // A rollback may need what lies behind the length that the header says before it.
-        if is_hot(&beside(self.database.path(), JOURNAL_SUFFIX)).unwrap_or(true) {
+        if to <= from || is_hot(&beside(self.database.path(), JOURNAL_SUFFIX)).unwrap_or(true) {
             return;
         }
-        let length = self.base.header().and_then(|header| header.length());
-        if let (Some(length), Ok(size)) = (length, self.base.size()) {
-            if size > length {
-                self.base.set_size(length);
+        // What is not zeros is not ours: a header may be wrong, as that of a copy made while the database was written.
+        if let Ok(zeros) = (Surplus { base, from, to, page }).zeros_from() {
+            if zeros < to {
+                base.set_size(zeros);
             }
         }
     }

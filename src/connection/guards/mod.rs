@@ -4,6 +4,7 @@ pub(super) mod files;
 pub(super) mod length;
 pub(super) mod pragmas;
 pub(super) mod restart;
+mod surplus;
 #[cfg(all(test, unix, feature = "linked"))]
 mod tests;
 

@@ -263,13 +263,32 @@ fn the_file_is_made_long_enough_before_the_header_says_so() {
         (1, 2, 3, &[]),
     ] {
         let base = TestBase::of_size(size, old).leak();
-        on(&mut guards, base).length.before_first_page(&header(new), false);
+        let answer = on(&mut guards, base).length.before_first_page(&header(new), false);
+        assert_eq!(answer, Ok(()));
         assert_eq!(*base.calls.borrow(), calls, "{size} pages, {old} by the header");
     }
     guards.length.stands = Stands::Below;
     let base = TestBase::of_size(1, 1).leak();
-    on(&mut guards, base).length.before_first_page(&header(3), false);
+    let answer = on(&mut guards, base).length.before_first_page(&header(3), false);
+    assert_eq!(answer, Ok(()));
     assert_eq!(*base.calls.borrow(), [], "another VFS decides the length");
+}
+
+/// The disk is full. The file's length can be set all the same, where a file may have holes. Where it cannot, the header
+/// is refused that would say more than the file has.
+#[test]
+fn a_header_is_refused_for_which_there_is_no_room() {
+    let (_place, _database, mut guards) = board();
+    let calls = [WriteZeros(2 * 4096, 4096), SetSize(3 * 4096)];
+    for (size_then, answer, more) in [(3, Ok(()), 0), (1, Err(ResultCode::FULL), 2)] {
+        let base = TestBase::of_size(1, 1).leak();
+        base.is_full.set(true);
+        *base.sizes.borrow_mut() = vec![Some(4096), Some(size_then * 4096)];
+        let answered = on(&mut guards, base).length.before_first_page(&header(3), false);
+        assert_eq!(answered, answer);
+        // It has tried twice: with the distance, and without, which is the same here.
+        assert_eq!(*base.calls.borrow(), [&calls[..], &calls[..more]].concat());
+    }
 }
 
 /// A file that is kept ahead is made longer than the new header will say. The last connection that closes cuts it to
@@ -278,10 +297,11 @@ fn the_file_is_made_long_enough_before_the_header_says_so() {
 fn the_file_is_ahead_until_the_last_close() {
     let (_place, database, mut guards) = board();
     guards.length.keep_ahead();
-    let ahead = WriteZeros(3 * 4096 + 2 * (256 << 10) - 4096, 4096);
+    let ahead = WriteZeros(3 * 4096 + 4 * (256 << 10) - 4096, 4096);
     for (is_last, calls) in [(false, ahead), (true, WriteZeros(2 * 4096, 4096))] {
         let base = TestBase::of_size(1, 1).leak();
-        on(&mut guards, base).length.before_first_page(&header(3), is_last);
+        let answer = on(&mut guards, base).length.before_first_page(&header(3), is_last);
+        assert_eq!(answer, Ok(()));
         assert_eq!(*base.calls.borrow(), [calls], "{is_last}");
     }
     let wal = beside(database.path(), WAL_SUFFIX);
@@ -296,11 +316,47 @@ fn the_file_is_ahead_until_the_last_close() {
         on(&mut guards, base).length.cut_to_header();
         assert_eq!(*base.calls.borrow(), calls, "{size} pages, WAL: {has_wal}");
     }
+    // The header is wrong, as in a copy that was made while the database was written: only zeros are cut off.
+    for (data, calls) in [(17, &[SetSize(18 * 4096)][..]), (19, &[]), (3, &[SetSize(4 * 4096)])] {
+        let base = TestBase::of_size(20, 3).leak();
+        base.data.borrow_mut().push(data * 4096);
+        on(&mut guards, base).length.cut_to_header();
+        assert_eq!(*base.calls.borrow(), calls, "page {data} has data");
+    }
     // The file keeps what a rollback may need.
     fs::write(beside(database.path(), JOURNAL_SUFFIX), "hot").expect("a file");
     let base = TestBase::of_size(20, 3).leak();
     on(&mut guards, base).length.cut_to_header();
     assert_eq!(*base.calls.borrow(), [], "the journal is hot");
+}
+
+/// A checkpoint has copied all, and the database has become shorter. The file stays ahead of its header, and what was
+/// deleted is not in it: pages with data are overwritten, wherever the checkpoint began that has written them. A file
+/// that is much too long is cut first.
+#[test]
+fn what_was_freed_is_overwritten() {
+    let (_place, _database, mut guards) = board();
+    guards.length.keep_ahead();
+    let far = 3 + (64 << 20) / 4096;
+    let cut = (3 * 4096) + (4 << 20);
+    for (pages, data, calls, set) in [
+        (20, &[3, 7, 19][..], &[3, 7, 19][..], None),
+        (20, &[], &[], None),
+        (far, &[5, far - 1], &[5], Some(cut)),
+    ] {
+        let base = TestBase::of_size(pages, 3).leak();
+        base.data.borrow_mut().extend(data.iter().map(|page| page * 4096));
+        let mut lengths = Vec::new();
+        let truncate = |length| {
+            lengths.push(length);
+            ResultCode::OK
+        };
+        let length = &mut on(&mut guards, base).length;
+        let rc = length.truncate_after_checkpoint(3 * 4096, true, false, truncate);
+        assert_eq!((rc, lengths), (ResultCode::OK, set.into_iter().collect()));
+        let expected: Vec<_> = calls.iter().map(|page| WriteZeros(page * 4096, 4096)).collect();
+        assert_eq!(*base.calls.borrow(), expected);
+    }
 }
 
 /// While the WAL counts no pages, SQLite is told the length by the header. Not once it does, nor where the file is not
@@ -335,7 +391,7 @@ fn what_sqlite_is_told_follows_the_header() {
     let events: [(Event, i64); 4] = [
         (|_| {}, 3),
         (|guards| guards.length.checkpoint_begins(), 4),
-        (|guards| guards.length.before_first_page(&header(4), true), 4),
+        (|guards| _ = guards.length.before_first_page(&header(4), true), 4),
         (|guards| guards.wal_closed(), 4),
     ];
     for (nth, (event, pages)) in events.into_iter().enumerate() {
@@ -404,7 +460,8 @@ fn nothing_is_written_over_what_is_there() {
             ..TestBase::default()
         }
         .leak();
-        on(&mut guards, base).length.before_first_page(&header(3), false);
+        let answer = on(&mut guards, base).length.before_first_page(&header(3), false);
+        assert_eq!(answer, Ok(()));
         assert_eq!(*base.calls.borrow(), [], "{keeps_ahead}");
     }
 }

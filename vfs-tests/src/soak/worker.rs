@@ -35,7 +35,7 @@ pub enum Role {
     Checkpointer,
     /// The same, in a process without kanban.
     StockCheckpointer,
-    /// Indexes and columns that come and go, and VACUUM.
+    /// Indexes, columns and blobs of a megabyte that come and go, and VACUUM.
     Maintainer,
 }
 
@@ -313,6 +313,7 @@ impl<'w> Client<'w> {
                 4 | 5 if columns < 12 => ("add column", &*add),
                 6 if columns > 8 => ("drop column", &*drop),
                 7 => ("vacuum", "VACUUM"),
+                8 => ("blob", BLOB),
                 _ => ("analyze", "ANALYZE"),
             };
             self.hear(what, |board| board.execute_batch(sql));
@@ -320,6 +321,11 @@ impl<'w> Client<'w> {
         }
     }
 }
+
+/// The board grows by a megabyte at once, and keeps three of them at most.
+const BLOB: &str = "BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS blob (x); \
+                    INSERT INTO blob VALUES (zeroblob(1000000)); \
+                    DELETE FROM blob WHERE rowid <= (SELECT max(rowid) - 3 FROM blob); COMMIT";
 
 fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)

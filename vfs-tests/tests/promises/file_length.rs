@@ -143,7 +143,7 @@ fn a_checkpoint_that_leaves_the_file_short_is_refused() {
         (board, connection)
     };
     // More than the file is ahead of its header.
-    const INSERT: &str = "INSERT INTO t VALUES (zeroblob(200000))";
+    const INSERT: &str = "INSERT INTO t VALUES (zeroblob(600000))";
     let how = |mode: &str| format!("PRAGMA wal_checkpoint({mode})");
     let explicit = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"].map(how);
     let automatic = format!("PRAGMA wal_autocheckpoint=1; {INSERT}");

@@ -1,0 +1,69 @@
+//! What lies in the file behind the last page of the database: zeros, if [`crate::guard::ahead`] has put it there, or what
+//! was deleted, or what a header that is wrong does not count.
+
+use super::super::base_file::BaseFile;
+use crate::ffi::ResultCode;
+
+/// How many bytes are read at once: the largest page.
+const CHUNK: i64 = 65536;
+
+/// A part of a file, in whole pages.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surplus<B: BaseFile> {
+    pub(super) base: B,
+    /// Its first byte.
+    pub(super) from: i64,
+    /// The byte behind its last one.
+    pub(super) to: i64,
+    /// Bytes of a page.
+    pub(super) page: i64,
+}
+
+impl<B: BaseFile> Surplus<B> {
+    /// Overwrites the pages that have anything but zeros.
+    ///
+    /// # Errors
+    /// A page cannot be read or written. Some may be overwritten.
+    pub(super) fn clear(self) -> Result<(), ResultCode> {
+        for at in self.chunks() {
+            for page in self.pages_with_data(at)? {
+                if !self.base.write_zeros(page, self.page) {
+                    return Err(ResultCode::IOERR_WRITE);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the zeros begin that end at the file's end.
+    ///
+    /// # Errors
+    /// A page cannot be read.
+    pub(super) fn zeros_from(self) -> Result<i64, ResultCode> {
+        for at in self.chunks().rev() {
+            if let Some(page) = self.pages_with_data(at)?.last() {
+                return Ok(page + self.page);
+            }
+        }
+        Ok(self.from)
+    }
+
+    /// Where the parts begin that are read at once.
+    fn chunks(self) -> impl DoubleEndedIterator<Item = i64> {
+        let count = (self.to - self.from + CHUNK - 1) / CHUNK;
+        (0..count).map(move |nth| self.from + nth * CHUNK)
+    }
+
+    /// Where the pages of one chunk begin that have anything but zeros.
+    fn pages_with_data(self, chunk: i64) -> Result<Vec<i64>, ResultCode> {
+        let bytes = CHUNK.min(self.to - chunk);
+        let mut read = vec![0; usize::try_from(bytes).unwrap_or(0)];
+        self.base.read(chunk, &mut read)?;
+        if read.iter().all(|byte| *byte == 0) {
+            return Ok(Vec::new());
+        }
+        let pages = read.chunks(usize::try_from(self.page).unwrap_or(1)).zip(0..);
+        let with_data = pages.filter(|(page, _)| page.iter().any(|byte| *byte != 0));
+        Ok(with_data.map(|(_, nth)| chunk + nth * self.page).collect())
+    }
+}
