@@ -2,7 +2,7 @@
 //! shared library that waits inside its lock calls (SQLITE_ENABLE_SETLK_TIMEOUT), for a Python to
 //! load in place of Debian's; the bundled one without extension loading, as a shared library, for a process with
 //! two copies; the bundled one as it is, as a shared library, for the workers of the
-//! differential test; and the VFS `pause`, an extension.
+//! differential test; the VFS `pause`, an extension; and the service whose threads are ended from outside.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -55,13 +55,26 @@ fn main() {
     compile(
         Command::new(compiler())
             .args(["-shared", "-fPIC", "-O1", "-Wall", "-I"])
-            .arg(source)
+            .arg(&source)
             .arg("-o")
             .arg(&pause)
             .arg(Path::new("src/pause.c")),
     );
     println!("cargo:rustc-env=PAUSE_VFS={}", pause.display());
     println!("cargo:rerun-if-changed=src/pause.c");
+
+    let ended = out.join("ended");
+    compile(
+        Command::new(compiler())
+            .args(["-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-I"])
+            .arg(source)
+            .arg("-o")
+            .arg(&ended)
+            .arg(Path::new("src/ended.c"))
+            .args(["-lpthread", "-ldl"]),
+    );
+    println!("cargo:rustc-env=ENDED_THREADS={}", ended.display());
+    println!("cargo:rerun-if-changed=src/ended.c");
 }
 
 fn compiler() -> String {

@@ -1,7 +1,7 @@
 //! SQLite's C interface: its types, and its functions as one table of pointers. Nothing here knows of this VFS.
 //!
 //! Every function that SQLite calls and that may panic goes through [`no_panic`], so that no panic crosses the C
-//! boundary.
+//! boundary, and no thread that pthread_cancel(3) ends is unwound where a panic would be caught.
 #![allow(unsafe_code)]
 
 pub(crate) mod copies;
@@ -18,8 +18,11 @@ pub(crate) use types::*;
 use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `body`; a panic in it becomes `or`.
+use crate::sys::Uncancelled;
+
+/// Runs `body`; a panic in it becomes `or`. Nobody can cancel the thread meanwhile.
 pub(crate) fn no_panic<T>(or: T, body: impl FnOnce() -> T) -> T {
+    let _uncancelled = Uncancelled::begin();
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(or)
 }
 

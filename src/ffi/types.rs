@@ -129,7 +129,9 @@ pub(crate) struct sqlite3_vfs {
         method!(fn(*mut sqlite3_vfs, *mut c_void, *const c_char) -> sqlite3_syscall_ptr),
     pub(crate) xDlClose: method!(fn(*mut sqlite3_vfs, *mut c_void)),
     pub(crate) xRandomness: method!(fn(*mut sqlite3_vfs, c_int, *mut c_char) -> c_int),
-    pub(crate) xSleep: method!(fn(*mut sqlite3_vfs, c_int) -> c_int),
+    /// It unwinds where pthread_cancel(3) ends the thread: nanosleep(2) is a cancellation point. So is much that others
+    /// call, but ours call those where nobody can cancel the thread.
+    pub(crate) xSleep: Option<unsafe extern "C-unwind" fn(*mut sqlite3_vfs, c_int) -> c_int>,
     pub(crate) xCurrentTime: method!(fn(*mut sqlite3_vfs, *mut f64) -> ResultCode),
     pub(crate) xGetLastError: method!(fn(*mut sqlite3_vfs, c_int, *mut c_char) -> ResultCode),
     // iVersion 2

@@ -152,18 +152,20 @@ impl LastStep {
 }
 
 /// Sleeps for the connection that was refused last on this thread, if it is its busy handler that asks. Called for each
-/// xSleep, without any lock. `base_sleep` is the base's xSleep.
-pub(crate) fn sleep(asked: Duration, base_sleep: impl Fn(Duration)) {
+/// xSleep, without any lock. `base_sleep` is the base's xSleep. False, without a sleep, if it is not: then the caller is
+/// to sleep as the base does.
+#[must_use]
+pub(crate) fn sleep(asked: Duration, base_sleep: impl Fn(Duration)) -> bool {
     if asked.is_zero() || asked.subsec_micros() % 1000 != 0 {
         // Not the busy handler, which counts in ms, but a short retry of SQLite's.
-        return base_sleep(asked);
+        return false;
     }
-    let Some(shared) = sleeper::last() else { return base_sleep(asked) };
+    let Some(shared) = sleeper::last() else { return false };
     let nap = shared.waiting.lock().begin_nap(asked);
     shared.is_quiet.store(false, Ordering::Relaxed);
     let Some(nap) = nap else {
         forget_on_this_thread();
-        return base_sleep(asked);
+        return false;
     };
     let (place, unslept) = nap.sleep(base_sleep, || shared.waiting.lock().is_worth_trying());
     let mut waiting = shared.waiting.lock();
@@ -171,6 +173,7 @@ pub(crate) fn sleep(asked: Duration, base_sleep: impl Fn(Duration)) {
         waiting.handler.unslept = unslept;
         waiting.place = place;
     }
+    true
 }
 
 impl Waiting {

@@ -59,6 +59,7 @@ pub(crate) fn watch() -> io::Result<()> {
         let _ = HELD.try_with(|held| held.borrow_mut().clear());
     }
     extern "C" fn child() {
+        let _uncancelled = sys::Uncancelled::begin();
         fork::begin_child();
         sys::forget_pid();
         parent();

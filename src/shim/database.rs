@@ -20,6 +20,7 @@ use crate::ffi::{
 use crate::guard::filesystem;
 use crate::guard::identity::Identity;
 use crate::options::Settings;
+use crate::sys::Uncancelled;
 
 /// A copy of `base` with our methods where the base has any.
 pub(super) fn over(base: &sqlite3_io_methods) -> sqlite3_io_methods {
@@ -146,6 +147,7 @@ unsafe extern "C" fn x_write(
     bytes: c_int,
     at: i64,
 ) -> ResultCode {
+    let _uncancelled = Uncancelled::begin();
     // SAFETY: SQLite writes to an open file of this table, and nothing else uses it meanwhile.
     let (base, connection) = unsafe { parts(file) };
     if at == 0 {

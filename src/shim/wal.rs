@@ -13,6 +13,7 @@ use crate::ffi::{ResultCode, copies, no_panic, sqlite3, sqlite3_file, sqlite3_io
 use crate::format::WAL_SUFFIX;
 use crate::group_commit::deferral::{SyncOrder, Syncs};
 use crate::group_commit::{self, Committer, WalFile};
+use crate::sys::Uncancelled;
 use crate::sys::fork::ForkMutex;
 
 type XSync = unsafe extern "C" fn(*mut sqlite3_file, c_int) -> ResultCode;
@@ -122,6 +123,7 @@ unsafe extern "C" fn x_write(
     bytes: c_int,
     at: i64,
 ) -> ResultCode {
+    let _uncancelled = Uncancelled::begin();
     // SAFETY: SQLite writes so many bytes to an open file of this table, and nothing else uses it meanwhile.
     let wal = unsafe {
         let wal = Interposed::of(file);
@@ -135,6 +137,7 @@ unsafe extern "C" fn x_write(
 /// xSync: SQLite syncs the header or a commit, with WRITE, or the frames that a checkpoint copies, with CKPT. Must not
 /// wait for another connection's sync: group commit does that after WRITE is released.
 unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode {
+    let _uncancelled = Uncancelled::begin();
     // SAFETY: SQLite syncs an open file of this table, and nothing else uses it meanwhile.
     let (wal, state) = unsafe {
         let wal = Interposed::of(file);

@@ -14,6 +14,7 @@
 //! | `memory` | this process's memory |
 //! | `processes` | other processes |
 //! | `this_process` | this one, its clock and its machine |
+//! | `thread` | whether the thread that calls may be ended |
 //! | [`fork`] | which process made a thing |
 #![allow(unsafe_code)]
 

@@ -26,6 +26,7 @@ use crate::ffi::{
 use crate::lock::wait;
 use crate::options::Options;
 use crate::shim::{self, Context, inherited};
+use crate::sys;
 #[cfg(windows)]
 use full_pathname::x_full_pathname;
 use open::{OpenPlan, plan_open};
@@ -250,20 +251,26 @@ unsafe extern "C" fn x_open(
 /// xSleep: SQLite's busy handler sleeps: its connection was refused a lock, and holds the connection's mutex and the locks
 /// it had before. Or an application calls sqlite3_sleep(), without a mutex. Here a writer waits in the queue. Must not
 /// sleep longer than it is asked to, and answers with that.
-unsafe extern "C" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_int {
-    no_panic(microseconds, || {
-        let asked = Duration::from_micros(microseconds.max(0).unsigned_abs().into());
-        wait::sleep(asked, |duration| {
-            if cfg!(windows) {
-                // That of the win32 VFS is rounded up to the system's tick, of 15.6 ms mostly.
-                return std::thread::sleep(duration);
-            }
-            let microseconds = c_int::try_from(duration.as_micros()).unwrap_or(c_int::MAX);
-            // SAFETY: SQLite passes our VFS, and this runs before it returns.
-            unsafe { call_base!(instance(vfs), xSleep(microseconds) or 0) };
-        });
-        microseconds
-    })
+///
+/// pthread_cancel(3) ends a thread that sleeps in the base's xSleep: here as well, when a sleep in the queue is over. That
+/// unwinds the thread's stack, so there is nothing to drop, and no panic is caught, where it happens.
+unsafe extern "C-unwind" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_int {
+    let base_sleep = |duration: Duration| {
+        if cfg!(windows) {
+            // That of the win32 VFS is rounded up to the system's tick, of 15.6 ms mostly.
+            return std::thread::sleep(duration);
+        }
+        let microseconds = c_int::try_from(duration.as_micros()).unwrap_or(c_int::MAX);
+        // SAFETY: SQLite passes our VFS, and this runs before it returns.
+        unsafe { call_base!(instance(vfs), xSleep(microseconds) or 0) };
+    };
+    let asked = Duration::from_micros(microseconds.max(0).unsigned_abs().into());
+    let has_slept = no_panic(true, || wait::sleep(asked, base_sleep));
+    if !has_slept {
+        base_sleep(asked);
+    }
+    sys::end_if_cancelled();
+    microseconds
 }
 
 /// xDelete: SQLite deletes a journal or a WAL, with RESERVED or more on its database, or a super-journal. Must not delete that of

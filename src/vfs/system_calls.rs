@@ -18,6 +18,10 @@
 //! of a wal-index for its slots, and the one of all files (`unixBigLock`) when it opens and closes. So they must not call
 //! SQLite, not even its error log. They take the lock of a [`LockTable`] at most, which is never held while SQLite is
 //! called. Each leaves errno(3) as the call that it stands for would.
+//!
+//! open(2) and close(2) are cancellation points, and so is fcntl(2) when it waits: there pthread_cancel(3) ends a thread by
+//! unwinding its stack, through the functions of type "C-unwind". They call where there is nothing to drop, and where no
+//! panic is caught.
 
 mod fcntl;
 
@@ -85,9 +89,9 @@ macro_rules! calls {
 calls! {
     stat by stat_of: unsafe extern "C" fn(*const c_char, *mut libc::stat) -> c_int;
     fstat by fstat_of: unsafe extern "C" fn(c_int, *mut libc::stat) -> c_int;
-    open by open_of: unsafe extern "C" fn(*const c_char, c_int, c_int) -> c_int;
-    close by close_of: unsafe extern "C" fn(c_int) -> c_int;
-    fcntl by fcntl_of: unsafe extern "C" fn(c_int, c_int, *mut c_void) -> c_int;
+    open by open_of: unsafe extern "C-unwind" fn(*const c_char, c_int, c_int) -> c_int;
+    close by close_of: unsafe extern "C-unwind" fn(c_int) -> c_int;
+    fcntl by fcntl_of: unsafe extern "C-unwind" fn(c_int, c_int, *mut c_void) -> c_int;
 }
 
 type GetSystemCall = unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char) -> sqlite3_syscall_ptr;
@@ -182,7 +186,7 @@ fn fail(errno: c_int) -> c_int {
 }
 
 /// close(2): SQLite closes a descriptor of a database, a wal-index, a journal or a WAL.
-unsafe extern "C" fn close_of<const NTH: usize>(file: c_int) -> c_int {
+unsafe extern "C-unwind" fn close_of<const NTH: usize>(file: c_int) -> c_int {
     let library = &LIBRARIES[NTH];
     let Some(calls) = library.calls.get() else { return fail(libc::ENOSYS) };
     // Before, since from then on the number can be another file's.
@@ -195,7 +199,7 @@ unsafe extern "C" fn close_of<const NTH: usize>(file: c_int) -> c_int {
 }
 
 /// open(2): SQLite opens a file, of whatever kind.
-unsafe extern "C" fn open_of<const NTH: usize>(
+unsafe extern "C-unwind" fn open_of<const NTH: usize>(
     name: *const c_char,
     flags: c_int,
     mode: c_int,

@@ -9,6 +9,7 @@ mod memory;
 mod mounts;
 mod processes;
 mod this_process;
+mod thread;
 mod words;
 
 pub(crate) use descriptors::*;
@@ -20,4 +21,5 @@ pub(crate) use memory::*;
 pub(crate) use mounts::*;
 pub(crate) use processes::*;
 pub(crate) use this_process::*;
+pub(crate) use thread::*;
 pub(crate) use words::*;

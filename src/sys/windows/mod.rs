@@ -7,6 +7,7 @@ mod locks;
 mod mounts;
 mod processes;
 mod this_process;
+mod thread;
 mod words;
 
 pub(crate) use directory::*;
@@ -16,6 +17,7 @@ pub(crate) use locks::*;
 pub(crate) use mounts::*;
 pub(crate) use processes::*;
 pub(crate) use this_process::*;
+pub(crate) use thread::*;
 pub(crate) use words::*;
 
 use std::ffi::OsStr;

@@ -36,7 +36,7 @@ pub(super) const MARK: c_int = 0x6b62_6e02;
 
 /// fcntl(2): SQLite locks or unlocks bytes of a database or a wal-index, asks for a lock, or sets FD_CLOEXEC. This is called
 /// several times in each transaction.
-pub(super) unsafe extern "C" fn fcntl_of<const NTH: usize>(
+pub(super) unsafe extern "C-unwind" fn fcntl_of<const NTH: usize>(
     file: c_int,
     command: c_int,
     argument: *mut c_void,
@@ -107,7 +107,7 @@ fn until_done(
 /// Every call but those that [`fcntl_of`] makes itself. It is called as C calls that, and last, so that that has nothing to
 /// save or to move.
 #[cold]
-extern "C" fn fcntl_slowly(
+extern "C-unwind" fn fcntl_slowly(
     file: c_int,
     command: c_int,
     argument: *mut c_void,
@@ -138,7 +138,7 @@ extern "C" fn fcntl_slowly(
 /// A lock of which the table must be asked. The table's mutex is held for each question, and for the call itself only
 /// before the table has begun.
 #[cold]
-extern "C" fn fcntl_by_the_table(
+extern "C-unwind" fn fcntl_by_the_table(
     file: c_int,
     command: c_int,
     argument: *mut c_void,

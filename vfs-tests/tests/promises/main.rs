@@ -10,6 +10,7 @@ use vfs_tests::{Agent, Board, Program, Reply};
 mod canonical_path;
 mod descriptors;
 mod displaced_files;
+mod ended_threads;
 mod extension_file;
 mod faults;
 mod file_ahead;

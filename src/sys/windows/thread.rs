@@ -1,0 +1,13 @@
+//! This thread. Nothing cancels a thread of Windows by unwinding its stack: TerminateThread just ends it.
+
+/// Keeps nothing from happening.
+pub(crate) struct Uncancelled;
+
+impl Uncancelled {
+    pub(crate) fn begin() -> Self {
+        Self
+    }
+}
+
+/// Does nothing.
+pub(crate) fn end_if_cancelled() {}
