@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::{BaseFile, Connection, Stands};
 use crate::guard::cancellation::Protection;
+use crate::guard::identity::Identity;
 use crate::lock::keepers::Lockers;
 use crate::sys;
 
@@ -135,7 +136,9 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
     let stands = guards.length.stands();
     let is_off = guards.pragmas.is_synchronous_off();
     let journalless = guards.pragmas.journalless();
-    let files = guards.files.identity().map(|files| (files.inode(), files.wal_index()));
+    let files = guards.files.identity();
+    let wal_untold = files.and_then(Identity::wal_untold).map(|why| why.to_string());
+    let files = files.map(|files| (files.inode(), files.wal_index()));
     let untold = guards.files.untold().map(|why| {
         format!("the kernel did not say which file it is when it was opened ({why}); open it again")
     });
@@ -150,13 +153,14 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
         None => protection.why_not(None).or_else(|| untold.clone()),
         Some((inode, wal_index)) => protection
             .why_not(Some(inode))
-            .or_else(|| wal_index.and_then(|inode| protection.why_not(Some(inode)))),
+            .or_else(|| wal_index.and_then(|inode| protection.why_not(Some(inode))))
+            .or_else(|| wal_untold.clone()),
     };
     let identity = match files {
         None => untold.or_else(|| {
             Some("the base VFS keeps the database elsewhere than in a file".to_owned())
         }),
-        Some(_) => displaced,
+        Some(_) => displaced.or(wal_untold),
     };
     let length = match stands {
         Stands::Below => Some(

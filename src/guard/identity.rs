@@ -51,12 +51,29 @@ impl fmt::Display for Displaced {
     }
 }
 
+/// Why the kernel did not say which file the WAL or the wal-index is. lstat(2)
+#[derive(Debug)]
+pub(crate) struct Untold(io::Error);
+
+impl fmt::Display for Untold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(why) = self;
+        write!(
+            f,
+            "the kernel did not say which file the WAL or the wal-index (-shm) is when it was opened ({why}): nobody \
+             notices if it is replaced, as on the stock VFS; open the database again"
+        )
+    }
+}
+
 /// The files of one connection, as they were when it opened them.
 #[derive(Debug)]
 pub(crate) struct Identity {
     database: (Name, Inode),
     wal: (Name, Option<Inode>),
     wal_index: (Name, Option<Inode>),
+    /// Why it is not known which files the WAL and the wal-index are, if the kernel did not say.
+    wal_untold: Option<Untold>,
     directory: Arc<Directory>,
     /// Whether names lead elsewhere than they did, since this process has another root directory, or is in another
     /// mount namespace. Then the files are looked for in the open directory.
@@ -97,6 +114,7 @@ impl Identity {
             database: (database, inode),
             wal: (wal, None),
             wal_index: (wal_index, None),
+            wal_untold: None,
             directory,
             is_elsewhere: false,
             unchanged: None,
@@ -120,11 +138,21 @@ impl Identity {
         self.wal_index.1
     }
 
+    /// Why the kernel did not say which file the WAL or the wal-index is. Then that is not compared.
+    pub(crate) fn wal_untold(&self) -> Option<&Untold> {
+        self.wal_untold.as_ref()
+    }
+
     /// SQLite has just opened the WAL and the wal-index. Of those that it had open before, the first counts.
     pub(crate) fn wal_opened(&mut self) {
         for (name, inode) in [&mut self.wal, &mut self.wal_index] {
             if inode.is_none() {
-                *inode = sys::stat(name).ok().map(|found| found.inode);
+                match sys::stat(name) {
+                    Ok(found) => *inode = Some(found.inode),
+                    // SQLite has the wal-index in memory of its own, or the WAL is empty and read-only.
+                    Err(why) if sys::is_absent(&why) => {}
+                    Err(why) => self.wal_untold = Some(Untold(why)),
+                }
             }
         }
         self.unchanged = None;
@@ -133,6 +161,7 @@ impl Identity {
     /// SQLite has closed the WAL and the wal-index.
     pub(crate) fn wal_closed(&mut self) {
         (self.wal.1, self.wal_index.1) = (None, None);
+        self.wal_untold = None;
     }
 
     /// Whether all files are in their places. Called before a transaction writes. `now` is of [`sys::monotonic_ns`].

@@ -135,6 +135,10 @@ impl Files {
     pub(super) fn wal_opened(&mut self) {
         if let Some(identity) = &mut self.identity {
             identity.wal_opened();
+            if let Some(why) = identity.wal_untold() {
+                let path = self.database.path();
+                self.log.log_about(ResultCode::WARNING, &why.to_string(), path);
+            }
         }
     }
 

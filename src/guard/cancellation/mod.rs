@@ -132,7 +132,7 @@ impl Protection {
             crate::sys::entry_behind(&wal_index).ok().map(|found| found.inode)
         };
         for table in &TABLES {
-            table.joined(database, wal_index);
+            table.joined(database, path, wal_index);
         }
         Some(Protected(database))
     }

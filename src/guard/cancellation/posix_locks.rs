@@ -9,11 +9,14 @@ use std::os::fd::RawFd;
 
 use crate::sys::{self, Inode};
 
-/// Whether this process may have a POSIX lock on the file `inode` that it took by this descriptor. If the kernel does
-/// not say, it may.
+/// Whether this process may have a POSIX lock on the file `inode` that it took by this descriptor. If the kernel tells
+/// in no way, it may.
 pub(super) fn may_have_locked(descriptor: RawFd, inode: Inode) -> bool {
     sys::is_of(descriptor, inode)
-        && !sys::has_posix_locks(descriptor).is_ok_and(|has_locked| !has_locked)
+        && sys::has_posix_locks(descriptor)
+            .ok()
+            .or_else(|| sys::has_posix_locks_on(descriptor, inode))
+            .unwrap_or(true)
 }
 
 /// The files on which the process had POSIX locks before the table was made. SQLite counts those locks among its own,
@@ -35,12 +38,16 @@ impl LockedBefore {
         self.0.contains(&inode)
     }
 
-    /// Whether a file was locked then and may be locked still. If the kernel does not say, it may.
-    pub(super) fn may_still_have(&mut self, inode: Inode) -> bool {
+    /// Whether a file, of which SQLite has the descriptor `by`, was locked then and may be locked still. If the kernel
+    /// tells in no way, it may.
+    pub(super) fn may_still_have(&mut self, inode: Inode, by: Option<RawFd>) -> bool {
         if !self.contains(inode) {
             return false;
         }
-        let may_have = !sys::with_posix_locks().is_ok_and(|locked| !locked.contains(&inode));
+        let has = sys::with_posix_locks().ok().map(|locked| locked.contains(&inode));
+        let by = by.filter(|by| sys::is_of(*by, inode));
+        let may_have =
+            has.or_else(|| by.and_then(|by| sys::has_posix_locks_on(by, inode))).unwrap_or(true);
         if !may_have {
             self.forget(inode);
         }

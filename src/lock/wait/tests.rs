@@ -9,6 +9,13 @@ fn wait() -> Wait {
     Wait::of(&Database::at(std::path::Path::new("/no/such/board.db")), false)
 }
 
+/// What xSleep does: sleeps for a connection, or as the base does.
+fn sleep(asked: Duration, base_sleep: impl Fn(Duration)) {
+    if !super::sleep(asked, &base_sleep) {
+        base_sleep(asked);
+    }
+}
+
 /// A refusal by SQLite's own lock, which nobody can look at.
 fn elsewhere() -> Cause {
     Cause::SqliteLock { probe: None, until_unlock: true }

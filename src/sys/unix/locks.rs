@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use super::descriptors::{Kept, beyond_standard, read_to_string};
 use super::inode::{Inode, inode_of};
+use super::processes::is_lock_of;
+use super::this_process::pid;
 use crate::sys::Range;
 
 /// What fcntl(2) takes for a lock of `range`.
@@ -177,6 +179,34 @@ pub(crate) fn with_posix_locks() -> io::Result<Vec<Inode>> {
     Ok(found)
 }
 
+/// Whether this process has POSIX locks on the file `inode` behind a descriptor, by whichever it took them; `None` if the
+/// kernel does not tell. It tells also where /proc/self is another user's: after setuid(2). fcntl(2), proc(5), /proc/locks
+#[doc(alias = "F_OFD_GETLK")]
+pub(crate) fn has_posix_locks_on(descriptor: RawFd, inode: Inode) -> Option<bool> {
+    let mut lock = flock(libc::F_WRLCK, Range { start: 0, len: 0 });
+    if fcntl(&descriptor, libc::F_OFD_GETLK, &mut lock).is_ok() {
+        // To an open file description, the process's own POSIX locks are another's.
+        if libc::c_int::from(lock.l_type) == libc::c_int::from(libc::F_UNLCK) {
+            return Some(false);
+        }
+        if u32::try_from(lock.l_pid) == Ok(pid()) {
+            return Some(true);
+        }
+    }
+    // A lock of somebody else may hide it.
+    let locks = read_to_string("/proc/locks").ok()?;
+    Some(locks.lines().any(|line| posix_locker(line) == Some(pid()) && is_lock_of(line, inode)))
+}
+
+/// The process of a POSIX lock in a line of /proc/locks, say `1: POSIX  ADVISORY  WRITE 1234 08:01:131081 0 EOF`; `None` if
+/// it is another kind, or waits, as `1: -> POSIX ...` does. proc(5)
+fn posix_locker(line: &str) -> Option<u32> {
+    match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, "POSIX", _, _, pid, ..] => pid.parse().ok(),
+        _ => None,
+    }
+}
+
 /// Whether this process has POSIX locks on a file that it took by this descriptor. Those that it took by another
 /// descriptor of the file, the kernel lists at that one only. proc(5), /proc/PID/fdinfo
 ///
@@ -186,4 +216,40 @@ pub(crate) fn has_posix_locks(descriptor: RawFd) -> io::Result<bool> {
     let info = read_to_string(format!("/proc/self/fdinfo/{descriptor}"))?;
     let mut locks = info.lines().filter(|line| line.starts_with("lock:"));
     Ok(locks.any(|line| line.contains(" POSIX ")))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::sys::for_tests::lock_by_posix;
+
+    /// The kernel tells of a POSIX lock of this process by any descriptor of the file, also if somebody else's lock, here
+    /// one of another open file description, would hide it.
+    #[test]
+    fn a_lock_of_this_process_is_known_by_any_descriptor() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let [locks, asks, other] = [(); 3].map(|()| file.reopen().expect("it is there"));
+        let inode = inode_of(asks.as_raw_fd()).expect("it is open");
+        let has = || has_posix_locks_on(asks.as_raw_fd(), inode).expect("it tells");
+        let range = Range { start: 5, len: 1 };
+        for is_hidden in [false, true] {
+            if is_hidden {
+                assert!(try_lock(&other, range, true).expect("it can be locked"));
+            }
+            assert!(!has(), "{is_hidden}");
+            lock_by_posix(&locks, range, libc::F_RDLCK);
+            assert!(has(), "{is_hidden}");
+            lock_by_posix(&locks, range, libc::F_UNLCK);
+        }
+    }
+
+    #[test]
+    fn the_process_of_a_lock_is_read_from_its_line() {
+        let line = |kind| format!("1: {kind}  ADVISORY  WRITE 77 08:01:131081 1234 EOF");
+        assert_eq!(posix_locker(&line("POSIX")), Some(77));
+        for kind in ["OFDLCK", "FLOCK", "-> POSIX"] {
+            assert_eq!(posix_locker(&line(kind)), None, "{kind}");
+        }
+        assert_eq!(posix_locker(""), None);
+    }
 }

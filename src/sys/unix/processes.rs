@@ -187,7 +187,7 @@ pub(crate) fn has_flock(file: Inode) -> bool {
 
 /// Whether a line of /proc/locks may be of a file. It compares the inode's number only: on some file systems the device
 /// there is not the one that stat(2) tells.
-fn is_lock_of(line: &str, file: Inode) -> bool {
+pub(super) fn is_lock_of(line: &str, file: Inode) -> bool {
     let number =
         |line: &str| line.split_whitespace().rev().nth(2)?.rsplit(':').next()?.parse().ok();
     number(line) == Some(file.numbers()[1])

@@ -460,6 +460,34 @@ say(tried(connect(path), 'SELECT * FROM t'), tried(connect(path), 'PRAGMA integr
     }
 }
 
+/// A service keeps a database for each of its tenants open, or a pool of connections to one, in WAL mode, and has a
+/// thousand descriptors. SQLite takes three for a database, this VFS two more, and one for each directory: for a
+/// further connection none.
+#[test]
+fn a_board_takes_five_descriptors_and_a_connection_two() {
+    const SCRIPT: &str = "
+path, uri, mode = sys.argv[3:]
+def used(uri):
+    board = connect(uri); board.execute('INSERT INTO t VALUES (1)'); board.execute('SELECT * FROM t').fetchall()
+    return board
+def descriptors(): return len(os.listdir('/proc/self/fd'))
+for n in range(20):
+    made = sqlite3.connect(path + str(n)); made.execute('PRAGMA journal_mode=' + mode); made.execute('CREATE TABLE t (x)')
+    made.close()
+def named(n): return uri.replace(path, path + str(n))
+first = used(named(0)); before = descriptors()
+boards = [used(named(n)) for n in range(1, 20)]; say((descriptors() - before) / 19)
+before = descriptors()
+pool = [used(named(0)) for _ in range(20)]; say((descriptors() - before) / 20)
+";
+    for (mode, stock, ours) in
+        [("wal", ["3.0", "2.0"], ["5.0", "2.0"]), ("delete", ["1.0", "1.0"], ["3.0", "1.0"])]
+    {
+        assert_eq!(prints_of(&Board::new(), "unix", SCRIPT, &[mode]), stock, "{mode}");
+        assert_eq!(prints_of(&Board::new(), "kanban", SCRIPT, &[mode]), ours, "{mode}");
+    }
+}
+
 /// What a newcomer finds in a board.
 fn content_of(path: &Path) -> Vec<String> {
     let mut newcomer = stock_agent(Program::Rust);

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
-use vfs_tests::{Agent, Board, Lines, PYTHON, Program, Reply, extension};
+use vfs_tests::needs::ROOT;
+use vfs_tests::{Agent, Board, Lines, PYTHON, Program, Reply, extension, needs};
 
 use crate::Client::{Ours, Stock, StockBesideOurs};
 use crate::{Client, beside, status_of, stock_agent, went_well};
@@ -591,6 +592,55 @@ fn a_database_that_was_open_but_not_locked_is_guarded() {
             break_in(&board, &mut client, &mut outsider, |holder| holder.read(&board.path()))
                 .assert_none(&format!("{program:?}"));
         }
+    }
+}
+
+/// A daemon begins as root: it loads the VFS and looks at its board by a stock connection. Then it becomes another user,
+/// which closes /proc/self to it, and opens the board through the VFS. That the kernel does not tell there what the process
+/// has locked must not count as a lock: it is guarded. On the stock VFS an outsider gets in when the daemon looks at its
+/// file.
+#[test]
+fn a_daemon_that_has_given_up_its_rights_is_guarded() {
+    needs!(ROOT);
+    const DAEMON: &str = "
+import json, os, sqlite3, subprocess, sys
+path, vfs, is_read = sys.argv[1], sys.argv[2], sys.argv[4]
+loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True); loader.load_extension(sys.argv[3])
+def connect(uri): return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
+old = connect('file:' + path + '?vfs=unix'); old.execute('SELECT * FROM t').fetchall()
+os.setuid(65534)
+try: open('/proc/self/fdinfo/0'); print('it can be read')
+except PermissionError: pass
+if is_read: old.execute('BEGIN'); old.execute('SELECT * FROM t').fetchall()
+board = connect('file:' + path + '?vfs=' + vfs)
+board.execute('SELECT * FROM t').fetchall()
+if is_read: old.execute('COMMIT')
+board.execute('BEGIN IMMEDIATE'); board.execute('INSERT INTO t VALUES (1)')
+if vfs == 'kanban':
+    status = json.loads(board.execute('PRAGMA kanban_status').fetchone()[0])
+    print(status['guarantees']['lock_cancellation'])
+open(path, 'rb').close()
+OUTSIDER = '''
+import sqlite3, sys
+board = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+try: board.execute('BEGIN IMMEDIATE'); print('got in')
+except sqlite3.OperationalError as error: print('was refused:', error)
+'''
+told = subprocess.run([sys.executable, '-c', OUTSIDER, path], capture_output=True, text=True)
+print(told.stdout.strip())
+";
+    const GUARDED: &str = "{'active': True}\nwas refused: database is locked\n";
+    // The locks of a stock connection that reads are POSIX ones, and end with its transaction.
+    for (vfs, is_read, said) in
+        [("unix", "", "got in\n"), ("kanban", "", GUARDED), ("kanban", "yes", GUARDED)]
+    {
+        let board = board("delete");
+        for path in [board.directory(), board.path()] {
+            std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+        }
+        let (path, extension) = (board.path(), extension().to_str().unwrap());
+        let arguments = ["-c", DAEMON, path.to_str().unwrap(), vfs, extension, is_read];
+        assert_eq!(vfs_tests::run(PYTHON, &arguments), said, "{vfs}, {is_read:?}");
     }
 }
 

@@ -200,6 +200,10 @@ fn faults_of(call: &Call) -> Vec<Fault> {
     faults
 }
 
+/// The calls that ask which file it is.
+const LOOKS: [i64; 5] =
+    [libc::SYS_stat, libc::SYS_lstat, libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx];
+
 /// Calls that fail together, for ever.
 fn kind(call: &Call) -> (i64, u64) {
     (call.number, if call.number == libc::SYS_fcntl { call.args[1] } else { 0 })
@@ -219,6 +223,8 @@ struct Plan {
     /// Whether the first that failed was on the sidecar.
     is_sidecars: bool,
     is_over: bool,
+    /// Which calls, of those that could have failed, ask which file it is.
+    looks: Vec<usize>,
 }
 
 impl Plan {
@@ -233,6 +239,7 @@ impl Plan {
             story: Vec::new(),
             is_sidecars: false,
             is_over: false,
+            looks: Vec::new(),
         }
     }
 
@@ -251,6 +258,9 @@ impl Plan {
         let Some(likeliest) = faults.first() else { return Fault::None };
         let nth = self.seen;
         self.seen += 1;
+        if LOOKS.contains(&call.number) {
+            self.looks.push(nth);
+        }
         let fault = match self.first {
             None if nth == self.at => {
                 let Some(fault) = faults.get(self.variant) else { return Fault::None };
@@ -472,7 +482,9 @@ impl Scene {
                         // status says so.
                         let status = victim.sql("PRAGMA kanban_status")?.rows();
                         let status = status[0][0].as_str().unwrap_or_default().to_owned();
-                        victim.call(&json!(["read", board.path()]))?;
+                        for file in [board.path(), beside(&board, "-shm")] {
+                            victim.call(&json!(["read", file]))?;
+                        }
                         if status.contains("\"lock_cancellation\":{\"active\":true") {
                             assert_excluded(healthy, &board, self.other == Other::Holds)?;
                         }
@@ -609,8 +621,12 @@ fn fail_each(program: Program, scene: &Scene) -> usize {
     // By its first calls an open finds out which file it is, and on that its locks depend.
     let first = if scene.name == "open, in delete mode" { 16 } else { 0 };
     let rest = sampled(unharmed.seen, 20).filter(|at| *at >= first);
-    for at in (0..first).chain(rest) {
-        for lasting in [Lasting::Once, Lasting::OfItsKind, Lasting::Wholly] {
+    let all = [Lasting::Once, Lasting::OfItsKind, Lasting::Wholly];
+    // In WAL mode, so does SQLite's wal-index.
+    let looks = unharmed.looks.iter().filter(|_| scene.name == "open");
+    let looks = looks.map(|at| (*at, &all[..1]));
+    for (at, lastings) in (0..first).chain(rest).map(|at| (at, &all[..])).chain(looks) {
+        for lasting in lastings.iter().copied() {
             for variant in 0..if lasting == Lasting::Wholly { 1 } else { 6 } {
                 let mut plan = Plan::new(at, variant, lasting);
                 let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -1,5 +1,6 @@
 //! What the locks of a file become, and what happens when somebody closes a lock descriptor behind our back.
 
+use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
 
@@ -7,7 +8,7 @@ use super::{Kind, Table};
 use crate::guard::cancellation::lock_descriptor::LockDescriptor;
 use crate::guard::cancellation::posix_locks;
 use crate::guard::cancellation::published::Answer;
-use crate::sys::Inode;
+use crate::sys::{self, Inode};
 
 impl Table {
     /// Decides what the locks of a file become, unless that is decided for good, and sees to it that its lock
@@ -22,14 +23,16 @@ impl Table {
                 }
             }
             Kind::Stock if !self.ours.contains(inode) => {}
-            Kind::Refused(_) => {}
+            Kind::Refused(why) if sys::has_no_locks(why) => {}
+            // What was short then, descriptors for instance, may not be now.
+            Kind::Refused(_) => self.decide(inode, true),
             Kind::Ofd(_) | Kind::Stock | Kind::Locked => self.decide(inode, may_be_locked),
         }
         self.publish(inode);
     }
 
     /// Makes the locks of a file open-file-description locks, unless a POSIX lock is on it or on its way.
-    fn decide(&mut self, inode: Inode, may_be_locked: bool) {
+    pub(super) fn decide(&mut self, inode: Inode, may_be_locked: bool) {
         let Some(file) = self.files.get_mut(&inode) else { return };
         // From here on no call begins that is made as it is, and those that have begun are seen.
         for descriptor in &file.descriptors {
@@ -42,7 +45,7 @@ impl Table {
             || file.descriptors.iter().any(|descriptor| self.published.is_calling(*descriptor))
             || may_be_locked
                 && (file.descriptors.iter().any(has_locked)
-                    || self.locked_before.may_still_have(inode));
+                    || self.locked_before.may_still_have(inode, Some(by)));
         if let Kind::Ofd(lost) = &file.kind {
             self.descriptors.own.remove(&lost.number());
         }
@@ -51,20 +54,34 @@ impl Table {
             return;
         }
         self.locked_before.forget(inode);
-        match LockDescriptor::open(by) {
-            Ok(lock) => self.lock_through(inode, lock),
-            Err(error) => file.kind = Kind::Refused(error),
+        // What SQLite had open before may be mapped by that description.
+        let is_its_only = self.ours.has_opened(inode, by) && file.descriptors.len() == 1;
+        let opened = match is_its_only {
+            true => LockDescriptor::of_wal_index(by, inode),
+            false => LockDescriptor::open(by),
+        };
+        self.open_lock_descriptor(inode, opened);
+    }
+
+    /// A file's locks go through what was `opened` from now on, or are POSIX locks if nothing could be.
+    fn open_lock_descriptor(&mut self, inode: Inode, opened: io::Result<LockDescriptor>) {
+        match (opened, self.files.get_mut(&inode)) {
+            (Ok(lock), _) => self.lock_through(inode, lock),
+            (Err(error), Some(file)) => file.kind = Kind::Refused(error),
+            (Err(_), None) => {}
         }
     }
 
     /// A file's locks go through this descriptor from now on.
     fn lock_through(&mut self, inode: Inode, lock: LockDescriptor) {
-        let number = lock.number();
-        let lost = self.descriptors.own.insert(number, inode).filter(|lost| *lost != inode);
+        let reused = (!lock.is_sqlites()).then_some(lock.number());
         if let Some(file) = self.files.get_mut(&inode) {
             file.kind = Kind::Ofd(lock);
         }
-        self.number_was_reused(number, lost);
+        if let Some(number) = reused {
+            let lost = self.descriptors.own.insert(number, inode).filter(|lost| *lost != inode);
+            self.number_was_reused(number, lost);
+        }
     }
 
     /// A new descriptor has this number, so what SQLite had by it was closed behind its back. If we had a lock
@@ -80,9 +97,8 @@ impl Table {
         self.remove_closed(inode);
         // What the descriptor had locked is lost, as if a POSIX lock had been cancelled.
         let Some(file) = self.files.get(&inode) else { return };
-        let by = self.descriptors.best_of(&file.descriptors);
-        if let Some(lock) = by.and_then(|by| LockDescriptor::open(by).ok()) {
-            self.lock_through(inode, lock);
+        if let Some(by) = self.descriptors.best_of(&file.descriptors) {
+            self.open_lock_descriptor(inode, LockDescriptor::open(by));
         }
         self.publish(inode);
     }

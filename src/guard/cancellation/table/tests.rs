@@ -14,6 +14,9 @@ fn calls_are_made_as_they_are_until_it_has_begun() {
     assert_eq!(TABLE.before(|| 7), None);
 }
 
+/// A name of the database, in these tests of each.
+const NAME: &str = "/there/board.db";
+
 const PENDING: Range = Range { start: 0x4000_0000, len: 1 };
 const SHARED: Range = Range { start: 0x4000_0002, len: 510 };
 
@@ -39,7 +42,7 @@ fn begun(has_shortcut: bool) -> &'static LockTable {
 /// A table of a process in which this file is open through the VFS, once.
 fn with_ours(has_shortcut: bool, file: &File) -> &'static LockTable {
     let table = begun(has_shortcut);
-    table.joined(inode(file), || None);
+    table.joined(inode(file), NAME.as_ref(), || None);
     table
 }
 
@@ -141,7 +144,7 @@ fn a_file_that_is_not_ours_keeps_posix_locks() {
     assert!(matches!(table.known(descriptor), Known::AsItIs(_)));
     let own = table.table.lock().as_ref().map(|table| table.descriptors.own.len());
     assert_eq!(own, Some(0), "there is no descriptor of ours");
-    table.joined(inode(&writes), || None);
+    table.joined(inode(&writes), NAME.as_ref(), || None);
     let file = through(table, &writes);
     assert_eq!(word(table, &writes), file);
     table.left(inode(&writes));
@@ -161,7 +164,7 @@ fn a_file_that_is_not_ours_keeps_posix_locks() {
             "calling" => Some(table.known(descriptor)),
             _ => None,
         };
-        table.joined(inode(&writes), || None);
+        table.joined(inode(&writes), NAME.as_ref(), || None);
         assert_eq!(table.why_not(inode(&writes)).as_deref(), Some(LOCKED_BEFORE), "{how}");
         assert!(matches!(table.known(descriptor), Known::Nothing), "{how}");
         drop(calling);
@@ -192,7 +195,7 @@ fn a_wal_index_belongs_to_its_database() {
     assert_eq!(table.target(index.as_raw_fd()), Target::AsItIs);
     table.called(index.as_raw_fd(), false);
     lock_by_posix(&index, SHARED, libc::F_RDLCK);
-    table.joined(inode(&database), || Some(inode(&index)));
+    table.joined(inode(&database), NAME.as_ref(), || Some(inode(&index)));
     assert_eq!(table.why_not(inode(&database)), None);
     assert_eq!(table.why_not(inode(&index)).as_deref(), Some(LOCKED_BEFORE));
     table.left(inode(&database));
@@ -200,11 +203,11 @@ fn a_wal_index_belongs_to_its_database() {
     lock_by_posix(&index, SHARED, libc::F_UNLCK);
 
     let table = with_ours(true, &database);
-    table.opened_wal_index(inode(&database), inode(&index));
+    table.opened_wal_index(inode(&database), inode(&index), index.as_raw_fd());
     through(table, &index);
     // SQLite closes it, locked or not, as when it leaves WAL mode: another file may have its number then.
     for is_locked in [true, false] {
-        table.opened_wal_index(inode(&database), inode(&index));
+        table.opened_wal_index(inode(&database), inode(&index), index.as_raw_fd());
         if is_locked {
             through(table, &index);
         }
@@ -213,9 +216,58 @@ fn a_wal_index_belongs_to_its_database() {
         table.called(index.as_raw_fd(), false);
         assert!(table.closing(index.as_raw_fd()));
     }
-    table.opened_wal_index(inode(&database), inode(&index));
+    table.opened_wal_index(inode(&database), inode(&index), index.as_raw_fd());
     assert!(table.closing(database.as_raw_fd()));
     through(table, &index);
+}
+
+/// SQLite opens a wal-index, and stat(2) fails on its database: it is that of the database that was opened by this name.
+#[test]
+fn a_wal_index_belongs_to_a_database_by_its_name() {
+    let (_board, _, database) = board();
+    let (_other, _, index) = board();
+    let table = with_ours(true, &database);
+    table.opened_wal_index_beside("/another/board.db".as_ref(), inode(&index), index.as_raw_fd());
+    assert_eq!(table.target(index.as_raw_fd()), Target::AsItIs);
+    table.called(index.as_raw_fd(), false);
+    assert!(table.closing(index.as_raw_fd()));
+    table.opened_wal_index_beside(NAME.as_ref(), inode(&index), index.as_raw_fd());
+    through(table, &index);
+}
+
+/// The locks of a wal-index are on SQLite's only descriptor of it. If it has two, since the file has two names, the
+/// closing of one leaves the other a descriptor. In a child of fork(2), the number is one of another open file
+/// description, which has no part in the parent's locks.
+#[test]
+fn a_wal_index_is_locked_by_sqlites_own_descriptor() {
+    let (_board, _, database) = board();
+    let (file, reads, index) = board();
+    let outsider = file.reopen().expect("it is there");
+    for forks in [false, true] {
+        let table = with_ours(true, &database);
+        table.opened_wal_index(inode(&database), inode(&index), index.as_raw_fd());
+        let sqlites = File::from(sys::duplicate(index.as_raw_fd()).expect("it is open"));
+        assert_eq!(through(table, &sqlites), sqlites.as_raw_fd());
+        assert_eq!(word(table, &sqlites), sqlites.as_raw_fd());
+        assert!(locks(sqlites.as_raw_fd(), SHARED, false).expect("it can be locked"));
+        assert!(!locks(outsider.as_raw_fd(), SHARED, false).expect("it can be asked"));
+        if forks {
+            table.abandon_inherited();
+            assert!(sys::is_of(sqlites.as_raw_fd(), inode(&index)));
+            assert_eq!(table.target(sqlites.as_raw_fd()), Target::Inherited);
+            let none = sys::conflicting_lock(&index, SHARED).expect("it can be asked");
+            assert_eq!(none, None, "the parent's description has the lock");
+            assert!(!locks(sqlites.as_raw_fd(), SHARED, false).expect("it can be asked"));
+        } else {
+            assert_eq!(through(table, &reads), sqlites.as_raw_fd());
+            assert!(table.closing(sqlites.as_raw_fd()));
+            let another = through(table, &reads);
+            assert_ne!(another, sqlites.as_raw_fd());
+            assert!(sys::is_of(another, inode(&index)));
+        }
+        drop(sqlites);
+        sys::unlock(&index, SHARED).expect("it is open");
+    }
 }
 
 /// In a child of fork(2), no lock is made by a descriptor that it inherited, and a file that it opens is its own. A
@@ -233,7 +285,7 @@ fn a_forked_child_does_not_lock_by_what_it_inherits() {
     assert!(table.inherited(inode(&writes)).is_some());
     assert!(matches!(table.known(stock.as_raw_fd()), Known::AsItIs(_)));
     assert_eq!(table.inherited(inode(&stock)), None);
-    table.joined(inode(&writes), || None);
+    table.joined(inode(&writes), NAME.as_ref(), || None);
     through(table, &reads);
     table.closing(writes.as_raw_fd());
     through(table, &writes);
@@ -318,7 +370,7 @@ fn two_lock_descriptors_of_one_number_are_not_mixed_up() {
     let (_board, _, writes) = board();
     let (_second, _, other) = board();
     let table = with_ours(true, &writes);
-    table.joined(inode(&other), || None);
+    table.joined(inode(&other), NAME.as_ref(), || None);
     through(table, &writes);
     let file = through(table, &other);
     {
