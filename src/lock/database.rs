@@ -186,7 +186,7 @@ impl Drop for Database {
 /// Keeps other threads from opening databases and sidecars until the result is dropped. Called before fork(2).
 #[cfg(unix)]
 pub(crate) fn hold_for_fork() -> impl std::any::Any {
-    REGISTRY.lock()
+    (REGISTRY.lock(), sidecar::hold_for_fork())
 }
 
 /// Closes the sidecars that a forked child inherited and forgets their databases, so that what the child opens is its

@@ -9,6 +9,7 @@
 //! | [`sidecar`] | Every process meets in one file beside the database. |
 //! | `sidecar/opening.rs` | That file is the right one, whoever creates or deletes it meanwhile. |
 //! | `sidecar/content.rs` | A file of another program is never used or overwritten. |
+//! | `sidecar/anothers.rs` | Nor does it lose this process's locks. |
 //! | `sidecar/place.rs` | The path still leads to the file, which has the rights of its database. |
 //! | `sidecar/deletion.rs` | The last process to close the file deletes it. |
 //! | `sidecar/kernel_locks.rs` | Anyone who may read the file can ask which range of it is locked. |

@@ -3,6 +3,7 @@
 //! A process may open and close the sidecar freely. It must not do so with the database, because closing a file
 //! drops the locks SQLite has on it (<https://www.sqlite.org/howtocorrupt.html> 2.2).
 
+mod anothers;
 mod content;
 mod deletion;
 mod kernel_locks;
@@ -22,8 +23,12 @@ use super::queue::QueueFile;
 use crate::format;
 use crate::sys::{self, Inode, LockFile, Range, Words, fork};
 
+#[cfg(unix)]
+pub(crate) use anothers::hold_for_fork;
 use content::Origin;
 pub(crate) use content::{Content, content_of};
+#[cfg(unix)]
+pub(crate) use deletion::make_way;
 pub(crate) use kernel_locks::{held_range, in_the_way};
 pub(crate) use opening::{look_at, obstacle};
 pub(crate) use unusable::{FOREIGN, Unusable};

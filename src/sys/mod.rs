@@ -42,6 +42,13 @@ pub(crate) struct Range {
 }
 
 impl Range {
+    /// That of a lock.
+    #[cfg(unix)]
+    pub(crate) fn of(lock: FileLock) -> Self {
+        let len = if lock.last == i64::MAX { 0 } else { lock.last - lock.start + 1 };
+        Self { start: lock.start, len }
+    }
+
     /// Whether all bytes of `other` are in it.
     pub(crate) fn covers(self, other: Self) -> bool {
         let end = |range: Self| if range.len == 0 { i64::MAX } else { range.start + range.len };

@@ -214,6 +214,9 @@ unsafe extern "C" fn x_open(
             context.host.log_about(ResultCode::IOERR, inherited::WHY, &path);
             return ResultCode::IOERR;
         }
+        #[cfg(unix)]
+        let _opens =
+            matches!(plan, OpenPlan::Guard(_)).then(|| system_calls::OpensDatabase::begin(&path));
         let mut base_flags = flags;
         let base_out = &raw mut base_flags;
         // SAFETY: the arguments are SQLite's own, but for the place for the flags, which lives here.

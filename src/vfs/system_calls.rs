@@ -26,17 +26,21 @@
 
 mod fcntl;
 
+use std::cell::Cell;
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
-use std::os::fd::AsRawFd;
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::ffi::host::Host;
 use crate::ffi::{ResultCode, c_text, copies, no_panic, sqlite3_syscall_ptr, sqlite3_vfs};
-use crate::format::WAL_INDEX_SUFFIX;
+use crate::format::{SIDECAR_SUFFIX, WAL_INDEX_SUFFIX};
 use crate::guard::cancellation::table::LockTable;
 use crate::guard::cancellation::{self, Protection};
+use crate::lock::sidecar;
 use crate::sys::{self, Inode, fork};
 use fcntl::{MARK, fcntl_of};
 
@@ -220,7 +224,14 @@ unsafe extern "C-unwind" fn open_of<const NTH: usize>(
     let library = &LIBRARIES[NTH];
     let Some(calls) = library.calls.get() else { return fail(libc::ENOSYS) };
     // SAFETY: SQLite passes what open(2) asks for.
-    let file = unsafe { (calls.open)(name, flags, mode) };
+    let open = || unsafe { (calls.open)(name, flags, mode) };
+    let mut file = open();
+    if file >= 0 && OpensDatabase::has_begun() && no_panic(false, || makes_way(file, name, flags)) {
+        // SAFETY: it was just opened.
+        unsafe { (calls.close)(file) };
+        file = open();
+        no_panic(false, || file >= 0 && makes_way(file, name, 0));
+    }
     if file >= 0 {
         no_panic((), || {
             library.locks.opened(file);
@@ -232,6 +243,44 @@ unsafe extern "C-unwind" fn open_of<const NTH: usize>(
         });
     }
     file
+}
+
+/// While this thread opens a database through this VFS that is named like the sidecar of another.
+pub(super) struct OpensDatabase(());
+
+thread_local! {
+    static OPENS_DATABASE: Cell<bool> = const { Cell::new(false) };
+}
+
+impl OpensDatabase {
+    /// The database at `path`; `None` if it is not named so.
+    pub(super) fn begin(path: &Path) -> Option<Self> {
+        let is_named_so = path.as_os_str().as_bytes().ends_with(SIDECAR_SUFFIX.as_bytes());
+        is_named_so.then(|| {
+            OPENS_DATABASE.set(true);
+            Self(())
+        })
+    }
+
+    fn has_begun() -> bool {
+        OPENS_DATABASE.get()
+    }
+}
+
+impl Drop for OpensDatabase {
+    fn drop(&mut self) {
+        OPENS_DATABASE.set(false);
+    }
+}
+
+/// Has a file that SQLite has opened as a database known as one. Whether it was a sidecar, which is deleted now: SQLite is to
+/// open it once more, if it creates what is not there.
+fn makes_way(file: c_int, name: *const c_char, flags: c_int) -> bool {
+    // SAFETY: it was just opened, and stays open.
+    let file = ManuallyDrop::new(unsafe { File::from_raw_fd(file) });
+    // SAFETY: SQLite passes a terminated name.
+    let name = unsafe { CStr::from_ptr(name) };
+    sidecar::make_way(&file, &sys::path_from(name), flags & libc::O_CREAT != 0)
 }
 
 /// Notes whose wal-index SQLite has opened, if any database is open through this VFS.

@@ -81,29 +81,53 @@ pub(super) fn after_its_maker(file: &File, mut found: Entry) -> Entry {
     found
 }
 
+/// The bytes that no client of this VFS locks in a sidecar. A connection to a database that is named like a sidecar has
+/// [`DATABASE`] locked.
+const CONTENT: Range = Range { start: 0, len: PAGE as i64 };
+
+/// The byte that a connection has locked, shared, as long as it has a database open that is named like a sidecar: it may be
+/// empty, and must not become one. It lies clear of SQLite's own, which are from byte 0x40000000 on.
+#[cfg(unix)]
+pub(super) const DATABASE: Range = Range { start: 0, len: 1 };
+
+/// Whether a file that was found so is not to be used: it holds something else than a page of ours; or it has none yet, but
+/// a second name, so that it may be somebody's file elsewhere, or locks in another way than a client of this VFS has them.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn is_anothers(file: &LockFile, found: &Entry) -> io::Result<bool> {
+    Ok(match content_of(file.file(), found.len)? {
+        Content::Foreign => true,
+        Content::Page => false,
+        Content::Unseeded => {
+            let is_locked = || file.conflicting(CONTENT).is_ok_and(|lock| lock.is_some());
+            found.links > 1 || is_locked() || sys::has_flock(found.inode)
+        }
+    })
+}
+
 /// Makes an empty, truncated or zeroed sidecar a page of ours. Processes that do it at the same time write the same
 /// bytes. `None` if the file is not to be used: it holds something else; or it was `found` with a second name, and
 /// so may be somebody's file elsewhere; or it was found with locks on bytes that no client of this VFS locks, and so
-/// is another program's lock file.
+/// is another program's lock file, or a database that is named like a sidecar.
 pub(super) fn seed(file: &LockFile, found: &Entry, is_made: bool) -> io::Result<Option<Origin>> {
-    /// The bytes that no client of this VFS locks.
-    const CONTENT: Range = Range { start: 0, len: PAGE as i64 };
     let locks = file;
     let file = file.file();
     match content_of(file, found.len)? {
         Content::Foreign => return Ok(None),
-        // Another process may have been faster to write, which could not know that the file is ours.
-        _ if is_made => {}
+        // Another process may have been faster to write, which could not know that the file is ours. Or it has opened the
+        // file as a database.
+        _ if is_made => {
+            if locks.conflicting(CONTENT).is_ok_and(|lock| lock.is_some()) {
+                return Ok(None);
+            }
+        }
         Content::Page => {
             let is_ours = begins_with_header(file, found.len)?;
             return Ok(Some(if is_ours { Origin::Made } else { Origin::Found }));
         }
-        Content::Unseeded => {
-            let is_locked = || locks.conflicting(CONTENT).is_ok_and(|lock| lock.is_some());
-            if found.links > 1 || is_locked() || sys::has_flock(found.inode) {
-                return Ok(None);
-            }
-        }
+        Content::Unseeded if is_anothers(locks, found)? => return Ok(None),
+        Content::Unseeded => {}
     }
     if found.len < PAGE as u64 {
         // A last byte, not set_len, which could shorten what another process has lengthened.

@@ -15,12 +15,18 @@
 //! So a process that is refused releases its own and asks once more, and the last of them gets it. A process that
 //! dies in between leaves the file, or has deleted it.
 
+#[cfg(unix)]
+use std::fs::File;
 use std::path::Path;
 
+#[cfg(unix)]
+use super::content::{Content, DATABASE, RETRY_AFTER};
 use super::place::is_at;
 use super::{Sidecar, content, path_of};
 use crate::format;
 use crate::lock::page::PAGE;
+#[cfg(unix)]
+use crate::lock::page::{GROUP, GroupBytes};
 use crate::sys::{self, Inode, LockFile, Range};
 
 /// The byte that all processes share that have the sidecar open.
@@ -44,6 +50,46 @@ impl Sidecar {
             is_ours && !(has_failed && wal())
         });
     }
+}
+
+/// A connection has opened `file` by the name `path` as a database, which is named like a sidecar. If it is the sidecar of
+/// another database, and the connection may `create` its own, deletes it, and returns true: the database is to be opened
+/// once more. Those that have the sidecar open go on without one. Else nobody makes it one as long as the connection has it
+/// open. A sidecar that tells of a failed sync stays.
+///
+/// Two locks keep a file from being made a sidecar by one process and opened as a database by another: each takes its own
+/// lock first and then looks for the other's.
+#[cfg(unix)]
+pub(crate) fn make_way(file: &File, path: &Path, create: bool) -> bool {
+    // For longer than it takes to make one.
+    for _ in 0..50 {
+        if sys::try_lock(file, DATABASE, true).is_err() {
+            return false;
+        }
+        let Ok(found) = sys::entry_of(file) else { return false };
+        match content::content_of(file, found.len) {
+            Ok(Content::Page) => {
+                let mut group = GroupBytes::default();
+                let read = sys::read_exact_at(file, &mut group.0, GROUP as u64);
+                let _ = sys::unlock(file, DATABASE);
+                return create
+                    && read.is_ok()
+                    && !group.tells_of_a_failure()
+                    && is_at(path, found.inode)
+                    && sys::remove(path).is_ok();
+            }
+            Ok(Content::Unseeded)
+                if sys::conflicting_lock(file, OPEN).is_ok_and(|lock| lock.is_some()) =>
+            {
+                // Somebody makes it a sidecar, or has found that it is none.
+                let _ = sys::unlock(file, DATABASE);
+                std::thread::sleep(RETRY_AFTER);
+            }
+            _ => return false,
+        }
+    }
+    let _ = sys::try_lock(file, DATABASE, true);
+    false
 }
 
 /// Deletes the file at `path` if it is this one, no other process has it open, and it `may` go. Asks that last, under

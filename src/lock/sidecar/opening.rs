@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use super::anothers;
 use super::content::{self, Content, Origin, RETRY_AFTER};
 use super::deletion::{OPEN, delete};
 use super::place::{give_rights, is_at};
@@ -30,11 +31,11 @@ impl Sidecar {
             let Some((file, is_new)) = open_or_create(&path, like.as_ref(), create)? else {
                 continue;
             };
-            let found = sys::entry_of(&file).map_err(|e| Unusable::Open(e, None))?;
+            let file = LockFile::new(file);
+            let found = sys::entry_of(file.file()).map_err(|e| Unusable::Open(e, None))?;
             let inode = found.inode;
             made = if is_new { Some(inode) } else { made };
             let is_made = made == Some(inode);
-            let file = LockFile::new(file);
             let opened = match file.try_lock(OPEN, true) {
                 Ok(true) if !is_at(&path, inode) => continue,
                 Ok(true) => prepare(&file, &path, found, is_made, like.ok().map(|e| e.rights)),
@@ -45,6 +46,11 @@ impl Sidecar {
                 }
                 Err(e) => Err(Unusable::Lock(e)),
             };
+            if let Err(why @ Unusable::Foreign) = opened {
+                let _ = file.unlock(OPEN);
+                anothers::keep(file, inode);
+                return Err(why);
+            }
             if opened.is_err() && is_made {
                 // Of no use to anybody.
                 delete(&file, &path, inode, |_| true);
@@ -102,6 +108,8 @@ fn prepare(
 }
 
 /// Opens the sidecar of `database` to look at its locks. Changes nothing, and needs only the right to read it.
+///
+/// A file that turns out to be somebody else's stays open.
 pub(crate) fn look_at(database: &Path) -> Result<File, Unusable> {
     let path = path_of(database);
     let found = match sys::entry_at(&path) {
@@ -110,8 +118,18 @@ pub(crate) fn look_at(database: &Path) -> Result<File, Unusable> {
         Err(e) => return Err(Unusable::Open(e, None)),
     };
     check_kind(sys::entry_behind(database).as_ref().ok(), &found)?;
+    if anothers::has(&found) {
+        return Err(Unusable::Foreign);
+    }
     let file = sys::open_to_read(&path).map_err(|e| Unusable::Open(e, found.owner))?;
-    if is_same_file(&file, &found) { Ok(file) } else { Err(Unusable::Moving) }
+    if !is_same_file(&file, &found) {
+        return Err(Unusable::Moving);
+    }
+    if matches!(content::content_of(&file, found.len), Ok(Content::Foreign)) {
+        anothers::keep(LockFile::new(file), found.inode);
+        return Err(Unusable::Foreign);
+    }
+    Ok(file)
 }
 
 /// Why no writer could use the sidecar of `database` at this moment; `None` if one could.
@@ -121,11 +139,17 @@ pub(crate) fn obstacle(database: &Path) -> Option<Unusable> {
         Ok(found) => {
             let like = sys::entry_behind(database).ok();
             match open_found(like.as_ref(), &path, &found) {
-                Ok(Some(file)) => match content::content_of(&file, found.len) {
-                    Ok(Content::Foreign) => Some(Unusable::Foreign),
-                    Ok(_) => None,
-                    Err(e) => Some(Unusable::Open(e, None)),
-                },
+                Ok(Some(file)) => {
+                    let file = LockFile::new(file);
+                    match content::is_anothers(&file, &found) {
+                        Ok(true) => {
+                            anothers::keep(file, found.inode);
+                            Some(Unusable::Foreign)
+                        }
+                        Ok(false) => None,
+                        Err(e) => Some(Unusable::Open(e, None)),
+                    }
+                }
                 Ok(None) => None,
                 Err(why) => Some(why),
             }
@@ -145,6 +169,9 @@ pub(super) fn open_found(
     found: &Entry,
 ) -> Result<Option<File>, Unusable> {
     check_kind(database, found)?;
+    if anothers::has(found) {
+        return Err(Unusable::Foreign);
+    }
     match sys::open_to_lock(path) {
         // Another file may be there by now, which was not checked.
         Ok(file) => Ok(Some(file).filter(|file| is_same_file(file, found))),

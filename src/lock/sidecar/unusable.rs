@@ -45,7 +45,10 @@ impl fmt::Display for Unusable {
             Self::IsDatabase => f.write_str(
                 "the sidecar is a hard link of the database; move it away and it is made anew",
             ),
-            Self::Foreign => write!(f, "{FOREIGN}; move it away and it is made anew"),
+            Self::Foreign => write!(
+                f,
+                "{FOREIGN}, perhaps another database; move it away, or rename one of the databases, and it is made anew"
+            ),
             Self::Moving => f.write_str("the sidecar is being replaced again and again"),
             Self::Missing => f.write_str("there is no sidecar yet; the first writer makes it"),
             Self::NoDatabase(e) => write!(f, "cannot look at the database of the sidecar: {e}"),

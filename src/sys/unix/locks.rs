@@ -6,9 +6,9 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use super::descriptors::{Kept, beyond_standard, read_to_string};
 use super::inode::{Inode, inode_of};
-use super::processes::is_lock_of;
+use super::processes::{is_lock_of, lock_of};
 use super::this_process::pid;
-use crate::sys::Range;
+use crate::sys::{FileLock, Range};
 
 /// What fcntl(2) takes for a lock of `range`.
 fn flock(kind: impl Into<libc::c_int>, range: Range) -> libc::flock {
@@ -156,6 +156,9 @@ impl LockFile {
     }
 }
 
+/// Whether closing any descriptor of a file drops locks that this process has on it by others. fcntl(2)
+pub(crate) const CLOSING_UNLOCKS: bool = true;
+
 /// Whether [`LockFile::conflicting`] tells the whole range of the lock in the way.
 pub(crate) const KERNEL_TELLS_RANGES: bool = true;
 
@@ -179,8 +182,42 @@ pub(crate) fn with_posix_locks() -> io::Result<Vec<Inode>> {
     Ok(found)
 }
 
+/// Whether the lock in the way of `lock`, which was asked for by an open file description, is a POSIX lock of this very
+/// process, which would not be in the way of another POSIX lock. fcntl(2)
+#[doc(alias = "F_OFD_GETLK")]
+pub(crate) fn is_in_its_own_way(descriptor: RawFd, lock: &libc::flock) -> bool {
+    let mut found = *lock;
+    found.l_pid = 0;
+    fcntl(&descriptor, libc::F_OFD_GETLK, &mut found).is_ok() && is_own_posix_lock(&found)
+}
+
+/// Whether the lock that F_OFD_GETLK has found is a POSIX lock of this process. fcntl(2)
+pub(crate) fn is_own_posix_lock(found: &libc::flock) -> bool {
+    libc::c_int::from(found.l_type) != libc::c_int::from(libc::F_UNLCK)
+        && u32::try_from(found.l_pid) == Ok(pid())
+}
+
+/// The locks of an open file description. proc(5), /proc/PID/fdinfo
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn locks_of(descriptor: RawFd) -> io::Result<Vec<FileLock>> {
+    let info = read_to_string(format!("/proc/self/fdinfo/{descriptor}"))?;
+    Ok(info.lines().filter_map(lock_of).collect())
+}
+
+/// Shares a range by a POSIX lock of this process. False if somebody else has a lock in its way. fcntl(2)
+#[doc(alias = "F_SETLK")]
+pub(crate) fn share_by_posix(descriptor: RawFd, range: Range) -> io::Result<bool> {
+    match fcntl(&descriptor, libc::F_SETLK, &mut flock(libc::F_RDLCK, range)) {
+        Ok(()) => Ok(true),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 /// Whether this process has POSIX locks on the file `inode` behind a descriptor, by whichever it took them; `None` if the
-/// kernel does not tell. It tells also where /proc/self is another user's: after setuid(2). fcntl(2), proc(5), /proc/locks
+/// kernel does not tell. It tells also where /proc/self/fdinfo cannot be read. fcntl(2), proc(5), /proc/locks
 #[doc(alias = "F_OFD_GETLK")]
 pub(crate) fn has_posix_locks_on(descriptor: RawFd, inode: Inode) -> Option<bool> {
     let mut lock = flock(libc::F_WRLCK, Range { start: 0, len: 0 });
@@ -189,7 +226,7 @@ pub(crate) fn has_posix_locks_on(descriptor: RawFd, inode: Inode) -> Option<bool
         if libc::c_int::from(lock.l_type) == libc::c_int::from(libc::F_UNLCK) {
             return Some(false);
         }
-        if u32::try_from(lock.l_pid) == Ok(pid()) {
+        if is_own_posix_lock(&lock) {
             return Some(true);
         }
     }

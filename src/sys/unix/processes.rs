@@ -156,7 +156,7 @@ fn each_process(
 
 /// The lock that a line of /proc/PID/fdinfo/N tells of, say `lock: 1: OFDLCK ADVISORY WRITE -1 08:01:131081 8192 EOF`;
 /// `None` if it tells of none, or of one of another kind. proc(5)
-fn lock_of(line: &str) -> Option<FileLock> {
+pub(super) fn lock_of(line: &str) -> Option<FileLock> {
     let fields: Vec<_> = line.strip_prefix("lock:")?.split_whitespace().collect();
     let [_, kind, .., access, _, _, start, last] = fields[..] else { return None };
     matches!(kind, "POSIX" | "OFDLCK").then_some(FileLock {

@@ -135,6 +135,9 @@ fn overlapped(range: Range) -> OVERLAPPED {
     overlapped
 }
 
+/// Whether closing any handle of a file drops locks that this process has on it by others.
+pub(crate) const CLOSING_UNLOCKS: bool = false;
+
 /// Whether [`LockFile::conflicting`] tells the whole range of the lock in the way.
 pub(crate) const KERNEL_TELLS_RANGES: bool = false;
 

@@ -30,6 +30,7 @@ mod lock_cancellation;
 mod lock_errors;
 mod lock_scope;
 mod mixed_clients;
+mod names;
 mod power_loss;
 mod queue;
 mod setlk_timeout;
