@@ -3,7 +3,7 @@
 //! | the file | its [`Kind`] | its locks | until |
 //! |---|---|---|---|
 //! | is not open through the VFS | `Stock` | POSIX, as SQLite asks | the VFS opens it |
-//! | is ours, but a POSIX lock is on it or on its way | `Locked` | POSIX | it is found unlocked: when SQLite unlocks all of it, or another connection locks it |
+//! | is ours, but a POSIX lock of this process is on it or on its way | `Locked` | POSIX | it is found unlocked: when SQLite unlocks all of it, or another connection locks it |
 //! | is ours | `Ofd` | open-file-description locks on one descriptor: of a database, one that nobody else has; of a wal-index, SQLite's only one | SQLite has closed its last descriptor of the file |
 //! | is ours, and the system refuses such locks | `Refused` | POSIX | the VFS's last connection to it is closed, or, if the system was only short of something, another connection locks it |
 //!
@@ -41,6 +41,9 @@ pub(crate) use super::published::Known;
 
 const LOCKED_BEFORE: &str = "this process had locked the database before it was opened through the VFS; \
                              close all of its connections to it, and open them again";
+
+const LOCKED_BY_ITSELF: &str = "this process has itself locked the database (lockf(3), fcntl(2)): SQLite's locks are \
+                                POSIX locks, too, until they are released";
 
 const NOT_OURS: &str = "the file is not one that this process has opened through the VFS";
 
@@ -96,8 +99,8 @@ enum Kind {
     Ofd(LockDescriptor),
     /// POSIX locks: the file is not ours.
     Stock,
-    /// POSIX locks although the file is ours: it was locked by them, and was not unlocked since.
-    Locked,
+    /// POSIX locks although the file is ours: it was locked by them, and was not unlocked since. Why.
+    Locked(&'static str),
     /// POSIX locks although the file is ours: the system refuses the others, and why.
     Refused(io::Error),
 }
@@ -173,6 +176,15 @@ impl LockTable {
         });
     }
 
+    /// A lock through a file's lock descriptor has met a POSIX lock of this process, which would not be in the way of another:
+    /// an application has locked its own database by lockf(3), say. From now on the file's locks are POSIX locks, until it is
+    /// unlocked. SQLite makes one lock call on a file at a time. False if that cannot be done: the process has locked bytes
+    /// of it exclusively.
+    #[cold]
+    pub(crate) fn goes_without(&'static self, descriptor: RawFd) -> bool {
+        self.with(false, |table| table.goes_without(descriptor))
+    }
+
     /// A lock through a file's lock descriptor has failed with EBADF: somebody has closed that, or it cannot be written
     /// by. Opens another. False if there is nothing to repair, or it cannot be repaired.
     pub(crate) fn repair(&'static self, descriptor: RawFd) -> bool {
@@ -245,7 +257,7 @@ impl LockTable {
     pub(crate) fn why_not(&'static self, inode: Inode) -> Option<String> {
         self.with(None, |table| match table.files.get(&inode).map(|file| &file.kind) {
             Some(Kind::Refused(why)) => Some(why.to_string()),
-            Some(Kind::Locked) => Some(LOCKED_BEFORE.to_owned()),
+            Some(Kind::Locked(why)) => Some((*why).to_owned()),
             Some(Kind::Stock) => Some(NOT_OURS.to_owned()),
             Some(Kind::Ofd(_)) => None,
             None => {
@@ -291,7 +303,7 @@ impl Table {
         let Some(inode) = known.and_then(|known| known.inode) else { return };
         let Some(file) = self.files.get_mut(&inode) else { return };
         file.calling = file.calling.saturating_sub(1);
-        if unlocked && matches!(file.kind, Kind::Locked) {
+        if unlocked && matches!(file.kind, Kind::Locked(_)) {
             self.locked_before.forget(inode);
             self.settle(inode, false);
         }

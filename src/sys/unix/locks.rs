@@ -182,13 +182,14 @@ pub(crate) fn with_posix_locks() -> io::Result<Vec<Inode>> {
     Ok(found)
 }
 
-/// Whether the lock in the way of `lock`, which was asked for by an open file description, is a POSIX lock of this very
-/// process, which would not be in the way of another POSIX lock. fcntl(2)
+/// The lock in the way of `lock`, which was asked for by an open file description; `None` if there is none. fcntl(2)
 #[doc(alias = "F_OFD_GETLK")]
-pub(crate) fn is_in_its_own_way(descriptor: RawFd, lock: &libc::flock) -> bool {
+pub(crate) fn lock_in_the_way(descriptor: RawFd, lock: &libc::flock) -> Option<libc::flock> {
     let mut found = *lock;
     found.l_pid = 0;
-    fcntl(&descriptor, libc::F_OFD_GETLK, &mut found).is_ok() && is_own_posix_lock(&found)
+    fcntl(&descriptor, libc::F_OFD_GETLK, &mut found).ok()?;
+    let is_free = libc::c_int::from(found.l_type) == libc::c_int::from(libc::F_UNLCK);
+    (!is_free).then_some(found)
 }
 
 /// Whether the lock that F_OFD_GETLK has found is a POSIX lock of this process. fcntl(2)

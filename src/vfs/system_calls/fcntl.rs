@@ -22,6 +22,7 @@
 //! | EINTR | it is made again, as long as signals interrupt it, but for F_SETLKW |
 //! | anything, and it was to unlock | it is made once more: SQLite takes that for done whatever the call returns |
 //! | EBADF | somebody has closed the table's descriptor, which gets another |
+//! | EAGAIN, and a POSIX lock of this very process is in its way, by lockf(3) for instance | the file's locks become POSIX locks, as on the stock VFS, and it is made again |
 
 use std::ffi::{c_int, c_void};
 
@@ -71,19 +72,52 @@ unsafe fn lock_by(
     match made {
         Ok(()) => 0,
         Err(libc::EBADF) => fcntl_by_the_table(file, libc::F_SETLK, argument, library),
-        Err(errno) => once_more(descriptor, lock, errno),
+        Err(errno) => once_more(descriptor, file, lock, errno, library),
     }
 }
 
 /// [`lock_by`], after the lock has failed with `errno`.
 #[cold]
 #[inline(never)]
-extern "C" fn once_more(descriptor: c_int, lock: *mut libc::flock, errno: c_int) -> c_int {
+extern "C-unwind" fn once_more(
+    descriptor: c_int,
+    file: c_int,
+    lock: *mut libc::flock,
+    errno: c_int,
+    library: &'static Library,
+) -> c_int {
     // SAFETY: `lock_by` passes on the lock that it was called with.
-    let unlocks = unsafe { is_unlock(&*lock) };
+    let asked = unsafe { *lock };
+    let unlocks = is_unlock(&asked);
+    if goes_without(descriptor, file, &asked, errno, library) {
+        return fcntl_by_the_table(file, libc::F_SETLK, lock.cast(), library);
+    }
     // SAFETY: the lock is `lock_by`'s.
     let call = || unsafe { sys::fcntl_lock(descriptor, libc::F_OFD_SETLK, lock) };
     until_done(Err(errno), true, unlocks, call).map_or_else(fail, |()| 0)
+}
+
+/// Whether a lock that was refused with `errno` is to be asked for as a POSIX lock: this program has locked the file by one of
+/// its own, which would not be in its way then.
+fn goes_without(
+    descriptor: c_int,
+    file: c_int,
+    asked: &libc::flock,
+    errno: c_int,
+    library: &'static Library,
+) -> bool {
+    matches!(errno, libc::EAGAIN | libc::EACCES)
+        && no_panic(false, || {
+            sys::lock_in_the_way(descriptor, asked).is_some_and(|found| is_the_programs(&found))
+                && library.locks.goes_without(file)
+        })
+}
+
+/// Whether a lock that was found is a POSIX lock that this program has taken by itself, on all of the file. SQLite locks no
+/// byte before 120: a lock behind that may be of another copy of SQLite in this process, which must be excluded.
+/// <https://www.sqlite.org/howtocorrupt.html> 2.2.1
+fn is_the_programs(found: &libc::flock) -> bool {
+    sys::is_own_posix_lock(found) && found.l_start == 0
 }
 
 /// Makes a lock again that was `made`: as long as signals interrupt it, if it `is_repeated` then, since SQLite would take
@@ -152,7 +186,7 @@ extern "C-unwind" fn fcntl_by_the_table(
     }
     // SAFETY: these commands come with a lock.
     let lock = unsafe { &mut *argument.cast::<libc::flock>() };
-    let unlocks = is_unlock(lock);
+    let (asked, unlocks) = (*lock, is_unlock(lock));
     let exclusive = command != libc::F_GETLK && is_exclusive(lock);
     let descriptor = match no_panic(Target::Inherited, || library.locks.target(file)) {
         // The kernel says so of a descriptor to read by; the other descriptor could have the lock.
@@ -193,6 +227,18 @@ extern "C-unwind" fn fcntl_by_the_table(
         {
             made = locks_by(descriptor, false);
         }
+    }
+    let is_in_its_own_way = match made {
+        Ok(()) => {
+            let goes_without = || no_panic(false, || library.locks.goes_without(file));
+            asks && is_the_programs(lock) && goes_without()
+        }
+        Err(errno) => !asks && goes_without(descriptor, file, lock, errno, library),
+    };
+    if is_in_its_own_way {
+        // What was found has overwritten what was asked for.
+        *lock = asked;
+        return fcntl_by_the_table(file, command, argument, library);
     }
     if made.is_ok() && !asks {
         let range = Range { start: lock.l_start, len: lock.l_len };

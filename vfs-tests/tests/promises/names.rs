@@ -56,7 +56,9 @@ fn filled(order: [usize; 3], processes: usize, vfs: &str, mode: &str) -> (Vec<St
             }
         }
     }
-    order.map(|nth| processes.of(nth).sql(NAMES[nth], "COMMIT").rows());
+    for nth in order {
+        processes.of(nth).sql(NAMES[nth], "COMMIT").rows();
+    }
     let mut found = Vec::new();
     for (nth, name) in NAMES.iter().enumerate() {
         let rows = processes.of(nth).sql(name, "PRAGMA integrity_check; SELECT x FROM t").rows();

@@ -4,11 +4,11 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
 
-use super::{Kind, Table};
+use super::{Kind, LOCKED_BEFORE, LOCKED_BY_ITSELF, Table};
 use crate::guard::cancellation::lock_descriptor::LockDescriptor;
 use crate::guard::cancellation::posix_locks;
 use crate::guard::cancellation::published::Answer;
-use crate::sys::{self, Inode};
+use crate::sys::{self, Inode, Range};
 
 impl Table {
     /// Decides what the locks of a file become, unless that is decided for good, and sees to it that its lock
@@ -26,7 +26,7 @@ impl Table {
             Kind::Refused(why) if sys::has_no_locks(why) => {}
             // What was short then, descriptors for instance, may not be now.
             Kind::Refused(_) => self.decide(inode, true),
-            Kind::Ofd(_) | Kind::Stock | Kind::Locked => self.decide(inode, may_be_locked),
+            Kind::Ofd(_) | Kind::Stock | Kind::Locked(_) => self.decide(inode, may_be_locked),
         }
         self.publish(inode);
     }
@@ -49,7 +49,8 @@ impl Table {
         if let Kind::Ofd(lost) = &file.kind {
             self.descriptors.own.remove(&lost.number());
         }
-        file.kind = Kind::Locked;
+        let why = if let Kind::Locked(why) = file.kind { why } else { LOCKED_BEFORE };
+        file.kind = Kind::Locked(why);
         if is_locked {
             return;
         }
@@ -84,6 +85,29 @@ impl Table {
         }
     }
 
+    /// See [`super::LockTable::goes_without`].
+    pub(super) fn goes_without(&mut self, descriptor: RawFd) -> bool {
+        let known = self.descriptors.sqlites.get(&descriptor);
+        let Some(inode) = known.and_then(|known| known.inode) else { return false };
+        let Some(file) = self.files.get_mut(&inode) else { return false };
+        let Kind::Ofd(lock) = &file.kind else { return false };
+        let Ok(held) = sys::locks_of(lock.number()) else { return false };
+        // Exclusive ones could not be moved without a moment in which nobody has them.
+        let ranges = held.iter().map(|held| (!held.is_exclusive).then(|| Range::of(*held)));
+        let Some(ranges) = ranges.collect::<Option<Vec<_>>>() else { return false };
+        if !ranges.iter().all(|range| matches!(sys::share_by_posix(descriptor, *range), Ok(true))) {
+            // What was shared so stays, and is released with the rest.
+            return false;
+        }
+        for range in ranges {
+            let _ = sys::unlock(&lock.number(), range);
+        }
+        self.descriptors.own.remove(&lock.number());
+        file.kind = Kind::Locked(LOCKED_BY_ITSELF);
+        self.publish(inode);
+        true
+    }
+
     /// A new descriptor has this number, so what SQLite had by it was closed behind its back. If we had a lock
     /// descriptor by it, it was that of the file `lost`, which gets another.
     pub(super) fn number_was_reused(&mut self, number: RawFd, lost: Option<Inode>) {
@@ -114,7 +138,7 @@ impl Table {
                 }
                 Kind::Ofd(lock) => Answer::ThroughToRead(lock.number()),
                 Kind::Stock | Kind::Refused(_) => Answer::AsItIs,
-                Kind::Locked => Answer::AskTheTable,
+                Kind::Locked(_) => Answer::AskTheTable,
             };
             self.published.publish(*descriptor, answer);
         }

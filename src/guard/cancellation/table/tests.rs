@@ -245,12 +245,17 @@ fn a_wal_index_is_locked_by_sqlites_own_descriptor() {
     let outsider = file.reopen().expect("it is there");
     for forks in [false, true] {
         let table = with_ours(true, &database);
-        table.opened_wal_index(inode(&database), inode(&index), index.as_raw_fd());
         let sqlites = File::from(sys::duplicate(index.as_raw_fd()).expect("it is open"));
+        table.opened_wal_index(inode(&database), inode(&index), sqlites.as_raw_fd());
         assert_eq!(through(table, &sqlites), sqlites.as_raw_fd());
         assert_eq!(word(table, &sqlites), sqlites.as_raw_fd());
         assert!(locks(sqlites.as_raw_fd(), SHARED, false).expect("it can be locked"));
         assert!(!locks(outsider.as_raw_fd(), SHARED, false).expect("it can be asked"));
+        let mapped = table.to_map_by(sqlites.as_raw_fd()).expect("it has the locks");
+        assert!(
+            !locks(mapped.as_raw_fd(), SHARED, false).expect("it is of a description of its own")
+        );
+        assert!(table.to_map_by(database.as_raw_fd()).is_none(), "that has none");
         if forks {
             table.abandon_inherited();
             assert!(sys::is_of(sqlites.as_raw_fd(), inode(&index)));
