@@ -176,7 +176,7 @@ fn sidecar(seen: &Observation) -> Finding {
 }
 
 /// Through the VFS, and read-only. As every reader, it makes a `-wal` and `-shm` if the board is in
-/// WAL mode and has none; it does not checkpoint.
+/// WAL mode and has none, and they are removed again; it does not checkpoint.
 fn quick_check(seen: &Observation) -> Finding {
     let step = "quick_check";
     let rows = || -> rusqlite::Result<Vec<String>> {
@@ -190,7 +190,11 @@ fn quick_check(seen: &Observation) -> Finding {
     if let Err(error) = kanban_vfs::register(&kanban_vfs::Options::default()) {
         return Finding::new(step, State::Unchecked, error.to_string());
     }
-    match rows() {
+    let found = rows();
+    if seen.sizes.wal.is_none() && seen.sizes.wal_index.is_none() {
+        let _ = remove_wal(&seen.database);
+    }
+    match found {
         Ok(rows) if rows == ["ok"] => Finding::new(step, State::Ok, "ok"),
         Ok(rows) => Finding::new(step, State::Problem, rows.join("; ").replace('\n', " ")),
         Err(error) => {
@@ -211,4 +215,23 @@ fn quick_check(seen: &Observation) -> Finding {
             Finding::new(step, state, text)
         }
     }
+}
+
+/// Has SQLite delete a `-wal` and `-shm` that were not there before: the last connection to close does, and only if it is
+/// the last and may write. It is one of the stock VFS, which leaves the sidecar and the length of the file alone.
+fn remove_wal(database: &Path) -> rusqlite::Result<()> {
+    let is_there = |suffix: &str| {
+        let mut name = database.as_os_str().to_owned();
+        name.push(suffix);
+        Path::new(&name).exists()
+    };
+    // A hot journal is not to be rolled back.
+    if is_there("-journal") || !is_there("-shm") {
+        return Ok(());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI;
+    let stock = if cfg!(windows) { "win32" } else { "unix" };
+    let connection = Connection::open_with_flags(uri(database, stock), flags)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
 }

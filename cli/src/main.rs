@@ -12,6 +12,7 @@
 mod bench;
 mod check;
 mod displaced;
+mod kind;
 mod status;
 mod stress;
 mod text;
@@ -38,8 +39,8 @@ struct Arguments {
 enum Command {
     /// Who holds the write lock, who waits, and how large the files are.
     ///
-    /// Reads the sidecar and the kernel's locks on it. Never opens the database, never waits;
-    /// so it does not notice that a file is no database, which `check` does.
+    /// Reads the sidecar and the kernel's locks on it. Never opens a database that anybody uses, never waits. Exit
+    /// status 2 if the file is no database; `check` looks into it.
     Status {
         board: PathBuf,
         /// As a JSON object.
@@ -110,6 +111,15 @@ fn end(done: Result<bool>) -> ExitCode {
 /// Looks at a board; the error names it.
 fn observe(board: &Path) -> Result<kanban_vfs::observation::Observation> {
     kanban_vfs::observe(board).map_err(|error| format!("{}: {error}", board.display()).into())
+}
+
+/// As [`observe`]; an error also if it is no database, as far as that can be told without opening one that is in use.
+fn observe_board(board: &Path) -> Result<kanban_vfs::observation::Observation> {
+    let seen = observe(board)?;
+    match kind::not_a_database(&seen) {
+        Some(why) => Err(format!("{}: {why}", board.display()).into()),
+        None => Ok(seen),
+    }
 }
 
 /// Writes what a command has to say. That nobody listens any more is no error.

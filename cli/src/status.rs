@@ -7,7 +7,7 @@ use std::time::Duration;
 use kanban_vfs::observation::{Holder, Judgement, Lockers, Observation, SidecarState, Waiter};
 use serde_json::{Map, Value, json};
 
-use crate::{Result, observe, say, text};
+use crate::{Result, observe_board, say, text};
 
 /// Why there are no counters.
 const COUNTERS: &str = "not to be known from outside: each client's process counts for itself; ask \
@@ -17,7 +17,7 @@ const COUNTERS: &str = "not to be known from outside: each client's process coun
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(board: &Path, as_json: bool) -> Result<bool> {
-    let seen = observe(board)?;
+    let seen = observe_board(board)?;
     if as_json {
         say(&format!("{:#}\n", json(&seen)))?;
     } else {

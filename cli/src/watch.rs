@@ -15,7 +15,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Table};
 
-use crate::{Result, observe, status, text};
+use crate::{Result, observe, observe_board, status, text};
 
 /// How often it looks, for hand-overs that the shown moments would miss.
 const LOOK: Duration = Duration::from_millis(20);
@@ -133,7 +133,7 @@ impl Seen {
 }
 
 pub(crate) fn run(board: &Path, interval: u64, count: Option<u64>) -> Result<bool> {
-    let first = observe(board)?;
+    let first = observe_board(board)?;
     let interval = Duration::from_millis(interval);
     let seen = Seen::new(first);
     if std::io::stdout().is_terminal() {

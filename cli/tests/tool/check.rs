@@ -80,6 +80,36 @@ fn it_changes_nothing() {
     assert_eq!(content(), before);
 }
 
+/// A board in WAL mode that nobody has open has no `-wal` and no `-shm`, and none are left beside it. While a client has
+/// it open, its files stay.
+#[test]
+fn it_leaves_no_file_behind() {
+    let board = board();
+    let names = || {
+        let entries = std::fs::read_dir(board.directory()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let (before, content) = (names(), std::fs::read(board.path()).unwrap());
+    assert_eq!(before, ["board.db"]);
+    assert_eq!(content[18..20], [2, 2], "it is in WAL mode");
+    is_sound(&board);
+    assert_eq!(names(), before);
+    assert_eq!(std::fs::read(board.path()).unwrap(), content);
+    for vfs in ["unix", "kanban"] {
+        let mut writer = client(&board, vfs);
+        writer.sql("c", "INSERT INTO tasks (title) VALUES ('in the WAL')").rows();
+        let (before, wal) = (names(), std::fs::read(beside(&board, "-wal")).unwrap());
+        is_sound(&board);
+        assert_eq!(names(), before, "{vfs}");
+        assert_eq!(std::fs::read(beside(&board, "-wal")).unwrap(), wal, "{vfs}");
+        writer.close("c");
+    }
+    is_sound(&board);
+    assert_eq!(names(), ["board.db"]);
+}
+
 #[test]
 fn it_finds_a_database_that_was_cut_short() {
     let board = board();

@@ -185,6 +185,48 @@ fn it_never_opens_the_database() {
     holder.sql("c", "COMMIT").rows();
 }
 
+/// An operator names the wrong file: a text, a picture, the WAL. That is no board, and nobody guards it: the exit status says
+/// so, and the text says what it is. A database that is encrypted keeps a part of its header, and one that is named like a
+/// sidecar is one.
+#[test]
+fn it_refuses_what_is_no_database() {
+    let board = board();
+    let mut holder = client(&board, "kanban");
+    holder.sql("c", "INSERT INTO tasks (title) VALUES ('one more')").rows();
+    let refused = |path: &std::path::Path, words: &str| {
+        for command in ["status", "watch"] {
+            let count: &[&dyn AsRef<std::ffi::OsStr>] =
+                if command == "watch" { &[&"--count", &"1"] } else { &[] };
+            let arguments: Vec<&dyn AsRef<std::ffi::OsStr>> =
+                [&command as &dyn AsRef<std::ffi::OsStr>, &path]
+                    .into_iter()
+                    .chain(count.iter().copied())
+                    .collect();
+            let (code, said, error) = outcome(&arguments);
+            assert_eq!((code, said.as_str()), (Some(2), ""), "{command} {}", path.display());
+            assert!(error.contains(words), "{error}");
+        }
+    };
+    let named = format!("of {0}: ask for {0}", board.path().display());
+    for (suffix, what) in [("-wal", "the WAL"), ("-shm", "the wal-index"), ("-lock", "a sidecar")] {
+        refused(&beside(&board, suffix), &format!("{what} {named}"));
+    }
+    for content in [&b"notes"[..], &[b'x'; 8192]] {
+        let notes = board.directory().join("notes");
+        std::fs::write(&notes, content).unwrap();
+        refused(&notes, "no SQLite database");
+    }
+    holder.close("c");
+    let mut content = std::fs::read(board.path()).unwrap();
+    std::fs::write(beside(&board, "-lock"), &content).unwrap();
+    content[..16].fill(b'x');
+    std::fs::write(board.directory().join("encrypted"), &content).unwrap();
+    for name in ["board.db", "board.db-lock", "encrypted"] {
+        let (code, _, error) = outcome(&[&"status", &board.directory().join(name)]);
+        assert_eq!(code, Some(0), "{name}: {error}");
+    }
+}
+
 /// Nobody has written yet: looking makes nothing.
 #[test]
 fn it_creates_nothing() {

@@ -1,0 +1,46 @@
+//! Whether a file is a database at all, for commands that do not open one that anybody uses.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use kanban_vfs::observation::{Observation, SidecarState};
+
+/// The files of SQLite's beside a database, by the ends of their names. <https://www.sqlite.org/tempfiles.html>
+const BESIDE: [(&str, &str); 3] =
+    [("-wal", "the WAL"), ("-shm", "the wal-index"), ("-journal", "the rollback journal")];
+
+/// What a file is, if it is no database, as far as that can be told.
+///
+/// What lies beside a database tells that somebody uses it: then it is not opened. Else its first bytes are read, which
+/// harms nobody: this process has no locks that closing it could drop.
+pub(crate) fn not_a_database(seen: &Observation) -> Option<String> {
+    let database = &seen.database;
+    for (suffix, what) in BESIDE {
+        if let Some(owner) = owner(database, suffix) {
+            return Some(format!("it is {what} of {0}: ask for {0}", owner.display()));
+        }
+    }
+    let sizes = &seen.sizes;
+    let is_used = seen.sidecar_state == SidecarState::Page
+        || [sizes.wal, sizes.wal_index, sizes.journal].iter().any(Option::is_some);
+    if is_used || sizes.database == 0 {
+        return None;
+    }
+    let mut start = Vec::new();
+    File::open(database).ok()?.take(24).read_to_end(&mut start).ok()?;
+    if start.starts_with(b"kanban-vfs\0") {
+        let of =
+            owner(database, "-lock").map(|owner| format!(" of {0}: ask for {0}", owner.display()));
+        return Some(format!("it is a sidecar{}", of.unwrap_or_default()));
+    }
+    // Encrypted ones may keep that part of the header: <https://www.sqlite.org/fileformat2.html#payload_fractions>
+    let is_database = start.starts_with(b"SQLite format 3\0") || start.ends_with(&[64, 32, 32]);
+    (!is_database).then(|| "the file is no SQLite database, or an encrypted one".to_owned())
+}
+
+/// The file beside which one with that end of its name lies.
+fn owner(path: &Path, suffix: &str) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?.strip_suffix(suffix)?;
+    Some(path.with_file_name(name)).filter(|owner| owner.is_file())
+}
