@@ -12,6 +12,7 @@ from setuptools.command.build_py import build_py
 
 CRATE = pathlib.Path(__file__).resolve().parent.parent
 LIBRARY = "libkanban_vfs.so"
+START_FILE = "kanban_vfs.pth"
 
 
 def version() -> str:
@@ -49,9 +50,13 @@ class BuildWithExtension(build_py):
 
     def run(self) -> None:
         super().run()
-        where = pathlib.Path("." if self.editable_mode else self.build_lib) / "kanban_vfs"
+        root = pathlib.Path("." if self.editable_mode else self.build_lib)
+        where = root / "kanban_vfs"
         where.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(build_extension(), where / LIBRARY)
+        if not self.editable_mode:
+            # Beside the package: an interpreter reads it when it starts.
+            shutil.copyfile(pathlib.Path(__file__).with_name(START_FILE), root / START_FILE)
 
 
 class PlatformWheel(bdist_wheel):

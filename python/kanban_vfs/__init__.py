@@ -7,24 +7,51 @@
 :func:`connect` is :func:`sqlite3.connect` through the VFS. For everything else that opens
 databases (SQLAlchemy, Django, ``pysqlite3``, ``apsw``), call :func:`register` once in each process
 and give it :func:`uri` of the board as its name.
+
+An application that cannot be changed is started by ``python -m kanban_vfs run``.
 """
 
-from ._connect import connect, status
-from ._register import RegistrationError, load, loadable_path, register
-from ._status import Counters, Guarantee, Holder, Status, Waiter
-from ._uri import uri
 
-__version__: str
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._connect import connect, status
+    from ._register import RegistrationError, load, loadable_path, register
+    from ._status import Counters, Guarantee, Holder, Status, Waiter
+    from ._uri import uri
+
+    __version__: str
+
+#: Where each name is. They are imported when they are first used: every interpreter of an application that is
+#: started by ``run`` imports this package, most of them for nothing.
+_HOMES = {
+    "Counters": "_status",
+    "Guarantee": "_status",
+    "Holder": "_status",
+    "RegistrationError": "_register",
+    "Status": "_status",
+    "Waiter": "_status",
+    "connect": "_connect",
+    "load": "_register",
+    "loadable_path": "_register",
+    "register": "_register",
+    "status": "_connect",
+    "uri": "_uri",
+}
 
 
-def __getattr__(name: str) -> str:
-    # It takes longer to import importlib.metadata than all the rest.
+def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib.metadata import version
 
-        globals()[name] = version("kanban-vfs")
-        return str(globals()[name])
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found: object = version("kanban-vfs")
+    elif name in _HOMES:
+        from importlib import import_module
+
+        found = getattr(import_module("." + _HOMES[name], __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
 
 
 __all__ = [

@@ -6,14 +6,20 @@ extension's own ``kanban_vfs_register`` (include/kanban_vfs.h) finds them from t
 that is linked with it.
 """
 
-import ctypes
-import sqlite3
+import os
 import sys
-from pathlib import Path
-from types import ModuleType
-from typing import Any, Protocol, Set, Tuple, cast
 
-from ._uri import uri
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any, Optional, Protocol, Set, Tuple
+
+    class Connection(Protocol):
+        """A connection of :mod:`sqlite3`, ``pysqlite3`` or ``apsw``."""
+
+        def cursor(self) -> "Any":
+            """A cursor."""
+
 
 SQLITE_OK = 0
 SQLITE_NOTFOUND = 12
@@ -23,16 +29,9 @@ class RegistrationError(RuntimeError):
     """The VFS could not be registered; the message says why, and what to do."""
 
 
-class Connection(Protocol):
-    """A connection of :mod:`sqlite3`, ``pysqlite3`` or ``apsw``."""
-
-    def cursor(self) -> Any:
-        """A cursor."""
-
-
 #: Which modules the VFS was registered with, and whether as their default. A module that is
 #: registered twice because two threads did it at once does no harm.
-_registered: Set[Tuple[str, bool]] = set()
+_registered: "Set[Tuple[str, bool]]" = set()
 
 
 def loadable_path() -> str:
@@ -42,18 +41,19 @@ def loadable_path() -> str:
     Raises:
         RegistrationError: The package was not installed but imported from its sources.
     """
-    library = Path(__file__).with_name("libkanban_vfs.so")
-    if not library.exists():
+    library = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libkanban_vfs.so")
+    if not os.path.exists(library):
         raise RegistrationError(f"{library} is not built: pip install ./python")
-    return str(library)
+    return library
 
 
-def register(module: ModuleType = sqlite3, *, make_default: bool = False) -> None:
-    """Registers the VFS with the SQLite that ``module`` uses: :mod:`sqlite3`, ``pysqlite3`` or
-    ``apsw``. Once in each process is enough; again is harmless and cheap.
+def register(module: "Optional[ModuleType]" = None, *, make_default: bool = False) -> None:
+    """Registers the VFS with the SQLite that ``module`` uses: :mod:`sqlite3`, which is meant if none is
+    given, ``pysqlite3`` or ``apsw``. Once in each process is enough; again is harmless and cheap.
 
     With ``make_default`` connections that name no VFS get it as well: for applications whose
-    connection strings cannot change.
+    connection strings cannot change. Processes that this one starts, other than by fork(2), know nothing of
+    it: ``python -m kanban_vfs run`` and ``KANBAN_VFS_DEFAULT=1`` see to them.
 
     The environment variables ``KANBAN_BUSY_TIMEOUT`` and others set its defaults.
 
@@ -62,7 +62,11 @@ def register(module: ModuleType = sqlite3, *, make_default: bool = False) -> Non
             the SQLite is older than 3.31; or an environment variable is malformed; or the
             extension was not built.
     """
-    done = (module.__name__, make_default)
+    if module is None:
+        import sqlite3
+
+        module = sqlite3
+    done = (_name_of(module), make_default)
     if done in _registered:
         return
     connection = _open(module, ":memory:")
@@ -76,7 +80,7 @@ def register(module: ModuleType = sqlite3, *, make_default: bool = False) -> Non
     _registered.add(done)
 
 
-def load(connection: Connection) -> None:
+def load(connection: "Connection") -> None:
     """Registers the VFS with the SQLite of an open connection, as :func:`register` does with that
     of its module, and gives the connection the SQL function ``kanban_version()`` if it can load
     extensions (which is switched off again afterwards, as SQLite advises).
@@ -93,18 +97,18 @@ def load(connection: Connection) -> None:
         register(_module_of(connection))
 
 
-def _open(module: ModuleType, name: str) -> Any:
+def _open(module: "ModuleType", name: str) -> "Any":
     if hasattr(module, "connect"):
         return module.connect(name, uri=True)
     flags = module.SQLITE_OPEN_READWRITE | module.SQLITE_OPEN_CREATE | module.SQLITE_OPEN_URI
     return module.Connection(name, flags=flags)
 
 
-def _loads_extensions(connection: Any) -> bool:
+def _loads_extensions(connection: "Any") -> bool:
     return hasattr(connection, "enable_load_extension")
 
 
-def _load(connection: Any, make_default: bool) -> None:
+def _load(connection: "Any", make_default: bool) -> None:
     entry = "sqlite3_kanbanvfs_default_init" if make_default else "sqlite3_kanbanvfs_init"
     connection.enable_load_extension(True)
     try:
@@ -117,7 +121,9 @@ def _load(connection: Any, make_default: bool) -> None:
         connection.enable_load_extension(False)
 
 
-def _register_by_symbols(module: ModuleType, make_default: bool) -> None:
+def _register_by_symbols(module: "ModuleType", make_default: bool) -> None:
+    import ctypes
+
     native = _native(module)
     # A module that is built into the interpreter has no file: its functions are the program's.
     # Both are loaded already or stay loaded: ctypes never unloads a library.
@@ -126,35 +132,40 @@ def _register_by_symbols(module: ModuleType, make_default: bool) -> None:
     function.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
     function.restype = ctypes.c_int
     message = ctypes.create_string_buffer(500)
-    rc = cast(int, function(linked._handle, make_default, message, len(message)))
+    rc: int = function(linked._handle, make_default, message, len(message))
     if rc == SQLITE_NOTFOUND:
         raise RegistrationError(_no_way(module))
     if rc != SQLITE_OK:
         raise RegistrationError(message.value.decode() or "kanban-vfs: a panic, see standard error")
     try:
-        _open(module, uri(":memory:")).close()
+        _open(module, "file::memory:?vfs=kanban").close()
     except Exception as error:
         # What was found belongs to another copy of SQLite in this process.
         raise RegistrationError(_no_way(module)) from error
 
 
-def _no_way(module: ModuleType) -> str:
+def _no_way(module: "ModuleType") -> str:
     return (
-        f"the VFS cannot be registered with {module.__name__}: it was built without"
+        f"the VFS cannot be registered with {_name_of(module)}: it was built without"
         " enable_load_extension, and the SQLite inside it hides its functions. Use a Python whose"
         " sqlite3 can load extensions (Debian's can) or that uses the system's SQLite, or the"
         " package pysqlite3-binary or apsw: kanban_vfs.register(pysqlite3)"
     )
 
 
-def _native(module: ModuleType) -> ModuleType:
+def _name_of(module: "ModuleType") -> str:
+    """What an application calls it: its module in C is that as well."""
+    return "sqlite3" if module.__name__ == "_sqlite3" else module.__name__.partition(".")[0]
+
+
+def _native(module: "ModuleType") -> "ModuleType":
     """The module in C that calls SQLite."""
-    root = module.__name__.partition(".")[0]
+    root = _name_of(module)
     name = "_sqlite3" if root == "sqlite3" else f"{root}._sqlite3"
     return sys.modules.get(name, module)
 
 
-def _module_of(connection: object) -> ModuleType:
+def _module_of(connection: object) -> "ModuleType":
     """The module that made it. Its class may be one that an application derived."""
     for ancestor in type(connection).__mro__:
         module = sys.modules.get(ancestor.__module__.partition(".")[0])

@@ -17,7 +17,7 @@ VERSION = kanban_vfs.__version__
 
 def test_the_wheel_holds_what_it_should_and_nothing_more() -> None:
     """As it was installed; pip adds what it keeps its own books in."""
-    module = {"__init__.py", "_connect.py", "_register.py", "_status.py", "_uri.py"}
+    module = {"__init__.py", "__main__.py", "_connect.py", "_default.py", "_register.py", "_status.py", "_uri.py"}
     module |= {"py.typed", "libkanban_vfs.so"}
     metadata = {"METADATA", "WHEEL", "RECORD", "top_level.txt"}
     metadata |= {"licenses/LICENSE-APACHE", "licenses/LICENSE-MIT"}
@@ -25,7 +25,8 @@ def test_the_wheel_holds_what_it_should_and_nothing_more() -> None:
     installed = {str(file) for file in files("kanban-vfs") or [] if file.suffix != ".pyc"}
     info = f"kanban_vfs-{VERSION}.dist-info/"
     installed -= {info + name for name in of_pip}
-    assert installed == {"kanban_vfs/" + name for name in module} | {info + name for name in metadata}
+    expected = {"kanban_vfs/" + name for name in module} | {info + name for name in metadata}
+    assert installed == expected | {"kanban_vfs.pth"}
     wheel = next(file for file in files("kanban-vfs") or [] if file.name == "WHEEL")
     assert re.search(r"^Tag: py3-none-linux_\w+$", wheel.read_text(), re.MULTILINE)
     for licence in ["LICENSE-MIT", "LICENSE-APACHE"]:

@@ -1,0 +1,141 @@
+"""``python -m kanban_vfs``: starts an application on the VFS, and looks at boards.
+
+    python -m kanban_vfs run [--OPTION[=VALUE] ...] SCRIPT.py [ARGUMENT ...]
+    python -m kanban_vfs run [--OPTION[=VALUE] ...] -m MODULE [ARGUMENT ...]
+    python -m kanban_vfs run [--OPTION[=VALUE] ...] PROGRAM [ARGUMENT ...]
+
+starts a script or a module by this Python, or any program, with the VFS as the default one: in it, and in every Python
+that it starts in turn. Its connection strings stay as they are. An OPTION is one of docs/configuration.md without its
+prefix, ``--busy-timeout=20000`` or ``--group-commit``; it applies to all databases of these processes.
+
+    python -m kanban_vfs status|watch|check BOARD [...]
+
+is the tool ``kanban-vfs``.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import Dict, List, NoReturn, Optional, Sequence, Tuple
+
+#: The options that are 0 or 1, and those that have another value, with the environment variable of each.
+FLAGS = ("file-ahead", "group-commit", "hard-links", "network-wal", "persist-wal", "require")
+VALUES = ("base-vfs", "busy-timeout")
+
+#: The exit status where nothing was started: a wrong argument, no such program.
+CANNOT = 2
+
+
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Does what the command line says. Replaces this process by the application or the tool, so that signals, the
+    exit status and the process id are theirs."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print((__doc__ or "").strip())
+        sys.exit(0 if arguments else CANNOT)
+    if arguments[0] == "run":
+        variables, command = parse(arguments[1:])
+        environment = protected({**os.environ, **variables})
+        become(command, environment)
+    become([tool(arguments[0]), *arguments], dict(os.environ))
+
+
+def parse(arguments: Sequence[str]) -> Tuple[Dict[str, str], List[str]]:
+    """The environment variables that ``run``'s options set, and the command that it starts."""
+    variables: Dict[str, str] = {}
+    rest = list(arguments)
+    while rest and rest[0].startswith("--"):
+        option = rest.pop(0)
+        if option == "--":
+            break
+        name, has_value, value = option[2:].partition("=")
+        if name in FLAGS:
+            value = value if has_value else "1"
+            if value not in ("0", "1"):
+                refuse(f"--{name}: {value!r} is neither 0 nor 1")
+        elif name in VALUES:
+            if not has_value:
+                if not rest:
+                    refuse(f"--{name} needs a value: --{name}=VALUE")
+                value = rest.pop(0)
+            is_ms = value.isascii() and value.isdecimal() and len(value) <= 10 and int(value) < 2**31
+            if name == "busy-timeout" and not is_ms:
+                refuse(f"--{name}: {value!r} is not a number of milliseconds from 0 to 2147483647")
+        else:
+            known = ", ".join("--" + name for name in sorted(FLAGS + VALUES))
+            refuse(f"unknown option --{name}; known: {known}")
+        variables["KANBAN_" + name.upper().replace("-", "_")] = value
+    if not rest:
+        refuse("run what? A script, -m and a module, or a program")
+    if rest[0] == "-m" and len(rest) < 2:
+        refuse("-m needs the name of a module")
+    if rest[0].startswith("-") and rest[0] != "-m":
+        refuse(f"{rest[0]} stands before the program; options of run begin with two dashes")
+    is_pythons = rest[0] == "-m" or rest[0].endswith(".py") or os.path.isdir(rest[0])
+    # An interpreter of its own: were the application run in this one, multiprocessing would take this module for
+    # the application's main one.
+    return variables, [sys.executable, *interpreter_flags(), *rest] if is_pythons else rest
+
+
+def interpreter_flags() -> List[str]:
+    """The flags with which this Python was started, as multiprocessing passes them on."""
+    flags: "Optional[List[str]]" = getattr(subprocess, "_args_from_interpreter_flags", list)()
+    return flags or []
+
+
+def protected(environment: Dict[str, str]) -> Dict[str, str]:
+    """The environment in which every Python makes the VFS its default one."""
+    environment["KANBAN_VFS_DEFAULT"] = "1"
+    start_file = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "kanban_vfs.pth")
+    if not is_read_at_start(start_file):
+        tell(
+            "no Python reads kanban_vfs.pth when it starts, so none will use the VFS: install the package into the"
+            " site-packages of this Python (pip install ./python), not by --target, PYTHONPATH or --editable"
+        )
+    return environment
+
+
+def is_read_at_start(path: str) -> bool:
+    """Whether the interpreters that this one starts read this file when they start."""
+    import site
+
+    places = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
+    mine = os.path.realpath(os.path.dirname(path))
+    return os.path.exists(path) and mine in map(os.path.realpath, places)
+
+
+def tool(command: str) -> str:
+    """The tool ``kanban-vfs``: the one of this package, or else the one on the PATH."""
+    packed = os.path.join(os.path.dirname(os.path.abspath(__file__)), "kanban-vfs")
+    found = packed if os.access(packed, os.X_OK) else shutil.which("kanban-vfs")
+    if found is None:
+        refuse(
+            f"{command}: the tool kanban-vfs is neither in this package nor on the PATH: cargo install --path cli;"
+            " PRAGMA kanban_status and kanban_vfs.status(BOARD) say most of the same"
+        )
+    return found
+
+
+def become(command: Sequence[str], environment: Dict[str, str]) -> NoReturn:
+    """Replaces this process by a program. execvpe(3)"""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execvpe(command[0], list(command), environment)
+    except OSError as error:
+        refuse(f"{command[0]}: {error.strerror}")
+
+
+def refuse(why: str) -> NoReturn:
+    """Ends this process, since it cannot do what it was asked for."""
+    tell(why)
+    sys.exit(CANNOT)
+
+
+def tell(text: str) -> None:
+    """Prints a line to standard error."""
+    print(f"kanban-vfs: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,104 @@
+"""The VFS as the default one of every SQLite that this interpreter imports.
+
+The file ``kanban_vfs.pth``, which the package installs beside itself, imports this module when an interpreter starts, and
+only if ``KANBAN_VFS_DEFAULT=1`` is in its environment (https://docs.python.org/3/library/site.html). So it also happens
+in the children of such a process: those of fork(2) inherit what was registered, all others start an interpreter.
+
+A module in C that has an SQLite is served as soon as it was imported, before the application can open anything by it.
+``sqlite3`` is such a module's other name. An application that imports none of them pays for a dictionary's look-up.
+
+This module imports nothing that the interpreter has not imported yet: it is part of every start.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.abc import Loader as AnyLoader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any, Optional, Sequence
+
+#: The modules that have an SQLite.
+_MODULES = frozenset(("_sqlite3", "pysqlite3._sqlite3", "apsw"))
+
+
+class Finder:
+    """Stands first on :data:`sys.meta_path`, finds what the others find, and has it served when it was imported."""
+
+    @classmethod
+    def find_spec(
+        cls, name: str, path: "Optional[Sequence[str]]" = None, target: "Optional[ModuleType]" = None
+    ) -> "Optional[ModuleSpec]":
+        """https://docs.python.org/3/library/importlib.html#importlib.abc.MetaPathFinder.find_spec"""
+        if name not in _MODULES:
+            return None
+        for finder in sys.meta_path:
+            find = getattr(finder, "find_spec", None)
+            if finder is cls or find is None:
+                continue
+            spec: "Optional[ModuleSpec]" = find(name, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = Loader(spec.loader)  # type: ignore[assignment]
+                return spec
+        return None
+
+
+class Loader:
+    """Another loader, and what is to be done after it."""
+
+    def __init__(self, loader: "AnyLoader") -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> "Any":
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: "ModuleSpec") -> "Optional[ModuleType]":
+        """https://docs.python.org/3/library/importlib.html#importlib.abc.Loader.create_module"""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: "ModuleType") -> None:
+        """https://docs.python.org/3/library/importlib.html#importlib.abc.Loader.exec_module"""
+        # From now on nothing shows that this was here.
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        serve(module)
+
+
+def serve(module: "ModuleType") -> None:
+    """Registers the VFS with a module's SQLite as its default one. What fails is told on standard error: the
+    application goes on as it would without this VFS."""
+    from ._register import RegistrationError, register
+
+    try:
+        register(module, make_default=True)
+    except RegistrationError as error:
+        tell(f"{module.__name__} goes on with SQLite's own VFS: {error}")
+    except Exception as error:
+        tell(f"{module.__name__} goes on with SQLite's own VFS: {type(error).__name__}: {error}")
+
+
+def tell(text: str) -> None:
+    """Prints a line to standard error, if there is one."""
+    try:
+        print(f"kanban-vfs: process {os.getpid()}: {text}", file=sys.stderr, flush=True)
+    except Exception:
+        pass
+
+
+def install() -> None:
+    """Serves the modules that are imported from now on, and those that are here already."""
+    # As secure_getenv(3): in a program with the setuid bit the caller chooses the environment.
+    if os.getuid() != os.geteuid() or os.getgid() != os.getegid() or Finder in sys.meta_path:
+        return
+    sys.meta_path.insert(0, Finder)
+    for name in _MODULES & sys.modules.keys():
+        serve(sys.modules[name])
+
+
+if os.environ.get("KANBAN_VFS_DEFAULT") == "1":
+    install()

@@ -1,0 +1,289 @@
+"""``python -m kanban_vfs run``: an application that nobody changes, with workers of every kind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import pytest
+
+from conftest import PATIENCE, python
+
+#: An application that knows nothing of the VFS. Each worker has a board of its own, begins to write, and looks at a
+#: file of its board, by which POSIX drops its locks. Then a stranger writes into its transaction, or is refused.
+APPLICATION = r"""
+import multiprocessing, os, sqlite3, subprocess, sys
+
+STRANGER = '''
+import sqlite3, sys
+board = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+try:
+    board.execute("INSERT INTO tasks VALUES (2)")
+    print("broke in")
+except sqlite3.OperationalError as error:
+    print(error)
+'''
+
+def work(name, directory):
+    path = os.path.join(directory, name + ".db")
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("PRAGMA journal_mode=wal")
+    holder.execute("CREATE TABLE tasks (n INTEGER)")
+    holder.execute("BEGIN IMMEDIATE")
+    holder.execute("INSERT INTO tasks VALUES (1)")
+    open(path + "-shm", "rb").close()
+    stock = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD" and not k.startswith("KANBAN_")}
+    command = [sys.executable, "-c", STRANGER, path]
+    said = subprocess.run(command, env=stock, stdout=subprocess.PIPE, text=True, timeout=60).stdout.strip()
+    holder.execute("COMMIT")
+    print(name, said, flush=True)
+
+if __name__ == "__main__":
+    directory = sys.argv[1]
+    if len(sys.argv) > 2:
+        work(sys.argv[2], directory)
+        sys.exit()
+    work("the first", directory)
+    for method in multiprocessing.get_all_start_methods():
+        worker = multiprocessing.get_context(method).Process(target=work, args=(method, directory))
+        worker.start()
+        worker.join(60)
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            pool.apply(work, (method + " pool", directory))
+    subprocess.run([sys.executable, __file__, directory, "subprocess"], check=True, timeout=60)
+    shell = '"$0" "$1" "$2" "shell"'
+    subprocess.run(["sh", "-c", shell, sys.executable, __file__, directory], check=True, timeout=60)
+"""
+
+#: All that it starts.
+WORKERS = ["the first", "fork", "fork pool", "spawn", "spawn pool", "forkserver", "forkserver pool"]
+WORKERS += ["subprocess", "shell"]
+
+
+def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """``python -m kanban_vfs run``, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "kanban_vfs", "run", *arguments],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+def test_every_worker_is_on_the_vfs(tmp_path: Path) -> None:
+    """A worker looks at a file of its board in a transaction. On the stock VFS a stranger then writes into that
+    transaction. Started by ``run``, the application keeps its lock in each of its processes, however it starts them."""
+    application = tmp_path / "application.py"
+    application.write_text(APPLICATION)
+    (tmp_path / "stock").mkdir()
+    (tmp_path / "ours").mkdir()
+    stock = subprocess.run(
+        [sys.executable, str(application), str(tmp_path / "stock")],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert sorted(stock.stdout.splitlines()) == sorted(f"{worker} broke in" for worker in WORKERS)
+    ours = run(str(application), str(tmp_path / "ours"))
+    assert sorted(ours.stdout.splitlines()) == sorted(f"{worker} database is locked" for worker in WORKERS)
+    assert ours.stderr == "" and ours.returncode == 0
+
+
+#: Says of each module whether a connection of it that names no VFS is on this one.
+EACH_MODULE = """
+import importlib, subprocess, sys
+def on_the_vfs(name):
+    module = importlib.import_module(name)
+    board = getattr(module, "connect", module.Connection)(sys.argv[1])
+    return bool(board.cursor().execute("PRAGMA kanban_status").fetchall())
+for name in sys.argv[2:]:
+    print(name, on_the_vfs(name))
+"""
+
+
+def test_every_sqlite_is_on_the_vfs(tmp_path: Path) -> None:
+    """pysqlite3 and apsw have a copy of SQLite each, which no other way reaches."""
+    modules = ["sqlite3", "_sqlite3", "pysqlite3", "pysqlite3.dbapi2", "apsw"]
+    program = tmp_path / "program.py"
+    program.write_text(EACH_MODULE)
+    arguments = [str(program), str(tmp_path / "board.db"), *modules]
+    done = run(*arguments)
+    assert done.stdout.splitlines() == [f"{module} True" for module in modules], done.stderr
+    # In the other order, and with nothing but the variable.
+    by_variable = python(EACH_MODULE, *arguments[1:2], *reversed(modules), KANBAN_VFS_DEFAULT="1")
+    assert by_variable.splitlines() == [f"{module} True" for module in reversed(modules)]
+    for value in ["", "0", "yes"]:
+        stock = python(EACH_MODULE, *arguments[1:], KANBAN_VFS_DEFAULT=value)
+        assert stock.splitlines() == [f"{module} False" for module in modules], value
+
+
+def test_it_is_a_module_like_any_other(module: Any) -> None:
+    """An application that looks at how its module was imported, reloads it, or imports the package as well."""
+    program = """
+import importlib, sys
+import {0}
+module = sys.modules["{1}"]
+assert module.__spec__.loader is module.__loader__
+print(type(module.__loader__).__name__, module.__spec__.origin, module.__file__)
+import kanban_vfs
+kanban_vfs.register({0})
+kanban_vfs.register({0}, make_default=True)
+"""
+    native = {"sqlite3": "_sqlite3", "pysqlite3": "pysqlite3._sqlite3", "apsw": "apsw"}[module.__name__]
+    program = program.format(module.__name__, native)
+    assert python(program, KANBAN_VFS_DEFAULT="1") == python(program, KANBAN_VFS_DEFAULT="0")
+
+
+def test_it_costs_nothing_where_it_is_not_used() -> None:
+    """Every interpreter reads the file that the package adds to its start: without the variable it imports nothing, and
+    with it two small modules, and no other."""
+    program = "import sys; print(*sorted(sys.modules))"
+    without = set(python(program, KANBAN_VFS_DEFAULT="").split())
+    assert not {name for name in without if "kanban" in name}
+    with_it = set(python(program, KANBAN_VFS_DEFAULT="1").split())
+    assert with_it - without == {"kanban_vfs", "kanban_vfs._default"}
+
+
+def test_what_fails_is_told_and_the_application_goes_on(tmp_path: Path) -> None:
+    """A malformed variable keeps the VFS out. On the stock VFS the application worked: it still does, and somebody who
+    reads its standard error learns why it has no guarantees."""
+    program = tmp_path / "program.py"
+    program.write_text(EACH_MODULE)
+    done = run(str(program), str(tmp_path / "board.db"), "sqlite3", "apsw", KANBAN_BUSY_TIMEOUT="soon")
+    assert done.stdout == "sqlite3 False\napsw False\n" and done.returncode == 0
+    lines = [line for line in done.stderr.splitlines() if "own VFS" in line]
+    assert len(lines) == 2 and all("KANBAN_BUSY_TIMEOUT" in line for line in lines), done.stderr
+    assert re.match(r"kanban-vfs: process \d+: _?sqlite3 goes on with SQLite's own VFS: ", lines[0])
+
+
+def test_a_user_of_another_process_chooses_nothing() -> None:
+    """In a program with the setuid bit the environment is its caller's."""
+    program = """
+import os, sys
+os.geteuid = lambda: os.getuid() + 1
+import kanban_vfs._default as default
+default.install()
+print(default.Finder in sys.meta_path)
+del os.geteuid
+os.geteuid = os.getuid
+default.install()
+print(default.Finder in sys.meta_path)
+"""
+    assert python(program, KANBAN_VFS_DEFAULT="") == "False\nTrue\n"
+
+
+#: Prints how it was called, and what the VFS's default busy timeout is.
+TELLS = """
+import json, sqlite3, sys
+row = sqlite3.connect(sys.argv[1]).execute("PRAGMA kanban_status").fetchone()
+status = json.loads(row[0])
+print(json.dumps([__name__, sys.argv[1:], status["busy_timeout_default_ms"], status["persist_wal"]]))
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("kind", ["script", "module", "program", "directory"])
+def test_what_it_starts(kind: str, tmp_path: Path) -> None:
+    """A script, a module, a directory with a program in it, or any program; its arguments and its exit status are its
+    own, and options that stand behind it as well."""
+    script = tmp_path / "tells.py"
+    script.write_text(TELLS)
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory" / "__main__.py").write_text(TELLS)
+    program = tmp_path / "tells"
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} {script} \"$@\"\n")
+    program.chmod(0o755)
+    command: Dict[str, List[str]] = {
+        "script": [str(script)],
+        "module": ["-m", "tells"],
+        "program": [str(program)],
+        "directory": [str(tmp_path / "directory")],
+    }
+    rest = [str(tmp_path / "board.db"), "--busy-timeout=1", "-m", "--"]
+    done = run("--busy-timeout=1234", "--persist-wal", *command[kind], *rest, PYTHONPATH=str(tmp_path))
+    assert json.loads(done.stdout) == ["__main__", rest, 1234, True], done.stderr
+    assert done.returncode == 7
+    done = run("--busy-timeout", "77", "--persist-wal=0", "--", *command[kind], *rest, PYTHONPATH=str(tmp_path))
+    assert json.loads(done.stdout) == ["__main__", rest, 77, False], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ([], "run what?"),
+        (["--busy-timeout=soon", "x.py"], "--busy-timeout: 'soon' is not a number of milliseconds"),
+        (["--busy-timeout"], "--busy-timeout needs a value"),
+        (["--group-commit=on", "x.py"], "--group-commit: 'on' is neither 0 nor 1"),
+        (["--no-such", "x.py"], "unknown option --no-such; known: --base-vfs, --busy-timeout, "),
+        (["-m"], "-m needs the name of a module"),
+        (["-c", "pass"], "-c stands before the program"),
+        (["no-such-program"], "no-such-program: No such file or directory"),
+    ],
+)
+def test_what_it_refuses(arguments: List[str], why: str) -> None:
+    """Nothing is started, and the message says what is wrong."""
+    done = run(*arguments)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith(f"kanban-vfs: {why}")
+
+
+def test_the_application_gets_its_signals(tmp_path: Path) -> None:
+    """A supervisor knows the process that it has started, and stops it: no other process stands between."""
+    program = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
+    script = tmp_path / "waits.py"
+    script.write_text(program)
+    started = subprocess.Popen(
+        [sys.executable, "-m", "kanban_vfs", "run", str(script)], stdout=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None
+    try:
+        assert int(started.stdout.readline()) == started.pid
+        started.terminate()
+        assert started.wait(PATIENCE) == -signal.SIGTERM
+    finally:
+        started.kill()
+        started.wait()
+        started.stdout.close()
+
+
+def test_a_package_that_no_interpreter_starts_with(tmp_path: Path) -> None:
+    """The package lies in a directory of PYTHONPATH, where nothing is read when an interpreter starts: no process
+    would be on the VFS, and nobody would know."""
+    import kanban_vfs
+
+    package = Path(kanban_vfs.__file__).parent
+    os.symlink(package, tmp_path / "kanban_vfs")
+    script = "import kanban_vfs.__main__ as it; it.__file__ = {!r}; it.protected({{}})"
+    for place, is_told in [(tmp_path / "kanban_vfs", True), (package, False)]:
+        done = subprocess.run(
+            [sys.executable, "-c", script.format(str(place / "__main__.py"))],
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert ("no Python reads kanban_vfs.pth when it starts" in done.stderr) == is_told, done.stderr
+
+
+def tool_on_the_path(directory: Path) -> Tuple[Path, Dict[str, str]]:
+    """A program by the tool's name that says how it was called, and the environment in which it is found."""
+    tool = directory / "kanban-vfs"
+    tool.write_text('#!/bin/sh\necho "$@"\nexit 1\n')
+    tool.chmod(0o755)
+    return tool, {**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"}
+
+
+def test_the_tool_on_the_path(tmp_path: Path) -> None:
+    """Without a tool in the package, the one on the PATH is asked, and its exit status is the answer."""
+    _, environment = tool_on_the_path(tmp_path)
+    program = "import kanban_vfs.__main__ as it; it.__file__ = '/nowhere/x'; it.main({!r})"
+    call = [sys.executable, "-c", program.format(["check", "board.db", "--json"])]
+    done = subprocess.run(call, env=environment, stdout=subprocess.PIPE, text=True, timeout=PATIENCE)
+    assert done.stdout == "check board.db --json\n" and done.returncode == 1
+    environment["PATH"] = "/nowhere"
+    lost = subprocess.run(call, env=environment, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    assert lost.returncode == 2 and "cargo install --path cli" in lost.stderr
