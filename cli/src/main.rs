@@ -5,6 +5,7 @@
 //! | `status`, `watch` | the sidecar, to read; never the database, its WAL or its wal-index |
 //! | `check` | all files, to read; as a reader that may come at any time |
 //! | `stress`, `bench` | boards of their own |
+//! | `run` | nothing: it becomes another program |
 //!
 //! Exit status: 0 all is well, 1 it is not, 2 it cannot be told (a wrong argument, no such file, no
 //! permission).
@@ -13,6 +14,7 @@ mod bench;
 mod check;
 mod displaced;
 mod kind;
+mod run;
 mod status;
 mod stress;
 mod text;
@@ -71,6 +73,11 @@ enum Command {
     },
     /// A burst of writers, and whether all that was acknowledged is there afterwards.
     Stress(stress::Arguments),
+    /// Starts an application, unchanged, with this VFS as the default one, in it and in all that it starts.
+    ///
+    /// Reaches every SQLite that is linked dynamically, Node's, and those of a Python that has the
+    /// package kanban_vfs. Of a database that is used past this VFS it tells on standard error.
+    Run(run::Arguments),
     /// Waits and throughput of the stock VFS, an application's flock and this VFS, side by side.
     Bench(bench::Arguments),
     /// Be one of stress's writers.
@@ -92,6 +99,7 @@ fn main() -> ExitCode {
         Command::Check { board, json } => return check::run(&board, json),
         Command::Stress(arguments) => stress::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
         Command::StressWriter(orders) => stress::obey(&orders),
     })
 }

@@ -486,23 +486,37 @@ pub fn uri_of(path: &Path, vfs: &str) -> String {
 /// If it cannot be built.
 pub fn extension() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        if let Some(built) = std::env::var_os("KANBAN_EXTENSION") {
-            return built.into();
-        }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("in the workspace");
-        let target = root.join("target/extension");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new(cargo)
-            .args(["build", "--release", "--lib", "--package", "kanban-vfs", "--target-dir"])
-            .arg(&target)
-            .current_dir(root)
-            .output()
-            .expect("cargo runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "the extension was not built: {said}");
-        target.join("release/libkanban_vfs.so")
+    BUILT.get_or_init(|| match std::env::var_os("KANBAN_EXTENSION") {
+        Some(built) => built.into(),
+        None => built("kanban-vfs").join("libkanban_vfs.so"),
     })
+}
+
+/// The library for `LD_PRELOAD`, built when it is first asked for, beside the extension.
+#[must_use]
+#[cfg(target_os = "linux")]
+pub fn preload() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        assert!(extension().exists(), "it loads the extension");
+        built("kanban-vfs-preload").join("libkanban_vfs_preload.so")
+    })
+}
+
+/// Builds the library of a package of this workspace; the directory that it is in then.
+fn built(package: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("in the workspace");
+    let target = root.join("target/extension");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["build", "--release", "--lib", "--package", package, "--target-dir"])
+        .arg(&target)
+        .current_dir(root)
+        .output()
+        .expect("cargo runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{package} was not built: {said}");
+    target.join("release")
 }
 
 /// Runs a program to its end.

@@ -13,6 +13,7 @@ use vfs_tests::{Agent, Board, PATIENCE, Program};
 mod check;
 mod errors;
 mod load;
+mod run;
 mod status;
 mod watch;
 

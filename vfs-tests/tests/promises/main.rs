@@ -44,6 +44,8 @@ mod storage_errors;
 mod system_call_errors;
 mod threads_and_processes;
 mod timeout;
+#[cfg(target_os = "linux")]
+mod unchanged;
 mod unloading;
 mod wal_reset;
 

@@ -1,0 +1,215 @@
+//! `run`: starts an unchanged application with this VFS as the default one, in it and in all that it starts.
+//!
+//! It sets environment variables and becomes the application: no process stays between.
+//!
+//! | variable | reaches |
+//! |---|---|
+//! | `LD_PRELOAD` | every SQLite that is linked dynamically: `preload/` |
+//! | `NODE_OPTIONS` | better-sqlite3 and node:sqlite: `node.js` |
+//! | `KANBAN_VFS_DEFAULT=1` | sqlite3, pysqlite3 and apsw of every Python that has the package installed |
+//! | `KANBAN_REQUIRE=1` | nothing; it has a database that goes past all of these told of |
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Result;
+
+/// The library that gets in front of SQLite, and the extension that it loads.
+const LIBRARIES: [&str; 2] = ["libkanban_vfs_preload.so", "libkanban_vfs.so"];
+
+/// What Node runs before the application.
+const NODE: &str = "kanban_vfs_node.js";
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The busy timeout that connections start with, in ms.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
+    busy_timeout: Option<u32>,
+    /// The VFS underneath, if the application has one of its own.
+    #[arg(long, value_name = "NAME")]
+    base_vfs: Option<OsString>,
+    /// Keep the file longer than its header says, or (0) do not.
+    #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
+    file_ahead: Option<String>,
+    /// Let commits share their syncs.
+    #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
+    group_commit: Option<String>,
+    /// Write to databases that have several hard links.
+    #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
+    hard_links: Option<String>,
+    /// Allow WAL mode on network file systems.
+    #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
+    network_wal: Option<String>,
+    /// Keep the WAL when the last connection closes.
+    #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
+    persist_wal: Option<String>,
+    /// Tell on standard error of a database that is used past this VFS, or (0) do not.
+    #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
+    require: Option<String>,
+    /// The directory of libkanban_vfs.so and libkanban_vfs_preload.so; without it, that of this program.
+    #[arg(long, value_name = "DIRECTORY")]
+    libraries: Option<PathBuf>,
+    /// The application: a program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+/// Becomes the application; returns only if that fails.
+pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
+    if !cfg!(target_os = "linux") {
+        return Err("run needs Linux: it sets LD_PRELOAD".into());
+    }
+    let libraries = libraries(arguments.libraries.as_deref())?;
+    let program = &arguments.command[0];
+    let mut command = Command::new(program);
+    command.args(&arguments.command[1..]);
+    command.env("KANBAN_VFS_DEFAULT", "1");
+    if std::env::var_os("KANBAN_REQUIRE").is_none() {
+        command.env("KANBAN_REQUIRE", "1");
+    }
+    for (name, value) in arguments.variables() {
+        command.env(name, value);
+    }
+    command.env("LD_PRELOAD", preloaded(&libraries.join(LIBRARIES[0]))?);
+    if let Some(node) = node(&libraries) {
+        command.env("NODE_OPTIONS", node_options(&node));
+    }
+    if let Some(why) = where_is(program).as_deref().and_then(not_reached) {
+        eprintln!("kanban-vfs: {}: {why}", program.display());
+    }
+    let error = command.exec();
+    Err(format!("{}: {error}", program.display()).into())
+}
+
+impl Arguments {
+    /// The environment variables that set what was asked for (docs/configuration.md).
+    fn variables(&self) -> Vec<(&'static str, OsString)> {
+        let timeout = self.busy_timeout.map(|ms| ("KANBAN_BUSY_TIMEOUT", ms.to_string().into()));
+        let base = self.base_vfs.clone().map(|base| ("KANBAN_BASE_VFS", base));
+        let flags = [
+            ("KANBAN_FILE_AHEAD", &self.file_ahead),
+            ("KANBAN_GROUP_COMMIT", &self.group_commit),
+            ("KANBAN_HARD_LINKS", &self.hard_links),
+            ("KANBAN_NETWORK_WAL", &self.network_wal),
+            ("KANBAN_PERSIST_WAL", &self.persist_wal),
+            ("KANBAN_REQUIRE", &self.require),
+        ];
+        let flags =
+            flags.into_iter().filter_map(|(name, flag)| Some((name, flag.as_ref()?.into())));
+        timeout.into_iter().chain(base).chain(flags).collect()
+    }
+}
+
+/// The directory that has both libraries.
+fn libraries(named: Option<&Path>) -> Result<PathBuf> {
+    let mut places: Vec<PathBuf> = Vec::new();
+    match named {
+        Some(named) => places.push(named.to_owned()),
+        None => {
+            let program = std::env::current_exe()?;
+            let beside = program.parent().unwrap_or(Path::new("/"));
+            places.push(beside.to_owned());
+            places.push(beside.join("../lib/kanban-vfs"));
+            // `cargo install` installs programs only; this is where they were built.
+            places.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release"));
+        }
+    }
+    let has_both = |place: &&PathBuf| LIBRARIES.iter().all(|name| place.join(name).is_file());
+    if let Some(found) = places.iter().find(has_both) {
+        return Ok(found.canonicalize()?);
+    }
+    let looked: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+    Err(format!(
+        "{} are not in {}: cargo build --release --package kanban-vfs --package kanban-vfs-preload makes them in \
+         target/release; name their directory by --libraries",
+        LIBRARIES.join(" and "),
+        looked.join(", nor in ")
+    )
+    .into())
+}
+
+/// `LD_PRELOAD` with that library first. ld.so(8)
+fn preloaded(library: &Path) -> Result<OsString> {
+    if library.as_os_str().as_bytes().iter().any(|byte| b" :".contains(byte)) {
+        let why = "LD_PRELOAD takes no path with a space or a colon: name another directory by --libraries";
+        return Err(format!("{}: {why}", library.display()).into());
+    }
+    let mut all = library.as_os_str().to_owned();
+    let others = std::env::var_os("LD_PRELOAD").unwrap_or_default();
+    let others = others.as_bytes().split(|byte| b" :".contains(byte));
+    for other in
+        others.filter(|other| !other.is_empty() && *other != library.as_os_str().as_bytes())
+    {
+        all.push(":");
+        all.push(OsStr::from_bytes(other));
+    }
+    Ok(all)
+}
+
+/// What Node is to run first, if it is here.
+fn node(libraries: &Path) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/node.js");
+    [libraries.join(NODE), source].into_iter().find(|file| file.is_file())
+}
+
+/// `NODE_OPTIONS` with that file first.
+fn node_options(file: &Path) -> OsString {
+    let quoted = file.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
+    let mut options = OsString::from(format!("--require \"{quoted}\""));
+    if let Some(others) = std::env::var_os("NODE_OPTIONS").filter(|others| !others.is_empty()) {
+        if others.to_string_lossy().contains(&*quoted) {
+            return others;
+        }
+        options.push(" ");
+        options.push(others);
+    }
+    options
+}
+
+/// The file of a program, as execvp(3) finds it.
+fn where_is(program: &OsStr) -> Option<PathBuf> {
+    if program.as_bytes().contains(&b'/') {
+        return Some(program.into());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|place| place.join(program)).find(|file| file.is_file())
+}
+
+/// Why no preloaded library reaches a program; `None` if it does, as far as its file tells.
+fn not_reached(program: &Path) -> Option<&'static str> {
+    let found = program.metadata().ok()?;
+    if found.permissions().mode() & 0o6000 != 0 {
+        return Some(
+            "has the setuid or setgid bit: ld.so ignores LD_PRELOAD, so it goes on with SQLite's own VFS",
+        );
+    }
+    is_static(&std::fs::read(program).ok()?).then_some(
+        "is linked statically: no library is preloaded, so its SQLite goes on with its own VFS, unless the program \
+         loads the extension itself (docs/clients.md)",
+    )
+}
+
+/// Whether a file is a program that is linked statically: an ELF file without an interpreter. elf(5)
+fn is_static(file: &[u8]) -> bool {
+    const PT_INTERP: u32 = 3;
+    let little = |at: usize, size: usize| -> Option<u64> {
+        let bytes = file.get(at..at.checked_add(size)?)?;
+        Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+    };
+    let has_interpreter = || -> Option<bool> {
+        let [start, size, count] = [little(32, 8)?, little(54, 2)?, little(56, 2)?];
+        for nth in 0..count {
+            let header = usize::try_from(start + nth * size).ok()?;
+            if little(header, 4)? == u64::from(PT_INTERP) {
+                return Some(true);
+            }
+        }
+        Some(false)
+    };
+    // 64 bits, little-endian.
+    file.starts_with(b"\x7fELF\x02\x01") && has_interpreter() == Some(false)
+}

@@ -1,0 +1,137 @@
+//! The functions by the names of SQLite's and the C library's, which every library of the process finds here first.
+//!
+//! What SQLite is meant depends on who calls, so a function's first instructions add the caller's return address to its
+//! arguments. dlopen(3) and dlsym(3) look at theirs, too; so without `RTLD_DEEPBIND`, dlopen(3) is jumped to, with the stack
+//! as it was found.
+
+use std::arch::naked_asm;
+use std::ffi::{c_char, c_int, c_void};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::{sqlite, watch};
+
+/// A function that takes the arguments of SQLite's and, in the register `$argument` behind them, its caller's address.
+macro_rules! with_caller {
+    ($name:ident, $with:path, x86_64: $x86_64:literal, aarch64: $aarch64:literal) => {
+        /// As SQLite's of the same name, <https://www.sqlite.org/c3ref/open.html>.
+        ///
+        /// # Safety
+        /// As SQLite's.
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name() {
+            #[cfg(target_arch = "x86_64")]
+            naked_asm!("endbr64", concat!("mov ", $x86_64, ", [rsp]"), "jmp {with}", with = sym $with);
+            #[cfg(target_arch = "aarch64")]
+            naked_asm!("hint #34", concat!("mov ", $aarch64, ", x30"), "b {with}", with = sym $with);
+        }
+    };
+}
+
+with_caller!(sqlite3_open, sqlite::open, x86_64: "rdx", aarch64: "x2");
+with_caller!(sqlite3_open16, sqlite::open16, x86_64: "rdx", aarch64: "x2");
+with_caller!(sqlite3_open_v2, sqlite::open_v2, x86_64: "r8", aarch64: "x4");
+
+/// The C library's dlopen(3), once it is known.
+static DLOPEN: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+
+/// As the C library's, dlopen(3).
+///
+/// # Safety
+/// As the C library's.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dlopen(file: *const c_char, flags: c_int) -> *mut c_void {
+    #[cfg(target_arch = "x86_64")]
+    naked_asm!(
+        "endbr64",
+        "test esi, {deepbind}",
+        "jnz {deeply}",
+        "mov rax, [rip + {dlopen}]",
+        "test rax, rax",
+        "jnz 2f",
+        "push rdi",
+        "push rsi",
+        "sub rsp, 8",
+        "call {find}",
+        "add rsp, 8",
+        "pop rsi",
+        "pop rdi",
+        "2: jmp rax",
+        deepbind = const libc::RTLD_DEEPBIND,
+        deeply = sym open_deeply,
+        dlopen = sym DLOPEN,
+        find = sym real_dlopen,
+    );
+    #[cfg(target_arch = "aarch64")]
+    naked_asm!(
+        "hint #34",
+        "tst w1, #{deepbind}",
+        "b.ne {deeply}",
+        "adrp x16, {dlopen}",
+        "ldr x16, [x16, :lo12:{dlopen}]",
+        "cbnz x16, 2f",
+        "stp x29, x30, [sp, #-32]!",
+        "stp x0, x1, [sp, #16]",
+        "bl {find}",
+        "mov x16, x0",
+        "ldp x0, x1, [sp, #16]",
+        "ldp x29, x30, [sp], #32",
+        "2: br x16",
+        deepbind = const libc::RTLD_DEEPBIND,
+        deeply = sym open_deeply,
+        dlopen = sym DLOPEN,
+        find = sym real_dlopen,
+    );
+}
+
+/// The C library's dlopen(3).
+extern "C" fn real_dlopen() -> *mut c_void {
+    let found = DLOPEN.load(Ordering::Relaxed);
+    if !found.is_null() {
+        return found;
+    }
+    // SAFETY: a terminated name. The C library is behind this one.
+    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, c"dlopen".as_ptr()) };
+    DLOPEN.store(found, Ordering::Relaxed);
+    found
+}
+
+/// Loads a library whose symbols are bound to what it brings along: it does not see the functions of this file. The C library
+/// takes this one for the caller, by whose RUNPATH it would look for a name without a slash; such names are rare here,
+/// and left alone.
+///
+/// # Safety
+/// As the C library's.
+unsafe extern "C" fn open_deeply(file: *const c_char, flags: c_int) -> *mut c_void {
+    type Dlopen = unsafe extern "C" fn(*const c_char, c_int) -> *mut c_void;
+    // SAFETY: it is the C library's function, which is of that type.
+    let real = unsafe { std::mem::transmute::<*mut c_void, Dlopen>(real_dlopen()) };
+    // SAFETY: the caller's promise.
+    let loaded = unsafe { real(file, flags) };
+    if !loaded.is_null() {
+        sqlite::loaded_deeply(loaded);
+    }
+    loaded
+}
+
+/// As the C library's, fcntl(2). It has a variable number of arguments, which stable Rust cannot define; the third arrives
+/// in a register like any other on these machines (System V ABI, AMD64 and AArch64), whether it is a number or a pointer.
+///
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fcntl(descriptor: c_int, command: c_int, argument: *mut c_void) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { watch::fcntl(descriptor, command, argument) }
+}
+
+/// As the C library's: the name under which programs with 64-bit offsets call [`fcntl`].
+///
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fcntl64(descriptor: c_int, command: c_int, argument: *mut c_void) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { watch::fcntl(descriptor, command, argument) }
+}

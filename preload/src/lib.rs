@@ -1,0 +1,73 @@
+//! `libkanban_vfs_preload.so`, for `LD_PRELOAD`: makes the VFS `kanban` the default one of every SQLite that a program, or
+//! a library that it loads later, links dynamically. `kanban-vfs run` sets it; children inherit it. ld.so(8)
+//!
+//! It is a small library of its own, and not the extension: SQLite loads extensions with `RTLD_GLOBAL`, and one that
+//! exported functions of SQLite's would get between an application and SQLite wherever it is loaded. This one loads the
+//! extension, `libkanban_vfs.so` beside it, only when the process opens a database. So a program without SQLite
+//! gets nothing but the few functions below.
+//!
+//! # What it puts itself in front of
+//! | function | and |
+//! |---|---|
+//! | `sqlite3_open`, `sqlite3_open_v2`, `sqlite3_open16` | register the VFS with that SQLite before its first open ([`sqlite`]) |
+//! | `dlopen` with `RTLD_DEEPBIND`, as PHP loads its extensions | a library loaded so does not see the functions above: the VFS is registered with the SQLite that it has brought along, if it has ([`sqlite`]) |
+//! | `fcntl`, `fcntl64` | if `KANBAN_REQUIRE=1`, tell on standard error of a database that goes past this VFS ([`watch`]) |
+//!
+//! Why the opens, and not a constructor: a constructor runs before libsqlite3 is there if a module of Python or Ruby
+//! brings it, and registering initialises SQLite, after which an application's sqlite3_config() would be refused. At the
+//! first open both are over.
+//!
+//! # What it cannot reach
+//! An SQLite that is linked statically into a program or a module calls its own functions, which nothing outside can
+//! replace: Node, apsw, most programs in Go and Rust. Their calls of fcntl(2) still come by here. A static program loads
+//! no library at all, and ld.so ignores `LD_PRELOAD` in one with the setuid bit.
+//!
+//! With `KANBAN_VFS_DEFAULT=0` it does nothing.
+#![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+
+mod interposed;
+mod sqlite;
+mod tell;
+mod watch;
+
+use std::ffi::{CStr, c_char};
+
+/// The value of an environment variable, unless this program has the setuid bit. secure_getenv(3)
+fn environment(name: &CStr) -> Option<&'static [u8]> {
+    unsafe extern "C" {
+        fn secure_getenv(name: *const c_char) -> *const c_char;
+    }
+    // SAFETY: a terminated name; a value stays until the program changes its environment, as C programs do at their
+    // beginning, if ever.
+    unsafe {
+        let value = secure_getenv(name.as_ptr());
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_bytes())
+    }
+}
+
+/// What is done when the library is loaded. ld.so(8)
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_LOAD: extern "C" fn() = {
+    extern "C" fn at_load() {
+        watch::find();
+        sqlite::watch_forks();
+    }
+    at_load
+};
+
+/// Whether the VFS is to become the default one here.
+fn is_wanted() -> bool {
+    environment(c"KANBAN_VFS_DEFAULT") != Some(b"0")
+}
+
+/// Keeps errno(3) while `f` runs: whoever called the C library's function looks at it afterwards.
+fn keeping_errno<T>(f: impl FnOnce() -> T) -> T {
+    // SAFETY: it is this thread's own.
+    unsafe {
+        let errno = *libc::__errno_location();
+        let result = f();
+        *libc::__errno_location() = errno;
+        result
+    }
+}

@@ -1,0 +1,85 @@
+//! A database that goes past this VFS is told of, if `KANBAN_REQUIRE=1`.
+//!
+//! SQLite's own VFS locks a database by fcntl(2) before it reads it for the first time, at bytes that no other program locks
+//! (<https://www.sqlite.org/fileformat2.html#the_lock_byte_page>). This VFS makes its locks of another kind, and not by the C
+//! library. So a call for such a lock that comes by here is a stock connection's, also where its SQLite is linked
+//! statically and cannot be reached.
+
+use std::ffi::{c_int, c_void};
+use std::mem::transmute;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+use crate::{environment, is_wanted, keeping_errno, sqlite, tell};
+
+/// The C library's fcntl(2), once it is known.
+static FCNTL: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Whether a line was written. Children of fork(2) inherit it, as they do what it says.
+static IS_TOLD: AtomicBool = AtomicBool::new(false);
+
+/// Finds the C library's function; to be called when this library is loaded, since a signal handler may call fcntl(2), but
+/// not dlsym(3).
+pub(crate) fn find() {
+    real();
+}
+
+/// The C library's fcntl(2).
+fn real() -> *mut c_void {
+    let found = FCNTL.load(Ordering::Relaxed);
+    if !found.is_null() {
+        return found;
+    }
+    // SAFETY: a terminated name. The C library is behind this one; before version 2.28 it has the other name only.
+    let found = unsafe {
+        let wide = libc::dlsym(libc::RTLD_NEXT, c"fcntl64".as_ptr());
+        if wide.is_null() { libc::dlsym(libc::RTLD_NEXT, c"fcntl".as_ptr()) } else { wide }
+    };
+    FCNTL.store(found, Ordering::Relaxed);
+    found
+}
+
+/// As the C library's fcntl(2), which it calls with the same arguments.
+///
+/// # Safety
+/// As the C library's.
+pub(crate) unsafe fn fcntl(descriptor: c_int, command: c_int, argument: *mut c_void) -> c_int {
+    type Fcntl = unsafe extern "C" fn(c_int, c_int, ...) -> c_int;
+    if matches!(command, libc::F_SETLK | libc::F_SETLKW) && !IS_TOLD.load(Ordering::Relaxed) {
+        // SAFETY: the caller's promise: these commands take such a struct, if any.
+        if unsafe { argument.cast::<libc::flock>().as_ref() }.is_some_and(is_sqlites) {
+            keeping_errno(|| tell_of(descriptor));
+        }
+    }
+    // SAFETY: it is the C library's function, which is of that type; the caller's promise.
+    unsafe { transmute::<*mut c_void, Fcntl>(real())(descriptor, command, argument) }
+}
+
+/// Whether it takes a lock that only SQLite takes, on a database: PENDING, RESERVED or SHARED.
+fn is_sqlites(lock: &libc::flock) -> bool {
+    const PENDING: i64 = 0x4000_0000;
+    let is_taken = c_int::from(lock.l_type) != libc::F_UNLCK;
+    is_taken
+        && c_int::from(lock.l_whence) == libc::SEEK_SET
+        && matches!((lock.l_start - PENDING, lock.l_len), (0 | 1, 1) | (2, 510) | (0, 512))
+}
+
+/// Tells of a stock connection to the database behind a descriptor, once in a process, if that is asked for.
+fn tell_of(descriptor: c_int) {
+    let is_asked_for = is_wanted() && environment(c"KANBAN_REQUIRE") == Some(b"1");
+    if !is_asked_for || IS_TOLD.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let path = std::fs::read_link(format!("/proc/self/fd/{descriptor}")).unwrap_or_default();
+    let path = path.display();
+    if sqlite::is_extension_loaded() {
+        tell::line(format_args!(
+            "{path} is locked by SQLite's own VFS, past kanban: a connection names another VFS, or belongs to a \
+             copy of SQLite that is linked statically; KANBAN_REQUIRE=0 keeps this quiet"
+        ));
+    } else {
+        tell::line(format_args!(
+            "{path} is locked by SQLite's own VFS: no SQLite of this process could be reached, since none is linked \
+             dynamically; load the extension there (docs/clients.md); KANBAN_REQUIRE=0 keeps this quiet"
+        ));
+    }
+}

@@ -1,0 +1,372 @@
+//! An application that nobody can change is started with `libkanban_vfs_preload.so` in `LD_PRELOAD`: every SQLite that it
+//! links, or that a module of it brings along, has this VFS as its default one, in it and in its children. What cannot be
+//! reached is told of, and a program without SQLite notices nothing.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use vfs_tests::needs::SQLITE_HEADER;
+use vfs_tests::{Board, PYTHON, extension, needs, preload, run};
+
+/// A command, as `kanban-vfs run` would start it, or without the library.
+fn command(program: &Path, is_preloaded: bool) -> Command {
+    let mut command = Command::new("timeout");
+    command.arg("100").arg(program);
+    for name in ["KANBAN_VFS_DEFAULT", "KANBAN_REQUIRE", "LD_PRELOAD", "LD_LIBRARY_PATH"] {
+        command.env_remove(name);
+    }
+    if is_preloaded {
+        command.env("LD_PRELOAD", preload());
+    }
+    command
+}
+
+/// What a program printed, and what it printed to standard error.
+fn said(output: Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// A worker begins to write, and looks at a file of its own board; with that, POSIX drops its locks. Then a stock client
+/// writes into its transaction, or is refused.
+const PYTHONS: &str = r#"
+import multiprocessing, os, sqlite3, subprocess, sys
+
+STRANGER = '''
+import sqlite3, sys
+board = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+try:
+    board.execute("INSERT INTO tasks VALUES (2)")
+    print("broke in")
+except sqlite3.OperationalError as error:
+    print(error)
+'''
+
+def work(name, directory):
+    path = os.path.join(directory, name + ".db")
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("PRAGMA journal_mode=wal")
+    holder.execute("CREATE TABLE tasks (n INTEGER)")
+    holder.execute("BEGIN IMMEDIATE")
+    holder.execute("INSERT INTO tasks VALUES (1)")
+    open(path + "-shm", "rb").close()
+    stock = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    command = [sys.executable, "-c", STRANGER, path]
+    print(name, subprocess.run(command, env=stock, stdout=subprocess.PIPE, text=True).stdout.strip(), flush=True)
+
+if __name__ == "__main__":
+    directory = sys.argv[1]
+    if len(sys.argv) > 2:
+        work(sys.argv[2], directory)
+        sys.exit()
+    work("first", directory)
+    for method in multiprocessing.get_all_start_methods():
+        worker = multiprocessing.get_context(method).Process(target=work, args=(method, directory))
+        worker.start()
+        worker.join()
+    subprocess.run(["sh", "-c", '"$0" "$1" "$2" subprocess', sys.executable, __file__, directory], check=True)
+"#;
+
+/// Debian's Python, without any package, and workers of each kind: its sqlite3 is a module that is loaded when it
+/// is imported, and brings libsqlite3.
+#[test]
+fn every_worker_of_a_python_is_reached() {
+    for (is_preloaded, outcome) in [(false, "broke in"), (true, "database is locked")] {
+        let directory = tempfile::tempdir().unwrap();
+        let script = directory.path().join("application.py");
+        std::fs::write(&script, PYTHONS).unwrap();
+        let mut python = command(Path::new(PYTHON), is_preloaded);
+        let (out, errors) = said(python.arg(&script).arg(directory.path()).output().unwrap());
+        let mut lines: Vec<_> = out.lines().collect();
+        lines.sort_unstable();
+        let workers = ["first", "fork", "forkserver", "spawn", "subprocess"];
+        assert_eq!(lines, workers.map(|worker| format!("{worker} {outcome}")), "{errors}");
+        assert_eq!(errors, "");
+    }
+}
+
+/// The same in C. `open` is how it opens its board; the stranger is Debian's shell.
+const HOLDER: &str = r#"
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static sqlite3 *open_board(const char *path) {
+    sqlite3 *board = NULL;
+#if defined(OPEN_16)
+    unsigned short wide[500] = {0};
+    for (size_t n = 0; path[n]; n++) wide[n] = (unsigned char)path[n];
+    int rc = sqlite3_open16(wide, &board);
+#elif defined(OPEN_V2)
+    int rc = sqlite3_open_v2(path, &board, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
+#else
+    int rc = sqlite3_open(path, &board);
+#endif
+    if (rc != SQLITE_OK) exit(3);
+    return board;
+}
+
+int work(const char *path) {
+    char text[1000];
+    sqlite3 *board = open_board(path);
+    if (sqlite3_exec(board, "PRAGMA journal_mode=wal; CREATE TABLE tasks (n INTEGER);"
+                     "BEGIN IMMEDIATE; INSERT INTO tasks VALUES (1)", NULL, NULL, NULL)) return 4;
+    snprintf(text, sizeof text, "%s-shm", path);
+    FILE *file = fopen(text, "rb");
+    if (!file || fclose(file)) return 5;
+    snprintf(text, sizeof text,
+             "env -u LD_PRELOAD sqlite3 '%s' 'INSERT INTO tasks VALUES (2)' 2> /dev/null && echo broke in || echo refused", path);
+    fflush(stdout);
+    return system(text);
+}
+"#;
+
+/// Compiles C into a program or library of that name.
+fn compile(directory: &Path, name: &str, source: &str, arguments: &[&str]) -> std::path::PathBuf {
+    let [file, made] = [format!("{name}.c"), name.to_owned()].map(|name| directory.join(name));
+    std::fs::write(&file, source).unwrap();
+    let mut all = vec![file.to_str().unwrap(), "-Wall", "-Werror", "-o", made.to_str().unwrap()];
+    all.extend(arguments);
+    run("cc", &all);
+    made
+}
+
+/// Runs a program with and without the library, each on a board of its own: what it printed, and its errors.
+fn on_stock_and_ours(program: &Path, arguments: &[&str]) -> [(String, String); 2] {
+    [false, true].map(|is_preloaded| {
+        let board = Board::new();
+        let mut command = command(program, is_preloaded);
+        said(command.arg(board.path()).args(arguments).output().unwrap())
+    })
+}
+
+/// A program in C that links libsqlite3, by each of the functions that open.
+#[test]
+fn a_program_that_links_sqlite_is_reached() {
+    needs!(SQLITE_HEADER, "sqlite3");
+    let directory = tempfile::tempdir().unwrap();
+    for how in ["-DOPEN_V1", "-DOPEN_V2", "-DOPEN_16"] {
+        let source =
+            format!("{HOLDER}\nint main(int n, char **all) {{ return n < 2 || work(all[1]); }}");
+        let program = compile(directory.path(), "holder", &source, &[how, "-lsqlite3"]);
+        let [stock, ours] = on_stock_and_ours(&program, &[]);
+        assert_eq!((stock.0.as_str(), ours.0.as_str()), ("broke in\n", "refused\n"), "{how}");
+        assert_eq!((stock.1.as_str(), ours.1.as_str()), ("", ""));
+    }
+}
+
+/// A program loads the part of it that uses SQLite later: as Python and Ruby do, and with its symbols bound to what
+/// it brings along, as PHP does.
+#[test]
+fn a_plugin_that_brings_sqlite_is_reached() {
+    needs!(SQLITE_HEADER, "sqlite3");
+    let directory = tempfile::tempdir().unwrap();
+    let plugin = compile(directory.path(), "plugin.so", HOLDER, &["-shared", "-fPIC", "-lsqlite3"]);
+    let main = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+int main(int n, char **all) {
+    void *plugin = n < 4 ? NULL : dlopen(all[2], RTLD_NOW | (atoi(all[3]) ? RTLD_DEEPBIND | RTLD_GLOBAL : 0));
+    int (*work)(const char *) = plugin ? (int (*)(const char *))dlsym(plugin, "work") : NULL;
+    return work ? work(all[1]) : 9;
+}
+"#;
+    let program = compile(directory.path(), "main", main, &[]);
+    for is_deep in ["0", "1"] {
+        let [stock, ours] = on_stock_and_ours(&program, &[plugin.to_str().unwrap(), is_deep]);
+        assert_eq!((stock.0.as_str(), ours.0.as_str()), ("broke in\n", "refused\n"), "{is_deep}");
+        assert_eq!((stock.1.as_str(), ours.1.as_str()), ("", ""));
+    }
+}
+
+/// dlopen(3) looks for a library by the RUNPATH of whoever calls it. It still does, and so does dlsym(3) with `RTLD_NEXT`.
+#[test]
+fn a_library_is_found_as_before() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("libraries")).unwrap();
+    let shared = ["-shared", "-fPIC"];
+    compile(directory.path(), "libraries/libplugin.so", "int answer(void) { return 42; }", &shared);
+    let main = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+int main(void) {
+    void *plugin = dlopen("libplugin.so", RTLD_NOW);
+    int (*answer)(void) = plugin ? (int (*)(void))dlsym(plugin, "answer") : NULL;
+    printf("%d %d\n", answer ? answer() : -1, dlopen("libno-such.so", RTLD_NOW) == NULL);
+    return 0;
+}
+"#;
+    let program = compile(directory.path(), "main", main, &["-Wl,-rpath,$ORIGIN/libraries"]);
+    for is_preloaded in [false, true] {
+        let (out, _) = said(command(&program, is_preloaded).output().unwrap());
+        assert_eq!(out, "42 1\n", "{is_preloaded}");
+    }
+}
+
+/// A program that has no SQLite: its descriptors, locks and exit status are as before, and the extension is not loaded.
+#[test]
+fn a_program_without_sqlite_notices_nothing() {
+    let program = r#"
+import errno, fcntl, os, struct, sys, tempfile
+file = tempfile.TemporaryFile()
+said = [fcntl.fcntl(file, fcntl.F_GETFD), fcntl.fcntl(file, fcntl.F_DUPFD, 100) >= 100]
+fcntl.fcntl(file, fcntl.F_SETFD, 0)
+said.append(fcntl.fcntl(file, fcntl.F_GETFD))
+for command in fcntl.F_SETLK, fcntl.F_SETLKW:
+    lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 5, 1, 0)
+    said.append(len(fcntl.fcntl(file, command, lock)))
+child = os.fork()
+if child == 0:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 5)
+        os._exit(1)
+    except OSError as error:
+        os._exit(2 if error.errno in (errno.EAGAIN, errno.EACCES) else 3)
+said.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+read, write = os.pipe()
+said.append(fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 65536))
+try:
+    fcntl.fcntl(read, 9999)
+except OSError as error:
+    said.append(error.errno)
+said.append("libkanban_vfs.so" in open("/proc/self/maps").read())
+print(said)
+"#;
+    let outcomes = [false, true].map(|is_preloaded| {
+        let mut python = command(Path::new(PYTHON), is_preloaded);
+        said(python.env("KANBAN_REQUIRE", "1").args(["-c", program]).output().unwrap())
+    });
+    assert!(outcomes[0].0.contains("False]"), "{outcomes:?}");
+    assert_eq!(outcomes[0], outcomes[1]);
+}
+
+/// `KANBAN_VFS_DEFAULT=0` takes a child out, and its operator is not told of what he has asked for.
+#[test]
+fn a_child_can_be_left_out() {
+    let board = Board::new();
+    let look = "import sqlite3, sys; print(len(sqlite3.connect(sys.argv[1]).execute('PRAGMA kanban_status').fetchall()))";
+    for (value, rows) in [("1", "1\n"), ("0", "0\n")] {
+        let mut python = command(Path::new(PYTHON), true);
+        python.env("KANBAN_VFS_DEFAULT", value).env("KANBAN_REQUIRE", "1");
+        let (out, errors) = said(python.args(["-c", look]).arg(board.path()).output().unwrap());
+        assert_eq!((out.as_str(), errors.as_str()), (rows, ""), "{value}");
+    }
+}
+
+/// What goes past this VFS: a connection that names another one, and an SQLite that does not call its functions by
+/// their names. With `KANBAN_REQUIRE=1` each process says so once, however often it happens, and goes on.
+#[test]
+fn what_is_not_reached_is_told_of_once() {
+    let names_another = r#"
+import sqlite3, sys
+for n in range(3):
+    board = sqlite3.connect("file:" + sys.argv[1] + "?vfs=unix", uri=True)
+    board.execute("CREATE TABLE IF NOT EXISTS t (n)")
+    board.close()
+"#;
+    // As an SQLite that is linked statically and hidden: the address of its function is known to whoever calls it.
+    let hidden = r#"
+import ctypes, sys
+sqlite = ctypes.CDLL(sys.argv[2])
+for n in range(3):
+    board = ctypes.c_void_p()
+    assert sqlite.sqlite3_open(sys.argv[1].encode(), ctypes.byref(board)) == 0
+    assert sqlite.sqlite3_exec(board, b"CREATE TABLE IF NOT EXISTS t (n)", None, None, None) == 0
+    sqlite.sqlite3_close(board)
+"#;
+    for (program, cause) in [
+        (names_another, "a connection names another VFS"),
+        (hidden, "no SQLite of this process could be reached"),
+    ] {
+        for require in ["1", "0"] {
+            let board = Board::new();
+            let mut python = command(Path::new(PYTHON), true);
+            python.env("KANBAN_REQUIRE", require).args(["-c", program]);
+            python.arg(board.path()).arg(env!("NEWEST_SQLITE"));
+            let (_, errors) = said(python.output().unwrap());
+            let is_told = errors.starts_with("kanban-vfs: process ")
+                && errors.contains(board.path().to_str().unwrap())
+                && errors.contains(cause)
+                && errors.lines().count() == 1;
+            assert!(
+                if require == "1" { is_told } else { errors.is_empty() },
+                "{require}: {errors}"
+            );
+        }
+    }
+}
+
+/// A malformed variable keeps the VFS out: the process says so, once for each copy of SQLite, and goes on as on the
+/// stock VFS.
+#[test]
+fn what_fails_is_told_and_the_application_goes_on() {
+    let board = Board::new();
+    let program = "
+import sqlite3, sys
+for n in range(3):
+    board = sqlite3.connect(sys.argv[1])
+    print(len(board.execute('PRAGMA kanban_status').fetchall()))
+";
+    let mut python = command(Path::new(PYTHON), true);
+    python.env("KANBAN_BUSY_TIMEOUT", "soon").args(["-c", program]).arg(board.path());
+    let (out, errors) = said(python.output().unwrap());
+    assert_eq!(out, "0\n0\n0\n");
+    let expected =
+        "goes on with SQLite's own VFS: kanban-vfs: KANBAN_BUSY_TIMEOUT: \"soon\" is not a number";
+    assert!(errors.contains(expected) && errors.lines().count() == 1, "{errors}");
+}
+
+/// Sixteen threads open at once, while others fork: each connection is on the VFS, in the parent and in each child.
+#[test]
+fn threads_and_children_that_open_at_once_are_reached() {
+    let board = Board::new();
+    let program = r#"
+import os, sqlite3, sys, threading
+gate = threading.Barrier(20)
+missed = []
+def on_the_vfs():
+    return bool(sqlite3.connect(sys.argv[1], timeout=60).execute("PRAGMA kanban_status").fetchall())
+def opens():
+    gate.wait()
+    if not on_the_vfs():
+        missed.append("thread")
+def forks():
+    gate.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if on_the_vfs() else 1)
+    if os.waitpid(child, 0)[1]:
+        missed.append("child")
+threads = [threading.Thread(target=opens) for _ in range(16)] + [threading.Thread(target=forks) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(missed)
+"#;
+    for _ in 0..10 {
+        let mut python = command(Path::new(PYTHON), true);
+        let (out, errors) = said(python.args(["-c", program]).arg(board.path()).output().unwrap());
+        assert_eq!((out.as_str(), errors.as_str()), ("[]\n", ""));
+    }
+}
+
+/// Under a name that SQLite derives an entry point from, for a client that can load an extension and name no entry point.
+#[test]
+fn it_is_an_extension_that_makes_the_vfs_the_default_one() {
+    let board = Board::new();
+    let program = "
+import sqlite3, sys
+loader = sqlite3.connect(':memory:')
+loader.enable_load_extension(True)
+loader.load_extension(sys.argv[2])
+print(len(sqlite3.connect(sys.argv[1]).execute('PRAGMA kanban_status').fetchall()))
+";
+    for (library, rows) in [(preload(), "1\n"), (extension(), "0\n")] {
+        let mut python = command(Path::new(PYTHON), false);
+        python.args(["-c", program]).arg(board.path()).arg(library);
+        assert_eq!(said(python.output().unwrap()).0, rows);
+    }
+}
