@@ -1,4 +1,4 @@
-"""Builds the extension with cargo and packs it beside the module: one wheel for every Python."""
+"""Builds the extension and the tool with cargo and packs them beside the module: one wheel for every Python."""
 
 import json
 import pathlib
@@ -14,6 +14,12 @@ CRATE = pathlib.Path(__file__).resolve().parent.parent
 LIBRARY = "libkanban_vfs.so"
 START_FILE = "kanban_vfs.pth"
 
+#: For applications in other languages, and the tool: a package without them serves Python all the same.
+BESIDE = [
+    (["--lib", "--package", "kanban-vfs-preload"], "libkanban_vfs_preload.so"),
+    (["--package", "kanban-vfs-cli", "--bin", "kanban-vfs"], "kanban-vfs"),
+]
+
 
 def version() -> str:
     """The crate's version, which is the package's."""
@@ -24,12 +30,11 @@ def version() -> str:
     return found.group(1)
 
 
-def build_extension() -> str:
-    """Builds the extension; returns its path, which cargo's configuration decides."""
-    command = ["cargo", "build", "--release", "--lib", "--package", "kanban-vfs"]
+def build(arguments: "list[str]", name: str) -> str:
+    """Builds something with cargo; returns the path of the file of that name, which cargo's configuration decides."""
     try:
         built = subprocess.run(
-            [*command, "--message-format=json-render-diagnostics"],
+            ["cargo", "build", "--release", *arguments, "--message-format=json-render-diagnostics"],
             cwd=CRATE,
             stdout=subprocess.PIPE,
             check=True,
@@ -39,10 +44,10 @@ def build_extension() -> str:
         raise SystemExit("cargo is not on the PATH: kanban-vfs is built with Rust 1.85 or later")
     artifacts = (json.loads(line) for line in built.stdout.splitlines())
     for artifact in artifacts:
-        for name in artifact.get("filenames", []):
-            if name.endswith("/" + LIBRARY):
-                return str(name)
-    raise SystemExit(f"cargo built no {LIBRARY}")
+        for file in artifact.get("filenames", []):
+            if file.endswith("/" + name):
+                return str(file)
+    raise SystemExit(f"cargo built no {name}")
 
 
 class BuildWithExtension(build_py):
@@ -53,7 +58,14 @@ class BuildWithExtension(build_py):
         root = pathlib.Path("." if self.editable_mode else self.build_lib)
         where = root / "kanban_vfs"
         where.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(build_extension(), where / LIBRARY)
+        shutil.copyfile(build(["--lib", "--package", "kanban-vfs"], LIBRARY), where / LIBRARY)
+        for arguments, name in BESIDE:
+            # Each by itself: cargo would link the extension with what the tool needs.
+            try:
+                shutil.copy(build(arguments, name), where / name)
+            except subprocess.CalledProcessError:
+                print(f"kanban-vfs: {name} was not built, which takes Rust 1.89; the package goes without")
+        shutil.copyfile(CRATE / "cli" / "src" / "node.js", where / "kanban_vfs_node.js")
         if not self.editable_mode:
             # Beside the package: an interpreter reads it when it starts.
             shutil.copyfile(pathlib.Path(__file__).with_name(START_FILE), root / START_FILE)

@@ -4,9 +4,10 @@
     python -m kanban_vfs run [--OPTION[=VALUE] ...] -m MODULE [ARGUMENT ...]
     python -m kanban_vfs run [--OPTION[=VALUE] ...] PROGRAM [ARGUMENT ...]
 
-starts a script or a module by this Python, or any program, with the VFS as the default one: in it, and in every Python
-that it starts in turn. Its connection strings stay as they are. An OPTION is one of docs/configuration.md without its
-prefix, ``--busy-timeout=20000`` or ``--group-commit``; it applies to all databases of these processes.
+starts a script or a module by this Python, or any program, with the VFS as the default one: in it, and in all that
+it starts in turn. Its connection strings stay as they are. An OPTION is one of docs/configuration.md without its
+prefix, ``--busy-timeout=20000`` or ``--group-commit``; it applies to all databases of these processes. A database that
+is used past the VFS is told of on standard error, unless ``--require=0``.
 
     python -m kanban_vfs status|watch|check BOARD [...]
 
@@ -14,6 +15,7 @@ is the tool ``kanban-vfs``.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -84,14 +86,29 @@ def interpreter_flags() -> List[str]:
 
 
 def protected(environment: Dict[str, str]) -> Dict[str, str]:
-    """The environment in which every Python makes the VFS its default one."""
+    """The environment in which every SQLite has the VFS as its default one: those of Python's modules, those that are
+    linked dynamically, and those of Node. ``kanban-vfs run`` sets the same variables."""
+    package = os.path.dirname(os.path.abspath(__file__))
     environment["KANBAN_VFS_DEFAULT"] = "1"
-    start_file = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "kanban_vfs.pth")
-    if not is_read_at_start(start_file):
+    environment.setdefault("KANBAN_REQUIRE", "1")
+    if not is_read_at_start(os.path.join(os.path.dirname(package), "kanban_vfs.pth")):
         tell(
-            "no Python reads kanban_vfs.pth when it starts, so none will use the VFS: install the package into the"
-            " site-packages of this Python (pip install ./python), not by --target, PYTHONPATH or --editable"
+            "no Python reads kanban_vfs.pth when it starts, so pysqlite3 and apsw will not use the VFS: install the"
+            " package into the site-packages of this Python (pip install ./python), not by --target, PYTHONPATH or"
+            " --editable"
         )
+    library = os.path.join(package, "libkanban_vfs_preload.so")
+    if not os.path.exists(library) or " " in library or ":" in library:
+        why = "its path has a space or a colon" if os.path.exists(library) else "it was not built"
+        tell(f"{library} is not preloaded: {why}; only the SQLites of Python and Node will use the VFS")
+    else:
+        others = re.split("[ :]", environment.get("LD_PRELOAD", ""))
+        environment["LD_PRELOAD"] = ":".join([library, *(o for o in others if o not in ("", library))])
+    node = os.path.join(package, "kanban_vfs_node.js")
+    options = environment.get("NODE_OPTIONS", "")
+    if os.path.exists(node) and node not in options:
+        quoted = node.replace("\\", "\\\\").replace('"', '\\"')
+        environment["NODE_OPTIONS"] = f'--require "{quoted}" {options}'.strip()
     return environment
 
 

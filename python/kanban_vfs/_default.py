@@ -72,14 +72,14 @@ class Loader:
 def serve(module: "ModuleType") -> None:
     """Registers the VFS with a module's SQLite as its default one. What fails is told on standard error: the
     application goes on as it would without this VFS."""
-    from ._register import RegistrationError, register
+    from ._register import RegistrationError, name_of, register
 
     try:
         register(module, make_default=True)
     except RegistrationError as error:
-        tell(f"{module.__name__} goes on with SQLite's own VFS: {error}")
+        tell(f"{name_of(module)} goes on with SQLite's own VFS: {error}")
     except Exception as error:
-        tell(f"{module.__name__} goes on with SQLite's own VFS: {type(error).__name__}: {error}")
+        tell(f"{name_of(module)} goes on with SQLite's own VFS: {type(error).__name__}: {error}")
 
 
 def tell(text: str) -> None:

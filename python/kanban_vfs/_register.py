@@ -66,7 +66,7 @@ def register(module: "Optional[ModuleType]" = None, *, make_default: bool = Fals
         import sqlite3
 
         module = sqlite3
-    done = (_name_of(module), make_default)
+    done = (name_of(module), make_default)
     if done in _registered:
         return
     connection = _open(module, ":memory:")
@@ -146,21 +146,21 @@ def _register_by_symbols(module: "ModuleType", make_default: bool) -> None:
 
 def _no_way(module: "ModuleType") -> str:
     return (
-        f"the VFS cannot be registered with {_name_of(module)}: it was built without"
+        f"the VFS cannot be registered with {name_of(module)}: it was built without"
         " enable_load_extension, and the SQLite inside it hides its functions. Use a Python whose"
         " sqlite3 can load extensions (Debian's can) or that uses the system's SQLite, or the"
         " package pysqlite3-binary or apsw: kanban_vfs.register(pysqlite3)"
     )
 
 
-def _name_of(module: "ModuleType") -> str:
+def name_of(module: "ModuleType") -> str:
     """What an application calls it: its module in C is that as well."""
     return "sqlite3" if module.__name__ == "_sqlite3" else module.__name__.partition(".")[0]
 
 
 def _native(module: "ModuleType") -> "ModuleType":
     """The module in C that calls SQLite."""
-    root = _name_of(module)
+    root = name_of(module)
     name = "_sqlite3" if root == "sqlite3" else f"{root}._sqlite3"
     return sys.modules.get(name, module)
 

@@ -19,6 +19,8 @@ def test_the_wheel_holds_what_it_should_and_nothing_more() -> None:
     """As it was installed; pip adds what it keeps its own books in."""
     module = {"__init__.py", "__main__.py", "_connect.py", "_default.py", "_register.py", "_status.py", "_uri.py"}
     module |= {"py.typed", "libkanban_vfs.so"}
+    # For applications that are not Python's, and the tool.
+    module |= {"libkanban_vfs_preload.so", "kanban_vfs_node.js", "kanban-vfs"}
     metadata = {"METADATA", "WHEEL", "RECORD", "top_level.txt"}
     metadata |= {"licenses/LICENSE-APACHE", "licenses/LICENSE-MIT"}
     of_pip = {"INSTALLER", "REQUESTED", "direct_url.json"}
