@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use kanban_vfs::observation::{Holder, Judgement, Lockers, Observation, SidecarState, Waiter};
+use kanban_vfs::observation::{
+    Client, ClientVfs, Holder, Judgement, Lockers, Observation, SidecarState, Waiter,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{Result, observe_board, say, text};
@@ -68,6 +70,14 @@ pub(crate) fn json(seen: &Observation) -> Value {
             (guarantee.name.to_owned(), judgement)
         })
         .collect();
+    let clients = seen.clients(LOOK);
+    let open: Vec<Value> = clients
+        .clients
+        .iter()
+        .map(|Client { process, vfs, .. }| {
+            json!({"pid": process.pid, "program": process.program, "vfs": vfs_name(*vfs)})
+        })
+        .collect();
     let (state, why) = sidecar(&seen.sidecar_state);
     let (mount, file_system) = match &seen.mount {
         Some((mount, kind)) => (json!(mount.to_string_lossy()), json!(kind)),
@@ -84,6 +94,8 @@ pub(crate) fn json(seen: &Observation) -> Value {
         "sqlite_lock": sqlite.as_ref().map(processes),
         "waiters": queue.len(),
         "queue": queue,
+        "clients": open,
+        "clients_missing": clients.missing(),
         "sizes": {
             "database": seen.sizes.database,
             "wal": seen.sizes.wal,
@@ -103,6 +115,31 @@ pub(crate) fn json(seen: &Observation) -> Value {
 fn processes(lockers: &Lockers) -> Value {
     let all = lockers.processes.iter();
     all.map(|process| json!({"pid": process.pid, "program": process.program})).collect()
+}
+
+/// The VFS of a client, in JSON.
+fn vfs_name(vfs: ClientVfs) -> Option<&'static str> {
+    match vfs {
+        ClientVfs::Kanban => Some("kanban"),
+        ClientVfs::Stock => Some("stock"),
+        ClientVfs::Both => Some("both"),
+        _ => None,
+    }
+}
+
+/// `pid 7 (python3) uses this VFS`
+fn client(Client { process, vfs, .. }: &Client) -> String {
+    let program = process.program.as_deref().unwrap_or("a program not seen from here");
+    let uses = match vfs {
+        ClientVfs::Kanban => "uses this VFS",
+        ClientVfs::Stock => "is a stock client: it uses SQLite's own VFS",
+        ClientVfs::Both => "uses this VFS, and SQLite's own by another connection",
+        _ => {
+            "shows nothing of this VFS, and has no lock now: a stock client between transactions, a \
+             child that inherited the file, or no client of SQLite's"
+        }
+    };
+    format!("pid {} ({program}) {uses}", process.pid)
 }
 
 /// What a state is called, and what is to be said of it.
@@ -214,6 +251,17 @@ fn as_text(seen: &Observation) -> String {
         let waited = text::about(waiter.waited);
         let Waiter { pid, program, .. } = waiter;
         line("", &format!("{}. pid {pid} ({program}), for {waited}, {}", nth + 1, state(waiter)));
+    }
+    let clients = seen.clients(LOOK);
+    let have = match clients.clients.len() {
+        0 => "no process that this user may look into has it open".to_owned(),
+        1 => "1 process has it open".to_owned(),
+        n => format!("{n} processes have it open"),
+    };
+    line("clients", &have);
+    clients.clients.iter().for_each(|one| line("", &client(one)));
+    if let Some(missing) = clients.missing() {
+        line("", &missing);
     }
     line(
         "sizes",

@@ -28,7 +28,8 @@ pub struct Process {
 }
 
 impl Process {
-    fn of(pid: u32) -> Self {
+    /// The process of that id.
+    pub(crate) fn of(pid: u32) -> Self {
         Self { pid, program: sys::program_of(pid) }
     }
 }
@@ -64,13 +65,18 @@ impl Lockers {
     /// Why there may be more, and who could see them; `None` if these are all.
     #[must_use]
     pub fn missing(&self) -> Option<String> {
-        match (self.hidden, self.is_partial) {
-            (0, false) => None,
-            (0, true) => Some("not all processes could be looked into".to_owned()),
-            (hidden, _) => Some(format!(
-                "{hidden} processes may not be looked into by this user; root may look into all"
-            )),
-        }
+        missing(self.hidden, self.is_partial)
+    }
+}
+
+/// Why there may be more than what was found, if so many processes were `hidden`, or not all were looked into.
+pub(crate) fn missing(hidden: usize, is_partial: bool) -> Option<String> {
+    match (hidden, is_partial) {
+        (0, false) => None,
+        (0, true) => Some("not all processes could be looked into".to_owned()),
+        (hidden, _) => Some(format!(
+            "{hidden} processes may not be looked into by this user; root may look into all"
+        )),
     }
 }
 

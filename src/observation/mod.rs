@@ -24,6 +24,7 @@
 //! # }
 //! ```
 
+mod clients;
 #[cfg(unix)]
 mod contents;
 
@@ -44,6 +45,7 @@ use crate::lock::sidecar::{self, Content, FOREIGN, Unusable};
 use crate::sys::{self, LockFile, Name};
 
 pub use crate::lock::keepers::{Lockers, Process};
+pub use clients::{Client, ClientVfs, Clients};
 #[cfg(unix)]
 pub use contents::{Problem, examine};
 
@@ -268,6 +270,13 @@ impl Observation {
     #[must_use]
     pub fn sqlite_lockers(&self, limit: Duration) -> Lockers {
         keepers::of_sqlite(&self.database, false, limit)
+    }
+
+    /// Which processes have the database open, and which of them use this VFS. It looks into other processes by
+    /// proc(5), for at most `limit`, and as far as this user may; on systems without that, it finds nobody.
+    #[must_use]
+    pub fn clients(&self, limit: Duration) -> Clients {
+        clients::of(&self.database, limit)
     }
 
     /// Reads the sidecar, and asks the kernel for its locks.

@@ -95,6 +95,30 @@ pub(crate) struct FileLock {
     pub(crate) start: i64,
     /// Offset of its last byte.
     pub(crate) last: i64,
+    /// Whether it is of an open file description rather than of a process.
+    pub(crate) is_ofd: bool,
+}
+
+/// A file that a process has open.
+#[cfg_attr(windows, allow(dead_code, reason = "Windows does not tell who has a file open"))]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OpenFile {
+    pub(crate) inode: Inode,
+    /// Whether it is open only to be looked at, by O_PATH.
+    pub(crate) is_to_look: bool,
+    /// The locks that its process or its open file description has.
+    pub(crate) locks: Vec<FileLock>,
+}
+
+/// The processes that have some of certain files open, as far as this process may know.
+#[derive(Debug)]
+pub(crate) struct Openers {
+    /// Their ids in this process's pid namespace, and which they have open.
+    pub(crate) found: Vec<(u32, Vec<OpenFile>)>,
+    /// How many processes, at least, this one may not look into.
+    pub(crate) hidden: usize,
+    /// Whether others may be missing: there was no time to look at all, or the system does not tell.
+    pub(crate) is_partial: bool,
 }
 
 /// A process that has a lock.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use vfs_tests::{Agent, Board, PATIENCE, Program};
 
 mod check;
+mod clients;
 mod errors;
 mod load;
 mod run;

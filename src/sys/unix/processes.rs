@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::descriptors::{beyond_standard, read_to_string};
 use super::inode::Inode;
-use crate::sys::{FileLock, Locker, Lockers};
+use crate::sys::{FileLock, Locker, Lockers, OpenFile, Openers};
 
 /// Whether the process `pid` that did something `ago` is gone: there is none in this pid namespace, it
 /// is dead and its parent has not waited for it, or the id is a younger process's by now. kill(2), proc(5)
@@ -98,34 +98,87 @@ pub(crate) fn with_lock(
     is_it: impl Fn(Inode, FileLock) -> bool,
     limit: Duration,
 ) -> Lockers {
-    each_process(limit, |process, is_over| {
-        for open in beyond_standard(|| fs::read_dir(process.join("fd")))?.flatten() {
-            if is_over() {
-                break;
-            }
-            let Ok(found) = open.path().metadata() else { continue };
-            let inode = Inode::from(&found);
-            if !files.contains(&inode) {
-                continue;
-            }
-            let info = read_to_string(process.join("fdinfo").join(open.file_name()));
-            let has =
-                |info: String| info.lines().filter_map(lock_of).any(|lock| is_it(inode, lock));
-            if info.is_ok_and(has) {
-                return Ok(true);
-            }
+    let seen = each_process(limit, |process, is_over| {
+        let mut has_it = false;
+        each_open(process, files, is_over, |open| {
+            has_it = open.locks.iter().any(|lock| is_it(open.inode, *lock));
+            has_it
+        })?;
+        Ok(has_it.then_some(()))
+    });
+    let locker =
+        |(pid, ()): &(u32, ())| Locker { pid: *pid, own_pid: own_pid(*pid).unwrap_or(*pid) };
+    let found = seen.found.iter().map(locker).collect();
+    Lockers { found, hidden: seen.hidden, is_partial: seen.is_partial }
+}
+
+/// The processes that have one of `files` open, and which of them, as far as this process may look into them; looks for at
+/// most `limit`. It opens none of them. proc(5), /proc/PID/fd
+pub(crate) fn with_open(files: &[Inode], limit: Duration) -> Openers {
+    let seen = each_process(limit, |process, is_over| {
+        let mut all = Vec::new();
+        each_open(process, files, is_over, |open| {
+            all.push(open);
+            false
+        })?;
+        Ok((!all.is_empty()).then_some(all))
+    });
+    Openers { found: seen.found, hidden: seen.hidden, is_partial: seen.is_partial }
+}
+
+/// Calls `look` with each of `files` that a process has open, once for each descriptor, until it is true. proc(5),
+/// /proc/PID/fdinfo
+///
+/// # Errors
+/// This process may not look into that one, or that one has ended.
+fn each_open(
+    process: &Path,
+    files: &[Inode],
+    is_over: &dyn Fn() -> bool,
+    mut look: impl FnMut(OpenFile) -> bool,
+) -> io::Result<()> {
+    for open in beyond_standard(|| fs::read_dir(process.join("fd")))?.flatten() {
+        if is_over() {
+            break;
         }
-        Ok(false)
+        let Ok(found) = open.path().metadata() else { continue };
+        let inode = Inode::from(&found);
+        if !files.contains(&inode) {
+            continue;
+        }
+        let info = read_to_string(process.join("fdinfo").join(open.file_name()));
+        let info = info.unwrap_or_default();
+        let locks = info.lines().filter_map(lock_of).collect();
+        if look(OpenFile { inode, is_to_look: is_to_look(&info), locks }) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the flags in a /proc/PID/fdinfo/N, say `flags: 012100000`, have O_PATH. proc(5)
+fn is_to_look(info: &str) -> bool {
+    const O_PATH: u32 = 0o10_000_000;
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags.is_some_and(|flags| {
+        u32::from_str_radix(flags.trim(), 8).is_ok_and(|flags| flags & O_PATH != 0)
     })
 }
 
-/// The processes for which `looked_for` is true; it can ask whether the `limit` is over. Its error means that this
+/// What was seen of other processes.
+struct Seen<T> {
+    found: Vec<(u32, T)>,
+    hidden: usize,
+    is_partial: bool,
+}
+
+/// The processes in which `look` finds something; it can ask whether the `limit` is over. Its error means that this
 /// process may not look into that one, or that it has ended.
-fn each_process(
+fn each_process<T>(
     limit: Duration,
-    looked_for: impl Fn(&Path, &dyn Fn() -> bool) -> io::Result<bool>,
-) -> Lockers {
-    let mut seen = Lockers { found: Vec::new(), hidden: 0, is_partial: false };
+    look: impl Fn(&Path, &dyn Fn() -> bool) -> io::Result<Option<T>>,
+) -> Seen<T> {
+    let mut seen = Seen { found: Vec::new(), hidden: 0, is_partial: false };
     let began = Instant::now();
     let is_over = || began.elapsed() > limit;
     let Ok(all) = beyond_standard(|| fs::read_dir("/proc")) else {
@@ -135,9 +188,9 @@ fn each_process(
     for process in all.flatten() {
         let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
         let Some(pid) = pid else { continue };
-        match looked_for(&process.path(), &is_over) {
-            Ok(true) => seen.found.push(Locker { pid, own_pid: own_pid(pid).unwrap_or(pid) }),
-            Ok(false) => {}
+        match look(&process.path(), &is_over) {
+            Ok(Some(found)) => seen.found.push((pid, found)),
+            Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 let stat = read_to_string(process.path().join("stat")).unwrap_or_default();
                 let has_files = |stat: Stat| !stat.is_dead() && !stat.is_of_the_kernel();
@@ -163,6 +216,7 @@ pub(super) fn lock_of(line: &str) -> Option<FileLock> {
         is_exclusive: access == "WRITE",
         start: start.parse().ok()?,
         last: if last == "EOF" { i64::MAX } else { last.parse().ok()? },
+        is_ofd: kind == "OFDLCK",
     })
 }
 
@@ -218,10 +272,11 @@ mod tests {
     #[test]
     fn a_lock_is_read_from_its_line() {
         let line = "lock:\t1: OFDLCK  ADVISORY  WRITE -1 08:01:131081 8192 4611686018427396096";
-        let lock = FileLock { is_exclusive: true, start: 8192, last: 4_611_686_018_427_396_096 };
+        let last = 4_611_686_018_427_396_096;
+        let lock = FileLock { is_exclusive: true, start: 8192, last, is_ofd: true };
         assert_eq!(lock_of(line), Some(lock));
         let line = "lock:\t2: POSIX  ADVISORY  READ 77 00:2d:5 0 EOF";
-        let lock = FileLock { is_exclusive: false, start: 0, last: i64::MAX };
+        let lock = FileLock { is_exclusive: false, start: 0, last: i64::MAX, is_ofd: false };
         assert_eq!(lock_of(line), Some(lock));
         for line in ["lock:\t1: FLOCK  ADVISORY  WRITE 77 00:2d:5 0 EOF", "pos:\t0", "lock:", ""] {
             assert_eq!(lock_of(line), None, "{line}");
@@ -276,6 +331,27 @@ mod tests {
         assert_eq!(program_of(child.id()).as_deref(), Some("a?[31mb"));
         drop(child.stdin.take());
         child.wait().expect("it ends");
+    }
+
+    /// This process has a file open twice, once only to look at it, and a lock by the other: it is found with both.
+    #[test]
+    fn a_process_that_has_a_file_open_is_found() {
+        use std::os::unix::fs::OpenOptionsExt;
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let inode = entry_of(file.as_file()).expect("it is open").inode;
+        let to_look = fs::File::options().read(true).custom_flags(libc::O_PATH).open(file.path());
+        assert!(try_lock(file.as_file(), Range { start: 5, len: 2 }, false).expect("it is there"));
+        let seen = with_open(&[inode], Duration::MAX);
+        let pid = std::process::id();
+        let (_, open) = seen.found.iter().find(|(found, _)| *found == pid).expect("it is open");
+        let lock = FileLock { is_exclusive: true, start: 5, last: 6, is_ofd: true };
+        let expected = [
+            OpenFile { inode, is_to_look: false, locks: vec![lock] },
+            OpenFile { inode, is_to_look: true, locks: Vec::new() },
+        ];
+        assert!(expected.iter().all(|one| open.contains(one)) && open.len() == 2, "{open:?}");
+        drop((file, to_look));
+        assert!(with_open(&[inode], Duration::MAX).found.is_empty());
     }
 
     /// This process has a lock, by one of its descriptors: a search for that lock finds it, and for no other.

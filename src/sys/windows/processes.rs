@@ -10,7 +10,7 @@ use windows_sys::Win32::System::Threading::{
 
 use super::inode::Inode;
 use super::owned;
-use crate::sys::{FileLock, Lockers};
+use crate::sys::{FileLock, Lockers, Openers};
 
 /// Whether a process that did something is gone. Always false: it matters only where a child keeps the locks of a
 /// process that is gone, and here a lock goes with the process that took it.
@@ -21,6 +21,11 @@ pub(crate) fn is_gone(_: u32, _: Duration) -> bool {
 /// The processes that have a lock: none is found, since Windows does not tell who has one.
 pub(crate) fn with_lock(_: &[Inode], _: impl Fn(Inode, FileLock) -> bool, _: Duration) -> Lockers {
     Lockers { found: Vec::new(), hidden: 0, is_partial: true }
+}
+
+/// The processes that have one of these files open: none is found, since Windows does not tell who has one.
+pub(crate) fn with_open(_: &[Inode], _: Duration) -> Openers {
+    Openers { found: Vec::new(), hidden: 0, is_partial: true }
 }
 
 /// Whether any process has locked a file as a whole. Always false: Windows does not tell.

@@ -1,0 +1,145 @@
+//! An operator asks which of his processes use the VFS, and which he has forgotten.
+
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use vfs_tests::{Agent, Lines, Program, is_root, run};
+
+use crate::{TOOL, board, client, json, outcome, until};
+
+/// The VFS of the process, as the status says it; `Value::Bool(false)` if it is not among the clients.
+fn vfs_of(status: &Value, pid: u32) -> Value {
+    let clients = status["clients"].as_array().unwrap();
+    let found: Vec<_> = clients.iter().filter(|one| one["pid"] == pid).collect();
+    assert!(found.len() < 2, "{status}");
+    found.first().map_or(Value::Bool(false), |one| one["vfs"].clone())
+}
+
+/// Five processes have a board open: one has only read it through the VFS, one has written, one is a stock client, one
+/// has a connection of each kind, and one has the file open and is no client. Each is told from the others, by the kind
+/// of its locks and what else it has open, and one that closes its connection is gone.
+#[test]
+fn each_client_is_known_by_its_vfs() {
+    let board = board();
+    let mut reader = client(&board, "kanban");
+    reader.sql("c", "SELECT count(*) FROM tasks").rows();
+    let mut writer = client(&board, "kanban");
+    writer.sql("c", "INSERT INTO tasks (title) VALUES ('one more')").rows();
+    let mut idle = client(&board, "kanban");
+    idle.sql("c", "PRAGMA user_version").rows();
+    let mut stock = Agent::start_stock(Program::Python, "");
+    stock.open("c", &board.uri("unix"), 0);
+    stock.sql("c", "SELECT count(*) FROM tasks").rows();
+    let mut no_client = Command::new("sh");
+    no_client.args(["-c", "exec 9< \"$0\"; echo; read end"]).arg(board.path());
+    let mut no_client = Lines::start(no_client);
+    assert_eq!(no_client.hear(), "");
+
+    let (code, status) = json("status", &board.path());
+    assert_eq!(code, Some(0));
+    let vfs = |pid| vfs_of(&status, pid);
+    assert_eq!(
+        [vfs(reader.pid()), vfs(writer.pid()), vfs(idle.pid())],
+        ["kanban"; 3].map(Value::from)
+    );
+    assert_eq!(vfs(stock.pid()), "stock", "{status}");
+    assert_eq!(vfs(no_client.pid()), Value::Null, "{status}");
+    assert_eq!(status["clients"].as_array().unwrap().len(), 5, "{status}");
+
+    let text = outcome(&[&"status", &board.path()]).1;
+    for line in [
+        "clients     5 processes have it open".to_owned(),
+        format!("pid {} (python3) uses this VFS\n", reader.pid()),
+        format!("pid {} (python3) is a stock client: it uses SQLite's own VFS\n", stock.pid()),
+        format!("pid {} (sh) shows nothing of this VFS, and has no lock now", no_client.pid()),
+    ] {
+        assert!(text.contains(&line), "{line}: {text}");
+    }
+    writer.close("c");
+    assert_eq!(vfs_of(&json("status", &board.path()).1, writer.pid()), false);
+}
+
+/// A process had opened a board by the stock VFS before it opened it through this one: those locks stay of the kind that
+/// any close cancels, and the status says that it uses both.
+#[test]
+fn a_process_with_both_is_told_of() {
+    let board = board();
+    let mut both = Agent::start(Program::Python, "");
+    both.open("stock", &board.uri("unix"), 0);
+    both.sql("stock", "SELECT count(*) FROM tasks").rows();
+    assert_eq!(vfs_of(&json("status", &board.path()).1, both.pid()), "stock");
+    both.open("c", &board.uri("kanban"), 0);
+    both.sql("c", "INSERT INTO tasks (title) VALUES ('x')").rows();
+    assert_eq!(vfs_of(&json("status", &board.path()).1, both.pid()), "both");
+}
+
+/// In a rollback mode a stock client that is idle has no lock: it could be anybody who has the file open, and the status
+/// does not call it a stock client before it knows. A client of this VFS is known all the same.
+#[test]
+fn an_idle_stock_client_is_not_guessed() {
+    let board = board();
+    client(&board, "kanban").sql("c", "PRAGMA journal_mode=delete").rows();
+    let mut stock = Agent::start_stock(Program::Python, "");
+    stock.open("c", &board.uri("unix"), 0);
+    stock.sql("c", "SELECT count(*) FROM tasks").rows();
+    let mut ours = client(&board, "kanban");
+    ours.sql("c", "SELECT count(*) FROM tasks").rows();
+    let (_, status) = json("status", &board.path());
+    assert_eq!(
+        (vfs_of(&status, stock.pid()), vfs_of(&status, ours.pid())),
+        (Value::Null, json!("kanban"))
+    );
+    stock.sql("c", "BEGIN IMMEDIATE").rows();
+    assert_eq!(vfs_of(&json("status", &board.path()).1, stock.pid()), "stock");
+}
+
+/// A user who may not look into others' processes is told that some may be missing, and not that there are none.
+#[test]
+fn what_could_not_be_seen_is_said() {
+    if !is_root() {
+        return vfs_tests::skip!(
+            vfs_tests::needs::missing(&[vfs_tests::needs::ROOT]).unwrap().as_str()
+        );
+    }
+    let board = board();
+    let mut ours = client(&board, "kanban");
+    ours.sql("c", "SELECT count(*) FROM tasks").rows();
+    let place = tempfile::tempdir().unwrap();
+    for path in [place.path(), &board.directory()] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let tool = place.path().join("tool");
+    std::fs::copy(TOOL, &tool).unwrap();
+    let mut nobody = Command::new(&tool);
+    nobody.args(["status", "--json"]).arg(board.path()).current_dir("/").uid(65534).gid(65534);
+    let status: Value = serde_json::from_slice(&nobody.output().unwrap().stdout).unwrap();
+    assert_eq!(status["clients"], json!([]));
+    let missing = status["clients_missing"].as_str().unwrap();
+    assert!(
+        missing.contains("may not be looked into by this user; root may look into all"),
+        "{missing}"
+    );
+    assert_eq!(json("status", &board.path()).1["clients_missing"], Value::Null);
+}
+
+/// A child of fork(2) has inherited its parent's descriptors, and shows as what the parent is, not as a stock client.
+#[test]
+fn a_forked_child_is_no_stock_client() {
+    let board = board();
+    let mut parent = client(&board, "kanban");
+    parent.sql("c", "INSERT INTO tasks (title) VALUES ('x')").rows();
+    let fifo = board.directory().join("fifo");
+    run("mkfifo", &[fifo.to_str().unwrap()]);
+    parent.send(&json!(["child without handlers", "fork", fifo]));
+    let pid = parent.pid();
+    let children = || std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let child: u32 = until(|| children().trim().parse().unwrap_or(0), |child| *child != 0);
+    let status = until(|| json("status", &board.path()).1, |status| vfs_of(status, child) != false);
+    assert_eq!(vfs_of(&status, child), "kanban", "{status}");
+    File::options().write(true).open(&fifo).unwrap();
+    parent.reply();
+}
