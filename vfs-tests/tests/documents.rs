@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use vfs_tests::extension;
+use vfs_tests::{extension, preload};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().canonicalize().unwrap()
@@ -65,6 +65,15 @@ fn place() -> tempfile::TempDir {
     for name in ["examples", "include", "python"] {
         std::os::unix::fs::symlink(root().join(name), place.path().join(name)).unwrap();
     }
+    // The tool with its libraries beside it, as it looks for them.
+    let tools = place.path().join("bin");
+    std::fs::create_dir_all(&tools).unwrap();
+    let test = std::env::current_exe().unwrap();
+    std::fs::copy(test.ancestors().nth(2).unwrap().join("kanban-vfs"), tools.join("kanban-vfs"))
+        .unwrap();
+    for library in [extension(), preload()] {
+        std::os::unix::fs::symlink(library, tools.join(library.file_name().unwrap())).unwrap();
+    }
     // The module as `pip install` leaves it.
     let module = place.path().join("site/kanban_vfs");
     std::fs::create_dir_all(&module).unwrap();
@@ -81,10 +90,9 @@ fn place() -> tempfile::TempDir {
     place
 }
 
-/// Runs a line of a shell, with the tool that was built beside this test on the path.
+/// Runs a line of a shell, with the tool on the path.
 fn run(place: &Path, line: &str) -> Result<(), String> {
-    let test = std::env::current_exe().unwrap();
-    let tools = test.ancestors().nth(2).unwrap();
+    let tools = place.join("bin");
     let path = std::env::var("PATH").unwrap();
     let output = Command::new("timeout")
         .args(["60", "bash", "-euo", "pipefail", "-c", line])

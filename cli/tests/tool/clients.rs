@@ -1,15 +1,14 @@
 //! An operator asks which of his processes use the VFS, and which he has forgotten.
 
-use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use vfs_tests::{Agent, Lines, Program, is_root, run};
+use vfs_tests::{Agent, Lines, Program, is_root};
 
-use crate::{TOOL, board, client, json, outcome, until};
+use crate::{TOOL, board, client, json, outcome};
 
 /// The VFS of the process, as the status says it; `Value::Bool(false)` if it is not among the clients.
 fn vfs_of(status: &Value, pid: u32) -> Value {
@@ -132,14 +131,11 @@ fn a_forked_child_is_no_stock_client() {
     let board = board();
     let mut parent = client(&board, "kanban");
     parent.sql("c", "INSERT INTO tasks (title) VALUES ('x')").rows();
-    let fifo = board.directory().join("fifo");
-    run("mkfifo", &[fifo.to_str().unwrap()]);
-    parent.send(&json!(["child without handlers", "fork", fifo]));
+    parent.fork();
     let pid = parent.pid();
-    let children = || std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    let child: u32 = until(|| children().trim().parse().unwrap_or(0), |child| *child != 0);
-    let status = until(|| json("status", &board.path()).1, |status| vfs_of(status, child) != false);
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let child: u32 = children.trim().parse().unwrap();
+    let (_, status) = json("status", &board.path());
     assert_eq!(vfs_of(&status, child), "kanban", "{status}");
-    File::options().write(true).open(&fifo).unwrap();
-    parent.reply();
+    assert_eq!(vfs_of(&status, pid), "kanban", "{status}");
 }
