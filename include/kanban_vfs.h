@@ -51,6 +51,16 @@ extern "C" {
 int kanban_vfs_register(void *library, int make_default, char *message, size_t size);
 
 /*
+** Copies the line that the VFS has said last on this thread into `line`, an array of `size` bytes
+** (cut if it must be, always terminated; may be NULL): why an open has failed, of which SQLite says
+** no more than "unable to open database file". It begins with the time, in UTC:
+** 2026-11-30T02:46:47.123Z. The same line is in SQLite's error log, and where KANBAN_LOG says.
+**
+** Returns the length of the whole line in bytes; 0 if this thread was told nothing yet.
+*/
+size_t kanban_vfs_last_line(char *line, size_t size);
+
+/*
 ** The entry points of the extension, https://www.sqlite.org/loadext.html, for
 ** sqlite3_load_extension() to call:
 **

@@ -32,6 +32,7 @@ ROOMS = {
     "lock": "the write lock: acquire, wait, release",
     "options": "what can be set, and by whom",
     "counters": "what has happened so far",
+    "log": "what the VFS has to say to people",
     "format": "SQLite's byte layouts and file names",
     "ffi": "SQLite's C interface as Rust types",
     "error": "what registering can answer",

@@ -60,6 +60,7 @@ mod format;
 mod group_commit;
 mod guard;
 mod lock;
+mod log;
 pub mod observation;
 mod options;
 mod register;

@@ -185,6 +185,30 @@ pub(crate) struct Settings {
     persist_wal: bool,
 }
 
+/// The environment variables of this project: those that the extension reads, and those of what loads it
+/// (`docs/configuration.md`).
+pub(crate) const VARIABLES: [&str; 10] = [
+    "KANBAN_BASE_VFS",
+    "KANBAN_BUSY_TIMEOUT",
+    "KANBAN_FILE_AHEAD",
+    "KANBAN_GROUP_COMMIT",
+    "KANBAN_HARD_LINKS",
+    "KANBAN_LOG",
+    "KANBAN_NETWORK_WAL",
+    "KANBAN_PERSIST_WAL",
+    "KANBAN_REQUIRE",
+    "KANBAN_VFS_DEFAULT",
+];
+
+/// Which of these names of variables look like this project's, and are not.
+pub(crate) fn unknown_variables(names: impl Iterator<Item = std::ffi::OsString>) -> Vec<String> {
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    let is_unknown = |name: &String| name.starts_with("KANBAN_") && !VARIABLES.contains(&&**name);
+    let mut unknown: Vec<_> = names.filter(is_unknown).collect();
+    unknown.sort();
+    unknown
+}
+
 /// Each parameter that begins with this is ours, so an unknown one is a mistake.
 const PREFIX: &[u8] = b"kanban_";
 

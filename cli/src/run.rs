@@ -21,6 +21,20 @@ use crate::Result;
 /// The library that gets in front of SQLite, and the extension that it loads.
 const LIBRARIES: [&str; 2] = ["libkanban_vfs_preload.so", "libkanban_vfs.so"];
 
+/// The environment variables that mean something (docs/configuration.md).
+const VARIABLES: [&str; 10] = [
+    "KANBAN_BASE_VFS",
+    "KANBAN_BUSY_TIMEOUT",
+    "KANBAN_FILE_AHEAD",
+    "KANBAN_GROUP_COMMIT",
+    "KANBAN_HARD_LINKS",
+    "KANBAN_LOG",
+    "KANBAN_NETWORK_WAL",
+    "KANBAN_PERSIST_WAL",
+    "KANBAN_REQUIRE",
+    "KANBAN_VFS_DEFAULT",
+];
+
 /// What Node runs before the application.
 const NODE: &str = "kanban_vfs_node.js";
 
@@ -32,6 +46,9 @@ pub(crate) struct Arguments {
     /// The VFS underneath, if the application has one of its own.
     #[arg(long, value_name = "NAME")]
     base_vfs: Option<OsString>,
+    /// Where the VFS says why it refuses: stderr, or a file.
+    #[arg(long, value_name = "stderr|PATH")]
+    log: Option<OsString>,
     /// Keep the file longer than its header says, or (0) do not.
     #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
     file_ahead: Option<String>,
@@ -71,6 +88,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     if std::env::var_os("KANBAN_REQUIRE").is_none() {
         command.env("KANBAN_REQUIRE", "1");
     }
+    let unknown: Vec<_> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("KANBAN_") && !VARIABLES.contains(&&**name))
+        .collect();
+    if !unknown.is_empty() {
+        let (unknown, known) = (unknown.join(", "), VARIABLES.join(", "));
+        eprintln!("kanban-vfs: unknown variables: {unknown}; known: {known}");
+    }
     for (name, value) in arguments.variables() {
         command.env(name, value);
     }
@@ -100,7 +125,8 @@ impl Arguments {
         ];
         let flags =
             flags.into_iter().filter_map(|(name, flag)| Some((name, flag.as_ref()?.into())));
-        timeout.into_iter().chain(base).chain(flags).collect()
+        let log = self.log.clone().map(|log| ("KANBAN_LOG", log));
+        timeout.into_iter().chain(base).chain(log).chain(flags).collect()
     }
 }
 

@@ -23,7 +23,7 @@ from typing import Dict, List, NoReturn, Optional, Sequence, Tuple
 
 #: The options that are 0 or 1, and those that have another value, with the environment variable of each.
 FLAGS = ("file-ahead", "group-commit", "hard-links", "network-wal", "persist-wal", "require")
-VALUES = ("base-vfs", "busy-timeout")
+VALUES = ("base-vfs", "busy-timeout", "log")
 
 #: The exit status where nothing was started: a wrong argument, no such program.
 CANNOT = 2
@@ -37,6 +37,10 @@ def main(arguments: Sequence[str]) -> NoReturn:
         sys.exit(0 if arguments else CANNOT)
     if arguments[0] == "run":
         variables, command = parse(arguments[1:])
+        known = {variable_of(name) for name in (*FLAGS, *VALUES, "vfs-default")}
+        unknown = sorted(name for name in os.environ if name.startswith("KANBAN_") and name not in known)
+        if unknown:
+            tell(f"unknown variables: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         environment = protected({**os.environ, **variables})
         become(command, environment)
     become([tool(arguments[0]), *arguments], dict(os.environ))
@@ -66,7 +70,7 @@ def parse(arguments: Sequence[str]) -> Tuple[Dict[str, str], List[str]]:
         else:
             known = ", ".join("--" + name for name in sorted(FLAGS + VALUES))
             refuse(f"unknown option --{name}; known: {known}")
-        variables["KANBAN_" + name.upper().replace("-", "_")] = value
+        variables[variable_of(name)] = value
     if not rest:
         refuse("run what? A script, -m and a module, or a program")
     if rest[0] == "-m" and len(rest) < 2:
@@ -77,6 +81,11 @@ def parse(arguments: Sequence[str]) -> Tuple[Dict[str, str], List[str]]:
     # An interpreter of its own: were the application run in this one, multiprocessing would take this module for
     # the application's main one.
     return variables, [sys.executable, *interpreter_flags(), *rest] if is_pythons else rest
+
+
+def variable_of(option: str) -> str:
+    """The environment variable of an option."""
+    return "KANBAN_" + option.upper().replace("-", "_")
 
 
 def interpreter_flags() -> List[str]:

@@ -6,9 +6,10 @@ import os
 import sqlite3
 import stat
 from contextlib import closing
+from datetime import datetime, timezone
 from typing import Any, cast
 
-from ._register import register
+from ._register import last_line, register
 from ._status import Status
 from ._uri import Path, file_of, parameter_of, uri
 
@@ -41,7 +42,9 @@ def connect(database: Path, *positional: Any, **arguments: Any) -> sqlite3.Conne
         RegistrationError: As :func:`kanban_vfs.register`.
         ValueError: As :func:`kanban_vfs.uri`.
         TypeError: As :func:`sqlite3.connect`.
-        sqlite3.OperationalError: The file cannot be opened, or a parameter is wrong.
+        sqlite3.OperationalError: The file cannot be opened, or a parameter is wrong. From Python 3.11 on, a
+            note on it is what the VFS has said of the reason, if it has. Later errors of the connection
+            have theirs in ``PRAGMA kanban_last_error``.
     """
     if len(positional) > len(_POSITIONS):
         raise TypeError(f"connect() takes at most {len(_POSITIONS) + 1} positional arguments")
@@ -59,7 +62,14 @@ def connect(database: Path, *positional: Any, **arguments: Any) -> sqlite3.Conne
     if "timeout" not in arguments and is_valid:
         # sqlite3 cuts off what is behind the whole milliseconds.
         arguments["timeout"] = (int(ms) + 0.5) / 1000
-    board: sqlite3.Connection = sqlite3.connect(name, **arguments)
+    before = datetime.now(timezone.utc)
+    try:
+        board: sqlite3.Connection = sqlite3.connect(name, **arguments)
+    except sqlite3.Error as error:
+        why = last_line(before)
+        if why and hasattr(error, "add_note"):
+            error.add_note(why)
+        raise
     return board
 
 

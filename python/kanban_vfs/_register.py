@@ -11,6 +11,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from datetime import datetime
     from types import ModuleType
     from typing import Any, Optional, Protocol, Set, Tuple
 
@@ -142,6 +143,21 @@ def _register_by_symbols(module: "ModuleType", make_default: bool) -> None:
     except Exception as error:
         # What was found belongs to another copy of SQLite in this process.
         raise RegistrationError(_no_way(module)) from error
+
+
+def last_line(since: "datetime") -> "Optional[str]":
+    """What the VFS has said last on this thread, if that was not before that time."""
+    import ctypes
+
+    function = ctypes.CDLL(loadable_path()).kanban_vfs_last_line
+    function.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+    function.restype = ctypes.c_size_t
+    line = ctypes.create_string_buffer(4096)
+    function(line, len(line))
+    said = line.value.decode(errors="replace")
+    # The line has whole milliseconds.
+    earliest = since.replace(microsecond=since.microsecond // 1000 * 1000)
+    return said if said.partition(" ")[0] >= earliest.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] else None
 
 
 def _no_way(module: "ModuleType") -> str:

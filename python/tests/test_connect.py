@@ -1,6 +1,7 @@
 """Names, arguments, status and errors."""
 
 import os
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any, Dict
@@ -163,3 +164,31 @@ def test_status_of_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.Monkey
     finally:
         os.seteuid(user)
     assert raised.value.filename == file.name and os.stat(file.name).st_size == 0
+
+
+def test_a_failed_open_has_its_reason(board: str, tmp_path: Path) -> None:
+    """Python says "unable to open database file". The VFS has said which file and why: a note on the error has it, from
+    the Python on that has notes, and what was said before has no part in it."""
+    with pytest.raises(sqlite3.OperationalError) as first:
+        kanban_vfs.connect(kanban_vfs.uri(board, kanban_no_such=1))
+    with pytest.raises(sqlite3.OperationalError) as second:
+        kanban_vfs.connect(tmp_path / "no such directory" / "board.db")
+    if hasattr(first.value, "add_note"):
+        (note,) = first.value.__notes__
+        assert re.match(r"20\d\d-\d\d-\d\dT[\d:.]+Z process \d+ \(", note) and "kanban_no_such" in note
+        assert f" process {os.getpid()} " in note
+        # The operating system's VFS has refused it, before this one could say anything.
+        assert not hasattr(second.value, "__notes__")
+
+
+def test_the_last_error_of_a_connection(board: str) -> None:
+    """Python says "database is locked"; the connection itself knows by whom."""
+    holder = kanban_vfs.connect(board, isolation_level=None)
+    holder.execute("CREATE TABLE tasks (n INTEGER)")
+    waiter = kanban_vfs.connect(board, isolation_level=None, timeout=0.05)
+    assert waiter.execute("PRAGMA kanban_last_error").fetchall() == []
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+        waiter.execute("BEGIN IMMEDIATE")
+    ((line,),) = waiter.execute("PRAGMA kanban_last_error").fetchall()
+    assert "SQLITE_BUSY (5)" in line and f"process {os.getpid()} " in line and os.path.realpath(board) in line

@@ -327,3 +327,12 @@ def test_the_tool_on_the_path(tmp_path: Path) -> None:
     environment["PATH"] = "/nowhere"
     lost = subprocess.run(call, env=environment, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
     assert lost.returncode == 2 and "cargo install --path cli" in lost.stderr
+
+
+def test_a_variable_that_means_nothing_is_told_of(tmp_path: Path) -> None:
+    """It is misspelt: the application is started, and whoever has set it learns that it means nothing."""
+    script = tmp_path / "script.py"
+    script.write_text("import os; print(os.environ['KANBAN_LOG'])")
+    done = run("--log=stderr", str(script), KANBAN_BUSY_TIMEOT="5", KANBAN_HARD_LINKS="1")
+    assert done.stdout == "stderr\n" and done.returncode == 0
+    assert done.stderr.startswith("kanban-vfs: unknown variables: KANBAN_BUSY_TIMEOT; known: KANBAN_BASE_VFS, ")

@@ -24,11 +24,11 @@ use super::base_file::{BaseFile, Sought};
 use super::guards::Guards;
 use super::held::{HeldLevel, HeldSlots};
 use crate::counters::count;
-use crate::ffi::host::Host;
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot};
 use crate::lock::queue::Purpose;
 use crate::lock::wait::{Cause, Wait};
 use crate::lock::{Database, Refused, WriteLock, keepers};
+use crate::log::Log;
 use crate::sys;
 
 /// Which of SQLite's locks a connection has that the write lock is to cover. There may be several at once. It is noted also
@@ -108,7 +108,7 @@ pub(super) const CHECKPOINT_LASTS: Duration = Duration::from_millis(100);
 pub(super) struct Claim<B: BaseFile> {
     base: B,
     database: Arc<Database>,
-    log: Host,
+    log: Log,
     may_write: bool,
     write_lock: WriteLock,
     /// A set of [`Reason`]s.
@@ -127,7 +127,7 @@ impl<B: BaseFile> Claim<B> {
     pub(super) fn new(
         base: B,
         database: &Arc<Database>,
-        log: Host,
+        log: Log,
         id: u64,
         may_write: bool,
         is_brief: bool,
@@ -312,13 +312,13 @@ impl<B: BaseFile> Claim<B> {
                         "{why}; until then it is written as on the stock VFS, by SQLite's own \
                          locks and without a queue"
                     );
-                    self.log.log_about(ResultCode::WARNING, &line, &self.database.sidecar_path());
+                    self.log.about(ResultCode::WARNING, &line, &self.database.sidecar_path());
                 }
             }
             Refused::Inherited => {
                 let why = "the connection was opened before a fork, by the parent; open one in the \
                            child";
-                self.log.log_about(ResultCode::IOERR_LOCK, why, self.database.path());
+                self.log.about(ResultCode::IOERR_LOCK, why, self.database.path());
                 return Err(ResultCode::IOERR_LOCK);
             }
         }
@@ -583,6 +583,6 @@ impl<B: BaseFile> Claim<B> {
             n => format!(" ({n} more in the queue)"),
         };
         let line = format!("gave up after waiting {waited} ms to write{others}: {why}");
-        self.log.log_about(ResultCode::BUSY, &line, self.database.path());
+        self.log.about(ResultCode::BUSY, &line, self.database.path());
     }
 }

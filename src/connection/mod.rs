@@ -40,6 +40,7 @@ use crate::ffi::{LockLevel, ResultCode};
 use crate::format::Header;
 use crate::group_commit::GroupCommit;
 use crate::lock::{Database, wait};
+use crate::log::Log;
 use crate::options::Settings;
 use claim::Claim;
 use closing::Closing;
@@ -57,7 +58,7 @@ pub(crate) struct Connection<B: BaseFile> {
     base: B,
     database: Arc<Database>,
     settings: Settings,
-    log: Host,
+    log: Log,
     read_only: bool,
     claim: Claim<B>,
     first_connect: FirstConnect,
@@ -78,7 +79,7 @@ impl<B: BaseFile> Connection<B> {
         base: B,
         path: &Path,
         settings: Settings,
-        log: Host,
+        host: Host,
         known: Known,
         read_only: bool,
     ) -> Self {
@@ -88,6 +89,7 @@ impl<B: BaseFile> Connection<B> {
             database.note_writer();
         }
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let log = Log::of(host, id);
         let group = GroupCommit::new(settings.group_commit(), base, Arc::clone(&database), log);
         Self {
             claim: Claim::new(base, &database, log, id, !read_only, group.is_on()),
@@ -275,5 +277,11 @@ impl<B: BaseFile> Connection<B> {
     /// The base file has closed.
     pub(crate) fn closed(&mut self) {
         self.claim.close();
+        self.log.close();
+    }
+
+    /// The last line that it has had to say; `None` if it has said nothing.
+    pub(crate) fn last_line(&self) -> Option<String> {
+        self.log.last()
     }
 }

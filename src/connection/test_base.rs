@@ -15,6 +15,7 @@ use crate::group_commit::test_wal::{TestCommitter, TestWal};
 use crate::guard::identity::Identity;
 use crate::lock::Database;
 use crate::lock::wait::Probe;
+use crate::log::Log;
 
 /// A call that the base file has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,7 +269,8 @@ pub(crate) fn board() -> (tempfile::TempDir, Arc<Database>, TestGuards) {
     let host = Host::linked().expect("a linked SQLite");
     let known = Known { identity: Identity::of(&path, false), no_wal: None, keeps_ahead: false };
     let database = Database::at(&path);
-    let mut guards = Guards::new(TestBase::default().leak(), &database, host, known);
+    let log = Log::of(host, 1);
+    let mut guards = Guards::new(TestBase::default().leak(), &database, log, known);
     guards.wal_opened();
     (place, database, guards)
 }

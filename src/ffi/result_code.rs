@@ -1,6 +1,7 @@
 //! Result codes: <https://www.sqlite.org/rescode.html>.
 
 use std::ffi::c_int;
+use std::fmt;
 
 /// What a method of SQLite's interface returns. The low byte is the primary code; an extended one says more in the bytes
 /// above it. <https://www.sqlite.org/rescode.html#primary_result_codes_versus_extended_result_codes>
@@ -45,6 +46,34 @@ impl ResultCode {
     /// Every code but SQLITE_OK is an error.
     pub(crate) fn ok(self) -> Result<(), Self> {
         if self == Self::OK { Ok(()) } else { Err(self) }
+    }
+}
+
+/// `SQLITE_BUSY (5)`, for people: of an extended code that is not among those above, the name is the primary code's.
+impl fmt::Display for ResultCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match *self {
+            Self::BUSY_TIMEOUT => "SQLITE_BUSY_TIMEOUT",
+            Self::IOERR_SHORT_READ => "SQLITE_IOERR_SHORT_READ",
+            Self::IOERR_WRITE => "SQLITE_IOERR_WRITE",
+            Self::IOERR_FSYNC => "SQLITE_IOERR_FSYNC",
+            Self::IOERR_TRUNCATE => "SQLITE_IOERR_TRUNCATE",
+            Self::IOERR_DELETE => "SQLITE_IOERR_DELETE",
+            Self::IOERR_LOCK => "SQLITE_IOERR_LOCK",
+            Self::READONLY_DBMOVED => "SQLITE_READONLY_DBMOVED",
+            _ => match Self(self.0 & 0xff) {
+                Self::BUSY => "SQLITE_BUSY",
+                Self::NOMEM => "SQLITE_NOMEM",
+                Self::READONLY => "SQLITE_READONLY",
+                Self::IOERR => "SQLITE_IOERR",
+                Self::CORRUPT => "SQLITE_CORRUPT",
+                Self::CANTOPEN => "SQLITE_CANTOPEN",
+                Self::PROTOCOL => "SQLITE_PROTOCOL",
+                Self::WARNING => "SQLITE_WARNING",
+                _ => "SQLITE_ERROR",
+            },
+        };
+        write!(f, "{name} ({})", self.0)
     }
 }
 

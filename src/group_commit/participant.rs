@@ -15,10 +15,10 @@ use super::wal::{self, NotDurable, Wal};
 use super::{WalFile, WalIndex};
 use crate::counters::count;
 use crate::ffi::ResultCode;
-use crate::ffi::host::Host;
 use crate::format::Salts;
 use crate::lock::sidecar::Sidecar;
 use crate::lock::{Database, queue::Queue};
+use crate::log::Log;
 use crate::sys::Inode;
 
 /// Whether the kernel reports a failed sync to each open file. <https://lwn.net/Articles/724307/>
@@ -84,7 +84,7 @@ enum LastCommit {
 pub(crate) struct GroupCommit<B: WalIndex> {
     base: B,
     database: Arc<Database>,
-    host: Host,
+    log: Log,
     is_on: bool,
     /// Whether SQLite's error log was told of a failure that still stands.
     has_logged: bool,
@@ -108,10 +108,10 @@ struct OpenState {
 
 impl<B: WalIndex> GroupCommit<B> {
     /// Group commit of the connection with this wal-index. It is never on under Windows.
-    pub(crate) fn new(is_on: bool, base: B, database: Arc<Database>, host: Host) -> Self {
+    pub(crate) fn new(is_on: bool, base: B, database: Arc<Database>, log: Log) -> Self {
         let is_on = is_on && !cfg!(windows);
         let (wal, inode, open) = (None, None, OpenState::default());
-        Self { base, database, host, is_on, has_logged: false, wal, inode, open }
+        Self { base, database, log, is_on, has_logged: false, wal, inode, open }
     }
 
     /// Whether the connection has asked for group commit, and the system has it.
@@ -202,7 +202,7 @@ impl<B: WalIndex> GroupCommit<B> {
                     let why = "a sync of the WAL has failed, and what was committed since cannot be written once \
                                more; commits that are to be durable are rolled back, and each tries again; see to \
                                the disk";
-                    self.host.log_about(ResultCode::IOERR_FSYNC, why, self.database.path());
+                    self.log.about(ResultCode::IOERR_FSYNC, why, self.database.path());
                 }
                 return;
             }
@@ -309,7 +309,7 @@ impl<B: WalIndex> GroupCommit<B> {
              next that is to be durable, or checkpoint, writes its frames once more; see to the disk"
         );
         self.has_logged = true;
-        self.host.log_about(why.code(), &line, self.database.path());
+        self.log.about(why.code(), &line, self.database.path());
         Err(why.code())
     }
 
@@ -362,7 +362,7 @@ impl<B: WalIndex> GroupCommit<B> {
         self.try_repair().map_err(|why| {
             let line = "frames whose sync has failed cannot be written once more; nothing is taken out of the WAL; see \
                         to the disk, then run the checkpoint again";
-            self.host.log_about(why.code(), line, self.database.path());
+            self.log.about(why.code(), line, self.database.path());
             why.code()
         })
     }

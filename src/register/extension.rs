@@ -8,17 +8,19 @@
 //! ```
 //!
 //! [`kanban_vfs_register`] is for applications that reach their SQLite only as a shared library, not
-//! through a connection that may load extensions. `include/kanban_vfs.h` declares all three for C.
+//! through a connection that may load extensions. `include/kanban_vfs.h` declares all of them for C.
 // The functions are public to the linker.
 #![allow(unsafe_code, unreachable_pub)]
 
 use std::ffi::{c_char, c_int, c_void};
+use std::sync::Once;
 
 use super::connect_hook;
 use crate::error::Error;
 use crate::ffi::host::Host;
 use crate::ffi::{ResultCode, copies, no_panic, sqlite3, sqlite3_api_routines};
-use crate::options::Options;
+use crate::log;
+use crate::options::{self, Options};
 use crate::sys;
 
 /// Registers the VFS `kanban` with the SQLite that loads the extension. Loading it again is
@@ -89,13 +91,8 @@ pub unsafe extern "C" fn kanban_vfs_register(
         let Err(why) = registered else { return ResultCode::OK };
         let text = format!("kanban-vfs: {why}");
         if !message.is_null() && size > 0 {
-            let end = (0..size.min(text.len() + 1)).rfind(|at| text.is_char_boundary(*at));
-            let cut = &text[..end.unwrap_or(0)];
-            // SAFETY: the caller's promise; the text and its terminator are `size` bytes at most.
-            unsafe {
-                message.cast::<u8>().copy_from_nonoverlapping(cut.as_ptr(), cut.len());
-                message.add(cut.len()).write(0);
-            }
+            // SAFETY: the caller's promise.
+            unsafe { copy_cut(&text, message, size) };
         }
         if missing { ResultCode::NOTFOUND } else { ResultCode::ERROR }
     })
@@ -104,7 +101,57 @@ pub unsafe extern "C" fn kanban_vfs_register(
 /// Registers the VFS as the environment says.
 fn register(host: Host, make_default: bool) -> Result<(), String> {
     let options = Options::from_env(sys::environment)?;
+    if let Some(destination) = sys::environment("KANBAN_LOG") {
+        log::open(&destination).map_err(|why| format!("KANBAN_LOG: {why}"))?;
+        report_unknown_variables();
+    }
     super::register(host, &options.with_make_default(make_default)).map_err(|why| why.to_string())
+}
+
+/// Says once which variables look like ours and are not: a misspelt one would go unnoticed. Not in SQLite's error log: they
+/// may be the application's, whose boards are kanban's, too.
+fn report_unknown_variables() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let unknown = options::unknown_variables(std::env::vars_os().map(|(name, _)| name));
+        if !unknown.is_empty() {
+            log::to_destination(&format!(
+                "unknown {}; known: {}",
+                unknown.join(", "),
+                options::VARIABLES.join(", ")
+            ));
+        }
+    });
+}
+
+/// Copies the line that the VFS has said last on this thread into `line`, cut to `size` bytes and terminated: why an open has
+/// failed, of which SQLite says no more than "unable to open database file". It begins with the time, as
+/// `2026-11-30T02:46:47.123Z`. Returns the length of the whole line in bytes, 0 if none was said.
+///
+/// # Safety
+/// `line` is null or has room for `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kanban_vfs_last_line(line: *mut c_char, size: usize) -> usize {
+    let last = log::last_of_thread();
+    if !line.is_null() && size > 0 {
+        // SAFETY: the caller's promise.
+        unsafe { copy_cut(&last, line, size) };
+    }
+    last.len()
+}
+
+/// Copies a text, cut to `size` bytes and terminated.
+///
+/// # Safety
+/// `into` has room for `size` bytes, at least one.
+unsafe fn copy_cut(text: &str, into: *mut c_char, size: usize) {
+    let end = (0..size.min(text.len() + 1)).rfind(|at| text.is_char_boundary(*at));
+    let cut = &text[..end.unwrap_or(0)];
+    // SAFETY: the caller's promise; the text and its terminator are `size` bytes at most.
+    unsafe {
+        into.cast::<u8>().copy_from_nonoverlapping(cut.as_ptr(), cut.len());
+        into.add(cut.len()).write(0);
+    }
 }
 
 /// What an extension's entry point does. What it returns to SQLite.

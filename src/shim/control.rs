@@ -170,6 +170,12 @@ unsafe fn pragma(
         (ResultCode::PROTOCOL, format!("locking protocol: {why}"))
     } else if !is_ours {
         return None;
+    } else if name.eq_ignore_ascii_case(b"kanban_last_error") {
+        match connection.last_line() {
+            Some(line) => (ResultCode::OK, line),
+            // As to a pragma that nobody knows, SQLite then answers no row. To SQLITE_OK it would answer one without a name.
+            None => return Some(ResultCode::NOTFOUND),
+        }
     } else if name.eq_ignore_ascii_case(b"kanban_status") {
         connection.guards().length.look_where_it_stands();
         let vfs = status::Vfs {
@@ -180,7 +186,10 @@ unsafe fn pragma(
         (ResultCode::OK, status::json(connection, &vfs))
     } else {
         let name = String::from_utf8_lossy(name);
-        (ResultCode::ERROR, format!("unknown pragma {name}; known: kanban_status"))
+        (
+            ResultCode::ERROR,
+            format!("unknown pragma {name}; known: kanban_last_error, kanban_status"),
+        )
     };
     let text = context.host.allocate_text(&text);
     // SAFETY: the caller's promise; SQLite frees the text.

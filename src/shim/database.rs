@@ -19,6 +19,7 @@ use crate::ffi::{
 };
 use crate::guard::filesystem;
 use crate::guard::identity::Identity;
+use crate::log;
 use crate::options::Settings;
 use crate::sys::Uncancelled;
 
@@ -64,7 +65,7 @@ pub(crate) unsafe fn install_database(
     read_only: bool,
     settings: Settings,
 ) -> ResultCode {
-    let log = context.host;
+    let host = context.host;
     let no_wal = match settings.network_wal() {
         true => None,
         false => filesystem::wal_refusal(&filesystem::Of(path)),
@@ -75,7 +76,7 @@ pub(crate) unsafe fn install_database(
             "the kernel does not say which file it is ({why}): its locks are not protected, and nobody notices if it \
              is replaced, as on the stock VFS; open it again"
         );
-        log.log_about(ResultCode::WARNING, &what, path);
+        log::about(&host, ResultCode::WARNING, &what, path);
     }
     // Before SQLite locks it.
     let known = identity.as_ref().ok().and_then(Option::as_ref);
@@ -94,7 +95,7 @@ pub(crate) unsafe fn install_database(
         base.persist_wal();
     }
     let wanted = settings.group_commit().then(|| Wanted::new(path));
-    let mut connection = Connection::new(base, path, settings, log, known, read_only);
+    let mut connection = Connection::new(base, path, settings, host, known, read_only);
     if context.goes_under_ciphers {
         connection.go_under_ciphers();
     }
@@ -114,7 +115,7 @@ pub(crate) unsafe fn install_database(
         return ResultCode::OK;
     }
     let why = "the database was replaced while it was being opened; open it again";
-    log.log_about(ResultCode::CANTOPEN, why, path);
+    log::about(&host, ResultCode::CANTOPEN, why, path);
     // SAFETY: the file is open, is closed once, and SQLite does not close a file without methods.
     unsafe {
         x_close(file);

@@ -31,6 +31,7 @@ use crate::ffi::{
     LockLevel, ResultCode, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_SYNC, ShmFlags, ShmSlot, copies,
     no_panic, sqlite3_file, sqlite3_io_methods,
 };
+use crate::log;
 use crate::sys;
 use crate::sys::fork::{self, ForkMutex};
 
@@ -181,7 +182,7 @@ fn refuse(file: *mut sqlite3_file) -> ResultCode {
     no_panic(ResultCode::IOERR_LOCK, || {
         let path = with_open(file, |open| open.path.clone());
         if let (Some(host), Some(path)) = (copies::copy(0), path) {
-            host.log_about(ResultCode::IOERR_LOCK, WHY, &path);
+            log::about(host, ResultCode::IOERR_LOCK, WHY, &path);
         }
         ResultCode::IOERR_LOCK
     })

@@ -8,6 +8,7 @@
 //! | `descriptors` | opening, keeping, duplicating and closing descriptors |
 //! | `files` | files by their names: what they are, whose they are, opening them |
 //! | `directory` | what names lead to, told fast and again and again |
+//! | `lines` | lines for people, which keep nobody waiting |
 //! | `locks` | locks on ranges of bytes |
 //! | `words` | words on which processes wait for each other |
 //! | `mounts` | file systems: what they are, where they are mounted, what they can do |

@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_char, c_int};
 
 use super::{base_full_pathname, instance};
 use crate::ffi::{ResultCode, no_panic, sqlite3_vfs};
+use crate::log;
 use crate::sys;
 
 /// xFullPathname: SQLite asks where a database lies before it opens it, without a lock on it. Fails, with a line in
@@ -50,7 +51,7 @@ pub(super) unsafe extern "C" fn x_full_pathname(
         };
         // SAFETY: SQLite passes our VFS.
         let host = unsafe { instance(vfs) }.context.host;
-        host.log_about(ResultCode::CANTOPEN, &why, &path);
+        log::about(&host, ResultCode::CANTOPEN, &why, &path);
         ResultCode::CANTOPEN
     })
 }

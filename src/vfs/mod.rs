@@ -24,6 +24,7 @@ use crate::ffi::{
     SQLITE_OPEN_WAL, complete, no_panic, sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs,
 };
 use crate::lock::wait;
+use crate::log;
 use crate::options::Options;
 use crate::shim::{self, Context, inherited};
 use crate::sys;
@@ -202,7 +203,7 @@ unsafe extern "C" fn x_open(
         let uri = unsafe { FileName::new(name, &context.host) };
         let plan = plan_open(&uri, flags, &instance.options);
         if let OpenPlan::Refuse(why) = &plan {
-            context.host.log(ResultCode::CANTOPEN, why);
+            log::say(&context.host, ResultCode::CANTOPEN, why);
             // SAFETY: the file is SQLite's memory, with nothing in it yet.
             return unsafe { shim::refuse(file, context, why, flags, out_flags) };
         }
@@ -211,7 +212,7 @@ unsafe extern "C" fn x_open(
         let may_be_parents = flags & MAY_BE_PARENTS != 0 && flags & SQLITE_OPEN_READONLY == 0;
         // SAFETY: SQLite passes null or a terminated name.
         if may_be_parents && unsafe { inherited::is_parents(name) } {
-            context.host.log_about(ResultCode::IOERR, inherited::WHY, &path);
+            log::about(&context.host, ResultCode::IOERR, inherited::WHY, &path);
             return ResultCode::IOERR;
         }
         #[cfg(unix)]
@@ -235,7 +236,7 @@ unsafe extern "C" fn x_open(
             if flags & creates == creates {
                 let why = "cannot open the journal, without which nothing is written; writers need \
                            the right to create files there";
-                context.host.log_about(rc, why, &path);
+                log::about(&context.host, rc, why, &path);
             }
             return rc;
         }

@@ -13,9 +13,11 @@ fn run_command(options: &[&str], command: &[&str]) -> Command {
     let mut tool = Command::new("timeout");
     tool.args(["100", TOOL, "run", "--libraries"]).arg(preload().parent().unwrap());
     tool.args(options).arg("--").args(command);
-    for name in ["KANBAN_VFS_DEFAULT", "KANBAN_REQUIRE", "LD_PRELOAD", "NODE_OPTIONS"] {
+    let ours = |name: &String| name.starts_with("KANBAN_");
+    for name in std::env::vars().map(|(name, _)| name).filter(ours) {
         tool.env_remove(name);
     }
+    tool.env_remove("LD_PRELOAD").env_remove("NODE_OPTIONS");
     tool
 }
 
@@ -84,6 +86,19 @@ fn it_becomes_the_application() {
     let lines = shown(&set);
     assert_eq!((&lines[1], &lines[4]), (&library, &"0".to_owned()));
     assert!(lines[2].ends_with("node.js\" --no-deprecation"), "{lines:?}");
+}
+
+/// A variable is misspelt: whoever has set it learns that it means nothing, and the application is started.
+#[test]
+fn a_variable_that_means_nothing_is_told_of() {
+    let mut tool = run_command(&["--log=stderr"], &["sh", "-c", "echo $KANBAN_LOG"]);
+    let (code, out, errors) =
+        done(tool.env("KANBAN_BUSY_TIMEOT", "5000").env("KANBAN_HARD_LINKS", "1"));
+    assert_eq!((code, out.as_str()), (Some(0), "stderr\n"));
+    assert!(
+        errors.starts_with("kanban-vfs: unknown variables: KANBAN_BUSY_TIMEOT; known: "),
+        "{errors}"
+    );
 }
 
 /// What it cannot do it says, and starts nothing.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use crate::counters::count;
 use crate::ffi::ResultCode;
-use crate::ffi::host::Host;
 use crate::guard::identity::{Displaced, Identity};
 use crate::lock::Database;
+use crate::log::Log;
 use crate::sys::{self, Inode};
 
 /// After how many read transactions a reader looks at the clock: even that can be felt in a transaction that reads one
@@ -19,7 +19,7 @@ pub(super) const LOOKS_AFTER: u8 = 32;
 /// The files of one connection.
 pub(crate) struct Files {
     database: Arc<Database>,
-    log: Host,
+    log: Log,
     /// `None` if the database is no file that can be found by its name.
     identity: Option<Identity>,
     /// Why it is not known which files these are, if the kernel did not say.
@@ -35,7 +35,7 @@ pub(crate) struct Files {
 impl Files {
     pub(super) fn new(
         database: Arc<Database>,
-        log: Host,
+        log: Log,
         known: io::Result<Option<Identity>>,
     ) -> Self {
         let (identity, untold) = known.map_or_else(|why| (None, Some(why)), |known| (known, None));
@@ -158,7 +158,7 @@ impl Files {
         };
         count(&self.database.counters.displaced);
         if self.logged.replace(Some(why)) != Some(why) {
-            self.log.log_about(rc, &why.to_string(), self.database.path());
+            self.log.about(rc, &why.to_string(), self.database.path());
         }
         Err(rc)
     }

@@ -9,19 +9,19 @@ use super::super::base_file::{BaseFile, Stands};
 use super::super::held::HeldSlots;
 use super::surplus::Surplus;
 use crate::counters::count;
-use crate::ffi::host::Host;
 use crate::ffi::{ResultCode, ShmSlot};
 use crate::format::{Header, JOURNAL_SUFFIX, WAL_SUFFIX, beside, is_hot};
 use crate::guard::ahead::{self, Ahead, Look, Told};
 use crate::guard::file_length::Written;
 use crate::lock::Database;
+use crate::log::Log;
 use crate::sys;
 
 /// The length of one connection's file.
 pub(crate) struct Length<B: BaseFile> {
     pub(super) base: B,
     database: Arc<Database>,
-    log: Host,
+    log: Log,
     /// By how many bytes the file was too short when the connection first locked it; `None` before.
     deficit: Option<i64>,
     written: Written,
@@ -37,7 +37,7 @@ pub(crate) struct Length<B: BaseFile> {
 }
 
 impl<B: BaseFile> Length<B> {
-    pub(super) fn new(base: B, database: Arc<Database>, log: Host, keeps_ahead: bool) -> Self {
+    pub(super) fn new(base: B, database: Arc<Database>, log: Log, keeps_ahead: bool) -> Self {
         Self {
             base,
             database,
@@ -108,7 +108,7 @@ impl<B: BaseFile> Length<B> {
                 "the file is {missing} bytes shorter than its header says; something cut it short; \
                  restore it from a backup"
             );
-            self.log.log_about(ResultCode::CORRUPT, &what, self.database.path());
+            self.log.about(ResultCode::CORRUPT, &what, self.database.path());
         }
     }
 
@@ -406,7 +406,7 @@ impl<B: BaseFile> Length<B> {
             "the file is {missing} bytes too short: a write was lost on its way to the disk; \
              {consequence}"
         );
-        self.log.log_about(rc, &what, self.database.path());
+        self.log.about(rc, &what, self.database.path());
         rc
     }
 }

@@ -13,11 +13,11 @@ use std::sync::Arc;
 
 use super::base_file::{BaseFile, Stands};
 use crate::ffi::ResultCode;
-use crate::ffi::host::Host;
 use crate::format::{WAL_SUFFIX, beside};
 use crate::guard::identity::{Displaced, Identity};
 use crate::guard::wal_index;
 use crate::lock::Database;
+use crate::log::Log;
 use files::{Files, LOOKS_AFTER};
 use length::Length;
 use pragmas::Pragmas;
@@ -27,7 +27,7 @@ use restart::Restart;
 pub(crate) struct Guards<B: BaseFile> {
     base: B,
     database: Arc<Database>,
-    log: Host,
+    log: Log,
     pub(crate) files: Files,
     pub(crate) length: Length<B>,
     pub(crate) restart: Restart<B>,
@@ -47,7 +47,7 @@ pub(crate) struct Known {
 }
 
 impl<B: BaseFile> Guards<B> {
-    pub(super) fn new(base: B, database: &Arc<Database>, log: Host, known: Known) -> Self {
+    pub(super) fn new(base: B, database: &Arc<Database>, log: Log, known: Known) -> Self {
         let database = || Arc::clone(database);
         Self {
             base,
@@ -91,7 +91,7 @@ impl<B: BaseFile> Guards<B> {
         let header = self.base.header();
         let is_wal = header.is_some_and(|header| header.is_wal());
         if let Some(why) = self.no_wal.as_ref().filter(|_| is_wal) {
-            self.log.log_about(ResultCode::CANTOPEN, why, self.database.path());
+            self.log.about(ResultCode::CANTOPEN, why, self.database.path());
         }
         if !is_wal {
             self.length.measure(header);

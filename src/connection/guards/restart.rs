@@ -6,21 +6,21 @@ use std::sync::Arc;
 use super::super::base_file::BaseFile;
 use super::super::held::HeldSlots;
 use crate::counters::count;
-use crate::ffi::host::Host;
 use crate::ffi::{ResultCode, ShmFlags, ShmSlot, ShmSlots};
 use crate::guard::wal_reset::WalReset;
 use crate::lock::Database;
+use crate::log::Log;
 
 /// Restarts and checkpoints of one connection.
 pub(crate) struct Restart<B: BaseFile> {
     pub(super) base: B,
     database: Arc<Database>,
-    log: Host,
+    log: Log,
     state: WalReset,
 }
 
 impl<B: BaseFile> Restart<B> {
-    pub(super) fn new(base: B, database: Arc<Database>, log: Host) -> Self {
+    pub(super) fn new(base: B, database: Arc<Database>, log: Log) -> Self {
         Self { base, database, log, state: WalReset::default() }
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ffi::host::Host;
 use crate::group_commit::other_writers::SOLE_AFTER;
 use crate::group_commit::test_wal::{TestCommitter, TestWal};
 use std::path::Path;
@@ -27,8 +28,8 @@ impl WalIndex for Index {
 fn nothing_of_a_closed_wal_is_remembered() {
     for sync in [CommitSync::Deferrable, CommitSync::Failed(ResultCode::IOERR_FSYNC)] {
         let database = Database::at(Path::new("/board.db"));
-        let host = Host::linked().expect("a linked SQLite");
-        let mut group = GroupCommit::new(true, Index::default(), database, host);
+        let log = Log::of(Host::linked().expect("a linked SQLite"), 1);
+        let mut group = GroupCommit::new(true, Index::default(), database, log);
         group.has_logged = true;
         group.open.sync = sync;
         group.open.others.note_end(Some(([0; 2], 0)));
@@ -69,8 +70,8 @@ mod with_a_wal {
             database.make_sidecar();
             let wal = TestWal::new(frames(0x377f_0682, 512, 3));
             let base = Index { committed: Some((salts(), 3)) };
-            let host = Host::linked().expect("a linked SQLite");
-            let mut group = GroupCommit::new(true, base, database, host);
+            let log = Log::of(Host::linked().expect("a linked SQLite"), 1);
+            let mut group = GroupCommit::new(true, base, database, log);
             let inode = sys::entry_at(&wal_path).expect("it is there").inode;
             group.wal_opened(Some(wal), Some(inode));
             Self { _place: place, wal, group }
@@ -238,7 +239,7 @@ mod with_a_wal {
             let wal = TestWal::new(frames(0x377f_0682, 512, 4));
             wal.seen(|memory| memory.failing = 1);
             let database = Arc::clone(&self.group.database);
-            let mut other = GroupCommit::new(true, self.group.base, database, self.group.host);
+            let mut other = GroupCommit::new(true, self.group.base, database, self.group.log);
             other.wal_opened(Some(wal), self.group.inode);
             let drained = other.drain(|_| false);
             assert_eq!(drained, Err(ResultCode::IOERR_FSYNC));

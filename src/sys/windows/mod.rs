@@ -3,6 +3,7 @@
 mod directory;
 mod files;
 mod inode;
+mod lines;
 mod locks;
 mod mounts;
 mod processes;
@@ -13,6 +14,7 @@ mod words;
 pub(crate) use directory::*;
 pub(crate) use files::*;
 pub(crate) use inode::*;
+pub(crate) use lines::*;
 pub(crate) use locks::*;
 pub(crate) use mounts::*;
 pub(crate) use processes::*;

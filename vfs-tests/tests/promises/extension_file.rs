@@ -15,7 +15,12 @@ fn it_carries_and_needs_no_sqlite() {
         symbols.lines().filter(|line| line.contains(" T ")).map(|line| &line[19..]).collect();
     assert_eq!(
         exported,
-        ["kanban_vfs_register", "sqlite3_kanbanvfs_default_init", "sqlite3_kanbanvfs_init"]
+        [
+            "kanban_vfs_last_line",
+            "kanban_vfs_register",
+            "sqlite3_kanbanvfs_default_init",
+            "sqlite3_kanbanvfs_init"
+        ]
     );
     for line in symbols.lines().filter(|line| line.contains("sqlite3_")) {
         assert!(line.contains(" T sqlite3_kanbanvfs_"), "{line}");

@@ -29,6 +29,7 @@ mod loading;
 mod lock_cancellation;
 mod lock_errors;
 mod lock_scope;
+mod log;
 mod mixed_clients;
 mod names;
 mod power_loss;

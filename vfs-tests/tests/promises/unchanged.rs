@@ -370,3 +370,28 @@ print(len(sqlite3.connect(sys.argv[1]).execute('PRAGMA kanban_status').fetchall(
         assert_eq!(said(python.output().unwrap()).0, rows);
     }
 }
+
+/// Nobody reads standard error any more. A program in C, which such a pipe ends when it prints, is not ended by what is told.
+#[test]
+fn nobody_is_ended_by_what_is_told() {
+    needs!(SQLITE_HEADER);
+    let directory = tempfile::tempdir().unwrap();
+    let main = r#"
+#include <sqlite3.h>
+#include <unistd.h>
+int main(int n, char **all) {
+    int ends[2];
+    sqlite3 *board;
+    if (n < 2 || pipe(ends) || dup2(ends[1], 2) != 2 || close(ends[0]) || close(ends[1])) return 1;
+    if (sqlite3_open_v2(all[1], &board, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "unix")) return 2;
+    return sqlite3_exec(board, "CREATE TABLE tasks (n INTEGER)", NULL, NULL, NULL);
+}
+"#;
+    let program = compile(directory.path(), "main", main, &["-lsqlite3"]);
+    for variable in [("KANBAN_REQUIRE", "1"), ("KANBAN_BUSY_TIMEOUT", "soon")] {
+        let board = Board::new();
+        let mut told = command(&program, true);
+        told.env(variable.0, variable.1).arg(board.path());
+        assert!(told.status().unwrap().success(), "{variable:?}");
+    }
+}

@@ -1,0 +1,282 @@
+//! What the VFS has to say to people: one line each, with the database, the cause and the remedy.
+//!
+//! | it goes to | |
+//! |---|---|
+//! | SQLite's error log (<https://www.sqlite.org/errlog.html>) | always; most programs cannot read it |
+//! | where `KANBAN_LOG` says ([`open`]) | with the time, the process and the code; at most [`MOST`] lines in a second |
+//! | `PRAGMA kanban_last_error` | the last line of that connection ([`Log::last`]) |
+//! | `kanban_vfs_last_line` | the last line of that thread ([`last_of_thread`]), for an open that has failed |
+//!
+//! # Mutex rule
+//! [`STATE`] is taken last and for memory only: nothing is written, and nothing of SQLite's called, while it is locked.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use crate::ffi::ResultCode;
+use crate::ffi::host::Host;
+use crate::sys;
+use crate::sys::fork::ForkMutex;
+
+/// How many lines of one process `KANBAN_LOG` gets in a second.
+const MOST: u32 = 20;
+
+/// How long a line may be, in bytes: a pipe takes so many at once, and so they stay whole. pipe(7), PIPE_BUF
+const LONGEST: usize = 4000;
+
+/// Where the lines go beside SQLite's error log.
+static DESTINATION: OnceLock<Destination> = OnceLock::new();
+
+enum Destination {
+    StandardError,
+    /// Opened for each line, so that it may be moved away meanwhile, and no descriptor stays open.
+    File(PathBuf),
+}
+
+/// What connections have said, and how much was written.
+struct State {
+    /// The last line of each connection that has said something.
+    last: Vec<(u64, String)>,
+    /// When the current second began, and how many lines were written and left out in it.
+    second: u64,
+    written: u32,
+    left_out: u32,
+}
+
+static STATE: ForkMutex<State> =
+    ForkMutex::new(State { last: Vec::new(), second: 0, written: 0, left_out: 0 });
+
+/// Whether any connection has said something.
+static HAS_LINES: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// The last line that was said on this thread.
+    static OF_THREAD: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Sends the lines to `stderr`, or to the file of that name, to whose end they are added. The first destination stays.
+///
+/// # Errors
+/// A text that says why that is no place for lines. A file that cannot be opened is none of these: then they go to
+/// standard error, which is told why.
+pub(crate) fn open(destination: &OsStr) -> Result<(), String> {
+    if destination.is_empty() {
+        return Err("is empty; name a file, or stderr, or unset it".to_owned());
+    }
+    if destination == "stderr" {
+        let _ = DESTINATION.set(Destination::StandardError);
+        return Ok(());
+    }
+    // The program may go to another directory.
+    let path = std::path::absolute(destination).map_err(|why| why.to_string())?;
+    if sys::begins_with(&path, crate::format::Header::MAGIC) {
+        return Err(format!("{} is a database", path.display()));
+    }
+    let opened = sys::append(&path, b"");
+    let destination = match &opened {
+        Ok(()) => Destination::File(path.clone()),
+        Err(_) => Destination::StandardError,
+    };
+    if DESTINATION.set(destination).is_ok()
+        && let Err(why) = opened
+    {
+        write(&line(
+            ResultCode::WARNING,
+            &format!("KANBAN_LOG cannot be written ({why}): lines go to standard error"),
+            Some(&path),
+        ));
+    }
+    Ok(())
+}
+
+/// Says what concerns the whole process, to `KANBAN_LOG` only.
+pub(crate) fn to_destination(what: &str) {
+    write(&line(ResultCode::WARNING, what, None));
+}
+
+/// Says something of no file that is known.
+pub(crate) fn say(host: &Host, rc: ResultCode, what: &str) {
+    host.log(rc, what);
+    note(rc, what, None);
+}
+
+/// Says something of a file.
+pub(crate) fn about(host: &Host, rc: ResultCode, what: &str, file: &Path) {
+    host.log_about(rc, what, file);
+    note(rc, what, Some(file));
+}
+
+/// The line that was said last on this thread; empty if none was.
+pub(crate) fn last_of_thread() -> String {
+    OF_THREAD.try_with(|last| last.borrow().clone()).unwrap_or_default()
+}
+
+/// Keeps other threads from saying anything until the result is dropped: the thread that forks calls it before the fork, as the
+/// last of what it holds.
+#[cfg(unix)]
+pub(crate) fn hold_for_fork() -> impl std::any::Any {
+    STATE.lock()
+}
+
+/// The log of one connection, with the SQLite that it belongs to.
+#[derive(Clone, Copy)]
+pub(crate) struct Log {
+    host: Host,
+    connection: u64,
+}
+
+impl Log {
+    /// That of the connection with that number.
+    pub(crate) fn of(host: Host, connection: u64) -> Self {
+        Self { host, connection }
+    }
+
+    /// Says something of a file.
+    pub(crate) fn about(&self, rc: ResultCode, what: &str, file: &Path) {
+        self.host.log_about(rc, what, file);
+        let said = note(rc, what, Some(file));
+        HAS_LINES.store(true, Ordering::Relaxed);
+        let last = &mut STATE.lock().last;
+        match last.iter_mut().find(|(connection, _)| *connection == self.connection) {
+            Some((_, known)) => *known = said,
+            None => last.push((self.connection, said)),
+        }
+    }
+
+    /// The connection's last line; `None` if it has said nothing.
+    pub(crate) fn last(&self) -> Option<String> {
+        let state = STATE.lock();
+        let own = state.last.iter().find(|(connection, _)| *connection == self.connection);
+        own.map(|(_, line)| line.clone())
+    }
+
+    /// The connection is closed.
+    pub(crate) fn close(&self) {
+        if HAS_LINES.load(Ordering::Relaxed) {
+            STATE.lock().last.retain(|(connection, _)| *connection != self.connection);
+        }
+    }
+}
+
+impl Deref for Log {
+    type Target = Host;
+    fn deref(&self) -> &Host {
+        &self.host
+    }
+}
+
+/// Notes a line for this thread and writes it; the line.
+fn note(rc: ResultCode, what: &str, file: Option<&Path>) -> String {
+    let said = line(rc, what, file);
+    let _ = OF_THREAD.try_with(|last| last.replace(said.clone()));
+    write(&said);
+    said
+}
+
+/// `2026-11-30T02:46:47.123Z process 7 (python3) SQLITE_BUSY (5) /x/board.db: ...`, without control characters: an
+/// operator's terminal obeys them, and one would end the line.
+fn line(rc: ResultCode, what: &str, file: Option<&Path>) -> String {
+    let name = sys::program_name();
+    let name = String::from_utf8_lossy(&name);
+    let (pid, name) = (sys::pid(), name.trim_end_matches('\0'));
+    let file = file.map(|file| format!(" {}", file.display())).unwrap_or_default();
+    let said = format!("{} process {pid} ({name}) {rc}{file}: {what}", time(SystemTime::now()));
+    let mut said: String = said.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    if said.len() > LONGEST {
+        let end = (0..=LONGEST).rfind(|at| said.is_char_boundary(*at));
+        said.truncate(end.unwrap_or(0));
+    }
+    said
+}
+
+/// Writes a line where `KANBAN_LOG` says, unless there were too many in this second: how many were left out is said before
+/// the next one. That it cannot be written is nothing that could be told.
+fn write(said: &str) {
+    let Some(destination) = DESTINATION.get() else { return };
+    let left_out = {
+        let second = sys::monotonic_ns() / 1_000_000_000;
+        let mut state = STATE.lock();
+        if state.second != second {
+            (state.second, state.written) = (second, 0);
+        }
+        if state.written >= MOST {
+            state.left_out += 1;
+            return;
+        }
+        state.written += 1;
+        std::mem::take(&mut state.left_out)
+    };
+    let mut text = String::new();
+    if left_out > 0 {
+        let what = format!("{left_out} lines were left out: {MOST} are written in a second");
+        text += &line(ResultCode::WARNING, &what, None);
+        text.push('\n');
+    }
+    text += said;
+    text.push('\n');
+    for line in text.split_inclusive('\n') {
+        let _ = match destination {
+            Destination::StandardError => sys::write_to_standard_error(line.as_bytes()),
+            Destination::File(path) => sys::append(path, line.as_bytes()),
+        };
+    }
+}
+
+/// A time as ISO 8601 has it, in UTC, to the ms.
+fn time(time: SystemTime) -> String {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    // Years that begin in March have the leap day at their end: an era is 400 of them.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, year) = match month {
+        0..=9 => (month + 3, year + era * 400),
+        _ => (month - 9, year + era * 400 + 1),
+    };
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let ms = since.subsec_millis();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_readable() {
+        let at = |s: u64, ms| time(SystemTime::UNIX_EPOCH + Duration::from_millis(s * 1000 + ms));
+        assert_eq!(at(0, 0), "1970-01-01T00:00:00.000Z");
+        // date -u -d @N
+        assert_eq!(at(951_782_400, 7), "2000-02-29T00:00:00.007Z");
+        assert_eq!(at(1_709_251_199, 999), "2024-02-29T23:59:59.999Z");
+        assert_eq!(at(1_796_006_807, 0), "2026-11-30T02:46:47.000Z");
+        assert_eq!(at(4_107_542_400, 0), "2100-03-01T00:00:00.000Z");
+    }
+
+    /// A file is named by an escape sequence and a newline, and has a name without end.
+    #[test]
+    fn a_line_stays_one_line() {
+        let said = line(ResultCode::BUSY, "no\x1b[31m\nwait", Some(Path::new("a\nb")));
+        assert!(said.ends_with(" SQLITE_BUSY (5) a?b: no?[31m?wait"), "{said}");
+        let long = "ü".repeat(5000);
+        let said = line(ResultCode::BUSY, "no", Some(Path::new(&long)));
+        assert!(said.len() <= LONGEST && said.len() > LONGEST - 4);
+    }
+
+    #[test]
+    fn what_is_no_place_for_lines_is_refused() {
+        assert!(open(OsStr::new("")).is_err_and(|why| why.starts_with("is empty")));
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), b"SQLite format 3\0 and so on").expect("it is written");
+        assert!(open(file.path().as_os_str()).is_err_and(|why| why.ends_with("is a database")));
+    }
+}

@@ -1,0 +1,30 @@
+//! Lines for people.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+/// Adds a line to the end of a file, which it creates if need be.
+///
+/// # Errors
+/// The file cannot be opened or written.
+pub(crate) fn append(path: &Path, line: &[u8]) -> io::Result<()> {
+    OpenOptions::new().append(true).create(true).open(path)?.write_all(line)
+}
+
+/// Writes a line to standard error.
+///
+/// # Errors
+/// It is closed.
+pub(crate) fn write_to_standard_error(line: &[u8]) -> io::Result<()> {
+    io::stderr().write_all(line)
+}
+
+/// Whether a regular file begins with these bytes.
+pub(crate) fn begins_with(path: &Path, bytes: &[u8]) -> bool {
+    let mut first = vec![0; bytes.len()];
+    let is_file = path.metadata().is_ok_and(|found| found.is_file());
+    is_file
+        && File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok()
+        && first == bytes
+}

@@ -1,0 +1,202 @@
+//! A program says "database is locked" or "unable to open database file", and SQLite's error log, where the VFS says why,
+//! goes nowhere. `KANBAN_LOG` sends its lines to a file or to standard error, and `PRAGMA kanban_last_error` answers the last
+//! one of a connection.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use vfs_tests::{Agent, Board, PYTHON, Program, extension};
+
+/// A program in Python with the extension as its first argument: its output and its errors.
+fn python(program: &str, arguments: &[&Path], variables: &[(&str, &str)]) -> (String, String) {
+    let mut python = Command::new("timeout");
+    python.args(["100", PYTHON, "-c", program]).arg(extension()).args(arguments);
+    for name in std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("KANBAN_")) {
+        python.env_remove(name);
+    }
+    let output = python.envs(variables.iter().copied()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// The time, process, code and rest of each line; every line is whole.
+fn lines(text: &str) -> Vec<(&str, &str, &str)> {
+    let parse = |line| {
+        let (time, rest) = str::split_once(line, " process ").expect(line);
+        assert!(time.len() == 24 && time.starts_with("20") && time.ends_with('Z'), "{line}");
+        let (process, rest) = rest.split_once(" SQLITE_").expect(line);
+        let (code, rest) = rest.split_once(')').expect(line);
+        (process, code, rest.trim_start_matches([':', ' ']))
+    };
+    text.lines().map(parse).collect()
+}
+
+/// A connection waits in vain for a holder. Its program learns "database is locked"; the log names the board, the holder
+/// and the remedy, and so does the connection itself. Another connection, which was never refused, has nothing to say.
+#[test]
+fn a_refusal_has_its_reason() {
+    let board = Board::new();
+    let log = board.directory().join("log");
+    let variables = [("KANBAN_LOG", log.to_str().unwrap())];
+    let start = || Agent::start_in(Program::Python, "", Path::new("/"), &variables);
+    let (mut holder, mut waiter) = (start(), start());
+    holder.open("c", &board.kanban(), 0);
+    waiter.open("c", &board.kanban(), 50);
+    waiter.open("other", &board.kanban(), 50);
+    holder.sql("c", "CREATE TABLE tasks (n INTEGER)").rows();
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    assert_eq!(waiter.sql("c", "PRAGMA kanban_last_error").rows(), Vec::<Vec<Value>>::new());
+    let said = waiter.sql("c", "BEGIN IMMEDIATE").message();
+    assert_eq!(said, "database is locked");
+
+    let text = std::fs::read_to_string(&log).unwrap();
+    let (process, code, rest) = lines(&text)[0];
+    let path = board.path();
+    assert!(process.starts_with(&format!("{} (python3", waiter.pid())), "{process}");
+    assert_eq!(code, "BUSY (5");
+    assert!(rest.starts_with(path.to_str().unwrap()), "{rest}");
+    let cause = format!("process {} (python3", holder.pid());
+    assert!(
+        rest.contains(&cause) && rest.contains("end its transaction, or wait longer"),
+        "{rest}"
+    );
+    assert_eq!(text.lines().count(), 1, "{text}");
+
+    let own = waiter.sql("c", "PRAGMA kanban_last_error").rows();
+    assert_eq!(own, [[text.trim_end()]].map(|row| row.map(Value::from).to_vec()).to_vec());
+    assert_eq!(waiter.sql("other", "PRAGMA kanban_last_error").rows(), Vec::<Vec<Value>>::new());
+}
+
+/// Two hundred opens fail at once in each of four processes, which share a log. It gets some lines a second, each whole,
+/// and says how many it did not get.
+#[test]
+fn a_flood_is_bounded_and_each_line_is_whole() {
+    let place = tempfile::tempdir().unwrap();
+    let log = place.path().join("log");
+    let program = "
+import os, sqlite3, sys, time
+sqlite3_ = sqlite3.connect(':memory:')
+sqlite3_.enable_load_extension(True)
+sqlite3_.load_extension(sys.argv[1])
+def fails(n):
+    try:
+        sqlite3.connect(f'file:{sys.argv[2]}/{n}.db?vfs=kanban&kanban_no_such=1', uri=True)
+    except sqlite3.OperationalError:
+        return
+    raise SystemExit('it opened')
+for n in range(200):
+    fails(n)
+before = time.monotonic()
+while int(time.monotonic()) == int(before):
+    time.sleep(0.01)
+fails(200)
+print(int(time.monotonic()) - int(before) + 2)
+";
+    let variables = [("KANBAN_LOG", log.to_str().unwrap())];
+    std::thread::scope(|scope| {
+        let run = || python(program, &[place.path()], &variables);
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+        all.into_iter().for_each(|one| assert_eq!(one.join().unwrap().1, ""));
+    });
+    let text = std::fs::read_to_string(&log).unwrap();
+    let all = lines(&text);
+    assert!(all.len() < 4 * 200, "{}", all.len());
+    let left_out: Vec<_> = all.iter().filter(|(.., rest)| rest.contains("were left out")).collect();
+    assert!(left_out.len() >= 4, "{text}");
+    let is_failure = |(_, code, rest): &&(&str, &str, &str)| {
+        *code == "CANTOPEN (14" && rest.contains("kanban_no_such")
+    };
+    assert_eq!(all.iter().filter(is_failure).count() + left_out.len(), all.len(), "{text}");
+}
+
+/// Standard error is a place for lines, too. A file that cannot be written is not: the lines go to standard error,
+/// which is told why, and the database is opened all the same.
+#[test]
+fn lines_can_go_to_standard_error() {
+    let place = tempfile::tempdir().unwrap();
+    let program = "
+import sqlite3, sys
+loader = sqlite3.connect(':memory:')
+loader.enable_load_extension(True)
+loader.load_extension(sys.argv[1])
+sqlite3.connect(f'file:{sys.argv[2]}/x.db?vfs=kanban', uri=True)
+try:
+    sqlite3.connect(f'file:{sys.argv[2]}/x.db?vfs=kanban&kanban_no_such=1', uri=True)
+except sqlite3.OperationalError as error:
+    print(error)
+";
+    let nowhere = place.path().join("no/such/place");
+    for (value, said) in [("stderr", 1), (nowhere.to_str().unwrap(), 2)] {
+        let (out, errors) = python(program, &[place.path()], &[("KANBAN_LOG", value)]);
+        assert!(out.contains("kanban_no_such"), "{out}");
+        let all = lines(&errors);
+        assert_eq!(all.len(), said, "{errors}");
+        assert!(all[said - 1].2.contains("kanban_no_such"), "{errors}");
+        assert!(said == 1 || all[0].2.contains("KANBAN_LOG cannot be written"), "{errors}");
+    }
+    assert_eq!(python(program, &[place.path()], &[]).1, "");
+}
+
+/// A variable is misspelt, which nobody would notice: the log says so, once in a process, and what is known. A place for
+/// lines that is none fails the load, by name.
+#[test]
+fn a_wrong_variable_is_named() {
+    let board = Board::new();
+    let program = "
+import sqlite3, sys
+for n in range(3):
+    loader = sqlite3.connect(':memory:')
+    loader.enable_load_extension(True)
+    try: loader.load_extension(sys.argv[1])
+    except sqlite3.OperationalError as error: print(error)
+board = sqlite3.connect(sys.argv[2])
+board.execute('CREATE TABLE IF NOT EXISTS t (x)')
+";
+    let variables =
+        [("KANBAN_LOG", "stderr"), ("KANBAN_BUSY_TIMEOT", "5"), ("KANBAN_PERSIST_WAL", "0")];
+    let (out, errors) = python(program, &[&board.path()], &variables);
+    let all = lines(&errors);
+    assert_eq!((out.as_str(), all.len()), ("", 1), "{errors}");
+    assert!(
+        all[0].2.starts_with("unknown KANBAN_BUSY_TIMEOT; known: KANBAN_BASE_VFS, "),
+        "{errors}"
+    );
+    let before = std::fs::read(board.path()).unwrap();
+    for (value, why) in
+        [("", "KANBAN_LOG: is empty"), (board.path().to_str().unwrap(), "is a database")]
+    {
+        let (out, _) = python(program, &[&board.path()], &[("KANBAN_LOG", value)]);
+        assert!(out.lines().count() == 3 && out.contains(why), "{out}");
+    }
+    assert_eq!(std::fs::read(board.path()).unwrap(), before);
+}
+
+/// A process forks after it has said something: its child's lines have the child's process id.
+#[test]
+fn a_child_is_heard() {
+    let place = tempfile::tempdir().unwrap();
+    let program = "
+import os, sqlite3, sys
+loader = sqlite3.connect(':memory:')
+loader.enable_load_extension(True)
+loader.load_extension(sys.argv[1])
+def fails():
+    try: sqlite3.connect(f'file:{sys.argv[2]}/x.db?vfs=kanban&kanban_no_such=1', uri=True)
+    except sqlite3.OperationalError: pass
+    print(os.getpid(), flush=True)
+fails()
+child = os.fork()
+if child == 0:
+    fails()
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+";
+    let (out, errors) = python(program, &[place.path()], &[("KANBAN_LOG", "stderr")]);
+    let pid = |(process, ..): &(&str, &str, &str)| process.split(' ').next().unwrap().to_owned();
+    let said: Vec<_> = lines(&errors).iter().map(pid).collect();
+    assert_eq!(said, out.lines().collect::<Vec<_>>());
+    assert_ne!(said[0], said[1]);
+}
