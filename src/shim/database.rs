@@ -109,7 +109,7 @@ pub(crate) unsafe fn install_database(
     // SAFETY: the caller's promise; these methods expect a `State`.
     unsafe { base.0.begin(Box::new(state)) };
     // SAFETY: SQLite has passed the name to xOpen, by the functions of its own copy.
-    inherited::opened(file, path, unsafe { log.names_beside(name) });
+    inherited::opened(file, path, unsafe { host.names_beside(name) });
     // Only now is it certain that what was found by name above is the open file.
     if !base.has_moved() {
         return ResultCode::OK;
