@@ -54,7 +54,7 @@ int kanban_vfs_register(void *library, int make_default, char *message, size_t s
 ** Copies the line that the VFS has said last on this thread into `line`, an array of `size` bytes
 ** (cut if it must be, always terminated; may be NULL): why an open has failed, of which SQLite says
 ** no more than "unable to open database file". It begins with the time, in UTC:
-** 2026-11-30T02:46:47.123Z. The same line is in SQLite's error log, and where KANBAN_LOG says.
+** 2026-11-30T02:46:47.123456Z. The same line is in SQLite's error log, and where KANBAN_LOG says.
 **
 ** Returns the length of the whole line in bytes; 0 if this thread was told nothing yet.
 */

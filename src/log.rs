@@ -178,7 +178,7 @@ fn note(rc: ResultCode, what: &str, file: Option<&Path>) -> String {
     said
 }
 
-/// `2026-11-30T02:46:47.123Z process 7 (python3) SQLITE_BUSY (5) /x/board.db: ...`, without control characters: an
+/// `2026-11-30T02:46:47.123456Z process 7 (python3) SQLITE_BUSY (5) /x/board.db: ...`, without control characters: an
 /// operator's terminal obeys them, and one would end the line.
 fn line(rc: ResultCode, what: &str, file: Option<&Path>) -> String {
     let name = sys::program_name();
@@ -227,7 +227,7 @@ fn write(said: &str) {
     }
 }
 
-/// A time as ISO 8601 has it, in UTC, to the ms.
+/// A time as ISO 8601 has it, in UTC, to the us.
 fn time(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
@@ -243,8 +243,8 @@ fn time(time: SystemTime) -> String {
         _ => (month - 9, year + era * 400 + 1),
     };
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let ms = since.subsec_millis();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+    let us = since.subsec_micros();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{us:06}Z")
 }
 
 #[cfg(test)]
@@ -254,12 +254,12 @@ mod tests {
     #[test]
     fn a_time_is_readable() {
         let at = |s: u64, ms| time(SystemTime::UNIX_EPOCH + Duration::from_millis(s * 1000 + ms));
-        assert_eq!(at(0, 0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(at(0, 0), "1970-01-01T00:00:00.000000Z");
         // date -u -d @N
-        assert_eq!(at(951_782_400, 7), "2000-02-29T00:00:00.007Z");
-        assert_eq!(at(1_709_251_199, 999), "2024-02-29T23:59:59.999Z");
-        assert_eq!(at(1_796_006_807, 0), "2026-11-30T02:46:47.000Z");
-        assert_eq!(at(4_107_542_400, 0), "2100-03-01T00:00:00.000Z");
+        assert_eq!(at(951_782_400, 7), "2000-02-29T00:00:00.007000Z");
+        assert_eq!(at(1_709_251_199, 999), "2024-02-29T23:59:59.999000Z");
+        assert_eq!(at(1_796_006_807, 0), "2026-11-30T02:46:47.000000Z");
+        assert_eq!(at(4_107_542_400, 0), "2100-03-01T00:00:00.000000Z");
     }
 
     /// A file is named by an escape sequence and a newline, and has a name without end.

@@ -155,9 +155,7 @@ def last_line(since: "datetime") -> "Optional[str]":
     line = ctypes.create_string_buffer(4096)
     function(line, len(line))
     said = line.value.decode(errors="replace")
-    # The line has whole milliseconds.
-    earliest = since.replace(microsecond=since.microsecond // 1000 * 1000)
-    return said if said.partition(" ")[0] >= earliest.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] else None
+    return said if said.partition(" ")[0] > since.strftime("%Y-%m-%dT%H:%M:%S.%fZ") else None
 
 
 def _no_way(module: "ModuleType") -> str:

@@ -126,7 +126,7 @@ fn report_unknown_variables() {
 
 /// Copies the line that the VFS has said last on this thread into `line`, cut to `size` bytes and terminated: why an open has
 /// failed, of which SQLite says no more than "unable to open database file". It begins with the time, as
-/// `2026-11-30T02:46:47.123Z`. Returns the length of the whole line in bytes, 0 if none was said.
+/// `2026-11-30T02:46:47.123456Z`. Returns the length of the whole line in bytes, 0 if none was said.
 ///
 /// # Safety
 /// `line` is null or has room for `size` bytes.

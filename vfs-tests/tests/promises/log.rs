@@ -26,7 +26,7 @@ fn python(program: &str, arguments: &[&Path], variables: &[(&str, &str)]) -> (St
 fn lines(text: &str) -> Vec<(&str, &str, &str)> {
     let parse = |line| {
         let (time, rest) = str::split_once(line, " process ").expect(line);
-        assert!(time.len() == 24 && time.starts_with("20") && time.ends_with('Z'), "{line}");
+        assert!(time.len() == 27 && time.starts_with("20") && time.ends_with('Z'), "{line}");
         let (process, rest) = rest.split_once(" SQLITE_").expect(line);
         let (code, rest) = rest.split_once(')').expect(line);
         (process, code, rest.trim_start_matches([':', ' ']))
