@@ -248,6 +248,8 @@ pub(crate) mod wal_index {
     pub(crate) const N_PAGE: usize = 5;
     /// The first of the two salts.
     pub(crate) const SALT: usize = 8;
+    /// The first word of the header's checksum: `aCksum`.
+    pub(crate) const CHECKSUM: usize = 10;
     /// How many words both copies of the header have together.
     pub(crate) const HEADERS: usize = 24;
     /// How many frames checkpoints have copied: `nBackfill`.

@@ -51,8 +51,9 @@ pub(crate) trait BaseFile: WalIndex {
     fn frames(&self) -> Option<(u32, u32)>;
     /// The salts in the wal-index. Only while it is mapped.
     fn salts(&self) -> Option<Salts>;
-    /// The same, if the wal-index counts no pages: it was recovered from a WAL without a commit, and there was none since.
-    fn salts_without_commit(&self) -> Option<Salts>;
+    /// The checksum of the wal-index's header, if that counts no pages: it was recovered from a WAL without a commit, and
+    /// there was none since. `None` also while it is not mapped.
+    fn checksum_without_commit(&self) -> Option<u32>;
     /// The mark of READ(`n`): the last frame that its readers see. Only while the wal-index is mapped.
     fn read_mark(&self, n: c_int) -> Option<u32>;
     /// Says in the wal-index that checkpoints have copied so many frames. Only with CKPT and READ(0) locked.

@@ -219,24 +219,24 @@ impl<B: BaseFile> Connection<B> {
         rc
     }
 
-    /// xFileSize: whether SQLite may take the page count of a database in WAL mode from the answer, [`Self::length_to_tell`].
-    /// It has a snapshot then, or in exclusive locking mode the database for itself. Each read transaction may make
-    /// such a call, so this must be quick, and never panic.
-    ///
-    /// A checkpoint is told the file's own length, which it compares with what it is about to write. So is whoever asks
-    /// before the wal-index is mapped or without a lock on it: the pager that looks whether the database is empty,
-    /// rolls back, or cuts the file, and a backup that cuts its target. All of them act on the file. What is
-    /// mapped into memory (`PRAGMA mmap_size`) the base file sees to, with its own length.
+    /// xFileSize: what SQLite is told of a file of `size` bytes, whose wal-index is mapped and has a header with that
+    /// `checksum`. `None` if that takes a look, by [`Self::length_to_tell`]. Each read transaction makes such a call
+    /// until the first commit since the WAL was opened, so this must be quick, and never panic.
     #[inline]
-    pub(crate) fn may_read_page_count(&self) -> bool {
-        self.wal.is_mapped
-            && !self.wal.has_ckpt
-            && (self.wal.has_snapshot || self.lock.level == LockLevel::EXCLUSIVE)
+    pub(crate) fn known_length(&self, size: i64, checksum: u32) -> Option<i64> {
+        self.guards.length.known_length(size, checksum)
     }
 
-    /// What SQLite is to be told of a file of `size` bytes, by [`Self::may_read_page_count`].
+    /// The same, with a look. While the wal-index counts no pages, only the pager asks, for the page count, and is told the
+    /// length by the header.
+    ///
+    /// Who acts on the file is told its own length: a checkpoint, which has frames to copy and compares with it what it is
+    /// about to write; and without a wal-index, the pager that looks whether the database is empty, rolls back or
+    /// cuts the file, and a backup that cuts its target. What is mapped into memory (`PRAGMA mmap_size`) the base file sees
+    /// to, by its own means.
+    #[cold]
     pub(crate) fn length_to_tell(&mut self, size: i64) -> i64 {
-        self.guards.length.without_distance(size, self.wal.snapshots)
+        self.guards.length.without_distance(size)
     }
 
     /// FCNTL_SYNC: all is written, and in a rollback mode nothing is committed yet; or all is undone.

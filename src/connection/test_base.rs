@@ -217,8 +217,8 @@ impl BaseFile for &'static TestBase {
     fn salts(&self) -> Option<Salts> {
         next(&self.salts)
     }
-    fn salts_without_commit(&self) -> Option<Salts> {
-        self.salts().filter(|_| self.frames().is_some_and(|(frames, _)| frames == 0))
+    fn checksum_without_commit(&self) -> Option<u32> {
+        self.frames().is_some_and(|(frames, _)| frames == 0).then_some(7)
     }
     fn header(&self) -> Option<Header> {
         self.header

@@ -16,20 +16,11 @@ pub(super) struct WalSlots {
     pub(super) is_mapped: bool,
     /// It has a READ slot: it asks for WRITE to write, else to recover.
     pub(super) has_snapshot: bool,
-    /// How many READ slots it has asked for since the wal-index was mapped. It wraps around.
-    pub(super) snapshots: u32,
     /// It has CKPT: it asks for WRITE to finish a checkpoint.
     pub(super) has_ckpt: bool,
 }
 
 impl WalSlots {
-    /// It has a READ slot, or is about to ask for one.
-    #[inline]
-    fn takes_snapshot(&mut self) {
-        self.has_snapshot = true;
-        self.snapshots = self.snapshots.wrapping_add(1);
-    }
-
     /// What WRITE is asked for. An SQLite whose lock calls may block takes it before its snapshot.
     pub(super) fn need_of_write(&self, may_block: bool) -> Need {
         match (self.has_ckpt, self.has_snapshot || may_block) {
@@ -148,7 +139,7 @@ impl<B: BaseFile> Connection<B> {
         }
         let is_plain = !self.guards.files.count_read();
         if is_plain {
-            self.wal.takes_snapshot();
+            self.wal.has_snapshot = true;
         }
         is_plain
     }
@@ -190,7 +181,7 @@ impl<B: BaseFile> Connection<B> {
             return rc;
         }
         held.keep();
-        self.wal.takes_snapshot();
+        self.wal.has_snapshot = true;
         ResultCode::OK
     }
 

@@ -28,8 +28,6 @@
 
 use std::time::Duration;
 
-use crate::format::Salts;
-
 /// The least distance between the header's length and the file's end, in bytes. It is a multiple of every page size.
 const LEAST: i64 = 256 << 10;
 
@@ -104,47 +102,41 @@ impl Ahead {
     }
 }
 
-/// What a connection tells SQLite of the length of a file that is ahead, while SQLite takes the page count from it.
+/// What a connection tells SQLite of the length of a file that is ahead, while SQLite takes the page count from it: as long
+/// as the WAL has no commit.
 ///
-/// The header does not change while a connection sees one snapshot without a commit in the WAL after the other: whoever
-/// changes it has committed and then copied that, so that another snapshot or a recovery comes in between. Where SQLite
-/// goes on with the pages that it has read, this goes on with the header that it has read, at no system call.
+/// The header is read once. Whoever changes it has committed before, and copied that: then the wal-index has another header,
+/// or was recovered. As long as it has the same, SQLite goes on with the first page that it has read, and this with the
+/// length.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
-    last: Option<Look>,
-    /// The length by the header, in bytes.
-    by_header: i64,
-}
-
-/// When the length was asked for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Look {
     /// The file's own length, in bytes.
-    pub(crate) size: i64,
-    /// The salts in a wal-index that counts no pages.
-    pub(crate) salts: Salts,
-    /// The number of the snapshot.
-    pub(crate) snapshot: u32,
+    size: i64,
+    /// The checksum of the wal-index's header.
+    checksum: u32,
+    /// What was told then, in bytes.
+    length: i64,
 }
 
 impl Told {
-    /// The length to tell, in bytes: never more than the file's own. `by_header` reads the header's, if that says one.
-    pub(crate) fn length(&mut self, now: Look, by_header: impl FnOnce() -> Option<i64>) -> i64 {
-        let is_known = self.last.is_some_and(|last| {
-            last.size == now.size
-                && last.salts == now.salts
-                && now.snapshot.wrapping_sub(last.snapshot) <= 1
-        });
-        if !is_known {
-            self.by_header = by_header().unwrap_or(i64::MAX);
-        }
-        self.last = Some(now);
-        self.by_header.min(now.size)
+    /// The length to tell of a file of `size` bytes, whose wal-index has that `checksum`. `None` if the database's header
+    /// is to be read.
+    #[inline]
+    pub(crate) fn known(&self, size: i64, checksum: u32) -> Option<i64> {
+        (self.size == size && self.checksum == checksum).then_some(self.length)
     }
 
-    /// The header may be another one from now on.
+    /// The same, if the file is ahead of the length `by_header`, or is not: never more than `size`.
+    pub(crate) fn read(&mut self, size: i64, checksum: u32, by_header: Option<i64>) -> i64 {
+        let length = by_header.map_or(size, |length| length.min(size));
+        *self = Self { size, checksum, length };
+        length
+    }
+
+    /// The database's header may be another one from now on.
     pub(crate) fn forget(&mut self) {
-        self.last = None;
+        // A file without bytes is not ahead.
+        *self = Self::default();
     }
 }
 

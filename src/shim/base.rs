@@ -14,7 +14,9 @@ use crate::ffi::{
     SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PERSIST_WAL, ShmFlags,
     ShmSlot, ShmSlots, copies, sqlite3, sqlite3_file,
 };
-use crate::format::wal_index::{HEADERS, MX_FRAME, N_BACKFILL, N_PAGE, READ_MARKS, REGION, SALT};
+use crate::format::wal_index::{
+    CHECKSUM, HEADERS, MX_FRAME, N_BACKFILL, N_PAGE, READ_MARKS, REGION, SALT,
+};
 use crate::format::{Header, Salts};
 use crate::group_commit::WalIndex;
 use crate::guard::cancellation::Protected;
@@ -27,6 +29,9 @@ pub(super) struct State {
     pub(super) connection: Connection<Base>,
     /// Where SQLite keeps the address of the connection that uses the file; null if it has not said.
     pub(super) db: *const *mut sqlite3,
+    /// The first region of the wal-index, as SQLite has mapped it; null while it has not. A VFS keeps it where it is
+    /// until xShmUnmap: SQLite holds on to the address, too.
+    pub(super) wal_index: *const c_void,
     /// With group commit.
     pub(super) wanted: Option<Wanted>,
     /// Dropped when the base has closed the file.
@@ -98,21 +103,37 @@ impl Base {
         self.control_number(SQLITE_FCNTL_HAS_MOVED, &mut moved) == ResultCode::OK && moved != 0
     }
 
-    /// The words of the first region of the wal-index; `None` if the base does not map it. To be used before the
+    /// The words of the first region of the wal-index; `None` if SQLite has not mapped it. To be used before the
     /// current call of SQLite's returns.
     ///
     /// [`BaseFile::salts`] needs it while WRITE is locked, only with CKPT. Inlined all the same: as a call, it would cost
     /// each write transaction an instruction.
     #[inline(always)]
     fn wal_index(&self) -> Option<&[AtomicU32; REGION as usize / 4]> {
-        let mut region = std::ptr::null_mut();
-        let rc = call!(self.0, xShmMap, ResultCode::IOERR, 0, REGION, 0, &raw mut region);
-        if rc != ResultCode::OK || region.is_null() {
-            return None;
+        // SAFETY: the state is there, and nothing has a reference to this field. The base has mapped so many bytes, aligned
+        // to a page of memory, and they stay mapped until xShmUnmap, which is another call and forgets them first. Other
+        // processes change them at any time, which atomics allow for.
+        unsafe { (*self.state()).wal_index.cast::<[AtomicU32; REGION as usize / 4]>().as_ref() }
+    }
+
+    /// The checksum of the wal-index's header; `None` if SQLite has not mapped it.
+    #[inline]
+    pub(super) fn wal_index_checksum(self) -> Option<u32> {
+        self.words([CHECKSUM]).map(|[checksum]| checksum)
+    }
+
+    /// xShmMap has mapped the first region of the wal-index, of `size` bytes, there.
+    pub(super) fn wal_index_mapped(self, region: *const c_void, size: c_int) {
+        if size >= REGION {
+            // SAFETY: the state is there, and nothing has a reference to this field.
+            unsafe { (*self.state()).wal_index = region };
         }
-        // SAFETY: the base has mapped so many bytes, aligned to a page of memory, and they stay mapped until xShmUnmap,
-        // which is another call. Other processes change them at any time, which atomics allow for.
-        Some(unsafe { &*region.cast() })
+    }
+
+    /// xShmUnmap is about to unmap it.
+    pub(super) fn wal_index_unmapping(self) {
+        // SAFETY: as above.
+        unsafe { (*self.state()).wal_index = std::ptr::null() };
     }
 
     /// Some words of the wal-index.
@@ -279,9 +300,9 @@ impl BaseFile for Base {
         self.words([SALT, SALT + 1])
     }
 
-    fn salts_without_commit(&self) -> Option<Salts> {
-        let [pages, salt, next] = self.words([N_PAGE, SALT, SALT + 1])?;
-        (pages == 0).then_some([salt, next])
+    fn checksum_without_commit(&self) -> Option<u32> {
+        let [pages, checksum] = self.words([N_PAGE, CHECKSUM])?;
+        (pages == 0).then_some(checksum)
     }
 
     fn header(&self) -> Option<Header> {

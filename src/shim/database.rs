@@ -102,6 +102,7 @@ pub(crate) unsafe fn install_database(
     let state = State {
         connection,
         db: std::ptr::null(),
+        wal_index: std::ptr::null(),
         wanted,
         _protected: protected,
         counted: context.count_database(),
@@ -182,16 +183,32 @@ unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: i64) -> ResultCod
 /// xFileSize: SQLite asks for the file's length. In WAL mode, each read transaction does so until the first commit since
 /// the WAL was opened.
 unsafe extern "C" fn x_file_size(file: *mut sqlite3_file, size: *mut i64) -> ResultCode {
-    // SAFETY: SQLite asks for the length of an open file of this table, and nothing else uses it meanwhile.
-    let (base, connection) = unsafe { parts(file) };
-    let rc = call!(base.0, xFileSize, ResultCode::IOERR, size);
-    if rc == ResultCode::OK && connection.may_read_page_count() {
-        no_panic((), || {
-            // SAFETY: SQLite passes a place for the length, which the base has filled in.
-            unsafe { *size = connection.length_to_tell(*size) };
-        });
+    // SAFETY: SQLite asks for the length of an open file of this table. This method stands only where the base has one, and
+    // passes on what SQLite has passed.
+    let rc = unsafe { Interposed::of(file).methods.base.xFileSize.unwrap_unchecked()(file, size) };
+    if rc != ResultCode::OK {
+        return rc;
+    }
+    // SAFETY: as above, and nothing else uses the file meanwhile. SQLite passes a place for the length, which the base has
+    // filled in.
+    let ((base, connection), length) = unsafe { (parts(file), &mut *size) };
+    let Some(checksum) = base.wal_index_checksum() else { return rc };
+    match connection.known_length(*length, checksum) {
+        Some(known) => *length = known,
+        None => return look_for_file_size(file, size),
     }
     rc
+}
+
+/// [`x_file_size`], where it takes a look at the header. The base has filled in the file's own length.
+#[cold]
+#[inline(never)]
+extern "C" fn look_for_file_size(file: *mut sqlite3_file, size: *mut i64) -> ResultCode {
+    no_panic(ResultCode::IOERR, move || {
+        // SAFETY: `x_file_size` passes on an open file, whose connection it does not use any more, and SQLite's place.
+        unsafe { *size = parts(file).1.length_to_tell(*size) };
+        ResultCode::OK
+    })
 }
 
 /// xLock: SQLite asks for a higher lock than the connection has. After SQLITE_BUSY it may call the busy handler, and ask
@@ -323,8 +340,10 @@ unsafe extern "C" fn x_shm_map(
         let rc = call!(base.0, xShmMap, ResultCode::IOERR, region, size, extend, out);
         if rc == ResultCode::OK {
             // SAFETY: SQLite passes a place for the address, which the base has filled in.
-            inherited::mapped(file, unsafe { *out }, size);
+            let address = unsafe { *out };
+            inherited::mapped(file, address, size);
             if region == 0 {
+                base.wal_index_mapped(address, size);
                 connection.shm_mapped(base.wal());
             }
         }
@@ -339,6 +358,7 @@ unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> Resu
         let (base, connection) = unsafe { parts(file) };
         connection.ending();
         inherited::unmapping(file);
+        base.wal_index_unmapping();
         let rc = call!(base.0, xShmUnmap, ResultCode::IOERR, delete);
         connection.shm_unmapped();
         rc

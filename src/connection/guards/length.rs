@@ -11,7 +11,7 @@ use super::surplus::Surplus;
 use crate::counters::count;
 use crate::ffi::{ResultCode, ShmSlot};
 use crate::format::{Header, JOURNAL_SUFFIX, WAL_SUFFIX, beside, is_hot};
-use crate::guard::ahead::{self, Ahead, Look, Told};
+use crate::guard::ahead::{self, Ahead, Told};
 use crate::guard::file_length::Written;
 use crate::lock::Database;
 use crate::log::Log;
@@ -260,17 +260,31 @@ impl<B: BaseFile> Length<B> {
         self.ahead.is_some() && self.stands != Stands::Below
     }
 
-    /// SQLite asks for the length of a file of `size` bytes in WAL mode, with the connection's so many-th `snapshot`. The
-    /// answer: while the WAL counts no pages, and SQLite takes the page count from it, the length by the header if the
-    /// file is ahead of that. Else a commit would count the distance, too, and if somebody then cut the file, SQLite would
-    /// call it malformed at each checkpoint, and keep the WAL.
-    pub(crate) fn without_distance(&mut self, size: i64, snapshot: u32) -> i64 {
-        if !self.may_be_ahead() {
-            return size;
-        }
+    /// What SQLite is told of a file of `size` bytes, if nothing has changed since the last time.
+    #[inline]
+    pub(crate) fn known_length(&self, size: i64, checksum: u32) -> Option<i64> {
+        self.told.known(size, checksum)
+    }
+
+    /// What SQLite is told of a file of `size` bytes. While the WAL counts no pages, SQLite takes the page count from it: then
+    /// that is the length by the header, if the file is ahead of it. Else a commit would count the distance, too, and if
+    /// somebody then cut the file, SQLite would call it malformed at each checkpoint, and keep the WAL.
+    pub(crate) fn without_distance(&mut self, size: i64) -> i64 {
+        let Some(checksum) = self.base.checksum_without_commit() else { return size };
+        let length = if self.may_be_ahead() { self.length_below_zeros(size) } else { None };
+        self.told.read(size, checksum, length)
+    }
+
+    /// The length by the header of a file of `size` bytes that is longer and ends with a page of zeros. A file that ends
+    /// otherwise is not ahead: its header is wrong, as that of a torn copy. A checkpoint may only clear what SQLite
+    /// does not count, so it must count the rest.
+    fn length_below_zeros(&self, size: i64) -> Option<i64> {
         let base = self.base;
-        let Some(salts) = base.salts_without_commit() else { return size };
-        self.told.length(Look { size, salts, snapshot }, || base.header()?.length())
+        let header = base.header()?;
+        let (length, page) = header.length().zip(header.page_size())?;
+        let last = Surplus { base, from: size - page, to: size, page };
+        let is_ahead = last.from >= length && last.zeros_from() == Ok(last.from);
+        is_ahead.then_some(length)
     }
 
     /// A checkpoint or a recovery has CKPT, and has written nothing yet.
@@ -364,7 +378,7 @@ impl<B: BaseFile> Length<B> {
 
     /// EXCLUSIVE was taken without RESERVED and without a wal-index: to roll back, or, in exclusive locking mode, to open the
     /// WAL, whose index is in SQLite's own memory then. If the WAL is empty, SQLite takes the page count from the
-    /// file's length next. There is no snapshot by which that could be seen ([`Self::without_distance`]), and nobody else
+    /// file's length next. Nothing tells a call for that from others ([`Self::without_distance`]), and nobody else
     /// has the database open. So a file that is ahead is cut.
     #[cold]
     pub(crate) fn cut_before_wal(&self) {

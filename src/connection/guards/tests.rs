@@ -363,45 +363,47 @@ fn what_was_freed_is_overwritten() {
 /// kept ahead, nor under another VFS.
 #[test]
 fn sqlite_is_told_of_no_distance() {
-    let (_place, _database, mut guards) = board();
-    let told = |guards: &mut TestGuards, frames| {
+    let told_with = |keeps_ahead, frames, stands, data: &[i64]| {
+        let (_place, _database, mut guards) = board();
+        if keeps_ahead {
+            guards.length.keep_ahead();
+        }
+        guards.length.stands = stands;
         let frames = RefCell::new(vec![Some((frames, 0))]);
-        let salts = RefCell::new(vec![Some([1, 2])]);
-        let base = TestBase { frames, salts, ..TestBase::of_size(20, 3) }.leak();
-        on(guards, base).length.without_distance(20 * 4096, 1) / 4096
+        let base = TestBase { frames, ..TestBase::of_size(20, 3) }.leak();
+        base.data.borrow_mut().extend(data);
+        on(&mut guards, base).length.without_distance(20 * 4096) / 4096
     };
-    assert_eq!(told(&mut guards, 0), 20, "it is not kept ahead");
-    guards.length.keep_ahead();
-    assert_eq!(told(&mut guards, 7), 20);
-    assert_eq!(told(&mut guards, 0), 3);
-    guards.length.stands = Stands::Below;
-    assert_eq!(told(&mut guards, 0), 20, "another VFS decides the length");
+    let told = |keeps_ahead, frames, stands| told_with(keeps_ahead, frames, stands, &[]);
+    assert_eq!(told_with(true, 0, Stands::Alone, &[19 * 4096]), 20, "the header is wrong");
+    assert_eq!(told_with(true, 0, Stands::Alone, &[2 * 4096]), 3);
+    assert_eq!(told(true, 0, Stands::Alone), 3);
+    assert_eq!(told(true, 0, Stands::Above), 3);
+    assert_eq!(told(true, 7, Stands::Alone), 20);
+    assert_eq!(told(false, 0, Stands::Alone), 20, "it is not kept ahead");
+    assert_eq!(told(true, 0, Stands::Below), 20, "another VFS decides the length");
 }
 
-/// The connection's own checkpoint or recovery, and the end of WAL mode, may bring another header.
+/// What was told is told again, until the connection's own checkpoint or recovery, or the end of WAL mode.
 #[test]
 fn what_sqlite_is_told_follows_the_header() {
     let (_place, _database, mut guards) = board();
     guards.length.keep_ahead();
-    let empty = |pages| {
-        let (frames, salts) = (RefCell::new(vec![Some((0, 0))]), RefCell::new(vec![Some([1, 2])]));
-        TestBase { frames, salts, ..TestBase::of_size(20, pages) }.leak()
-    };
     type Event = fn(&mut TestGuards);
-    let events: [(Event, i64); 4] = [
-        (|_| {}, 3),
-        (|guards| guards.length.checkpoint_begins(), 4),
-        (|guards| _ = guards.length.before_first_page(&header(4), true), 4),
-        (|guards| guards.wal_closed(), 4),
+    let events: [(Event, bool); 4] = [
+        (|_| {}, true),
+        (|guards| guards.length.checkpoint_begins(), false),
+        (|guards| _ = guards.length.before_first_page(&header(4), true), false),
+        (|guards| guards.wal_closed(), false),
     ];
-    for (nth, (event, pages)) in events.into_iter().enumerate() {
-        guards.length.wal_closed();
-        let tell = |guards: &mut TestGuards, base| {
-            on(guards, base).length.without_distance(20 * 4096, 1) / 4096
-        };
-        assert_eq!(tell(&mut guards, empty(3)), 3);
-        event(&mut guards);
-        assert_eq!(tell(&mut guards, empty(4)), pages, "event {nth}");
+    for (nth, (event, is_known)) in events.into_iter().enumerate() {
+        let frames = RefCell::new(vec![Some((0, 0))]);
+        let base = TestBase { frames, ..TestBase::of_size(20, 3) }.leak();
+        let guards = on(&mut guards, base);
+        assert_eq!(guards.length.without_distance(20 * 4096), 3 * 4096);
+        event(guards);
+        let known = is_known.then_some(3 * 4096);
+        assert_eq!(guards.length.known_length(20 * 4096, 7), known, "event {nth}");
     }
 }
 

@@ -8,8 +8,7 @@ use super::*;
 #[test]
 fn the_slots_that_are_held_tell_what_write_is_for() {
     let need = |has_snapshot, has_ckpt, may_block| {
-        let slots = WalSlots { has_snapshot, has_ckpt, is_mapped: true, snapshots: 0 };
-        slots.need_of_write(may_block)
+        WalSlots { has_snapshot, has_ckpt, is_mapped: true }.need_of_write(may_block)
     };
     assert_eq!(need(false, false, false), Need::Recovery);
     assert_eq!(need(true, false, false), Need::Write);
@@ -155,43 +154,4 @@ fn a_connection_that_may_not_go_on_keeps_no_slot() {
         let unlocks = base.calls.borrow().contains(&Unlock(ShmSlot::READ_0.into()));
         assert_eq!(unlocks, answer == ResultCode::BUSY);
     }
-}
-
-/// SQLite takes the page count from the file's length with a snapshot, or in exclusive locking mode without. A
-/// checkpoint, and whoever asks without a wal-index, is told the file's own length.
-#[test]
-fn the_file_s_own_length_is_for_those_that_act_on_the_file() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (mut connection, _) = connection(&directory);
-    for (is_mapped, has_snapshot, has_ckpt, level, may) in [
-        (true, true, false, LockLevel::SHARED, true),
-        (true, false, false, LockLevel::EXCLUSIVE, true),
-        (true, false, false, LockLevel::SHARED, false),
-        (true, true, true, LockLevel::SHARED, false),
-        (true, false, true, LockLevel::SHARED, false),
-        (false, false, false, LockLevel::SHARED, false),
-        (false, false, false, LockLevel::EXCLUSIVE, false),
-    ] {
-        connection.wal = WalSlots { is_mapped, has_snapshot, has_ckpt, snapshots: 0 };
-        connection.lock.level = level;
-        assert_eq!(connection.may_read_page_count(), may, "{:?}, {level:?}", connection.wal);
-    }
-}
-
-/// Each snapshot counts once, with and without a look at the files.
-#[test]
-fn each_snapshot_is_counted() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (mut connection, _) = connection(&directory);
-    let mut plain = 0;
-    for nth in 1..=100 {
-        let is_plain = connection.note_plain(ShmSlot::READ_0.into(), ShmFlags::LOCK_SHARED);
-        if !is_plain {
-            assert_eq!(connection.shm_lock(ShmSlot::READ_0, ShmFlags::LOCK_SHARED), ResultCode::OK);
-        }
-        plain += i32::from(is_plain);
-        assert_eq!(connection.wal.snapshots, nth);
-        assert!(connection.note_plain(ShmSlot::READ_0.into(), ShmFlags::UNLOCK_SHARED));
-    }
-    assert!((50..100).contains(&plain), "{plain}");
 }

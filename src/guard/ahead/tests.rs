@@ -59,37 +59,33 @@ fn the_distance_is_bounded() {
 }
 
 /// SQLite asks for the length in one read transaction after the other. The header is read once, and again when it may be
-/// another one: the file has another length, the wal-index was recovered, a snapshot came in between that did not
-/// ask, or the connection itself copied or recovered.
+/// another one: the file has another length, the wal-index another header, or the connection itself has copied or
+/// recovered.
 #[test]
 fn the_header_is_read_again_when_it_may_have_changed() {
-    const FIRST: Look = Look { size: 100 * PAGE, salts: [1, 2], snapshot: u32::MAX };
-    let next = Look { snapshot: 0, ..FIRST };
-    for (now, forgets, is_read) in [
-        (FIRST, false, false),
-        (next, false, false),
-        (next, true, true),
-        (Look { snapshot: 1, ..FIRST }, false, true),
-        (Look { size: 101 * PAGE, ..next }, false, true),
-        (Look { salts: [1, 3], ..next }, false, true),
+    let size = 100 * PAGE;
+    let mut told = Told::default();
+    assert_eq!(told.known(size, 7), None);
+    assert_eq!(told.read(size, 7, Some(2 * PAGE)), 2 * PAGE);
+    for (size, checksum, known) in [
+        (size, 7, Some(2 * PAGE)),
+        (size, 8, None),
+        (size + PAGE, 7, None),
+        (size, 7, Some(2 * PAGE)),
     ] {
-        let mut told = Told::default();
-        assert_eq!(told.length(FIRST, || Some(2 * PAGE)), 2 * PAGE);
-        if forgets {
-            told.forget();
-        }
-        let length = told.length(now, || Some(3 * PAGE));
-        assert_eq!(length, if is_read { 3 } else { 2 } * PAGE, "{now:?}, {forgets}");
+        assert_eq!(told.known(size, checksum), known, "{size}, {checksum}");
     }
+    told.forget();
+    assert_eq!(told.known(size, 7), None);
+    assert_eq!(told.known(0, 0), Some(0), "a file without bytes has no other length");
 }
 
-/// A file that is not ahead has its own length, and so has one whose header says none. That is not looked up again.
+/// A file that is not ahead has its own length. That is not looked up again.
 #[test]
 fn no_more_is_told_than_there_is() {
-    let look = Look { size: 5 * PAGE, salts: [0, 0], snapshot: 1 };
     for by_header in [Some(5 * PAGE), Some(6 * PAGE), None] {
         let mut told = Told::default();
-        assert_eq!(told.length(look, || by_header), 5 * PAGE, "{by_header:?}");
-        assert_eq!(told.length(look, || panic!("it is known")), 5 * PAGE);
+        assert_eq!(told.read(5 * PAGE, 7, by_header), 5 * PAGE, "{by_header:?}");
+        assert_eq!(told.known(5 * PAGE, 7), Some(5 * PAGE));
     }
 }
