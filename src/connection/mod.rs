@@ -179,8 +179,12 @@ impl<B: BaseFile> Connection<B> {
     pub(crate) fn before_first_page(&mut self, page: &[u8]) -> Result<(), ResultCode> {
         let Some(header) = Header::of_page(page) else { return Ok(()) };
         if self.wal.is_mapped {
+            // A read-only connection cannot write the page either, and the base file says why.
             let is_last = self.closing == Closing::CopiesAll;
-            return self.guards.length.before_first_page(&header, is_last);
+            return match self.read_only {
+                true => Ok(()),
+                false => self.guards.length.before_first_page(&header, is_last),
+            };
         }
         let base = self.base;
         self.guards.length.written().first_page(&header, || base.header());

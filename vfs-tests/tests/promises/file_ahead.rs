@@ -677,3 +677,21 @@ fn a_reader_of_a_board_that_is_ahead_makes_no_more_calls() {
     };
     assert_eq!(calls(&ours), calls("faulty-reader"));
 }
+
+/// Somebody has written the first pages of a board, and a client that may only read it asks for a checkpoint. SQLite lets it
+/// try, and the write fails. It is told what the stock VFS says, not that the disk is full.
+#[test]
+fn a_client_that_may_only_read_is_told_of_no_full_disk() {
+    let [stock, ours] = [Client::Stock, Client::Ours].map(|client| {
+        let board = Board::new();
+        let writer = connect(&client.uri(&board));
+        writer.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
+        let reader = connect(&format!("{}&mode=ro", client.uri(&board)));
+        let refused = reader.query_row("PRAGMA wal_checkpoint", [], |_| Ok(())).unwrap_err();
+        let ok: String = writer.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(ok, "ok", "{client:?}");
+        refused.sqlite_error().map(|error| error.extended_code)
+    });
+    assert_eq!(ours, stock);
+    assert_eq!(stock, Some(rusqlite::ffi::SQLITE_IOERR_WRITE));
+}
