@@ -6,7 +6,6 @@
 //! | fcntl(2) | a lock must not go when another descriptor is closed: [`fcntl`] |
 //! | open(2), close(2) | a descriptor becomes another file's, and [`crate::guard::cancellation`] must know |
 //! | fstat(2), stat(2) | SQLite tells files apart by them, and takes what a parent opened for its own |
-//! | mmap(2) | a mapping keeps an open file description, and with it the locks on a wal-index |
 //!
 //! All unix VFSes of one copy of SQLite share them, and the functions are not told which copy calls,
 //! so each gets functions of its own.
@@ -30,7 +29,7 @@ use std::cell::Cell;
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::fs::File;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::FromRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -63,8 +62,7 @@ macro_rules! calls {
                 Some(unsafe {
                     Self {
                         $($call: {
-                            let name = c_text(concat!(stringify!($call), "\0"));
-                            let call = get(base, name.as_ptr()).or_else(|| without(name))?;
+                            let call = get(base, c_text(concat!(stringify!($call), "\0")).as_ptr())?;
                             std::mem::transmute::<unsafe extern "C" fn(), $type>(call)
                         },)*
                     }
@@ -94,21 +92,11 @@ macro_rules! calls {
 }
 
 calls! {
-    mmap by mmap_of: unsafe extern "C" fn(*mut c_void, usize, c_int, c_int, c_int, libc::off_t) -> *mut c_void;
     stat by stat_of: unsafe extern "C" fn(*const c_char, *mut libc::stat) -> c_int;
     fstat by fstat_of: unsafe extern "C" fn(c_int, *mut libc::stat) -> c_int;
     open by open_of: unsafe extern "C-unwind" fn(*const c_char, c_int, c_int) -> c_int;
     close by close_of: unsafe extern "C-unwind" fn(c_int) -> c_int;
     fcntl by fcntl_of: unsafe extern "C-unwind" fn(c_int, c_int, *mut c_void) -> c_int;
-}
-
-/// What takes the place of a call that the base has no use for: an SQLite that was built without WAL mode maps nothing.
-fn without(name: &CStr) -> sqlite3_syscall_ptr {
-    type Mmap =
-        unsafe extern "C" fn(*mut c_void, usize, c_int, c_int, c_int, libc::off_t) -> *mut c_void;
-    let mmap: Mmap = libc::mmap;
-    // SAFETY: one pointer to a function becomes another.
-    (name == c"mmap").then(|| unsafe { std::mem::transmute::<Mmap, unsafe extern "C" fn()>(mmap) })
 }
 
 type GetSystemCall = unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char) -> sqlite3_syscall_ptr;
@@ -291,37 +279,11 @@ fn opened_wal_index(file: c_int, database: &OsStr, library: &'static Library) {
     let Ok(index) = sys::inode_of(file) else { return };
     let path = Path::new(database);
     match sys::entry_behind(path) {
-        Ok(database) => library.locks.opened_wal_index(database.inode, index, file),
+        Ok(database) => library.locks.opened_wal_index(database.inode, index),
         Err(why) if sys::is_absent(&why) => {}
         // It is the one that was opened by this name, as far as anybody can tell.
-        Err(_) => library.locks.opened_wal_index_beside(path, index, file),
+        Err(_) => library.locks.opened_wal_index_beside(path, index),
     }
-}
-
-/// mmap(2): SQLite maps a region of a wal-index, or of a database. If the locks of the file are on this very descriptor, what
-/// is mapped is an open file description of its own: a mapping outlives the descriptor, and is inherited by children, and
-/// no lock may.
-unsafe extern "C" fn mmap_of<const NTH: usize>(
-    at: *mut c_void,
-    bytes: usize,
-    protection: c_int,
-    flags: c_int,
-    file: c_int,
-    offset: libc::off_t,
-) -> *mut c_void {
-    let library = &LIBRARIES[NTH];
-    let Some(calls) = library.calls.get() else {
-        sys::set_errno(libc::ENOSYS);
-        return libc::MAP_FAILED;
-    };
-    let another = no_panic(None, || library.locks.to_map_by(file));
-    let by = another.as_ref().map_or(file, AsRawFd::as_raw_fd);
-    // SAFETY: SQLite has made this call; the other descriptor is of the same file, and as writable.
-    let mapped = unsafe { (calls.mmap)(at, bytes, protection, flags, by, offset) };
-    let error = std::io::Error::last_os_error().raw_os_error().unwrap_or_default();
-    no_panic((), || drop(another));
-    sys::set_errno(error);
-    mapped
 }
 
 /// fstat(2): SQLite looks for its book-keeping of a file that it has opened, by device and inode. In a forked child, no file

@@ -1,36 +1,19 @@
-//! The one descriptor that has a process's open-file-description locks on one file. While it is open the locks stay:
-//! fcntl(2), "Open file description locks".
+//! The one descriptor that has a process's open-file-description locks on one file.
 //!
-//! SQLite has a descriptor of a database for each connection, and closes one while others have locks. So the locks on a
-//! database have a descriptor that nobody else has. Of a wal-index, SQLite has one for all connections, and closes it when
-//! the last of them is gone: the locks are on that, and no mapping is of its open file description.
+//! Nobody else has it, so nobody closes it by mistake, and while it is open the locks stay: fcntl(2), "Open file
+//! description locks".
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use crate::sys::{self, Inode, Kept, Range};
+use crate::sys::{self, Kept, Range};
 
-/// A descriptor, and the locks that it has.
+/// A descriptor of our own, and the locks that it has.
 pub(super) struct LockDescriptor {
-    descriptor: Whose,
+    descriptor: Kept,
     /// The locks it has, if it is not open for writing; `None` if it is. The kernel refuses an exclusive lock by such a
     /// descriptor, so another one takes over when a connection comes that can write, and must get these locks.
     shared: Option<Vec<Range>>,
-}
-
-/// Whose descriptor it is.
-enum Whose {
-    Ours(Kept),
-    Sqlites(RawFd, Inode),
-}
-
-impl AsRawFd for Whose {
-    fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Self::Ours(kept) => kept.as_raw_fd(),
-            Self::Sqlites(number, _) => *number,
-        }
-    }
 }
 
 impl LockDescriptor {
@@ -43,26 +26,12 @@ impl LockDescriptor {
         // This fails where there are no such locks.
         sys::conflicting_lock(&opened, Range { start: 0, len: 1 })?;
         let shared = (!sys::is_writable(opened.as_raw_fd())).then(Vec::new);
-        Ok(Self { descriptor: Whose::Ours(Kept::new(opened.into())), shared })
-    }
-
-    /// The descriptor of a wal-index `inode` itself, which is SQLite's, and its only one. One that cannot be written by is
-    /// opened once more, by [`Self::open`].
-    ///
-    /// # Errors
-    /// Those of [`Self::open`].
-    pub(super) fn of_wal_index(descriptor: RawFd, inode: Inode) -> io::Result<Self> {
-        if !sys::is_writable(descriptor) {
-            return Self::open(descriptor);
-        }
-        let descriptor = Whose::Sqlites(descriptor, inode);
-        sys::conflicting_lock(&descriptor, Range { start: 0, len: 1 })?;
-        Ok(Self { descriptor, shared: None })
+        Ok(Self { descriptor: Kept::new(opened.into()), shared })
     }
 
     #[cfg(test)]
     pub(super) fn of(descriptor: Kept) -> Self {
-        Self { descriptor: Whose::Ours(descriptor), shared: None }
+        Self { descriptor, shared: None }
     }
 
     /// Its number.
@@ -70,25 +39,9 @@ impl LockDescriptor {
         self.descriptor.as_raw_fd()
     }
 
-    /// Whether it is SQLite's.
-    pub(super) fn is_sqlites(&self) -> bool {
-        matches!(self.descriptor, Whose::Sqlites(..))
-    }
-
     /// Whether nobody has closed it behind our back.
     pub(super) fn is_intact(&self) -> bool {
-        match &self.descriptor {
-            Whose::Ours(kept) => kept.is_intact(),
-            Whose::Sqlites(number, inode) => sys::is_of(*number, *inode),
-        }
-    }
-
-    /// In a forked child: has no part in the parent's locks any more.
-    pub(super) fn abandon(self) {
-        match self.descriptor {
-            Whose::Ours(kept) => drop(kept),
-            Whose::Sqlites(number, inode) => sys::leave_description(number, inode),
-        }
+        self.descriptor.is_intact()
     }
 
     /// Whether each lock made through it must be told to [`Self::note`].

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | is not open through the VFS | `Stock` | POSIX, as SQLite asks | the VFS opens it |
 //! | is ours, but a POSIX lock of this process is on it or on its way | `Locked` | POSIX | it is found unlocked: when SQLite unlocks all of it, or another connection locks it |
-//! | is ours | `Ofd` | open-file-description locks on one descriptor: of a database, one that nobody else has; of a wal-index, SQLite's only one | SQLite has closed its last descriptor of the file |
+//! | is ours | `Ofd` | open-file-description locks on one descriptor that nobody else has | SQLite has closed its last descriptor of the file |
 //! | is ours, and the system refuses such locks | `Refused` | POSIX | the VFS's last connection to it is closed, or, if the system was only short of something, another connection locks it |
 //!
 //! `Locked` and `Refused` become `Stock` when the VFS's last connection to the file is closed. `Ofd` does not: stock
@@ -26,12 +26,12 @@ mod decision;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::path::Path;
 
 use super::descriptors::{Descriptor, Descriptors};
 use super::lock_descriptor::LockDescriptor;
-use super::ours::{Ours, WalIndex};
+use super::ours::Ours;
 use super::posix_locks::LockedBefore;
 use super::published::{Answer, Published};
 use crate::sys::fork::ForkMutex;
@@ -226,25 +226,14 @@ impl LockTable {
         self.with(false, |table| !table.ours.is_empty())
     }
 
-    /// SQLite has opened the wal-index of a database, by this descriptor.
-    pub(crate) fn opened_wal_index(&'static self, database: Inode, inode: Inode, by: RawFd) {
-        self.with((), |table| table.ours.opened_wal_index(database, WalIndex::opened(inode, by)));
+    /// SQLite has opened the wal-index of a database.
+    pub(crate) fn opened_wal_index(&'static self, database: Inode, wal_index: Inode) {
+        self.with((), |table| table.ours.opened_wal_index(database, wal_index));
     }
 
     /// As [`Self::opened_wal_index`], where it is not known which file the database is, but what it is called.
-    pub(crate) fn opened_wal_index_beside(&'static self, database: &Path, inode: Inode, by: RawFd) {
-        let opened = WalIndex::opened(inode, by);
-        self.with((), |table| table.ours.opened_wal_index_beside(database, opened));
-    }
-
-    /// SQLite is about to map a file: another descriptor of it, if the file's locks are on this one, which a mapping
-    /// would keep. `None` if there is none to be had: then a mapping keeps the locks for as long as it is there.
-    pub(crate) fn to_map_by(&'static self, descriptor: RawFd) -> Option<OwnedFd> {
-        self.with(None, |table| {
-            let lock = table.lock_descriptor(descriptor)?;
-            let has_the_locks = lock.is_sqlites() && lock.number() == descriptor;
-            has_the_locks.then(|| sys::reopen(descriptor, true).ok()).flatten()
-        })
+    pub(crate) fn opened_wal_index_beside(&'static self, database: &Path, wal_index: Inode) {
+        self.with((), |table| table.ours.opened_wal_index_beside(database, wal_index));
     }
 
     /// SQLite is about to close a descriptor. False if the number is another file's by now, perhaps of ours: then
@@ -334,12 +323,6 @@ impl Table {
             }
             self.files.remove(&inode);
             self.ours.forget_wal_index(inode);
-        } else if let Kind::Ofd(lock) = &file.kind {
-            if lock.is_sqlites() && lock.number() == descriptor {
-                // SQLite had another of the wal-index: one that has two names.
-                self.decide(inode, false);
-                self.publish(inode);
-            }
         }
     }
 

@@ -177,21 +177,6 @@ pub(crate) fn close_inherited(descriptor: RawFd, inode: Inode) {
     }
 }
 
-/// In the child of a fork: makes a descriptor of a file one of another open file description, of that file if it can be
-/// opened, which leaves the locks of the parent's description alone. A number that is another file's by now stays as it
-/// is. dup(2)
-pub(crate) fn leave_description(descriptor: RawFd, inode: Inode) {
-    if !is_of(descriptor, inode) {
-        return;
-    }
-    let anything = || open(File::options().read(true).custom_flags(TO_LOOK), "/".as_ref());
-    let other =
-        reopen(descriptor, is_writable(descriptor)).or_else(|_| anything().map(OwnedFd::from));
-    if let Ok(other) = other {
-        let _ = replace(descriptor, &other);
-    }
-}
-
 /// What only tests do.
 #[cfg(test)]
 pub(crate) mod for_tests {

@@ -2,9 +2,9 @@
 //!
 //! The child shares its parent's open file descriptions, and so its locks: an unlock in the child would release the
 //! parent's lock, and a child that lives on would keep the locks of a parent that died
-//! (<https://www.sqlite.org/howtocorrupt.html> 2.6). So the child closes its copies of the lock descriptors at once, or
-//! gives SQLite's another open file description, which leaves the parent's locks alone, and refuses locks by descriptors
-//! that the parent had opened. A file that the child opens itself is its own. Files that were not ours keep the stock VFS's behaviour.
+//! (<https://www.sqlite.org/howtocorrupt.html> 2.6). So the child closes its copies of the lock descriptors at once,
+//! which leaves the parent's locks alone, and refuses locks by descriptors that the parent had opened. A file that
+//! the child opens itself is its own. Files that were not ours keep the stock VFS's behaviour.
 
 use std::collections::HashMap;
 
@@ -45,8 +45,7 @@ impl Table {
             self.inherited.0.insert(inode, generation);
         }
         for (inode, mut file) in std::mem::take(&mut self.files) {
-            if let Kind::Ofd(lock) = file.kind {
-                lock.abandon();
+            if let Kind::Ofd(_) = file.kind {
                 self.inherited.0.insert(inode, generation);
                 for descriptor in file.descriptors {
                     self.published.publish(descriptor, Answer::AskTheTable);

@@ -1,6 +1,5 @@
 //! What the locks of a file become, and what happens when somebody closes a lock descriptor behind our back.
 
-use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
 
@@ -55,18 +54,13 @@ impl Table {
             return;
         }
         self.locked_before.forget(inode);
-        // What SQLite had open before may be mapped by that description.
-        let is_its_only = self.ours.has_opened(inode, by) && file.descriptors.len() == 1;
-        let opened = match is_its_only {
-            true => LockDescriptor::of_wal_index(by, inode),
-            false => LockDescriptor::open(by),
-        };
-        self.open_lock_descriptor(inode, opened);
+        self.open_lock_descriptor(inode, by);
     }
 
-    /// A file's locks go through what was `opened` from now on, or are POSIX locks if nothing could be.
-    fn open_lock_descriptor(&mut self, inode: Inode, opened: io::Result<LockDescriptor>) {
-        match (opened, self.files.get_mut(&inode)) {
+    /// A file's locks go through a descriptor of our own from now on, or are POSIX locks if none can be opened. SQLite has it
+    /// open by `by`.
+    fn open_lock_descriptor(&mut self, inode: Inode, by: RawFd) {
+        match (LockDescriptor::open(by), self.files.get_mut(&inode)) {
             (Ok(lock), _) => self.lock_through(inode, lock),
             (Err(error), Some(file)) => file.kind = Kind::Refused(error),
             (Err(_), None) => {}
@@ -75,14 +69,12 @@ impl Table {
 
     /// A file's locks go through this descriptor from now on.
     fn lock_through(&mut self, inode: Inode, lock: LockDescriptor) {
-        let reused = (!lock.is_sqlites()).then_some(lock.number());
+        let number = lock.number();
+        let lost = self.descriptors.own.insert(number, inode).filter(|lost| *lost != inode);
         if let Some(file) = self.files.get_mut(&inode) {
             file.kind = Kind::Ofd(lock);
         }
-        if let Some(number) = reused {
-            let lost = self.descriptors.own.insert(number, inode).filter(|lost| *lost != inode);
-            self.number_was_reused(number, lost);
-        }
+        self.number_was_reused(number, lost);
     }
 
     /// See [`super::LockTable::goes_without`].
@@ -122,7 +114,7 @@ impl Table {
         // What the descriptor had locked is lost, as if a POSIX lock had been cancelled.
         let Some(file) = self.files.get(&inode) else { return };
         if let Some(by) = self.descriptors.best_of(&file.descriptors) {
-            self.open_lock_descriptor(inode, LockDescriptor::open(by));
+            self.open_lock_descriptor(inode, by);
         }
         self.publish(inode);
     }

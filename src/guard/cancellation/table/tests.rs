@@ -203,11 +203,11 @@ fn a_wal_index_belongs_to_its_database() {
     lock_by_posix(&index, SHARED, libc::F_UNLCK);
 
     let table = with_ours(true, &database);
-    table.opened_wal_index(inode(&database), inode(&index), index.as_raw_fd());
+    table.opened_wal_index(inode(&database), inode(&index));
     through(table, &index);
     // SQLite closes it, locked or not, as when it leaves WAL mode: another file may have its number then.
     for is_locked in [true, false] {
-        table.opened_wal_index(inode(&database), inode(&index), index.as_raw_fd());
+        table.opened_wal_index(inode(&database), inode(&index));
         if is_locked {
             through(table, &index);
         }
@@ -216,7 +216,7 @@ fn a_wal_index_belongs_to_its_database() {
         table.called(index.as_raw_fd(), false);
         assert!(table.closing(index.as_raw_fd()));
     }
-    table.opened_wal_index(inode(&database), inode(&index), index.as_raw_fd());
+    table.opened_wal_index(inode(&database), inode(&index));
     assert!(table.closing(database.as_raw_fd()));
     through(table, &index);
 }
@@ -227,52 +227,12 @@ fn a_wal_index_belongs_to_a_database_by_its_name() {
     let (_board, _, database) = board();
     let (_other, _, index) = board();
     let table = with_ours(true, &database);
-    table.opened_wal_index_beside("/another/board.db".as_ref(), inode(&index), index.as_raw_fd());
+    table.opened_wal_index_beside("/another/board.db".as_ref(), inode(&index));
     assert_eq!(table.target(index.as_raw_fd()), Target::AsItIs);
     table.called(index.as_raw_fd(), false);
     assert!(table.closing(index.as_raw_fd()));
-    table.opened_wal_index_beside(NAME.as_ref(), inode(&index), index.as_raw_fd());
+    table.opened_wal_index_beside(NAME.as_ref(), inode(&index));
     through(table, &index);
-}
-
-/// The locks of a wal-index are on SQLite's only descriptor of it. If it has two, since the file has two names, the
-/// closing of one leaves the other a descriptor. In a child of fork(2), the number is one of another open file
-/// description, which has no part in the parent's locks.
-#[test]
-fn a_wal_index_is_locked_by_sqlites_own_descriptor() {
-    let (_board, _, database) = board();
-    let (file, reads, index) = board();
-    let outsider = file.reopen().expect("it is there");
-    for forks in [false, true] {
-        let table = with_ours(true, &database);
-        let sqlites = File::from(sys::duplicate(index.as_raw_fd()).expect("it is open"));
-        table.opened_wal_index(inode(&database), inode(&index), sqlites.as_raw_fd());
-        assert_eq!(through(table, &sqlites), sqlites.as_raw_fd());
-        assert_eq!(word(table, &sqlites), sqlites.as_raw_fd());
-        assert!(locks(sqlites.as_raw_fd(), SHARED, false).expect("it can be locked"));
-        assert!(!locks(outsider.as_raw_fd(), SHARED, false).expect("it can be asked"));
-        let mapped = table.to_map_by(sqlites.as_raw_fd()).expect("it has the locks");
-        assert!(
-            !locks(mapped.as_raw_fd(), SHARED, false).expect("it is of a description of its own")
-        );
-        assert!(table.to_map_by(database.as_raw_fd()).is_none(), "that has none");
-        if forks {
-            table.abandon_inherited();
-            assert!(sys::is_of(sqlites.as_raw_fd(), inode(&index)));
-            assert_eq!(table.target(sqlites.as_raw_fd()), Target::Inherited);
-            let none = sys::conflicting_lock(&index, SHARED).expect("it can be asked");
-            assert_eq!(none, None, "the parent's description has the lock");
-            assert!(!locks(sqlites.as_raw_fd(), SHARED, false).expect("it can be asked"));
-        } else {
-            assert_eq!(through(table, &reads), sqlites.as_raw_fd());
-            assert!(table.closing(sqlites.as_raw_fd()));
-            let another = through(table, &reads);
-            assert_ne!(another, sqlites.as_raw_fd());
-            assert!(sys::is_of(another, inode(&index)));
-        }
-        drop(sqlites);
-        sys::unlock(&index, SHARED).expect("it is open");
-    }
 }
 
 /// In a child of fork(2), no lock is made by a descriptor that it inherited, and a file that it opens is its own. A
