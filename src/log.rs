@@ -136,8 +136,8 @@ impl Log {
         Self { host, connection }
     }
 
-    /// Says something of a file.
-    pub(crate) fn about(&self, rc: ResultCode, what: &str, file: &Path) {
+    /// Says something of a file, as [`Host::log_about`] does, whose place it takes: and to this log.
+    pub(crate) fn log_about(&self, rc: ResultCode, what: &str, file: &Path) {
         self.host.log_about(rc, what, file);
         let said = note(rc, what, Some(file));
         HAS_LINES.store(true, Ordering::Relaxed);

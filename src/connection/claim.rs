@@ -312,13 +312,13 @@ impl<B: BaseFile> Claim<B> {
                         "{why}; until then it is written as on the stock VFS, by SQLite's own \
                          locks and without a queue"
                     );
-                    self.log.about(ResultCode::WARNING, &line, &self.database.sidecar_path());
+                    self.log.log_about(ResultCode::WARNING, &line, &self.database.sidecar_path());
                 }
             }
             Refused::Inherited => {
                 let why = "the connection was opened before a fork, by the parent; open one in the \
                            child";
-                self.log.about(ResultCode::IOERR_LOCK, why, self.database.path());
+                self.log.log_about(ResultCode::IOERR_LOCK, why, self.database.path());
                 return Err(ResultCode::IOERR_LOCK);
             }
         }
@@ -583,6 +583,6 @@ impl<B: BaseFile> Claim<B> {
             n => format!(" ({n} more in the queue)"),
         };
         let line = format!("gave up after waiting {waited} ms to write{others}: {why}");
-        self.log.about(ResultCode::BUSY, &line, self.database.path());
+        self.log.log_about(ResultCode::BUSY, &line, self.database.path());
     }
 }

@@ -29,7 +29,7 @@ impl<B: BaseFile> Connection<B> {
         self.claim.wait.remove_probe();
         if self.is_unencrypted() {
             let why = UNENCRYPTED.to_string_lossy();
-            self.log.about(ResultCode::CANTOPEN, &why, self.database.path());
+            self.log.log_about(ResultCode::CANTOPEN, &why, self.database.path());
             return ResultCode::CANTOPEN;
         }
         self.closing = Closing::No;

@@ -67,6 +67,7 @@ impl fmt::Display for ResultCode {
                 Self::READONLY => "SQLITE_READONLY",
                 Self::IOERR => "SQLITE_IOERR",
                 Self::CORRUPT => "SQLITE_CORRUPT",
+                Self::FULL => "SQLITE_FULL",
                 Self::CANTOPEN => "SQLITE_CANTOPEN",
                 Self::PROTOCOL => "SQLITE_PROTOCOL",
                 Self::WARNING => "SQLITE_WARNING",

@@ -202,7 +202,7 @@ impl<B: WalIndex> GroupCommit<B> {
                     let why = "a sync of the WAL has failed, and what was committed since cannot be written once \
                                more; commits that are to be durable are rolled back, and each tries again; see to \
                                the disk";
-                    self.log.about(ResultCode::IOERR_FSYNC, why, self.database.path());
+                    self.log.log_about(ResultCode::IOERR_FSYNC, why, self.database.path());
                 }
                 return;
             }
@@ -309,7 +309,7 @@ impl<B: WalIndex> GroupCommit<B> {
              next that is to be durable, or checkpoint, writes its frames once more; see to the disk"
         );
         self.has_logged = true;
-        self.log.about(why.code(), &line, self.database.path());
+        self.log.log_about(why.code(), &line, self.database.path());
         Err(why.code())
     }
 
@@ -362,7 +362,7 @@ impl<B: WalIndex> GroupCommit<B> {
         self.try_repair().map_err(|why| {
             let line = "frames whose sync has failed cannot be written once more; nothing is taken out of the WAL; see \
                         to the disk, then run the checkpoint again";
-            self.log.about(why.code(), line, self.database.path());
+            self.log.log_about(why.code(), line, self.database.path());
             why.code()
         })
     }

@@ -158,7 +158,7 @@ impl Files {
         };
         count(&self.database.counters.displaced);
         if self.logged.replace(Some(why)) != Some(why) {
-            self.log.about(rc, &why.to_string(), self.database.path());
+            self.log.log_about(rc, &why.to_string(), self.database.path());
         }
         Err(rc)
     }

@@ -108,7 +108,7 @@ impl<B: BaseFile> Length<B> {
                 "the file is {missing} bytes shorter than its header says; something cut it short; \
                  restore it from a backup"
             );
-            self.log.about(ResultCode::CORRUPT, &what, self.database.path());
+            self.log.log_about(ResultCode::CORRUPT, &what, self.database.path());
         }
     }
 
@@ -420,7 +420,7 @@ impl<B: BaseFile> Length<B> {
             "the file is {missing} bytes too short: a write was lost on its way to the disk; \
              {consequence}"
         );
-        self.log.about(rc, &what, self.database.path());
+        self.log.log_about(rc, &what, self.database.path());
         rc
     }
 }

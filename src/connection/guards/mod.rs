@@ -91,7 +91,7 @@ impl<B: BaseFile> Guards<B> {
         let header = self.base.header();
         let is_wal = header.is_some_and(|header| header.is_wal());
         if let Some(why) = self.no_wal.as_ref().filter(|_| is_wal) {
-            self.log.about(ResultCode::CANTOPEN, why, self.database.path());
+            self.log.log_about(ResultCode::CANTOPEN, why, self.database.path());
         }
         if !is_wal {
             self.length.measure(header);
