@@ -9,9 +9,9 @@
 //! # What it puts itself in front of
 //! | function | and |
 //! |---|---|
-//! | `sqlite3_open`, `sqlite3_open_v2`, `sqlite3_open16` | register the VFS with that SQLite before its first open ([`sqlite`]) |
-//! | `dlopen` with `RTLD_DEEPBIND`, as PHP loads its extensions | a library loaded so does not see the functions above: the VFS is registered with the SQLite that it has brought along, if it has ([`sqlite`]) |
-//! | `fcntl`, `fcntl64` | if `KANBAN_REQUIRE=1`, tell on standard error of a database that goes past this VFS ([`watch`]) |
+//! | `sqlite3_open`, `sqlite3_open_v2`, `sqlite3_open16` | register the VFS with that SQLite before its first open (`sqlite.rs`) |
+//! | `dlopen` with `RTLD_DEEPBIND`, as PHP loads its extensions | a library loaded so does not see the functions above: the VFS is registered with the SQLite that it has brought along, if it has (`sqlite.rs`) |
+//! | `fcntl`, `fcntl64` | if `KANBAN_REQUIRE=1`, tell on standard error of a database that goes past this VFS (`watch.rs`) |
 //!
 //! Why the opens, and not a constructor: a constructor runs before libsqlite3 is there if a module of Python or Ruby
 //! brings it, and registering initialises SQLite, after which an application's sqlite3_config() would be refused. At the
