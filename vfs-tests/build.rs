@@ -2,7 +2,8 @@
 //! shared library that waits inside its lock calls (SQLITE_ENABLE_SETLK_TIMEOUT), for a Python to
 //! load in place of Debian's; the bundled one without extension loading, as a shared library, for a process with
 //! two copies; the bundled one as it is, as a shared library, for the workers of the
-//! differential test; the VFS `pause`, an extension; and the service whose threads are ended from outside.
+//! differential test; the VFS `pause`, an extension; the service whose threads are ended from outside; and a library to
+//! preload that shows another time.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -75,6 +76,16 @@ fn main() {
     );
     println!("cargo:rustc-env=ENDED_THREADS={}", ended.display());
     println!("cargo:rerun-if-changed=src/ended.c");
+
+    let clock = out.join("clock.so");
+    compile(
+        Command::new(compiler())
+            .args(["-shared", "-fPIC", "-O1", "-Wall", "-o"])
+            .arg(&clock)
+            .arg(Path::new("src/clock.c")),
+    );
+    println!("cargo:rustc-env=SHOWN_CLOCK={}", clock.display());
+    println!("cargo:rerun-if-changed=src/clock.c");
 }
 
 fn compiler() -> String {

@@ -3,13 +3,14 @@
 //! Beside writers a checkpoint has rarely copied the whole WAL at the moment when a writer could restart it, so the WAL
 //! grows, and with it the cost of every sync. So a checkpoint with little to copy takes the write lock, too.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Connection;
 use super::base_file::BaseFile;
 use super::claim::Reason;
 use super::held::HeldSlots;
 use crate::ffi::{ResultCode, ShmFlags, ShmSlot, ShmSlots};
+use crate::sys::Stopwatch;
 
 /// The most frames that a checkpoint copies while it holds the write lock.
 const MOST_FRAMES: u32 = 4000;
@@ -60,12 +61,12 @@ impl<B: BaseFile> Connection<B> {
         if !self.group.has_failed() {
             return Ok(true);
         }
-        let began = Instant::now();
+        let mut watch = Stopwatch::start();
         let _write = loop {
             match HeldSlots::lock(self.base, ShmSlot::WRITE, &self.log) {
                 Ok(held) => break held,
-                Err(rc) if rc.is_busy() && began.elapsed() < REPAIR_WAITS => {
-                    std::thread::sleep(Duration::from_millis(1));
+                Err(rc) if rc.is_busy() && watch.elapsed() < REPAIR_WAITS => {
+                    watch.sleep(Duration::from_millis(1));
                 }
                 Err(rc) => return Err(rc),
             }

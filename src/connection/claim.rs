@@ -9,6 +9,7 @@
 //! |---|---|---|---|
 //! | [`Claim::block`] | the write lock, where SQLite lets lock calls block | as long as SQLite says | none, or a snapshot |
 //! | [`Claim::wait_out_checkpoint`] | a checkpoint that has the write lock | 100 ms | a snapshot |
+//! | [`Claim::wait_out_timeout`] | the write lock | what is left of the busy timeout | a snapshot |
 //! | a refused upgrade to WRITE | another connection's look | 50 us | a snapshot, the write lock |
 //! | a checkpoint | the write lock | 4 ms | CKPT |
 //! | a checkpoint | WRITE, to repair a failed sync | 1 s | CKPT |
@@ -18,7 +19,7 @@
 use std::ffi::c_int;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::base_file::{BaseFile, Sought};
 use super::guards::Guards;
@@ -27,9 +28,9 @@ use crate::counters::count;
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot};
 use crate::lock::queue::Purpose;
 use crate::lock::wait::{Cause, Wait};
-use crate::lock::{Database, Refused, WriteLock, keepers};
+use crate::lock::{Arrival, Database, Refused, WriteLock, keepers};
 use crate::log::Log;
-use crate::sys;
+use crate::sys::{self, Stopwatch};
 
 /// Which of SQLite's locks a connection has that the write lock is to cover. There may be several at once. It is noted also
 /// if the connection goes on without the write lock; whether it holds that is [`Claim::is_held`].
@@ -291,6 +292,7 @@ impl<B: BaseFile> Claim<B> {
             Refused::Busy if request.sought == Sought::Write && self.wait_out_checkpoint() => {
                 Ok(())
             }
+            Refused::Busy if request.sought == Sought::Write && self.wait_out_timeout() => Ok(()),
             Refused::Busy => {
                 self.waits_to_read = false;
                 self.refused(request.need, Cause::WriteLock);
@@ -387,15 +389,16 @@ impl<B: BaseFile> Claim<B> {
     /// The time is over, or there is no write lock to be had.
     fn block(&mut self) -> Result<(), Refused> {
         let allowed = Duration::from_millis(u64::from(self.blocks_ms.unsigned_abs()));
-        let limit = allowed.saturating_sub(self.wait.age());
-        let since = self.wait.leave_queue().unwrap_or_else(sys::monotonic_ns);
-        let began = Instant::now();
+        let waited = self.wait.age();
+        let limit = allowed.saturating_sub(waited);
+        let mut arrival = Arrival::with(self.wait.leave_queue(), waited);
+        let mut watch = Stopwatch::start();
         count(&self.database.counters.refused);
         loop {
-            let left = limit.saturating_sub(began.elapsed());
+            let left = limit.saturating_sub(watch.elapsed());
             if left.is_zero() {
                 self.wait.end();
-                self.gave_up(Duration::from_nanos(sys::monotonic_ns().saturating_sub(since)));
+                self.gave_up(waited + watch.elapsed());
                 return Err(Refused::Busy);
             }
             let held = match self.database.held_for() {
@@ -407,14 +410,14 @@ impl<B: BaseFile> Claim<B> {
             if chunk.is_zero() || self.base.is_reserved() {
                 break;
             }
-            match self.write_lock.acquire_within(chunk, since, Purpose::Write) {
+            match self.write_lock.acquire_within(chunk, &mut arrival, Purpose::Write) {
                 Ok(()) => {
-                    self.waited(began.elapsed());
+                    self.waited(watch.elapsed());
                     break;
                 }
                 Err(Refused::Busy) if self.database.queue().is_none() => {
                     // Another connection is about to make the sidecar.
-                    std::thread::sleep(Duration::from_millis(1));
+                    watch.sleep(Duration::from_millis(1));
                     let now = sys::monotonic_ns();
                     match self.write_lock.try_acquire(now, Purpose::Write, true, None) {
                         Ok(()) => break,
@@ -422,11 +425,11 @@ impl<B: BaseFile> Claim<B> {
                         Err(why) => return Err(why),
                     }
                 }
-                Err(Refused::Busy) => {}
+                Err(Refused::Busy) => watch.note_sleep(chunk),
                 Err(why) => return Err(why),
             }
         }
-        let left = limit.saturating_sub(began.elapsed()).as_millis().max(1);
+        let left = limit.saturating_sub(watch.elapsed()).as_millis().max(1);
         self.base.may_block(c_int::try_from(left).unwrap_or(c_int::MAX));
         Ok(())
     }
@@ -439,11 +442,11 @@ impl<B: BaseFile> Claim<B> {
     /// waits here.
     fn wait_out_checkpoint(&mut self) -> bool {
         let sleeps = self.wait.has_busy_handler() && !self.base.is_upgrade();
-        let waits_here = self.wait.place().is_none() && !sleeps;
-        let began = Instant::now();
+        let waits_here = !sleeps && (self.wait.place().is_none() || self.wait.is_at_its_end());
+        let mut watch = Stopwatch::start();
         let mut in_vain = 0;
         while in_vain < LOOKS {
-            let left = CHECKPOINT_LASTS.saturating_sub(began.elapsed());
+            let left = CHECKPOINT_LASTS.saturating_sub(watch.elapsed());
             let acquired = match self.database.held_for() {
                 Some((Purpose::Upkeep, held)) => {
                     if left.is_zero() || held >= CHECKPOINT_LASTS {
@@ -452,8 +455,14 @@ impl<B: BaseFile> Claim<B> {
                     if !waits_here {
                         return false;
                     }
-                    let until_it_has = CHECKPOINT_LASTS.saturating_sub(held);
-                    self.write_lock.acquire_soon(Purpose::Write, left.min(until_it_has))
+                    let limit = left.min(CHECKPOINT_LASTS.saturating_sub(held));
+                    // Its own place would be one that it overtakes.
+                    self.wait.leave_queue();
+                    let acquired = self.write_lock.acquire_soon(Purpose::Write, limit);
+                    if acquired.is_err() {
+                        watch.note_sleep(limit);
+                    }
+                    acquired
                 }
                 None if waits_here => {
                     in_vain += 1;
@@ -466,6 +475,26 @@ impl<B: BaseFile> Claim<B> {
                 return true;
             }
         }
+        false
+    }
+
+    /// SQLite's busy handler sleeps no more, and its last sleep was cut short for a turn: waits inside the lock call for what
+    /// is left of the busy timeout, so that SQLITE_BUSY does not come before that is over. Whether it has the write lock, and
+    /// nobody has committed meanwhile: else the snapshot is stale.
+    fn wait_out_timeout(&mut self) -> bool {
+        let rest = self.wait.take_rest();
+        if rest.is_zero() {
+            return false;
+        }
+        let (mut watch, committed) = (Stopwatch::start(), self.base.committed());
+        let mut arrival = Arrival::with(self.wait.leave_queue(), self.wait.age());
+        if self.write_lock.acquire_within(rest, &mut arrival, Purpose::Write).is_ok() {
+            if self.base.committed() == committed {
+                return true;
+            }
+            self.write_lock.release();
+        }
+        watch.sleep(rest.saturating_sub(watch.elapsed()));
         false
     }
 
@@ -485,8 +514,11 @@ impl<B: BaseFile> Claim<B> {
         if waits_for_sync && self.is_held() {
             self.write_lock.pace().goes_away();
         }
-        if self.release(Reason::Wal) && to_write && self.write_lock.pace().was_brief() {
-            self.wait.released_at_once();
+        if self.release(Reason::Wal) && to_write {
+            // In a transaction that BEGIN has begun it may be a rollback, which mostly takes longer.
+            if self.base.is_in_autocommit() || self.write_lock.pace().was_brief() {
+                self.wait.released_at_once();
+            }
         }
     }
 

@@ -157,6 +157,12 @@ impl<B: BaseFile> Connection<B> {
             return;
         }
         self.guards.pragmas.note(name, value);
+        if name.eq_ignore_ascii_case(b"busy_timeout") {
+            if let Some(ms) = std::str::from_utf8(value).ok().and_then(|ms| ms.trim().parse().ok())
+            {
+                self.claim.wait.note_timeout(ms);
+            }
+        }
         if is_synchronous {
             self.group.synchronous_changes();
         }

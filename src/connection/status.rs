@@ -72,13 +72,13 @@ pub(crate) fn json<B: BaseFile>(connection: &mut Connection<B>, vfs: &Vfs<'_>) -
     }
     let waiters = database.waiters();
     json.field("waiters", waiters.len());
-    let now = sys::monotonic_ns();
+    let now = sys::shared_ns();
     let queue = waiters.iter().map(|waiter| {
         let mut who = Object::new();
         who.field("pid", waiter.pid);
         let program = String::from_utf8_lossy(&waiter.program);
         who.field("program", Text(program.trim_end_matches('\0')));
-        who.field("waited_ms", now.saturating_sub(waiter.ticket) / 1_000_000);
+        who.field("waited_ms", waiter.since.ago(now).unwrap_or_default().as_millis());
         who.to_string()
     });
     json.field("queue", format_args!("[{}]", queue.collect::<Vec<_>>().join(",")));

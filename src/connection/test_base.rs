@@ -50,6 +50,8 @@ pub(crate) struct TestBase {
     pub(crate) refuses_shared: Cell<bool>,
     /// Whether a lock to write is for BEGIN IMMEDIATE. Else it is an upgrade.
     pub(crate) is_immediate: Cell<bool>,
+    /// Whether BEGIN has begun a transaction.
+    pub(crate) has_begun: Cell<bool>,
     pub(crate) doing: Cell<Option<Doing>>,
     pub(crate) stands: Stands,
     /// How long lock calls may block, in ms.
@@ -79,6 +81,7 @@ impl Default for TestBase {
             is_reserved: Cell::default(),
             refuses_shared: Cell::default(),
             is_immediate: Cell::default(),
+            has_begun: Cell::default(),
             doing: Cell::default(),
             stands: Stands::Alone,
             blocks_ms: Cell::default(),
@@ -203,7 +206,7 @@ impl BaseFile for &'static TestBase {
         !self.is_immediate.get()
     }
     fn is_in_autocommit(&self) -> bool {
-        true
+        !self.has_begun.get()
     }
     fn doing(&self) -> Option<Doing> {
         self.doing.get()

@@ -1,7 +1,7 @@
 //! Which connection leads a sync, which ones wait for it, and how a failed sync is noted. The states are in [`super`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -10,7 +10,7 @@ use super::rewrite::sync_again;
 use super::wal::{self, NotDurable, Wal};
 use crate::counters::{Counters, count};
 use crate::lock::page::GroupBytes;
-use crate::sys::Range;
+use crate::sys::{Range, Stopwatch};
 
 /// The byte of the sidecar that the leader of a sync locks, exclusively.
 pub(super) const LEADER: Range = Range { start: 8190, len: 1 };
@@ -137,7 +137,7 @@ impl SharedSyncs {
         wal: &impl Wal,
         counters: &Counters,
     ) -> wal::Result<Durable> {
-        let (began, mut has_slept) = (Instant::now(), false);
+        let (watch, mut has_slept) = (Stopwatch::start(), false);
         while let Ok(bytes) = sidecar.read() {
             if let Some(durable) = self.durable(&bytes, wal.id(), frames)? {
                 count(&counters.commits_covered);
@@ -145,7 +145,7 @@ impl SharedSyncs {
                     // It has slept through most of one sync, and part of another. Half of that is an estimate, if this
                     // process knows no better yet.
                     let (half, relaxed) =
-                        (began.elapsed().as_nanos() as u64 / 2, Ordering::Relaxed);
+                        (watch.elapsed().as_nanos() as u64 / 2, Ordering::Relaxed);
                     let _ = self.sync_ns.compare_exchange(0, half, relaxed, relaxed);
                 }
                 return Ok(durable);
@@ -161,7 +161,7 @@ impl SharedSyncs {
                 self.gather(wal, bytes.record(wal.id()).map_or(0, |record| record.durable));
                 return self.lead(sidecar, &bytes, frames, wal);
             }
-            if began.elapsed() >= PATIENCE {
+            if watch.elapsed() >= PATIENCE {
                 break;
             }
             sidecar.wait(bytes.word(), LOOK_EVERY);
@@ -246,7 +246,7 @@ impl SharedSyncs {
         let durable = known.record(id).map_or(0, |record| record.durable);
         let failures = known.failures(id);
         let file = wal.open_file().get();
-        let began = Instant::now();
+        let began = Stopwatch::start();
         let mut synced = match file.may_miss_errors_behind(durable) {
             // Another file may have reported that they are lost.
             true => sync_again(wal, durable),

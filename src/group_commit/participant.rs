@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::connection_wal::ConnectionWal;
 use super::deferral::{SYNC_NORMAL, Syncs};
@@ -19,7 +19,7 @@ use crate::format::Salts;
 use crate::lock::sidecar::Sidecar;
 use crate::lock::{Database, queue::Queue};
 use crate::log::Log;
-use crate::sys::Inode;
+use crate::sys::{Inode, Stopwatch};
 
 /// Whether the kernel reports a failed sync to each open file. <https://lwn.net/Articles/724307/>
 const KERNEL_TELLS_EACH: bool = cfg!(target_os = "linux");
@@ -326,9 +326,9 @@ impl<B: WalIndex> GroupCommit<B> {
         let frames = wal.committed();
         let waited = self.shared().wait(&Some(page), frames, &wal, counters);
         waited.inspect_err(|_| count(&counters.syncs_failed)).map_err(NotDurable::code)?;
-        let began = Instant::now();
-        while is_marked(frames) && began.elapsed() < MARKS_LAST {
-            std::thread::sleep(Duration::from_micros(20));
+        let mut watch = Stopwatch::start();
+        while is_marked(frames) && watch.elapsed() < MARKS_LAST {
+            watch.sleep(Duration::from_micros(20));
         }
         Ok(())
     }

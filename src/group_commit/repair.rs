@@ -1,11 +1,12 @@
 //! The repair of a sync that has failed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::leader::{PATIENCE, SharedSyncs};
 use super::record::{Record, RecordFile};
 use super::rewrite::sync_again;
 use super::wal::{self, NotDurable, Wal};
+use crate::sys::Stopwatch;
 
 impl SharedSyncs {
     /// If a sync has failed, writes all frames behind the durable ones once more and syncs them. The caller keeps
@@ -20,12 +21,12 @@ impl SharedSyncs {
         if self.failed(sidecar, wal.id()).is_none() {
             return Ok(true);
         }
-        let began = Instant::now();
+        let mut watch = Stopwatch::start();
         let lead = loop {
             match self.try_lead(sidecar) {
                 Some(lead) => break Some(lead),
-                None if began.elapsed() >= PATIENCE || sidecar.read().is_err() => break None,
-                None => std::thread::sleep(Duration::from_millis(1)),
+                None if watch.elapsed() >= PATIENCE || sidecar.read().is_err() => break None,
+                None => watch.sleep(Duration::from_millis(1)),
             }
         };
         let read = sidecar.read();

@@ -1,11 +1,12 @@
 //! A WAL as the connections that share its syncs use it.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::open_file::OpenFile;
 use super::record::WalId;
 use crate::ffi::ResultCode;
+use crate::sys::Stopwatch;
 
 /// How long a leader sleeps between two looks for more commits. The sleep lasts some 50 us longer than it is asked to.
 const GATHER_NAP: Duration = Duration::from_micros(20);
@@ -30,9 +31,9 @@ pub(super) trait Wal {
     fn round(&self) -> u32;
     /// Lets others commit for a moment. Returns how long that lasted, in ns.
     fn nap(&self) -> u64 {
-        let began = Instant::now();
-        std::thread::sleep(GATHER_NAP);
-        began.elapsed().as_nanos() as u64
+        let mut watch = Stopwatch::start();
+        watch.sleep(GATHER_NAP);
+        watch.elapsed().as_nanos() as u64
     }
 }
 

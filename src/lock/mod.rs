@@ -68,4 +68,4 @@ pub(crate) mod wait;
 mod write_lock;
 
 pub(crate) use database::Database;
-pub(crate) use write_lock::{Refused, WriteLock};
+pub(crate) use write_lock::{Arrival, Refused, WriteLock};

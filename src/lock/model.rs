@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::kernel::Kernel;
 use super::page::{PAGE, Page, State};
-use super::queue::{Pace, Place, Purpose, Queue, QueueFile, Taken, Until};
+use super::queue::{Pace, Place, Purpose, Queue, QueueFile, Rank, Taken, Until};
 use crate::sys::Range;
 
 /// A machine on which processes call the kernel, one at a time.
@@ -63,7 +63,9 @@ impl<M: Machine> Process<M> {
                     break taken;
                 }
                 if place.is_none() {
-                    place = queue.join(self.now(), Purpose::Write);
+                    place = queue.join(Rank::Last, Duration::ZERO, Purpose::Write);
+                } else if let Some(place) = &place {
+                    queue.was_refused(place);
                 }
                 match &mut place {
                     Some(place) => queue.wait(place, Duration::from_millis(20), Until::Sign),
@@ -126,7 +128,17 @@ impl<M: Machine> QueueFile for Process<M> {
         self.machine.pause(duration);
     }
 
+    /// Each process is in another time namespace: one is 10 s behind, one 10 s ahead of the first.
     fn now(&self) -> u64 {
+        const SECONDS: [u64; 3] = [20, 10, 30];
+        self.shared_now() + SECONDS[self.id % SECONDS.len()] * 1_000_000_000
+    }
+
+    fn kernel_now(&self) -> u64 {
+        self.now()
+    }
+
+    fn shared_now(&self) -> u64 {
         self.machine.with(|kernel| kernel.clock)
     }
 
@@ -194,6 +206,9 @@ fn a_process_killed_at_any_step_delays_nobody() {
     assert!(killed_at > 20, "only {killed_at} steps");
 }
 
+/// Longer than newcomers may overtake a waiter.
+const AGES: Duration = Duration::from_secs(60);
+
 /// A holder and two waiting processes, all played by this thread.
 struct Scene {
     machine: Threads,
@@ -210,7 +225,8 @@ impl Scene {
         let mut pace = Pace::default();
         let places: Vec<_> = (1..3)
             .map(|n| {
-                let place = queues[n].join(n as u64, Purpose::Write).expect("a slot is free");
+                let place = queues[n].join(Rank::Last, AGES, Purpose::Write);
+                let place = place.expect("a slot is free");
                 queues[n].show(&place);
                 assert!(queues[n].announce());
                 place
@@ -272,7 +288,7 @@ fn a_holder_finds_the_waiter_that_could_not_announce_itself() {
         .try_acquire(holder.sidecar().now(), Purpose::Write, None, &mut pace)
         .expect("no I/O");
     assert_eq!(taken, Some(Taken::Uncontended));
-    let place = waiter.join(1, Purpose::Write).expect("a slot is free");
+    let place = waiter.join(Rank::Last, AGES, Purpose::Write).expect("a slot is free");
     waiter.show(&place);
     assert!(!waiter.announce(), "the holder has the byte");
     std::thread::sleep(Duration::from_millis(3));

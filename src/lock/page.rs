@@ -10,10 +10,11 @@
 //!
 //! | bytes | field | written by |
 //! |---|---|---|
-//! | 0 to 15 | `kanban-vfs`, a NUL, a byte that is 1 if another program may have made the file and else 0, layout version 1 (u32) | the process that makes the sidecar, or finds it without them |
-//! | 16 to 23 | turn: the ticket it is for, 0 for none (u64) | the holder, before it unlocks |
-//! | 24 to 31 | turn: when it expires (u64) | the holder, before it unlocks |
-//! | 32 to 35 | turn: the slot it is for (u32) | the holder, before it unlocks |
+//! | 0 to 15 | `kanban-vfs`, a NUL, a byte that is 1 if another program may have made the file and else 0, layout version 2 (u32) | the process that makes the sidecar, or finds it without them |
+//! | 16 to 23 | turn: when it expires (u64) | the holder, before it unlocks |
+//! | 24 to 27 | turn: the ticket it is for (u32) | the holder, before it unlocks |
+//! | 28 to 31 | turn: the slot it is for (u32) | the holder, before it unlocks |
+//! | 32 to 35 | counter: the ticket that was given last (u32) | a waiter that joins, or finds it behind its own ticket |
 //! | 36 to 39 | group commit: futex word; a new record changes it, and the end of a lead (u32) | the leader of a sync |
 //! | 40 to 47 | record: the WAL's salts, as the wal-index has them (2 u32) | the leader of a sync |
 //! | 48 to 51 | record: how many of the WAL's frames are durable (u32) | the leader of a sync |
@@ -23,21 +24,28 @@
 //! | 64 + 32 n | slot n: | |
 //! | + 0 to 3 | futex word; every change wakes the slot's waiter (u32) | a waker |
 //! | + 4 to 7 | state, see [`State`] (u32) | the slot's process; a waker |
-//! | + 8 to 15 | ticket: when the waiter was first refused, 0 for nobody (u64) | the slot's process |
+//! | + 8 to 11 | ticket: the waiter's number, in the order in which they came (u32) | the slot's process |
+//! | + 12 to 15 | when it was first refused, in units of 2^16 ns (u32) | the slot's process |
 //! | + 16 to 19 | process id, and in bit 31 whether it waits for upkeep (u32) | the slot's process |
 //! | + 20 to 31 | program name, NUL-padded | the slot's process |
 //!
-//! Numbers are little-endian, times nanoseconds of CLOCK_MONOTONIC. A slot belongs to a process as long as
-//! that holds the kernel's lock on the slot's byte; what an unlocked slot says is void.
+//! Numbers are little-endian. A slot belongs to a process as long as that holds the kernel's lock on the slot's byte;
+//! what an unlocked slot says is void.
+//!
+//! No clock decides who is first: [`Ticket`] does. Times are nanoseconds of a clock that processes read alike
+//! ([`crate::sys::shared_ns`]); but it may be set, and the page may lie. So a time decides only for how long a turn
+//! binds, which is never longer than [`TURN_NS`], and when a waiter gets one, for which a time to come counts as long ago.
 //!
 //! | state of a slot | becomes | when |
 //! |---|---|---|
 //! | free | `Present` | a refused connection sleeps in the VFS for the first time |
 //! | `Present` | `Woken` | a holder that unlocks lets it try, or gives it the turn |
-//! | `Woken` | `Present` | its attempt was refused again, and SQLite sleeps again |
+//! | `Present`, `Woken` | `Refused` | its attempt was refused again: SQLite sleeps again in a moment, or has given up without a sign |
 //! | `Woken` | `Away` | its turn has expired: holders pass it over until it is back |
-//! | `Away` | `Present` | SQLite sleeps again |
+//! | `Away`, `Refused` | `Present` | SQLite sleeps again |
 //! | any | free | it has the lock, has given up, or has closed |
+
+use std::time::Duration;
 
 use super::holder::Purpose;
 
@@ -45,11 +53,16 @@ use super::holder::Purpose;
 pub(crate) const PAGE: usize = 4096;
 
 /// What a sidecar begins with: 16 bytes, the last four the version of the layout.
-pub(crate) const HEADER: [u8; 16] = *b"kanban-vfs\0\0\x01\0\0\0";
+pub(crate) const HEADER: [u8; 16] = *b"kanban-vfs\0\0\x02\0\0\0";
 
 /// What a sidecar begins with that another program may have made, because a client of this VFS found it empty,
 /// cut short or zeroed. It is used, but nobody changes its rights or deletes it.
-pub(crate) const FOUND: [u8; 16] = *b"kanban-vfs\0\x01\x01\0\0\0";
+pub(crate) const FOUND: [u8; 16] = *b"kanban-vfs\0\x01\x02\0\0\0";
+
+/// What [`HEADER`] and [`FOUND`] were in layout 1, whose tickets were times. Group commit's bytes were where they are, and
+/// the sidecar was as long.
+pub(crate) const OLDER: [[u8; 16]; 2] =
+    [*b"kanban-vfs\0\0\x01\0\0\0", *b"kanban-vfs\0\x01\x01\0\0\0"];
 
 /// Offset of the futex word of group commit; the record follows it.
 pub(crate) const GROUP: usize = 36;
@@ -62,6 +75,8 @@ pub(crate) const SLOTS: usize = 126;
 
 /// Offset of the turn.
 const TURN: usize = 16;
+/// Offset of the counter.
+const COUNTER: usize = 32;
 /// Offset of what the holder has locked, where the kernel does not tell.
 pub(crate) const LAST_BYTE: u64 = 56;
 /// Offset of slot 0.
@@ -85,6 +100,51 @@ pub(crate) enum State {
     Woken = 2,
     /// It has missed its turn, and may or may not come back.
     Away = 3,
+    /// It has tried in vain, and sleeps again in a moment, or has given up.
+    Refused = 4,
+}
+
+/// A waiter's number, in the order in which they came. After the greatest comes the least, so that only the shorter way
+/// from one to another says which was first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket(pub(super) u32);
+
+impl Ticket {
+    /// By how much a ticket may be ahead of the counter, because the process that gave it has not noted it yet.
+    const AHEAD: u32 = 1 << 16;
+    /// By how much a ticket is put before all others.
+    const FIRST: u32 = 1 << 30;
+
+    /// Whether its waiter came before that of `other`.
+    pub(crate) fn is_before(self, other: Self) -> bool {
+        self.from(other) < 0
+    }
+
+    /// How far it is from `other`, below 0 if it came before.
+    pub(super) fn from(self, other: Self) -> i32 {
+        self.0.wrapping_sub(other.0) as i32
+    }
+}
+
+/// When a waiter was first refused, in units of 2^16 ns, of which 32 bits count 78 hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Since(u32);
+
+impl Since {
+    /// How long the clock of whoever reads may be behind, having been read a moment before, in units: 1 ms.
+    const AT_ONCE: i32 = 15;
+
+    /// That time, in ns of [`crate::sys::shared_ns`].
+    pub(crate) fn at(ns: u64) -> Self {
+        Self((ns >> 16) as u32)
+    }
+
+    /// How long ago it was at `now`, in ns of that clock. `None` if it is to come: the clock was set, or the page lies.
+    pub(crate) fn ago(self, now: u64) -> Option<Duration> {
+        let units = Self::at(now).0.wrapping_sub(self.0) as i32;
+        (units >= -Self::AT_ONCE)
+            .then(|| Duration::from_nanos(u64::from(units.max(0).unsigned_abs()) << 16))
+    }
 }
 
 /// A waiter, as its slot describes it.
@@ -94,8 +154,8 @@ pub(crate) struct Waiter {
     /// The slot's futex word.
     pub(crate) word: u32,
     pub(crate) state: State,
-    /// When it was first refused, in ns of CLOCK_MONOTONIC; never 0.
-    pub(crate) ticket: u64,
+    pub(crate) ticket: Ticket,
+    pub(crate) since: Since,
     /// Its process id, in its own pid namespace: to show, not to rely on.
     pub(crate) pid: u32,
     /// What it wants the lock for.
@@ -108,8 +168,8 @@ pub(crate) struct Waiter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Turn {
     /// The ticket of its waiter.
-    pub(crate) ticket: u64,
-    /// When it expires, in ns of CLOCK_MONOTONIC.
+    pub(crate) ticket: Ticket,
+    /// When it expires, in ns of [`crate::sys::shared_ns`].
     pub(crate) expires: u64,
     pub(crate) slot: usize,
 }
@@ -133,16 +193,17 @@ impl Page {
             1 => State::Present,
             2 => State::Woken,
             3 => State::Away,
+            4 => State::Refused,
             _ => return None,
         };
-        let ticket = self.u64_at(at + 8);
         let mut program = [0; 12];
         program.copy_from_slice(&self.0[at + 20..at + 32]);
-        (ticket != 0).then(|| Waiter {
+        Some(Waiter {
             slot,
             word: self.u32_at(at),
             state,
-            ticket,
+            ticket: Ticket(self.u32_at(at + 8)),
+            since: Since(self.u32_at(at + 12)),
             pid: self.u32_at(at + 16) & !UPKEEP,
             purpose: Purpose::of(self.u32_at(at + 16) & UPKEEP != 0),
             program,
@@ -159,18 +220,40 @@ impl Page {
         (0..SLOTS).filter_map(|slot| self.waiter(slot))
     }
 
-    /// The turn, expired or not; `None` if there is none, or no waiter on the page has its ticket.
+    /// The turn, expired or not; `None` if there is none, or no waiter with its ticket is there to take it.
     pub(crate) fn turn(&self) -> Option<Turn> {
-        let slot = self.u32_at(TURN + 16) as usize;
-        let turn = Turn { ticket: self.u64_at(TURN), expires: self.u64_at(TURN + 8), slot };
+        let slot = self.u32_at(TURN + 12) as usize;
+        let ticket = Ticket(self.u32_at(TURN + 8));
         let waiter = (slot < SLOTS).then(|| self.waiter(slot)).flatten()?;
-        (waiter.ticket == turn.ticket).then_some(turn)
+        (waiter.is_there() && waiter.ticket == ticket).then(|| Turn {
+            ticket,
+            expires: self.u64_at(TURN),
+            slot,
+        })
+    }
+
+    /// The ticket that was given last.
+    pub(crate) fn counter(&self) -> Ticket {
+        Ticket(self.u32_at(COUNTER))
+    }
+
+    /// The ticket of one that comes after all others. Processes that ask at the same time may get the same.
+    pub(crate) fn next_ticket(&self) -> Ticket {
+        let counter = self.counter();
+        let ahead = self.waiters().map(|waiter| waiter.ticket.0.wrapping_sub(counter.0));
+        let ahead = ahead.filter(|ahead| *ahead < Ticket::AHEAD).max().unwrap_or(0);
+        Ticket(counter.0.wrapping_add(ahead + 1))
+    }
+
+    /// The ticket of one that goes ahead of all others.
+    pub(crate) fn first_ticket(&self) -> Ticket {
+        Ticket(self.counter().0.wrapping_sub(Ticket::FIRST))
     }
 }
 
 impl Turn {
     /// Whether it is the turn of the waiter with that slot and ticket.
-    pub(crate) fn is_for(&self, slot: usize, ticket: u64) -> bool {
+    pub(crate) fn is_for(&self, slot: usize, ticket: Ticket) -> bool {
         (self.slot, self.ticket) == (slot, ticket)
     }
 
@@ -180,27 +263,38 @@ impl Turn {
     }
 
     /// Its offset in the page, and its bytes.
-    pub(crate) fn encode(&self) -> (u64, [u8; 20]) {
-        let mut bytes = [0; 20];
-        bytes[..8].copy_from_slice(&self.ticket.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.expires.to_le_bytes());
-        bytes[16..].copy_from_slice(&(self.slot as u32).to_le_bytes());
+    pub(crate) fn encode(&self) -> (u64, [u8; 16]) {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.expires.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.ticket.0.to_le_bytes());
+        bytes[12..].copy_from_slice(&(self.slot as u32).to_le_bytes());
         (TURN as u64, bytes)
     }
 }
 
 impl Waiter {
+    /// Whether it is there to take a turn.
+    pub(crate) fn is_there(&self) -> bool {
+        matches!(self.state, State::Present | State::Woken)
+    }
+
     /// Its offset in the page, and its bytes.
     pub(crate) fn encode(&self) -> (u64, [u8; SLOT_SIZE]) {
         let mut bytes = [0; SLOT_SIZE];
         bytes[..4].copy_from_slice(&self.word.to_le_bytes());
         bytes[4..8].copy_from_slice(&(self.state as u32).to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.ticket.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.ticket.0.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.since.0.to_le_bytes());
         let kind = if self.purpose == Purpose::Upkeep { UPKEEP } else { 0 };
         bytes[16..20].copy_from_slice(&(self.pid | kind).to_le_bytes());
         bytes[20..].copy_from_slice(&self.program);
         (slot_offset(self.slot) as u64, bytes)
     }
+}
+
+/// Offset and bytes of the counter, as one writes them that has given itself that ticket.
+pub(crate) fn encode_counter(given: Ticket) -> (u64, [u8; 4]) {
+    (COUNTER as u64, given.0.to_le_bytes())
 }
 
 /// The bytes of a futex word and the state behind it, as a waker writes them.

@@ -16,6 +16,10 @@
 //!
 //! A turn is given in 1 and 2 only.
 //!
+//! Waiters are served in the order of their tickets, which a counter on the page gives. Clients may have different clocks
+//! (time namespaces, libfaketime), so no time that another process wrote decides who is first, and none can keep anybody
+//! out: [`is_due`] and [`Turn::binds`] bear with any.
+//!
 //! The order of service is a compromise. Strict order would cost a context switch for every transaction. So a
 //! holder may go on, and newcomers may overtake, until the head of the queue has waited [`OVERTAKING_NS`] and
 //! the holder has had its slice ([`pace`]). Then the holder gives the head its turn: until the head has come,
@@ -28,20 +32,20 @@ mod slots;
 mod waiting;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 pub(crate) use super::holder::Purpose;
 use super::holder::{Holder, WAITERS_BYTE, WRITE_RANGE};
-use super::page::{Page, State, TURN_NS, Turn, Waiter, encode_state, slot_offset};
+use super::page::{Page, Since, State, TURN_NS, Turn, Waiter, encode_state, slot_offset};
 use crate::sys::Range;
 
 pub(crate) use pace::Pace;
 use slots::Slots;
 pub(crate) use slots::slot_range;
-pub(crate) use waiting::{Place, Until};
+pub(crate) use waiting::{Place, Rank, Until};
 
 /// The byte that processes with waiters lock shared.
 const WAITERS: Range = Range { start: WAITERS_BYTE, len: 1 };
@@ -50,6 +54,7 @@ const UNCONTENDED: Range = Range { start: WAITERS_BYTE, len: 0 };
 
 /// How long newcomers may overtake the head of the queue, in ns.
 const OVERTAKING_NS: u64 = 2_000_000;
+const OVERTAKING: Duration = Duration::from_nanos(OVERTAKING_NS);
 /// After how long the head looks again whether the lock is free, in case no holder lives to wake it.
 const HEAD_LOOKS_EVERY: Duration = Duration::from_millis(1);
 
@@ -77,8 +82,12 @@ pub(crate) trait QueueFile {
     fn wake(&self, slot: usize);
     /// Sleeps. Called without any mutex.
     fn sleep(&self, duration: Duration);
-    /// CLOCK_MONOTONIC in ns.
+    /// The time in ns for this process's [`Pace`]: quick to tell, and perhaps wrong. [`crate::sys::monotonic_ns`]
     fn now(&self) -> u64;
+    /// The time in ns by which this process measures its waits. [`crate::sys::kernel_ns`]
+    fn kernel_now(&self) -> u64;
+    /// The time in ns that the page's times are compared with. [`crate::sys::shared_ns`]
+    fn shared_now(&self) -> u64;
     /// This process's id and the name of its program, as waiters show them.
     fn process(&self) -> (u32, [u8; 12]);
 }
@@ -95,6 +104,10 @@ pub(crate) struct Queue<S> {
     /// Whether somebody waited when the lock was last taken. Then the attempt to take it together with the
     /// waiters' byte would most likely fail, and is not made.
     is_contended: AtomicBool,
+    /// The last byte of the holder that [`Self::held_for`] has seen last.
+    seen: AtomicI64,
+    /// When it saw that holder first, in ns of [`QueueFile::kernel_now`].
+    seen_since: AtomicU64,
 }
 
 /// How the write lock was taken.
@@ -113,6 +126,8 @@ impl<S: QueueFile> Queue<S> {
             slots: Mutex::new(Slots::default()),
             held_here: AtomicBool::new(false),
             is_contended: AtomicBool::new(false),
+            seen: AtomicI64::new(0),
+            seen_since: AtomicU64::new(0),
         }
     }
 
@@ -121,7 +136,7 @@ impl<S: QueueFile> Queue<S> {
     }
 
     /// Tries for the write lock, for the waiter in `place` or, without one, for a newcomer. `now` is of
-    /// [`QueueFile::now`]. Never waits. `None` if another has the lock, or another's turn has come.
+    /// [`QueueFile::now`] and serves the `pace`. Never waits. `None` if another has the lock, or another's turn has come.
     ///
     /// # Errors
     /// Those of the kernel's lock.
@@ -133,7 +148,7 @@ impl<S: QueueFile> Queue<S> {
         place: Option<&Place>,
         pace: &mut Pace,
     ) -> io::Result<Option<Taken>> {
-        pace.begin_attempt(now, place.map(|place| place.ticket));
+        pace.begin_attempt(now, place.map(|place| place.came));
         let taken = match self.try_uncontended(now, purpose)? {
             true => Some(Taken::Uncontended),
             false => self.try_contended(now, purpose, place, pace)?,
@@ -180,20 +195,21 @@ impl<S: QueueFile> Queue<S> {
             return take();
         }
         let Ok(page) = self.sidecar.read() else { return take() };
-        if let Some(turn) = page.turn().filter(|turn| turn.binds(self.sidecar.now())) {
-            let came_later = place.is_none_or(|place| place.ticket > turn.ticket);
+        let turn = page.turn().filter(|turn| turn.binds(self.sidecar.shared_now()));
+        let has_turn = |place: &Place| turn.is_some_and(|it| it.is_for(place.slot, place.ticket));
+        if let Some(turn) = turn {
+            let came_later = place.is_none_or(|place| turn.ticket.is_before(place.ticket));
             if came_later && self.is_alive(turn.slot) {
                 return Ok(None);
             }
         }
         let taken = take()?;
         if taken.is_some() {
-            if place.is_some_and(|place| self.overtakes(place, &page, now)) {
+            if place.is_some_and(|place| !has_turn(place) && self.overtakes(place, &page)) {
                 self.release(Taken::Contended, Some(pace), || {})?;
                 return Ok(None);
             }
-            let waiters = page.waiters().filter(|waiter| waiter.state != State::Away);
-            let waiters = waiters.count() as u64;
+            let waiters = page.waiters().filter(Waiter::is_there).count() as u64;
             self.is_contended.store(waiters > 0, Ordering::Relaxed);
             pace.begin_slice(waiters);
         }
@@ -202,13 +218,15 @@ impl<S: QueueFile> Queue<S> {
 
     /// Whether the waiter in `place`, which has found the lock free, would overtake one that came before it and
     /// is overdue: the last holder has not seen that anybody waits.
-    fn overtakes(&self, place: &Place, page: &Page, now: u64) -> bool {
-        page.waiters().any(|other| {
-            other.state == State::Present
-                && other.ticket < place.ticket
-                && now.saturating_sub(other.ticket) >= OVERTAKING_NS
-                && self.is_alive(other.slot)
-        })
+    fn overtakes(&self, place: &Place, page: &Page) -> bool {
+        let mut earlier = page
+            .waiters()
+            .filter(|other| other.state == State::Present && other.ticket.is_before(place.ticket));
+        let Some(first) = earlier.next() else { return false };
+        let now = self.sidecar.shared_now();
+        std::iter::once(first)
+            .chain(earlier)
+            .any(|other| is_due(other.since, now) && self.is_alive(other.slot))
     }
 
     /// Releases the write lock. With a pace, wakes the next waiter, or gives it the turn. Without one, tells
@@ -275,13 +293,17 @@ impl<S: QueueFile> Queue<S> {
     /// The waiter to wake. Gives it the turn, before the lock is free, if that is due.
     #[inline(never)]
     fn next_waiter(&self, pace: &mut Pace) -> Option<Waiter> {
-        let now = pace.released_at;
-        if pace.is_within_slice(now) {
+        if pace.is_within_slice(pace.released_at) {
             return None;
         }
         let page = self.sidecar.read().ok()?;
-        for head in in_order(&page, |waiter| waiter.state != State::Away) {
-            let is_due = now.saturating_sub(head.ticket) >= OVERTAKING_NS;
+        let order = in_order(&page, Waiter::is_there);
+        if order.is_empty() {
+            return None;
+        }
+        let now = self.sidecar.shared_now();
+        for head in order {
+            let is_due = is_due(head.since, now);
             if !is_due && (pace.comes_back || head.state == State::Woken) {
                 return None;
             }
@@ -305,7 +327,7 @@ impl<S: QueueFile> Queue<S> {
                 let _ = self.sidecar.write(at, &bytes);
                 // The turn binds this holder, too: its slice is over, and it looks at the page before it tries
                 // for the lock again, even if the waiter could not yet lock the waiters' byte.
-                pace.end_slice(now);
+                pace.end_slice(pace.released_at);
                 self.is_contended.store(true, Ordering::Relaxed);
             }
             return Some(head);
@@ -327,31 +349,49 @@ impl<S: QueueFile> Queue<S> {
     }
 
     /// What the write lock is held for, or will be by the waiter whose turn it is, and for how long another
-    /// process has held it. `None` if any connection could have it.
+    /// process has held it: as long as it says, or as this process has seen it, if its clock is ahead. `None` if any
+    /// connection could have it.
     pub(crate) fn held_for(&self) -> Option<(Purpose, Duration)> {
         if self.held_here.load(Ordering::Acquire) {
             return Some((Purpose::Write, Duration::ZERO));
         }
         if let Some(range) = self.sidecar.conflicting(WRITE_RANGE).ok()? {
-            let held = |holder: Holder| (holder.purpose, holder.held());
+            let held = |holder: Holder| (holder.purpose, holder.held().max(self.has_seen(holder)));
             return Some(Holder::from_range(range).map_or((Purpose::Write, Duration::ZERO), held));
         }
         let page = self.sidecar.read().ok()?;
-        let turn = page.turn().filter(|turn| turn.binds(self.sidecar.now()))?;
+        let turn = page.turn().filter(|turn| turn.binds(self.sidecar.shared_now()))?;
         let next = page.waiter(turn.slot).filter(|next| self.is_alive(next.slot))?;
         Some((next.purpose, Duration::ZERO))
+    }
+
+    /// For how long this process has seen that holder.
+    fn has_seen(&self, holder: Holder) -> Duration {
+        let now = self.sidecar.kernel_now();
+        if self.seen.swap(holder.last_byte(), Ordering::Relaxed) != holder.last_byte() {
+            self.seen_since.store(now, Ordering::Relaxed);
+        }
+        Duration::from_nanos(now.saturating_sub(self.seen_since.load(Ordering::Relaxed)))
     }
 
     /// All living waiters, in the order of their tickets.
     pub(crate) fn waiters(&self) -> Vec<Waiter> {
         let Ok(page) = self.sidecar.read() else { return Vec::new() };
-        in_order(&page, |waiter| self.is_alive(waiter.slot))
+        in_order(&page, |waiter| waiter.state != State::Refused && self.is_alive(waiter.slot))
     }
+}
+
+/// Whether newcomers have overtaken a waiter since `since` for as long as they may, at `now`. A time to come is of another
+/// clock, so that nothing says that they have not.
+fn is_due(since: Since, now: u64) -> bool {
+    since.ago(now).is_none_or(|waited| waited >= OVERTAKING)
 }
 
 /// Those of a page's waiters that are `wanted`, in the order of their tickets.
 pub(crate) fn in_order(page: &Page, wanted: impl Fn(&Waiter) -> bool) -> Vec<Waiter> {
     let mut waiters: Vec<_> = page.waiters().filter(wanted).collect();
-    waiters.sort_by_key(|waiter| waiter.ticket);
+    let counter = page.counter();
+    // By their distance from one ticket: a page that lies may have three that each came before the next.
+    waiters.sort_by_key(|waiter| waiter.ticket.from(counter));
     waiters
 }

@@ -193,8 +193,17 @@ impl QueueFile for Sidecar {
         std::thread::sleep(duration);
     }
 
+    #[inline(always)]
     fn now(&self) -> u64 {
         sys::monotonic_ns()
+    }
+
+    fn kernel_now(&self) -> u64 {
+        sys::kernel_ns()
+    }
+
+    fn shared_now(&self) -> u64 {
+        sys::shared_ns()
     }
 
     fn process(&self) -> (u32, [u8; 12]) {

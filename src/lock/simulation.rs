@@ -12,11 +12,13 @@ use std::time::Duration;
 use super::holder::{WAITERS_BYTE, WRITE_RANGE};
 use super::kernel::Kernel;
 use super::page::{PAGE, Page, State, Turn};
-use super::queue::{Pace, Place, Purpose, Queue, QueueFile, Taken, Until};
+use super::queue::{Pace, Place, Purpose, Queue, QueueFile, Rank, Taken, Until};
 use crate::sys::Range;
 
 /// How long newcomers may overtake the first waiter, in ns.
 const OVERTAKING_NS: u64 = 2_000_000;
+/// To how much the page tells since when a waiter waits, in ns, at both ends.
+const TICK_NS: u64 = 2 << 16;
 /// How many processes there are.
 const PROCESSES: usize = 3;
 /// How many clients each process has.
@@ -28,8 +30,21 @@ struct Process {
     world: Rc<RefCell<World>>,
 }
 
+/// What a process's own clock shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Clock {
+    /// The time of its namespace, which is so many ns ahead.
+    Ahead(i64),
+    /// Always this time: a library was preloaded.
+    #[cfg_attr(not(test), allow(dead_code, reason = "fuzzers have no clocks to choose"))]
+    StandsStill(u64),
+}
+
 struct World {
     kernel: Kernel,
+    clocks: [Clock; PROCESSES],
+    /// By how much the time was set that all processes read alike, in ns.
+    set_by: i64,
     /// The sidecar's length, in bytes. A page that was cut short cannot be read.
     len: usize,
     /// How many system calls were made so far.
@@ -91,7 +106,20 @@ impl QueueFile for Process {
     }
 
     fn now(&self) -> u64 {
-        self.world.borrow().kernel.clock
+        let world = self.world.borrow();
+        match world.clocks[self.id] {
+            Clock::Ahead(by) => world.kernel.clock.wrapping_add_signed(by),
+            Clock::StandsStill(at) => at,
+        }
+    }
+
+    fn kernel_now(&self) -> u64 {
+        self.now()
+    }
+
+    fn shared_now(&self) -> u64 {
+        let world = self.world.borrow();
+        world.kernel.clock.wrapping_add_signed(world.set_by)
     }
 
     fn process(&self) -> (u32, [u8; 12]) {
@@ -104,6 +132,8 @@ impl QueueFile for Process {
 struct Client {
     pace: Pace,
     place: Option<Place>,
+    /// The how-manieth it was to join the queue, and when, in ns.
+    joined: (u64, u64),
     held: Option<Taken>,
     /// When it last released the lock, in ns.
     released_at: u64,
@@ -124,6 +154,9 @@ pub(super) enum Step {
     Kill(usize),
     /// So many microseconds pass.
     Pass(u16),
+    /// Somebody sets the clock by so many ms.
+    #[cfg_attr(not(test), allow(dead_code, reason = "fuzzers write to the page instead"))]
+    Set(i32),
     /// A stranger writes a byte of the page.
     Write(u16, u8),
     /// A stranger cuts the sidecar short.
@@ -135,21 +168,29 @@ pub(super) struct Simulation {
     /// `None` for a process that was killed.
     queues: Vec<Option<Queue<Process>>>,
     clients: Vec<Client>,
-    /// Whether nobody but the queue writes on the page.
+    /// Whether nobody but the queue writes on the page, and nobody sets the clock.
     honest: bool,
+    /// How many have joined the queue.
+    joins: u64,
     /// The client that gave the last turn.
     giver: Option<usize>,
 }
 
 impl Simulation {
     pub(super) fn new() -> Self {
-        let world = World { kernel: Kernel::new(), len: PAGE, calls: 0 };
+        Self::with_clocks([Clock::Ahead(0); PROCESSES])
+    }
+
+    /// The processes have these clocks.
+    pub(super) fn with_clocks(clocks: [Clock; PROCESSES]) -> Self {
+        let world = World { kernel: Kernel::new(), clocks, set_by: 0, len: PAGE, calls: 0 };
         let world = Rc::new(RefCell::new(world));
         let queue = |id| Some(Queue::new(Process { id, world: Rc::clone(&world) }));
         Self {
             queues: (0..PROCESSES).map(queue).collect(),
             clients: (0..PROCESSES * CLIENTS).map(|_| Client::default()).collect(),
             honest: true,
+            joins: 0,
             giver: None,
             world,
         }
@@ -176,6 +217,10 @@ impl Simulation {
                 }
             }
             Step::Pass(us) => self.world.borrow_mut().kernel.clock += u64::from(us) * 1000,
+            Step::Set(ms) => {
+                self.honest = false;
+                self.world.borrow_mut().set_by += i64::from(ms) * 1_000_000;
+            }
             Step::Write(at, byte) => {
                 self.honest = false;
                 self.world.borrow_mut().kernel.page[usize::from(at) % PAGE] = byte;
@@ -224,6 +269,11 @@ impl Simulation {
         self.world.borrow().kernel.clock
     }
 
+    /// The time that the queue's turns expire by.
+    fn shared_now(&self) -> u64 {
+        self.now().wrapping_add_signed(self.world.borrow().set_by)
+    }
+
     /// Tries for the lock, and joins the queue if that is in vain.
     fn go(&mut self, client: usize) {
         let process = client / CLIENTS;
@@ -237,8 +287,8 @@ impl Simulation {
         let taken = if is_siblings {
             None
         } else {
-            let pace = &mut self.clients[client].pace;
-            queue.try_acquire(now, Purpose::Write, place.as_ref(), pace).expect("no I/O")
+            let (pace, own_now) = (&mut self.clients[client].pace, queue.sidecar().now());
+            queue.try_acquire(own_now, Purpose::Write, place.as_ref(), pace).expect("no I/O")
         };
         self.note_giver(client, page.turn());
         let queue = self.queues[process].as_ref().expect("it lives");
@@ -246,10 +296,17 @@ impl Simulation {
             if self.honest && !is_siblings {
                 self.check_refusal(client, now, &page);
             }
-            if place.is_none() {
-                self.clients[client].place = queue.join(now, Purpose::Write);
-                if let Some(place) = self.clients[client].place {
-                    queue.show(&place);
+            match place {
+                Some(place) => queue.was_refused(&place),
+                None => {
+                    let waited = Duration::from_nanos(self.now() - now);
+                    let place = queue.join(Rank::Last, waited, Purpose::Write);
+                    if let Some(place) = place {
+                        queue.show(&place);
+                    }
+                    self.joins += 1;
+                    (self.clients[client].place, self.clients[client].joined) =
+                        (place, (self.joins, now));
                 }
             }
             return;
@@ -291,7 +348,7 @@ impl Simulation {
         let limit = Duration::from_micros(us.into());
         let is_worth_trying = queue.wait(&mut place, limit, Until::Sign);
         self.clients[client].place = Some(place);
-        if is_worth_trying {
+        if is_worth_trying.is_some() {
             self.go(client);
         } else if self.honest {
             self.check_announcement(client);
@@ -305,11 +362,12 @@ impl Simulation {
         }
     }
 
-    /// The places of living clients that came before this one. A newcomer comes at `now`.
-    fn earlier(&self, client: usize, now: u64) -> Vec<Place> {
-        let came = self.clients[client].place.map_or(now, |place| place.ticket);
-        let places = self.clients.iter().filter_map(|other| other.place);
-        places.filter(|place| place.ticket < came).collect()
+    /// The places of living clients that came before this one, and since when they have waited.
+    fn earlier(&self, client: usize) -> Vec<(Place, u64)> {
+        let Client { place, joined: (nth, _), .. } = &self.clients[client];
+        let nth = place.map_or(u64::MAX, |_| *nth);
+        let others = self.clients.iter().filter(|other| other.joined.0 < nth);
+        others.filter_map(|other| Some((other.place?, other.joined.1))).collect()
     }
 
     /// The client has slept to the end: holders must know of it. "It takes a slot, writes its ticket, locks byte 8191
@@ -328,10 +386,10 @@ impl Simulation {
     /// that came earlier has the turn, or if it waits and "one that came before it has waited 2 ms".
     fn check_refusal(&self, client: usize, now: u64, page: &Page) {
         let is_held = self.world.borrow().kernel.inside.is_some();
-        let turn = page.turn().filter(|turn| turn.binds(now));
+        let turn = page.turn().filter(|turn| turn.binds(self.shared_now()));
         let waits = self.clients[client].place.is_some();
-        let comes_first = self.earlier(client, now).iter().any(|place| {
-            let is_overdue = waits && now - place.ticket >= OVERTAKING_NS;
+        let comes_first = self.earlier(client).iter().any(|(place, since)| {
+            let is_overdue = waits && now - since + TICK_NS >= OVERTAKING_NS;
             is_overdue || turn.is_some_and(|turn| turn.is_for(place.slot, place.ticket))
         });
         assert!(is_held || comes_first, "client {client} is refused a lock that is nobody's");
@@ -340,18 +398,21 @@ impl Simulation {
     /// The client got the lock while the page was so. The quotations are from docs/locking-protocol.md.
     fn check_order(&self, client: usize, taken: Taken, now: u64, page: &Page) {
         let Client { place, released_at, came_at, .. } = self.clients[client];
-        let earlier = self.earlier(client, now);
+        let earlier = self.earlier(client);
         // "A waiter that finds the lock free while one that came before it sleeps and has waited 2 ms
         // releases it, and gives the other the turn."
-        let overtaken = earlier.iter().find(|earlier| {
+        let turn = page.turn().filter(|turn| turn.binds(self.shared_now()));
+        let is_its_turn =
+            turn.zip(place).is_some_and(|(turn, place)| turn.is_for(place.slot, place.ticket));
+        let overtaken = earlier.iter().find(|(earlier, since)| {
             let sleeps = page.waiter(earlier.slot).is_some_and(|it| it.state == State::Present);
-            place.is_some() && sleeps && now - earlier.ticket >= OVERTAKING_NS
+            place.is_some() && !is_its_turn && sleeps && now - since >= OVERTAKING_NS + TICK_NS
         });
         assert_eq!(overtaken, None, "client {client} overtakes from its place");
         // "All who came later are refused until it has the lock, or 50 ms have passed."
-        let turn = page.turn().filter(|turn| turn.binds(now));
-        let has_turn =
-            |place: &&Place| turn.is_some_and(|turn| turn.is_for(place.slot, place.ticket));
+        let has_turn = |(place, _): &&(Place, u64)| {
+            turn.is_some_and(|turn| turn.is_for(place.slot, place.ticket))
+        };
         let passed_over = earlier.iter().find(has_turn);
         if passed_over.is_none() {
             return;
@@ -363,8 +424,11 @@ impl Simulation {
         // "A holder in a tight loop wakes nobody within its slice [...] It goes on, also in a turn that
         // another has given meanwhile."
         let is_in_tight_loop = now - released_at < 100_000 && place.is_none();
-        let is_in_slice =
-            is_in_tight_loop && now - came_at < 4_000_000 && self.giver != Some(client);
+        // Where a clock stands still, the number of its transactions ends a slice.
+        let own_clock = self.world.borrow().clocks[client / CLIENTS];
+        let is_timeless = matches!(own_clock, Clock::StandsStill(_));
+        let is_in_slice = (is_in_tight_loop && now - came_at < 4_000_000 || is_timeless)
+            && self.giver != Some(client);
         assert!(
             was_not_told || is_in_slice,
             "client {client} takes the lock in another's turn: {passed_over:?}"

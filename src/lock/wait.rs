@@ -52,6 +52,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::database::Database;
+use super::page::Ticket;
 use super::queue::Place;
 use crate::sys;
 use crate::sys::fork::Own;
@@ -120,9 +121,10 @@ struct Waiting {
     /// Whether it waits for the write lock, so that the queue is where to wait.
     can_queue: bool,
     probe: Option<Probe>,
-    /// When its wait began, in ns of CLOCK_MONOTONIC; its place in the queue is by that. It outlasts an acquired lock
-    /// whose snapshot was stale.
+    /// When its wait began, in ns of [`sys::kernel_ns`]. It outlasts an acquired lock whose snapshot was stale.
     first_refused_at: u64,
+    /// The ticket that it has had in this wait. It outlasts what [`Self::first_refused_at`] does.
+    ticket: Option<Ticket>,
     /// When its wait began or, later, went on after a stale snapshot, in ns.
     resumed_at: u64,
     /// When it was last refused, in ns.
@@ -142,6 +144,8 @@ enum LastStep {
     Slept,
     /// It has slept, and then was refused a lock that has nothing to do with the write lock.
     SleptAndRefusedUnrelated,
+    /// Its thread has slept for longer than SQLite's busy handler does.
+    SleptByItself,
 }
 
 impl LastStep {
@@ -171,6 +175,8 @@ pub(crate) fn sleep(asked: Duration, base_sleep: impl Fn(Duration)) -> bool {
     let mut waiting = shared.waiting.lock();
     if waiting.waits && waiting.thread == this_thread() {
         waiting.handler.unslept = unslept;
+        let ticket = place.as_ref().and_then(Own::get).map(|queued| queued.place.ticket);
+        waiting.ticket = ticket.or(waiting.ticket);
         waiting.place = place;
     }
     true
@@ -188,7 +194,18 @@ impl Waiting {
             self.place = None;
             return None;
         }
-        if !self.handler.note_sleep(asked, self.waits) {
+        let left_over = sleeper::take_left_over();
+        let goes_on = self.waits || left_over.is_some();
+        if let Some(before) = left_over.filter(|_| self.waits) {
+            // A wait for another database has ended in the same statement.
+            self.handler.go_on_from(before, asked);
+        }
+        if !self.handler.note_sleep(asked, self.waits, goes_on) {
+            if self.waits {
+                // A handler of the application's own, perhaps. It has not given up while it sleeps.
+                self.last_step = LastStep::SleptByItself;
+                self.place = None;
+            }
             return None;
         }
         if !self.waits {
@@ -198,9 +215,10 @@ impl Waiting {
         Some(Nap {
             limit: asked + std::mem::take(&mut self.handler.unslept),
             database: self.can_queue.then(|| Arc::clone(&self.database)),
-            first_refused_at: self.first_refused_at,
+            waited: Duration::from_nanos(sys::kernel_ns().saturating_sub(self.first_refused_at)),
+            ticket: self.ticket,
             place: self.place.take(),
-            stage: if self.handler.is_at_its_end() {
+            stage: if self.handler.may_sleep_no_more() {
                 Stage::Last
             } else if self.is_brief && self.handler.has_slept_once() {
                 Stage::FirstOfBrief
@@ -213,9 +231,9 @@ impl Waiting {
 
     /// The lock was granted for a stale snapshot. The connection does not lose its place by that.
     fn resume(&mut self) {
-        let now = sys::monotonic_ns();
+        let now = sys::kernel_ns();
         if self.first_refused_at == 0 {
-            self.first_refused_at = now;
+            (self.first_refused_at, self.ticket) = (now, None);
         }
         (self.resumed_at, self.refused_at) = (now, now);
         (self.waits, self.can_queue) = (true, true);
@@ -235,6 +253,13 @@ impl Waiting {
         self.place = None;
     }
 
+    /// It was refused, and this ends no wait: it sleeps again, or has given up without a sign.
+    fn leave_turns_to_others(&self) {
+        if let Some(queued) = self.place.as_ref().and_then(Own::get) {
+            queued.was_refused();
+        }
+    }
+
     /// Ends the wait, if there is one: how long it took until the last refusal.
     fn end(&mut self) -> Option<Duration> {
         if !self.waits {
@@ -248,7 +273,11 @@ impl Waiting {
     fn end_if_stale(&mut self, now: u64) -> Option<Duration> {
         let is_stale =
             !self.last_step.has_slept() && now.saturating_sub(self.refused_at) > APART_NS;
-        if is_stale { self.end() } else { None }
+        if !is_stale {
+            return None;
+        }
+        self.handler.learn_timeout();
+        self.end()
     }
 }
 
@@ -264,6 +293,7 @@ impl Wait {
             can_queue: false,
             probe: None,
             first_refused_at: 0,
+            ticket: None,
             resumed_at: 0,
             refused_at: 0,
             last_step: LastStep::Refused { after_sleep: false },
@@ -277,7 +307,7 @@ impl Wait {
     /// The connection was refused the write lock, or SQLite's own lock after it. Returns the wait that ended by it, if
     /// one did.
     pub(crate) fn refused(&mut self, cause: Cause) -> Option<Duration> {
-        let now = sys::monotonic_ns();
+        let now = sys::kernel_ns();
         self.become_last();
         self.shared.is_quiet.store(false, Ordering::Relaxed);
         let mut waiting = self.shared.waiting.lock();
@@ -285,6 +315,7 @@ impl Wait {
         if !waiting.waits {
             waiting.waits = true;
             (waiting.first_refused_at, waiting.resumed_at) = (now, now);
+            waiting.ticket = None;
             waiting.handler.reset();
         }
         (waiting.can_queue, waiting.probe, self.probe) = match cause {
@@ -298,6 +329,7 @@ impl Wait {
         waiting.refused_at = now;
         waiting.last_step = LastStep::Refused { after_sleep: waiting.last_step.has_slept() };
         if !waiting.handler.is_at_its_end() {
+            waiting.leave_turns_to_others();
             return ended;
         }
         forget_on_this_thread();
@@ -309,6 +341,7 @@ impl Wait {
     pub(crate) fn refused_unrelated(&mut self) {
         let mut waiting = self.shared.waiting.lock();
         waiting.can_queue = false;
+        waiting.leave_turns_to_others();
         if waiting.last_step == LastStep::Slept {
             waiting.last_step = LastStep::SleptAndRefusedUnrelated;
         }
@@ -332,15 +365,16 @@ impl Wait {
     #[cold]
     fn acquired_at_last(&mut self) -> Option<Result<Duration, Duration>> {
         let mut waiting = self.shared.waiting.lock();
-        let now = sys::monotonic_ns();
+        let now = sys::kernel_ns();
         let gave_up = waiting.end_if_stale(now);
         if waiting.waits {
+            sleeper::leave_over(waiting.handler);
             waiting.stop();
             // `first_refused_at` stays: if the snapshot was stale, the wait goes on from there. The next acquisition
             // forgets it.
             return Some(Ok(Duration::from_nanos(now.saturating_sub(waiting.resumed_at))));
         }
-        waiting.first_refused_at = 0;
+        (waiting.first_refused_at, waiting.ticket) = (0, None);
         waiting.handler.reset();
         self.shared.is_quiet.store(true, Ordering::Relaxed);
         gave_up.map(Err)
@@ -397,27 +431,55 @@ impl Wait {
         self.shared.waiting.lock().end()
     }
 
-    /// Leaves the queue. Returns when the connection was first refused, in ns, if it waits.
-    pub(crate) fn leave_queue(&mut self) -> Option<u64> {
+    /// Leaves the queue. Returns the connection's ticket, if it waits and has one.
+    pub(crate) fn leave_queue(&mut self) -> Option<Ticket> {
         let mut waiting = self.shared.waiting.lock();
         waiting.place = None;
-        waiting.waits.then_some(waiting.first_refused_at)
+        waiting.ticket.filter(|_| waiting.waits)
     }
 
     /// How long the connection has waited; zero if it does not wait.
     pub(crate) fn age(&self) -> Duration {
         let waiting = self.shared.waiting.lock();
         let since = waiting.waits.then_some(waiting.first_refused_at);
-        Duration::from_nanos(since.map_or(0, |since| sys::monotonic_ns().saturating_sub(since)))
+        Duration::from_nanos(since.map_or(0, |since| sys::kernel_ns().saturating_sub(since)))
     }
 
     /// Whether a busy handler sleeps when the connection is refused, as far as that is known: one has slept after the
-    /// last refusal, or the one before.
+    /// last refusal, or the one before, and has not come to its end.
     pub(crate) fn has_busy_handler(&self) -> bool {
-        match self.shared.waiting.lock().last_step {
+        let waiting = self.shared.waiting.lock();
+        match waiting.last_step {
+            _ if waiting.handler.is_at_its_end() => false,
             LastStep::Refused { after_sleep } => after_sleep,
-            LastStep::Slept | LastStep::SleptAndRefusedUnrelated => true,
+            _ => true,
         }
+    }
+
+    /// Whether its busy handler sleeps no more in this wait.
+    pub(crate) fn is_at_its_end(&self) -> bool {
+        self.shared.waiting.lock().handler.is_at_its_end()
+    }
+
+    /// What was not slept of the busy timeout, if the handler sleeps no more in this statement: its last sleep was cut short
+    /// for a turn, of this database or of another that the statement has locked with it.
+    pub(crate) fn take_rest(&mut self) -> Duration {
+        if let Some(mut before) = sleeper::take_left_over() {
+            if before.may_sleep_no_more() {
+                return std::mem::take(&mut before.unslept);
+            }
+            sleeper::leave_over(before);
+        }
+        let mut waiting = self.shared.waiting.lock();
+        if waiting.waits && waiting.handler.may_sleep_no_more() {
+            return std::mem::take(&mut waiting.handler.unslept);
+        }
+        Duration::ZERO
+    }
+
+    /// The application has set the busy timeout, in ms.
+    pub(crate) fn note_timeout(&mut self, ms: u64) {
+        self.shared.waiting.lock().handler.note_timeout(Duration::from_millis(ms));
     }
 
     /// The connection's place in the queue.

@@ -5,16 +5,34 @@ pub(super) mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::database::{Database, Ownership};
-use super::queue::{Pace, Place, Purpose, Queue, Taken, Until};
+use super::page::Ticket;
+use super::queue::{Pace, Place, Purpose, Queue, Rank, Taken, Until};
 use super::sidecar::{Sidecar, Unusable};
-use crate::sys;
-use crate::sys::fork;
+use crate::sys::{self, Stopwatch, fork};
 
-/// By how much a wait in a lock call goes ahead of the queue, in ns ([`WriteLock::acquire_soon`]).
-const ADVANCE_NS: u64 = 1_000_000_000;
+/// How often a waiter looks again whether another connection of its process still tries for the lock.
+const LOOKS: usize = 8;
+
+/// Where a connection waits inside a lock call, and since when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) rank: Rank,
+    /// Since the connection was first refused.
+    pub(crate) waited: Duration,
+}
+
+impl Arrival {
+    /// That of a wait that goes ahead of all others: newcomers may not overtake it.
+    const AHEAD: Self = Self { rank: Rank::First, waited: Duration::from_secs(1) };
+
+    /// That of a connection that comes now, or has a ticket.
+    pub(crate) fn with(ticket: Option<Ticket>, waited: Duration) -> Self {
+        Self { rank: ticket.map_or(Rank::Last, Rank::Kept), waited }
+    }
+}
 
 /// Why the write lock was not acquired.
 #[derive(Debug)]
@@ -92,7 +110,14 @@ impl WriteLock {
                 &mut self.upkeep
             }
         };
-        if !database.owner.try_take(self.connection, purpose, now) {
+        let takes = || database.owner.try_take(self.connection, purpose, now);
+        // A waiter has come for its turn, and another connection may only be finding out that it is not its own.
+        let looks_again = || {
+            std::thread::yield_now();
+            takes()
+        };
+        let is_owner = takes() || place.is_some() && (0..LOOKS).any(|_| looks_again());
+        if !is_owner {
             return Err(Refused::Busy);
         }
         // Any return but the last drops it, which lets other connections try.
@@ -117,36 +142,42 @@ impl WriteLock {
         purpose: Purpose,
         limit: Duration,
     ) -> Result<(), Refused> {
-        let ahead_of_all = sys::monotonic_ns().saturating_sub(ADVANCE_NS);
-        self.acquire_within(limit, ahead_of_all, purpose)
+        self.acquire_within(limit, &mut { Arrival::AHEAD }, purpose)
     }
 
-    /// Acquires it as [`Self::try_acquire`] does, but waits at most `limit`, in the queue as if since `since`, in ns.
+    /// Acquires it as [`Self::try_acquire`] does, but waits at most `limit`, in the queue from that arrival on. Leaves there
+    /// the ticket that the connection had, for another wait.
     pub(crate) fn acquire_within(
         &mut self,
         limit: Duration,
-        since: u64,
+        arrival: &mut Arrival,
         purpose: Purpose,
     ) -> Result<(), Refused> {
         let mut queue = self.database.queue().ok_or(Refused::Busy)?;
-        let mut place = queue.join(since, purpose);
-        let began = Instant::now();
+        let mut watch = Stopwatch::start();
+        let mut join = |queue: &Queue<Sidecar>| {
+            let place = queue.join(arrival.rank, arrival.waited, purpose);
+            if let (Rank::Last, Some(place)) = (arrival.rank, &place) {
+                arrival.rank = Rank::Kept(place.ticket);
+            }
+            place
+        };
+        let mut place = join(&queue);
         let mut acquired = Err(Refused::Busy);
-        while let (Err(Refused::Busy), Some(left)) = (&acquired, limit.checked_sub(began.elapsed()))
+        while let (Err(Refused::Busy), Some(left)) = (&acquired, limit.checked_sub(watch.elapsed()))
         {
-            let is_worth_trying = match &mut place {
+            let left_over = match &mut place {
                 Some(place) => queue.wait(place, left, Until::Sign),
                 None => queue.poll(left, Until::Sign),
             };
-            if !is_worth_trying {
-                break;
-            }
+            let Some(left_over) = left_over else { break };
+            watch.note_sleep(left.saturating_sub(left_over));
             acquired = self.try_acquire(sys::monotonic_ns(), purpose, false, place.as_ref());
             let now = self.database.queue().filter(|now| !Arc::ptr_eq(now, &queue));
             if let (Err(Refused::Busy), Some(now)) = (&acquired, now) {
                 // The sidecar was replaced.
                 place.take().inspect(|place| queue.leave(place));
-                place = now.join(since, purpose);
+                place = join(&now);
                 queue = now;
             }
         }

@@ -286,6 +286,7 @@ impl Observation {
             Content::Foreign => SidecarState::Foreign,
             Content::Page => SidecarState::Page,
             Content::Unseeded => SidecarState::Unseeded,
+            Content::Older => SidecarState::Unusable(Unusable::Older.to_string()),
         };
         let has_page = self.sidecar_state == SidecarState::Page;
         if let Some(range) = sidecar::in_the_way(locks, WRITE_RANGE, || has_page)? {
@@ -308,16 +309,18 @@ impl Observation {
         }
         let mut page = Page([0; PAGE]);
         sys::read_exact_at(file, &mut page.0, 0)?;
-        let now = sys::monotonic_ns();
+        let now = sys::shared_ns();
         let turn = page.turn().filter(|turn| turn.binds(now));
         let is_alive =
             |waiter: &page::Waiter| !matches!(locks.conflicting(slot_range(waiter.slot)), Ok(None));
-        let waiters = in_order(&page, is_alive).into_iter();
+        let waits =
+            |waiter: &page::Waiter| waiter.state != page::State::Refused && is_alive(waiter);
+        let waiters = in_order(&page, waits).into_iter();
         self.queue = waiters
             .map(|waiter| Waiter {
                 pid: waiter.pid,
                 program: String::from_utf8_lossy(&waiter.program).trim_end_matches('\0').to_owned(),
-                waited: Duration::from_millis(now.saturating_sub(waiter.ticket) / 1_000_000),
+                waited: waiter.since.ago(now).unwrap_or_default(),
                 is_upkeep: waiter.purpose == Purpose::Upkeep,
                 has_turn: turn.is_some_and(|turn| turn.slot == waiter.slot),
                 is_away: waiter.state == page::State::Away,

@@ -32,6 +32,7 @@ pub(crate) use windows::*;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 /// A range of bytes of a file. A lock may be on bytes that do not exist. fcntl(2)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,48 @@ impl Range {
     pub(crate) fn covers(self, other: Self) -> bool {
         let end = |range: Self| if range.len == 0 { i64::MAX } else { range.start + range.len };
         self.start <= other.start && end(other) <= end(self)
+    }
+}
+
+/// How much of a wait is over: what the clock says or, if that is more, what was slept. A clock may stand still, and
+/// then a wait that asked it alone would never end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopwatch {
+    /// In ns of the clock that [`Self::elapsed_at`] is asked with.
+    began: u64,
+    slept: Duration,
+}
+
+impl Stopwatch {
+    /// Starts at this moment, by [`kernel_ns`].
+    pub(crate) fn start() -> Self {
+        Self::start_at(kernel_ns())
+    }
+
+    /// Starts at `now`, of any clock.
+    pub(crate) fn start_at(now: u64) -> Self {
+        Self { began: now, slept: Duration::ZERO }
+    }
+
+    /// What is over at this moment, by [`kernel_ns`].
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.elapsed_at(kernel_ns())
+    }
+
+    /// What is over at `now`, of the clock that it was started by.
+    pub(crate) fn elapsed_at(&self, now: u64) -> Duration {
+        Duration::from_nanos(now.saturating_sub(self.began)).max(self.slept)
+    }
+
+    /// A sleep was slept to its end.
+    pub(crate) fn note_sleep(&mut self, slept: Duration) {
+        self.slept += slept;
+    }
+
+    /// Sleeps. nanosleep(2)
+    pub(crate) fn sleep(&mut self, duration: Duration) {
+        std::thread::sleep(duration);
+        self.note_sleep(duration);
     }
 }
 

@@ -229,6 +229,42 @@ impl Agent {
         Self::start_in(program, rust_agent, Path::new("/"), &[("STOCK_AGENT", "1")])
     }
 
+    /// As [`Self::start`], with what the library `clock.c` shows it for the time: `still`, `runs`, or by how many seconds it
+    /// is ahead.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[cfg(unix)]
+    #[must_use]
+    pub fn start_with_clock(program: Program, rust_agent: &str, shown: &str) -> Self {
+        let variables = [("LD_PRELOAD", env!("SHOWN_CLOCK")), ("SHOWN", shown)];
+        Self::start_in(program, rust_agent, Path::new("/"), &variables)
+    }
+
+    /// As [`Self::start`], in a time namespace whose monotonic clock is so many seconds ahead; `None` where this user may
+    /// not make one. time_namespaces(7), unshare(1)
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn start_in_time_namespace(rust_agent: &str, ahead: i32) -> Option<Self> {
+        let ahead = ahead.to_string();
+        let mut unshare = vec!["--time", "--monotonic", &ahead];
+        if !is_root() {
+            unshare.extend(["--user", "--map-root-user"]);
+        }
+        let command = |program: &str| {
+            let mut command = Command::new("unshare");
+            command.args(&unshare).arg(program).current_dir("/");
+            command
+        };
+        command("true")
+            .output()
+            .is_ok_and(|output| output.status.success())
+            .then(|| Self(Lines::start(command(rust_agent))))
+    }
+
     /// As [`Self::start`], in a directory and with environment variables of its own.
     ///
     /// # Panics

@@ -137,7 +137,7 @@ impl Files {
             identity.wal_opened();
             if let Some(why) = identity.wal_untold() {
                 let path = self.database.path();
-                self.log.about(ResultCode::WARNING, &why.to_string(), path);
+                self.log.log_about(ResultCode::WARNING, &why.to_string(), path);
             }
         }
     }

@@ -251,7 +251,7 @@ impl<B: BaseFile> Length<B> {
             "the file cannot be made {length} bytes long: the disk is full, or this process may write no such file; \
              make room, then run the checkpoint again; the WAL keeps all until then"
         );
-        self.log.about(ResultCode::FULL, &what, self.database.path());
+        self.log.log_about(ResultCode::FULL, &what, self.database.path());
         ResultCode::FULL
     }
 

@@ -12,7 +12,8 @@ fn a_page_returns_what_was_written_to_it() {
         slot: SLOTS - 1,
         word: 7,
         state: State::Present,
-        ticket: 1 << 40,
+        ticket: Ticket(1 << 31),
+        since: Since::at(1 << 40),
         pid: 99,
         purpose: Purpose::Upkeep,
         program: *b"worker\0\0\0\0\0\0",
@@ -27,6 +28,63 @@ fn a_page_returns_what_was_written_to_it() {
     assert!(!turn.binds(4), "no turn binds for longer");
     put(&mut page, (slot_offset(waiter.slot) as u64, [0; SLOT_SIZE]));
     assert_eq!(page.turn(), None, "a turn of a waiter that has left is nobody's");
+}
+
+/// A turn is of a waiter that is there to take it. One that has tried in vain may have given up, and one that has missed
+/// its turn may be stopped.
+#[test]
+fn a_turn_is_of_a_waiter_that_is_there() {
+    let mut page = Page([0; PAGE]);
+    for state in [State::Present, State::Woken, State::Away, State::Refused] {
+        let waiter = waiter(5, Ticket(7), state);
+        put(&mut page, waiter.encode());
+        let turn = Turn { ticket: waiter.ticket, expires: 5, slot: waiter.slot };
+        put(&mut page, turn.encode());
+        let is_there = [State::Present, State::Woken].contains(&state);
+        assert_eq!(page.turn().is_some(), is_there, "{state:?}");
+    }
+}
+
+fn waiter(slot: usize, ticket: Ticket, state: State) -> Waiter {
+    let (purpose, program) = (Purpose::Write, [0; 12]);
+    Waiter { slot, word: 0, state, ticket, since: Since::at(0), pid: 1, purpose, program }
+}
+
+/// The counter goes on through its greatest number. Who comes is behind all that wait, also if the counter is behind them:
+/// another process has written it later than it read it. A ticket far from the counter is a lie of the page.
+#[test]
+fn who_comes_is_behind_all_that_wait() {
+    for counter in [0, 1, 77, u32::MAX - 1, u32::MAX] {
+        let mut page = Page([0; PAGE]);
+        put(&mut page, encode_counter(Ticket(counter)));
+        let next = page.next_ticket();
+        assert_eq!((page.counter(), next), (Ticket(counter), Ticket(counter.wrapping_add(1))));
+        assert!(page.counter().is_before(next) && !next.is_before(page.counter()));
+        assert!(page.first_ticket().is_before(next) && !next.is_before(next));
+
+        put(&mut page, waiter(3, Ticket(counter.wrapping_add(40)), State::Present).encode());
+        put(&mut page, waiter(4, Ticket(counter.wrapping_sub(40)), State::Present).encode());
+        assert_eq!(page.next_ticket(), Ticket(counter.wrapping_add(41)));
+        put(&mut page, waiter(3, Ticket(counter.wrapping_add(1 << 20)), State::Present).encode());
+        assert_eq!(page.next_ticket(), next, "that is no ticket of this queue");
+    }
+}
+
+/// How long a waiter has waited, to a fraction of a ms. A time to come is of a clock that was set, and a moment of it only of
+/// a reader that has read the clock before.
+#[test]
+fn a_time_to_come_is_not_a_time_ago() {
+    let (now, ms) = (1 << 50, |ns| Duration::from_nanos(ns).as_millis());
+    for ago in [0, 3_000_000, 3_600_000_000_000] {
+        let waited = Since::at(now - ago).ago(now).expect("it was");
+        assert!(
+            ms(ago - ago.min(1_000_000)) <= waited.as_millis() && waited.as_millis() <= ms(ago)
+        );
+    }
+    assert_eq!(Since::at(now + 500_000).ago(now), Some(Duration::ZERO));
+    for ahead in [2_000_000, 10_000_000_000, 100_000_000_000_000] {
+        assert_eq!(Since::at(now + ahead).ago(now), None, "{ahead}");
+    }
 }
 
 #[test]
@@ -56,7 +114,8 @@ fn the_layout_agrees_with_the_table() {
         slot,
         word: 0x0403_0201,
         state: State::Woken,
-        ticket: 0x0c0b_0a09_0807_0605,
+        ticket: Ticket(0x0807_0605),
+        since: Since(0x0c0b_0a09),
         pid: 0x000f_0e0d,
         purpose: Purpose::Upkeep,
         program: *b"a worker\0\0\0\0",
@@ -66,7 +125,8 @@ fn the_layout_agrees_with_the_table() {
     assert_eq!(page.waiters().collect::<Vec<_>>(), [waiter]);
     assert_eq!((page.word(slot), page.word(slot + 1)), (waiter.word, 0));
     assert_eq!(waiter.encode(), (160, bytes));
-    for (state, number) in [(State::Present, 1), (State::Woken, 2), (State::Away, 3)] {
+    let states = [(State::Present, 1), (State::Woken, 2), (State::Away, 3), (State::Refused, 4)];
+    for (state, number) in states {
         page.0[164] = number;
         assert_eq!(page.waiter(slot).map(|waiter| waiter.state), Some(state));
         assert_eq!(encode_state(0x0403_0201, state), [1, 2, 3, 4, number, 0, 0, 0]);
@@ -76,27 +136,27 @@ fn the_layout_agrees_with_the_table() {
         assert_eq!(page.waiter(slot).map(|waiter| waiter.purpose), Some(Purpose::Write));
         page.0[179] = 0x80;
     }
-    for nothing in [0, 4] {
+    for nothing in [0, 5] {
         page.0[164] = nothing;
         assert_eq!(page.waiter(slot), None);
     }
     page.0[164] = 1;
-    page.0[168..176].fill(0);
-    assert_eq!(page.waiter(slot), None, "a ticket of 0 is nobody's");
 
     let turn = Turn { ticket: waiter.ticket, expires: 0x1817_1615_1413_1211, slot };
-    let mut turns = [0; 20];
-    turns[..8].copy_from_slice(&bytes[8..16]);
-    turns[8..16].copy_from_slice(&[0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18]);
-    turns[16] = 3;
+    let mut turns = [0; 16];
+    turns[..8].copy_from_slice(&[0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18]);
+    turns[8..12].copy_from_slice(&bytes[8..12]);
+    turns[12] = 3;
     assert_eq!(turn.encode(), (16, turns));
-    page.0[168..176].copy_from_slice(&bytes[8..16]);
-    page.0[16..36].copy_from_slice(&turns);
+    page.0[16..32].copy_from_slice(&turns);
     assert_eq!(page.turn(), Some(turn));
-    page.0[32] = SLOTS as u8;
+    page.0[28] = SLOTS as u8;
     assert_eq!(page.turn(), None, "of no slot");
-    page.0[32] = 3;
-    page.0[17] = 0;
+    page.0[28] = 3;
+    page.0[25] = 0;
     assert_eq!(page.turn(), None, "of another waiter");
+    assert_eq!(encode_counter(Ticket(0x0403_0201)), (32, [1, 2, 3, 4]));
+    page.0[32..36].copy_from_slice(&[1, 2, 3, 4]);
+    assert_eq!(page.counter(), Ticket(0x0403_0201));
     assert_eq!((GROUP, LAST_BYTE, slot_offset(SLOTS)), (36, 56, PAGE));
 }

@@ -13,10 +13,13 @@ const ROUND_NS: u64 = 12_000_000;
 const SLICE_NS: (u64, u64) = (1_000_000, 4_000_000);
 /// A slice suffices for so many of the connection's transactions, up to the greatest slice.
 const SLICE_TRANSACTIONS: u64 = 4;
+/// The most transactions of a slice. A clock may stand still (libfaketime), and then nothing else would end it.
+const MOST_TRANSACTIONS: u32 = 512;
 /// A connection that takes the lock again so soon after it released it is in a tight loop, in ns.
-const COMES_BACK_NS: u64 = 100_000;
-/// A holder that did more than read from memory holds the lock for at least so long, in ns.
-const BRIEF_NS: u64 = 200_000;
+pub(super) const COMES_BACK_NS: u64 = 100_000;
+/// A holder that finds its snapshot stale holds the lock for no longer, in ns. It only reads from memory, but on a busy
+/// machine another process may run meanwhile.
+const BRIEF_NS: u64 = 20_000_000;
 
 /// How a connection has used the write lock lately.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,12 +28,16 @@ pub(crate) struct Pace {
     run_began: u64,
     /// When its slice is over, in ns; known since it last looked at the page.
     run_ends: u64,
+    /// How many more attempts its slice is good for.
+    left: u32,
     /// When it last took the lock, in ns.
     pub(super) taken_at: u64,
     /// When it last released the lock, in ns.
     pub(super) released_at: u64,
     /// Since when it has left waiters no time to lock the waiters' byte, or when it last looked for them, in ns.
     busy_since: u64,
+    /// How many times it has released the lock since then.
+    releases: u32,
     /// Whether it wanted the lock again at once, so that waking a waiter is most likely in vain.
     pub(super) comes_back: bool,
 }
@@ -47,22 +54,23 @@ impl Pace {
         self.released_at < self.taken_at + BRIEF_NS
     }
 
-    /// It tries for the lock at `now`: from the queue, with that ticket, or as a newcomer.
+    /// It tries for the lock at `now`: from the queue, to which it came at `came`, or as a newcomer.
     #[inline(always)]
-    pub(super) fn begin_attempt(&mut self, now: u64, ticket: Option<u64>) {
-        let idle = ticket.unwrap_or(now).saturating_sub(self.released_at);
+    pub(super) fn begin_attempt(&mut self, now: u64, came: Option<u64>) {
+        let idle = came.unwrap_or(now).saturating_sub(self.released_at);
         self.comes_back = idle < COMES_BACK_NS;
-        if ticket.is_some() {
-            (self.run_began, self.run_ends) = (now, now);
+        if came.is_some() {
+            (self.run_began, self.run_ends, self.left) = (now, now, MOST_TRANSACTIONS);
         }
-        if idle > HEAD_LOOKS_EVERY.as_nanos() as u64 || ticket.is_some() {
-            self.busy_since = now;
+        if idle > HEAD_LOOKS_EVERY.as_nanos() as u64 || came.is_some() {
+            (self.busy_since, self.releases) = (now, 0);
         }
+        self.left = self.left.saturating_sub(1);
     }
 
     /// Whether it is in a tight loop and may go on.
     pub(super) fn is_within_slice(&self, now: u64) -> bool {
-        self.comes_back && now < self.run_ends
+        self.comes_back && now < self.run_ends && self.left > 0
     }
 
     /// It has taken the lock while so many wait. Its slice counts from when its run began.
@@ -81,9 +89,11 @@ impl Pace {
     /// Whether a holder that releases the lock is to look for waiters now, although nobody has locked the waiters'
     /// byte: for [`OVERTAKING_NS`] it has left them no time to. The next look is due as much later.
     pub(super) fn take_look(&mut self) -> bool {
-        let is_due = self.released_at >= self.busy_since + OVERTAKING_NS;
+        self.releases += 1;
+        let is_due = self.released_at >= self.busy_since + OVERTAKING_NS
+            || self.releases >= MOST_TRANSACTIONS;
         if is_due {
-            self.busy_since = self.released_at;
+            (self.busy_since, self.releases) = (self.released_at, 0);
         }
         is_due
     }

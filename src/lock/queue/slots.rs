@@ -3,10 +3,14 @@
 //! Each waiter has a slot, and its process the kernel's lock on the slot's byte, so that the slots of a dead
 //! process are seen to be void. While it has waiters, the process also has a shared lock on the waiters' byte.
 
-use super::waiting::Place;
+use std::time::Duration;
+
+use super::waiting::{Place, Rank};
 use super::{Purpose, Queue, QueueFile, WAITERS};
 use crate::lock::holder::WAITERS_BYTE;
-use crate::lock::page::{PAGE, SLOTS, State, Waiter, slot_offset};
+use crate::lock::page::{
+    PAGE, Page, SLOTS, Since, State, Ticket, Waiter, encode_counter, encode_state, slot_offset,
+};
 use crate::sys::{self, Range};
 
 /// The byte of slot 0; those of the others follow.
@@ -45,15 +49,38 @@ impl Slots {
 }
 
 impl<S: QueueFile> Queue<S> {
-    /// Joins the queue; `since` is when the connection was first refused, in ns. `None` if no slot is free:
-    /// then the connection must poll.
-    pub(crate) fn join(&self, since: u64, purpose: Purpose) -> Option<Place> {
+    /// Joins the queue; the connection was first refused `waited` ago. `None` if no slot is free: then the connection
+    /// must poll.
+    pub(crate) fn join(&self, rank: Rank, waited: Duration, purpose: Purpose) -> Option<Place> {
         let mut slots = self.slots.lock();
         let slot = slots.take(&self.sidecar)?;
         slots.used[slot] = true;
         slots.waiting += 1;
-        let word = self.sidecar.read().map_or(0, |page| page.word(slot));
-        Some(Place::new(slot, since.max(1), purpose, word))
+        let page = self.sidecar.read().unwrap_or(Page([0; PAGE]));
+        let ticket = match rank {
+            Rank::First => page.first_ticket(),
+            Rank::Kept(ticket) => ticket,
+            Rank::Last => page.next_ticket(),
+        };
+        if rank == Rank::Last {
+            self.note_given(ticket);
+        }
+        let waited = waited.as_nanos() as u64;
+        Some(Place {
+            slot,
+            ticket,
+            came: self.sidecar.now().saturating_sub(waited),
+            since: Since::at(self.sidecar.shared_now().saturating_sub(waited)),
+            purpose,
+            word: page.word(slot),
+            turn: 0,
+        })
+    }
+
+    /// Notes in the counter that a ticket was given.
+    pub(super) fn note_given(&self, ticket: Ticket) {
+        let (at, bytes) = encode_counter(ticket);
+        let _ = self.sidecar.write(at, &bytes);
     }
 
     /// Leaves the queue.
@@ -105,6 +132,7 @@ impl<S: QueueFile> Queue<S> {
             word: 0,
             state: State::Present,
             ticket: place.ticket,
+            since: place.since,
             pid,
             purpose: place.purpose,
             program,
@@ -112,6 +140,13 @@ impl<S: QueueFile> Queue<S> {
         let (at, bytes) = waiter.encode();
         // All but the futex word, which belongs to the wakers.
         let _ = self.sidecar.write(at + 4, &bytes[4..]);
+    }
+
+    /// The waiter has tried in vain. Until it sleeps again nobody gives it the turn: SQLite may have given up.
+    pub(crate) fn was_refused(&self, place: &Place) {
+        // The state alone: a waker may be about to write the futex word.
+        let state = &encode_state(0, State::Refused)[4..];
+        let _ = self.sidecar.write(slot_offset(place.slot) as u64 + 4, state);
     }
 
     /// Frees a slot on the page.

@@ -6,8 +6,10 @@
 
 use std::time::Duration;
 
+use super::pace::COMES_BACK_NS;
 use super::{HEAD_LOOKS_EVERY, Purpose, Queue, QueueFile};
-use crate::lock::page::{PAGE, Page, State, Turn};
+use crate::lock::page::{PAGE, Page, Since, State, Ticket, Turn};
+use crate::sys::Stopwatch;
 
 /// After how long waiters behind the head look again whether the lock is free, in case there is no head to take it.
 const OTHERS_LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -15,23 +17,36 @@ const OTHERS_LOOK_EVERY: Duration = Duration::from_millis(10);
 /// long, and so on up to [`HEAD_LOOKS_EVERY`].
 const ANNOUNCES_AGAIN_AFTER: Duration = Duration::from_micros(50);
 
+/// For how long the lock must be free for a connection that sees its turn to be sure of it: a holder in its slice may not
+/// know of the turn, and comes back sooner.
+const COMES_TO_BE_SURE: Duration = Duration::from_nanos(COMES_BACK_NS);
+
+/// Where a connection joins the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rank {
+    /// Behind all others.
+    Last,
+    /// Where it was, by the ticket that it had.
+    Kept(Ticket),
+    /// Ahead of all others.
+    First,
+}
+
 /// A place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) slot: usize,
-    /// When its connection was first refused, in ns; its order is by that.
-    pub(crate) ticket: u64,
+    /// Its order is by that.
+    pub(crate) ticket: Ticket,
+    /// When its connection was first refused, in ns of [`QueueFile::now`].
+    pub(super) came: u64,
+    /// The same, for others to see.
+    pub(super) since: Since,
     pub(super) purpose: Purpose,
     /// The futex word when it last looked.
-    word: u32,
+    pub(super) word: u32,
     /// When the last turn it came for expires; it comes once for each turn.
-    turn: u64,
-}
-
-impl Place {
-    pub(super) fn new(slot: usize, ticket: u64, purpose: Purpose, word: u32) -> Self {
-        Self { slot, ticket, purpose, word, turn: 0 }
-    }
+    pub(super) turn: u64,
 }
 
 /// What ends a wait before its time.
@@ -42,30 +57,41 @@ pub(crate) enum Until {
     /// Its turn has come, or it has looked for a while and found the lock free. A free lock means that nobody
     /// gives turns.
     Free,
-    /// Its turn has come: a connection that could write has given it.
+    /// Its turn has come, a connection that could write has given it, and the lock is left to it.
     Turn,
 }
 
 impl<S: QueueFile> Queue<S> {
-    /// Waits at most `limit`. True if an attempt is worth making.
-    pub(crate) fn wait(&self, place: &mut Place, limit: Duration, until: Until) -> bool {
-        let began = self.sidecar.now();
+    /// Waits at most `limit`. What is left of that if an attempt is worth making before it is over.
+    pub(crate) fn wait(
+        &self,
+        place: &mut Place,
+        limit: Duration,
+        until: Until,
+    ) -> Option<Duration> {
+        let mut watch = Stopwatch::start_at(self.sidecar.kernel_now());
         self.show(place);
         let (mut timed_out, mut announces_after) = (false, ANNOUNCES_AGAIN_AFTER);
         // When the time is over the waiter stays present: it tries, and sleeps again.
-        while let Some(left) = self.left(began, limit) {
+        while let Some(left) = self.left(&watch, limit) {
             let Ok(page) = self.sidecar.read() else {
-                if self.restore_and_look(left) {
-                    return true;
+                if self.restore_and_look(left, &mut watch) {
+                    return Some(left);
                 }
                 continue;
             };
-            let turn = page.turn().filter(|turn| turn.binds(self.sidecar.now()));
+            let turn = page.turn().filter(|turn| turn.binds(self.sidecar.shared_now()));
             let is_mine = |turn: &Turn| turn.is_for(place.slot, place.ticket);
             if let Some(mine) = turn.filter(is_mine).filter(|turn| turn.expires != place.turn) {
-                place.turn = mine.expires;
-                place.word = page.word(place.slot);
-                return true;
+                if until != Until::Turn || self.leaves_lock_to(&mine, &mut watch) {
+                    place.turn = mine.expires;
+                    place.word = page.word(place.slot);
+                    return Some(left);
+                }
+            }
+            if page.counter().is_before(place.ticket) {
+                // It was torn, or overwritten: who comes next must not come before those that wait.
+                self.note_given(place.ticket);
             }
             // If nobody releases the lock, nobody gives turns either, so a free lock counts, unless it is
             // another's turn.
@@ -74,7 +100,7 @@ impl<S: QueueFile> Queue<S> {
             let was_woken = word != place.word;
             place.word = word;
             if was_woken && until == Until::Sign {
-                return true;
+                return Some(left);
             }
             match page.waiter(place.slot) {
                 Some(me) if me.ticket == place.ticket && me.state == State::Present => {}
@@ -87,7 +113,7 @@ impl<S: QueueFile> Queue<S> {
                 Until::Turn => false,
             };
             if looks && is_nobody_elses && self.is_free() {
-                return true;
+                return Some(left);
             }
             let look = match self.announce() {
                 false => announces_after,
@@ -95,33 +121,52 @@ impl<S: QueueFile> Queue<S> {
                 true => OTHERS_LOOK_EVERY,
             };
             announces_after = HEAD_LOOKS_EVERY.min(announces_after * 2);
-            timed_out = !self.sidecar.wait(place.slot, word, left.min(look));
+            let look = left.min(look);
+            timed_out = !self.sidecar.wait(place.slot, word, look);
+            if timed_out {
+                watch.note_sleep(look);
+            }
         }
-        false
+        None
+    }
+
+    /// Whether nobody takes the lock in that turn, which is the caller's. A holder that has seen nobody wait, or is in its
+    /// slice, may, and a checkpoint, which goes ahead of all.
+    fn leaves_lock_to(&self, turn: &Turn, watch: &mut Stopwatch) -> bool {
+        if !self.announce() || !self.is_free() {
+            return false;
+        }
+        self.sleep(COMES_TO_BE_SURE, watch);
+        self.is_free() && self.sidecar.read().is_ok_and(|page| page.turn() == Some(*turn))
+    }
+
+    fn sleep(&self, duration: Duration, watch: &mut Stopwatch) {
+        self.sidecar.sleep(duration);
+        watch.note_sleep(duration);
     }
 
     /// The sidecar was cut short: restores its length, sleeps, and looks without the page. Whether the lock is free.
-    fn restore_and_look(&self, left: Duration) -> bool {
+    fn restore_and_look(&self, left: Duration, watch: &mut Stopwatch) -> bool {
         let _ = self.sidecar.write(PAGE as u64 - 1, &[0]);
-        self.sidecar.sleep(left.min(HEAD_LOOKS_EVERY));
+        self.sleep(left.min(HEAD_LOOKS_EVERY), watch);
         self.is_free()
     }
 
     /// Waits as [`Self::wait`] does, for a connection that has no place.
-    pub(crate) fn poll(&self, limit: Duration, until: Until) -> bool {
-        let began = self.sidecar.now();
-        while let Some(left) = self.left(began, limit) {
-            self.sidecar.sleep(left.min(HEAD_LOOKS_EVERY));
+    pub(crate) fn poll(&self, limit: Duration, until: Until) -> Option<Duration> {
+        let mut watch = Stopwatch::start_at(self.sidecar.kernel_now());
+        while let Some(left) = self.left(&watch, limit) {
+            self.sleep(left.min(HEAD_LOOKS_EVERY), &mut watch);
             if until != Until::Turn && self.held_for().is_none() {
-                return true;
+                return self.left(&watch, limit);
             }
         }
-        false
+        None
     }
 
-    /// What is left at this moment of a `limit` that counts from `began`; `None` if nothing is.
-    fn left(&self, began: u64, limit: Duration) -> Option<Duration> {
-        let elapsed = Duration::from_nanos(self.sidecar.now().saturating_sub(began));
+    /// What is left at this moment of a `limit`; `None` if nothing is.
+    fn left(&self, watch: &Stopwatch, limit: Duration) -> Option<Duration> {
+        let elapsed = watch.elapsed_at(self.sidecar.kernel_now());
         limit.checked_sub(elapsed).filter(|left| !left.is_zero())
     }
 
@@ -129,7 +174,7 @@ impl<S: QueueFile> Queue<S> {
     fn is_head(&self, place: &Place, page: &Page) -> bool {
         !page.waiters().any(|other| {
             other.state == State::Present
-                && other.ticket < place.ticket
+                && other.ticket.is_before(place.ticket)
                 && self.is_alive(other.slot)
         })
     }

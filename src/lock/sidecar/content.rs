@@ -2,13 +2,15 @@
 //!
 //! A client of this VFS that creates the file writes [`HEADER`]. One that finds it empty, cut short or zeroed
 //! writes [`FOUND`], because it may be another program's: it is used, but nobody changes its rights or deletes
-//! it. A file that holds anything else stays as it is.
+//! it. A page of an older layout is made one of this layout by a client that finds it open nowhere else. A file that
+//! holds anything else stays as it is.
 
 use std::fs::File;
 use std::io;
 use std::time::Duration;
 
-use crate::lock::page::{FOUND, HEADER, PAGE};
+use super::deletion::OPEN;
+use crate::lock::page::{FOUND, GROUP, GROUP_SIZE, HEADER, OLDER, PAGE};
 use crate::sys::{self, Entry, LockFile, Range};
 
 /// How long to wait for a process that is making or deleting a sidecar, each time.
@@ -21,6 +23,8 @@ pub(crate) enum Content {
     Page,
     /// Nothing yet, zeros, or a part of a page of ours: it needs a seed.
     Unseeded,
+    /// A page of an older layout.
+    Older,
     /// Something else.
     Foreign,
 }
@@ -40,7 +44,9 @@ pub(super) enum Origin {
 /// It cannot be read.
 pub(crate) fn content_of(file: &File, len: u64) -> io::Result<Content> {
     let start = start_of(file, len)?;
-    Ok(if len > PAGE as u64 || is_foreign(&start[..start.len().min(len as usize)]) {
+    Ok(if len <= PAGE as u64 && OLDER.contains(&start) {
+        Content::Older
+    } else if len > PAGE as u64 || is_foreign(&start[..start.len().min(len as usize)]) {
         Content::Foreign
     } else if [HEADER, FOUND].contains(&start) && len >= PAGE as u64 {
         Content::Page
@@ -98,12 +104,33 @@ pub(super) const DATABASE: Range = Range { start: 0, len: 1 };
 pub(super) fn is_anothers(file: &LockFile, found: &Entry) -> io::Result<bool> {
     Ok(match content_of(file.file(), found.len)? {
         Content::Foreign => true,
-        Content::Page => false,
+        Content::Page | Content::Older => false,
         Content::Unseeded => {
             let is_locked = || file.conflicting(CONTENT).is_ok_and(|lock| lock.is_some());
             found.links > 1 || is_locked() || sys::has_flock(found.inode)
         }
     })
+}
+
+/// Makes a page of an older layout one of this layout, if no other process has it open. Whether it did. What group commit
+/// has noted stays. The caller has a shared lock on [`OPEN`], and keeps it.
+pub(super) fn renew(file: &LockFile, len: u64) -> io::Result<bool> {
+    const BEHIND: usize = GROUP + GROUP_SIZE;
+    let is_ours = start_of(file.file(), len)? == OLDER[0];
+    // Windows does not exchange a lock for another, but nobody deletes the file there in between.
+    let gives_up_own = || !sys::REMOVES_OPEN_FILES && file.unlock(OPEN).is_ok();
+    let is_alone = file.try_lock(OPEN, false)? || gives_up_own() && file.try_lock(OPEN, false)?;
+    if !is_alone {
+        return Ok(false);
+    }
+    let write = |bytes: &[u8], at: usize| sys::write_all_at(file.file(), bytes, at as u64);
+    let written = write(&[0; GROUP - HEADER.len()], HEADER.len())
+        .and_then(|()| write(&[0; PAGE - BEHIND], BEHIND))
+        .and_then(|()| write(if is_ours { &HEADER } else { &FOUND }, 0));
+    // Also after an error, so that others can open it.
+    gives_up_own();
+    let is_shared = file.try_lock(OPEN, true)?;
+    written.map(|()| is_shared)
 }
 
 /// Makes an empty, truncated or zeroed sidecar a page of ours. Processes that do it at the same time write the same
@@ -114,7 +141,7 @@ pub(super) fn seed(file: &LockFile, found: &Entry, is_made: bool) -> io::Result<
     let locks = file;
     let file = file.file();
     match content_of(file, found.len)? {
-        Content::Foreign => return Ok(None),
+        Content::Foreign | Content::Older => return Ok(None),
         // Another process may have been faster to write, which could not know that the file is ours. Or it has opened the
         // file as a database.
         _ if is_made => {

@@ -97,7 +97,13 @@ fn prepare(
     is_made: bool,
     like: Option<Rights>,
 ) -> Result<(Option<Words>, Origin), Unusable> {
-    let found = if is_made { found } else { content::after_its_maker(file.file(), found) };
+    let mut found = if is_made { found } else { content::after_its_maker(file.file(), found) };
+    if matches!(content::content_of(file.file(), found.len), Ok(Content::Older)) {
+        if !content::renew(file, found.len).map_err(Unusable::Seed)? {
+            return Err(Unusable::Older);
+        }
+        found = sys::entry_of(file.file()).unwrap_or(found);
+    }
     let origin = content::seed(file, &found, is_made).map_err(Unusable::Seed)?;
     let origin = origin.ok_or(Unusable::Foreign)?;
     let file = file.file();
@@ -146,7 +152,14 @@ pub(crate) fn obstacle(database: &Path) -> Option<Unusable> {
                             anothers::keep(file, found.inode);
                             Some(Unusable::Foreign)
                         }
-                        Ok(false) => None,
+                        Ok(false) => match content::content_of(file.file(), found.len) {
+                            Ok(Content::Older) => {
+                                let is_open = !matches!(file.conflicting(OPEN), Ok(None));
+                                is_open.then_some(Unusable::Older)
+                            }
+                            Ok(_) => None,
+                            Err(e) => Some(Unusable::Open(e, None)),
+                        },
                         Err(e) => Some(Unusable::Open(e, None)),
                     }
                 }

@@ -6,7 +6,7 @@ use super::deletion::{OPEN, delete};
 use super::opening::open_found;
 use super::place::is_at;
 use super::*;
-use crate::lock::page::{FOUND, HEADER};
+use crate::lock::page::{FOUND, HEADER, OLDER};
 
 /// A waiter sleeps for a minute, and a holder wakes it. A waiter that only looked every millisecond would see
 /// nothing, since nobody changes the word.
@@ -227,5 +227,39 @@ fn two_processes_that_make_it_at_once_share_it() {
             [scope.spawn(make), scope.spawn(make)].map(|made| made.join().expect("no panic"))
         });
         assert_eq!(one.expect("a sidecar"), other.expect("a sidecar"));
+    }
+}
+
+/// A process of an older version has died, or has the board open still. Its page is made one of this version when nobody has
+/// it open, and what group commit has noted stays; until then it is left alone.
+#[test]
+fn a_page_of_an_older_version_is_renewed_when_nobody_has_it_open() {
+    for (older, newer) in OLDER.into_iter().zip([HEADER, FOUND]) {
+        for len in [PAGE, 100] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let board = directory.path().join("board.db");
+            std::fs::write(&board, "").expect("a file");
+            let path = path_of(&board);
+            let mut page: Vec<u8> = (0..len).map(|n| n as u8 | 1).collect();
+            page[..older.len()].copy_from_slice(&older);
+            std::fs::write(&path, &page).expect("a page");
+            let elsewhere = LockFile::new(sys::open_to_lock(&path).expect("it is there"));
+            assert_eq!(elsewhere.try_lock(OPEN, true).ok(), Some(true));
+            assert!(matches!(Sidecar::open(&board, true), Err(Unusable::Older)));
+            assert!(matches!(opening::obstacle(&board), Some(Unusable::Older)));
+            assert_eq!(std::fs::read(&path).expect("it is there"), page, "it is left alone");
+            drop(elsewhere);
+
+            assert!(opening::obstacle(&board).is_none());
+            let first = Sidecar::open(&board, false).expect("nobody has it open");
+            let now = std::fs::read(&path).expect("it is there");
+            assert_eq!((&now[..16], now.len()), (&newer[..], PAGE));
+            assert_eq!(now[GROUP..][..28], page[GROUP..][..28], "group commit's");
+            assert!(now[16..GROUP].iter().chain(&now[GROUP + 28..]).all(|byte| *byte == 0));
+            let second = Sidecar::open(&board, false).expect("it is one of ours");
+            assert_eq!(first.inode(), second.inode());
+            let elsewhere = LockFile::new(sys::open_to_lock(&path).expect("it is there"));
+            assert_eq!(elsewhere.try_lock(OPEN, false).ok(), Some(false), "both have it open");
+        }
     }
 }

@@ -12,6 +12,8 @@ pub(crate) enum Unusable {
     IsDatabase,
     /// It holds something else than a page of ours.
     Foreign,
+    /// It holds a page of an older layout, and other processes have it open.
+    Older,
     /// It was another file each time it was opened, or another process is deleting it.
     Moving,
     /// There is none, and none was to be made.
@@ -48,6 +50,10 @@ impl fmt::Display for Unusable {
             Self::Foreign => write!(
                 f,
                 "{FOREIGN}, perhaps another database; move it away, or rename one of the databases, and it is made anew"
+            ),
+            Self::Older => f.write_str(
+                "the sidecar is that of clients with an older version of this VFS; it is used once \
+                 they have closed the database",
             ),
             Self::Moving => f.write_str("the sidecar is being replaced again and again"),
             Self::Missing => f.write_str("there is no sidecar yet; the first writer makes it"),

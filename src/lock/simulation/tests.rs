@@ -1,4 +1,5 @@
-use super::super::page::{TURN_NS, slot_offset};
+use super::super::holder::Holder;
+use super::super::page::{TURN_NS, Ticket, encode_counter, slot_offset};
 use super::*;
 use proptest::prelude::*;
 
@@ -25,8 +26,27 @@ fn step_or_harm() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// The clocks of processes in other time namespaces, and of those for which a library was preloaded.
+fn clocks() -> impl Strategy<Value = [Clock; PROCESSES]> {
+    const SECOND: i64 = 1_000_000_000;
+    let clock = prop_oneof![
+        2 => prop_oneof![Just(0), Just(10 * SECOND), Just(-10 * SECOND), -SECOND..SECOND]
+            .prop_map(Clock::Ahead),
+        1 => prop_oneof![Just(0), Just(1_u64 << 40), Just(1_u64 << 60)].prop_map(Clock::StandsStill),
+    ];
+    prop::array::uniform3(clock)
+}
+
+fn step_or_set() -> impl Strategy<Value = Step> {
+    let ms = prop_oneof![-20..20_i32, Just(10_000), Just(-10_000), Just(i32::MAX), Just(i32::MIN)];
+    prop_oneof![15 => step_or_kill(), 1 => ms.prop_map(Step::Set)]
+}
+
 fn run(steps: Vec<Step>) {
-    let mut simulation = Simulation::new();
+    run_with(Simulation::new(), steps);
+}
+
+fn run_with(mut simulation: Simulation, steps: Vec<Step>) {
     for step in steps {
         simulation.run(step);
     }
@@ -61,6 +81,24 @@ proptest! {
         run(steps);
     }
 
+    /// Each process has a clock of its own: some are 10 s ahead or behind, some stand still. The order is that in which
+    /// clients came, all the same; none is refused a lock that is free, and each wait ends.
+    #[test]
+    fn no_clock_decides_who_is_first(
+        clocks in clocks(), steps in prop::collection::vec(step_or_kill(), 0..120)
+    ) {
+        run_with(Simulation::with_clocks(clocks), steps);
+    }
+
+    /// Somebody sets the clock that turns expire by, again and again. There is one holder at a time, and once nobody sets it
+    /// any more, all get the lock.
+    #[test]
+    fn a_clock_that_is_set_keeps_nobody_out(
+        clocks in clocks(), steps in prop::collection::vec(step_or_set(), 0..120)
+    ) {
+        run_with(Simulation::with_clocks(clocks), steps);
+    }
+
     /// Clients in tight loops come back at once, and one came before them. They overtake it for no longer than
     /// newcomers may, plus a slice of the holder, plus what a holder that has seen nobody takes to look again.
     #[test]
@@ -86,8 +124,9 @@ proptest! {
                 simulation.run(Step::Go(client));
             }
             let now = simulation.now();
-            let oldest = simulation.clients.iter().filter_map(|c| c.place.map(|p| p.ticket)).min();
-            longest = longest.max(oldest.map_or(0, |ticket| now.saturating_sub(ticket)));
+            let waiting = simulation.clients.iter().filter(|client| client.place.is_some());
+            let oldest = waiting.map(|client| client.joined.1).min();
+            longest = longest.max(oldest.map_or(0, |since| now - since));
         }
         // Each client waits for those before it, too.
         prop_assert!(longest <= ALL as u64 * BOUND, "{} ms", longest / 1_000_000);
@@ -168,7 +207,7 @@ fn a_transaction_that_nobody_waits_for_costs_two_calls() {
 fn a_waiter_that_would_overtake_gives_the_turn_instead() {
     use Step::{Go, Pass};
     let mut simulation = Simulation::new();
-    for step in [Go(1), Go(2), Go(1), Pass(2000), Go(1), Go(3), Go(1), Go(3)] {
+    for step in [Go(1), Go(2), Go(1), Pass(2200), Go(1), Go(3), Go(1), Go(3)] {
         simulation.run(step);
     }
     assert!(simulation.clients[3].held.is_none());
@@ -199,6 +238,127 @@ fn a_turn_costs_no_more_than_a_round() {
     const { assert!(TURN_NS < 60_000_000, "the end waits for one turn in each round") };
 }
 
+/// Two processes write in tight loops, and the clock of one of them, or of both, stands still. Each waits for the other for
+/// no longer than for a slice: where no time ends that, the number of its transactions does.
+#[test]
+fn a_clock_that_stands_still_ends_no_slice_too_late() {
+    let still = Clock::StandsStill(1 << 40);
+    let [first, second] = [0, CLIENTS];
+    for clocks in [[still, Clock::Ahead(0), still], [Clock::Ahead(0), still, still], [still; 3]] {
+        let mut simulation = Simulation::with_clocks(clocks);
+        let mut held = [0_u32; 2];
+        for _ in 0..20_000 {
+            for (nth, client) in [first, second].into_iter().enumerate() {
+                if simulation.clients[client].place.is_some() {
+                    simulation.run(Step::Wait(client, 20));
+                } else {
+                    simulation.run(Step::Go(client));
+                }
+                if simulation.clients[client].held.is_none() {
+                    continue;
+                }
+                simulation.run(Step::Pass(10));
+                simulation.run(Step::Go(client));
+                held[nth] += 1;
+            }
+        }
+        let [a, b] = held;
+        assert!(a.min(b) * 4 > a.max(b), "{clocks:?}: {held:?}");
+        simulation.end();
+    }
+}
+
+/// A stranger sets the counter, to whatever it likes. Those that wait are served before all that come later, as soon as one
+/// of them has seen it.
+#[test]
+fn a_counter_that_lies_puts_nobody_before_those_that_wait() {
+    let [holder, waiter, late] = [0, CLIENTS, 2 * CLIENTS];
+    for lie in [0, 1, 1 << 16, 1 << 30, (1 << 31) - 1, 1 << 31, (1 << 31) + 2, u32::MAX] {
+        let mut simulation = Simulation::new();
+        for step in [Step::Go(holder), Step::Go(waiter), Step::Pass(3000)] {
+            simulation.run(step);
+        }
+        let came = simulation.clients[waiter].place.expect("it waits").ticket.0;
+        let (at, bytes) = encode_counter(Ticket(came.wrapping_add(lie)));
+        simulation.world.borrow_mut().kernel.page[at as usize..][..4].copy_from_slice(&bytes);
+        for step in [Step::Wait(waiter, 1), Step::Go(late), Step::Pass(3000), Step::Go(holder)] {
+            simulation.run(step);
+        }
+        for client in [late, waiter] {
+            simulation.run(Step::Wait(client, 1));
+        }
+        assert!(simulation.clients[waiter].held.is_some(), "it came first: {lie}");
+        simulation.end();
+    }
+}
+
+/// Clients come one after the other while the counter goes through its greatest number.
+#[test]
+fn the_order_outlasts_the_greatest_ticket() {
+    let mut simulation = Simulation::new();
+    let (at, bytes) = encode_counter(Ticket(u32::MAX - 2));
+    simulation.world.borrow_mut().kernel.page[at as usize..][..4].copy_from_slice(&bytes);
+    for client in 0..ALL {
+        simulation.run(Step::Go(client));
+    }
+    for client in 0..ALL {
+        simulation.run(Step::Pass(3000));
+        simulation.run(Step::Go(client));
+        for waiter in client + 1..ALL {
+            simulation.run(Step::Wait(waiter, 1));
+            assert_eq!(simulation.clients[waiter].held.is_some(), waiter == client + 1);
+        }
+    }
+    simulation.end();
+}
+
+/// A waiter was refused in its turn, and its connection has given up without a sign. Nobody waits for it any longer, and
+/// those that come next have the lock at once.
+#[test]
+fn a_waiter_that_was_refused_keeps_nobody_out() {
+    let [holder, sibling, waiter, newcomer] = [0, 1, CLIENTS, 2 * CLIENTS];
+    let mut simulation = Simulation::new();
+    simulation.run(Step::Go(holder));
+    simulation.run(Step::Go(waiter));
+    simulation.run(Step::Pass(3000));
+    simulation.run(Step::Go(waiter));
+    simulation.run(Step::Go(holder));
+    assert_eq!(simulation.giver, None, "it is not there to take a turn");
+    for client in [newcomer, sibling, holder] {
+        simulation.run(Step::Go(client));
+        assert!(simulation.clients[client].held.is_some(), "nobody has the lock, and nobody waits");
+        simulation.run(Step::Go(client));
+    }
+    simulation.run(Step::Wait(waiter, 1));
+    assert!(simulation.clients[waiter].held.is_some(), "it sleeps again, and is the first");
+    simulation.end();
+}
+
+/// The last of a wait's sleeps is not cut short for a turn in which another may still take the lock: a holder in its slice,
+/// which comes back at once and does not look.
+#[test]
+fn the_last_sleep_ends_for_a_lock_that_is_left_to_it() {
+    let [holder, waiter, other] = [0, CLIENTS, 2 * CLIENTS];
+    let mut simulation = Simulation::new();
+    for step in [Step::Go(holder), Step::Go(waiter), Step::Pass(3000)] {
+        simulation.run(step);
+    }
+    let mut place = simulation.clients[waiter].place.expect("it waits");
+    // It is the waiter's turn, and another process has the lock.
+    simulation.run(Step::Go(holder));
+    let range = Holder::since(simulation.now(), Purpose::Write).range();
+    assert!(simulation.world.borrow_mut().kernel.lock(other, range, false));
+    let wait = |simulation: &Simulation, place: &mut Place, us| {
+        let queue = simulation.queue(waiter).expect("it lives");
+        queue.wait(place, Duration::from_micros(us), Until::Turn).is_some()
+    };
+    assert!(!wait(&simulation, &mut place, 2000), "another has taken the lock");
+    simulation.world.borrow_mut().kernel.unlock(other, WRITE_RANGE);
+    let free_since = simulation.now();
+    assert!(wait(&simulation, &mut place, 2000), "it is left to it");
+    assert!(simulation.now() - free_since >= 100_000, "that other might have come back");
+}
+
 /// A waiter sleeps while nobody wakes it, and comes when it is woken. In its last sleep it comes only for its turn,
 /// and for each turn once.
 #[test]
@@ -210,7 +370,7 @@ fn a_waiter_comes_when_it_is_woken_and_not_before() {
     let mut place = simulation.clients[CLIENTS].place.expect("it waits");
     let wait = |simulation: &Simulation, place: &mut Place, until| {
         let queue = simulation.queue(CLIENTS).expect("it lives");
-        queue.wait(place, Duration::from_millis(1), until)
+        queue.wait(place, Duration::from_millis(1), until).is_some()
     };
     assert!(!wait(&simulation, &mut place, Until::Sign), "nobody wakes it");
     simulation.world.borrow_mut().kernel.page[slot_offset(place.slot)] += 1;

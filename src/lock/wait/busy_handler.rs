@@ -16,19 +16,26 @@ pub(super) const DEFAULT_SLEEPS: [u64; 12] = [1, 2, 5, 10, 15, 20, 25, 25, 25, 5
 /// leaves the table with its third.
 pub(super) const FEWEST: usize = 3;
 
+/// What the default handler has slept when it has made so many sleeps.
+fn sum(sleeps: usize) -> Duration {
+    (0..sleeps).map(default_sleep).sum()
+}
+
 /// The nth sleep of the default handler, from 0.
 fn default_sleep(n: usize) -> Duration {
     Duration::from_millis(DEFAULT_SLEEPS[n.min(DEFAULT_SLEEPS.len() - 1)])
 }
 
 /// The busy handler of a connection.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct BusyHandler {
     /// How many calls it has had in this wait, by what it asks for.
     pub(super) sleeps: usize,
     pub(super) kind: Kind,
     /// What it asked for in this wait and was not slept.
     pub(super) unslept: Duration,
+    /// The busy timeout, if the application has set it by a pragma, or an earlier wait has shown it.
+    timeout: Option<Duration>,
 }
 
 /// Which handler it may be.
@@ -39,17 +46,29 @@ pub(super) enum Kind {
     Unknown,
     /// Each of its sleeps was seen, and was the table's.
     FollowsTable,
+    /// It followed the table, and its last sleep was shorter. It makes no more, unless it is an application's own that
+    /// begins like the default one.
+    MayBeAtItsEnd,
     /// It followed the table, and its last sleep was cut short: it makes no more.
     AtItsEnd,
 }
 
 impl BusyHandler {
-    /// Notes a sleep that was asked for, while the connection `waits` or after it released the lock at once. False if
-    /// no busy handler would have asked for it.
-    pub(super) fn note_sleep(&mut self, asked: Duration, waits: bool) -> bool {
+    /// One that has not been called.
+    pub(super) const NONE: Self =
+        Self { sleeps: 0, kind: Kind::Unknown, unslept: Duration::ZERO, timeout: None };
+
+    /// Notes a sleep that was asked for, while the connection `waits` or after it released the lock at once. In both cases
+    /// the handler `goes_on`, unless the connection had not waited for that lock. False if no busy handler would have asked
+    /// for it.
+    pub(super) fn note_sleep(&mut self, asked: Duration, waits: bool, goes_on: bool) -> bool {
         if asked == default_sleep(0) {
-            // It starts over: SQLite waits for another lock of the connection.
-            *self = Self { kind: Kind::FollowsTable, ..Self::default() };
+            // It starts over: for another statement.
+            if waits {
+                self.learn_timeout();
+            }
+            let timeout = self.timeout;
+            *self = Self { kind: Kind::FollowsTable, timeout, ..Self::default() };
         } else if waits && asked > default_sleep(self.sleeps) {
             // Some calls were not seen: it waits for a file of another VFS, too. Or this is not the default handler,
             // or no handler.
@@ -59,17 +78,58 @@ impl BusyHandler {
             let mut later = self.sleeps..DEFAULT_SLEEPS.len();
             let Some(nth) = later.find(|n| asked == default_sleep(*n)) else { return false };
             self.sleeps = nth;
-        } else if !waits && asked != default_sleep(self.sleeps) {
-            return false;
+        } else if !waits {
+            let is_last = goes_on && self.kind == Kind::FollowsTable;
+            let next = default_sleep(self.sleeps);
+            if asked > next || asked < next && !is_last {
+                return false;
+            }
         }
         let is_cut_short = asked < default_sleep(self.sleeps);
         self.kind = match self.kind {
             Kind::FollowsTable if !is_cut_short => Kind::FollowsTable,
+            // As the one before: that may be the longest sleep of a handler of the application's own.
+            Kind::FollowsTable if asked == default_sleep(self.sleeps - 1) => Kind::MayBeAtItsEnd,
             Kind::FollowsTable if self.sleeps >= FEWEST => Kind::AtItsEnd,
+            Kind::FollowsTable => Kind::MayBeAtItsEnd,
             _ => Kind::Unknown,
         };
         self.sleeps += 1;
+        if self.timeout.is_some_and(|timeout| timeout < sum(self.sleeps)) && !is_cut_short {
+            self.timeout = None;
+        }
         true
+    }
+
+    /// Goes on from where the handler was when the wait for another lock has ended, if it asks for what comes after that:
+    /// SQLite counts its calls through a whole statement, which may write to several databases.
+    pub(super) fn go_on_from(&mut self, before: Self, asked: Duration) {
+        let is_next = asked != default_sleep(0) && asked <= default_sleep(before.sleeps);
+        if self.sleeps == 0 && before.sleeps > 0 && is_next {
+            let timeout = self.timeout.or(before.timeout);
+            *self = Self { timeout, ..before };
+        }
+    }
+
+    /// The application has set the busy timeout.
+    pub(super) fn note_timeout(&mut self, timeout: Duration) {
+        self.timeout = Some(timeout);
+    }
+
+    /// The wait has ended without a sign, and not by the lock: the busy timeout ends with a sleep of the table.
+    pub(super) fn learn_timeout(&mut self) {
+        if self.kind == Kind::FollowsTable && self.sleeps >= FEWEST {
+            self.timeout = Some(sum(self.sleeps));
+        }
+    }
+
+    /// Whether it makes no more calls in this wait, or may make none, as far as is known.
+    pub(super) fn may_sleep_no_more(&self) -> bool {
+        match self.kind {
+            Kind::MayBeAtItsEnd | Kind::AtItsEnd => true,
+            Kind::FollowsTable => self.timeout == Some(sum(self.sleeps)),
+            Kind::Unknown => false,
+        }
     }
 
     /// Whether it makes no more calls in this wait.

@@ -5,11 +5,13 @@
 //! free and nobody has given it the turn.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::lock::database::Database;
-use crate::lock::queue::{Place, Purpose, Queue, Until};
+use crate::lock::page::Ticket;
+use crate::lock::queue::{Place, Purpose, Queue, Rank, Until};
 use crate::lock::sidecar::Sidecar;
+use crate::sys::Stopwatch;
 use crate::sys::fork::Own;
 
 /// The most that a nap leaves to the next when the lock is merely free and nobody has given it the turn.
@@ -17,6 +19,8 @@ const MOST_UNSLEPT: Duration = Duration::from_millis(100);
 
 /// How long a waiter lets others run before it queues, where holders do not sync.
 const YIELDS: Duration = Duration::from_micros(200);
+/// How often, at most.
+const MOST_YIELDS: usize = 1000;
 
 /// What a waiter sleeps before it looks whether SQLite's own lock is free; the last is repeated.
 const PAUSES: [Duration; 4] = [
@@ -32,6 +36,13 @@ pub(super) struct Queued {
     pub(super) place: Place,
 }
 
+impl Queued {
+    /// The connection has tried in vain.
+    pub(super) fn was_refused(&self) {
+        self.queue.was_refused(&self.place);
+    }
+}
+
 impl Drop for Queued {
     fn drop(&mut self) {
         self.queue.leave(&self.place);
@@ -44,8 +55,10 @@ pub(super) struct Nap {
     pub(super) limit: Duration,
     /// Whose queue to wait in; `None` to wait for SQLite's own lock.
     pub(super) database: Option<Arc<Database>>,
-    /// When the wait began, in ns.
-    pub(super) first_refused_at: u64,
+    /// How long the wait has lasted.
+    pub(super) waited: Duration,
+    /// The ticket that the connection had, if it has no place.
+    pub(super) ticket: Option<Ticket>,
     pub(super) place: Option<Own<Queued>>,
     pub(super) stage: Stage,
     /// Whether there is a probe.
@@ -77,18 +90,25 @@ impl Nap {
             self.place = None;
             return (None, self.look(base_sleep, is_worth_trying));
         };
-        let began = Instant::now();
-        let left = || self.limit.saturating_sub(began.elapsed());
-        while self.stage == Stage::FirstOfBrief && began.elapsed() < YIELDS {
-            std::thread::yield_now();
-            if queue.is_free() {
-                return (self.place, left());
+        let watch = Stopwatch::start();
+        let left = || self.limit.saturating_sub(watch.elapsed());
+        if self.stage == Stage::FirstOfBrief {
+            // A clock may stand still.
+            for _ in 0..MOST_YIELDS {
+                if watch.elapsed() >= YIELDS {
+                    break;
+                }
+                std::thread::yield_now();
+                if queue.is_free() {
+                    return (self.place, left());
+                }
             }
         }
         // If the sidecar was replaced, its place is in another queue.
         let place = self.place.filter(|queued| Arc::ptr_eq(&queued.queue, &queue));
         let mut place = place.or_else(|| {
-            let place = queue.join(self.first_refused_at, Purpose::Write)?;
+            let rank = self.ticket.map_or(Rank::Last, Rank::Kept);
+            let place = queue.join(rank, self.waited, Purpose::Write)?;
             Some(Own::new(Queued { queue: Arc::clone(&queue), place }))
         });
         let until = match self.stage {
@@ -96,18 +116,20 @@ impl Nap {
             _ if self.limit > MOST_UNSLEPT => Until::Free,
             _ => Until::Sign,
         };
-        match place.as_mut().and_then(Own::get_mut) {
+        let unslept = match place.as_mut().and_then(Own::get_mut) {
             Some(queued) => queue.wait(&mut queued.place, left(), until),
             None => {
                 // A poller returns more often in vain.
                 let least = self.limit.saturating_sub(MOST_UNSLEPT);
                 if until == Until::Free && !least.is_zero() {
                     base_sleep(least);
+                    queue.poll(left().min(MOST_UNSLEPT), until)
+                } else {
+                    queue.poll(left(), until)
                 }
-                queue.poll(left(), until)
             }
         };
-        (place, left())
+        (place, unslept.unwrap_or_default())
     }
 
     /// Sleeps until it is worth trying for SQLite's own lock. Returns what was not slept.
@@ -116,25 +138,29 @@ impl Nap {
         base_sleep: impl Fn(Duration),
         mut is_worth_trying: impl FnMut() -> bool,
     ) -> Duration {
-        let began = Instant::now();
+        let mut watch = Stopwatch::start();
         let least = match self.can_look && self.stage != Stage::Last {
             true => self.limit.saturating_sub(MOST_UNSLEPT),
             false => self.limit,
         };
+        let base_sleep = |watch: &mut Stopwatch, duration| {
+            base_sleep(duration);
+            watch.note_sleep(duration);
+        };
         if !least.is_zero() {
-            base_sleep(least);
+            base_sleep(&mut watch, least);
         }
         let mut pauses = PAUSES.into_iter();
         let mut pause = PAUSES[0];
         loop {
-            let left = self.limit.saturating_sub(began.elapsed());
+            let left = self.limit.saturating_sub(watch.elapsed());
             if least == self.limit || left.is_zero() {
                 return Duration::ZERO;
             }
             pause = pauses.next().unwrap_or(pause);
-            base_sleep(left.min(pause));
+            base_sleep(&mut watch, left.min(pause));
             if is_worth_trying() {
-                return self.limit.saturating_sub(began.elapsed());
+                return self.limit.saturating_sub(watch.elapsed());
             }
         }
     }

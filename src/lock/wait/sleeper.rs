@@ -4,19 +4,28 @@ use std::cell::Cell;
 use std::sync::{Arc, Weak};
 
 use super::Shared;
+use super::busy_handler::BusyHandler;
 use crate::sys::fork::Own;
 
 thread_local! {
     /// The connection that this thread has chosen last, in the process that opened it.
     static LAST: Cell<Option<Own<Weak<Shared>>>> = const { Cell::new(None) };
+    /// Where the busy handler was when the last wait of this thread has ended with the lock.
+    static LEFT_OVER: Cell<BusyHandler> = const { Cell::new(BusyHandler::NONE) };
     static SLEEPER: Sleeper =
-        const { Sleeper { has_last: Cell::new(false), chosen: Cell::new(std::ptr::null()) } };
+        const { Sleeper {
+            has_last: Cell::new(false),
+            has_left_over: Cell::new(false),
+            chosen: Cell::new(std::ptr::null()),
+        } };
 }
 
 /// What each transaction asks about [`LAST`] and changes, so that it must cost next to nothing.
 struct Sleeper {
     /// Whether this thread sleeps for the chosen connection, if it is to sleep.
     has_last: Cell<bool>,
+    /// Whether [`LEFT_OVER`] is of the statement that runs: no lock was acquired and nothing committed since.
+    has_left_over: Cell<bool>,
     /// The address of the chosen connection, to compare. No other has it as long as [`LAST`] keeps the memory.
     chosen: Cell<*const Shared>,
 }
@@ -26,9 +35,24 @@ pub(super) fn this_thread() -> usize {
     SLEEPER.with(|sleeper| std::ptr::from_ref(sleeper).addr())
 }
 
-/// From here on, this thread sleeps for none of our connections.
+/// From here on, this thread sleeps for none of our connections, and no wait goes on from another.
 pub(crate) fn forget_on_this_thread() {
-    SLEEPER.with(|sleeper| sleeper.has_last.set(false));
+    SLEEPER.with(|sleeper| {
+        sleeper.has_last.set(false);
+        sleeper.has_left_over.set(false);
+    });
+}
+
+/// A wait of this thread has ended with the lock.
+pub(super) fn leave_over(handler: BusyHandler) {
+    let is_kept = LEFT_OVER.try_with(|cell| cell.set(handler)).is_ok();
+    SLEEPER.with(|sleeper| sleeper.has_left_over.set(is_kept));
+}
+
+/// Where the handler was when the wait before ended, if that was the same statement's.
+pub(super) fn take_left_over() -> Option<BusyHandler> {
+    let is_there = SLEEPER.with(|sleeper| sleeper.has_left_over.replace(false));
+    is_there.then(|| LEFT_OVER.try_with(Cell::get).ok()).flatten()
 }
 
 /// The connection that this thread sleeps for, in the process that opened it.

@@ -56,23 +56,136 @@ fn the_refusal_after_the_last_sleep_ends_the_wait() {
 /// An application's own busy handler sleeps as long as it likes, and goes on.
 #[test]
 fn a_custom_busy_handler_is_not_at_its_end() {
-    let sleeps: [&[u64]; 6] = [
+    let sleeps: [&[u64]; 9] = [
         &[10; 30],
         &[1; 30],
         &[25; 30],
         &[1, 2, 4, 8, 16, 32, 64, 100, 100],
         &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
         &[50, 20, 10, 5, 2, 1, 1, 2],
+        &[1, 2, 5, 10, 10, 10, 10, 10],
+        &[1, 2, 5, 5, 5, 5],
+        &[10, 2000, 10],
     ];
     for sleeps in sleeps {
         let mut wait = wait();
         assert_eq!(wait.refused(elsewhere()), None);
         for asked in sleeps {
             sleep(ms(*asked), |_| {});
+            if *asked > 1000 {
+                a_while_ago(&wait);
+            }
             assert_eq!(wait.refused(elsewhere()), None, "{asked} of {sleeps:?}");
         }
         assert!(wait.end().is_some());
     }
+}
+
+/// A statement writes to two databases, and waits for both. SQLite counts the calls of its busy handler through the whole
+/// statement. So what was not slept for the first is slept for the second, and the last sleep is known to be the last.
+#[test]
+fn a_wait_goes_on_from_the_one_before_in_the_same_statement() {
+    for timeout in [20, 100, 300] {
+        let sleeps = sleeps(timeout);
+        for split in 1..sleeps.len() {
+            let (mut first, mut second) = (wait(), wait());
+            for asked in &sleeps[..split] {
+                assert_eq!(first.refused(elsewhere()), None);
+                sleep(*asked, |_| {});
+            }
+            first.shared.waiting.lock().handler.unslept = ms(7);
+            assert!(matches!(first.acquired(), Some(Ok(_))));
+            let (slept, mut ended) = (Cell::new(Duration::ZERO), second.refused(elsewhere()));
+            for asked in &sleeps[split..] {
+                assert_eq!(ended, None, "{timeout} ms, {split}");
+                sleep(*asked, |asked| slept.set(slept.get() + asked));
+                ended = second.refused(elsewhere());
+            }
+            let asked: Duration = sleeps[split..].iter().sum();
+            assert_eq!(slept.get(), asked + ms(7), "{timeout} ms, {split}");
+            assert!(ended.is_some(), "{timeout} ms, {split}");
+        }
+    }
+}
+
+/// The last sleep for the first of two databases was cut short for a turn. SQLite sleeps no more, and the second waits for
+/// what is left, once. After a commit, another statement has a timeout of its own.
+#[test]
+fn what_is_left_of_the_timeout_is_the_statements() {
+    for commits in [false, true] {
+        let (mut first, mut second) = (wait(), wait());
+        for asked in sleeps(100) {
+            first.refused(elsewhere());
+            sleep(asked, |_| {});
+        }
+        first.shared.waiting.lock().handler.unslept = ms(9);
+        first.acquired();
+        if commits {
+            forget_on_this_thread();
+        }
+        assert_eq!(second.take_rest(), if commits { Duration::ZERO } else { ms(9) });
+        assert_eq!(second.take_rest(), Duration::ZERO);
+    }
+}
+
+/// The last sleep was cut short for a turn, and the lock was refused all the same. What is left is waited for in the call.
+#[test]
+fn what_is_left_of_the_timeout_is_known_at_its_end() {
+    for timeout in [13, 20, 100] {
+        let mut wait = wait();
+        wait.refused(elsewhere());
+        let sleeps = sleeps(timeout);
+        for (n, asked) in sleeps.iter().enumerate() {
+            sleep(*asked, |_| {});
+            wait.shared.waiting.lock().handler.unslept = ms(4);
+            let is_last = n + 1 == sleeps.len();
+            assert_eq!(wait.take_rest(), if is_last { ms(4) } else { Duration::ZERO });
+            wait.refused(elsewhere());
+        }
+    }
+}
+
+/// A busy timeout that ends with a sleep of the table is known from the pragma that has set it, or from a wait that has ended
+/// so. Then the last sleep is known, and what is left of it. It is forgotten when the handler goes on.
+#[test]
+fn a_timeout_that_ends_with_a_sleep_of_the_table_is_learned() {
+    let waits = |wait: &mut Wait, timeout| {
+        wait.refused(elsewhere());
+        let mut knew = false;
+        for asked in sleeps(timeout) {
+            sleep(asked, |_| {});
+            wait.shared.waiting.lock().handler.unslept = ms(3);
+            knew = !wait.take_rest().is_zero();
+            wait.refused(elsewhere());
+        }
+        knew
+    };
+    for timeout in [8, 33, 103, 128, 328] {
+        let mut wait = self::wait();
+        assert!(!waits(&mut wait, timeout), "{timeout}: nobody has said so");
+        assert!(waits(&mut wait, timeout), "{timeout}: it has ended so before");
+        let mut wait = self::wait();
+        wait.note_timeout(timeout);
+        assert!(waits(&mut wait, timeout), "{timeout}: the pragma has said so");
+        assert!(waits(&mut wait, 1000) && !waits(&mut wait, timeout), "it was set anew");
+    }
+}
+
+/// The lock is granted for a stale snapshot, and the sleep that follows is the last of the timeout: what was not slept before
+/// is slept with it.
+#[test]
+fn a_last_sleep_may_follow_a_stale_snapshot() {
+    let mut wait = wait();
+    for asked in [1, 2, 5, 10] {
+        wait.refused(elsewhere());
+        sleep(ms(asked), |_| {});
+    }
+    wait.shared.waiting.lock().handler.unslept = ms(8);
+    assert!(matches!(wait.acquired(), Some(Ok(_))));
+    wait.released_at_once();
+    sleep(ms(2), |_| {});
+    let waiting = wait.shared.waiting.lock();
+    assert!(waiting.waits && waiting.handler.is_at_its_end());
 }
 
 /// A statement was refused and has ended, or has read in the end, and the application sleeps again and again. Each
@@ -292,7 +405,7 @@ fn a_while_ago(wait: &Wait) {
 
 /// The wait that ends if the connection is seen to have given up.
 fn end_if_stale(wait: &Wait) -> Option<Duration> {
-    wait.shared.waiting.lock().end_if_stale(sys::monotonic_ns())
+    wait.shared.waiting.lock().end_if_stale(sys::kernel_ns())
 }
 
 /// A connection without a busy handler gives up and tells nobody. It is used again a while later: its wait has ended,
@@ -322,13 +435,12 @@ fn a_connection_that_has_not_slept_for_a_while_has_given_up() {
 #[test]
 fn a_wait_is_as_old_as_its_first_refusal() {
     let mut wait = wait();
-    assert_eq!((wait.age(), wait.leave_queue()), (Duration::ZERO, None));
+    assert_eq!(wait.age(), Duration::ZERO);
     wait.refused(elsewhere());
     a_while_ago(&wait);
-    let since = wait.shared.waiting.lock().first_refused_at;
-    assert!(wait.age() >= ms(2000) && wait.leave_queue() == Some(since));
+    assert!(wait.age() >= ms(2000));
     wait.end();
-    assert_eq!((wait.age(), wait.leave_queue()), (Duration::ZERO, None));
+    assert_eq!(wait.age(), Duration::ZERO);
 }
 
 /// A connection has a busy handler as long as a sleep follows each refusal.

@@ -12,6 +12,7 @@ use std::path::Path;
 use super::descriptors::{Kept, TO_LOOK, open};
 use super::files::entry_behind;
 use super::inode::Inode;
+use super::this_process::of_kernel;
 
 /// What a name leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,16 +28,12 @@ impl Found {
     /// Whether another change, now, would leave another time. File systems keep time by the kernel's
     /// tick, of 10 ms at most, or by whole seconds, or by two.
     pub(crate) fn was_changed_a_while_ago(&self) -> bool {
-        let mut now = MaybeUninit::<libc::timespec>::zeroed();
-        // SAFETY: the call fills in the struct, for which zeros are a value; the clock exists.
-        let now = unsafe {
-            libc::clock_gettime(libc::CLOCK_REALTIME, now.as_mut_ptr());
-            now.assume_init()
-        };
+        // The file's time is the kernel's, so this must be, too.
+        let now = i128::from(of_kernel(libc::CLOCK_REALTIME)) / 1_000_000;
         let ms = |(s, ns): (i64, i64)| i128::from(s) * 1000 + i128::from(ns) / 1_000_000;
         let tick_ms = if self.changed.1 == 0 { 4000 } else { 20 };
         // A time in the future is of a clock that was set back, and may come again.
-        ms((now.tv_sec, now.tv_nsec)) > ms(self.changed) + tick_ms
+        now > ms(self.changed) + tick_ms
     }
 }
 

@@ -3,11 +3,13 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::descriptors::{beyond_standard, read_to_string};
 use super::inode::Inode;
-use crate::sys::{FileLock, Locker, Lockers, OpenFile, Openers};
+#[cfg(target_os = "linux")]
+use super::this_process::of_kernel;
+use crate::sys::{FileLock, Locker, Lockers, OpenFile, Openers, Stopwatch};
 
 /// Whether the process `pid` that did something `ago` is gone: there is none in this pid namespace, it
 /// is dead and its parent has not waited for it, or the id is a younger process's by now. kill(2), proc(5)
@@ -78,10 +80,7 @@ impl Stat {
 #[doc(alias = "CLOCK_BOOTTIME")]
 #[cfg(target_os = "linux")]
 fn since_boot() -> Option<Duration> {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the call fills in the struct.
-    let rc = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
-    (rc == 0).then(|| Duration::new(now.tv_sec as u64, now.tv_nsec as u32))
+    Some(Duration::from_nanos(of_kernel(libc::CLOCK_BOOTTIME)))
 }
 
 /// Always `None`: other systems have no such clock.
@@ -179,8 +178,8 @@ fn each_process<T>(
     look: impl Fn(&Path, &dyn Fn() -> bool) -> io::Result<Option<T>>,
 ) -> Seen<T> {
     let mut seen = Seen { found: Vec::new(), hidden: 0, is_partial: false };
-    let began = Instant::now();
-    let is_over = || began.elapsed() > limit;
+    let watch = Stopwatch::start();
+    let is_over = || watch.elapsed() > limit;
     let Ok(all) = beyond_standard(|| fs::read_dir("/proc")) else {
         seen.is_partial = true;
         return seen;
@@ -265,6 +264,8 @@ fn own_pid(pid: u32) -> Option<u32> {
 mod tests {
     use std::io::Read;
     use std::process::Stdio;
+
+    use std::time::Instant;
 
     use super::*;
     use crate::sys::{Range, entry_of, try_lock};

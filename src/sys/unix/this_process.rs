@@ -56,14 +56,48 @@ pub(crate) fn at_fork(
     }
 }
 
-/// Time since some moment, in ns, the same for all processes of this time namespace. It stands still while the machine
-/// is suspended. clock_gettime(2)
+/// Time since some moment, in ns. It stands still while the machine is suspended. Processes of other time namespaces
+/// have another, and a library that is preloaded (libfaketime) may show this process any, also one that stands still. So
+/// it serves only this process, and only where a wrong time costs little. clock_gettime(2), time_namespaces(7)
 #[doc(alias = "CLOCK_MONOTONIC")]
 pub(crate) fn monotonic_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the call fills in the struct; the clock exists, so it cannot fail.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    in_ns(now)
+}
+
+/// [`monotonic_ns`] as the kernel tells it, whatever library is preloaded. On Linux this is a system call, so it serves
+/// waits. clock_gettime(2)
+pub(crate) fn kernel_ns() -> u64 {
+    of_kernel(libc::CLOCK_MONOTONIC)
+}
+
+/// A time in ns that all processes of this machine read alike, whatever their time namespace and whatever library is
+/// preloaded. It may be set, so whoever compares two of them must bear with any. clock_gettime(2), time_namespaces(7)
+#[doc(alias = "CLOCK_REALTIME")]
+pub(crate) fn shared_ns() -> u64 {
+    // Other systems have no time namespaces, and nobody sets their monotonic clock.
+    of_kernel(if cfg!(target_os = "linux") { libc::CLOCK_REALTIME } else { libc::CLOCK_MONOTONIC })
+}
+
+/// A clock in ns as the kernel tells it. The clock must exist.
+pub(super) fn of_kernel(clock: libc::clockid_t) -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: the call fills in the struct, which is the kernel's on every system that `libc` has the number for.
+        if unsafe { libc::syscall(libc::SYS_clock_gettime, clock, &raw mut now) } == 0 {
+            return in_ns(now);
+        }
+    }
+    // SAFETY: the call fills in the struct; the clock exists.
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
+    in_ns(now)
+}
+
+fn in_ns(time: libc::timespec) -> u64 {
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// What tells this run of the kernel from all others; `None` without a /proc. proc(5), /proc/sys/kernel/random

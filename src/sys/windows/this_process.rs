@@ -32,6 +32,11 @@ pub(crate) fn monotonic_ns() -> u64 {
     (u128::from(count as u64) * 1_000_000_000 / u128::from(per_second)) as u64
 }
 
+/// The same: nobody shows a process another time.
+pub(crate) use self::monotonic_ns as kernel_ns;
+/// The same: all processes read it alike.
+pub(crate) use self::monotonic_ns as shared_ns;
+
 /// What tells this run of the machine from all others: always `None`, since Windows does not tell.
 pub(crate) fn boot_id() -> Option<u128> {
     None

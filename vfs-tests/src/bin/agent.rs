@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::{Connection, ffi, types::ValueRef};
@@ -106,7 +107,8 @@ impl Client {
             "cd" => std::env::set_current_dir(text(1)).expect("it exists"),
             "register" => register(),
             "own busy handler" => {
-                own_busy_handler(self.connections.get_mut(text(1)).expect("it is open"))
+                let ms = command[2].as_u64().unwrap_or(10);
+                own_busy_handler(self.connections.get_mut(text(1)).expect("it is open"), ms)
             }
             "load" => load(&self.connections[text(1)], text(2)),
             #[cfg(unix)]
@@ -177,7 +179,9 @@ fn become_nobody() {
 
 /// Makes the VFS the default one, and waits by a handler that never gives up and calls `sqlite3_sleep`, as that of
 /// SQLite's mptester does.
-fn own_busy_handler(connection: &mut Connection) {
+fn own_busy_handler(connection: &mut Connection, ms: u64) {
+    static MS: AtomicI32 = AtomicI32::new(0);
+    MS.store(i32::try_from(ms).expect("a time"), Ordering::Relaxed);
     // SAFETY: the VFS is registered; its name is terminated.
     unsafe {
         let vfs = ffi::sqlite3_vfs_find(c"kanban".as_ptr());
@@ -185,7 +189,7 @@ fn own_busy_handler(connection: &mut Connection) {
     }
     let handler = |_| {
         // SAFETY: it may be called at any time.
-        unsafe { ffi::sqlite3_sleep(10) };
+        unsafe { ffi::sqlite3_sleep(MS.load(Ordering::Relaxed)) };
         true
     };
     connection.busy_handler(Some(handler)).expect("no statement runs");

@@ -11,9 +11,9 @@ use crate::beside;
 use crate::sidecar::{WRITE_BYTE, holder};
 
 /// What a sidecar of ours begins with, and its length, by `docs/locking-protocol.md`.
-const HEADER: [u8; 16] = *b"kanban-vfs\0\0\x01\0\0\0";
+const HEADER: [u8; 16] = *b"kanban-vfs\0\0\x02\0\0\0";
 /// The same, of a file that was there before.
-const FOUND: [u8; 16] = *b"kanban-vfs\0\x01\x01\0\0\0";
+const FOUND: [u8; 16] = *b"kanban-vfs\0\x01\x02\0\0\0";
 const PAGE: usize = 4096;
 
 struct Board {

@@ -162,7 +162,7 @@ fn garbage_is_left_alone_and_writers_exclude_each_other_all_the_same() {
 #[test]
 fn an_empty_or_shortened_one_is_repaired() {
     for content in
-        [&b""[..], b"kanban-vfs", b"kanban-vfs\0\0\x01\0\0\0\0\0\0", &[0; 100], &[0; 4096]]
+        [&b""[..], b"kanban-vfs", b"kanban-vfs\0\0\x02\0\0\0\0\0\0", &[0; 100], &[0; 4096]]
     {
         let board = board();
         std::fs::write(board.sidecar(), content).unwrap();

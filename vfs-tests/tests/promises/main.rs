@@ -8,6 +8,7 @@ use vfs_tests::base::Base;
 use vfs_tests::{Agent, Board, Program, Reply};
 
 mod canonical_path;
+mod clocks;
 mod descriptors;
 mod displaced_files;
 mod ended_threads;

@@ -144,6 +144,124 @@ fn a_client_that_waits_by_its_own_handler_has_not_given_up() {
     }
 }
 
+/// The same with a handler that sleeps for longer than SQLite's own ever does, and is not heard of for more than a second.
+#[test]
+fn a_client_whose_handler_sleeps_long_has_not_given_up() {
+    let board = Board::new();
+    let mut holder = agent(Program::Rust);
+    let mut writer = agent(Program::Rust);
+    holder.open("h", &board.kanban(), 5000);
+    holder.sql("h", "PRAGMA journal_mode=wal; CREATE TABLE t (x); BEGIN IMMEDIATE").rows();
+    writer.open("w", &board.kanban(), 0);
+    writer.call(&json!(["own busy handler", "w", 1200])).rows();
+    writer.send_sql("w", "INSERT INTO t VALUES (1)");
+    assert_eq!(writer.reply_within(Duration::from_millis(1500)), None, "it waits");
+    holder.sql("h", "COMMIT").rows();
+    writer.reply().rows();
+    assert_eq!(writer.log(), Vec::<String>::new());
+}
+
+/// A writer gives up when the sum of SQLite's sleeps is its timeout to the ms, so that no sleep is cut short and nothing tells
+/// that it was the last. Then the holder commits. Nobody has the lock, nobody waits, and the next writer, which does not
+/// wait, is not refused. It was, for 50 ms, because the turn was given to the one that had gone.
+#[test]
+fn a_writer_that_has_given_up_keeps_nobody_out() {
+    for vfs in ["unix", "kanban"] {
+        for timeout in [8, 33, 103, 128] {
+            for journal_mode in ["delete", "wal"] {
+                let board = Board::new();
+                let [mut holder, mut writer, mut next] = [(); 3].map(|()| agent(Program::Rust));
+                holder.open("h", &board.uri(vfs), 5000);
+                holder.sql("h", &format!("PRAGMA journal_mode={journal_mode}")).rows();
+                holder.sql("h", "CREATE TABLE t (x); BEGIN IMMEDIATE").rows();
+                next.open("n", &board.uri(vfs), 0);
+                writer.open("w", &board.uri(vfs), timeout);
+                assert_eq!(writer.sql("w", "INSERT INTO t VALUES (1)").code(), SQLITE_BUSY);
+                holder.sql("h", "COMMIT").rows();
+                next.sql("n", "INSERT INTO t VALUES (2)").rows();
+                if vfs == "kanban" {
+                    let status = next.sql("n", "PRAGMA kanban_status").rows();
+                    assert!(status[0][0].as_str().unwrap().contains("\"waiters\":0"), "{status:?}");
+                }
+            }
+        }
+    }
+}
+
+/// A transaction over two attached boards waits for the first, is woken long before the sleep of SQLite's busy handler is
+/// over, and waits for the second until it gives up. SQLite counts what it asked to sleep, through the whole statement. So
+/// what was not slept for the first board belongs to the second: SQLITE_BUSY came after 278 of 300 ms.
+#[test]
+fn a_timeout_over_two_boards_is_what_passes() {
+    for timeout in [100, 300] {
+        for vfs in ["unix", "kanban"] {
+            let boards = [Board::new(), Board::new()];
+            let [mut first, mut second, mut writer] = [(); 3].map(|()| agent(Program::Rust));
+            for (holder, board) in [&mut first, &mut second].into_iter().zip(&boards) {
+                holder.open("h", &board.uri(vfs), 5000);
+                holder.sql("h", "PRAGMA journal_mode=wal; CREATE TABLE t (x)").rows();
+                holder.sql("h", "BEGIN IMMEDIATE").rows();
+            }
+            writer.open("w", &boards[0].uri(vfs), timeout);
+            writer.sql("w", &format!("ATTACH '{}' AS other", boards[1].uri(vfs))).rows();
+            let began = Instant::now();
+            writer.send_sql("w", "BEGIN IMMEDIATE");
+            // In the middle of one of the longer sleeps, and in that of the last.
+            let until = if timeout == 100 { 85 } else { 190 };
+            std::thread::sleep(Duration::from_millis(until).saturating_sub(began.elapsed()));
+            first.sql("h", "COMMIT").rows();
+            assert_eq!(writer.reply().code(), SQLITE_BUSY);
+            let waited = began.elapsed();
+            assert!(
+                waited >= Duration::from_millis(timeout.into()).mul_f64(0.97),
+                "{vfs}: {waited:?}"
+            );
+        }
+    }
+}
+
+/// Processes write in tight loops, so that a writer with a short timeout is woken again and again, often in vain. It is not
+/// refused before its timeout is over. (Some were, after 8 of 20 ms.)
+#[test]
+fn nobody_is_refused_before_the_timeout_is_over() {
+    let board = Board::new();
+    let kanban = board.kanban();
+    let mut writers: Vec<_> = (0..6).map(|_| agent(Program::Rust)).collect();
+    for (n, writer) in writers.iter_mut().enumerate() {
+        writer.open("w", &kanban, 60_000);
+        if n == 0 {
+            writer.sql("w", "PRAGMA journal_mode=wal; CREATE TABLE t (x)").rows();
+        }
+        writer.sql("w", "PRAGMA synchronous=off").rows();
+        for _ in 0..3000 {
+            writer.send_sql("w", "INSERT INTO t VALUES (1)");
+        }
+    }
+    std::thread::scope(|scope| {
+        for timeout in [20, 30, 50, 100] {
+            let uri = &kanban;
+            scope.spawn(move || {
+                let probe = crate::connect(uri);
+                let timeout = Duration::from_millis(timeout);
+                probe.busy_timeout(timeout).unwrap();
+                let all = Instant::now();
+                while all.elapsed() < Duration::from_secs(3) {
+                    let began = Instant::now();
+                    if probe.execute_batch("BEGIN IMMEDIATE; COMMIT").is_err() {
+                        let waited = began.elapsed();
+                        assert!(waited >= timeout.mul_f64(0.95), "{waited:?} of {timeout:?}");
+                    }
+                }
+            });
+        }
+    });
+    for writer in &mut writers {
+        for _ in 0..3000 {
+            writer.reply().rows();
+        }
+    }
+}
+
 /// SQLite 3.40.1 cuts a line of its log after 210 bytes. On a board in a deep directory, the name of
 /// the board is cut, from the left, and not what happened.
 #[test]

@@ -1,0 +1,123 @@
+//! A wait ends, and no clock decides whose turn it is: clients in other time namespaces, and those for which a library was
+//! preloaded that shows them another time (libfaketime), wait as long as they said and take turns with all others.
+
+use std::time::{Duration, Instant};
+
+use vfs_tests::{Agent, Board, PATIENCE, Program};
+
+use crate::{agent, connect, rust_agent, status};
+
+/// What a clock may show.
+const SHOWN: [&str; 4] = ["still", "runs", "10", "-10"];
+
+fn shown(program: Program, clock: &str) -> Agent {
+    Agent::start_with_clock(program, &rust_agent(), clock)
+}
+
+/// A board with a table.
+fn board(mode: &str) -> Board {
+    let board = Board::new();
+    let create = format!("PRAGMA journal_mode={mode}; CREATE TABLE t (x)");
+    connect(&board.kanban()).execute_batch(&create).unwrap();
+    board
+}
+
+/// A writer holds the lock and forgets to commit. Another waits for it, and its clock stands still, or is ahead by a second
+/// more at each look. SQLite's busy handler counts what it asked to sleep, so on the stock VFS the wait ends when the busy
+/// timeout is over, and so it does here. It ended never, and at once.
+#[test]
+fn a_busy_timeout_ends_whatever_the_clock_shows() {
+    const TIMEOUT_MS: u32 = 400;
+    for mode in ["wal", "delete"] {
+        for clock in SHOWN {
+            for vfs in ["unix", "kanban"] {
+                let board = board(mode);
+                let mut holder = agent(Program::Rust);
+                holder.open("c", &board.uri(vfs), 0);
+                holder.sql("c", "BEGIN IMMEDIATE").rows();
+                for program in Program::ALL {
+                    let mut waiter = shown(program, clock);
+                    waiter.open("c", &board.uri(vfs), TIMEOUT_MS);
+                    let began = Instant::now();
+                    assert_eq!(waiter.sql("c", "INSERT INTO t VALUES (1)").code(), 5);
+                    let waited = began.elapsed();
+                    // The upper bound is for a wait that has lost its timeout, not for a slow machine.
+                    let possible = Duration::from_millis(380)..Duration::from_secs(20);
+                    assert!(possible.contains(&waited), "{vfs}, {mode}, {clock}: {waited:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Clients with different clocks come one after the other while one holds the lock. They are served in that order. Where a
+/// ticket was a time, those came first whose clocks were behind, and last whose were ahead.
+#[test]
+fn clients_are_served_in_order_whatever_their_clocks_show() {
+    for mode in ["wal", "delete"] {
+        let board = board(mode);
+        let observer = connect(&board.kanban());
+        let mut holder = agent(Program::Rust);
+        holder.open("c", &board.kanban(), 0);
+        holder.sql("c", "BEGIN IMMEDIATE").rows();
+        let mut waiters = vec![shown(Program::Rust, "10"), agent(Program::Rust)];
+        waiters.extend(["-10", "still", "runs"].map(|clock| shown(Program::Python, clock)));
+        let namespaces = [3600, -10].map(|s| Agent::start_in_time_namespace(&rust_agent(), s));
+        waiters.extend(namespaces.into_iter().flatten());
+        waiters.push(agent(Program::Python));
+        for (n, waiter) in waiters.iter_mut().enumerate() {
+            waiter.open("c", &board.kanban(), 60_000);
+            waiter.send_sql("c", &format!("INSERT INTO t VALUES ({n})"));
+            let began = Instant::now();
+            while status(&observer, "/waiters") != n + 1 {
+                assert!(began.elapsed() < PATIENCE, "{}", status(&observer, "/queue"));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        // All have waited for longer than newcomers may overtake them, and for no hour.
+        std::thread::sleep(Duration::from_millis(20));
+        for n in 0..waiters.len() {
+            let waited = status(&observer, &format!("/queue/{n}/waited_ms"));
+            assert!((20..120_000).contains(&waited.as_i64().unwrap()), "{n}: {waited}");
+        }
+        holder.sql("c", "COMMIT").rows();
+        for waiter in &mut waiters {
+            waiter.reply().rows();
+        }
+        let rows = holder.sql("c", "SELECT x FROM t").rows();
+        let expected: Vec<_> = (0..waiters.len()).map(|n| vec![serde_json::json!(n)]).collect();
+        assert_eq!(rows, expected, "{mode}");
+    }
+}
+
+/// Two processes write in tight loops. The clock of one of them is another, or stands still. Both have their turns. Where a
+/// ticket was a time, one that was 10 s behind had every turn, and one ahead had none; and one whose clock stood still gave
+/// none, since its slice never ended.
+#[test]
+fn clients_in_tight_loops_take_turns_whatever_their_clocks_show() {
+    const ROWS: i64 = 4000;
+    for clock in SHOWN {
+        let board = board("wal");
+        let mut writers = [agent(Program::Rust), shown(Program::Rust, clock)];
+        for (n, writer) in writers.iter_mut().enumerate() {
+            writer.open("c", &board.kanban(), 60_000);
+            writer.sql("c", "PRAGMA synchronous=NORMAL").rows();
+            // In one line, so that both begin at once.
+            let insert = format!("INSERT INTO t VALUES ({n});").repeat(ROWS as usize);
+            writer.send_sql("c", &insert);
+        }
+        for writer in &mut writers {
+            writer.reply().rows();
+        }
+        // How many rows each has written by the time when the other has written its last.
+        for (one, other) in [(0, 1), (1, 0)] {
+            let before = format!(
+                "SELECT count(*) FROM t WHERE x={one}
+                 AND rowid < (SELECT max(rowid) FROM t WHERE x={other})"
+            );
+            let count = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+            let rows = connect(&board.kanban()).query_row(&before, [], count).unwrap();
+            assert!(rows * 4 > ROWS, "{clock}: {one} has written {rows} of {ROWS}");
+        }
+    }
+}
