@@ -78,6 +78,9 @@ fn open_or_create(
         Err(e) if e.kind() == io::ErrorKind::NotFound && !create => Err(Unusable::Missing),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let like = like.map_err(|e| Unusable::NoDatabase(copy_of(e)))?;
+            if !has_room_for(path) {
+                return Err(Unusable::NoRoom);
+            }
             match sys::create_like(path, like.rights) {
                 Ok(file) => Ok(Some((file, true))),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(None),
@@ -86,6 +89,16 @@ fn open_or_create(
         }
         Err(e) => Err(Unusable::Open(e, None)),
     }
+}
+
+/// Whether SQLite's own files have room beside a sidecar at `path`. They come later, and must not fail for want of what the
+/// sidecar has taken.
+fn has_room_for(path: &Path) -> bool {
+    /// The sidecar, a journal or WAL, a wal-index, and a super-journal or what a VACUUM needs.
+    const FILES: u64 = 4;
+    const BYTES: u64 = 64 << 10;
+    let room = path.parent().and_then(sys::room_at);
+    room.is_none_or(|(files, bytes)| files >= FILES && bytes >= BYTES)
 }
 
 /// Prepares a sidecar that is open and in its place: seeds it, and gives it the rights of its database if a client of

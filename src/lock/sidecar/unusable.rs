@@ -20,6 +20,8 @@ pub(crate) enum Unusable {
     Missing,
     /// The database cannot be looked at, whose rights a new sidecar would get.
     NoDatabase(io::Error),
+    /// There is so little room that SQLite's own files may need it.
+    NoRoom,
     Create(io::Error),
     /// It cannot be opened. With the user who owns it, where files have an owner.
     Open(io::Error, Option<u32>),
@@ -58,6 +60,9 @@ impl fmt::Display for Unusable {
             Self::Moving => f.write_str("the sidecar is being replaced again and again"),
             Self::Missing => f.write_str("there is no sidecar yet; the first writer makes it"),
             Self::NoDatabase(e) => write!(f, "cannot look at the database of the sidecar: {e}"),
+            Self::NoRoom => f.write_str(
+                "the disk is nearly full, and SQLite's own files come first; make room, and the sidecar is made",
+            ),
             Self::Create(e) => write!(
                 f,
                 "cannot create the sidecar: {e}; writers need the right to create files there"

@@ -29,6 +29,27 @@ pub(crate) fn file_system_type(path: &Path) -> io::Result<u64> {
     Ok(found.f_type as u64)
 }
 
+/// How many files can be made where `path` lies, and how many bytes be written, by this user; `None` if the file system does
+/// not say. statvfs(3)
+pub(crate) fn room_at(path: &Path) -> Option<(u64, u64)> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let mut found = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: a terminated name, and a struct that the call fills in, for which zeros are a value.
+    let found = unsafe {
+        if libc::statvfs(path.as_ptr(), found.as_mut_ptr()) != 0 {
+            return None;
+        }
+        found.assume_init()
+    };
+    // File systems that do not count say that there are none at all.
+    #[allow(clippy::unnecessary_cast, reason = "their types are others on other systems")]
+    let (files, bytes) =
+        (found.f_favail as u64, (found.f_bavail as u64).saturating_mul(found.f_frsize as u64));
+    let files = if found.f_files == 0 { u64::MAX } else { files };
+    let bytes = if found.f_blocks == 0 { u64::MAX } else { bytes };
+    Some((files, bytes))
+}
+
 /// Where the file system that `path` lies on is mounted, and its type's name; `None` if the kernel does not tell.
 /// proc(5), /proc/PID/mountinfo
 pub(crate) fn mount_of(path: &Path) -> Option<(String, String)> {

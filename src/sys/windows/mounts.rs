@@ -17,6 +17,11 @@ pub(crate) fn is_mount_point(_: &Path) -> bool {
     false
 }
 
+/// Always `None`: nobody asks.
+pub(crate) fn room_at(_: &Path) -> Option<(u64, u64)> {
+    None
+}
+
 /// The type of the file system that `path` lies on, by the numbers of statfs(2): that of SMB for every
 /// network drive, and 0 for all others. GetDriveTypeW
 pub(crate) fn file_system_type(path: &Path) -> io::Result<u64> {
