@@ -6,6 +6,46 @@ use std::time::Duration;
 
 use crate::ffi::uri::Uri;
 
+/// When a transaction that BEGIN or SAVEPOINT has begun takes the write lock.
+/// <https://www.sqlite.org/lang_transaction.html>
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Begin {
+    /// When it first writes, as on the stock VFS. If another connection has written since it began to read, SQLite
+    /// refuses it at once.
+    #[default]
+    Deferred,
+    /// When it first reads the main database of its connection. It waits there for as long as the connection's busy
+    /// handler says, so that its first write is not refused. If the wait ends without the lock, it goes on as
+    /// deferred.
+    Immediate,
+    /// As deferred, until a transaction was refused to write after it had read. From then on transactions that begin with the
+    /// same statement, but for its values, begin as with [`Begin::Immediate`], in all processes that have the
+    /// database open, and until the last 100 of them have not written.
+    Auto,
+}
+
+impl Begin {
+    /// The mode of that name: what `kanban_begin` and `KANBAN_BEGIN` take.
+    fn parse(text: &[u8]) -> Option<Self> {
+        match text {
+            b"deferred" => Some(Self::Deferred),
+            b"immediate" => Some(Self::Immediate),
+            b"auto" => Some(Self::Auto),
+            _ => None,
+        }
+    }
+
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Deferred => "deferred",
+            Self::Immediate => "immediate",
+            Self::Auto => "auto",
+        }
+    }
+}
+
 /// How a VFS is registered, and the defaults of the connections opened through it.
 ///
 /// The loadable extension takes the same defaults from environment variables;
@@ -29,7 +69,10 @@ impl Default for Options {
             base: None,
             make_default: false,
             connection: Settings {
+                begin: Begin::Deferred,
+                begin_timeout: Duration::from_millis(5000),
                 busy_timeout: Duration::from_millis(5000),
+                busy_timeout_min: Duration::ZERO,
                 file_ahead: true,
                 group_commit: false,
                 hard_links: false,
@@ -63,11 +106,36 @@ impl Options {
         self
     }
 
+    /// When a transaction that BEGIN or SAVEPOINT has begun takes the write lock. With [`Begin::Immediate`], also
+    /// transactions that only read take turns with writers. Unset, it is [`Begin::Deferred`].
+    #[must_use]
+    pub fn with_begin(mut self, begin: Begin) -> Self {
+        self.connection.begin = begin;
+        self
+    }
+
+    /// For how long such a transaction waits for the write lock, in whole ms, where another VFS keeps the connection's
+    /// busy handler from this one. Unset, it is 5 s.
+    /// <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlbusyhandler>
+    #[must_use]
+    pub fn with_begin_timeout(mut self, timeout: Duration) -> Self {
+        self.connection.begin_timeout = timeout;
+        self
+    }
+
     /// The busy timeout that a connection starts with, in whole ms. A timeout that the connection sets
     /// itself replaces it (<https://www.sqlite.org/c3ref/busy_timeout.html>). Zero gives none. Unset, it is 5 s.
     #[must_use]
     pub fn with_busy_timeout(mut self, timeout: Duration) -> Self {
         self.connection.busy_timeout = timeout;
+        self
+    }
+
+    /// The least time that a statement waits for the write lock, in whole ms, for drivers that set a busy timeout of 0 or of a few
+    /// ms. A busy handler of the application's own that waits is left alone. Zero, or unset: there is none.
+    #[must_use]
+    pub fn with_busy_timeout_min(mut self, timeout: Duration) -> Self {
+        self.connection.busy_timeout_min = timeout;
         self
     }
 
@@ -153,10 +221,19 @@ impl Options {
             }
             options.base = Some(base);
         }
-        if let Some(timeout) = get("KANBAN_BUSY_TIMEOUT") {
-            let timeout = parse_ms(timeout.as_encoded_bytes())
-                .ok_or_else(|| format!("KANBAN_BUSY_TIMEOUT: {}", not_ms(&timeout)))?;
-            options.connection.busy_timeout = timeout;
+        if let Some(begin) = get("KANBAN_BEGIN") {
+            options.connection.begin = Begin::parse(begin.as_encoded_bytes())
+                .ok_or_else(|| format!("KANBAN_BEGIN: {}", not_begin(&begin)))?;
+        }
+        for (name, timeout) in [
+            ("KANBAN_BEGIN_TIMEOUT", &mut options.connection.begin_timeout),
+            ("KANBAN_BUSY_TIMEOUT", &mut options.connection.busy_timeout),
+            ("KANBAN_BUSY_TIMEOUT_MIN", &mut options.connection.busy_timeout_min),
+        ] {
+            if let Some(value) = get(name) {
+                *timeout = parse_ms(value.as_encoded_bytes())
+                    .ok_or_else(|| format!("{name}: {}", not_ms(&value)))?;
+            }
         }
         for (name, flag) in [
             ("KANBAN_FILE_AHEAD", &mut options.connection.file_ahead),
@@ -177,7 +254,10 @@ impl Options {
 /// The options of one connection: the defaults, overruled by its URI parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
+    begin: Begin,
+    begin_timeout: Duration,
     busy_timeout: Duration,
+    busy_timeout_min: Duration,
     file_ahead: bool,
     group_commit: bool,
     hard_links: bool,
@@ -235,11 +315,14 @@ impl Settings {
             }
             let value = uri.get(key).map_or(&b""[..], CStr::to_bytes);
             match key.to_bytes() {
-                b"kanban_busy_timeout" => {
-                    settings.busy_timeout = parse_ms(value).ok_or_else(|| {
-                        format!("kanban_busy_timeout: {}", not_ms(&String::from_utf8_lossy(value)))
+                b"kanban_begin" => {
+                    settings.begin = Begin::parse(value).ok_or_else(|| {
+                        format!("kanban_begin: {}", not_begin(&String::from_utf8_lossy(value)))
                     })?;
                 }
+                b"kanban_begin_timeout" => settings.begin_timeout = ms(key, value)?,
+                b"kanban_busy_timeout" => settings.busy_timeout = ms(key, value)?,
+                b"kanban_busy_timeout_min" => settings.busy_timeout_min = ms(key, value)?,
                 b"kanban_file_ahead" => settings.file_ahead = flag(key, value)?,
                 b"kanban_group_commit" => settings.group_commit = flag(key, value)?,
                 b"kanban_hard_links" => settings.hard_links = flag(key, value)?,
@@ -247,8 +330,8 @@ impl Settings {
                 b"kanban_persist_wal" => settings.persist_wal = flag(key, value)?,
                 unknown => {
                     return Err(format!(
-                        "unknown URI parameter {}; known: kanban_busy_timeout, \
-                         kanban_file_ahead, kanban_group_commit, kanban_hard_links, kanban_network_wal, kanban_persist_wal",
+                        "unknown URI parameter {}; known: kanban_begin, kanban_begin_timeout, \
+                         kanban_busy_timeout, kanban_busy_timeout_min, kanban_file_ahead, kanban_group_commit, kanban_hard_links, kanban_network_wal, kanban_persist_wal",
                         String::from_utf8_lossy(unknown)
                     ));
                 }
@@ -257,9 +340,25 @@ impl Settings {
         Ok(settings)
     }
 
+    /// When a transaction that BEGIN has begun takes the write lock.
+    pub(crate) fn begin(&self) -> Begin {
+        self.begin
+    }
+
+    /// For how long it waits for that where the busy handler is not known.
+    pub(crate) fn begin_timeout(&self) -> Duration {
+        self.begin_timeout
+    }
+
     /// The busy timeout of a connection that sets none, in ms; at most what `sqlite3_busy_timeout` takes.
     pub(crate) fn busy_timeout_ms(&self) -> c_int {
-        c_int::try_from(self.busy_timeout.as_millis()).unwrap_or(c_int::MAX)
+        let timeout = self.busy_timeout.max(self.busy_timeout_min);
+        c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX)
+    }
+
+    /// The least time that a statement waits for the write lock.
+    pub(crate) fn busy_timeout_min(&self) -> Duration {
+        self.busy_timeout_min
     }
 
     /// Whether the file is kept longer than its header says.
@@ -286,6 +385,18 @@ impl Settings {
     pub(crate) fn persist_wal(&self) -> bool {
         self.persist_wal
     }
+}
+
+/// The value of a parameter that is a number of ms.
+fn ms(key: &CStr, value: &[u8]) -> Result<Duration, String> {
+    parse_ms(value).ok_or_else(|| {
+        format!("{}: {}", key.to_string_lossy(), not_ms(&String::from_utf8_lossy(value)))
+    })
+}
+
+/// What is wrong with the value of `kanban_begin`.
+fn not_begin(value: &(impl std::fmt::Debug + ?Sized)) -> String {
+    format!("{value:?} is none of deferred, immediate and auto")
 }
 
 /// The value of a parameter that is 0 or 1.
@@ -343,12 +454,18 @@ mod tests {
             Ok(expected)
         );
         let expected = Options::default()
+            .with_begin(Begin::Immediate)
+            .with_begin_timeout(Duration::from_millis(30))
+            .with_busy_timeout_min(Duration::from_millis(20))
             .with_file_ahead(false)
             .with_group_commit(true)
             .with_hard_links(true)
             .with_network_wal(true)
             .with_persist_wal(true);
         let set = [
+            ("KANBAN_BEGIN", "immediate"),
+            ("KANBAN_BEGIN_TIMEOUT", "30"),
+            ("KANBAN_BUSY_TIMEOUT_MIN", "20"),
             ("KANBAN_FILE_AHEAD", "0"),
             ("KANBAN_GROUP_COMMIT", "1"),
             ("KANBAN_HARD_LINKS", "1"),
@@ -365,6 +482,9 @@ mod tests {
             assert!(why.starts_with("KANBAN_BUSY_TIMEOUT: "), "{why}");
         }
         for name in [
+            "KANBAN_BEGIN",
+            "KANBAN_BEGIN_TIMEOUT",
+            "KANBAN_BUSY_TIMEOUT_MIN",
             "KANBAN_FILE_AHEAD",
             "KANBAN_GROUP_COMMIT",
             "KANBAN_HARD_LINKS",

@@ -33,7 +33,8 @@ def connect(database: Path, *positional: Any, **arguments: Any) -> sqlite3.Conne
     ``connect(kanban_vfs.uri("board.db", mode="ro"))``. A string that begins with ``file:`` is always a
     URI, whatever ``uri`` is; ``Path("file:x")`` is a file of that name.
 
-    A transaction that reads before it writes must begin with BEGIN IMMEDIATE to be queued. With
+    A transaction that reads before it writes must begin with BEGIN IMMEDIATE to be queued, unless the
+    parameter ``kanban_begin`` or the variable ``KANBAN_BEGIN`` is ``immediate`` or ``auto``. With
     ``isolation_level="IMMEDIATE"`` those that Python begins do. ``timeout``, in seconds, is how long
     it waits for its turn. Without one the parameter ``kanban_busy_timeout`` counts, or the variable
     ``KANBAN_BUSY_TIMEOUT``, both in ms, or else Python's default of 5 s.

@@ -73,6 +73,7 @@ class Status(TypedDict):
     sqlite: str
     database: str
     sidecar: str
+    begin: str
     busy_timeout_default_ms: int
     persist_wal: bool
     guarantees: Dict[str, Guarantee]

@@ -4,8 +4,10 @@ use std::ffi::c_int;
 use std::path::Path;
 
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlots};
+use crate::format::wal_index::HEADERS;
 use crate::format::{Header, Salts};
 use crate::group_commit::WalIndex;
+use crate::lock::kinds::Kind;
 use crate::lock::wait::Probe;
 
 /// The file of the base VFS. It is a handle, which is copied freely.
@@ -71,11 +73,37 @@ pub(crate) trait BaseFile: WalIndex {
     fn is_upgrade(&self) -> bool;
     /// Whether the connection is in no transaction that BEGIN has begun. True if that is not known.
     fn is_in_autocommit(&self) -> bool;
+    /// Whether it is the main database of its connection. False if that is not known.
+    fn is_main(&self) -> bool;
+    /// Whether the connection writes to another database in this transaction. False if that is not known.
+    fn writes_elsewhere(&self) -> bool;
+    /// The statement that the connection runs; `None` if it runs none, or that is not known. Tells its kind if that is
+    /// wanted.
+    fn running(&self, wants_kind: bool) -> Option<Running>;
+    /// Calls the connection's busy handler, which mostly sleeps. Whether it says to try again; `None` if it is not known.
+    /// Without any lock of this process.
+    fn ask_busy_handler(&self) -> Option<bool>;
+    /// Whether sqlite3_interrupt() wants what the connection runs to end. False if that is not known.
+    fn is_interrupted(&self) -> bool;
+    /// The header of the wal-index, as it is compared with the one that a reader has read before. Only while the
+    /// wal-index is mapped.
+    fn wal_index_header(&self) -> Option<[u32; HEADERS / 2]>;
     /// What the connection is doing; `None` if that is not known. It asks for each of the connection's statements.
     fn doing(&self) -> Option<Doing>;
     /// Where this VFS stands among those that the file of the database at `path` goes through. Not to be asked while the
     /// connection closes.
     fn stands(&self, path: &Path) -> Stands;
+}
+
+/// A statement that a connection runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Running {
+    /// It is VACUUM, or VACUUM INTO.
+    pub(crate) is_vacuum: bool,
+    /// It may write to a database, or is BEGIN IMMEDIATE or EXCLUSIVE.
+    pub(crate) may_write: bool,
+    /// The kind of transactions that begin with it.
+    pub(crate) kind: Option<Kind>,
 }
 
 /// What a connection is doing.

@@ -8,6 +8,8 @@
 //! | who | for what | at most | with which locks |
 //! |---|---|---|---|
 //! | [`Claim::block`] | the write lock, where SQLite lets lock calls block | as long as SQLite says | none, or a snapshot |
+//! | [`Claim::take_to_begin`] | the write lock, before a transaction has a snapshot | as long as the busy handler says, or `kanban_busy_timeout_min` | none |
+//! | `Connection::wait_at_least` | SHARED, or EXCLUSIVE to commit | `kanban_busy_timeout_min` | none, or what SQLite keeps while it asks again |
 //! | [`Claim::wait_out_checkpoint`] | a checkpoint that has the write lock | 100 ms | a snapshot |
 //! | [`Claim::wait_out_timeout`] | the write lock | what is left of the busy timeout | a snapshot |
 //! | a refused upgrade to WRITE | another connection's look | 50 us | a snapshot, the write lock |
@@ -27,7 +29,7 @@ use super::held::{HeldLevel, HeldSlots};
 use crate::counters::count;
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot};
 use crate::lock::queue::Purpose;
-use crate::lock::wait::{Cause, Wait};
+use crate::lock::wait::{Cause, Wait, forget_on_this_thread};
 use crate::lock::{Arrival, Database, Refused, WriteLock, keepers};
 use crate::log::Log;
 use crate::sys::{self, Stopwatch};
@@ -45,6 +47,8 @@ pub(super) enum Reason {
     FirstConnect = 4,
     /// The CKPT slot of the wal-index.
     Checkpoint = 8,
+    /// SHARED, or a READ slot, of a transaction that may write later: [`super::begin`].
+    Begin = 16,
 }
 
 /// What a connection wants the write lock for.
@@ -96,6 +100,18 @@ impl Request {
     }
 }
 
+/// How long a transaction waits for the write lock before it begins to read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For that long at least, also if the busy handler gives up before, unless it is one of the application's own that waits.
+    pub(super) least: Duration,
+    /// For that long if the busy handler is not known.
+    pub(super) if_unknown: Duration,
+}
+
+/// A statement asks for a lock to write sooner than this after it has begun to read, in ns.
+const GOES_ON_WITHIN_NS: u64 = 10_000_000;
+
 /// Longer than another connection's probe holds SQLite's lock.
 const LOOK_LASTS: Duration = Duration::from_micros(50);
 
@@ -121,6 +137,9 @@ pub(super) struct Claim<B: BaseFile> {
     waits_for_journal: bool,
     /// For how long a lock call may block now, in ms.
     blocks_ms: c_int,
+    /// The wait of the last transaction that has begun in vain: when it began and when it ended, in ns of
+    /// [`sys::kernel_ns`].
+    begin_wait: Option<(u64, u64)>,
 }
 
 impl<B: BaseFile> Claim<B> {
@@ -144,6 +163,7 @@ impl<B: BaseFile> Claim<B> {
             waits_to_read: false,
             waits_for_journal: false,
             blocks_ms: 0,
+            begin_wait: None,
         }
     }
 
@@ -267,6 +287,99 @@ impl<B: BaseFile> Claim<B> {
             self.reasons |= Reason::Checkpoint as u8;
         }
         acquired.is_ok()
+    }
+
+    /// Takes the write lock for a transaction that is about to begin to read. With patience, it waits for as long as the
+    /// connection's busy handler says. Whether it is held.
+    pub(super) fn take_to_begin(&mut self, patience: Option<Patience>) -> bool {
+        let now = sys::monotonic_ns();
+        let mut acquired = self.try_acquire(now, Purpose::Write, true);
+        if let (Err(Refused::Busy), Some(patience)) = (&acquired, patience) {
+            acquired = self.wait_to_begin(patience);
+        }
+        match acquired {
+            Ok(()) => {
+                self.reasons |= Reason::Begin as u8;
+                self.acquired();
+                true
+            }
+            Err(why) => {
+                // Whether SQLite knows of it or not, this is no error.
+                let _ = self.goes_without(&why);
+                false
+            }
+        }
+    }
+
+    /// Waits inside a lock call, as SQLite does after a refused one: by the busy handler.
+    #[cold]
+    fn wait_to_begin(&mut self, patience: Patience) -> Result<(), Refused> {
+        const LOOKS_FOR_INTERRUPT: Duration = Duration::from_millis(50);
+        count(&self.database.counters.refused);
+        let (mut watch, mut arrival) = (Stopwatch::start(), None);
+        if let Some(waited) = self.wait.refused(Cause::WriteLock) {
+            // Another wait, that the connection has given up before without a sign.
+            self.gave_up(waited);
+        }
+        let mut acquired = Err(Refused::Busy);
+        let mut least = patience.least;
+        loop {
+            let checkpoint_lasts = self.database.held_for().is_some_and(|(purpose, held)| {
+                purpose == Purpose::Upkeep && held >= CHECKPOINT_LASTS
+            });
+            if checkpoint_lasts {
+                // Writers go on beside it without the write lock, too.
+                break;
+            }
+            let by_handler = self.base.ask_busy_handler();
+            acquired = if by_handler == Some(true) {
+                if !self.wait.has_slept() {
+                    // A handler of the application's own, which decides by itself.
+                    least = Duration::ZERO;
+                }
+                self.try_acquire(sys::monotonic_ns(), Purpose::Write, true)
+            } else {
+                let limit =
+                    if by_handler.is_none() { patience.if_unknown.max(least) } else { least };
+                let left = limit.saturating_sub(watch.elapsed()).min(LOOKS_FOR_INTERRUPT);
+                if left.is_zero() {
+                    break;
+                }
+                let acquired = self.acquire_in_queue(left, &mut arrival);
+                watch.note_sleep(left);
+                acquired
+            };
+            if !matches!(acquired, Err(Refused::Busy)) || self.base.is_interrupted() {
+                break;
+            }
+            // If the wait ends by this, no statement has failed, and nobody is told.
+            let _ = self.wait.refused(Cause::WriteLock);
+        }
+        if acquired.is_err() {
+            let waited = self.wait.age();
+            let now = sys::kernel_ns();
+            let since = now.saturating_sub(waited.as_nanos() as u64);
+            self.begin_wait = (!waited.is_zero()).then_some((since, now));
+            let _ = self.wait.end();
+            forget_on_this_thread();
+        }
+        acquired
+    }
+
+    /// Waits for the write lock in the queue, at most so long.
+    fn acquire_in_queue(
+        &mut self,
+        limit: Duration,
+        arrival: &mut Option<Arrival>,
+    ) -> Result<(), Refused> {
+        if self.database.queue().is_none() {
+            // Another connection is about to make the sidecar.
+            std::thread::sleep(limit.min(Duration::from_millis(1)));
+            return self.try_acquire(sys::monotonic_ns(), Purpose::Write, true);
+        }
+        let (waited, ticket) = (self.wait.age(), self.wait.leave_queue());
+        let arrival = arrival.get_or_insert(Arrival::with(ticket, waited));
+        self.write_lock.acquire_within(limit, arrival, Purpose::Write)
     }
 
     /// The write lock was refused. Whether to go on, by now perhaps with it.
@@ -588,6 +701,13 @@ impl<B: BaseFile> Claim<B> {
         count(&self.database.counters.refused);
         if let Some(waited) = self.wait.refused(cause) {
             self.gave_up(waited);
+        }
+        // The statement that has waited in vain at its beginning is refused to write: that is one wait.
+        let now = sys::kernel_ns();
+        if let Some((since, ended)) = self.begin_wait.take() {
+            if now.saturating_sub(ended) < GOES_ON_WITHIN_NS {
+                self.wait.began_at(since);
+            }
         }
     }
 

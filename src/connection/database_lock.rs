@@ -1,6 +1,9 @@
 //! xLock and xUnlock: SQLite's lock on the database, and with it the write lock of rollback modes.
 
+use std::time::{Duration, Instant};
+
 use super::base_file::{BaseFile, Sought};
+use super::begin::Begun;
 use super::claim::{Need, Reason, Request};
 use super::closing::Closing;
 use super::held::{self, HeldLevel};
@@ -8,6 +11,9 @@ use super::{Connection, UNENCRYPTED};
 use crate::ffi::{LockLevel, ResultCode};
 use crate::lock::wait::Cause;
 use crate::sys;
+
+/// For how long a writer of a rollback mode keeps others from SHARED when it commits, if no reader is in its way.
+const COMMIT_LASTS: Duration = Duration::from_millis(200);
 
 /// SQLite's lock on the database, as one connection holds it.
 #[derive(Debug)]
@@ -73,6 +79,13 @@ impl<B: BaseFile> Connection<B> {
         };
         let request = Request { need, sought: Sought::Database(level), level: self.lock.level };
         let rc = self.claim.take(request, &mut self.guards, || base.lock(level));
+        let rc = match level == LockLevel::EXCLUSIVE && !request.is_for_journal() {
+            true => self.wait_at_least(level, rc),
+            false => rc,
+        };
+        if level == LockLevel::RESERVED {
+            self.tried_to_write(rc);
+        }
         let is_exclusive_mode = level == LockLevel::EXCLUSIVE && self.wal.is_mapped;
         if rc == ResultCode::OK && is_exclusive_mode && self.group.is_on() {
             let begun = self.group_begins_exclusively();
@@ -124,24 +137,85 @@ impl<B: BaseFile> Connection<B> {
     /// connection queues behind it: it may want to write, too.
     fn lock_shared(&mut self) -> ResultCode {
         let base = self.base;
+        let mut waits_until = match self.begin_with_shared() {
+            Begun::AsWanted => None,
+            // The busy handler has given up, and SQLite will not call it again.
+            Begun::InVain => Some(Instant::now() + COMMIT_LASTS),
+        };
         let mut can_queue = false;
         for _ in 0..2 {
-            match base.lock(LockLevel::SHARED) {
+            let rc = loop {
+                match base.lock(LockLevel::SHARED) {
+                    rc if rc.is_busy() && waits_until.is_some_and(|end| Instant::now() < end) => {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    rc => break rc,
+                }
+            };
+            waits_until = None;
+            match rc {
                 ResultCode::OK => return self.took_shared(),
-                rc if !rc.is_busy() => return rc,
-                _ => can_queue = self.database.is_held(),
+                rc if !rc.is_busy() => {
+                    self.begin_ended();
+                    return rc;
+                }
+                _ => can_queue = self.database.is_held() && !self.claim.is_held(),
             }
             if can_queue {
                 break;
             }
             // The writer has just finished, or does not use this VFS.
         }
+        match self.wait_at_least(LockLevel::SHARED, ResultCode::BUSY) {
+            ResultCode::OK => return self.took_shared(),
+            rc if !rc.is_busy() => {
+                self.begin_ended();
+                return rc;
+            }
+            _ => {}
+        }
+        self.begin_ended();
         let cause = match can_queue {
             true => Cause::WriteLock,
             false => self.claim.cause(Sought::Database(LockLevel::SHARED), false),
         };
         self.claim.shared_refused(cause);
         ResultCode::BUSY
+    }
+
+    /// A lock on the database was asked for, with the answer `rc`. If it was refused and `kanban_busy_timeout_min` is not over
+    /// when the busy handler gives up, waits on. For these locks SQLite would go on asking, with what it holds.
+    fn wait_at_least(&mut self, level: LockLevel, mut rc: ResultCode) -> ResultCode {
+        let mut least = self.settings.busy_timeout_min();
+        if !rc.is_busy() || least.is_zero() || !self.base.is_main() {
+            return rc;
+        }
+        let began = Instant::now();
+        let mut has_handler = true;
+        while rc.is_busy() {
+            self.claim.wait.remove_probe();
+            if has_handler {
+                let nobody_wakes_it = Cause::SqliteLock { probe: None, until_unlock: false };
+                // If the wait ends by this, another begins.
+                let _ = self.claim.wait.refused(nobody_wakes_it);
+                has_handler = self.base.ask_busy_handler() == Some(true);
+                if has_handler && !self.claim.wait.has_slept() {
+                    // A handler of the application's own, which decides by itself.
+                    least = Duration::ZERO;
+                }
+            }
+            if !has_handler {
+                if began.elapsed() >= least || self.base.is_interrupted() {
+                    return rc;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            rc = self.base.lock(level);
+        }
+        if rc == ResultCode::OK {
+            self.claim.acquired();
+        }
+        rc
     }
 
     fn took_shared(&mut self) -> ResultCode {
@@ -153,7 +227,11 @@ impl<B: BaseFile> Connection<B> {
                 self.guards.took_shared();
                 ResultCode::OK
             }
-            Err(rc) => rc,
+            Err(rc) => {
+                drop(held);
+                self.begin_ended();
+                rc
+            }
         }
     }
 
@@ -178,6 +256,11 @@ impl<B: BaseFile> Connection<B> {
         if level <= LockLevel::SHARED {
             self.guards.files.ended();
             self.claim.release(Reason::Rollback);
+        }
+        // An unlock to SHARED also ends the rollback of a hot journal, before the transaction goes on.
+        if level == LockLevel::NONE || self.claim.has(Reason::Begin) && self.base.is_in_autocommit()
+        {
+            self.begin_ended();
         }
         if level == LockLevel::NONE {
             self.claim.unlocked_database();

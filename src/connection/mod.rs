@@ -6,12 +6,14 @@
 //! | while it holds the wal-index's WRITE slot | [`Reason::Wal`](claim::Reason::Wal): a write transaction in WAL mode, recovery of the wal-index, also by the first connection, which creates it |
 //! | from SHARED until none or WAL, for `PRAGMA journal_mode=wal`, or on an empty database if the reading statement may write next | [`Reason::FirstConnect`](claim::Reason::FirstConnect): see [`first_connect`] |
 //! | while it holds the wal-index's CKPT slot, if there is little to copy and the lock is to be had | [`Reason::Checkpoint`](claim::Reason::Checkpoint): see [`checkpoint`] |
+//! | from SHARED or a READ slot until that is unlocked, in a transaction that BEGIN has begun, if `kanban_begin` says so | [`Reason::Begin`](claim::Reason::Begin): see [`begin`] |
 //!
-//! Readers do none of this, except inside BEGIN, on a database that is still empty.
+//! Readers do none of this, except inside BEGIN, on a database that is still empty or with `kanban_begin`.
 //!
 //! SQLite uses a connection from one thread at a time, and so calls these methods.
 
 mod base_file;
+mod begin;
 mod checkpoint;
 mod claim;
 mod closing;
@@ -19,6 +21,7 @@ mod database_lock;
 mod first_connect;
 mod guards;
 mod held;
+mod statement;
 pub(crate) mod status;
 #[cfg(all(test, feature = "linked"))]
 mod test_base;
@@ -31,9 +34,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) use base_file::{BaseFile, Doing, Sought, Stands};
+pub(crate) use base_file::{BaseFile, Doing, Running, Sought, Stands};
 pub(crate) use guards::{Guards, Known};
 pub(crate) use held::unlock;
+pub(crate) use statement::kind_of;
 
 use crate::ffi::host::Host;
 use crate::ffi::{LockLevel, ResultCode};
@@ -42,6 +46,7 @@ use crate::group_commit::GroupCommit;
 use crate::lock::{Database, wait};
 use crate::log::Log;
 use crate::options::Settings;
+use begin::Begin;
 use claim::Claim;
 use closing::Closing;
 use database_lock::DatabaseLock;
@@ -61,6 +66,7 @@ pub(crate) struct Connection<B: BaseFile> {
     log: Log,
     read_only: bool,
     claim: Claim<B>,
+    begin: Begin,
     first_connect: FirstConnect,
     lock: DatabaseLock,
     wal: WalSlots,
@@ -97,6 +103,7 @@ impl<B: BaseFile> Connection<B> {
             group,
             base,
             database,
+            begin: Begin::new(&settings),
             settings,
             log,
             read_only,
@@ -163,6 +170,7 @@ impl<B: BaseFile> Connection<B> {
                 self.claim.wait.note_timeout(ms);
             }
         }
+        self.begin.note_pragma(name, value);
         if is_synchronous {
             self.group.synchronous_changes();
         }

@@ -40,6 +40,7 @@ pub(crate) fn json<B: BaseFile>(connection: &mut Connection<B>, vfs: &Vfs<'_>) -
     json.field("database", Text(&canonical.to_string_lossy()));
     json.field("sidecar", Text(&database.sidecar_path().to_string_lossy()));
     json.field("busy_timeout_default_ms", connection.settings().busy_timeout_ms());
+    json.field("begin", Text(connection.settings().begin().name()));
     json.field("persist_wal", connection.settings().persist_wal());
     json.field("guarantees", guarantees);
     json.field("group_commit", either(connection.group_commit(), None));

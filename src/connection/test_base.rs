@@ -5,10 +5,11 @@ use std::ffi::c_int;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::base_file::{BaseFile, Doing, Sought, Stands};
+use super::base_file::{BaseFile, Doing, Running, Sought, Stands};
 use super::{Guards, Known};
 use crate::ffi::host::Host;
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot, ShmSlots};
+use crate::format::wal_index::HEADERS;
 use crate::format::{Header, Salts, WAL_INDEX_SUFFIX, WAL_SUFFIX, beside};
 use crate::group_commit::WalIndex;
 use crate::group_commit::test_wal::{TestCommitter, TestWal};
@@ -50,9 +51,14 @@ pub(crate) struct TestBase {
     pub(crate) refuses_shared: Cell<bool>,
     /// Whether a lock to write is for BEGIN IMMEDIATE. Else it is an upgrade.
     pub(crate) is_immediate: Cell<bool>,
-    /// Whether BEGIN has begun a transaction.
-    pub(crate) has_begun: Cell<bool>,
     pub(crate) doing: Cell<Option<Doing>>,
+    pub(crate) running: Cell<Option<Running>>,
+    /// Whether BEGIN has begun a transaction.
+    pub(crate) is_in_transaction: Cell<bool>,
+    /// The connection's busy handler.
+    pub(crate) busy_handler: RefCell<Option<Box<dyn Fn() -> bool>>>,
+    /// What all words of the wal-index's header are.
+    pub(crate) index_headers: RefCell<Vec<u32>>,
     pub(crate) stands: Stands,
     /// How long lock calls may block, in ms.
     pub(crate) blocks_ms: Cell<c_int>,
@@ -81,8 +87,11 @@ impl Default for TestBase {
             is_reserved: Cell::default(),
             refuses_shared: Cell::default(),
             is_immediate: Cell::default(),
-            has_begun: Cell::default(),
             doing: Cell::default(),
+            running: Cell::default(),
+            is_in_transaction: Cell::default(),
+            busy_handler: RefCell::default(),
+            index_headers: RefCell::new(vec![0]),
             stands: Stands::Alone,
             blocks_ms: Cell::default(),
             data: RefCell::default(),
@@ -206,7 +215,26 @@ impl BaseFile for &'static TestBase {
         !self.is_immediate.get()
     }
     fn is_in_autocommit(&self) -> bool {
-        !self.has_begun.get()
+        !self.is_in_transaction.get()
+    }
+    fn is_main(&self) -> bool {
+        true
+    }
+    fn writes_elsewhere(&self) -> bool {
+        false
+    }
+    fn running(&self, wants_kind: bool) -> Option<Running> {
+        let without = |running: Running| Running { kind: None, ..running };
+        self.running.get().map(|running| if wants_kind { running } else { without(running) })
+    }
+    fn ask_busy_handler(&self) -> Option<bool> {
+        self.busy_handler.borrow().as_ref().map(|handler| handler())
+    }
+    fn is_interrupted(&self) -> bool {
+        false
+    }
+    fn wal_index_header(&self) -> Option<[u32; HEADERS / 2]> {
+        Some([next(&self.index_headers); HEADERS / 2])
     }
     fn doing(&self) -> Option<Doing> {
         self.doing.get()

@@ -53,6 +53,9 @@ impl<B: BaseFile> Connection<B> {
         let need = self.wal.need_of_write(self.claim.blocks_ms() > 0);
         let request = Request { need, sought: Sought::Write, level: self.lock.level };
         let rc = self.claim.take(request, &mut self.guards, take);
+        if need == Need::Write {
+            self.tried_to_write(rc);
+        }
         if rc != ResultCode::OK {
             return rc;
         }
@@ -79,6 +82,7 @@ impl<B: BaseFile> Connection<B> {
             return rc;
         }
         let to_write = self.wal.has_snapshot && !self.wal.has_ckpt;
+        self.begin_ended();
         self.claim.release_after_write(self.group.is_pending(), to_write);
         rc
     }
@@ -95,7 +99,10 @@ impl<B: BaseFile> Connection<B> {
             return rc;
         }
         if flags.is_shared() {
-            self.wal.has_snapshot &= !slot.is_read();
+            if slot.is_read() {
+                self.wal.has_snapshot = false;
+                self.snapshot_ended();
+            }
         } else if slot == ShmSlot::CKPT {
             self.checkpoint_ends();
         } else if slot == ShmSlot::RECOVER && self.wal.has_ckpt {
@@ -117,7 +124,7 @@ impl<B: BaseFile> Connection<B> {
 
     /// Notes a call of xShmLock for which there is nothing to do but to pass it on to the base file, and to call
     /// [`Self::shm_lock_failed`] if that fails: it is for one of READ(1) to READ(4), exclusively, or shares a slot or
-    /// unlocks a shared one. Else false: it is a call for [`Self::shm_lock_checked`]. A snapshot is noted before the base
+    /// unlocks a shared one, and no transaction begins or ends with it that has the write lock or wants it. Else false: it is a call for [`Self::shm_lock_checked`]. A snapshot is noted before the base
     /// file is asked; a failure takes that back.
     ///
     /// Every read transaction makes two such calls, so this must be quick, and never panic.
@@ -132,6 +139,9 @@ impl<B: BaseFile> Connection<B> {
         }
         if !slot.is_read() {
             return true;
+        }
+        if self.begins_or_ends() {
+            return false;
         }
         if !flags.is_lock() {
             self.wal.has_snapshot = false;
@@ -167,11 +177,24 @@ impl<B: BaseFile> Connection<B> {
     /// Shares a slot, when there may be more to do than that.
     #[inline(never)]
     fn share(&mut self, slot: ShmSlot) -> ResultCode {
-        match self.base.shm_lock(slot.into(), ShmFlags::LOCK_SHARED) {
-            ResultCode::OK if slot.is_read() => self.begins_to_read(slot),
+        if slot.is_read() {
+            self.begin_with_snapshot();
+        }
+        let rc = match self.base.shm_lock(slot.into(), ShmFlags::LOCK_SHARED) {
+            ResultCode::OK if slot.is_read() && self.guards.files.count_read() => {
+                self.begins_to_read(slot)
+            }
+            ResultCode::OK if slot.is_read() => {
+                self.wal.has_snapshot = true;
+                ResultCode::OK
+            }
             ResultCode::OK => ResultCode::OK,
             rc => self.shm_lock_failed(slot.into(), ShmFlags::LOCK_SHARED, rc),
+        };
+        if rc != ResultCode::OK && slot.is_read() {
+            self.begin_ended();
         }
+        rc
     }
 
     /// A READ slot was taken, and the guards may have something to do.
@@ -248,6 +271,9 @@ impl<B: BaseFile> Connection<B> {
             // exclusive locking mode, the wal-index is in SQLite's own memory.)
             self.closing = Closing::CopiesAll;
         }
+        if !self.wal.is_mapped {
+            self.begin_ended();
+        }
         self.wal.is_mapped = true;
         self.claim.release(Reason::FirstConnect);
     }
@@ -263,6 +289,7 @@ impl<B: BaseFile> Connection<B> {
         self.wal = WalSlots::default();
         self.guards.wal_closed();
         self.group.wal_closed();
+        self.begin_ended();
         self.claim.release(Reason::Checkpoint);
         self.claim.release(Reason::Wal);
     }

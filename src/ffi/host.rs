@@ -17,6 +17,9 @@ use crate::ffi::{
 use crate::sys;
 pub(crate) use functions::Host;
 
+/// What sqlite3_txn_state() answers of a database that is written to.
+const SQLITE_TXN_WRITE: c_int = 2;
+
 /// A prepared statement, as SQLite tells of it.
 pub(crate) struct Statement<'s> {
     /// Its SQL; `None` while it is being compiled.
@@ -55,6 +58,57 @@ impl Host {
         // SAFETY: the caller's promise; null stands for all databases of the connection.
         let state = self.sqlite3_txn_state.map(|state| unsafe { state(db, std::ptr::null()) });
         state.map(|state| state != SQLITE_TXN_NONE)
+    }
+
+    /// Whether `db` writes to any of its databases, also a temporary one: <https://www.sqlite.org/c3ref/txn_state.html>.
+    /// `None` if this SQLite cannot tell.
+    ///
+    /// # Safety
+    /// `db` is a connection of this SQLite, used by this thread.
+    pub(crate) unsafe fn is_writing(&self, db: *mut sqlite3) -> Option<bool> {
+        // SAFETY: the caller's promise; null stands for all databases of the connection.
+        let state = self.sqlite3_txn_state.map(|state| unsafe { state(db, std::ptr::null()) });
+        state.map(|state| state == SQLITE_TXN_WRITE)
+    }
+
+    /// Whether sqlite3_interrupt() was called and has not taken effect yet. False if this SQLite cannot tell.
+    /// <https://www.sqlite.org/c3ref/interrupt.html>
+    ///
+    /// # Safety
+    /// `db` is an open connection of this SQLite.
+    pub(crate) unsafe fn is_interrupted(&self, db: *mut sqlite3) -> bool {
+        // SAFETY: the caller's promise.
+        self.sqlite3_is_interrupted.is_some_and(|is| unsafe { is(db) != 0 })
+    }
+
+    /// Tells `see` the SQL of the statement that `db` runs, and whether it may write: of several, the one that was prepared last, as one is that
+    /// another runs. `None` if it runs none.
+    ///
+    /// # Safety
+    /// `db` is a connection of this SQLite, used by this thread: no other thread prepares or finalizes a statement
+    /// meanwhile, nor does `see`.
+    pub(crate) unsafe fn running<T>(
+        &self,
+        db: *mut sqlite3,
+        see: impl FnOnce(&[u8], bool) -> T,
+    ) -> Option<T> {
+        let mut statement = std::ptr::null_mut();
+        loop {
+            // SAFETY: the caller's promise; a text lives as long as its statement.
+            unsafe {
+                statement = (self.sqlite3_next_stmt)(db, statement);
+                if statement.is_null() {
+                    return None;
+                }
+                if (self.sqlite3_stmt_busy)(statement) == 0 {
+                    continue;
+                }
+                if let Some(text) = text((self.sqlite3_sql)(statement)) {
+                    let may_write = (self.sqlite3_stmt_readonly)(statement) == 0;
+                    return Some(see(text.to_bytes(), may_write));
+                }
+            }
+        }
     }
 
     /// Whether no transaction was begun by BEGIN: <https://www.sqlite.org/c3ref/get_autocommit.html>.
@@ -108,7 +162,6 @@ impl Host {
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread.
     pub(crate) unsafe fn writes_to_attached(&self, db: *mut sqlite3) -> Option<bool> {
-        const SQLITE_TXN_WRITE: c_int = 2;
         // SAFETY: the caller's promise; only names of its databases are asked about.
         unsafe {
             let (mut attached, state) = self.attached(db).zip(self.sqlite3_txn_state)?;

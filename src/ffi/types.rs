@@ -22,6 +22,7 @@ pub(crate) const SQLITE_FCNTL_FILE_POINTER: c_int = 7;
 pub(crate) const SQLITE_FCNTL_PERSIST_WAL: c_int = 10;
 pub(crate) const SQLITE_FCNTL_VFSNAME: c_int = 12;
 pub(crate) const SQLITE_FCNTL_PRAGMA: c_int = 14;
+pub(crate) const SQLITE_FCNTL_BUSYHANDLER: c_int = 15;
 pub(crate) const SQLITE_FCNTL_HAS_MOVED: c_int = 20;
 pub(crate) const SQLITE_FCNTL_SYNC: c_int = 21;
 pub(crate) const SQLITE_FCNTL_COMMIT_PHASETWO: c_int = 22;
@@ -182,6 +183,15 @@ pub(crate) unsafe fn complete<T: Versioned>(table: *const T) -> T {
         copy.as_mut_ptr().cast::<c_int>().write(version.min(3));
         copy.assume_init()
     }
+}
+
+/// What FCNTL_BUSYHANDLER passes the address of: how to ask the busy handler of the connection that uses the file.
+/// <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlbusyhandler>
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct BusyCall {
+    pub(crate) function: method!(fn(*mut c_void) -> c_int),
+    pub(crate) argument: *mut c_void,
 }
 
 /// An SQL function.

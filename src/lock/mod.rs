@@ -21,6 +21,7 @@
 //! | `queue/slots.rs` | A slot belongs to a living process; holders learn that somebody waits. |
 //! | `queue/waiting.rs` | A waiter returns when an attempt is worth making, and notices a dead holder. |
 //! | [`page`] | What waiters and holders tell each other is a hint, never a right. |
+//! | [`kinds`] | Kinds of transactions that were refused to write are known to all processes. |
 //! | [`wait`] | A writer sleeps as long as SQLite asks it to, and says once that it has given up. |
 //! | `wait/busy_handler.rs` | SQLite's default busy handler is known by its sleeps, and so is its last one. |
 //! | `wait/sleeper.rs` | A thread sleeps for the connection that was refused last on it. |
@@ -57,6 +58,7 @@ pub(crate) mod holder;
 pub(crate) mod keepers;
 #[cfg(any(test, feature = "fuzzing"))]
 mod kernel;
+pub(crate) mod kinds;
 #[cfg(test)]
 mod model;
 pub(crate) mod page;

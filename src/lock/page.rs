@@ -28,6 +28,7 @@
 //! | + 12 to 15 | when it was first refused, in units of 2^16 ns (u32) | the slot's process |
 //! | + 16 to 19 | process id, and in bit 31 whether it waits for upkeep (u32) | the slot's process |
 //! | + 20 to 31 | program name, NUL-padded | the slot's process |
+//! | 3840 + 4 n | kind n of transactions that write after they have read, see `lock::kinds` (u32) | a connection that was refused to write; one that has ended such a transaction |
 //!
 //! Numbers are little-endian. A slot belongs to a process as long as that holds the kernel's lock on the slot's byte;
 //! what an unlocked slot says is void.
@@ -71,7 +72,13 @@ pub(crate) const GROUP_SIZE: usize = 28;
 const _: () = assert!(GROUP + GROUP_SIZE == FIRST_SLOT);
 
 /// How many waiters the queue has slots for; more than that poll.
-pub(crate) const SLOTS: usize = 126;
+pub(crate) const SLOTS: usize = 118;
+
+/// Offset of the kinds of transactions that write after they have read.
+pub(crate) const KINDS: usize = slot_offset(SLOTS);
+/// How many there is room for.
+pub(crate) const KIND_ENTRIES: usize = 64;
+const _: () = assert!(KINDS + KIND_ENTRIES * 4 == PAGE);
 
 /// Offset of the turn.
 const TURN: usize = 16;
@@ -84,7 +91,6 @@ const FIRST_SLOT: usize = 64;
 const SLOT_SIZE: usize = 32;
 /// The bit beside the process id that says that the waiter wants the lock for upkeep.
 const UPKEEP: u32 = 1 << 31;
-const _: () = assert!(FIRST_SLOT + SLOTS * SLOT_SIZE <= PAGE);
 
 /// A turn expires this long after it was given, in ns: nobody waits longer for a waiter that does not come.
 /// The kernel runs a woken process much sooner.
@@ -306,8 +312,19 @@ pub(crate) fn encode_state(word: u32, state: State) -> [u8; 8] {
 }
 
 /// Offset of a slot, which begins with its futex word.
-pub(crate) fn slot_offset(slot: usize) -> usize {
+pub(crate) const fn slot_offset(slot: usize) -> usize {
     FIRST_SLOT + slot * SLOT_SIZE
+}
+
+/// The bytes of the page that tell which kinds of transactions write after they have read.
+pub(crate) struct KindEntries(pub(crate) [u8; KIND_ENTRIES * 4]);
+
+impl KindEntries {
+    /// The `nth` entry.
+    pub(crate) fn u32_at(&self, nth: usize) -> u32 {
+        let at = nth * 4;
+        u32::from_le_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
+    }
 }
 
 /// The bytes of the page that belong to group commit.

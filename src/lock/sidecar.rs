@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::holder::{Holder, WRITE_RANGE};
-use super::page::{GROUP, GroupBytes, PAGE, Page, slot_offset};
+use super::page::{GROUP, GroupBytes, KIND_ENTRIES, KINDS, KindEntries, PAGE, Page, slot_offset};
 use super::queue::QueueFile;
 use crate::format;
 use crate::sys::{self, Inode, LockFile, Range, Words, fork};
@@ -135,6 +135,24 @@ impl Sidecar {
         if let Some(words) = &self.words {
             words.wake(GROUP);
         }
+    }
+}
+
+/// The kinds of transactions that write after they have read.
+impl Sidecar {
+    /// # Errors
+    /// A parent of this process opened the file, or it cannot be read.
+    pub(crate) fn read_kinds(&self) -> io::Result<KindEntries> {
+        let mut entries = KindEntries([0; KIND_ENTRIES * 4]);
+        sys::read_exact_at(self.own_file()?.file(), &mut entries.0, KINDS as u64)?;
+        Ok(entries)
+    }
+
+    /// # Errors
+    /// A parent of this process opened the file, or it cannot be written.
+    pub(crate) fn write_kind(&self, nth: usize, entry: u32) -> io::Result<()> {
+        let at = (KINDS + nth.min(KIND_ENTRIES - 1) * 4) as u64;
+        sys::write_all_at(self.own_file_to_write()?.file(), &entry.to_le_bytes(), at)
     }
 }
 

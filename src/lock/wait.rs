@@ -431,6 +431,17 @@ impl Wait {
         self.shared.waiting.lock().end()
     }
 
+    /// The connection waits since then, in ns of [`sys::kernel_ns`], if it waits.
+    pub(crate) fn began_at(&mut self, since: u64) {
+        let mut waiting = self.shared.waiting.lock();
+        waiting.first_refused_at = since.min(waiting.first_refused_at);
+    }
+
+    /// Whether the connection has slept since it was refused.
+    pub(crate) fn has_slept(&self) -> bool {
+        self.shared.waiting.lock().last_step == LastStep::Slept
+    }
+
     /// Leaves the queue. Returns the connection's ticket, if it waits and has one.
     pub(crate) fn leave_queue(&mut self) -> Option<Ticket> {
         let mut waiting = self.shared.waiting.lock();

@@ -1,16 +1,16 @@
 //! The base's file of a database, as its connection asks it: [`Base`].
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::methods::{Interposed, call};
 use super::wal::{Client, OpenWal, Wanted};
 use super::{Context, OpenDatabase};
-use crate::connection::{BaseFile, Connection, Doing, Sought, Stands, unlock};
+use crate::connection::{BaseFile, Connection, Doing, Running, Sought, Stands, kind_of, unlock};
 use crate::ffi::host::Host;
 use crate::ffi::{
-    LockLevel, ResultCode, SQLITE_FCNTL_FILE_POINTER, SQLITE_FCNTL_HAS_MOVED,
+    BusyCall, LockLevel, ResultCode, SQLITE_FCNTL_FILE_POINTER, SQLITE_FCNTL_HAS_MOVED,
     SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PERSIST_WAL, ShmFlags,
     ShmSlot, ShmSlots, copies, sqlite3, sqlite3_file,
 };
@@ -20,6 +20,7 @@ use crate::format::wal_index::{
 use crate::format::{Header, Salts};
 use crate::group_commit::WalIndex;
 use crate::guard::cancellation::Protected;
+use crate::lock::kinds::Kind;
 use crate::lock::wait::Probe;
 use crate::sys;
 
@@ -27,6 +28,14 @@ use crate::sys;
 /// used meanwhile.
 pub(super) struct State {
     pub(super) connection: Connection<Base>,
+    /// The name that SQLite has passed to xOpen, to compare.
+    pub(super) name: *const c_char,
+    /// Whether it is the main database of its connection, once that is known.
+    pub(super) is_main: Option<bool>,
+    /// The statement with which the last transaction began, and what kind that was.
+    pub(super) statement: Option<(Box<[u8]>, Kind)>,
+    /// How to call the connection's busy handler; null if SQLite has not said.
+    pub(super) busy: *const BusyCall,
     /// Where SQLite keeps the address of the connection that uses the file; null if it has not said.
     pub(super) db: *const *mut sqlite3,
     /// The first region of the wal-index, as SQLite has mapped it; null while it has not. A VFS keeps it where it is
@@ -70,6 +79,18 @@ impl Base {
         unsafe { (*self.state()).db = place };
     }
 
+    /// FCNTL_BUSYHANDLER: how to call the connection's busy handler.
+    pub(super) fn set_busy_call(self, call: *const BusyCall) {
+        // SAFETY: the state is there, and nothing has a reference to this field.
+        unsafe { (*self.state()).busy = call };
+    }
+
+    /// The functions of the connection's SQLite, also those that only newer ones have, as far as SQLite has passed them.
+    fn host(self) -> &'static Host {
+        let host = &self.context().host;
+        copies::passed_by(host).unwrap_or(host)
+    }
+
     /// The connection that uses the file; `None` if SQLite has not said.
     fn db(self) -> Option<*mut sqlite3> {
         // SAFETY: the state is there, and what FCNTL_PDB has passed is valid while the file is open.
@@ -80,6 +101,16 @@ impl Base {
     pub(super) fn context(self) -> &'static Context {
         // SAFETY: the state is there, and this field never changes.
         unsafe { (*self.state()).counted.context() }
+    }
+
+    /// The kind of transactions that begin with a statement. Most begin with the same as the one before.
+    fn kind_of(self, sql: &[u8]) -> Kind {
+        // SAFETY: the state is there, and nothing has a reference to this field.
+        let last = unsafe { &mut (*self.state()).statement };
+        match last {
+            Some((text, kind)) if **text == *sql => *kind,
+            _ => last.insert((sql.into(), kind_of(sql))).1,
+        }
     }
 
     /// xFileControl of the base.
@@ -232,6 +263,59 @@ impl BaseFile for Base {
     fn is_in_autocommit(&self) -> bool {
         // SAFETY: the connection is of the SQLite that this VFS is registered with, and is the one that calls.
         self.db().is_none_or(|db| unsafe { self.context().host.is_in_autocommit(db) })
+    }
+
+    fn is_main(&self) -> bool {
+        // SAFETY: the state is there, and nothing has a reference to these fields.
+        let (name, is_main) = unsafe { ((*self.state()).name, &mut (*self.state()).is_main) };
+        let Some(db) = self.db() else { return false };
+        // It stays what it is. An attached database has a name of its own, even if it is the same file.
+        *is_main.get_or_insert_with(|| {
+            // SAFETY: the connection is of the SQLite that this VFS is registered with, and is the one that calls.
+            let main = unsafe { self.host().file_of(db, c"main") };
+            main.is_some_and(|main| main.as_ptr() == name)
+        })
+    }
+
+    fn writes_elsewhere(&self) -> bool {
+        let host = self.host();
+        // SAFETY: the connection is of this SQLite, and is the one that calls.
+        self.db().is_some_and(|db| unsafe {
+            host.writes_to_attached(db).or_else(|| host.is_writing(db)).unwrap_or(false)
+        })
+    }
+
+    fn running(&self, wants_kind: bool) -> Option<Running> {
+        let is_vacuum = |text: &[u8]| {
+            let verb = text.trim_ascii_start().first_chunk::<6>();
+            verb.is_some_and(|verb| verb.eq_ignore_ascii_case(b"vacuum"))
+        };
+        let tell = |text: &[u8], may_write| Running {
+            is_vacuum: is_vacuum(text),
+            may_write,
+            kind: wants_kind.then(|| self.kind_of(text)),
+        };
+        // SAFETY: the connection is the one that calls, so no other thread uses its statements.
+        unsafe { self.host().running(self.db()?, tell) }
+    }
+
+    fn ask_busy_handler(&self) -> Option<bool> {
+        // SAFETY: the state is there, and SQLite keeps what FCNTL_BUSYHANDLER has passed while the file is open. It is asked
+        // for within a lock call, as SQLite allows, and must not use this connection (sqlite.org/c3ref/busy_handler.html).
+        unsafe {
+            let BusyCall { function, argument } = *(*self.state()).busy.as_ref()?;
+            Some(function?(argument) != 0)
+        }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        // SAFETY: the connection is open.
+        self.db().is_some_and(|db| unsafe { self.host().is_interrupted(db) })
+    }
+
+    fn wal_index_header(&self) -> Option<[u32; HEADERS / 2]> {
+        let index = self.wal_index()?;
+        Some(std::array::from_fn(|n| index[n].load(Ordering::Relaxed)))
     }
 
     fn doing(&self) -> Option<Doing> {

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | [`FCNTL_OPENED`] | our connect hook, in sqlite3_open() | none |
 //! | FCNTL_PDB | SQLite, as soon as the file is open, to say which connection uses it | none |
+//! | FCNTL_BUSYHANDLER | SQLite, as soon as the file is open, to say how to call the connection's busy handler | none |
 //! | FCNTL_VFSNAME | an application, at any time | any |
 //! | FCNTL_PRAGMA | SQLite, when it compiles a pragma | any |
 //! | FCNTL_PERSIST_WAL | an application, at any time; SQLite, to ask, when the last connection closes | any; EXCLUSIVE |
@@ -20,9 +21,10 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use super::base::{Base, parts};
 use crate::connection::{Connection, UNENCRYPTED, status};
 use crate::ffi::{
-    ResultCode, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PDB,
-    SQLITE_FCNTL_PERSIST_WAL, SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE,
-    SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, no_panic, sqlite3_file,
+    ResultCode, SQLITE_FCNTL_BUSYHANDLER, SQLITE_FCNTL_COMMIT_PHASETWO, SQLITE_FCNTL_LOCK_TIMEOUT,
+    SQLITE_FCNTL_PDB, SQLITE_FCNTL_PERSIST_WAL, SQLITE_FCNTL_PRAGMA,
+    SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE, SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, no_panic,
+    sqlite3_file,
 };
 
 /// The file control by which the connect hook asks. A file that is not ours does not know it. (SQLite reserves the
@@ -72,6 +74,10 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
                 }
                 SQLITE_FCNTL_PDB => {
                     base.set_db(arg.cast());
+                    None
+                }
+                SQLITE_FCNTL_BUSYHANDLER => {
+                    base.set_busy_call(arg.cast());
                     None
                 }
                 SQLITE_FCNTL_SYNC => connection.before_commit().err(),

@@ -101,8 +101,12 @@ pub(crate) unsafe fn install_database(
     }
     let state = State {
         connection,
+        name,
+        is_main: None,
+        statement: None,
         db: std::ptr::null(),
         wal_index: std::ptr::null(),
+        busy: std::ptr::null(),
         wanted,
         _protected: protected,
         counted: context.count_database(),
@@ -212,7 +216,8 @@ extern "C" fn look_for_file_size(file: *mut sqlite3_file, size: *mut i64) -> Res
 }
 
 /// xLock: SQLite asks for a higher lock than the connection has. After SQLITE_BUSY it may call the busy handler, and ask
-/// again. Must not wait for the write lock: with SHARED, which the connection may hold, it would keep others from writing.
+/// again. Must not wait for the write lock with SHARED, by which the connection would keep others from writing. Where it asks
+/// for SHARED itself, the transaction may wait for the write lock (`kanban_begin`).
 unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: LockLevel) -> ResultCode {
     no_panic(ResultCode::IOERR_LOCK, || {
         // SAFETY: SQLite locks an open file of this table, and nothing else uses it meanwhile.
@@ -230,14 +235,15 @@ unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: LockLevel) -> Resu
 }
 
 /// xShmLock: SQLite locks or unlocks slots of the wal-index, with SHARED on the database. A connection that asks for one
-/// slot may hold others. Must not wait for the write lock: the connection may hold a snapshot, which would be stale afterwards.
+/// slot may hold others. Must not wait for the write lock with a snapshot, which would be stale afterwards. Where it asks for
+/// the READ slot of a snapshot, the transaction may wait (`kanban_begin`).
 ///
 /// | slots | are locked or unlocked | by |
 /// |---|---|---|
 /// | from WRITE on | exclusively | [`lock_write`], [`unlock_write`] |
 /// | one of READ(1) to READ(4) | exclusively | the base |
 /// | no READ | shared | the base |
-/// | READ | shared, and no look at the files is due | the base; whether there is a snapshot is noted first |
+/// | READ | shared, no look at the files is due, and no transaction begins or ends with it that has the write lock or wants it | the base; whether there is a snapshot is noted first |
 /// | any other; any but those from WRITE on while a probe exists | | [`shm_lock_checked`] |
 unsafe extern "C" fn x_shm_lock(
     file: *mut sqlite3_file,

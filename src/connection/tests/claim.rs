@@ -118,7 +118,7 @@ fn an_immediate_release_of_write_is_a_wait_for_it() {
     let waits_after = |held: Duration, has_begun: bool| {
         let (mut connection, base) = connection(&directory);
         base.has_bytes(4096);
-        base.has_begun.set(has_begun);
+        base.is_in_transaction.set(has_begun);
         let mut shm_lock = |offset, flags| {
             assert_eq!(connection.shm_lock(offset, flags), ResultCode::OK);
         };

@@ -1,5 +1,6 @@
 //! A connection over a base file that tests control. Each file here tests the file of its name beside this folder.
 
+mod begin;
 mod checkpoint;
 mod claim;
 mod closing;
@@ -14,7 +15,7 @@ use crate::guard::identity::Identity;
 use crate::options::Options;
 use std::cell::Cell;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 type TestConnection = Connection<&'static TestBase>;
 
@@ -36,10 +37,19 @@ impl TestConnection {
 
 /// A connection over `base` to a database in `directory`.
 fn connection_over(directory: &tempfile::TempDir, base: &'static TestBase) -> TestConnection {
+    connection_with(directory, base, &Options::default())
+}
+
+/// As [`connection_over`], with these options.
+fn connection_with(
+    directory: &tempfile::TempDir,
+    base: &'static TestBase,
+    options: &Options,
+) -> TestConnection {
     let path = directory.path().join("board.db");
     fs::File::options().create(true).append(true).open(&path).expect("a directory");
     let host = Host::linked().expect("a linked SQLite");
-    let settings = Settings::defaults_of(&Options::default());
+    let settings = Settings::defaults_of(options);
     let known = Known { identity: Ok(None), no_wal: None, keeps_ahead: false };
     Connection::new(base, &path, settings, host, known, false)
 }

@@ -153,6 +153,7 @@ functions! {
     143 sqlite3_vfs_unregister: fn(vfs: *mut sqlite3_vfs) -> ResultCode;
     newer {
         264 sqlite3_db_name since 3_039_000: fn(db: *mut sqlite3, nth: c_int) -> *const c_char;
+        266 sqlite3_is_interrupted since 3_041_000: fn(db: *mut sqlite3) -> c_int;
         252 sqlite3_txn_state since 3_034_000: fn(db: *mut sqlite3, schema: *const c_char) -> c_int;
     }
 }

@@ -158,5 +158,6 @@ fn the_layout_agrees_with_the_table() {
     assert_eq!(encode_counter(Ticket(0x0403_0201)), (32, [1, 2, 3, 4]));
     page.0[32..36].copy_from_slice(&[1, 2, 3, 4]);
     assert_eq!(page.counter(), Ticket(0x0403_0201));
-    assert_eq!((GROUP, LAST_BYTE, slot_offset(SLOTS)), (36, 56, PAGE));
+    assert_eq!((GROUP, LAST_BYTE, KINDS, PAGE), (36, 56, 3840, 4096));
+    assert_eq!(slot_offset(SLOTS), KINDS);
 }

@@ -87,6 +87,7 @@ fn parameters(query: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
 /// What the parameters ask of this VFS.
 #[derive(Debug)]
 struct Asked {
+    begin: &'static str,
     busy_timeout: c_int,
     hard_links: bool,
     network_wal: bool,
@@ -95,8 +96,14 @@ struct Asked {
 
 /// The settings, or the key that is wrong.
 fn asked(parameters: &[(Vec<u8>, Vec<u8>)]) -> Result<Asked, String> {
-    let mut asked =
-        Asked { busy_timeout: 5000, hard_links: false, network_wal: false, persist_wal: false };
+    let mut asked = Asked {
+        begin: "deferred",
+        busy_timeout: 5000,
+        hard_links: false,
+        network_wal: false,
+        persist_wal: false,
+    };
+    let mut least = 0;
     let mut seen: Vec<&[u8]> = Vec::new();
     for (key, value) in parameters.iter().filter(|(key, _)| key.starts_with(b"kanban_")) {
         let wrong = || String::from_utf8_lossy(key).into_owned();
@@ -109,15 +116,27 @@ fn asked(parameters: &[(Vec<u8>, Vec<u8>)]) -> Result<Asked, String> {
             b"1" => Ok(true),
             _ => Err(wrong()),
         };
+        let ms = || {
+            let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+            let ms = value.iter().try_fold(0_i64, |ms, digit| {
+                Some(ms * 10 + i64::from(digit.wrapping_sub(b'0')))
+                    .filter(|ms| *ms <= i64::from(c_int::MAX))
+            });
+            ms.filter(|_| digits).and_then(|ms| c_int::try_from(ms).ok()).ok_or_else(wrong)
+        };
         match key.as_slice() {
-            b"kanban_busy_timeout" => {
-                let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-                let ms = value.iter().try_fold(0_i64, |ms, digit| {
-                    Some(ms * 10 + i64::from(digit.wrapping_sub(b'0')))
-                        .filter(|ms| *ms <= i64::from(c_int::MAX))
-                });
-                asked.busy_timeout =
-                    ms.filter(|_| digits).and_then(|ms| ms.try_into().ok()).ok_or_else(wrong)?;
+            b"kanban_begin" => {
+                let known = ["deferred", "immediate", "auto"];
+                asked.begin =
+                    known.into_iter().find(|mode| mode.as_bytes() == value).ok_or_else(wrong)?;
+            }
+            b"kanban_begin_timeout" => {
+                ms()?;
+            }
+            b"kanban_busy_timeout" => asked.busy_timeout = ms()?,
+            b"kanban_busy_timeout_min" => least = ms()?,
+            b"kanban_file_ahead" | b"kanban_group_commit" => {
+                flag()?;
             }
             b"kanban_hard_links" => asked.hard_links = flag()?,
             b"kanban_network_wal" => asked.network_wal = flag()?,
@@ -125,6 +144,7 @@ fn asked(parameters: &[(Vec<u8>, Vec<u8>)]) -> Result<Asked, String> {
             _ => return Err(wrong()),
         }
     }
+    asked.busy_timeout = asked.busy_timeout.max(least);
     Ok(asked)
 }
 
@@ -253,6 +273,7 @@ fn check(open: &Open, asked: &Asked, parameters: &[(Vec<u8>, Vec<u8>)]) {
     let status: serde_json::Value =
         serde_json::from_str(&status.expect("a guarded database")).expect("JSON");
     let field = |pointer: &str| status.pointer(pointer).cloned().unwrap_or_default();
+    assert_eq!(field("/begin"), asked.begin);
     assert_eq!(field("/busy_timeout_default_ms"), asked.busy_timeout);
     assert_eq!(open.text("PRAGMA busy_timeout"), Some(asked.busy_timeout.to_string()));
     assert_eq!(field("/persist_wal"), asked.persist_wal);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use vfs_tests::base::Base;
 use vfs_tests::{Agent, Board, Program, Reply};
 
+mod begin;
 mod canonical_path;
 mod clocks;
 mod descriptors;

@@ -504,7 +504,7 @@ fn more_waiters_than_slots_poll() {
                 connection.execute("INSERT INTO t VALUES (?)", [n]).unwrap();
             });
         }
-        until_waiting(&connect(&board.kanban()), 126);
+        until_waiting(&connect(&board.kanban()), 118);
         holder.execute_batch("COMMIT").unwrap();
     });
     let rows: i64 = holder.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();

@@ -148,3 +148,35 @@ fn it_commits_in_groups() {
     }
     assert_eq!(clients[0].sql("c", "SELECT count(*) FROM t").rows(), [[6]]);
 }
+
+/// A transaction reads and then writes. On the stock VFS it is refused, as in any other SQLite; with `kanban_begin=immediate` it
+/// waits for the write lock in its busy handler, although other locks are waited for inside their calls. Then it may write. A
+/// transaction that begins with a write takes WRITE before its snapshot, and waits in that call.
+#[test]
+fn it_takes_the_write_lock_before_it_reads() {
+    let board = board();
+    let holder = connect(&board.kanban());
+    let immediate = format!("{}&kanban_begin=immediate", board.kanban());
+    for (uri, waits) in [(board.stock(), false), (immediate, true)] {
+        for sql in ["BEGIN; SELECT count(*) FROM t", "BEGIN; INSERT INTO t VALUES (0)"] {
+            let mut client = opened(&uri, 60_000);
+            holder.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").unwrap();
+            client.send_sql("c", sql);
+            let begins_to_write = sql.contains("INSERT");
+            if waits || begins_to_write {
+                assert_eq!(client.reply_within(Duration::from_millis(100)), None, "{sql}");
+            } else {
+                client.reply().rows();
+            }
+            holder.execute_batch("COMMIT").unwrap();
+            if waits || begins_to_write {
+                client.reply().rows();
+                client.sql("c", "INSERT INTO t VALUES (2); COMMIT").rows();
+            } else {
+                assert_eq!(client.sql("c", "INSERT INTO t VALUES (2)").code(), 5);
+            }
+        }
+    }
+    let holds = |field: &str| status(&holder, field);
+    assert_eq!(holds("/holder"), serde_json::Value::Null);
+}

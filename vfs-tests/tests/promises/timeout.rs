@@ -329,3 +329,106 @@ fn a_reader_that_upgrades_is_refused_at_once() {
         reader.sql("r", "INSERT INTO t VALUES (1); COMMIT").rows();
     }
 }
+
+/// A driver sets a busy timeout of 0, or of a few ms. On the stock VFS, and on this one, its writers are refused at once while
+/// another writes. With `kanban_busy_timeout_min` they wait for so long at least, inside a transaction and outside; those that
+/// only read wait for nobody.
+#[test]
+fn a_driver_that_sets_no_timeout_waits_all_the_same() {
+    for mode in ["wal", "delete"] {
+        for program in Program::ALL {
+            let board = Board::new();
+            let mut holder = agent(Program::Rust);
+            holder.open("h", &board.kanban(), 0);
+            holder.sql("h", &format!("PRAGMA journal_mode={mode}; CREATE TABLE t (x)")).rows();
+            let at_least = |ms| format!("{}&kanban_busy_timeout_min={ms}", board.kanban());
+            for sql in
+                ["INSERT INTO t VALUES (1)", "BEGIN IMMEDIATE", "BEGIN; INSERT INTO t VALUES (1)"]
+            {
+                for driver in ["PRAGMA busy_timeout=0", "PRAGMA busy_timeout=3", "SELECT 1"] {
+                    holder.sql("h", "BEGIN IMMEDIATE; INSERT INTO t VALUES (0)").rows();
+                    let mut client = agent(program);
+                    for stock in [board.stock(), board.kanban()] {
+                        client.open("c", &stock, 0);
+                        client.sql("c", driver).rows();
+                        assert_eq!(client.sql("c", sql).code(), SQLITE_BUSY, "{mode}: {sql}");
+                    }
+                    client.open("c", &at_least(60_000), 0);
+                    client.sql("c", driver).rows();
+                    client.sql("c", "SELECT count(*) FROM t").rows();
+                    client.send_sql("c", sql);
+                    let early = client.reply_within(Duration::from_millis(60));
+                    assert_eq!(early, None, "{mode}: {sql}, {driver}");
+                    holder.sql("h", "COMMIT").rows();
+                    client.reply().rows();
+                }
+            }
+            // It ends.
+            holder.sql("h", "BEGIN IMMEDIATE").rows();
+            let mut client = agent(program);
+            client.open("c", &at_least(700), 0);
+            let began = Instant::now();
+            assert_eq!(client.sql("c", "INSERT INTO t VALUES (1)").code(), SQLITE_BUSY);
+            let possible = Duration::from_millis(630)..Duration::from_secs(20);
+            assert!(possible.contains(&began.elapsed()), "{mode}: {:?}", began.elapsed());
+            // What has waited says so.
+            client.close("c");
+            if program == Program::Rust {
+                let log = client.log();
+                let waited = |line: &String| {
+                    let mut numbers = line.split(' ').filter_map(|word| word.parse::<u64>().ok());
+                    line.contains("gave up after waiting") && numbers.any(|ms| ms >= 630)
+                };
+                assert!(log.iter().any(waited), "{log:?}");
+            }
+        }
+    }
+}
+
+/// In a rollback mode, a reader keeps a COMMIT waiting, and a COMMIT keeps a reader waiting.
+#[test]
+fn a_driver_that_sets_no_timeout_waits_for_sqlites_own_locks() {
+    for program in Program::ALL {
+        let board = Board::new();
+        let mut other = agent(Program::Rust);
+        other.open("o", &board.stock(), 10_000);
+        other.sql("o", "CREATE TABLE t (x); INSERT INTO t VALUES (0)").rows();
+        for (holds, sql) in [
+            ("BEGIN; SELECT * FROM t", "INSERT INTO t VALUES (1)"),
+            ("BEGIN EXCLUSIVE", "SELECT * FROM t"),
+        ] {
+            let mut client = agent(program);
+            other.sql("o", holds).rows();
+            client.open("c", &board.stock(), 0);
+            assert_eq!(client.sql("c", sql).code(), SQLITE_BUSY);
+            client.open("c", &format!("{}&kanban_busy_timeout_min=60000", board.kanban()), 0);
+            client.send_sql("c", sql);
+            assert_eq!(client.reply_within(Duration::from_millis(60)), None, "{sql}");
+            other.sql("o", "COMMIT").rows();
+            client.reply().rows();
+        }
+    }
+}
+
+/// An application waits by a handler of its own, which sleeps for 1 ms and gives up after the third time. It is left alone,
+/// whatever `kanban_busy_timeout_min` says.
+#[test]
+fn a_busy_handler_of_the_applications_own_is_left_alone() {
+    for mode in ["wal", "delete"] {
+        let board = Board::new();
+        let holder = crate::connect(&board.kanban());
+        holder.execute_batch(&format!("PRAGMA journal_mode={mode}; CREATE TABLE t (x)")).unwrap();
+        let uri = format!("{}&kanban_busy_timeout_min=60000", board.kanban());
+        let mut own = crate::connect(&uri);
+        own.busy_handler(Some(|n| {
+            std::thread::sleep(Duration::from_millis(1));
+            n < 3
+        }))
+        .unwrap();
+        own.execute_batch("SELECT * FROM t").unwrap();
+        holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let began = Instant::now();
+        own.execute_batch("INSERT INTO t VALUES (1)").unwrap_err();
+        assert!(began.elapsed() < Duration::from_secs(30), "{mode}: {:?}", began.elapsed());
+    }
+}

@@ -1,0 +1,115 @@
+//! What kind of transaction a statement begins ([`crate::lock::kinds`]).
+
+use crate::lock::kinds::Kind;
+
+/// What lies behind so many bytes of a statement makes no difference.
+const LOOKS_AT: usize = 4096;
+
+/// The kind of transactions that begin with a statement: the same for statements that differ only in their values, in upper and
+/// lower case, in white space, or in comments. A list of values counts as one.
+///
+/// Processes of different builds must agree, so the hash is one that stays what it is: FNV-1a.
+pub(crate) fn kind_of(sql: &[u8]) -> Kind {
+    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    Kind::of_hash(normalised(sql).iter().fold(0xcbf2_9ce4_8422_2325, mix))
+}
+
+/// A statement with `?` for each value. <https://www.sqlite.org/lang_expr.html#literal_values_constants_>
+fn normalised(sql: &[u8]) -> Vec<u8> {
+    let mut rest = &sql[..sql.len().min(LOOKS_AT)];
+    let mut text = Vec::with_capacity(rest.len());
+    let mut is_apart = false;
+    while let Some(first) = rest.first().copied() {
+        let until = |end: &[u8], from: usize| {
+            let found = rest[from..].windows(end.len()).position(|at| at == end);
+            found.map_or(rest.len(), |at| from + at + end.len())
+        };
+        let run = |of: fn(u8) -> bool, from: usize| {
+            from + rest[from..].iter().take_while(|byte| of(**byte)).count()
+        };
+        let (length, is_value) = match first {
+            b if b.is_ascii_whitespace() => (1, None),
+            b'-' if rest.starts_with(b"--") => (until(b"\n", 2), None),
+            b'/' if rest.starts_with(b"/*") => (until(b"*/", 2), None),
+            // A quote within is doubled, which makes two strings beside each other.
+            b'\'' => (until(b"'", 1), Some(true)),
+            b'?' => (run(|byte| byte.is_ascii_digit(), 1), Some(true)),
+            b'0'..=b'9' => (run(|byte| is_word(byte) || byte == b'.', 1), Some(true)),
+            b'"' | b'`' => (until(&[first], 1), Some(false)),
+            b'[' => (until(b"]", 1), Some(false)),
+            b if is_word(b) => (run(is_word, 1), Some(false)),
+            _ => (1, Some(false)),
+        };
+        let (token, behind) = rest.split_at(length);
+        rest = behind;
+        let Some(is_value) = is_value else {
+            is_apart = true;
+            continue;
+        };
+        let ends_with_word = text.last().is_some_and(|last| is_word(*last) || *last == b'?');
+        if std::mem::take(&mut is_apart) && ends_with_word && (is_value || is_word(first)) {
+            text.push(b' ');
+        }
+        match is_value {
+            true if text.ends_with(b"?,") => drop(text.pop()),
+            true if text.ends_with(b"?") => {}
+            true => text.push(b'?'),
+            false => text.extend(token.iter().map(u8::to_ascii_lowercase)),
+        }
+    }
+    // SQLite counts the semicolon to the statement, if there is one.
+    if text.last() == Some(&b';') {
+        text.pop();
+    }
+    text
+}
+
+/// Whether it may be a part of a name or keyword.
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn is(sql: &str, expected: &str) {
+        assert_eq!(String::from_utf8_lossy(&normalised(sql.as_bytes())), expected);
+    }
+
+    #[test]
+    fn values_case_space_and_comments_make_no_difference() {
+        for sql in [
+            "SELECT a FROM t WHERE b = 1 AND c = 'x''y'",
+            "select a\n  from t -- all of them\n where b=0x1F and c='' ",
+            "SELECT/* a comment */a FROM t WHERE b=? AND c=?2 ; -- the end",
+        ] {
+            is(sql, "select a from t where b=? and c=?");
+        }
+        is("SELECT * FROM t WHERE id IN (1, 2,3)", "select*from t where id in(?)");
+        is("SELECT * FROM t WHERE id IN (?)", "select*from t where id in(?)");
+        is("SELECT 1.5e3, 2", "select ?");
+    }
+
+    #[test]
+    fn what_is_read_makes_a_difference() {
+        is("SELECT a1 FROM t2", "select a1 from t2");
+        is("SELECT \"A b\", [c] , `d` FROM t", "select\"a b\",[c],`d`from t");
+        is("SELECT a, ? FROM t LIMIT :n", "select a,? from t limit:n");
+        assert_ne!(kind_of(b"SELECT a FROM t"), kind_of(b"SELECT a FROM u"));
+        assert_eq!(kind_of(b"SELECT a FROM t"), kind_of(b"select  a from T"));
+    }
+
+    /// A statement is cut off, or is none at all.
+    #[test]
+    fn any_bytes_have_a_kind() {
+        for sql in ["", "'", "\"", "/*", "--", "[", "?", "1", "é'", "/", "-"] {
+            for text in [sql.to_owned(), sql.repeat(5000)] {
+                normalised(text.as_bytes());
+            }
+        }
+        let long = |end: &str| format!("SELECT {}{end}", "a+".repeat(LOOKS_AT));
+        assert_eq!(kind_of(long("1").as_bytes()), kind_of(long("b").as_bytes()));
+    }
+}

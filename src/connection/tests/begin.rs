@@ -1,0 +1,270 @@
+//! Transactions that take the write lock when they begin to read.
+
+use super::super::base_file::Running;
+use super::*;
+use crate::lock::kinds::Kind;
+use crate::options::Begin;
+
+const SHARED: ShmFlags = ShmFlags::LOCK_SHARED;
+const UNLOCK_SHARED: ShmFlags = ShmFlags::UNLOCK_SHARED;
+const SLOT: ShmSlot = ShmSlot::read(1);
+
+/// A connection in a transaction that reads, over a base of its own, whose busy handler answers so, if it is known.
+fn begun(
+    directory: &tempfile::TempDir,
+    handler: Option<bool>,
+) -> (TestConnection, &'static TestBase) {
+    let base = TestBase::default().leak();
+    base.has_bytes(4096);
+    base.is_in_transaction.set(true);
+    base.running.set(Some(Running::default()));
+    *base.busy_handler.borrow_mut() = handler.map(|answer| Box::new(move || answer) as Box<_>);
+    let options = Options::default()
+        .with_begin(Begin::Immediate)
+        .with_begin_timeout(Duration::from_millis(120));
+    (connection_with(directory, base, &options), base)
+}
+
+/// A connection that has the write lock.
+fn holder(directory: &tempfile::TempDir) -> TestConnection {
+    let (mut holder, base) = connection(directory);
+    base.has_bytes(4096);
+    holder.wal.has_snapshot = true;
+    assert_eq!(holder.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
+    assert!(holder.holds_write_lock());
+    holder
+}
+
+/// A lock or unlock of a READ slot, as `shim` hands it on.
+fn read_slot(connection: &mut TestConnection, flags: ShmFlags) -> ResultCode {
+    assert!(!connection.note_plain(SLOT.into(), flags), "there is more to do");
+    connection.shm_lock(SLOT, flags)
+}
+
+/// The transaction has the write lock from its READ slot on, through its write, and no longer. A rollback unlocks the slot
+/// while autocommit is still off.
+#[test]
+fn the_write_lock_goes_with_the_snapshot() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut connection, _) = begun(&directory, Some(false));
+    for writes in [false, true] {
+        assert_eq!(read_slot(&mut connection, SHARED), ResultCode::OK);
+        assert!(connection.holds_write_lock());
+        if writes {
+            for flags in [LOCK, UNLOCK] {
+                assert!(connection.holds_write_lock());
+                assert_eq!(connection.shm_lock(ShmSlot::WRITE, flags), ResultCode::OK);
+            }
+            assert!(!connection.holds_write_lock(), "the sync of group commit comes next");
+        }
+        connection.shm_lock(SLOT, UNLOCK_SHARED);
+        assert!(!connection.holds_write_lock());
+    }
+}
+
+/// Another has committed while the transaction waited. SQLite unlocks the READ slot, since its header is stale, and
+/// locks one again: the write lock is kept meanwhile. A second unlock ends the transaction.
+#[test]
+fn a_retry_keeps_the_write_lock() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut connection, base) = begun(&directory, Some(false));
+    *base.index_headers.borrow_mut() = vec![1, 2];
+    assert_eq!(read_slot(&mut connection, SHARED), ResultCode::OK);
+    assert_eq!(read_slot(&mut connection, UNLOCK_SHARED), ResultCode::OK);
+    assert!(connection.holds_write_lock());
+    assert_eq!(read_slot(&mut connection, SHARED), ResultCode::OK);
+    assert_eq!(read_slot(&mut connection, UNLOCK_SHARED), ResultCode::OK);
+    assert!(!connection.holds_write_lock());
+
+    *base.index_headers.borrow_mut() = vec![1, 2];
+    assert_eq!(read_slot(&mut connection, SHARED), ResultCode::OK);
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(read_slot(&mut connection, UNLOCK_SHARED), ResultCode::OK);
+    assert!(!connection.holds_write_lock(), "no retry comes so late");
+}
+
+/// The base refuses the READ slot, or SHARED, or fails: there is no transaction, and no write lock.
+#[test]
+fn a_lock_that_is_refused_releases_the_write_lock() {
+    for rc in [ResultCode::BUSY, ResultCode::IOERR_LOCK] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut connection, base) = begun(&directory, Some(false));
+        base.slot_answer.set(rc);
+        assert_eq!(read_slot(&mut connection, SHARED), rc);
+        assert!(!connection.holds_write_lock());
+        *base.on_lock.borrow_mut() = Some(Box::new(move || rc));
+        assert_eq!(connection.lock(LockLevel::SHARED), rc);
+        assert!(!connection.holds_write_lock());
+    }
+}
+
+/// Another VFS keeps the busy handler from this one: `kanban_begin_timeout` counts. A handler that gives up ends the wait
+/// at once. Either way the transaction goes on without the write lock, and nobody has given up.
+#[test]
+fn a_wait_ends_by_the_busy_handler_or_by_its_time() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut holder = holder(&directory);
+    for (handler, least, in_wal) in
+        [(None, 120, true), (Some(false), 0, true), (None, 120, false), (Some(false), 0, false)]
+    {
+        let (mut connection, _) = begun(&directory, handler);
+        let began = Instant::now();
+        let rc = match in_wal {
+            true => read_slot(&mut connection, SHARED),
+            false => connection.lock(LockLevel::SHARED),
+        };
+        assert_eq!(rc, ResultCode::OK);
+        assert!(began.elapsed() >= Duration::from_millis(least), "{handler:?}, {in_wal}");
+        assert!(!connection.holds_write_lock());
+        assert_eq!(refused_waited_and_gave_up(&connection)[1..], [0, 0]);
+    }
+    assert_eq!(holder.shm_lock(ShmSlot::WRITE, UNLOCK), ResultCode::OK);
+}
+
+/// The wait has ended in vain, and the busy handler with it, when a writer commits in a rollback mode. SQLite would not
+/// call the handler again: the connection waits for the commit.
+#[test]
+fn a_commit_is_waited_for_when_the_busy_handler_has_given_up() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let _holder = holder(&directory);
+    let (mut connection, base) = begun(&directory, Some(false));
+    let attempts = Cell::new(0);
+    *base.on_lock.borrow_mut() = Some(Box::new(move || {
+        attempts.set(attempts.get() + 1);
+        if attempts.get() < 5 { ResultCode::BUSY } else { ResultCode::OK }
+    }));
+    assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::OK);
+}
+
+/// In a rollback mode the write lock is kept until the database is unlocked; if another statement reads on, until SHARED
+/// without a transaction. The rollback of a hot journal, which ends with SHARED too, comes before.
+#[test]
+fn the_write_lock_goes_with_shared() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut connection, base) = begun(&directory, Some(false));
+    for end in [LockLevel::NONE, LockLevel::SHARED] {
+        base.is_in_transaction.set(true);
+        for level in [LockLevel::SHARED, LockLevel::EXCLUSIVE] {
+            assert_eq!(connection.lock(level), ResultCode::OK);
+        }
+        connection.unlock(LockLevel::SHARED);
+        assert!(connection.holds_write_lock(), "a hot journal was rolled back");
+        assert_eq!(connection.lock(LockLevel::RESERVED), ResultCode::OK);
+        base.is_in_transaction.set(end == LockLevel::NONE);
+        connection.unlock(end);
+        assert!(!connection.holds_write_lock(), "{end:?}");
+        connection.unlock(LockLevel::NONE);
+    }
+}
+
+/// The database turns out to be in WAL mode, where SHARED stays: its first transaction takes the write lock with the READ
+/// slot.
+#[test]
+fn no_write_lock_goes_with_shared_in_wal_mode() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut connection, _) = begun(&directory, Some(false));
+    assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::OK);
+    assert!(connection.holds_write_lock());
+    connection.shm_mapping();
+    assert!(!connection.holds_write_lock());
+    assert_eq!(read_slot(&mut connection, SHARED), ResultCode::OK);
+    connection.shm_mapping();
+    assert!(connection.holds_write_lock(), "the wal-index has grown");
+    connection.shm_unmapped();
+    assert!(!connection.holds_write_lock());
+}
+
+/// Who only reads takes no write lock: outside a transaction, with `PRAGMA query_only`, in exclusive locking mode, in VACUUM
+/// INTO, and if no statement runs.
+#[test]
+fn a_reader_takes_no_write_lock() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut connection, base) = begun(&directory, Some(false));
+    let takes = |connection: &mut TestConnection| {
+        assert_eq!(connection.shm_lock(SLOT, SHARED), ResultCode::OK);
+        let takes = connection.holds_write_lock();
+        assert_eq!(connection.shm_lock(SLOT, UNLOCK_SHARED), ResultCode::OK);
+        takes
+    };
+    for (pragma, off, on) in [
+        ("query_only", "0", "1"),
+        ("QUERY_ONLY", "off", "Yes"),
+        ("locking_mode", "normal", "Exclusive"),
+    ] {
+        connection.pragma(pragma.as_bytes(), on.as_bytes());
+        assert!(!takes(&mut connection), "{pragma}");
+        connection.pragma(pragma.as_bytes(), b"");
+        assert!(!takes(&mut connection), "a question changes nothing");
+        connection.pragma(pragma.as_bytes(), off.as_bytes());
+        assert!(takes(&mut connection), "{pragma}");
+    }
+    base.running.set(Some(Running { is_vacuum: true, ..Running::default() }));
+    assert!(!takes(&mut connection));
+    base.running.set(None);
+    assert!(!takes(&mut connection));
+    base.running.set(Some(Running::default()));
+    base.is_in_transaction.set(false);
+    assert!(!takes(&mut connection));
+}
+
+/// A connection that learns: it has begun a transaction of the kind of that number, and has a READ slot.
+fn learning(directory: &tempfile::TempDir, kind: u64) -> (TestConnection, &'static TestBase) {
+    let (mut connection, base) = begun(directory, Some(false));
+    connection.begin = super::super::begin::Begin::new(&Settings::defaults_of(
+        &Options::default().with_begin(Begin::Auto),
+    ));
+    base.running.set(Some(Running { kind: Some(Kind::of_hash(kind)), ..Running::default() }));
+    assert_eq!(read_slot(&mut connection, SHARED), ResultCode::OK);
+    (connection, base)
+}
+
+/// Whether a transaction of that kind takes the write lock first.
+fn is_known(directory: &tempfile::TempDir, kind: u64) -> bool {
+    learning(directory, kind).0.holds_write_lock()
+}
+
+/// A transaction that has read is refused to write: the write lock is held, or WRITE is granted and its snapshot is stale. Its
+/// kind is known to all from then on. One that is granted WRITE for its snapshot, or that has not read before, teaches nothing,
+/// nor does an error.
+#[test]
+fn a_refused_upgrade_is_learned() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (keeper, _) = connection(&directory);
+    keeper.database().make_sidecar();
+    for (n, header, upgrades, answer, learns) in [
+        (1, 1, true, ResultCode::OK, false),
+        (2, 2, true, ResultCode::OK, true),
+        (3, 2, false, ResultCode::OK, false),
+        (4, 1, true, ResultCode::BUSY, true),
+        (5, 1, false, ResultCode::BUSY, false),
+        (6, 1, true, ResultCode::IOERR_LOCK, false),
+    ] {
+        let (mut connection, base) = learning(&directory, n);
+        assert!(!connection.holds_write_lock());
+        *base.index_headers.borrow_mut() = vec![header - 1];
+        base.is_immediate.set(!upgrades);
+        base.slot_answer.set(answer);
+        assert_eq!(connection.shm_lock(ShmSlot::WRITE, LOCK), answer);
+        if answer == ResultCode::OK {
+            connection.shm_lock(ShmSlot::WRITE, UNLOCK);
+        }
+        drop(connection);
+        assert_eq!(is_known(&directory, n), learns, "{n}");
+    }
+}
+
+/// The same in a rollback mode, at RESERVED. A writer that waits for readers at its COMMIT is not refused an upgrade.
+#[test]
+fn a_refused_upgrade_to_reserved_is_learned() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (keeper, _) = connection(&directory);
+    keeper.database().make_sidecar();
+    for (n, level, learns) in [(1, LockLevel::RESERVED, true), (2, LockLevel::EXCLUSIVE, false)] {
+        let (mut connection, base) = learning(&directory, n);
+        *base.on_lock.borrow_mut() = Some(Box::new(|| ResultCode::BUSY));
+        connection.lock.level = LockLevel::RESERVED.min(level);
+        assert_eq!(connection.lock(level), ResultCode::BUSY);
+        drop(connection);
+        assert_eq!(is_known(&directory, n), learns, "{n}");
+    }
+}

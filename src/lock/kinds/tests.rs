@@ -1,0 +1,102 @@
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::*;
+use crate::lock::page::{KINDS, PAGE};
+use crate::lock::sidecar;
+
+/// A database with a sidecar, and the directory that it lies in.
+fn board() -> (tempfile::TempDir, Arc<Database>) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("board.db");
+    std::fs::write(&path, b"").expect("there is room");
+    let database = Database::at(&path);
+    database.make_sidecar();
+    (directory, database)
+}
+
+fn kind(n: u32) -> Kind {
+    Kind::of_hash(u64::from(n))
+}
+
+#[track_caller]
+fn known(database: &Database, n: u32) -> Known {
+    look_up(database, kind(n)).expect("it is known")
+}
+
+#[test]
+fn a_kind_is_known_once_it_is_learned() {
+    let (_directory, database) = board();
+    assert_eq!(look_up(&database, kind(1)), None);
+    for n in [1, 2, 1] {
+        learn(&database, kind(n));
+    }
+    assert_eq!((known(&database, 1).nth, known(&database, 2).nth), (0, 1));
+    assert_eq!(look_up(&database, kind(3)), None);
+}
+
+/// A kind whose transactions do not write any more is forgotten, and one that writes now and then is not.
+#[test]
+fn a_kind_that_does_not_write_is_forgotten() {
+    let (_directory, database) = board();
+    learn(&database, kind(7));
+    for n in 1..FORGETS_AFTER {
+        note_use(&database, known(&database, 7), false);
+        assert_eq!(known(&database, 7).in_vain, n);
+    }
+    note_use(&database, known(&database, 7), true);
+    assert_eq!(known(&database, 7).in_vain, 0);
+    for _ in 0..FORGETS_AFTER {
+        note_use(&database, known(&database, 7), false);
+    }
+    assert_eq!(look_up(&database, kind(7)), None);
+}
+
+/// There are more kinds than places. The one that has written least lately makes room, and of another nothing is counted.
+#[test]
+fn a_new_kind_takes_the_place_of_one_that_writes_least() {
+    let (_directory, database) = board();
+    for n in 1..=KIND_ENTRIES as u32 {
+        learn(&database, kind(n));
+    }
+    let old = known(&database, 9);
+    note_use(&database, old, false);
+    learn(&database, kind(1000));
+    assert_eq!(look_up(&database, kind(9)), None);
+    assert_eq!(known(&database, 1000).nth, old.nth);
+    note_use(&database, old, false);
+    assert_eq!(known(&database, 1000).in_vain, 0);
+}
+
+/// Whatever lies on the page, there is an answer; and the sidecar stays as long as it is.
+#[test]
+fn a_page_of_random_bytes_does_no_harm() {
+    let (directory, database) = board();
+    let path = sidecar::path_of(&directory.path().join("board.db"));
+    let file = std::fs::File::options().write(true).open(path).expect("it is there");
+    let mut seed = 1_u64;
+    for n in 0..500 {
+        let bytes: Vec<u8> = (KINDS..PAGE)
+            .map(|_| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (seed >> 33) as u8
+            })
+            .collect();
+        file.write_all_at(&bytes, KINDS as u64).expect("there is room");
+        let _ = look_up(&database, kind(n));
+        learn(&database, kind(n));
+        note_use(&database, known(&database, n), n % 2 == 0);
+        assert_eq!(file.metadata().expect("it is open").len(), PAGE as u64);
+    }
+    file.set_len(100).expect("it is open");
+    assert_eq!(look_up(&database, kind(1)), None);
+    learn(&database, kind(1));
+}
+
+#[test]
+fn no_kind_is_that_of_a_free_entry() {
+    for hash in [0, 1 << 32 | 1, u64::MAX] {
+        assert_ne!(Kind::of_hash(hash), Kind(0));
+        assert!(Kind::of_hash(hash).0 < 1 << KIND_BITS);
+    }
+}
