@@ -9,12 +9,14 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
-use super::deletion::OPEN;
 use crate::lock::page::{FOUND, GROUP, GROUP_SIZE, HEADER, OLDER, PAGE};
 use crate::sys::{self, Entry, LockFile, Range};
 
 /// How long to wait for a process that is making or deleting a sidecar, each time.
 pub(super) const RETRY_AFTER: Duration = Duration::from_micros(100);
+
+/// The byte that all processes share that have the sidecar open.
+pub(super) const OPEN: Range = Range { start: 8189, len: 1 };
 
 /// What a sidecar holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@
 use std::fs::File;
 use std::path::Path;
 
+use super::content::OPEN;
 #[cfg(unix)]
 use super::content::{Content, DATABASE, RETRY_AFTER};
 use super::place::is_at;
@@ -27,10 +28,7 @@ use crate::format;
 use crate::lock::page::PAGE;
 #[cfg(unix)]
 use crate::lock::page::{GROUP, GroupBytes};
-use crate::sys::{self, Inode, LockFile, Range};
-
-/// The byte that all processes share that have the sidecar open.
-pub(super) const OPEN: Range = Range { start: 8189, len: 1 };
+use crate::sys::{self, Inode, LockFile};
 
 impl Sidecar {
     /// Deletes it, unless another process has it open, another program may have made it, or its record says of a

@@ -8,8 +8,8 @@ use std::io;
 use std::path::Path;
 
 use super::anothers;
-use super::content::{self, Content, Origin, RETRY_AFTER};
-use super::deletion::{OPEN, delete};
+use super::content::{self, Content, OPEN, Origin, RETRY_AFTER};
+use super::deletion::delete;
 use super::place::{give_rights, is_at};
 use super::{Sidecar, Unusable, path_of};
 use crate::lock::page::PAGE;

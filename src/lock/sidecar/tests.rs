@@ -2,7 +2,8 @@ use std::fs::File;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
-use super::deletion::{OPEN, delete};
+use super::content::OPEN;
+use super::deletion::delete;
 use super::opening::open_found;
 use super::place::is_at;
 use super::*;
