@@ -1,4 +1,5 @@
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
@@ -262,5 +263,57 @@ fn a_page_of_an_older_version_is_renewed_when_nobody_has_it_open() {
             let elsewhere = LockFile::new(sys::open_to_lock(&path).expect("it is there"));
             assert_eq!(elsewhere.try_lock(OPEN, false).ok(), Some(false), "both have it open");
         }
+    }
+}
+
+/// A file in the place of a sidecar that is somebody else's is closed at once, unless that would drop locks of this process:
+/// it has some, or may get some at any moment, since it has the file open and that may be a database. It is closed once the
+/// process has closed its own. That is seen when more have come.
+#[test]
+fn a_file_of_others_stays_open_only_while_a_close_could_unlock_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    let make = |name: &str, len| std::fs::write(path(name), vec![b'1'; len]).expect("a file");
+    let opened = |name: &str| {
+        let file = sys::open_to_lock(&path(name)).expect("it is there");
+        let inode = sys::entry_of(&file).expect("it is open").inode;
+        (LockFile::new(file), inode)
+    };
+    let range = Range { start: 0, len: 1 };
+    for (name, len, has_open, is_locked, stays) in [
+        ("a text", 5, false, false, false),
+        ("an open text", 5, true, false, false),
+        ("a locked text", 5, true, true, true),
+        ("a database", 512, false, false, false),
+        ("an open database", 512, true, false, true),
+        ("an open, empty one", 0, true, false, true),
+    ] {
+        make(name, len);
+        let own = has_open.then(|| File::options().read(true).write(true).open(path(name)));
+        let own = own.map(|own| own.expect("it is there"));
+        if let Some(own) = own.as_ref().filter(|_| is_locked) {
+            sys::for_tests::lock_by_posix(own, range, libc::F_WRLCK);
+        }
+        let (file, inode) = opened(name);
+        anothers::keep(file, inode);
+        assert_eq!(anothers::kept_of(inode), usize::from(stays), "{name}");
+        // Another thread has opened it at the same time.
+        let file = sys::open_to_lock(&path(name)).expect("it is there");
+        anothers::keep(LockFile::new(file), inode);
+        assert_eq!(anothers::kept_of(inode), 2 * usize::from(stays), "{name}");
+        if let Some(own) = own.as_ref().filter(|_| is_locked) {
+            let has = || sys::has_posix_locks(own.as_raw_fd()).expect("it tells");
+            assert!(has(), "{name}");
+        }
+        drop(own);
+        let mut others = Vec::new();
+        while anothers::kept_of(inode) > 0 && others.len() < 100 {
+            let other = format!("another, {}", others.len());
+            make(&other, 512);
+            others.push(File::open(path(&other)).expect("it is there"));
+            let (file, inode) = opened(&other);
+            anothers::keep(file, inode);
+        }
+        assert_eq!(anothers::kept_of(inode), 0, "{name}");
     }
 }

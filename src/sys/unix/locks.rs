@@ -1,5 +1,6 @@
 //! Locks on ranges of bytes: fcntl(2), "Open file description locks" and "Advisory record locking".
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -156,9 +157,6 @@ impl LockFile {
     }
 }
 
-/// Whether closing any descriptor of a file drops locks that this process has on it by others. fcntl(2)
-pub(crate) const CLOSING_UNLOCKS: bool = true;
-
 /// Whether [`LockFile::conflicting`] tells the whole range of the lock in the way.
 pub(crate) const KERNEL_TELLS_RANGES: bool = true;
 
@@ -168,18 +166,36 @@ pub(crate) const KERNEL_TELLS_RANGES: bool = true;
 /// There is no /proc.
 pub(crate) fn with_posix_locks() -> io::Result<Vec<Inode>> {
     let mut found = Vec::new();
-    let names = beyond_standard(|| {
-        let entries = std::fs::read_dir("/proc/self/fdinfo")?;
-        entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()
-    })?;
-    for name in names {
-        let Some(descriptor) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+    for descriptor in descriptors_in("/proc/self/fdinfo")? {
         // A descriptor that was closed since is an error.
         if let Ok(true) = has_posix_locks(descriptor) {
             found.extend(inode_of(descriptor));
         }
     }
     Ok(found)
+}
+
+/// How many descriptors this process has of each file that it has open. proc(5), /proc/PID/fd
+///
+/// # Errors
+/// There is no /proc.
+pub(crate) fn descriptors_by_file() -> io::Result<HashMap<Inode, usize>> {
+    let mut found = HashMap::new();
+    for descriptor in descriptors_in("/proc/self/fd")? {
+        if let Ok(inode) = inode_of(descriptor) {
+            *found.entry(inode).or_default() += 1;
+        }
+    }
+    Ok(found)
+}
+
+/// The descriptors of this process that a directory of proc(5) lists.
+fn descriptors_in(directory: &str) -> io::Result<Vec<RawFd>> {
+    let names = beyond_standard(|| {
+        let entries = std::fs::read_dir(directory)?;
+        entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()
+    })?;
+    Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
 }
 
 /// The lock in the way of `lock`, which was asked for by an open file description; `None` if there is none. fcntl(2)

@@ -1,5 +1,6 @@
 //! Locks on ranges of bytes: LockFileEx. `docs/windows.md` says how they differ from unix's.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::windows::io::AsRawHandle;
@@ -11,7 +12,7 @@ use windows_sys::Win32::Storage::FileSystem::{
 };
 use windows_sys::Win32::System::IO::OVERLAPPED;
 
-use crate::sys::Range;
+use crate::sys::{Inode, Range};
 
 /// An open file, and the locks of its handle. A lock belongs to its handle, and is released as a whole.
 pub(crate) struct LockFile {
@@ -135,8 +136,15 @@ fn overlapped(range: Range) -> OVERLAPPED {
     overlapped
 }
 
-/// Whether closing any handle of a file drops locks that this process has on it by others.
-pub(crate) const CLOSING_UNLOCKS: bool = false;
+/// Whether this process has locks on a file that closing another of its handles drops. Always false: there are none.
+pub(crate) fn has_posix_locks_on(_: i32, _: Inode) -> Option<bool> {
+    Some(false)
+}
+
+/// How many descriptors this process has of each file, of which closing one drops locks by the others. Always none.
+pub(crate) fn descriptors_by_file() -> io::Result<HashMap<Inode, usize>> {
+    Ok(HashMap::new())
+}
 
 /// Whether [`LockFile::conflicting`] tells the whole range of the lock in the way.
 pub(crate) const KERNEL_TELLS_RANGES: bool = false;

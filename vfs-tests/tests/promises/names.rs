@@ -165,3 +165,66 @@ fn a_lock_file_of_the_programs_own_stays_locked() {
         assert_eq!(locks_its_own_file("kanban", content), stock, "{content:?}");
     }
 }
+
+/// How many descriptors a program has after ten boards and after sixty, each beside a file by the name of its sidecar, if it
+/// opens, writes and closes one after another. And what another says that wants to write to such a file, when it is a database
+/// in which the program is in the middle of a transaction, by the stock VFS.
+fn uses_many_boards(vfs: &str, kind: &str) -> (Vec<i32>, String) {
+    const PROGRAM: &str = "
+import os, sqlite3, subprocess, sys
+directory, vfs, extension, kind = sys.argv[1:]
+if extension:
+    loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True); loader.load_extension(extension); loader.close()
+def connect(path, vfs): return sqlite3.connect(f'file:{path}?vfs={vfs}', uri=True, isolation_level=None)
+OTHER = '''
+import sqlite3, sys
+try: sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None).execute('BEGIN IMMEDIATE'); print('got in')
+except sqlite3.Error as error: print(error)
+'''
+told = set()
+for n in range(60):
+    path = f'{directory}/{n}.db'
+    if kind == 'text':
+        with open(path + '-lock', 'w') as own: own.write('1234')
+    else:
+        own = connect(path + '-lock', 'unix')
+        own.execute('PRAGMA page_size=512'); own.execute('CREATE TABLE t (x)')
+    if kind == 'closed': own.close()
+    if kind == 'in use': own.execute('BEGIN IMMEDIATE')
+    board = connect(path, vfs)
+    board.execute('CREATE TABLE t (x)'); board.execute('INSERT INTO t VALUES (1)')
+    if extension: board.execute('PRAGMA kanban_status').fetchall()
+    board.close()
+    if kind == 'idle': own.execute('BEGIN IMMEDIATE')
+    if kind in ('idle', 'in use'):
+        if n % 10 == 0:
+            told.add(subprocess.run([sys.executable, '-c', OTHER, path + '-lock'], capture_output=True, text=True).stdout.strip())
+        own.close()
+    if n in (9, 59): print(len(os.listdir('/proc/self/fd')))
+print(*told)
+";
+    let board = Board::new();
+    let extension = if vfs == "kanban" { extension() } else { Path::new("") };
+    let [directory, extension] =
+        [&board.directory(), extension].map(|path| path.to_str().unwrap().to_owned());
+    let said = run(PYTHON, &["-c", PROGRAM, &directory, vfs, &extension, kind]);
+    let mut lines: Vec<_> = said.lines().map(str::to_owned).collect();
+    let told = if lines.len() > 2 { lines.pop().unwrap() } else { String::new() };
+    (lines.iter().map(|line| line.parse().unwrap()).collect(), told)
+}
+
+/// Another tool has left its lock files beside the boards, or they are databases, of the program itself or not. What the
+/// program opens it closes, so that it does not come to its limit of descriptors; but it loses no lock.
+#[test]
+fn files_by_the_sidecars_name_leave_no_descriptor() {
+    for kind in ["text", "closed", "idle", "in use"] {
+        let (stock, told) = uses_many_boards("unix", kind);
+        assert_eq!(stock[0], stock[1], "{kind}");
+        assert!(told == "database is locked" || told.is_empty(), "{kind}: {told}");
+        let (ours, ours_told) = uses_many_boards("kanban", kind);
+        assert_eq!(ours_told, told, "{kind}");
+        // Some that the program has closed by now are looked at when more have come.
+        let some = if ["idle", "in use"].contains(&kind) { 8 } else { 0 };
+        assert!(ours.iter().all(|n| *n <= stock[0] + some), "{kind}: {ours:?}, stock {stock:?}");
+    }
+}
