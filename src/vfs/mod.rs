@@ -269,7 +269,10 @@ unsafe extern "C-unwind" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) 
         unsafe { call_base!(instance(vfs), xSleep(microseconds) or 0) };
     };
     let asked = Duration::from_micros(microseconds.max(0).unsigned_abs().into());
-    let has_slept = no_panic(true, || wait::sleep(asked, base_sleep));
+    let has_slept = {
+        let _uncancelled = sys::UncancelledSleep::begin();
+        no_panic(true, || wait::sleep(asked, base_sleep))
+    };
     if !has_slept {
         base_sleep(asked);
     }

@@ -27,7 +27,7 @@ static const char *vfs, *means, *moment;
 static sqlite3 *holder, *workers;
 static sigjmp_buf back;
 static pthread_t worker;
-static volatile int tid, came_back;
+static volatile int tid, came_back, state_then = -1;
 
 static void needs(int is_met, const char *what) {
     if (!is_met) { printf("no %s\n", what); fflush(stdout); _exit(3); }
@@ -61,7 +61,12 @@ static void *work(void *none) {
         workers = opened(board, vfs, 60000);
         exec(workers, "SELECT * FROM t", NULL, NULL, NULL);
         tid = (int)syscall(SYS_gettid);
-        if (!strcmp(means, "longjmp") && sigsetjmp(back, 1)) { came_back = 1; return none; }
+        if (!strcmp(means, "longjmp") && sigsetjmp(back, 1)) {
+            int state;
+            pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+            came_back = 1, state_then = state;
+            return none;
+        }
         exec(workers, "BEGIN IMMEDIATE", NULL, NULL, NULL);
         return none;
     }
@@ -136,6 +141,7 @@ int main(int argc, char **argv) {
     void *result = NULL;
     pthread_join(worker, &result);
     printf("the thread %s", result == PTHREAD_CANCELED ? "was ended" : came_back ? "came back" : "ended by itself");
+    if (came_back) printf(", %s be cancelled", state_then == PTHREAD_CANCEL_ENABLE ? "can" : "cannot");
     if (waits) {
         /* It had no lock, and its wait must not stand in the way of others. */
         exec(holder, "COMMIT", NULL, NULL, NULL);

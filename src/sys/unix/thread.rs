@@ -1,12 +1,16 @@
 //! This thread, and a request to end it: pthreads(7), "Thread cancellation".
 
 #[cfg(not(target_os = "android"))]
+use std::cell::Cell;
+#[cfg(not(target_os = "android"))]
 use std::ffi::c_int;
 
 // "C-unwind", since the C library ends a thread by unwinding its stack.
 #[cfg(not(target_os = "android"))]
 unsafe extern "C-unwind" {
     safe fn pthread_setcancelstate(state: c_int, previous: Option<&mut c_int>) -> c_int;
+    #[cfg(target_os = "linux")]
+    safe fn pthread_setcanceltype(kind: c_int, previous: Option<&mut c_int>) -> c_int;
     safe fn pthread_testcancel();
 }
 
@@ -25,7 +29,6 @@ pub(crate) struct Uncancelled {
 impl Uncancelled {
     #[inline(always)]
     pub(crate) fn begin() -> Self {
-        const DISABLE: c_int = if cfg!(target_vendor = "apple") { 0 } else { 1 };
         let mut previous = DISABLE;
         pthread_setcancelstate(DISABLE, Some(&mut previous));
         Self { previous }
@@ -37,6 +40,75 @@ impl Drop for Uncancelled {
     #[inline(always)]
     fn drop(&mut self) {
         pthread_setcancelstate(self.previous, None);
+    }
+}
+
+/// PTHREAD_CANCEL_DISABLE
+#[cfg(not(target_os = "android"))]
+const DISABLE: c_int = if cfg!(target_vendor = "apple") { 0 } else { 1 };
+
+/// [`Uncancelled`], while this thread sleeps, except in [`AsBefore`].
+pub(crate) struct UncancelledSleep {
+    _uncancelled: Uncancelled,
+}
+
+#[cfg(not(target_os = "android"))]
+thread_local! {
+    /// What pthread_setcancelstate(3) has said when the sleep began. A signal handler that jumps out of it leaves it here,
+    /// until this thread sleeps again.
+    static BEFORE_THE_SLEEP: Cell<c_int> = const { Cell::new(DISABLE) };
+}
+
+impl UncancelledSleep {
+    pub(crate) fn begin() -> Self {
+        let uncancelled = Uncancelled::begin();
+        #[cfg(not(target_os = "android"))]
+        BEFORE_THE_SLEEP.set(uncancelled.previous);
+        Self { _uncancelled: uncancelled }
+    }
+}
+
+impl Drop for UncancelledSleep {
+    fn drop(&mut self) {
+        #[cfg(not(target_os = "android"))]
+        BEFORE_THE_SLEEP.set(DISABLE);
+    }
+}
+
+/// As long as this lives, the thread's cancellation state is the one before its [`UncancelledSleep`], so that a signal handler
+/// which jumps out of the sleep by longjmp(3) leaves it so. For one system call that is no cancellation point, as none is
+/// that syscall(2) makes: nobody ends the thread meanwhile. If it can be cancelled at any moment
+/// (PTHREAD_CANCEL_ASYNCHRONOUS), its state does not change.
+#[cfg(target_os = "linux")]
+pub(super) struct AsBefore {
+    is_changed: bool,
+}
+
+#[cfg(target_os = "linux")]
+impl AsBefore {
+    pub(super) fn begin() -> Self {
+        const DEFERRED: c_int = 0;
+        let before = BEFORE_THE_SLEEP.get();
+        if before == DISABLE {
+            return Self { is_changed: false };
+        }
+        let mut kind = DEFERRED;
+        pthread_setcanceltype(DEFERRED, Some(&mut kind));
+        pthread_setcanceltype(kind, None);
+        let is_changed = kind == DEFERRED;
+        if is_changed {
+            pthread_setcancelstate(before, None);
+        }
+        Self { is_changed }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for AsBefore {
+    fn drop(&mut self) {
+        if self.is_changed {
+            pthread_setcancelstate(DISABLE, None);
+        }
     }
 }
 

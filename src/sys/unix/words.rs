@@ -17,6 +17,7 @@ mod futex {
     use crate::sys::unix::descriptors::reopen;
     use crate::sys::unix::files::{entry_of, open_to_read};
     use crate::sys::unix::inode::inode_of;
+    use crate::sys::unix::thread::AsBefore;
 
     /// The first bytes of a file, mapped for the sake of their addresses: processes that wait for a
     /// change of a word, and those that change it, meet there. This process never touches the memory itself,
@@ -94,14 +95,16 @@ mod futex {
             let limit =
                 libc::timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos() as _ };
             let word = self.word(at);
+            let as_before = AsBefore::begin();
             // SAFETY: the word is mapped; the kernel copes with one that is not there any more.
             let rc = unsafe {
                 libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, value, &raw const limit)
             };
+            let error = io::Error::last_os_error();
+            drop(as_before);
             if rc == 0 {
                 return Ok(true);
             }
-            let error = io::Error::last_os_error();
             match error.raw_os_error() {
                 Some(libc::EAGAIN | libc::EINTR) => Ok(true),
                 Some(libc::ETIMEDOUT) => Ok(false),

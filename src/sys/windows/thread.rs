@@ -9,5 +9,14 @@ impl Uncancelled {
     }
 }
 
+/// Keeps nothing from happening.
+pub(crate) struct UncancelledSleep;
+
+impl UncancelledSleep {
+    pub(crate) fn begin() -> Self {
+        Self
+    }
+}
+
 /// Does nothing.
 pub(crate) fn end_if_cancelled() {}
