@@ -26,6 +26,11 @@ pub(crate) fn beside(database: &Path, suffix: &str) -> PathBuf {
 /// <https://www.sqlite.org/fileformat2.html#the_lock_byte_page>
 pub(crate) const LOCK_BYTES: std::ops::Range<i64> = 0x4000_0000..0x4000_0000 + 512;
 
+/// The bytes of a wal-index that SQLite locks: WRITE, CKPT, RECOVER, those of the readers, and the dead man's switch.
+/// <https://www.sqlite.org/walformat.html#locks>
+#[cfg(unix)]
+pub(crate) const WAL_INDEX_LOCK_BYTES: std::ops::Range<i64> = 120..129;
+
 /// Whether a journal has something to roll back: it is there and not empty, and its header is not zeroed, as
 /// `journal_mode=persist` leaves it. <https://www.sqlite.org/fileformat2.html#the_rollback_journal>
 ///

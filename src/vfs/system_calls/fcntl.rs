@@ -22,12 +22,13 @@
 //! | EINTR | it is made again, as long as signals interrupt it, but for F_SETLKW |
 //! | anything, and it was to unlock | it is made once more: SQLite takes that for done whatever the call returns |
 //! | EBADF | somebody has closed the table's descriptor, which gets another |
-//! | EAGAIN, and a POSIX lock of this very process is in its way, by lockf(3) for instance | the file's locks become POSIX locks, as on the stock VFS, and it is made again |
+//! | EAGAIN on a database, and a POSIX lock of this very process is in its way, by lockf(3) for instance | the file's locks become POSIX locks, as on the stock VFS, and it is made again |
 
 use std::ffi::{c_int, c_void};
 
 use super::{LIBRARIES, Library, fail};
 use crate::ffi::no_panic;
+use crate::format;
 use crate::guard::cancellation;
 use crate::guard::cancellation::table::{Known, Target};
 use crate::sys::{self, Range};
@@ -107,10 +108,17 @@ fn goes_without(
     library: &'static Library,
 ) -> bool {
     matches!(errno, libc::EAGAIN | libc::EACCES)
+        && !is_of_wal_index(asked)
         && no_panic(false, || {
             sys::lock_in_the_way(descriptor, asked).is_some_and(|found| is_the_programs(&found))
                 && library.locks.goes_without(file)
         })
+}
+
+/// Whether a lock is one of a wal-index, where readers are refused as a matter of course, and must not ask why.
+/// <https://www.sqlite.org/walformat.html#locks>
+fn is_of_wal_index(lock: &libc::flock) -> bool {
+    format::WAL_INDEX_LOCK_BYTES.contains(&lock.l_start)
 }
 
 /// Whether a lock that was found is a POSIX lock that this program has taken by itself, on all of the file. SQLite locks no

@@ -10,7 +10,7 @@ use serde_json::json;
 use vfs_tests::{Agent, Board, Lines, PYTHON, Program, Reply, extension};
 
 use crate::Client::{Ours, Stock, StockBesideOurs};
-use crate::{Client, beside, status_of, stock_agent, went_well};
+use crate::{Client, agent, beside, connect, status_of, stock_agent, went_well};
 
 const SQLITE_BUSY: i64 = 5;
 
@@ -1195,4 +1195,54 @@ fn access_modes(process: &Agent, file: &Path) -> Vec<i32> {
         i32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_ACCMODE
     })
     .collect()
+}
+
+/// The lock calls that a client makes to read once while others read, each from another snapshot: it is refused the slots
+/// that they have, as a matter of course.
+#[cfg(target_arch = "x86_64")]
+fn lock_calls_beside_readers(vfs: &str) -> [usize; 2] {
+    let board = Board::new();
+    let writer = connect(&board.uri("unix"));
+    writer.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
+    let readers: Vec<_> = (0..5)
+        .map(|_| {
+            writer.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+            let reader = connect(&board.uri("unix"));
+            let rows: i64 = reader
+                .execute_batch("BEGIN")
+                .and_then(|()| reader.query_row("SELECT count(*) FROM t", [], |row| row.get(0)))
+                .unwrap();
+            (reader, rows)
+        })
+        .collect();
+    writer.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+    let start = if vfs == "kanban" { agent } else { stock_agent };
+    let mut client = start(Program::Rust);
+    client.open("c", &board.uri(vfs), 0);
+    let read = "SELECT count(*) FROM t";
+    client.sql("c", read).rows();
+    let (mut locks, mut questions) = (0, 0);
+    let mut client = vfs_tests::trace::Traced::new(client);
+    client.call(&json!(["sql", "c", read]), |call| {
+        if call.number == libc::SYS_fcntl {
+            match call.args[1] as i32 {
+                libc::F_SETLK | libc::F_OFD_SETLK => locks += 1,
+                libc::F_GETLK | libc::F_OFD_GETLK => questions += 1,
+                _ => {}
+            }
+        }
+        vfs_tests::trace::Fault::None
+    });
+    assert_eq!(readers.iter().map(|(_, rows)| *rows).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    [locks, questions]
+}
+
+/// A reader that finds all slots of the wal-index taken makes the calls that it makes on the stock VFS, and asks nobody who
+/// has them.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_refused_slot_of_the_wal_index_costs_no_call() {
+    let stock = lock_calls_beside_readers("unix");
+    assert!(stock[0] > 2, "it is refused: {stock:?}");
+    assert_eq!(lock_calls_beside_readers("kanban"), stock);
 }
