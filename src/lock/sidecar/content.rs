@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
+use crate::format::LOCK_BYTES;
 use crate::lock::page::{FOUND, GROUP, GROUP_SIZE, HEADER, OLDER, PAGE};
 use crate::sys::{self, Entry, LockFile, Range};
 
@@ -98,6 +99,17 @@ const CONTENT: Range = Range { start: 0, len: PAGE as i64 };
 #[cfg(unix)]
 pub(super) const DATABASE: Range = Range { start: 0, len: 1 };
 
+/// The bytes that SQLite locks in a database: a stock client may have begun to write one that is empty still.
+const SQLITES: Range = Range { start: LOCK_BYTES.start, len: LOCK_BYTES.end - LOCK_BYTES.start };
+
+/// Whether somebody has the file locked as no client of this VFS locks a sidecar. The range of a holder of the write lock
+/// covers SQLite's bytes, but begins before them.
+fn is_locked_otherwise(file: &LockFile) -> bool {
+    let found = |range| file.conflicting(range).ok().flatten();
+    let is_sqlites = |lock: Range| LOCK_BYTES.contains(&lock.start);
+    found(CONTENT).is_some() || sys::KERNEL_TELLS_RANGES && found(SQLITES).is_some_and(is_sqlites)
+}
+
 /// Whether a file that was found so is not to be used: it holds something else than a page of ours; or it has none yet, but
 /// a second name, so that it may be somebody's file elsewhere, or locks in another way than a client of this VFS has them.
 ///
@@ -108,8 +120,7 @@ pub(super) fn is_anothers(file: &LockFile, found: &Entry) -> io::Result<bool> {
         Content::Foreign => true,
         Content::Page | Content::Older => false,
         Content::Unseeded => {
-            let is_locked = || file.conflicting(CONTENT).is_ok_and(|lock| lock.is_some());
-            found.links > 1 || is_locked() || sys::has_flock(found.inode)
+            found.links > 1 || is_locked_otherwise(file) || sys::has_flock(found.inode)
         }
     })
 }
@@ -147,7 +158,7 @@ pub(super) fn seed(file: &LockFile, found: &Entry, is_made: bool) -> io::Result<
         // Another process may have been faster to write, which could not know that the file is ours. Or it has opened the
         // file as a database.
         _ if is_made => {
-            if locks.conflicting(CONTENT).is_ok_and(|lock| lock.is_some()) {
+            if is_locked_otherwise(locks) {
                 return Ok(None);
             }
         }

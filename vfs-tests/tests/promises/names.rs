@@ -228,3 +228,26 @@ fn files_by_the_sidecars_name_leave_no_descriptor() {
         assert!(ours.iter().all(|n| *n <= stock[0] + some), "{kind}: {ours:?}, stock {stock:?}");
     }
 }
+
+/// A stock client has begun to make the database `tasks-lock`, which is empty still, when somebody writes to `tasks`.
+#[test]
+fn a_database_that_a_stock_client_begins_is_no_sidecar() {
+    let used = |vfs: &str| {
+        let board = Board::new();
+        let [tasks, named] = [0, 1].map(|nth| path_of(&board, nth));
+        let mut stock = stock_agent(Program::Rust);
+        stock.open("c", &uri_of(&named, "unix"), 0);
+        stock.sql("c", "BEGIN IMMEDIATE").rows();
+        let mut other = Processes::start(1, vfs);
+        other.of(0).open("c", &uri_of(&tasks, vfs), 100);
+        other.of(0).sql("c", "CREATE TABLE t (x); INSERT INTO t VALUES (1)").rows();
+        assert_eq!(named.metadata().unwrap().len(), 0, "{vfs}");
+        stock.sql("c", "CREATE TABLE t (x); INSERT INTO t VALUES (2); COMMIT").rows();
+        for (client, x) in [(other.of(0), 1), (&mut stock, 2)] {
+            let rows = client.sql("c", "PRAGMA integrity_check; SELECT x FROM t").rows();
+            assert_eq!(format!("{rows:?}"), format!("[[String(\"ok\")], [Number({x})]]"), "{vfs}");
+        }
+    };
+    used("unix");
+    used("kanban");
+}
