@@ -320,28 +320,20 @@ for n in range(3):
     assert!(errors.contains(expected) && errors.lines().count() == 1, "{errors}");
 }
 
-/// Sixteen threads open at once, while others fork: each connection is on the VFS, in the parent and in each child.
+/// Sixteen threads open their first database at once: each connection is on the VFS.
 #[test]
-fn threads_and_children_that_open_at_once_are_reached() {
+fn threads_that_open_at_once_are_reached() {
     let board = Board::new();
     let program = r#"
-import os, sqlite3, sys, threading
-gate = threading.Barrier(20)
+import sqlite3, sys, threading
+gate = threading.Barrier(16)
 missed = []
-def on_the_vfs():
-    return bool(sqlite3.connect(sys.argv[1], timeout=60).execute("PRAGMA kanban_status").fetchall())
 def opens():
     gate.wait()
-    if not on_the_vfs():
+    board = sqlite3.connect(sys.argv[1], timeout=60)
+    if not board.execute("PRAGMA kanban_status").fetchall():
         missed.append("thread")
-def forks():
-    gate.wait()
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if on_the_vfs() else 1)
-    if os.waitpid(child, 0)[1]:
-        missed.append("child")
-threads = [threading.Thread(target=opens) for _ in range(16)] + [threading.Thread(target=forks) for _ in range(4)]
+threads = [threading.Thread(target=opens) for _ in range(16)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 print(missed)
@@ -350,6 +342,56 @@ print(missed)
         let mut python = command(Path::new(PYTHON), true);
         let (out, errors) = said(python.args(["-c", program]).arg(board.path()).output().unwrap());
         assert_eq!((out.as_str(), errors.as_str()), ("[]\n", ""));
+    }
+}
+
+/// A thread opens the first database of its process, for which the extension is loaded, as no open on the stock VFS
+/// does. Another thread forks meanwhile, and its child opens a database, too: ld.so aborts a child that loads what its parent
+/// was loading. An extension with many parts makes sure that the fork comes then. (It keeps the first thread busy
+/// afterwards, so that the fork does not find SQLite's mutexes locked, which no VFS helps against.)
+#[test]
+fn a_fork_beside_the_first_open_is_harmless() {
+    const PARTS: usize = 400;
+    let place = tempfile::tempdir().unwrap();
+    let shared = ["-shared", "-fPIC"];
+    let part = compile(place.path(), "part", "static int part; int *p = &part;", &shared);
+    let parts: Vec<_> = (0..PARTS).map(|nth| format!("libpart{nth}.so")).collect();
+    for name in &parts {
+        std::fs::copy(&part, place.path().join(name)).unwrap();
+    }
+    let extension = r#"
+#include <stddef.h>
+#include <unistd.h>
+int kanban_vfs_register(void *library, int make_default, char *message, size_t size) {
+    (void)library, (void)make_default, (void)message, (void)size;
+    return usleep(300000);
+}
+"#;
+    let search = format!("-L{}", place.path().display());
+    let parts: Vec<_> = parts.iter().map(|name| format!("-l:{name}")).collect();
+    let mut link = shared.to_vec();
+    link.extend(["-Wl,--no-as-needed,-rpath,$ORIGIN", &search]);
+    link.extend(parts.iter().map(String::as_str));
+    compile(place.path(), "libkanban_vfs.so", extension, &link);
+    let library = place.path().join("libkanban_vfs_preload.so");
+    std::fs::copy(preload(), &library).unwrap();
+    let program = r#"
+import os, sqlite3, threading
+opener = threading.Thread(target=sqlite3.connect, args=(":memory:",))
+opener.start()
+while "/libpart39" not in open("/proc/self/maps").read():
+    pass
+child = os.fork()
+if child == 0:
+    sqlite3.connect(":memory:")
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+opener.join()
+"#;
+    for _ in 0..3 {
+        let mut python = command(Path::new(PYTHON), true);
+        let python = python.env("LD_PRELOAD", &library).args(["-c", program]);
+        assert_eq!(said(python.output().unwrap()), ("0\n".to_owned(), String::new()));
     }
 }
 
