@@ -56,6 +56,17 @@ pub const STOCK_VFS: &str = if cfg!(windows) { "win32" } else { "unix" };
 /// Debian's Python, whatever comes first on the PATH.
 pub const PYTHON: &str = "/usr/bin/python3";
 
+/// What a process has said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Its next line.
+    Line(String),
+    /// Nothing, and it has closed its output, as a process that ends.
+    End,
+    /// Nothing yet.
+    Nothing,
+}
+
 /// A process that is spoken to line by line. Killed, with SIGKILL, when dropped.
 pub struct Lines {
     child: Child,
@@ -118,6 +129,21 @@ impl Lines {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => panic!("the program has ended"),
+        }
+    }
+
+    /// As [`Self::say`]; whether the process has not ended.
+    pub fn try_say(&mut self, line: &str) -> bool {
+        self.input.as_mut().is_some_and(|input| writeln!(input, "{line}").is_ok())
+    }
+
+    /// What it says within so long.
+    #[must_use]
+    pub fn hear_or(&mut self, limit: Duration) -> Heard {
+        match self.output.recv_timeout(limit) {
+            Ok(line) => Heard::Line(line),
+            Err(RecvTimeoutError::Timeout) => Heard::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Heard::End,
         }
     }
 

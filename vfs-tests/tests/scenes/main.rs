@@ -1,0 +1,95 @@
+//! The first rule, as a table: in every scene the stock VFS is no better than this one.
+//!
+//! A scene is a line of [`table`]: who does what, step by step, in real processes on a board of one row. It runs on the
+//! stock VFS and on this one, in WAL mode with Debian's SQLite 3.40.1 and with a rollback journal and the newest (with
+//! `KANBAN_SCENES=all`, each with each). Then ours must not be worse:
+//!
+//! - A step that gives a value on the stock VFS gives the same one. One that fails there may succeed or fail.
+//! - No step hangs, and no process dies, unless it does on the stock VFS.
+//! - Afterwards, when all processes have closed what they have open and ended, a stock client finds at least the rows that
+//!   the stock VFS has kept, and a database that is as sound; and no file lies in the directory that the stock VFS
+//!   does not leave, nor has one another owner or mode.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod scene;
+mod table;
+
+use scene::{Scene, fails};
+use table::{BACKUPS, CLOCKS, DESCRIPTORS, DISKS, FORKS, LOCKS, MODES, NAMES, PEOPLE, SIGNALS};
+
+/// Runs the scenes, and fails with all in which ours is worse.
+fn never_worse(scenes: &[Scene]) {
+    let worse: Vec<String> = scenes.iter().flat_map(fails).collect();
+    assert!(worse.is_empty(), "worse than the stock VFS:\n{}", worse.join("\n"));
+}
+
+#[test]
+fn people_and_rights() {
+    vfs_tests::needs!(vfs_tests::needs::ROOT);
+    never_worse(PEOPLE);
+}
+
+#[test]
+fn descriptors() {
+    never_worse(DESCRIPTORS);
+}
+
+#[test]
+fn forks() {
+    never_worse(FORKS);
+}
+
+#[test]
+fn clocks() {
+    vfs_tests::needs!("faketime");
+    never_worse(CLOCKS);
+}
+
+#[test]
+fn signals() {
+    never_worse(SIGNALS);
+}
+
+#[test]
+fn disks() {
+    vfs_tests::needs!(vfs_tests::needs::ROOT, "mount");
+    never_worse(DISKS);
+}
+
+#[test]
+fn backups() {
+    never_worse(BACKUPS);
+}
+
+#[test]
+fn names() {
+    never_worse(NAMES);
+}
+
+#[test]
+fn modes() {
+    never_worse(MODES);
+}
+
+#[test]
+fn locks_of_others() {
+    never_worse(LOCKS);
+}
+
+/// A table in which nothing can be worse proves nothing: a step that fails on ours only is found, and a file that stays,
+/// a row that is lost, a process that dies and one that hangs.
+#[test]
+fn what_is_worse_is_found() {
+    for (steps, expected) in [
+        ("a: sql('no such statement') if VFS == 'kanban' else 1", "a: sql"),
+        ("a: write() if VFS == 'unix' else None", "rows"),
+        ("a: open('left', 'w') if VFS == 'kanban' else None; None", "left"),
+        ("a: os.abort() if VFS == 'kanban' else None", "dies"),
+        ("a: time.sleep(1000) if VFS == 'kanban' else None", "hangs"),
+        ("a: os.chmod('board.db', 0o600) if VFS == 'kanban' else None", "board.db"),
+    ] {
+        let found = fails(&Scene { name: "worse", steps });
+        assert!(!found.is_empty() && found.iter().all(|line| line.contains(expected)), "{found:?}");
+    }
+}
