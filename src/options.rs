@@ -267,9 +267,12 @@ pub(crate) struct Settings {
 
 /// The environment variables of this project: those that the extension reads, and those of what loads it
 /// (`docs/configuration.md`).
-pub(crate) const VARIABLES: [&str; 10] = [
+pub(crate) const VARIABLES: [&str; 13] = [
     "KANBAN_BASE_VFS",
+    "KANBAN_BEGIN",
+    "KANBAN_BEGIN_TIMEOUT",
     "KANBAN_BUSY_TIMEOUT",
+    "KANBAN_BUSY_TIMEOUT_MIN",
     "KANBAN_FILE_AHEAD",
     "KANBAN_GROUP_COMMIT",
     "KANBAN_HARD_LINKS",

@@ -22,9 +22,12 @@ use crate::Result;
 const LIBRARIES: [&str; 2] = ["libkanban_vfs_preload.so", "libkanban_vfs.so"];
 
 /// The environment variables that mean something (docs/configuration.md).
-const VARIABLES: [&str; 10] = [
+const VARIABLES: [&str; 13] = [
     "KANBAN_BASE_VFS",
+    "KANBAN_BEGIN",
+    "KANBAN_BEGIN_TIMEOUT",
     "KANBAN_BUSY_TIMEOUT",
+    "KANBAN_BUSY_TIMEOUT_MIN",
     "KANBAN_FILE_AHEAD",
     "KANBAN_GROUP_COMMIT",
     "KANBAN_HARD_LINKS",
@@ -43,6 +46,16 @@ pub(crate) struct Arguments {
     /// The busy timeout that connections start with, in ms.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
     busy_timeout: Option<u32>,
+    /// When a transaction takes the write lock: deferred, immediate, or auto, the default here: a kind of transaction that
+    /// was refused to write after it had read takes it when it begins to read.
+    #[arg(long, value_name = "MODE", value_parser = ["deferred", "immediate", "auto"])]
+    begin: Option<String>,
+    /// For how long it waits then if the application's busy handler is not known, in ms.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
+    begin_timeout: Option<u32>,
+    /// The least busy timeout, whatever the application sets, in ms.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
+    busy_timeout_min: Option<u32>,
     /// The VFS underneath, if the application has one of its own.
     #[arg(long, value_name = "NAME")]
     base_vfs: Option<OsString>,
@@ -85,8 +98,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let mut command = Command::new(program);
     command.args(&arguments.command[1..]);
     command.env("KANBAN_VFS_DEFAULT", "1");
-    if std::env::var_os("KANBAN_REQUIRE").is_none() {
-        command.env("KANBAN_REQUIRE", "1");
+    for (name, value) in [("KANBAN_REQUIRE", "1"), ("KANBAN_BEGIN", "auto")] {
+        if std::env::var_os(name).is_none() {
+            command.env(name, value);
+        }
     }
     let unknown: Vec<_> = std::env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())
@@ -113,7 +128,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
 impl Arguments {
     /// The environment variables that set what was asked for (docs/configuration.md).
     fn variables(&self) -> Vec<(&'static str, OsString)> {
-        let timeout = self.busy_timeout.map(|ms| ("KANBAN_BUSY_TIMEOUT", ms.to_string().into()));
+        let times = [
+            ("KANBAN_BUSY_TIMEOUT", self.busy_timeout),
+            ("KANBAN_BUSY_TIMEOUT_MIN", self.busy_timeout_min),
+            ("KANBAN_BEGIN_TIMEOUT", self.begin_timeout),
+        ];
+        let times = times.into_iter().filter_map(|(name, ms)| Some((name, ms?.to_string().into())));
+        let begin = self.begin.clone().map(|begin| ("KANBAN_BEGIN", begin.into()));
         let base = self.base_vfs.clone().map(|base| ("KANBAN_BASE_VFS", base));
         let flags = [
             ("KANBAN_FILE_AHEAD", &self.file_ahead),
@@ -126,7 +147,7 @@ impl Arguments {
         let flags =
             flags.into_iter().filter_map(|(name, flag)| Some((name, flag.as_ref()?.into())));
         let log = self.log.clone().map(|log| ("KANBAN_LOG", log));
-        timeout.into_iter().chain(base).chain(log).chain(flags).collect()
+        times.chain(begin).chain(base).chain(log).chain(flags).collect()
     }
 }
 

@@ -23,7 +23,8 @@ from typing import Dict, List, NoReturn, Optional, Sequence, Tuple
 
 #: The options that are 0 or 1, and those that have another value, with the environment variable of each.
 FLAGS = ("file-ahead", "group-commit", "hard-links", "network-wal", "persist-wal", "require")
-VALUES = ("base-vfs", "busy-timeout", "log")
+VALUES = ("base-vfs", "begin", "begin-timeout", "busy-timeout", "busy-timeout-min", "log")
+BEGINS = ("auto", "deferred", "immediate")
 
 #: The exit status where nothing was started: a wrong argument, no such program.
 CANNOT = 2
@@ -65,8 +66,10 @@ def parse(arguments: Sequence[str]) -> Tuple[Dict[str, str], List[str]]:
                     refuse(f"--{name} needs a value: --{name}=VALUE")
                 value = rest.pop(0)
             is_ms = value.isascii() and value.isdecimal() and len(value) <= 10 and int(value) < 2**31
-            if name == "busy-timeout" and not is_ms:
+            if "timeout" in name and not is_ms:
                 refuse(f"--{name}: {value!r} is not a number of milliseconds from 0 to 2147483647")
+            if name == "begin" and value not in BEGINS:
+                refuse(f"--{name}: {value!r} is none of {', '.join(BEGINS)}")
         else:
             known = ", ".join("--" + name for name in sorted(FLAGS + VALUES))
             refuse(f"unknown option --{name}; known: {known}")
@@ -100,6 +103,7 @@ def protected(environment: Dict[str, str]) -> Dict[str, str]:
     package = os.path.dirname(os.path.abspath(__file__))
     environment["KANBAN_VFS_DEFAULT"] = "1"
     environment.setdefault("KANBAN_REQUIRE", "1")
+    environment.setdefault("KANBAN_BEGIN", "auto")
     if not is_read_at_start(os.path.join(os.path.dirname(package), "kanban_vfs.pth")):
         tell(
             "no Python reads kanban_vfs.pth when it starts, so pysqlite3 and apsw will not use the VFS: install the"

@@ -44,8 +44,8 @@ fn an_application_is_on_the_vfs() {
     assert_eq!((code, lines[0], lines[2]), (Some(7), "1234", "--busy-timeout=1 --"), "{errors}");
     let status: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
     assert_eq!(
-        (&status["vfs"], &status["persist_wal"]),
-        (&"kanban/unix".into(), &true.into()),
+        (&status["vfs"], &status["persist_wal"], &status["begin"]),
+        (&"kanban/unix".into(), &true.into(), &"auto".into()),
         "{status}"
     );
     assert_eq!(errors, "");
