@@ -81,3 +81,38 @@ def test_each_snippet_runs(name: str, snippet: str, tmp_path: Path) -> None:
     """A reader types what is printed."""
     python(f"import os; os.chdir({str(tmp_path)!r})\n{snippet}")
     assert (tmp_path / "board.db").exists() or "DATABASES" in snippet
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_memory_shared_by_name_is_of_one_vfs(is_early: bool) -> None:
+    """A program keeps a table in memory, which its connections share by a name. Registering the VFS as the default one
+    between two of them splits it, as the README says; before all of them it does not."""
+    register = "import kanban_vfs; kanban_vfs.register(make_default=True)\n"
+    said = python(
+        "import sqlite3\n"
+        + (register if is_early else "")
+        + "first = sqlite3.connect('file:shared?mode=memory&cache=shared', uri=True)\n"
+        "first.execute('CREATE TABLE t (x)')\n"
+        + ("" if is_early else register)
+        + "second = sqlite3.connect('file:shared?mode=memory&cache=shared', uri=True)\n"
+        "print(second.execute('SELECT count(*) FROM sqlite_master').fetchone()[0])\n"
+    )
+    assert said.strip() == ("1" if is_early else "0")
+
+
+def test_a_reader_of_the_sqlalchemy_recipe_does_not_wait(tmp_path: Path) -> None:
+    """A page reads through the engine of the README while another process writes for long. With the BEGIN IMMEDIATE of
+    many recipes it would wait for the busy timeout, and fail."""
+    recipe = next(block for _, block in snippets() if "create_engine" in block)
+    said = python(
+        f"import os; os.chdir({str(tmp_path)!r})\n{recipe}\n"
+        "import sqlite3\n"
+        "writer = sqlite3.connect('file:board.db?vfs=kanban', uri=True, isolation_level=None)\n"
+        "writer.execute('PRAGMA journal_mode=wal')\n"
+        "writer.execute('BEGIN IMMEDIATE')\n"
+        "writer.execute(\"INSERT INTO tasks VALUES ('late')\")\n"
+        "with engine.begin() as connection:\n"
+        "    print(connection.exec_driver_sql('SELECT count(*) FROM tasks').scalar())\n"
+        "writer.execute('ROLLBACK')\n"
+    )
+    assert said.strip() == "0"
