@@ -119,7 +119,10 @@ fn what_it_refuses() {
         ),
         (&["--busy-timeout=soon", "true"], "--busy-timeout"),
         (&["--group-commit=on", "true"], "--group-commit"),
-        (&["--no-such", "true"], "no-such"),
+        (
+            &["--libraries", preload().parent().unwrap().to_str().unwrap(), "--no-such", "true"],
+            "--no-such: No such file",
+        ),
         (&[], "required"),
     ] {
         let all: Vec<&dyn AsRef<std::ffi::OsStr>> = [&"run" as &dyn AsRef<_>]
