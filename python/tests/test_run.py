@@ -219,7 +219,7 @@ def test_what_it_starts(kind: str, tmp_path: Path) -> None:
         (["--busy-timeout=soon", "x.py"], "--busy-timeout: 'soon' is not a number of milliseconds"),
         (["--busy-timeout"], "--busy-timeout needs a value"),
         (["--group-commit=on", "x.py"], "--group-commit: 'on' is neither 0 nor 1"),
-        (["--no-such", "x.py"], "unknown option --no-such; known: --base-vfs, --busy-timeout, "),
+        (["--no-such", "x.py"], "unknown option --no-such; known: --base-vfs, --begin, "),
         (["-m"], "-m needs the name of a module"),
         (["-c", "pass"], "-c stands before the program"),
         (["no-such-program"], "no-such-program: No such file or directory"),
