@@ -77,7 +77,7 @@ pub mod fuzzing {
 
 pub use error::Error;
 pub use observation::observe;
-pub use options::{Begin, Options};
+pub use options::{Begin, Options, VARIABLES, unknown_variables};
 
 /// Registers the VFS with the SQLite this program links. Registering it again, with equal options, changes
 /// nothing, but that [`Options::with_make_default`] is honoured.

@@ -265,9 +265,9 @@ pub(crate) struct Settings {
     persist_wal: bool,
 }
 
-/// The environment variables of this project: those that the extension reads, and those of what loads it
+/// The environment variables that mean something: those that the extension reads, and those of what loads it
 /// (`docs/configuration.md`).
-pub(crate) const VARIABLES: [&str; 13] = [
+pub const VARIABLES: [&str; 13] = [
     "KANBAN_BASE_VFS",
     "KANBAN_BEGIN",
     "KANBAN_BEGIN_TIMEOUT",
@@ -283,8 +283,9 @@ pub(crate) const VARIABLES: [&str; 13] = [
     "KANBAN_VFS_DEFAULT",
 ];
 
-/// Which of these names of variables look like this project's, and are not.
-pub(crate) fn unknown_variables(names: impl Iterator<Item = std::ffi::OsString>) -> Vec<String> {
+/// Which of these names look like those of [`VARIABLES`], and are none, in order.
+#[must_use]
+pub fn unknown_variables(names: impl Iterator<Item = std::ffi::OsString>) -> Vec<String> {
     let names = names.map(|name| name.to_string_lossy().into_owned());
     let is_unknown = |name: &String| name.starts_with("KANBAN_") && !VARIABLES.contains(&&**name);
     let mut unknown: Vec<_> = names.filter(is_unknown).collect();
@@ -476,6 +477,20 @@ mod tests {
             ("KANBAN_PERSIST_WAL", "1"),
         ];
         assert_eq!(from(&set), Ok(expected));
+    }
+
+    /// One that is read, and not in the list, would be called unknown.
+    #[test]
+    fn each_variable_that_is_read_is_known() {
+        let read = std::cell::RefCell::new(Vec::new());
+        let get = |name: &str| {
+            read.borrow_mut().push(name.to_owned());
+            None
+        };
+        assert!(Options::from_env(get).is_ok());
+        let read = read.into_inner();
+        assert!(read.len() > 5, "{read:?}");
+        assert_eq!(unknown_variables(read.into_iter().map(Into::into)), Vec::<String>::new());
     }
 
     #[test]

@@ -21,23 +21,6 @@ use crate::Result;
 /// The library that gets in front of SQLite, and the extension that it loads.
 const LIBRARIES: [&str; 2] = ["libkanban_vfs_preload.so", "libkanban_vfs.so"];
 
-/// The environment variables that mean something (docs/configuration.md).
-const VARIABLES: [&str; 13] = [
-    "KANBAN_BASE_VFS",
-    "KANBAN_BEGIN",
-    "KANBAN_BEGIN_TIMEOUT",
-    "KANBAN_BUSY_TIMEOUT",
-    "KANBAN_BUSY_TIMEOUT_MIN",
-    "KANBAN_FILE_AHEAD",
-    "KANBAN_GROUP_COMMIT",
-    "KANBAN_HARD_LINKS",
-    "KANBAN_LOG",
-    "KANBAN_NETWORK_WAL",
-    "KANBAN_PERSIST_WAL",
-    "KANBAN_REQUIRE",
-    "KANBAN_VFS_DEFAULT",
-];
-
 /// What Node runs before the application.
 const NODE: &str = "kanban_vfs_node.js";
 
@@ -103,12 +86,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
             command.env(name, value);
         }
     }
-    let unknown: Vec<_> = std::env::vars_os()
-        .filter_map(|(name, _)| name.into_string().ok())
-        .filter(|name| name.starts_with("KANBAN_") && !VARIABLES.contains(&&**name))
-        .collect();
+    let unknown = kanban_vfs::unknown_variables(std::env::vars_os().map(|(name, _)| name));
     if !unknown.is_empty() {
-        let (unknown, known) = (unknown.join(", "), VARIABLES.join(", "));
+        let (unknown, known) = (unknown.join(", "), kanban_vfs::VARIABLES.join(", "));
         eprintln!("kanban-vfs: unknown variables: {unknown}; known: {known}");
     }
     for (name, value) in arguments.variables() {

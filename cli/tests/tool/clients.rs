@@ -1,14 +1,12 @@
 //! An operator asks which of his processes use the VFS, and which he has forgotten.
 
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use vfs_tests::{Agent, Lines, Program, is_root};
 
-use crate::{TOOL, board, client, json, outcome};
+use crate::{as_nobody, board, client, json, outcome};
 
 /// The VFS of the process, as the status says it; `Value::Bool(false)` if it is not among the clients.
 fn vfs_of(status: &Value, pid: u32) -> Value {
@@ -107,14 +105,8 @@ fn what_could_not_be_seen_is_said() {
     let board = board();
     let mut ours = client(&board, "kanban");
     ours.sql("c", "SELECT count(*) FROM tasks").rows();
-    let place = tempfile::tempdir().unwrap();
-    for path in [place.path(), &board.directory()] {
-        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
-    }
-    let tool = place.path().join("tool");
-    std::fs::copy(TOOL, &tool).unwrap();
-    let mut nobody = Command::new(&tool);
-    nobody.args(["status", "--json"]).arg(board.path()).current_dir("/").uid(65534).gid(65534);
+    let (_place, mut nobody) = as_nobody(&board);
+    nobody.args(["status", "--json"]).arg(board.path());
     let status: Value = serde_json::from_slice(&nobody.output().unwrap().stdout).unwrap();
     assert_eq!(status["clients"], json!([]));
     let missing = status["clients_missing"].as_str().unwrap();

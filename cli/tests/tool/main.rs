@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -38,6 +40,20 @@ fn json(command: &str, board: &Path) -> (Option<i32>, Value) {
     let (code, out, errors) = outcome(&[&command, &"--json", &board]);
     let value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{errors}"));
     (code, value)
+}
+
+/// The tool as the user nobody, who may read the board; it is copied to where everybody may run it, as long as that
+/// directory is there.
+fn as_nobody(board: &Board) -> (tempfile::TempDir, Command) {
+    let place = tempfile::tempdir().unwrap();
+    for path in [place.path(), &board.directory()] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let tool = place.path().join("tool");
+    std::fs::copy(TOOL, &tool).unwrap();
+    let mut nobody = Command::new(&tool);
+    nobody.current_dir("/").uid(65534).gid(65534);
+    (place, nobody)
 }
 
 /// A client process with a connection `c`.

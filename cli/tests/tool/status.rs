@@ -1,14 +1,12 @@
 //! An operator asks who holds a stuck board up.
 
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use vfs_tests::{is_root, run};
 
-use crate::{TOOL, beside, board, client, json, outcome, until};
+use crate::{TOOL, as_nobody, beside, board, client, json, outcome, until};
 
 fn pids(status: &Value) -> Vec<u64> {
     status["queue"].as_array().unwrap().iter().map(|one| one["pid"].as_u64().unwrap()).collect()
@@ -97,14 +95,8 @@ fn a_child_that_keeps_the_lock_is_named() {
     let (_, text, _) = outcome(&[&"watch", &board.path(), &"--interval=50", &"--count=2"]);
     assert_eq!(text.matches(&from).count(), 2, "{text}");
     if is_root() {
-        let place = tempfile::tempdir().unwrap();
-        for path in [place.path(), &board.directory()] {
-            std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
-        }
-        let tool = place.path().join("tool");
-        std::fs::copy(TOOL, &tool).unwrap();
-        let mut nobody = Command::new(&tool);
-        nobody.arg("status").arg(board.path()).current_dir("/").uid(65534).gid(65534);
+        let (_place, mut nobody) = as_nobody(&board);
+        nobody.arg("status").arg(board.path());
         let text = String::from_utf8(nobody.output().unwrap().stdout).unwrap();
         assert!(text.contains(&format!("holder      pid {parent}, for ")), "{text}");
         assert!(text.contains("may not be looked into by this user; root may"), "{text}");

@@ -61,6 +61,19 @@ fn a_checkpoint_between_the_two_looks_is_no_tear() {
     }
 }
 
+/// Where the database is written from now on, and when.
+fn writes_of(base: &Base) -> Arc<Mutex<Vec<(i64, Instant)>>> {
+    let writes: Arc<Mutex<Vec<(i64, Instant)>>> = Arc::default();
+    let seen = Arc::clone(&writes);
+    base.on(move |call| {
+        if let (Method::Write { offset, .. }, Which::Main) = (&call.method, call.file) {
+            seen.lock().unwrap().push((*offset, Instant::now()));
+        }
+        Fault::None
+    });
+    writes
+}
+
 /// About what an observer takes at most from one look to the next.
 const LONG_ENOUGH: Duration = Duration::from_millis(10);
 
@@ -75,14 +88,7 @@ fn a_checkpoint_that_makes_the_file_longer_waits_for_observers() {
     connection.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)").unwrap();
     let waited = |bytes: i64| {
         connection.execute_batch(&format!("INSERT INTO t VALUES (zeroblob({bytes}))")).unwrap();
-        let writes: Arc<Mutex<Vec<(i64, Instant)>>> = Arc::default();
-        let seen = Arc::clone(&writes);
-        base.on(move |call| {
-            if let (Method::Write { offset, .. }, Which::Main) = (&call.method, call.file) {
-                seen.lock().unwrap().push((*offset, Instant::now()));
-            }
-            Fault::None
-        });
+        let writes = writes_of(&base);
         let size = board.path().metadata().unwrap().len();
         connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
         base.off();
@@ -117,14 +123,7 @@ fn a_last_close_waits_for_observers_for_a_moment() {
     for bytes in [9000, 1_000_000] {
         let connection = connect(&board.uri(&ours));
         connection.execute_batch(&format!("INSERT INTO t VALUES (zeroblob({bytes}))")).unwrap();
-        let writes: Arc<Mutex<Vec<(i64, Instant)>>> = Arc::default();
-        let seen = Arc::clone(&writes);
-        base.on(move |call| {
-            if let (Method::Write { offset, .. }, Which::Main) = (&call.method, call.file) {
-                seen.lock().unwrap().push((*offset, Instant::now()));
-            }
-            Fault::None
-        });
+        let writes = writes_of(&base);
         drop(connection);
         base.off();
         let (size, header) = size_then_header(&board.path());

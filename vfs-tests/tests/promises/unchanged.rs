@@ -28,45 +28,8 @@ fn said(output: Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// A worker begins to write, and looks at a file of its own board; with that, POSIX drops its locks. Then a stock client
-/// writes into its transaction, or is refused.
-const PYTHONS: &str = r#"
-import multiprocessing, os, sqlite3, subprocess, sys
-
-STRANGER = '''
-import sqlite3, sys
-board = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
-try:
-    board.execute("INSERT INTO tasks VALUES (2)")
-    print("broke in")
-except sqlite3.OperationalError as error:
-    print(error)
-'''
-
-def work(name, directory):
-    path = os.path.join(directory, name + ".db")
-    holder = sqlite3.connect(path, isolation_level=None)
-    holder.execute("PRAGMA journal_mode=wal")
-    holder.execute("CREATE TABLE tasks (n INTEGER)")
-    holder.execute("BEGIN IMMEDIATE")
-    holder.execute("INSERT INTO tasks VALUES (1)")
-    open(path + "-shm", "rb").close()
-    stock = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
-    command = [sys.executable, "-c", STRANGER, path]
-    print(name, subprocess.run(command, env=stock, stdout=subprocess.PIPE, text=True).stdout.strip(), flush=True)
-
-if __name__ == "__main__":
-    directory = sys.argv[1]
-    if len(sys.argv) > 2:
-        work(sys.argv[2], directory)
-        sys.exit()
-    work("first", directory)
-    for method in multiprocessing.get_all_start_methods():
-        worker = multiprocessing.get_context(method).Process(target=work, args=(method, directory))
-        worker.start()
-        worker.join()
-    subprocess.run(["sh", "-c", '"$0" "$1" "$2" subprocess', sys.executable, __file__, directory], check=True)
-"#;
+/// In each of its workers a stranger breaks into a transaction, or is refused.
+const PYTHONS: &str = include_str!("../../src/application.py");
 
 /// Debian's Python, without any package, and workers of each kind: its sqlite3 is a module that is loaded when it
 /// is imported, and brings libsqlite3.
@@ -80,8 +43,20 @@ fn every_worker_of_a_python_is_reached() {
         let (out, errors) = said(python.arg(&script).arg(directory.path()).output().unwrap());
         let mut lines: Vec<_> = out.lines().collect();
         lines.sort_unstable();
-        let workers = ["first", "fork", "forkserver", "spawn", "subprocess"];
-        assert_eq!(lines, workers.map(|worker| format!("{worker} {outcome}")), "{errors}");
+        let workers = [
+            "fork",
+            "fork pool",
+            "forkserver",
+            "forkserver pool",
+            "shell",
+            "spawn",
+            "spawn pool",
+            "subprocess",
+            "the first",
+        ];
+        let mut expected = workers.map(|worker| format!("{worker} {outcome}"));
+        expected.sort_unstable();
+        assert_eq!(lines, expected, "{errors}");
         assert_eq!(errors, "");
     }
 }
