@@ -264,7 +264,12 @@ impl<B: BaseFile> Connection<B> {
         }
         if level == LockLevel::NONE {
             self.claim.unlocked_database();
-            if self.claim.has(Reason::FirstConnect) {
+        }
+        if self.claim.has(Reason::FirstConnect) {
+            // While another statement of this connection reads on, its first write ends at SHARED.
+            let has_begun =
+                level == LockLevel::SHARED && !self.first_connect.look_whether_it_begins(self.base);
+            if level == LockLevel::NONE || has_begun {
                 self.claim.release(Reason::FirstConnect);
             }
         }

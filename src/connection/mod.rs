@@ -4,7 +4,7 @@
 //! |---|---|
 //! | from the first RESERVED or higher lock until SHARED or none | [`Reason::Rollback`](claim::Reason::Rollback): a write transaction in a rollback mode, a hot journal's rollback, a change of journal mode, exclusive locking mode |
 //! | while it holds the wal-index's WRITE slot | [`Reason::Wal`](claim::Reason::Wal): a write transaction in WAL mode, recovery of the wal-index, also by the first connection, which creates it |
-//! | from SHARED until none or WAL, for `PRAGMA journal_mode=wal`, or on an empty database if the reading statement may write next | [`Reason::FirstConnect`](claim::Reason::FirstConnect): see [`first_connect`] |
+//! | from SHARED until none, the end of the first write or WAL, for `PRAGMA journal_mode=wal`, or on an empty database if the reading statement may write next | [`Reason::FirstConnect`](claim::Reason::FirstConnect): see [`first_connect`] |
 //! | while it holds the wal-index's CKPT slot, if there is little to copy and the lock is to be had | [`Reason::Checkpoint`](claim::Reason::Checkpoint): see [`checkpoint`] |
 //! | from SHARED or a READ slot until that is unlocked, in a transaction that BEGIN has begun, if `kanban_begin` says so | [`Reason::Begin`](claim::Reason::Begin): see [`begin`] |
 //!

@@ -15,6 +15,26 @@ fn a_first_connection_does_not_keep_the_write_lock_in_wal_mode() {
     assert!(!connection.holds_write_lock());
 }
 
+/// A connection creates the first table while another of its statements reads on. SQLite unlocks to SHARED then, and others
+/// may write: the write lock must go, too. While the database is empty still, a rolled back write does not end the
+/// connection's first transaction, which may write again.
+#[test]
+fn a_first_write_ends_while_a_statement_reads_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for has_content in [true, false] {
+        let (mut connection, base) = connection(&directory);
+        assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::OK);
+        assert_eq!(connection.lock(LockLevel::RESERVED), ResultCode::OK);
+        if has_content {
+            base.has_bytes(4096);
+        }
+        assert_eq!(connection.unlock(LockLevel::SHARED), ResultCode::OK);
+        assert_eq!(connection.holds_write_lock(), !has_content);
+        assert_eq!(connection.unlock(LockLevel::NONE), ResultCode::OK);
+        assert!(!connection.holds_write_lock());
+    }
+}
+
 /// The database is still empty. A statement that may start the first write takes the write lock with SHARED. A
 /// statement that only reads does not, nor does the compilation of a statement, so neither blocks anybody.
 #[test]

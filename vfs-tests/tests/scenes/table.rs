@@ -459,6 +459,12 @@ pub(crate) const NAMES: &[Scene] = &[
         "$ : > empty.db | a: connect('c', 'empty.db') | a: sql('CREATE TABLE t (x)') | a: write() | b: once('empty.db')",
     ),
     scene(
+        "an attached database gets its first table while another statement reads, and another process writes",
+        "a: write() | a: sql(\"ATTACH 'second.db' AS s\") | a: (reads := connections['c'].execute('SELECT x FROM t')) and reads.fetchone() \
+         | a: connections['c'].execute('CREATE TABLE s.t (x)') and None | b: connect('c', 'second.db') | b: sql('BEGIN IMMEDIATE') \
+         | b: write() | a: reads.fetchall() | b: sql('COMMIT') | a: count()",
+    ),
+    scene(
         "ATTACH by a plain name",
         "a: write() | a: sql(\"ATTACH 'second.db' AS s; CREATE TABLE s.u (x); INSERT INTO s.u VALUES (1)\") | a: sql('DETACH s') | b: once()",
     ),
