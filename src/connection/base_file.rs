@@ -39,8 +39,11 @@ pub(crate) trait BaseFile: WalIndex {
     fn size(&self) -> Result<i64, ResultCode>;
     /// xTruncate, to so many bytes. An error leaves the file as it is.
     fn set_size(&self, bytes: i64);
-    /// Writes so many zero bytes, a page's. Whether the base file says that it has.
-    fn write_zeros(&self, at: i64, bytes: i64) -> bool;
+    /// Writes so many zero bytes, a page's.
+    ///
+    /// # Errors
+    /// What the base file answered.
+    fn write_zeros(&self, at: i64, bytes: i64) -> Result<(), ResultCode>;
     /// Reads so many bytes, and zeros for what lies behind the file's end.
     ///
     /// # Errors

@@ -64,8 +64,8 @@ pub(crate) struct TestBase {
     pub(crate) blocks_ms: Cell<c_int>,
     /// The offsets of pages that have something but zeros, behind the header.
     pub(crate) data: RefCell<Vec<i64>>,
-    /// Whether no page can be added to the file.
-    pub(crate) is_full: Cell<bool>,
+    /// What xWrite answers if no page can be added to the file.
+    pub(crate) write_fails: Cell<Option<ResultCode>>,
     pub(crate) calls: RefCell<Vec<Call>>,
     /// The calls of xShmLock, with their flags.
     pub(crate) slots: RefCell<Vec<(ShmSlots, ShmFlags)>>,
@@ -95,7 +95,7 @@ impl Default for TestBase {
             stands: Stands::Alone,
             blocks_ms: Cell::default(),
             data: RefCell::default(),
-            is_full: Cell::default(),
+            write_fails: Cell::default(),
             calls: RefCell::default(),
             slots: RefCell::default(),
             unlocked: RefCell::default(),
@@ -257,10 +257,10 @@ impl BaseFile for &'static TestBase {
     fn read_mark(&self, n: c_int) -> Option<u32> {
         self.reader.get().filter(|_| n == 1)
     }
-    fn write_zeros(&self, at: i64, bytes: i64) -> bool {
+    fn write_zeros(&self, at: i64, bytes: i64) -> Result<(), ResultCode> {
         self.note(WriteZeros(at, bytes));
         self.data.borrow_mut().retain(|page| *page != at);
-        !self.is_full.get()
+        self.write_fails.get().map_or(Ok(()), Err)
     }
     fn read(&self, at: i64, into: &mut [u8]) -> Result<(), ResultCode> {
         into.fill(0);

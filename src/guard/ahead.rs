@@ -31,8 +31,9 @@ use std::time::Duration;
 /// The least distance between the header's length and the file's end, in bytes. It is a multiple of every page size.
 const LEAST: i64 = 256 << 10;
 
-/// The largest distance that a checkpoint makes, in bytes.
-const MOST: i64 = 16 << 20;
+/// The largest distance that a checkpoint makes, in bytes. Each checkpoint that has copied all reads what is behind the
+/// database.
+const MOST: i64 = 4 << 20;
 
 /// A file that has to be made longer gets so many times the distance, so that few checkpoints have to.
 const AT_ONCE: i64 = 4;
@@ -42,6 +43,12 @@ const MOST_AFTER_CUT: i64 = 4 << 20;
 
 /// How much further ahead than a connection would make it a file may be, in bytes. Beyond that it is cut.
 const TOO_FAR: i64 = 16 << 20;
+
+/// How much further it may stay: other connections may add more than this one.
+const MAY_STAY: i64 = 4 << 20;
+
+/// After so many checkpoints in a row that find it further ahead than that, it is cut.
+const CUT_AFTER: u32 = 16;
 
 /// The distance is at least one part in so many of the database.
 const PART: i64 = 16;
@@ -62,8 +69,14 @@ pub(crate) const PAUSE_AT_CLOSE: Duration = Duration::from_millis(2);
 /// the WAL is gone.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
-    /// The most that one of its checkpoints has added, in bytes.
+    /// The most that one of its checkpoints has added, in bytes. Each that has copied all takes an eighth off: what was
+    /// added once, by an import, does not last.
     largest_growth: i64,
+    /// How many of its checkpoints in a row have found the file further ahead than it may stay.
+    found_far: u32,
+    /// Cutting it has changed nothing: SQLITE_FCNTL_CHUNK_SIZE keeps it long. Then that is its distance, and it is cut and
+    /// left as by SQLite.
+    pub(crate) stays_long: bool,
     /// Whether this connection's first write transaction has seen to it that the file is ahead.
     pub(crate) has_begun: bool,
 }
@@ -87,9 +100,13 @@ impl Ahead {
     /// A checkpoint has copied all frames. The header says `length`, and the file has `size` bytes. Returns to how many
     /// bytes it is to be cut; `None` if it may stay as long as it is.
     pub(crate) fn after_checkpoint(&mut self, size: i64, length: i64) -> Option<i64> {
-        if size <= length + AT_ONCE * self.distance(length) + TOO_FAR {
+        self.largest_growth -= self.largest_growth / 8;
+        let too_long = size - (length + AT_ONCE * self.distance(length));
+        self.found_far = if too_long > MAY_STAY { self.found_far.saturating_add(1) } else { 0 };
+        if too_long <= TOO_FAR && self.found_far < CUT_AFTER {
             return None;
         }
+        self.found_far = 0;
         self.largest_growth = self.largest_growth.min(MOST_AFTER_CUT / 2);
         Some(length + self.distance(length).max(MOST_AFTER_CUT))
     }

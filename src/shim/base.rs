@@ -414,12 +414,12 @@ impl BaseFile for Base {
         self.words([READ_MARKS + n]).map(|[mark]| mark)
     }
 
-    fn write_zeros(&self, at: i64, bytes: i64) -> bool {
+    fn write_zeros(&self, at: i64, bytes: i64) -> Result<(), ResultCode> {
         // To be written to: SQLite's checksum VFS puts its checksum into what it is given.
         let mut zeros = vec![0_u8; usize::try_from(bytes).unwrap_or(0)];
         let from = zeros.as_mut_ptr().cast_const().cast();
         let bytes = c_int::try_from(zeros.len()).unwrap_or(0);
-        call!(self.0, xWrite, ResultCode::IOERR, from, bytes, at) == ResultCode::OK
+        call!(self.0, xWrite, ResultCode::IOERR, from, bytes, at).ok()
     }
 
     fn read(&self, at: i64, into: &mut [u8]) -> Result<(), ResultCode> {

@@ -134,7 +134,8 @@ impl<B: BaseFile> Length<B> {
     /// length, for less time if the checkpoint `is_last`, of a connection that closes.
     ///
     /// # Errors
-    /// SQLITE_FULL: the file cannot be made as long. SQLite ends the checkpoint, and the WAL keeps all.
+    /// The file cannot be made as long: SQLITE_FULL without room, else what the base file answered. SQLite ends the
+    /// checkpoint, and the WAL keeps all.
     pub(crate) fn before_first_page(
         &mut self,
         header: &Header,
@@ -158,9 +159,10 @@ impl<B: BaseFile> Length<B> {
             None => (size < length).then_some(length),
         };
         if let Some(to) = growth {
-            let may_be = self.extend(size, to, page) || self.extend(size, length, page);
-            if !may_be && size < length {
-                return Err(self.is_full(length));
+            let grown = self.extend(size, to, page);
+            let grown = grown.or_else(|_| self.extend(size, length, page));
+            if let Some(rc) = grown.err().filter(|_| size < length) {
+                return Err(self.cannot_grow(length, rc));
             }
         }
         let pause = if is_last { ahead::PAUSE_AT_CLOSE } else { ahead::PAUSE };
@@ -203,16 +205,20 @@ impl<B: BaseFile> Length<B> {
         if rc != ResultCode::OK {
             return rc;
         }
-        match self.base.size().ok().map(|now| to - now).filter(|missing| *missing > 0) {
+        let cut = self.base.size().ok();
+        if let Some(ahead) = self.ahead.as_mut().filter(|_| to > size && cut == now) {
+            ahead.stays_long = true;
+        }
+        match cut.map(|now| to - now).filter(|missing| *missing > 0) {
             Some(missing) => self.refuse(missing, ResultCode::IOERR_TRUNCATE, CONSEQUENCE),
             None => rc,
         }
     }
 
-    /// How long a file of `now` bytes is to be whose database has `size`, and clears what lies behind that. `None` if the
-    /// file is not kept ahead, or that fails.
+    /// How long a file of `now` bytes is to be whose database has `size`, and clears what lies behind that. `None` if that is
+    /// left to SQLite: the file is not kept ahead, or this fails.
     fn stays_ahead(&mut self, now: i64, size: i64) -> Option<i64> {
-        let ahead = self.ahead.as_mut()?;
+        let ahead = self.ahead.as_mut().filter(|ahead| !ahead.stays_long)?;
         let header = self.base.header()?;
         let (length, page) = header.length().zip(header.page_size())?;
         let cut = ahead.after_checkpoint(now, length).map(|to| to.max(size));
@@ -225,34 +231,40 @@ impl<B: BaseFile> Length<B> {
     }
 
     /// Makes the file `to` bytes long, by a page of zeros at its end, but never over what is there. If there is no room for
-    /// the page, by setting the length, which needs none. Whether nothing speaks against it.
-    fn extend(&mut self, size: i64, to: i64, page: i64) -> bool {
+    /// the page, by setting the length, which needs none.
+    ///
+    /// # Errors
+    /// SQLITE_FULL: this process may write no such file. Else what the base file answered.
+    fn extend(&mut self, size: i64, to: i64, page: i64) -> Result<(), ResultCode> {
         if to - page < size {
-            return true;
+            return Ok(());
         }
         if !may_grow(to) {
-            return false;
+            return Err(ResultCode::FULL);
         }
-        if !self.base.write_zeros(to - page, page) {
+        if let Err(rc) = self.base.write_zeros(to - page, page) {
             self.base.set_size(to);
             if self.base.size().is_ok_and(|size| size < to) {
-                return false;
+                return Err(rc);
             }
         }
         self.written.wrote(to, 0);
         self.grown = Some(Instant::now());
-        true
+        Ok(())
     }
 
-    /// Logs that the file cannot be made `length` bytes long. The code for that.
+    /// Logs that the file cannot be made `length` bytes long, and gives `rc` back.
     #[cold]
-    fn is_full(&self, length: i64) -> ResultCode {
+    fn cannot_grow(&self, length: i64, rc: ResultCode) -> ResultCode {
+        let remedy = match rc == ResultCode::FULL {
+            true => "the disk is full, or this process may write no such file; make room",
+            false => "it cannot be written; see to the disk",
+        };
         let what = format!(
-            "the file cannot be made {length} bytes long: the disk is full, or this process may write no such file; \
-             make room, then run the checkpoint again; the WAL keeps all until then"
+            "the file cannot be made {length} bytes long: {remedy}, then run the checkpoint again; the WAL keeps all until then"
         );
-        self.log.log_about(ResultCode::FULL, &what, self.database.path());
-        ResultCode::FULL
+        self.log.log_about(rc, &what, self.database.path());
+        rc
     }
 
     /// Whether this connection keeps the file ahead of its header, and so knows what it means if it is.
@@ -275,15 +287,15 @@ impl<B: BaseFile> Length<B> {
         self.told.read(size, checksum, length)
     }
 
-    /// The length by the header of a file of `size` bytes that is longer and ends with a page of zeros. A file that ends
-    /// otherwise is not ahead: its header is wrong, as that of a torn copy. A checkpoint may only clear what SQLite
-    /// does not count, so it must count the rest.
+    /// The length by the header of a file of `size` bytes that has nothing but zeros behind that. A file that has anything
+    /// else there is not ahead: its header is wrong, as that of a torn copy, which may end with zeros if the database
+    /// was ahead. A checkpoint clears what SQLite does not count, so SQLite must count what can be salvaged.
     fn length_below_zeros(&self, size: i64) -> Option<i64> {
         let base = self.base;
         let header = base.header()?;
         let (length, page) = header.length().zip(header.page_size())?;
-        let last = Surplus { base, from: size - page, to: size, page };
-        let is_ahead = last.from >= length && last.zeros_from() == Ok(last.from);
+        let is_ahead = size > length
+            && (Surplus { base, from: length, to: size, page }).is_zeros() == Ok(true);
         is_ahead.then_some(length)
     }
 
@@ -346,7 +358,7 @@ impl<B: BaseFile> Length<B> {
         base.without_blocking(blocks_ms, || {
             let Ok(_ckpt) = HeldSlots::lock(base, ShmSlot::CKPT, &self.log) else { return };
             if let Some((to, page)) = wanted(ahead).filter(|(to, _)| may_grow(*to)) {
-                if base.write_zeros(to - page, page) {
+                if base.write_zeros(to - page, page).is_ok() {
                     self.grown = Some(Instant::now());
                 }
             }

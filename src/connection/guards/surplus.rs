@@ -7,6 +7,9 @@ use crate::ffi::ResultCode;
 /// How many bytes are read at once: the largest page.
 const CHUNK: i64 = 65536;
 
+/// What it is compared with.
+static ZEROS: [u8; CHUNK as usize] = [0; CHUNK as usize];
+
 /// A part of a file, in whole pages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Surplus<B: BaseFile> {
@@ -25,11 +28,10 @@ impl<B: BaseFile> Surplus<B> {
     /// # Errors
     /// A page cannot be read or written. Some may be overwritten.
     pub(super) fn clear(self) -> Result<(), ResultCode> {
+        let mut buffer = vec![0; CHUNK as usize];
         for at in self.chunks() {
-            for page in self.pages_with_data(at)? {
-                if !self.base.write_zeros(page, self.page) {
-                    return Err(ResultCode::IOERR_WRITE);
-                }
+            for page in self.pages_with_data(at, &mut buffer)? {
+                self.base.write_zeros(page, self.page)?;
             }
         }
         Ok(())
@@ -40,8 +42,9 @@ impl<B: BaseFile> Surplus<B> {
     /// # Errors
     /// A page cannot be read.
     pub(super) fn zeros_from(self) -> Result<i64, ResultCode> {
+        let mut buffer = vec![0; CHUNK as usize];
         for at in self.chunks().rev() {
-            if let Some(page) = self.pages_with_data(at)?.last() {
+            if let Some(page) = self.pages_with_data(at, &mut buffer)?.last() {
                 return Ok(page + self.page);
             }
         }
@@ -54,16 +57,33 @@ impl<B: BaseFile> Surplus<B> {
         (0..count).map(move |nth| self.from + nth * CHUNK)
     }
 
+    /// Whether there is nothing but zeros.
+    ///
+    /// # Errors
+    /// A page cannot be read.
+    pub(super) fn is_zeros(self) -> Result<bool, ResultCode> {
+        // What is not ours mostly shows in the first page or the last.
+        let first = Self { to: self.to.min(self.from + self.page), ..self };
+        let last = Self { from: self.from.max(self.to - self.page), ..self };
+        for part in [first, last, self] {
+            if part.zeros_from()? > part.from {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Where the pages of one chunk begin that have anything but zeros.
-    fn pages_with_data(self, chunk: i64) -> Result<Vec<i64>, ResultCode> {
-        let bytes = CHUNK.min(self.to - chunk);
-        let mut read = vec![0; usize::try_from(bytes).unwrap_or(0)];
-        self.base.read(chunk, &mut read)?;
-        if read.iter().all(|byte| *byte == 0) {
+    fn pages_with_data(self, chunk: i64, buffer: &mut [u8]) -> Result<Vec<i64>, ResultCode> {
+        let bytes = usize::try_from(CHUNK.min(self.to - chunk)).unwrap_or(0);
+        let read = &mut buffer[..bytes];
+        self.base.read(chunk, read)?;
+        // Slices are compared many bytes at once, and there may be megabytes.
+        if *read == ZEROS[..bytes] {
             return Ok(Vec::new());
         }
         let pages = read.chunks(usize::try_from(self.page).unwrap_or(1)).zip(0..);
-        let with_data = pages.filter(|(page, _)| page.iter().any(|byte| *byte != 0));
+        let with_data = pages.filter(|(page, _)| **page != ZEROS[..page.len()]);
         Ok(with_data.map(|(_, nth)| chunk + nth * self.page).collect())
     }
 }

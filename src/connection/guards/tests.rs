@@ -275,14 +275,17 @@ fn the_file_is_made_long_enough_before_the_header_says_so() {
 }
 
 /// The disk is full. The file's length can be set all the same, where a file may have holes. Where it cannot, the header
-/// is refused that would say more than the file has.
+/// is refused that would say more than the file has. So it is on a disk that fails, of which nobody is told that it is full.
 #[test]
 fn a_header_is_refused_for_which_there_is_no_room() {
     let (_place, _database, mut guards) = board();
     let calls = [WriteZeros(2 * 4096, 4096), SetSize(3 * 4096)];
-    for (size_then, answer, more) in [(3, Ok(()), 0), (1, Err(ResultCode::FULL), 2)] {
+    let (full, io) = (ResultCode::FULL, ResultCode::IOERR_WRITE);
+    for (rc, size_then, answer, more) in
+        [(full, 3, Ok(()), 0), (full, 1, Err(full), 2), (io, 1, Err(io), 2)]
+    {
         let base = TestBase::of_size(1, 1).leak();
-        base.is_full.set(true);
+        base.write_fails.set(Some(rc));
         *base.sizes.borrow_mut() = vec![Some(4096), Some(size_then * 4096)];
         let answered = on(&mut guards, base).length.before_first_page(&header(3), false);
         assert_eq!(answered, answer);
@@ -359,6 +362,42 @@ fn what_was_freed_is_overwritten() {
     }
 }
 
+/// A client asks for a length in large chunks (SQLITE_FCNTL_CHUNK_SIZE). To cut the file changes nothing. Each checkpoint
+/// after that does what SQLite wants, without a pause, and without reading the chunk.
+#[test]
+fn a_file_that_cannot_be_cut_is_left_long() {
+    let (_place, _database, mut guards) = board();
+    guards.length.keep_ahead();
+    let mut lengths = Vec::new();
+    let base = TestBase::of_size((64 << 20) / 4096, 3).leak();
+    let guards = on(&mut guards, base);
+    for _ in 0..3 {
+        let truncate = |length| {
+            lengths.push(length);
+            ResultCode::OK
+        };
+        guards.length.truncate_after_checkpoint(3 * 4096, true, false, truncate);
+    }
+    assert_eq!(lengths, [3 * 4096 + (4 << 20), 3 * 4096, 3 * 4096]);
+}
+
+/// The database is longer than the header says, by frames that count the distance: a stock client has committed to an empty
+/// WAL. What a checkpoint has just copied is not cut off.
+#[test]
+fn a_checkpoint_cuts_off_nothing_that_it_has_copied() {
+    let (_place, _database, mut guards) = board();
+    guards.length.keep_ahead();
+    let copied = 32 << 20;
+    let base = TestBase::of_size((64 << 20) / 4096, 3).leak();
+    let mut lengths = Vec::new();
+    let truncate = |length| {
+        lengths.push(length);
+        ResultCode::OK
+    };
+    on(&mut guards, base).length.truncate_after_checkpoint(copied, true, false, truncate);
+    assert_eq!(lengths, [copied]);
+}
+
 /// While the WAL counts no pages, SQLite is told the length by the header. Not once it does, nor where the file is not
 /// kept ahead, nor under another VFS.
 #[test]
@@ -375,7 +414,10 @@ fn sqlite_is_told_of_no_distance() {
         on(&mut guards, base).length.without_distance(20 * 4096) / 4096
     };
     let told = |keeps_ahead, frames, stands| told_with(keeps_ahead, frames, stands, &[]);
-    assert_eq!(told_with(true, 0, Stands::Alone, &[19 * 4096]), 20, "the header is wrong");
+    for page in [3, 11, 19] {
+        let told = told_with(true, 0, Stands::Alone, &[page * 4096]);
+        assert_eq!(told, 20, "page {page} has data: the header is wrong");
+    }
     assert_eq!(told_with(true, 0, Stands::Alone, &[2 * 4096]), 3);
     assert_eq!(told(true, 0, Stands::Alone), 3);
     assert_eq!(told(true, 0, Stands::Above), 3);

@@ -37,17 +37,54 @@ fn the_file_is_ahead_by_more_than_the_largest_growth() {
 /// end. If it frees little, the file stays as it is.
 #[test]
 fn a_large_vacuum_makes_the_file_shorter() {
-    let mut ahead = Ahead::default();
     let (small, large) = (100 * PAGE, 100 << 20);
-    let size = ahead.before_header(small, small, large).expect("it grows");
-    assert_eq!(ahead.after_checkpoint(size, large), None);
-    assert_eq!(ahead.before_header(size, large, small), None);
-    let after = Some(small + MOST_AFTER_CUT);
-    assert_eq!(ahead.after_checkpoint(size, small), after);
-    assert_eq!(ahead.after_checkpoint(small + MOST_AFTER_CUT, small), None);
-    assert_eq!(Ahead::default().after_checkpoint(size, small), after, "another's");
-    assert_eq!(ahead.before_header(small + MOST_AFTER_CUT, small, small - PAGE), None);
-    assert_eq!(ahead.after_checkpoint(small + MOST_AFTER_CUT, small - PAGE), None);
+    let mut writer = Ahead::default();
+    let size = writer.before_header(small, small, large).expect("it grows");
+    assert_eq!(writer.after_checkpoint(size, large), None);
+    assert_eq!(writer.before_header(size, large, small), None);
+    for mut ahead in [writer, Ahead::default()] {
+        let then = small + MOST_AFTER_CUT;
+        assert_eq!(ahead.after_checkpoint(size, small), Some(then));
+        assert_eq!((0..30).find_map(|_| ahead.after_checkpoint(then, small)), None);
+        assert_eq!(ahead.before_header(small + MOST_AFTER_CUT, small, small - PAGE), None);
+    }
+}
+
+/// A connection imports rows, and writes little from then on. The file does not stay as far ahead as the import made it:
+/// each checkpoint would read all of that.
+#[test]
+fn what_an_import_has_added_does_not_last() {
+    let mut ahead = Ahead::default();
+    let (mut size, mut length) = (2 * PAGE, 2 * PAGE);
+    for _ in 0..5 {
+        let new = length + (4 << 20);
+        size = ahead.before_header(size, length, new).unwrap_or(size);
+        length = new;
+        assert_eq!(ahead.after_checkpoint(size, length), None);
+    }
+    let after_import = size - length;
+    for _ in 0..100 {
+        size = ahead.after_checkpoint(size, length).unwrap_or(size);
+    }
+    let lasts = size - length;
+    assert!(after_import > 2 * lasts, "{after_import}, then {lasts}");
+    assert!((LEAST..=MOST_AFTER_CUT).contains(&lasts), "{lasts}");
+}
+
+/// Two connections share a board. One imports, the other writes little. The file is not cut and made longer in turn.
+#[test]
+fn one_who_writes_little_does_not_cut_beside_an_import() {
+    let [mut importer, mut writer] = [(); 2].map(|()| Ahead::default());
+    let (mut size, mut length) = (2 * PAGE, 2 * PAGE);
+    for _ in 0..100 {
+        let new = length + (1 << 20);
+        size = importer.before_header(size, length, new).unwrap_or(size);
+        length = new;
+        assert_eq!(importer.after_checkpoint(size, length), None);
+        assert_eq!(writer.before_header(size, length, length + PAGE), None);
+        length += PAGE;
+        assert_eq!(writer.after_checkpoint(size, length), None);
+    }
 }
 
 /// The distance is bounded, however large the database or a transaction is.
