@@ -70,6 +70,16 @@ impl Pair {
         }
     }
 
+    /// The stock VFS on both sides.
+    #[must_use]
+    pub fn of_stock(one: Program, other: Program, home: &Path) -> Self {
+        Self {
+            stock: Side::new(Kind::Stock, one, &home.join("one")),
+            ours: Side::new(Kind::Stock, other, &home.join("other")),
+            is_used_up: false,
+        }
+    }
+
     /// Runs a schedule, until its end or the first difference that is not allowed. With `fresh`, in
     /// processes that have done nothing yet.
     pub fn run(&mut self, schedule: &Schedule, fresh: bool, report: &mut Report) -> Option<Found> {
