@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::ffi::SQLITE_OPEN_CREATE;
+use rusqlite::ffi::{
+    SQLITE_OPEN_CREATE, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_NLOCK, SQLITE_SHM_UNLOCK,
+};
 
 use super::Lie;
 use crate::base::{Base, Call, Fault, File, Method};
@@ -59,7 +61,7 @@ struct Log {
     events: Vec<Event>,
     files: usize,
     names: HashMap<PathBuf, FileId>,
-    /// How long each file is, by the calls.
+    /// How long each file is, by the calls, when all that were recorded are made.
     lengths: HashMap<FileId, u64>,
     handles: HashMap<usize, FileId>,
     /// Those whose first sync is to sync the directory, as `unixOpen` has it: the unix VFS does so
@@ -169,8 +171,11 @@ impl Log {
                 }
             }
             Method::Lock { .. } | Method::Unlock { .. } => self.events.push(Event::Lock),
-            Method::ShmLock { .. } => {
-                self.look_at_wal(&name);
+            Method::ShmLock { slot, n, flags } => {
+                let unlocks_exclusive = flags == SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE;
+                if unlocks_exclusive && (slot, n) == (0, SQLITE_SHM_NLOCK) {
+                    self.look_at_wal(&name);
+                }
                 self.events.push(Event::Lock);
             }
             _ => {}
@@ -183,8 +188,9 @@ impl Log {
         self.events.push(Event::Truncate(file, size));
     }
 
-    /// `kanban` itself empties the WAL, not by the base, when the last connection closes, and unlocks
-    /// the wal-index then.
+    /// `kanban` itself empties the WAL, not by the base, when the last connection closes. It has all slots of the
+    /// wal-index locked exclusively while it does, and unlocks them next. Only then is a WAL that is shorter than the calls
+    /// say a truncation: at other times another thread may have recorded a write that it has not made yet.
     fn look_at_wal(&mut self, database: &Path) {
         let mut name = database.as_os_str().to_owned();
         name.push("-wal");
@@ -194,5 +200,71 @@ impl Log {
             Ok(wal) if wal.len() < by_calls => self.truncated(file, wal.len()),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::Board;
+    use crate::power_loss::disk::Disk;
+
+    /// Whether the events truncate a file, and that they leave what is in the files.
+    fn truncates(events: &[Event]) -> bool {
+        let mut disk = Disk::default();
+        events.iter().for_each(|event| disk.apply(event));
+        assert!(disk.matches(), "the record is not what happened");
+        events.iter().any(|event| matches!(event, Event::Truncate(..)))
+    }
+
+    fn open(board: &Board, vfs: &str) -> Connection {
+        let connection = Connection::open(board.uri(vfs)).expect("it opens");
+        connection.execute_batch("PRAGMA journal_mode=wal").expect("nobody else is there");
+        connection
+    }
+
+    /// A writer has recorded the write of a frame, and not made it yet. A reader then locks and unlocks its slot of the
+    /// wal-index, and finds a WAL that is shorter than the record says: nothing has truncated it.
+    #[test]
+    fn a_write_that_is_still_to_be_made_is_no_truncation() {
+        let base = Base::register("recorder-write");
+        let board = Board::new();
+        let reader: Arc<Mutex<Option<Connection>>> = Arc::default();
+        let reads = Arc::clone(&reader);
+        let recorder = Recorder::start(base, &board.directory(), [], None, move |call, when| {
+            let is_frame = call.file == File::Wal && matches!(call.method, Method::Write { .. });
+            if !is_frame || when != When::Recorded {
+                return;
+            }
+            if let Some(reader) = &*reads.lock().expect("no panic") {
+                reader.query_row("SELECT count(*) FROM t", [], |_| Ok(())).expect("it reads");
+            }
+        });
+        let writer = open(&board, "recorder-write");
+        writer.execute_batch("CREATE TABLE t (x)").expect("nobody else writes");
+        *reader.lock().expect("no panic") = Some(open(&board, "recorder-write"));
+        writer.execute_batch("INSERT INTO t VALUES (zeroblob(9000))").expect("nobody else writes");
+        let events = recorder.take();
+        assert!(events.iter().any(|event| matches!(event, Event::Lock)));
+        assert!(!truncates(&events));
+        base.off();
+    }
+
+    /// The last connection closes with a WAL that is to stay: `kanban` empties it without a call of the base.
+    #[test]
+    fn a_wal_that_is_emptied_beside_the_calls_is_a_truncation() {
+        let base = Base::register("recorder-close");
+        let options = kanban_vfs::Options::default();
+        let over = options.with_name("kanban-over-recorder-close").with_base("recorder-close");
+        kanban_vfs::register(&over).expect("it registers");
+        let board = Board::new();
+        let recorder = Recorder::start(base, &board.directory(), [], None, |_, _| {});
+        let writer = open(&board, "kanban-over-recorder-close&kanban_persist_wal=1");
+        writer.execute_batch("CREATE TABLE t (x)").expect("nobody else writes");
+        drop(writer);
+        base.off();
+        assert!(truncates(&recorder.take()));
     }
 }
