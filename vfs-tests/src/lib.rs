@@ -26,10 +26,10 @@ pub mod trace;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -157,6 +157,22 @@ impl Lines {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Timeout) => panic!("the program hangs"),
             Err(RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// Ends what it reads. Its status, if it ends by itself within so long.
+    ///
+    /// # Panics
+    /// If it cannot be waited for.
+    pub fn ends_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        self.input = None;
+        let began = Instant::now();
+        loop {
+            let status = self.child.try_wait().expect("it is our child");
+            if status.is_some() || began.elapsed() > limit {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

@@ -124,9 +124,17 @@ def in_thread(code):
     return result[0]
 
 
+def is_open(fd):
+    try:
+        return bool(os.fstat(fd))
+    except OSError:
+        return False
+
+
 def only(descriptors):
     """Lets this process open so many more files."""
-    used = {int(name) for name in os.listdir("/proc/self/fd")}
+    # The listing has a descriptor of its own, which is closed now.
+    used = {fd for fd in map(int, os.listdir("/proc/self/fd")) if is_open(fd)}
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     limit = 0
     while descriptors or limit in used:
@@ -145,6 +153,16 @@ def lock(kind, path=None, start=0, length=0):
     global locked
     locked = open(path or BOARD, "r+b")
     fcntl.lockf(locked, kind | fcntl.LOCK_NB, length, start)
+
+
+def look(path):
+    """What a database that is nobody's any more holds: whether it is sound, and how many rows are in its tables."""
+    connect("look", path)
+    sound = sql("PRAGMA integrity_check", "look") == [("ok",)]
+    tables = sql("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", "look")
+    rows = sum(sql(f'SELECT count(*) FROM "{name}"', "look")[0][0] for (name,) in tables)
+    close("look")
+    return (sound, rows)
 
 
 def outcome(code):

@@ -1,6 +1,7 @@
 //! Runs a scene on both VFSes, and compares.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,6 +26,9 @@ pub(crate) struct Scene {
     /// - `a! SIGNAL` it gets a signal; after KILL it is gone.
     /// - `a% words` it is started with these words before it, `env` and the like; `~` is a space in one.
     /// - `$ command` a shell runs a command, in the board's directory.
+    ///
+    /// A piece of Python that begins with `!` is to fail on the stock VFS, in WAL mode only with `wal!`, with a rollback
+    /// journal only with `delete!`; all others are to give a value there. So a scene that does not play its story is found.
     pub(crate) steps: &'static str,
 }
 
@@ -33,7 +37,8 @@ pub(crate) struct Scene {
 enum Outcome {
     Value(String),
     Error(String),
-    Dies,
+    /// The process ends, as its status says.
+    Ends(String),
     Hangs,
 }
 
@@ -41,12 +46,14 @@ enum Outcome {
 #[derive(Debug)]
 struct Ending {
     steps: Vec<(String, Outcome)>,
-    /// How many rows there are; `None` if they cannot be read.
-    rows: Option<u64>,
-    is_sound: bool,
-    /// The files by their names: mode, owner, group.
+    /// The databases by their names.
+    databases: BTreeMap<String, Found>,
+    /// All files by their names: mode, owner, group.
     files: BTreeMap<String, (u32, u32, u32)>,
 }
+
+/// What a stock client finds in a database; `None` if it cannot be read.
+type Found = Option<(bool, u64)>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -54,8 +61,9 @@ enum Side {
     Ours,
 }
 
-/// How ours is worse than the stock VFS, a line for each way. In WAL mode with Debian's SQLite and with a rollback journal
-/// and the newest; with `KANBAN_SCENES=all` in the environment, each with each.
+/// How ours is worse than the stock VFS, a line for each way, and what comes on the stock VFS that the scene does not say.
+/// In WAL mode with Debian's SQLite and with a rollback journal and the newest; with `KANBAN_SCENES=all` in the
+/// environment, each with each.
 pub(crate) fn fails(scene: &Scene) -> Vec<String> {
     let mut found = Vec::new();
     let all =
@@ -65,14 +73,59 @@ pub(crate) fn fails(scene: &Scene) -> Vec<String> {
         let stock = run(scene, Side::Stock, journal, *sqlite);
         let ours = run(scene, Side::Ours, journal, *sqlite);
         let version = if sqlite.is_some() { "newest" } else { "Debian's" };
-        for worse in stock.compare(&ours) {
-            found.push(format!("{} ({journal}, {version}): {worse}", scene.name));
+        // Shown when the test fails, and with `--show-output`.
+        println!("{} ({journal}, {version})", scene.name);
+        for ((step, stock), (_, ours)) in stock.steps.iter().zip(&ours.steps) {
+            println!("    {step}: {}, on the stock VFS {}", ours.said(), stock.said());
+        }
+        for line in stock.differs(journal).into_iter().chain(stock.compare(&ours)) {
+            found.push(format!("{} ({journal}, {version}): {line}", scene.name));
         }
     }
     found
 }
 
+/// A piece of Python, and whether it is to fail on the stock VFS.
+fn marked<'s>(code: &'s str, journal: &str) -> (&'s str, bool) {
+    match code.split_once('!') {
+        Some((mode @ ("" | "wal" | "delete"), code)) => {
+            (code.trim_start(), mode.is_empty() || mode == journal)
+        }
+        _ => (code, false),
+    }
+}
+
+/// What `look` of client.py says.
+fn read(found: &str) -> (bool, u64) {
+    let (is_sound, rows) = found.trim_matches(['(', ')']).split_once(", ").expect("a pair");
+    (is_sound == "True", rows.parse().expect("a number"))
+}
+
+/// Who does it, the sign, and what.
+fn parts(step: &str) -> (&str, &str, &str) {
+    let (who, rest) = step.split_at(step.find([':', '&', '=', '!', '%', '$']).expect("a sign"));
+    (who, &rest[..1], rest[1..].trim())
+}
+
 impl Ending {
+    /// What came on the stock VFS that the scene does not say.
+    fn differs(&self, journal: &str) -> Vec<String> {
+        let mut differs = Vec::new();
+        for (step, outcome) in &self.steps {
+            let fails = marked(parts(step).2, journal).1;
+            if fails == matches!(outcome, Outcome::Value(_)) {
+                let expected = if fails { "fail" } else { "give a value" };
+                differs.push(format!(
+                    "{step}: {} on the stock VFS, where it is to {expected}",
+                    outcome.said()
+                ));
+            }
+        }
+        let unsound = self.databases.iter().filter(|(_, found)| !matches!(found, Some((true, _))));
+        differs.extend(unsound.map(|(name, found)| format!("{name}: {found:?} on the stock VFS")));
+        differs
+    }
+
     /// How `ours` is worse.
     fn compare(&self, ours: &Self) -> Vec<String> {
         let mut worse = Vec::new();
@@ -80,20 +133,21 @@ impl Ending {
             let is_worse = match (stock, ours) {
                 (stock, ours) if stock == ours => false,
                 (Outcome::Value(_), _) => true,
-                (_, Outcome::Value(_)) | (Outcome::Dies | Outcome::Hangs, Outcome::Error(_)) => {
+                (_, Outcome::Value(_)) | (Outcome::Ends(_) | Outcome::Hangs, Outcome::Error(_)) => {
                     false
                 }
-                (_, ours) => matches!(ours, Outcome::Dies | Outcome::Hangs),
+                (_, ours) => matches!(ours, Outcome::Ends(_) | Outcome::Hangs),
             };
             if is_worse {
                 worse.push(format!("{step}: {}, on the stock VFS {}", ours.said(), stock.said()));
             }
         }
-        if self.rows > ours.rows {
-            worse.push(format!("rows: {:?}, on the stock VFS {:?}", ours.rows, self.rows));
-        }
-        if self.is_sound && !ours.is_sound {
-            worse.push("the database is damaged, on the stock VFS it is not".to_owned());
+        for (name, stock) in &self.databases {
+            let Some((is_sound, rows)) = *stock else { continue };
+            let ours: Found = ours.databases.get(name).copied().flatten();
+            if ours.is_none_or(|ours| is_sound && !ours.0 || rows > ours.1) {
+                worse.push(format!("{name}: {}, on the stock VFS {}", told(ours), told(*stock)));
+            }
         }
         for (name, ours) in &ours.files {
             let stock: Option<&(u32, u32, u32)> = self.files.get(name);
@@ -109,12 +163,20 @@ impl Ending {
     }
 }
 
+fn told(found: Found) -> String {
+    match found {
+        Some((true, rows)) => format!("{rows} rows"),
+        Some((false, rows)) => format!("damaged, {rows} rows"),
+        None => "no rows that can be read".to_owned(),
+    }
+}
+
 impl Outcome {
     fn said(&self) -> String {
         match self {
             Self::Value(value) => value.clone(),
             Self::Error(error) => format!("error {error}"),
-            Self::Dies => "it dies".to_owned(),
+            Self::Ends(status) => format!("it ends, {status}"),
             Self::Hangs => "it hangs".to_owned(),
         }
     }
@@ -160,38 +222,70 @@ fn run(scene: &Scene, side: Side, journal: &str, sqlite: Option<&Path>) -> Endin
             steps.push((step.to_owned(), outcome));
         }
     }
-    // They close what they have open as programs do that end, one after the other.
+    // They close what they have open and end, one after the other.
     let mut names: Vec<_> = stage.clients.keys().copied().collect();
     names.sort_unstable();
     for name in names {
-        stage.step_of(name, "[close(name) for name in list(connections)]");
-        stage.clients.remove(name);
+        let closed = stage.step_of(name, "[close(name) for name in list(connections)]");
+        let mut client = stage.clients.remove(name).unwrap();
+        let ended = if closed == Outcome::Hangs { None } else { client.ends_within(HANGS) };
+        let ended = match ended {
+            Some(status) if status.success() => Outcome::Value("it ends".to_owned()),
+            Some(status) => Outcome::Ends(status.to_string()),
+            None => Outcome::Hangs,
+        };
+        steps.push((format!("{name}: the end"), ended));
     }
-    let files = std::fs::read_dir(&directory).unwrap().map(|file| {
-        let file = file.unwrap();
-        let found = std::fs::symlink_metadata(file.path()).unwrap();
-        let name = file.file_name().to_string_lossy().into_owned();
-        (name, (found.mode(), found.uid(), found.gid()))
-    });
-    let files = files.collect();
+    let files = files(&directory);
     stage.side = Side::Stock;
-    let is_sound = stage.step("judge: sql('PRAGMA integrity_check')");
-    let rows = match stage.step("judge: count()") {
-        Some(Outcome::Value(rows)) => rows.parse().ok(),
-        _ => None,
+    let mut databases = BTreeMap::new();
+    for name in files.keys().filter(|name| is_database(&directory.join(name))) {
+        let path = serde_json::to_string(name).unwrap();
+        let found = match stage.step_of("judge", &format!("look({path})")) {
+            Outcome::Value(found) => Some(read(&found)),
+            _ => None,
+        };
+        databases.insert(name.clone(), found);
+    }
+    Ending { steps, databases, files }
+}
+
+/// The files under a directory, also those of other file systems there, by their names: mode, owner, group.
+fn files(directory: &Path) -> BTreeMap<String, (u32, u32, u32)> {
+    let mut found = BTreeMap::new();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(within) = directories.pop() {
+        for path in std::fs::read_dir(within).unwrap().map(|file| file.unwrap().path()) {
+            let file = std::fs::symlink_metadata(&path).unwrap();
+            let name = path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
+            found.insert(name, (file.mode(), file.uid(), file.gid()));
+            if file.is_dir() {
+                directories.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// Whether SQLite takes the file for a database that is not empty: its content may still be in its WAL.
+fn is_database(path: &Path) -> bool {
+    let header = || {
+        let mut header = [0; 16];
+        std::fs::File::open(path)?.read_exact(&mut header).map(|()| header)
     };
-    let is_sound = is_sound == Some(Outcome::Value("[('ok',)]".to_owned()));
-    Ending { steps, rows, is_sound, files }
+    let wal = PathBuf::from(format!("{}-wal", path.display()));
+    path.symlink_metadata().is_ok_and(|file| file.is_file())
+        && (header().is_ok_and(|header| &header == b"SQLite format 3\0") || wal.exists())
 }
 
 impl<'s> Stage<'s> {
     /// Plays a step. What became of it; `None` if it tells nothing.
     fn step(&mut self, step: &'s str) -> Option<Outcome> {
-        let (who, rest) = step.split_at(step.find([':', '&', '=', '!', '%', '$']).unwrap());
-        let (sign, what) = (&rest[..1], rest[1..].trim());
+        let (who, sign, what) = parts(step);
         match sign {
-            ":" => return Some(self.step_of(who, what)),
-            "&" => self.client(who).say(what),
+            ":" => return Some(self.step_of(who, marked(what, self.journal).0)),
+            // If it has ended, its next step says so.
+            "&" => drop(self.client(who).try_say(what)),
             "=" => return Some(heard(self.client(who))),
             "!" => {
                 let pid = self.clients[who].pid().to_string();
@@ -216,7 +310,8 @@ impl<'s> Stage<'s> {
 
     fn step_of(&mut self, who: &'s str, code: &str) -> Outcome {
         let client = self.client(who);
-        if client.try_say(code) { heard(client) } else { Outcome::Dies }
+        client.try_say(code);
+        heard(client)
     }
 
     fn client(&mut self, who: &'s str) -> &mut Lines {
@@ -247,7 +342,10 @@ fn heard(client: &mut Lines) -> Outcome {
                 None => Outcome::Error(text("error").expect("a value or an error")),
             }
         }
-        Heard::End => Outcome::Dies,
+        Heard::End => match client.ends_within(HANGS) {
+            Some(status) => Outcome::Ends(status.to_string()),
+            None => Outcome::Hangs,
+        },
         Heard::Nothing => Outcome::Hangs,
     }
 }
