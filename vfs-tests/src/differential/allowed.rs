@@ -82,6 +82,9 @@ impl Scene<'_> {
     }
 }
 
+/// The level as SQLITE_FCNTL_LOCKSTATE gives it.
+const PENDING: i32 = 3;
+
 /// An entry of the table.
 pub struct Allowed {
     /// Its name in the closing line.
@@ -101,10 +104,14 @@ fn without<'a>(files: &'a str, words: &str) -> Vec<&'a str> {
 /// follows is no longer the same.
 pub const TABLE: &[Allowed] = &[
     Allowed {
-        // SQLite before 3.41 keeps PENDING when EXCLUSIVE is refused, and so locks readers out.
+        // SQLite before 3.41 keeps PENDING when EXCLUSIVE is refused, and so locks readers out. It does not always say that
+        // it was refused: a ROLLBACK tries, too, where the locking mode has become exclusive.
         name: "a connection that is refused holds no more than before",
         documented: "docs/locking-protocol.md: takes the write lock, then SQLite's",
-        is: |scene| scene.ours.code & 0xff == SQLITE_BUSY && scene.holds_less(),
+        is: |scene| {
+            let is_pending = scene.stock.transaction.is_some_and(|stock| stock.lock == PENDING);
+            (scene.ours.code & 0xff == SQLITE_BUSY || is_pending) && scene.holds_less()
+        },
     },
     Allowed {
         // A transaction that has read cannot wait for the write lock, so that of several which look whether there
