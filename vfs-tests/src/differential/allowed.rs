@@ -169,7 +169,8 @@ pub const TABLE: &[Allowed] = &[
             is_any(makes_longer)
                 && match kind {
                     Kind::Files => {
-                        is_any(no_psow) && without(stock, "-wal ") == without(ours, "-wal ")
+                        let same_but = |log| without(stock, log) == without(ours, log);
+                        is_any(no_psow) && (same_but("-wal ") || same_but("-journal "))
                     }
                     Kind::Rows => limits(scene.operation()),
                     Kind::Code => is_any(limits) && scene.is_code(SQLITE_FULL),
