@@ -45,6 +45,8 @@
 //! | `Woken` | `Away` | its turn has expired: holders pass it over until it is back |
 //! | `Away`, `Refused` | `Present` | SQLite sleeps again |
 //! | any | free | it has the lock, has given up, or has closed |
+//! | free | `Outside` | a connection sleeps that waits for SQLite's own lock and has no place in the queue |
+//! | `Outside` | free | it tries for that lock again |
 
 use std::time::Duration;
 
@@ -108,6 +110,9 @@ pub(crate) enum State {
     Away = 3,
     /// It has tried in vain, and sleeps again in a moment, or has given up.
     Refused = 4,
+    /// It is not in the queue: it sleeps until SQLite's own lock is free, for which nobody wakes it. Only observers look
+    /// for it.
+    Outside = 5,
 }
 
 /// A waiter's number, in the order in which they came. After the greatest comes the least, so that only the shorter way
@@ -192,19 +197,31 @@ impl Page {
         u64::from(self.u32_at(at)) | u64::from(self.u32_at(at + 4)) << 32
     }
 
-    /// The waiter of a slot; `None` if the slot is free or its bytes describe no possible waiter.
+    /// The waiter of a slot; `None` if nobody in it waits in the queue, or its bytes describe no possible waiter.
     pub(crate) fn waiter(&self, slot: usize) -> Option<Waiter> {
-        let at = slot_offset(slot);
-        let state = match self.u32_at(at + 4) {
+        let state = match self.u32_at(slot_offset(slot) + 4) {
             1 => State::Present,
             2 => State::Woken,
             3 => State::Away,
             4 => State::Refused,
             _ => return None,
         };
+        Some(self.described(slot, state))
+    }
+
+    /// All connections that are shown as [`State::Outside`] the queue, in the order of their slots.
+    pub(crate) fn outside(&self) -> impl Iterator<Item = Waiter> + '_ {
+        let is_outside =
+            |slot: &usize| self.u32_at(slot_offset(*slot) + 4) == State::Outside as u32;
+        (0..SLOTS).filter(is_outside).map(|slot| self.described(slot, State::Outside))
+    }
+
+    /// What a slot's bytes say, in that state.
+    fn described(&self, slot: usize, state: State) -> Waiter {
+        let at = slot_offset(slot);
         let mut program = [0; 12];
         program.copy_from_slice(&self.0[at + 20..at + 32]);
-        Some(Waiter {
+        Waiter {
             slot,
             word: self.u32_at(at),
             state,
@@ -213,7 +230,7 @@ impl Page {
             pid: self.u32_at(at + 16) & !UPKEEP,
             purpose: Purpose::of(self.u32_at(at + 16) & UPKEEP != 0),
             program,
-        })
+        }
     }
 
     /// The futex word of a slot.

@@ -15,7 +15,8 @@
 //! within microseconds, mostly sooner than a place in the queue is taken. So a waiter first lets others run for a
 //! moment.
 //!
-//! Where SQLite's own lock is in its way, nobody can wake a waiter: it looks every millisecond.
+//! Where SQLite's own lock is in its way, nobody can wake a waiter: it looks every millisecond. A slot of the page shows it
+//! to observers meanwhile.
 //!
 //! SQLite tells nobody that it gives up. The default handler is known by its sleeps ([`busy_handler`]), and so is the
 //! last of them: a refusal after that ends the wait. All other waits (no busy handler, one of the application's own, a
@@ -214,7 +215,8 @@ impl Waiting {
         self.last_step = LastStep::Slept;
         Some(Nap {
             limit: asked + std::mem::take(&mut self.handler.unslept),
-            database: self.can_queue.then(|| Arc::clone(&self.database)),
+            database: Arc::clone(&self.database),
+            can_queue: self.can_queue,
             waited: Duration::from_nanos(sys::kernel_ns().saturating_sub(self.first_refused_at)),
             ticket: self.ticket,
             place: self.place.take(),

@@ -16,6 +16,9 @@ use crate::sys::{self, Range};
 /// The byte of slot 0; those of the others follow.
 const SLOT_BYTE: i64 = 4096;
 
+/// How many slots are tried to show a connection that is not in the queue.
+const SHOWN_TRIES: usize = 8;
+
 /// This process's locks on slots and on the waiters' byte.
 pub(super) struct Slots {
     /// How many of its connections have a slot.
@@ -35,14 +38,14 @@ impl Default for Slots {
 }
 
 impl Slots {
-    /// A slot that this process has locked and that no waiter uses.
-    fn take(&mut self, file: &impl QueueFile) -> Option<usize> {
+    /// A slot that this process has locked and that no waiter uses; after so many `tries`, `None`.
+    fn take(&mut self, file: &impl QueueFile, tries: usize) -> Option<usize> {
         if let Some(slot) = self.idle.take() {
             return Some(slot);
         }
         // Processes begin to search at different slots, so that the first try mostly succeeds.
         let first = file.process().0 as usize;
-        (0..SLOTS).map(|n| (first + n) % SLOTS).find(|slot| {
+        (0..tries).map(|n| (first + n) % SLOTS).find(|slot| {
             !self.used[*slot] && file.try_lock(slot_range(*slot), false).unwrap_or(false)
         })
     }
@@ -53,7 +56,7 @@ impl<S: QueueFile> Queue<S> {
     /// must poll.
     pub(crate) fn join(&self, rank: Rank, waited: Duration, purpose: Purpose) -> Option<Place> {
         let mut slots = self.slots.lock();
-        let slot = slots.take(&self.sidecar)?;
+        let slot = slots.take(&self.sidecar, SLOTS)?;
         slots.used[slot] = true;
         slots.waiting += 1;
         let page = self.sidecar.read().unwrap_or(Page([0; PAGE]));
@@ -87,17 +90,53 @@ impl<S: QueueFile> Queue<S> {
     pub(crate) fn leave(&self, place: &Place) {
         self.clear(place.slot);
         let mut slots = self.slots.lock();
-        slots.used[place.slot] = false;
+        self.put_back(&mut slots, place.slot);
         slots.waiting -= 1;
-        if slots.idle.is_none() {
-            slots.idle = Some(place.slot);
-        } else {
-            let _ = self.sidecar.unlock(slot_range(place.slot));
-        }
         if slots.waiting == 0 && slots.is_announced {
             slots.is_announced = false;
             let _ = self.sidecar.unlock(WAITERS);
         }
+    }
+
+    /// Frees a slot that was cleared; one stays locked for this process's next waiter.
+    fn put_back(&self, slots: &mut Slots, slot: usize) {
+        slots.used[slot] = false;
+        if slots.idle.is_none() {
+            slots.idle = Some(slot);
+        } else {
+            let _ = self.sidecar.unlock(slot_range(slot));
+        }
+    }
+
+    /// Shows observers a connection that was first refused `waited` ago and waits for SQLite's own lock, in a slot until
+    /// [`Self::hide`]. It is not in the queue, so that nobody wakes it or gives it a turn. `None` if [`SHOWN_TRIES`] slots are
+    /// taken: those in the queue need them more.
+    pub(crate) fn show_outside(&self, waited: Duration) -> Option<usize> {
+        let mut slots = self.slots.lock();
+        let slot = slots.take(&self.sidecar, SHOWN_TRIES)?;
+        slots.used[slot] = true;
+        drop(slots);
+        self.describe(
+            &Place {
+                slot,
+                ticket: Ticket(0),
+                came: 0,
+                since: Since::at(
+                    self.sidecar.shared_now().saturating_sub(waited.as_nanos() as u64),
+                ),
+                purpose: Purpose::Write,
+                word: 0,
+                turn: 0,
+            },
+            State::Outside,
+        );
+        Some(slot)
+    }
+
+    /// Ends [`Self::show_outside`].
+    pub(crate) fn hide(&self, slot: usize) {
+        self.clear(slot);
+        self.put_back(&mut self.slots.lock(), slot);
     }
 
     /// Locks the waiters' byte, if this process has not. Whether it has: then the holders of other processes
@@ -126,11 +165,16 @@ impl<S: QueueFile> Queue<S> {
 
     /// Describes the waiter in its slot, as present.
     pub(in crate::lock) fn show(&self, place: &Place) {
+        self.describe(place, State::Present);
+    }
+
+    /// Describes a connection in a slot of this process, in that state.
+    fn describe(&self, place: &Place, state: State) {
         let (pid, program) = self.sidecar.process();
         let waiter = Waiter {
             slot: place.slot,
             word: 0,
-            state: State::Present,
+            state,
             ticket: place.ticket,
             since: place.since,
             pid,

@@ -22,6 +22,9 @@ const YIELDS: Duration = Duration::from_micros(200);
 /// How often, at most.
 const MOST_YIELDS: usize = 1000;
 
+/// A wait for SQLite's own lock is shown to observers from then on; a shorter one is not worth the system calls.
+const SHOWN_AFTER: Duration = Duration::from_millis(10);
+
 /// What a waiter sleeps before it looks whether SQLite's own lock is free; the last is repeated.
 const PAUSES: [Duration; 4] = [
     Duration::from_micros(100),
@@ -49,12 +52,32 @@ impl Drop for Queued {
     }
 }
 
+/// A connection that waits for SQLite's own lock, as it is shown to observers until this is dropped.
+struct Shown {
+    queue: Arc<Queue<Sidecar>>,
+    slot: usize,
+}
+
+impl Shown {
+    fn new(queue: Arc<Queue<Sidecar>>, waited: Duration) -> Option<Self> {
+        queue.show_outside(waited).map(|slot| Self { queue, slot })
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.queue.hide(self.slot);
+    }
+}
+
 /// A sleep of a connection.
 pub(super) struct Nap {
     /// How long, at most.
     pub(super) limit: Duration,
-    /// Whose queue to wait in; `None` to wait for SQLite's own lock.
-    pub(super) database: Option<Arc<Database>>,
+    /// Whose lock it waits for.
+    pub(super) database: Arc<Database>,
+    /// Whether that is the write lock, so that the queue is where to wait, and not SQLite's own lock.
+    pub(super) can_queue: bool,
     /// How long the wait has lasted.
     pub(super) waited: Duration,
     /// The ticket that the connection had, if it has no place.
@@ -85,10 +108,17 @@ impl Nap {
         base_sleep: impl Fn(Duration),
         is_worth_trying: impl FnMut() -> bool,
     ) -> (Option<Own<Queued>>, Duration) {
-        let Some(queue) = self.database.as_ref().and_then(|database| database.queue()) else {
-            // Nobody must wait for this connection to come for a turn.
-            self.place = None;
-            return (None, self.look(base_sleep, is_worth_trying));
+        let queue = (self.can_queue || self.is_long()).then(|| self.database.queue()).flatten();
+        let queue = match queue {
+            Some(queue) if self.can_queue => queue,
+            other => {
+                // Nobody must wait for this connection to come for a turn.
+                self.place = None;
+                let shown = other.and_then(|queue| Shown::new(queue, self.waited));
+                let unslept = self.look(base_sleep, is_worth_trying);
+                drop(shown);
+                return (None, unslept);
+            }
         };
         let watch = Stopwatch::start();
         let left = || self.limit.saturating_sub(watch.elapsed());
@@ -130,6 +160,11 @@ impl Nap {
             }
         };
         (place, unslept.unwrap_or_default())
+    }
+
+    /// Whether it, or the wait before it, is long enough for people to ask who waits.
+    fn is_long(&self) -> bool {
+        self.waited.max(self.limit) >= SHOWN_AFTER
     }
 
     /// Sleeps until it is worth trying for SQLite's own lock. Returns what was not slept.

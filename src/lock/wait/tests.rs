@@ -3,6 +3,7 @@ use std::cell::Cell;
 use super::busy_handler::{DEFAULT_SLEEPS, Kind};
 use super::*;
 use crate::lock::WriteLock;
+use crate::lock::page::Page;
 use crate::lock::queue::Purpose;
 
 fn wait() -> Wait {
@@ -519,4 +520,34 @@ fn only_the_thread_that_used_a_connection_last_sleeps_for_it() {
     wait.refused(elsewhere());
     sleep(ms(1), |_| {});
     assert_eq!(wait.shared.waiting.lock().handler.sleeps, 1);
+}
+
+/// A stock client has SQLite's own lock, and nobody is in the queue. While a connection sleeps for that lock, the page shows it
+/// to observers, and to nobody who looks for somebody to wake. A sleep that is too short for people is not shown.
+#[test]
+fn a_connection_outside_the_queue_is_shown_while_it_sleeps() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("board.db");
+    std::fs::write(&path, b"").expect("there is room");
+    let database = Database::at(&path);
+    database.make_sidecar();
+    let shown = || {
+        let bytes = std::fs::read(crate::lock::sidecar::path_of(&path)).expect("it is there");
+        let page = Page(bytes.try_into().expect("a page"));
+        assert_eq!(page.waiters().count(), 0, "it is not in the queue");
+        page.outside().map(|waiter| waiter.pid).collect::<Vec<_>>()
+    };
+    let mut wait = Wait::of(&database, false);
+    for (asked, expected) in [(1, vec![]), (50, vec![sys::pid()]), (50, vec![sys::pid()])] {
+        assert_eq!(wait.refused(elsewhere()), None);
+        sleep(ms(asked), |_| assert_eq!(shown(), expected, "{asked} ms"));
+        assert_eq!(shown(), [0; 0], "it tries");
+    }
+    assert_eq!(database.waiters(), []);
+    // Its slot is free for the queue.
+    wait.refused(Cause::WriteLock);
+    let mut lock = WriteLock::of(&database, 1);
+    lock.try_acquire(sys::monotonic_ns(), Purpose::Write, true, None).expect("it is free");
+    sleep(ms(1), |_| {});
+    assert!(wait.place().is_some());
 }
