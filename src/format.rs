@@ -261,6 +261,12 @@ pub(crate) mod wal_index {
     pub(crate) const N_BACKFILL: usize = 24;
     /// The first of the five read marks.
     pub(crate) const READ_MARKS: usize = 25;
+    /// How many frames the last checkpoint meant to copy: `nBackfillAttempted`. It lies behind the bytes that are locked.
+    #[cfg(unix)]
+    pub(crate) const N_BACKFILL_ATTEMPTED: usize = 32;
+    /// The size in bytes of the headers and what belongs to checkpoints: `WALINDEX_HDR_SIZE`.
+    #[cfg(unix)]
+    pub(crate) const ALL_HEADERS: usize = 136;
     /// The byte of the file that a lock of the WRITE slot locks.
     pub(crate) const WRITE_BYTE: i64 = 120;
     /// What every client locks, shared, as long as it has the wal-index open: `UNIX_SHM_DMS`, the "dead man switch" of

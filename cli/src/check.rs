@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use kanban_vfs::observation::{Judgement, Observation, Problem, SidecarState, examine};
+use kanban_vfs::observation::{Judgement, Observation, Problem, SidecarState, WalSize, examine};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use serde_json::json;
 
-use crate::{Result, displaced, end, observe, say, status, uri};
+use crate::facts::Facts;
+use crate::{Result, displaced, end, json as said, say, status, uri};
 
 /// How a step came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ enum State {
     Problem,
     /// It could not be done.
     Unchecked,
+    /// All is whole, but the WAL grows.
+    Grows,
 }
 
 /// A step of the check.
@@ -38,6 +41,7 @@ pub(crate) fn run(board: &Path, as_json: bool) -> ExitCode {
         Ok(State::Ok) => ExitCode::SUCCESS,
         Ok(State::Problem) => ExitCode::FAILURE,
         Ok(State::Unchecked) => ExitCode::from(2),
+        Ok(State::Grows) => ExitCode::from(3),
         Err(error) => end(Err(match as_json {
             true => say_unchecked(board, &error).err().unwrap_or(error),
             false => error,
@@ -47,22 +51,25 @@ pub(crate) fn run(board: &Path, as_json: bool) -> ExitCode {
 
 /// What there is to report of a board that cannot be checked at all.
 fn say_unchecked(board: &Path, error: &impl ToString) -> Result<()> {
-    let (database, error) = (board.to_string_lossy(), error.to_string());
-    let report = json!({"database": database, "state": "unchecked", "error": error});
+    let mut report = said::error(Some(board), error);
+    report["state"] = "unchecked".into();
     say(&format!("{report:#}\n"))
 }
 
 fn look(board: &Path, as_json: bool) -> Result<State> {
-    let seen = observe(board)?;
-    let findings = findings(&seen)?;
+    let facts = Facts::gather(board)?;
+    let seen = &facts.seen;
+    let findings = findings(&facts)?;
     let has = |state| findings.iter().any(|finding| finding.state == state);
-    let state = [State::Problem, State::Unchecked].into_iter().find(|state| has(*state));
+    let state =
+        [State::Problem, State::Unchecked, State::Grows].into_iter().find(|state| has(*state));
     let state = state.unwrap_or(State::Ok);
     if as_json {
         let name = |state| match state {
             State::Ok => "ok",
             State::Problem => "problem",
             State::Unchecked => "unchecked",
+            State::Grows => "grows",
         };
         let findings: Vec<_> = findings
             .iter()
@@ -75,7 +82,13 @@ fn look(board: &Path, as_json: bool) -> Result<State> {
             })
             .collect();
         let database = seen.database.to_string_lossy();
-        let report = json!({"database": database, "state": name(state), "findings": findings});
+        let report = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "database": database,
+            "state": name(state),
+            "findings": findings,
+            "wal": said::wal(&facts),
+        });
         say(&format!("{report:#}\n"))?;
     } else {
         let mut out = String::new();
@@ -84,6 +97,7 @@ fn look(board: &Path, as_json: bool) -> Result<State> {
                 State::Ok => "ok      ",
                 State::Problem => "PROBLEM ",
                 State::Unchecked => "?       ",
+                State::Grows => "GROWS   ",
             };
             // Writing to a String does not fail.
             let _ = writeln!(out, "{mark}{:<16}{}", finding.step, finding.text);
@@ -93,7 +107,8 @@ fn look(board: &Path, as_json: bool) -> Result<State> {
     Ok(state)
 }
 
-fn findings(seen: &Observation) -> Result<Vec<Finding>> {
+fn findings(facts: &Facts) -> Result<Vec<Finding>> {
+    let seen = &facts.seen;
     let mut findings = vec![sidecar(seen)];
     let displaced = displaced::find(&seen.database);
     let has_displaced = !displaced.is_empty();
@@ -133,6 +148,7 @@ fn findings(seen: &Observation) -> Result<Vec<Finding>> {
         findings
             .extend(of_step.map(|problem| Finding::new(step, State::Problem, problem.to_string())));
     }
+    findings.push(wal_size(facts));
     let is_unsafe = has_displaced || problems.iter().any(|problem| !is_short(problem));
     findings.push(if is_unsafe {
         // Opening it might recover from the wrong WAL.
@@ -155,6 +171,26 @@ fn what_is_well(step: &str, seen: &Observation) -> &'static str {
         _ if seen.sizes.wal.unwrap_or(0) == 0 => "none, or empty",
         _ => "the one that the wal-index speaks of",
     }
+}
+
+/// Why the WAL is as large as it is, and by whom it is kept so.
+fn wal_size(facts: &Facts) -> Finding {
+    let size = facts.wal_size();
+    let state = match (size, &facts.wal_unread) {
+        (Some(size), _) if size.is_trouble() => State::Grows,
+        (None, Some(_)) => State::Unchecked,
+        _ => State::Ok,
+    };
+    let mut text = status::wal(facts);
+    if matches!(size, Some(WalSize::Pinned | WalSize::NeverReset)) {
+        for reader in facts.readers() {
+            text = format!("{text}; {}", status::reader(facts, &reader));
+        }
+        if let Some(missing) = facts.survey.missing() {
+            text = format!("{text}; {missing}");
+        }
+    }
+    Finding::new("WAL size", state, text)
 }
 
 fn sidecar(seen: &Observation) -> Finding {

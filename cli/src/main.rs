@@ -2,17 +2,20 @@
 //!
 //! | command | touches |
 //! |---|---|
-//! | `status`, `watch` | the sidecar, to read; never the database, its WAL or its wal-index |
+//! | `status`, `watch` | the sidecar and the wal-index, to read; never the database or its WAL |
 //! | `check` | all files, to read; as a reader that may come at any time |
 //! | `stress`, `bench` | boards of their own |
 //! | `run` | nothing: it becomes another program |
 //!
 //! Exit status: 0 all is well, 1 it is not, 2 it cannot be told (a wrong argument, no such file, no
-//! permission).
+//! permission), and of `check` 3: the board is sound, but its WAL grows. With `--json`, errors are JSON, too, on standard
+//! output.
 
 mod bench;
 mod check;
 mod displaced;
+mod facts;
+mod json;
 mod kind;
 mod run;
 mod status;
@@ -39,10 +42,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Who holds the write lock, who waits, and how large the files are.
+    /// Who holds which lock, who waits, who reads, who has it open, and how large the files are.
     ///
-    /// Reads the sidecar and the kernel's locks on it. Never opens a database that anybody uses, never waits. Exit
-    /// status 2 if the file is no database; `check` looks into it.
+    /// Reads the sidecar, the wal-index and what the kernel tells of other processes. Never opens a database that anybody
+    /// uses, never waits. Exit status 2 if the file is no database; `check` looks into it.
     Status {
         board: PathBuf,
         /// As a JSON object.
@@ -51,7 +54,7 @@ enum Command {
     },
     /// The same, live, until q is pressed.
     ///
-    /// Without a terminal, one line per interval.
+    /// Without a terminal, one line per interval. `?` explains what is shown.
     Watch {
         board: PathBuf,
         /// How often what is shown changes, in ms.
@@ -60,11 +63,14 @@ enum Command {
         /// End after so many intervals.
         #[arg(long)]
         count: Option<u64>,
+        /// As JSON objects, one per interval and line; also on a terminal.
+        #[arg(long)]
+        json: bool,
     },
     /// Whether sidecar, files and content are as they should be.
     ///
     /// Ends with PRAGMA quick_check through the VFS, a read transaction that lasts as long as that
-    /// takes. Exit status 0 ok, 1 problems found, 2 cannot be checked.
+    /// takes. Exit status 0 ok, 1 problems found, 2 cannot be checked, 3 ok, but the WAL grows, with the reason.
     Check {
         board: PathBuf,
         /// As a JSON object.
@@ -93,15 +99,41 @@ fn main() -> ExitCode {
     {
         return end(contention::obey(orders).map(|()| true).map_err(|e| e.to_string().into()));
     }
-    end(match Arguments::parse().command {
-        Command::Status { board, json } => status::run(&board, json),
-        Command::Watch { board, interval, count } => watch::run(&board, interval, count),
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    end(match arguments.command {
+        Command::Status { board, json } => told(&board, json, status::run(&board, json)),
+        Command::Watch { board, interval, count, json } => {
+            told(&board, json, watch::run(&board, interval, count, json))
+        }
         Command::Check { board, json } => return check::run(&board, json),
         Command::Stress(arguments) => stress::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::StressWriter(orders) => stress::obey(&orders),
     })
+}
+
+/// The exit status of wrong arguments, or of a question for help. With `--json`, an error is JSON.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let is_json = std::env::args_os().any(|argument| argument == "--json");
+    if is_json && error.use_stderr() {
+        let text = error.to_string();
+        let text = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+        let _ = say(&format!("{:#}\n", json::error(None, &text)));
+        return ExitCode::from(2);
+    }
+    error.exit()
+}
+
+/// What a command has done; with `as_json`, an error is written to standard output as well.
+fn told(board: &Path, as_json: bool, done: Result<bool>) -> Result<bool> {
+    if let (true, Err(error)) = (as_json, &done) {
+        say(&format!("{:#}\n", json::error(Some(board), error)))?;
+    }
+    done
 }
 
 /// The exit status of what went well or not, or could not be done.

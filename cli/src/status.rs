@@ -2,144 +2,27 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use std::time::Duration;
 
 use kanban_vfs::observation::{
-    Client, ClientVfs, Holder, Judgement, Lockers, Observation, SidecarState, Waiter,
+    Client, ClientVfs, Holder, Judgement, LockName, ProcessInfo, ProcessState, Reader,
+    SidecarState, SqliteLock, Waiter, WalSize,
 };
-use serde_json::{Map, Value, json};
 
-use crate::{Result, observe_board, say, text};
+use crate::facts::Facts;
+use crate::{Result, json, observe_board, say, text};
 
 /// Why there are no counters.
-const COUNTERS: &str = "not to be known from outside: each client's process counts for itself; ask \
+pub(crate) const COUNTERS: &str = "not to be known from outside: each client's process counts for itself; ask \
                         it with PRAGMA kanban_status";
 
-/// For how long it looks into other processes, if need be.
-pub(crate) const LOOK: Duration = Duration::from_secs(1);
-
 pub(crate) fn run(board: &Path, as_json: bool) -> Result<bool> {
-    let seen = observe_board(board)?;
+    let facts = Facts::of(observe_board(board)?);
     if as_json {
-        say(&format!("{:#}\n", json(&seen)))?;
+        say(&format!("{:#}\n", json::status(&facts)))?;
     } else {
-        say(&as_text(&seen))?;
+        say(&as_text(&facts))?;
     }
     Ok(true)
-}
-
-/// The same names as in `PRAGMA kanban_status`, where it has them.
-pub(crate) fn json(seen: &Observation) -> Value {
-    let keepers = seen.keepers(LOOK);
-    let holder = seen.holder.as_ref().map(|holder| {
-        json!({
-            "pid": holder.pid,
-            "program": holder.program,
-            "held_ms": holder.held.as_millis() as u64,
-            "upkeep": holder.is_upkeep,
-            "gone": holder.is_gone,
-            "kept_by": keepers.as_ref().map(processes),
-            "missing": keepers.as_ref().and_then(Lockers::missing),
-        })
-    });
-    let sqlite = seen.holder.is_none().then(|| seen.sqlite_lockers(LOOK));
-    let sqlite = sqlite.filter(|lockers| !lockers.processes.is_empty());
-    let queue: Vec<Value> = seen
-        .queue
-        .iter()
-        .map(|waiter| {
-            json!({
-                "pid": waiter.pid,
-                "program": waiter.program,
-                "waited_ms": waiter.waited.as_millis() as u64,
-                "upkeep": waiter.is_upkeep,
-                "has_turn": waiter.has_turn,
-                "away": waiter.is_away,
-            })
-        })
-        .collect();
-    let guarantees: Map<String, Value> = seen
-        .guarantees
-        .iter()
-        .map(|guarantee| {
-            let judgement = match &guarantee.judgement {
-                Judgement::Active => json!({"active": true}),
-                Judgement::Inactive(why) => json!({"active": false, "why": why}),
-                Judgement::Unknown(why) => json!({"active": null, "why": why}),
-            };
-            (guarantee.name.to_owned(), judgement)
-        })
-        .collect();
-    let clients = seen.clients(LOOK);
-    let open: Vec<Value> = clients
-        .clients
-        .iter()
-        .map(|Client { process, vfs, .. }| {
-            json!({"pid": process.pid, "program": process.program, "vfs": vfs_name(*vfs)})
-        })
-        .collect();
-    let (state, why) = sidecar(&seen.sidecar_state);
-    let (mount, file_system) = match &seen.mount {
-        Some((mount, kind)) => (json!(mount.to_string_lossy()), json!(kind)),
-        None => (Value::Null, Value::Null),
-    };
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "database": seen.database.to_string_lossy(),
-        "sidecar": seen.sidecar.to_string_lossy(),
-        "sidecar_state": state,
-        "sidecar_why": why,
-        "holder": holder,
-        "locked_by_a_stranger": seen.is_locked_by_a_stranger,
-        "sqlite_lock": sqlite.as_ref().map(processes),
-        "waiters": queue.len(),
-        "queue": queue,
-        "clients": open,
-        "clients_missing": clients.missing(),
-        "sizes": {
-            "database": seen.sizes.database,
-            "wal": seen.sizes.wal,
-            "wal_index": seen.sizes.wal_index,
-            "journal": seen.sizes.journal,
-            "sidecar": seen.sizes.sidecar,
-        },
-        "hard_links": seen.hard_links,
-        "mount": mount,
-        "file_system": file_system,
-        "guarantees": guarantees,
-        "counters": null,
-        "counters_why": COUNTERS,
-    })
-}
-
-fn processes(lockers: &Lockers) -> Value {
-    let all = lockers.processes.iter();
-    all.map(|process| json!({"pid": process.pid, "program": process.program})).collect()
-}
-
-/// The VFS of a client, in JSON.
-fn vfs_name(vfs: ClientVfs) -> Option<&'static str> {
-    match vfs {
-        ClientVfs::Kanban => Some("kanban"),
-        ClientVfs::Stock => Some("stock"),
-        ClientVfs::Both => Some("both"),
-        _ => None,
-    }
-}
-
-/// `pid 7 (python3) uses this VFS`
-fn client(Client { process, vfs, .. }: &Client) -> String {
-    let program = process.program.as_deref().unwrap_or("a program not seen from here");
-    let uses = match vfs {
-        ClientVfs::Kanban => "uses this VFS",
-        ClientVfs::Stock => "is a stock client: it uses SQLite's own VFS",
-        ClientVfs::Both => "uses this VFS, and SQLite's own by another connection",
-        _ => {
-            "shows nothing of this VFS, and has no lock now: a stock client between transactions, a \
-             child that inherited the file, or no client of SQLite's"
-        }
-    };
-    format!("pid {} ({program}) {uses}", process.pid)
 }
 
 /// What a state is called, and what is to be said of it.
@@ -169,38 +52,79 @@ pub(crate) fn sidecar(state: &SidecarState) -> (&'static str, Option<String>) {
     }
 }
 
-/// `pid 12 (python3), for 1.2 s`
-pub(crate) fn who(holder: &Holder) -> String {
-    let program = holder.program.as_deref().unwrap_or("a program not seen from here");
-    let upkeep = if holder.is_upkeep { ", to checkpoint or recover" } else { "" };
-    format!("pid {} ({program}), for {}{upkeep}", holder.pid, text::about(holder.held))
+/// `pid 7 (python3)`
+pub(crate) fn named(one: &ProcessInfo) -> String {
+    let program = one.program.as_deref().unwrap_or("a program not seen from here");
+    format!("pid {} ({program})", one.pid)
 }
 
-/// `process 7 (sleep), a child that inherited the lock of process 5, which is dead; ...`
-fn kept(holder: &Holder, keepers: &Lockers) -> String {
+/// `; STOPPED, for kill -CONT 7; user alice; python3 worker.py`, as far as it is known.
+pub(crate) fn described(one: &ProcessInfo) -> String {
+    let mut said = match one.state {
+        Some(ProcessState::Stopped) => format!("; STOPPED until kill -CONT {}", one.pid),
+        Some(ProcessState::Traced) => "; STOPPED by a debugger".to_owned(),
+        Some(ProcessState::Blocked) => "; blocked, by a disk perhaps".to_owned(),
+        Some(ProcessState::Running) => "; running".to_owned(),
+        Some(ProcessState::Ended) => "; ended".to_owned(),
+        _ => String::new(),
+    };
+    // Writing to a String does not fail.
+    if let Some(own) = one.own_pid {
+        let _ = write!(said, "; pid {own} in its container");
+    }
+    if let Some(user) = &one.user {
+        let _ = write!(said, "; user {user}");
+    }
+    if let Some(command) = &one.command {
+        let _ = write!(said, "; {command}");
+    }
+    said
+}
+
+/// `pid 7 (python3)`, or that it cannot be known.
+fn who(one: Option<&ProcessInfo>) -> String {
+    one.map_or_else(|| "a process that this user may not look into".to_owned(), named)
+}
+
+/// `pid 7 (python3) uses this VFS`
+fn client(Client { process, vfs, .. }: &Client) -> String {
+    let uses = match vfs {
+        ClientVfs::Kanban => "uses this VFS",
+        ClientVfs::Stock => "is a stock client: it uses SQLite's own VFS",
+        ClientVfs::Both => "uses this VFS, and SQLite's own by another connection",
+        _ => {
+            "shows nothing of this VFS, and has no lock now: a stock client between transactions, a \
+             child that inherited the file, or no client of SQLite's"
+        }
+    };
+    format!("{} {uses}{}", named(process), described(process))
+}
+
+/// `process 7 (sleep), for 1 s: a child that inherited the lock of process 5, which is dead; ...`
+fn kept(holder: &Holder, keepers: &[ProcessInfo], missing: Option<String>) -> String {
     let held = text::about(holder.held);
-    let mut said = match keepers.processes.len() {
+    let mut said = match keepers.len() {
         0 => format!(
             "pid {}, for {held}, which is not to be found here: it runs in another pid namespace, or is \
              dead, and a child that inherited its lock keeps it",
             holder.pid
         ),
         n => format!(
-            "{keepers}, for {held}: {} inherited the lock of process {}, which is dead; end {}, or let \
-             {} exec",
+            "{}, for {held}: {} inherited the lock of process {}, which is dead; end {}, or let {} exec",
+            keepers.iter().map(named).collect::<Vec<_>>().join(", "),
             if n == 1 { "a child that" } else { "children that" },
             holder.pid,
             if n == 1 { "it" } else { "them" },
             if n == 1 { "it" } else { "them" },
         ),
     };
-    if let Some(missing) = keepers.missing() {
+    if let Some(missing) = missing {
         let _ = write!(said, " ({missing})");
     }
     said
 }
 
-/// `its turn`, `stopped`, ...
+/// `its turn`, `missed its turn`, ...
 pub(crate) fn state(waiter: &Waiter) -> &'static str {
     match waiter {
         Waiter { is_away: true, .. } => "missed its turn",
@@ -210,57 +134,188 @@ pub(crate) fn state(waiter: &Waiter) -> &'static str {
     }
 }
 
-/// Who has the lock, in a few words; `keepers` are those of a holder that is gone.
-pub(crate) fn holder(seen: &Observation, keepers: Option<&Lockers>) -> String {
-    match (&seen.holder, keepers) {
-        (Some(holder), Some(keepers)) => kept(holder, keepers),
-        (Some(holder), None) => who(holder),
-        (None, _) if seen.is_locked_by_a_stranger => {
-            "another program has locked the sidecar: see lslocks".to_owned()
+/// Who has the write lock: `pid 12 (python3), for 1.2 s; STOPPED...`
+pub(crate) fn holder(facts: &Facts) -> String {
+    let Some(holder) = &facts.seen.holder else {
+        return match facts.seen.is_locked_by_a_stranger {
+            true => "another program has locked the sidecar: see lslocks".to_owned(),
+            false => "nobody".to_owned(),
+        };
+    };
+    let upkeep = if holder.is_upkeep { ", to checkpoint or recover" } else { "" };
+    match (&facts.survey.holder, &facts.survey.keepers) {
+        (Some(process), _) => {
+            let held = text::about(holder.held);
+            format!("{}, for {held}{upkeep}{}", named(process), described(process))
         }
-        (None, _) => "nobody".to_owned(),
+        (None, Some(keepers)) => kept(holder, keepers, facts.survey.missing()),
+        (None, None) => {
+            let program = holder.program.as_deref().unwrap_or("a program not seen from here");
+            format!("pid {} ({program}), for {}{upkeep}", holder.pid, text::about(holder.held))
+        }
     }
 }
 
-fn as_text(seen: &Observation) -> String {
+/// `WRITE: pid 7 (sqlite3), a stock client; user alice; sqlite3 board.db`
+fn sqlite_lock(lock: &SqliteLock) -> String {
+    let name = match lock.lock {
+        LockName::Shared => "EXCLUSIVE".to_owned(),
+        name => name.to_string(),
+    };
+    let vfs = if lock.vfs == ClientVfs::Stock { "a stock client" } else { "by this VFS" };
+    let details = lock.process.as_ref().map(described).unwrap_or_default();
+    format!("{name}: {}, {vfs}{details}", who(lock.process.as_ref()))
+}
+
+/// Who keeps others from writing by SQLite's own locks, a line for each process.
+pub(crate) fn sqlite_writers(facts: &Facts) -> Vec<String> {
+    let mut lines: Vec<(Option<&ProcessInfo>, String)> = Vec::new();
+    for lock in facts.sqlite_writers() {
+        let process = lock.process.as_ref();
+        match lines.iter_mut().find(|(known, _)| process.is_some() && *known == process) {
+            // RESERVED, PENDING and EXCLUSIVE of one commit.
+            Some((_, line)) => *line = format!("{}, {line}", lock.lock),
+            None => lines.push((process, sqlite_lock(lock))),
+        }
+    }
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
+/// `1. pid 7 (python3), for 1.2 s, waits; user alice; python3 worker.py`
+fn waiting(nth: &str, waiter: &Waiter, process: Option<&ProcessInfo>) -> String {
+    let (name, details) = match process {
+        Some(process) => (named(process), described(process)),
+        None => (format!("pid {} ({})", waiter.pid, waiter.program), String::new()),
+    };
+    let waited = text::about(waiter.waited);
+    format!("{nth} {name}, for {waited}, {}{details}", state(waiter))
+}
+
+/// `pid 7 (python3) reads up to frame 12, and keeps 900 frames (3.7 MB) of the WAL; ...`
+pub(crate) fn reader(facts: &Facts, one: &Reader) -> String {
+    let bytes = facts.wal.map_or(0, |wal| wal.bytes_of(one.kept));
+    let keeps = match (one.kept, one.mark) {
+        (0, _) => "keeps nothing from being copied".to_owned(),
+        (kept, _) => {
+            format!("keeps {kept} frames ({}) of the WAL from being copied", text::bytes(bytes))
+        }
+    };
+    let reads = match one.mark {
+        0 => "reads the database alone".to_owned(),
+        _ => format!("reads up to frame {}", one.frame),
+    };
+    let stock = if one.vfs == ClientVfs::Stock { ", a stock client," } else { "" };
+    // One that is in nobody's way is described among the clients.
+    let details = one.process.as_ref().filter(|_| one.kept > 0).map(described);
+    format!(
+        "{}{stock} {reads}, and {keeps}{}",
+        who(one.process.as_ref()),
+        details.unwrap_or_default()
+    )
+}
+
+/// How many frames are in the WAL, and why it is as large as it is.
+pub(crate) fn wal(facts: &Facts) -> String {
+    let Some(wal) = facts.wal else {
+        return match (&facts.wal_unread, facts.seen.sizes.wal) {
+            (Some(why), _) => why.clone(),
+            (None, None) => "none".to_owned(),
+            (None, Some(0)) => "empty".to_owned(),
+            (None, Some(_)) => {
+                "left by a client that did not close it: the next client that opens the board \
+                                recovers it, and the last one to close it copies and deletes it"
+                    .to_owned()
+            }
+        };
+    };
+    let mut said = format!(
+        "{} frames ({}), {} of them copied into the database",
+        wal.frames,
+        text::bytes(wal.bytes_of(wal.frames)),
+        wal.copied
+    );
+    if let Some(why) = facts.wal_size().and_then(why_large) {
+        let _ = write!(said, "; {why}");
+    }
+    said
+}
+
+/// Why a WAL is large, in a sentence; `None` if it is not.
+pub(crate) fn why_large(size: WalSize) -> Option<&'static str> {
+    Some(match size {
+        WalSize::Kept => {
+            "the file keeps the size that it had before it was reset: no harm; PRAGMA \
+                          wal_checkpoint(TRUNCATE) or journal_size_limit makes it smaller"
+        }
+        WalSize::Pinned => {
+            "it grows, since readers keep it from being copied: end their transactions"
+        }
+        WalSize::Checkpointing => "a checkpoint copies it now",
+        WalSize::CheckpointsFail => {
+            "it grows, since the last checkpoint has begun and not ended: a full disk, a file size limit, \
+             an error that is in the log, or a process that was killed; try PRAGMA wal_checkpoint"
+        }
+        WalSize::NoCheckpoints => {
+            "it grows, since nobody has begun to copy it: PRAGMA wal_autocheckpoint is 0 or high in those \
+             that write; run PRAGMA wal_checkpoint(TRUNCATE)"
+        }
+        WalSize::NeverReset => {
+            "it grows, since it is copied but never reset: at no moment was all of it copied and no reader \
+             in it; run PRAGMA wal_checkpoint(RESTART) with a busy timeout, or make reads shorter"
+        }
+        _ => return None,
+    })
+}
+
+fn as_text(facts: &Facts) -> String {
+    let Facts { seen, survey, .. } = facts;
     let mut out = String::new();
     // Writing to a String does not fail.
     let mut line = |name: &str, text: &str| {
         let _ = writeln!(out, "{name:<12}{text}");
     };
     line("board", &seen.database.display().to_string());
-    line("holder", &holder(seen, seen.keepers(LOOK).as_ref()));
-    if seen.holder.is_none() && !seen.is_locked_by_a_stranger {
-        let lockers = seen.sqlite_lockers(LOOK);
-        match lockers.processes.is_empty() {
-            true => {
-                line("", "a stock client may have SQLite's own lock: lslocks or fuser names it")
-            }
-            false => line("", &format!("but SQLite's own lock for writing: {lockers}")),
-        }
-        if let Some(missing) = lockers.missing() {
-            line("", &missing);
-        }
+    line("holder", &holder(facts));
+    let writers = sqlite_writers(facts);
+    match writers.is_empty() {
+        false => line("SQLite", "but SQLite's own lock for writing:"),
+        true if seen.holder.is_some() || seen.is_locked_by_a_stranger => {}
+        true => line("SQLite", "nobody seen from here has its own lock for writing"),
     }
+    writers.iter().for_each(|writer| line("", writer));
+    let waits = |n| if n == 1 { "1 waits".to_owned() } else { format!("{n} wait") };
     match seen.queue.len() {
-        0 => line("queue", "nobody waits"),
-        1 => line("queue", "1 waits"),
-        n => line("queue", &format!("{n} wait")),
+        0 if seen.sqlite_waiters.is_empty() => line("queue", "nobody waits"),
+        0 => line("queue", "nobody waits for the write lock"),
+        n => line("queue", &waits(n)),
     }
-    for (nth, waiter) in seen.queue.iter().enumerate() {
-        let waited = text::about(waiter.waited);
-        let Waiter { pid, program, .. } = waiter;
-        line("", &format!("{}. pid {pid} ({program}), for {waited}, {}", nth + 1, state(waiter)));
+    for (nth, (waiter, process)) in seen.queue.iter().zip(&survey.queue).enumerate() {
+        line("", &waiting(&format!("{}.", nth + 1), waiter, process.as_ref()));
     }
-    let clients = seen.clients(LOOK);
-    let have = match clients.clients.len() {
+    if !seen.sqlite_waiters.is_empty() {
+        let n = seen.sqlite_waiters.len();
+        line("", &format!("{} for SQLite's own lock, in no order", waits(n)));
+    }
+    let others = seen.sqlite_waiters.iter().zip(&survey.sqlite_waiters);
+    for (waiter, process) in others {
+        line("", &waiting("-", waiter, process.as_ref()));
+    }
+    line("WAL", &wal(facts));
+    let readers = facts.readers();
+    match readers.len() {
+        0 => {}
+        1 => line("readers", "1 process reads"),
+        n => line("readers", &format!("{n} read, the oldest first")),
+    }
+    readers.iter().for_each(|one| line("", &reader(facts, one)));
+    let have = match survey.clients.len() {
         0 => "no process that this user may look into has it open".to_owned(),
         1 => "1 process has it open".to_owned(),
         n => format!("{n} processes have it open"),
     };
     line("clients", &have);
-    clients.clients.iter().for_each(|one| line("", &client(one)));
-    if let Some(missing) = clients.missing() {
+    survey.clients.iter().for_each(|one| line("", &client(one)));
+    if let Some(missing) = survey.missing() {
         line("", &missing);
     }
     line(

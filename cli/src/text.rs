@@ -35,9 +35,47 @@ pub(crate) fn size(size: Option<u64>) -> String {
     size.map_or_else(|| "none".to_owned(), bytes)
 }
 
+/// A text in lines of so many characters, broken between words where that is possible; all but the first are indented.
+pub(crate) fn folded(text: &str, width: usize, indent: usize) -> Vec<String> {
+    // In a narrower place nothing can be read anyway.
+    let (width, indent) = (width.max(8), indent.min(width / 2));
+    let mut lines = Vec::new();
+    let mut rest = text;
+    loop {
+        let prefix = if lines.is_empty() { 0 } else { indent };
+        let room = width - prefix;
+        let Some((end, _)) = rest.char_indices().nth(room) else {
+            lines.push(format!("{:prefix$}{rest}", ""));
+            return lines;
+        };
+        // A label has spaces behind it, which are no place to break.
+        let label = if lines.is_empty() { indent } else { 0 };
+        let until = rest.char_indices().take(room + 1);
+        let space = until.skip(label).filter(|(_, c)| *c == ' ').last();
+        let (line, next) = match space {
+            Some((at, _)) if at > 0 => (&rest[..at], &rest[at + 1..]),
+            _ => rest.split_at(end),
+        };
+        lines.push(format!("{:prefix$}{line}", ""));
+        rest = next;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_folded_between_words() {
+        assert_eq!(folded("holder    pid 7 waits", 16, 10), ["holder    pid 7", "          waits"]);
+        assert_eq!(folded("short", 40, 10), ["short"]);
+        assert_eq!(folded("abcdefghijklmnop", 10, 2), ["abcdefghij", "  klmnop"]);
+        assert_eq!(
+            folded("\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9} \u{e9}", 8, 0).len(),
+            2
+        );
+        assert_eq!(folded("", 1, 10), [""]);
+    }
 
     #[test]
     fn numbers_have_the_unit_that_fits() {

@@ -19,12 +19,11 @@ use crate::sys::{self, Inode};
 
 /// A process, by its id and its program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Process {
+pub(crate) struct Process {
     /// Its process id, in the pid namespace of the process that asks.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// The name of its program, as far as this process may know it.
-    pub program: Option<String>,
+    pub(crate) program: Option<String>,
 }
 
 impl Process {
@@ -43,14 +42,13 @@ impl fmt::Display for Process {
 
 /// The processes that have a lock, as far as the process that asks may look into them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Lockers {
+pub(crate) struct Lockers {
     /// They have it together, by one open file description.
-    pub processes: Vec<Process>,
+    pub(crate) processes: Vec<Process>,
     /// At least so many processes could not be looked into: that takes their user, or root.
-    pub hidden: usize,
+    pub(crate) hidden: usize,
     /// Whether more were left out, because time ran out or there is no `/proc`.
-    pub is_partial: bool,
+    pub(crate) is_partial: bool,
 }
 
 impl Lockers {
@@ -64,7 +62,7 @@ impl Lockers {
 
     /// Why there may be more, and who could see them; `None` if these are all.
     #[must_use]
-    pub fn missing(&self) -> Option<String> {
+    pub(crate) fn missing(&self) -> Option<String> {
         missing(self.hidden, self.is_partial)
     }
 }

@@ -8,20 +8,15 @@
 //! | a lock of the other kind on one of these | SQLite's own VFS |
 //! | neither | nothing is known: a stock client has no lock in a rollback mode between its transactions; a child of fork(2) has inherited the descriptors, but no lock; another program copies the file |
 
-use std::path::Path;
-use std::time::Duration;
-
-use crate::format::{self, JOURNAL_SUFFIX, WAL_INDEX_SUFFIX, WAL_SUFFIX};
-use crate::lock::keepers::{self, Process};
-use crate::lock::sidecar;
-use crate::sys::{self, Inode, OpenFile};
+use super::processes::ProcessInfo;
+use crate::sys::{Inode, OpenFile};
 
 /// A process that has a database open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Client {
     /// The process.
-    pub process: Process,
+    pub process: ProcessInfo,
     /// By which VFS it has the database open.
     pub vfs: ClientVfs,
 }
@@ -41,53 +36,8 @@ pub enum ClientVfs {
     Unknown,
 }
 
-/// The processes that have a database open, as far as the process that asks may look into them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Clients {
-    /// In the order of their process ids.
-    pub clients: Vec<Client>,
-    /// At least so many processes could not be looked into: that takes their user, or root.
-    pub hidden: usize,
-    /// Whether more were left out, because time ran out or there is no `/proc`.
-    pub is_partial: bool,
-}
-
-impl Clients {
-    /// Why there may be more, and who could see them; `None` if these are all.
-    #[must_use]
-    pub fn missing(&self) -> Option<String> {
-        keepers::missing(self.hidden, self.is_partial)
-    }
-}
-
-/// The processes that have `database` open. Looks into other processes for at most `limit`.
-pub(super) fn of(database: &Path, limit: Duration) -> Clients {
-    let inode = |path: &Path| sys::entry_at(path).ok().map(|found| found.inode);
-    let beside = |suffix| inode(&format::beside(database, suffix));
-    let its_own: Vec<_> =
-        [inode(database), beside(WAL_SUFFIX), beside(WAL_INDEX_SUFFIX), beside(JOURNAL_SUFFIX)]
-            .into_iter()
-            .flatten()
-            .collect();
-    let sidecar = inode(&sidecar::path_of(database));
-    let directory = database.parent().and_then(inode);
-    let all: Vec<_> = its_own.iter().copied().chain(sidecar).chain(directory).collect();
-    let seen = sys::with_open(&all, limit);
-    let mut clients: Vec<_> = seen
-        .found
-        .into_iter()
-        .filter_map(|(pid, open)| {
-            let vfs = judge(&open, &its_own, sidecar, directory)?;
-            Some(Client { process: Process::of(pid), vfs })
-        })
-        .collect();
-    clients.sort_by_key(|client| client.process.pid);
-    Clients { clients, hidden: seen.hidden, is_partial: seen.is_partial }
-}
-
 /// By which VFS a process with these open files uses a database with these files; `None` if it does not have it open.
-fn judge(
+pub(super) fn judge(
     open: &[OpenFile],
     its_own: &[Inode],
     sidecar: Option<Inode>,

@@ -27,6 +27,11 @@
 mod clients;
 #[cfg(unix)]
 mod contents;
+mod locks;
+mod processes;
+mod survey;
+#[cfg(unix)]
+mod wal;
 
 use std::fmt;
 use std::io;
@@ -38,16 +43,19 @@ use crate::guard::filesystem::{self, FileSystem};
 use crate::guard::identity::Displaced;
 use crate::guard::mount;
 use crate::lock::holder::{self, Purpose, WRITE_RANGE};
-use crate::lock::keepers;
 use crate::lock::page::{self, PAGE, Page};
 use crate::lock::queue::{in_order, slot_range};
 use crate::lock::sidecar::{self, Content, FOREIGN, Unusable};
 use crate::sys::{self, LockFile, Name};
 
-pub use crate::lock::keepers::{Lockers, Process};
-pub use clients::{Client, ClientVfs, Clients};
+pub use clients::{Client, ClientVfs};
 #[cfg(unix)]
 pub use contents::{Problem, examine};
+pub use locks::{LockName, SqliteLock};
+pub use processes::{ProcessInfo, ProcessState};
+pub use survey::Survey;
+#[cfg(unix)]
+pub use wal::{Reader, Wal, WalSize};
 
 /// What an outsider sees of a database at one moment.
 #[derive(Clone, Debug)]
@@ -67,6 +75,9 @@ pub struct Observation {
     /// Who waits for the write lock in the queue, the next one first. Connections that sleep by
     /// themselves, and stock clients, are not in it.
     pub queue: Vec<Waiter>,
+    /// Who waits for SQLite's own lock, the longest wait first: a stock client has it, or readers are in the way. Waits of
+    /// this VFS that last 10 ms or more, as far as the page has room for them. Nobody serves them in turn.
+    pub sqlite_waiters: Vec<Waiter>,
     /// How large its files are.
     pub sizes: Sizes,
     /// How many hard links the database has.
@@ -109,7 +120,7 @@ pub struct Holder {
     /// Whether it is for a checkpoint or a recovery rather than a transaction.
     pub is_upkeep: bool,
     /// Whether no process here has that id, or only one that began later. Then a child has inherited the lock
-    /// and keeps it, or the holder is in another pid namespace. [`Observation::keepers`] looks for the child.
+    /// and keeps it, or the holder is in another pid namespace. [`Observation::survey`] looks for the child.
     pub is_gone: bool,
 }
 
@@ -129,6 +140,8 @@ pub struct Waiter {
     pub has_turn: bool,
     /// Whether it has missed its turn, say because it is stopped, and is passed over.
     pub is_away: bool,
+    /// Its slot on the page.
+    slot: usize,
 }
 
 /// The sizes of a database's files in bytes; `None` for a file that is not there.
@@ -229,6 +242,7 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
         holder: None,
         is_locked_by_a_stranger: false,
         queue: Vec::new(),
+        sqlite_waiters: Vec::new(),
         sizes: sizes(&database, length),
         hard_links: sys::stat(&name)?.links,
         mount: sys::mount_of(&database).map(|(point, kind)| (point.into(), kind)),
@@ -256,27 +270,24 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
 }
 
 impl Observation {
-    /// Who keeps the write lock of a [`Holder`] that is gone. A child that runs no fork handler (`_Fork`, clone(2),
-    /// vfork(2)) has the locks that its parent had, until it executes a program or ends. `None` if there is no
-    /// holder, or it is not gone. It looks into other processes by proc(5), for at most `limit`, and as far as this
-    /// user may.
+    /// Who has to do with the database: who has it open, who has which of SQLite's locks, and the processes of the holder and
+    /// of the waiters. It looks into other processes by proc(5), for at most `limit`, and as far as this user may; on systems
+    /// without that, it finds nobody. It opens no file of the database, and waits for nothing.
     #[must_use]
-    pub fn keepers(&self, limit: Duration) -> Option<Lockers> {
-        keepers::of(&self.database, self.by_the_lock?, limit)
+    pub fn survey(&self, limit: Duration) -> Survey {
+        Survey::of(self, limit)
     }
 
-    /// Who has one of SQLite's own write locks on the database, through whichever VFS. It looks into other processes by
-    /// proc(5), for at most `limit`, and as far as this user may; on systems without that, it finds nobody.
-    #[must_use]
-    pub fn sqlite_lockers(&self, limit: Duration) -> Lockers {
-        keepers::of_sqlite(&self.database, false, limit)
-    }
-
-    /// Which processes have the database open, and which of them use this VFS. It looks into other processes by
-    /// proc(5), for at most `limit`, and as far as this user may; on systems without that, it finds nobody.
-    #[must_use]
-    pub fn clients(&self, limit: Duration) -> Clients {
-        clients::of(&self.database, limit)
+    /// What the wal-index says of the WAL; `None` if there is none that anybody uses. It takes no lock.
+    ///
+    /// It opens and closes the wal-index, which drops the POSIX locks of this process on it
+    /// (<https://www.sqlite.org/howtocorrupt.html> 2.2). So call it in a process that does not have the database open.
+    ///
+    /// # Errors
+    /// The wal-index cannot be opened or read.
+    #[cfg(unix)]
+    pub fn wal(&self) -> io::Result<Option<Wal>> {
+        Wal::of(&self.database)
     }
 
     /// Reads the sidecar, and asks the kernel for its locks.
@@ -315,17 +326,21 @@ impl Observation {
             |waiter: &page::Waiter| !matches!(locks.conflicting(slot_range(waiter.slot)), Ok(None));
         let waits =
             |waiter: &page::Waiter| waiter.state != page::State::Refused && is_alive(waiter);
-        let waiters = in_order(&page, waits).into_iter();
-        self.queue = waiters
-            .map(|waiter| Waiter {
-                pid: waiter.pid,
-                program: String::from_utf8_lossy(&waiter.program).trim_end_matches('\0').to_owned(),
-                waited: waiter.since.ago(now).unwrap_or_default(),
-                is_upkeep: waiter.purpose == Purpose::Upkeep,
-                has_turn: turn.is_some_and(|turn| turn.slot == waiter.slot),
-                is_away: waiter.state == page::State::Away,
-            })
-            .collect();
+        let described = |waiter: page::Waiter| Waiter {
+            pid: waiter.pid,
+            // An operator's terminal obeys escape sequences.
+            program: String::from_utf8_lossy(&waiter.program)
+                .trim_end_matches('\0')
+                .replace(char::is_control, "?"),
+            waited: waiter.since.ago(now).unwrap_or_default(),
+            is_upkeep: waiter.purpose == Purpose::Upkeep,
+            has_turn: turn.is_some_and(|turn| turn.is_for(waiter.slot, waiter.ticket)),
+            is_away: waiter.state == page::State::Away,
+            slot: waiter.slot,
+        };
+        self.queue = in_order(&page, waits).into_iter().map(described).collect();
+        self.sqlite_waiters = page.outside().filter(is_alive).map(described).collect();
+        self.sqlite_waiters.sort_by_key(|waiter| std::cmp::Reverse(waiter.waited));
         Ok(())
     }
 

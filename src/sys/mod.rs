@@ -143,6 +143,29 @@ pub(crate) struct FileLock {
     pub(crate) is_ofd: bool,
 }
 
+/// A lock that the kernel lists.
+#[cfg_attr(windows, allow(dead_code, reason = "Windows lists none"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListedLock {
+    pub(crate) inode: Inode,
+    pub(crate) lock: FileLock,
+    /// The process that has it, in this process's pid namespace; `None` if the lock is of an open file description.
+    pub(crate) pid: Option<u32>,
+}
+
+/// What may be known of a process.
+#[derive(Debug, Default)]
+pub(crate) struct Details {
+    /// Its arguments, as they would be typed.
+    pub(crate) command: Option<String>,
+    /// The name or the number of its user.
+    pub(crate) user: Option<String>,
+    /// What it does, by proc(5)'s letter: `T` is stopped.
+    pub(crate) state: Option<char>,
+    /// Its id in its own pid namespace. pid_namespaces(7)
+    pub(crate) own_pid: Option<u32>,
+}
+
 /// A file that a process has open.
 #[cfg_attr(windows, allow(dead_code, reason = "Windows does not tell who has a file open"))]
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -221,3 +221,100 @@ fn it_names_a_hot_journal() {
     client(&board, "kanban").sql("c", "SELECT count(*) FROM tasks").rows();
     is_sound(&board);
 }
+
+/// A client that writes so many frames of the WAL, and by itself copies none of them.
+fn writer_of(board: &Board, frames: usize) -> vfs_tests::Agent {
+    let mut writer = client(board, "kanban");
+    for sql in [
+        "PRAGMA wal_autocheckpoint=0",
+        "PRAGMA synchronous=off",
+        "CREATE TABLE IF NOT EXISTS large (x)",
+        &format!(
+            "INSERT INTO large WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {frames}) \
+             SELECT zeroblob(4000) FROM n"
+        ),
+    ] {
+        writer.sql("c", sql).rows();
+    }
+    writer
+}
+
+/// Exit status 3: the board is sound, and its WAL grows for that reason, which the text says in these words.
+#[track_caller]
+fn grows(board: &Board, why: &str, words: &[&str]) {
+    let (code, report) = json("check", &board.path());
+    assert_eq!((code, report["state"].as_str()), (Some(3), Some("grows")), "{report:#}");
+    assert_eq!(report["wal"]["size"], why, "{report:#}");
+    let (state, text) = step(&report, "WAL size");
+    assert_eq!(state, "grows");
+    for words in words {
+        assert!(text.contains(words), "no {words}: {text}");
+    }
+    assert_eq!(step(&report, "quick_check").0, "ok", "{report:#}");
+    let (code, text, _) = outcome(&[&"check", &board.path()]);
+    assert_eq!(code, Some(3));
+    assert!(text.contains("GROWS   WAL size"), "{text}");
+}
+
+/// Somebody reads, and goes to lunch. Meanwhile 5000 frames are written, which no checkpoint can copy: the reader is named.
+/// Once he is done, they are copied, and the file keeps its size, which harms nobody.
+#[test]
+fn it_names_who_pins_the_wal() {
+    let board = board();
+    let mut reader = client(&board, "kanban");
+    reader.sql("c", "BEGIN; SELECT count(*) FROM tasks").rows();
+    let mut writer = writer_of(&board, 5000);
+    writer.sql("c", "PRAGMA wal_checkpoint").rows();
+    let pid = format!("pid {} (python3) reads", reader.pid());
+    grows(&board, "pinned", &["readers keep it from being copied", &pid, "agent.py"]);
+    reader.sql("c", "COMMIT").rows();
+    for sql in
+        ["PRAGMA wal_checkpoint", "INSERT INTO tasks (title) VALUES ('the first frame again')"]
+    {
+        writer.sql("c", sql).rows();
+    }
+    is_sound(&board);
+    let (_, report) = json("check", &board.path());
+    assert_eq!(report["wal"]["size"], "kept", "{report:#}");
+    assert!(step(&report, "WAL size").1.contains("keeps the size"), "{report:#}");
+}
+
+/// Those who write have switched autocheckpoint off, and nobody else copies.
+#[test]
+fn it_says_that_nobody_checkpoints() {
+    let board = board();
+    let _writer = writer_of(&board, 5000);
+    grows(&board, "no_checkpoints", &["wal_autocheckpoint is 0"]);
+}
+
+/// All is copied, but somebody has always been reading when the next one wrote, who could not reset the WAL then.
+#[test]
+fn it_says_that_the_wal_is_never_reset() {
+    let board = board();
+    let mut writer = writer_of(&board, 5000);
+    let mut reader = client(&board, "kanban");
+    reader.sql("c", "BEGIN; SELECT count(*) FROM tasks").rows();
+    let copied = writer.sql("c", "PRAGMA wal_checkpoint").rows();
+    assert_eq!(copied[0][1], copied[0][2], "all is copied");
+    writer.sql("c", "INSERT INTO tasks (title) VALUES ('behind it')").rows();
+    grows(
+        &board,
+        "never_reset",
+        &["never reset", &format!("pid {} (python3) reads", reader.pid())],
+    );
+}
+
+/// The process that checkpoints may not make files as large as the database is to become.
+#[test]
+fn it_says_that_checkpoints_fail() {
+    vfs_tests::needs!("prlimit");
+    let board = board();
+    let _writer = writer_of(&board, 5000);
+    let mut limited = vfs_tests::Agent::start_stock(vfs_tests::Program::Python, "");
+    limited.open("c", &board.uri("unix"), 0);
+    limited.sql("c", "SELECT count(*) FROM tasks").rows();
+    vfs_tests::run("prlimit", &["--pid", &limited.pid().to_string(), "--fsize=1000000"]);
+    let why = limited.sql("c", "PRAGMA wal_checkpoint").message();
+    assert!(why.contains("full") || why.contains("I/O"), "{why}");
+    grows(&board, "checkpoints_fail", &["has begun and not ended"]);
+}

@@ -50,8 +50,8 @@ fn each_client_is_known_by_its_vfs() {
     let text = outcome(&[&"status", &board.path()]).1;
     for line in [
         "clients     5 processes have it open".to_owned(),
-        format!("pid {} (python3) uses this VFS\n", reader.pid()),
-        format!("pid {} (python3) is a stock client: it uses SQLite's own VFS\n", stock.pid()),
+        format!("pid {} (python3) uses this VFS; ", reader.pid()),
+        format!("pid {} (python3) is a stock client: it uses SQLite's own VFS; ", stock.pid()),
         format!("pid {} (sh) shows nothing of this VFS, and has no lock now", no_client.pid()),
     ] {
         assert!(text.contains(&line), "{line}: {text}");

@@ -15,8 +15,10 @@ use vfs_tests::{Agent, Board, PATIENCE, Program};
 mod check;
 mod clients;
 mod errors;
+mod everybody;
 mod load;
 mod run;
+mod schema;
 mod status;
 mod watch;
 

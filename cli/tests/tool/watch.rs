@@ -16,6 +16,10 @@ struct Terminal {
 
 impl Terminal {
     fn watching(board: &Board) -> Self {
+        Self::of_size(board, 100, 24)
+    }
+
+    fn of_size(board: &Board, columns: u32, rows: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("tmux").display().to_string();
         let terminal = Self { socket, _directory: directory };
@@ -26,7 +30,18 @@ impl Terminal {
             before = board.directory().join("before").display(),
             after = board.directory().join("after").display(),
         );
-        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "24", &script]);
+        let [columns, rows] = [columns, rows].map(|n| n.to_string());
+        terminal.tmux(&[
+            "-f",
+            "/dev/null",
+            "new-session",
+            "-d",
+            "-x",
+            &columns,
+            "-y",
+            &rows,
+            &script,
+        ]);
         terminal
     }
 
@@ -116,4 +131,47 @@ fn it_writes_lines_without_a_terminal() {
         assert!(line.contains("0 waiting; WAL ") && line.contains("; 0.0 hand-overs/s"), "{line}");
     }
     assert!(!out.contains('\u{1b}'), "{out:?}");
+}
+
+/// A corner of a screen, or a telephone: 40 columns. The holder and for how long, who is stopped, who waits and the curves are
+/// there, nothing is cut in the middle of a word, and `?` explains it, until it is pressed again.
+#[test]
+fn forty_columns_are_enough() {
+    vfs_tests::needs!("tmux");
+    let board = board();
+    let mut holder = client(&board, "kanban");
+    holder.sql("c", "INSERT INTO tasks (title) VALUES ('a WAL'); BEGIN IMMEDIATE").rows();
+    let mut waiter = client(&board, "kanban");
+    waiter.send_sql("c", "BEGIN IMMEDIATE");
+    let terminal = Terminal::of_size(&board, 40, 30);
+    let screen = terminal.until("queue: 1 waiting");
+    assert!(
+        screen.contains(&format!("holder    pid {} (python3), for ", holder.pid())),
+        "{screen}"
+    );
+    assert!(screen.contains("? explains"), "{screen}");
+    assert!(screen.lines().all(|line| line.chars().count() <= 40), "{screen}");
+    let row = |screen: &str| {
+        let of_waiter = |line: &&str| line.contains(&waiter.pid().to_string());
+        screen.lines().find(of_waiter).unwrap_or_else(|| panic!("{screen}")).to_owned()
+    };
+    assert!(row(&screen).contains("waits"), "{screen}");
+    // The newest moment is the highest so far: the wait goes on.
+    let curve = |name: &str| {
+        let screen = terminal.screen();
+        screen.lines().find(|line| line.contains(name)).unwrap_or_default().to_owned()
+    };
+    until(|| curve("waits  "), |line| line.contains('\u{2588}') && line.contains(" s "));
+    assert!(curve("WAL  ").contains('\u{2588}'), "{}", terminal.screen());
+
+    terminal.tmux(&["send-keys", "?"]);
+    let help = terminal.until("STOPPED: a signal has stopped");
+    assert!(help.contains("Ctrl-C: end") && !help.contains("queue: 1 waiting"), "{help}");
+    terminal.tmux(&["send-keys", "?"]);
+    terminal.until("queue: 1 waiting");
+
+    signal(&holder.pid().to_string(), libc::SIGSTOP);
+    signal(&waiter.pid().to_string(), libc::SIGSTOP);
+    let screen = until(|| terminal.screen(), |screen| screen.matches("STOPPED").count() == 2);
+    assert!(row(&screen).contains("STOPPED"), "{screen}");
 }

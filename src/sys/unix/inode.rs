@@ -21,6 +21,13 @@ impl Inode {
         Self { device: found.st_dev as u64, number: found.st_ino }
     }
 
+    /// The device's two numbers, as /proc/locks has them. makedev(3)
+    #[allow(clippy::unnecessary_cast, reason = "their type is another on other systems")]
+    pub(crate) fn device(self) -> [u32; 2] {
+        let device = self.device as libc::dev_t;
+        [libc::major(device) as u32, libc::minor(device) as u32]
+    }
+
     /// The device and the number.
     pub(crate) fn numbers(self) -> [u64; 2] {
         [self.device, self.number]

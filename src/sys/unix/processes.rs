@@ -1,15 +1,19 @@
 //! Other processes, as proc(5) tells of them: whether one is gone, what it is called, and which of them has a lock.
 
+use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::ptr::NonNull;
 use std::time::Duration;
 
 use super::descriptors::{beyond_standard, read_to_string};
 use super::inode::Inode;
 #[cfg(target_os = "linux")]
 use super::this_process::of_kernel;
-use crate::sys::{FileLock, Locker, Lockers, OpenFile, Openers, Stopwatch};
+use crate::sys::{Details, FileLock, ListedLock, Locker, Lockers, OpenFile, Openers, Stopwatch};
 
 /// Whether the process `pid` that did something `ago` is gone: there is none in this pid namespace, it
 /// is dead and its parent has not waited for it, or the id is a younger process's by now. kill(2), proc(5)
@@ -136,23 +140,68 @@ fn each_open(
     is_over: &dyn Fn() -> bool,
     mut look: impl FnMut(OpenFile) -> bool,
 ) -> io::Result<()> {
-    for open in beyond_standard(|| fs::read_dir(process.join("fd")))?.flatten() {
-        if is_over() {
+    let mut descriptors = Entries::of(&process.join("fd"))?;
+    let mut seen = 0_u32;
+    while let Some(name) = descriptors.next() {
+        seen += 1;
+        // The clock costs a system call.
+        if seen % 64 == 0 && is_over() {
             break;
         }
-        let Ok(found) = open.path().metadata() else { continue };
-        let inode = Inode::from(&found);
+        let Some(inode) = descriptors.inode_behind(&name) else { continue };
         if !files.contains(&inode) {
             continue;
         }
-        let info = read_to_string(process.join("fdinfo").join(open.file_name()));
-        let info = info.unwrap_or_default();
+        let name = OsStr::from_bytes(name.to_bytes());
+        let info = read_to_string(process.join("fdinfo").join(name)).unwrap_or_default();
         let locks = info.lines().filter_map(lock_of).collect();
         if look(OpenFile { inode, is_to_look: is_to_look(&info), locks }) {
             break;
         }
     }
     Ok(())
+}
+
+/// A directory that is read, whose entries are looked at from where it is: a process may have thousands, and each path from
+/// the root costs twice as much.
+struct Entries(NonNull<libc::DIR>);
+
+impl Entries {
+    /// opendir(3)
+    fn of(directory: &Path) -> io::Result<Self> {
+        let path = CString::new(directory.as_os_str().as_bytes())?;
+        // SAFETY: a terminated path.
+        let opened = beyond_standard(|| unsafe { libc::opendir(path.as_ptr()) });
+        NonNull::new(opened).map(Self).ok_or_else(io::Error::last_os_error)
+    }
+
+    /// The name of the next entry, in no order. readdir(3)
+    fn next(&mut self) -> Option<CString> {
+        // SAFETY: an open directory, which no other thread reads.
+        let entry = NonNull::new(unsafe { libc::readdir(self.0.as_ptr()) })?;
+        // SAFETY: an entry is valid until the next call, and its name is terminated. The reference is to the name alone, since
+        // an entry may be shorter than its type.
+        let name = unsafe { CStr::from_ptr((&raw const (*entry.as_ptr()).d_name).cast()) };
+        Some(name.to_owned())
+    }
+
+    /// The file that an entry leads to. fstatat(2)
+    fn inode_behind(&self, name: &CStr) -> Option<Inode> {
+        let mut found = MaybeUninit::<libc::stat>::zeroed();
+        // SAFETY: the descriptor of an open directory, a terminated name, and a struct that the call fills in if it succeeds.
+        unsafe {
+            let directory = libc::dirfd(self.0.as_ptr());
+            let rc = libc::fstatat(directory, name.as_ptr(), found.as_mut_ptr(), 0);
+            (rc == 0).then(|| Inode::of(found.assume_init_ref()))
+        }
+    }
+}
+
+impl Drop for Entries {
+    fn drop(&mut self) {
+        // SAFETY: it is open, and this is its last use.
+        unsafe { libc::closedir(self.0.as_ptr()) };
+    }
 }
 
 /// Whether the flags in a /proc/PID/fdinfo/N, say `flags: 012100000`, have O_PATH. proc(5)
@@ -219,6 +268,107 @@ pub(super) fn lock_of(line: &str) -> Option<FileLock> {
     })
 }
 
+/// The locks on `files` that the kernel lists, without those that somebody only waits for; none where it does not tell. The
+/// list names the process of a POSIX lock also to those who may not look into that process, but not those in a pid namespace
+/// that this process cannot see. proc(5), /proc/locks
+pub(crate) fn listed_locks(files: &[Inode]) -> Vec<ListedLock> {
+    let list = read_to_string("/proc/locks").unwrap_or_default();
+    let of_line = |line: &str| {
+        let rest = line.split_once(':')?.1;
+        let inode = *files.iter().find(|file| is_lock_on(line, **file))?;
+        // As in fdinfo, whose lines begin with a word more.
+        let lock = lock_of(&format!("lock: 0: {}", rest.trim_start()))?;
+        let pid = rest.split_whitespace().nth(3)?.parse().ok();
+        Some(ListedLock { inode, lock, pid })
+    };
+    list.lines().filter(|line| !line.contains(" -> ")).filter_map(of_line).collect()
+}
+
+/// Whether a line of /proc/locks is of a file, by its device, too. On file systems that have no device of their own (btrfs,
+/// overlayfs) stat(2) may tell another one of that kind. proc(5)
+fn is_lock_on(line: &str, file: Inode) -> bool {
+    let Some(device) = line.split_whitespace().rev().nth(2) else { return false };
+    let mut numbers = device.split(':').map(|number| u32::from_str_radix(number, 16));
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else { return false };
+    let [stat_major, stat_minor] = file.device();
+    is_lock_of(line, file) && major == stat_major && (major == 0 || minor == stat_minor)
+}
+
+/// What may be known of a process: proc(5), /proc/PID/status and /proc/PID/cmdline, which everybody may read unless /proc is
+/// mounted with `hidepid`.
+pub(crate) fn details_of(pid: u32) -> Details {
+    let status = read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    // The effective one, by which rights go.
+    let user = field("Uid:").and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
+    Details {
+        command: command_of(pid),
+        user: user.map(user_name),
+        state: field("State:").and_then(|state| state.trim_start().chars().next()),
+        own_pid: own_pid_in(&status),
+    }
+}
+
+/// The arguments of a process, as they would be typed, with control characters made visible; no more than
+/// [`MOST_COMMAND`] characters. `None` for a process that has none. proc(5), /proc/PID/cmdline
+fn command_of(pid: u32) -> Option<String> {
+    let all = beyond_standard(|| fs::read(format!("/proc/{pid}/cmdline"))).ok()?;
+    // A process that has written over its arguments may have left zeros behind them.
+    let end = all.iter().rposition(|byte| *byte != 0)? + 1;
+    Some(shown_command(&all[..end]))
+}
+
+/// How many characters of a command line are shown.
+const MOST_COMMAND: usize = 200;
+
+/// Arguments with zeros between them, as they are shown.
+fn shown_command(arguments: &[u8]) -> String {
+    // Enough for so many characters, however long they are.
+    let arguments = &arguments[..arguments.len().min(8 * MOST_COMMAND)];
+    let arguments = arguments.split(|byte| *byte == 0).map(|argument| {
+        let argument = String::from_utf8_lossy(argument);
+        match argument.is_empty() || argument.contains([' ', '\'']) {
+            true => format!("'{argument}'"),
+            false => argument.into_owned(),
+        }
+    });
+    let text = visible(&arguments.collect::<Vec<_>>().join(" "));
+    match text.char_indices().nth(MOST_COMMAND) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+/// A text that does not command the terminal that shows it: control characters, and those that change the direction of what
+/// follows, are written as escapes.
+fn visible(text: &str) -> String {
+    let is_command = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_command(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// The name of a user, or the number if there is none in the file. It asks no directory service, which might keep it waiting.
+/// passwd(5)
+fn user_name(user: u32) -> String {
+    let users = read_to_string("/etc/passwd").unwrap_or_default();
+    let number = user.to_string();
+    let of_line = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1) == Some(&number)).then(|| visible(name))
+    };
+    users.lines().find_map(of_line).unwrap_or(number)
+}
+
 /// Whether any process may have an exclusive lock on one of `files`, or, if it `is_ofd`, an exclusive
 /// open-file-description lock: a quick look before [`with_lock`]. True where the system does not tell. proc(5),
 /// /proc/locks
@@ -255,7 +405,11 @@ pub(crate) fn program_of(pid: u32) -> Option<String> {
 
 /// The id of a process in its own pid namespace. proc(5), /proc/PID/status
 fn own_pid(pid: u32) -> Option<u32> {
-    let status = read_to_string(format!("/proc/{pid}/status")).ok()?;
+    own_pid_in(&read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// The same, from that file's text.
+fn own_pid_in(status: &str) -> Option<u32> {
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
     line.split_whitespace().next_back()?.parse().ok()
 }
@@ -282,6 +436,50 @@ mod tests {
         for line in ["lock:\t1: FLOCK  ADVISORY  WRITE 77 00:2d:5 0 EOF", "pos:\t0", "lock:", ""] {
             assert_eq!(lock_of(line), None, "{line}");
         }
+    }
+
+    /// A program sets its title to what turns a terminal red, or turns the rest of the line round.
+    #[test]
+    fn a_command_line_does_not_command_the_terminal() {
+        assert_eq!(
+            shown_command(b"sh\0-c\0two words\0"[..].strip_suffix(b"\0").unwrap_or(&[])),
+            "sh -c 'two words'"
+        );
+        assert_eq!(shown_command(b"a\x1b[31mb\0\nc"), r"a\u{1b}[31mb \nc");
+        assert_eq!(shown_command("a\u{202e}b".as_bytes()), r"a\u{202e}b");
+        assert_eq!(shown_command(b"a\0\0\xffb"), "a '' \u{fffd}b");
+        let long = shown_command(&[b'x'; 5000]);
+        assert_eq!((long.len(), long.ends_with("x...")), (203, true));
+    }
+
+    /// This process has a lock: the kernel's list has it, with this process's id if it is of POSIX's kind, and none of it on
+    /// another file.
+    #[test]
+    fn a_listed_lock_is_found() {
+        let [file, other] = [(), ()].map(|()| tempfile::tempfile().expect("a file"));
+        let [inode, other] = [&file, &other].map(|file| entry_of(file).expect("it is open").inode);
+        assert_eq!(listed_locks(&[inode]), []);
+        assert!(try_lock(&file, Range { start: 5, len: 2 }, false).expect("they are there"));
+        let lock = FileLock { is_exclusive: true, start: 5, last: 6, is_ofd: true };
+        assert_eq!(listed_locks(&[other, inode]), [ListedLock { inode, lock, pid: None }]);
+        assert_eq!(listed_locks(&[other]), []);
+    }
+
+    /// This process runs, for its user, by the command that has started it.
+    #[test]
+    fn a_process_is_described() {
+        let own = details_of(std::process::id());
+        // The harness waits in its first thread, and this is another.
+        assert!(matches!(own.state, Some('R' | 'S')), "{:?}", own.state);
+        assert!(own.command.expect("it has one").contains("kanban_vfs"));
+        assert!(own.user.is_some_and(|user| !user.is_empty()) && own.own_pid.is_some());
+        let nobody = details_of(4_194_303);
+        assert_eq!(
+            (nobody.command, nobody.user, nobody.state, nobody.own_pid),
+            (None, None, None, None)
+        );
+        assert_eq!(user_name(0), "root");
+        assert_eq!(user_name(u32::MAX - 7), (u32::MAX - 7).to_string());
     }
 
     #[test]

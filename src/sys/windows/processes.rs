@@ -10,7 +10,7 @@ use windows_sys::Win32::System::Threading::{
 
 use super::inode::Inode;
 use super::owned;
-use crate::sys::{FileLock, Lockers, Openers};
+use crate::sys::{Details, FileLock, ListedLock, Lockers, Openers};
 
 /// Whether a process that did something is gone. Always false: it matters only where a child keeps the locks of a
 /// process that is gone, and here a lock goes with the process that took it.
@@ -26,6 +26,16 @@ pub(crate) fn with_lock(_: &[Inode], _: impl Fn(Inode, FileLock) -> bool, _: Dur
 /// The processes that have one of these files open: none is found, since Windows does not tell who has one.
 pub(crate) fn with_open(_: &[Inode], _: Duration) -> Openers {
     Openers { found: Vec::new(), hidden: 0, is_partial: true }
+}
+
+/// The locks on these files that the kernel lists: none, since Windows lists none.
+pub(crate) fn listed_locks(_: &[Inode]) -> Vec<ListedLock> {
+    Vec::new()
+}
+
+/// What may be known of a process: nothing but its program, [`program_of`].
+pub(crate) fn details_of(_: u32) -> Details {
+    Details::default()
 }
 
 /// Whether any process has locked a file as a whole. Always false: Windows does not tell.

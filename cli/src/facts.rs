@@ -1,0 +1,68 @@
+//! What there is to know of a board from outside, gathered once for all commands that show it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use kanban_vfs::observation::{Observation, Reader, SqliteLock, Survey, Wal, WalSize};
+
+use crate::{Result, observe};
+
+/// For how long it looks into other processes.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A board at one moment.
+pub(crate) struct Facts {
+    pub(crate) seen: Observation,
+    pub(crate) survey: Survey,
+    /// What the wal-index says; `None` if nobody uses one, or it cannot be read, and then why.
+    pub(crate) wal: Option<Wal>,
+    pub(crate) wal_unread: Option<String>,
+}
+
+impl Facts {
+    /// Of a board that was seen a moment ago.
+    pub(crate) fn of(seen: Observation) -> Self {
+        let survey = seen.survey(LOOK);
+        let (wal, wal_unread) = match seen.wal() {
+            Ok(wal) => (wal, None),
+            Err(error) => (None, Some(format!("the wal-index cannot be read: {error}"))),
+        };
+        Self { seen, survey, wal, wal_unread }
+    }
+
+    /// Of a board by that name.
+    pub(crate) fn gather(board: &Path) -> Result<Self> {
+        observe(board).map(Self::of)
+    }
+
+    /// Who reads, oldest first.
+    pub(crate) fn readers(&self) -> Vec<Reader> {
+        self.wal.map(|wal| wal.readers(&self.survey)).unwrap_or_default()
+    }
+
+    /// Why the WAL is as large as it is; `None` if nobody uses its index.
+    pub(crate) fn wal_size(&self) -> Option<WalSize> {
+        let size = self.seen.sizes.wal.unwrap_or(0);
+        self.wal.map(|wal| wal.why(&self.survey, size))
+    }
+
+    /// Who keeps others from writing by SQLite's own locks, but for the holder of the write lock.
+    pub(crate) fn sqlite_writers(&self) -> impl Iterator<Item = &SqliteLock> {
+        let holder = self.survey.holder.as_ref().map(|one| one.pid);
+        self.survey.locks.iter().filter(move |lock| {
+            let pid = lock.process.as_ref().map(|one| one.pid);
+            lock.is_to_write() && (pid.is_none() || pid != holder)
+        })
+    }
+
+    /// How many wait, in the queue or for SQLite's own lock.
+    pub(crate) fn waiters(&self) -> usize {
+        self.seen.queue.len() + self.seen.sqlite_waiters.len()
+    }
+
+    /// The longest wait at this moment.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        let all = self.seen.queue.iter().chain(&self.seen.sqlite_waiters);
+        all.map(|waiter| waiter.waited).max().unwrap_or_default()
+    }
+}

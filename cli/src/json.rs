@@ -1,0 +1,194 @@
+//! What scripts read: `docs/operating.schema.json` describes it.
+
+use std::path::Path;
+
+use kanban_vfs::observation::{
+    Client, ClientVfs, Judgement, LockName, ProcessInfo, Reader, SqliteLock, Waiter, WalSize,
+};
+use serde_json::{Map, Value, json};
+
+use crate::facts::Facts;
+use crate::status::{COUNTERS, sidecar};
+
+/// What there is to report of a board of which nothing can be told.
+pub(crate) fn error(board: Option<&Path>, error: &impl ToString) -> Value {
+    let board = board.map(|board| board.to_string_lossy());
+    json!({"version": env!("CARGO_PKG_VERSION"), "database": board, "error": error.to_string()})
+}
+
+/// The same names as in `PRAGMA kanban_status`, where it has them.
+pub(crate) fn status(facts: &Facts) -> Value {
+    let Facts { seen, survey, .. } = facts;
+    let holder = seen.holder.as_ref().map(|holder| {
+        let says = json!({
+            "pid": holder.pid,
+            "program": holder.program,
+            "held_ms": holder.held.as_millis() as u64,
+            "upkeep": holder.is_upkeep,
+            "gone": holder.is_gone && survey.holder.is_none(),
+            "kept_by": survey.keepers.as_ref().map(|all| all.iter().map(process).collect::<Value>()),
+            "missing": survey.keepers.as_ref().and_then(|_| survey.missing()),
+        });
+        merged(says, survey.holder.as_ref())
+    });
+    let queue = seen.queue.iter().zip(&survey.queue).map(|(waiter, process)| {
+        let mut said = waited(waiter, process.as_ref());
+        said["upkeep"] = waiter.is_upkeep.into();
+        said["has_turn"] = waiter.has_turn.into();
+        said["away"] = waiter.is_away.into();
+        said
+    });
+    let sqlite_waiters = seen.sqlite_waiters.iter().zip(&survey.sqlite_waiters);
+    let clients = survey
+        .clients
+        .iter()
+        .map(|Client { process, vfs, .. }| merged(json!({"vfs": vfs_name(*vfs)}), Some(process)));
+    let guarantees: Map<String, Value> = seen
+        .guarantees
+        .iter()
+        .map(|guarantee| {
+            let judgement = match &guarantee.judgement {
+                Judgement::Active => json!({"active": true}),
+                Judgement::Inactive(why) => json!({"active": false, "why": why}),
+                Judgement::Unknown(why) => json!({"active": null, "why": why}),
+            };
+            (guarantee.name.to_owned(), judgement)
+        })
+        .collect();
+    let (state, why) = sidecar(&seen.sidecar_state);
+    let (mount, file_system) = match &seen.mount {
+        Some((mount, kind)) => (json!(mount.to_string_lossy()), json!(kind)),
+        None => (Value::Null, Value::Null),
+    };
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "database": seen.database.to_string_lossy(),
+        "sidecar": seen.sidecar.to_string_lossy(),
+        "sidecar_state": state,
+        "sidecar_why": why,
+        "holder": holder,
+        "locked_by_a_stranger": seen.is_locked_by_a_stranger,
+        "waiters": facts.waiters(),
+        "queue": queue.collect::<Vec<_>>(),
+        "sqlite_waiters": sqlite_waiters
+            .map(|(waiter, process)| waited(waiter, process.as_ref()))
+            .collect::<Vec<_>>(),
+        "sqlite_locks": survey.locks.iter().map(lock).collect::<Vec<_>>(),
+        "readers": facts.readers().iter().map(|one| reader(facts, one)).collect::<Vec<_>>(),
+        "wal": wal(facts),
+        "clients": clients.collect::<Vec<_>>(),
+        "clients_missing": survey.missing(),
+        "sizes": {
+            "database": seen.sizes.database,
+            "wal": seen.sizes.wal,
+            "wal_index": seen.sizes.wal_index,
+            "journal": seen.sizes.journal,
+            "sidecar": seen.sizes.sidecar,
+        },
+        "hard_links": seen.hard_links,
+        "mount": mount,
+        "file_system": file_system,
+        "guarantees": guarantees,
+        "counters": null,
+        "counters_why": COUNTERS,
+    })
+}
+
+/// What is known of a process.
+fn process(one: &ProcessInfo) -> Value {
+    json!({
+        "pid": one.pid,
+        "program": one.program,
+        "command": one.command,
+        "user": one.user,
+        "state": one.state.map(|state| state.to_string()),
+        "own_pid": one.own_pid,
+        "confirmed": one.is_confirmed,
+    })
+}
+
+/// What is `said` of a process, and what is known of it. Without a process, `said` is all.
+fn merged(mut said: Value, one: Option<&ProcessInfo>) -> Value {
+    let nothing = ["pid", "program", "command", "user", "state", "own_pid", "confirmed"];
+    let known = one.map(process);
+    for name in nothing {
+        match &known {
+            Some(known) => said[name] = known[name].clone(),
+            None if said.get(name).is_none() => said[name] = Value::Null,
+            None => {}
+        }
+    }
+    if known.is_none() {
+        said["confirmed"] = false.into();
+    }
+    said
+}
+
+fn waited(waiter: &Waiter, process: Option<&ProcessInfo>) -> Value {
+    let said = json!({
+        "pid": waiter.pid,
+        "program": waiter.program,
+        "waited_ms": waiter.waited.as_millis() as u64,
+    });
+    merged(said, process)
+}
+
+/// Whether a lock is on the wal-index, and SQLite's name of it.
+fn lock(one: &SqliteLock) -> Value {
+    let is_whole = one.lock == LockName::Shared && one.is_exclusive;
+    let name = if is_whole { "EXCLUSIVE".to_owned() } else { one.lock.to_string() };
+    let said = json!({
+        "file": if one.lock.is_on_wal_index() { "wal-index" } else { "database" },
+        "lock": name,
+        "exclusive": one.is_exclusive,
+        "vfs": vfs_name(one.vfs),
+    });
+    merged(said, one.process.as_ref())
+}
+
+fn reader(facts: &Facts, one: &Reader) -> Value {
+    let bytes = facts.wal.map(|wal| wal.bytes_of(one.kept));
+    let said = json!({
+        "vfs": vfs_name(one.vfs),
+        "mark": one.mark,
+        "frame": one.frame,
+        "kept_frames": one.kept,
+        "kept_bytes": bytes,
+    });
+    merged(said, one.process.as_ref())
+}
+
+/// What the wal-index says, and why the WAL is as large as it is.
+pub(crate) fn wal(facts: &Facts) -> Option<Value> {
+    let wal = facts.wal?;
+    Some(json!({
+        "page_size": wal.page_size,
+        "frames": wal.frames,
+        "copied_frames": wal.copied,
+        "bytes": wal.bytes_of(wal.frames),
+        "uncopied_bytes": wal.bytes_of(wal.frames - wal.copied),
+        "size": facts.wal_size().map(size_name),
+    }))
+}
+
+fn size_name(size: WalSize) -> &'static str {
+    match size {
+        WalSize::Small => "small",
+        WalSize::Kept => "kept",
+        WalSize::Pinned => "pinned",
+        WalSize::Checkpointing => "checkpointing",
+        WalSize::CheckpointsFail => "checkpoints_fail",
+        WalSize::NoCheckpoints => "no_checkpoints",
+        WalSize::NeverReset => "never_reset",
+        _ => "unknown",
+    }
+}
+
+fn vfs_name(vfs: ClientVfs) -> Option<&'static str> {
+    match vfs {
+        ClientVfs::Kanban => Some("kanban"),
+        ClientVfs::Stock => Some("stock"),
+        ClientVfs::Both => Some("both"),
+        _ => None,
+    }
+}

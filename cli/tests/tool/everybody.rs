@@ -1,0 +1,287 @@
+//! An operator asks who is at a board: whoever holds, waits, reads, or is stopped, by this VFS or past it.
+
+use std::process::Command;
+
+use serde_json::{Value, json as value};
+
+use vfs_tests::{Agent, Board, Lines, PYTHON, Program, extension};
+
+use crate::{as_nobody, beside, board, client, json, outcome, signal, until};
+
+/// A stock client in a process of its own.
+fn stock(board: &Board) -> Agent {
+    let mut stock = Agent::start_stock(Program::Python, "");
+    stock.open("c", &board.uri("unix"), 60_000);
+    stock
+}
+
+fn status(board: &Board) -> Value {
+    let (code, status) = json("status", &board.path());
+    assert_eq!(code, Some(0), "{status}");
+    status
+}
+
+fn text(board: &Board) -> String {
+    outcome(&[&"status", &board.path()]).1
+}
+
+/// Those of a list that are of the process.
+fn of(list: &Value, pid: u32) -> Vec<&Value> {
+    list.as_array().unwrap().iter().filter(|one| one["pid"] == pid).collect()
+}
+
+/// Which of SQLite's locks a process has.
+fn locks(status: &Value, pid: u32) -> Vec<&str> {
+    of(&status["sqlite_locks"], pid).iter().map(|one| one["lock"].as_str().unwrap()).collect()
+}
+
+/// A stock client has begun to write, and three of ours wait for it: nobody has the write lock, and nobody is in the queue. It
+/// used to say "holder nobody, waiters 0". In both kinds of journal modes the stock client is named with its lock, and the three
+/// as those who wait.
+#[test]
+fn a_stock_writer_and_those_who_wait_for_it_are_named() {
+    for (mode, lock, file) in [("wal", "WRITE", "wal-index"), ("delete", "RESERVED", "database")] {
+        let board = board();
+        client(&board, "kanban").sql("c", &format!("PRAGMA journal_mode={mode}")).rows();
+        let mut stock = stock(&board);
+        stock.sql("c", "BEGIN IMMEDIATE").rows();
+        let mut waiters: Vec<_> = (0..3).map(|_| client(&board, "kanban")).collect();
+        waiters.iter_mut().for_each(|waiter| waiter.send_sql("c", "BEGIN IMMEDIATE"));
+        let seen = until(|| status(&board), |status| status["waiters"] == 3);
+        assert_eq!((&seen["queue"], &seen["holder"]), (&value!([]), &Value::Null), "{seen:#}");
+        for waiter in &waiters {
+            let it = of(&seen["sqlite_waiters"], waiter.pid());
+            assert_eq!(it.len(), 1, "{seen:#}");
+            assert!(it[0]["confirmed"] == true && it[0]["waited_ms"].is_u64(), "{seen:#}");
+        }
+        let held = of(&seen["sqlite_locks"], stock.pid());
+        let held =
+            held.iter().find(|one| one["lock"] == lock).unwrap_or_else(|| panic!("{seen:#}"));
+        assert_eq!((&held["vfs"], &held["file"]), (&value!("stock"), &value!(file)));
+        let said = until(|| text(&board), |text| text.contains("3 wait for SQLite's own lock"));
+        assert!(said.contains("holder      nobody"), "{said}");
+        assert!(said.contains(&format!("{lock}: pid {} (python3), a stock client", stock.pid())));
+        let (_, lines, _) = outcome(&[&"watch", &board.path(), &"--interval=50", &"--count=1"]);
+        assert!(lines.contains(&format!("own lock {lock}: pid {}", stock.pid())), "{lines}");
+
+        // Whoever has it next is the holder, and the others wait on.
+        stock.sql("c", "COMMIT").rows();
+        let seen = until(|| status(&board), |status| status["holder"]["pid"].is_u64());
+        let holder = seen["holder"]["pid"].as_u64().unwrap();
+        assert!(waiters.iter().any(|waiter| u64::from(waiter.pid()) == holder), "{seen:#}");
+        assert!(!locks(&seen, stock.pid()).contains(&lock), "{seen:#}");
+    }
+}
+
+/// The holder is stopped by a signal, and one that waits, too: both are said to be, with what lets them go on, until they do.
+#[test]
+fn who_is_stopped_is_said_to_be() {
+    let board = board();
+    let mut holder = client(&board, "kanban");
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    let mut waiter = client(&board, "kanban");
+    waiter.send_sql("c", "BEGIN IMMEDIATE");
+    let seen = until(|| status(&board), |status| status["waiters"] == 1);
+    assert_eq!(
+        (&seen["holder"]["state"], &seen["holder"]["confirmed"]),
+        (&value!("sleeping"), &value!(true))
+    );
+    for pid in [holder.pid(), waiter.pid()] {
+        signal(&pid.to_string(), libc::SIGSTOP);
+    }
+    let is_stopped = |status: &Value| {
+        status["holder"]["state"] == "stopped" && status["queue"][0]["state"] == "stopped"
+    };
+    until(|| status(&board), is_stopped);
+    let said = text(&board);
+    for pid in [holder.pid(), waiter.pid()] {
+        assert!(said.contains(&format!("STOPPED until kill -CONT {pid}")), "{said}");
+        signal(&pid.to_string(), libc::SIGCONT);
+    }
+    until(|| status(&board), |status| status["holder"]["state"] == "sleeping");
+    assert!(!text(&board).contains("STOPPED"));
+}
+
+/// All workers are called python. Each is known by its command line and its user; one whose arguments would turn the terminal
+/// red does not.
+#[test]
+fn a_process_is_known_by_its_command_line() {
+    let board = board();
+    let mut holder = client(&board, "kanban");
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    let mut hostile = Command::new("sh");
+    hostile
+        .args(["-c", "exec 9< \"$0\"; echo; read end"])
+        .arg(board.path())
+        .arg("a b\u{1b}[31m\u{202e}");
+    let mut hostile = Lines::start(hostile);
+    assert_eq!(hostile.hear(), "");
+    let seen = status(&board);
+    assert!(seen["holder"]["command"].as_str().unwrap().contains("/src/agent.py "), "{seen:#}");
+    let own = Command::new("id").arg("-un").output().unwrap();
+    assert_eq!(seen["holder"]["user"], String::from_utf8(own.stdout).unwrap().trim());
+    let it = &of(&seen["clients"], hostile.pid())[0]["command"];
+    assert!(it.as_str().unwrap().ends_with(r"'a b\u{1b}[31m\u{202e}'"), "{it}");
+    let said = text(&board);
+    assert!(said.contains("/src/agent.py ") && !said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
+}
+
+/// A worker runs in a container and calls itself 1 or 2 there: the sidecar has that id, which on the host is somebody else's.
+/// It is found by its lock, and shown with both ids.
+#[test]
+fn a_holder_in_a_container_is_found() {
+    vfs_tests::needs!("unshare", vfs_tests::needs::ROOT);
+    let board = board();
+    let mut contained = Command::new("unshare");
+    contained.args(["--pid", "--fork", "--kill-child", PYTHON]);
+    contained
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../vfs-tests/src/agent.py"))
+        .arg(extension());
+    let mut contained = Lines::start(contained);
+    for command in
+        [value!(["open", "c", board.uri("kanban"), 0]), value!(["sql", "c", "BEGIN IMMEDIATE"])]
+    {
+        contained.say(&command.to_string());
+        assert!(contained.hear().contains("rows"));
+    }
+    let pid = contained.pid();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let seen = status(&board);
+    let holder = &seen["holder"];
+    assert_eq!(holder["pid"].to_string(), children.trim(), "{seen:#}");
+    assert_eq!((&holder["own_pid"], &holder["confirmed"]), (&value!(1), &value!(true)), "{seen:#}");
+    assert_eq!((&holder["gone"], &holder["kept_by"]), (&value!(false), &Value::Null), "{seen:#}");
+    assert!(text(&board).contains("pid 1 in its container"), "{}", text(&board));
+}
+
+/// Three read: a stock client since before two transactions, one of ours since between them, and one of ours since now. They
+/// come in that order, and the first keeps from being copied just what a checkpoint then says that it could not copy.
+#[test]
+fn the_oldest_reader_comes_first() {
+    let board = board();
+    let mut writer = client(&board, "kanban");
+    let write = "INSERT INTO tasks (title) VALUES (zeroblob(20000))";
+    writer.sql("c", write).rows();
+    let mut readers = [stock(&board), client(&board, "kanban"), client(&board, "kanban")];
+    for reader in &mut readers {
+        reader.sql("c", "BEGIN; SELECT count(*) FROM tasks").rows();
+        writer.sql("c", write).rows();
+    }
+    readers[2].sql("c", "COMMIT; BEGIN; SELECT count(*) FROM tasks").rows();
+    let seen = status(&board);
+    let pids: Vec<_> = seen["readers"].as_array().unwrap().iter().map(|one| &one["pid"]).collect();
+    assert_eq!(
+        pids,
+        readers.iter().map(|one| value!(one.pid())).collect::<Vec<_>>().iter().collect::<Vec<_>>()
+    );
+    let checkpoint = writer.sql("c", "PRAGMA wal_checkpoint").rows();
+    let [log, copied] = [1, 2].map(|nth| checkpoint[0][nth].as_u64().unwrap());
+    assert!(copied < log, "{checkpoint:?}");
+    let first = &seen["readers"][0];
+    assert_eq!((&first["frame"], &first["kept_frames"]), (&value!(copied), &value!(log - copied)));
+    assert_eq!(first["kept_bytes"], (log - copied) * (4096 + 24));
+    assert_eq!((&first["vfs"], &seen["readers"][2]["kept_frames"]), (&value!("stock"), &value!(0)));
+    assert_eq!((&seen["wal"]["frames"], &seen["wal"]["page_size"]), (&value!(log), &value!(4096)));
+    let said = text(&board);
+    assert!(said.contains(&format!("{} of them copied", copied)), "{said}");
+    let oldest = format!(
+        "pid {} (python3), a stock client, reads up to frame {copied}, and keeps",
+        readers[0].pid()
+    );
+    assert!(said.contains(&oldest), "{said}");
+    readers[0].sql("c", "COMMIT").rows();
+    assert_eq!(of(&status(&board)["readers"], readers[0].pid()), [&Value::Null; 0]);
+}
+
+/// Somebody has each of the locks of SQLite, one after the other: each is named, with its process and whether it excludes
+/// others.
+#[test]
+fn each_of_sqlites_locks_is_named() {
+    let board = board();
+    let mut client = client(&board, "kanban");
+    client.sql("c", "SELECT count(*) FROM tasks").rows();
+    let program = "import fcntl, sys\nfile = open(sys.argv[1], 'r+b')\n\
+                   for line in sys.stdin:\n  start, length, shared = map(int, line.split())\n  \
+                   fcntl.lockf(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, length, start)\n  print(flush=True)\n  \
+                   sys.stdin.readline()\n  fcntl.lockf(file, fcntl.LOCK_UN, length, start)\n  print(flush=True)";
+    let locker = |path: std::path::PathBuf| {
+        let mut locker = Command::new(PYTHON);
+        locker.args(["-c", program]).arg(path);
+        Lines::start(locker)
+    };
+    let mut of_index = locker(beside(&board, "-shm"));
+    let slots = ["WRITE", "CKPT", "RECOVER", "READ0", "READ1", "READ2", "READ3", "READ4"];
+    let mut of_database = locker(board.path());
+    let of_slots = slots.iter().zip(120..).map(|(name, byte)| (true, *name, byte, 1, 0));
+    let first = 0x4000_0000_u64;
+    let of_bytes = [
+        (false, "PENDING", first, 1, 0),
+        (false, "RESERVED", first + 1, 1, 0),
+        (false, "SHARED", first + 2, 510, 1),
+    ];
+    for (is_index, name, start, len, shared) in of_slots.chain(of_bytes) {
+        let locker = if is_index { &mut of_index } else { &mut of_database };
+        locker.say(&format!("{start} {len} {shared}"));
+        assert_eq!(locker.hear(), "");
+        let seen = status(&board);
+        let held = of(&seen["sqlite_locks"], locker.pid());
+        assert_eq!(held.len(), 1, "{name}: {seen:#}");
+        assert_eq!(
+            [&held[0]["lock"], &held[0]["exclusive"], &held[0]["vfs"]],
+            [&value!(name), &value!(shared == 0), &value!("stock")],
+            "{seen:#}"
+        );
+        locker.say("");
+        assert_eq!(locker.hear(), "");
+        assert_eq!(locks(&status(&board), locker.pid()), [""; 0]);
+    }
+}
+
+/// Another user may not look into the processes of root. The kernel's list still tells him which process a stock client's lock
+/// is of. Of a lock of this VFS it tells that there is one, and the tool says what it takes to see more.
+#[test]
+fn what_a_user_may_not_see_is_said() {
+    vfs_tests::needs!(vfs_tests::needs::ROOT);
+    let board = board();
+    let mut stock = stock(&board);
+    stock.sql("c", "BEGIN IMMEDIATE").rows();
+    let mut reader = client(&board, "kanban");
+    reader.sql("c", "BEGIN; SELECT count(*) FROM tasks").rows();
+    let as_nobody = |arguments: &[&str]| {
+        let (_place, mut nobody) = as_nobody(&board);
+        String::from_utf8(nobody.args(arguments).arg(board.path()).output().unwrap().stdout)
+            .unwrap()
+    };
+    let seen: Value = serde_json::from_str(&as_nobody(&["status", "--json"])).unwrap();
+    assert!(locks(&seen, stock.pid()).contains(&"WRITE"), "{seen:#}");
+    // The stock client reads, too.
+    let by = |vfs: &str| -> Vec<&Value> {
+        let readers = seen["readers"].as_array().unwrap();
+        readers.iter().filter(|one| one["vfs"] == vfs).map(|one| &one["pid"]).collect()
+    };
+    assert_eq!(
+        (by("kanban"), by("stock")),
+        (vec![&Value::Null], vec![&value!(stock.pid())]),
+        "{seen:#}"
+    );
+    assert!(
+        seen["clients_missing"].as_str().unwrap().contains("root may look into all"),
+        "{seen:#}"
+    );
+    let said = as_nobody(&["status"]);
+    assert!(
+        said.contains(&format!("WRITE: pid {} (python3), a stock client; ", stock.pid())),
+        "{said}"
+    );
+    assert!(said.contains("a process that this user may not look into reads"), "{said}");
+
+    // The holder says itself who it is, and is believed as long as that may be.
+    stock.sql("c", "COMMIT").rows();
+    reader.sql("c", "COMMIT; BEGIN IMMEDIATE").rows();
+    let seen: Value = serde_json::from_str(&as_nobody(&["status", "--json"])).unwrap();
+    assert_eq!(
+        (&seen["holder"]["pid"], &seen["holder"]["confirmed"]),
+        (&value!(reader.pid()), &value!(false))
+    );
+    assert!(seen["holder"]["command"].as_str().unwrap().contains("agent.py"), "{seen:#}");
+}

@@ -1,0 +1,295 @@
+//! How much of a WAL is not in the database yet, who keeps it from being copied, and why it is as large as it is.
+//!
+//! The wal-index says how many frames are committed, how many of them checkpoints have copied, and which frame the readers of
+//! each read mark have at most; the kernel's locks say which marks are in use, and by whom.
+//! <https://www.sqlite.org/walformat.html#the_wal_index_file_format>
+
+use std::io;
+use std::path::Path;
+
+use super::clients::ClientVfs;
+use super::locks::LockName;
+use super::processes::ProcessInfo;
+use super::survey::Survey;
+use crate::format::{WAL_INDEX_SUFFIX, WalIndexHeader, beside, wal_index as layout};
+use crate::sys;
+
+/// How often it reads the index again that is being written.
+const LOOKS: usize = 10;
+
+/// What a wal-index says of its WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Wal {
+    /// The size of a page in bytes.
+    pub page_size: u32,
+    /// How many frames are committed since the WAL was reset: `mxFrame`.
+    pub frames: u32,
+    /// How many of them checkpoints have copied into the database: `nBackfill`.
+    pub copied: u32,
+    /// Up to which frame the last checkpoint meant to copy: `nBackfillAttempted`. If that is more than were copied, it has
+    /// failed, or runs, or the index was recovered since.
+    pub attempted: u32,
+    /// Up to which frame the readers of each mark read, at most; `None` for a mark that is not in use.
+    marks: [Option<u32>; 5],
+}
+
+impl Wal {
+    /// What is in an index that somebody uses; `None` if nobody does, since then the next client makes another one. Opens and
+    /// closes the index, as [`super::examine`] does, and with the same consequence for the process that calls it.
+    pub(super) fn of(database: &Path) -> io::Result<Option<Self>> {
+        let file = match sys::open_to_read(&beside(database, WAL_INDEX_SUFFIX)) {
+            Ok(file) => file,
+            Err(error) if sys::is_absent(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if sys::conflicting_lock(&file, layout::IN_USE)?.is_none() {
+            return Ok(None);
+        }
+        let mut bytes = [0; layout::ALL_HEADERS];
+        for _ in 0..LOOKS {
+            if sys::read_exact_at(&file, &mut bytes, 0).is_err() {
+                return Ok(None);
+            }
+            if bytes[..WalIndexHeader::SIZE]
+                == bytes[WalIndexHeader::SIZE..][..WalIndexHeader::SIZE]
+            {
+                return Ok(Self::parse(&bytes));
+            }
+            std::thread::yield_now();
+        }
+        Ok(None)
+    }
+
+    /// `None` if the index is not initialised.
+    fn parse(bytes: &[u8; layout::ALL_HEADERS]) -> Option<Self> {
+        let word = |nth: usize| {
+            let at = nth * 4;
+            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        let page_size = match u16::from_ne_bytes([bytes[14], bytes[15]]) {
+            1 => 65536,
+            bytes => u32::from(bytes),
+        };
+        let header = WalIndexHeader::of(bytes.first_chunk()?)?;
+        let mark = |nth| Some(word(layout::READ_MARKS + nth)).filter(|mark| *mark != u32::MAX);
+        Some(Self {
+            page_size,
+            frames: header.frames,
+            copied: word(layout::N_BACKFILL).min(header.frames),
+            attempted: word(layout::N_BACKFILL_ATTEMPTED).min(header.frames),
+            marks: [0, 1, 2, 3, 4].map(mark),
+        })
+    }
+
+    /// The size of so many frames, in bytes.
+    #[must_use]
+    pub fn bytes_of(&self, frames: u32) -> u64 {
+        u64::from(frames) * (u64::from(self.page_size) + 24)
+    }
+
+    /// How many frames a WAL file of `size` bytes has room for.
+    fn frames_in(&self, size: u64) -> u64 {
+        // The index of a WAL that nobody has written to knows of no size.
+        size / self.bytes_of(1).max(512)
+    }
+
+    /// Up to which frame the readers of a mark let checkpoints copy.
+    fn frame_of(&self, mark: u8) -> u32 {
+        // Those of mark 0 read the database alone, as it is: nothing more may be copied into it.
+        match mark {
+            0 => self.copied,
+            mark => self.marks[usize::from(mark)].unwrap_or(self.frames).min(self.frames),
+        }
+    }
+
+    /// Who reads, by the frame that the reader pins, the oldest first.
+    #[must_use]
+    pub fn readers(&self, survey: &Survey) -> Vec<Reader> {
+        let mut readers: Vec<_> = survey
+            .locks
+            .iter()
+            .filter(|lock| !lock.is_exclusive)
+            .filter_map(|lock| {
+                let LockName::Read(mark) = lock.lock else { return None };
+                let frame = self.frame_of(mark);
+                let (process, vfs) = (lock.process.clone(), lock.vfs);
+                Some(Reader { process, vfs, mark, frame, kept: self.frames - frame })
+            })
+            .collect();
+        readers.sort_by_key(|reader| (reader.frame, reader.process.as_ref().map(|one| one.pid)));
+        readers
+    }
+
+    /// Why a WAL file of `size` bytes is as large as it is.
+    #[must_use]
+    pub fn why(&self, survey: &Survey, size: u64) -> WalSize {
+        let room = self.frames_in(size);
+        let is_full = u64::from(self.frames) > MANY_FRAMES;
+        if room <= MANY_FRAMES {
+            return WalSize::Small;
+        }
+        if !is_full {
+            return WalSize::Kept;
+        }
+        let left = self.frames - self.copied;
+        let readers = self.readers(survey);
+        let pinned = readers.iter().map(|reader| reader.kept).max().unwrap_or(0);
+        let is_locked = |lock| survey.locks.iter().any(|one| one.lock == lock && one.is_exclusive);
+        if pinned > FEW_FRAMES {
+            return WalSize::Pinned;
+        }
+        if left <= FEW_FRAMES {
+            return WalSize::NeverReset;
+        }
+        if is_locked(LockName::Checkpoint) {
+            return WalSize::Checkpointing;
+        }
+        // One that commits tries to checkpoint each time, once there are enough frames.
+        match self.attempted > self.copied && self.frames - self.attempted <= FEW_FRAMES {
+            true => WalSize::CheckpointsFail,
+            false => WalSize::NoCheckpoints,
+        }
+    }
+}
+
+/// A WAL with more frames than this is large. SQLite checkpoints at 1000 unless it is told otherwise
+/// (<https://www.sqlite.org/c3ref/wal_autocheckpoint.html>).
+const MANY_FRAMES: u64 = 4000;
+/// What SQLite leaves uncopied without any fault.
+const FEW_FRAMES: u32 = 1000;
+
+/// A process that reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reader {
+    /// Who reads; `None` if this user may not know.
+    pub process: Option<ProcessInfo>,
+    /// By which VFS.
+    pub vfs: ClientVfs,
+    /// Its read mark: 0 if it reads the database alone, 1 to 4 if it reads the WAL, too.
+    pub mark: u8,
+    /// The last frame that a checkpoint may copy, or have copied, as long as it reads.
+    pub frame: u32,
+    /// How many frames it keeps from being copied. Of those of other readers, the most count.
+    pub kept: u32,
+}
+
+/// Why a WAL is as large as it is. In other words than [`Self::Small`] and [`Self::Kept`]: why it grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WalSize {
+    /// It is not large: it has room for 4000 frames at most.
+    Small,
+    /// It was larger before it was reset, and the file keeps that size: that is as it should be
+    /// (<https://www.sqlite.org/pragma.html#pragma_journal_size_limit>).
+    Kept,
+    /// Readers keep more than 1000 frames from being copied.
+    Pinned,
+    /// A checkpoint runs.
+    Checkpointing,
+    /// The last checkpoint has begun, and has not copied what it meant to copy.
+    CheckpointsFail,
+    /// Nobody has begun to copy the last 1000 frames or more: autocheckpoint is off, or set high, in those that write.
+    NoCheckpoints,
+    /// All but the last 1000 frames are copied, but at no moment were all copied and no reader in the WAL, which is when a
+    /// writer resets it.
+    NeverReset,
+}
+
+impl WalSize {
+    /// Whether the WAL will go on to grow unless somebody does something.
+    #[must_use]
+    pub fn is_trouble(self) -> bool {
+        !matches!(self, Self::Small | Self::Kept | Self::Checkpointing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::locks::SqliteLock;
+    use super::*;
+
+    const PAGE: u32 = 4096;
+
+    /// The index of a WAL with so many frames, of which so many are copied and were to be.
+    fn index(frames: u32, copied: u32, attempted: u32, marks: [u32; 5]) -> Wal {
+        let mut bytes = [0; layout::ALL_HEADERS];
+        let mut put = |nth: usize, word: u32| {
+            bytes[nth * 4..nth * 4 + 4].copy_from_slice(&word.to_ne_bytes());
+        };
+        put(layout::MX_FRAME, frames);
+        put(layout::N_BACKFILL, copied);
+        put(layout::N_BACKFILL_ATTEMPTED, attempted);
+        for (nth, mark) in marks.into_iter().enumerate() {
+            put(layout::READ_MARKS + nth, mark);
+        }
+        bytes[12] = 1;
+        bytes[14..16].copy_from_slice(&(PAGE as u16).to_ne_bytes());
+        Wal::parse(&bytes).expect("it is initialised")
+    }
+
+    fn survey(locks: &[(LockName, bool)]) -> Survey {
+        let locks = locks.iter().map(|(lock, is_exclusive)| SqliteLock {
+            lock: *lock,
+            is_exclusive: *is_exclusive,
+            process: None,
+            vfs: ClientVfs::Stock,
+        });
+        Survey { locks: locks.collect(), ..Survey::default() }
+    }
+
+    const NONE: u32 = u32::MAX;
+
+    #[test]
+    fn an_index_is_read() {
+        let wal = index(50, 20, 30, [0, 40, NONE, NONE, NONE]);
+        assert_eq!((wal.page_size, wal.frames, wal.copied, wal.attempted), (PAGE, 50, 20, 30));
+        assert_eq!(wal.bytes_of(2), 2 * (4096 + 24));
+        let mut bytes = [0; layout::ALL_HEADERS];
+        assert_eq!(Wal::parse(&bytes), None, "nobody has initialised it");
+        bytes[12] = 1;
+        bytes[14..16].copy_from_slice(&1_u16.to_ne_bytes());
+        assert_eq!(Wal::parse(&bytes).map(|wal| wal.page_size), Some(65536));
+        // A hostile index: more is copied than there is.
+        assert_eq!(index(5, 7, 9, [NONE; 5]).copied, 5);
+    }
+
+    /// One reads the database alone, one an old part of the WAL, one all of it; a writer that resets has its marks exclusively.
+    #[test]
+    fn readers_come_by_the_frame_that_they_pin() {
+        let wal = index(50, 20, 20, [0, 50, 30, NONE, 99]);
+        use LockName::Read;
+        let survey = survey(&[
+            (Read(1), false),
+            (Read(2), false),
+            (Read(0), false),
+            (Read(3), true),
+            (Read(4), false),
+        ]);
+        let readers = wal.readers(&survey);
+        let seen: Vec<_> = readers.iter().map(|one| (one.mark, one.frame, one.kept)).collect();
+        assert_eq!(seen, [(0, 20, 30), (2, 30, 20), (1, 50, 0), (4, 50, 0)]);
+    }
+
+    #[test]
+    fn a_large_wal_has_one_reason() {
+        let none = [0, NONE, NONE, NONE, NONE];
+        let size = |frames: u32| 32 + u64::from(frames) * 4120;
+        let why = |wal: Wal, locks: &[(LockName, bool)]| wal.why(&survey(locks), size(9000));
+        assert_eq!(index(9000, 0, 0, none).why(&survey(&[]), size(4000)), WalSize::Small);
+        assert_eq!(why(index(10, 0, 0, none), &[]), WalSize::Kept);
+        assert_eq!(why(index(9000, 0, 0, none), &[]), WalSize::NoCheckpoints);
+        assert_eq!(why(index(9000, 5000, 5000, none), &[]), WalSize::NoCheckpoints);
+        assert_eq!(why(index(9000, 0, 8990, none), &[]), WalSize::CheckpointsFail);
+        let checkpoint = (LockName::Checkpoint, true);
+        assert_eq!(why(index(9000, 0, 8990, none), &[checkpoint]), WalSize::Checkpointing);
+        assert_eq!(why(index(9000, 8500, 8500, none), &[]), WalSize::NeverReset);
+        let pinning = index(9000, 100, 100, [0, 100, 8990, NONE, NONE]);
+        assert_eq!(why(pinning, &[(LockName::Read(1), false)]), WalSize::Pinned);
+        assert_eq!(why(pinning, &[(LockName::Read(2), false)]), WalSize::NoCheckpoints);
+        let all_copied = index(9000, 9000, 9000, [0, 9000, NONE, NONE, NONE]);
+        assert_eq!(why(all_copied, &[(LockName::Read(1), false)]), WalSize::NeverReset);
+        assert!(WalSize::Pinned.is_trouble() && !WalSize::Kept.is_trouble());
+    }
+}
