@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use kanban_vfs::observation::{Observation, Reader, SqliteLock, Survey, Wal, WalSize};
+use kanban_vfs::observation::{LockName, Observation, Reader, SqliteLock, Survey, Wal, WalSize};
 
 use crate::{Result, observe};
 
@@ -25,7 +25,12 @@ impl Facts {
         let survey = seen.survey(LOOK);
         let (wal, wal_unread) = match seen.wal() {
             Ok(wal) => (wal, None),
-            Err(error) => (None, Some(format!("the wal-index cannot be read: {error}"))),
+            Err(error) => {
+                let why = format!(
+                    "the wal-index cannot be read: {error}; ask as the user of the board, or as root"
+                );
+                (None, Some(why))
+            }
         };
         Self { seen, survey, wal, wal_unread }
     }
@@ -52,6 +57,21 @@ impl Facts {
         self.survey.locks.iter().filter(move |lock| {
             let pid = lock.process.as_ref().map(|one| one.pid);
             lock.is_to_write() && (pid.is_none() || pid != holder)
+        })
+    }
+
+    /// Who reads in a rollback mode, and so keeps those who write from committing. (In WAL mode everybody who has the board open
+    /// has this lock.)
+    pub(crate) fn rollback_readers(&self) -> impl Iterator<Item = &SqliteLock> {
+        let pid = |lock: &SqliteLock| lock.process.as_ref().map(|one| one.pid);
+        let all = &self.survey.locks;
+        let is_rollback = self.seen.sizes.wal_index.is_none();
+        all.iter().filter(move |lock| {
+            let writes = |other: &SqliteLock| {
+                other.lock == LockName::Reserved && pid(other).is_some() && pid(other) == pid(lock)
+            };
+            let reads = lock.lock == LockName::Shared && !lock.is_exclusive;
+            is_rollback && reads && !all.iter().any(writes)
         })
     }
 

@@ -308,6 +308,13 @@ fn as_text(facts: &Facts) -> String {
         n => line("readers", &format!("{n} read, the oldest first")),
     }
     readers.iter().for_each(|one| line("", &reader(facts, one)));
+    for (nth, lock) in facts.rollback_readers().enumerate() {
+        let stock = if lock.vfs == ClientVfs::Stock { ", a stock client," } else { "" };
+        let details = lock.process.as_ref().map(described).unwrap_or_default();
+        let who = who(lock.process.as_ref());
+        let said = format!("{who}{stock} reads, and lets nobody commit meanwhile{details}");
+        line(if nth == 0 { "readers" } else { "" }, &said);
+    }
     let have = match survey.clients.len() {
         0 => "no process that this user may look into has it open".to_owned(),
         1 => "1 process has it open".to_owned(),

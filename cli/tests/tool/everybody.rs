@@ -193,6 +193,30 @@ fn the_oldest_reader_comes_first() {
     assert_eq!(of(&status(&board)["readers"], readers[0].pid()), [&Value::Null; 0]);
 }
 
+/// In a rollback mode a reader, a stock client, keeps one of ours from committing: the writer is the holder, and the reader is named
+/// as the one who does not let it.
+#[test]
+fn a_reader_who_lets_nobody_commit_is_named() {
+    let board = board();
+    let mut writer = client(&board, "kanban");
+    writer.sql("c", "PRAGMA journal_mode=delete").rows();
+    let mut reader = stock(&board);
+    reader.sql("c", "BEGIN; SELECT count(*) FROM tasks").rows();
+    writer.sql("c", "BEGIN IMMEDIATE; INSERT INTO tasks (title) VALUES ('x')").rows();
+    writer.send_sql("c", "COMMIT");
+    let is_committing = |status: &Value| locks(status, writer.pid()).contains(&"PENDING");
+    let seen = until(|| status(&board), is_committing);
+    assert_eq!((&seen["holder"]["pid"], &seen["readers"]), (&value!(writer.pid()), &value!([])));
+    let said = text(&board);
+    let named =
+        format!("readers     pid {} (python3), a stock client, reads, and lets", reader.pid());
+    assert!(said.contains(&named), "{said}");
+    assert_eq!(said.matches("lets nobody commit").count(), 1, "{said}");
+    reader.sql("c", "COMMIT").rows();
+    writer.reply().rows();
+    assert!(!text(&board).contains("lets nobody commit"));
+}
+
 /// Somebody has each of the locks of SQLite, one after the other: each is named, with its process and whether it excludes
 /// others.
 #[test]
