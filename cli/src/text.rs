@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_text_is_folded_between_words() {
-        assert_eq!(folded("holder    pid 7 waits", 16, 10), ["holder    pid 7", "          waits"]);
+        assert_eq!(folded("holder    pid 7 waits", 16, 10), ["holder    pid 7", "        waits"]);
         assert_eq!(folded("short", 40, 10), ["short"]);
         assert_eq!(folded("abcdefghijklmnop", 10, 2), ["abcdefghij", "  klmnop"]);
         assert_eq!(

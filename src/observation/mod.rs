@@ -6,6 +6,9 @@
 //! to those who use the database, in this process or another, and answers even when the board is
 //! stuck. `docs/locking-protocol.md` describes what it reads.
 //!
+//! [`Observation::survey`] looks into other processes as well, by proc(5): who has the database open, and who has which of
+//! SQLite's locks. `Observation::wal` opens and reads the wal-index.
+//!
 //! Windows does not tell of locks. There it takes the locks of waiters, and of a holder that was
 //! killed, shared and for a moment, as the VFS itself does (`docs/windows.md`).
 //!

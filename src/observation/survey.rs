@@ -11,7 +11,7 @@ use super::{Observation, Waiter};
 use crate::format::{JOURNAL_SUFFIX, WAL_INDEX_SUFFIX, WAL_SUFFIX, beside};
 use crate::lock::keepers;
 use crate::lock::queue::slot_range;
-use crate::sys::{self, FileLock, Inode, Range};
+use crate::sys::{self, FileLock, Inode};
 
 /// Who has to do with a database, as far as the process that asks may look into others. [`Observation::survey`]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,7 +59,10 @@ impl Survey {
         survey.find_holder(seen, &walk, &mut known);
         let of_waiter = |waiter: &Waiter| {
             let slot = slot_range(waiter.slot);
-            match walk.with_sidecar_lock(|lock| Range::of(lock).covers(slot)).first() {
+            match walk
+                .with_sidecar_lock(|lock| (lock.start..=lock.last).contains(&slot.start))
+                .first()
+            {
                 Some(pid) => Some(known.process(*pid, true)),
                 None => known.supposed(waiter.pid, Some(&waiter.program)),
             }
