@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real board application, unchanged, on this VFS as the default one: hermes-agent from PyPI, whose workers
+# A real board application, unchanged, started by `python -m kanban_vfs run`: hermes-agent from PyPI, whose workers
 # create, comment, claim and complete tasks on one board, and check the length of its file after each commit.
 #
 #     scripts/real-application.sh                   10 runs of 16 processes x 20 tasks

@@ -16,9 +16,23 @@ PATIENCE = 120
 #: The checkout.
 ROOT = Path(__file__).resolve().parents[2]
 
+#: Whether nothing may be skipped, as in CI.
+IS_ALL = os.environ.get("KANBAN_TESTS") == "all"
+
 # What is for the tests of the VFS means nothing to a client, which would say so.
 for name in [name for name in os.environ if name.startswith("KANBAN_")]:
     del os.environ[name]
+
+
+def needs(*modules: str) -> None:
+    """Skips a test whose application is not installed, by the name of its module; with ``KANBAN_TESTS=all`` it fails."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            if IS_ALL:
+                raise
+            pytest.skip(f"needs {module}: {error}")
 
 
 @pytest.fixture

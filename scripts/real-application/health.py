@@ -2,7 +2,7 @@
 stock VFS, and on this one.
 
     health.py                    all scenes, compared
-    health.py SCENE stock|kanban BOARD_DIRECTORY   one step of one of them, in a process of its own
+    health.py SCENE BOARD_DIRECTORY   one step of one of them, in a process of its own
 """
 
 import json
@@ -19,22 +19,19 @@ import tempfile
 TIMEOUT_S = 60
 
 
-def one_step(vfs, directory, with_a_move=False):
-    """Opens the board as a new process of the application does, writes, and says what came of it."""
+def one_step(directory, with_a_move=False):
+    """Opens the board as a new process of the application does, writes, and says what came of it, and on which VFS."""
     os.environ["HERMES_HOME"] = directory
     said = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage().split(" (")[0])
     logging.getLogger().addHandler(handler)
-    if vfs == "kanban":
-        import kanban_vfs
-
-        kanban_vfs.register(make_default=True)
     from hermes_cli import kanban_db
 
-    made, error = 0, None
+    made, error, vfs = 0, None, None
     try:
         with kanban_db.connect_closing() as board:
+            vfs = "stock" if board.execute("PRAGMA kanban_status").fetchone() is None else "kanban"
             kanban_db.create_task(board, title="first", assignee=None)
             made += 1
             if with_a_move:
@@ -44,7 +41,7 @@ def one_step(vfs, directory, with_a_move=False):
                 made += 1
     except Exception as problem:  # Whatever the application's user would see.
         error = type(problem).__name__ + ": " + str(problem)
-    print(json.dumps({"made": made, "error": error, "warnings": said}))
+    print(json.dumps({"vfs": vfs, "made": made, "error": error, "warnings": said}))
 
 
 #: Root without its right to do what the permissions forbid.
@@ -52,10 +49,14 @@ UNPRIVILEGED = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteu
 
 
 def step(scene, vfs, directory, by=()):
-    command = [*by, sys.executable, __file__, scene, vfs, str(directory)]
+    run = ["-m", "kanban_vfs", "run"] if vfs == "kanban" else []
+    command = [*by, sys.executable, *run, __file__, scene, str(directory)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     lines = result.stdout.splitlines()
-    return json.loads(lines[-1]) if lines else {"error": result.stderr[-300:], "made": 0, "warnings": []}
+    said = json.loads(lines[-1]) if lines else {"vfs": None, "error": result.stderr[-300:], "made": 0, "warnings": []}
+    if said.pop("vfs") not in (vfs, None):
+        sys.exit(f"{scene}: it is not on the {vfs} VFS")
+    return said
 
 
 def tasks(path):
@@ -141,6 +142,6 @@ def main():
 
 
 if len(sys.argv) > 1:
-    one_step(sys.argv[2], sys.argv[3], with_a_move=sys.argv[1] == "move")
+    one_step(sys.argv[2], with_a_move=sys.argv[1] == "move")
 else:
     main()

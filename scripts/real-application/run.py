@@ -1,4 +1,5 @@
-"""Runs a burst of the application's workers on a new board, again and again, and counts what went wrong.
+"""Runs a burst of the application's workers on a new board, again and again, and counts what went wrong. On this VFS each
+worker is started by ``python -m kanban_vfs run``, as any application that nobody can change.
 
 Usage: scripts/real-application.sh [--runs N] [--processes N] [--tasks N] [--stock] [--both]
 """
@@ -32,24 +33,28 @@ def burst(vfs, processes, tasks):
     """One run: what was made, what failed, whether the board is whole, and the seconds it took."""
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "HERMES_HOME": home}
-        command = [sys.executable, HERE / "worker.py", vfs, str(tasks)]
+        run = ["-m", "kanban_vfs", "run"] if vfs == "kanban" else []
+        command = [sys.executable, *run, HERE / "worker.py", str(tasks)]
         began = time.monotonic()
         workers = [
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             for _ in range(processes)
         ]
-        made, errors, longest = 0, [], 0
+        made, protected, errors, longest = 0, 0, [], 0
         for worker in workers:
             try:
                 out, _ = worker.communicate(timeout=TIMEOUT_S)
                 said = json.loads(out.splitlines()[-1])
                 made += said["made"]
+                protected += said["protected"]
                 errors += said["errors"]
                 longest = max(longest, said["longest_ms"])
             except (subprocess.TimeoutExpired, IndexError, ValueError) as error:
                 worker.kill()
                 errors.append(f"a worker ended without a word: {error!r}")
         seconds = time.monotonic() - began
+        if protected != (made if vfs == "kanban" else 0):
+            sys.exit(f"{vfs}: {protected} of {made} tasks were made on this VFS")
         board = next(pathlib.Path(home).rglob("kanban.db"))
         state, rows = look(board)
     counts = {kind: 0 for kind in ("corrupt", "torn alarm", "locked", "other")}

@@ -33,7 +33,9 @@
 //!
 //! With `auto`, a connection notes the kind of each transaction when that begins to read, and learns it if the
 //! transaction is refused to write: the write lock, WRITE or RESERVED is not to be had, or WRITE is granted for a
-//! snapshot that is stale, since the header of the wal-index is another than at the beginning.
+//! snapshot that is stale, since the header of the wal-index is another than at the beginning. The first transaction of a
+//! kind is on trial from then until it ends: others of its kind wait for it, at most [`TRIAL_LASTS`], where they would wait
+//! for the write lock.
 
 use super::Connection;
 use super::base_file::BaseFile;
@@ -42,13 +44,22 @@ use std::time::Duration;
 
 use crate::ffi::ResultCode;
 use crate::format::wal_index::HEADERS;
-use crate::lock::kinds::{self, Kind, Known};
+use crate::lock::kinds::{self, Kind, Kinds, Known, Standing};
 use crate::options::{Begin as Mode, Settings};
-use crate::sys;
+use crate::sys::{self, Stopwatch};
 
-/// For how long a kind that was not known is taken to be unknown, in ns, so that a reader in a tight loop does not ask each
-/// time.
-const UNKNOWN_FOR_NS: u64 = 1_000_000;
+/// For how long a kind is taken not to write, in ns of a clock that ticks every few ms, so that a reader in a tight loop does
+/// not ask each time.
+const READS_FOR_NS: u64 = 1_000_000;
+
+/// How many such kinds a connection knows.
+const READERS: usize = 8;
+
+/// For how long a transaction waits for another of its kind that is on trial.
+const TRIAL_LASTS: Duration = Duration::from_millis(100);
+
+/// How often it looks.
+const LOOKS_EVERY: Duration = Duration::from_micros(500);
 
 /// SQLite begins anew sooner than this, in ns. An unlock that comes later ends the transaction.
 const RETRIES_WITHIN_NS: u64 = 10_000_000;
@@ -69,8 +80,8 @@ pub(super) struct Begin {
     expects_retry: u64,
     /// With `auto`: the transaction that has begun last. It may be over.
     transaction: Option<Transaction>,
-    /// The kind that was looked for last in vain, and until when it is taken to be unknown, in ns.
-    unknown: Option<(Kind, u64)>,
+    /// Kinds that were seen not to write, each at the place that its number says, and until when they are taken not to, in ns.
+    readers: [(Kind, u64); READERS],
 }
 
 /// A transaction of a connection that learns.
@@ -79,6 +90,8 @@ struct Transaction {
     kind: Kind,
     /// If the kind is known, it was to take the write lock first.
     known: Option<Known>,
+    /// If it is on trial, for its kind.
+    trial: Option<Known>,
     /// The header of the wal-index when it began to read, if it has a snapshot.
     header: Option<[u32; HEADERS / 2]>,
     has_written: bool,
@@ -103,7 +116,7 @@ impl Begin {
             has_journal: false,
             expects_retry: 0,
             transaction: None,
-            unknown: None,
+            readers: [(Kind::default(), 0); READERS],
         }
     }
 
@@ -111,6 +124,19 @@ impl Begin {
     #[inline]
     pub(super) fn is_on(&self) -> bool {
         self.mode != Mode::Deferred || !self.least.is_zero()
+    }
+
+    /// Whether the transaction that has begun last is on trial.
+    #[inline]
+    fn is_on_trial(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| transaction.trial.is_some())
+    }
+
+    /// Whether transactions of that kind were seen not to write, a moment ago.
+    #[inline]
+    fn is_reader(&self, kind: Kind) -> bool {
+        let (reads, until) = self.readers[kind.place(READERS)];
+        reads == kind && sys::coarse_ns() < until
     }
 
     /// A pragma is being compiled; these take effect with that.
@@ -135,12 +161,35 @@ impl<B: BaseFile> Connection<B> {
         self.begin.is_on()
             && (self.claim.has(Reason::Begin)
                 || !self.begin.least.is_zero()
+                || self.begin.is_on_trial()
                 || !self.base.is_in_autocommit())
+    }
+
+    /// Whether the transaction that shares a READ slot now wants no write lock, as far as that is known without a look at the
+    /// sidecar. What it is, is noted, for the case that it is refused to write.
+    #[inline(never)]
+    pub(super) fn begins_as_reader(&mut self) -> bool {
+        let begin = &self.begin;
+        if self.read_only || begin.is_query_only || begin.is_exclusive {
+            return true;
+        }
+        let is_plain = begin.mode == Mode::Auto && begin.least.is_zero() && !begin.is_on_trial();
+        if !is_plain || self.claim.is_held() || !self.base.is_main() {
+            return false;
+        }
+        let running = self.base.running(true).filter(|running| !running.is_vacuum);
+        let kind = running.and_then(|running| running.kind);
+        let Some(kind) = kind.filter(|kind| self.begin.is_reader(*kind)) else { return false };
+        let header = self.base.wal_index_header();
+        let transaction =
+            Transaction { kind, known: None, trial: None, header, has_written: false };
+        self.begin.transaction = Some(transaction);
+        true
     }
 
     /// SQLite is about to take SHARED. Takes the write lock first if a transaction of a rollback mode begins with it.
     pub(super) fn begin_with_shared(&mut self) -> Begun {
-        if !self.begin.is_on() || self.wal.is_mapped || !self.wants_to_begin(false) {
+        if !self.begin.is_on() || self.wal.is_mapped || !self.wants_to_begin(None) {
             return Begun::AsWanted;
         }
         if !self.begin.has_journal && self.base.header().is_some_and(|header| header.is_wal()) {
@@ -153,11 +202,14 @@ impl<B: BaseFile> Connection<B> {
 
     /// SQLite is about to share a READ slot. Takes the write lock first if a transaction begins with it.
     pub(super) fn begin_with_snapshot(&mut self) {
-        if !self.begin.is_on() || !self.wants_to_begin(true) {
+        if !self.begin.is_on() {
             return;
         }
         // SQLite has read the header before.
         let before = self.base.wal_index_header();
+        if !self.wants_to_begin(before) {
+            return;
+        }
         let begun = self.take_to_begin();
         let now = self.base.wal_index_header();
         if begun == Begun::AsWanted && before != now {
@@ -173,6 +225,32 @@ impl<B: BaseFile> Connection<B> {
         let expected = std::mem::take(&mut self.begin.expects_retry);
         if sys::monotonic_ns().saturating_sub(expected) > RETRIES_WITHIN_NS {
             self.begin_ended();
+        }
+        self.trial_may_end();
+    }
+
+    /// SQLite has unlocked what it reads by. A transaction that was on trial is over, unless SQLite begins it anew.
+    #[inline]
+    pub(super) fn trial_may_end(&mut self) {
+        if self.begin.is_on_trial() {
+            self.end_trial();
+        }
+    }
+
+    #[cold]
+    fn end_trial(&mut self) {
+        let Some(transaction) = &self.begin.transaction else { return };
+        // ROLLBACK unlocks in the transaction, too; it is another statement.
+        let begins_anew = !self.base.is_in_autocommit()
+            && !transaction.has_written
+            && self.base.running(true).is_some_and(|now| now.kind == Some(transaction.kind));
+        if begins_anew {
+            return;
+        }
+        if let Some(Transaction { trial: Some(trial), has_written, .. }) =
+            self.begin.transaction.take()
+        {
+            kinds::trial_ended(&self.database, trial, Some(has_written));
         }
     }
 
@@ -215,51 +293,114 @@ impl<B: BaseFile> Connection<B> {
             ResultCode::OK => is_stale(),
             rc => rc.is_busy(),
         };
-        transaction.has_written |= rc == ResultCode::OK && !is_refused;
+        let writes = rc == ResultCode::OK && !is_refused;
+        if writes && !transaction.has_written {
+            transaction.has_written = true;
+            if let Some(trial) = transaction.trial {
+                kinds::trial_writes(&self.database, trial);
+            }
+        }
         if is_refused && !self.base.is_in_autocommit() && self.base.is_upgrade() {
             kinds::learn(&self.database, transaction.kind);
-            self.begin.unknown = None;
+            self.begin.readers = [(Kind::default(), 0); READERS];
         }
     }
 
-    /// Whether a statement begins to read in a transaction that may write later, `in_wal` mode or not, and is to take the write
-    /// lock first.
-    fn wants_to_begin(&mut self, in_wal: bool) -> bool {
+    /// Whether a statement begins to read in a transaction that may write later, and is to take the write lock first. `header` is
+    /// that of the wal-index, in WAL mode: SQLite begins anew if it is another by the time that the transaction has its snapshot.
+    fn wants_to_begin(&mut self, header: Option<[u32; HEADERS / 2]>) -> bool {
         let begin = &mut self.begin;
         if self.read_only || begin.is_query_only || begin.is_exclusive || self.claim.is_held() {
             return false;
         }
-        begin.transaction = None;
-        let is_statement = self.base.is_in_autocommit();
-        if is_statement && begin.least.is_zero() || !self.base.is_main() {
-            return false;
-        }
+        let trial = begin.transaction.take().and_then(|before| Some((before.kind, before.trial?)));
+        let running = match self.base.is_in_autocommit() && begin.least.is_zero() {
+            false if self.base.is_main() => self.base.running(begin.mode == Mode::Auto),
+            _ => None,
+        };
+        let kind = running.and_then(|running| running.kind);
+        let trial = match trial {
+            // SQLite begins it anew.
+            Some((tried, trial)) if kind == Some(tried) => Some(trial),
+            Some((_, trial)) => {
+                // Nobody has seen it end.
+                kinds::trial_ended(&self.database, trial, None);
+                None
+            }
+            None => None,
+        };
         // VACUUM INTO only reads, for long, in a transaction that SQLite has begun. A statement that is being compiled reads
         // the schema, in a transaction that ends with that.
-        let learns = begin.mode == Mode::Auto;
-        match self.base.running(learns) {
+        match running {
             None => false,
             Some(running) if running.is_vacuum => false,
             // It waits here for longer than its busy handler does.
-            Some(running) if running.may_write && !begin.least.is_zero() => true,
-            Some(_) if is_statement || begin.mode == Mode::Deferred => false,
-            Some(running) => running.kind.is_none_or(|kind| self.is_known(kind, in_wal)),
+            Some(running) if running.may_write && !self.begin.least.is_zero() => true,
+            Some(_) if self.begin.mode == Mode::Deferred || self.base.is_in_autocommit() => false,
+            Some(running) => kind.is_none_or(|kind| {
+                let (known, trial) = match trial {
+                    Some(trial) => (None, Some(trial)),
+                    None => self.judge(kind, running.may_write),
+                };
+                let has_written = false;
+                self.begin.transaction =
+                    Some(Transaction { kind, known, trial, header, has_written });
+                known.is_some()
+            }),
         }
     }
 
-    /// Whether a transaction of that kind, which begins now, is to take the write lock first.
-    fn is_known(&mut self, kind: Kind, in_wal: bool) -> bool {
-        let now = sys::monotonic_ns();
-        let known = match self.begin.unknown {
-            Some((unknown, until)) if unknown == kind && now < until => None,
-            _ => kinds::look_up(&self.database, kind),
-        };
-        if known.is_none() {
-            self.begin.unknown = Some((kind, now + UNKNOWN_FOR_NS));
+    /// What a transaction of that kind does that begins now: it takes the write lock first, since its kind is known, or it is on
+    /// trial, or, with neither, begins as on the stock VFS. It writes `at_once` if its first statement may write.
+    #[inline]
+    fn judge(&mut self, kind: Kind, at_once: bool) -> (Option<Known>, Option<Known>) {
+        match self.begin.is_reader(kind) {
+            true => (None, None),
+            false => self.look_and_judge(kind, at_once),
         }
-        let header = if in_wal { self.base.wal_index_header() } else { None };
-        self.begin.transaction = Some(Transaction { kind, known, header, has_written: false });
-        known.is_some()
+    }
+
+    #[inline(never)]
+    fn look_and_judge(&mut self, kind: Kind, at_once: bool) -> (Option<Known>, Option<Known>) {
+        let mut waited: Option<Stopwatch> = None;
+        loop {
+            let kinds = Kinds::of(&self.database).or_else(|| {
+                // Nobody has written to the board yet. Whoever begins beside this transaction must know of it.
+                self.claim.make_sidecar();
+                Kinds::of(&self.database)
+            });
+            let standing = kinds.as_ref().map_or(Standing::Reads, |kinds| kinds.standing(kind));
+            match (standing, kinds) {
+                (Standing::Writes(known), _) => return (Some(known), None),
+                (Standing::Writing, _) => return (kinds::learn(&self.database, kind), None),
+                // The one that it has waited for has written and ended.
+                (Standing::New, _) if waited.is_some() => {
+                    return (kinds::learn(&self.database, kind), None);
+                }
+                (Standing::New, Some(kinds)) if !at_once => {
+                    return (None, Some(kinds::try_out(&self.database, &kinds, kind)));
+                }
+                (Standing::OnTrial, _) if !at_once => {
+                    // Without a busy handler it waits for nobody.
+                    if waited.is_none() && self.base.ask_busy_handler() != Some(false) {
+                        waited = Some(Stopwatch::start());
+                    }
+                    let watch = waited.as_mut().filter(|watch| watch.elapsed() < TRIAL_LASTS);
+                    if let Some(watch) = watch.filter(|_| !self.base.is_interrupted()) {
+                        std::thread::sleep(LOOKS_EVERY);
+                        watch.note_sleep(LOOKS_EVERY);
+                        continue;
+                    }
+                    if waited.is_some() {
+                        kinds::trial_takes_long(&self.database, kind);
+                    }
+                }
+                _ => {}
+            }
+            let until = sys::coarse_ns() + READS_FOR_NS;
+            self.begin.readers[kind.place(READERS)] = (kind, until);
+            return (None, None);
+        }
     }
 
     fn take_to_begin(&mut self) -> Begun {

@@ -275,6 +275,13 @@ impl<B: BaseFile> Claim<B> {
         }
     }
 
+    /// Makes the sidecar, if there is none and it can be made.
+    pub(super) fn make_sidecar(&mut self) {
+        if !self.is_held() && self.try_acquire(sys::monotonic_ns(), Purpose::Write, true).is_ok() {
+            self.write_lock.release();
+        }
+    }
+
     /// Takes the write lock for a checkpoint, for which it waits so long at the most, at the head of the queue. Whether it
     /// is held.
     pub(super) fn take_for_checkpoint(&mut self, limit: Duration) -> bool {

@@ -262,6 +262,7 @@ impl<B: BaseFile> Connection<B> {
         {
             self.begin_ended();
         }
+        self.trial_may_end();
         if level == LockLevel::NONE {
             self.claim.unlocked_database();
         }

@@ -124,7 +124,8 @@ impl<B: BaseFile> Connection<B> {
 
     /// Notes a call of xShmLock for which there is nothing to do but to pass it on to the base file, and to call
     /// [`Self::shm_lock_failed`] if that fails: it is for one of READ(1) to READ(4), exclusively, or shares a slot or
-    /// unlocks a shared one, and no transaction begins or ends with it that has the write lock or wants it. Else false: it is a call for [`Self::shm_lock_checked`]. A snapshot is noted before the base
+    /// unlocks a shared one, and no transaction begins or ends with it that has the write lock or may want it. Else false: it is a call for
+    /// [`Self::shm_lock_checked`]. A snapshot is noted before the base
     /// file is asked; a failure takes that back.
     ///
     /// Every read transaction makes two such calls, so this must be quick, and never panic.
@@ -140,7 +141,7 @@ impl<B: BaseFile> Connection<B> {
         if !slot.is_read() {
             return true;
         }
-        if self.begins_or_ends() {
+        if self.begins_or_ends() && !(flags.is_lock() && self.begins_as_reader()) {
             return false;
         }
         if !flags.is_lock() {

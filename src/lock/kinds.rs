@@ -1,8 +1,12 @@
 //! Kinds of transactions that read first and write later: what `kanban_begin=auto` has learned of a board, for all processes.
 //!
 //! A connection that was refused the upgrade of a read transaction writes its kind on the page ([`learn`]). Transactions
-//! of a kind that is there take the write lock before they read. A kind is forgotten when its last [`FORGETS_AFTER`]
-//! transactions have not written, or when the page has no room for another.
+//! of a kind that is there take the write lock before they read. A kind begins as on the stock VFS again when its last
+//! [`FORGETS_AFTER`] transactions have not written, or when the page has no room for another.
+//!
+//! The first transaction of a kind is on trial ([`try_out`]): others of its kind that begin meanwhile wait for a moment, until it
+//! writes or ends. If it writes, all of them would have been refused, and none is: they take the write lock first. If it does
+//! not, no transaction of its kind waits again unless one is refused.
 //!
 //! These are hints, like all of the page. If two processes write at once, one of them may be lost, and is learned once more.
 //! Whatever the bytes say, at worst a transaction waits that need not, or is refused as on the stock VFS.
@@ -10,7 +14,18 @@
 //! | bits of an entry, a little-endian u32 | |
 //! |---|---|
 //! | 0 to 24 | the kind, 0 for a free entry |
-//! | 25 to 31 | how many of its transactions in a row have not written |
+//! | 25 to 31 | its [`Standing`] |
+//!
+//! | standing | bits 25 to 31 | becomes | when |
+//! |---|---|---|---|
+//! | no entry | | on trial | its first transaction begins |
+//! | on trial | 127 | writing | that transaction writes |
+//! | | | reads | it ends without, or another has waited for it in vain |
+//! | writing | 126 | writes | another of its kind begins |
+//! | | | no entry | the transaction ends, and none has begun: it is in nobody's way |
+//! | any | | writes | a transaction is refused to write |
+//! | writes | 0 to 99: how many of its transactions in a row have not written | reads | 100 have not |
+//! | reads | 125 | | |
 
 use super::database::Database;
 use super::page::{KIND_ENTRIES, KindEntries};
@@ -25,15 +40,38 @@ const KIND_BITS: u32 = 25;
 pub(crate) const FORGETS_AFTER: u32 = 100;
 const _: () = assert!(FORGETS_AFTER < 1 << (u32::BITS - KIND_BITS));
 
-/// A kind that is known.
+const ON_TRIAL: u32 = 127;
+const WRITING: u32 = 126;
+const READS: u32 = 125;
+const _: () = assert!(FORGETS_AFTER <= READS);
+
+/// A kind that has an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Known {
     kind: Kind,
     /// Its place on the page.
     nth: usize,
-    /// How many of its transactions in a row have not written.
-    in_vain: u32,
+    /// Its standing, as the entry has it.
+    bits: u32,
 }
+
+/// What is known of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing yet, and there is room for it.
+    New,
+    /// Its first transaction has begun, and has not written yet.
+    OnTrial,
+    /// Its first transaction has begun and writes.
+    Writing,
+    /// Transactions of this kind write after they have read, and stand in each other's way.
+    Writes(Known),
+    /// Transactions of this kind are not known to write, and wait for nobody; or there is no room to note more.
+    Reads,
+}
+
+/// The entries, as they were at one moment.
+pub(crate) struct Kinds(KindEntries);
 
 impl Kind {
     /// The kind of the transactions whose first statement has that hash.
@@ -45,57 +83,119 @@ impl Kind {
     fn or_one(self) -> Self {
         Self(self.0.max(1))
     }
-}
 
-fn entry(entries: &KindEntries, nth: usize) -> Known {
-    let entry = entries.u32_at(nth);
-    Known { kind: Kind(entry & ((1 << KIND_BITS) - 1)), nth, in_vain: entry >> KIND_BITS }
-}
-
-/// Looks for the kind on the page. `None` if it is not known, or there is no page.
-pub(crate) fn look_up(database: &Database, kind: Kind) -> Option<Known> {
-    let entries = database.queue()?.sidecar().read_kinds().ok()?;
-    (0..KIND_ENTRIES).map(|nth| entry(&entries, nth)).find(|known| known.kind == kind)
-}
-
-/// A transaction of that kind was refused to write.
-pub(crate) fn learn(database: &Database, kind: Kind) {
-    let Some(queue) = database.queue() else { return };
-    let Ok(entries) = queue.sidecar().read_kinds() else { return };
-    let known = || (0..KIND_ENTRIES).map(|nth| entry(&entries, nth));
-    if known().any(|known| known.kind == kind) {
-        return;
+    /// Its place among so many.
+    #[inline]
+    pub(crate) fn place(self, of: usize) -> usize {
+        self.0 as usize % of
     }
-    // A free one; else the one that may be the next to be forgotten.
-    let least = |known: &Known| (known.kind != Kind(0), u32::MAX - known.in_vain);
-    let place = known().min_by_key(least).map_or(0, |known| known.nth);
-    write(database, place, kind, 0);
+}
+
+impl Kinds {
+    /// Those on the page; `None` if there is no page.
+    pub(crate) fn of(database: &Database) -> Option<Self> {
+        Some(Self(database.queue()?.sidecar().read_kinds().ok()?))
+    }
+
+    /// What they say of a kind.
+    pub(crate) fn standing(&self, kind: Kind) -> Standing {
+        let Some(known) = self.find(kind) else {
+            return if self.find(Kind(0)).is_some() { Standing::New } else { Standing::Reads };
+        };
+        match known.bits {
+            ON_TRIAL => Standing::OnTrial,
+            WRITING => Standing::Writing,
+            0..FORGETS_AFTER => Standing::Writes(known),
+            _ => Standing::Reads,
+        }
+    }
+
+    fn find(&self, kind: Kind) -> Option<Known> {
+        self.all().find(|known| known.kind == kind)
+    }
+
+    fn all(&self) -> impl Iterator<Item = Known> + '_ {
+        (0..KIND_ENTRIES).map(|nth| self.nth(nth))
+    }
+
+    fn nth(&self, nth: usize) -> Known {
+        let entry = self.0.u32_at(nth);
+        Known { kind: Kind(entry & ((1 << KIND_BITS) - 1)), nth, bits: entry >> KIND_BITS }
+    }
+}
+
+/// A transaction of that kind was refused to write, or several would have been.
+/// Its entry; `None` if there is no page.
+pub(crate) fn learn(database: &Database, kind: Kind) -> Option<Known> {
+    let kinds = Kinds::of(database)?;
+    if let Standing::Writes(known) = kinds.standing(kind) {
+        return Some(known);
+    }
+    // Its own place; else a free one; else that of one that waits for nobody, or that may be the next to be forgotten.
+    let free = |known: &Known| (known.kind != Kind(0), u32::MAX - known.bits);
+    let place = kinds.find(kind).or_else(|| kinds.all().min_by_key(free))?;
+    write(database, place.nth, kind, 0);
+    Some(Known { kind, nth: place.nth, bits: 0 })
 }
 
 /// A transaction of a known kind, which took the write lock first, has ended. `wrote` says whether it has written.
 pub(crate) fn note_use(database: &Database, known: Known, wrote: bool) {
-    let Known { kind, nth, in_vain } = known;
-    if wrote && in_vain == 0 {
+    if wrote && known.bits == 0 {
         return;
     }
-    let Some(now) = database.queue().and_then(|queue| queue.sidecar().read_kinds().ok()) else {
-        return;
-    };
     // Others may have forgotten it, or counted meanwhile.
-    let now = entry(&now, nth);
-    if now.kind != kind {
-        return;
-    }
-    match if wrote { 0 } else { now.in_vain + 1 } {
-        FORGETS_AFTER.. => write(database, nth, Kind(0), 0),
-        in_vain => write(database, nth, kind, in_vain),
+    let Some(now) = again(database, known).filter(|now| now.bits < FORGETS_AFTER) else { return };
+    match if wrote { 0 } else { now.bits + 1 } {
+        FORGETS_AFTER.. => write(database, now.nth, now.kind, READS),
+        in_vain => write(database, now.nth, now.kind, in_vain),
     }
 }
 
-fn write(database: &Database, nth: usize, kind: Kind, in_vain: u32) {
+/// The first transaction of a kind begins, and is on trial. Its entry.
+pub(crate) fn try_out(database: &Database, kinds: &Kinds, kind: Kind) -> Known {
+    // Kinds that begin at the same moment do not take the same place.
+    let first = kind.place(KIND_ENTRIES);
+    let mut places = (first..KIND_ENTRIES).chain(0..first);
+    let nth = places.find(|nth| kinds.nth(*nth).kind == Kind(0)).unwrap_or(first);
+    write(database, nth, kind, ON_TRIAL);
+    Known { kind, nth, bits: ON_TRIAL }
+}
+
+/// The transaction that is on trial writes.
+pub(crate) fn trial_writes(database: &Database, tried: Known) {
+    if again(database, tried).is_some_and(|now| now.bits == ON_TRIAL) {
+        write(database, tried.nth, tried.kind, WRITING);
+    }
+}
+
+/// The transaction that is on trial has ended. `wrote` says whether it has written; `None` if that means nothing.
+pub(crate) fn trial_ended(database: &Database, tried: Known, wrote: Option<bool>) {
+    if again(database, tried).is_some_and(|now| matches!(now.bits, ON_TRIAL | WRITING)) {
+        match wrote {
+            Some(false) => write(database, tried.nth, tried.kind, READS),
+            _ => write(database, tried.nth, Kind(0), 0),
+        }
+    }
+}
+
+/// A transaction has waited in vain for the one that is on trial: none waits for that again.
+pub(crate) fn trial_takes_long(database: &Database, kind: Kind) {
+    let tried = Kinds::of(database).and_then(|kinds| kinds.find(kind));
+    if let Some(tried) = tried.filter(|tried| tried.bits == ON_TRIAL) {
+        write(database, tried.nth, kind, READS);
+    }
+}
+
+/// What the entry of a kind says now; `None` if it is another's.
+fn again(database: &Database, known: Known) -> Option<Known> {
+    let now = Kinds::of(database)?.nth(known.nth);
+    (now.kind == known.kind).then_some(now)
+}
+
+fn write(database: &Database, nth: usize, kind: Kind, bits: u32) {
     if let Some(queue) = database.queue() {
         // An error: the sidecar is gone, or cannot be written. Then it is learned once more.
-        let _ = queue.sidecar().write_kind(nth, kind.0 | in_vain << KIND_BITS);
+        let _ = queue.sidecar().write_kind(nth, kind.0 | bits << KIND_BITS);
     }
 }
 

@@ -296,7 +296,7 @@ impl BaseFile for Base {
             kind: wants_kind.then(|| self.kind_of(text)),
         };
         // SAFETY: the connection is the one that calls, so no other thread uses its statements.
-        unsafe { self.host().running(self.db()?, tell) }
+        unsafe { self.context().host.running(self.db()?, tell) }
     }
 
     fn ask_busy_handler(&self) -> Option<bool> {

@@ -17,8 +17,17 @@ pub const CXX: &str = "c++";
 /// The header of the system's SQLite, and with it the library to link.
 pub const SQLITE_HEADER: &str = "sqlite3.h";
 
+/// Ruby, and its module for SQLite.
+pub const RUBY: &str = "ruby-sqlite3";
+
+/// PHP, and its modules for SQLite.
+pub const PHP: &str = "php-sqlite3";
+
+/// Perl, and its module for SQLite.
+pub const PERL: &str = "DBD::SQLite";
+
 /// Ends the test that it stands in unless all that it names is here: programs by their names, [`ROOT`],
-/// [`CXX`], [`SQLITE_HEADER`].
+/// [`CXX`], [`SQLITE_HEADER`], [`RUBY`], [`PHP`], [`PERL`].
 ///
 /// ```no_run
 /// fn a_watcher_sees_it() {
@@ -56,6 +65,12 @@ fn is_met(need: &str) -> bool {
         ROOT => crate::is_root(),
         CXX => compiles(&["-x", CXX, "/dev/null"]),
         SQLITE_HEADER => compiles(&["-x", "c", "-include", SQLITE_HEADER, "/dev/null"]),
+        RUBY => runs("ruby", &["-rsqlite3", "-e", ""]),
+        PHP => runs(
+            "php",
+            &["-r", "exit((int) !(class_exists('SQLite3') && extension_loaded('pdo_sqlite')));"],
+        ),
+        PERL => runs("perl", &["-MDBD::SQLite", "-e", "1"]),
         program => {
             let path = std::env::var_os("PATH").unwrap_or_default();
             std::env::split_paths(&path).any(|place| place.join(program).is_file())
@@ -64,9 +79,14 @@ fn is_met(need: &str) -> bool {
 }
 
 fn compiles(arguments: &[&str]) -> bool {
-    let mut cc = Command::new("cc");
-    cc.arg("-fsyntax-only").args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
-    cc.status().is_ok_and(|status| status.success())
+    runs("cc", &[&["-fsyntax-only"], arguments].concat())
+}
+
+/// Whether a program is here and ends well.
+fn runs(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 fn said(need: &str) -> String {
@@ -74,6 +94,9 @@ fn said(need: &str) -> String {
         ROOT => return "needs to be run by root".to_owned(),
         CXX => "g++",
         SQLITE_HEADER => "libsqlite3-dev",
+        RUBY => "ruby ruby-sqlite3",
+        PHP => "php-cli php-sqlite3",
+        PERL => "libdbd-sqlite3-perl",
         "nm" | "readelf" => "binutils",
         "unshare" => "util-linux",
         program => program,

@@ -2,7 +2,7 @@
 
 use super::super::base_file::Running;
 use super::*;
-use crate::lock::kinds::Kind;
+use crate::lock::kinds::{Kind, Kinds, Standing};
 use crate::options::Begin;
 
 const SHARED: ShmFlags = ShmFlags::LOCK_SHARED;
@@ -218,6 +218,32 @@ fn learning(directory: &tempfile::TempDir, kind: u64) -> (TestConnection, &'stat
     (connection, base)
 }
 
+/// The first transaction of a kind is on trial until it is over: not while SQLite begins it anew, since its header was stale,
+/// and also if it is rolled back, by another statement.
+#[test]
+fn a_trial_lasts_as_long_as_its_transaction() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (keeper, _) = connection(&directory);
+    keeper.database().make_sidecar();
+    let standing = |n| Kinds::of(keeper.database()).expect("a page").standing(Kind::of_hash(n));
+    for (n, is_rolled_back) in [(1, false), (2, true)] {
+        let (mut connection, base) = learning(&directory, n);
+        assert_eq!(standing(n), Standing::OnTrial);
+        assert_eq!(read_slot(&mut connection, UNLOCK_SHARED), ResultCode::OK);
+        assert_eq!(standing(n), Standing::OnTrial, "it begins anew");
+        assert_eq!(read_slot(&mut connection, SHARED), ResultCode::OK);
+        match is_rolled_back {
+            true => {
+                let kind = Some(Kind::of_hash(99));
+                base.running.set(Some(Running { kind, ..Running::default() }));
+            }
+            false => base.is_in_transaction.set(false),
+        }
+        assert_eq!(read_slot(&mut connection, UNLOCK_SHARED), ResultCode::OK);
+        assert_eq!(standing(n), Standing::Reads);
+    }
+}
+
 /// Whether a transaction of that kind takes the write lock first.
 fn is_known(directory: &tempfile::TempDir, kind: u64) -> bool {
     learning(directory, kind).0.holds_write_lock()
@@ -248,6 +274,8 @@ fn a_refused_upgrade_is_learned() {
         if answer == ResultCode::OK {
             connection.shm_lock(ShmSlot::WRITE, UNLOCK);
         }
+        base.is_in_transaction.set(false);
+        connection.shm_lock(SLOT, UNLOCK_SHARED);
         drop(connection);
         assert_eq!(is_known(&directory, n), learns, "{n}");
     }

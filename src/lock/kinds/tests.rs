@@ -19,20 +19,27 @@ fn kind(n: u32) -> Kind {
     Kind::of_hash(u64::from(n))
 }
 
+fn standing(database: &Database, n: u32) -> Standing {
+    Kinds::of(database).expect("there is a page").standing(kind(n))
+}
+
 #[track_caller]
 fn known(database: &Database, n: u32) -> Known {
-    look_up(database, kind(n)).expect("it is known")
+    match standing(database, n) {
+        Standing::Writes(known) => known,
+        standing => panic!("{standing:?}"),
+    }
 }
 
 #[test]
 fn a_kind_is_known_once_it_is_learned() {
     let (_directory, database) = board();
-    assert_eq!(look_up(&database, kind(1)), None);
+    assert_eq!(standing(&database, 1), Standing::New);
     for n in [1, 2, 1] {
         learn(&database, kind(n));
     }
     assert_eq!((known(&database, 1).nth, known(&database, 2).nth), (0, 1));
-    assert_eq!(look_up(&database, kind(3)), None);
+    assert_eq!(standing(&database, 3), Standing::New);
 }
 
 /// A kind whose transactions do not write any more is forgotten, and one that writes now and then is not.
@@ -42,14 +49,66 @@ fn a_kind_that_does_not_write_is_forgotten() {
     learn(&database, kind(7));
     for n in 1..FORGETS_AFTER {
         note_use(&database, known(&database, 7), false);
-        assert_eq!(known(&database, 7).in_vain, n);
+        assert_eq!(known(&database, 7).bits, n);
     }
     note_use(&database, known(&database, 7), true);
-    assert_eq!(known(&database, 7).in_vain, 0);
+    assert_eq!(known(&database, 7).bits, 0);
     for _ in 0..FORGETS_AFTER {
         note_use(&database, known(&database, 7), false);
     }
-    assert_eq!(look_up(&database, kind(7)), None);
+    assert_eq!(standing(&database, 7), Standing::Reads);
+}
+
+/// The first transaction of a kind is on trial. What it does decides how the next ones begin.
+#[test]
+fn a_kind_is_tried_out_once() {
+    let (_directory, database) = board();
+    let begins = |n| {
+        let tried = try_out(&database, &Kinds::of(&database).expect("a page"), kind(n));
+        assert_eq!(standing(&database, n), Standing::OnTrial);
+        tried
+    };
+    trial_ended(&database, begins(1), Some(false));
+    assert_eq!(standing(&database, 1), Standing::Reads);
+    // It writes, and is alone with that.
+    let alone = begins(2);
+    trial_writes(&database, alone);
+    assert_eq!(standing(&database, 2), Standing::Writing);
+    trial_ended(&database, alone, Some(true));
+    assert_eq!(standing(&database, 2), Standing::New);
+    // Another comes beside it.
+    let not_alone = begins(3);
+    trial_writes(&database, not_alone);
+    learn(&database, kind(3));
+    trial_ended(&database, not_alone, Some(true));
+    known(&database, 3);
+    // It takes longer than another waits, and writes then.
+    let long = begins(4);
+    trial_takes_long(&database, kind(4));
+    trial_writes(&database, long);
+    trial_ended(&database, long, Some(true));
+    assert_eq!(standing(&database, 4), Standing::Reads);
+    // Nobody has seen how it went.
+    trial_ended(&database, begins(5), None);
+    assert_eq!(standing(&database, 5), Standing::New);
+}
+
+/// Kinds that read make room for one that writes, and not for one that nothing is known of.
+#[test]
+fn a_page_that_is_full_tries_out_no_more() {
+    let (_directory, database) = board();
+    for n in 1..=KIND_ENTRIES as u32 {
+        let kinds = Kinds::of(&database).expect("there is a page");
+        trial_ended(&database, try_out(&database, &kinds, kind(n)), Some(false));
+    }
+    assert_eq!(standing(&database, 1000), Standing::Reads);
+    learn(&database, kind(1000));
+    known(&database, 1000);
+    let left = (1..=KIND_ENTRIES as u32).filter(|n| {
+        let kinds = Kinds::of(&database).expect("there is a page");
+        kinds.find(kind(*n)).is_some()
+    });
+    assert_eq!(left.count(), KIND_ENTRIES - 1);
 }
 
 /// There are more kinds than places. The one that has written least lately makes room, and of another nothing is counted.
@@ -62,10 +121,10 @@ fn a_new_kind_takes_the_place_of_one_that_writes_least() {
     let old = known(&database, 9);
     note_use(&database, old, false);
     learn(&database, kind(1000));
-    assert_eq!(look_up(&database, kind(9)), None);
+    assert_eq!(standing(&database, 9), Standing::Reads);
     assert_eq!(known(&database, 1000).nth, old.nth);
     note_use(&database, old, false);
-    assert_eq!(known(&database, 1000).in_vain, 0);
+    assert_eq!(known(&database, 1000).bits, 0);
 }
 
 /// Whatever lies on the page, there is an answer; and the sidecar stays as long as it is.
@@ -83,14 +142,20 @@ fn a_page_of_random_bytes_does_no_harm() {
             })
             .collect();
         file.write_all_at(&bytes, KINDS as u64).expect("there is room");
-        let _ = look_up(&database, kind(n));
+        let kinds = Kinds::of(&database).expect("there is a page");
+        if kinds.standing(kind(n)) == Standing::New {
+            let tried = try_out(&database, &kinds, kind(n));
+            trial_writes(&database, tried);
+            trial_ended(&database, tried, (n % 3 != 0).then_some(n % 2 == 0));
+        }
+        trial_takes_long(&database, kind(n));
         learn(&database, kind(n));
         note_use(&database, known(&database, n), n % 2 == 0);
         assert_eq!(file.metadata().expect("it is open").len(), PAGE as u64);
     }
     file.set_len(100).expect("it is open");
-    assert_eq!(look_up(&database, kind(1)), None);
-    learn(&database, kind(1));
+    assert!(Kinds::of(&database).is_none());
+    assert_eq!(learn(&database, kind(1)), None);
 }
 
 #[test]

@@ -67,6 +67,20 @@ pub(crate) fn monotonic_ns() -> u64 {
     in_ns(now)
 }
 
+/// [`monotonic_ns`] as it was at the kernel's last tick, some ms ago, for a fifth of the price. clock_gettime(2)
+#[doc(alias = "CLOCK_MONOTONIC_COARSE")]
+pub(crate) fn coarse_ns() -> u64 {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the call fills in the struct; the clock exists, so it cannot fail.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
+        in_ns(now)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    monotonic_ns()
+}
+
 /// [`monotonic_ns`] as the kernel tells it, whatever library is preloaded. On Linux this is a system call, so it serves
 /// waits. clock_gettime(2)
 pub(crate) fn kernel_ns() -> u64 {

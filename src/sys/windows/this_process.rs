@@ -32,6 +32,8 @@ pub(crate) fn monotonic_ns() -> u64 {
     (u128::from(count as u64) * 1_000_000_000 / u128::from(per_second)) as u64
 }
 
+/// The same.
+pub(crate) use self::monotonic_ns as coarse_ns;
 /// The same: nobody shows a process another time.
 pub(crate) use self::monotonic_ns as kernel_ns;
 /// The same: all processes read it alike.

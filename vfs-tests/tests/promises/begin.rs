@@ -518,14 +518,119 @@ fn a_kind_that_only_reads_is_forgotten() {
     }
 }
 
-/// Six clients read and write in tight loops. What they learn, each must have been refused at most once for: those that had
-/// begun when the first was refused. On the stock VFS many more are.
+/// Six clients read and write in tight loops, on a board that nobody has used before. The first transaction of all is on trial, and
+/// the others wait for it. On the stock VFS many are refused.
 #[test]
 fn a_storm_learns() {
     for mode in MODES {
-        let ours = board(mode);
-        let refused = refused(&ours, &auto(&ours));
-        assert!(refused <= 6, "{mode}: {refused}");
+        // A client that is not run for as long as the others wait for it is refused, or they are.
+        let storm = || {
+            let ours = board(mode);
+            refused(&ours, &auto(&ours))
+        };
+        let storms: Vec<_> = std::iter::repeat_with(storm).take(5).collect();
+        assert!(storms.iter().filter(|refused| **refused <= 1).count() >= 3, "{mode}: {storms:?}");
+    }
+}
+
+/// Two clients look for work and then take it, the first that do so since the board was opened. The first has begun to
+/// write when the second begins to read: on the stock VFS the second is refused. With `auto` it waits before it reads, though nobody
+/// was refused before, and from then on all of this kind do.
+#[test]
+fn the_first_transaction_of_a_kind_is_on_trial() {
+    for mode in MODES {
+        for (mut first, mut second) in pairs() {
+            for is_stock in [true, false] {
+                let board = board(mode);
+                let uri = if is_stock { board.stock() } else { auto(&board) };
+                for client in [&mut first, &mut second] {
+                    client.open("c", &uri, 60_000);
+                }
+                first.sql("c", "BEGIN; SELECT max(x) FROM t; INSERT INTO t VALUES (1)").rows();
+                second.send_sql("c", "BEGIN; SELECT max(x) FROM t");
+                if is_stock {
+                    assert_eq!(second.reply().rows(), [[0]]);
+                    assert_eq!(second.sql("c", "INSERT INTO t VALUES (2)").code(), SQLITE_BUSY);
+                    second.sql("c", "ROLLBACK").rows();
+                    first.sql("c", "COMMIT").rows();
+                } else {
+                    until_waiting(&connect(&board.kanban()), 1);
+                    first.sql("c", "COMMIT").rows();
+                    assert_eq!(second.reply().rows(), [[1]], "{mode}: it reads what was written");
+                    second.sql("c", "INSERT INTO t VALUES (2); COMMIT").rows();
+                    assert!(takes_the_lock(&mut first, "SELECT max(x) FROM t"), "{mode}");
+                }
+                for client in [&mut first, &mut second] {
+                    client.close("c");
+                }
+            }
+        }
+    }
+}
+
+/// The first transaction of a kind that writes meets no other of its kind: the next one begins as on the stock VFS, and is on trial
+/// itself. If it does not write, however it ends, no other of its kind is.
+#[test]
+fn a_trial_ends_with_its_transaction() {
+    let read = "SELECT max(x) FROM t";
+    for mode in MODES {
+        for program in Program::ALL {
+            for (end, is_tried_again) in [
+                ("INSERT INTO t VALUES (1); COMMIT", true),
+                ("INSERT INTO t VALUES (1); ROLLBACK", true),
+                ("COMMIT", false),
+                ("ROLLBACK", false),
+            ] {
+                let board = board(mode);
+                let _keeper = connect(&board.kanban());
+                let mut client = agent(program);
+                client.open("c", &auto(&board), 60_000);
+                client.sql("c", &format!("BEGIN; {read}; {end}")).rows();
+                // A second one writes, and a third begins meanwhile.
+                client.sql("c", &format!("BEGIN; {read}; INSERT INTO t VALUES (2)")).rows();
+                let mut other = agent(program);
+                other.open("c", &auto(&board), 60_000);
+                other.send_sql("c", &format!("BEGIN; {read}"));
+                if is_tried_again {
+                    until_waiting(&connect(&board.kanban()), 1);
+                } else {
+                    other.reply().rows();
+                    other.sql("c", "COMMIT").rows();
+                }
+                client.sql("c", "COMMIT").rows();
+                if is_tried_again {
+                    other.reply().rows();
+                }
+            }
+        }
+    }
+}
+
+/// A transaction has read, and then does nothing for long. Another of its kind waits for a moment, and goes on as on the stock
+/// VFS, and so do those that come later: they only read, as far as anybody knows. The first ones are refused if they write.
+#[test]
+fn nobody_waits_long_for_a_transaction_on_trial() {
+    let read = "BEGIN; SELECT max(x) FROM t";
+    for mode in MODES {
+        for (mut first, mut second) in pairs() {
+            let board = board(mode);
+            for client in [&mut first, &mut second] {
+                client.open("c", &auto(&board), 60_000);
+            }
+            first.sql("c", read).rows();
+            assert_eq!(second.sql("c", read).rows(), [[0]]);
+            // The second has not taken the write lock, which is free.
+            assert_eq!(status_of(&mut second, "c", "/holder"), json!(null), "{mode}");
+            second.sql("c", "COMMIT").rows();
+            assert!(!takes_the_lock(&mut second, "SELECT max(x) FROM t"), "{mode}");
+            second.sql("c", read).rows();
+            first.sql("c", "INSERT INTO t VALUES (1)").rows();
+            assert_eq!(second.sql("c", "ROLLBACK; BEGIN; SELECT max(x) FROM t").rows(), [[0]]);
+            assert_eq!(second.sql("c", "INSERT INTO t VALUES (2)").code(), SQLITE_BUSY);
+            second.sql("c", "ROLLBACK").rows();
+            first.sql("c", "COMMIT").rows();
+            assert!(takes_the_lock(&mut second, "SELECT max(x) FROM t"), "{mode}");
+        }
     }
 }
 

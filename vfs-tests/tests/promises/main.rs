@@ -49,6 +49,8 @@ mod threads_and_processes;
 mod timeout;
 #[cfg(target_os = "linux")]
 mod unchanged;
+#[cfg(target_os = "linux")]
+mod unchanged_languages;
 mod unloading;
 mod wal_reset;
 

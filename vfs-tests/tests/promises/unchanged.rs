@@ -9,7 +9,7 @@ use vfs_tests::needs::SQLITE_HEADER;
 use vfs_tests::{Board, PYTHON, extension, needs, preload, run};
 
 /// A command, as `kanban-vfs run` would start it, or without the library.
-fn command(program: &Path, is_preloaded: bool) -> Command {
+pub(crate) fn command(program: &Path, is_preloaded: bool) -> Command {
     let mut command = Command::new("timeout");
     command.arg("100").arg(program);
     for name in ["KANBAN_VFS_DEFAULT", "KANBAN_REQUIRE", "LD_PRELOAD", "LD_LIBRARY_PATH"] {
@@ -22,7 +22,7 @@ fn command(program: &Path, is_preloaded: bool) -> Command {
 }
 
 /// What a program printed, and what it printed to standard error.
-fn said(output: Output) -> (String, String) {
+pub(crate) fn said(output: Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{output:?}");
     (text(&output.stdout), text(&output.stderr))
