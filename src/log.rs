@@ -29,6 +29,9 @@ const MOST: u32 = 20;
 /// How long a line may be, in bytes: a pipe takes so many at once, and so they stay whole. pipe(7), PIPE_BUF
 const LONGEST: usize = 4000;
 
+/// What no file for lines begins with.
+const MAGIC: &[u8] = crate::format::Header::MAGIC;
+
 /// Where the lines go beside SQLite's error log.
 static DESTINATION: OnceLock<Destination> = OnceLock::new();
 
@@ -74,10 +77,10 @@ pub(crate) fn open(destination: &OsStr) -> Result<(), String> {
     }
     // The program may go to another directory.
     let path = std::path::absolute(destination).map_err(|why| why.to_string())?;
-    if sys::begins_with(&path, crate::format::Header::MAGIC) {
+    if sys::begins_with(&path, MAGIC) {
         return Err(format!("{} is a database", path.display()));
     }
-    let opened = sys::append(&path, b"");
+    let opened = sys::append(&path, b"", MAGIC);
     let destination = match &opened {
         Ok(()) => Destination::File(path.clone()),
         Err(_) => Destination::StandardError,
@@ -85,11 +88,7 @@ pub(crate) fn open(destination: &OsStr) -> Result<(), String> {
     if DESTINATION.set(destination).is_ok()
         && let Err(why) = opened
     {
-        write(&line(
-            ResultCode::WARNING,
-            &format!("KANBAN_LOG cannot be written ({why}): lines go to standard error"),
-            Some(&path),
-        ));
+        write(&cannot_be_written(&path, &why.to_string()));
     }
     Ok(())
 }
@@ -178,15 +177,15 @@ fn note(rc: ResultCode, what: &str, file: Option<&Path>) -> String {
     said
 }
 
-/// `2026-11-30T02:46:47.123456Z process 7 (python3) SQLITE_BUSY (5) /x/board.db: ...`, without control characters: an
-/// operator's terminal obeys them, and one would end the line.
+/// `2026-11-30T02:46:47.123456Z process 7 (python3) SQLITE_BUSY (5) /x/board.db: ...`, without the characters that an
+/// operator's terminal obeys, or that would end the line.
 fn line(rc: ResultCode, what: &str, file: Option<&Path>) -> String {
     let name = sys::program_name();
     let name = String::from_utf8_lossy(&name);
     let (pid, name) = (sys::pid(), name.trim_end_matches('\0'));
     let file = file.map(|file| format!(" {}", file.display())).unwrap_or_default();
     let said = format!("{} process {pid} ({name}) {rc}{file}: {what}", time(SystemTime::now()));
-    let mut said: String = said.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let mut said: String = said.chars().map(sys::printable).collect();
     if said.len() > LONGEST {
         let end = (0..=LONGEST).rfind(|at| said.is_char_boundary(*at));
         said.truncate(end.unwrap_or(0));
@@ -195,7 +194,7 @@ fn line(rc: ResultCode, what: &str, file: Option<&Path>) -> String {
 }
 
 /// Writes a line where `KANBAN_LOG` says, unless there were too many in this second: how many were left out is said before
-/// the next one. That it cannot be written is nothing that could be told.
+/// the next one that is written.
 fn write(said: &str) {
     let Some(destination) = DESTINATION.get() else { return };
     let left_out = {
@@ -220,11 +219,42 @@ fn write(said: &str) {
     text += said;
     text.push('\n');
     for line in text.split_inclusive('\n') {
-        let _ = match destination {
-            Destination::StandardError => sys::write_to_standard_error(line.as_bytes()),
-            Destination::File(path) => sys::append(path, line.as_bytes()),
-        };
+        write_to(destination, line);
     }
+}
+
+/// Writes a line to a destination, or to standard error if that cannot be done: it is full, has become a
+/// database, or this process may no longer write it. The first time, standard error is told why.
+fn write_to(destination: &Destination, text: &str) {
+    if let Destination::File(path) = destination {
+        static IS_TOLD: AtomicBool = AtomicBool::new(false);
+        static IS_DATABASE: AtomicBool = AtomicBool::new(false);
+        // Opened never again: each close would drop the locks of stock connections to it.
+        let is_database = IS_DATABASE.load(Ordering::Relaxed);
+        let why = if is_database { Ok(()) } else { sys::append(path, text.as_bytes(), MAGIC) };
+        match why {
+            Ok(()) if !is_database => return,
+            Ok(()) => {}
+            Err(why) => {
+                let is_database = why.kind() == std::io::ErrorKind::InvalidData;
+                IS_DATABASE.store(is_database, Ordering::Relaxed);
+                if !IS_TOLD.swap(true, Ordering::Relaxed) {
+                    let why =
+                        if is_database { "it is a database".to_owned() } else { why.to_string() };
+                    let mut told = cannot_be_written(path, &why);
+                    told.push('\n');
+                    let _ = sys::write_to_standard_error(told.as_bytes());
+                }
+            }
+        }
+    }
+    let _ = sys::write_to_standard_error(text.as_bytes());
+}
+
+/// The line that says why lines go to standard error.
+fn cannot_be_written(path: &Path, why: &str) -> String {
+    let what = format!("KANBAN_LOG cannot be written ({why}): lines go to standard error");
+    line(ResultCode::WARNING, &what, Some(path))
 }
 
 /// A time as ISO 8601 has it, in UTC, to the us.

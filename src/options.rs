@@ -139,7 +139,7 @@ impl Options {
         self
     }
 
-    /// Whether the file of a database in WAL mode is kept longer than its header says, by 64 KiB or more, until the
+    /// Whether the file of a database in WAL mode is kept longer than its header says, by 256 KiB or more, until the
     /// last connection closes. Then an application that compares the two from outside never takes a
     /// checkpoint for a torn file. Unset, it is.
     #[must_use]

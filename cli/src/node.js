@@ -17,7 +17,7 @@
   var directory = preloaded ? path.dirname(preloaded) : __dirname;
 
   function tell(what, error) {
-    var text = String((error && error.message) || error).replace(/[\u0000-\u001f\u007f]/g, '?');
+    var text = String((error && error.message) || error).replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, '?');
     try {
       require('fs').writeSync(2, 'kanban-vfs: process ' + process.pid + ' (node): ' + what +
         ' goes on with SQLite\'s own VFS: ' + text + '\n');

@@ -7,11 +7,13 @@
 //! | `LD_PRELOAD` | every SQLite that is linked dynamically: `preload/` |
 //! | `NODE_OPTIONS` | better-sqlite3 and node:sqlite: `node.js` |
 //! | `KANBAN_VFS_DEFAULT=1` | sqlite3, pysqlite3 and apsw of every Python that has the package installed |
-//! | `KANBAN_REQUIRE=1` | nothing; it has a database that goes past all of these told of |
+//! | `KANBAN_REQUIRE=1` | nothing; it has a database that goes past all of these told of; unless it is set already |
+//! | `KANBAN_BEGIN=auto` | nothing; transactions that read first and write later take the write lock first, once one of their kind was refused; unless it is set already |
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -91,10 +93,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         let (unknown, known) = (unknown.join(", "), kanban_vfs::VARIABLES.join(", "));
         eprintln!("kanban-vfs: unknown variables: {unknown}; known: {known}");
     }
-    for (name, value) in arguments.variables() {
+    for (name, value) in arguments.variables()? {
         command.env(name, value);
     }
-    command.env("LD_PRELOAD", preloaded(&libraries.join(LIBRARIES[0]))?);
+    let library = libraries.join(LIBRARIES[0]);
+    command.env("LD_PRELOAD", preloaded(&library)?);
+    tell_if_private(&library);
     if let Some(node) = node(&libraries) {
         command.env("NODE_OPTIONS", node_options(&node));
     }
@@ -107,7 +111,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
 
 impl Arguments {
     /// The environment variables that set what was asked for (docs/configuration.md).
-    fn variables(&self) -> Vec<(&'static str, OsString)> {
+    fn variables(&self) -> Result<Vec<(&'static str, OsString)>> {
         let times = [
             ("KANBAN_BUSY_TIMEOUT", self.busy_timeout),
             ("KANBAN_BUSY_TIMEOUT_MIN", self.busy_timeout_min),
@@ -126,8 +130,15 @@ impl Arguments {
         ];
         let flags =
             flags.into_iter().filter_map(|(name, flag)| Some((name, flag.as_ref()?.into())));
-        let log = self.log.clone().map(|log| ("KANBAN_LOG", log));
-        times.chain(begin).chain(base).chain(log).chain(flags).collect()
+        let log = match &self.log {
+            // The application, or a child of it, may have gone to another directory by then.
+            Some(file) if file != "stderr" && !file.is_empty() => {
+                Some(std::path::absolute(file)?.into())
+            }
+            log => log.clone(),
+        };
+        let log = log.map(|log| ("KANBAN_LOG", log));
+        Ok(times.chain(begin).chain(base).chain(log).chain(flags).collect())
     }
 }
 
@@ -159,22 +170,47 @@ fn libraries(named: Option<&Path>) -> Result<PathBuf> {
     .into())
 }
 
-/// `LD_PRELOAD` with that library first. ld.so(8)
+/// `LD_PRELOAD` with that library last: some others, as that of AddressSanitizer, must come first. ld.so(8)
 fn preloaded(library: &Path) -> Result<OsString> {
-    if library.as_os_str().as_bytes().iter().any(|byte| b" :".contains(byte)) {
-        let why = "LD_PRELOAD takes no path with a space or a colon: name another directory by --libraries";
+    if library.as_os_str().as_bytes().iter().any(|byte| b" :$".contains(byte)) {
+        let why = "LD_PRELOAD takes no path with a space, a colon or a dollar sign: name another directory by --libraries";
         return Err(format!("{}: {why}", library.display()).into());
     }
-    let mut all = library.as_os_str().to_owned();
+    let mut all = OsString::new();
     let others = std::env::var_os("LD_PRELOAD").unwrap_or_default();
     let others = others.as_bytes().split(|byte| b" :".contains(byte));
     for other in
         others.filter(|other| !other.is_empty() && *other != library.as_os_str().as_bytes())
     {
-        all.push(":");
         all.push(OsStr::from_bytes(other));
+        all.push(":");
     }
+    all.push(library);
     Ok(all)
+}
+
+/// Says that a file that every child reads is not for everybody: an application that root starts may give up its rights, and a Node
+/// of another user's would not start.
+fn tell_if_private(file: &Path) {
+    if !is_root() {
+        return;
+    }
+    let is_open = |path: &Path, bits: u32| {
+        path.metadata().is_ok_and(|found| found.permissions().mode() & bits == bits)
+    };
+    if !is_open(file, 0o004) || !file.ancestors().skip(1).all(|place| is_open(place, 0o001)) {
+        eprintln!(
+            "kanban-vfs: {}: not every user may read it: a child of another user goes on with SQLite's own VFS, and \
+             a Node does not start; name another directory by --libraries",
+            file.display()
+        );
+    }
+}
+
+/// Whether this process may do as it likes, and so become another user.
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self")
+        .is_ok_and(|found| std::os::unix::fs::MetadataExt::uid(&found) == 0)
 }
 
 /// What Node is to run first, if it is here.
@@ -214,29 +250,30 @@ fn not_reached(program: &Path) -> Option<&'static str> {
             "has the setuid or setgid bit: ld.so ignores LD_PRELOAD, so it goes on with SQLite's own VFS",
         );
     }
-    is_static(&std::fs::read(program).ok()?).then_some(
+    is_static(&File::open(program).ok()?)?.then_some(
         "is linked statically: no library is preloaded, so its SQLite goes on with its own VFS, unless the program \
          loads the extension itself (docs/clients.md)",
     )
 }
 
-/// Whether a file is a program that is linked statically: an ELF file without an interpreter. elf(5)
-fn is_static(file: &[u8]) -> bool {
-    const PT_INTERP: u32 = 3;
-    let little = |at: usize, size: usize| -> Option<u64> {
-        let bytes = file.get(at..at.checked_add(size)?)?;
-        Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+/// Whether a file is a program that is linked statically: an ELF file without an interpreter. `None` if it is no ELF file of
+/// 64 bits, little-endian. elf(5)
+fn is_static(file: &File) -> Option<bool> {
+    const PT_INTERP: u64 = 3;
+    let little = |at: u64, size: usize| -> Option<u64> {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes[..size], at).ok()?;
+        Some(u64::from_le_bytes(bytes))
     };
-    let has_interpreter = || -> Option<bool> {
-        let [start, size, count] = [little(32, 8)?, little(54, 2)?, little(56, 2)?];
-        for nth in 0..count {
-            let header = usize::try_from(start + nth * size).ok()?;
-            if little(header, 4)? == u64::from(PT_INTERP) {
-                return Some(true);
-            }
+    // "\x7fELF", 64 bits, little-endian.
+    if little(0, 6)? != 0x0102_464c_457f {
+        return None;
+    }
+    let [start, size, count] = [little(32, 8)?, little(54, 2)?, little(56, 2)?];
+    for nth in 0..count {
+        if little(start.checked_add(nth * size)?, 4)? == PT_INTERP {
+            return Some(false);
         }
-        Some(false)
-    };
-    // 64 bits, little-endian.
-    file.starts_with(b"\x7fELF\x02\x01") && has_interpreter() == Some(false)
+    }
+    Some(true)
 }

@@ -32,6 +32,39 @@ with_caller!(sqlite3_open, sqlite::open, x86_64: "rdx", aarch64: "x2");
 with_caller!(sqlite3_open16, sqlite::open16, x86_64: "rdx", aarch64: "x2");
 with_caller!(sqlite3_open_v2, sqlite::open_v2, x86_64: "r8", aarch64: "x4");
 
+/// The same function for callers of the copy of SQLite with the number `$nth`, which it adds in place of an address.
+macro_rules! of_copy {
+    ($with:path, $nth:literal, x86_64: $x86_64:literal, aarch64: $aarch64:literal) => {{
+        #[unsafe(naked)]
+        unsafe extern "C" fn of_copy() {
+            #[cfg(target_arch = "x86_64")]
+            naked_asm!("endbr64", concat!("mov ", $x86_64, ", {nth}"), "jmp {with}", nth = const $nth, with = sym $with);
+            #[cfg(target_arch = "aarch64")]
+            naked_asm!("hint #34", concat!("mov ", $aarch64, ", #{nth}"), "b {with}", nth = const $nth, with = sym $with);
+        }
+        of_copy
+    }};
+}
+
+/// A function that opens.
+type Entry = unsafe extern "C" fn();
+
+macro_rules! of_copies {
+    ($($nth:literal)*) => {
+        [$([
+            of_copy!(sqlite::open, $nth, x86_64: "rdx", aarch64: "x2"),
+            of_copy!(sqlite::open16, $nth, x86_64: "rdx", aarch64: "x2"),
+            of_copy!(sqlite::open_v2, $nth, x86_64: "r8", aarch64: "x4"),
+        ]),*]
+    };
+}
+
+/// For each copy of SQLite, its functions in the order of [`sqlite::OPENS`].
+pub(crate) const OF_COPIES: [[Entry; 3]; sqlite::MOST] = of_copies!(0 1 2 3 4 5 6 7);
+
+/// The functions that tell the copy by their caller, in that order.
+pub(crate) const BY_CALLER: [Entry; 3] = [sqlite3_open, sqlite3_open16, sqlite3_open_v2];
+
 /// The C library's dlopen(3), once it is known.
 static DLOPEN: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 

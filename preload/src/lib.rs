@@ -3,8 +3,8 @@
 //!
 //! It is a small library of its own, and not the extension: SQLite loads extensions with `RTLD_GLOBAL`, and one that
 //! exported functions of SQLite's would get between an application and SQLite wherever it is loaded. This one loads the
-//! extension, `libkanban_vfs.so` beside it, only when the process opens a database. So a program without SQLite
-//! gets nothing but the few functions below.
+//! extension, `libkanban_vfs.so` beside it, only when the process opens a database, or begins with an SQLite: later the dynamic
+//! linker might be busy. So a program without SQLite gets nothing but the few functions below.
 //!
 //! # What it puts itself in front of
 //! | function | and |
@@ -13,7 +13,7 @@
 //! | `dlopen` with `RTLD_DEEPBIND`, as PHP loads its extensions | a library loaded so does not see the functions above: the VFS is registered with the SQLite that it has brought along, if it has (`sqlite.rs`) |
 //! | `fcntl`, `fcntl64` | if `KANBAN_REQUIRE=1`, tell on standard error of a database that goes past this VFS (`watch.rs`) |
 //!
-//! Why the opens, and not a constructor: a constructor runs before libsqlite3 is there if a module of Python or Ruby
+//! Why it is registered at an open, and not by a constructor: a constructor runs before libsqlite3 is there if a module of Python or Ruby
 //! brings it, and registering initialises SQLite, after which an application's sqlite3_config() would be refused. At the
 //! first open both are over.
 //!
@@ -22,13 +22,22 @@
 //! replace: Node, apsw, most programs in Go and Rust. Their calls of fcntl(2) still come by here. A static program loads
 //! no library at all, and ld.so ignores `LD_PRELOAD` in one with the setuid bit.
 //!
+//! A program that asks by a weak symbol whether it has an SQLite finds the functions here, which then fail. Where a process has
+//! several SQLites, the very first open may not show which it is meant for: it is refused (`sqlite.rs`).
+//!
 //! With `KANBAN_VFS_DEFAULT=0` it does nothing.
 #![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 
 mod interposed;
+mod objects;
+#[path = "../../src/sys/printable.rs"]
+mod printable;
 mod sqlite;
 mod tell;
 mod watch;
+#[path = "../../src/sys/unix/without_waiting.rs"]
+#[allow(dead_code, reason = "the extension uses all of it")]
+mod without_waiting;
 
 use std::ffi::{CStr, c_char};
 
@@ -50,8 +59,10 @@ fn environment(name: &CStr) -> Option<&'static [u8]> {
 #[unsafe(link_section = ".init_array")]
 static AT_LOAD: extern "C" fn() = {
     extern "C" fn at_load() {
+        without_waiting::note_standard_error();
         watch::find();
         sqlite::watch_forks();
+        sqlite::at_load();
     }
     at_load
 };

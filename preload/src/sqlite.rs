@@ -3,9 +3,12 @@
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::{is_wanted, keeping_errno, tell};
+use crate::objects::{self, Object};
+use crate::{interposed, is_wanted, keeping_errno, tell};
 
 const SQLITE_OK: c_int = 0;
 const SQLITE_ERROR: c_int = 1;
@@ -89,57 +92,211 @@ unsafe fn nothing_there(connection: *mut *mut c_void) -> c_int {
 }
 
 /// SQLite's function of that name for a caller at that address, after the VFS was registered with that SQLite.
-fn prepared(name: &CStr, caller: *const c_void) -> *mut c_void {
-    keeping_errno(|| {
-        let real = find(name, caller);
-        if !real.is_null() && is_wanted() {
-            register(real);
+fn prepared(name: &'static CStr, caller: *const c_void) -> *mut c_void {
+    keeping_errno(|| match find(name, caller as usize) {
+        Found::In(copy, function) => {
+            if is_wanted() {
+                serve(&copy);
+            }
+            function as *mut c_void
         }
-        real
+        Found::Elsewhere(function) => function,
+        Found::Several => {
+            static IS_TOLD: AtomicBool = AtomicBool::new(false);
+            if !IS_TOLD.swap(true, Ordering::Relaxed) {
+                let name = name.to_string_lossy();
+                tell::line(format_args!(
+                    "a call of {name} is refused: it does not show which of the SQLites of this process it is meant for; \
+                     start this program without LD_PRELOAD"
+                ));
+            }
+            std::ptr::null_mut()
+        }
     })
 }
 
-/// What the dynamic linker would have bound a caller to without this library: the next one in the scope of the whole
-/// program, or else what the caller's own object has brought along. dlsym(3)
-fn find(name: &CStr, caller: *const c_void) -> *mut c_void {
-    // SAFETY: a terminated name, and handles that are good.
-    unsafe {
-        let next = libc::dlsym(libc::RTLD_NEXT, name.as_ptr());
-        if !next.is_null() {
-            return next;
-        }
-        let in_object = |object: *mut c_void| {
-            if object.is_null() {
-                return object;
+/// The functions that open a database.
+pub(crate) const OPENS: [&CStr; 3] = [c"sqlite3_open", c"sqlite3_open16", c"sqlite3_open_v2"];
+
+/// What every SQLite has, and nobody else who gets in front of its opens.
+const OF_SQLITE: [&CStr; 2] = [c"sqlite3_prepare_v2", c"sqlite3_close"];
+
+/// A copy of SQLite.
+#[derive(Clone)]
+struct Copy {
+    /// Where its object is loaded.
+    base: usize,
+    /// That object's path; empty for the program.
+    path: CString,
+}
+
+/// Which function a call is meant for.
+enum Found {
+    /// That of a copy of SQLite.
+    In(Copy, usize),
+    /// What dlsym(3) has found, null for nothing.
+    Elsewhere(*mut c_void),
+    /// Nobody can tell.
+    Several,
+}
+
+/// What the list of objects says of a call.
+enum Meant {
+    Is(Found),
+    /// What the dynamic linker would bind that object to now, or one that asks for a function by its name.
+    AsLinked(Option<CString>),
+}
+
+/// What the dynamic linker has bound a caller to, or would have without this library.
+///
+/// Where there is one copy of SQLite, it is that. Where there are several, the caller's object has others of its functions
+/// bound: it is the one they are bound to. An object is no caller if it does not use the function: then the call is
+/// the last one of a function of another object, which has jumped here, and whose return address is its caller's. So when the
+/// second copy is seen, each object is bound to functions of this library that know their copy ([`interposed::OF_COPIES`]).
+fn find(name: &'static CStr, caller: usize) -> Found {
+    let meant = {
+        let _walk = Turn::take(&WALK);
+        objects::with_objects(|age, read| {
+            if caller >= MOST
+                && let Some(only) = only_copy(age, name)
+            {
+                return Meant::Is(only);
             }
-            let found = libc::dlsym(object, name.as_ptr());
-            libc::dlclose(object);
-            if is_ours(found) { std::ptr::null_mut() } else { found }
-        };
-        let found = object_at(caller).map_or(std::ptr::null_mut(), in_object);
-        if !found.is_null() {
-            return found;
+            meant(name, caller, age, &read())
+        })
+    };
+    match meant {
+        Meant::Is(found) => found,
+        Meant::AsLinked(object) => as_linked(name, object.as_deref()),
+    }
+}
+
+/// Where the only copy of SQLite is, the age of the list of objects then, and its functions that open.
+static ONLY: [AtomicUsize; 6] = [const { AtomicUsize::new(0) }; 6];
+
+/// The function of the only copy, if the list is as it was, and that copy is served. It is read and written in turn.
+fn only_copy(age: objects::Age, name: &CStr) -> Option<Found> {
+    let [base, adds, subs, functions @ ..] =
+        [0, 1, 2, 3, 4, 5].map(|nth: usize| ONLY[nth].load(Ordering::Relaxed));
+    let nth = OPENS.iter().position(|open| *open == name)?;
+    (base != 0 && (adds, subs) == (age.0 as usize, age.1 as usize) && functions[nth] != 0)
+        .then(|| Found::In(Copy { base, path: CString::default() }, functions[nth]))
+}
+
+fn meant(name: &CStr, caller: usize, age: objects::Age, objects: &[Object<'_>]) -> Meant {
+    let here = meant as *const () as usize;
+    let others = || objects.iter().filter(|object| !object.contains(here));
+    let found = |object: &Object<'_>, function| {
+        let copy = Copy { base: object.base, path: object.path.to_owned() };
+        Meant::Is(Found::In(copy, function))
+    };
+    if let Some(known) = COPIES.get(caller) {
+        let base = known.base.load(Ordering::Relaxed);
+        let copy = others().find(|object| object.base == base);
+        let function = copy.and_then(|copy| Some((copy, copy.find(name)?)));
+        return function
+            .map_or(Meant::Is(Found::Several), |(copy, function)| found(copy, function));
+    }
+    let defining: Vec<_> = others().filter(|object| object.find(name).is_some()).collect();
+    let is_whole = |object: &&Object<'_>| OF_SQLITE.iter().all(|name| object.find(name).is_some());
+    let copies: Vec<_> = defining.iter().copied().filter(is_whole).collect();
+    match copies[..] {
+        [] => return Meant::AsLinked(None),
+        [only] if defining.len() == 1 => {
+            if is_served(only.base) {
+                let functions = OPENS.map(|open| only.find(open).unwrap_or(0));
+                // The place comes last, for a signal handler that opens a database meanwhile.
+                let all = [0, age.0 as usize, age.1 as usize].into_iter().chain(functions);
+                let places = ONLY.iter().zip(all).chain([(&ONLY[0], only.base)]);
+                places.for_each(|(place, value)| place.store(value, Ordering::SeqCst));
+            }
+            return only.find(name).map_or(Meant::AsLinked(None), |function| found(only, function));
+        }
+        // Somebody else gets in front of SQLite, too.
+        [_] => return Meant::AsLinked(None),
+        _ => {}
+    }
+    // To which copy each object that opens databases is bound, if any other function of it shows that.
+    let uses: Vec<_> = others()
+        .filter_map(|object| {
+            let slots = object.slots("sqlite3_");
+            let (opens, rest): (Vec<_>, Vec<_>) =
+                slots.into_iter().partition(|(name, _)| OPENS.contains(name));
+            let copy_of = |(name, slot): &(&CStr, objects::Slot)| {
+                let function = slot.get();
+                copies.iter().position(|copy| copy.find(name) == Some(function))
+            };
+            let mut bound = rest.iter().filter_map(copy_of);
+            let copy = bound.next().filter(|first| bound.all(|other| other == *first));
+            (!opens.is_empty()).then_some((object, opens, copy))
+        })
+        .collect();
+    let is_by_caller = |slot: &objects::Slot| {
+        interposed::BY_CALLER.iter().position(|entry| *entry as usize == slot.get())
+    };
+    let calls_here = |opens: &[(&CStr, objects::Slot)]| {
+        let calls = |slot: &objects::Slot| !slot.is_data && is_by_caller(slot).is_some();
+        opens.iter().any(|(open, slot)| *open == name && calls(slot))
+    };
+    let is_callers = |object: &Object<'_>| object.contains(caller);
+    let meant = match uses.iter().find(|(object, ..)| is_callers(object)) {
+        Some((_, _, Some(copy))) => Some(*copy),
+        Some((object, ..)) => return Meant::AsLinked(Some(object.path.to_owned())),
+        None => {
+            let mut jumps = uses.iter().filter(|(_, opens, _)| calls_here(opens));
+            match (jumps.next(), jumps.next()) {
+                // It has asked dlsym(3) for the function.
+                (None, _) => return Meant::AsLinked(None),
+                (Some((object, _, None)), None) => {
+                    return Meant::AsLinked(Some(object.path.to_owned()));
+                }
+                (Some((.., first)), _) => {
+                    let all = uses.iter().filter(|(_, opens, _)| calls_here(opens));
+                    first.filter(|_| all.into_iter().all(|(.., copy)| copy == first))
+                }
+            }
+        }
+    };
+    for (_, opens, copy) in &uses {
+        let Some(nth) = copy.and_then(|copy| number_of(copies[copy].base)) else { continue };
+        for (_, slot) in opens {
+            if let Some(open) = is_by_caller(slot) {
+                slot.set(interposed::OF_COPIES[nth][open] as usize);
+            }
         }
     }
-    // A caller that asked dlsym(3) for the function, say: any SQLite of the process.
-    let mut found = std::ptr::null_mut();
-    each_object(&mut |path| {
-        // SAFETY: a terminated path; nothing is loaded by this.
-        let object = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
-        if object.is_null() {
-            return false;
+    let meant = meant.and_then(|nth| Some((copies[nth], copies[nth].find(name)?)));
+    meant.map_or(Meant::Is(Found::Several), |(copy, function)| found(copy, function))
+}
+
+/// What dlsym(3) finds: the next function in the scope of the whole program, or else what that object has brought along.
+fn as_linked(name: &CStr, object: Option<&CStr>) -> Found {
+    // SAFETY: terminated names, and handles that are good.
+    let function = unsafe {
+        let mut function = libc::dlsym(libc::RTLD_NEXT, name.as_ptr());
+        if function.is_null()
+            && let Some(object) = object
+        {
+            let object = libc::dlopen(object.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
+            if !object.is_null() {
+                function = libc::dlsym(object, name.as_ptr());
+                libc::dlclose(object);
+            }
         }
-        // SAFETY: a good handle and a terminated name.
-        let symbol = unsafe { libc::dlsym(object, name.as_ptr()) };
-        // SAFETY: the handle is ours to close; the object stays loaded.
-        unsafe { libc::dlclose(object) };
-        if symbol.is_null() || is_ours(symbol) {
-            return false;
-        }
-        found = symbol;
-        true
-    });
-    found
+        function
+    };
+    in_copy(function).map_or(Found::Elsewhere(function), |copy| Found::In(copy, function as usize))
+}
+
+/// The copy of SQLite that a function belongs to; `None` if it is none of an SQLite's.
+fn in_copy(function: *const c_void) -> Option<Copy> {
+    let _walk = Turn::take(&WALK);
+    objects::with_objects(|_, read| {
+        let all = read();
+        let object = all.iter().find(|object| object.contains(function as usize))?;
+        let is_whole = OF_SQLITE.iter().all(|name| object.find(name).is_some());
+        is_whole.then(|| Copy { base: object.base, path: object.path.to_owned() })
+    })
 }
 
 /// What dladdr(3) says of an address.
@@ -151,39 +308,6 @@ fn info_of(address: *const c_void) -> Option<libc::Dl_info> {
     }
 }
 
-/// A handle for the object that an address lies in, which dlclose(3) takes. `None` if it lies in none.
-fn object_at(address: *const c_void) -> Option<*mut c_void> {
-    let info = info_of(address)?;
-    // SAFETY: the name is terminated; nothing is loaded by this.
-    let object = unsafe { libc::dlopen(info.dli_fname, libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
-    (!object.is_null()).then_some(object)
-}
-
-/// Whether an address lies in this library.
-fn is_ours(address: *mut c_void) -> bool {
-    let base = |address| info_of(address).map(|info| info.dli_fbase);
-    base(address).is_some() && base(address) == base(is_ours as *const c_void)
-}
-
-/// Calls `f` with the path of each library of the process, until it is true. dl_iterate_phdr(3)
-fn each_object(f: &mut dyn FnMut(&CStr) -> bool) {
-    unsafe extern "C" fn one(info: *mut libc::dl_phdr_info, _: usize, paths: *mut c_void) -> c_int {
-        // SAFETY: the C library passes an object, and what it was given for this call.
-        unsafe {
-            let name = (*info).dlpi_name;
-            if !name.is_null() && *name != 0 {
-                (*paths.cast::<Vec<CString>>()).push(CStr::from_ptr(name).to_owned());
-            }
-        }
-        0
-    }
-    // The list is taken first: dlopen(3) must not be called meanwhile.
-    let mut paths: Vec<CString> = Vec::new();
-    // SAFETY: `one` takes such a list, which lives until the call is over.
-    unsafe { libc::dl_iterate_phdr(Some(one), (&raw mut paths).cast()) };
-    let _ = paths.iter().any(|path| f(path));
-}
-
 /// A library was loaded with `RTLD_DEEPBIND`: if it has brought an SQLite along, registers the VFS with that.
 pub(crate) fn loaded_deeply(library: *mut c_void) {
     if !is_wanted() {
@@ -192,60 +316,202 @@ pub(crate) fn loaded_deeply(library: *mut c_void) {
     keeping_errno(|| {
         // SAFETY: the caller has just got this handle from dlopen(3); a terminated name.
         let open = unsafe { libc::dlsym(library, c"sqlite3_open_v2".as_ptr()) };
-        if !open.is_null() && !is_ours(open) {
-            register(open);
+        if let Some(copy) = in_copy(open) {
+            serve(&copy);
         }
     });
 }
 
 /// How many copies of SQLite in one process are served. The extension tells four apart.
-const MOST: usize = 8;
+pub(crate) const MOST: usize = 8;
 
-/// The copies of SQLite that were served, by the addresses at which their objects are loaded, 0 for none.
-static SERVED: [AtomicUsize; MOST] = [const { AtomicUsize::new(0) }; MOST];
+/// A copy of SQLite that is known.
+struct Known {
+    /// Where it is loaded; 0 for none.
+    base: AtomicUsize,
+    /// What was done with it.
+    is: AtomicU8,
+}
 
-/// Registers the VFS with the SQLite that a function belongs to, before any thread opens a database by it. Threads that open
-/// the first one at once each register it, which is harmless: who comes second finds it there.
-fn register(function: *const c_void) {
-    let Some(info) = info_of(function) else { return };
-    let base = info.dli_fbase as usize;
-    if SERVED.iter().any(|copy| copy.load(Ordering::SeqCst) == base) {
+/// Nothing was tried yet.
+const NEW: u8 = 0;
+/// Another thread loads the extension for it, and cannot go on at present.
+const WAITS: u8 = 1;
+/// The VFS was registered with it, or was refused.
+const SERVED: u8 = 2;
+
+static COPIES: [Known; MOST] =
+    [const { Known { base: AtomicUsize::new(0), is: AtomicU8::new(NEW) } }; MOST];
+
+/// The place of a copy in [`COPIES`]; `None` if none is left.
+fn number_of(base: usize) -> Option<usize> {
+    COPIES.iter().position(|copy| {
+        match copy.base.compare_exchange(0, base, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => true,
+            Err(other) => other == base,
+        }
+    })
+}
+
+/// Whether nothing is left to do for a copy.
+fn is_served(base: usize) -> bool {
+    number_of(base).is_some_and(|nth| COPIES[nth].is.load(Ordering::SeqCst) == SERVED)
+}
+
+/// Registers the VFS with a copy of SQLite, before any thread opens a database by it. Threads that open the first one at once
+/// each register it, which is harmless: all but one find it there.
+fn serve(copy: &Copy) {
+    let known = number_of(copy.base).map(|nth| &COPIES[nth]);
+    if known.is_some_and(|known| known.is.load(Ordering::SeqCst) != NEW) {
         return;
     }
-    // SAFETY: dladdr(3) gave a terminated name.
-    let library = unsafe { CStr::from_ptr(info.dli_fname) };
-    let registered = register_with(library);
-    // It is not noted twice; if there is no place left, it is registered, and told of, at each open.
-    let noted = SERVED.iter().find_map(|copy| {
-        match copy.compare_exchange(0, base, Ordering::SeqCst, Ordering::SeqCst) {
-            Ok(_) => Some(true),
-            Err(other) => (other == base).then_some(false),
-        }
+    let registered = match (is_loaded_at_start(copy), registers()) {
+        (true, Some(register)) => Some(register_by(register, copy)),
+        _ if is_single_threaded() => Some(load_and_register(copy)),
+        _ => beside(copy.clone()),
+    };
+    // It is told of once; if there is no place left, at each open.
+    let is_first = known.is_none_or(|known| {
+        let now = if registered.is_some() { SERVED } else { WAITS };
+        known.is.compare_exchange(NEW, now, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     });
-    if let Err(why) = registered
-        && noted != Some(false)
-    {
-        let library = library.to_string_lossy();
+    if is_first {
+        let why = match registered {
+            Some(Ok(())) => return,
+            Some(Err(why)) => why,
+            None => "a library is being loaded, whose constructor waits; what is opened until it is loaded \
+                     goes past kanban"
+                .to_owned(),
+        };
+        let library = copy.path.to_string_lossy();
         tell::line(format_args!("{library}: goes on with SQLite's own VFS: {why}"));
     }
 }
 
-/// The thread that loads a library or forks, by its id; 0 for none.
-static TURN: AtomicI32 = AtomicI32::new(0);
+/// For how long an open waits for a library to be loaded, at most: while a constructor runs, no other can be. dlopen(3)
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The right to load a library, and to fork: ld.so aborts a child that loads one if a thread of its parent was about to.
-/// Nothing else is done while it is held, since a fork asks for it when it has the locks of the extension.
-struct Turn;
+/// What a thread does for another.
+struct Task {
+    copy: Copy,
+    result: Mutex<Option<Result<(), String>>>,
+    is_done: Condvar,
+}
+
+/// Loads the extension and registers the VFS by a thread of its own, which waits for the dynamic linker in place of this
+/// one. What came of it; `None` if it still waits. (Not by std's threads: to make one, they call dlsym(3).)
+fn beside(copy: Copy) -> Option<Result<(), String>> {
+    extern "C" fn work(task: *mut c_void) -> *mut c_void {
+        // SAFETY: `beside` has made it of such a pointer.
+        let task = unsafe { Arc::from_raw(task.cast::<Task>()) };
+        let registered = load_and_register(&task.copy);
+        if let Some(nth) = number_of(task.copy.base) {
+            let known = &COPIES[nth].is;
+            let _ = known.compare_exchange(WAITS, SERVED, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        *task.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(registered);
+        task.is_done.notify_all();
+        std::ptr::null_mut()
+    }
+    let task = Arc::new(Task { copy, result: Mutex::new(None), is_done: Condvar::new() });
+    let passed = Arc::into_raw(Arc::clone(&task)).cast_mut();
+    // SAFETY: the calls fill in what they get. The thread takes the application's signals from nobody: it has them blocked,
+    // as it inherits from this one.
+    let made = unsafe {
+        let [mut all, mut before]: [libc::sigset_t; 2] = std::mem::zeroed();
+        let mut thread: libc::pthread_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        let made =
+            libc::pthread_create(&raw mut thread, std::ptr::null(), work, passed.cast()) == 0;
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        if made {
+            libc::pthread_detach(thread);
+        } else {
+            drop(Arc::from_raw(passed));
+        }
+        made
+    };
+    if !made {
+        return Some(load_and_register(&task.copy));
+    }
+    let result = task.result.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = task.is_done.wait_timeout_while(result, PATIENCE, |result| result.is_none());
+    let (mut result, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    result.take()
+}
+
+/// glibc's `__libc_single_threaded`, if it has it.
+static SINGLE_THREADED: AtomicPtr<c_char> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Whether this thread is the only one: nobody else has the dynamic linker's lock.
+fn is_single_threaded() -> bool {
+    let told = SINGLE_THREADED.load(Ordering::Relaxed);
+    // SAFETY: a variable of the C library's, of that size.
+    told.is_null() || unsafe { told.read_volatile() } != 0
+}
+
+/// Where the copies are that were loaded before the program began. They are never unloaded.
+static AT_START: [AtomicUsize; MOST] = [const { AtomicUsize::new(0) }; MOST];
+
+fn is_loaded_at_start(copy: &Copy) -> bool {
+    AT_START.iter().any(|base| base.load(Ordering::Relaxed) == copy.base)
+}
+
+/// Prepares what must not wait for the dynamic linker later; to be called when this library is loaded. If the program
+/// links an SQLite, loads the extension: there is no other thread yet.
+pub(crate) fn at_load() {
+    // SAFETY: a terminated name.
+    let told = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };
+    SINGLE_THREADED.store(told.cast(), Ordering::Relaxed);
+    if !is_wanted() {
+        return;
+    }
+    let here = at_load as *const () as usize;
+    let copies: Vec<_> = objects::with_objects(|_, read| {
+        let all = read();
+        let names = || OPENS.iter().chain(&OF_SQLITE);
+        let is_copy = |object: &&Object<'_>| {
+            !object.contains(here) && names().all(|name| object.find(name).is_some())
+        };
+        all.iter().filter(is_copy).map(|object| object.base).collect()
+    });
+    copies.iter().zip(&AT_START).for_each(|(base, place)| place.store(*base, Ordering::Relaxed));
+    if !copies.is_empty() {
+        // Why it fails is told of at the first open.
+        let _ = load_extension();
+    }
+}
+
+/// A lock of this library, by the id of the thread that has it; 0 for none.
+type Lock = AtomicI32;
+
+/// Held by the thread that loads a library or forks.
+static LOADING: Lock = Lock::new(0);
+
+/// Held by the thread that walks the list of objects or forks: the child would find that list locked for ever.
+static WALK: Lock = Lock::new(0);
+
+/// A lock. With [`LOADING`] a thread has the right to load a library, and to fork: ld.so aborts a child that loads one if a
+/// thread of its parent was about to. Nothing else is done while it is held, since a fork asks for it when it has the locks of the
+/// extension.
+struct Turn(&'static Lock);
 
 impl Turn {
     /// Waits for it. `None` if this thread has it already: a signal has interrupted it, whose handler opens a database.
-    fn take() -> Option<Self> {
+    fn take(lock: &'static Lock) -> Option<Self> {
+        Self::take_until(lock, || false)
+    }
+
+    /// Waits for it until `is_over`.
+    fn take_until(lock: &'static Lock, mut is_over: impl FnMut() -> bool) -> Option<Self> {
         // SAFETY: the call takes nothing.
         let me = unsafe { libc::gettid() };
         loop {
-            match TURN.compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => return Some(Self),
+            match lock.compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return Some(Self(lock)),
                 Err(other) if other == me => return None,
+                Err(_) if is_over() => return None,
                 Err(_) => std::thread::yield_now(),
             }
         }
@@ -254,54 +520,104 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        TURN.store(0, Ordering::SeqCst);
+        self.0.store(0, Ordering::SeqCst);
     }
 }
 
-/// Whether the thread that has the turn has it to fork.
-static IS_FORKING: AtomicBool = AtomicBool::new(false);
-
-/// Keeps each fork(2) apart from loading a library. pthread_atfork(3)
+/// Keeps each fork(2) apart from loading a library. It does not wait for longer than [`PATIENCE`]: a constructor that forks keeps
+/// all others from loading. pthread_atfork(3)
 pub(crate) fn watch_forks() {
     extern "C" fn prepare() {
-        if let Some(turn) = Turn::take() {
-            std::mem::forget(turn);
-            IS_FORKING.store(true, Ordering::SeqCst);
+        let began = Instant::now();
+        for lock in [&LOADING, &WALK] {
+            std::mem::forget(Turn::take_until(lock, || began.elapsed() > PATIENCE));
         }
     }
-    extern "C" fn afterwards() {
-        if IS_FORKING.swap(false, Ordering::SeqCst) {
-            drop(Turn);
+    extern "C" fn in_parent() {
+        // SAFETY: the call takes nothing.
+        let me = unsafe { libc::gettid() };
+        for lock in [&WALK, &LOADING] {
+            let _ = lock.compare_exchange(me, 0, Ordering::SeqCst, Ordering::SeqCst);
+        }
+    }
+    extern "C" fn in_child() {
+        // There is no other thread.
+        for lock in [&WALK, &LOADING] {
+            lock.store(0, Ordering::SeqCst);
+        }
+        for copy in &COPIES {
+            let _ = copy.is.compare_exchange(WAITS, NEW, Ordering::SeqCst, Ordering::SeqCst);
         }
     }
     // SAFETY: the functions stay: a preloaded library is never unloaded. If it fails for want of memory, so do forks.
-    unsafe { libc::pthread_atfork(Some(prepare), Some(afterwards), Some(afterwards)) };
+    unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) };
 }
 
-/// Registers the VFS with the SQLite of that file as its default one; if it fails, with the reason.
-fn register_with(library: &CStr) -> Result<(), String> {
-    type Register = unsafe extern "C" fn(*mut c_void, c_int, *mut c_char, usize) -> c_int;
+/// The extension's `kanban_vfs_register_by`, once it is loaded.
+static REGISTER: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+
+type Find = unsafe extern "C" fn(*const c_char, *mut c_void) -> *mut c_void;
+type Register = unsafe extern "C" fn(Find, *mut c_void, c_int, *mut c_char, usize) -> c_int;
+
+fn registers() -> Option<Register> {
+    let found = REGISTER.load(Ordering::SeqCst);
+    // SAFETY: the function is of that type (`src/register/extension.rs`).
+    (!found.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, Register>(found) })
+}
+
+/// Loads the extension; if it fails, with the reason.
+fn load_extension() -> Result<Register, String> {
+    if let Some(register) = registers() {
+        return Ok(register);
+    }
     let extension = extension_path().ok_or("this library cannot tell where it is")?;
     let path = CString::new(extension.as_os_str().as_bytes()).map_err(|why| why.to_string())?;
-    // SAFETY: terminated names and handles of dlopen(3), which are never closed: neither library is unloaded any more. The
-    // function is of that type (include/kanban_vfs.h).
+    // SAFETY: terminated names and a handle of dlopen(3), which is never closed.
     unsafe {
-        // Not by its name alone: a program may be loaded by a name that leads elsewhere from here.
-        let turn = Turn::take();
-        let sqlite = libc::dlopen(library.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
-        let sqlite = if sqlite.is_null() { libc::RTLD_DEFAULT } else { sqlite };
+        let turn = Turn::take(&LOADING);
         let extension = libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
         if extension.is_null() {
             return Err(said(libc::dlerror(), "it cannot be loaded"));
         }
         drop(turn);
-        let register = libc::dlsym(extension, c"kanban_vfs_register".as_ptr());
+        let register = libc::dlsym(extension, c"kanban_vfs_register_by".as_ptr());
         if register.is_null() {
             return Err(said(libc::dlerror(), "it is another library"));
         }
-        let register = std::mem::transmute::<*mut c_void, Register>(register);
-        let mut message: [c_char; 500] = [0; 500];
-        match register(sqlite, 1, message.as_mut_ptr(), message.len()) {
+        REGISTER.store(register, Ordering::SeqCst);
+    }
+    registers().ok_or_else(|| "it is another library".to_owned())
+}
+
+/// Loads the extension, if it is not, and registers the VFS with a copy of SQLite, which is not unloaded any more.
+fn load_and_register(copy: &Copy) -> Result<(), String> {
+    let register = load_extension()?;
+    if !is_loaded_at_start(copy) {
+        let turn = Turn::take(&LOADING);
+        // SAFETY: a terminated name; the handle is never closed.
+        unsafe { libc::dlopen(copy.path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+        drop(turn);
+    }
+    register_by(register, copy)
+}
+
+/// Registers the VFS with a copy of SQLite as its default one; if it fails, with the reason.
+fn register_by(register: Register, copy: &Copy) -> Result<(), String> {
+    /// The address of a function of the copy of SQLite that is loaded there.
+    unsafe extern "C" fn of_copy(name: *const c_char, base: *mut c_void) -> *mut c_void {
+        // SAFETY: the extension passes a terminated name.
+        let name = unsafe { CStr::from_ptr(name) };
+        let _walk = Turn::take(&WALK);
+        let found = objects::with_objects(|_, read| {
+            let all = read();
+            all.iter().find(|object| object.base == base as usize)?.find(name)
+        });
+        found.unwrap_or(0) as *mut c_void
+    }
+    let mut message: [c_char; 500] = [0; 500];
+    // SAFETY: the function is of that type; the place has that size.
+    unsafe {
+        match register(of_copy, copy.base as *mut c_void, 1, message.as_mut_ptr(), message.len()) {
             SQLITE_OK => Ok(()),
             _ => Err(said(message.as_ptr(), "a panic")),
         }
@@ -330,12 +646,10 @@ fn extension_path() -> Option<PathBuf> {
 
 /// Whether the extension is loaded in this process, by whatever way.
 pub(crate) fn is_extension_loaded() -> bool {
-    let mut is_loaded = false;
-    each_object(&mut |path| {
-        is_loaded = path.to_bytes().ends_with(EXTENSION.as_bytes());
-        is_loaded
-    });
-    is_loaded
+    let _walk = Turn::take(&WALK);
+    objects::with_objects(|_, read| {
+        read().iter().any(|object| object.path.to_bytes().ends_with(EXTENSION.as_bytes()))
+    })
 }
 
 /// The entry point that SQLite derives from this library's name, for clients that can name none (node:sqlite): what the

@@ -2,39 +2,22 @@
 
 use std::fmt::Arguments;
 
-/// Writes `kanban-vfs: process 7 (program): ...` to standard error. Control characters are replaced: an operator's terminal
-/// obeys them.
+use crate::printable::printable;
+use crate::without_waiting::{Open, write_line_to_standard_error};
+
+/// How long a line may be, in bytes: a pipe takes so many at once, and so they stay whole. pipe(7), PIPE_BUF
+const LONGEST: usize = 4000;
+
+/// Writes `kanban-vfs: process 7 (program): ...` to standard error, unless that would wait, or the program has closed it.
+/// The characters that an operator's terminal obeys are replaced.
 pub(crate) fn line(text: Arguments<'_>) {
+    const OPEN: Open = |options, path| options.open(path);
     let program = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
     let said =
         format!("kanban-vfs: process {} ({}): {text}", std::process::id(), program.trim_end());
-    let mut said: String = said.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let mut said: String = said.chars().map(printable).collect();
+    let end = (0..=LONGEST.min(said.len())).rfind(|at| said.is_char_boundary(*at));
+    said.truncate(end.unwrap_or(0));
     said.push('\n');
-    write(said.as_bytes());
-}
-
-/// Writes by one write(2), so that other processes' lines stay whole, unless that would wait. A broken pipe does not end
-/// the process: its signal is held back, and taken away if this has caused it. signal(7)
-fn write(line: &[u8]) {
-    let mut ready = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one struct; with a timeout of 0 the call does not wait.
-    if unsafe { libc::poll(&raw mut ready, 1, 0) } != 1 || ready.revents & libc::POLLOUT == 0 {
-        return;
-    }
-    // SAFETY: the calls fill in the sets that they get, for which zeros are a value; the buffer has that length. With a
-    // timeout of 0 nothing waits.
-    unsafe {
-        let [mut pipe, mut before, mut pending]: [libc::sigset_t; 3] = std::mem::zeroed();
-        libc::sigemptyset(&raw mut pipe);
-        libc::sigaddset(&raw mut pipe, libc::SIGPIPE);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const pipe, &raw mut before);
-        libc::sigpending(&raw mut pending);
-        let was_pending = libc::sigismember(&raw const pending, libc::SIGPIPE) == 1;
-        libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len());
-        if !was_pending {
-            let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-            libc::sigtimedwait(&raw const pipe, std::ptr::null_mut(), &raw const at_once);
-        }
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
-    }
+    let _ = write_line_to_standard_error(said.as_bytes(), OPEN);
 }

@@ -1,9 +1,9 @@
 //! A database that goes past this VFS is told of, if `KANBAN_REQUIRE=1`.
 //!
 //! SQLite's own VFS locks a database by fcntl(2) before it reads it for the first time, at bytes that no other program locks
-//! (<https://www.sqlite.org/fileformat2.html#the_lock_byte_page>). This VFS makes its locks of another kind, and not by the C
-//! library. So a call for such a lock that comes by here is a stock connection's, also where its SQLite is linked
-//! statically and cannot be reached.
+//! (<https://www.sqlite.org/fileformat2.html#the_lock_byte_page>). This VFS makes its locks past the C library, also those
+//! that are of the same kind, since the program has locked the whole database by itself. So a call for such a lock that comes by
+//! here is a stock connection's, also where its SQLite is linked statically and cannot be reached.
 
 use std::ffi::{c_int, c_void};
 use std::mem::transmute;
@@ -44,23 +44,23 @@ fn real() -> *mut c_void {
 /// As the C library's.
 pub(crate) unsafe fn fcntl(descriptor: c_int, command: c_int, argument: *mut c_void) -> c_int {
     type Fcntl = unsafe extern "C" fn(c_int, c_int, ...) -> c_int;
-    if matches!(command, libc::F_SETLK | libc::F_SETLKW) && !IS_TOLD.load(Ordering::Relaxed) {
-        // SAFETY: the caller's promise: these commands take such a struct, if any.
+    // SAFETY: it is the C library's function, which is of that type; the caller's promise.
+    let made = unsafe { transmute::<*mut c_void, Fcntl>(real())(descriptor, command, argument) };
+    let is_lock = matches!(command, libc::F_SETLK | libc::F_SETLKW);
+    if is_lock && made == 0 && !IS_TOLD.load(Ordering::Relaxed) {
+        // SAFETY: the kernel has just read such a struct there; before, anything might have been passed.
         if unsafe { argument.cast::<libc::flock>().as_ref() }.is_some_and(is_sqlites) {
             keeping_errno(|| tell_of(descriptor));
         }
     }
-    // SAFETY: it is the C library's function, which is of that type; the caller's promise.
-    unsafe { transmute::<*mut c_void, Fcntl>(real())(descriptor, command, argument) }
+    made
 }
 
-/// Whether it takes a lock that only SQLite takes, on a database: PENDING, RESERVED or SHARED.
+/// Whether it is a lock that only SQLite takes, on a database: SHARED, which every connection takes before it reads.
 fn is_sqlites(lock: &libc::flock) -> bool {
-    const PENDING: i64 = 0x4000_0000;
+    const SHARED: (i64, i64) = (0x4000_0002, 510);
     let is_taken = c_int::from(lock.l_type) != libc::F_UNLCK;
-    is_taken
-        && c_int::from(lock.l_whence) == libc::SEEK_SET
-        && matches!((lock.l_start - PENDING, lock.l_len), (0 | 1, 1) | (2, 510) | (0, 512))
+    is_taken && c_int::from(lock.l_whence) == libc::SEEK_SET && (lock.l_start, lock.l_len) == SHARED
 }
 
 /// Tells of a stock connection to the database behind a descriptor, once in a process, if that is asked for.

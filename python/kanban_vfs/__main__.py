@@ -5,9 +5,10 @@
     python -m kanban_vfs run [--OPTION[=VALUE] ...] PROGRAM [ARGUMENT ...]
 
 starts a script or a module by this Python, or any program, with the VFS as the default one: in it, and in all that
-it starts in turn. Its connection strings stay as they are. An OPTION is one of docs/configuration.md without its
+it starts in turn. (A directory with a ``__main__.py`` is a script, unless a program on the PATH has that name.) Its connection strings stay as they are. An OPTION is one of docs/configuration.md without its
 prefix, ``--busy-timeout=20000`` or ``--group-commit``; it applies to all databases of these processes. A database that
-is used past the VFS is told of on standard error, unless ``--require=0``.
+is used past the VFS is told of on standard error, unless ``--require=0``. Transactions that read first and write later
+take the write lock first, once one of their kind was refused (``KANBAN_BEGIN=auto``), unless ``--begin=deferred``.
 
     python -m kanban_vfs status|watch|check BOARD [...]
 
@@ -73,6 +74,9 @@ def parse(arguments: Sequence[str]) -> Tuple[Dict[str, str], List[str]]:
         else:
             known = ", ".join("--" + name for name in sorted(FLAGS + VALUES))
             refuse(f"unknown option --{name}; known: {known}")
+        if name == "log" and value not in ("", "stderr"):
+            # The application, or a child of it, may have gone to another directory by then.
+            value = os.path.abspath(value)
         variables[variable_of(name)] = value
     if not rest:
         refuse("run what? A script, -m and a module, or a program")
@@ -80,10 +84,16 @@ def parse(arguments: Sequence[str]) -> Tuple[Dict[str, str], List[str]]:
         refuse("-m needs the name of a module")
     if rest[0].startswith("-") and rest[0] != "-m":
         refuse(f"{rest[0]} stands before the program; options of run begin with two dashes")
-    is_pythons = rest[0] == "-m" or rest[0].endswith(".py") or os.path.isdir(rest[0])
+    is_pythons = rest[0] == "-m" or rest[0].endswith(".py") or is_program_directory(rest[0])
     # An interpreter of its own: were the application run in this one, multiprocessing would take this module for
     # the application's main one.
     return variables, [sys.executable, *interpreter_flags(), *rest] if is_pythons else rest
+
+
+def is_program_directory(name: str) -> bool:
+    """Whether a name is that of a directory that Python runs, and not of a program on the PATH."""
+    is_program = os.sep not in name and shutil.which(name) is not None
+    return os.path.isfile(os.path.join(name, "__main__.py")) and not is_program
 
 
 def variable_of(option: str) -> str:
@@ -111,18 +121,38 @@ def protected(environment: Dict[str, str]) -> Dict[str, str]:
             " --editable"
         )
     library = os.path.join(package, "libkanban_vfs_preload.so")
-    if not os.path.exists(library) or " " in library or ":" in library:
-        why = "its path has a space or a colon" if os.path.exists(library) else "it was not built"
+    if not os.path.exists(library) or re.search("[ :$]", library):
+        is_there = os.path.exists(library)
+        why = "its path has a space, a colon or a dollar sign" if is_there else "it was not built"
         tell(f"{library} is not preloaded: {why}; only the SQLites of Python and Node will use the VFS")
     else:
         others = re.split("[ :]", environment.get("LD_PRELOAD", ""))
-        environment["LD_PRELOAD"] = ":".join([library, *(o for o in others if o not in ("", library))])
+        # Last: some others, as that of AddressSanitizer, must come first.
+        environment["LD_PRELOAD"] = ":".join([*(o for o in others if o not in ("", library)), library])
+        tell_if_private(library)
     node = os.path.join(package, "kanban_vfs_node.js")
     options = environment.get("NODE_OPTIONS", "")
     if os.path.exists(node) and node not in options:
         quoted = node.replace("\\", "\\\\").replace('"', '\\"')
         environment["NODE_OPTIONS"] = f'--require "{quoted}" {options}'.strip()
     return environment
+
+
+def tell_if_private(path: str) -> None:
+    """Says that a file that every child reads is not for everybody: an application that root starts may give up its
+    rights, and a Node of another user's would not start."""
+    if os.geteuid() != 0:
+        return
+    is_open = os.stat(path).st_mode & 0o004 != 0
+    place = os.path.dirname(path)
+    while is_open and place != os.path.dirname(place):
+        is_open = os.stat(place).st_mode & 0o001 != 0
+        place = os.path.dirname(place)
+    if not is_open:
+        tell(
+            f"{path}: not every user may read it: a child of another user goes on with SQLite's own VFS, and a Node does"
+            " not start; install the package where all users may read it"
+        )
 
 
 def is_read_at_start(path: str) -> bool:
@@ -163,7 +193,8 @@ def refuse(why: str) -> NoReturn:
 
 
 def tell(text: str) -> None:
-    """Prints a line to standard error."""
+    """Prints a line to standard error. What a terminal obeys is replaced."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
     print(f"kanban-vfs: {text}", file=sys.stderr, flush=True)
 
 

@@ -83,7 +83,8 @@ def serve(module: "ModuleType") -> None:
 
 
 def tell(text: str) -> None:
-    """Prints a line to standard error, if there is one."""
+    """Prints a line to standard error, if there is one. What a terminal obeys is replaced."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
     try:
         print(f"kanban-vfs: process {os.getpid()}: {text}", file=sys.stderr, flush=True)
     except Exception:

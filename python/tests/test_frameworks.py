@@ -1,51 +1,47 @@
-"""SQLAlchemy and Django, as the README shows them."""
+"""What python/README.md shows: its pieces of code as they stand there, with SQLAlchemy and Django, too."""
 
 import os
+import re
 import threading
+from pathlib import Path
 
-from conftest import python, run_at_once
+from conftest import ROOT, python, run_at_once
 
 import kanban_vfs
 
-SQLALCHEMY = """
-import sys
-import kanban_vfs
-from sqlalchemy import create_engine, event, text
 
-kanban_vfs.register()
-engine = create_engine("sqlite:///file:" + sys.argv[1] + "?vfs=kanban&uri=true")
+def shown(heading: str) -> str:
+    """The piece of Python below a heading of python/README.md. Its board is in the directory that is the first argument."""
+    text = (ROOT / "python/README.md").read_text()
+    found = re.search(rf"^#+ {heading}$.*?^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert found, heading
+    return "import os, sys\nos.chdir(sys.argv[1])\n" + found[1]
 
-@event.listens_for(engine, "connect")
-def python_begins_nothing(connection, _):
-    connection.isolation_level = None
 
-@event.listens_for(engine, "begin")
-def begin_immediate(connection):
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+#: With ``kanban_begin=auto`` a kind of transaction is refused once for a board, in those processes that are in one.
+SQLALCHEMY = shown("SQLAlchemy") + """
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
-for _ in range(int(sys.argv[2])):
-    with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE IF NOT EXISTS tasks (n INTEGER)"))
-        n = connection.execute(text("SELECT count(*) FROM tasks")).scalar_one()
-        connection.execute(text("INSERT INTO tasks VALUES (:n)"), {"n": n})
+refused = numbered = 0
+while numbered < int(sys.argv[2]):
+    try:
+        with engine.begin() as connection:
+            n = connection.execute(text("SELECT count(*) FROM tasks")).scalar_one()
+            connection.execute(text("INSERT INTO tasks VALUES (:n)"), {"n": n})
+        numbered += 1
+    except OperationalError:
+        refused += 1
+assert refused <= 3, refused
 """
 
-DJANGO = """
-import sys
+DJANGO = shown("Django") + """
 import django
 from django.conf import settings
-import kanban_vfs
 
-kanban_vfs.register()
-settings.configure(
-    DATABASES={
-        "default": {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": kanban_vfs.uri(sys.argv[1]),
-            "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 60},
-        }
-    },
-)
+if len(sys.argv) > 3:
+    DATABASES["default"].update(NAME=kanban_vfs.uri("board.db", kanban_begin=sys.argv[3]), OPTIONS={"timeout": 60})
+settings.configure(DATABASES=DATABASES)
 django.setup()
 from django.db import connection, models, transaction
 
@@ -55,19 +51,22 @@ class Task(models.Model):
         app_label = "board"
 
 with transaction.atomic():
-    if "board_task" not in connection.introspection.table_names():
-        # The schema editor wants no transaction around it.
-        connection.cursor().execute("CREATE TABLE board_task (id INTEGER PRIMARY KEY, n INTEGER)")
+    # The schema editor wants no transaction around it.
+    connection.cursor().execute("CREATE TABLE IF NOT EXISTS board_task (id INTEGER PRIMARY KEY, n INTEGER)")
+"""
+
+DJANGO_NUMBERS = DJANGO + """
 for _ in range(int(sys.argv[2])):
     with transaction.atomic():
         Task.objects.create(n=Task.objects.count())
 """
 
 
-def numbered_without_a_gap(program: str, path: str, table: str) -> None:
+def numbered_without_a_gap(program: str, directory: Path, table: str) -> None:
     """Eight processes number their tasks: each reads before it writes, so that two that read the
     same would show, and a transaction that did not begin as a writer would be refused."""
     is_over, was_used = threading.Event(), threading.Event()
+    path = str(directory / "board.db")
 
     def watch() -> None:
         while not is_over.is_set() and not was_used.is_set():
@@ -76,21 +75,98 @@ def numbered_without_a_gap(program: str, path: str, table: str) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    run_at_once([["-c", program, path, "20"]] * 8)
-    is_over.set()
-    watcher.join()
+    try:
+        run_at_once([["-c", program, str(directory), "20"]] * 8)
+    finally:
+        is_over.set()
+        watcher.join()
     board = kanban_vfs.connect(path)
-    rows = [n for (n,) in board.execute(f"SELECT n FROM {table} ORDER BY n")]
-    assert rows == list(range(160))
+    numbers = sorted(int(row[-1]) for row in board.execute(f"SELECT * FROM {table}"))
+    assert numbers == list(range(160))
     assert was_used.is_set(), "the VFS was not used"
 
 
-def test_sqlalchemy(tmp_path: os.PathLike) -> None:  # type: ignore[type-arg]
-    numbered_without_a_gap(SQLALCHEMY, os.path.join(tmp_path, "board.db"), "tasks")
+def test_sqlalchemy(tmp_path: Path) -> None:
+    numbered_without_a_gap(SQLALCHEMY, tmp_path, "tasks")
 
 
-def test_django(board: str) -> None:
-    numbered_without_a_gap(DJANGO, board, "board_task")
+def test_django(tmp_path: Path) -> None:
+    numbered_without_a_gap(DJANGO_NUMBERS, tmp_path, "board_task")
+
+
+def test_the_first_piece(tmp_path: Path) -> None:
+    """One connection has begun to write. Another, as the README makes it, reads what is committed, and does not wait."""
+    program = """
+board.execute("PRAGMA journal_mode=wal")
+reader = kanban_vfs.connect("board.db", isolation_level="IMMEDIATE", timeout=0)
+with board:
+    board.execute("INSERT INTO tasks VALUES ('beside')")
+    print(reader.execute("SELECT count(*) FROM tasks").fetchall())
+print(reader.execute("SELECT count(*) FROM tasks").fetchall())
+"""
+    said = python(shown("kanban-vfs for Python") + program, str(tmp_path))
+    assert said == "None\n[(1,)]\n[(2,)]\n"
+
+
+def test_two_modules(tmp_path: Path) -> None:
+    program = """
+print(bool(board.execute("PRAGMA kanban_status").fetchall()))
+"""
+    assert python(shown("Which Python, which SQLite") + program, str(tmp_path)) == "True\n"
+
+
+def test_a_reader_beside_a_writer_in_sqlalchemy(tmp_path: Path) -> None:
+    """A transaction that only reads lets another write, and is not kept waiting by one that has written."""
+    program = """
+from sqlalchemy import text
+
+kanban_vfs.connect("board.db").execute("PRAGMA journal_mode=wal")
+def count(connection):
+    return connection.execute(text("SELECT count(*) FROM tasks")).scalar_one()
+with engine.begin() as reader:
+    before = count(reader)
+    with engine.begin() as writer:
+        writer.execute(text("INSERT INTO tasks VALUES ('beside')"))
+        with engine.begin() as another:
+            print(before, count(another))
+    print(count(reader))
+with engine.begin() as reader:
+    print(count(reader))
+"""
+    assert python(shown("SQLAlchemy") + program, str(tmp_path)) == "0 0\n0\n1\n"
+
+
+def test_a_reader_beside_a_writer_in_django(tmp_path: Path) -> None:
+    """A query outside of a transaction does not wait for a transaction that has written. One that only reads in a transaction
+    waits with IMMEDIATE, and does not with ``kanban_begin=auto``."""
+    program = """
+import threading
+connection.cursor().execute("PRAGMA journal_mode=wal")
+
+def beside(read):
+    def work():
+        connection.ensure_connection()
+        connection.cursor().execute("PRAGMA busy_timeout=0")
+        try:
+            print(read())
+        except django.db.OperationalError as error:
+            print(error)
+        connection.close()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+def in_a_transaction():
+    with transaction.atomic():
+        return Task.objects.count()
+
+with transaction.atomic():
+    Task.objects.create(n=0)
+    beside(Task.objects.count)
+    beside(in_a_transaction)
+"""
+    assert python(DJANGO + program, str(tmp_path), "0") == "0\ndatabase is locked\n"
+    assert python(DJANGO + program, str(tmp_path), "0", "auto") == "1\n1\n"
 
 
 def test_sqlalchemy_with_a_creator(board: str) -> None:

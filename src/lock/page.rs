@@ -1,9 +1,9 @@
 //! The queue page: who waits for the write lock, and whose turn it is.
 //!
 //! The page carries hints only. The kernel's locks decide who owns the write lock; whatever these bytes say,
-//! and whoever wrote them, at worst somebody waits a little longer. The one exception is the record of group
-//! commit (`group_commit::record`): a process that may write the sidecar and forges the record can make
-//! COMMIT return before its sync.
+//! and whoever wrote them, at worst somebody waits a little longer. There are two exceptions. A process that may write the sidecar and
+//! forges the record of group commit (`group_commit::record`) can make COMMIT return before its sync. One that forges the kinds of
+//! transactions (`kinds`) can make those that read wait for the write lock, and be refused to write afterwards.
 //!
 //! Processes read and write the page by system calls, so that a sidecar cut short under them is an error and
 //! not a SIGBUS. Only futexes know its address.

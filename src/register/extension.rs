@@ -8,11 +8,11 @@
 //! ```
 //!
 //! [`kanban_vfs_register`] is for applications that reach their SQLite only as a shared library, not
-//! through a connection that may load extensions. `include/kanban_vfs.h` declares all of them for C.
+//! through a connection that may load extensions. `include/kanban_vfs.h` declares all but one of them for C.
 // The functions are public to the linker.
 #![allow(unsafe_code, unreachable_pub)]
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::Once;
 
 use super::connect_hook;
@@ -78,13 +78,44 @@ pub unsafe extern "C" fn kanban_vfs_register(
     message: *mut c_char,
     size: usize,
 ) -> ResultCode {
+    // SAFETY: the caller's promises: dlsym(3) finds the functions of one SQLite by that handle.
+    unsafe { register_found(|name| sys::find_symbol(library, name), make_default, message, size) }
+}
+
+/// As [`kanban_vfs_register`], with the SQLite whose functions `find` finds, by their names and `of`. For
+/// `libkanban_vfs_preload.so`, which must not call dlsym(3): another thread may have the dynamic linker's lock. Not in
+/// the header.
+///
+/// # Safety
+/// What `find` returns is null or a function of one SQLite, of that name. Neither that SQLite nor this library is ever unloaded.
+/// `message` is null or has room for `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kanban_vfs_register_by(
+    find: unsafe extern "C" fn(*const c_char, *mut c_void) -> *mut c_void,
+    of: *mut c_void,
+    make_default: c_int,
+    message: *mut c_char,
+    size: usize,
+) -> ResultCode {
+    // SAFETY: the caller's promises.
+    unsafe { register_found(|name| find(name.as_ptr(), of), make_default, message, size) }
+}
+
+/// # Safety
+/// As [`kanban_vfs_register_by`].
+unsafe fn register_found(
+    find: impl Fn(&CStr) -> *mut c_void,
+    make_default: c_int,
+    message: *mut c_char,
+    size: usize,
+) -> ResultCode {
     if !message.is_null() && size > 0 {
         // SAFETY: the caller's promise: there is room for the terminator, which is all there is after a panic.
         unsafe { message.write(0) };
     }
     no_panic(ResultCode::ERROR, || {
-        // SAFETY: the caller's promise: dlsym(3) finds the functions of one SQLite by that handle.
-        let host = unsafe { Host::from_symbols(|name| sys::find_symbol(library, name)) };
+        // SAFETY: the caller's promise: they are the functions of one SQLite.
+        let host = unsafe { Host::from_symbols(&find) };
         let missing = matches!(host, Err(Error::MissingFunction { .. }));
         let registered =
             host.map_err(|why| why.to_string()).and_then(|host| register(host, make_default != 0));

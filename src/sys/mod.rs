@@ -8,7 +8,7 @@
 //! | `descriptors` | opening, keeping, duplicating and closing descriptors |
 //! | `files` | files by their names: what they are, whose they are, opening them |
 //! | `directory` | what names lead to, told fast and again and again |
-//! | `lines` | lines for people, which keep nobody waiting |
+//! | `lines`, `without_waiting` | lines for people, which keep nobody waiting |
 //! | `locks` | locks on ranges of bytes |
 //! | `words` | words on which processes wait for each other |
 //! | `mounts` | file systems: what they are, where they are mounted, what they can do |
@@ -20,6 +20,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod fork;
+mod printable;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -29,6 +30,8 @@ mod windows;
 pub(crate) use unix::*;
 #[cfg(windows)]
 pub(crate) use windows::*;
+
+pub(crate) use printable::printable;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

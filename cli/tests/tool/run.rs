@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use vfs_tests::{Board, PYTHON, is_root, needs, preload, run};
+use vfs_tests::{Board, PYTHON, extension, is_root, needs, preload, run};
 
 use crate::{TOOL, outcome};
 
@@ -13,20 +13,30 @@ fn run_command(options: &[&str], command: &[&str]) -> Command {
     let mut tool = Command::new("timeout");
     tool.args(["100", TOOL, "run", "--libraries"]).arg(preload().parent().unwrap());
     tool.args(options).arg("--").args(command);
+    without_ours(&mut tool);
+    tool
+}
+
+/// Without what `run` sets.
+fn without_ours(tool: &mut Command) {
     let ours = |name: &String| name.starts_with("KANBAN_");
     for name in std::env::vars().map(|(name, _)| name).filter(ours) {
         tool.env_remove(name);
     }
     tool.env_remove("LD_PRELOAD").env_remove("NODE_OPTIONS");
-    tool
 }
 
-/// Its exit status, output and errors.
+/// Its exit status, output and errors, but for what it says of a tree that is not everybody's to read.
 fn done(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
+    let errors = text(&output.stderr);
+    let errors = errors.split_inclusive('\n').filter(|line| !line.contains(PRIVATE)).collect();
+    (output.status.code(), text(&output.stdout), errors)
 }
+
+/// What it says of libraries that only some users may read.
+const PRIVATE: &str = "not every user may read it";
 
 /// A shell starts a shell that starts SQLite's shell: its connection, which names no VFS, is on this one, with the options
 /// that were asked for. Its arguments, its exit status and its process id are its own.
@@ -56,11 +66,13 @@ fn an_application_is_on_the_vfs() {
 /// The variables that it sets are what the documents say, beside what is there already; a supervisor sees one process.
 #[test]
 fn it_becomes_the_application() {
-    let names = "LD_PRELOAD NODE_OPTIONS KANBAN_VFS_DEFAULT KANBAN_REQUIRE KANBAN_GROUP_COMMIT";
+    let names = "LD_PRELOAD NODE_OPTIONS KANBAN_VFS_DEFAULT KANBAN_REQUIRE KANBAN_GROUP_COMMIT KANBAN_BEGIN KANBAN_LOG";
     let script = format!("echo $$; for name in {names}; do eval echo \"\\$$name\"; done");
     let shown = |variables: &[(&str, &str)]| {
         let mut tool = Command::new(TOOL);
-        tool.args(["run", "--group-commit", "--libraries"]).arg(preload().parent().unwrap());
+        without_ours(&mut tool);
+        tool.args(["run", "--group-commit", "--log=lines", "--libraries"]);
+        tool.arg(preload().parent().unwrap());
         tool.args(["sh", "-c", &script]).envs(variables.iter().copied());
         tool.stdout(std::process::Stdio::piped());
         let child = tool.spawn().unwrap();
@@ -72,19 +84,23 @@ fn it_becomes_the_application() {
         lines
     };
     let library = preload().canonicalize().unwrap().display().to_string();
+    let other = extension().canonicalize().unwrap().display().to_string();
     let unset = [("LD_PRELOAD", ""), ("NODE_OPTIONS", "")];
     let lines = shown(&unset);
     assert_eq!(lines[1], library);
     assert!(lines[2].starts_with("--require \"") && lines[2].ends_with("node.js\""), "{lines:?}");
-    assert_eq!(lines[3..], ["1", "1", "1"]);
+    let log = std::env::current_dir().unwrap().join("lines").display().to_string();
+    assert_eq!(lines[3..], ["1", "1", "1", "auto", &log]);
     let set = [
         ("NODE_OPTIONS", "--no-deprecation"),
         ("KANBAN_REQUIRE", "0"),
-        // It was run before.
-        ("LD_PRELOAD", &library),
+        ("KANBAN_BEGIN", "deferred"),
+        // It was run before, and another library must come first.
+        ("LD_PRELOAD", &format!("{library} {other}")),
     ];
     let lines = shown(&set);
-    assert_eq!((&lines[1], &lines[4]), (&library, &"0".to_owned()));
+    assert_eq!((lines[1].as_str(), lines[4].as_str()), (&*format!("{other}:{library}"), "0"));
+    assert_eq!(lines[6], "deferred");
     assert!(lines[2].ends_with("node.js\" --no-deprecation"), "{lines:?}");
 }
 
@@ -105,14 +121,18 @@ fn a_variable_that_means_nothing_is_told_of() {
 #[test]
 fn what_it_refuses() {
     let place = tempfile::tempdir().unwrap();
-    let spaced = place.path().join("with a space");
-    std::fs::create_dir(&spaced).unwrap();
-    for name in ["libkanban_vfs.so", "libkanban_vfs_preload.so"] {
-        std::fs::write(spaced.join(name), "").unwrap();
-    }
+    let [spaced, dollar] = ["with a space", "$LIB"].map(|name| {
+        let directory = place.path().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        for name in ["libkanban_vfs.so", "libkanban_vfs_preload.so"] {
+            std::fs::write(directory.join(name), "").unwrap();
+        }
+        directory
+    });
     for (arguments, why) in [
         (&["--libraries", "/nowhere", "true"][..], "are not in /nowhere: cargo build --release"),
-        (&["--libraries", spaced.to_str().unwrap(), "true"], "no path with a space or a colon"),
+        (&["--libraries", spaced.to_str().unwrap(), "true"], "no path with a space, a colon or"),
+        (&["--libraries", dollar.to_str().unwrap(), "true"], "no path with a space, a colon or"),
         (
             &["--libraries", preload().parent().unwrap().to_str().unwrap(), "no-such"],
             "no-such: No such file",
@@ -155,6 +175,31 @@ fn a_program_that_cannot_be_reached_is_told_of() {
     let (code, _, errors) = done(&mut run_command(&[], &[program.to_str().unwrap()]));
     assert_eq!(code, Some(3));
     assert!(errors.contains("has the setuid or setgid bit"), "{errors}");
+}
+
+/// Root starts an application that gives up its rights, with libraries that only root may read: a Node of another user's would
+/// not start. Whoever has started it is told.
+#[test]
+fn libraries_that_not_everybody_may_read_are_told_of() {
+    if !is_root() {
+        return vfs_tests::skip!(
+            vfs_tests::needs::missing(&[vfs_tests::needs::ROOT]).unwrap().as_str()
+        );
+    }
+    let place = tempfile::tempdir().unwrap();
+    for library in [preload(), extension()] {
+        let copy = place.path().join(library.file_name().unwrap());
+        std::fs::copy(library, &copy).unwrap();
+        std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    for (mode, is_told) in [(0o700, true), (0o755, false)] {
+        std::fs::set_permissions(place.path(), PermissionsExt::from_mode(mode)).unwrap();
+        let mut tool = Command::new(TOOL);
+        without_ours(&mut tool);
+        let tool = tool.args(["run", "--libraries"]).arg(place.path()).arg("true");
+        let errors = String::from_utf8(tool.output().unwrap().stderr).unwrap();
+        assert_eq!(errors.contains(PRIVATE), is_told, "{errors}");
+    }
 }
 
 /// In a program with the setuid bit, whose environment its caller chooses, nothing of this is loaded and nothing told.

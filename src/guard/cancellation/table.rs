@@ -50,8 +50,9 @@ const NOT_OURS: &str = "the file is not one that this process has opened through
 /// What the locks that SQLite asks for on a descriptor become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// POSIX locks, as SQLite asks. The caller makes the call and then tells [`LockTable::called`].
-    AsItIs,
+    /// POSIX locks, as SQLite asks, also if the file `is_ours`. The caller makes the call and then tells
+    /// [`LockTable::called`].
+    AsItIs { is_ours: bool },
     /// None: a parent of this process opened the file.
     Inherited,
     /// None: nobody can tell which file it is, so the call fails with this errno. A POSIX lock would
@@ -156,7 +157,7 @@ impl LockTable {
 
     /// What the locks asked for on a descriptor become. The first lock of a file decides.
     pub(crate) fn target(&'static self, descriptor: RawFd) -> Target {
-        self.with(Target::AsItIs, |table| table.target(descriptor))
+        self.with(Target::AsItIs { is_ours: false }, |table| table.target(descriptor))
     }
 
     /// A call by a descriptor was made as it is, since [`Self::target`] has said so. `unlocked`: it has released all
@@ -281,9 +282,9 @@ impl Table {
             }
             Some(file) => {
                 file.calling += 1;
-                Target::AsItIs
+                Target::AsItIs { is_ours: !matches!(file.kind, Kind::Stock) }
             }
-            None => Target::AsItIs,
+            None => Target::AsItIs { is_ours: false },
         }
     }
 

@@ -1,76 +1,58 @@
-//! Lines for people: write(2), which must neither wait nor end the process.
+//! Lines for people, and where they go.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::descriptors::open;
+#[cfg(target_os = "linux")]
+use super::without_waiting::note_standard_error;
+use super::without_waiting::{write_line, write_line_to_standard_error};
 
 /// Adds a line to the end of a file, which it creates if need be. open(2), write(2)
 ///
 /// # Errors
-/// The file cannot be opened or written, or its other end does not read.
-pub(crate) fn append(path: &Path, line: &[u8]) -> io::Result<()> {
+/// The file cannot be opened or written, or its other end does not read; `InvalidData` if it begins with `not`.
+pub(crate) fn append(path: &Path, line: &[u8], not: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
     options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC);
-    write(open(&options, path)?.as_raw_fd(), line)
+    // Opened to read, too, unless it is a FIFO, which would seem to have a reader.
+    let may_be_read = path.metadata().is_ok_and(|found| found.is_file());
+    let file = match open(options.read(may_be_read), path) {
+        Err(why) if may_be_read && why.kind() == io::ErrorKind::PermissionDenied => {
+            open(options.read(false), path)?
+        }
+        opened => opened?,
+    };
+    let mut first = vec![0; not.len()];
+    if may_be_read && file.read_exact_at(&mut first, 0).is_ok() && first == not {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    write_line(file.as_raw_fd(), line, open)
 }
 
 /// Writes a line to standard error. stderr(3)
 ///
 /// # Errors
-/// It is closed, or its other end does not read.
+/// It is closed, is another file than when this library was loaded, or its other end does not read.
 pub(crate) fn write_to_standard_error(line: &[u8]) -> io::Result<()> {
-    write(libc::STDERR_FILENO, line)
+    write_line_to_standard_error(line, open)
 }
 
-/// Writes a line by one write(2), unless it would wait: a pipe that has room takes a line of PIPE_BUF bytes at once. A broken
-/// pipe and a file that is as long as it may be do not end the process: their signals are held back, and taken away if this
-/// has caused them. signal(7)
-#[doc(alias = "SIGPIPE")]
-#[doc(alias = "SIGXFSZ")]
-fn write(descriptor: RawFd, line: &[u8]) -> io::Result<()> {
-    if line.is_empty() {
-        return Ok(());
+/// Notes which file standard error is, when the library is loaded: the program may close it later, and its number become
+/// another file's.
+#[cfg(target_os = "linux")]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_LOAD: extern "C" fn() = {
+    extern "C" fn at_load() {
+        note_standard_error();
     }
-    let mut ready = libc::pollfd { fd: descriptor, events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one struct; with a timeout of 0 the call does not wait.
-    if unsafe { libc::poll(&raw mut ready, 1, 0) } != 1 || ready.revents & libc::POLLOUT == 0 {
-        return Err(io::ErrorKind::WouldBlock.into());
-    }
-    let signals = [libc::SIGPIPE, libc::SIGXFSZ];
-    // SAFETY: the calls fill in the sets that they get, for which zeros are a value; the buffer has that length. Waiting ends
-    // at once: the signal is there.
-    unsafe {
-        let [mut set, mut before, mut pending]: [libc::sigset_t; 3] = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        for signal in signals {
-            libc::sigaddset(&raw mut set, signal);
-        }
-        let is_pending = |pending: &mut libc::sigset_t| {
-            libc::sigpending(&raw mut *pending);
-            signals.map(|signal| libc::sigismember(&raw const *pending, signal) == 1)
-        };
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut before);
-        let were_pending = is_pending(&mut pending);
-        let written = libc::write(descriptor, line.as_ptr().cast(), line.len());
-        let error = io::Error::last_os_error();
-        for (nth, is_there) in is_pending(&mut pending).into_iter().enumerate() {
-            if is_there && !were_pending[nth] {
-                let mut one: libc::sigset_t = std::mem::zeroed();
-                libc::sigemptyset(&raw mut one);
-                libc::sigaddset(&raw mut one, signals[nth]);
-                let mut taken = 0;
-                libc::sigwait(&raw const one, &raw mut taken);
-            }
-        }
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
-        if written < 0 { Err(error) } else { Ok(()) }
-    }
-}
+    at_load
+};
 
 /// Whether a regular file begins with these bytes.
 pub(crate) fn begins_with(path: &Path, bytes: &[u8]) -> bool {
@@ -98,7 +80,7 @@ mod tests {
         drop(reader);
         // SAFETY: a number and a function of the C library's.
         let before = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-        let written = write(writer.as_raw_fd(), b"x\n");
+        let written = write_line(writer.as_raw_fd(), b"x\n", open);
         // SAFETY: as above.
         unsafe { libc::signal(libc::SIGPIPE, before) };
         assert_eq!(written.map_err(|why| why.kind()), Err(io::ErrorKind::BrokenPipe));
@@ -113,16 +95,45 @@ mod tests {
             let size = libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096);
             writer.write_all(&vec![b'x'; usize::try_from(size).expect("a size")]).expect("room");
         }
-        let written = write(writer.as_raw_fd(), b"x\n");
+        let written = write_line(writer.as_raw_fd(), b"x\n", open);
         assert_eq!(written.map_err(|why| why.kind()), Err(io::ErrorKind::WouldBlock));
+    }
+
+    /// A pipe has room for a part of the line, as if others had filled it since poll(2) has said that there is room: the
+    /// rest is lost, and nobody waits. Its other users share its flags.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_pipe_that_fills_meanwhile_keeps_nobody() {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let descriptor = writer.as_raw_fd();
+        // SAFETY: the descriptor is open; these commands take and give numbers.
+        let flags = || unsafe { libc::fcntl(descriptor, libc::F_GETFL) };
+        // SAFETY: as above.
+        let size = unsafe { libc::fcntl(descriptor, libc::F_SETPIPE_SZ, 4096) };
+        let line = vec![b'x'; usize::try_from(size).expect("a size") + 1];
+        let before = flags();
+        let (tell, told) = std::sync::mpsc::channel();
+        let writing = std::thread::spawn(move || {
+            let written = write_line(descriptor, &line, open);
+            tell.send(written.map_err(|why| why.kind())).expect("it is asked");
+        });
+        let written = told.recv_timeout(std::time::Duration::from_secs(20));
+        drop(reader);
+        writing.join().expect("it ends");
+        let kinds = [io::ErrorKind::WriteZero, io::ErrorKind::WouldBlock];
+        assert!(matches!(&written, Ok(Err(kind)) if kinds.contains(kind)), "{written:?}");
+        assert_eq!((before, before & libc::O_NONBLOCK), (flags(), 0));
     }
 
     #[test]
     fn a_line_comes_last() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("log");
-        append(&path, b"one\n").expect("it is written");
-        append(&path, b"two\n").expect("it is written");
+        append(&path, b"one\n", b"two").expect("it is written");
+        append(&path, b"two\n", b"two").expect("it is written");
+        assert_eq!(std::fs::read(&path).expect("it is there"), b"one\ntwo\n");
+        let refused = append(&path, b"three\n", b"one").map_err(|why| why.kind());
+        assert_eq!(refused, Err(io::ErrorKind::InvalidData));
         assert_eq!(std::fs::read(&path).expect("it is there"), b"one\ntwo\n");
         assert!(begins_with(&path, b"one") && !begins_with(&path, b"two"));
         assert!(!begins_with(&path, b"one\ntwo\nthree") && !begins_with(directory.path(), b""));
@@ -130,7 +141,7 @@ mod tests {
         let fifo = directory.path().join("fifo");
         let made = Command::new("mkfifo").arg(&fifo).stdin(Stdio::null()).status();
         assert!(made.expect("mkfifo").success());
-        append(&fifo, b"three\n").expect_err("nobody reads");
+        append(&fifo, b"three\n", b"two").expect_err("nobody reads");
         assert!(!begins_with(&fifo, b"three"));
     }
 }

@@ -11,6 +11,7 @@ mod mounts;
 mod processes;
 mod this_process;
 mod thread;
+mod without_waiting;
 mod words;
 
 pub(crate) use descriptors::*;

@@ -7,8 +7,11 @@ use std::path::Path;
 /// Adds a line to the end of a file, which it creates if need be.
 ///
 /// # Errors
-/// The file cannot be opened or written.
-pub(crate) fn append(path: &Path, line: &[u8]) -> io::Result<()> {
+/// The file cannot be opened or written; `InvalidData` if it begins with `not`.
+pub(crate) fn append(path: &Path, line: &[u8], not: &[u8]) -> io::Result<()> {
+    if begins_with(path, not) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
     OpenOptions::new().append(true).create(true).open(path)?.write_all(line)
 }
 

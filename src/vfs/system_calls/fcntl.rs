@@ -200,9 +200,15 @@ extern "C-unwind" fn fcntl_by_the_table(
         // The kernel says so of a descriptor to read by; the other descriptor could have the lock.
         Target::Through { is_read_only: true, .. } if exclusive => return fail(libc::EBADF),
         Target::Through { descriptor, .. } => descriptor,
-        Target::AsItIs => {
+        Target::AsItIs { is_ours } => {
             let all = unlocks && lock.l_start == 0 && lock.l_len == 0;
-            let rc = as_it_is();
+            // Past the C library, as all locks of ours: who watches its fcntl would take it for a stock connection's.
+            let rc = if is_ours && command == libc::F_SETLK && calls.are_libcs() {
+                // SAFETY: this command comes with a lock.
+                unsafe { sys::fcntl_lock(file, command, lock) }.map_or_else(fail, |()| 0)
+            } else {
+                as_it_is()
+            };
             let error = errno();
             no_panic((), || library.locks.called(file, rc == 0 && all));
             sys::set_errno(error);

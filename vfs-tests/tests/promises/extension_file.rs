@@ -18,6 +18,7 @@ fn it_carries_and_needs_no_sqlite() {
         [
             "kanban_vfs_last_line",
             "kanban_vfs_register",
+            "kanban_vfs_register_by",
             "sqlite3_kanbanvfs_default_init",
             "sqlite3_kanbanvfs_init"
         ]

@@ -110,6 +110,13 @@ print(int(time.monotonic()) - int(before) + 2)
         *code == "CANTOPEN (14" && rest.contains("kanban_no_such")
     };
     assert_eq!(all.iter().filter(is_failure).count() + left_out.len(), all.len(), "{text}");
+    // What was written and what is said to be left out are all together.
+    let counted = left_out.iter().map(|(.., rest)| {
+        let count: usize = rest.split(' ').next().unwrap().parse().expect(rest);
+        count
+    });
+    let counted: usize = counted.sum();
+    assert_eq!(all.iter().filter(is_failure).count() + counted, 4 * 201, "{text}");
 }
 
 /// Standard error is a place for lines, too. A file that cannot be written is not: the lines go to standard error,
@@ -138,6 +145,51 @@ except sqlite3.OperationalError as error:
         assert!(said == 1 || all[0].2.contains("KANBAN_LOG cannot be written"), "{errors}");
     }
     assert_eq!(python(program, &[place.path()], &[]).1, "");
+}
+
+/// The file for lines cannot be written any more, since the process has given up its rights, or becomes a database. From then on
+/// lines go to standard error, which is told why once. The database stays whole.
+#[test]
+fn lines_are_not_lost_with_their_file() {
+    let program = "
+import os, sqlite3, sys
+loader = sqlite3.connect(':memory:')
+loader.enable_load_extension(True)
+loader.load_extension(sys.argv[1])
+def fails():
+    try: sqlite3.connect('file:x.db?vfs=kanban&kanban_no_such=1', uri=True)
+    except sqlite3.OperationalError: pass
+fails()
+log = os.environ['KANBAN_LOG']
+if sys.argv[2] == 'rights':
+    os.setuid(65534)
+elif sys.argv[2] == 'directory':
+    os.remove(log)
+    os.mkdir(log)
+else:
+    os.truncate(log, 0)
+    board = sqlite3.connect(log, isolation_level=None)
+    board.execute('CREATE TABLE t (x)')
+for n in range(3):
+    fails()
+if sys.argv[2] == 'database':
+    print(board.execute('PRAGMA integrity_check').fetchall(), b'kanban_no_such' in open(log, 'rb').read())
+";
+    for how in ["database", "directory", "rights"] {
+        if how == "rights" && !vfs_tests::is_root() {
+            continue;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let log = place.path().join("log");
+        let variables = [("KANBAN_LOG", log.to_str().unwrap())];
+        let (out, errors) = python(program, &[Path::new(how)], &variables);
+        let all = lines(&errors);
+        assert_eq!(all.len(), 4, "{how}: {errors}");
+        assert!(all[0].2.contains("KANBAN_LOG cannot be written"), "{how}: {errors}");
+        assert!(all[1..].iter().all(|line| line.2.contains("kanban_no_such")), "{errors}");
+        let expected = if how == "database" { "[('ok',)] False\n" } else { "" };
+        assert_eq!(out, expected, "{how}");
+    }
 }
 
 /// A variable is misspelt, which nobody would notice: the log says so, once in a process, and what is known. A place for

@@ -204,10 +204,11 @@ if child == 0:
 said.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 read, write = os.pipe()
 said.append(fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 65536))
-try:
-    fcntl.fcntl(read, 9999)
-except OSError as error:
-    said.append(error.errno)
+for descriptor, command, argument in [(read, 9999, 0), (file, fcntl.F_SETLK, 5), (file, fcntl.F_SETLKW, -1)]:
+    try:
+        fcntl.fcntl(descriptor, command, argument)
+    except OSError as error:
+        said.append(error.errno)
 said.append("libkanban_vfs.so" in open("/proc/self/maps").read())
 print(said)
 "#;
@@ -253,18 +254,20 @@ for n in range(3):
     assert sqlite.sqlite3_exec(board, b"CREATE TABLE IF NOT EXISTS t (n)", None, None, None) == 0
     sqlite.sqlite3_close(board)
 "#;
+    // What a terminal obeys stands in the name.
     for (program, cause) in [
         (names_another, "a connection names another VFS"),
         (hidden, "no SQLite of this process could be reached"),
     ] {
         for require in ["1", "0"] {
             let board = Board::new();
+            let path = board.directory().join("\x1b[31m\u{9b}\u{202e}\u{2028}.db");
             let mut python = command(Path::new(PYTHON), true);
             python.env("KANBAN_REQUIRE", require).args(["-c", program]);
-            python.arg(board.path()).arg(env!("NEWEST_SQLITE"));
+            python.arg(&path).arg(env!("NEWEST_SQLITE"));
             let (_, errors) = said(python.output().unwrap());
             let is_told = errors.starts_with("kanban-vfs: process ")
-                && errors.contains(board.path().to_str().unwrap())
+                && errors.contains(board.directory().join("?[31m???.db").to_str().unwrap())
                 && errors.contains(cause)
                 && errors.lines().count() == 1;
             assert!(
@@ -273,6 +276,238 @@ for n in range(3):
             );
         }
     }
+}
+
+/// Who locks the bytes that SQLite locks, and errno(3) afterwards. `own` has the program lock the database whole before, which
+/// has this VFS lock as the stock one does.
+const LOCKER: &str = r#"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <sqlite3.h>
+
+static int lock(int file, short type, long start, long length) {
+    struct flock one = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = length};
+    return fcntl(file, F_SETLK, &one);
+}
+
+int main(int n, char **all) {
+    sqlite3 *board;
+    if (n < 3) return 1;
+    if (!strcmp(all[2], "own")) {
+        if (sqlite3_open(all[1], &board) || sqlite3_exec(board, "CREATE TABLE t (n)", NULL, NULL, NULL)) return 2;
+        sqlite3_close(board);
+        int file = open(all[1], O_RDWR);
+        if (lockf(file, F_LOCK, 0) || sqlite3_open(all[1], &board)) return 3;
+        return sqlite3_exec(board, "INSERT INTO t VALUES (1)", NULL, NULL, NULL);
+    }
+    int file = open(all[1], O_RDWR | O_CREAT, 0600);
+    if (!strcmp(all[2], "far")) return lock(file, F_WRLCK, 0x40000000, 1);
+    if (!strcmp(all[2], "unlock")) return lock(file, F_UNLCK, 0x40000002, 510);
+    if (!strcmp(all[2], "closed")) close(2);
+    errno = 77;
+    if (lock(file, F_RDLCK, 0x40000002, 510)) return 4;
+    return errno == 77 ? 0 : 5;
+}
+"#;
+
+/// Only SQLite locks the range by which its connections begin to read. Who locks another far away, or releases it, is no
+/// SQLite; and a connection of this VFS is none that went past it, also where it locks as the stock VFS does. The program finds
+/// errno(3) as it was.
+#[test]
+fn only_what_is_not_reached_is_told_of() {
+    needs!(SQLITE_HEADER);
+    let directory = tempfile::tempdir().unwrap();
+    let program = compile(directory.path(), "locker", LOCKER, &["-lsqlite3"]);
+    for (who, is_told) in
+        [("far", false), ("unlock", false), ("own", false), ("closed", false), ("shared", true)]
+    {
+        let board = Board::new();
+        let mut told = command(&program, true);
+        let told = told.env("KANBAN_REQUIRE", "1").arg(board.path()).arg(who);
+        let (_, errors) = said(told.output().unwrap());
+        assert_eq!(errors.contains("is locked by SQLite's own VFS"), is_told, "{who}: {errors}");
+    }
+}
+
+/// A program has closed standard error, and its next file has that number: nothing is written into that.
+#[test]
+fn a_file_in_place_of_standard_error_stays_as_it_is() {
+    needs!(SQLITE_HEADER);
+    let directory = tempfile::tempdir().unwrap();
+    let main = r#"
+#include <fcntl.h>
+#include <unistd.h>
+#include <sqlite3.h>
+int main(int n, char **all) {
+    sqlite3 *board;
+    close(2);
+    if (n < 3 || open(all[2], O_RDWR | O_CREAT, 0600) != 2) return 1;
+    if (sqlite3_open_v2("file:x.db?vfs=kanban&kanban_x=1", &board, SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, NULL) == 0) return 2;
+    if (sqlite3_open_v2(all[1], &board, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "unix")) return 3;
+    return sqlite3_exec(board, "CREATE TABLE tasks (n INTEGER)", NULL, NULL, NULL);
+}
+"#;
+    let program = compile(directory.path(), "main", main, &["-lsqlite3"]);
+    for variable in
+        [("KANBAN_REQUIRE", "1"), ("KANBAN_LOG", "stderr"), ("KANBAN_BUSY_TIMEOUT", "x")]
+    {
+        let board = Board::new();
+        let file = board.directory().join("file");
+        let mut told = command(&program, true);
+        told.env(variable.0, variable.1).arg(board.path()).arg(&file);
+        assert!(told.status().unwrap().success(), "{variable:?}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "", "{variable:?}");
+    }
+}
+
+/// A plugin that opens a database, and says by which SQLite, and whether on this VFS. `opens` is the last call of its function,
+/// so that its return address is that of whoever has called the plugin.
+const PLUGIN: &str = r#"
+#include <sqlite3.h>
+#include <stdio.h>
+int opens(const char *path, sqlite3 **board) { return sqlite3_open(path, board); }
+int opens_here(const char *path, sqlite3 **board) {
+    int rc = sqlite3_open(path, board);
+    return rc ? 100 : 0;
+}
+static int show(void *is_ours, int n, char **values, char **names) {
+    (void)n, (void)values, (void)names;
+    return *(int *)is_ours = 1, 0;
+}
+int uses(sqlite3 *board) {
+    int is_ours = 0;
+    if (sqlite3_exec(board, "CREATE TABLE IF NOT EXISTS t (n); INSERT INTO t VALUES (1)", NULL, NULL, NULL)) return 1;
+    if (sqlite3_exec(board, "PRAGMA kanban_status", show, &is_ours, NULL)) return 2;
+    printf("%s %d\n", sqlite3_libversion(), is_ours);
+    fflush(stdout);
+    return sqlite3_close(board);
+}
+"#;
+
+/// Loads plugins, each of which brings an SQLite of its own, and opens by some.
+const LOADS_PLUGINS: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+/* board, then for each step: l PATH (load), g PATH (load for all), o N or t N (open by plugin N) */
+int main(int n, char **all) {
+    void *plugins[9];
+    int loaded = 0;
+    for (int nth = 2; nth + 1 < n; nth += 2) {
+        void *board = NULL;
+        int is_global = *all[nth] == 'g';
+        if (*all[nth] == 'l' || is_global) {
+            plugins[loaded] = dlopen(all[nth + 1], RTLD_NOW | (is_global ? RTLD_GLOBAL : RTLD_LOCAL));
+            if (!plugins[loaded++]) return puts(dlerror()), 9;
+            continue;
+        }
+        void *plugin = plugins[atoi(all[nth + 1])];
+        int (*opens)(const char *, void **) = (int (*)(const char *, void **))
+            dlsym(plugin, *all[nth] == 't' ? "opens" : "opens_here");
+        int rc = opens(all[1], &board);
+        printf("%d ", rc);
+        fflush(stdout);
+        if (!rc && ((int (*)(void *))dlsym(plugin, "uses"))(board)) return 8;
+    }
+    return puts(""), 0;
+}
+"#;
+
+/// A process has two SQLites, one of each plugin. A connection of one that the other's functions are called with would crash
+/// the process. Each open gets that of its caller, also if the caller jumps there by its last call, and if another library
+/// was loaded for all meanwhile.
+#[test]
+fn each_plugin_keeps_its_own_sqlite() {
+    needs!(SQLITE_HEADER);
+    let place = tempfile::tempdir().unwrap();
+    let newest = env!("NEWEST_SQLITE");
+    let shared = ["-shared", "-fPIC", "-O2"];
+    let plugin = |name, with, how| {
+        let made = compile(place.path(), name, PLUGIN, &[&shared[..], &[with, how]].concat());
+        made.to_str().unwrap().to_owned()
+    };
+    let program = compile(place.path(), "main", LOADS_PLUGINS, &[]);
+    for how in ["-Wl,-z,lazy", "-Wl,-z,now"] {
+        let old = plugin("old.so", "-lsqlite3", how);
+        let new = plugin("new.so", newest, how);
+        for steps in [
+            vec!["l", &old, "l", &new, "o", "0", "t", "1", "t", "0", "o", "1", "t", "1"],
+            vec!["l", &new, "t", "0", "l", &old, "o", "1", "t", "1", "t", "0"],
+            vec!["l", &new, "g", "libsqlite3.so.0", "o", "0", "t", "0"],
+        ] {
+            let [stock, ours] = on_stock_and_ours(&program, &steps);
+            let (stock, ours) = (stock.0, ours);
+            assert!(stock.contains(" 0\n") && !stock.contains(" 1\n"), "{stock}");
+            assert_eq!(ours.0, stock.replace(" 0\n", " 1\n"), "{how} {steps:?}");
+            assert_eq!(ours.1, "");
+        }
+        // The very first open of the process is such a jump, and either plugin may have made it. No SQLite is better than
+        // the other one's; from then on each jump tells.
+        let steps = ["l", &old, "l", &new, "t", "1", "t", "0", "t", "1"];
+        let (out, errors) = on_stock_and_ours(&program, &steps)[1].clone();
+        let is_refused = out.starts_with("1 0 3.") && out.matches(" 1\n").count() == 2;
+        assert!(
+            is_refused && errors.contains("a call of sqlite3_open is refused"),
+            "{out} {errors}"
+        );
+    }
+}
+
+/// A library's constructor starts a thread that opens a database, and waits for it. The dynamic linker has a lock meanwhile, so
+/// that nothing can be loaded, nor looked for by its name. Whether it is the first open of the process or not, and whether the
+/// program links SQLite or the library brings it, it goes on.
+#[test]
+fn a_constructor_that_waits_for_an_open_goes_on() {
+    needs!(SQLITE_HEADER);
+    let place = tempfile::tempdir().unwrap();
+    let library = r#"
+#include <pthread.h>
+#include <stdlib.h>
+#include <sqlite3.h>
+static void *opens(void *unused) {
+    sqlite3 *board;
+    if (sqlite3_open(":memory:", &board)) abort();
+    sqlite3_close(board);
+    return unused;
+}
+__attribute__((constructor)) static void waits(void) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, opens, NULL) || pthread_join(thread, NULL)) abort();
+}
+int work(void) { sqlite3 *board; return sqlite3_open(":memory:", &board); }
+"#;
+    let library = compile(place.path(), "waits.so", library, &["-shared", "-fPIC", "-lsqlite3"]);
+    let linked = r#"
+#include <dlfcn.h>
+#include <sqlite3.h>
+int main(int n, char **all) {
+    sqlite3 *board;
+    if (n > 3 && sqlite3_open(":memory:", &board)) return 1;
+    return n < 3 || !dlopen(all[2], RTLD_NOW) || sqlite3_open(":memory:", &board);
+}
+"#;
+    let brought = r#"
+#include <dlfcn.h>
+int main(int n, char **all) {
+    void *library = n < 3 ? 0 : dlopen(all[2], RTLD_NOW);
+    return !library || ((int (*)(void))dlsym(library, "work"))();
+}
+"#;
+    let linked = compile(place.path(), "linked", linked, &["-lsqlite3"]);
+    let brought = compile(place.path(), "brought", brought, &[]);
+    let library = library.to_str().unwrap();
+    for arguments in [&[library][..], &[library, "x"]] {
+        let [stock, ours] = on_stock_and_ours(&linked, arguments);
+        assert_eq!(stock, ours);
+    }
+    // What is opened before the extension can be loaded is on the stock VFS, and that is told of.
+    let (_, errors) = on_stock_and_ours(&brought, &[library])[1].clone();
+    assert!(errors.contains("goes past kanban") && errors.lines().count() == 1, "{errors}");
 }
 
 /// A malformed variable keeps the VFS out: the process says so, once for each copy of SQLite, and goes on as on the
@@ -337,8 +572,8 @@ fn a_fork_beside_the_first_open_is_harmless() {
     let extension = r#"
 #include <stddef.h>
 #include <unistd.h>
-int kanban_vfs_register(void *library, int make_default, char *message, size_t size) {
-    (void)library, (void)make_default, (void)message, (void)size;
+int kanban_vfs_register_by(void *find, void *of, int make_default, char *message, size_t size) {
+    (void)find, (void)of, (void)make_default, (void)message, (void)size;
     return usleep(300000);
 }
 "#;

@@ -1,0 +1,371 @@
+//! The objects of this process, as the dynamic linker has loaded them: which function of a name each defines, and where each
+//! is bound to. elf(5), dl_iterate_phdr(3)
+//!
+//! dlsym(3) would tell more, but takes the dynamic linker's lock, which is held while a library's constructor runs:
+//! a constructor that waits for a thread that opens a database would wait for ever. dl_iterate_phdr(3) takes another one, for
+//! as long as it takes to walk the list.
+
+use std::ffi::{CStr, c_int, c_void};
+
+use libc::{Elf64_Phdr, Elf64_Sym, dl_phdr_info};
+
+#[cfg(target_arch = "x86_64")]
+mod relocation {
+    pub(super) const NUMBER: u64 = 1;
+    pub(super) const GLOBAL: u64 = 6;
+    pub(super) const JUMP: u64 = 7;
+}
+#[cfg(target_arch = "aarch64")]
+mod relocation {
+    pub(super) const NUMBER: u64 = 257;
+    pub(super) const GLOBAL: u64 = 1025;
+    pub(super) const JUMP: u64 = 1026;
+}
+
+const DT_PLTRELSZ: i64 = 2;
+const DT_HASH: i64 = 4;
+const DT_STRTAB: i64 = 5;
+const DT_SYMTAB: i64 = 6;
+const DT_RELA: i64 = 7;
+const DT_RELASZ: i64 = 8;
+const DT_JMPREL: i64 = 23;
+const DT_GNU_HASH: i64 = 0x6fff_fef5;
+const DT_RELACOUNT: i64 = 0x6fff_fff9;
+const STT_FUNC: u8 = 2;
+
+#[repr(C)]
+struct Dyn {
+    tag: i64,
+    value: u64,
+}
+
+#[repr(C)]
+struct Rela {
+    offset: u64,
+    info: u64,
+    addend: i64,
+}
+
+/// An object, as long as [`with_objects`] keeps the list as it is.
+pub(crate) struct Object<'a> {
+    /// Where it is loaded.
+    pub(crate) base: usize,
+    /// Its path; empty for the program.
+    pub(crate) path: &'a CStr,
+    headers: &'a [Elf64_Phdr],
+    tables: Tables,
+}
+
+/// The tables of an object's dynamic section; 0 for one that it does not have.
+#[derive(Default)]
+struct Tables {
+    symbols: usize,
+    names: usize,
+    gnu_hash: usize,
+    hash: usize,
+    /// Where relocations begin, and how many bytes they are.
+    jumps: (usize, usize),
+    others: (usize, usize),
+    /// How many of the others come first and name no symbol.
+    relative: usize,
+}
+
+/// How many objects were ever loaded, and how many unloaded: as long as neither changes, the list is the same.
+pub(crate) type Age = (u64, u64);
+
+/// Calls `f` with the age of the list, and what reads it. Meanwhile nothing is loaded or unloaded: `f` must not call dlopen(3)
+/// and its like.
+pub(crate) fn with_objects<T>(f: impl FnOnce(Age, &dyn Fn() -> Vec<Object<'static>>) -> T) -> T {
+    struct Call<'a> {
+        run: &'a mut dyn FnMut(Age),
+    }
+    unsafe extern "C" fn outer(info: *mut dl_phdr_info, _: usize, call: *mut c_void) -> c_int {
+        // SAFETY: the C library passes an object, and what it was given for this call.
+        unsafe {
+            let age = ((*info).dlpi_adds, (*info).dlpi_subs);
+            ((*call.cast::<Call<'_>>()).run)(age);
+        }
+        // Once is enough: its lock is held, which one thread may take twice.
+        1
+    }
+    let mut f = Some(f);
+    let mut result = None;
+    let mut run = |age| {
+        if let Some(f) = f.take() {
+            result = Some(f(age, &read));
+        }
+    };
+    let mut call = Call { run: &mut run };
+    // SAFETY: `outer` takes such a call, which lives until this is over.
+    unsafe { libc::dl_iterate_phdr(Some(outer), (&raw mut call).cast()) };
+    match (result, f) {
+        (Some(result), _) => result,
+        // There is no object, so not even this library.
+        (None, Some(f)) => f((0, 0), &Vec::new),
+        (None, None) => unreachable!("it was called, and has returned"),
+    }
+}
+
+/// The list.
+fn read() -> Vec<Object<'static>> {
+    unsafe extern "C" fn one(info: *mut dl_phdr_info, _: usize, all: *mut c_void) -> c_int {
+        // SAFETY: the C library passes an object, and what it was given for this call. The object stays while the list is
+        // kept, and its headers are as many as it says.
+        unsafe {
+            let info = &*info;
+            if info.dlpi_name.is_null() || info.dlpi_phdr.is_null() {
+                return 0;
+            }
+            let headers = std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into());
+            let base = info.dlpi_addr as usize;
+            if let Some(tables) = Tables::of(base, headers) {
+                let path = CStr::from_ptr(info.dlpi_name);
+                (*all.cast::<Vec<Object<'_>>>()).push(Object { base, path, headers, tables });
+            }
+        }
+        0
+    }
+    let mut all: Vec<Object<'static>> = Vec::with_capacity(128);
+    // SAFETY: `one` takes such a list, which lives until the call is over.
+    unsafe { libc::dl_iterate_phdr(Some(one), (&raw mut all).cast()) };
+    all
+}
+
+impl Tables {
+    /// # Safety
+    /// These are the program headers of an object that is loaded there.
+    unsafe fn of(base: usize, headers: &[Elf64_Phdr]) -> Option<Self> {
+        let dynamic = headers.iter().find(|header| header.p_type == libc::PT_DYNAMIC)?;
+        let mut entry = (base + dynamic.p_vaddr as usize) as *const Dyn;
+        let mut tables = Self::default();
+        // The dynamic linker has added the base, but not where it cannot write: in the kernel's own object.
+        let placed = |value: u64| {
+            let value = value as usize;
+            if value < base { base + value } else { value }
+        };
+        // SAFETY: the caller's promise: the section ends with an entry of tag 0.
+        unsafe {
+            while (*entry).tag != 0 {
+                let value = (*entry).value;
+                match (*entry).tag {
+                    DT_SYMTAB => tables.symbols = placed(value),
+                    DT_STRTAB => tables.names = placed(value),
+                    DT_GNU_HASH => tables.gnu_hash = placed(value),
+                    DT_HASH => tables.hash = placed(value),
+                    DT_JMPREL => tables.jumps.0 = placed(value),
+                    DT_PLTRELSZ => tables.jumps.1 = value as usize,
+                    DT_RELA => tables.others.0 = placed(value),
+                    DT_RELASZ => tables.others.1 = value as usize,
+                    DT_RELACOUNT => tables.relative = value as usize,
+                    _ => {}
+                }
+                entry = entry.add(1);
+            }
+        }
+        (tables.symbols != 0 && tables.names != 0).then_some(tables)
+    }
+}
+
+impl Object<'_> {
+    /// Whether an address lies in it.
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        self.headers.iter().filter(|header| header.p_type == libc::PT_LOAD).any(|header| {
+            let start = self.base + header.p_vaddr as usize;
+            (start..start + header.p_memsz as usize).contains(&address)
+        })
+    }
+
+    /// Whether an address is of what the dynamic linker has made read-only when it had bound it.
+    fn is_read_only_since(&self, address: usize) -> bool {
+        self.headers.iter().filter(|header| header.p_type == libc::PT_GNU_RELRO).any(|header| {
+            let start = self.base + header.p_vaddr as usize;
+            // Whole pages only.
+            (page_of(start)..page_of(start + header.p_memsz as usize)).contains(&address)
+        })
+    }
+
+    /// The address of the function of that name that it defines.
+    pub(crate) fn find(&self, name: &CStr) -> Option<usize> {
+        // SAFETY: they are the tables of an object that is loaded.
+        unsafe {
+            if self.tables.gnu_hash != 0 {
+                self.find_by_gnu_hash(name)
+            } else if self.tables.hash != 0 {
+                self.find_by_hash(name)
+            } else {
+                None
+            }
+        }
+    }
+
+    /// # Safety
+    /// There is such a table.
+    unsafe fn find_by_gnu_hash(&self, name: &CStr) -> Option<usize> {
+        let hash = name
+            .to_bytes()
+            .iter()
+            .fold(5381_u32, |hash, byte| hash.wrapping_mul(33).wrapping_add((*byte).into()));
+        // SAFETY: the table has four words, the words of a Bloom filter, buckets, and chains that end with an odd number.
+        unsafe {
+            let table = self.tables.gnu_hash as *const u32;
+            let [buckets, first, blooms, shift] = [0, 1, 2, 3].map(|nth| *table.add(nth));
+            if buckets == 0 || blooms == 0 {
+                return None;
+            }
+            let filter = table.add(4).cast::<u64>();
+            let word = *filter.add((hash / 64 % blooms) as usize);
+            let bits = 1_u64 << (hash % 64) | 1_u64 << (hash.unbounded_shr(shift) % 64);
+            if word & bits != bits {
+                return None;
+            }
+            let bucket_table = filter.add(blooms as usize).cast::<u32>();
+            let mut symbol = *bucket_table.add((hash % buckets) as usize);
+            if symbol < first {
+                return None;
+            }
+            let chains = bucket_table.add(buckets as usize);
+            loop {
+                let of_symbol = *chains.add((symbol - first) as usize);
+                if of_symbol | 1 == hash | 1
+                    && let Some(found) = self.function(symbol as usize, name)
+                {
+                    return Some(found);
+                }
+                if of_symbol & 1 == 1 {
+                    return None;
+                }
+                symbol += 1;
+            }
+        }
+    }
+
+    /// # Safety
+    /// There is such a table.
+    unsafe fn find_by_hash(&self, name: &CStr) -> Option<usize> {
+        let hash = name.to_bytes().iter().fold(0_u32, |hash, byte| {
+            let hash = (hash << 4).wrapping_add((*byte).into());
+            let high = hash & 0xf000_0000;
+            (hash ^ (high >> 24)) & !high
+        });
+        // SAFETY: the table has two words, buckets, and chains that end with 0.
+        unsafe {
+            let table = self.tables.hash as *const u32;
+            let buckets = *table;
+            if buckets == 0 {
+                return None;
+            }
+            let mut symbol = *table.add(2 + (hash % buckets) as usize);
+            while symbol != 0 {
+                if let Some(found) = self.function(symbol as usize, name) {
+                    return Some(found);
+                }
+                symbol = *table.add(2 + buckets as usize + symbol as usize);
+            }
+        }
+        None
+    }
+
+    /// The address of that symbol, if it is a function of that name that this object defines.
+    ///
+    /// # Safety
+    /// There is a symbol of that number.
+    unsafe fn function(&self, symbol: usize, name: &CStr) -> Option<usize> {
+        // SAFETY: the caller's promise; its name is terminated.
+        unsafe {
+            let symbol = &*(self.tables.symbols as *const Elf64_Sym).add(symbol);
+            let is_defined = symbol.st_shndx != 0 && symbol.st_value != 0;
+            (is_defined && symbol.st_info & 15 == STT_FUNC && self.name_of(symbol) == name)
+                .then(|| self.base + symbol.st_value as usize)
+        }
+    }
+
+    /// # Safety
+    /// It is a symbol of this object.
+    unsafe fn name_of(&self, symbol: &Elf64_Sym) -> &CStr {
+        // SAFETY: the caller's promise; its name is terminated.
+        unsafe {
+            CStr::from_ptr(
+                (self.tables.names as *const std::ffi::c_char).add(symbol.st_name as usize),
+            )
+        }
+    }
+
+    /// The places where it keeps addresses of functions whose names begin so, whoever defines them.
+    pub(crate) fn slots(&self, prefix: &str) -> Vec<(&CStr, Slot)> {
+        let relative = self.tables.relative * size_of::<Rela>();
+        let others = self.tables.others;
+        let others = (others.0 + relative.min(others.1), others.1.saturating_sub(relative));
+        let mut found = Vec::new();
+        for (start, length) in [self.tables.jumps, others] {
+            if start == 0 {
+                continue;
+            }
+            // SAFETY: the relocations of an object that is loaded, and the symbols that they name.
+            unsafe {
+                let count = length / size_of::<Rela>();
+                for relocation in std::slice::from_raw_parts(start as *const Rela, count) {
+                    let [kind, symbol] = [relocation.info & 0xffff_ffff, relocation.info >> 32];
+                    let is_slot = [relocation::NUMBER, relocation::GLOBAL, relocation::JUMP];
+                    if !is_slot.contains(&kind) || symbol == 0 || relocation.addend != 0 {
+                        continue;
+                    }
+                    let symbol = &*(self.tables.symbols as *const Elf64_Sym).add(symbol as usize);
+                    let name = self.name_of(symbol);
+                    if name.to_bytes().starts_with(prefix.as_bytes()) {
+                        let place = self.base + relocation.offset as usize;
+                        let is_read_only = self.is_read_only_since(place);
+                        let is_data = kind == relocation::NUMBER;
+                        let place = place as *mut usize;
+                        found.push((name, Slot { place, is_read_only, is_data }));
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Where the page of an address begins.
+fn page_of(address: usize) -> usize {
+    address & !(page_size() - 1)
+}
+
+fn page_size() -> usize {
+    // SAFETY: a number is asked for.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+}
+
+/// Where an object keeps the address of a function.
+pub(crate) struct Slot {
+    place: *mut usize,
+    is_read_only: bool,
+    /// It is a variable of the object's own, as those of the table that SQLite passes to extensions.
+    pub(crate) is_data: bool,
+}
+
+impl Slot {
+    /// The address.
+    pub(crate) fn get(&self) -> usize {
+        // SAFETY: it is a place of an object that is loaded, which the dynamic linker writes whole.
+        unsafe { std::sync::atomic::AtomicUsize::from_ptr(self.place) }
+            .load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Exchanges the address. If it cannot, it stays. mprotect(2)
+    pub(crate) fn set(&self, address: usize) {
+        let start = page_of(self.place as usize) as *mut c_void;
+        // SAFETY: the page is one of an object that is loaded; what can be read of it stays readable. The object calls what
+        // stands there, which is a function of the same type.
+        unsafe {
+            let protect = |how| libc::mprotect(start, page_size(), how) == 0;
+            if self.is_read_only && !protect(libc::PROT_READ | libc::PROT_WRITE) {
+                return;
+            }
+            std::sync::atomic::AtomicUsize::from_ptr(self.place)
+                .store(address, std::sync::atomic::Ordering::Relaxed);
+            if self.is_read_only {
+                protect(libc::PROT_READ);
+            }
+        }
+    }
+}
