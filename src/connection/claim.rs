@@ -9,6 +9,7 @@
 //! |---|---|---|---|
 //! | [`Claim::block`] | the write lock, where SQLite lets lock calls block | as long as SQLite says | none, or a snapshot |
 //! | [`Claim::take_to_begin`] | the write lock, before a transaction has a snapshot | as long as the busy handler says, or `kanban_busy_timeout_min` | none |
+//! | `Connection::lock_shared` | the commit of a rollback mode, if the busy handler has given up before ([`Begun::InVain`]) | 200 ms ([`COMMIT_LASTS`]) | none |
 //! | `Connection::wait_at_least` | SHARED, or EXCLUSIVE to commit | `kanban_busy_timeout_min` | none, or what SQLite keeps while it asks again |
 //! | [`Claim::wait_out_checkpoint`] | a checkpoint that has the write lock | 100 ms | a snapshot |
 //! | [`Claim::wait_out_timeout`] | the write lock | what is left of the busy timeout | a snapshot |
@@ -112,6 +113,17 @@ pub(super) struct Patience {
 /// A statement asks for a lock to write sooner than this after it has begun to read, in ns.
 const GOES_ON_WITHIN_NS: u64 = 10_000_000;
 
+/// How a transaction has begun that was to take the write lock first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// With the write lock, or without a need for it.
+    AsWanted,
+    /// Without it. SQLite waits by the busy handler afterwards, if there is one, as on the stock VFS.
+    Without,
+    /// Without it: the busy handler has waited and has given up, for the rest of the statement.
+    InVain,
+}
+
 /// Longer than another connection's probe holds SQLite's lock.
 const LOOK_LASTS: Duration = Duration::from_micros(50);
 
@@ -120,6 +132,9 @@ const LOOKS: u32 = 3;
 
 /// For how long a checkpoint that holds the write lock is waited for.
 pub(super) const CHECKPOINT_LASTS: Duration = Duration::from_millis(100);
+
+/// For how long a writer of a rollback mode keeps others from SHARED when it commits, if no reader is in its way.
+pub(super) const COMMIT_LASTS: Duration = Duration::from_millis(200);
 
 /// The claim of one connection.
 pub(super) struct Claim<B: BaseFile> {
@@ -290,30 +305,31 @@ impl<B: BaseFile> Claim<B> {
     }
 
     /// Takes the write lock for a transaction that is about to begin to read. With patience, it waits for as long as the
-    /// connection's busy handler says. Whether it is held.
-    pub(super) fn take_to_begin(&mut self, patience: Option<Patience>) -> bool {
+    /// connection's busy handler says.
+    pub(super) fn take_to_begin(&mut self, patience: Option<Patience>) -> Begun {
         let now = sys::monotonic_ns();
         let mut acquired = self.try_acquire(now, Purpose::Write, true);
         if let (Err(Refused::Busy), Some(patience)) = (&acquired, patience) {
-            acquired = self.wait_to_begin(patience);
+            (acquired, handler_gave_up) = self.wait_to_begin(patience);
         }
         match acquired {
             Ok(()) => {
                 self.reasons |= Reason::Begin as u8;
                 self.acquired();
-                true
+                Begun::AsWanted
             }
             Err(why) => {
                 // Whether SQLite knows of it or not, this is no error.
                 let _ = self.goes_without(&why);
-                false
+                if handler_gave_up { Begun::InVain } else { Begun::Without }
             }
         }
     }
 
-    /// Waits inside a lock call, as SQLite does after a refused one: by the busy handler.
+    /// Waits inside a lock call, as SQLite does after a refused one: by the busy handler. Also returns whether that has waited
+    /// and has given up.
     #[cold]
-    fn wait_to_begin(&mut self, patience: Patience) -> Result<(), Refused> {
+    fn wait_to_begin(&mut self, patience: Patience) -> (Result<(), Refused>, bool) {
         const LOOKS_FOR_INTERRUPT: Duration = Duration::from_millis(50);
         count(&self.database.counters.refused);
         let (mut watch, mut arrival) = (Stopwatch::start(), None);
@@ -340,14 +356,13 @@ impl<B: BaseFile> Claim<B> {
                 self.try_acquire(sys::monotonic_ns(), Purpose::Write, true)
             } else {
                 let limit =
+        let mut handler_gave_up = false;
                     if by_handler.is_none() { patience.if_unknown.max(least) } else { least };
                 let left = limit.saturating_sub(watch.elapsed()).min(LOOKS_FOR_INTERRUPT);
                 if left.is_zero() {
                     break;
                 }
-                let acquired = self.acquire_in_queue(left, &mut arrival);
-                watch.note_sleep(left);
-                acquired
+                self.acquire_in_queue(left, &mut arrival, &mut watch)
             };
             if !matches!(acquired, Err(Refused::Busy)) || self.base.is_interrupted() {
                 break;
@@ -363,23 +378,30 @@ impl<B: BaseFile> Claim<B> {
             let _ = self.wait.end();
             forget_on_this_thread();
         }
-        acquired
+        (acquired, handler_gave_up)
     }
 
-    /// Waits for the write lock in the queue, at most so long.
+    /// Waits for the write lock in the queue, at most so long, and notes that in `watch`.
     fn acquire_in_queue(
         &mut self,
+        let (mut handler_waits, mut handler_gave_up) = (false, false);
         limit: Duration,
         arrival: &mut Option<Arrival>,
     ) -> Result<(), Refused> {
         if self.database.queue().is_none() {
             // Another connection is about to make the sidecar.
-            std::thread::sleep(limit.min(Duration::from_millis(1)));
+            watch.sleep(limit.min(Duration::from_millis(1)));
             return self.try_acquire(sys::monotonic_ns(), Purpose::Write, true);
         }
         let (waited, ticket) = (self.wait.age(), self.wait.leave_queue());
+            handler_waits |= by_handler == Some(true);
+            handler_gave_up = handler_waits && by_handler == Some(false);
         let arrival = arrival.get_or_insert(Arrival::with(ticket, waited));
-        self.write_lock.acquire_within(limit, arrival, Purpose::Write)
+        let acquired = self.write_lock.acquire_within(limit, arrival, Purpose::Write);
+        if acquired.is_err() {
+            watch.note_sleep(limit);
+        }
+        acquired
     }
 
     /// The write lock was refused. Whether to go on, by now perhaps with it.
@@ -417,6 +439,7 @@ impl<B: BaseFile> Claim<B> {
 
     /// There is no write lock to be had: goes on with SQLite's own locks alone, as on the stock VFS, and says so once.
     #[cold]
+        watch: &mut Stopwatch,
     fn goes_without(&self, why: &Refused) -> Result<(), ResultCode> {
         match why {
             Refused::Busy => return Err(ResultCode::BUSY),

@@ -55,6 +55,8 @@ pub(crate) struct TestBase {
     pub(crate) running: Cell<Option<Running>>,
     /// Whether BEGIN has begun a transaction.
     pub(crate) is_in_transaction: Cell<bool>,
+    /// Whether the connection writes to another database.
+    pub(crate) writes_elsewhere: Cell<bool>,
     /// The connection's busy handler.
     pub(crate) busy_handler: RefCell<Option<Box<dyn Fn() -> bool>>>,
     /// What all words of the wal-index's header are.
@@ -92,6 +94,7 @@ impl Default for TestBase {
             is_in_transaction: Cell::default(),
             busy_handler: RefCell::default(),
             index_headers: RefCell::new(vec![0]),
+            writes_elsewhere: Cell::default(),
             stands: Stands::Alone,
             blocks_ms: Cell::default(),
             data: RefCell::default(),
@@ -231,7 +234,7 @@ impl BaseFile for &'static TestBase {
         self.busy_handler.borrow().as_ref().map(|handler| handler())
     }
     fn is_interrupted(&self) -> bool {
-        false
+        self.writes_elsewhere.get()
     }
     fn wal_index_header(&self) -> Option<[u32; HEADERS / 2]> {
         Some([next(&self.index_headers); HEADERS / 2])
