@@ -39,7 +39,7 @@
 
 use super::Connection;
 use super::base_file::BaseFile;
-use super::claim::{Patience, Reason};
+use super::claim::{Begun, Patience, Reason};
 use std::time::Duration;
 
 use crate::ffi::ResultCode;
@@ -95,15 +95,6 @@ struct Transaction {
     /// The header of the wal-index when it began to read, if it has a snapshot.
     header: Option<[u32; HEADERS / 2]>,
     has_written: bool,
-}
-
-/// How it went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Begun {
-    /// With the write lock, or without a need for it.
-    AsWanted,
-    /// Without it, after a wait.
-    InVain,
 }
 
 impl Begin {
@@ -408,9 +399,6 @@ impl<B: BaseFile> Connection<B> {
         let waits = !self.base.writes_elsewhere();
         let patience =
             Patience { least: self.begin.least, if_unknown: self.settings.begin_timeout() };
-        match self.claim.take_to_begin(waits.then_some(patience)) {
-            true => Begun::AsWanted,
-            false => Begun::InVain,
-        }
+        self.claim.take_to_begin(waits.then_some(patience))
     }
 }

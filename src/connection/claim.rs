@@ -9,9 +9,12 @@
 //! |---|---|---|---|
 //! | [`Claim::block`] | the write lock, where SQLite lets lock calls block | as long as SQLite says | none, or a snapshot |
 //! | [`Claim::take_to_begin`] | the write lock, before a transaction has a snapshot | as long as the busy handler says, or `kanban_busy_timeout_min` | none |
+//! | `Connection::lock_shared` | the commit of a rollback mode, if the busy handler has given up before ([`Begun::InVain`]) | 200 ms ([`COMMIT_LASTS`]) | none |
 //! | `Connection::wait_at_least` | SHARED, or EXCLUSIVE to commit | `kanban_busy_timeout_min` | none, or what SQLite keeps while it asks again |
 //! | [`Claim::wait_out_checkpoint`] | a checkpoint that has the write lock | 100 ms | a snapshot |
 //! | [`Claim::wait_out_timeout`] | the write lock | what is left of the busy timeout | a snapshot |
+//! | [`Claim::wait_out_stock_writer`] | WRITE, which a stock client has | what is left of the busy timeout | a snapshot, the write lock |
+//! | [`Claim::granted_after_wait`] | nothing: its snapshot is stale | what is left of the busy timeout | a snapshot |
 //! | a refused upgrade to WRITE | another connection's look | 50 us | a snapshot, the write lock |
 //! | a checkpoint | the write lock | 4 ms | CKPT |
 //! | a checkpoint | WRITE, to repair a failed sync | 1 s | CKPT |
@@ -28,6 +31,7 @@ use super::guards::Guards;
 use super::held::{HeldLevel, HeldSlots};
 use crate::counters::count;
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot};
+use crate::format::Salts;
 use crate::lock::queue::Purpose;
 use crate::lock::wait::{Cause, Wait, forget_on_this_thread};
 use crate::lock::{Arrival, Database, Refused, WriteLock, keepers};
@@ -109,6 +113,17 @@ pub(super) struct Patience {
     pub(super) if_unknown: Duration,
 }
 
+/// How a transaction has begun that was to take the write lock first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// With the write lock, or without a need for it.
+    AsWanted,
+    /// Without it. SQLite waits by the busy handler afterwards, if there is one, as on the stock VFS.
+    Without,
+    /// Without it: the busy handler has waited and has given up, for the rest of the statement.
+    InVain,
+}
+
 /// A statement asks for a lock to write sooner than this after it has begun to read, in ns.
 const GOES_ON_WITHIN_NS: u64 = 10_000_000;
 
@@ -117,6 +132,9 @@ const LOOK_LASTS: Duration = Duration::from_micros(50);
 
 /// How often the write lock is tried for when it is refused although nobody holds it.
 const LOOKS: u32 = 3;
+
+/// For how long a writer of a rollback mode keeps others from SHARED when it commits, if no reader is in its way.
+pub(super) const COMMIT_LASTS: Duration = Duration::from_millis(200);
 
 /// For how long a checkpoint that holds the write lock is waited for.
 pub(super) const CHECKPOINT_LASTS: Duration = Duration::from_millis(100);
@@ -140,6 +158,8 @@ pub(super) struct Claim<B: BaseFile> {
     /// The wait of the last transaction that has begun in vain: when it began and when it ended, in ns of
     /// [`sys::kernel_ns`].
     begin_wait: Option<(u64, u64)>,
+    /// What was committed when the connection took its snapshot, if it waits or has just waited.
+    snapshot: Option<(Salts, u32)>,
 }
 
 impl<B: BaseFile> Claim<B> {
@@ -164,6 +184,7 @@ impl<B: BaseFile> Claim<B> {
             waits_for_journal: false,
             blocks_ms: 0,
             begin_wait: None,
+            snapshot: None,
         }
     }
 
@@ -205,12 +226,52 @@ impl<B: BaseFile> Claim<B> {
         }
         let had_reason = self.has(request.reason());
         self.reasons |= request.reason() as u8;
-        let rc = take();
-        if rc == ResultCode::OK {
-            self.acquired();
-            return rc;
+        match take() {
+            ResultCode::OK if self.wait.is_quiet() && request.need != Need::Recovery => {
+                self.acquired();
+                ResultCode::OK
+            }
+            ResultCode::OK => self.granted_after_wait(&request, had_reason),
+            rc => self.sqlite_refused(rc, &request, had_reason),
         }
-        self.sqlite_refused(rc, &request, had_reason)
+    }
+
+    /// The connection is about to have a snapshot, of what is committed now: SQLite looks afterwards whether that is still so.
+    #[inline]
+    pub(super) fn takes_snapshot(&mut self) {
+        self.snapshot = if self.wait.is_quiet() { None } else { self.base.committed() };
+    }
+
+    /// Whether somebody has committed since the connection took its snapshot, as far as that is known.
+    fn is_snapshot_stale(&self) -> bool {
+        self.snapshot.is_some_and(|then| self.base.committed() != Some(then))
+    }
+
+    /// SQLite's lock was granted to a connection that waits or has just waited, or to recover. What to answer.
+    ///
+    /// SQLite may find its snapshot stale only now. If its busy handler sleeps no more, and its last sleep was cut short for a
+    /// turn, SQLITE_BUSY would come before the busy timeout is over. Then this unlocks, sleeps for what is left, and refuses.
+    #[cold]
+    fn granted_after_wait(&mut self, request: &Request, had_reason: bool) -> ResultCode {
+        if request.need == Need::Recovery {
+            // This is not what it waits for, and the wait goes on.
+            return ResultCode::OK;
+        }
+        let writes = request.sought == Sought::Write && request.need == Need::Write;
+        if writes && !had_reason && self.is_snapshot_stale() {
+            let rest = self.wait.take_rest();
+            let write = HeldSlots::after(self.base, ShmSlot::WRITE, ShmFlags::LOCK_EXCLUSIVE);
+            if rest.is_zero() {
+                write.keep();
+            } else if write.unlock() == ResultCode::OK {
+                self.release(request.reason());
+                std::thread::sleep(rest);
+                self.refused(request.need, Cause::WriteLock);
+                return ResultCode::BUSY;
+            }
+        }
+        self.acquired();
+        ResultCode::OK
     }
 
     /// Asks the guards, and takes the write lock if it is not held.
@@ -297,30 +358,32 @@ impl<B: BaseFile> Claim<B> {
     }
 
     /// Takes the write lock for a transaction that is about to begin to read. With patience, it waits for as long as the
-    /// connection's busy handler says. Whether it is held.
-    pub(super) fn take_to_begin(&mut self, patience: Option<Patience>) -> bool {
+    /// connection's busy handler says.
+    pub(super) fn take_to_begin(&mut self, patience: Option<Patience>) -> Begun {
         let now = sys::monotonic_ns();
         let mut acquired = self.try_acquire(now, Purpose::Write, true);
+        let mut handler_gave_up = false;
         if let (Err(Refused::Busy), Some(patience)) = (&acquired, patience) {
-            acquired = self.wait_to_begin(patience);
+            (acquired, handler_gave_up) = self.wait_to_begin(patience);
         }
         match acquired {
             Ok(()) => {
                 self.reasons |= Reason::Begin as u8;
                 self.acquired();
-                true
+                Begun::AsWanted
             }
             Err(why) => {
                 // Whether SQLite knows of it or not, this is no error.
                 let _ = self.goes_without(&why);
-                false
+                if handler_gave_up { Begun::InVain } else { Begun::Without }
             }
         }
     }
 
-    /// Waits inside a lock call, as SQLite does after a refused one: by the busy handler.
+    /// Waits inside a lock call, as SQLite does after a refused one: by the busy handler. Also returns whether that has waited
+    /// and has given up.
     #[cold]
-    fn wait_to_begin(&mut self, patience: Patience) -> Result<(), Refused> {
+    fn wait_to_begin(&mut self, patience: Patience) -> (Result<(), Refused>, bool) {
         const LOOKS_FOR_INTERRUPT: Duration = Duration::from_millis(50);
         count(&self.database.counters.refused);
         let (mut watch, mut arrival) = (Stopwatch::start(), None);
@@ -330,6 +393,7 @@ impl<B: BaseFile> Claim<B> {
         }
         let mut acquired = Err(Refused::Busy);
         let mut least = patience.least;
+        let (mut handler_waits, mut handler_gave_up) = (false, false);
         loop {
             let checkpoint_lasts = self.database.held_for().is_some_and(|(purpose, held)| {
                 purpose == Purpose::Upkeep && held >= CHECKPOINT_LASTS
@@ -339,6 +403,8 @@ impl<B: BaseFile> Claim<B> {
                 break;
             }
             let by_handler = self.base.ask_busy_handler();
+            handler_waits |= by_handler == Some(true);
+            handler_gave_up = handler_waits && by_handler == Some(false);
             acquired = if by_handler == Some(true) {
                 if !self.wait.has_slept() {
                     // A handler of the application's own, which decides by itself.
@@ -352,9 +418,7 @@ impl<B: BaseFile> Claim<B> {
                 if left.is_zero() {
                     break;
                 }
-                let acquired = self.acquire_in_queue(left, &mut arrival);
-                watch.note_sleep(left);
-                acquired
+                self.acquire_in_queue(left, &mut arrival, &mut watch)
             };
             if !matches!(acquired, Err(Refused::Busy)) || self.base.is_interrupted() {
                 break;
@@ -370,23 +434,28 @@ impl<B: BaseFile> Claim<B> {
             let _ = self.wait.end();
             forget_on_this_thread();
         }
-        acquired
+        (acquired, handler_gave_up)
     }
 
-    /// Waits for the write lock in the queue, at most so long.
+    /// Waits for the write lock in the queue, at most so long, and notes that in `watch`.
     fn acquire_in_queue(
         &mut self,
         limit: Duration,
         arrival: &mut Option<Arrival>,
+        watch: &mut Stopwatch,
     ) -> Result<(), Refused> {
         if self.database.queue().is_none() {
             // Another connection is about to make the sidecar.
-            std::thread::sleep(limit.min(Duration::from_millis(1)));
+            watch.sleep(limit.min(Duration::from_millis(1)));
             return self.try_acquire(sys::monotonic_ns(), Purpose::Write, true);
         }
         let (waited, ticket) = (self.wait.age(), self.wait.leave_queue());
         let arrival = arrival.get_or_insert(Arrival::with(ticket, waited));
-        self.write_lock.acquire_within(limit, arrival, Purpose::Write)
+        let acquired = self.write_lock.acquire_within(limit, arrival, Purpose::Write);
+        if acquired.is_err() {
+            watch.note_sleep(limit);
+        }
+        acquired
     }
 
     /// The write lock was refused. Whether to go on, by now perhaps with it.
@@ -462,10 +531,13 @@ impl<B: BaseFile> Claim<B> {
             // whether the lock is free.
             std::thread::sleep(LOOK_LASTS);
             rc = self.base.shm_lock(ShmSlot::WRITE.into(), ShmFlags::LOCK_EXCLUSIVE);
-            if rc == ResultCode::OK {
-                self.acquired();
-                return rc;
-            }
+        }
+        let writes = request.sought == Sought::Write && request.need == Need::Write;
+        if is_at_once && writes && rc == ResultCode::BUSY {
+            rc = self.wait_out_stock_writer();
+        }
+        if rc == ResultCode::OK {
+            return self.granted_after_wait(request, had_reason);
         }
         if !had_reason && (rc.is_busy() || self.step_back(request) == ResultCode::OK) {
             self.reasons &= !(request.reason() as u8);
@@ -600,22 +672,45 @@ impl<B: BaseFile> Claim<B> {
 
     /// SQLite's busy handler sleeps no more, and its last sleep was cut short for a turn: waits inside the lock call for what
     /// is left of the busy timeout, so that SQLITE_BUSY does not come before that is over. Whether it has the write lock, and
-    /// nobody has committed meanwhile: else the snapshot is stale.
+    /// nobody has committed since it took its snapshot: else that is stale.
     fn wait_out_timeout(&mut self) -> bool {
         let rest = self.wait.take_rest();
         if rest.is_zero() {
             return false;
         }
-        let (mut watch, committed) = (Stopwatch::start(), self.base.committed());
-        let mut arrival = Arrival::with(self.wait.leave_queue(), self.wait.age());
-        if self.write_lock.acquire_within(rest, &mut arrival, Purpose::Write).is_ok() {
-            if self.base.committed() == committed {
-                return true;
+        let mut watch = Stopwatch::start();
+        // It is not known in a transaction that has read before it was refused.
+        let snapshot = self.snapshot.or_else(|| self.base.committed());
+        if self.base.committed() == snapshot {
+            let mut arrival = Arrival::with(self.wait.leave_queue(), self.wait.age());
+            if self.write_lock.acquire_within(rest, &mut arrival, Purpose::Write).is_ok() {
+                if self.base.committed() == snapshot {
+                    self.wait.leave_rest(rest.saturating_sub(watch.elapsed()));
+                    return true;
+                }
+                self.write_lock.release();
             }
-            self.write_lock.release();
         }
         watch.sleep(rest.saturating_sub(watch.elapsed()));
         false
+    }
+
+    /// The same where a stock client has WRITE: nobody wakes a waiter, which looks every millisecond. What WRITE was answered
+    /// with at last.
+    fn wait_out_stock_writer(&mut self) -> ResultCode {
+        let (rest, mut watch) = (self.wait.take_rest(), Stopwatch::start());
+        loop {
+            let left = rest.saturating_sub(watch.elapsed());
+            if left.is_zero() {
+                return ResultCode::BUSY;
+            }
+            watch.sleep(left.min(Duration::from_millis(1)));
+            let rc = self.base.shm_lock(ShmSlot::WRITE.into(), ShmFlags::LOCK_EXCLUSIVE);
+            if rc != ResultCode::BUSY {
+                self.wait.leave_rest(rest.saturating_sub(watch.elapsed()));
+                return rc;
+            }
+        }
     }
 
     /// Releases the write lock, if it was held for that reason alone. Whether it was.

@@ -1,19 +1,18 @@
 //! xLock and xUnlock: SQLite's lock on the database, and with it the write lock of rollback modes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::base_file::{BaseFile, Sought};
-use super::begin::Begun;
-use super::claim::{Need, Reason, Request};
+use super::claim::{Begun, COMMIT_LASTS, Need, Reason, Request};
 use super::closing::Closing;
 use super::held::{self, HeldLevel};
 use super::{Connection, UNENCRYPTED};
 use crate::ffi::{LockLevel, ResultCode};
 use crate::lock::wait::Cause;
-use crate::sys;
+use crate::sys::{self, Stopwatch};
 
-/// For how long a writer of a rollback mode keeps others from SHARED when it commits, if no reader is in its way.
-const COMMIT_LASTS: Duration = Duration::from_millis(200);
+/// What a connection sleeps between two attempts, where it waits inside xLock for a lock that nobody can wake it for.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(1);
 
 /// SQLite's lock on the database, as one connection holds it.
 #[derive(Debug)]
@@ -137,22 +136,22 @@ impl<B: BaseFile> Connection<B> {
     /// connection queues behind it: it may want to write, too.
     fn lock_shared(&mut self) -> ResultCode {
         let base = self.base;
-        let mut waits_until = match self.begin_with_shared() {
-            Begun::AsWanted => None,
-            // The busy handler has given up, and SQLite will not call it again.
-            Begun::InVain => Some(Instant::now() + COMMIT_LASTS),
+        let mut waits_for_commit = match self.begin_with_shared() {
+            Begun::AsWanted | Begun::Without => Duration::ZERO,
+            // SQLite will not call the busy handler again in this statement.
+            Begun::InVain => COMMIT_LASTS,
         };
         let mut can_queue = false;
         for _ in 0..2 {
-            let rc = loop {
-                match base.lock(LockLevel::SHARED) {
-                    rc if rc.is_busy() && waits_until.is_some_and(|end| Instant::now() < end) => {
-                        std::thread::sleep(Duration::from_millis(1));
-                    }
-                    rc => break rc,
+            let mut rc = base.lock(LockLevel::SHARED);
+            if !waits_for_commit.is_zero() {
+                let mut watch = Stopwatch::start();
+                while rc.is_busy() && watch.elapsed() < waits_for_commit {
+                    watch.sleep(BETWEEN_ATTEMPTS);
+                    rc = base.lock(LockLevel::SHARED);
                 }
-            };
-            waits_until = None;
+                waits_for_commit = Duration::ZERO;
+            }
             match rc {
                 ResultCode::OK => return self.took_shared(),
                 rc if !rc.is_busy() => {
@@ -190,7 +189,7 @@ impl<B: BaseFile> Connection<B> {
         if !rc.is_busy() || least.is_zero() || !self.base.is_main() {
             return rc;
         }
-        let began = Instant::now();
+        let mut watch = Stopwatch::start();
         let mut has_handler = true;
         while rc.is_busy() {
             self.claim.wait.remove_probe();
@@ -205,10 +204,10 @@ impl<B: BaseFile> Connection<B> {
                 }
             }
             if !has_handler {
-                if began.elapsed() >= least || self.base.is_interrupted() {
+                if watch.elapsed() >= least || self.base.is_interrupted() {
                     return rc;
                 }
-                std::thread::sleep(Duration::from_millis(1));
+                watch.sleep(BETWEEN_ATTEMPTS);
             }
             rc = self.base.lock(level);
         }

@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) use base_file::{BaseFile, Doing, Running, Sought, Stands};
 pub(crate) use guards::{Guards, Known};
 pub(crate) use held::unlock;
-pub(crate) use statement::kind_of;
+pub(crate) use statement::{begins_with, kind_of};
 
 use crate::ffi::host::Host;
 use crate::ffi::{LockLevel, ResultCode};

@@ -14,38 +14,58 @@ pub(crate) fn kind_of(sql: &[u8]) -> Kind {
     Kind::of_hash(normalised(sql).iter().fold(0xcbf2_9ce4_8422_2325, mix))
 }
 
+/// Whether that word is the first of a statement. White space, comments and semicolons may come before.
+/// <https://www.sqlite.org/lang_comment.html>
+pub(crate) fn begins_with(sql: &[u8], word: &[u8]) -> bool {
+    let mut rest = sql;
+    while let Some(length) = gap(rest).or_else(|| rest.starts_with(b";").then_some(1)) {
+        rest = &rest[length..];
+    }
+    rest.get(..word.len()).is_some_and(|first| first.eq_ignore_ascii_case(word))
+}
+
+/// How long the white space or the comment is that `sql` begins with, if it does.
+fn gap(sql: &[u8]) -> Option<usize> {
+    match sql {
+        [first, ..] if first.is_ascii_whitespace() => Some(1),
+        [b'-', b'-', ..] => Some(until(sql, b"\n", 2)),
+        [b'/', b'*', ..] => Some(until(sql, b"*/", 2)),
+        _ => None,
+    }
+}
+
+/// How long `sql` is to the first `end` behind that many bytes, and with it; all of it without one.
+fn until(sql: &[u8], end: &[u8], from: usize) -> usize {
+    let found = sql[from..].windows(end.len()).position(|at| at == end);
+    found.map_or(sql.len(), |at| from + at + end.len())
+}
+
 /// A statement with `?` for each value. <https://www.sqlite.org/lang_expr.html#literal_values_constants_>
 fn normalised(sql: &[u8]) -> Vec<u8> {
     let mut rest = &sql[..sql.len().min(LOOKS_AT)];
     let mut text = Vec::with_capacity(rest.len());
     let mut is_apart = false;
     while let Some(first) = rest.first().copied() {
-        let until = |end: &[u8], from: usize| {
-            let found = rest[from..].windows(end.len()).position(|at| at == end);
-            found.map_or(rest.len(), |at| from + at + end.len())
-        };
         let run = |of: fn(u8) -> bool, from: usize| {
             from + rest[from..].iter().take_while(|byte| of(**byte)).count()
         };
+        if let Some(length) = gap(rest) {
+            rest = &rest[length..];
+            is_apart = true;
+            continue;
+        }
         let (length, is_value) = match first {
-            b if b.is_ascii_whitespace() => (1, None),
-            b'-' if rest.starts_with(b"--") => (until(b"\n", 2), None),
-            b'/' if rest.starts_with(b"/*") => (until(b"*/", 2), None),
             // A quote within is doubled, which makes two strings beside each other.
-            b'\'' => (until(b"'", 1), Some(true)),
-            b'?' => (run(|byte| byte.is_ascii_digit(), 1), Some(true)),
-            b'0'..=b'9' => (run(|byte| is_word(byte) || byte == b'.', 1), Some(true)),
-            b'"' | b'`' => (until(&[first], 1), Some(false)),
-            b'[' => (until(b"]", 1), Some(false)),
-            b if is_word(b) => (run(is_word, 1), Some(false)),
-            _ => (1, Some(false)),
+            b'\'' => (until(rest, b"'", 1), true),
+            b'?' => (run(|byte| byte.is_ascii_digit(), 1), true),
+            b'0'..=b'9' => (run(|byte| is_word(byte) || byte == b'.', 1), true),
+            b'"' | b'`' => (until(rest, &[first], 1), false),
+            b'[' => (until(rest, b"]", 1), false),
+            b if is_word(b) => (run(is_word, 1), false),
+            _ => (1, false),
         };
         let (token, behind) = rest.split_at(length);
         rest = behind;
-        let Some(is_value) = is_value else {
-            is_apart = true;
-            continue;
-        };
         let ends_with_word = text.last().is_some_and(|last| is_word(*last) || *last == b'?');
         if std::mem::take(&mut is_apart) && ends_with_word && (is_value || is_word(first)) {
             text.push(b' ');
@@ -99,6 +119,19 @@ mod tests {
         is("SELECT a, ? FROM t LIMIT :n", "select a,? from t limit:n");
         assert_ne!(kind_of(b"SELECT a FROM t"), kind_of(b"SELECT a FROM u"));
         assert_eq!(kind_of(b"SELECT a FROM t"), kind_of(b"select  a from T"));
+    }
+
+    /// The word that a statement begins with is found whatever comes before it, and nowhere else.
+    #[test]
+    fn the_first_word_is_behind_comments() {
+        for before in ["", " \n", "/* x */ ", "-- x\n", "/* -- */--/*\n\t;/**/"] {
+            let sql = format!("{before}Vacuum INTO 'copy'");
+            assert!(begins_with(sql.as_bytes(), b"vacuum"), "{sql}");
+            assert!(!begins_with(sql.as_bytes(), b"attach"), "{sql}");
+        }
+        for sql in ["", "/", "/* vacuum", "-- vacuum", "vacuu", "SELECT 1 /* vacuum */"] {
+            assert!(!begins_with(sql.as_bytes(), b"vacuum"), "{sql}");
+        }
     }
 
     /// A statement is cut off, or is none at all.

@@ -43,6 +43,8 @@ pub(crate) struct TestBase {
     pub(crate) slot_answer: Cell<ResultCode>,
     /// Gives the answer to xLock.
     pub(crate) on_lock: RefCell<Option<Box<dyn Fn() -> ResultCode>>>,
+    /// How often WRITE is refused, exclusively.
+    pub(crate) refuses_write: Cell<u32>,
     /// The mark of READ(1), if a reader holds that slot.
     pub(crate) reader: Cell<Option<u32>>,
     /// Whether another connection holds RESERVED.
@@ -53,6 +55,8 @@ pub(crate) struct TestBase {
     pub(crate) is_immediate: Cell<bool>,
     pub(crate) doing: Cell<Option<Doing>>,
     pub(crate) running: Cell<Option<Running>>,
+    /// Whether the connection writes to another database.
+    pub(crate) writes_elsewhere: Cell<bool>,
     /// Whether BEGIN has begun a transaction.
     pub(crate) is_in_transaction: Cell<bool>,
     /// The connection's busy handler.
@@ -83,12 +87,14 @@ impl Default for TestBase {
             refuses: None,
             slot_answer: Cell::default(),
             on_lock: RefCell::default(),
+            refuses_write: Cell::default(),
             reader: Cell::default(),
             is_reserved: Cell::default(),
             refuses_shared: Cell::default(),
             is_immediate: Cell::default(),
             doing: Cell::default(),
             running: Cell::default(),
+            writes_elsewhere: Cell::default(),
             is_in_transaction: Cell::default(),
             busy_handler: RefCell::default(),
             index_headers: RefCell::new(vec![0]),
@@ -197,6 +203,10 @@ impl BaseFile for &'static TestBase {
         if self.refuses_shared.get() && flags.is_shared() {
             return ResultCode::BUSY;
         }
+        if slots.first == ShmSlot::WRITE && self.refuses_write.get() > 0 {
+            self.refuses_write.set(self.refuses_write.get() - 1);
+            return ResultCode::BUSY;
+        }
         let is_readers = !flags.is_shared() && slots.first == ShmSlot::read(1);
         match is_readers && self.reader.get().is_some() {
             true if self.blocks_ms.get() > 0 => panic!("the lock call waits for the reader"),
@@ -221,7 +231,7 @@ impl BaseFile for &'static TestBase {
         true
     }
     fn writes_elsewhere(&self) -> bool {
-        false
+        self.writes_elsewhere.get()
     }
     fn running(&self, wants_kind: bool) -> Option<Running> {
         let without = |running: Running| Running { kind: None, ..running };

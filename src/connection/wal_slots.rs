@@ -124,9 +124,9 @@ impl<B: BaseFile> Connection<B> {
 
     /// Notes a call of xShmLock for which there is nothing to do but to pass it on to the base file, and to call
     /// [`Self::shm_lock_failed`] if that fails: it is for one of READ(1) to READ(4), exclusively, or shares a slot or
-    /// unlocks a shared one, and no transaction begins or ends with it that has the write lock or may want it. Else false: it is a call for
-    /// [`Self::shm_lock_checked`]. A snapshot is noted before the base
-    /// file is asked; a failure takes that back.
+    /// unlocks a shared one. Neither does a transaction begin or end with it that has the write lock or may want it, nor does
+    /// the connection wait. Else false: it is a call for [`Self::shm_lock_checked`]. A snapshot is noted before the base file
+    /// is asked; a failure takes that back.
     ///
     /// Every read transaction makes two such calls, so this must be quick, and never panic.
     #[inline]
@@ -148,7 +148,7 @@ impl<B: BaseFile> Connection<B> {
             self.wal.has_snapshot = false;
             return true;
         }
-        let is_plain = !self.guards.files.count_read();
+        let is_plain = self.claim.wait.is_quiet() && !self.guards.files.count_read();
         if is_plain {
             self.wal.has_snapshot = true;
         }
@@ -180,6 +180,7 @@ impl<B: BaseFile> Connection<B> {
     fn share(&mut self, slot: ShmSlot) -> ResultCode {
         if slot.is_read() {
             self.begin_with_snapshot();
+            self.claim.takes_snapshot();
         }
         let rc = match self.base.shm_lock(slot.into(), ShmFlags::LOCK_SHARED) {
             ResultCode::OK if slot.is_read() && self.guards.files.count_read() => {

@@ -81,8 +81,8 @@ impl Host {
         self.sqlite3_is_interrupted.is_some_and(|is| unsafe { is(db) != 0 })
     }
 
-    /// Tells `see` the SQL of the statement that `db` runs, and whether it may write: of several, the one that was prepared last, as one is that
-    /// another runs. `None` if it runs none.
+    /// Tells `see` the SQL of the statement that `db` runs, and whether it may write. If several run, that is the one that was
+    /// prepared last; a statement that runs within another was. `None` if none runs.
     ///
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread: no other thread prepares or finalizes a statement

@@ -25,15 +25,18 @@
 //!
 //! | event | method | what it changes |
 //! |---|---|---|
-//! | it was refused the write lock, or SQLite's own after it | [`Wait::refused`] | `waits`, `can_queue`, `probe`, `refused_at`, `last_step`, `thread`; if a wait begins, `first_refused_at`, `resumed_at`, `handler` |
+//! | it was refused the write lock, or SQLite's own after it | [`Wait::refused`] | `waits`, `can_queue`, `probe`, `refused_at`, `last_step`, `thread`; if a wait begins, `first_refused_at`, `resumed_at`, `handler`, `ticket`; if one ends, `place` |
 //! | it was refused another lock | [`Wait::refused_unrelated`] | `can_queue`, `last_step`, `thread` |
-//! | its busy handler calls xSleep | [`sleep`], `begin_nap` | `handler`, `last_step`, `place`; after a stale snapshot, `waits`, `can_queue`, `resumed_at`, `refused_at` |
-//! | xSleep returns | [`sleep`] | `place`, `handler.unslept` |
-//! | it has the lock | [`Wait::acquired`] | `waits`, `place`; if it did not wait, `first_refused_at`, `handler` |
+//! | its busy handler calls xSleep | [`sleep`], `begin_nap` | `handler`, `last_step`, `place`; after a stale snapshot, `waits`, `can_queue`, `resumed_at`, `refused_at`, and `first_refused_at` and `ticket` if it had not waited |
+//! | xSleep returns | [`sleep`] | `place`, `ticket`, `handler.unslept` |
+//! | it has the lock | [`Wait::acquired`] | `waits`, `place`; if it did not wait, `first_refused_at`, `ticket`, `handler` |
 //! | it has released the lock at once | [`Wait::released_at_once`] | `thread` |
 //! | it has committed | [`forget_on_this_thread`] | for which connection this thread sleeps |
 //! | it has given up, or closes | [`Wait::end`] | `waits`, `place` |
 //! | it waits in a lock call next | [`Wait::leave_queue`] | `place` |
+//! | it waits there for what was not slept | [`Wait::take_rest`], [`Wait::leave_rest`] | `handler.unslept` |
+//! | it waited before, when its transaction began | [`Wait::began_at`] | `first_refused_at` |
+//! | the application sets the busy timeout | [`Wait::note_timeout`] | `handler` |
 //! | it has released locks of SQLite's | [`Wait::unlocked`] | `probe` |
 //! | it is used | [`Wait::remove_probe`] | `probe` |
 //!
@@ -490,9 +493,26 @@ impl Wait {
         Duration::ZERO
     }
 
+    /// What is left of that after a part of it was slept, while the connection still waits.
+    pub(crate) fn leave_rest(&mut self, rest: Duration) {
+        let mut waiting = self.shared.waiting.lock();
+        if waiting.waits {
+            waiting.handler.unslept = rest;
+        }
+    }
+
     /// The application has set the busy timeout, in ms.
     pub(crate) fn note_timeout(&mut self, ms: u64) {
         self.shared.waiting.lock().handler.note_timeout(Duration::from_millis(ms));
+    }
+
+    /// Makes the connection wait, and its busy handler has slept for the last time, which was cut short by `rest`.
+    #[cfg(test)]
+    pub(crate) fn ends_with_rest(&mut self, rest: Duration) {
+        assert!(self.refused(Cause::WriteLock).is_none());
+        let mut waiting = self.shared.waiting.lock();
+        (waiting.handler.kind, waiting.handler.unslept) = (busy_handler::Kind::AtItsEnd, rest);
+        waiting.last_step = LastStep::Slept;
     }
 
     /// The connection's place in the queue.

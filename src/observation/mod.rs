@@ -103,7 +103,8 @@ pub enum SidecarState {
     Page,
     /// It is empty, too short or zeroed. The next writer makes it whole.
     Unseeded,
-    /// It holds something else, which the VFS does not touch: writers do without a write lock.
+    /// It holds something else, or another program has it locked as its own. The VFS does not touch it: writers do without a
+    /// write lock.
     Foreign,
     /// It cannot be used, with the reason and the remedy. If this process may read less than the
     /// writers, that may be true of this process only.
@@ -254,11 +255,11 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
         database,
     };
     let mut is_denied = false;
-    match sidecar::look_at(&seen.database) {
-        Ok(file) => {
-            if let Err(error) = seen.look_into(&LockFile::new(file)) {
-                seen.sidecar_state = SidecarState::Unusable(format!("cannot read it: {error}"));
-            }
+    let database = seen.database.clone();
+    match sidecar::look_at(&database, |file| seen.look_into(file)) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            seen.sidecar_state = SidecarState::Unusable(format!("cannot read it: {error}"));
         }
         Err(Unusable::Missing) => {}
         Err(Unusable::Foreign) => seen.sidecar_state = SidecarState::Foreign,

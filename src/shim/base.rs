@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::methods::{Interposed, call};
 use super::wal::{Client, OpenWal, Wanted};
 use super::{Context, OpenDatabase};
-use crate::connection::{BaseFile, Connection, Doing, Running, Sought, Stands, kind_of, unlock};
+use crate::connection::{
+    BaseFile, Connection, Doing, Running, Sought, Stands, begins_with, kind_of, unlock,
+};
 use crate::ffi::host::Host;
 use crate::ffi::{
     BusyCall, LockLevel, ResultCode, SQLITE_FCNTL_FILE_POINTER, SQLITE_FCNTL_HAS_MOVED,
@@ -286,12 +288,8 @@ impl BaseFile for Base {
     }
 
     fn running(&self, wants_kind: bool) -> Option<Running> {
-        let is_vacuum = |text: &[u8]| {
-            let verb = text.trim_ascii_start().first_chunk::<6>();
-            verb.is_some_and(|verb| verb.eq_ignore_ascii_case(b"vacuum"))
-        };
         let tell = |text: &[u8], may_write| Running {
-            is_vacuum: is_vacuum(text),
+            is_vacuum: begins_with(text, b"vacuum"),
             may_write,
             kind: wants_kind.then(|| self.kind_of(text)),
         };
@@ -324,17 +322,13 @@ impl BaseFile for Base {
                 |word: &[u8]| text.windows(word.len()).any(|at| at.eq_ignore_ascii_case(word));
             has(b"pragma") && has(b"journal_mode") && has(b"wal")
         };
-        let attaches = |text: &[u8]| {
-            let verb = text.trim_ascii_start().first_chunk::<6>();
-            verb.is_some_and(|verb| verb.eq_ignore_ascii_case(b"attach"))
-        };
         let (host, db) = (&self.context().host, self.db()?);
         let mut doing = Doing { is_in_transaction: !self.is_in_autocommit(), ..Doing::default() };
         // SAFETY: the connection is the one that calls, so no other thread uses its statements; nor does the closure.
         unsafe {
             host.statements(db, |statement| {
                 // ATTACH only reads the schema, like a statement that is being compiled.
-                let reads_schema = |text| statement.runs && attaches(text);
+                let reads_schema = |text| statement.runs && begins_with(text, b"attach");
                 doing.compiles |= statement.text.is_none_or(reads_schema);
                 doing.runs |= statement.runs;
                 doing.writes |= statement.runs && statement.may_write;

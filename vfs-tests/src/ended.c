@@ -43,7 +43,6 @@ static sqlite3 *opened(const char *path, const char *by, int ms) {
 /* What a signal does to the worker in the middle of whatever it does. */
 static void on_signal(int number) {
     (void)number;
-    if (!strcmp(means, "pthread_exit")) pthread_exit(PTHREAD_CANCELED);
     if (!strcmp(means, "exit")) exit(0);
     if (!strcmp(means, "longjmp")) siglongjmp(back, 1);
 }

@@ -127,13 +127,51 @@ fn a_wait_ends_by_the_busy_handler_or_by_its_time() {
 fn a_commit_is_waited_for_when_the_busy_handler_has_given_up() {
     let directory = tempfile::tempdir().expect("a directory");
     let _holder = holder(&directory);
-    let (mut connection, base) = begun(&directory, Some(false));
+    let (mut connection, base) = begun(&directory, None);
+    handler_gives_up_after(base, 1);
+    commits_until_attempt(base, 5);
+    assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::OK);
+}
+
+/// The busy handler of `base` says to try again so many times, and then gives up.
+fn handler_gives_up_after(base: &TestBase, calls: u32) {
+    let left = Cell::new(calls);
+    let handler = move || left.replace(left.get().saturating_sub(1)) > 0;
+    *base.busy_handler.borrow_mut() = Some(Box::new(handler));
+}
+
+/// Another connection commits: `base` grants SHARED at that attempt, and refuses it before.
+fn commits_until_attempt(base: &TestBase, granted: u32) {
     let attempts = Cell::new(0);
     *base.on_lock.borrow_mut() = Some(Box::new(move || {
         attempts.set(attempts.get() + 1);
-        if attempts.get() < 5 { ResultCode::BUSY } else { ResultCode::OK }
+        if attempts.get() < granted { ResultCode::BUSY } else { ResultCode::OK }
     }));
-    assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::OK);
+}
+
+/// A transaction goes on without the write lock, and its busy handler has not waited: there is none, it is not known, the
+/// connection writes to another database, or the sidecar cannot be used. SQLite waits for a commit as on the stock VFS, if it
+/// waits, and the lock call does not.
+#[test]
+fn a_commit_is_not_waited_for_without_a_busy_handler() {
+    const NO_SIDECAR: &str = "no sidecar";
+    const ELSEWHERE: &str = "writes elsewhere";
+    for (why, handler) in [
+        ("none", Some(false)),
+        ("unknown", None),
+        (ELSEWHERE, Some(true)),
+        (NO_SIDECAR, Some(true)),
+    ] {
+        let directory = tempfile::tempdir().expect("a directory");
+        if why == NO_SIDECAR {
+            fs::create_dir(directory.path().join("board.db-lock")).expect("a directory");
+        }
+        let _holder = (why != NO_SIDECAR).then(|| holder(&directory));
+        let (mut connection, base) = begun(&directory, handler);
+        base.writes_elsewhere.set(why == ELSEWHERE);
+        commits_until_attempt(base, 5);
+        assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::BUSY, "{why}");
+    }
 }
 
 /// In a rollback mode the write lock is kept until the database is unlocked; if another statement reads on, until SHARED

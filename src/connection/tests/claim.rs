@@ -106,6 +106,127 @@ fn a_checkpoint_holds_no_writer_up_for_long() {
     }
 }
 
+/// The busy handler of a connection has slept for the last time, and that sleep was cut short for a turn. It has a new snapshot,
+/// and others commit before it has WRITE. SQLite would find its snapshot stale and answer SQLITE_BUSY at once, before the busy
+/// timeout is over. So the lock call lasts until then, whether WRITE was free, had a checkpoint beside it, or was another's
+/// for a while. If nobody has committed, it is granted.
+#[test]
+fn a_stale_snapshot_is_refused_when_the_timeout_is_over() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Way {
+        Free,
+        Checkpoint,
+        Writer,
+        Stock,
+    }
+    for way in [Way::Free, Way::Checkpoint, Way::Writer, Way::Stock] {
+        for is_stale in [true, false] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let (mut connection, base) = connection(&directory);
+            base.has_bytes(4096);
+            base.is_immediate.set(true);
+            *base.salts.borrow_mut() = vec![Some([1, 1])];
+            connection.database().make_sidecar();
+            let snapshot = (ShmSlot::read(1), ShmFlags::LOCK_SHARED);
+            // After these its guards have nothing to do.
+            for _ in 0..2 {
+                assert_eq!(connection.shm_lock(snapshot.0, snapshot.1), ResultCode::OK);
+                connection.shm_lock(snapshot.0, ShmFlags::UNLOCK_SHARED);
+            }
+            assert!(connection.note_plain(snapshot.0.into(), snapshot.1), "it does not wait");
+            connection.shm_lock(snapshot.0, ShmFlags::UNLOCK_SHARED);
+
+            // Long enough for the other to end before, unless the machine stalls.
+            let rest = Duration::from_millis(if is_stale { 300 } else { 30_000 });
+            connection.claim.wait.ends_with_rest(rest);
+            assert!(!connection.note_plain(snapshot.0.into(), snapshot.1), "it may be its last");
+            assert_eq!(connection.shm_lock(snapshot.0, snapshot.1), ResultCode::OK);
+            let mut checkpointer = connection_over(&directory, base);
+            if way == Way::Checkpoint {
+                assert_eq!(checkpointer.shm_lock(ShmSlot::CKPT, LOCK), ResultCode::OK);
+                assert!(checkpointer.holds_write_lock());
+            }
+            if is_stale {
+                *base.frames.borrow_mut() = vec![Some((2, 0))];
+            }
+            base.slots.take();
+            let began = Instant::now();
+            let rc = std::thread::scope(|scope| {
+                let (takes, taken) = std::sync::mpsc::channel();
+                let directory = &directory;
+                if way == Way::Writer {
+                    scope.spawn(move || {
+                        let (mut writer, base) = super::connection(directory);
+                        base.has_bytes(4096);
+                        writer.wal.has_snapshot = true;
+                        assert_eq!(writer.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
+                        takes.send(()).expect("it listens");
+                        std::thread::sleep(Duration::from_millis(20));
+                        assert_eq!(writer.shm_lock(ShmSlot::WRITE, UNLOCK), ResultCode::OK);
+                    });
+                    taken.recv().expect("it says so");
+                }
+                if way == Way::Stock {
+                    base.refuses_write.set(3);
+                }
+                connection.shm_lock(ShmSlot::WRITE, LOCK)
+            });
+            let waited = began.elapsed();
+            if is_stale {
+                assert_eq!(rc, ResultCode::BUSY, "{way:?}");
+                assert!(waited >= rest, "{way:?}: {waited:?}");
+                assert!(!connection.holds_write_lock(), "{way:?}");
+                let held = base.slots.borrow().last() == Some(&(ShmSlot::WRITE.into(), LOCK));
+                assert!(!held, "{way:?}: WRITE is unlocked");
+                assert_eq!(refused_waited_and_gave_up(&connection)[1..], [0, 1], "{way:?}");
+            } else {
+                assert_eq!(rc, ResultCode::OK, "{way:?}");
+                assert!(waited < rest, "{way:?}: {waited:?}");
+                assert_eq!(connection.holds_write_lock(), way != Way::Checkpoint, "{way:?}");
+                assert_eq!(refused_waited_and_gave_up(&connection)[1..], [1, 0], "{way:?}");
+            }
+            // As a commit does.
+            crate::lock::wait::forget_on_this_thread();
+        }
+    }
+}
+
+/// The same where a stock client keeps WRITE for longer.
+#[test]
+fn a_stock_writer_is_waited_for_until_the_timeout_is_over() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut connection, base) = connection(&directory);
+    base.has_bytes(4096);
+    base.is_immediate.set(true);
+    let rest = Duration::from_millis(50);
+    connection.claim.wait.ends_with_rest(rest);
+    assert_eq!(connection.shm_lock(ShmSlot::read(1), ShmFlags::LOCK_SHARED), ResultCode::OK);
+    base.slot_answer.set(ResultCode::BUSY);
+    let began = Instant::now();
+    assert_eq!(connection.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::BUSY);
+    assert!(began.elapsed() >= rest);
+    assert!(!connection.holds_write_lock());
+    assert_eq!(refused_waited_and_gave_up(&connection)[1..], [0, 1]);
+}
+
+/// A connection waits to write, and comes upon a wal-index that it has to recover. What it waits for is still to come.
+#[test]
+fn a_recovery_ends_no_wait() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut connection, base) = connection(&directory);
+    base.has_bytes(4096);
+    assert!(connection.claim.wait.refused(Cause::WriteLock).is_none());
+    for flags in [LOCK, UNLOCK] {
+        assert_eq!(connection.shm_lock(ShmSlot::WRITE, flags), ResultCode::OK);
+    }
+    assert!(!connection.claim.wait.age().is_zero(), "it still waits");
+    assert_eq!(refused_waited_and_gave_up(&connection), [0, 0, 0]);
+    connection.wal.has_snapshot = true;
+    assert_eq!(connection.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
+    assert!(connection.claim.wait.age().is_zero());
+    assert_eq!(refused_waited_and_gave_up(&connection), [0, 1, 0]);
+}
+
 /// SQLite unlocks WRITE as soon as it has it, since its snapshot was stale, and its busy handler sleeps. That
 /// sleep is a wait for the write lock, however long the machine was busy with other things. In a transaction that BEGIN has
 /// begun it is not, if the lock was held for long: the application has rolled back.

@@ -48,5 +48,5 @@ pub(super) fn record(file: &LockFile, range: Option<Range>) {
 /// open file description of its own, because a process's locks do not conflict with themselves. Changes nothing, and
 /// needs only the right to read the sidecar.
 pub(crate) fn held_range(database: &Path) -> Option<Range> {
-    in_the_way(&LockFile::new(look_at(database).ok()?), WRITE_RANGE, || true).ok()?
+    look_at(database, |file| in_the_way(file, WRITE_RANGE, || true)).ok()?.ok()?
 }

@@ -126,10 +126,11 @@ fn prepare(
     Ok((Words::map(file, path, PAGE).ok(), origin))
 }
 
-/// Opens the sidecar of `database` to look at its locks. Changes nothing, and needs only the right to read it.
+/// What `see` sees of the sidecar of `database`, which is open for that alone. Changes nothing, and needs only the right to
+/// read it.
 ///
-/// A file that turns out to be somebody else's stays open.
-pub(crate) fn look_at(database: &Path) -> Result<File, Unusable> {
+/// A file that is somebody else's, or may become that, stays open as long as closing it could drop a lock of this process.
+pub(crate) fn look_at<T>(database: &Path, see: impl FnOnce(&LockFile) -> T) -> Result<T, Unusable> {
     let path = path_of(database);
     let found = match sys::entry_at(&path) {
         Ok(found) => found,
@@ -144,11 +145,21 @@ pub(crate) fn look_at(database: &Path) -> Result<File, Unusable> {
     if !is_same_file(&file, &found) {
         return Err(Unusable::Moving);
     }
-    if matches!(content::content_of(&file, found.len), Ok(Content::Foreign)) {
-        anothers::keep(LockFile::new(file), found.inode);
-        return Err(Unusable::Foreign);
+    let file = LockFile::new(file);
+    let is_anothers = content::is_anothers(&file, &found);
+    let seen =
+        if matches!(is_anothers, Ok(true)) { Err(Unusable::Foreign) } else { Ok(see(&file)) };
+    close(file, &found);
+    seen
+}
+
+/// Closes a file that was only looked at. If it has no page of ours, another thread of this process may have it open, and lock
+/// it at any moment.
+fn close(file: LockFile, found: &Entry) {
+    match content::content_of(file.file(), found.len) {
+        Ok(Content::Page | Content::Older) => {}
+        _ => anothers::keep(file, found.inode),
     }
-    Ok(file)
 }
 
 /// Why no writer could use the sidecar of `database` at this moment; `None` if one could.
@@ -160,11 +171,8 @@ pub(crate) fn obstacle(database: &Path) -> Option<Unusable> {
             match open_found(like.as_ref(), &path, &found) {
                 Ok(Some(file)) => {
                     let file = LockFile::new(file);
-                    match content::is_anothers(&file, &found) {
-                        Ok(true) => {
-                            anothers::keep(file, found.inode);
-                            Some(Unusable::Foreign)
-                        }
+                    let why = match content::is_anothers(&file, &found) {
+                        Ok(true) => Some(Unusable::Foreign),
                         Ok(false) => match content::content_of(file.file(), found.len) {
                             Ok(Content::Older) => {
                                 let is_open = !matches!(file.conflicting(OPEN), Ok(None));
@@ -174,7 +182,9 @@ pub(crate) fn obstacle(database: &Path) -> Option<Unusable> {
                             Err(e) => Some(Unusable::Open(e, None)),
                         },
                         Err(e) => Some(Unusable::Open(e, None)),
-                    }
+                    };
+                    close(file, &found);
+                    why
                 }
                 Ok(None) => None,
                 Err(why) => Some(why),

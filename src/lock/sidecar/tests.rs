@@ -63,7 +63,7 @@ fn an_open_that_fails_says_why() {
     let board = directory.path().join("board.db");
     assert!(matches!(Sidecar::open(&board, false), Err(Unusable::Missing)));
     assert!(matches!(Sidecar::open(&board, true), Err(Unusable::NoDatabase(_))));
-    assert!(matches!(look_at(&board), Err(Unusable::Missing)));
+    assert!(matches!(look_at(&board, |_| ()), Err(Unusable::Missing)));
     let status = Path::new("/proc/self/status");
     assert!(matches!(Sidecar::open(status, true), Err(Unusable::Create(_))));
     // With five characters more, the name is too long for any file.
@@ -71,7 +71,7 @@ fn an_open_that_fails_says_why() {
     for create in [true, false] {
         assert!(matches!(Sidecar::open(&long, create), Err(Unusable::Open(_, None))));
     }
-    assert!(matches!(look_at(&long), Err(Unusable::Open(_, None))));
+    assert!(matches!(look_at(&long, |_| ()), Err(Unusable::Open(_, None))));
 }
 
 /// A process sees a sidecar that is gone, or another, when it opens it. That is no error: the process looks again.
@@ -315,5 +315,34 @@ fn a_file_of_others_stays_open_only_while_a_close_could_unlock_it() {
             anothers::keep(file, inode);
         }
         assert_eq!(anothers::kept_of(inode), 0, "{name}");
+    }
+}
+
+/// A program has an empty file of its own in the place of a sidecar, and locks it: before somebody looks there, or in the middle
+/// of the look. It keeps its lock.
+#[test]
+fn a_look_drops_no_lock_of_this_process() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let board = directory.path().join("board.db");
+    std::fs::write(&board, "").expect("a file");
+    for before in [true, false] {
+        let path = path_of(&board);
+        std::fs::write(&path, "").expect("a file");
+        let own = File::options().read(true).write(true).open(&path).expect("it is there");
+        let lock = || {
+            sys::for_tests::lock_by_posix(&own, Range { start: 0, len: 1 }, libc::F_WRLCK);
+        };
+        let has = || sys::has_posix_locks(own.as_raw_fd()).expect("it tells");
+        if before {
+            lock();
+            assert!(matches!(look_at(&board, |_| ()), Err(Unusable::Foreign)));
+            assert!(has());
+            assert!(matches!(opening::obstacle(&board), Some(Unusable::Foreign)));
+        } else {
+            look_at(&board, |_| lock()).expect("nobody had it locked");
+        }
+        assert!(has(), "{before}");
+        drop(own);
+        std::fs::remove_file(path).expect("it is there");
     }
 }

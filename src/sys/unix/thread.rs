@@ -76,9 +76,12 @@ impl Drop for UncancelledSleep {
 }
 
 /// As long as this lives, the thread's cancellation state is the one before its [`UncancelledSleep`], so that a signal handler
-/// which jumps out of the sleep by longjmp(3) leaves it so. For one system call that is no cancellation point, as none is
-/// that syscall(2) makes: nobody ends the thread meanwhile. If it can be cancelled at any moment
-/// (PTHREAD_CANCEL_ASYNCHRONOUS), its state does not change.
+/// which jumps out of the sleep by longjmp(3) leaves it so. For one system call by syscall(2), which is no cancellation point:
+/// the call itself does not end the thread. If the thread can be cancelled at any moment (PTHREAD_CANCEL_ASYNCHRONOUS), its
+/// state does not change.
+///
+/// A signal handler that runs meanwhile may call a cancellation point. If somebody has just asked for the thread's end, so that
+/// the system call has not returned yet, that ends the process, as pthread_exit(3) in the handler does (`docs/guarantees.md`).
 #[cfg(target_os = "linux")]
 pub(super) struct AsBefore {
     is_changed: bool,

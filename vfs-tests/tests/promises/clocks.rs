@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use vfs_tests::{Agent, Board, PATIENCE, Program};
+use vfs_tests::{Agent, Board, PATIENCE, Program, Reply};
 
 use crate::{agent, connect, rust_agent, status};
 
@@ -46,6 +46,45 @@ fn a_busy_timeout_ends_whatever_the_clock_shows() {
                     assert!(possible.contains(&waited), "{vfs}, {mode}, {clock}: {waited:?}");
                 }
             }
+        }
+    }
+}
+
+/// The same for what a connection waits inside a lock call of a rollback mode: with `kanban_busy_timeout_min` for SHARED, which a
+/// stock client keeps it from, and to commit beside a reader; with `kanban_begin=immediate` for a commit that goes on when its
+/// busy handler has given up. One whose clock stood still waited for ever.
+#[test]
+fn a_wait_inside_a_lock_call_ends_whatever_the_clock_shows() {
+    let at_least = "&kanban_busy_timeout_min=700";
+    for (option, timeout_ms, other, holds, sql, least_ms) in [
+        (at_least, 0, "unix", "BEGIN EXCLUSIVE", "SELECT * FROM t", 680),
+        (at_least, 0, "unix", "BEGIN; SELECT * FROM t", "INSERT INTO t VALUES (1)", 680),
+        // 200 ms more than the busy timeout.
+        (
+            "&kanban_begin=immediate",
+            400,
+            "kanban",
+            "BEGIN EXCLUSIVE",
+            "BEGIN; SELECT * FROM t",
+            570,
+        ),
+    ] {
+        for clock in SHOWN {
+            let board = board("delete");
+            connect(&board.stock()).execute_batch("INSERT INTO t VALUES (0)").unwrap();
+            let mut waiter = shown(Program::Rust, clock);
+            waiter.open("c", &format!("{}{option}", board.kanban()), timeout_ms);
+            // So that it knows the schema.
+            waiter.sql("c", "SELECT * FROM t").rows();
+            let mut holder = agent(Program::Rust);
+            holder.open("c", &board.uri(other), 0);
+            holder.sql("c", holds).rows();
+            let began = Instant::now();
+            waiter.send_sql("c", sql);
+            let refused = waiter.reply_within(Duration::from_secs(20));
+            let waited = began.elapsed();
+            assert_eq!(refused.map(Reply::code), Some(5), "{sql}, {clock}: {waited:?}");
+            assert!(waited >= Duration::from_millis(least_ms), "{sql}, {clock}: {waited:?}");
         }
     }
 }

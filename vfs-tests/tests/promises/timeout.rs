@@ -259,9 +259,8 @@ fn nobody_is_refused_before_the_timeout_is_over() {
             });
         }
     });
-    // One in some millions of attempts still is, on a busy machine.
     let early = early.into_inner().unwrap();
-    assert!(early.len() <= 1, "{early:#?}");
+    assert!(early.is_empty(), "{early:#?}");
     for writer in &mut writers {
         for _ in 0..3000 {
             writer.reply().rows();
