@@ -12,8 +12,9 @@ board.prepare('INSERT INTO tasks VALUES (?)').run('tried');
 assert.match(kanban.status(board).vfs, /^kanban\//);
 assert.ok(existsSync(file));
 // A parameter goes through, and one that the VFS does not know is refused.
-const given = new DatabaseSync(kanban.uri(file, { kanban_busy_timeout: 200, kanban_group_commit: 1 }));
-assert.ok(kanban.status(given).group_commit.active);
+const given = new DatabaseSync(kanban.uri(file, { kanban_busy_timeout: 200, kanban_begin: 'immediate' }));
+assert.strictEqual(kanban.status(given).begin, 'immediate');
+assert.strictEqual(kanban.status(given).busy_timeout_default_ms, 200);
 assert.throws(() => new DatabaseSync(kanban.uri(file, { kanban_no_such: 'a b' })));
 assert.throws(() => kanban.uri(file, { vfs: 'unix' }), /another VFS/);
 assert.throws(() => kanban.register(DatabaseSync, { makeDefault: true }), /entry point/);
