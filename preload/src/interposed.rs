@@ -35,6 +35,11 @@ with_caller!(sqlite3_open_v2, sqlite::open_v2, x86_64: "r8", aarch64: "x4");
 /// The C library's dlopen(3), once it is known.
 static DLOPEN: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
+/// `RTLD_DEEPBIND` as glibc has it. musl has no such flag, and nobody passes it there.
+const DEEPBIND: c_int = 8;
+#[cfg(target_env = "gnu")]
+const _: () = assert!(DEEPBIND == libc::RTLD_DEEPBIND);
+
 /// As the C library's, dlopen(3).
 ///
 /// # Safety
@@ -58,7 +63,7 @@ unsafe extern "C" fn dlopen(file: *const c_char, flags: c_int) -> *mut c_void {
         "pop rsi",
         "pop rdi",
         "2: jmp rax",
-        deepbind = const libc::RTLD_DEEPBIND,
+        deepbind = const DEEPBIND,
         deeply = sym open_deeply,
         dlopen = sym DLOPEN,
         find = sym real_dlopen,
@@ -78,7 +83,7 @@ unsafe extern "C" fn dlopen(file: *const c_char, flags: c_int) -> *mut c_void {
         "ldp x0, x1, [sp, #16]",
         "ldp x29, x30, [sp], #32",
         "2: br x16",
-        deepbind = const libc::RTLD_DEEPBIND,
+        deepbind = const DEEPBIND,
         deeply = sym open_deeply,
         dlopen = sym DLOPEN,
         find = sym real_dlopen,
