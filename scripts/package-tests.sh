@@ -222,16 +222,43 @@ foreign() {
     echo "$place"
 }
 
-# A client in C for musl, with an SQLite of its own, in which it loads the extension of that directory.
+# Clients in C for musl, with an SQLite of their own: one loads the extension of that directory, one is unchanged. What
+# follows runs a program of that target, whose environment are the first arguments.
 try_musl() {
-    local target=$1 extension=$2
+    local target=$1-linux-musl directory=$2 place=$clean/$1-musl source
     shift 2
-    local source
+    mkdir "$place"
     source=$(dirname "$(find "${CARGO_HOME:-$HOME/.cargo}"/registry/src -path '*/libsqlite3-sys-*/sqlite3/sqlite3.c' | sort -V | tail -n 1)")
-    "$tools/bin/python" -m ziglang cc -target "$target-linux-musl" -dynamic -O1 -o "$clean/musl-$target" -I "$source" \
-        "$root/examples/c/board.c" "$source/sqlite3.c"
-    (cd "$clean" && "$@" "./musl-$target" "musl-$target.db" ada 20 "$extension")
-    sqlite3 "$clean/musl-$target.db" 'SELECT count(*) FROM tasks' | grep -qx 20
+    local -a cc=("$tools/bin/python" -m ziglang cc -target "$target" -O1 -I "$source")
+    "${cc[@]}" -shared -fPIC -Wl,-soname,libsqlite3.so.0 -o "$place/libsqlite3.so.0" "$source/sqlite3.c"
+    "${cc[@]}" -dynamic -o "$place/board" examples/c/board.c "$place/libsqlite3.so.0"
+    "${cc[@]}" -dynamic -o "$place/unchanged" scripts/package-tests/unchanged.c "$place/libsqlite3.so.0"
+    (
+        cd "$place"
+        run_musl "LD_LIBRARY_PATH=$place" -- "$@" ./board board.db ada 20 "$directory/libkanban_vfs"
+        [ "$(run_musl "LD_LIBRARY_PATH=$place" -- "$@" ./unchanged)" = 'past the VFS' ]
+        [ "$(run_musl "LD_LIBRARY_PATH=$place" "LD_PRELOAD=$directory/libkanban_vfs_preload.so" -- "$@" ./unchanged)" = 'through the VFS' ]
+        chmod +x "$directory/kanban-vfs"
+        run_musl "LD_LIBRARY_PATH=$place" -- "$@" "$directory/kanban-vfs" check board.db > /dev/null
+    )
+    sqlite3 "$place/board.db" 'SELECT count(*) FROM tasks' | grep -qx 20
+}
+
+# Runs a program with those variables, which are not this machine's programs': qemu-user takes them by -E.
+run_musl() {
+    local -a variables=() command=()
+    while [ "$1" != -- ]; do variables+=("$1"); shift; done
+    shift
+    if [ "$1" = qemu-aarch64 ]; then
+        local variable
+        command=(qemu-aarch64)
+        for variable in "${variables[@]}"; do command+=(-E "$variable"); done
+        shift
+        "${command[@]}" "$@"
+    else
+        # The loader, which is started by its name, does for its program what it says.
+        env "${variables[@]}" "$@"
+    fi
 }
 
 need_root() {
@@ -247,7 +274,7 @@ if wants musl && [ "$machine" = x86_64 ]; then
     place=$(foreign amd64)
     mkdir "$clean/musl"
     "$tools/bin/python" -m zipfile -e "$(one "$dist"/kanban_vfs-*-musllinux_1_2_x86_64.whl)" "$clean/musl"
-    try_musl x86_64 "$clean/musl/kanban_vfs/libkanban_vfs.so" "$(one "$place"/lib/ld-musl-x86_64.so.1)"
+    try_musl x86_64 "$clean/musl/kanban_vfs" "$(one "$place"/lib/ld-musl-x86_64.so.1)"
 fi
 
 if wants aarch64 && [ "$machine" = x86_64 ]; then
@@ -267,7 +294,7 @@ if wants aarch64 && [ "$machine" = x86_64 ]; then
     step 'AArch64, musl: a client in C'
     mkdir "$clean/arm-musl"
     "$tools/bin/python" -m zipfile -e "$(one "$dist"/kanban_vfs-*-musllinux_1_2_aarch64.whl)" "$clean/arm-musl"
-    try_musl aarch64 "$clean/arm-musl/kanban_vfs/libkanban_vfs.so" qemu-aarch64 "$(one "$place"/lib/ld-musl-aarch64.so.1)"
+    try_musl aarch64 "$clean/arm-musl/kanban_vfs" qemu-aarch64 "$(one "$place"/lib/ld-musl-aarch64.so.1)"
 fi
 
 step "passed: $what"
