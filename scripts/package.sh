@@ -6,8 +6,9 @@
 #     the crates kanban-vfs and kanban-vfs-cli                                   *.crate
 #     Debian packages                                                            *.deb
 #
-#     scripts/package.sh [--only "wheels sdist npm crates deb"] [--targets "x86_64-unknown-linux-gnu ..."]
+#     scripts/package.sh [--only "wheels sdist npm crates deb"] [--targets "x86_64-unknown-linux-gnu ..."] [--no-build]
 #
+# --no-build takes the libraries and the tool of an earlier run.
 # scripts/package-tests.sh installs and tries it. What other systems built comes into the npm package from the directories
 # in KANBAN_VFS_MORE, each by the name that npm/index.js looks for (darwin-arm64, win32-x64).
 #
@@ -19,8 +20,10 @@ root=$PWD
 
 what='wheels sdist npm crates deb'
 targets='x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu x86_64-unknown-linux-musl aarch64-unknown-linux-musl'
+is_built=
 while [ $# -gt 0 ]; do
     case $1 in
+        --no-build) is_built=1 ;;
         --only) what=$2; shift ;;
         --targets) targets=$2; shift ;;
         *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2 ;;
@@ -77,7 +80,7 @@ build() {
     cp "$out/libkanban_vfs_preload.so" "$out/kanban-vfs" "$prebuilt/"
 }
 
-if wants wheels || wants npm || wants deb; then
+if [ -z "$is_built" ] && { wants wheels || wants npm || wants deb; }; then
     # shellcheck disable=SC2086 # Words.
     rustup target add $targets
     for target in $targets; do
