@@ -78,6 +78,8 @@ build() {
     mkdir -p "$prebuilt"
     cp "$work/$target/extension.so" "$prebuilt/libkanban_vfs.so"
     cp "$out/libkanban_vfs_preload.so" "$out/kanban-vfs" "$prebuilt/"
+    # The name by which systems of musl, and auditwheel, know its C library. To its loader both are one.
+    [[ $target != *-musl ]] || patchelf --replace-needed libc.so "libc.musl-${target%%-*}.so.1" "$prebuilt"/*
 }
 
 if [ -z "$is_built" ] && { wants wheels || wants npm || wants deb; }; then
