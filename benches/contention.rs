@@ -3,6 +3,10 @@
 //!
 //!     cargo bench --bench contention -- --help
 
+#[path = "contention/mod.rs"]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "the tool's, too")]
+mod contention;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -1,6 +1,10 @@
-"""Builds the extension and the tool with cargo and packs them beside the module: one wheel for every Python."""
+"""Builds the extension and the tool with cargo and packs them beside the module: one wheel for every Python.
+
+``KANBAN_VFS_PREBUILT`` names a directory that has them already, built for another platform (scripts/package.sh).
+"""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -9,8 +13,14 @@ import subprocess
 from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
 
-CRATE = pathlib.Path(__file__).resolve().parent.parent
+HERE = pathlib.Path(__file__).resolve().parent
+#: The Rust workspace: a source distribution brings it along, in a checkout it is around this directory.
+CRATE = HERE / "rust" if (HERE / "rust").is_dir() else HERE.parent
+#: Of the workspace, what cargo wants to see: all members, also those that are not built.
+SOURCES = ["Cargo.toml", "Cargo.lock", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "build.rs"]
+SOURCES += ["benches", "cli", "examples", "include", "preload", "src", "vfs-tests"]
 LIBRARY = "libkanban_vfs.so"
 START_FILE = "kanban_vfs.pth"
 
@@ -32,9 +42,12 @@ def version() -> str:
 
 def build(arguments: "list[str]", name: str) -> str:
     """Builds something with cargo; returns the path of the file of that name, which cargo's configuration decides."""
+    prebuilt = os.environ.get("KANBAN_VFS_PREBUILT")
+    if prebuilt:
+        return os.path.join(prebuilt, name)
     try:
         built = subprocess.run(
-            ["cargo", "build", "--release", *arguments, "--message-format=json-render-diagnostics"],
+            ["cargo", "build", "--release", "--locked", *arguments, "--message-format=json-render-diagnostics"],
             cwd=CRATE,
             stdout=subprocess.PIPE,
             check=True,
@@ -71,6 +84,21 @@ class BuildWithExtension(build_py):
             shutil.copyfile(pathlib.Path(__file__).with_name(START_FILE), root / START_FILE)
 
 
+class SourcesToo(sdist):
+    """Adds the Rust workspace, so that what is unpacked can be built."""
+
+    def make_release_tree(self, base_dir: str, files: "list[str]") -> None:
+        super().make_release_tree(base_dir, files)
+        left_out = shutil.ignore_patterns("target", "node_modules", "__pycache__")
+        for name in SOURCES:
+            source, to = CRATE / name, pathlib.Path(base_dir) / "rust" / name
+            to.parent.mkdir(exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, to, ignore=left_out)
+            else:
+                shutil.copyfile(source, to)
+
+
 class PlatformWheel(bdist_wheel):
     """The extension knows nothing of Python: any version will do, on one platform."""
 
@@ -87,6 +115,6 @@ class PlatformDistribution(Distribution):
 
 setup(
     version=version(),
-    cmdclass={"build_py": BuildWithExtension, "bdist_wheel": PlatformWheel},
+    cmdclass={"build_py": BuildWithExtension, "bdist_wheel": PlatformWheel, "sdist": SourcesToo},
     distclass=PlatformDistribution,
 )

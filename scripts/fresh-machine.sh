@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
-# README's set-up and its first two commands on a machine that has nothing else: a new Debian of this
-# machine's release in a directory of its own, with this machine's Rust, what README's line of apt-get
-# installs, and a clone of HEAD. All of it is gone at the end, however that comes.
+# README's set-up, its first two commands, and what it shows of the shell, Python and C, on a machine that has nothing
+# else: a new Debian of this machine's release in a directory of its own, with this machine's Rust, what README's line
+# of apt-get installs, and a clone of HEAD. All of it is gone at the end, however that comes. For what is shown of Python it
+# installs python3-venv as well, for Debian's pip installs into an environment only.
 #
 #     scripts/fresh-machine.sh                                          # as root
 #     scripts/fresh-machine.sh --user --only 'gcc libc6-dev python3'    # an ordinary user, without the optional tools
+#     scripts/fresh-machine.sh --snippets                               # without the two commands
 #
 # --minutes 60 is how long the tests may take; --keep-log FILE copies all that they say.
 # Needs root, debootstrap, and a Debian whose apt sources it may use without a password.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-user=root packages=$(sed -n 's/^apt-get install //p' README.md) minutes=60 log=
+user=root packages=$(sed -n 's/^apt-get install //p' README.md) minutes=60 log='' snippets=''
 while [ $# -gt 0 ]; do
     case $1 in
         --user) user=reader ;;
         --only) packages=$2; shift ;;
+        --snippets) snippets=1 ;;
         --minutes) minutes=$2; shift ;;
         --keep-log) log=$2; shift ;;
         *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2 ;;
@@ -39,6 +42,7 @@ if [ -z "${FRESH_MACHINE:-}" ]; then
     export FRESH_MACHINE=$root
     arguments=(--only "$packages" --minutes "$minutes")
     [ "$user" = root ] || arguments+=(--user)
+    [ -z "$snippets" ] || arguments+=(--snippets)
     timeout --kill-after=10 "$((minutes + 30))m" unshare --mount --pid --fork --kill-child --propagation private \
         "$0" "${arguments[@]}" < /dev/null > >(tee "${log:-/dev/null}") 2>&1 &
     inside=$!
@@ -99,7 +103,7 @@ inside() {
     local who=$1
     shift
     timeout --kill-after=10 "${minutes}m" env -i HOME="$home" TERM=dumb LANG=C.UTF-8 PATH="$PATH" \
-        CARGO_HTTP_CAINFO=/opt/certificates.crt DEBIAN_FRONTEND=noninteractive \
+        CARGO_HTTP_CAINFO=/opt/certificates.crt PIP_CERT=/opt/certificates.crt DEBIAN_FRONTEND=noninteractive \
         setpriv --reuid="$who" --regid="$who" --init-groups sh -c "$*"
 }
 
@@ -107,9 +111,46 @@ step "apt-get install $packages"
 inside root "apt-get update -qq && apt-get install -qq $packages > /dev/null"
 
 # The first two lines of README's block that begins with the first command.
-sed -n '/^```sh$/,/^```$/p' README.md | grep '^cargo ' | head -n 2 | while read -r command; do
+[ -n "$snippets" ] || sed -n '/^```sh$/,/^```$/p' README.md | grep '^cargo ' | head -n 2 | while read -r command; do
     step "as $user: $command"
     inside "$user" "$command" < /dev/null
 done
+
+# README's first block of that language under "Use it".
+shown() { sed -n '/^## Use it/,$p' README.md | awk -v fence="$1" '$0 == "```" fence { inside = 1; next } /^```$/ && inside { exit } inside'; }
+left_out=()
+
+step "as $user: what README shows"
+inside "$user" 'cargo build --release'
+
+if [ -e /usr/bin/sqlite3 ]; then
+    step "as $user: the shell"
+    shown sh > "$home/shown.sh"
+    inside "$user" "sh -eu $home/shown.sh" < /dev/null
+    inside "$user" 'rm -f board.db'
+else
+    left_out+=('the shell: needs sqlite3')
+fi
+
+step "as $user: Python"
+inside root 'apt-get install -qq python3-venv > /dev/null'
+shown python > "$home/shown.py"
+inside "$user" "python3 -m venv $home/environment"
+inside "$user" "$home/environment/bin/pip install --quiet ./python"
+inside "$user" "cd $home && environment/bin/python shown.py && test -e board.db && environment/bin/kanban-vfs --version"
+
+if [ -e /usr/include/sqlite3.h ]; then
+    step "as $user: C"
+    {
+        printf '%s\n' '#include <sqlite3.h>' 'int main(void) {' ' sqlite3 *loader, *board; char *why = 0;' \
+            ' sqlite3_open(":memory:", &loader);'
+        shown c
+        printf '%s\n' ' return sqlite3_exec(board, "PRAGMA journal_mode=wal; CREATE TABLE tasks (title TEXT)", 0, 0, 0);' '}'
+    } > "$home/shown.c"
+    inside "$user" "cc $home/shown.c -lsqlite3 -o $home/shown && $home/shown && rm board.db"
+else
+    left_out+=('C: needs sqlite3.h (libsqlite3-dev)')
+fi
+for what in "${left_out[@]}"; do echo "left out: $what"; done
 
 step "passed as $user with: $packages"

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::histogram::Histogram;
-use crate::{Case, Outcome, Way};
+use super::histogram::Histogram;
+use super::{Case, Outcome, Way};
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 360.0;

@@ -25,7 +25,7 @@ pub(crate) fn ms() -> u64 {
 }
 
 /// Registers it. With syncs that sleep for no time it is `unix` by another name.
-pub(crate) fn register() -> crate::Result<()> {
+pub(crate) fn register() -> super::Result<()> {
     // SAFETY: the names are terminated; the object is complete and never freed.
     unsafe {
         if !sqlite3_vfs_find(c"slow".as_ptr()).is_null() {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::{Case, Outcome, Way};
+use super::{Case, Outcome, Way};
 
 /// The median, and the least and greatest, of a number over the runs.
 fn spread(outcomes: &[Outcome], number: impl Fn(&Outcome) -> f64) -> (f64, f64, f64) {

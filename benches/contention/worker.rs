@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use crate::histogram::Histogram;
-use crate::{Case, Outcome, Result, Way, slow};
+use super::histogram::Histogram;
+use super::{Case, Outcome, Result, Way, slow};
 
 /// How long a transaction waits before it counts as an error.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use contention::{Case, Outcome, Way, parse_case};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::contention::{self, Case, Outcome, Way, parse_case};
 use crate::{Result, say};
 
 /// What to measure.

@@ -13,6 +13,8 @@
 
 mod bench;
 mod check;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "the benchmark's, too")]
+mod contention;
 mod displaced;
 mod facts;
 mod json;
@@ -186,4 +188,61 @@ fn uri(board: &Path, vfs: &str) -> String {
         })
         .collect();
     format!("file:{path}?vfs={vfs}")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The man page, as it is read.
+    const PAGE: &str = include_str!("../kanban-vfs.1");
+
+    /// The part of the man page that describes a command.
+    fn part_of(command: &str) -> String {
+        let commands = PAGE.split(".SH COMMANDS").nth(1).expect("it has commands");
+        let commands = commands.split(".SH ").next().expect("they end");
+        let begins = |line: &str| {
+            [".BI ", ".B "].iter().any(|font| {
+                let name = line.strip_prefix(font).and_then(|rest| rest.split(' ').next());
+                name == Some(command)
+            })
+        };
+        let mut lines = commands.lines().skip_while(|line| !begins(line));
+        let first = lines.next().unwrap_or_else(|| panic!("{command} is not described"));
+        let mut depth = 0;
+        let rest = lines.take_while(|line| {
+            depth += i32::from(*line == ".RS");
+            let is_the_end = *line == ".RE" || (*line == ".TP" && depth == 0);
+            !is_the_end
+        });
+        let text: Vec<_> = std::iter::once(first).chain(rest).collect();
+        text.join("\n").replace("\\-", "-")
+    }
+
+    /// The words of a text that are long options.
+    fn options(text: &str) -> Vec<String> {
+        let is_of_name = |c: char| c.is_ascii_lowercase() || c == '-';
+        let words = text.split(|c: char| !is_of_name(c));
+        let mut options: Vec<_> =
+            words.filter_map(|word| word.strip_prefix("--")).map(str::to_owned).collect();
+        options.retain(|option| !option.is_empty());
+        options.sort();
+        options.dedup();
+        options
+    }
+
+    /// A reader of the man page finds each option of each command, and none that is not there.
+    #[test]
+    fn the_man_page_has_all_options() {
+        let tool = Arguments::command();
+        for command in tool.get_subcommands().filter(|command| !command.is_hide_set()) {
+            let mut expected: Vec<_> =
+                command.get_arguments().filter_map(|a| a.get_long()).map(str::to_owned).collect();
+            expected.retain(|option| option != "help" && option != "version");
+            expected.sort();
+            assert_eq!(options(&part_of(command.get_name())), expected, "{}", command.get_name());
+        }
+    }
 }

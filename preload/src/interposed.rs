@@ -68,6 +68,11 @@ pub(crate) const BY_CALLER: [Entry; 3] = [sqlite3_open, sqlite3_open16, sqlite3_
 /// The C library's dlopen(3), once it is known.
 static DLOPEN: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
+/// `RTLD_DEEPBIND` as glibc has it. musl has no such flag, and nobody passes it there.
+const DEEPBIND: c_int = 8;
+#[cfg(target_env = "gnu")]
+const _: () = assert!(DEEPBIND == libc::RTLD_DEEPBIND);
+
 /// As the C library's, dlopen(3).
 ///
 /// # Safety
@@ -91,7 +96,7 @@ unsafe extern "C" fn dlopen(file: *const c_char, flags: c_int) -> *mut c_void {
         "pop rsi",
         "pop rdi",
         "2: jmp rax",
-        deepbind = const libc::RTLD_DEEPBIND,
+        deepbind = const DEEPBIND,
         deeply = sym open_deeply,
         dlopen = sym DLOPEN,
         find = sym real_dlopen,
@@ -111,7 +116,7 @@ unsafe extern "C" fn dlopen(file: *const c_char, flags: c_int) -> *mut c_void {
         "ldp x0, x1, [sp, #16]",
         "ldp x29, x30, [sp], #32",
         "2: br x16",
-        deepbind = const libc::RTLD_DEEPBIND,
+        deepbind = const DEEPBIND,
         deeply = sym open_deeply,
         dlopen = sym DLOPEN,
         find = sym real_dlopen,

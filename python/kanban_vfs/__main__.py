@@ -12,7 +12,7 @@ take the write lock first, once one of their kind was refused (``KANBAN_BEGIN=au
 
     python -m kanban_vfs status|watch|check BOARD [...]
 
-is the tool ``kanban-vfs``.
+is the tool ``kanban-vfs``, which is installed by that name, too.
 """
 
 import os
@@ -46,6 +46,14 @@ def main(arguments: Sequence[str]) -> NoReturn:
         environment = protected({**os.environ, **variables})
         become(command, environment)
     become([tool(arguments[0]), *arguments], dict(os.environ))
+
+
+def console() -> NoReturn:
+    """The console script ``kanban-vfs``: replaces this process by the tool of this package."""
+    found = packed_tool()
+    if found is None:
+        refuse("this package was built without the tool, which takes Rust 1.89: cargo install --path cli")
+    become([found, *sys.argv[1:]], dict(os.environ))
 
 
 def parse(arguments: Sequence[str]) -> Tuple[Dict[str, str], List[str]]:
@@ -166,14 +174,19 @@ def is_read_at_start(path: str) -> bool:
 
 def tool(command: str) -> str:
     """The tool ``kanban-vfs``: the one of this package, or else the one on the PATH."""
-    packed = os.path.join(os.path.dirname(os.path.abspath(__file__)), "kanban-vfs")
-    found = packed if os.access(packed, os.X_OK) else shutil.which("kanban-vfs")
+    found = packed_tool() or shutil.which("kanban-vfs")
     if found is None:
         refuse(
             f"{command}: the tool kanban-vfs is neither in this package nor on the PATH: cargo install --path cli;"
             " PRAGMA kanban_status and kanban_vfs.status(BOARD) say most of the same"
         )
     return found
+
+
+def packed_tool() -> Optional[str]:
+    """The tool of this package, if it was built."""
+    packed = os.path.join(os.path.dirname(os.path.abspath(__file__)), "kanban-vfs")
+    return packed if os.access(packed, os.X_OK) else None
 
 
 def become(command: Sequence[str], environment: Dict[str, str]) -> NoReturn:

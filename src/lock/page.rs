@@ -67,6 +67,17 @@ pub(crate) const FOUND: [u8; 16] = *b"kanban-vfs\0\x01\x02\0\0\0";
 pub(crate) const OLDER: [[u8; 16]; 2] =
     [*b"kanban-vfs\0\0\x01\0\0\0", *b"kanban-vfs\0\x01\x01\0\0\0"];
 
+/// The version of the layout of this file.
+const LAYOUT: u32 = 2;
+
+/// Whether a file that begins so is a page of a newer layout. Each layout begins with the same 16 bytes but for the version,
+/// and is no longer than this one.
+pub(crate) fn is_newer(start: &[u8; HEADER.len()]) -> bool {
+    let [.., a, b, c, d] = *start;
+    [HEADER, FOUND].iter().any(|ours| ours[..12] == start[..12])
+        && u32::from_le_bytes([a, b, c, d]) > LAYOUT
+}
+
 /// Offset of the futex word of group commit; the record follows it.
 pub(crate) const GROUP: usize = 36;
 /// The size of that word and the record, in bytes.

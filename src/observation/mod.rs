@@ -302,6 +302,7 @@ impl Observation {
             Content::Page => SidecarState::Page,
             Content::Unseeded => SidecarState::Unseeded,
             Content::Older => SidecarState::Unusable(Unusable::Older.to_string()),
+            Content::Newer => SidecarState::Unusable(Unusable::Newer.to_string()),
         };
         let has_page = self.sidecar_state == SidecarState::Page;
         if let Some(range) = sidecar::in_the_way(locks, WRITE_RANGE, || has_page)? {

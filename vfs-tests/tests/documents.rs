@@ -10,6 +10,7 @@
 //! | `c` | is built with the names of examples/c and run, by Debian's SQLite |
 //! | `js` | is run by the node that has what it needs, where `.ci/run` has installed one: `KANBAN_NODES` |
 //! | `rust` | stands, line for line, in an example that is built and run |
+//! | `ruby`, `perl`, `php` | stands, line for line, in a client that `scripts/clients-tests.sh` runs |
 //! | `go`, `text`, `ini` and none | is shown only |
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -162,21 +163,21 @@ fn run_js(place: &Path, block: &str) -> Result<(), String> {
     Err(format!("none of these has {module}: {nodes}"))
 }
 
-/// All lines of all Rust examples, without the white space at their ends.
-fn examples() -> String {
-    fn read(directory: &Path, all: &mut String) {
+/// All lines of all programs in that language in a directory, without the white space at their ends.
+fn programs(directory: &str, suffix: &str) -> String {
+    fn read(directory: &Path, suffix: &str, all: &mut String) {
         for entry in directory.read_dir().unwrap().map(|entry| entry.unwrap()) {
             let path = entry.path();
             if path.is_dir() && entry.file_name() != "target" {
-                read(&path, all);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                read(&path, suffix, all);
+            } else if path.extension().is_some_and(|extension| extension == suffix) {
                 let text = std::fs::read_to_string(&path).unwrap();
                 all.extend(text.lines().flat_map(|line| [line.trim(), "\n"]));
             }
         }
     }
     let mut all = String::from("\n");
-    read(&root().join("examples"), &mut all);
+    read(&root().join(directory), suffix, &mut all);
     all
 }
 
@@ -228,11 +229,17 @@ fn all_that_is_shown_works() {
                     tried += 1;
                     failures.extend(run_js(place.path(), &block.text).err());
                 }
-                "rust" => {
+                "rust" | "ruby" | "perl" | "php" => {
                     tried += 1;
+                    let known = match block.language.as_str() {
+                        "rust" => programs("examples", "rs"),
+                        "perl" => programs("scripts/clients", "pl"),
+                        "ruby" => programs("scripts/clients", "rb"),
+                        php => programs("scripts/clients", php),
+                    };
                     let shown: String =
                         block.text.lines().flat_map(|line| [line.trim(), "\n"]).collect();
-                    if !examples().contains(&format!("\n{shown}")) {
+                    if !known.contains(&format!("\n{shown}")) {
                         failures.push("it stands in no example".to_owned());
                     }
                 }

@@ -2,15 +2,15 @@
 //!
 //! A client of this VFS that creates the file writes [`HEADER`]. One that finds it empty, cut short or zeroed
 //! writes [`FOUND`], because it may be another program's: it is used, but nobody changes its rights or deletes
-//! it. A page of an older layout is made one of this layout by a client that finds it open nowhere else. A file that
-//! holds anything else stays as it is.
+//! it. A page of an older layout is made one of this layout by a client that finds it open nowhere else. A page of a newer
+//! layout, and a file that holds anything else, stays as it is.
 
 use std::fs::File;
 use std::io;
 use std::time::Duration;
 
 use crate::format::LOCK_BYTES;
-use crate::lock::page::{FOUND, GROUP, GROUP_SIZE, HEADER, OLDER, PAGE};
+use crate::lock::page::{FOUND, GROUP, GROUP_SIZE, HEADER, OLDER, PAGE, is_newer};
 use crate::sys::{self, Entry, LockFile, Range};
 
 /// How long to wait for a process that is making or deleting a sidecar, each time.
@@ -28,6 +28,8 @@ pub(crate) enum Content {
     Unseeded,
     /// A page of an older layout.
     Older,
+    /// A page of a newer layout.
+    Newer,
     /// Something else.
     Foreign,
 }
@@ -49,6 +51,8 @@ pub(crate) fn content_of(file: &File, len: u64) -> io::Result<Content> {
     let start = start_of(file, len)?;
     Ok(if len <= PAGE as u64 && OLDER.contains(&start) {
         Content::Older
+    } else if len <= PAGE as u64 && is_newer(&start) {
+        Content::Newer
     } else if len > PAGE as u64 || is_foreign(&start[..start.len().min(len as usize)]) {
         Content::Foreign
     } else if [HEADER, FOUND].contains(&start) && len >= PAGE as u64 {
@@ -118,7 +122,7 @@ fn is_locked_otherwise(file: &LockFile) -> bool {
 pub(super) fn is_anothers(file: &LockFile, found: &Entry) -> io::Result<bool> {
     Ok(match content_of(file.file(), found.len)? {
         Content::Foreign => true,
-        Content::Page | Content::Older => false,
+        Content::Page | Content::Older | Content::Newer => false,
         Content::Unseeded => {
             found.links > 1 || is_locked_otherwise(file) || sys::has_flock(found.inode)
         }
@@ -154,7 +158,7 @@ pub(super) fn seed(file: &LockFile, found: &Entry, is_made: bool) -> io::Result<
     let locks = file;
     let file = file.file();
     match content_of(file, found.len)? {
-        Content::Foreign | Content::Older => return Ok(None),
+        Content::Foreign | Content::Older | Content::Newer => return Ok(None),
         // Another process may have been faster to write, which could not know that the file is ours. Or it has opened the
         // file as a database.
         _ if is_made => {

@@ -117,6 +117,9 @@ fn prepare(
         }
         found = sys::entry_of(file.file()).unwrap_or(found);
     }
+    if matches!(content::content_of(file.file(), found.len), Ok(Content::Newer)) {
+        return Err(Unusable::Newer);
+    }
     let origin = content::seed(file, &found, is_made).map_err(Unusable::Seed)?;
     let origin = origin.ok_or(Unusable::Foreign)?;
     let file = file.file();
@@ -178,6 +181,7 @@ pub(crate) fn obstacle(database: &Path) -> Option<Unusable> {
                                 let is_open = !matches!(file.conflicting(OPEN), Ok(None));
                                 is_open.then_some(Unusable::Older)
                             }
+                            Ok(Content::Newer) => Some(Unusable::Newer),
                             Ok(_) => None,
                             Err(e) => Some(Unusable::Open(e, None)),
                         },

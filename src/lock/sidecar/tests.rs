@@ -8,7 +8,7 @@ use super::deletion::delete;
 use super::opening::open_found;
 use super::place::is_at;
 use super::*;
-use crate::lock::page::{FOUND, HEADER, OLDER};
+use crate::lock::page::{FOUND, HEADER, OLDER, is_newer};
 
 /// A waiter sleeps for a minute, and a holder wakes it. A waiter that only looked every millisecond would see
 /// nothing, since nobody changes the word.
@@ -264,6 +264,37 @@ fn a_page_of_an_older_version_is_renewed_when_nobody_has_it_open() {
             assert_eq!(elsewhere.try_lock(OPEN, false).ok(), Some(false), "both have it open");
         }
     }
+}
+
+/// A process of a newer version has the board open, or has died. This one cannot know what its page means: it leaves it alone,
+/// and does not call it somebody else's file that is to be moved away.
+#[test]
+fn a_page_of_a_newer_version_is_left_alone() {
+    for header in [HEADER, FOUND] {
+        for version in [3, u32::MAX] {
+            for len in [HEADER.len(), 100, PAGE] {
+                let directory = tempfile::tempdir().expect("a directory");
+                let board = directory.path().join("board.db");
+                std::fs::write(&board, "").expect("a file");
+                let mut page = vec![7; len];
+                page[..12].copy_from_slice(&header[..12]);
+                page[12..16].copy_from_slice(&version.to_le_bytes());
+                std::fs::write(path_of(&board), &page).expect("a page");
+                for create in [true, false] {
+                    assert!(matches!(Sidecar::open(&board, create), Err(Unusable::Newer)));
+                }
+                assert!(matches!(opening::obstacle(&board), Some(Unusable::Newer)));
+                assert!(opening::look_at(&board).is_ok(), "its locks may be looked at");
+                assert!(!Unusable::Newer.to_string().contains("move it away"));
+                let now = std::fs::read(path_of(&board)).expect("it is there");
+                assert_eq!(now, page, "it is left alone");
+            }
+        }
+    }
+    let mut other = HEADER;
+    other[0] = b'K';
+    other[12] = 3;
+    assert!(!is_newer(&other) && !is_newer(&HEADER) && !is_newer(&OLDER[1]));
 }
 
 /// A file in the place of a sidecar that is somebody else's is closed at once, unless that would drop locks of this process:

@@ -14,6 +14,8 @@ pub(crate) enum Unusable {
     Foreign,
     /// It holds a page of an older layout, and other processes have it open.
     Older,
+    /// It holds a page of a newer layout.
+    Newer,
     /// It was another file each time it was opened, or another process is deleting it.
     Moving,
     /// There is none, and none was to be made.
@@ -56,6 +58,10 @@ impl fmt::Display for Unusable {
             Self::Older => f.write_str(
                 "the sidecar is that of clients with an older version of this VFS; it is used once \
                  they have closed the database",
+            ),
+            Self::Newer => f.write_str(
+                "the sidecar is that of clients with a newer version of this VFS; install that version \
+                 here, too, or, if no such client is left, delete it while nobody has the database open",
             ),
             Self::Moving => f.write_str("the sidecar is being replaced again and again"),
             Self::Missing => f.write_str("there is no sidecar yet; the first writer makes it"),

@@ -101,10 +101,11 @@ pub(crate) fn is_mount_point(path: &Path) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
     // SAFETY: all fields of this struct are integers.
     let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let (at, flags, mask) = (libc::AT_FDCWD, libc::AT_SYMLINK_NOFOLLOW, 0_u32);
+    // Not the C library's function: glibc before 2.28 has none, and would not load a library that asks for it.
     // SAFETY: a terminated path, and a struct that the call fills in.
-    let rc = unsafe {
-        libc::statx(libc::AT_FDCWD, path.as_ptr(), libc::AT_SYMLINK_NOFOLLOW, 0, &raw mut found)
-    };
+    let rc =
+        unsafe { libc::syscall(libc::SYS_statx, at, path.as_ptr(), flags, mask, &raw mut found) };
     let bit = libc::STATX_ATTR_MOUNT_ROOT as u64;
     rc == 0 && found.stx_attributes_mask & bit != 0 && found.stx_attributes & bit != 0
 }

@@ -37,6 +37,26 @@ fn it_carries_and_needs_no_sqlite() {
     assert!(has(of_its_parser, &this), "and this program does");
 }
 
+/// A program is linked with the library by its path, in a build directory, and installed: without a name of the library's
+/// own it would look for that path on every machine.
+#[cfg(target_os = "linux")]
+#[test]
+fn it_has_a_name_of_its_own() {
+    vfs_tests::needs!("readelf");
+    let directory = tempfile::tempdir().unwrap();
+    let [source, program] = ["program.c", "program"].map(|name| directory.path().join(name));
+    std::fs::write(
+        &source,
+        "int kanban_vfs_register(); int main(void) { return (long)kanban_vfs_register == 1; }",
+    )
+    .unwrap();
+    let file = extension().to_str().unwrap();
+    run("cc", &[source.to_str().unwrap(), file, "-o", program.to_str().unwrap()]);
+    let needed = run("readelf", &["--dynamic", "--wide", program.to_str().unwrap()]);
+    assert!(needed.contains("[libkanban_vfs.so]"), "{needed}");
+    assert!(!needed.contains(file), "{needed}");
+}
+
 unsafe extern "C" fn version_3_30_1() -> c_int {
     3_030_001
 }

@@ -1,5 +1,6 @@
 //! Writers on one board: the stock VFS, an application-level flock around every transaction, and
-//! this VFS, measured side by side. `cargo bench --bench contention` and `kanban-vfs bench` share it.
+//! this VFS, measured side by side. A module of `cargo bench --bench contention`, and of `kanban-vfs bench`,
+//! whose package has it by a symbolic link.
 //!
 //! Workers are processes of the program that uses it: started with the argument `--worker` and one more,
 //! it must hand that to [`obey`].

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The promises of lock cancellation, fork, queue and WAL reset on AArch64, under qemu-user, on a Debian machine of x86-64: the
+# clients are Pythons of a Debian of AArch64, which load the extension that scripts/package.sh has built; what drives them
+# is this machine's.
+#
+#     scripts/aarch64-tests.sh [TEST ...]
+#
+# It shows that the code is right for AArch64's calling convention, structs and system calls, as qemu translates these. It
+# does not show that processor's memory order, which qemu does not have, nor its kernel: system calls are this machine's.
+# Tests whose clients are in Rust run with this machine's, so that both kinds share a board.
+#
+# Needs root, qemu-user and debootstrap, and dist/ with the wheel of AArch64. Writes to target/ only.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=${CARGO_TARGET_DIR:-$PWD/target}
+place=$target/package-for-release/arm64
+if [ -z "${AARCH64_TESTS:-}" ]; then
+    # Unpacks that Debian, and tries the wheel.
+    scripts/package-tests.sh --only aarch64
+    extension=$target/aarch64-tests/kanban_vfs/libkanban_vfs.so
+    mkdir -p "$target/aarch64-tests"
+    python3 -m zipfile -e dist/kanban_vfs-*manylinux2014_aarch64.whl "$target/aarch64-tests"
+
+    echo '== the tests, and what stops their clients'
+    built=$(cargo test --release --package vfs-tests --test promises --no-run --message-format=json-render-diagnostics)
+    promises=$(sed -n 's/.*"executable":"\([^"]*promises-[^"]*\)".*/\1/p' <<< "$built" | tail -n 1)
+    source=$(dirname "$(find "${CARGO_HOME:-$HOME/.cargo}"/registry/src -path '*/libsqlite3-sys-*/sqlite3/sqlite3.c' | sort -V | tail -n 1)")
+    "$target/package-for-release/tools/bin/python" -m ziglang cc -target aarch64-linux-gnu.2.31 -shared -fPIC -O1 -I "$source" \
+        -o "$target/aarch64-tests/pause.so" vfs-tests/src/pause.c
+    printf '#!/bin/sh\nexec qemu-aarch64 -L %s %s "$@"\n' "$place" "$place/usr/bin/python3" > "$target/aarch64-tests/python3"
+    chmod +x "$target/aarch64-tests/python3"
+    AARCH64_TESTS=$promises KANBAN_EXTENSION=$extension exec unshare --mount --propagation private "$PWD/scripts/aarch64-tests.sh" "$@"
+fi
+
+# In this namespace, Debian's Python is the other one, and so is the extension that stops a client.
+mount --bind "$target/aarch64-tests/python3" "$(realpath /usr/bin/python3)"
+for pause in "$target"/release/build/vfs-tests-*/out/pause.so; do mount --bind "$target/aarch64-tests/pause.so" "$pause"; done
+[ "$(/usr/bin/python3 -c 'import platform; print(platform.machine())')" = aarch64 ]
+[ $# -gt 0 ] || set -- lock_cancellation:: fork:: queue:: wal_reset::
+cd vfs-tests
+exec timeout --kill-after=10 60m "$AARCH64_TESTS" --test-threads 2 "$@"
