@@ -284,7 +284,7 @@ fn a_page_of_a_newer_version_is_left_alone() {
                     assert!(matches!(Sidecar::open(&board, create), Err(Unusable::Newer)));
                 }
                 assert!(matches!(opening::obstacle(&board), Some(Unusable::Newer)));
-                assert!(opening::look_at(&board).is_ok(), "its locks may be looked at");
+                assert!(opening::look_at(&board, |_| ()).is_ok(), "its locks may be looked at");
                 assert!(!Unusable::Newer.to_string().contains("move it away"));
                 let now = std::fs::read(path_of(&board)).expect("it is there");
                 assert_eq!(now, page, "it is left alone");
