@@ -4,9 +4,10 @@
 //!
 //! | a process with the database, its WAL, its wal-index or its journal open, and with | uses |
 //! |---|---|
-//! | the sidecar open, or an open-file-description lock on one of these, or their directory open only to look at it | this VFS, which has the last of these from the open on |
+//! | the sidecar open, or an open-file-description lock on one of these | this VFS |
 //! | a lock of the other kind on one of these | SQLite's own VFS |
-//! | neither | nothing is known: a stock client has no lock in a rollback mode between its transactions; a child of fork(2) has inherited the descriptors, but no lock; another program copies the file |
+//! | no such lock, and their directory open only to look at it | this VFS, which has that from the open on; or a stock client between its transactions that uses another database there by this VFS |
+//! | nothing of these | nothing is known: a stock client has no lock in a rollback mode between its transactions; a child of fork(2) has inherited the descriptors, but no lock; another program copies the file |
 
 use super::processes::ProcessInfo;
 use crate::sys::{Inode, OpenFile};
@@ -55,8 +56,10 @@ pub(super) fn judge(
         let is_it = |file: &OpenFile| Some(file.inode) == inode && file.is_to_look == is_to_look;
         open.iter().any(is_it)
     };
-    let is_ours = has(sidecar, false) || has(directory, true) || has_lock(true);
-    Some(match (is_ours, has_lock(false)) {
+    let is_stock = has_lock(false);
+    // The directory may be open for another database.
+    let is_ours = has(sidecar, false) || has_lock(true) || !is_stock && has(directory, true);
+    Some(match (is_ours, is_stock) {
         (true, false) => ClientVfs::Kanban,
         (true, true) => ClientVfs::Both,
         (false, true) => ClientVfs::Stock,

@@ -74,6 +74,23 @@ fn a_process_with_both_is_told_of() {
     assert_eq!(vfs_of(&json("status", &board.path()).1, both.pid()), "both");
 }
 
+/// A process uses a board through the VFS, and another one in the same directory past it. What it has open for the first
+/// does not hide that the second is used by SQLite's own VFS.
+#[test]
+fn a_stock_client_is_known_beside_another_board_of_ours() {
+    for journal in ["wal", "delete"] {
+        let board = board();
+        let other = board.path().with_file_name("other.db");
+        let mut both = client(&board, "kanban");
+        both.sql("c", "INSERT INTO tasks (title) VALUES ('x')").rows();
+        both.open("stock", &format!("file:{}?vfs=unix", other.display()), 0);
+        both.sql("stock", &format!("PRAGMA journal_mode={journal}")).rows();
+        both.sql("stock", "CREATE TABLE t (x); BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").rows();
+        assert_eq!(vfs_of(&json("status", &other).1, both.pid()), "stock", "{journal}");
+        assert_eq!(vfs_of(&json("status", &board.path()).1, both.pid()), "kanban", "{journal}");
+    }
+}
+
 /// In a rollback mode a stock client that is idle has no lock: it could be anybody who has the file open, and the status
 /// does not call it a stock client before it knows. A client of this VFS is known all the same.
 #[test]

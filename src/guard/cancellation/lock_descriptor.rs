@@ -22,6 +22,8 @@ impl LockDescriptor {
     /// # Errors
     /// The kernel or the file system has no open-file-description locks, or the file cannot be opened.
     pub(super) fn open(descriptor: RawFd) -> io::Result<Self> {
+        // SQLite has opened its own just now.
+        sys::leave_room_after(descriptor)?;
         let opened = reopen(descriptor)?;
         // This fails where there are no such locks.
         sys::conflicting_lock(&opened, Range { start: 0, len: 1 })?;

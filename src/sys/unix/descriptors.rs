@@ -10,6 +10,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::inode::{Inode, inode_of, is_of};
 
@@ -52,6 +53,60 @@ fn fillers() -> Vec<Kept> {
         }
     }
     fillers
+}
+
+/// How many descriptors SQLite may need after it has opened a database: for a WAL, a wal-index, and a directory that it
+/// syncs. What we keep must leave them free: SQLite cannot go on without them, and we can.
+const LEFT_FOR_SQLITE: RawFd = 3;
+
+/// The limit of this process's descriptors, as it was when one came near it; 0 before. getrlimit(2)
+static LIMIT: AtomicI32 = AtomicI32::new(0);
+
+/// Whether SQLite's are free if all descriptors below `number` are taken. The kernel gives the lowest free one, so
+/// `number` may be one behind the last that was opened.
+pub(super) fn leaves_room_from(number: RawFd) -> bool {
+    let fits = |limit: RawFd| number <= limit.saturating_sub(LEFT_FOR_SQLITE);
+    if fits(LIMIT.load(Ordering::Relaxed)) {
+        return true;
+    }
+    let now = limit();
+    LIMIT.store(now, Ordering::Relaxed);
+    fits(now)
+}
+
+/// The first number that no descriptor of this process may have.
+#[doc(alias = "RLIMIT_NOFILE")]
+fn limit() -> RawFd {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call fills in the struct.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
+        0 => RawFd::try_from(limit.rlim_cur).unwrap_or(RawFd::MAX),
+        _ => RawFd::MAX,
+    }
+}
+
+/// Whether one more descriptor of ours leaves free what SQLite may need, after it has got `last`.
+///
+/// # Errors
+/// EMFILE, as from open(2), if it does not.
+pub(crate) fn leave_room_after(last: RawFd) -> io::Result<()> {
+    // Ours is the next one.
+    match leaves_room_from(last.saturating_add(2)) {
+        true => Ok(()),
+        false => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+    }
+}
+
+/// The same, if it is not known what was opened last.
+///
+/// # Errors
+/// EMFILE, as from open(2), if it does not.
+pub(crate) fn leave_room() -> io::Result<()> {
+    let looked = File::options().read(true).custom_flags(TO_LOOK).open("/")?;
+    match leaves_room_from(looked.as_raw_fd().saturating_add(1)) {
+        true => Ok(()),
+        false => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+    }
 }
 
 /// Opens a file to look at it, not to read it. This needs no right to read it, and gives none. open(2)

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::descriptors::{Kept, TO_LOOK, open};
+use super::descriptors::{Kept, TO_LOOK, leaves_room_from, open};
 use super::files::entry_behind;
 use super::inode::Inode;
 use super::this_process::of_kernel;
@@ -90,7 +90,10 @@ impl Directory {
         let opened = open(File::options().read(true).custom_flags(flags), path);
         Some(Self {
             name: Name::new(path.as_os_str())?,
-            descriptor: opened.ok().map(Kept::new),
+            descriptor: opened
+                .ok()
+                .map(Kept::new)
+                .filter(|kept| leaves_room_from(kept.as_raw_fd() + 1)),
             viewpoint: Viewpoint::now(),
         })
     }

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::descriptors::open;
+use super::descriptors::{leave_room, open};
 use super::inode::Inode;
 
 /// What a name leads to, or what is open. inode(7)
@@ -125,9 +125,10 @@ const CAREFULLY: libc::c_int =
     libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
 
 /// Opens an existing file to read, write and lock it. It never follows a symbolic link, never blocks
-/// on a FIFO, and never becomes a controlling terminal. open(2)
+/// on a FIFO, and never becomes a controlling terminal. Fails with EMFILE before SQLite's descriptors run out. open(2)
 #[doc(alias = "O_NOFOLLOW")]
 pub(crate) fn open_to_lock(path: &Path) -> io::Result<File> {
+    leave_room()?;
     open(OpenOptions::new().read(true).write(true).custom_flags(CAREFULLY), path)
 }
 
@@ -136,9 +137,11 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
     open(OpenOptions::new().read(true).custom_flags(CAREFULLY), path)
 }
 
-/// Creates `path`, which must not exist, with the rights `like`, as far as this process may give them. open(2)
+/// Creates `path`, which must not exist, with the rights `like`, as far as this process may give them. Fails with EMFILE before
+/// SQLite's descriptors run out. open(2)
 #[doc(alias = "O_EXCL")]
 pub(crate) fn create_like(path: &Path, like: Rights) -> io::Result<File> {
+    leave_room()?;
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(like.mode);
     let file = open(options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC), path)?;

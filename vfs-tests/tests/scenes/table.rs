@@ -127,6 +127,18 @@ pub(crate) const DESCRIPTORS: &[Scene] = &[
         "a: only(5) | a: write() | a: count() | a: close() | b: once()",
     ),
     scene(
+        "there are just descriptors enough for a first connection of the stock VFS",
+        "a: only(3) | a: write() | a: count() | b: once() | a: write() | a: close() | b: once()",
+    ),
+    scene(
+        "there are descriptors enough for a first connection of the stock VFS, and one more",
+        "a: only(4) | a: write() | a: count() | b: once() | a: write() | a: close() | b: once()",
+    ),
+    scene(
+        "there are two descriptors when the board is opened",
+        "a: only(2) | a: wal! write() | a: wal! count() | b: once() | a: wal! write()",
+    ),
+    scene(
         "there are just descriptors enough for a second connection of the stock VFS",
         "a: write() | a: only(2) | a: write('d') | a: count('d') | b: once() | a: write() | a: close('d') | a: write()",
     ),
