@@ -346,7 +346,9 @@ impl Board<'_> {
         assert_eq!(connection.lock_state(), level);
         (connection.level, connection.base_level) = (level, level);
         self.release(nth, ROLLBACK);
-        if level == SQLITE_LOCK_NONE {
+        // While another statement reads on, a first write ends at SHARED.
+        let has_begun = level == SQLITE_LOCK_SHARED && !self.file.is_empty();
+        if level == SQLITE_LOCK_NONE || has_begun {
             self.release(nth, FIRST);
         }
     }

@@ -285,7 +285,7 @@ struct Obstacle {
     mend: fn(&Board),
 }
 
-const OBSTACLES: [Obstacle; 3] = [
+const OBSTACLES: [Obstacle; 4] = [
     Obstacle {
         what: "Permission denied",
         keep: |board| {
@@ -296,11 +296,12 @@ const OBSTACLES: [Obstacle; 3] = [
     },
     Obstacle {
         what: "something else",
-        keep: |board| {
-            fs::rename(board.sidecar(), board.directory().join("away")).unwrap();
-            fs::write(board.sidecar(), b"kanban-vfs\0\0\x03\0\0\0").unwrap();
-            may(&board.sidecar(), 0o666);
-        },
+        keep: |board| instead(board, b"another program's"),
+        mend: |board| fs::rename(board.directory().join("away"), board.sidecar()).unwrap(),
+    },
+    Obstacle {
+        what: "a newer version",
+        keep: |board| instead(board, b"kanban-vfs\0\0\x03\0\0\0"),
         mend: |board| fs::rename(board.directory().join("away"), board.sidecar()).unwrap(),
     },
     Obstacle {
@@ -332,6 +333,13 @@ fn clients_with_and_without_the_sidecar_exclude_each_other() {
     for obstacle in &OBSTACLES[..2] {
         mixed("delete", Program::Python, obstacle);
     }
+}
+
+/// Puts a file with that content in the sidecar's place.
+fn instead(board: &Board, content: &[u8]) {
+    fs::rename(board.sidecar(), board.directory().join("away")).unwrap();
+    fs::write(board.sidecar(), content).unwrap();
+    may(&board.sidecar(), 0o666);
 }
 
 fn mixed(mode: &str, program: Program, obstacle: &Obstacle) {
