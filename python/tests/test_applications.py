@@ -101,7 +101,9 @@ def rows(board: Path, sql: str) -> List[Any]:
 
 def is_whole(place: Path) -> bool:
     """Whether nobody has complained."""
-    said = (place / "log").read_text().lower()
+    lines = (place / "log").read_text().lower().splitlines()
+    # As root in a directory of its own, it says that others could not use the library.
+    said = "\n".join(line for line in lines if "not every user may read it" not in line)
     return not any(word in said for word in ("locked", "malformed", "disk i/o error", "traceback", "kanban-vfs:"))
 
 

@@ -45,6 +45,7 @@ use std::time::Duration;
 use crate::ffi::ResultCode;
 use crate::format::wal_index::HEADERS;
 use crate::lock::kinds::{self, Kind, Kinds, Known, Standing};
+use crate::lock::wait::forget_on_this_thread;
 use crate::options::{Begin as Mode, Settings};
 use crate::sys::{self, Stopwatch};
 
@@ -372,7 +373,9 @@ impl<B: BaseFile> Connection<B> {
                     return (None, Some(kinds::try_out(&self.database, &kinds, kind)));
                 }
                 (Standing::OnTrial, _) if !at_once => {
-                    // Without a busy handler it waits for nobody.
+                    // What the busy handler sleeps now is no wait for the write lock.
+                    forget_on_this_thread();
+                    // Without one it waits for nobody.
                     if waited.is_none() && self.base.ask_busy_handler() != Some(false) {
                         waited = Some(Stopwatch::start());
                     }

@@ -258,12 +258,16 @@ impl<B: BaseFile> Claim<B> {
             return ResultCode::OK;
         }
         let writes = request.sought == Sought::Write && request.need == Need::Write;
-        if writes && !had_reason && self.is_snapshot_stale() {
+        // The write lock must be for this alone, so that it is not held through the sleep. An upgrade asks no busy handler.
+        let is_alone = !had_reason && self.reasons == request.reason() as u8;
+        if writes && is_alone && !self.base.is_upgrade() && self.is_snapshot_stale() {
             let rest = self.wait.take_rest();
             let write = HeldSlots::after(self.base, ShmSlot::WRITE, ShmFlags::LOCK_EXCLUSIVE);
             if rest.is_zero() {
                 write.keep();
             } else if write.unlock() == ResultCode::OK {
+                // Nobody must wait for its turn meanwhile.
+                self.wait.leave_queue();
                 self.release(request.reason());
                 std::thread::sleep(rest);
                 self.refused(request.need, Cause::WriteLock);
@@ -771,6 +775,7 @@ impl<B: BaseFile> Claim<B> {
 
     /// What SQLite waited for is there.
     pub(super) fn acquired(&mut self) {
+        self.snapshot = None;
         match self.wait.acquired() {
             None => {}
             Some(Ok(waited)) => self.waited(waited),

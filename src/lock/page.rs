@@ -28,7 +28,7 @@
 //! | + 12 to 15 | when it was first refused, in units of 2^16 ns (u32) | the slot's process |
 //! | + 16 to 19 | process id, and in bit 31 whether it waits for upkeep (u32) | the slot's process |
 //! | + 20 to 31 | program name, NUL-padded | the slot's process |
-//! | 3840 + 4 n | kind n of transactions that write after they have read, see `lock::kinds` (u32) | a connection that was refused to write; one that has ended such a transaction |
+//! | 3840 + 4 n | kind n of transactions, and whether it writes after it has read, see `lock::kinds` (u32) | a connection that was refused to write; one that has ended such a transaction |
 //!
 //! Numbers are little-endian. A slot belongs to a process as long as that holds the kernel's lock on the slot's byte;
 //! what an unlocked slot says is void.
@@ -87,7 +87,7 @@ const _: () = assert!(GROUP + GROUP_SIZE == FIRST_SLOT);
 /// How many waiters the queue has slots for; more than that poll.
 pub(crate) const SLOTS: usize = 118;
 
-/// Offset of the kinds of transactions that write after they have read.
+/// Offset of the kinds of transactions.
 pub(crate) const KINDS: usize = slot_offset(SLOTS);
 /// How many there is room for.
 pub(crate) const KIND_ENTRIES: usize = 64;

@@ -137,7 +137,7 @@ struct Client {
     held: Option<Taken>,
     /// When it last released the lock, in ns.
     released_at: u64,
-    /// When it last got the lock from its place in the queue, in ns.
+    /// When it last tried for the lock from its place in the queue, in ns.
     came_at: u64,
 }
 
@@ -174,6 +174,8 @@ pub(super) struct Simulation {
     joins: u64,
     /// The client that gave the last turn.
     giver: Option<usize>,
+    /// When, in ns.
+    gave_at: u64,
 }
 
 impl Simulation {
@@ -192,6 +194,7 @@ impl Simulation {
             honest: true,
             joins: 0,
             giver: None,
+            gave_at: 0,
             world,
         }
     }
@@ -291,6 +294,9 @@ impl Simulation {
             queue.try_acquire(own_now, Purpose::Write, place.as_ref(), pace).expect("no I/O")
         };
         self.note_giver(client, page.turn());
+        if place.is_some() && !is_siblings {
+            self.clients[client].came_at = now;
+        }
         let queue = self.queues[process].as_ref().expect("it lives");
         let Some(taken) = taken else {
             if self.honest && !is_siblings {
@@ -318,7 +324,6 @@ impl Simulation {
         }
         if let Some(place) = self.clients[client].place.take() {
             queue.leave(&place);
-            self.clients[client].came_at = now;
         }
         self.clients[client].held = Some(taken);
     }
@@ -338,7 +343,7 @@ impl Simulation {
     /// another.
     fn note_giver(&mut self, client: usize, before: Option<Turn>) {
         if Page(self.world.borrow().kernel.page).turn() != before {
-            self.giver = Some(client);
+            (self.giver, self.gave_at) = (Some(client), self.now());
         }
     }
 
@@ -428,7 +433,7 @@ impl Simulation {
         let own_clock = self.world.borrow().clocks[client / CLIENTS];
         let is_timeless = matches!(own_clock, Clock::StandsStill(_));
         let is_in_slice = (is_in_tight_loop && now - came_at < 4_000_000 || is_timeless)
-            && self.giver != Some(client);
+            && (self.giver != Some(client) || self.gave_at < came_at);
         assert!(
             was_not_told || is_in_slice,
             "client {client} takes the lock in another's turn: {passed_over:?}"

@@ -334,3 +334,31 @@ fn a_refused_upgrade_to_reserved_is_learned() {
         assert_eq!(is_known(&directory, n), learns, "{n}");
     }
 }
+
+/// A connection has rolled back, and begins a transaction of a kind that is on trial. What its busy handler sleeps for the trial
+/// is no wait for the write lock: the connection does not stay in the queue, where others would give it turns.
+#[test]
+fn a_wait_for_a_trial_takes_no_place_in_the_queue() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (keeper, _) = connection(&directory);
+    keeper.database().make_sidecar();
+    let (_first, _) = learning(&directory, 5);
+    let (mut second, base) = begun(&directory, Some(false));
+    second.begin = super::super::begin::Begin::new(&Settings::defaults_of(
+        &Options::default().with_begin(Begin::Auto),
+    ));
+    base.running.set(Some(Running { kind: Some(Kind::of_hash(6)), ..Running::default() }));
+    assert_eq!(read_slot(&mut second, SHARED), ResultCode::OK);
+    assert_eq!(second.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
+    assert_eq!(second.shm_lock(ShmSlot::WRITE, UNLOCK), ResultCode::OK);
+    base.running.set(Some(Running { kind: Some(Kind::of_hash(99)), ..Running::default() }));
+    assert_eq!(read_slot(&mut second, UNLOCK_SHARED), ResultCode::OK);
+    let sleeps = || {
+        let _ = crate::lock::wait::sleep(Duration::from_millis(1), std::thread::sleep);
+        true
+    };
+    *base.busy_handler.borrow_mut() = Some(Box::new(sleeps));
+    base.running.set(Some(Running { kind: Some(Kind::of_hash(5)), ..Running::default() }));
+    assert_eq!(read_slot(&mut second, SHARED), ResultCode::OK);
+    assert!(keeper.database().waiters().is_empty(), "{:?}", keeper.database().waiters());
+}

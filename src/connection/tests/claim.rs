@@ -336,3 +336,22 @@ fn a_lock_that_may_be_held_is_unlocked() {
     assert_eq!(base.slots.take(), [LOCK, UNLOCK].map(|flags| (ShmSlot::WRITE.into(), flags)));
     assert!(!connection.holds_write_lock());
 }
+
+/// A transaction has the write lock since it began (`kanban_begin`), after a wait whose last sleep was cut short. A stock client
+/// commits before it has WRITE. It goes on, and finds its snapshot stale at once: it must not sleep with the write lock.
+#[test]
+fn nobody_sleeps_with_the_write_lock() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut connection, base) = connection(&directory);
+    base.has_bytes(4096);
+    base.is_immediate.set(true);
+    *base.salts.borrow_mut() = vec![Some([1, 1])];
+    let rest = Duration::from_secs(60);
+    connection.claim.wait.ends_with_rest(rest);
+    assert_eq!(connection.claim.take_to_begin(None), super::super::claim::Begun::AsWanted);
+    assert_eq!(connection.shm_lock(ShmSlot::read(1), ShmFlags::LOCK_SHARED), ResultCode::OK);
+    *base.frames.borrow_mut() = vec![Some((2, 0))];
+    let began = Instant::now();
+    assert_eq!(connection.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
+    assert!(began.elapsed() < rest);
+}

@@ -83,7 +83,7 @@ impl Pace {
 
     /// It has given another the turn.
     pub(super) fn end_slice(&mut self, now: u64) {
-        self.run_ends = now;
+        (self.run_ends, self.left) = (now, 0);
     }
 
     /// Whether a holder that releases the lock is to look for waiters now, although nobody has locked the waiters'
