@@ -69,6 +69,8 @@ const RETRIES_WITHIN_NS: u64 = 10_000_000;
 #[derive(Debug)]
 pub(super) struct Begin {
     mode: Mode,
+    /// Whether a transaction may have to take the write lock when it begins to read.
+    is_on: bool,
     /// The least time that a statement waits for the write lock.
     least: Duration,
     /// `PRAGMA query_only` is on.
@@ -102,6 +104,7 @@ impl Begin {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
             mode: settings.begin(),
+            is_on: settings.begin() != Mode::Deferred || !settings.busy_timeout_min().is_zero(),
             least: settings.busy_timeout_min(),
             is_query_only: false,
             is_exclusive: false,
@@ -115,7 +118,7 @@ impl Begin {
     /// Whether a transaction may have to take the write lock when it begins to read.
     #[inline]
     pub(super) fn is_on(&self) -> bool {
-        self.mode != Mode::Deferred || !self.least.is_zero()
+        self.is_on
     }
 
     /// Whether the transaction that has begun last is on trial.
@@ -146,21 +149,26 @@ impl Begin {
 }
 
 impl<B: BaseFile> Connection<B> {
-    /// Whether a READ slot is more than a slot to lock or unlock: a transaction begins or ends with it that has the write
-    /// lock, or wants it. Each read transaction asks twice.
+    /// Whether a READ slot is more than a slot that SQLite `locks`, or unlocks: a transaction begins or ends with it that has the
+    /// write lock, or may want it. Each read transaction asks twice.
     #[inline]
-    pub(super) fn begins_or_ends(&self) -> bool {
-        self.begin.is_on()
-            && (self.claim.has(Reason::Begin)
-                || !self.begin.least.is_zero()
-                || self.begin.is_on_trial()
-                || !self.base.is_in_autocommit())
+    pub(super) fn begins_or_ends(&mut self, locks: bool) -> bool {
+        self.begin.is_on() && self.begins_or_ends_with_lock(locks)
+    }
+
+    /// Apart, so that the others save no registers for it.
+    #[inline(never)]
+    fn begins_or_ends_with_lock(&mut self, locks: bool) -> bool {
+        let may = self.claim.has(Reason::Begin)
+            || !self.begin.least.is_zero()
+            || self.begin.is_on_trial()
+            || !self.base.is_in_autocommit();
+        may && !(locks && self.begins_as_reader())
     }
 
     /// Whether the transaction that shares a READ slot now wants no write lock, as far as that is known without a look at the
     /// sidecar. What it is, is noted, for the case that it is refused to write.
-    #[inline(never)]
-    pub(super) fn begins_as_reader(&mut self) -> bool {
+    fn begins_as_reader(&mut self) -> bool {
         let begin = &self.begin;
         if self.read_only || begin.is_query_only || begin.is_exclusive {
             return true;

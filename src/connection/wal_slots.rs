@@ -141,7 +141,7 @@ impl<B: BaseFile> Connection<B> {
         if !slot.is_read() {
             return true;
         }
-        if self.begins_or_ends() && !(flags.is_lock() && self.begins_as_reader()) {
+        if self.begins_or_ends(flags.is_lock()) {
             return false;
         }
         if !flags.is_lock() {
