@@ -76,6 +76,9 @@ pub(crate) trait BaseFile: WalIndex {
     fn is_upgrade(&self) -> bool;
     /// Whether the connection is in no transaction that BEGIN has begun. True if that is not known.
     fn is_in_autocommit(&self) -> bool;
+    /// The address of the database connection (`sqlite3 *`) that uses the file; 0 if that is not known. It tells only whether two
+    /// files are used by the same.
+    fn user(&self) -> usize;
     /// Whether it is the main database of its connection. False if that is not known.
     fn is_main(&self) -> bool;
     /// Whether the connection writes to another database in this transaction. False if that is not known.

@@ -261,7 +261,7 @@ impl<B: BaseFile> Claim<B> {
         // The write lock must be for this alone, so that it is not held through the sleep. An upgrade asks no busy handler.
         let is_alone = !had_reason && self.reasons == request.reason() as u8;
         if writes && is_alone && !self.base.is_upgrade() && self.is_snapshot_stale() {
-            let rest = self.wait.take_rest();
+            let rest = self.take_rest();
             let write = HeldSlots::after(self.base, ShmSlot::WRITE, ShmFlags::LOCK_EXCLUSIVE);
             if rest.is_zero() {
                 write.keep();
@@ -391,6 +391,7 @@ impl<B: BaseFile> Claim<B> {
         const LOOKS_FOR_INTERRUPT: Duration = Duration::from_millis(50);
         count(&self.database.counters.refused);
         let (mut watch, mut arrival) = (Stopwatch::start(), None);
+        self.wait.is_used_by(self.base.user());
         if let Some(waited) = self.wait.refused(Cause::WriteLock) {
             // Another wait, that the connection has given up before without a sign.
             self.gave_up(waited);
@@ -537,8 +538,9 @@ impl<B: BaseFile> Claim<B> {
             rc = self.base.shm_lock(ShmSlot::WRITE.into(), ShmFlags::LOCK_EXCLUSIVE);
         }
         let writes = request.sought == Sought::Write && request.need == Need::Write;
+        let mut unslept = Duration::ZERO;
         if is_at_once && writes && rc == ResultCode::BUSY {
-            rc = self.wait_out_stock_writer();
+            (rc, unslept) = self.wait_out_stock_writer();
         }
         if rc == ResultCode::OK {
             return self.granted_after_wait(request, had_reason);
@@ -548,6 +550,10 @@ impl<B: BaseFile> Claim<B> {
             if self.reasons == 0 {
                 self.write_lock.release_silently();
             }
+        }
+        if !unslept.is_zero() && !self.is_held() {
+            self.wait.leave_queue();
+            std::thread::sleep(unslept);
         }
         if rc.is_busy() {
             // SQLite's own lock is in its way, not the write lock.
@@ -678,7 +684,7 @@ impl<B: BaseFile> Claim<B> {
     /// is left of the busy timeout, so that SQLITE_BUSY does not come before that is over. Whether it has the write lock, and
     /// nobody has committed since it took its snapshot: else that is stale.
     fn wait_out_timeout(&mut self) -> bool {
-        let rest = self.wait.take_rest();
+        let rest = self.take_rest();
         if rest.is_zero() {
             return false;
         }
@@ -695,24 +701,32 @@ impl<B: BaseFile> Claim<B> {
                 self.write_lock.release();
             }
         }
+        // Nobody must wait for its turn meanwhile.
+        self.wait.leave_queue();
         watch.sleep(rest.saturating_sub(watch.elapsed()));
         false
     }
 
+    /// What is left of the busy timeout, if its handler sleeps no more.
+    fn take_rest(&mut self) -> Duration {
+        self.wait.is_used_by(self.base.user());
+        self.wait.take_rest()
+    }
+
     /// The same where a stock client has WRITE: nobody wakes a waiter, which looks every millisecond. What WRITE was answered
-    /// with at last.
-    fn wait_out_stock_writer(&mut self) -> ResultCode {
-        let (rest, mut watch) = (self.wait.take_rest(), Stopwatch::start());
+    /// with at last, and what is left to sleep, without the write lock, if the snapshot has become stale.
+    fn wait_out_stock_writer(&mut self) -> (ResultCode, Duration) {
+        let (rest, mut watch) = (self.take_rest(), Stopwatch::start());
         loop {
             let left = rest.saturating_sub(watch.elapsed());
-            if left.is_zero() {
-                return ResultCode::BUSY;
+            if left.is_zero() || self.is_snapshot_stale() {
+                return (ResultCode::BUSY, left);
             }
             watch.sleep(left.min(Duration::from_millis(1)));
             let rc = self.base.shm_lock(ShmSlot::WRITE.into(), ShmFlags::LOCK_EXCLUSIVE);
             if rc != ResultCode::BUSY {
                 self.wait.leave_rest(rest.saturating_sub(watch.elapsed()));
-                return rc;
+                return (rc, Duration::ZERO);
             }
         }
     }
@@ -805,6 +819,7 @@ impl<B: BaseFile> Claim<B> {
         if need == Need::Recovery {
             return self.wait.refused_unrelated();
         }
+        self.wait.is_used_by(self.base.user());
         count(&self.database.counters.refused);
         if let Some(waited) = self.wait.refused(cause) {
             self.gave_up(waited);

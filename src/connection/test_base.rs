@@ -64,6 +64,7 @@ pub(crate) struct TestBase {
     /// What all words of the wal-index's header are.
     pub(crate) index_headers: RefCell<Vec<u32>>,
     pub(crate) stands: Stands,
+    pub(crate) user: usize,
     /// How long lock calls may block, in ms.
     pub(crate) blocks_ms: Cell<c_int>,
     /// The offsets of pages that have something but zeros, behind the header.
@@ -99,6 +100,7 @@ impl Default for TestBase {
             busy_handler: RefCell::default(),
             index_headers: RefCell::new(vec![0]),
             stands: Stands::Alone,
+            user: 1,
             blocks_ms: Cell::default(),
             data: RefCell::default(),
             write_fails: Cell::default(),
@@ -226,6 +228,9 @@ impl BaseFile for &'static TestBase {
     }
     fn is_in_autocommit(&self) -> bool {
         !self.is_in_transaction.get()
+    }
+    fn user(&self) -> usize {
+        self.user
     }
     fn is_main(&self) -> bool {
         true

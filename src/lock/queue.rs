@@ -379,6 +379,12 @@ impl<S: QueueFile> Queue<S> {
         let Ok(page) = self.sidecar.read() else { return Vec::new() };
         in_order(&page, |waiter| waiter.state != State::Refused && self.is_alive(waiter.slot))
     }
+
+    /// All that have a slot, also those whose attempt was refused a moment ago.
+    #[cfg(test)]
+    pub(crate) fn on_the_page(&self) -> Vec<Waiter> {
+        self.sidecar.read().map(|page| in_order(&page, |_| true)).unwrap_or_default()
+    }
 }
 
 /// Whether newcomers have overtaken a waiter since `since` for as long as they may, at `now`. A time to come is of another

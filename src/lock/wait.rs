@@ -135,6 +135,8 @@ struct Waiting {
     refused_at: u64,
     last_step: LastStep,
     handler: BusyHandler,
+    /// The database connection whose busy handler it is: an address, 0 if that is not known.
+    user: usize,
     /// A child must not leave the queue for its parent.
     place: Option<Own<Queued>>,
 }
@@ -198,7 +200,7 @@ impl Waiting {
             self.place = None;
             return None;
         }
-        let left_over = sleeper::take_left_over();
+        let left_over = sleeper::take_left_over(self.user);
         let goes_on = self.waits || left_over.is_some();
         if let Some(before) = left_over.filter(|_| self.waits) {
             // A wait for another database has ended in the same statement.
@@ -303,6 +305,7 @@ impl Wait {
             refused_at: 0,
             last_step: LastStep::Refused { after_sleep: false },
             handler: BusyHandler::default(),
+            user: 0,
             place: None,
         };
         let shared = Shared { is_quiet: AtomicBool::new(true), waiting: Mutex::new(waiting) };
@@ -373,7 +376,7 @@ impl Wait {
         let now = sys::kernel_ns();
         let gave_up = waiting.end_if_stale(now);
         if waiting.waits {
-            sleeper::leave_over(waiting.handler);
+            sleeper::leave_over(waiting.handler, waiting.user);
             waiting.stop();
             // `first_refused_at` stays: if the snapshot was stale, the wait goes on from there. The next acquisition
             // forgets it.
@@ -454,6 +457,11 @@ impl Wait {
         waiting.ticket.filter(|_| waiting.waits)
     }
 
+    /// Which database connection uses the file: what is left of a wait is for files of the same.
+    pub(crate) fn is_used_by(&self, user: usize) {
+        self.shared.waiting.lock().user = user;
+    }
+
     /// How long the connection has waited; zero if it does not wait.
     pub(crate) fn age(&self) -> Duration {
         let waiting = self.shared.waiting.lock();
@@ -480,13 +488,13 @@ impl Wait {
     /// What was not slept of the busy timeout, if the handler sleeps no more in this statement: its last sleep was cut short
     /// for a turn, of this database or of another that the statement has locked with it.
     pub(crate) fn take_rest(&mut self) -> Duration {
-        if let Some(mut before) = sleeper::take_left_over() {
+        let mut waiting = self.shared.waiting.lock();
+        if let Some(mut before) = sleeper::take_left_over(waiting.user) {
             if before.may_sleep_no_more() {
                 return std::mem::take(&mut before.unslept);
             }
-            sleeper::leave_over(before);
+            sleeper::leave_over(before, waiting.user);
         }
-        let mut waiting = self.shared.waiting.lock();
         if waiting.waits && waiting.handler.may_sleep_no_more() {
             return std::mem::take(&mut waiting.handler.unslept);
         }
@@ -504,6 +512,13 @@ impl Wait {
     /// The application has set the busy timeout, in ms.
     pub(crate) fn note_timeout(&mut self, ms: u64) {
         self.shared.waiting.lock().handler.note_timeout(Duration::from_millis(ms));
+    }
+
+    /// Its busy handler has slept for the last time in this wait, which was cut short by `rest`.
+    #[cfg(test)]
+    pub(crate) fn comes_with_rest(&mut self, rest: Duration) {
+        let mut waiting = self.shared.waiting.lock();
+        (waiting.handler.kind, waiting.handler.unslept) = (busy_handler::Kind::AtItsEnd, rest);
     }
 
     /// Makes the connection wait, and its busy handler has slept for the last time, which was cut short by `rest`.

@@ -267,6 +267,10 @@ impl BaseFile for Base {
         self.db().is_none_or(|db| unsafe { self.context().host.is_in_autocommit(db) })
     }
 
+    fn user(&self) -> usize {
+        self.db().map_or(0, <*mut sqlite3>::addr)
+    }
+
     fn is_main(&self) -> bool {
         // SAFETY: the state is there, and nothing has a reference to these fields.
         let (name, is_main) = unsafe { ((*self.state()).name, &mut (*self.state()).is_main) };

@@ -176,8 +176,9 @@ fn a_stale_snapshot_is_refused_when_the_timeout_is_over() {
                 assert_eq!(rc, ResultCode::BUSY, "{way:?}");
                 assert!(waited >= rest, "{way:?}: {waited:?}");
                 assert!(!connection.holds_write_lock(), "{way:?}");
-                let held = base.slots.borrow().last() == Some(&(ShmSlot::WRITE.into(), LOCK));
-                assert!(!held, "{way:?}: WRITE is unlocked");
+                let is_last = base.slots.borrow().last() == Some(&(ShmSlot::WRITE.into(), LOCK));
+                // A stock client has refused it.
+                assert_eq!(is_last, way == Way::Stock, "{way:?}: WRITE is unlocked");
                 assert_eq!(refused_waited_and_gave_up(&connection)[1..], [0, 1], "{way:?}");
             } else {
                 assert_eq!(rc, ResultCode::OK, "{way:?}");
@@ -354,4 +355,107 @@ fn nobody_sleeps_with_the_write_lock() {
     let began = Instant::now();
     assert_eq!(connection.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
     assert!(began.elapsed() < rest);
+}
+
+/// A waiter finds its snapshot stale when it has WRITE, when a stock client has it, or when another of ours has the write lock. While it sleeps for what is left of its busy
+/// timeout, nobody waits for it: it has neither the write lock nor a place in the queue, to which a turn could be given.
+#[test]
+fn a_stale_waiter_keeps_nobody_out_while_it_sleeps() {
+    for answer in [Some(ResultCode::OK), Some(ResultCode::BUSY), None] {
+        a_stale_waiter_sleeps(answer);
+    }
+}
+
+/// WRITE is answered so; `None` if the write lock is not to be had before.
+fn a_stale_waiter_sleeps(answer: Option<ResultCode>) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut waiter, base) = connection(&directory);
+    base.has_bytes(4096);
+    base.is_immediate.set(true);
+    *base.salts.borrow_mut() = vec![Some([1, 1])];
+    let database = Arc::clone(waiter.database());
+    database.make_sidecar();
+    std::thread::scope(|scope| {
+        let (takes, taken) = std::sync::mpsc::channel();
+        let (releases, released) = std::sync::mpsc::channel::<()>();
+        let directory = &directory;
+        // Its sleeps are another thread's.
+        scope.spawn(move || {
+            let (mut holder, base) = super::connection(directory);
+            base.has_bytes(4096);
+            holder.wal.has_snapshot = true;
+            assert_eq!(holder.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
+            takes.send(()).expect("it listens");
+            released.recv().expect("it says so");
+            assert_eq!(holder.shm_lock(ShmSlot::WRITE, UNLOCK), ResultCode::OK);
+        });
+        taken.recv().expect("it says so");
+        for ms in [1, 2, 5] {
+            waiter.wal.has_snapshot = true;
+            assert_eq!(waiter.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::BUSY);
+            waiter.wal.has_snapshot = false;
+            let _ = crate::lock::wait::sleep(Duration::from_millis(ms), |_| {});
+        }
+        let on_the_page = || database.queue().map_or(0, |queue| queue.on_the_page().len());
+        assert_eq!(on_the_page(), 1, "it has nothing to show");
+        if answer.is_some() {
+            releases.send(()).expect("it listens");
+            while database.is_held() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let rest = Duration::from_millis(300);
+        waiter.claim.wait.comes_with_rest(rest);
+        assert_eq!(waiter.shm_lock(ShmSlot::read(1), ShmFlags::LOCK_SHARED), ResultCode::OK);
+        *base.frames.borrow_mut() = vec![Some((2, 0))];
+        base.slot_answer.set(answer.unwrap_or_default());
+        assert_eq!(on_the_page(), 1, "it has nothing to show");
+        let (ends, ended) = std::sync::mpsc::channel::<()>();
+        let database = &database;
+        let leaves = scope.spawn(move || {
+            let on_the_page = || database.queue().map_or(0, |queue| queue.on_the_page().len());
+            while on_the_page() > 0 || answer.is_some() && database.is_held() {
+                if ended.recv_timeout(Duration::from_millis(1)).is_ok() {
+                    break;
+                }
+            }
+            Instant::now()
+        });
+        assert_eq!(waiter.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::BUSY);
+        let now = Instant::now();
+        let _ = (ends.send(()), releases.send(()));
+        let left = leaves.join().expect("no panic");
+        assert!(
+            now.saturating_duration_since(left) > rest / 2,
+            "{answer:?}: others have waited for it"
+        );
+    });
+}
+
+/// A wait has ended with the lock, and its last sleep was cut short. The next call of that thread is for another database
+/// connection, without a busy handler: it is refused at once, and waits for nothing that is left of the first one's timeout.
+#[test]
+fn what_is_left_of_a_timeout_is_its_own_connections() {
+    let rest = Duration::from_secs(60);
+    for (user, is_refused_at_once) in [(2, true), (1, false)] {
+        let [one, two] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        let rest = if is_refused_at_once { rest } else { Duration::from_millis(20) };
+        let (mut waiter, base) = connection(&one);
+        base.has_bytes(4096);
+        base.is_immediate.set(true);
+        waiter.claim.wait.is_used_by(1);
+        waiter.claim.wait.ends_with_rest(rest);
+        assert_eq!(waiter.shm_lock(ShmSlot::read(1), ShmFlags::LOCK_SHARED), ResultCode::OK);
+        assert_eq!(waiter.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
+
+        let base = TestBase { user, ..TestBase::default() }.leak();
+        base.has_bytes(4096);
+        base.is_immediate.set(true);
+        base.slot_answer.set(ResultCode::BUSY);
+        let mut other = connection_over(&two, base);
+        other.wal.has_snapshot = true;
+        let began = Instant::now();
+        assert_eq!(other.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::BUSY);
+        assert_eq!(began.elapsed() < rest, is_refused_at_once, "user {user}");
+    }
 }

@@ -10,8 +10,9 @@ use crate::sys::fork::Own;
 thread_local! {
     /// The connection that this thread has chosen last, in the process that opened it.
     static LAST: Cell<Option<Own<Weak<Shared>>>> = const { Cell::new(None) };
-    /// Where the busy handler was when the last wait of this thread has ended with the lock.
-    static LEFT_OVER: Cell<BusyHandler> = const { Cell::new(BusyHandler::NONE) };
+    /// Where the busy handler was when the last wait of this thread has ended with the lock, and whose it is:
+    /// [`crate::connection::BaseFile::user`].
+    static LEFT_OVER: Cell<(BusyHandler, usize)> = const { Cell::new((BusyHandler::NONE, 0)) };
     static SLEEPER: Sleeper =
         const { Sleeper {
             has_last: Cell::new(false),
@@ -43,16 +44,17 @@ pub(crate) fn forget_on_this_thread() {
     });
 }
 
-/// A wait of this thread has ended with the lock.
-pub(super) fn leave_over(handler: BusyHandler) {
-    let is_kept = LEFT_OVER.try_with(|cell| cell.set(handler)).is_ok();
+/// A wait of this thread has ended with the lock, for a file of that database connection.
+pub(super) fn leave_over(handler: BusyHandler, user: usize) {
+    let is_kept = LEFT_OVER.try_with(|cell| cell.set((handler, user))).is_ok();
     SLEEPER.with(|sleeper| sleeper.has_left_over.set(is_kept));
 }
 
-/// Where the handler was when the wait before ended, if that was the same statement's.
-pub(super) fn take_left_over() -> Option<BusyHandler> {
+/// Where the handler was when the wait before ended, if that was the same statement's, of this database connection.
+pub(super) fn take_left_over(user: usize) -> Option<BusyHandler> {
     let is_there = SLEEPER.with(|sleeper| sleeper.has_left_over.replace(false));
-    is_there.then(|| LEFT_OVER.try_with(Cell::get).ok()).flatten()
+    let left_over = is_there.then(|| LEFT_OVER.try_with(Cell::get).ok()).flatten();
+    left_over.filter(|(_, of)| *of == user).map(|(handler, _)| handler)
 }
 
 /// The connection that this thread sleeps for, in the process that opened it.
