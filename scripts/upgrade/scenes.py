@@ -129,7 +129,7 @@ def the_older_one_came_first(older: str, newer: str, board: str) -> None:
         return bool(second.lock()["active"])
 
     until(is_renewed, "the newer one has no write lock")
-    assert layout(board) == 2
+    assert layout(board) == 3
     second.close()
     whole(board, 60)
     assert not os.path.exists(f"{board}-lock")
@@ -141,10 +141,10 @@ def the_newer_one_came_first(older: str, newer: str, board: str) -> None:
     new_board(first)
     second = Client(older, board)
     write([first, second], 30)
-    assert layout(board) == 2
+    assert layout(board) == 3
     assert first.lock()["active"] and not second.lock()["active"], second.lock()
     second.close()
-    assert first.lock()["active"] and layout(board) == 2
+    assert first.lock()["active"] and layout(board) == 3
     first.close()
     whole(board, 60)
     assert not os.path.exists(f"{board}-lock")
@@ -159,7 +159,7 @@ def the_older_one_was_killed(older: str, newer: str, board: str) -> None:
     assert layout(board) == 1
     second = Client(newer, board)
     write([second], 5)
-    assert second.lock()["active"] and layout(board) == 2
+    assert second.lock()["active"] and layout(board) == 3
     second.close()
     whole(board, 5)
 
@@ -172,7 +172,7 @@ def the_newer_one_was_killed(older: str, newer: str, board: str) -> None:
     first.kill()
     second = Client(older, board)
     write([second], 5)
-    assert not second.lock()["active"] and layout(board) == 2
+    assert not second.lock()["active"] and layout(board) == 3
     second.close()
     os.remove(f"{board}-lock")
     third = Client(older, board)

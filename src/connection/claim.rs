@@ -10,6 +10,7 @@
 //! | [`Claim::block`] | the write lock, where SQLite lets lock calls block | as long as SQLite says | none, or a snapshot |
 //! | [`Claim::take_to_begin`] | the write lock, before a transaction has a snapshot | as long as the busy handler says, or `kanban_busy_timeout_min` | none |
 //! | `Connection::lock_shared` | the commit of a rollback mode, if the busy handler has given up before ([`Begun::InVain`]) | 200 ms ([`COMMIT_LASTS`]) | none |
+//! | [`Claim::wait_far_from_head`] | the head of the queue to come near | as long as the busy handler says | none |
 //! | `Connection::wait_at_least` | SHARED, or EXCLUSIVE to commit | `kanban_busy_timeout_min` | none, or what SQLite keeps while it asks again |
 //! | [`Claim::wait_out_checkpoint`] | a checkpoint that has the write lock | 100 ms | a snapshot |
 //! | [`Claim::wait_out_timeout`] | the write lock | what is left of the busy timeout | a snapshot |
@@ -384,6 +385,24 @@ impl<B: BaseFile> Claim<B> {
         }
     }
 
+    /// The busy handler has slept, and SQLite tries again. As long as the connection is far from the head of the queue, this
+    /// asks the handler at once, as SQLite would after an attempt in vain: where hundreds wait, most of the processors' time
+    /// would go into such attempts. To be called while the connection has no snapshot.
+    #[cold]
+    pub(super) fn wait_far_from_head(&mut self) {
+        let is_far = |wait: &Wait| wait.place().is_some_and(|place| place.is_far());
+        while self.wait.has_slept()
+            && is_far(&self.wait)
+            && !self.wait.is_at_its_end()
+            && !self.base.is_interrupted()
+        {
+            let _ = self.wait.refused(Cause::WriteLock);
+            if self.base.ask_busy_handler() != Some(true) {
+                break;
+            }
+        }
+    }
+
     /// Waits inside a lock call, as SQLite does after a refused one: by the busy handler. Also returns whether that has waited
     /// and has given up.
     #[cold]
@@ -644,7 +663,11 @@ impl<B: BaseFile> Claim<B> {
     /// waits here.
     fn wait_out_checkpoint(&mut self) -> bool {
         let sleeps = self.wait.has_busy_handler() && !self.base.is_upgrade();
-        let waits_here = !sleeps && (self.wait.place().is_none() || self.wait.is_at_its_end());
+        let place = self.wait.place();
+        if place.is_some_and(|place| place.is_far()) {
+            return false;
+        }
+        let waits_here = !sleeps && (place.is_none() || self.wait.is_at_its_end());
         let mut watch = Stopwatch::start();
         let mut in_vain = 0;
         while in_vain < LOOKS {

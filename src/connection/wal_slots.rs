@@ -179,6 +179,9 @@ impl<B: BaseFile> Connection<B> {
     #[inline(never)]
     fn share(&mut self, slot: ShmSlot) -> ResultCode {
         if slot.is_read() {
+            if !self.claim.wait.is_quiet() {
+                self.claim.wait_far_from_head();
+            }
             self.begin_with_snapshot();
             self.claim.takes_snapshot();
         }

@@ -16,7 +16,8 @@ pub(crate) const WRITE_BYTE: i64 = 8192;
 /// The byte before it. Processes with waiters lock it shared; a holder locks it too if nobody waits.
 pub(crate) const WAITERS_BYTE: i64 = WRITE_BYTE - 1;
 
-const PID_BITS: u32 = 22;
+/// The bits of a process id. proc(5), /proc/sys/kernel/pid_max
+pub(super) const PID_BITS: u32 = 22;
 const MS_BITS: u32 = 40;
 /// The bit of the number that says that the lock is held for upkeep.
 const UPKEEP: u64 = 1 << (PID_BITS + MS_BITS);

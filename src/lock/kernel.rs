@@ -1,11 +1,11 @@
 //! A simulated kernel for the models of the queue: a page, locks, and a clock.
 
-use super::page::PAGE;
+use super::page::LENGTH;
 use crate::sys::Range;
 
 /// What the processes share.
 pub(super) struct Kernel {
-    pub(super) page: [u8; PAGE],
+    pub(super) page: Vec<u8>,
     /// The process that has each lock, its range, and whether it is shared.
     pub(super) locks: Vec<(usize, Range, bool)>,
     /// The process that has acquired the write lock and not released it.
@@ -16,7 +16,7 @@ pub(super) struct Kernel {
 
 impl Kernel {
     pub(super) fn new() -> Self {
-        Self { page: [0; PAGE], locks: Vec::new(), inside: None, clock: 1 << 40 }
+        Self { page: vec![0; LENGTH], locks: Vec::new(), inside: None, clock: 1 << 40 }
     }
 
     /// The range of another process's lock that conflicts with such a lock of `process`.

@@ -91,7 +91,7 @@ impl<M: Machine> Process<M> {
 
 impl<M: Machine> QueueFile for Process<M> {
     fn read(&self) -> io::Result<Page> {
-        Ok(Page(self.call(|kernel| kernel.page)))
+        Ok(Page::of(&self.call(|kernel| kernel.page.clone())))
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
@@ -114,7 +114,7 @@ impl<M: Machine> QueueFile for Process<M> {
     }
 
     fn wait(&self, slot: usize, word: u32, limit: Duration) -> bool {
-        let changed = self.call(|kernel| Page(kernel.page).word(slot) != word);
+        let changed = self.call(|kernel| Page::of(&kernel.page).word(slot) != word);
         changed || self.machine.pause(limit)
     }
 
@@ -226,8 +226,8 @@ impl Scene {
         let places: Vec<_> = (1..3)
             .map(|n| {
                 let place = queues[n].join(Rank::Last, AGES, Purpose::Write);
-                let place = place.expect("a slot is free");
-                queues[n].show(&place);
+                let mut place = place.expect("a slot is free");
+                queues[n].show(&mut place);
                 assert!(queues[n].announce());
                 place
             })
@@ -240,7 +240,7 @@ impl Scene {
     }
 
     fn page(&self) -> Page {
-        Page(self.machine.with(|kernel| kernel.page))
+        Page::of(&self.machine.with(|kernel| kernel.page.clone()))
     }
 
     fn states(&self) -> Vec<(usize, State)> {
@@ -288,12 +288,12 @@ fn a_holder_finds_the_waiter_that_could_not_announce_itself() {
         .try_acquire(holder.sidecar().now(), Purpose::Write, None, &mut pace)
         .expect("no I/O");
     assert_eq!(taken, Some(Taken::Uncontended));
-    let place = waiter.join(Rank::Last, AGES, Purpose::Write).expect("a slot is free");
-    waiter.show(&place);
+    let mut place = waiter.join(Rank::Last, AGES, Purpose::Write).expect("a slot is free");
+    waiter.show(&mut place);
     assert!(!waiter.announce(), "the holder has the byte");
     std::thread::sleep(Duration::from_millis(3));
     holder.release(Taken::Uncontended, Some(&mut pace), || {}).expect("no I/O");
-    let page = Page(machine.with(|kernel| kernel.page));
+    let page = Page::of(&machine.with(|kernel| kernel.page.clone()));
     assert_eq!(page.turn().map(|turn| turn.slot), Some(place.slot));
 }
 
@@ -311,9 +311,11 @@ fn a_dead_waiter_is_passed_over() {
 /// its place.
 #[test]
 fn a_waiter_that_misses_its_turn_is_passed_over() {
-    let (scene, mut pace, taken, places) = Scene::new();
+    let (scene, mut pace, taken, mut places) = Scene::new();
     scene.queues[0].release(taken, Some(&mut pace), || {}).expect("no I/O");
     std::thread::sleep(Duration::from_nanos(super::page::TURN_NS + 1_000_000));
+    // The second has looked meanwhile.
+    scene.queues[2].show(&mut places[1]);
     let mut pace = Pace::default();
     let taken = scene.queues[0]
         .try_acquire(scene.queues[0].sidecar().now(), Purpose::Write, None, &mut pace)
@@ -322,6 +324,89 @@ fn a_waiter_that_misses_its_turn_is_passed_over() {
         .release(taken.expect("the turn has expired"), Some(&mut pace), || {})
         .expect("no I/O");
     assert_eq!(scene.states(), [(places[0].slot, State::Away), (places[1].slot, State::Woken)]);
+}
+
+/// All waiters but the last are stopped, as those of a frozen container are. The first misses its turn. The next turn is the
+/// last waiter's: the others have not looked at the page meanwhile, and each would miss a turn as well.
+#[test]
+fn stopped_waiters_miss_one_turn_together() {
+    let (scene, mut pace, taken, mut places) = Scene::new();
+    let others: Vec<_> = (3..43)
+        .map(|id| {
+            let queue = Queue::new(Process::new(&scene.machine, id, usize::MAX));
+            let mut place = queue.join(Rank::Last, AGES, Purpose::Write).expect("a slot is free");
+            queue.show(&mut place);
+            (queue, place)
+        })
+        .collect();
+    scene.queues[0].release(taken, Some(&mut pace), || {}).expect("no I/O");
+    assert_eq!(scene.page().turn().map(|turn| turn.slot), Some(places[0].slot));
+    std::thread::sleep(Duration::from_nanos(super::page::TURN_NS + 1_000_000));
+    let (living, place) = others.last().expect("there are forty");
+    living.show(&mut place.clone());
+    let mut pace = Pace::default();
+    let taken = scene.queues[0]
+        .try_acquire(scene.queues[0].sidecar().now(), Purpose::Write, None, &mut pace)
+        .expect("no I/O");
+    scene.queues[0]
+        .release(taken.expect("the turn has expired"), Some(&mut pace), || {})
+        .expect("no I/O");
+    assert_eq!(scene.page().turn().map(|turn| turn.slot), Some(place.slot));
+    // The first of the stopped ones is back, and keeps its place.
+    scene.queues[2].show(&mut places[1]);
+    let taken = living
+        .try_acquire(living.sidecar().now(), Purpose::Write, Some(place), &mut pace)
+        .expect("no I/O");
+    living.leave(place);
+    living
+        .release(taken.expect("it is its turn"), Some(&mut Pace::default()), || {})
+        .expect("no I/O");
+    assert_eq!(scene.page().turn().map(|turn| turn.slot), Some(places[1].slot));
+}
+
+/// A thousand processes have waited once each, and keep their boards open. Then a thousand wait at a time: each has a place,
+/// and the first of them the turn. When they have gone, nobody reads further than the first page.
+#[test]
+fn a_thousand_processes_have_places() {
+    let machine = Threads(Arc::new((Mutex::new(Kernel::new()), Condvar::new(), Instant::now())));
+    let queues: Vec<_> =
+        (0..1000).map(|id| Queue::new(Process::new(&machine, id, usize::MAX))).collect();
+    let join = |queue: &Queue<Process<Threads>>| {
+        let mut place = queue.join(Rank::Last, AGES, Purpose::Write).expect("a slot is free");
+        queue.show(&mut place);
+        place
+    };
+    for queue in &queues {
+        let place = join(queue);
+        queue.leave(&place);
+    }
+    let places: Vec<_> = queues[1..].iter().map(join).collect();
+    assert!(queues[999].announce());
+    let mut pace = Pace::default();
+    let taken = queues[0]
+        .try_acquire(queues[0].sidecar().now(), Purpose::Write, None, &mut pace)
+        .expect("no I/O")
+        .expect("it is free");
+    let mut slots: Vec<_> = places.iter().map(|place| place.slot).collect();
+    slots.sort_unstable();
+    slots.dedup();
+    assert_eq!(slots.len(), 999);
+    queues[0].release(taken, Some(&mut pace), || {}).expect("no I/O");
+    let page = || Page::of(&machine.with(|kernel| kernel.page.clone()));
+    assert_eq!(page().waiters().count(), 999);
+    assert_eq!(page().turn().map(|turn| turn.slot), Some(places[0].slot));
+
+    for (queue, place) in queues[1..].iter().zip(&places) {
+        queue.leave(place);
+    }
+    assert!(page().extends_in_vain());
+    let mut pace = Pace::default();
+    let taken = queues[0]
+        .try_acquire(queues[0].sidecar().now(), Purpose::Write, None, &mut pace)
+        .expect("no I/O")
+        .expect("it is free");
+    queues[0].release(taken, Some(&mut pace), || {}).expect("no I/O");
+    assert!(page().waiters().next().is_none() && !page().extends_in_vain());
 }
 
 /// Threads of shuttle, which runs one at a time and chooses which. Each call takes time, and a wait may end at

@@ -10,7 +10,7 @@
 //!
 //! | bytes | field | written by |
 //! |---|---|---|
-//! | 0 to 15 | `kanban-vfs`, a NUL, a byte that is 1 if another program may have made the file and else 0, layout version 2 (u32) | the process that makes the sidecar, or finds it without them |
+//! | 0 to 15 | `kanban-vfs`, a NUL, a byte that is 1 if another program may have made the file and else 0, layout version 3 (u32) | the process that makes the sidecar, or finds it without them |
 //! | 16 to 23 | turn: when it expires (u64) | the holder, before it unlocks |
 //! | 24 to 27 | turn: the ticket it is for (u32) | the holder, before it unlocks |
 //! | 28 to 31 | turn: the slot it is for (u32) | the holder, before it unlocks |
@@ -21,14 +21,17 @@
 //! | 52 to 55 | record: how often a sync has failed, or was repaired; odd while a failure stands (u32) | the leader of a sync |
 //! | 56 to 63 | record: checksum of the three fields before, see `group_commit::record` (2 u32) | the leader of a sync |
 //! | 56 to 63 | on Windows, which has no group commit: the last byte that the holder of the write lock has locked, 0 for none (i64) | the holder, while it has the lock |
-//! | 64 + 32 n | slot n: | |
+//! | 64 + 32 n | slot n, from 0 to 115: | |
 //! | + 0 to 3 | futex word; every change wakes the slot's waiter (u32) | a waker |
 //! | + 4 to 7 | state, see [`State`] (u32) | the slot's process; a waker |
 //! | + 8 to 11 | ticket: the waiter's number, in the order in which they came (u32) | the slot's process |
 //! | + 12 to 15 | when it was first refused, in units of 2^16 ns (u32) | the slot's process |
-//! | + 16 to 19 | process id, and in bit 31 whether it waits for upkeep (u32) | the slot's process |
+//! | + 16 to 19 | process id (bits 0 to 21), when it will have looked at the page again, in units of 2^23 ns (bits 22 to 30), and whether it waits for upkeep (bit 31) (u32) | the slot's process |
 //! | + 20 to 31 | program name, NUL-padded | the slot's process |
+//! | 3776 to 3779 | extent: slots from this one on are free (u32) | a waiter that takes a slot there, or finds it too small; a holder that finds it too great |
+//! | 3780 to 3839 | 0 | |
 //! | 3840 + 4 n | kind n of transactions, and whether it writes after it has read, see `lock::kinds` (u32) | a connection that was refused to write; one that has ended such a transaction |
+//! | 4096 + 32 (n - 116) | slot n, from 116 to 1139, as above | |
 //!
 //! Numbers are little-endian. A slot belongs to a process as long as that holds the kernel's lock on the slot's byte;
 //! what an unlocked slot says is void.
@@ -43,32 +46,41 @@
 //! | `Present` | `Woken` | a holder that unlocks lets it try, or gives it the turn |
 //! | `Present`, `Woken` | `Refused` | its attempt was refused again: SQLite sleeps again in a moment, or has given up without a sign |
 //! | `Woken` | `Away` | its turn has expired: holders pass it over until it is back |
+//! | `Present`, `Woken`, and it looks no more | the same, and holders pass it over | it is stopped, or has no time to run: [`Looks`] |
 //! | `Away`, `Refused` | `Present` | SQLite sleeps again |
 //! | any | free | it has the lock, has given up, or has closed |
 //! | free | `Outside` | a connection sleeps that waits for SQLite's own lock and has no place in the queue |
 //! | `Outside` | free | it tries for that lock again |
 
+use std::io;
 use std::time::Duration;
 
-use super::holder::Purpose;
+use super::holder::{PID_BITS, Purpose};
 
-/// The size of the page and of the sidecar, in bytes.
+/// The size of the first page, in bytes: it has all but the slots of a long queue.
 pub(crate) const PAGE: usize = 4096;
 
+/// The size of the sidecar, in bytes.
+pub(crate) const LENGTH: usize = slot_offset(SLOTS);
+
 /// What a sidecar begins with: 16 bytes, the last four the version of the layout.
-pub(crate) const HEADER: [u8; 16] = *b"kanban-vfs\0\0\x02\0\0\0";
+pub(crate) const HEADER: [u8; 16] = *b"kanban-vfs\0\0\x03\0\0\0";
 
 /// What a sidecar begins with that another program may have made, because a client of this VFS found it empty,
 /// cut short or zeroed. It is used, but nobody changes its rights or deletes it.
-pub(crate) const FOUND: [u8; 16] = *b"kanban-vfs\0\x01\x02\0\0\0";
+pub(crate) const FOUND: [u8; 16] = *b"kanban-vfs\0\x01\x03\0\0\0";
 
-/// What [`HEADER`] and [`FOUND`] were in layout 1, whose tickets were times. Group commit's bytes were where they are, and
-/// the sidecar was as long.
-pub(crate) const OLDER: [[u8; 16]; 2] =
-    [*b"kanban-vfs\0\0\x01\0\0\0", *b"kanban-vfs\0\x01\x01\0\0\0"];
+/// What [`HEADER`] and [`FOUND`] were in layout 1, whose tickets were times, and in layout 2, which had fewer slots. Group
+/// commit's bytes were where they are, and the sidecar was one page.
+pub(crate) const OLDER: [[u8; 16]; 4] = [
+    *b"kanban-vfs\0\0\x01\0\0\0",
+    *b"kanban-vfs\0\x01\x01\0\0\0",
+    *b"kanban-vfs\0\0\x02\0\0\0",
+    *b"kanban-vfs\0\x01\x02\0\0\0",
+];
 
 /// The version of the layout of this file.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 /// Whether a file that begins so is a page of a newer layout. Each layout begins with the same 16 bytes but for the version,
 /// and is no longer than this one.
@@ -84,11 +96,18 @@ pub(crate) const GROUP: usize = 36;
 pub(crate) const GROUP_SIZE: usize = 28;
 const _: () = assert!(GROUP + GROUP_SIZE == FIRST_SLOT);
 
+/// How many slots the first page has.
+pub(crate) const FIRST_SLOTS: usize = 116;
+/// How many slots each page behind it has.
+pub(crate) const PAGE_SLOTS: usize = PAGE / SLOT_SIZE;
 /// How many waiters the queue has slots for; more than that poll.
-pub(crate) const SLOTS: usize = 118;
+pub(crate) const SLOTS: usize = FIRST_SLOTS + 8 * PAGE_SLOTS;
+
+/// Offset of the extent.
+const EXTENT: usize = FIRST_SLOT + FIRST_SLOTS * SLOT_SIZE;
 
 /// Offset of the kinds of transactions.
-pub(crate) const KINDS: usize = slot_offset(SLOTS);
+pub(crate) const KINDS: usize = 3840;
 /// How many there is room for.
 pub(crate) const KIND_ENTRIES: usize = 64;
 const _: () = assert!(KINDS + KIND_ENTRIES * 4 == PAGE);
@@ -104,6 +123,8 @@ const FIRST_SLOT: usize = 64;
 const SLOT_SIZE: usize = 32;
 /// The bit beside the process id that says that the waiter wants the lock for upkeep.
 const UPKEEP: u32 = 1 << 31;
+/// The bits of the process id.
+const PID: u32 = (1 << PID_BITS) - 1;
 
 /// A turn expires this long after it was given, in ns: nobody waits longer for a waiter that does not come.
 /// The kernel runs a woken process much sooner.
@@ -169,6 +190,39 @@ impl Since {
     }
 }
 
+/// When a waiter will have looked at the page again, in units of 2^23 ns (8 ms), of which 9 bits count 4 s. One that has not
+/// is stopped, or has no time to run: it would miss its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Looks(u32);
+
+impl Looks {
+    const BITS: u32 = 9;
+    const UNIT_BITS: u32 = 23;
+    /// How many units late a waiter may be that only has to wait for a processor: some 20 ms.
+    const LATE: i32 = 2;
+
+    /// By that time, in ns of [`crate::sys::shared_ns`].
+    pub(crate) fn by(ns: u64) -> Self {
+        Self((ns >> Self::UNIT_BITS) as u32 & ((1 << Self::BITS) - 1))
+    }
+
+    /// By how many units it is before another, below 0 if it comes later. More than 2 s make the one the other.
+    fn before(self, other: Self) -> i32 {
+        let units = other.0.wrapping_sub(self.0) << (32 - Self::BITS);
+        units as i32 >> (32 - Self::BITS)
+    }
+
+    /// Whether it should have looked by `now`, in ns of that clock.
+    pub(crate) fn is_overdue(self, now: u64) -> bool {
+        self.before(Self::by(now)) > Self::LATE
+    }
+
+    /// Whether it says enough of a waiter that will have looked by `other`: waiters write less often than they look.
+    pub(crate) fn suffices(self, other: Self) -> bool {
+        (-1..=1).contains(&self.before(other))
+    }
+}
+
 /// A waiter, as its slot describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Waiter {
@@ -178,6 +232,7 @@ pub(crate) struct Waiter {
     pub(crate) state: State,
     pub(crate) ticket: Ticket,
     pub(crate) since: Since,
+    pub(crate) looks: Looks,
     /// Its process id, in its own pid namespace: to show, not to rely on.
     pub(crate) pid: u32,
     /// What it wants the lock for.
@@ -196,12 +251,63 @@ pub(crate) struct Turn {
     pub(crate) slot: usize,
 }
 
-/// A copy of the page at one moment.
-pub(crate) struct Page(pub(crate) [u8; PAGE]);
+/// A copy of the page at one moment, with as many of the pages behind it as have slots in use.
+pub(crate) struct Page {
+    pub(crate) first: [u8; PAGE],
+    more: Vec<u8>,
+}
 
 impl Page {
+    /// One of zeros.
+    pub(crate) const EMPTY: Self = Self { first: [0; PAGE], more: Vec::new() };
+
+    /// What `read` reads, which fills the bytes that it gets with those from an offset on.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub(crate) fn read(read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> io::Result<Self> {
+        let mut page = Self::EMPTY;
+        read(&mut page.first, 0)?;
+        if page.extent() > FIRST_SLOTS {
+            page.more.resize(slot_offset(page.extent()) - PAGE, 0);
+            read(&mut page.more, PAGE as u64)?;
+        }
+        Ok(page)
+    }
+
+    /// One with these bytes, and zeros behind them.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let read = |into: &mut [u8], at: u64| {
+            let there = bytes.get(at as usize..).unwrap_or_default();
+            let n = into.len().min(there.len());
+            into[..n].copy_from_slice(&there[..n]);
+            Ok(())
+        };
+        Self::read(read).unwrap_or(Self::EMPTY)
+    }
+
     fn u32_at(&self, at: usize) -> u32 {
-        u32::from_le_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
+        let bytes = match at.checked_sub(PAGE) {
+            None => self.first.get(at..at + 4),
+            Some(at) => self.more.get(at..at + 4),
+        };
+        bytes.map_or(0, |bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+    }
+
+    /// The slots from this one on are free.
+    pub(crate) fn extent(&self) -> usize {
+        (self.u32_at(EXTENT) as usize).clamp(FIRST_SLOTS, SLOTS)
+    }
+
+    /// Whether slots behind the first page were in use and none is now.
+    pub(crate) fn extends_in_vain(&self) -> bool {
+        self.extent() > FIRST_SLOTS && (FIRST_SLOTS..self.extent()).all(|slot| !self.is_used(slot))
+    }
+
+    /// Whether a slot says that somebody uses it.
+    pub(crate) fn is_used(&self, slot: usize) -> bool {
+        self.u32_at(slot_offset(slot) + 4) != 0
     }
 
     fn u64_at(&self, at: usize) -> u64 {
@@ -224,22 +330,26 @@ impl Page {
     pub(crate) fn outside(&self) -> impl Iterator<Item = Waiter> + '_ {
         let is_outside =
             |slot: &usize| self.u32_at(slot_offset(*slot) + 4) == State::Outside as u32;
-        (0..SLOTS).filter(is_outside).map(|slot| self.described(slot, State::Outside))
+        (0..self.extent()).filter(is_outside).map(|slot| self.described(slot, State::Outside))
     }
 
     /// What a slot's bytes say, in that state.
     fn described(&self, slot: usize, state: State) -> Waiter {
         let at = slot_offset(slot);
         let mut program = [0; 12];
-        program.copy_from_slice(&self.0[at + 20..at + 32]);
+        for (nth, word) in program.chunks_exact_mut(4).enumerate() {
+            word.copy_from_slice(&self.u32_at(at + 20 + 4 * nth).to_le_bytes());
+        }
+        let process = self.u32_at(at + 16);
         Waiter {
             slot,
             word: self.u32_at(at),
             state,
             ticket: Ticket(self.u32_at(at + 8)),
             since: Since(self.u32_at(at + 12)),
-            pid: self.u32_at(at + 16) & !UPKEEP,
-            purpose: Purpose::of(self.u32_at(at + 16) & UPKEEP != 0),
+            looks: Looks((process & !UPKEEP) >> PID_BITS),
+            pid: process & PID,
+            purpose: Purpose::of(process & UPKEEP != 0),
             program,
         }
     }
@@ -251,7 +361,7 @@ impl Page {
 
     /// All waiters, in the order of their slots.
     pub(crate) fn waiters(&self) -> impl Iterator<Item = Waiter> + '_ {
-        (0..SLOTS).filter_map(|slot| self.waiter(slot))
+        (0..self.extent()).filter_map(|slot| self.waiter(slot))
     }
 
     /// The turn, expired or not; `None` if there is none, or no waiter with its ticket is there to take it.
@@ -312,6 +422,11 @@ impl Waiter {
         matches!(self.state, State::Present | State::Woken)
     }
 
+    /// Whether it sleeps at `now`, in ns of [`crate::sys::shared_ns`], and comes when it is woken.
+    pub(crate) fn sleeps(&self, now: u64) -> bool {
+        self.state == State::Present && !self.looks.is_overdue(now)
+    }
+
     /// Its offset in the page, and its bytes.
     pub(crate) fn encode(&self) -> (u64, [u8; SLOT_SIZE]) {
         let mut bytes = [0; SLOT_SIZE];
@@ -320,7 +435,8 @@ impl Waiter {
         bytes[8..12].copy_from_slice(&self.ticket.0.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.since.0.to_le_bytes());
         let kind = if self.purpose == Purpose::Upkeep { UPKEEP } else { 0 };
-        bytes[16..20].copy_from_slice(&(self.pid | kind).to_le_bytes());
+        let process = self.pid & PID | self.looks.0 << PID_BITS | kind;
+        bytes[16..20].copy_from_slice(&process.to_le_bytes());
         bytes[20..].copy_from_slice(&self.program);
         (slot_offset(self.slot) as u64, bytes)
     }
@@ -329,6 +445,16 @@ impl Waiter {
 /// Offset and bytes of the counter, as one writes them that has given itself that ticket.
 pub(crate) fn encode_counter(given: Ticket) -> (u64, [u8; 4]) {
     (COUNTER as u64, given.0.to_le_bytes())
+}
+
+/// Offset and bytes of the extent, as one writes it that has taken that slot, or with `None` one that finds all free.
+pub(crate) fn encode_extent(taken: Option<usize>) -> (u64, [u8; 4]) {
+    let extent = taken.map_or(FIRST_SLOTS, |slot| {
+        // By whole pages.
+        let pages = (slot - FIRST_SLOTS.min(slot)) / PAGE_SLOTS + 1;
+        FIRST_SLOTS + pages * PAGE_SLOTS
+    });
+    (EXTENT as u64, (extent as u32).to_le_bytes())
 }
 
 /// The bytes of a futex word and the state behind it, as a waker writes them.
@@ -341,7 +467,10 @@ pub(crate) fn encode_state(word: u32, state: State) -> [u8; 8] {
 
 /// Offset of a slot, which begins with its futex word.
 pub(crate) const fn slot_offset(slot: usize) -> usize {
-    FIRST_SLOT + slot * SLOT_SIZE
+    match slot.checked_sub(FIRST_SLOTS) {
+        None => FIRST_SLOT + slot * SLOT_SIZE,
+        Some(behind) => PAGE + behind * SLOT_SIZE,
+    }
 }
 
 /// The bytes of the page that tell which kinds of transactions write after they have read.

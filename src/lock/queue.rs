@@ -39,7 +39,9 @@ use parking_lot::Mutex;
 
 pub(crate) use super::holder::Purpose;
 use super::holder::{Holder, WAITERS_BYTE, WRITE_RANGE};
-use super::page::{Page, Since, State, TURN_NS, Turn, Waiter, encode_state, slot_offset};
+use super::page::{
+    Page, Since, State, TURN_NS, Turn, Waiter, encode_extent, encode_state, slot_offset,
+};
 use crate::sys::Range;
 
 pub(crate) use pace::Pace;
@@ -149,6 +151,9 @@ impl<S: QueueFile> Queue<S> {
         pace: &mut Pace,
     ) -> io::Result<Option<Taken>> {
         pace.begin_attempt(now, place.map(|place| place.came));
+        if place.is_some_and(Place::is_far) {
+            return Ok(None);
+        }
         let taken = match self.try_uncontended(now, purpose)? {
             true => Some(Taken::Uncontended),
             false => self.try_contended(now, purpose, place, pace)?,
@@ -219,13 +224,9 @@ impl<S: QueueFile> Queue<S> {
     /// Whether the waiter in `place`, which has found the lock free, would overtake one that came before it and
     /// is overdue: the last holder has not seen that anybody waits.
     fn overtakes(&self, place: &Place, page: &Page) -> bool {
-        let mut earlier = page
-            .waiters()
-            .filter(|other| other.state == State::Present && other.ticket.is_before(place.ticket));
-        let Some(first) = earlier.next() else { return false };
         let now = self.sidecar.shared_now();
-        std::iter::once(first)
-            .chain(earlier)
+        page.waiters()
+            .filter(|other| other.sleeps(now) && other.ticket.is_before(place.ticket))
             .any(|other| is_due(other.since, now) && self.is_alive(other.slot))
     }
 
@@ -297,12 +298,20 @@ impl<S: QueueFile> Queue<S> {
             return None;
         }
         let page = self.sidecar.read().ok()?;
-        let order = in_order(&page, Waiter::is_there);
-        if order.is_empty() {
+        if page.extends_in_vain() {
+            let (at, bytes) = encode_extent(None);
+            let _ = self.sidecar.write(at, &bytes);
+        }
+        let mut there: Vec<_> = page.waiters().filter(Waiter::is_there).collect();
+        if there.is_empty() {
             return None;
         }
-        let now = self.sidecar.shared_now();
-        for head in order {
+        let (counter, now) = (page.counter(), self.sidecar.shared_now());
+        let first = |there: &Vec<Waiter>| {
+            let of_all = there.iter().enumerate();
+            of_all.min_by_key(|(_, waiter)| waiter.ticket.from(counter)).map(|(nth, _)| nth)
+        };
+        while let Some(head) = first(&there).map(|nth| there.swap_remove(nth)) {
             let is_due = is_due(head.since, now);
             if !is_due && (pace.comes_back || head.state == State::Woken) {
                 return None;
@@ -319,6 +328,10 @@ impl<S: QueueFile> Queue<S> {
             }
             if !self.is_alive(head.slot) {
                 self.clear(head.slot);
+                continue;
+            }
+            if head.looks.is_overdue(now) {
+                // It is stopped. When it is back, it looks.
                 continue;
             }
             if is_due {

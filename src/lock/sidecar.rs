@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::holder::{Holder, WRITE_RANGE};
-use super::page::{GROUP, GroupBytes, KIND_ENTRIES, KINDS, KindEntries, PAGE, Page, slot_offset};
+use super::page::{GROUP, GroupBytes, KIND_ENTRIES, KINDS, KindEntries, Page, slot_offset};
 use super::queue::QueueFile;
 use crate::format;
 use crate::sys::{self, Inode, LockFile, Range, Words, fork};
@@ -158,9 +158,8 @@ impl Sidecar {
 
 impl QueueFile for Sidecar {
     fn read(&self) -> io::Result<Page> {
-        let mut page = Page([0; PAGE]);
-        sys::read_exact_at(self.own_file()?.file(), &mut page.0, 0)?;
-        Ok(page)
+        let file = self.own_file()?.file();
+        Page::read(|into, at| sys::read_exact_at(file, into, at))
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::holder::{WAITERS_BYTE, WRITE_RANGE};
 use super::kernel::Kernel;
-use super::page::{PAGE, Page, State, Turn};
+use super::page::{LENGTH, PAGE, Page, Turn};
 use super::queue::{Pace, Place, Purpose, Queue, QueueFile, Rank, Taken, Until};
 use crate::sys::Range;
 
@@ -64,10 +64,10 @@ impl QueueFile for Process {
     fn read(&self) -> io::Result<Page> {
         let mut world = self.call();
         world.kernel.clock += 1000;
-        if world.len < PAGE {
+        if world.len < LENGTH {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(Page(world.kernel.page))
+        Ok(Page::of(&world.kernel.page))
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
@@ -92,7 +92,7 @@ impl QueueFile for Process {
 
     fn wait(&self, slot: usize, word: u32, limit: Duration) -> bool {
         let mut world = self.world.borrow_mut();
-        if Page(world.kernel.page).word(slot) != word {
+        if Page::of(&world.kernel.page).word(slot) != word {
             return true;
         }
         world.kernel.clock += limit.as_nanos() as u64;
@@ -185,7 +185,7 @@ impl Simulation {
 
     /// The processes have these clocks.
     pub(super) fn with_clocks(clocks: [Clock; PROCESSES]) -> Self {
-        let world = World { kernel: Kernel::new(), clocks, set_by: 0, len: PAGE, calls: 0 };
+        let world = World { kernel: Kernel::new(), clocks, set_by: 0, len: LENGTH, calls: 0 };
         let world = Rc::new(RefCell::new(world));
         let queue = |id| Some(Queue::new(Process { id, world: Rc::clone(&world) }));
         Self {
@@ -285,7 +285,7 @@ impl Simulation {
         let is_siblings = siblings.into_iter().any(|other| self.clients[other].held.is_some());
         let now = self.now();
         let place = self.clients[client].place;
-        let page = Page(self.world.borrow().kernel.page);
+        let page = Page::of(&self.world.borrow().kernel.page);
         // As `Database` does: connections of one process exclude each other by a flag.
         let taken = if is_siblings {
             None
@@ -306,9 +306,9 @@ impl Simulation {
                 Some(place) => queue.was_refused(&place),
                 None => {
                     let waited = Duration::from_nanos(self.now() - now);
-                    let place = queue.join(Rank::Last, waited, Purpose::Write);
-                    if let Some(place) = place {
-                        queue.show(&place);
+                    let mut place = queue.join(Rank::Last, waited, Purpose::Write);
+                    if let Some(place) = &mut place {
+                        queue.show(place);
                     }
                     self.joins += 1;
                     (self.clients[client].place, self.clients[client].joined) =
@@ -332,7 +332,7 @@ impl Simulation {
         let Some(taken) = self.clients[client].held.take() else { return };
         self.world.borrow_mut().kernel.inside = None;
         let Some(queue) = &self.queues[client / CLIENTS] else { return };
-        let before = Page(self.world.borrow().kernel.page).turn();
+        let before = Page::of(&self.world.borrow().kernel.page).turn();
         let pace = &mut self.clients[client].pace;
         queue.release(taken, Some(pace), || {}).expect("no I/O");
         self.clients[client].released_at = self.now();
@@ -342,7 +342,7 @@ impl Simulation {
     /// Notes that a client gave a turn: any that releases the lock may, also a waiter that would have overtaken
     /// another.
     fn note_giver(&mut self, client: usize, before: Option<Turn>) {
-        if Page(self.world.borrow().kernel.page).turn() != before {
+        if Page::of(&self.world.borrow().kernel.page).turn() != before {
             (self.giver, self.gave_at) = (Some(client), self.now());
         }
     }
@@ -410,7 +410,7 @@ impl Simulation {
         let is_its_turn =
             turn.zip(place).is_some_and(|(turn, place)| turn.is_for(place.slot, place.ticket));
         let overtaken = earlier.iter().find(|(earlier, since)| {
-            let sleeps = page.waiter(earlier.slot).is_some_and(|it| it.state == State::Present);
+            let sleeps = page.waiter(earlier.slot).is_some_and(|it| it.sleeps(self.shared_now()));
             place.is_some() && !is_its_turn && sleeps && now - since >= OVERTAKING_NS + TICK_NS
         });
         assert_eq!(overtaken, None, "client {client} overtakes from its place");

@@ -46,7 +46,7 @@ use crate::guard::filesystem::{self, FileSystem};
 use crate::guard::identity::Displaced;
 use crate::guard::mount;
 use crate::lock::holder::{self, Purpose, WRITE_RANGE};
-use crate::lock::page::{self, PAGE, Page};
+use crate::lock::page::{self, Page};
 use crate::lock::queue::{in_order, slot_range};
 use crate::lock::sidecar::{self, Content, FOREIGN, Unusable};
 use crate::sys::{self, LockFile, Name};
@@ -323,8 +323,7 @@ impl Observation {
         if !has_page {
             return Ok(());
         }
-        let mut page = Page([0; PAGE]);
-        sys::read_exact_at(file, &mut page.0, 0)?;
+        let page = Page::read(|into, at| sys::read_exact_at(file, into, at))?;
         let now = sys::shared_ns();
         let turn = page.turn().filter(|turn| turn.binds(now));
         let is_alive =

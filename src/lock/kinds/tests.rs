@@ -2,7 +2,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::*;
-use crate::lock::page::{KINDS, PAGE};
+use crate::lock::page::{KINDS, LENGTH, PAGE};
 use crate::lock::sidecar;
 
 /// A database with a sidecar, and the directory that it lies in.
@@ -151,7 +151,7 @@ fn a_page_of_random_bytes_does_no_harm() {
         trial_takes_long(&database, kind(n));
         learn(&database, kind(n));
         note_use(&database, known(&database, n), n % 2 == 0);
-        assert_eq!(file.metadata().expect("it is open").len(), PAGE as u64);
+        assert_eq!(file.metadata().expect("it is open").len(), LENGTH as u64);
     }
     file.set_len(100).expect("it is open");
     assert!(Kinds::of(&database).is_none());

@@ -2,18 +2,22 @@ use super::*;
 
 fn put(page: &mut Page, (at, bytes): (u64, impl AsRef<[u8]>)) {
     let at = at as usize;
-    page.0[at..at + bytes.as_ref().len()].copy_from_slice(bytes.as_ref());
+    let mut all = [&page.first[..], &page.more].concat();
+    all.resize(LENGTH, 0);
+    all[at..at + bytes.as_ref().len()].copy_from_slice(bytes.as_ref());
+    *page = Page::of(&all);
 }
 
 #[test]
 fn a_page_returns_what_was_written_to_it() {
-    let mut page = Page([0; PAGE]);
+    let mut page = Page::EMPTY;
     let waiter = Waiter {
-        slot: SLOTS - 1,
+        slot: FIRST_SLOTS - 1,
         word: 7,
         state: State::Present,
         ticket: Ticket(1 << 31),
         since: Since::at(1 << 40),
+        looks: Looks::by(511 << 23),
         pid: 99,
         purpose: Purpose::Upkeep,
         program: *b"worker\0\0\0\0\0\0",
@@ -34,7 +38,7 @@ fn a_page_returns_what_was_written_to_it() {
 /// its turn may be stopped.
 #[test]
 fn a_turn_is_of_a_waiter_that_is_there() {
-    let mut page = Page([0; PAGE]);
+    let mut page = Page::EMPTY;
     for state in [State::Present, State::Woken, State::Away, State::Refused] {
         let waiter = waiter(5, Ticket(7), state);
         put(&mut page, waiter.encode());
@@ -47,7 +51,8 @@ fn a_turn_is_of_a_waiter_that_is_there() {
 
 fn waiter(slot: usize, ticket: Ticket, state: State) -> Waiter {
     let (purpose, program) = (Purpose::Write, [0; 12]);
-    Waiter { slot, word: 0, state, ticket, since: Since::at(0), pid: 1, purpose, program }
+    let (since, looks) = (Since::at(0), Looks::by(0));
+    Waiter { slot, word: 0, state, ticket, since, looks, pid: 1, purpose, program }
 }
 
 /// The counter goes on through its greatest number. Who comes is behind all that wait, also if the counter is behind them:
@@ -55,7 +60,7 @@ fn waiter(slot: usize, ticket: Ticket, state: State) -> Waiter {
 #[test]
 fn who_comes_is_behind_all_that_wait() {
     for counter in [0, 1, 77, u32::MAX - 1, u32::MAX] {
-        let mut page = Page([0; PAGE]);
+        let mut page = Page::EMPTY;
         put(&mut page, encode_counter(Ticket(counter)));
         let next = page.next_ticket();
         assert_eq!((page.counter(), next), (Ticket(counter), Ticket(counter.wrapping_add(1))));
@@ -91,8 +96,8 @@ fn a_time_to_come_is_not_a_time_ago() {
 fn a_page_of_random_bytes_does_no_harm() {
     let mut seed = 1_u64;
     for _ in 0..2000 {
-        let mut page = Page([0; PAGE]);
-        for byte in &mut page.0 {
+        let mut page = Page::EMPTY;
+        for byte in &mut page.first {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             *byte = (seed >> 33) as u8 & 3;
         }
@@ -108,7 +113,7 @@ fn the_layout_agrees_with_the_table() {
     let slot = 3;
     let mut bytes = [0; SLOT_SIZE];
     bytes[..20]
-        .copy_from_slice(&[1, 2, 3, 4, 2, 0, 0, 0, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0x80]);
+        .copy_from_slice(&[1, 2, 3, 4, 2, 0, 0, 0, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0x4f, 0xc1]);
     bytes[20..].copy_from_slice(b"a worker\0\0\0\0");
     let waiter = Waiter {
         slot,
@@ -116,31 +121,32 @@ fn the_layout_agrees_with_the_table() {
         state: State::Woken,
         ticket: Ticket(0x0807_0605),
         since: Since(0x0c0b_0a09),
+        looks: Looks(0x105),
         pid: 0x000f_0e0d,
         purpose: Purpose::Upkeep,
         program: *b"a worker\0\0\0\0",
     };
-    let mut page = Page([0; PAGE]);
-    page.0[160..192].copy_from_slice(&bytes);
+    let mut page = Page::EMPTY;
+    page.first[160..192].copy_from_slice(&bytes);
     assert_eq!(page.waiters().collect::<Vec<_>>(), [waiter]);
     assert_eq!((page.word(slot), page.word(slot + 1)), (waiter.word, 0));
     assert_eq!(waiter.encode(), (160, bytes));
     let states = [(State::Present, 1), (State::Woken, 2), (State::Away, 3), (State::Refused, 4)];
     for (state, number) in states {
-        page.0[164] = number;
+        page.first[164] = number;
         assert_eq!(page.waiter(slot).map(|waiter| waiter.state), Some(state));
         assert_eq!(encode_state(0x0403_0201, state), [1, 2, 3, 4, number, 0, 0, 0]);
         let other = Waiter { state, purpose: Purpose::Write, ..waiter }.encode().1;
-        assert_eq!((other[4], other[19]), (number, 0));
-        page.0[179] = 0;
+        assert_eq!((other[4], other[19]), (number, 0x41));
+        page.first[179] = 0x41;
         assert_eq!(page.waiter(slot).map(|waiter| waiter.purpose), Some(Purpose::Write));
-        page.0[179] = 0x80;
+        page.first[179] = 0xc1;
     }
     for nothing in [0, 5] {
-        page.0[164] = nothing;
+        page.first[164] = nothing;
         assert_eq!(page.waiter(slot), None);
     }
-    page.0[164] = 1;
+    page.first[164] = 1;
 
     let turn = Turn { ticket: waiter.ticket, expires: 0x1817_1615_1413_1211, slot };
     let mut turns = [0; 16];
@@ -148,16 +154,17 @@ fn the_layout_agrees_with_the_table() {
     turns[8..12].copy_from_slice(&bytes[8..12]);
     turns[12] = 3;
     assert_eq!(turn.encode(), (16, turns));
-    page.0[16..32].copy_from_slice(&turns);
+    page.first[16..32].copy_from_slice(&turns);
     assert_eq!(page.turn(), Some(turn));
-    page.0[28] = SLOTS as u8;
+    page.first[28..30].copy_from_slice(&(SLOTS as u16).to_le_bytes());
     assert_eq!(page.turn(), None, "of no slot");
-    page.0[28] = 3;
-    page.0[25] = 0;
+    page.first[28..30].copy_from_slice(&[3, 0]);
+    page.first[25] = 0;
     assert_eq!(page.turn(), None, "of another waiter");
     assert_eq!(encode_counter(Ticket(0x0403_0201)), (32, [1, 2, 3, 4]));
-    page.0[32..36].copy_from_slice(&[1, 2, 3, 4]);
+    page.first[32..36].copy_from_slice(&[1, 2, 3, 4]);
     assert_eq!(page.counter(), Ticket(0x0403_0201));
     assert_eq!((GROUP, LAST_BYTE, KINDS, PAGE), (36, 56, 3840, 4096));
-    assert_eq!(slot_offset(SLOTS), KINDS);
+    assert_eq!((FIRST_SLOTS, SLOTS, LENGTH), (116, 1140, 36864));
+    assert_eq!((slot_offset(115) + 32, slot_offset(116), EXTENT), (3776, 4096, 3776));
 }

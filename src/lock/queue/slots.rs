@@ -9,15 +9,19 @@ use super::waiting::{Place, Rank};
 use super::{Purpose, Queue, QueueFile, WAITERS};
 use crate::lock::holder::WAITERS_BYTE;
 use crate::lock::page::{
-    PAGE, Page, SLOTS, Since, State, Ticket, Waiter, encode_counter, encode_state, slot_offset,
+    FIRST_SLOTS, Looks, PAGE, PAGE_SLOTS, Page, SLOTS, Since, State, Ticket, Waiter,
+    encode_counter, encode_extent, encode_state, slot_offset,
 };
 use crate::sys::{self, Range};
 
 /// The byte of slot 0; those of the others follow.
 const SLOT_BYTE: i64 = 4096;
 
-/// How many slots are tried to show a connection that is not in the queue.
-const SHOWN_TRIES: usize = 8;
+/// Waiters look at the page so soon, if not many are ahead of them, in ns.
+const LOOKS_WITHIN_NS: u64 = 12_000_000;
+
+/// How many slots of a page are tried that seem to be free, before those of the next page are.
+const TRIES: usize = 8;
 
 /// This process's locks on slots and on the waiters' byte.
 pub(super) struct Slots {
@@ -27,7 +31,7 @@ pub(super) struct Slots {
     pub(super) is_announced: bool,
     /// Slots that have a waiter of this process.
     used: [bool; SLOTS],
-    /// A free slot that this process keeps locked for its next waiter.
+    /// A free slot of the first page that this process keeps locked for its next waiter.
     idle: Option<usize>,
 }
 
@@ -38,28 +42,43 @@ impl Default for Slots {
 }
 
 impl Slots {
-    /// A slot that this process has locked and that no waiter uses; after so many `tries`, `None`.
-    fn take(&mut self, file: &impl QueueFile, tries: usize) -> Option<usize> {
+    /// A slot that this process has locked and that no waiter uses, in one of the first so many pages; `None` if those that
+    /// were tried are taken.
+    fn take(&mut self, file: &impl QueueFile, page: &Page, pages: usize) -> Option<usize> {
         if let Some(slot) = self.idle.take() {
             return Some(slot);
         }
         // Processes begin to search at different slots, so that the first try mostly succeeds.
-        let first = file.process().0 as usize;
-        (0..tries).map(|n| (first + n) % SLOTS).find(|slot| {
+        let begin = file.process().0 as usize;
+        let take = |slot: &usize| {
             !self.used[*slot] && file.try_lock(slot_range(*slot), false).unwrap_or(false)
+        };
+        (0..pages).find_map(|nth| {
+            let (first, slots) = match nth {
+                0 => (0, FIRST_SLOTS),
+                _ => (FIRST_SLOTS + (nth - 1) * PAGE_SLOTS, PAGE_SLOTS),
+            };
+            let all = (0..slots).map(|n| first + (begin + n) % slots);
+            // One that seems free may be kept by a process for its next waiter.
+            all.filter(|slot| !page.is_used(*slot)).take(TRIES).find(take)
         })
     }
 }
+
+/// How many pages have slots.
+const PAGES: usize = 1 + (SLOTS - FIRST_SLOTS) / PAGE_SLOTS;
 
 impl<S: QueueFile> Queue<S> {
     /// Joins the queue; the connection was first refused `waited` ago. `None` if no slot is free: then the connection
     /// must poll.
     pub(crate) fn join(&self, rank: Rank, waited: Duration, purpose: Purpose) -> Option<Place> {
+        let page = self.sidecar.read().unwrap_or(Page::EMPTY);
         let mut slots = self.slots.lock();
-        let slot = slots.take(&self.sidecar, SLOTS)?;
+        let slot = slots.take(&self.sidecar, &page, PAGES)?;
         slots.used[slot] = true;
         slots.waiting += 1;
-        let page = self.sidecar.read().unwrap_or(Page([0; PAGE]));
+        drop(slots);
+        self.note_extent(slot, &page);
         let ticket = match rank {
             Rank::First => page.first_ticket(),
             Rank::Kept(ticket) => ticket,
@@ -77,7 +96,18 @@ impl<S: QueueFile> Queue<S> {
             purpose,
             word: page.word(slot),
             turn: 0,
+            looks: Looks::by(0),
+            ahead: 0,
+            next_look: 0,
         })
+    }
+
+    /// Notes that a slot is in use, unless the page says so.
+    pub(super) fn note_extent(&self, slot: usize, page: &Page) {
+        if page.extent() <= slot {
+            let (at, bytes) = encode_extent(Some(slot));
+            let _ = self.sidecar.write(at, &bytes);
+        }
     }
 
     /// Notes in the counter that a ticket was given.
@@ -101,7 +131,8 @@ impl<S: QueueFile> Queue<S> {
     /// Frees a slot that was cleared; one stays locked for this process's next waiter.
     fn put_back(&self, slots: &mut Slots, slot: usize) {
         slots.used[slot] = false;
-        if slots.idle.is_none() {
+        // Those behind the first page are for processes that wait now.
+        if slots.idle.is_none() && slot < FIRST_SLOTS {
             slots.idle = Some(slot);
         } else {
             let _ = self.sidecar.unlock(slot_range(slot));
@@ -109,11 +140,11 @@ impl<S: QueueFile> Queue<S> {
     }
 
     /// Shows observers a connection that was first refused `waited` ago and waits for SQLite's own lock, in a slot until
-    /// [`Self::hide`]. It is not in the queue, so that nobody wakes it or gives it a turn. `None` if [`SHOWN_TRIES`] slots are
+    /// [`Self::hide`]. It is not in the queue, so that nobody wakes it or gives it a turn. `None` if [`TRIES`] slots are
     /// taken: those in the queue need them more.
     pub(crate) fn show_outside(&self, waited: Duration) -> Option<usize> {
         let mut slots = self.slots.lock();
-        let slot = slots.take(&self.sidecar, SHOWN_TRIES)?;
+        let slot = slots.take(&self.sidecar, &Page::EMPTY, 1)?;
         slots.used[slot] = true;
         drop(slots);
         self.describe(
@@ -127,6 +158,9 @@ impl<S: QueueFile> Queue<S> {
                 purpose: Purpose::Write,
                 word: 0,
                 turn: 0,
+                looks: Looks::by(0),
+                ahead: 0,
+                next_look: 0,
             },
             State::Outside,
         );
@@ -164,30 +198,54 @@ impl<S: QueueFile> Queue<S> {
     }
 
     /// Describes the waiter in its slot, as present.
-    pub(in crate::lock) fn show(&self, place: &Place) {
+    pub(in crate::lock) fn show(&self, place: &mut Place) {
+        place.looks = self.looks_of(place);
         self.describe(place, State::Present);
+    }
+
+    /// Notes by when the waiter, which is present, will have looked at the page, unless it has said so.
+    pub(super) fn note_look(&self, place: &mut Place) {
+        let looks = self.looks_of(place);
+        if !place.looks.suffices(looks) {
+            place.looks = looks;
+            let (at, bytes) = self.described(place, State::Present).encode();
+            let _ = self.sidecar.write(at + 16, &bytes[16..20]);
+        }
+    }
+
+    fn looks_of(&self, place: &Place) -> Looks {
+        let within = place.next_look.saturating_sub(self.sidecar.kernel_now());
+        Looks::by(self.sidecar.shared_now() + within.max(LOOKS_WITHIN_NS))
     }
 
     /// Describes a connection in a slot of this process, in that state.
     fn describe(&self, place: &Place, state: State) {
+        let (at, bytes) = self.described(place, state).encode();
+        // All but the futex word, which belongs to the wakers.
+        let _ = self.sidecar.write(at + 4, &bytes[4..]);
+    }
+
+    fn described(&self, place: &Place, state: State) -> Waiter {
         let (pid, program) = self.sidecar.process();
-        let waiter = Waiter {
+        Waiter {
             slot: place.slot,
             word: 0,
             state,
             ticket: place.ticket,
             since: place.since,
+            looks: place.looks,
             pid,
             purpose: place.purpose,
             program,
-        };
-        let (at, bytes) = waiter.encode();
-        // All but the futex word, which belongs to the wakers.
-        let _ = self.sidecar.write(at + 4, &bytes[4..]);
+        }
     }
 
     /// The waiter has tried in vain. Until it sleeps again nobody gives it the turn: SQLite may have given up.
     pub(crate) fn was_refused(&self, place: &Place) {
+        if place.is_far() {
+            // Nor does anybody give it the turn soon. If it has given up, it will be overdue by then.
+            return;
+        }
         // The state alone: a waker may be about to write the futex word.
         let state = &encode_state(0, State::Refused)[4..];
         let _ = self.sidecar.write(slot_offset(place.slot) as u64 + 4, state);

@@ -2,20 +2,27 @@
 //!
 //! A holder wakes the waiter it has chosen. But a holder may be killed, or be a stock client, which wakes
 //! nobody: so the head of the queue looks every [`HEAD_LOOKS_EVERY`] whether the lock is free, and the others every
-//! [`OTHERS_LOOK_EVERY`], in case the head is stopped.
+//! [`OTHERS_LOOK_EVERY`] and later, in case the head is stopped. Each says by when it will have looked again: who has not is
+//! passed over.
 
 use std::time::Duration;
 
 use super::pace::COMES_BACK_NS;
 use super::{HEAD_LOOKS_EVERY, Purpose, Queue, QueueFile};
-use crate::lock::page::{PAGE, Page, Since, State, Ticket, Turn};
+use crate::lock::page::{LENGTH, Looks, Page, Since, State, Ticket, Turn, Waiter};
 use crate::sys::Stopwatch;
 
 /// After how long waiters behind the head look again whether the lock is free, in case there is no head to take it.
 const OTHERS_LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How much later for each waiter ahead: a thousand that look often would leave no time to those that write.
+const LATER_FOR_EACH: Duration = Duration::from_micros(500);
 /// After how long a waiter tries to lock the waiters' byte again that a holder had at first; then after twice as
 /// long, and so on up to [`HEAD_LOOKS_EVERY`].
 const ANNOUNCES_AGAIN_AFTER: Duration = Duration::from_micros(50);
+
+/// With so many waiters ahead, a waiter does not try when it has not been woken: each attempt costs system calls whose time
+/// grows with the number of processes that have the board open.
+const FAR: u32 = 16;
 
 /// For how long the lock must be free for a connection that sees its turn to be sure of it: a holder in its slice may not
 /// know of the turn, and comes back sooner.
@@ -47,6 +54,19 @@ pub(crate) struct Place {
     pub(super) word: u32,
     /// When the last turn it came for expires; it comes once for each turn.
     pub(super) turn: u64,
+    /// By when it has said that it will have looked at the page.
+    pub(super) looks: Looks,
+    /// How many had come before when it last looked, asleep or not; 0 if it was the head.
+    pub(super) ahead: u32,
+    /// When it looks again, if it is far from the head, in ns of [`QueueFile::kernel_now`].
+    pub(super) next_look: u64,
+}
+
+impl Place {
+    /// Whether it is so far from the head that an attempt is not worth making.
+    pub(crate) fn is_far(&self) -> bool {
+        self.ahead >= FAR
+    }
 }
 
 /// What ends a wait before its time.
@@ -70,10 +90,23 @@ impl<S: QueueFile> Queue<S> {
         until: Until,
     ) -> Option<Duration> {
         let mut watch = Stopwatch::start_at(self.sidecar.kernel_now());
-        self.show(place);
+        if !place.is_far() {
+            self.show(place);
+        }
         let (mut timed_out, mut announces_after) = (false, ANNOUNCES_AGAIN_AFTER);
         // When the time is over the waiter stays present: it tries, and sleeps again.
         while let Some(left) = self.left(&watch, limit) {
+            let rest = place.next_look.saturating_sub(self.sidecar.kernel_now());
+            if place.is_far() && rest > 0 {
+                let look = left.min(Duration::from_nanos(rest));
+                timed_out = !self.sidecar.wait(place.slot, place.word, look);
+                if timed_out {
+                    watch.note_sleep(look);
+                } else {
+                    place.ahead = 0;
+                }
+                continue;
+            }
             let Ok(page) = self.sidecar.read() else {
                 if self.restore_and_look(left, &mut watch) {
                     return Some(left);
@@ -106,7 +139,9 @@ impl<S: QueueFile> Queue<S> {
                 Some(me) if me.ticket == place.ticket && me.state == State::Present => {}
                 _ => self.show(place),
             }
-            let is_head = self.is_head(place, &page);
+            self.note_extent(place.slot, &page);
+            place.ahead = self.ahead(place, &page);
+            let is_head = place.ahead == 0;
             let looks = match until {
                 Until::Sign => is_head || timed_out,
                 Until::Free => timed_out,
@@ -118,10 +153,12 @@ impl<S: QueueFile> Queue<S> {
             let look = match self.announce() {
                 false => announces_after,
                 true if is_head => HEAD_LOOKS_EVERY,
-                true => OTHERS_LOOK_EVERY,
+                true => OTHERS_LOOK_EVERY + LATER_FOR_EACH * place.ahead,
             };
             announces_after = HEAD_LOOKS_EVERY.min(announces_after * 2);
+            place.next_look = self.sidecar.kernel_now() + look.as_nanos() as u64;
             let look = left.min(look);
+            self.note_look(place);
             timed_out = !self.sidecar.wait(place.slot, word, look);
             if timed_out {
                 watch.note_sleep(look);
@@ -147,7 +184,7 @@ impl<S: QueueFile> Queue<S> {
 
     /// The sidecar was cut short: restores its length, sleeps, and looks without the page. Whether the lock is free.
     fn restore_and_look(&self, left: Duration, watch: &mut Stopwatch) -> bool {
-        let _ = self.sidecar.write(PAGE as u64 - 1, &[0]);
+        let _ = self.sidecar.write(LENGTH as u64 - 1, &[0]);
         self.sleep(left.min(HEAD_LOOKS_EVERY), watch);
         self.is_free()
     }
@@ -170,12 +207,13 @@ impl<S: QueueFile> Queue<S> {
         limit.checked_sub(elapsed).filter(|left| !left.is_zero())
     }
 
-    /// Whether no living waiter that is present came before.
-    fn is_head(&self, place: &Place, page: &Page) -> bool {
-        !page.waiters().any(|other| {
-            other.state == State::Present
-                && other.ticket.is_before(place.ticket)
-                && self.is_alive(other.slot)
-        })
+    /// How many waiters came before, asleep or not; 0 if none of those that sleep lives. One that is far from the head takes
+    /// itself for it only if the lock is free, too: where nobody gets a processor in time, all others seem to be stopped.
+    fn ahead(&self, place: &Place, page: &Page) -> u32 {
+        let now = self.sidecar.shared_now();
+        let ahead = || page.waiters().filter(|other| other.ticket.is_before(place.ticket));
+        let comes = |other: Waiter| other.sleeps(now) && self.is_alive(other.slot);
+        let count = ahead().count() as u32;
+        if ahead().any(comes) || count >= FAR && !self.is_free() { count } else { 0 }
     }
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::format::LOCK_BYTES;
-use crate::lock::page::{FOUND, GROUP, GROUP_SIZE, HEADER, OLDER, PAGE, is_newer};
+use crate::lock::page::{FOUND, GROUP, GROUP_SIZE, HEADER, LENGTH, OLDER, PAGE, is_newer};
 use crate::sys::{self, Entry, LockFile, Range};
 
 /// How long to wait for a process that is making or deleting a sidecar, each time.
@@ -51,11 +51,11 @@ pub(crate) fn content_of(file: &File, len: u64) -> io::Result<Content> {
     let start = start_of(file, len)?;
     Ok(if len <= PAGE as u64 && OLDER.contains(&start) {
         Content::Older
-    } else if len <= PAGE as u64 && is_newer(&start) {
+    } else if len <= LENGTH as u64 && is_newer(&start) {
         Content::Newer
-    } else if len > PAGE as u64 || is_foreign(&start[..start.len().min(len as usize)]) {
+    } else if len > LENGTH as u64 || is_foreign(&start[..start.len().min(len as usize)]) {
         Content::Foreign
-    } else if [HEADER, FOUND].contains(&start) && len >= PAGE as u64 {
+    } else if [HEADER, FOUND].contains(&start) && len >= LENGTH as u64 {
         Content::Page
     } else {
         Content::Unseeded
@@ -133,7 +133,8 @@ pub(super) fn is_anothers(file: &LockFile, found: &Entry) -> io::Result<bool> {
 /// has noted stays. The caller has a shared lock on [`OPEN`], and keeps it.
 pub(super) fn renew(file: &LockFile, len: u64) -> io::Result<bool> {
     const BEHIND: usize = GROUP + GROUP_SIZE;
-    let is_ours = start_of(file.file(), len)? == OLDER[0];
+    let start = start_of(file.file(), len)?;
+    let is_ours = OLDER.contains(&start) && start[..12] == HEADER[..12];
     // Windows does not exchange a lock for another, but nobody deletes the file there in between.
     let gives_up_own = || !sys::REMOVES_OPEN_FILES && file.unlock(OPEN).is_ok();
     let is_alone = file.try_lock(OPEN, false)? || gives_up_own() && file.try_lock(OPEN, false)?;
@@ -142,7 +143,7 @@ pub(super) fn renew(file: &LockFile, len: u64) -> io::Result<bool> {
     }
     let write = |bytes: &[u8], at: usize| sys::write_all_at(file.file(), bytes, at as u64);
     let written = write(&[0; GROUP - HEADER.len()], HEADER.len())
-        .and_then(|()| write(&[0; PAGE - BEHIND], BEHIND))
+        .and_then(|()| write(&[0; LENGTH - BEHIND], BEHIND))
         .and_then(|()| write(if is_ours { &HEADER } else { &FOUND }, 0));
     // Also after an error, so that others can open it.
     gives_up_own();
@@ -173,9 +174,9 @@ pub(super) fn seed(file: &LockFile, found: &Entry, is_made: bool) -> io::Result<
         Content::Unseeded if is_anothers(locks, found)? => return Ok(None),
         Content::Unseeded => {}
     }
-    if found.len < PAGE as u64 {
+    if found.len < LENGTH as u64 {
         // A last byte, not set_len, which could shorten what another process has lengthened.
-        sys::write_all_at(file, &[0], PAGE as u64 - 1)?;
+        sys::write_all_at(file, &[0], LENGTH as u64 - 1)?;
     }
     let (start, origin) = if is_made { (&HEADER, Origin::Made) } else { (&FOUND, Origin::Found) };
     // Last, because it tells processes that wait for the maker that the page is made.

@@ -25,7 +25,7 @@ use super::content::{Content, DATABASE, RETRY_AFTER};
 use super::place::is_at;
 use super::{Sidecar, content, path_of};
 use crate::format;
-use crate::lock::page::PAGE;
+use crate::lock::page::LENGTH;
 #[cfg(unix)]
 use crate::lock::page::{GROUP, GroupBytes};
 use crate::sys::{self, Inode, LockFile};
@@ -40,7 +40,7 @@ impl Sidecar {
         };
         delete(file, &path_of(database), self.inode, |file| {
             let len = file.file().metadata().map_or(0, |found| found.len());
-            let is_ours = len <= PAGE as u64
+            let is_ours = len <= LENGTH as u64
                 && content::begins_with_header(file.file(), len).is_ok_and(|is_ours| is_ours);
             let has_failed = self.read_group().is_ok_and(|group| group.tells_of_a_failure());
             let wal = format::beside(database, format::WAL_SUFFIX);

@@ -12,7 +12,7 @@ use super::content::{self, Content, OPEN, Origin, RETRY_AFTER};
 use super::deletion::delete;
 use super::place::{give_rights, is_at};
 use super::{Sidecar, Unusable, path_of};
-use crate::lock::page::PAGE;
+use crate::lock::page::LENGTH;
 use crate::sys::fork;
 use crate::sys::{self, Entry, LockFile, Rights, Words};
 
@@ -126,7 +126,7 @@ fn prepare(
     if let Some(like) = like.filter(|_| !is_made && origin == Origin::Made) {
         give_rights(file, &found, like);
     }
-    Ok((Words::map(file, path, PAGE).ok(), origin))
+    Ok((Words::map(file, path, LENGTH).ok(), origin))
 }
 
 /// What `see` sees of the sidecar of `database`, which is open for that alone. Changes nothing, and needs only the right to
@@ -234,7 +234,7 @@ fn check_kind(database: Option<&Entry>, found: &Entry) -> Result<(), Unusable> {
     if database.is_some_and(|database| database.inode == found.inode) {
         return Err(Unusable::IsDatabase);
     }
-    if found.len > PAGE as u64 { Err(Unusable::Foreign) } else { Ok(()) }
+    if found.len > LENGTH as u64 { Err(Unusable::Foreign) } else { Ok(()) }
 }
 
 /// Another error like this one.

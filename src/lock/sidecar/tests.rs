@@ -8,7 +8,7 @@ use super::deletion::delete;
 use super::opening::open_found;
 use super::place::is_at;
 use super::*;
-use crate::lock::page::{FOUND, HEADER, OLDER, is_newer};
+use crate::lock::page::{FOUND, HEADER, LENGTH, OLDER, is_newer};
 
 /// A waiter sleeps for a minute, and a holder wakes it. A waiter that only looked every millisecond would see
 /// nothing, since nobody changes the word.
@@ -177,7 +177,7 @@ fn a_file_that_was_found_is_not_deleted() {
     std::fs::write(&board, "").expect("a file");
     let path = path_of(&board);
     let mode = || std::fs::metadata(&path).expect("it is there").permissions().mode() & 0o777;
-    for content in [&b""[..], &HEADER, &[0; PAGE]] {
+    for content in [&b""[..], &HEADER, &[0; LENGTH]] {
         std::fs::write(&path, content).expect("a file");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("it is ours");
         for _ in 0..2 {
@@ -236,8 +236,8 @@ fn two_processes_that_make_it_at_once_share_it() {
 /// it open, and what group commit has noted stays; until then it is left alone.
 #[test]
 fn a_page_of_an_older_version_is_renewed_when_nobody_has_it_open() {
-    for (older, newer) in OLDER.into_iter().zip([HEADER, FOUND]) {
-        for len in [PAGE, 100] {
+    for (older, newer) in OLDER.into_iter().zip([HEADER, FOUND, HEADER, FOUND]) {
+        for len in [4096, 100] {
             let directory = tempfile::tempdir().expect("a directory");
             let board = directory.path().join("board.db");
             std::fs::write(&board, "").expect("a file");
@@ -255,7 +255,7 @@ fn a_page_of_an_older_version_is_renewed_when_nobody_has_it_open() {
             assert!(opening::obstacle(&board).is_none());
             let first = Sidecar::open(&board, false).expect("nobody has it open");
             let now = std::fs::read(&path).expect("it is there");
-            assert_eq!((&now[..16], now.len()), (&newer[..], PAGE));
+            assert_eq!((&now[..16], now.len()), (&newer[..], LENGTH));
             assert_eq!(now[GROUP..][..28], page[GROUP..][..28], "group commit's");
             assert!(now[16..GROUP].iter().chain(&now[GROUP + 28..]).all(|byte| *byte == 0));
             let second = Sidecar::open(&board, false).expect("it is one of ours");
@@ -271,8 +271,8 @@ fn a_page_of_an_older_version_is_renewed_when_nobody_has_it_open() {
 #[test]
 fn a_page_of_a_newer_version_is_left_alone() {
     for header in [HEADER, FOUND] {
-        for version in [3, u32::MAX] {
-            for len in [HEADER.len(), 100, PAGE] {
+        for version in [4, u32::MAX] {
+            for len in [HEADER.len(), 100, LENGTH] {
                 let directory = tempfile::tempdir().expect("a directory");
                 let board = directory.path().join("board.db");
                 std::fs::write(&board, "").expect("a file");
@@ -293,7 +293,7 @@ fn a_page_of_a_newer_version_is_left_alone() {
     }
     let mut other = HEADER;
     other[0] = b'K';
-    other[12] = 3;
+    other[12] = 4;
     assert!(!is_newer(&other) && !is_newer(&HEADER) && !is_newer(&OLDER[1]));
 }
 

@@ -211,7 +211,7 @@ fn a_waiter_that_would_overtake_gives_the_turn_instead() {
         simulation.run(step);
     }
     assert!(simulation.clients[3].held.is_none());
-    let turn = Page(simulation.world.borrow().kernel.page).turn().map(|turn| turn.ticket);
+    let turn = Page::of(&simulation.world.borrow().kernel.page).turn().map(|turn| turn.ticket);
     assert_eq!(turn, simulation.clients[2].place.map(|place| place.ticket));
     simulation.run(Go(0));
     assert!(simulation.clients[0].held.is_some());

@@ -533,7 +533,7 @@ fn a_connection_outside_the_queue_is_shown_while_it_sleeps() {
     database.make_sidecar();
     let shown = || {
         let bytes = std::fs::read(crate::lock::sidecar::path_of(&path)).expect("it is there");
-        let page = Page(bytes.try_into().expect("a page"));
+        let page = Page::of(&bytes);
         assert_eq!(page.waiters().count(), 0, "it is not in the queue");
         page.outside().map(|waiter| waiter.pid).collect::<Vec<_>>()
     };

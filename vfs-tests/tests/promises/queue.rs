@@ -497,10 +497,49 @@ fn a_sidecar_cut_short_costs_no_timeout() {
     assert!(began.elapsed() >= Duration::from_millis(630), "{:?}", began.elapsed());
 }
 
-/// More connections wait than the page has slots: the rest poll. When they have got the lock, the slots
-/// are free for others, although the process lives on.
+/// Forty connections wait while one writes for longer than their busy timeout. Those that are far from the head of the queue ask
+/// their busy handlers without trying for the lock. Each is refused when its timeout is over, and not before, as on the stock
+/// VFS; and then it reads at once.
 #[test]
-fn more_waiters_than_slots_poll() {
+fn a_waiter_far_from_the_head_waits_for_its_busy_timeout() {
+    const TIMEOUT: Duration = Duration::from_millis(700);
+    let board = board();
+    let holder = connect(&board.kanban());
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let waited: Vec<Duration> = std::thread::scope(|scope| {
+        let waiters: Vec<_> = (0..40)
+            .map(|_| {
+                scope.spawn(|| {
+                    let connection = connect(&board.kanban());
+                    connection.busy_timeout(TIMEOUT).unwrap();
+                    let began = Instant::now();
+                    let refused = connection.execute_batch("BEGIN IMMEDIATE").unwrap_err();
+                    let waited = began.elapsed();
+                    let code = refused.sqlite_error_code();
+                    assert_eq!(code, Some(rusqlite::ErrorCode::DatabaseBusy), "{refused}");
+                    let began = Instant::now();
+                    let read = "SELECT count(*) FROM t";
+                    connection.query_row(read, [], |row| row.get::<_, i64>(0)).unwrap();
+                    assert!(
+                        began.elapsed() < TIMEOUT / 2,
+                        "a reader has waited {:?}",
+                        began.elapsed()
+                    );
+                    waited
+                })
+            })
+            .collect();
+        waiters.into_iter().map(|waiter| waiter.join().unwrap()).collect()
+    });
+    let (least, most) = (waited.iter().min().unwrap(), waited.iter().max().unwrap());
+    assert!(*least >= TIMEOUT * 9 / 10 && *most < TIMEOUT * 3, "{least:?} to {most:?}");
+    holder.execute_batch("COMMIT").unwrap();
+}
+
+/// More connections wait than the sidecar's first page has slots. Each has a place all the same; and when they have got the lock,
+/// the slots are free for others, although the process lives on.
+#[test]
+fn a_long_queue_has_a_place_for_each_waiter() {
     let board = board();
     let holder = connect(&board.kanban());
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -513,7 +552,7 @@ fn more_waiters_than_slots_poll() {
                 connection.execute("INSERT INTO t VALUES (?)", [n]).unwrap();
             });
         }
-        until_waiting(&connect(&board.kanban()), 118);
+        until_waiting(&connect(&board.kanban()), 140);
         holder.execute_batch("COMMIT").unwrap();
     });
     let rows: i64 = holder.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
