@@ -170,7 +170,23 @@ fn a_program_that_cannot_be_reached_is_told_of() {
     let (code, _, errors) = built("-static");
     assert_eq!(code, Some(3));
     assert!(errors.contains("main: is linked statically: no library is preloaded"), "{errors}");
+    // execvp(3) passes over a file on the PATH that nobody may execute, and takes the next one.
+    let passed_over = place.path().join("first");
+    std::fs::create_dir(&passed_over).unwrap();
+    std::fs::copy(&program, passed_over.join("main")).unwrap();
+    std::fs::set_permissions(passed_over.join("main"), PermissionsExt::from_mode(0o644)).unwrap();
     assert_eq!(built("-O0"), (Some(3), String::new(), String::new()));
+    let path = std::env::var_os("PATH").unwrap();
+    let ours = [passed_over.clone(), place.path().to_owned()].into_iter();
+    let path = std::env::join_paths(ours.chain(std::env::split_paths(&path))).unwrap();
+    let found = done(run_command(&[], &["main"]).env("PATH", path));
+    assert_eq!(found, (Some(3), String::new(), String::new()));
+    // A FIFO is refused at once, though nobody writes to it.
+    let fifo = place.path().join("fifo");
+    run("mkfifo", &[fifo.to_str().unwrap()]);
+    let (code, _, errors) = done(&mut run_command(&[], &[fifo.to_str().unwrap()]));
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("Permission denied"), "{errors}");
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o4755)).unwrap();
     let (code, _, errors) = done(&mut run_command(&[], &[program.to_str().unwrap()]));
     assert_eq!(code, Some(3));
