@@ -306,6 +306,29 @@ if (isMainThread && !who) {
     assert!(!seen.is_empty());
 }
 
+/// A module of Node's has the name of one that is served, but its constructor fails, with a message full of what a terminal obeys.
+/// The operator is told once, with a question mark for each such character, and the application goes on.
+#[test]
+fn what_fails_in_node_is_told() {
+    needs!("node");
+    let place = tempfile::tempdir().unwrap();
+    let module = place.path().join("node_modules/better-sqlite3");
+    std::fs::create_dir_all(&module).unwrap();
+    std::fs::write(
+        module.join("index.js"),
+        r"module.exports = function () { throw new Error('no \x1b[31m\n\x9b\u061c\u200e\u2028\u202e\u2066way'); };",
+    )
+    .unwrap();
+    let application = place.path().join("application.js");
+    let source = "console.log(typeof require('better-sqlite3'), typeof require('better-sqlite3'));";
+    std::fs::write(&application, source).unwrap();
+    let node = ["node", application.to_str().unwrap()];
+    let (code, out, errors) = done(&mut run_command(&[], &node));
+    assert_eq!((code, out.as_str()), (Some(0), "function function\n"), "{errors}");
+    let told = "(node): better-sqlite3 goes on with SQLite's own VFS: no ?[31m???????way\n";
+    assert!(errors.ends_with(told) && errors.lines().count() == 1, "{errors:?}");
+}
+
 /// Debian's Python, which no package of ours is installed in, by the name of a program on the PATH.
 #[test]
 fn a_python_is_on_the_vfs() {
