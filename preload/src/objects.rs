@@ -73,8 +73,8 @@ struct Tables {
 /// How many objects were ever loaded, and how many unloaded: as long as neither changes, the list is the same.
 pub(crate) type Age = (u64, u64);
 
-/// Calls `f` with the age of the list, and what reads it. Meanwhile nothing is loaded or unloaded: `f` must not call dlopen(3)
-/// and its like.
+/// Calls `f` with the age of the list, and what reads it. Meanwhile glibc loads and unloads nothing: `f` must not call dlopen(3)
+/// and its like. (musl may load meanwhile, and unloads nothing but what it fails to load.)
 pub(crate) fn with_objects<T>(f: impl FnOnce(Age, &dyn Fn() -> Vec<Object<'static>>) -> T) -> T {
     struct Call<'a> {
         run: &'a mut dyn FnMut(Age),
@@ -136,12 +136,16 @@ impl Tables {
     /// These are the program headers of an object that is loaded there.
     unsafe fn of(base: usize, headers: &[Elf64_Phdr]) -> Option<Self> {
         let dynamic = headers.iter().find(|header| header.p_type == libc::PT_DYNAMIC)?;
-        let mut entry = (base + dynamic.p_vaddr as usize) as *const Dyn;
+        let mut entry = base.wrapping_add(dynamic.p_vaddr as usize) as *const Dyn;
         let mut tables = Self::default();
-        // The dynamic linker has added the base, but not where it cannot write: in the kernel's own object.
+        // glibc has added the base, but not where it cannot write: in the kernel's own object. musl never does. An object
+        // may lie below the address that it was linked for: then the base is negative, and to compare with it tells nothing. A
+        // table that lies outside of the object is left out.
         let placed = |value: u64| {
             let value = value as usize;
-            if value < base { base + value } else { value }
+            let places = [value, base.wrapping_add(value)];
+            let is_here = |place: &usize| segment(base, headers, *place).is_some();
+            places.into_iter().find(is_here).unwrap_or(0)
         };
         // SAFETY: the caller's promise: the section ends with an entry of tag 0.
         unsafe {
@@ -166,21 +170,27 @@ impl Tables {
     }
 }
 
+/// The header of the segment of an object that an address lies in.
+fn segment(base: usize, headers: &[Elf64_Phdr], address: usize) -> Option<&Elf64_Phdr> {
+    headers.iter().filter(|header| header.p_type == libc::PT_LOAD).find(|header| {
+        let start = base.wrapping_add(header.p_vaddr as usize);
+        address.wrapping_sub(start) < header.p_memsz as usize
+    })
+}
+
 impl Object<'_> {
     /// Whether an address lies in it.
     pub(crate) fn contains(&self, address: usize) -> bool {
-        self.headers.iter().filter(|header| header.p_type == libc::PT_LOAD).any(|header| {
-            let start = self.base + header.p_vaddr as usize;
-            (start..start + header.p_memsz as usize).contains(&address)
-        })
+        segment(self.base, self.headers, address).is_some()
     }
 
     /// Whether an address is of what the dynamic linker has made read-only when it had bound it.
     fn is_read_only_since(&self, address: usize) -> bool {
         self.headers.iter().filter(|header| header.p_type == libc::PT_GNU_RELRO).any(|header| {
-            let start = self.base + header.p_vaddr as usize;
+            let start = self.base.wrapping_add(header.p_vaddr as usize);
+            let end = start.wrapping_add(header.p_memsz as usize);
             // Whole pages only.
-            (page_of(start)..page_of(start + header.p_memsz as usize)).contains(&address)
+            (page_of(start)..page_of(end)).contains(&address)
         })
     }
 
@@ -275,7 +285,7 @@ impl Object<'_> {
             let symbol = &*(self.tables.symbols as *const Elf64_Sym).add(symbol);
             let is_defined = symbol.st_shndx != 0 && symbol.st_value != 0;
             (is_defined && symbol.st_info & 15 == STT_FUNC && self.name_of(symbol) == name)
-                .then(|| self.base + symbol.st_value as usize)
+                .then(|| self.base.wrapping_add(symbol.st_value as usize))
         }
     }
 
@@ -312,7 +322,7 @@ impl Object<'_> {
                     let symbol = &*(self.tables.symbols as *const Elf64_Sym).add(symbol as usize);
                     let name = self.name_of(symbol);
                     if name.to_bytes().starts_with(prefix.as_bytes()) {
-                        let place = self.base + relocation.offset as usize;
+                        let place = self.base.wrapping_add(relocation.offset as usize);
                         let is_read_only = self.is_read_only_since(place);
                         let is_data = kind == relocation::NUMBER;
                         let place = place as *mut usize;

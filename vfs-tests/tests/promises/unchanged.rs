@@ -458,6 +458,27 @@ fn each_plugin_keeps_its_own_sqlite() {
     }
 }
 
+/// Two libraries were linked for the same high address, as those of Wine are. The dynamic linker loads the second one below it, at
+/// a negative offset, and a plugin that opens a database is served beside them.
+#[test]
+fn a_library_below_its_own_address_is_read() {
+    needs!(SQLITE_HEADER);
+    let place = tempfile::tempdir().unwrap();
+    let compiled = |name, source, with| {
+        let made = compile(place.path(), name, source, &["-shared", "-fPIC", "-O2", with]);
+        made.to_str().unwrap().to_owned()
+    };
+    let [one, two] = ["one.so", "two.so"].map(|name| {
+        let source = "int answer(void) { return 42; }";
+        compiled(name, source, "-Wl,-Ttext-segment=0x7fff00000000")
+    });
+    let plugin = compiled("plugin.so", PLUGIN, "-lsqlite3");
+    let program = compile(place.path(), "main", LOADS_PLUGINS, &[]);
+    let steps = ["l", &one, "l", &two, "l", &plugin, "o", "2", "t", "2"];
+    let [stock, ours] = on_stock_and_ours(&program, &steps);
+    assert_eq!((ours.0, ours.1), (stock.0.replace(" 0\n", " 1\n"), String::new()));
+}
+
 /// A library's constructor starts a thread that opens a database, and waits for it. The dynamic linker has a lock meanwhile, so
 /// that nothing can be loaded, nor looked for by its name. Whether it is the first open of the process or not, and whether the
 /// program links SQLite or the library brings it, it goes on.
