@@ -261,7 +261,8 @@ fn meant(name: &CStr, caller: usize, age: objects::Age, objects: &[Object<'_>]) 
         let Some(nth) = copy.and_then(|copy| number_of(copies[copy].base)) else { continue };
         for (_, slot) in opens {
             if let Some(open) = is_by_caller(slot) {
-                slot.set(interposed::OF_COPIES[nth][open] as usize);
+                let of_caller = interposed::BY_CALLER[open] as usize;
+                slot.exchange(of_caller, interposed::OF_COPIES[nth][open] as usize);
             }
         }
     }
