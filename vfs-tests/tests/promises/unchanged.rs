@@ -432,13 +432,19 @@ fn each_plugin_keeps_its_own_sqlite() {
         made.to_str().unwrap().to_owned()
     };
     let program = compile(place.path(), "main", LOADS_PLUGINS, &[]);
+    // An SQLite whose hash table of symbols is of the older kind.
+    let whole = ["-Wl,--whole-archive,-l:libsqlite3.a,--no-whole-archive", "-lm"];
+    let sysv = ["-Wl,-Bsymbolic,--hash-style=sysv"];
+    let sysv = compile(place.path(), "sysv.so", "", &[&shared[..], &whole, &sysv].concat());
     for how in ["-Wl,-z,lazy", "-Wl,-z,now"] {
         let old = plugin("old.so", "-lsqlite3", how);
+        let older = plugin("older.so", sysv.to_str().unwrap(), how);
         let new = plugin("new.so", newest, how);
         for steps in [
             vec!["l", &old, "l", &new, "o", "0", "t", "1", "t", "0", "o", "1", "t", "1"],
             vec!["l", &new, "t", "0", "l", &old, "o", "1", "t", "1", "t", "0"],
             vec!["l", &new, "g", "libsqlite3.so.0", "o", "0", "t", "0"],
+            vec!["l", &older, "l", &new, "o", "0", "t", "1", "t", "0"],
         ] {
             let [stock, ours] = on_stock_and_ours(&program, &steps);
             let (stock, ours) = (stock.0, ours);
@@ -567,8 +573,8 @@ int main(int n, char **all) {
 }
 
 /// A library's constructor starts a thread that opens a database, and waits for it. The dynamic linker has a lock meanwhile, so
-/// that nothing can be loaded, nor looked for by its name. Whether it is the first open of the process or not, and whether the
-/// program links SQLite or the library brings it, it goes on.
+/// that nothing can be loaded, nor looked for by its name. Then it forks. Whether it is the first open of the process or not, and
+/// whether the program links SQLite or the library brings it, it goes on.
 #[test]
 fn a_constructor_that_waits_for_an_open_goes_on() {
     needs!(SQLITE_HEADER);
@@ -576,6 +582,8 @@ fn a_constructor_that_waits_for_an_open_goes_on() {
     let library = r#"
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <sqlite3.h>
 static void *opens(void *unused) {
     sqlite3 *board;
@@ -586,6 +594,9 @@ static void *opens(void *unused) {
 __attribute__((constructor)) static void waits(void) {
     pthread_t thread;
     if (pthread_create(&thread, NULL, opens, NULL) || pthread_join(thread, NULL)) abort();
+    pid_t child = fork();
+    if (child == 0) _exit(0);
+    if (child < 0 || waitpid(child, NULL, 0) != child) abort();
 }
 int work(void) { sqlite3 *board; return sqlite3_open(":memory:", &board); }
 "#;
@@ -615,6 +626,15 @@ int main(int n, char **all) {
     }
     // What is opened before the extension can be loaded is on the stock VFS, and that is told of.
     let (_, errors) = on_stock_and_ours(&brought, &[library])[1].clone();
+    assert!(errors.contains("goes past kanban") && errors.lines().count() == 1, "{errors}");
+    // The extension is loaded already, for another SQLite. A thread is to keep this SQLite loaded, and waits for the
+    // constructor; the fork waits for that thread, but not for ever.
+    let arguments = [&["-shared", "-fPIC"][..], &[env!("NEWEST_SQLITE")]].concat();
+    let other = compile(place.path(), "other.so", PLUGIN, &arguments);
+    let program = compile(place.path(), "main", LOADS_PLUGINS, &[]);
+    let steps = ["l", other.to_str().unwrap(), "o", "0", "l", library];
+    let (out, errors) = on_stock_and_ours(&program, &steps)[1].clone();
+    assert!(out.starts_with("0 3.") && out.ends_with(" 1\n\n"), "{out}");
     assert!(errors.contains("goes past kanban") && errors.lines().count() == 1, "{errors}");
 }
 
