@@ -136,7 +136,8 @@ enum Found {
     In(Copy, usize),
     /// What dlsym(3) has found, null for nothing.
     Elsewhere(*mut c_void),
-    /// Nobody can tell.
+    /// Nobody can tell. dlsym(3) finds none of the SQLites of plugins that were loaded with `RTLD_LOCAL`, or perhaps another one
+    /// than the caller's, whose functions would crash with its connection.
     Several,
 }
 
