@@ -239,12 +239,17 @@ fn where_is(program: &OsStr) -> Option<PathBuf> {
         return Some(program.into());
     }
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|place| place.join(program)).find(|file| file.is_file())
+    let is_program = |file: &PathBuf| {
+        file.metadata()
+            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    std::env::split_paths(&path).map(|place| place.join(program)).find(is_program)
 }
 
 /// Why no preloaded library reaches a program; `None` if it does, as far as its file tells.
 fn not_reached(program: &Path) -> Option<&'static str> {
-    let found = program.metadata().ok()?;
+    // Only a file is opened: to open a FIFO is to wait until somebody writes to it.
+    let found = program.metadata().ok().filter(std::fs::Metadata::is_file)?;
     if found.permissions().mode() & 0o6000 != 0 {
         return Some(
             "has the setuid or setgid bit: ld.so ignores LD_PRELOAD, so it goes on with SQLite's own VFS",

@@ -6,6 +6,7 @@
 //! as long as it takes to walk the list.
 
 use std::ffi::{CStr, c_int, c_void};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libc::{Elf64_Phdr, Elf64_Sym, dl_phdr_info};
 
@@ -73,8 +74,8 @@ struct Tables {
 /// How many objects were ever loaded, and how many unloaded: as long as neither changes, the list is the same.
 pub(crate) type Age = (u64, u64);
 
-/// Calls `f` with the age of the list, and what reads it. Meanwhile nothing is loaded or unloaded: `f` must not call dlopen(3)
-/// and its like.
+/// Calls `f` with the age of the list, and what reads it. Meanwhile glibc loads and unloads nothing: `f` must not call dlopen(3)
+/// and its like. (musl may load meanwhile, and unloads nothing but what it fails to load.)
 pub(crate) fn with_objects<T>(f: impl FnOnce(Age, &dyn Fn() -> Vec<Object<'static>>) -> T) -> T {
     struct Call<'a> {
         run: &'a mut dyn FnMut(Age),
@@ -136,12 +137,16 @@ impl Tables {
     /// These are the program headers of an object that is loaded there.
     unsafe fn of(base: usize, headers: &[Elf64_Phdr]) -> Option<Self> {
         let dynamic = headers.iter().find(|header| header.p_type == libc::PT_DYNAMIC)?;
-        let mut entry = (base + dynamic.p_vaddr as usize) as *const Dyn;
+        let mut entry = base.wrapping_add(dynamic.p_vaddr as usize) as *const Dyn;
         let mut tables = Self::default();
-        // The dynamic linker has added the base, but not where it cannot write: in the kernel's own object.
+        // glibc has added the base, but not where it cannot write: in the kernel's own object. musl never does. An object
+        // may lie below the address that it was linked for: then the base is negative, and to compare with it tells nothing. A
+        // table that lies outside of the object is left out.
         let placed = |value: u64| {
             let value = value as usize;
-            if value < base { base + value } else { value }
+            let places = [value, base.wrapping_add(value)];
+            let is_here = |place: &usize| segment(base, headers, *place).is_some();
+            places.into_iter().find(is_here).unwrap_or(0)
         };
         // SAFETY: the caller's promise: the section ends with an entry of tag 0.
         unsafe {
@@ -166,21 +171,27 @@ impl Tables {
     }
 }
 
+/// The header of the segment of an object that an address lies in.
+fn segment(base: usize, headers: &[Elf64_Phdr], address: usize) -> Option<&Elf64_Phdr> {
+    headers.iter().filter(|header| header.p_type == libc::PT_LOAD).find(|header| {
+        let start = base.wrapping_add(header.p_vaddr as usize);
+        address.wrapping_sub(start) < header.p_memsz as usize
+    })
+}
+
 impl Object<'_> {
     /// Whether an address lies in it.
     pub(crate) fn contains(&self, address: usize) -> bool {
-        self.headers.iter().filter(|header| header.p_type == libc::PT_LOAD).any(|header| {
-            let start = self.base + header.p_vaddr as usize;
-            (start..start + header.p_memsz as usize).contains(&address)
-        })
+        segment(self.base, self.headers, address).is_some()
     }
 
-    /// Whether an address is of what the dynamic linker has made read-only when it had bound it.
-    fn is_read_only_since(&self, address: usize) -> bool {
+    /// Whether an address is of what the dynamic linker makes read-only when it has bound it.
+    fn becomes_read_only(&self, address: usize) -> bool {
         self.headers.iter().filter(|header| header.p_type == libc::PT_GNU_RELRO).any(|header| {
-            let start = self.base + header.p_vaddr as usize;
+            let start = self.base.wrapping_add(header.p_vaddr as usize);
+            let end = start.wrapping_add(header.p_memsz as usize);
             // Whole pages only.
-            (page_of(start)..page_of(start + header.p_memsz as usize)).contains(&address)
+            (page_of(start)..page_of(end)).contains(&address)
         })
     }
 
@@ -275,7 +286,7 @@ impl Object<'_> {
             let symbol = &*(self.tables.symbols as *const Elf64_Sym).add(symbol);
             let is_defined = symbol.st_shndx != 0 && symbol.st_value != 0;
             (is_defined && symbol.st_info & 15 == STT_FUNC && self.name_of(symbol) == name)
-                .then(|| self.base + symbol.st_value as usize)
+                .then(|| self.base.wrapping_add(symbol.st_value as usize))
         }
     }
 
@@ -311,12 +322,21 @@ impl Object<'_> {
                     }
                     let symbol = &*(self.tables.symbols as *const Elf64_Sym).add(symbol as usize);
                     let name = self.name_of(symbol);
-                    if name.to_bytes().starts_with(prefix.as_bytes()) {
-                        let place = self.base + relocation.offset as usize;
-                        let is_read_only = self.is_read_only_since(place);
+                    let place = self.base.wrapping_add(relocation.offset as usize);
+                    let Some(segment) = segment(self.base, self.headers, place) else { continue };
+                    // An address in a packed struct may not be aligned, and then no single write exchanges it.
+                    if name.to_bytes().starts_with(prefix.as_bytes())
+                        && place.is_multiple_of(align_of::<usize>())
+                    {
                         let is_data = kind == relocation::NUMBER;
+                        let access = match () {
+                            // A text relocation: the place is in code or among constants.
+                            () if segment.p_flags & libc::PF_W == 0 => Access::Never,
+                            () if self.becomes_read_only(place) => Access::UntilBound,
+                            () => Access::Always,
+                        };
                         let place = place as *mut usize;
-                        found.push((name, Slot { place, is_read_only, is_data }));
+                        found.push((name, Slot { place, access, is_data }));
                     }
                 }
             }
@@ -335,37 +355,64 @@ fn page_size() -> usize {
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
 }
 
+/// Whether a page is mapped read-only at present; `None` if the kernel does not say. proc_pid_maps(5)
+fn is_read_only(page: usize) -> Option<bool> {
+    let maps = std::fs::read("/proc/thread-self/maps").ok()?;
+    String::from_utf8_lossy(&maps).lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (start, end) = fields.next()?.split_once('-')?;
+        let number = |digits| usize::from_str_radix(digits, 16).ok();
+        let is_here = (number(start)?..number(end)?).contains(&page);
+        is_here.then(|| fields.next().is_some_and(|access| access.starts_with("r--")))
+    })
+}
+
 /// Where an object keeps the address of a function.
 pub(crate) struct Slot {
     place: *mut usize,
-    is_read_only: bool,
+    access: Access,
     /// It is a variable of the object's own, as those of the table that SQLite passes to extensions.
     pub(crate) is_data: bool,
+}
+
+/// When the place of an address can be written.
+enum Access {
+    Always,
+    /// Until the dynamic linker has bound the object: then its page is read-only.
+    UntilBound,
+    Never,
 }
 
 impl Slot {
     /// The address.
     pub(crate) fn get(&self) -> usize {
-        // SAFETY: it is a place of an object that is loaded, which the dynamic linker writes whole.
-        unsafe { std::sync::atomic::AtomicUsize::from_ptr(self.place) }
-            .load(std::sync::atomic::Ordering::Relaxed)
+        // SAFETY: it is an aligned place of an object that is loaded, which the dynamic linker writes whole.
+        unsafe { AtomicUsize::from_ptr(self.place) }.load(Ordering::Relaxed)
     }
 
-    /// Exchanges the address. If it cannot, it stays. mprotect(2)
-    pub(crate) fn set(&self, address: usize) {
-        let start = page_of(self.place as usize) as *mut c_void;
-        // SAFETY: the page is one of an object that is loaded; what can be read of it stays readable. The object calls what
-        // stands there, which is a function of the same type.
-        unsafe {
-            let protect = |how| libc::mprotect(start, page_size(), how) == 0;
-            if self.is_read_only && !protect(libc::PROT_READ | libc::PROT_WRITE) {
-                return;
+    /// Exchanges the address, if it is still the old one. Where it cannot, the old one stays. mprotect(2)
+    pub(crate) fn exchange(&self, old: usize, new: usize) {
+        // SAFETY: as in `get`; and it is called only while the place can be written. The object calls what stands there, which is
+        // a function of the same type.
+        let exchange = || unsafe {
+            let place = AtomicUsize::from_ptr(self.place);
+            let _ = place.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
+        };
+        match self.access {
+            Access::Always => exchange(),
+            Access::UntilBound => {
+                let page = page_of(self.place as usize);
+                // SAFETY: the page is one of an object that is loaded; what can be read of it stays readable.
+                let protect =
+                    |how| unsafe { libc::mprotect(page as *mut c_void, page_size(), how) == 0 };
+                // While the page can be written, another thread may be binding the object: to make it read-only now would
+                // end the process.
+                if is_read_only(page) == Some(true) && protect(libc::PROT_READ | libc::PROT_WRITE) {
+                    exchange();
+                    protect(libc::PROT_READ);
+                }
             }
-            std::sync::atomic::AtomicUsize::from_ptr(self.place)
-                .store(address, std::sync::atomic::Ordering::Relaxed);
-            if self.is_read_only {
-                protect(libc::PROT_READ);
-            }
+            Access::Never => {}
         }
     }
 }

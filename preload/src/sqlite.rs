@@ -136,7 +136,8 @@ enum Found {
     In(Copy, usize),
     /// What dlsym(3) has found, null for nothing.
     Elsewhere(*mut c_void),
-    /// Nobody can tell.
+    /// Nobody can tell. dlsym(3) finds none of the SQLites of plugins that were loaded with `RTLD_LOCAL`, or perhaps another one
+    /// than the caller's, whose functions would crash with its connection.
     Several,
 }
 
@@ -261,7 +262,8 @@ fn meant(name: &CStr, caller: usize, age: objects::Age, objects: &[Object<'_>]) 
         let Some(nth) = copy.and_then(|copy| number_of(copies[copy].base)) else { continue };
         for (_, slot) in opens {
             if let Some(open) = is_by_caller(slot) {
-                slot.set(interposed::OF_COPIES[nth][open] as usize);
+                let of_caller = interposed::BY_CALLER[open] as usize;
+                slot.exchange(of_caller, interposed::OF_COPIES[nth][open] as usize);
             }
         }
     }

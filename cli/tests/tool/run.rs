@@ -170,7 +170,23 @@ fn a_program_that_cannot_be_reached_is_told_of() {
     let (code, _, errors) = built("-static");
     assert_eq!(code, Some(3));
     assert!(errors.contains("main: is linked statically: no library is preloaded"), "{errors}");
+    // execvp(3) passes over a file on the PATH that nobody may execute, and takes the next one.
+    let passed_over = place.path().join("first");
+    std::fs::create_dir(&passed_over).unwrap();
+    std::fs::copy(&program, passed_over.join("main")).unwrap();
+    std::fs::set_permissions(passed_over.join("main"), PermissionsExt::from_mode(0o644)).unwrap();
     assert_eq!(built("-O0"), (Some(3), String::new(), String::new()));
+    let path = std::env::var_os("PATH").unwrap();
+    let ours = [passed_over.clone(), place.path().to_owned()].into_iter();
+    let path = std::env::join_paths(ours.chain(std::env::split_paths(&path))).unwrap();
+    let found = done(run_command(&[], &["main"]).env("PATH", path));
+    assert_eq!(found, (Some(3), String::new(), String::new()));
+    // A FIFO is refused at once, though nobody writes to it.
+    let fifo = place.path().join("fifo");
+    run("mkfifo", &[fifo.to_str().unwrap()]);
+    let (code, _, errors) = done(&mut run_command(&[], &[fifo.to_str().unwrap()]));
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("Permission denied"), "{errors}");
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o4755)).unwrap();
     let (code, _, errors) = done(&mut run_command(&[], &[program.to_str().unwrap()]));
     assert_eq!(code, Some(3));
@@ -288,6 +304,29 @@ if (isMainThread && !who) {
         assert!(out.lines().all(|line| line.ends_with(" 0")), "{node}: {out}");
     }
     assert!(!seen.is_empty());
+}
+
+/// A module of Node's has the name of one that is served, but its constructor fails, with a message full of what a terminal obeys.
+/// The operator is told once, with a question mark for each such character, and the application goes on.
+#[test]
+fn what_fails_in_node_is_told() {
+    needs!("node");
+    let place = tempfile::tempdir().unwrap();
+    let module = place.path().join("node_modules/better-sqlite3");
+    std::fs::create_dir_all(&module).unwrap();
+    std::fs::write(
+        module.join("index.js"),
+        r"module.exports = function () { throw new Error('no \x1b[31m\n\x9b\u061c\u200e\u2028\u202e\u2066way'); };",
+    )
+    .unwrap();
+    let application = place.path().join("application.js");
+    let source = "console.log(typeof require('better-sqlite3'), typeof require('better-sqlite3'));";
+    std::fs::write(&application, source).unwrap();
+    let node = ["node", application.to_str().unwrap()];
+    let (code, out, errors) = done(&mut run_command(&[], &node));
+    assert_eq!((code, out.as_str()), (Some(0), "function function\n"), "{errors}");
+    let told = "(node): better-sqlite3 goes on with SQLite's own VFS: no ?[31m???????way\n";
+    assert!(errors.ends_with(told) && errors.lines().count() == 1, "{errors:?}");
 }
 
 /// Debian's Python, which no package of ours is installed in, by the name of a program on the PATH.

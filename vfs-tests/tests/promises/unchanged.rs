@@ -432,13 +432,19 @@ fn each_plugin_keeps_its_own_sqlite() {
         made.to_str().unwrap().to_owned()
     };
     let program = compile(place.path(), "main", LOADS_PLUGINS, &[]);
+    // An SQLite whose hash table of symbols is of the older kind.
+    let whole = ["-Wl,--whole-archive,-l:libsqlite3.a,--no-whole-archive", "-lm"];
+    let sysv = ["-Wl,-Bsymbolic,--hash-style=sysv"];
+    let sysv = compile(place.path(), "sysv.so", "", &[&shared[..], &whole, &sysv].concat());
     for how in ["-Wl,-z,lazy", "-Wl,-z,now"] {
         let old = plugin("old.so", "-lsqlite3", how);
+        let older = plugin("older.so", sysv.to_str().unwrap(), how);
         let new = plugin("new.so", newest, how);
         for steps in [
             vec!["l", &old, "l", &new, "o", "0", "t", "1", "t", "0", "o", "1", "t", "1"],
             vec!["l", &new, "t", "0", "l", &old, "o", "1", "t", "1", "t", "0"],
             vec!["l", &new, "g", "libsqlite3.so.0", "o", "0", "t", "0"],
+            vec!["l", &older, "l", &new, "o", "0", "t", "1", "t", "0"],
         ] {
             let [stock, ours] = on_stock_and_ours(&program, &steps);
             let (stock, ours) = (stock.0, ours);
@@ -458,9 +464,117 @@ fn each_plugin_keeps_its_own_sqlite() {
     }
 }
 
+/// A process has two SQLites, so that the library exchanges the addresses of functions in its plugins. A plugin keeps one among
+/// its constants, which only the dynamic linker could write, while it bound the plugin; and one in a packed struct, across two
+/// pages. Both stay as they are, and the process goes on.
+#[test]
+fn a_constant_of_a_plugin_is_left_alone() {
+    needs!(SQLITE_HEADER);
+    let place = tempfile::tempdir().unwrap();
+    let source = format!(
+        "{PLUGIN}
+__asm__(\".section .rodata\\n.balign 8\\n.globl constant\\nconstant: .quad sqlite3_open\\n.text\\n\");
+extern const struct __attribute__((packed)) {{ char before[PAGE - 4]; int (*open)(const char *, sqlite3 **); }} packed;
+__attribute__((aligned(PAGE))) const __typeof__(packed) packed = {{{{0}}, sqlite3_open}};"
+    );
+    let plugin = |name, source, with| {
+        let arguments = ["-shared", "-fPIC", "-O2", "-DPAGE=4096", with, "-Wl,-z,now,-z,notext"];
+        compile(place.path(), name, source, &arguments).to_str().unwrap().to_owned()
+    };
+    let constant = plugin("constant.so", source.as_str(), "-lsqlite3");
+    let new = plugin("new.so", PLUGIN, env!("NEWEST_SQLITE"));
+    let program = compile(place.path(), "main", LOADS_PLUGINS, &[]);
+    let steps = ["l", &constant, "l", &new, "o", "0", "t", "1", "t", "0"];
+    let [stock, ours] = on_stock_and_ours(&program, &steps);
+    assert_eq!((ours.0, ours.1), (stock.0.replace(" 0\n", " 1\n"), String::new()));
+}
+
+/// Two libraries were linked for the same high address, as those of Wine are. The dynamic linker loads the second one below it, at
+/// a negative offset, and a plugin that opens a database is served beside them.
+#[test]
+fn a_library_below_its_own_address_is_read() {
+    needs!(SQLITE_HEADER);
+    let place = tempfile::tempdir().unwrap();
+    let compiled = |name, source, with| {
+        let made = compile(place.path(), name, source, &["-shared", "-fPIC", "-O2", with]);
+        made.to_str().unwrap().to_owned()
+    };
+    let [one, two] = ["one.so", "two.so"].map(|name| {
+        let source = "int answer(void) { return 42; }";
+        compiled(name, source, "-Wl,-Ttext-segment=0x7fff00000000")
+    });
+    let plugin = compiled("plugin.so", PLUGIN, "-lsqlite3");
+    let program = compile(place.path(), "main", LOADS_PLUGINS, &[]);
+    let steps = ["l", &one, "l", &two, "l", &plugin, "o", "2", "t", "2"];
+    let [stock, ours] = on_stock_and_ours(&program, &steps);
+    assert_eq!((ours.0, ours.1), (stock.0.replace(" 0\n", " 1\n"), String::new()));
+}
+
+/// A thread opens a database while another one loads a plugin: the dynamic linker is writing the plugin's page of addresses, and
+/// makes it read-only later. A function that is chosen at that moment (`ifunc`) holds the second thread there.
+#[test]
+#[cfg(target_env = "gnu")]
+fn a_plugin_that_is_being_bound_is_left_alone() {
+    needs!(SQLITE_HEADER);
+    let place = tempfile::tempdir().unwrap();
+    let bound = r#"
+#include <sqlite3.h>
+/* Their addresses are bound before those of functions that are called. */
+const void *address(int n) { return n ? (const void *)sqlite3_open : (const void *)sqlite3_close; }
+static int one(void) { return 1; }
+static int (*choose(void))(void) {
+    volatile int *page = (volatile int *)0x200000000000;
+    page[0] = 1;
+    while (!page[1]) {}
+    return one;
+}
+int chosen(void) __attribute__((ifunc("choose")));
+int opens_here(const char *path, sqlite3 **board) { return sqlite3_open(path, board) + chosen() - 1; }
+"#;
+    let main = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+typedef int (*Opens)(const char *, void **);
+static void *load(void *path) { return dlopen(path, RTLD_NOW); }
+static Opens find(void *plugin) { return plugin ? (Opens)dlsym(plugin, "opens_here") : (exit(9), NULL); }
+int main(int n, char **all) {
+    int how = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    volatile int *page = mmap((void *)0x200000000000, 4096, PROT_READ | PROT_WRITE, how, -1, 0);
+    void *board, *loaded;
+    pthread_t thread;
+    if (page == MAP_FAILED || n < 6) return 1;
+    /* Both SQLites are served, and each plugin but the third one is bound. */
+    for (int nth = 2; nth < 4; nth++)
+        if (find(load(all[nth]))(all[1], &board)) return 2;
+    Opens third = find(load(all[4]));
+    if (pthread_create(&thread, NULL, load, all[5])) return 3;
+    while (!page[0]) {}
+    if (third(all[1], &board)) return 4;
+    page[1] = 1;
+    return pthread_join(thread, &loaded) || find(loaded)(all[1], &board);
+}
+"#;
+    let plugin = |name, source, with| {
+        let arguments = ["-shared", "-fPIC", "-O2", with, "-Wl,-z,now"];
+        compile(place.path(), name, source, &arguments).to_str().unwrap().to_owned()
+    };
+    let all = [
+        plugin("old.so", PLUGIN, "-lsqlite3"),
+        plugin("new.so", PLUGIN, env!("NEWEST_SQLITE")),
+        plugin("third.so", PLUGIN, "-lsqlite3"),
+        plugin("bound.so", bound, "-lsqlite3"),
+    ];
+    let program = compile(place.path(), "main", main, &["-O2", "-pthread"]);
+    let [stock, ours] = on_stock_and_ours(&program, &all.each_ref().map(String::as_str));
+    assert_eq!(stock, ours);
+}
+
 /// A library's constructor starts a thread that opens a database, and waits for it. The dynamic linker has a lock meanwhile, so
-/// that nothing can be loaded, nor looked for by its name. Whether it is the first open of the process or not, and whether the
-/// program links SQLite or the library brings it, it goes on.
+/// that nothing can be loaded, nor looked for by its name. Then it forks. Whether it is the first open of the process or not, and
+/// whether the program links SQLite or the library brings it, it goes on.
 #[test]
 fn a_constructor_that_waits_for_an_open_goes_on() {
     needs!(SQLITE_HEADER);
@@ -468,6 +582,8 @@ fn a_constructor_that_waits_for_an_open_goes_on() {
     let library = r#"
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <sqlite3.h>
 static void *opens(void *unused) {
     sqlite3 *board;
@@ -478,6 +594,9 @@ static void *opens(void *unused) {
 __attribute__((constructor)) static void waits(void) {
     pthread_t thread;
     if (pthread_create(&thread, NULL, opens, NULL) || pthread_join(thread, NULL)) abort();
+    pid_t child = fork();
+    if (child == 0) _exit(0);
+    if (child < 0 || waitpid(child, NULL, 0) != child) abort();
 }
 int work(void) { sqlite3 *board; return sqlite3_open(":memory:", &board); }
 "#;
@@ -507,6 +626,15 @@ int main(int n, char **all) {
     }
     // What is opened before the extension can be loaded is on the stock VFS, and that is told of.
     let (_, errors) = on_stock_and_ours(&brought, &[library])[1].clone();
+    assert!(errors.contains("goes past kanban") && errors.lines().count() == 1, "{errors}");
+    // The extension is loaded already, for another SQLite. A thread is to keep this SQLite loaded, and waits for the
+    // constructor; the fork waits for that thread, but not for ever.
+    let arguments = [&["-shared", "-fPIC"][..], &[env!("NEWEST_SQLITE")]].concat();
+    let other = compile(place.path(), "other.so", PLUGIN, &arguments);
+    let program = compile(place.path(), "main", LOADS_PLUGINS, &[]);
+    let steps = ["l", other.to_str().unwrap(), "o", "0", "l", library];
+    let (out, errors) = on_stock_and_ours(&program, &steps)[1].clone();
+    assert!(out.starts_with("0 3.") && out.ends_with(" 1\n\n"), "{out}");
     assert!(errors.contains("goes past kanban") && errors.lines().count() == 1, "{errors}");
 }
 
