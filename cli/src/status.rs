@@ -9,7 +9,7 @@ use kanban_vfs::observation::{
 };
 
 use crate::facts::Facts;
-use crate::{Result, json, observe_board, say, text};
+use crate::{Result, json, observe_board, printable, say, text};
 
 /// Why there are no counters.
 pub(crate) const COUNTERS: &str = "not to be known from outside: each client's process counts for itself; ask \
@@ -58,7 +58,7 @@ pub(crate) fn named(one: &ProcessInfo) -> String {
     format!("pid {} ({program})", one.pid)
 }
 
-/// `; STOPPED, for kill -CONT 7; user alice; python3 worker.py`, as far as it is known.
+/// `; STOPPED until kill -CONT 7; user alice; python3 worker.py`, as far as it is known.
 pub(crate) fn described(one: &ProcessInfo) -> String {
     let mut said = match one.state {
         Some(ProcessState::Stopped) => format!("; STOPPED until kill -CONT {}", one.pid),
@@ -272,7 +272,7 @@ fn as_text(facts: &Facts) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
     let mut line = |name: &str, text: &str| {
-        let _ = writeln!(out, "{name:<12}{text}");
+        let _ = writeln!(out, "{name:<12}{}", printable(text));
     };
     line("board", &seen.database.display().to_string());
     line("holder", &holder(facts));

@@ -15,7 +15,7 @@ pub(crate) fn line(text: Arguments<'_>) {
     let program = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
     let said =
         format!("kanban-vfs: process {} ({}): {text}", std::process::id(), program.trim_end());
-    let mut said: String = said.chars().map(printable).collect();
+    let mut said = printable(&said);
     let end = (0..=LONGEST.min(said.len())).rfind(|at| said.is_char_boundary(*at));
     said.truncate(end.unwrap_or(0));
     said.push('\n');

@@ -13,7 +13,9 @@ use super::descriptors::{beyond_standard, read_to_string};
 use super::inode::Inode;
 #[cfg(target_os = "linux")]
 use super::this_process::of_kernel;
-use crate::sys::{Details, FileLock, ListedLock, Locker, Lockers, OpenFile, Openers, Stopwatch};
+use crate::sys::{
+    Details, FileLock, ListedLock, Locker, Lockers, OpenFile, Openers, Stopwatch, printable,
+};
 
 /// Whether the process `pid` that did something `ago` is gone: there is none in this pid namespace, it
 /// is dead and its parent has not waited for it, or the id is a younger process's by now. kill(2), proc(5)
@@ -309,7 +311,7 @@ pub(crate) fn details_of(pid: u32) -> Details {
     }
 }
 
-/// The arguments of a process, as they would be typed, with control characters made visible; no more than
+/// The arguments of a process, as they would be typed, with question marks for control characters; no more than
 /// [`MOST_COMMAND`] characters. `None` for a process that has none. proc(5), /proc/PID/cmdline
 fn command_of(pid: u32) -> Option<String> {
     let all = beyond_standard(|| fs::read(format!("/proc/{pid}/cmdline"))).ok()?;
@@ -332,28 +334,11 @@ fn shown_command(arguments: &[u8]) -> String {
             false => argument.into_owned(),
         }
     });
-    let text = visible(&arguments.collect::<Vec<_>>().join(" "));
+    let text = printable(&arguments.collect::<Vec<_>>().join(" "));
     match text.char_indices().nth(MOST_COMMAND) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
     }
-}
-
-/// A text that does not command the terminal that shows it: control characters, and those that change the direction of what
-/// follows, are written as escapes.
-fn visible(text: &str) -> String {
-    let is_command = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match is_command(c) {
-            true => shown.extend(c.escape_default()),
-            false => shown.push(c),
-        }
-    }
-    shown
 }
 
 /// The name of a user, or the number if there is none in the file. It asks no directory service, which might keep it waiting.
@@ -364,7 +349,7 @@ fn user_name(user: u32) -> String {
     let of_line = |line: &str| {
         let mut fields = line.split(':');
         let name = fields.next()?;
-        (fields.nth(1) == Some(&number)).then(|| visible(name))
+        (fields.nth(1) == Some(&number)).then(|| printable(name))
     };
     users.lines().find_map(of_line).unwrap_or(number)
 }
@@ -400,7 +385,7 @@ pub(super) fn is_lock_of(line: &str, file: Inode) -> bool {
 pub(crate) fn program_of(pid: u32) -> Option<String> {
     let name = read_to_string(format!("/proc/{pid}/comm")).ok()?;
     // A process chooses its name itself, and an operator's terminal obeys escape sequences.
-    Some(name.trim_end().replace(char::is_control, "?"))
+    Some(printable(name.trim_end()))
 }
 
 /// The id of a process in its own pid namespace. proc(5), /proc/PID/status
@@ -445,8 +430,10 @@ mod tests {
             shown_command(b"sh\0-c\0two words\0"[..].strip_suffix(b"\0").unwrap_or(&[])),
             "sh -c 'two words'"
         );
-        assert_eq!(shown_command(b"a\x1b[31mb\0\nc"), r"a\u{1b}[31mb \nc");
-        assert_eq!(shown_command("a\u{202e}b".as_bytes()), r"a\u{202e}b");
+        assert_eq!(shown_command(b"a\x1b[31mb\0\nc"), "a?[31mb ?c");
+        for turns in ['\u{202e}', '\u{61c}', '\u{9b}'] {
+            assert_eq!(shown_command(format!("a{turns}b").as_bytes()), "a?b");
+        }
         assert_eq!(shown_command(b"a\0\0\xffb"), "a '' \u{fffd}b");
         let long = shown_command(&[b'x'; 5000]);
         assert_eq!((long.len(), long.ends_with("x...")), (203, true));
