@@ -12,7 +12,8 @@ const LONGEST: usize = 4000;
 /// The characters that an operator's terminal obeys are replaced.
 pub(crate) fn line(text: Arguments<'_>) {
     const OPEN: Open = |options, path| options.open(path);
-    let program = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    let program = std::fs::read("/proc/self/comm").unwrap_or_default();
+    let program = String::from_utf8_lossy(&program);
     let said =
         format!("kanban-vfs: process {} ({}): {text}", std::process::id(), program.trim_end());
     let mut said = printable(&said);

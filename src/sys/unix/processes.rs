@@ -9,7 +9,7 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use super::descriptors::{beyond_standard, read_to_string};
+use super::descriptors::{beyond_standard, read_text};
 use super::inode::Inode;
 #[cfg(target_os = "linux")]
 use super::this_process::of_kernel;
@@ -29,7 +29,7 @@ pub(crate) fn is_gone(pid: u32, ago: Duration) -> bool {
     if rc != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH) {
         return true;
     }
-    read_to_string(format!("/proc/{pid}/stat"))
+    read_text(format!("/proc/{pid}/stat"))
         .ok()
         .and_then(|stat| Stat::parse(&stat))
         .is_some_and(|stat| stat.is_dead() || stat.is_younger_than(ago))
@@ -155,7 +155,7 @@ fn each_open(
             continue;
         }
         let name = OsStr::from_bytes(name.to_bytes());
-        let info = read_to_string(process.join("fdinfo").join(name)).unwrap_or_default();
+        let info = read_text(process.join("fdinfo").join(name)).unwrap_or_default();
         let locks = info.lines().filter_map(lock_of).collect();
         if look(OpenFile { inode, is_to_look: is_to_look(&info), locks }) {
             break;
@@ -242,7 +242,7 @@ fn each_process<T>(
             Ok(Some(found)) => seen.found.push((pid, found)),
             Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let stat = read_to_string(process.path().join("stat")).unwrap_or_default();
+                let stat = read_text(process.path().join("stat")).unwrap_or_default();
                 let has_files = |stat: Stat| !stat.is_dead() && !stat.is_of_the_kernel();
                 seen.hidden += usize::from(Stat::parse(&stat).is_some_and(has_files));
             }
@@ -274,7 +274,7 @@ pub(super) fn lock_of(line: &str) -> Option<FileLock> {
 /// list names the process of a POSIX lock also to those who may not look into that process, but not those in a pid namespace
 /// that this process cannot see. proc(5), /proc/locks
 pub(crate) fn listed_locks(files: &[Inode]) -> Vec<ListedLock> {
-    let list = read_to_string("/proc/locks").unwrap_or_default();
+    let list = read_text("/proc/locks").unwrap_or_default();
     let of_line = |line: &str| {
         let rest = line.split_once(':')?.1;
         let inode = *files.iter().find(|file| is_lock_on(line, **file))?;
@@ -299,7 +299,7 @@ fn is_lock_on(line: &str, file: Inode) -> bool {
 /// What may be known of a process: proc(5), /proc/PID/status and /proc/PID/cmdline, which everybody may read unless /proc is
 /// mounted with `hidepid`.
 pub(crate) fn details_of(pid: u32) -> Details {
-    let status = read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = read_text(format!("/proc/{pid}/status")).unwrap_or_default();
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
     // The effective one, by which rights go.
     let user = field("Uid:").and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
@@ -344,7 +344,7 @@ fn shown_command(arguments: &[u8]) -> String {
 /// The name of a user, or the number if there is none in the file. It asks no directory service, which might keep it waiting.
 /// passwd(5)
 fn user_name(user: u32) -> String {
-    let users = read_to_string("/etc/passwd").unwrap_or_default();
+    let users = read_text("/etc/passwd").unwrap_or_default();
     let number = user.to_string();
     let of_line = |line: &str| {
         let mut fields = line.split(':');
@@ -358,7 +358,7 @@ fn user_name(user: u32) -> String {
 /// open-file-description lock: a quick look before [`with_lock`]. True where the system does not tell. proc(5),
 /// /proc/locks
 pub(crate) fn may_be_locked(files: &[Inode], is_ofd: bool) -> bool {
-    let Ok(locks) = read_to_string("/proc/locks") else { return true };
+    let Ok(locks) = read_text("/proc/locks") else { return true };
     locks.lines().any(|line| {
         line.contains(" WRITE ")
             && (!is_ofd || line.contains(" OFDLCK "))
@@ -369,7 +369,7 @@ pub(crate) fn may_be_locked(files: &[Inode], is_ofd: bool) -> bool {
 /// Whether any process that this one can see has locked a file as a whole. False where the system does not
 /// tell. flock(2), proc(5), /proc/locks
 pub(crate) fn has_flock(file: Inode) -> bool {
-    let locks = read_to_string("/proc/locks").unwrap_or_default();
+    let locks = read_text("/proc/locks").unwrap_or_default();
     locks.lines().any(|line| line.contains(" FLOCK ") && is_lock_of(line, file))
 }
 
@@ -383,14 +383,14 @@ pub(super) fn is_lock_of(line: &str, file: Inode) -> bool {
 
 /// The name of a process's program, as far as this process may know it. proc(5), /proc/PID/comm
 pub(crate) fn program_of(pid: u32) -> Option<String> {
-    let name = read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    let name = read_text(format!("/proc/{pid}/comm")).ok()?;
     // A process chooses its name itself, and an operator's terminal obeys escape sequences.
     Some(printable(name.trim_end()))
 }
 
 /// The id of a process in its own pid namespace. proc(5), /proc/PID/status
 fn own_pid(pid: u32) -> Option<u32> {
-    own_pid_in(&read_to_string(format!("/proc/{pid}/status")).ok()?)
+    own_pid_in(&read_text(format!("/proc/{pid}/status")).ok()?)
 }
 
 /// The same, from that file's text.
@@ -516,6 +516,33 @@ mod tests {
         out.read_exact(&mut [0]).expect("it has its name");
         assert_eq!(program_of(child.id()).as_deref(), Some("a?[31mb"));
         drop(child.stdin.take());
+        child.wait().expect("it ends");
+    }
+
+    /// The kernel cuts the name of a program in the middle of a character. The process is described as any other, and known to
+    /// be gone when it is a zombie.
+    #[test]
+    fn a_name_need_not_be_utf_8() {
+        let program = "printf 'a\\303' > /proc/$$/comm && echo && read end";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", program])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut out = child.stdout.take().expect("it is a pipe");
+        out.read_exact(&mut [0]).expect("it has its name");
+        let pid = child.id();
+        assert_eq!(program_of(pid).as_deref(), Some("a\u{fffd}"));
+        let details = details_of(pid);
+        assert!(details.state.is_some() && details.user.is_some(), "{details:?}");
+        assert_eq!(details.own_pid, Some(pid).filter(|_| own_pid(std::process::id()).is_some()));
+        drop(child.stdin.take());
+        let began = Instant::now();
+        while !is_gone(pid, Duration::ZERO) {
+            assert!(began.elapsed() < Duration::from_secs(60), "a zombie is dead");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         child.wait().expect("it ends");
     }
 
