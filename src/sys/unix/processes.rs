@@ -1,15 +1,15 @@
 //! Other processes, as proc(5) tells of them: whether one is gone, what it is called, and which of them has a lock.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use super::descriptors::{beyond_standard, read_text};
+use super::descriptors::{beyond_standard, open, read_text};
 use super::inode::Inode;
 #[cfg(target_os = "linux")]
 use super::this_process::of_kernel;
@@ -172,9 +172,11 @@ impl Entries {
     /// opendir(3)
     fn of(directory: &Path) -> io::Result<Self> {
         let path = CString::new(directory.as_os_str().as_bytes())?;
-        // SAFETY: a terminated path.
-        let opened = beyond_standard(|| unsafe { libc::opendir(path.as_ptr()) });
-        NonNull::new(opened).map(Self).ok_or_else(io::Error::last_os_error)
+        beyond_standard(|| {
+            // SAFETY: a terminated path.
+            let opened = unsafe { libc::opendir(path.as_ptr()) };
+            NonNull::new(opened).map(Self).ok_or_else(io::Error::last_os_error)
+        })
     }
 
     /// The name of the next entry, in no order. readdir(3)
@@ -314,19 +316,22 @@ pub(crate) fn details_of(pid: u32) -> Details {
 /// The arguments of a process, as they would be typed, with question marks for control characters; no more than
 /// [`MOST_COMMAND`] characters. `None` for a process that has none. proc(5), /proc/PID/cmdline
 fn command_of(pid: u32) -> Option<String> {
-    let all = beyond_standard(|| fs::read(format!("/proc/{pid}/cmdline"))).ok()?;
-    // A process that has written over its arguments may have left zeros behind them.
-    let end = all.iter().rposition(|byte| *byte != 0)? + 1;
-    Some(shown_command(&all[..end]))
+    let file = open(File::options().read(true), format!("/proc/{pid}/cmdline").as_ref()).ok()?;
+    let mut start = Vec::new();
+    // A process chooses where its arguments end. prctl(2), PR_SET_MM_ARG_END
+    file.take(MOST_BYTES).read_to_end(&mut start).ok()?;
+    // One that has written over its arguments may have left zeros behind them.
+    let end = start.iter().rposition(|byte| *byte != 0)? + 1;
+    Some(shown_command(&start[..end]))
 }
 
 /// How many characters of a command line are shown.
 const MOST_COMMAND: usize = 200;
+/// How many bytes of it are read: enough for so many characters, however long they are.
+const MOST_BYTES: u64 = 8 * MOST_COMMAND as u64;
 
 /// Arguments with zeros between them, as they are shown.
 fn shown_command(arguments: &[u8]) -> String {
-    // Enough for so many characters, however long they are.
-    let arguments = &arguments[..arguments.len().min(8 * MOST_COMMAND)];
     let arguments = arguments.split(|byte| *byte == 0).map(|argument| {
         let argument = String::from_utf8_lossy(argument);
         match argument.is_empty() || argument.contains([' ', '\'']) {
@@ -401,9 +406,7 @@ fn own_pid_in(status: &str) -> Option<u32> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::io::Read;
     use std::process::Stdio;
-
     use std::time::Instant;
 
     use super::*;
