@@ -1,6 +1,6 @@
 //! An operator asks who is at a board: whoever holds, waits, reads, or is stopped, by this VFS or past it.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json as value};
 
@@ -308,6 +308,54 @@ fn what_a_user_may_not_see_is_said() {
         (&value!(reader.pid()), &value!(false))
     );
     assert!(seen["holder"]["command"].as_str().unwrap().contains("agent.py"), "{seen:#}");
+}
+
+/// A process of somebody else has a file open on a network file system whose server does not answer. Whoever asks stat(2) about
+/// that file waits, and cannot even be killed. The tool does not, nor does a client of ours, which looks for whoever has
+/// SQLite's lock before it gives up: it is refused, as a stock client is.
+#[test]
+fn a_file_system_that_does_not_answer_keeps_nobody_waiting() {
+    vfs_tests::needs!("unshare", vfs_tests::needs::ROOT);
+    if !std::path::Path::new("/dev/fuse").exists() {
+        return vfs_tests::skip!("the kernel has no FUSE");
+    }
+    let board = board();
+    let mut holder = stock(&board);
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    let mut clients = ["unix", "kanban"].map(|vfs| client(&board, vfs));
+    let place = tempfile::tempdir().unwrap();
+    let mut server = Command::new("unshare");
+    server.args(["--mount", PYTHON]);
+    server.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tool/unanswering.py")).arg(place.path());
+    // Declared last, so that it ends before the clients that may wait for it.
+    let mut server = Lines::start(server);
+    let opener = server.hear();
+    if opener.starts_with("no") {
+        return vfs_tests::skip!("FUSE cannot be mounted here");
+    }
+    let open = format!("/proc/{opener}/fd");
+    let is_of_it = |entry: &std::fs::DirEntry| {
+        std::fs::read_link(entry.path()).unwrap().starts_with(place.path())
+    };
+    let mut open = std::fs::read_dir(open).unwrap().map(|entry| entry.unwrap());
+    let mut stat = Command::new("stat");
+    let mut stat = stat
+        .arg("-L")
+        .arg(open.find(is_of_it).unwrap().path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+
+    assert!(
+        of(&status(&board)["sqlite_locks"], holder.pid()).iter().any(|one| one["lock"] == "WRITE")
+    );
+    for client in &mut clients {
+        client.sql("c", "PRAGMA busy_timeout=100").rows();
+        assert!(client.sql("c", "BEGIN IMMEDIATE").message().contains("locked"));
+    }
+    assert!(stat.try_wait().unwrap().is_none(), "the server has answered");
+    drop(server);
+    stat.wait().unwrap();
 }
 
 /// Whoever makes a file chooses its name, and the tool is asked about all that are there: no name turns the terminal red, or

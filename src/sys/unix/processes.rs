@@ -97,7 +97,7 @@ fn since_boot() -> Option<Duration> {
 
 /// The processes that have a lock on one of `files` for which `is_it` is true, as far as this process may look into
 /// them; looks for at most `limit`. A lock that processes share by fork(2) or clone(2) is found in all of them. It
-/// neither opens nor locks the files: stat(2) follows /proc/PID/fd. proc(5), /proc/PID/fdinfo
+/// neither opens nor locks the files: statx(2) follows /proc/PID/fd. proc(5), /proc/PID/fdinfo
 pub(crate) fn with_lock(
     files: &[Inode],
     is_it: impl Fn(Inode, FileLock) -> bool,
@@ -189,8 +189,39 @@ impl Entries {
         Some(name.to_owned())
     }
 
-    /// The file that an entry leads to. fstatat(2)
+    /// The file that an entry leads to. It asks no server: a process may have a file open on a network file system that does
+    /// not answer, and stat(2) would wait for that in vain, and could not be killed. statx(2)
+    #[doc(alias = "AT_STATX_DONT_SYNC")]
+    #[cfg(target_os = "linux")]
     fn inode_behind(&self, name: &CStr) -> Option<Inode> {
+        let mut found = MaybeUninit::<libc::statx>::zeroed();
+        let flags = libc::AT_STATX_DONT_SYNC;
+        // Not the C library's function: glibc before 2.28 has none, and would not load a library that asks for it.
+        // SAFETY: the descriptor of an open directory, a terminated name, and a struct that the call fills in, and for which
+        // zeros are a value.
+        let (rc, found) = unsafe {
+            let directory = libc::dirfd(self.0.as_ptr());
+            let (mask, into) = (libc::STATX_INO, found.as_mut_ptr());
+            let rc = libc::syscall(libc::SYS_statx, directory, name.as_ptr(), flags, mask, into);
+            (rc, found.assume_init())
+        };
+        if rc == 0 {
+            return Some(Inode::of_statx(&found));
+        }
+        // Linux before 4.11 does not know the call, and a seccomp filter may refuse it.
+        let is_refused =
+            matches!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS | libc::EPERM));
+        if is_refused { self.inode_by_stat(name) } else { None }
+    }
+
+    /// The file that an entry leads to.
+    #[cfg(not(target_os = "linux"))]
+    fn inode_behind(&self, name: &CStr) -> Option<Inode> {
+        self.inode_by_stat(name)
+    }
+
+    /// The same, whoever has to be asked. fstatat(2)
+    fn inode_by_stat(&self, name: &CStr) -> Option<Inode> {
         let mut found = MaybeUninit::<libc::stat>::zeroed();
         // SAFETY: the descriptor of an open directory, a terminated name, and a struct that the call fills in if it succeeds.
         unsafe {
