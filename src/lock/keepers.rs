@@ -47,7 +47,7 @@ pub(crate) struct Lockers {
     pub(crate) processes: Vec<Process>,
     /// At least so many processes could not be looked into: that takes their user, or root.
     pub(crate) hidden: usize,
-    /// Whether more were left out, because time ran out or there is no `/proc`.
+    /// Whether more were left out, because time ran out, or `/proc` is not there or hides them.
     pub(crate) is_partial: bool,
 }
 

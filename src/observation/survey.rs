@@ -32,7 +32,7 @@ pub struct Survey {
     pub locks: Vec<SqliteLock>,
     /// At least so many processes could not be looked into: that takes their user, or root.
     pub hidden: usize,
-    /// Whether more were left out, because time ran out or there is no `/proc`.
+    /// Whether more were left out, because time ran out, or `/proc` is not there or hides them.
     pub is_partial: bool,
 }
 

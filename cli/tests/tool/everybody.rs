@@ -310,6 +310,27 @@ fn what_a_user_may_not_see_is_said() {
     assert!(seen["holder"]["command"].as_str().unwrap().contains("agent.py"), "{seen:#}");
 }
 
+/// A user asks who is at a board. `/proc` is mounted so that it shows the processes of others without their files, without
+/// anything of them, or not at all: each time the tool says that there may be more.
+#[test]
+fn what_proc_hides_is_said_to_be_hidden() {
+    vfs_tests::needs!("unshare", "setpriv", vfs_tests::needs::ROOT);
+    let board = board();
+    let (place, _) = as_nobody(&board);
+    for hidepid in ["0", "1", "2"] {
+        // Process 1 of the namespace is root's.
+        let script = "mount -t proc -o hidepid=$0 proc /proc && \
+                      setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"; exit $?";
+        let mut it = Command::new("unshare");
+        it.args(["--pid", "--fork", "--mount", "--kill-child", "sh", "-c", script, hidepid]);
+        it.arg(place.path().join("tool")).args(["status", "--json"]).arg(board.path());
+        let output = it.current_dir("/").output().unwrap();
+        let seen: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        assert!(seen["clients_missing"].is_string(), "hidepid={hidepid}: {seen:#}");
+    }
+}
+
 /// A process of somebody else has a file open on a network file system whose server does not answer. Whoever asks stat(2) about
 /// that file waits, and cannot even be killed. The tool does not, nor does a client of ours, which looks for whoever has
 /// SQLite's lock before it gives up: it is refused, as a stock client is.

@@ -268,6 +268,9 @@ fn each_process<T>(
         seen.is_partial = true;
         return seen;
     };
+    // Each pid namespace has a process 1. Where it is not to be seen, /proc is mounted with `hidepid`, and lists only the
+    // processes of this user.
+    seen.is_partial = fs::symlink_metadata("/proc/1").is_err();
     for process in all.flatten() {
         let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
         let Some(pid) = pid else { continue };
@@ -275,9 +278,17 @@ fn each_process<T>(
             Ok(Some(found)) => seen.found.push((pid, found)),
             Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let stat = read_text(process.path().join("stat")).unwrap_or_default();
                 let has_files = |stat: Stat| !stat.is_dead() && !stat.is_of_the_kernel();
-                seen.hidden += usize::from(Stat::parse(&stat).is_some_and(has_files));
+                match read_text(process.path().join("stat")) {
+                    Ok(stat) => {
+                        seen.hidden += usize::from(Stat::parse(&stat).is_some_and(has_files));
+                    }
+                    // With `hidepid` nobody knows whether it is a thread of the kernel.
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        seen.is_partial = true;
+                    }
+                    Err(_) => {}
+                }
             }
             // The process has ended meanwhile.
             Err(_) => {}
