@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use kanban_vfs::observation::{
-    Client, ClientVfs, Holder, Judgement, LockName, ProcessInfo, ProcessState, Reader,
-    SidecarState, SqliteLock, Waiter, WalSize,
+    Client, ClientVfs, Holder, Judgement, ProcessInfo, ProcessState, Reader, SidecarState,
+    SqliteLock, Waiter, WalSize,
 };
 
 use crate::facts::Facts;
@@ -158,13 +158,9 @@ pub(crate) fn holder(facts: &Facts) -> String {
 
 /// `WRITE: pid 7 (sqlite3), a stock client; user alice; sqlite3 board.db`
 fn sqlite_lock(lock: &SqliteLock) -> String {
-    let name = match lock.lock {
-        LockName::Shared => "EXCLUSIVE".to_owned(),
-        name => name.to_string(),
-    };
     let vfs = if lock.vfs == ClientVfs::Stock { "a stock client" } else { "by this VFS" };
     let details = lock.process.as_ref().map(described).unwrap_or_default();
-    format!("{name}: {}, {vfs}{details}", who(lock.process.as_ref()))
+    format!("{}: {}, {vfs}{details}", lock.name(), who(lock.process.as_ref()))
 }
 
 /// Who keeps others from writing by SQLite's own locks, a line for each process.
@@ -174,7 +170,7 @@ pub(crate) fn sqlite_writers(facts: &Facts) -> Vec<String> {
         let process = lock.process.as_ref();
         match lines.iter_mut().find(|(known, _)| process.is_some() && *known == process) {
             // RESERVED, PENDING and EXCLUSIVE of one commit.
-            Some((_, line)) => *line = format!("{}, {line}", lock.lock),
+            Some((_, line)) => *line = format!("{}, {line}", lock.name()),
             None => lines.push((process, sqlite_lock(lock))),
         }
     }

@@ -379,6 +379,19 @@ fn a_file_system_that_does_not_answer_keeps_nobody_waiting() {
     stat.wait().unwrap();
 }
 
+/// A stock client in a rollback mode lets nobody in: it has all three locks, by SQLite's names.
+#[test]
+fn who_has_the_database_alone_is_said_to() {
+    let board = board();
+    client(&board, "kanban").sql("c", "PRAGMA journal_mode=delete").rows();
+    let mut stock = stock(&board);
+    stock.sql("c", "BEGIN EXCLUSIVE").rows();
+    assert_eq!(locks(&status(&board), stock.pid()), ["PENDING", "RESERVED", "EXCLUSIVE"]);
+    let said = text(&board);
+    let named = format!("EXCLUSIVE, RESERVED, PENDING: pid {} (python3), a stock", stock.pid());
+    assert!(said.contains(&named), "{said}");
+}
+
 /// Whoever makes a file chooses its name, and the tool is asked about all that are there: no name turns the terminal red, or
 /// adds a line to what is said.
 #[test]
