@@ -308,6 +308,14 @@ fn what_a_user_may_not_see_is_said() {
         (&value!(reader.pid()), &value!(false))
     );
     assert!(seen["holder"]["command"].as_str().unwrap().contains("agent.py"), "{seen:#}");
+    // The holder has SQLite's own lock, too: that is not somebody else's.
+    reader.sql("c", "INSERT INTO tasks (title) VALUES ('x')").rows();
+    let has_write = |seen: &Value| {
+        seen["sqlite_locks"].as_array().unwrap().iter().any(|one| one["lock"] == "WRITE")
+    };
+    assert!(has_write(&status(&board)));
+    let said = as_nobody(&["status"]);
+    assert!(!said.contains("but SQLite's own lock"), "{said}");
 }
 
 /// A user asks who is at a board. `/proc` is mounted so that it shows the processes of others without their files, without
