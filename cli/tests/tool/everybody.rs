@@ -6,7 +6,7 @@ use serde_json::{Value, json as value};
 
 use vfs_tests::{Agent, Board, Lines, PYTHON, Program, extension};
 
-use crate::{as_nobody, beside, board, client, json, outcome, signal, until};
+use crate::{as_nobody, beside, board, client, holder_and_waiter, json, outcome, signal, until};
 
 /// A stock client in a process of its own.
 fn stock(board: &Board) -> Agent {
@@ -77,11 +77,8 @@ fn a_stock_writer_and_those_who_wait_for_it_are_named() {
 #[test]
 fn who_is_stopped_is_said_to_be() {
     let board = board();
-    let mut holder = client(&board, "kanban");
-    holder.sql("c", "BEGIN IMMEDIATE").rows();
-    let mut waiter = client(&board, "kanban");
-    waiter.send_sql("c", "BEGIN IMMEDIATE");
-    let seen = until(|| status(&board), |status| status["waiters"] == 1);
+    let [holder, waiter] = holder_and_waiter(&board);
+    let seen = status(&board);
     assert_eq!(
         (&seen["holder"]["state"], &seen["holder"]["confirmed"]),
         (&value!("sleeping"), &value!(true))
