@@ -185,7 +185,7 @@ fn line(rc: ResultCode, what: &str, file: Option<&Path>) -> String {
     let (pid, name) = (sys::pid(), name.trim_end_matches('\0'));
     let file = file.map(|file| format!(" {}", file.display())).unwrap_or_default();
     let said = format!("{} process {pid} ({name}) {rc}{file}: {what}", time(SystemTime::now()));
-    let mut said: String = said.chars().map(sys::printable).collect();
+    let mut said = sys::printable(&said);
     if said.len() > LONGEST {
         let end = (0..=LONGEST).rfind(|at| said.is_char_boundary(*at));
         said.truncate(end.unwrap_or(0));

@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use serde_json::json;
 
 use crate::facts::Facts;
-use crate::{Result, displaced, end, json as said, say, status, uri};
+use crate::{Result, displaced, end, json as said, printable, say, status, uri};
 
 /// How a step came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ fn look(board: &Path, as_json: bool) -> Result<State> {
                 State::Grows => "GROWS   ",
             };
             // Writing to a String does not fail.
-            let _ = writeln!(out, "{mark}{:<16}{}", finding.step, finding.text);
+            let _ = writeln!(out, "{mark}{:<16}{}", finding.step, printable(&finding.text));
         }
         say(&out)?;
     }

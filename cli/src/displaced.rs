@@ -5,6 +5,8 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::printable;
+
 /// What proc(5) writes behind the name of a file that has none any more.
 const DELETED: &str = " (deleted)";
 
@@ -31,10 +33,9 @@ pub(crate) fn find(database: &Path) -> Vec<String> {
                 file.dev() == device && !current.is_ok_and(|now| now.ino() == file.ino())
             };
             if descriptor.path().metadata().is_ok_and(|file| is_ours(&file)) {
-                let program = std::fs::read_to_string(process.path().join("comm"));
-                // A process chooses its name itself, and a terminal obeys escape sequences.
-                let program = program
-                    .map_or("?".to_owned(), |name| name.trim_end().replace(char::is_control, "?"));
+                let program = std::fs::read(process.path().join("comm"));
+                let program = program.unwrap_or_default();
+                let program = printable(String::from_utf8_lossy(&program).trim_end());
                 of_this.push(format!(
                     "pid {pid} ({program}) has {what} open that was deleted or replaced"
                 ));

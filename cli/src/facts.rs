@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use kanban_vfs::observation::{LockName, Observation, Reader, SqliteLock, Survey, Wal, WalSize};
+use kanban_vfs::observation::{
+    ClientVfs, LockName, Observation, Reader, SqliteLock, Survey, Wal, WalSize,
+};
 
 use crate::{Result, observe};
 
@@ -51,12 +53,17 @@ impl Facts {
         self.wal.map(|wal| wal.why(&self.survey, size))
     }
 
-    /// Who keeps others from writing by SQLite's own locks, but for the holder of the write lock.
+    /// Who keeps others from writing by SQLite's own locks, but for the holder of the write lock. A lock by this VFS whose
+    /// process this user may not know is the holder's, if there is a holder.
     pub(crate) fn sqlite_writers(&self) -> impl Iterator<Item = &SqliteLock> {
+        let is_held = self.seen.holder.is_some();
         let holder = self.survey.holder.as_ref().map(|one| one.pid);
         self.survey.locks.iter().filter(move |lock| {
-            let pid = lock.process.as_ref().map(|one| one.pid);
-            lock.is_to_write() && (pid.is_none() || pid != holder)
+            let is_holders = match &lock.process {
+                Some(process) => Some(process.pid) == holder,
+                None => is_held && lock.vfs == ClientVfs::Kanban,
+            };
+            lock.is_to_write() && !is_holders
         })
     }
 

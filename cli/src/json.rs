@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kanban_vfs::observation::{
-    Client, ClientVfs, Judgement, LockName, ProcessInfo, Reader, SqliteLock, Waiter, WalSize,
+    Client, ClientVfs, Judgement, ProcessInfo, Reader, SqliteLock, Waiter, WalSize,
 };
 use serde_json::{Map, Value, json};
 
@@ -135,11 +135,9 @@ fn waited(waiter: &Waiter, process: Option<&ProcessInfo>) -> Value {
 
 /// Whether a lock is on the wal-index, and SQLite's name of it.
 fn lock(one: &SqliteLock) -> Value {
-    let is_whole = one.lock == LockName::Shared && one.is_exclusive;
-    let name = if is_whole { "EXCLUSIVE".to_owned() } else { one.lock.to_string() };
     let said = json!({
         "file": if one.lock.is_on_wal_index() { "wal-index" } else { "database" },
-        "lock": name,
+        "lock": one.name(),
         "exclusive": one.is_exclusive,
         "vfs": vfs_name(one.vfs),
     });

@@ -19,6 +19,7 @@ mod displaced;
 mod facts;
 mod json;
 mod kind;
+mod printable;
 mod run;
 mod status;
 mod stress;
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use printable::printable;
 
 /// What can go wrong is told to people.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -144,7 +146,7 @@ fn end(done: Result<bool>) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "kanban-vfs: {error}");
+            let _ = writeln!(std::io::stderr(), "kanban-vfs: {}", printable(&error.to_string()));
             ExitCode::from(2)
         }
     }

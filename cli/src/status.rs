@@ -4,12 +4,12 @@ use std::fmt::Write;
 use std::path::Path;
 
 use kanban_vfs::observation::{
-    Client, ClientVfs, Holder, Judgement, LockName, ProcessInfo, ProcessState, Reader,
-    SidecarState, SqliteLock, Waiter, WalSize,
+    Client, ClientVfs, Holder, Judgement, ProcessInfo, ProcessState, Reader, SidecarState,
+    SqliteLock, Waiter, WalSize,
 };
 
 use crate::facts::Facts;
-use crate::{Result, json, observe_board, say, text};
+use crate::{Result, json, observe_board, printable, say, text};
 
 /// Why there are no counters.
 pub(crate) const COUNTERS: &str = "not to be known from outside: each client's process counts for itself; ask \
@@ -58,7 +58,7 @@ pub(crate) fn named(one: &ProcessInfo) -> String {
     format!("pid {} ({program})", one.pid)
 }
 
-/// `; STOPPED, for kill -CONT 7; user alice; python3 worker.py`, as far as it is known.
+/// `; STOPPED until kill -CONT 7; user alice; python3 worker.py`, as far as it is known.
 pub(crate) fn described(one: &ProcessInfo) -> String {
     let mut said = match one.state {
         Some(ProcessState::Stopped) => format!("; STOPPED until kill -CONT {}", one.pid),
@@ -158,13 +158,9 @@ pub(crate) fn holder(facts: &Facts) -> String {
 
 /// `WRITE: pid 7 (sqlite3), a stock client; user alice; sqlite3 board.db`
 fn sqlite_lock(lock: &SqliteLock) -> String {
-    let name = match lock.lock {
-        LockName::Shared => "EXCLUSIVE".to_owned(),
-        name => name.to_string(),
-    };
     let vfs = if lock.vfs == ClientVfs::Stock { "a stock client" } else { "by this VFS" };
     let details = lock.process.as_ref().map(described).unwrap_or_default();
-    format!("{name}: {}, {vfs}{details}", who(lock.process.as_ref()))
+    format!("{}: {}, {vfs}{details}", lock.name(), who(lock.process.as_ref()))
 }
 
 /// Who keeps others from writing by SQLite's own locks, a line for each process.
@@ -174,7 +170,7 @@ pub(crate) fn sqlite_writers(facts: &Facts) -> Vec<String> {
         let process = lock.process.as_ref();
         match lines.iter_mut().find(|(known, _)| process.is_some() && *known == process) {
             // RESERVED, PENDING and EXCLUSIVE of one commit.
-            Some((_, line)) => *line = format!("{}, {line}", lock.lock),
+            Some((_, line)) => *line = format!("{}, {line}", lock.name()),
             None => lines.push((process, sqlite_lock(lock))),
         }
     }
@@ -272,7 +268,7 @@ fn as_text(facts: &Facts) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
     let mut line = |name: &str, text: &str| {
-        let _ = writeln!(out, "{name:<12}{text}");
+        let _ = writeln!(out, "{name:<12}{}", printable(text));
     };
     line("board", &seen.database.display().to_string());
     line("holder", &holder(facts));

@@ -16,7 +16,7 @@ use ratatui::text::Line;
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table};
 
 use crate::facts::Facts;
-use crate::{Result, json, observe, observe_board, status, text};
+use crate::{Result, json, observe, observe_board, printable, status, text};
 
 /// How often it looks, for hand-overs that the shown moments would miss.
 const LOOK: Duration = Duration::from_millis(20);
@@ -249,6 +249,7 @@ fn lines(
             Err(error) => error.to_string(),
         };
         // Nobody listens any more: as good an end as any.
+        let line = if as_json { line } else { printable(&line) };
         if !say_line(&line) {
             return Ok(());
         }
@@ -294,10 +295,10 @@ fn draw(frame: &mut Frame<'_>, board: &Path, seen: &Seen, is_help: bool) {
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let alarm = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
     let width = usize::from(frame.area().width);
-    let path = board.display().to_string();
+    let path = printable(&board.display().to_string());
     let name = match width > path.chars().count() + 24 {
         true => path,
-        false => board.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        false => printable(&board.file_name().unwrap_or_default().to_string_lossy()),
     };
     let title = Line::styled(format!(" kanban-vfs watch {name} "), bold);
     let block = Block::bordered().title(title).title_bottom(" q quits, ? explains ");
@@ -312,7 +313,7 @@ fn draw(frame: &mut Frame<'_>, board: &Path, seen: &Seen, is_help: bool) {
     let now = match &seen.now {
         Ok(now) => now,
         Err(error) => {
-            let lines = text::folded(&error.to_string(), width, 0);
+            let lines = text::folded(&printable(&error.to_string()), width, 0);
             let lines = lines.into_iter().map(|line| Line::styled(line, alarm));
             frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), area);
             return;

@@ -12,10 +12,11 @@ const LONGEST: usize = 4000;
 /// The characters that an operator's terminal obeys are replaced.
 pub(crate) fn line(text: Arguments<'_>) {
     const OPEN: Open = |options, path| options.open(path);
-    let program = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    let program = std::fs::read("/proc/self/comm").unwrap_or_default();
+    let program = String::from_utf8_lossy(&program);
     let said =
         format!("kanban-vfs: process {} ({}): {text}", std::process::id(), program.trim_end());
-    let mut said: String = said.chars().map(printable).collect();
+    let mut said = printable(&said);
     let end = (0..=LONGEST.min(said.len())).rfind(|at| said.is_char_boundary(*at));
     said.truncate(end.unwrap_or(0));
     said.push('\n');

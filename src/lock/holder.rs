@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::sys::{self, Range};
+use crate::sys::{self, FileLock, Range};
 
 /// The byte of the sidecar that every holder locks.
 pub(crate) const WRITE_BYTE: i64 = 8192;
@@ -64,6 +64,11 @@ impl Holder {
         let kind = if self.purpose == Purpose::Upkeep { UPKEEP } else { 0 };
         let number = u64::from(self.pid) | self.since_ms << PID_BITS | kind;
         Range { start, len: WRITE_BYTE - start + 1 + number as i64 }
+    }
+
+    /// Whether a lock on the sidecar is the one that it has.
+    pub(crate) fn has(self, lock: FileLock) -> bool {
+        lock.is_exclusive && lock.last == self.last_byte()
     }
 
     /// The last byte it locks, which is that of no other holder.

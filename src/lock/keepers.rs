@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::holder::Holder;
 use super::sidecar;
 use crate::format;
-use crate::sys::{self, Inode};
+use crate::sys;
 
 /// A process, by its id and its program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub(crate) struct Lockers {
     pub(crate) processes: Vec<Process>,
     /// At least so many processes could not be looked into: that takes their user, or root.
     pub(crate) hidden: usize,
-    /// Whether more were left out, because time ran out or there is no `/proc`.
+    /// Whether more were left out, because time ran out, or `/proc` is not there or hides them.
     pub(crate) is_partial: bool,
 }
 
@@ -94,9 +94,7 @@ pub(crate) fn of(database: &Path, holder: Holder, limit: Duration) -> Option<Loc
         return None;
     }
     let sidecar = sys::entry_at(&sidecar::path_of(database)).ok()?.inode;
-    let last = holder.last_byte();
-    let is_it = |_: Inode, lock: sys::FileLock| lock.is_exclusive && lock.last == last;
-    let found = sys::with_lock(&[sidecar], is_it, limit);
+    let found = sys::with_lock(&[sidecar], |_, lock| holder.has(lock), limit);
     // A process with the holder's id in its own pid namespace is the holder itself: it lives in another pid
     // namespace, or its clock is another.
     let is_there = found.found.iter().any(|locker| locker.own_pid == holder.pid);

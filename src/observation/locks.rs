@@ -25,6 +25,15 @@ pub struct SqliteLock {
 }
 
 impl SqliteLock {
+    /// SQLite's name of it. All of SHARED, exclusively, is EXCLUSIVE. <https://www.sqlite.org/lockingv3.html#locking>
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self.lock {
+            LockName::Shared if self.is_exclusive => "EXCLUSIVE".to_owned(),
+            lock => lock.to_string(),
+        }
+    }
+
     /// Whether it keeps other connections from writing.
     #[must_use]
     pub fn is_to_write(&self) -> bool {

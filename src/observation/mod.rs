@@ -332,10 +332,9 @@ impl Observation {
             |waiter: &page::Waiter| waiter.state != page::State::Refused && is_alive(waiter);
         let described = |waiter: page::Waiter| Waiter {
             pid: waiter.pid,
-            // An operator's terminal obeys escape sequences.
-            program: String::from_utf8_lossy(&waiter.program)
-                .trim_end_matches('\0')
-                .replace(char::is_control, "?"),
+            program: sys::printable(
+                String::from_utf8_lossy(&waiter.program).trim_end_matches('\0'),
+            ),
             waited: waiter.since.ago(now).unwrap_or_default(),
             is_upkeep: waiter.purpose == Purpose::Upkeep,
             has_turn: turn.is_some_and(|turn| turn.is_for(waiter.slot, waiter.ticket)),

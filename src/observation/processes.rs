@@ -12,7 +12,7 @@ pub struct ProcessInfo {
     pub pid: u32,
     /// The name of its program.
     pub program: Option<String>,
-    /// Its command line: the first 200 characters, with control characters written as escapes.
+    /// Its command line: the first 200 characters, with question marks for control characters.
     pub command: Option<String>,
     /// The user for whom it runs: the name in passwd(5) or, without one there, the number.
     pub user: Option<String>,

@@ -32,7 +32,7 @@ pub struct Survey {
     pub locks: Vec<SqliteLock>,
     /// At least so many processes could not be looked into: that takes their user, or root.
     pub hidden: usize,
-    /// Whether more were left out, because time ran out or there is no `/proc`.
+    /// Whether more were left out, because time ran out, or `/proc` is not there or hides them.
     pub is_partial: bool,
 }
 
@@ -57,17 +57,14 @@ impl Survey {
             ..Self::default()
         };
         survey.find_holder(seen, &walk, &mut known);
-        let of_waiter = |waiter: &Waiter| {
-            let slot = slot_range(waiter.slot);
-            match walk
-                .with_sidecar_lock(|lock| (lock.start..=lock.last).contains(&slot.start))
-                .first()
-            {
+        let mut of_waiter = |waiter: &Waiter| {
+            let slot = slot_range(waiter.slot).start;
+            let have_it = walk.with_sidecar_lock(|lock| (lock.start..=lock.last).contains(&slot));
+            match have_it.first() {
                 Some(pid) => Some(known.process(*pid, true)),
                 None => known.supposed(waiter.pid, Some(&waiter.program)),
             }
         };
-        let mut of_waiter = of_waiter;
         survey.queue = seen.queue.iter().map(&mut of_waiter).collect();
         survey.sqlite_waiters = seen.sqlite_waiters.iter().map(&mut of_waiter).collect();
         survey.locks = walk.sqlite_locks(files, &mut known);
@@ -94,8 +91,7 @@ impl Survey {
 
     fn find_holder(&mut self, seen: &Observation, walk: &Walk, known: &mut Known) {
         let (Some(holder), Some(lock)) = (&seen.holder, seen.by_the_lock) else { return };
-        let last = lock.last_byte();
-        let have_it = walk.with_sidecar_lock(|lock| lock.is_exclusive && lock.last == last);
+        let have_it = walk.with_sidecar_lock(|one| lock.has(one));
         let have_it: Vec<_> = have_it.into_iter().map(|pid| known.process(pid, true)).collect();
         let is_holder = |one: &&ProcessInfo| one.own_pid.unwrap_or(one.pid) == holder.pid;
         // A holder of another pid namespace, or with another clock, looks as though it were gone.

@@ -1,12 +1,12 @@
 //! An operator asks who is at a board: whoever holds, waits, reads, or is stopped, by this VFS or past it.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json as value};
 
 use vfs_tests::{Agent, Board, Lines, PYTHON, Program, extension};
 
-use crate::{as_nobody, beside, board, client, json, outcome, signal, until};
+use crate::{as_nobody, beside, board, client, holder_and_waiter, json, outcome, signal, until};
 
 /// A stock client in a process of its own.
 fn stock(board: &Board) -> Agent {
@@ -77,11 +77,8 @@ fn a_stock_writer_and_those_who_wait_for_it_are_named() {
 #[test]
 fn who_is_stopped_is_said_to_be() {
     let board = board();
-    let mut holder = client(&board, "kanban");
-    holder.sql("c", "BEGIN IMMEDIATE").rows();
-    let mut waiter = client(&board, "kanban");
-    waiter.send_sql("c", "BEGIN IMMEDIATE");
-    let seen = until(|| status(&board), |status| status["waiters"] == 1);
+    let [holder, waiter] = holder_and_waiter(&board);
+    let seen = status(&board);
     assert_eq!(
         (&seen["holder"]["state"], &seen["holder"]["confirmed"]),
         (&value!("sleeping"), &value!(true))
@@ -121,7 +118,7 @@ fn a_process_is_known_by_its_command_line() {
     let own = Command::new("id").arg("-un").output().unwrap();
     assert_eq!(seen["holder"]["user"], String::from_utf8(own.stdout).unwrap().trim());
     let it = &of(&seen["clients"], hostile.pid())[0]["command"];
-    assert!(it.as_str().unwrap().ends_with(r"'a b\u{1b}[31m\u{202e}'"), "{it}");
+    assert!(it.as_str().unwrap().ends_with("'a b?[31m?'"), "{it}");
     let said = text(&board);
     assert!(said.contains("/src/agent.py ") && !said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
 }
@@ -308,4 +305,114 @@ fn what_a_user_may_not_see_is_said() {
         (&value!(reader.pid()), &value!(false))
     );
     assert!(seen["holder"]["command"].as_str().unwrap().contains("agent.py"), "{seen:#}");
+    // The holder has SQLite's own lock, too: that is not somebody else's.
+    reader.sql("c", "INSERT INTO tasks (title) VALUES ('x')").rows();
+    let has_write = |seen: &Value| {
+        seen["sqlite_locks"].as_array().unwrap().iter().any(|one| one["lock"] == "WRITE")
+    };
+    assert!(has_write(&status(&board)));
+    let said = as_nobody(&["status"]);
+    assert!(!said.contains("but SQLite's own lock"), "{said}");
+}
+
+/// A user asks who is at a board. `/proc` is mounted so that it shows the processes of others without their files, without
+/// anything of them, or not at all: each time the tool says that there may be more.
+#[test]
+fn what_proc_hides_is_said_to_be_hidden() {
+    vfs_tests::needs!("unshare", "setpriv", vfs_tests::needs::ROOT);
+    let board = board();
+    let (place, _) = as_nobody(&board);
+    for hidepid in ["0", "1", "2"] {
+        // Process 1 of the namespace is root's.
+        let script = "mount -t proc -o hidepid=$0 proc /proc && \
+                      setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"; exit $?";
+        let mut it = Command::new("unshare");
+        it.args(["--pid", "--fork", "--mount", "--kill-child", "sh", "-c", script, hidepid]);
+        it.arg(place.path().join("tool")).args(["status", "--json"]).arg(board.path());
+        let output = it.current_dir("/").output().unwrap();
+        let seen: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        assert!(seen["clients_missing"].is_string(), "hidepid={hidepid}: {seen:#}");
+    }
+}
+
+/// A process of somebody else has a file open on a network file system whose server does not answer. Whoever asks stat(2) about
+/// that file waits, and cannot even be killed. The tool does not, nor does a client of ours, which looks for whoever has
+/// SQLite's lock before it gives up: it is refused, as a stock client is.
+#[test]
+fn a_file_system_that_does_not_answer_keeps_nobody_waiting() {
+    vfs_tests::needs!("unshare", vfs_tests::needs::ROOT);
+    if !std::path::Path::new("/dev/fuse").exists() {
+        return vfs_tests::skip!("the kernel has no FUSE");
+    }
+    let board = board();
+    let mut holder = stock(&board);
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    let mut clients = ["unix", "kanban"].map(|vfs| client(&board, vfs));
+    let place = tempfile::tempdir().unwrap();
+    let mut server = Command::new("unshare");
+    server.args(["--mount", PYTHON]);
+    server.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tool/unanswering.py")).arg(place.path());
+    // Declared last, so that it ends before the clients that may wait for it.
+    let mut server = Lines::start(server);
+    let opener = server.hear();
+    if opener.starts_with("no") {
+        return vfs_tests::skip!("FUSE cannot be mounted here");
+    }
+    let open = format!("/proc/{opener}/fd");
+    let is_of_it = |entry: &std::fs::DirEntry| {
+        std::fs::read_link(entry.path()).unwrap().starts_with(place.path())
+    };
+    let mut open = std::fs::read_dir(open).unwrap().map(|entry| entry.unwrap());
+    let mut stat = Command::new("stat");
+    let mut stat = stat
+        .arg("-L")
+        .arg(open.find(is_of_it).unwrap().path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+
+    assert!(
+        of(&status(&board)["sqlite_locks"], holder.pid()).iter().any(|one| one["lock"] == "WRITE")
+    );
+    for client in &mut clients {
+        client.sql("c", "PRAGMA busy_timeout=100").rows();
+        assert!(client.sql("c", "BEGIN IMMEDIATE").message().contains("locked"));
+    }
+    assert!(stat.try_wait().unwrap().is_none(), "the server has answered");
+    drop(server);
+    stat.wait().unwrap();
+}
+
+/// A stock client in a rollback mode lets nobody in: it has all three locks, by SQLite's names.
+#[test]
+fn who_has_the_database_alone_is_said_to() {
+    let board = board();
+    client(&board, "kanban").sql("c", "PRAGMA journal_mode=delete").rows();
+    let mut stock = stock(&board);
+    stock.sql("c", "BEGIN EXCLUSIVE").rows();
+    assert_eq!(locks(&status(&board), stock.pid()), ["PENDING", "RESERVED", "EXCLUSIVE"]);
+    let said = text(&board);
+    let named = format!("EXCLUSIVE, RESERVED, PENDING: pid {} (python3), a stock", stock.pid());
+    assert!(said.contains(&named), "{said}");
+}
+
+/// Whoever makes a file chooses its name, and the tool is asked about all that are there: no name turns the terminal red, or
+/// adds a line to what is said.
+#[test]
+fn a_file_name_does_not_command_the_terminal() {
+    let board = board();
+    for content in [std::fs::read(board.path()).unwrap(), b"no database".to_vec()] {
+        let path = board.directory().join("a\u{1b}[31m\na second line\u{202e}.db");
+        std::fs::write(&path, content).unwrap();
+        for arguments in [&["status"][..], &["check"], &["watch", "--count=1", "--interval=50"]] {
+            let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> =
+                arguments.iter().map(|one| one as &dyn AsRef<std::ffi::OsStr>).collect();
+            arguments.push(&path);
+            let (_, said, errors) = outcome(&arguments);
+            let said = said + &errors;
+            assert!(!said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
+            assert!(!said.lines().any(|line| line.starts_with("a second line")), "{said}");
+        }
+    }
 }

@@ -65,6 +65,15 @@ fn client(board: &Board, vfs: &str) -> Agent {
     client
 }
 
+/// A process that has begun a transaction, and one that waits in the queue to begin its own; each has a connection `c`.
+fn holder_and_waiter(board: &Board) -> [Agent; 2] {
+    let [mut holder, mut waiter] = [(), ()].map(|()| client(board, "kanban"));
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    waiter.send_sql("c", "BEGIN IMMEDIATE");
+    until(|| json("status", &board.path()).1, |status| status["queue"] != Value::Array(Vec::new()));
+    [holder, waiter]
+}
+
 /// A board in WAL mode with so many rows that it has several pages; nobody has it open.
 fn board() -> Board {
     let board = Board::new();

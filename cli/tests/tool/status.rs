@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use vfs_tests::{is_root, run};
 
-use crate::{TOOL, as_nobody, beside, board, client, json, outcome, until};
+use crate::{TOOL, as_nobody, beside, board, client, holder_and_waiter, json, outcome, until};
 
 fn pids(status: &Value) -> Vec<u64> {
     status["queue"].as_array().unwrap().iter().map(|one| one["pid"].as_u64().unwrap()).collect()
@@ -53,11 +53,7 @@ fn it_names_the_holder_and_the_waiters_in_order() {
 #[test]
 fn a_killed_process_is_neither_holder_nor_waiter() {
     let board = board();
-    let mut holder = client(&board, "kanban");
-    holder.sql("c", "BEGIN IMMEDIATE").rows();
-    let mut waiter = client(&board, "kanban");
-    waiter.send_sql("c", "BEGIN IMMEDIATE");
-    until(|| json("status", &board.path()).1, |status| status["waiters"] == 1);
+    let [holder, waiter] = holder_and_waiter(&board);
     waiter.kill();
     let (_, status) = json("status", &board.path());
     assert_eq!((&status["waiters"], &status["holder"]["pid"]), (&json!(0), &json!(holder.pid())));

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use vfs_tests::{Board, run};
 
-use crate::{TOOL, board, client, outcome, signal, until};
+use crate::{TOOL, board, client, holder_and_waiter, outcome, signal, until};
 
 /// A terminal with a shell that runs `watch`; ended when dropped.
 struct Terminal {
@@ -83,10 +83,7 @@ impl Drop for Terminal {
 fn it_shows_the_holder_live_and_leaves_the_terminal_whole() {
     vfs_tests::needs!("tmux");
     let board = board();
-    let mut holder = client(&board, "kanban");
-    holder.sql("c", "BEGIN IMMEDIATE").rows();
-    let mut waiter = client(&board, "kanban");
-    waiter.send_sql("c", "BEGIN IMMEDIATE");
+    let [mut holder, mut waiter] = holder_and_waiter(&board);
     for end in ["q", "C-c", "SIGTERM"] {
         let terminal = Terminal::watching(&board);
         let screen = terminal.until("queue: 1 waiting");

@@ -27,9 +27,11 @@ pub(crate) fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
     duplicate(file.as_raw_fd()).map(File::from)
 }
 
-/// Reads all of a file of proc(5).
-pub(crate) fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
-    beyond_standard(|| std::fs::read_to_string(path))
+/// Reads all of a file of proc(5). What is no UTF-8 becomes U+FFFD: the kernel cuts a program's name after 15 bytes, wherever
+/// that is in a character, and a path may have any bytes.
+pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
+    let bytes = beyond_standard(|| std::fs::read(path))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Calls `open` while no descriptor below 3 is free, so that what it opens gets a higher one. Closing a

@@ -21,6 +21,13 @@ impl Inode {
         Self { device: found.st_dev as u64, number: found.st_ino }
     }
 
+    /// That of what statx(2) has found.
+    #[cfg(target_os = "linux")]
+    pub(super) fn of_statx(found: &libc::statx) -> Self {
+        let device = libc::makedev(found.stx_dev_major, found.stx_dev_minor);
+        Self { device, number: found.stx_ino }
+    }
+
     /// The device's two numbers, as /proc/locks has them. makedev(3)
     #[allow(clippy::unnecessary_cast, reason = "their type is another on other systems")]
     pub(crate) fn device(self) -> [u32; 2] {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
-use super::descriptors::{Kept, beyond_standard, read_to_string};
+use super::descriptors::{Kept, beyond_standard, read_text};
 use super::inode::{Inode, inode_of};
 use super::processes::{is_lock_of, lock_of};
 use super::this_process::pid;
@@ -219,7 +219,7 @@ pub(crate) fn is_own_posix_lock(found: &libc::flock) -> bool {
 /// # Errors
 /// It cannot be read.
 pub(crate) fn locks_of(descriptor: RawFd) -> io::Result<Vec<FileLock>> {
-    let info = read_to_string(format!("/proc/self/fdinfo/{descriptor}"))?;
+    let info = read_text(format!("/proc/self/fdinfo/{descriptor}"))?;
     Ok(info.lines().filter_map(lock_of).collect())
 }
 
@@ -248,7 +248,7 @@ pub(crate) fn has_posix_locks_on(descriptor: RawFd, inode: Inode) -> Option<bool
         }
     }
     // A lock of somebody else may hide it.
-    let locks = read_to_string("/proc/locks").ok()?;
+    let locks = read_text("/proc/locks").ok()?;
     Some(locks.lines().any(|line| posix_locker(line) == Some(pid()) && is_lock_of(line, inode)))
 }
 
@@ -267,7 +267,7 @@ fn posix_locker(line: &str) -> Option<u32> {
 /// # Errors
 /// There is no /proc, or the descriptor is not open.
 pub(crate) fn has_posix_locks(descriptor: RawFd) -> io::Result<bool> {
-    let info = read_to_string(format!("/proc/self/fdinfo/{descriptor}"))?;
+    let info = read_text(format!("/proc/self/fdinfo/{descriptor}"))?;
     let mut locks = info.lines().filter(|line| line.starts_with("lock:"));
     Ok(locks.any(|line| line.contains(" POSIX ")))
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::descriptors::read_to_string;
+use super::descriptors::read_text;
 
 /// Makes memory that other processes share this process's own, with what is in it now. mmap(2)
 ///
@@ -36,7 +36,7 @@ pub(crate) unsafe fn make_private(address: *mut u8, bytes: usize) -> io::Result<
 /// The memory that this process shares with others, from each first byte to the one behind the last; empty without a
 /// /proc. proc(5), /proc/PID/maps
 pub(crate) fn shared_memory() -> Vec<(usize, usize)> {
-    let maps = read_to_string("/proc/self/maps").unwrap_or_default();
+    let maps = read_text("/proc/self/maps").unwrap_or_default();
     let shared = maps.lines().filter_map(|line| {
         let mut fields = line.split(' ');
         let (start, end) = fields.next()?.split_once('-')?;

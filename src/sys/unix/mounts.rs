@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::descriptors::{open, read_to_string};
+use super::descriptors::{open, read_text};
 use super::locks::{conflicting_lock, try_lock};
 use super::this_process::{monotonic_ns, pid};
 use crate::sys::Range;
@@ -53,7 +53,7 @@ pub(crate) fn room_at(path: &Path) -> Option<(u64, u64)> {
 /// Where the file system that `path` lies on is mounted, and its type's name; `None` if the kernel does not tell.
 /// proc(5), /proc/PID/mountinfo
 pub(crate) fn mount_of(path: &Path) -> Option<(String, String)> {
-    let mounts = read_to_string("/proc/self/mountinfo").ok()?;
+    let mounts = read_text("/proc/self/mountinfo").ok()?;
     let found = mounts.lines().filter_map(|line| {
         let point = unescape(line.split(' ').nth(4)?);
         let name = line.split(" - ").nth(1)?.split(' ').next()?;
@@ -119,7 +119,7 @@ pub(crate) fn is_mount_point(_: &Path) -> bool {
 /// Whether what is mounted at `path` is what lies there without that mount: service managers mount a file so to give a
 /// service other rights to it. proc(5), /proc/PID/mountinfo
 pub(crate) fn is_mounted_over_itself(path: &Path) -> bool {
-    let mounts = read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = read_text("/proc/self/mountinfo").unwrap_or_default();
     is_over_itself(path, &mounts)
 }
 

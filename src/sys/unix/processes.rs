@@ -1,19 +1,21 @@
 //! Other processes, as proc(5) tells of them: whether one is gone, what it is called, and which of them has a lock.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use super::descriptors::{beyond_standard, read_to_string};
+use super::descriptors::{beyond_standard, open, read_text};
 use super::inode::Inode;
 #[cfg(target_os = "linux")]
 use super::this_process::of_kernel;
-use crate::sys::{Details, FileLock, ListedLock, Locker, Lockers, OpenFile, Openers, Stopwatch};
+use crate::sys::{
+    Details, FileLock, ListedLock, Locker, Lockers, OpenFile, Openers, Stopwatch, printable,
+};
 
 /// Whether the process `pid` that did something `ago` is gone: there is none in this pid namespace, it
 /// is dead and its parent has not waited for it, or the id is a younger process's by now. kill(2), proc(5)
@@ -27,7 +29,7 @@ pub(crate) fn is_gone(pid: u32, ago: Duration) -> bool {
     if rc != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH) {
         return true;
     }
-    read_to_string(format!("/proc/{pid}/stat"))
+    read_text(format!("/proc/{pid}/stat"))
         .ok()
         .and_then(|stat| Stat::parse(&stat))
         .is_some_and(|stat| stat.is_dead() || stat.is_younger_than(ago))
@@ -95,7 +97,7 @@ fn since_boot() -> Option<Duration> {
 
 /// The processes that have a lock on one of `files` for which `is_it` is true, as far as this process may look into
 /// them; looks for at most `limit`. A lock that processes share by fork(2) or clone(2) is found in all of them. It
-/// neither opens nor locks the files: stat(2) follows /proc/PID/fd. proc(5), /proc/PID/fdinfo
+/// neither opens nor locks the files: statx(2) follows /proc/PID/fd. proc(5), /proc/PID/fdinfo
 pub(crate) fn with_lock(
     files: &[Inode],
     is_it: impl Fn(Inode, FileLock) -> bool,
@@ -153,7 +155,7 @@ fn each_open(
             continue;
         }
         let name = OsStr::from_bytes(name.to_bytes());
-        let info = read_to_string(process.join("fdinfo").join(name)).unwrap_or_default();
+        let info = read_text(process.join("fdinfo").join(name)).unwrap_or_default();
         let locks = info.lines().filter_map(lock_of).collect();
         if look(OpenFile { inode, is_to_look: is_to_look(&info), locks }) {
             break;
@@ -170,9 +172,11 @@ impl Entries {
     /// opendir(3)
     fn of(directory: &Path) -> io::Result<Self> {
         let path = CString::new(directory.as_os_str().as_bytes())?;
-        // SAFETY: a terminated path.
-        let opened = beyond_standard(|| unsafe { libc::opendir(path.as_ptr()) });
-        NonNull::new(opened).map(Self).ok_or_else(io::Error::last_os_error)
+        beyond_standard(|| {
+            // SAFETY: a terminated path.
+            let opened = unsafe { libc::opendir(path.as_ptr()) };
+            NonNull::new(opened).map(Self).ok_or_else(io::Error::last_os_error)
+        })
     }
 
     /// The name of the next entry, in no order. readdir(3)
@@ -185,8 +189,39 @@ impl Entries {
         Some(name.to_owned())
     }
 
-    /// The file that an entry leads to. fstatat(2)
+    /// The file that an entry leads to. It asks no server: a process may have a file open on a network file system that does
+    /// not answer, and stat(2) would wait for that in vain, and could not be killed. statx(2)
+    #[doc(alias = "AT_STATX_DONT_SYNC")]
+    #[cfg(target_os = "linux")]
     fn inode_behind(&self, name: &CStr) -> Option<Inode> {
+        let mut found = MaybeUninit::<libc::statx>::zeroed();
+        let flags = libc::AT_STATX_DONT_SYNC;
+        // Not the C library's function: glibc before 2.28 has none, and would not load a library that asks for it.
+        // SAFETY: the descriptor of an open directory, a terminated name, and a struct that the call fills in, and for which
+        // zeros are a value.
+        let (rc, found) = unsafe {
+            let directory = libc::dirfd(self.0.as_ptr());
+            let (mask, into) = (libc::STATX_INO, found.as_mut_ptr());
+            let rc = libc::syscall(libc::SYS_statx, directory, name.as_ptr(), flags, mask, into);
+            (rc, found.assume_init())
+        };
+        if rc == 0 {
+            return Some(Inode::of_statx(&found));
+        }
+        // Linux before 4.11 does not know the call, and a seccomp filter may refuse it.
+        let is_refused =
+            matches!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS | libc::EPERM));
+        if is_refused { self.inode_by_stat(name) } else { None }
+    }
+
+    /// The file that an entry leads to.
+    #[cfg(not(target_os = "linux"))]
+    fn inode_behind(&self, name: &CStr) -> Option<Inode> {
+        self.inode_by_stat(name)
+    }
+
+    /// The same, whoever has to be asked. fstatat(2)
+    fn inode_by_stat(&self, name: &CStr) -> Option<Inode> {
         let mut found = MaybeUninit::<libc::stat>::zeroed();
         // SAFETY: the descriptor of an open directory, a terminated name, and a struct that the call fills in if it succeeds.
         unsafe {
@@ -233,6 +268,9 @@ fn each_process<T>(
         seen.is_partial = true;
         return seen;
     };
+    // Each pid namespace has a process 1. Where it is not to be seen, /proc is mounted with `hidepid`, and lists only the
+    // processes of this user.
+    seen.is_partial = fs::symlink_metadata("/proc/1").is_err();
     for process in all.flatten() {
         let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
         let Some(pid) = pid else { continue };
@@ -240,9 +278,17 @@ fn each_process<T>(
             Ok(Some(found)) => seen.found.push((pid, found)),
             Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let stat = read_to_string(process.path().join("stat")).unwrap_or_default();
                 let has_files = |stat: Stat| !stat.is_dead() && !stat.is_of_the_kernel();
-                seen.hidden += usize::from(Stat::parse(&stat).is_some_and(has_files));
+                match read_text(process.path().join("stat")) {
+                    Ok(stat) => {
+                        seen.hidden += usize::from(Stat::parse(&stat).is_some_and(has_files));
+                    }
+                    // With `hidepid` nobody knows whether it is a thread of the kernel.
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        seen.is_partial = true;
+                    }
+                    Err(_) => {}
+                }
             }
             // The process has ended meanwhile.
             Err(_) => {}
@@ -272,7 +318,7 @@ pub(super) fn lock_of(line: &str) -> Option<FileLock> {
 /// list names the process of a POSIX lock also to those who may not look into that process, but not those in a pid namespace
 /// that this process cannot see. proc(5), /proc/locks
 pub(crate) fn listed_locks(files: &[Inode]) -> Vec<ListedLock> {
-    let list = read_to_string("/proc/locks").unwrap_or_default();
+    let list = read_text("/proc/locks").unwrap_or_default();
     let of_line = |line: &str| {
         let rest = line.split_once(':')?.1;
         let inode = *files.iter().find(|file| is_lock_on(line, **file))?;
@@ -297,7 +343,7 @@ fn is_lock_on(line: &str, file: Inode) -> bool {
 /// What may be known of a process: proc(5), /proc/PID/status and /proc/PID/cmdline, which everybody may read unless /proc is
 /// mounted with `hidepid`.
 pub(crate) fn details_of(pid: u32) -> Details {
-    let status = read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = read_text(format!("/proc/{pid}/status")).unwrap_or_default();
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
     // The effective one, by which rights go.
     let user = field("Uid:").and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
@@ -309,22 +355,25 @@ pub(crate) fn details_of(pid: u32) -> Details {
     }
 }
 
-/// The arguments of a process, as they would be typed, with control characters made visible; no more than
+/// The arguments of a process, as they would be typed, with question marks for control characters; no more than
 /// [`MOST_COMMAND`] characters. `None` for a process that has none. proc(5), /proc/PID/cmdline
 fn command_of(pid: u32) -> Option<String> {
-    let all = beyond_standard(|| fs::read(format!("/proc/{pid}/cmdline"))).ok()?;
-    // A process that has written over its arguments may have left zeros behind them.
-    let end = all.iter().rposition(|byte| *byte != 0)? + 1;
-    Some(shown_command(&all[..end]))
+    let file = open(File::options().read(true), format!("/proc/{pid}/cmdline").as_ref()).ok()?;
+    let mut start = Vec::new();
+    // A process chooses where its arguments end. prctl(2), PR_SET_MM_ARG_END
+    file.take(MOST_BYTES).read_to_end(&mut start).ok()?;
+    // One that has written over its arguments may have left zeros behind them.
+    let end = start.iter().rposition(|byte| *byte != 0)? + 1;
+    Some(shown_command(&start[..end]))
 }
 
 /// How many characters of a command line are shown.
 const MOST_COMMAND: usize = 200;
+/// How many bytes of it are read: enough for so many characters, however long they are.
+const MOST_BYTES: u64 = 8 * MOST_COMMAND as u64;
 
 /// Arguments with zeros between them, as they are shown.
 fn shown_command(arguments: &[u8]) -> String {
-    // Enough for so many characters, however long they are.
-    let arguments = &arguments[..arguments.len().min(8 * MOST_COMMAND)];
     let arguments = arguments.split(|byte| *byte == 0).map(|argument| {
         let argument = String::from_utf8_lossy(argument);
         match argument.is_empty() || argument.contains([' ', '\'']) {
@@ -332,39 +381,22 @@ fn shown_command(arguments: &[u8]) -> String {
             false => argument.into_owned(),
         }
     });
-    let text = visible(&arguments.collect::<Vec<_>>().join(" "));
+    let text = printable(&arguments.collect::<Vec<_>>().join(" "));
     match text.char_indices().nth(MOST_COMMAND) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
     }
 }
 
-/// A text that does not command the terminal that shows it: control characters, and those that change the direction of what
-/// follows, are written as escapes.
-fn visible(text: &str) -> String {
-    let is_command = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match is_command(c) {
-            true => shown.extend(c.escape_default()),
-            false => shown.push(c),
-        }
-    }
-    shown
-}
-
 /// The name of a user, or the number if there is none in the file. It asks no directory service, which might keep it waiting.
 /// passwd(5)
 fn user_name(user: u32) -> String {
-    let users = read_to_string("/etc/passwd").unwrap_or_default();
+    let users = read_text("/etc/passwd").unwrap_or_default();
     let number = user.to_string();
     let of_line = |line: &str| {
         let mut fields = line.split(':');
         let name = fields.next()?;
-        (fields.nth(1) == Some(&number)).then(|| visible(name))
+        (fields.nth(1) == Some(&number)).then(|| printable(name))
     };
     users.lines().find_map(of_line).unwrap_or(number)
 }
@@ -373,7 +405,7 @@ fn user_name(user: u32) -> String {
 /// open-file-description lock: a quick look before [`with_lock`]. True where the system does not tell. proc(5),
 /// /proc/locks
 pub(crate) fn may_be_locked(files: &[Inode], is_ofd: bool) -> bool {
-    let Ok(locks) = read_to_string("/proc/locks") else { return true };
+    let Ok(locks) = read_text("/proc/locks") else { return true };
     locks.lines().any(|line| {
         line.contains(" WRITE ")
             && (!is_ofd || line.contains(" OFDLCK "))
@@ -384,7 +416,7 @@ pub(crate) fn may_be_locked(files: &[Inode], is_ofd: bool) -> bool {
 /// Whether any process that this one can see has locked a file as a whole. False where the system does not
 /// tell. flock(2), proc(5), /proc/locks
 pub(crate) fn has_flock(file: Inode) -> bool {
-    let locks = read_to_string("/proc/locks").unwrap_or_default();
+    let locks = read_text("/proc/locks").unwrap_or_default();
     locks.lines().any(|line| line.contains(" FLOCK ") && is_lock_of(line, file))
 }
 
@@ -398,14 +430,14 @@ pub(super) fn is_lock_of(line: &str, file: Inode) -> bool {
 
 /// The name of a process's program, as far as this process may know it. proc(5), /proc/PID/comm
 pub(crate) fn program_of(pid: u32) -> Option<String> {
-    let name = read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    let name = read_text(format!("/proc/{pid}/comm")).ok()?;
     // A process chooses its name itself, and an operator's terminal obeys escape sequences.
-    Some(name.trim_end().replace(char::is_control, "?"))
+    Some(printable(name.trim_end()))
 }
 
 /// The id of a process in its own pid namespace. proc(5), /proc/PID/status
 fn own_pid(pid: u32) -> Option<u32> {
-    own_pid_in(&read_to_string(format!("/proc/{pid}/status")).ok()?)
+    own_pid_in(&read_text(format!("/proc/{pid}/status")).ok()?)
 }
 
 /// The same, from that file's text.
@@ -416,9 +448,7 @@ fn own_pid_in(status: &str) -> Option<u32> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::io::Read;
     use std::process::Stdio;
-
     use std::time::Instant;
 
     use super::*;
@@ -445,8 +475,10 @@ mod tests {
             shown_command(b"sh\0-c\0two words\0"[..].strip_suffix(b"\0").unwrap_or(&[])),
             "sh -c 'two words'"
         );
-        assert_eq!(shown_command(b"a\x1b[31mb\0\nc"), r"a\u{1b}[31mb \nc");
-        assert_eq!(shown_command("a\u{202e}b".as_bytes()), r"a\u{202e}b");
+        assert_eq!(shown_command(b"a\x1b[31mb\0\nc"), "a?[31mb ?c");
+        for turns in ['\u{202e}', '\u{61c}', '\u{9b}'] {
+            assert_eq!(shown_command(format!("a{turns}b").as_bytes()), "a?b");
+        }
         assert_eq!(shown_command(b"a\0\0\xffb"), "a '' \u{fffd}b");
         let long = shown_command(&[b'x'; 5000]);
         assert_eq!((long.len(), long.ends_with("x...")), (203, true));
@@ -529,6 +561,33 @@ mod tests {
         out.read_exact(&mut [0]).expect("it has its name");
         assert_eq!(program_of(child.id()).as_deref(), Some("a?[31mb"));
         drop(child.stdin.take());
+        child.wait().expect("it ends");
+    }
+
+    /// The kernel cuts the name of a program in the middle of a character. The process is described as any other, and known to
+    /// be gone when it is a zombie.
+    #[test]
+    fn a_name_need_not_be_utf_8() {
+        let program = "printf 'a\\303' > /proc/$$/comm && echo && read end";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", program])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut out = child.stdout.take().expect("it is a pipe");
+        out.read_exact(&mut [0]).expect("it has its name");
+        let pid = child.id();
+        assert_eq!(program_of(pid).as_deref(), Some("a\u{fffd}"));
+        let details = details_of(pid);
+        assert!(details.state.is_some() && details.user.is_some(), "{details:?}");
+        assert_eq!(details.own_pid, Some(pid).filter(|_| own_pid(std::process::id()).is_some()));
+        drop(child.stdin.take());
+        let began = Instant::now();
+        while !is_gone(pid, Duration::ZERO) {
+            assert!(began.elapsed() < Duration::from_secs(60), "a zombie is dead");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         child.wait().expect("it ends");
     }
 

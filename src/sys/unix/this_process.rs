@@ -5,7 +5,7 @@ use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::descriptors::read_to_string;
+use super::descriptors::read_text;
 
 /// 0 until [`pid`] is called.
 static PID: AtomicU32 = AtomicU32::new(0);
@@ -118,7 +118,7 @@ fn in_ns(time: libc::timespec) -> u64 {
 pub(crate) fn boot_id() -> Option<u128> {
     static BOOT: OnceLock<Option<u128>> = OnceLock::new();
     *BOOT.get_or_init(|| {
-        let id = read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let id = read_text("/proc/sys/kernel/random/boot_id").ok()?;
         u128::from_str_radix(&id.trim_end().replace('-', ""), 16).ok()
     })
 }

@@ -1,0 +1,1 @@
+../../src/sys/printable.rs
