@@ -3,6 +3,7 @@
 #
 #     scripts/package-tests.sh [--only "wheels sdist npm crates deb musl aarch64"]
 #
+# KANBAN_PYTHONS names more Pythons in which to try the wheel, beside Debian's and the first on the PATH.
 # Needs what README names, and npm. `musl` downloads Debian's package of that C library. `aarch64` needs Debian and root: it
 # installs qemu-user and debootstrap, and unpacks a Debian of AArch64. That shows what its instructions do, but none of that
 # processor's memory order.
@@ -107,7 +108,8 @@ if wants wheels; then
     done
     [ "$count" -gt 0 ]
 
-    for python in $(realpath /usr/bin/python3 "$(python3 -c 'import sys; print(sys.executable)')" | sort -u); do
+    # shellcheck disable=SC2086 # Words.
+    for python in $(realpath /usr/bin/python3 "$(python3 -c 'import sys; print(sys.executable)')" ${KANBAN_PYTHONS:-} | sort -u); do
         step "wheel: in an empty environment of $("$python" --version)"
         venv=$clean/wheel${python//\//-}
         "$python" -m venv "$venv"
