@@ -10,11 +10,23 @@ const defaults = new WeakSet();
 /** The classes whose SQLite has the VFS. */
 const registered = new WeakSet();
 
+/** Whether this Node's C library is not glibc. */
+function isMusl() {
+  if (process.platform !== 'linux') return false;
+  // A report's header names the version of glibc, and is the only thing in Node that does. The rest of a report would ask
+  // the DNS for the name of each open socket's peer, and wait for it.
+  const { excludeNetwork } = process.report;
+  process.report.excludeNetwork = true;
+  try {
+    return process.report.getReport().header.glibcVersionRuntime === undefined;
+  } finally {
+    process.report.excludeNetwork = excludeNetwork;
+  }
+}
+
 /** Of the prebuilt files, the directory of this machine's: linux-x64, linux-arm64-musl, darwin-arm64, win32-x64. */
 function platform() {
-  // A report's header names the version of glibc, and is the only thing in Node that does.
-  const isMusl = process.platform === 'linux' && process.report.getReport().header.glibcVersionRuntime === undefined;
-  return `${process.platform}-${process.arch}${isMusl ? '-musl' : ''}`;
+  return `${process.platform}-${process.arch}${isMusl() ? '-musl' : ''}`;
 }
 
 /** What the system calls the extension. */

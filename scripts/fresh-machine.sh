@@ -142,7 +142,7 @@ inside "$user" "cd $home && environment/bin/python shown.py && test -e board.db 
 if [ -e /usr/include/sqlite3.h ]; then
     step "as $user: C"
     {
-        printf '%s\n' '#include <sqlite3.h>' 'int main(void) {' ' sqlite3 *loader, *board; char *why = 0;' \
+        printf '%s\n' '#include <sqlite3.h>' '#include <stddef.h>' 'int main(void) {' ' sqlite3 *loader, *board; char *why = 0;' \
             ' sqlite3_open(":memory:", &loader);'
         shown c
         printf '%s\n' ' return sqlite3_exec(board, "PRAGMA journal_mode=wal; CREATE TABLE tasks (title TEXT)", 0, 0, 0);' '}'

@@ -3,9 +3,12 @@
 #
 #     scripts/package-tests.sh [--only "wheels sdist npm crates deb musl aarch64"]
 #
-# Needs what README names, and npm. `musl` and `aarch64` install or unpack Debian packages, as root: a C library of musl, and
-# a Debian of AArch64 under qemu-user, which shows what its instructions do, but none of that processor's memory order.
+# KANBAN_PYTHONS names more Pythons in which to try the wheel, beside Debian's and the first on the PATH.
+# Needs what README names, and npm. `musl` downloads Debian's package of that C library. `aarch64` needs Debian and root: it
+# installs qemu-user and debootstrap, and unpacks a Debian of AArch64. That shows what its instructions do, but none of that
+# processor's memory order.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 root=$PWD
 
@@ -105,7 +108,8 @@ if wants wheels; then
     done
     [ "$count" -gt 0 ]
 
-    for python in $(realpath /usr/bin/python3 "$(python3 -c 'import sys; print(sys.executable)')" | sort -u); do
+    # shellcheck disable=SC2086 # Words.
+    for python in $(realpath /usr/bin/python3 "$(python3 -c 'import sys; print(sys.executable)')" ${KANBAN_PYTHONS:-} | sort -u); do
         step "wheel: in an empty environment of $("$python" --version)"
         venv=$clean/wheel${python//\//-}
         "$python" -m venv "$venv"
@@ -238,8 +242,8 @@ try_musl() {
         run_musl "LD_LIBRARY_PATH=$place" -- "$@" ./board board.db ada 20 "$directory/libkanban_vfs"
         [ "$(run_musl "LD_LIBRARY_PATH=$place" -- "$@" ./unchanged)" = 'past the VFS' ]
         [ "$(run_musl "LD_LIBRARY_PATH=$place" "LD_PRELOAD=$directory/libkanban_vfs_preload.so" -- "$@" ./unchanged)" = 'through the VFS' ]
-        chmod +x "$directory/kanban-vfs"
-        run_musl "LD_LIBRARY_PATH=$place" -- "$@" "$directory/kanban-vfs" check board.db > /dev/null
+        # The tool has its C library in it, and takes no loader.
+        "${@:1:$#-1}" "$directory/kanban-vfs" check board.db > /dev/null
     )
     sqlite3 "$place/board.db" 'SELECT count(*) FROM tasks' | grep -qx 20
 }
@@ -261,40 +265,46 @@ run_musl() {
     fi
 }
 
-need_root() {
+# Debian's packages for `foreign`.
+need_emulator() {
+    [ "$(id -u)" = 0 ] || { echo 'aarch64: run it as root' >&2; exit 1; }
     local -a missing=()
     command -v debootstrap > /dev/null || missing+=(debootstrap)
     command -v qemu-aarch64 > /dev/null || missing+=(qemu-user)
     [ ${#missing[@]} = 0 ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; }
 }
 
+# Unpacks the wheel of that platform; says where its package is.
+unpacked() {
+    local place=$clean/$1
+    "$tools/bin/python" -m zipfile -e "$(one "$dist"/kanban_vfs-*-"$1".whl)" "$place"
+    # zipfile leaves modes out.
+    chmod +x "$place/kanban_vfs/kanban-vfs"
+    echo "$place/kanban_vfs"
+}
+
 if wants musl && [ "$machine" = x86_64 ]; then
     step 'musl: a client in C, with the extension of the wheel'
-    need_root
-    place=$(foreign amd64)
-    mkdir "$clean/musl"
-    "$tools/bin/python" -m zipfile -e "$(one "$dist"/kanban_vfs-*-musllinux_1_2_x86_64.whl)" "$clean/musl"
-    try_musl x86_64 "$clean/musl/kanban_vfs" "$(one "$place"/lib/ld-musl-x86_64.so.1)"
+    (cd "$clean" && apt-get download --quiet=2 musl && dpkg-deb --extract musl_*.deb musl)
+    package=$(unpacked musllinux_1_2_x86_64)
+    try_musl x86_64 "$package" "$(one "$clean"/musl/lib/ld-musl-x86_64.so.1)"
 fi
 
 if wants aarch64 && [ "$machine" = x86_64 ]; then
     step 'AArch64, under qemu-user: the wheel, in a Python of Debian'
-    need_root
+    need_emulator
     place=$(foreign arm64)
-    mkdir "$clean/arm"
-    "$tools/bin/python" -m zipfile -e "$(one "$dist"/kanban_vfs-*manylinux2014_aarch64.whl)" "$clean/arm"
+    package=$(unpacked manylinux2014_aarch64)
     rm -f "$clean"/board.db*
     (
         cd "$clean"
-        arm=(qemu-aarch64 -L "$place" -E "PYTHONPATH=$clean/arm")
+        arm=(qemu-aarch64 -L "$place" -E "PYTHONPATH=${package%/*}")
         [ "$("${arm[@]}" "$place/usr/bin/python3" write.py)" = "$version" ]
-        chmod +x arm/kanban_vfs/kanban-vfs
-        "${arm[@]}" arm/kanban_vfs/kanban-vfs check board.db
+        "${arm[@]}" "$package/kanban-vfs" check board.db
     )
     step 'AArch64, musl: a client in C'
-    mkdir "$clean/arm-musl"
-    "$tools/bin/python" -m zipfile -e "$(one "$dist"/kanban_vfs-*-musllinux_1_2_aarch64.whl)" "$clean/arm-musl"
-    try_musl aarch64 "$clean/arm-musl/kanban_vfs" qemu-aarch64 "$(one "$place"/lib/ld-musl-aarch64.so.1)"
+    package=$(unpacked musllinux_1_2_aarch64)
+    try_musl aarch64 "$package" qemu-aarch64 "$(one "$place"/lib/ld-musl-aarch64.so.1)"
 fi
 
 step "passed: $what"

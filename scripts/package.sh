@@ -64,7 +64,7 @@ node_name_of() {
 build() {
     local target=$1 out=$work/$1/release
     local flags=
-    # The C library of musl is the system's, as it is for all that loads the extension.
+    # The extension takes the system's musl, as all that loads it does. zig links one into the tool all the same.
     [[ $target != *-musl ]] || flags='-C target-feature=-crt-static'
     local what
     for what in '--package kanban-vfs --lib' '--package kanban-vfs-preload' '--package kanban-vfs-cli'; do

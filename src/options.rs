@@ -19,9 +19,9 @@ pub enum Begin {
     /// handler says, so that its first write is not refused. If the wait ends without the lock, it goes on as
     /// deferred.
     Immediate,
-    /// As deferred, until a transaction was refused to write after it had read. From then on transactions that begin with the
-    /// same statement, but for its values, begin as with [`Begin::Immediate`], in all processes that have the
-    /// database open, and until the last 100 of them have not written.
+    /// As deferred, until a transaction was refused to write after it had read, or has written while another that begins alike
+    /// waited for it. From then on transactions that begin with the same statement, but for its values, begin as with
+    /// [`Begin::Immediate`], in all processes that have the database open, and until the last 100 of them have not written.
     Auto,
 }
 

@@ -10,7 +10,8 @@ use crate::{Result, say};
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Cases: writers,wal|delete,full|normal,think in us[,readers]. May be repeated.
+    /// Cases: writers,wal|delete,full|normal,think in us[,readers[,snapshot in ms]]: how long one more reader
+    /// keeps each of its snapshots. May be repeated.
     #[arg(long = "case", value_parser = parse_case, default_values = ["8,wal,full,1000", "1,wal,full,0"])]
     cases: Vec<Case>,
     /// Paired runs of each case; tables show medians and spread.

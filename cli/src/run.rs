@@ -8,7 +8,7 @@
 //! | `NODE_OPTIONS` | better-sqlite3 and node:sqlite: `node.js` |
 //! | `KANBAN_VFS_DEFAULT=1` | sqlite3, pysqlite3 and apsw of every Python that has the package installed |
 //! | `KANBAN_REQUIRE=1` | nothing; it has a database that goes past all of these told of; unless it is set already |
-//! | `KANBAN_BEGIN=auto` | nothing; transactions that read first and write later take the write lock first, once one of their kind was refused; unless it is set already |
+//! | `KANBAN_BEGIN=auto` | nothing; transactions that read first and write later take the write lock first, once others that began alike have written; unless it is set already |
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -31,8 +31,8 @@ pub(crate) struct Arguments {
     /// The busy timeout that connections start with, in ms.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
     busy_timeout: Option<u32>,
-    /// When a transaction takes the write lock: deferred, immediate, or auto, the default here: a kind of transaction that
-    /// was refused to write after it had read takes it when it begins to read.
+    /// When a transaction takes the write lock: deferred, immediate, or auto, the default here: it takes it when it
+    /// begins to read if others that began with the same statement have written after they had read.
     #[arg(long, value_name = "MODE", value_parser = ["deferred", "immediate", "auto"])]
     begin: Option<String>,
     /// For how long it waits then if the application's busy handler is not known, in ms.

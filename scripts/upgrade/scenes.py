@@ -91,23 +91,38 @@ def write(clients: List[Client], rows: int) -> None:
             client.answer()
 
 
-def new_board(client: Client) -> None:
+def first_client(extension: str, board: str) -> Client:
+    """It makes the board, and with that the sidecar."""
+    client = Client(extension, board)
     client.sql("PRAGMA journal_mode=wal")
     client.sql("CREATE TABLE tasks (n INTEGER)")
+    return client
+
+
+def killed_client(extension: str, board: str) -> None:
+    """It makes the board, and is killed while it has the write lock: its sidecar stays."""
+    client = first_client(extension, board)
+    client.sql("BEGIN IMMEDIATE")
+    client.kill()
 
 
 def whole(board: str, rows: int) -> None:
-    """A stock client finds all rows, and nothing is left behind."""
+    """A stock client finds all rows."""
     stock = sqlite3.connect(board)
     assert stock.execute("SELECT count(*) FROM tasks").fetchone() == (rows,)
     assert stock.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     stock.close()
 
 
+def whole_and_alone(board: str, rows: int) -> None:
+    """So it does, and nothing is left behind."""
+    assert os.listdir(os.path.dirname(board)) == [os.path.basename(board)]
+    whole(board, rows)
+
+
 def the_older_one_came_first(older: str, newer: str, board: str) -> None:
     """The upgrade has begun: a worker of the new version starts beside those of the old one."""
-    first = Client(older, board)
-    new_board(first)
+    first = first_client(older, board)
     second = Client(newer, board)
     write([first, second], 30)
     assert layout(board) == 1
@@ -131,14 +146,12 @@ def the_older_one_came_first(older: str, newer: str, board: str) -> None:
     until(is_renewed, "the newer one has no write lock")
     assert layout(board) == 3
     second.close()
-    whole(board, 60)
-    assert not os.path.exists(f"{board}-lock")
+    whole_and_alone(board, 60)
 
 
 def the_newer_one_came_first(older: str, newer: str, board: str) -> None:
     """A worker that was forgotten still runs the old version."""
-    first = Client(newer, board)
-    new_board(first)
+    first = first_client(newer, board)
     second = Client(older, board)
     write([first, second], 30)
     assert layout(board) == 3
@@ -146,30 +159,23 @@ def the_newer_one_came_first(older: str, newer: str, board: str) -> None:
     second.close()
     assert first.lock()["active"] and layout(board) == 3
     first.close()
-    whole(board, 60)
-    assert not os.path.exists(f"{board}-lock")
+    whole_and_alone(board, 60)
 
 
 def the_older_one_was_killed(older: str, newer: str, board: str) -> None:
     """Its sidecar stays, and the next client of the new version makes it its own."""
-    first = Client(older, board)
-    new_board(first)
-    first.sql("BEGIN IMMEDIATE")
-    first.kill()
+    killed_client(older, board)
     assert layout(board) == 1
     second = Client(newer, board)
     write([second], 5)
     assert second.lock()["active"] and layout(board) == 3
     second.close()
-    whole(board, 5)
+    whole_and_alone(board, 5)
 
 
 def the_newer_one_was_killed(older: str, newer: str, board: str) -> None:
     """Somebody goes back to the old version: it writes without a queue until the sidecar is deleted."""
-    first = Client(newer, board)
-    new_board(first)
-    first.sql("BEGIN IMMEDIATE")
-    first.kill()
+    killed_client(newer, board)
     second = Client(older, board)
     write([second], 5)
     assert not second.lock()["active"] and layout(board) == 3
@@ -179,7 +185,7 @@ def the_newer_one_was_killed(older: str, newer: str, board: str) -> None:
     write([third], 5)
     assert third.lock()["active"] and layout(board) == 1
     third.close()
-    whole(board, 10)
+    whole_and_alone(board, 10)
 
 
 def one_from_the_future(_: str, newer: str, board: str) -> None:
