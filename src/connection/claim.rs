@@ -131,6 +131,10 @@ const GOES_ON_WITHIN_NS: u64 = 10_000_000;
 /// Longer than another connection's probe holds SQLite's lock.
 const LOOK_LASTS: Duration = Duration::from_micros(50);
 
+/// How often a connection that waits for a checkpoint inside a lock call looks whether a writer has the write lock by now: that
+/// one may wait for what this connection has.
+const LOOKS_FOR_WRITER: Duration = Duration::from_millis(4);
+
 /// How often the write lock is tried for when it is refused although nobody holds it.
 const LOOKS: u32 = 3;
 
@@ -191,6 +195,11 @@ impl<B: BaseFile> Claim<B> {
 
     pub(super) fn is_held(&self) -> bool {
         self.write_lock.is_held()
+    }
+
+    /// The base file knows which database connection uses it.
+    pub(super) fn has_user(&self) {
+        self.write_lock.is_for(self.base.user());
     }
 
     pub(super) fn has(&self, reason: Reason) -> bool {
@@ -390,7 +399,8 @@ impl<B: BaseFile> Claim<B> {
     /// would go into such attempts. To be called while the connection has no snapshot.
     #[cold]
     pub(super) fn wait_far_from_head(&mut self) {
-        let is_far = |wait: &Wait| wait.place().is_some_and(|place| place.is_far());
+        let is_far =
+            |wait: &Wait| wait.is_in_circle() || wait.place().is_some_and(|place| place.is_far());
         while self.wait.has_slept()
             && is_far(&self.wait)
             && !self.wait.is_at_its_end()
@@ -680,7 +690,8 @@ impl<B: BaseFile> Claim<B> {
                     if !waits_here {
                         return false;
                     }
-                    let limit = left.min(CHECKPOINT_LASTS.saturating_sub(held));
+                    let limit =
+                        left.min(CHECKPOINT_LASTS.saturating_sub(held)).min(LOOKS_FOR_WRITER);
                     // Its own place would be one that it overtakes.
                     self.wait.leave_queue();
                     let acquired = self.write_lock.acquire_soon(Purpose::Write, limit);
@@ -842,7 +853,11 @@ impl<B: BaseFile> Claim<B> {
         if need == Need::Recovery {
             return self.wait.refused_unrelated();
         }
-        self.wait.is_used_by(self.base.user());
+        let user = self.base.user();
+        self.wait.is_used_by(user);
+        if matches!(cause, Cause::WriteLock) {
+            self.wait.holds(self.database.held_beside(user));
+        }
         count(&self.database.counters.refused);
         if let Some(waited) = self.wait.refused(cause) {
             self.gave_up(waited);

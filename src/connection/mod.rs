@@ -80,6 +80,11 @@ pub(crate) struct Connection<B: BaseFile> {
 }
 
 impl<B: BaseFile> Connection<B> {
+    /// SQLite has said which database connection uses it.
+    pub(crate) fn has_user(&mut self) {
+        self.claim.has_user();
+    }
+
     /// A connection to the database at `path`, which `base` has opened.
     pub(crate) fn new(
         base: B,

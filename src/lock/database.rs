@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::holder::Holder;
 use super::keepers::{self, Lockers};
 use super::page::Waiter;
@@ -53,6 +55,9 @@ pub(crate) struct Database {
     /// The connection of this process that has the write lock.
     pub(super) owner: OwnerFlag,
     pub(super) sidecar: OpenSidecar,
+    /// Which database connection uses each of its connections: the number of the one, and the address of the other. Mutex
+    /// rule: held for no other lock.
+    users: Mutex<Vec<(u64, usize)>>,
     /// Whether a connection was opened that may write.
     has_writer: AtomicBool,
     /// Empty in a child of the process that opened it.
@@ -82,6 +87,7 @@ impl Database {
             directory: path.parent().and_then(sys::directory_at),
             owner: OwnerFlag::default(),
             sidecar: OpenSidecar::new(),
+            users: Mutex::default(),
             has_writer: AtomicBool::new(false),
             own: Own::new(()),
             counters: Counters::default(),
@@ -108,6 +114,33 @@ impl Database {
     /// Notes that a connection was opened that may write. Only then the last to close deletes the sidecar.
     pub(crate) fn note_writer(&self) {
         self.has_writer.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes which database connection uses a connection.
+    pub(super) fn note_user(&self, connection: u64, user: usize) {
+        self.forget_user(connection);
+        self.users.lock().push((connection, user));
+    }
+
+    /// A connection closes.
+    pub(super) fn forget_user(&self, connection: u64) {
+        self.users.lock().retain(|(known, _)| *known != connection);
+    }
+
+    /// The queues of other databases, of which this database connection has the write lock.
+    pub(crate) fn held_beside(&self, user: usize) -> Vec<Arc<Queue<Sidecar>>> {
+        let others: Vec<_> = match &*REGISTRY.lock() {
+            Some(registry) if registry.len() > 1 => {
+                registry.values().filter_map(Weak::upgrade).collect()
+            }
+            _ => return Vec::new(),
+        };
+        // Without the registry's mutex: the last reference may be dropped here.
+        let is_held = |other: &&Arc<Self>| {
+            let owner = (other.owner.connection(), user);
+            !std::ptr::eq(&raw const ***other, self) && other.users.lock().contains(&owner)
+        };
+        others.iter().filter(is_held).filter_map(|other| other.queue()).collect()
     }
 
     /// Releases the write lock of this process's owner. `pace` is as for [`Queue::release`].

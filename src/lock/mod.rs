@@ -23,6 +23,7 @@
 //! | [`page`] | What waiters and holders tell each other is a hint, never a right. |
 //! | [`kinds`] | Kinds of transactions that were refused to write are known to all processes. |
 //! | [`wait`] | A writer sleeps as long as SQLite asks it to, and says once that it has given up. |
+//! | `circle.rs` | Of transactions over several databases that wait for each other, one gives up at once. |
 //! | `wait/busy_handler.rs` | SQLite's default busy handler is known by its sleeps, and so is its last one. |
 //! | `wait/sleeper.rs` | A thread sleeps for the connection that was refused last on it. |
 //! | `wait/nap.rs` | One sleep ends as soon as an attempt is worth making. |
@@ -41,18 +42,20 @@
 //! | 2 | the mutex of a database's open sidecar | to open it or to copy its address |
 //! | 3 | the registry of databases, a mutex | for a look-up, to open or delete a sidecar, and across fork(2) |
 //! | 4 | the mutex of what a connection waits for | to change it, and while a probe asks for SQLite's own lock |
-//! | 5 | the mutex of this process's slots in the queue | for locks of the kernel that nobody waits for |
-//! | 6 | the lead of a sync: a flag of the process, then a lock of the kernel | for one sync |
-//! | 7 | SQLite's own locks | as SQLite asks |
+//! | 5 | the mutex of which database connections use a database's connections | to look, and to change it |
+//! | 6 | the mutex of this process's slots in the queue | for locks of the kernel that nobody waits for |
+//! | 7 | the lead of a sync: a flag of the process, then a lock of the kernel | for one sync |
+//! | 8 | SQLite's own locks | as SQLite asks |
 //!
-//! Nobody asks for the lead of a sync (6) while it holds the write lock, except a checkpoint, or while it
+//! Nobody asks for the lead of a sync (7) while it holds the write lock, except a checkpoint, or while it
 //! holds one of the mutexes.
 //!
-//! SQLite's own locks (7) are taken after the write lock and released before it. Some callers ask for the
+//! SQLite's own locks (8) are taken after the write lock and released before it. Some callers ask for the
 //! write lock with a lock of SQLite's in hand. None of them can deadlock, because none waits without bound:
 //! `connection/claim.rs` has the table of bounded waits. A connection that cleans up on its last close does not wait
 //! at all.
 
+mod circle;
 pub(crate) mod database;
 pub(crate) mod holder;
 pub(crate) mod keepers;

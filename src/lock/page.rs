@@ -29,7 +29,8 @@
 //! | + 16 to 19 | process id (bits 0 to 21), when it will have looked at the page again, in units of 2^23 ns (bits 22 to 30), and whether it waits for upkeep (bit 31) (u32) | the slot's process |
 //! | + 20 to 31 | program name, NUL-padded | the slot's process |
 //! | 3776 to 3779 | extent: slots from this one on are free (u32) | a waiter that takes a slot there, or finds it too small; a holder that finds it too great |
-//! | 3780 to 3839 | 0 | |
+//! | 3784 to 3791 | label of the holder of the write lock, which waits for another database, see `lock::circle`; 0 for none (u64) | the holder |
+//! | 3792 to 3795 | process id of that holder (u32) | the holder |
 //! | 3840 + 4 n | kind n of transactions, and whether it writes after it has read, see `lock::kinds` (u32) | a connection that was refused to write; one that has ended such a transaction |
 //! | 4096 + 32 (n - 116) | slot n, from 116 to 1139, as above | |
 //!
@@ -105,6 +106,9 @@ pub(crate) const SLOTS: usize = FIRST_SLOTS + 8 * PAGE_SLOTS;
 
 /// Offset of the extent.
 const EXTENT: usize = FIRST_SLOT + FIRST_SLOTS * SLOT_SIZE;
+
+/// Offset of the holder's label and process id.
+const LABEL: usize = EXTENT + 8;
 
 /// Offset of the kinds of transactions.
 pub(crate) const KINDS: usize = 3840;
@@ -376,6 +380,12 @@ impl Page {
         })
     }
 
+    /// The label of a holder of the write lock, and its process id; `None` if it waits for no other database.
+    pub(crate) fn label(&self) -> Option<(u64, u32)> {
+        let label = self.u64_at(LABEL);
+        (label != 0).then(|| (label, self.u32_at(LABEL + 8)))
+    }
+
     /// The ticket that was given last.
     pub(crate) fn counter(&self) -> Ticket {
         Ticket(self.u32_at(COUNTER))
@@ -445,6 +455,14 @@ impl Waiter {
 /// Offset and bytes of the counter, as one writes them that has given itself that ticket.
 pub(crate) fn encode_counter(given: Ticket) -> (u64, [u8; 4]) {
     (COUNTER as u64, given.0.to_le_bytes())
+}
+
+/// Offset and bytes of the label of a holder with that process id.
+pub(crate) fn encode_label(label: u64, pid: u32) -> (u64, [u8; 12]) {
+    let mut bytes = [0; 12];
+    bytes[..8].copy_from_slice(&label.to_le_bytes());
+    bytes[8..].copy_from_slice(&pid.to_le_bytes());
+    (LABEL as u64, bytes)
 }
 
 /// Offset and bytes of the extent, as one writes it that has taken that slot, or with `None` one that finds all free.

@@ -38,9 +38,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub(crate) use super::holder::Purpose;
-use super::holder::{Holder, WAITERS_BYTE, WRITE_RANGE};
+use super::holder::{Holder, PID_BITS, WAITERS_BYTE, WRITE_RANGE};
 use super::page::{
-    Page, Since, State, TURN_NS, Turn, Waiter, encode_extent, encode_state, slot_offset,
+    Page, Since, State, TURN_NS, Turn, Waiter, encode_extent, encode_label, encode_state,
+    slot_offset,
 };
 use crate::sys::Range;
 
@@ -106,6 +107,8 @@ pub(crate) struct Queue<S> {
     /// Whether somebody waited when the lock was last taken. Then the attempt to take it together with the
     /// waiters' byte would most likely fail, and is not made.
     is_contended: AtomicBool,
+    /// Whether the page shows the label of a holder of this process.
+    is_labelled: AtomicBool,
     /// The last byte of the holder that [`Self::held_for`] has seen last.
     seen: AtomicI64,
     /// When it saw that holder first, in ns of [`QueueFile::kernel_now`].
@@ -128,6 +131,7 @@ impl<S: QueueFile> Queue<S> {
             slots: Mutex::new(Slots::default()),
             held_here: AtomicBool::new(false),
             is_contended: AtomicBool::new(false),
+            is_labelled: AtomicBool::new(false),
             seen: AtomicI64::new(0),
             seen_since: AtomicU64::new(0),
         }
@@ -245,6 +249,9 @@ impl<S: QueueFile> Queue<S> {
         mut pace: Option<&mut Pace>,
         freed: impl FnOnce(),
     ) -> io::Result<()> {
+        if self.is_labelled.load(Ordering::Relaxed) {
+            self.hide_label();
+        }
         self.held_here.store(false, Ordering::Relaxed);
         if let Some(pace) = &mut pace {
             pace.released_at = self.sidecar.now();
@@ -346,6 +353,38 @@ impl<S: QueueFile> Queue<S> {
             return Some(head);
         }
         None
+    }
+
+    /// Shows a label to those that wait for the write lock, which the caller's transaction has.
+    pub(super) fn show_label(&self, label: u64) {
+        self.is_labelled.store(true, Ordering::Relaxed);
+        self.write_label(label);
+    }
+
+    /// Ends [`Self::show_label`].
+    #[cold]
+    pub(super) fn hide_label(&self) {
+        if self.is_labelled.swap(false, Ordering::Relaxed) {
+            self.write_label(0);
+        }
+    }
+
+    fn write_label(&self, label: u64) {
+        let pid = self.sidecar.process().0 & ((1 << PID_BITS) - 1);
+        let (at, bytes) = encode_label(label, pid);
+        let _ = self.sidecar.write(at, &bytes);
+    }
+
+    /// The label of the holder of the write lock; `None` if it shows none, or nobody has the lock. A label of another process
+    /// than the holder's has outlived one that was killed.
+    pub(super) fn label(&self) -> Option<u64> {
+        let (label, pid) = self.sidecar.read().ok()?.label()?;
+        let holder = if self.held_here.load(Ordering::Acquire) {
+            self.sidecar.process().0 & ((1 << PID_BITS) - 1)
+        } else {
+            Holder::from_range(self.sidecar.conflicting(WRITE_RANGE).ok()??)?.pid
+        };
+        (holder == pid).then_some(label)
     }
 
     fn wake(&self, waiter: &Waiter) {

@@ -55,14 +55,16 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::circle::Label;
 use super::database::Database;
 use super::page::Ticket;
-use super::queue::Place;
+use super::queue::{Place, Queue};
+use super::sidecar::Sidecar;
 use crate::sys;
 use crate::sys::fork::Own;
 
 use busy_handler::BusyHandler;
-use nap::{Nap, Queued, Stage};
+use nap::{Nap, Queued, Slept, Stage};
 pub(crate) use sleeper::forget_on_this_thread;
 use sleeper::this_thread;
 
@@ -137,6 +139,12 @@ struct Waiting {
     handler: BusyHandler,
     /// The database connection whose busy handler it is: an address, 0 if that is not known.
     user: usize,
+    /// The queues of other databases of which that connection has the write lock.
+    held: Vec<Arc<Queue<Sidecar>>>,
+    /// What says so to those that wait for them.
+    label: Option<Label>,
+    /// Whether it waits for itself: then its busy handler is not to sleep, so that it gives up.
+    is_in_circle: bool,
     /// A child must not leave the queue for its parent.
     place: Option<Own<Queued>>,
 }
@@ -177,10 +185,12 @@ pub(crate) fn sleep(asked: Duration, base_sleep: impl Fn(Duration)) -> bool {
         forget_on_this_thread();
         return false;
     };
-    let (place, unslept) = nap.sleep(base_sleep, || shared.waiting.lock().is_worth_trying());
+    let slept = nap.sleep(base_sleep, || shared.waiting.lock().is_worth_trying());
     let mut waiting = shared.waiting.lock();
     if waiting.waits && waiting.thread == this_thread() {
+        let Slept { place, unslept, label, is_in_circle } = slept;
         waiting.handler.unslept = unslept;
+        (waiting.label, waiting.is_in_circle) = (label, is_in_circle);
         let ticket = place.as_ref().and_then(Own::get).map(|queued| queued.place.ticket);
         waiting.ticket = ticket.or(waiting.ticket);
         waiting.place = place;
@@ -218,8 +228,12 @@ impl Waiting {
             self.resume();
         }
         self.last_step = LastStep::Slept;
+        let limit = asked + std::mem::take(&mut self.handler.unslept);
         Some(Nap {
-            limit: asked + std::mem::take(&mut self.handler.unslept),
+            limit: if self.is_in_circle { Duration::ZERO } else { limit },
+            is_in_circle: self.is_in_circle,
+            held: self.held.clone(),
+            label: self.label.take(),
             database: Arc::clone(&self.database),
             can_queue: self.can_queue,
             waited: Duration::from_nanos(sys::kernel_ns().saturating_sub(self.first_refused_at)),
@@ -257,7 +271,7 @@ impl Waiting {
     fn stop(&mut self) {
         self.waits = false;
         self.handler.wait_ended();
-        self.place = None;
+        (self.place, self.label, self.is_in_circle) = (None, None, false);
     }
 
     /// It was refused, and this ends no wait: it sleeps again, or has given up without a sign.
@@ -306,6 +320,9 @@ impl Wait {
             last_step: LastStep::Refused { after_sleep: false },
             handler: BusyHandler::default(),
             user: 0,
+            held: Vec::new(),
+            label: None,
+            is_in_circle: false,
             place: None,
         };
         let shared = Shared { is_quiet: AtomicBool::new(true), waiting: Mutex::new(waiting) };
@@ -460,6 +477,16 @@ impl Wait {
     /// Which database connection uses the file: what is left of a wait is for files of the same.
     pub(crate) fn is_used_by(&self, user: usize) {
         self.shared.waiting.lock().user = user;
+    }
+
+    /// The queues of other databases of which that database connection has the write lock.
+    pub(crate) fn holds(&self, held: Vec<Arc<Queue<Sidecar>>>) {
+        self.shared.waiting.lock().held = held;
+    }
+
+    /// Whether the connection waits for itself, so that its wait is to end at once.
+    pub(crate) fn is_in_circle(&self) -> bool {
+        self.shared.waiting.lock().is_in_circle
     }
 
     /// How long the connection has waited; zero if it does not wait.

@@ -81,6 +81,11 @@ impl WriteLock {
         }
     }
 
+    /// Which database connection it is for: an address.
+    pub(crate) fn is_for(&self, user: usize) {
+        self.database.note_user(self.connection, user);
+    }
+
     #[inline]
     pub(crate) fn is_held(&self) -> bool {
         self.held.is_some()
@@ -239,6 +244,10 @@ impl WriteLock {
 
 impl Drop for WriteLock {
     fn drop(&mut self) {
+        // In a child another thread of the parent may have had the mutex.
+        if self.generation == fork::generation() {
+            self.database.forget_user(self.connection);
+        }
         self.close();
     }
 }

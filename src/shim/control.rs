@@ -74,6 +74,7 @@ extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void)
                 }
                 SQLITE_FCNTL_PDB => {
                     base.set_db(arg.cast());
+                    connection.has_user();
                     None
                 }
                 SQLITE_FCNTL_BUSYHANDLER => {

@@ -41,6 +41,11 @@ impl OwnerFlag {
         self.connection.load(Ordering::Relaxed) != 0
     }
 
+    /// The owner's number; 0 for none.
+    pub(super) fn connection(&self) -> u64 {
+        self.connection.load(Ordering::Relaxed) & !UPKEEP
+    }
+
     /// For how long the owner has done upkeep, if it does.
     pub(super) fn upkeep(&self) -> Option<Duration> {
         if self.connection.load(Ordering::Acquire) & UPKEEP == 0 {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::lock::circle::Label;
 use crate::lock::database::Database;
 use crate::lock::page::Ticket;
 use crate::lock::queue::{Place, Purpose, Queue, Rank, Until};
@@ -24,6 +25,9 @@ const MOST_YIELDS: usize = 1000;
 
 /// A wait for SQLite's own lock is shown to observers from then on; a shorter one is not worth the system calls.
 const SHOWN_AFTER: Duration = Duration::from_millis(10);
+
+/// How often a connection that has write locks of other databases looks whether it waits for itself.
+const LOOKS_FOR_CIRCLE: Duration = Duration::from_millis(1);
 
 /// What a waiter sleeps before it looks whether SQLite's own lock is free; the last is repeated.
 const PAUSES: [Duration; 4] = [
@@ -84,8 +88,24 @@ pub(super) struct Nap {
     pub(super) ticket: Option<Ticket>,
     pub(super) place: Option<Own<Queued>>,
     pub(super) stage: Stage,
+    /// The queues of other databases of which its database connection has the write lock.
+    pub(super) held: Vec<Arc<Queue<Sidecar>>>,
+    pub(super) label: Option<Label>,
+    /// Whether the connection is known to wait for itself.
+    pub(super) is_in_circle: bool,
     /// Whether there is a probe.
     pub(super) can_look: bool,
+}
+
+/// What a nap leaves to the next.
+pub(super) struct Slept {
+    /// The place in the queue.
+    pub(super) place: Option<Own<Queued>>,
+    /// What was not slept.
+    pub(super) unslept: Duration,
+    pub(super) label: Option<Label>,
+    /// Whether the connection waits for itself.
+    pub(super) is_in_circle: bool,
 }
 
 /// Which of a wait's sleeps it is.
@@ -100,14 +120,17 @@ pub(super) enum Stage {
 }
 
 impl Nap {
-    /// Sleeps; `base_sleep` is the base's xSleep. Returns the place in the queue, and what was not slept.
+    /// Sleeps; `base_sleep` is the base's xSleep.
     ///
     /// Calls `is_worth_trying` between two sleeps, without any lock.
     pub(super) fn sleep(
         mut self,
         base_sleep: impl Fn(Duration),
         is_worth_trying: impl FnMut() -> bool,
-    ) -> (Option<Own<Queued>>, Duration) {
+    ) -> Slept {
+        if self.is_in_circle {
+            return self.slept(None, Duration::ZERO);
+        }
         let queue = (self.can_queue || self.is_long()).then(|| self.database.queue()).flatten();
         let queue = match queue {
             Some(queue) if self.can_queue => queue,
@@ -117,7 +140,7 @@ impl Nap {
                 let shown = other.and_then(|queue| Shown::new(queue, self.waited));
                 let unslept = self.look(base_sleep, is_worth_trying);
                 drop(shown);
-                return (None, unslept);
+                return self.slept(None, unslept);
             }
         };
         let watch = Stopwatch::start();
@@ -130,12 +153,13 @@ impl Nap {
                 }
                 std::thread::yield_now();
                 if queue.is_free() {
-                    return (self.place, left());
+                    let (place, left) = (self.place.take(), left());
+                    return self.slept(place, left);
                 }
             }
         }
         // If the sidecar was replaced, its place is in another queue.
-        let place = self.place.filter(|queued| Arc::ptr_eq(&queued.queue, &queue));
+        let place = self.place.take().filter(|queued| Arc::ptr_eq(&queued.queue, &queue));
         let mut place = place.or_else(|| {
             let rank = self.ticket.map_or(Rank::Last, Rank::Kept);
             let place = queue.join(rank, self.waited, Purpose::Write)?;
@@ -146,9 +170,27 @@ impl Nap {
             _ if self.limit > MOST_UNSLEPT => Until::Free,
             _ => Until::Sign,
         };
-        let unslept = match place.as_mut().and_then(Own::get_mut) {
-            Some(queued) => queue.wait(&mut queued.place, left(), until),
-            None => {
+        let mut label = self.label.take();
+        if label.is_none() && !self.held.is_empty() {
+            label = Some(Label::new(std::mem::take(&mut self.held), &queue));
+        }
+        let unslept = match (place.as_mut().and_then(Own::get_mut), &mut label) {
+            (Some(queued), Some(label)) => loop {
+                let rest = left();
+                let look = rest.min(LOOKS_FOR_CIRCLE);
+                if let Some(unslept) = queue.wait(&mut queued.place, look, until) {
+                    break Some(rest.saturating_sub(look) + unslept);
+                }
+                if label.has_come_back(&queue) {
+                    self.is_in_circle = true;
+                    break None;
+                }
+                if look == rest {
+                    break None;
+                }
+            },
+            (Some(queued), None) => queue.wait(&mut queued.place, left(), until),
+            (None, _) => {
                 // A poller returns more often in vain.
                 let least = self.limit.saturating_sub(MOST_UNSLEPT);
                 if until == Until::Free && !least.is_zero() {
@@ -159,7 +201,12 @@ impl Nap {
                 }
             }
         };
-        (place, unslept.unwrap_or_default())
+        self.label = label;
+        self.slept(place, unslept.unwrap_or_default())
+    }
+
+    fn slept(self, place: Option<Own<Queued>>, unslept: Duration) -> Slept {
+        Slept { place, unslept, label: self.label, is_in_circle: self.is_in_circle }
     }
 
     /// Whether it, or the wait before it, is long enough for people to ask who waits.

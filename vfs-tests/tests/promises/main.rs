@@ -9,6 +9,7 @@ use vfs_tests::{Agent, Board, Program, Reply};
 
 mod begin;
 mod canonical_path;
+mod circle;
 mod clocks;
 mod descriptors;
 mod displaced_files;

@@ -1,0 +1,74 @@
+//! Transactions over several databases that wait for each other in a circle: one of them is to give up at once.
+//!
+//! A transaction that has write locks and waits for another shows a label to those that wait for it: on the page of each
+//! database whose write lock it has. The label is a number greater than that of the transaction that it waits for. When it
+//! sees a greater one there, it takes that over, so that the greatest label of a circle travels against the waits, and comes
+//! back to the transaction that began with it. This one waits for itself. (Mitchell and Merritt, A Distributed Algorithm for
+//! Deadlock Detection and Resolution, 1984.)
+//!
+//! In a program that locks its databases in one order no label comes back. A page that lies makes a transaction give up that
+//! waits for another database, and nothing else.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::queue::Queue;
+use super::sidecar::Sidecar;
+
+/// The bits of a label that make it unlike all others; those above them count.
+const UNIQUE_BITS: u32 = 24;
+
+/// The greatest count that this process has seen. A transaction that took over a label has it no more when it waits again, but
+/// those that wait for it may: its new one must be greater.
+static GREATEST: AtomicU64 = AtomicU64::new(0);
+
+/// The label of one transaction that waits. Dropping it takes it off the pages.
+pub(super) struct Label {
+    /// The queues of the databases whose write locks the transaction has.
+    shown: Vec<Arc<Queue<Sidecar>>>,
+    /// What it began with.
+    own: u64,
+    now: u64,
+}
+
+impl Label {
+    /// That of a transaction that has the write locks of `held`, at least one, and begins to wait for another.
+    pub(super) fn new(held: Vec<Arc<Queue<Sidecar>>>, waits_for: &Queue<Sidecar>) -> Self {
+        let unique = RandomState::new().build_hasher().finish() >> (u64::BITS - UNIQUE_BITS);
+        let theirs = waits_for.label().unwrap_or(0) >> UNIQUE_BITS;
+        let count = GREATEST.fetch_max(theirs, Ordering::Relaxed).max(theirs) + 1;
+        GREATEST.fetch_max(count, Ordering::Relaxed);
+        // Whatever a page says, it does not overflow.
+        let own = count << UNIQUE_BITS | unique;
+        let label = Self { shown: held, own, now: own };
+        label.show();
+        label
+    }
+
+    /// Looks at the label of whoever it waits for, and takes over a greater one. Whether its own has come back: the
+    /// transaction waits for itself.
+    pub(super) fn has_come_back(&mut self, waits_for: &Queue<Sidecar>) -> bool {
+        let Some(theirs) = waits_for.label() else { return false };
+        if theirs > self.now {
+            self.now = theirs;
+            GREATEST.fetch_max(theirs >> UNIQUE_BITS, Ordering::Relaxed);
+            self.show();
+        }
+        theirs == self.own
+    }
+
+    fn show(&self) {
+        for queue in &self.shown {
+            queue.show_label(self.now);
+        }
+    }
+}
+
+impl Drop for Label {
+    fn drop(&mut self) {
+        for queue in &self.shown {
+            queue.hide_label();
+        }
+    }
+}
