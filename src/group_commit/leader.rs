@@ -44,6 +44,8 @@ pub(super) struct Durable {
 pub(super) struct SharedSyncs {
     /// Whether a thread of this process leads. The kernel's lock does not show that to the other threads.
     leads: AtomicBool,
+    /// Whether this process has waited for a leader in vain, which leads still. Nobody waits for it any more.
+    is_leader_stuck: AtomicBool,
     /// How long this process's last sync took, in ns; 0 if that is not known.
     sync_ns: AtomicU64,
     /// The last failure that this process has seen, if it may not be repaired.
@@ -151,6 +153,7 @@ impl SharedSyncs {
                 return Ok(durable);
             }
             if let Some(_lead) = self.try_lead(sidecar) {
+                self.is_leader_stuck.store(false, Ordering::Relaxed);
                 // Another leader may have finished since the look.
                 let Ok(bytes) = sidecar.read() else { break };
                 if let Some(durable) = self.durable(&bytes, wal.id(), frames)? {
@@ -161,7 +164,11 @@ impl SharedSyncs {
                 self.gather(wal, bytes.record(wal.id()).map_or(0, |record| record.durable));
                 return self.lead(sidecar, &bytes, frames, wal);
             }
+            if self.is_leader_stuck.load(Ordering::Relaxed) {
+                break;
+            }
             if watch.elapsed() >= PATIENCE {
+                self.is_leader_stuck.store(true, Ordering::Relaxed);
                 break;
             }
             sidecar.wait(bytes.word(), LOOK_EVERY);
