@@ -74,14 +74,20 @@ impl Sidecar {
         }
         self.file.get().ok_or_else(inherited)
     }
+}
 
-    /// The file, to write to. An error also if somebody has closed the descriptor behind our back: its number may be
-    /// another file's by now.
-    fn own_file_to_write(&self) -> io::Result<&LockFile> {
-        match self.own_file()? {
-            file if file.is_intact() => Ok(file),
-            _ => Err(io::ErrorKind::NotFound.into()),
+impl Sidecar {
+    /// Writes bytes of the page: through the mapping, if that is possible.
+    fn put(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let file = self.own_file()?;
+        if self.words.as_ref().is_some_and(|words| words.write(at as usize, bytes).is_ok()) {
+            return Ok(());
         }
+        // Somebody may have closed the descriptor behind our back: its number may be another file's by now.
+        if !file.is_intact() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        sys::write_all_at(file.file(), bytes, at)
     }
 }
 
@@ -98,7 +104,7 @@ impl Sidecar {
     /// # Errors
     /// A parent of this process opened the file, or it cannot be written.
     pub(crate) fn write_group(&self, bytes: &GroupBytes) -> io::Result<()> {
-        sys::write_all_at(self.own_file_to_write()?.file(), &bytes.0, GROUP as u64)
+        self.put(GROUP as u64, &bytes.0)
     }
 
     /// Takes an exclusive lock, without waiting. False if another open file has a conflicting one.
@@ -129,9 +135,7 @@ impl Sidecar {
         // Writes a word that differs from the one anybody has read, and nothing behind it: the record there may be
         // another leader's by now.
         let word = (sys::monotonic_ns() as u32).to_le_bytes();
-        let _ = self
-            .own_file_to_write()
-            .and_then(|file| sys::write_all_at(file.file(), &word, GROUP as u64));
+        let _ = self.put(GROUP as u64, &word);
         if let Some(words) = &self.words {
             words.wake(GROUP);
         }
@@ -152,7 +156,7 @@ impl Sidecar {
     /// A parent of this process opened the file, or it cannot be written.
     pub(crate) fn write_kind(&self, nth: usize, entry: u32) -> io::Result<()> {
         let at = (KINDS + nth.min(KIND_ENTRIES - 1) * 4) as u64;
-        sys::write_all_at(self.own_file_to_write()?.file(), &entry.to_le_bytes(), at)
+        self.put(at, &entry.to_le_bytes())
     }
 }
 
@@ -163,7 +167,7 @@ impl QueueFile for Sidecar {
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        sys::write_all_at(self.own_file_to_write()?.file(), bytes, at)
+        self.put(at, bytes)
     }
 
     #[inline(always)]

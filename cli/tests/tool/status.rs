@@ -33,7 +33,7 @@ fn it_names_the_holder_and_the_waiters_in_order() {
     assert_eq!(status["holder"]["upkeep"], false);
     assert_eq!(pids(&status), waiters.iter().map(|w| u64::from(w.pid())).collect::<Vec<_>>());
     assert_eq!(status["sizes"]["database"], board.path().metadata().unwrap().len());
-    assert_eq!(status["sizes"]["sidecar"], 4096);
+    assert_eq!(status["sizes"]["sidecar"], 36_864);
     assert_eq!(status["counters"], Value::Null);
     let (code, text, _) = outcome(&[&"status", &board.path()]);
     assert_eq!(code, Some(0));

@@ -377,3 +377,25 @@ fn a_look_drops_no_lock_of_this_process() {
         std::fs::remove_file(path).expect("it is there");
     }
 }
+
+/// Somebody cuts the file short under a process that writes to its mapping. That is an error, and fatal to nobody. When the file
+/// is whole again, what is written is in it.
+#[test]
+fn a_page_is_written_through_its_mapping() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let board = directory.path().join("board.db");
+    std::fs::write(&board, "").expect("a file");
+    let sidecar = Sidecar::open(&board, true).expect("a sidecar");
+    let words = sidecar.words.as_ref().expect("it is mapped");
+    let file = std::fs::File::options().write(true).open(path_of(&board)).expect("it is there");
+    words.write(5000, b"a thousand waiters").expect("there is a /proc");
+    let bytes = || std::fs::read(path_of(&board)).expect("it is there");
+    assert_eq!(bytes()[5000..5018], *b"a thousand waiters");
+    file.set_len(16).expect("it is ours");
+    assert!(words.write(5000, b"nobody").is_err());
+    assert_eq!(bytes().len(), 16);
+    file.set_len(LENGTH as u64).expect("it is ours");
+    words.write(5000, b"two").expect("it is whole");
+    assert_eq!(bytes()[5000..5004], *b"two\0");
+    assert!(words.write(LENGTH - 2, b"behind its end").is_err());
+}

@@ -62,6 +62,11 @@ impl Words {
         wait_for(&event, limit)
     }
 
+    /// Writes nothing.
+    pub(crate) fn write(&self, _: usize, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Wakes a thread that sleeps on the word at the offset `at`, or the next that will. SetEvent
     #[doc(alias = "SetEvent")]
     pub(crate) fn wake(&self, at: usize) {

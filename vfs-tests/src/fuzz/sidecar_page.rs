@@ -11,10 +11,10 @@ use crate::beside;
 use crate::sidecar::{WRITE_BYTE, holder};
 
 /// What a sidecar of ours begins with, and its length, by `docs/locking-protocol.md`.
-const HEADER: [u8; 16] = *b"kanban-vfs\0\0\x02\0\0\0";
+const HEADER: [u8; 16] = *b"kanban-vfs\0\0\x03\0\0\0";
 /// The same, of a file that was there before.
-const FOUND: [u8; 16] = *b"kanban-vfs\0\x01\x02\0\0\0";
-const PAGE: usize = 4096;
+const FOUND: [u8; 16] = *b"kanban-vfs\0\x01\x03\0\0\0";
+const LENGTH: usize = 36_864;
 
 struct Board {
     _directory: tempfile::TempDir,
@@ -52,9 +52,9 @@ pub fn run(data: &[u8]) {
     if whole % 4 > 0 {
         content.extend(HEADER);
     }
-    content.extend(&bytes[..bytes.len().min(2 * PAGE)]);
+    content.extend(&bytes[..bytes.len().min(2 * LENGTH)]);
     if whole % 4 == 3 {
-        content.resize(content.len().max(PAGE), 0);
+        content.resize(content.len().max(LENGTH), 0);
     }
     kanban_vfs::fuzzing::hostile_page(&content, script);
     BOARD.with(|board| open(board, &content));
@@ -69,7 +69,7 @@ fn open(board: &Board, content: &[u8]) {
     let end = |connection: &Connection| connection.execute_batch("ROLLBACK");
 
     let start = &content[..content.len().min(HEADER.len())];
-    let is_ours = content.len() <= PAGE
+    let is_ours = content.len() <= LENGTH
         && ([HEADER, FOUND].iter().any(|ours| *start == ours[..start.len()])
             || start.iter().all(|byte| *byte == 0));
     let me = is_ours.then(std::process::id);
@@ -97,12 +97,12 @@ fn open(board: &Board, content: &[u8]) {
     let after = std::fs::read(&sidecar).expect("the sidecar");
     drop((first, second));
     // What was there before and was no whole page of ours may be somebody's, and stays.
-    let is_whole = is_ours && content.len() == PAGE && content.starts_with(&HEADER);
+    let is_whole = is_ours && content.len() == LENGTH && content.starts_with(&HEADER);
     assert_eq!(sidecar.exists(), !is_whole);
     if is_ours {
         let expected = if is_whole { HEADER } else { FOUND };
         assert_eq!(after[..HEADER.len()], expected, "it is made whole");
-        assert_eq!(after.len(), PAGE);
+        assert_eq!(after.len(), LENGTH);
     } else {
         assert_eq!(after, content, "it is not ours");
     }

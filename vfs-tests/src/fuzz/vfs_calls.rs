@@ -701,8 +701,8 @@ pub fn run(data: &[u8]) {
         let content: &[u8] = if is_empty { &[] } else { &fixture.content };
         std::fs::write(&fixture.path, content).expect("the board");
         // So that whoever cleans up has a sidecar to lock.
-        let mut sidecar = b"kanban-vfs\0\0\x02\0\0\0".to_vec();
-        sidecar.resize(4096, 0);
+        let mut sidecar = b"kanban-vfs\0\0\x03\0\0\0".to_vec();
+        sidecar.resize(36_864, 0);
         std::fs::write(beside(&fixture.path, "-lock"), sidecar).expect("the sidecar");
         let mut board = Board {
             fixture,

@@ -56,7 +56,7 @@ fn what_is_no_sidecar_is_not_used() {
 fn whatever_it_holds_writers_exclude_each_other() {
     let noise: Vec<u8> =
         (0..4096_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    let mut lying = b"kanban-vfs\0\0\x02\0\0\0".to_vec();
+    let mut lying = b"kanban-vfs\0\0\x03\0\0\0".to_vec();
     lying.extend(&noise[16..]);
     for (content, is_ours, case) in [
         (&b""[..], true, "empty"),
@@ -73,7 +73,7 @@ fn whatever_it_holds_writers_exclude_each_other() {
         let now = fs::read(board.sidecar()).unwrap();
         if is_ours {
             assert!(
-                now.len() >= 4096 && now.starts_with(b"kanban-vfs\0") && now[12] == 2,
+                now.len() >= 36_864 && now.starts_with(b"kanban-vfs\0") && now[12] == 3,
                 "{case}"
             );
         } else {

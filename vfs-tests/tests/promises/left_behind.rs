@@ -256,7 +256,7 @@ fn what_somebody_has_planted_is_left_alone() {
             create(&mut root, &board.kanban(), mode);
             chown(board.path(), Some(ALICE.0), Some(TEAM)).unwrap();
             let own = board.directory().join("own");
-            fs::write(&own, b"kanban-vfs\0\0\x02\0\0\0").unwrap();
+            fs::write(&own, b"kanban-vfs\0\0\x03\0\0\0").unwrap();
             plant(&own, &board.sidecar());
             for path in [&own, &board.sidecar()] {
                 chown(path, Some(4711), Some(4711)).unwrap();
@@ -301,7 +301,7 @@ const OBSTACLES: [Obstacle; 4] = [
     },
     Obstacle {
         what: "a newer version",
-        keep: |board| instead(board, b"kanban-vfs\0\0\x03\0\0\0"),
+        keep: |board| instead(board, b"kanban-vfs\0\0\x04\0\0\0"),
         mend: |board| fs::rename(board.directory().join("away"), board.sidecar()).unwrap(),
     },
     Obstacle {

@@ -34,8 +34,8 @@ fn it_is_seeded() {
     let connection = connect(&board.kanban());
     connection.execute_batch("CREATE TABLE t (x)").unwrap();
     let bytes = std::fs::read(board.sidecar()).unwrap();
-    assert_eq!(bytes.len(), 4096);
-    assert_eq!(&bytes[..16], b"kanban-vfs\0\0\x02\0\0\0");
+    assert_eq!(bytes.len(), 36_864);
+    assert_eq!(&bytes[..16], b"kanban-vfs\0\0\x03\0\0\0");
 }
 
 /// A program that a client starts must not keep the write lock of a client that dies.
