@@ -153,7 +153,7 @@ test_program() {
     directory=$(mktemp -d "$data/XXXXXX")
     [ "$(id -u)" -ne 0 ] || chown nobody "$directory"
     # The tests expect SQLite's own busy timeout, and its files' lengths.
-    (cd "$directory" && export KANBAN_BUSY_TIMEOUT=0 KANBAN_FILE_AHEAD=0 && exec timeout -k 5 "$limit" "$@") > "$log" 2>&1 < /dev/null &
+    (cd "$directory" && export KANBAN_BUSY_TIMEOUT=0 KANBAN_FILE_AHEAD=0 KANBAN_RECORD=0 && exec timeout -k 5 "$limit" "$@") > "$log" 2>&1 < /dev/null &
     process=$!
     : > "$data/running/$process"
     # It may have crashed, of which the shell has a line to say.

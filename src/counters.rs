@@ -1,5 +1,5 @@
 //! What has happened to a database in this process, counted for `PRAGMA kanban_status`
-//! (`docs/configuration.md`).
+//! (`docs/configuration.md`) and for the event log ([`crate::recorder`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,9 +35,74 @@ pub(crate) struct Counters {
     pub(crate) commits_covered: AtomicU64,
     /// Commits and checkpoints that failed, since a sync had failed.
     pub(crate) syncs_failed: AtomicU64,
+    /// Statements that were refused at once, and did not wait.
+    pub(crate) refused_at_once: AtomicU64,
+    /// Waits that ended without the lock, but for statements that were refused at once.
+    pub(crate) gave_up_after_wait: AtomicU64,
+    /// Holders that were seen to end while they held the write lock.
+    pub(crate) holders_died: AtomicU64,
+    /// Checkpoints that had copied all frames when they ended.
+    pub(crate) checkpoints_complete: AtomicU64,
+    /// Checkpoints that had left some, which readers still need.
+    pub(crate) checkpoints_partial: AtomicU64,
+    /// Checkpoints that had not copied what they meant to copy.
+    pub(crate) checkpoints_failed: AtomicU64,
+    /// Checkpoints that did not begin, since another was at work.
+    pub(crate) checkpoints_busy: AtomicU64,
+    /// Events that were not recorded, since there were too many.
+    pub(crate) events_left_out: AtomicU64,
+    /// For how long transactions held the write lock.
+    pub(crate) holds: Histogram,
+    /// How long waits took that ended with the lock.
+    pub(crate) wait_times: Histogram,
+}
+
+/// The durations of class 0 are shorter than 2 to this power, in ns.
+pub(crate) const FIRST_CLASS: u32 = 14;
+
+/// How many classes of durations a [`Histogram`] has: enough for any number of ns.
+pub(crate) const CLASSES: usize = (u64::BITS - FIRST_CLASS + 1) as usize;
+
+/// How many durations were how long: class n counts those shorter than `2^(n + FIRST_CLASS)` ns that are in no class before.
+pub(crate) struct Histogram {
+    pub(crate) classes: [AtomicU64; CLASSES],
+    /// All together, in ns.
+    pub(crate) sum: AtomicU64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { classes: std::array::from_fn(|_| AtomicU64::new(0)), sum: AtomicU64::new(0) }
+    }
+}
+
+impl Histogram {
+    /// Counts a duration in ns. Each write transaction does: no branch, and no bound is checked.
+    #[inline(always)]
+    pub(crate) fn count(&self, ns: u64) {
+        let class = ((ns >> (FIRST_CLASS - 1)) | 1).ilog2() as usize;
+        self.classes[class].fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(ns, Ordering::Relaxed);
+    }
 }
 
 /// Counts one more event.
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_of_one_class() {
+        let histogram = Histogram::default();
+        for ns in [0, 16_383, 16_384, 32_767, 32_768, u64::MAX] {
+            histogram.count(ns);
+        }
+        let classes = histogram.classes.map(AtomicU64::into_inner);
+        assert_eq!(classes[..3], [2, 2, 1]);
+        assert_eq!((classes[CLASSES - 1], classes.iter().sum::<u64>()), (1, 6));
+    }
 }

@@ -14,6 +14,8 @@ pub(crate) const WAL_INDEX_SUFFIX: &str = "-shm";
 pub(crate) const JOURNAL_SUFFIX: &str = "-journal";
 /// What this VFS appends for its sidecar.
 pub(crate) const SIDECAR_SUFFIX: &str = "-lock";
+/// What this VFS appends for the event log.
+pub(crate) const EVENT_LOG_SUFFIX: &str = "-kanban-log";
 
 /// The file beside `database` whose name ends with `suffix`.
 pub(crate) fn beside(database: &Path, suffix: &str) -> PathBuf {
@@ -246,6 +248,8 @@ pub(crate) mod wal_index {
 
     /// The size of a region in bytes: `WALINDEX_PGSZ`.
     pub(crate) const REGION: i32 = 32768;
+    /// A number that each commit changes: `iChange`.
+    pub(crate) const CHANGE: usize = 2;
     /// How many frames are committed: `mxFrame`.
     pub(crate) const MX_FRAME: usize = 4;
     /// How many pages the last commit counts: `nPage`. 0 if the WAL had none when the index was recovered, and nobody has
@@ -262,7 +266,6 @@ pub(crate) mod wal_index {
     /// The first of the five read marks.
     pub(crate) const READ_MARKS: usize = 25;
     /// How many frames the last checkpoint meant to copy: `nBackfillAttempted`. It lies behind the bytes that are locked.
-    #[cfg(unix)]
     pub(crate) const N_BACKFILL_ATTEMPTED: usize = 32;
     /// The size in bytes of the headers and what belongs to checkpoints: `WALINDEX_HDR_SIZE`.
     #[cfg(unix)]

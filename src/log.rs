@@ -127,12 +127,14 @@ pub(crate) fn hold_for_fork() -> impl std::any::Any {
 pub(crate) struct Log {
     host: Host,
     connection: u64,
+    /// Whether the connection records events in the event log.
+    pub(crate) records: bool,
 }
 
 impl Log {
     /// That of the connection with that number.
-    pub(crate) fn of(host: Host, connection: u64) -> Self {
-        Self { host, connection }
+    pub(crate) fn of(host: Host, connection: u64, records: bool) -> Self {
+        Self { host, connection, records }
     }
 
     /// Says something of a file, as [`Host::log_about`] does, whose place it takes: and to this log.

@@ -60,8 +60,8 @@ pub struct Options {
 
 impl Default for Options {
     /// A VFS named `kanban` over SQLite's default VFS, which must be one of the operating system's. Its connections
-    /// have a busy timeout of 5 s, keep the file longer than its header says in WAL mode, and sync for themselves at
-    /// each commit. It does not become the default VFS, refuses databases with several hard links, and refuses WAL
+    /// have a busy timeout of 5 s, keep the file longer than its header says in WAL mode, sync for themselves at
+    /// each commit, and record what an operator asks for. It does not become the default VFS, refuses databases with several hard links, and refuses WAL
     /// mode on network file systems.
     fn default() -> Self {
         Self {
@@ -78,6 +78,9 @@ impl Default for Options {
                 hard_links: false,
                 network_wal: false,
                 persist_wal: false,
+                record: true,
+                record_sql: false,
+                slow: Duration::from_millis(100),
             },
         }
     }
@@ -186,6 +189,30 @@ impl Options {
         self
     }
 
+    /// Whether events are recorded in the event log beside the database, `<database>-kanban-log`: transactions and checkpoints
+    /// that last, refusals, holders that died. Unset, they are.
+    #[must_use]
+    pub fn with_record(mut self, record: bool) -> Self {
+        self.connection.record = record;
+        self
+    }
+
+    /// Whether the event log has the first and the last statement of a transaction, without the values of its parameters. What
+    /// is written into a statement itself is in the log, too. Unset, it has not.
+    #[must_use]
+    pub fn with_record_sql(mut self, record: bool) -> Self {
+        self.connection.record_sql = record;
+        self
+    }
+
+    /// From when on a transaction or checkpoint is recorded, in whole ms: it has held the write lock for that long, or waited
+    /// for it. Unset, 100 ms.
+    #[must_use]
+    pub fn with_slow(mut self, slow: Duration) -> Self {
+        self.connection.slow = slow;
+        self
+    }
+
     /// The VFS's name.
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -229,6 +256,7 @@ impl Options {
             ("KANBAN_BEGIN_TIMEOUT", &mut options.connection.begin_timeout),
             ("KANBAN_BUSY_TIMEOUT", &mut options.connection.busy_timeout),
             ("KANBAN_BUSY_TIMEOUT_MIN", &mut options.connection.busy_timeout_min),
+            ("KANBAN_SLOW_MS", &mut options.connection.slow),
         ] {
             if let Some(value) = get(name) {
                 *timeout = parse_ms(value.as_encoded_bytes())
@@ -241,6 +269,8 @@ impl Options {
             ("KANBAN_HARD_LINKS", &mut options.connection.hard_links),
             ("KANBAN_NETWORK_WAL", &mut options.connection.network_wal),
             ("KANBAN_PERSIST_WAL", &mut options.connection.persist_wal),
+            ("KANBAN_RECORD", &mut options.connection.record),
+            ("KANBAN_RECORD_SQL", &mut options.connection.record_sql),
         ] {
             if let Some(value) = get(name) {
                 *flag = parse_flag(value.as_encoded_bytes())
@@ -263,11 +293,14 @@ pub(crate) struct Settings {
     hard_links: bool,
     network_wal: bool,
     persist_wal: bool,
+    record: bool,
+    record_sql: bool,
+    slow: Duration,
 }
 
 /// The environment variables that mean something: those that the extension reads, and those of what loads it
 /// (`docs/configuration.md`).
-pub const VARIABLES: [&str; 13] = [
+pub const VARIABLES: [&str; 16] = [
     "KANBAN_BASE_VFS",
     "KANBAN_BEGIN",
     "KANBAN_BEGIN_TIMEOUT",
@@ -279,7 +312,10 @@ pub const VARIABLES: [&str; 13] = [
     "KANBAN_LOG",
     "KANBAN_NETWORK_WAL",
     "KANBAN_PERSIST_WAL",
+    "KANBAN_RECORD",
+    "KANBAN_RECORD_SQL",
     "KANBAN_REQUIRE",
+    "KANBAN_SLOW_MS",
     "KANBAN_VFS_DEFAULT",
 ];
 
@@ -332,10 +368,14 @@ impl Settings {
                 b"kanban_hard_links" => settings.hard_links = flag(key, value)?,
                 b"kanban_network_wal" => settings.network_wal = flag(key, value)?,
                 b"kanban_persist_wal" => settings.persist_wal = flag(key, value)?,
+                b"kanban_record" => settings.record = flag(key, value)?,
+                b"kanban_record_sql" => settings.record_sql = flag(key, value)?,
+                b"kanban_slow_ms" => settings.slow = ms(key, value)?,
                 unknown => {
                     return Err(format!(
                         "unknown URI parameter {}; known: kanban_begin, kanban_begin_timeout, \
-                         kanban_busy_timeout, kanban_busy_timeout_min, kanban_file_ahead, kanban_group_commit, kanban_hard_links, kanban_network_wal, kanban_persist_wal",
+                         kanban_busy_timeout, kanban_busy_timeout_min, kanban_file_ahead, kanban_group_commit, kanban_hard_links, kanban_network_wal, kanban_persist_wal, \
+                         kanban_record, kanban_record_sql, kanban_slow_ms",
                         String::from_utf8_lossy(unknown)
                     ));
                 }
@@ -388,6 +428,21 @@ impl Settings {
     /// Whether the WAL and the wal-index stay when the last connection closes.
     pub(crate) fn persist_wal(&self) -> bool {
         self.persist_wal
+    }
+
+    /// Whether events are recorded.
+    pub(crate) fn record(&self) -> bool {
+        self.record
+    }
+
+    /// Whether statements are recorded with them.
+    pub(crate) fn record_sql(&self) -> bool {
+        self.record_sql
+    }
+
+    /// From when on a transaction or checkpoint is recorded.
+    pub(crate) fn slow(&self) -> Duration {
+        self.slow
     }
 }
 
@@ -465,7 +520,10 @@ mod tests {
             .with_group_commit(true)
             .with_hard_links(true)
             .with_network_wal(true)
-            .with_persist_wal(true);
+            .with_persist_wal(true)
+            .with_record(false)
+            .with_record_sql(true)
+            .with_slow(Duration::from_millis(7));
         let set = [
             ("KANBAN_BEGIN", "immediate"),
             ("KANBAN_BEGIN_TIMEOUT", "30"),
@@ -475,6 +533,9 @@ mod tests {
             ("KANBAN_HARD_LINKS", "1"),
             ("KANBAN_NETWORK_WAL", "1"),
             ("KANBAN_PERSIST_WAL", "1"),
+            ("KANBAN_RECORD", "0"),
+            ("KANBAN_RECORD_SQL", "1"),
+            ("KANBAN_SLOW_MS", "7"),
         ];
         assert_eq!(from(&set), Ok(expected));
     }
@@ -508,6 +569,9 @@ mod tests {
             "KANBAN_HARD_LINKS",
             "KANBAN_NETWORK_WAL",
             "KANBAN_PERSIST_WAL",
+            "KANBAN_RECORD",
+            "KANBAN_RECORD_SQL",
+            "KANBAN_SLOW_MS",
         ] {
             let why = from(&[(name, "on")]).expect_err(name);
             assert!(why.starts_with(name), "{why}");

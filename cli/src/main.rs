@@ -3,6 +3,7 @@
 //! | command | touches |
 //! |---|---|
 //! | `status`, `watch` | the sidecar and the wal-index, to read; never the database or its WAL |
+//! | `log` | the event log, to read |
 //! | `check` | all files, to read; as a reader that may come at any time |
 //! | `stress`, `bench` | boards of their own |
 //! | `run` | nothing: it becomes another program |
@@ -19,11 +20,15 @@ mod displaced;
 mod facts;
 mod json;
 mod kind;
+mod log;
 mod printable;
 mod run;
 mod status;
 mod stress;
+mod svg;
 mod text;
+mod time;
+mod timeline;
 mod watch;
 
 use std::io::Write;
@@ -81,13 +86,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What has happened: who held the write lock for long, who was refused and why, who died, and when.
+    ///
+    /// Reads the event log beside the board, which clients make when there is something to record. Never opens the board.
+    Log(log::Arguments),
     /// A burst of writers, and whether all that was acknowledged is there afterwards.
     Stress(stress::Arguments),
     /// Starts an application, unchanged, with this VFS as the default one, in it and in all that it starts.
     ///
     /// Reaches every SQLite that is linked dynamically, Node's, and those of a Python that has the
     /// package kanban_vfs. Of a database that is used past this VFS it tells on standard error.
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Waits and throughput of the stock VFS, an application's flock and this VFS, side by side.
     Bench(bench::Arguments),
     /// Be one of stress's writers.
@@ -113,6 +122,7 @@ fn main() -> ExitCode {
             told(&board, json, watch::run(&board, interval, count, json))
         }
         Command::Check { board, json } => return check::run(&board, json),
+        Command::Log(arguments) => told(arguments.board(), arguments.json, log::run(&arguments)),
         Command::Stress(arguments) => stress::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),

@@ -62,6 +62,15 @@ pub(crate) struct Arguments {
     /// Keep the WAL when the last connection closes.
     #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
     persist_wal: Option<String>,
+    /// Record events in the event log beside each board, or (0) do not.
+    #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
+    record: Option<String>,
+    /// Record statements with them.
+    #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
+    record_sql: Option<String>,
+    /// From when on a transaction or checkpoint is recorded, in ms.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
+    slow_ms: Option<u32>,
     /// Tell on standard error of a database that is used past this VFS, or (0) do not.
     #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
     require: Option<String>,
@@ -116,6 +125,7 @@ impl Arguments {
             ("KANBAN_BUSY_TIMEOUT", self.busy_timeout),
             ("KANBAN_BUSY_TIMEOUT_MIN", self.busy_timeout_min),
             ("KANBAN_BEGIN_TIMEOUT", self.begin_timeout),
+            ("KANBAN_SLOW_MS", self.slow_ms),
         ];
         let times = times.into_iter().filter_map(|(name, ms)| Some((name, ms?.to_string().into())));
         let begin = self.begin.clone().map(|begin| ("KANBAN_BEGIN", begin.into()));
@@ -126,6 +136,8 @@ impl Arguments {
             ("KANBAN_HARD_LINKS", &self.hard_links),
             ("KANBAN_NETWORK_WAL", &self.network_wal),
             ("KANBAN_PERSIST_WAL", &self.persist_wal),
+            ("KANBAN_RECORD", &self.record),
+            ("KANBAN_RECORD_SQL", &self.record_sql),
             ("KANBAN_REQUIRE", &self.require),
         ];
         let flags =

@@ -23,8 +23,8 @@ import sys
 from typing import Dict, List, NoReturn, Optional, Sequence, Tuple
 
 #: The options that are 0 or 1, and those that have another value, with the environment variable of each.
-FLAGS = ("file-ahead", "group-commit", "hard-links", "network-wal", "persist-wal", "require")
-VALUES = ("base-vfs", "begin", "begin-timeout", "busy-timeout", "busy-timeout-min", "log")
+FLAGS = ("file-ahead", "group-commit", "hard-links", "network-wal", "persist-wal", "record", "record-sql", "require")
+VALUES = ("base-vfs", "begin", "begin-timeout", "busy-timeout", "busy-timeout-min", "log", "slow-ms")
 BEGINS = ("auto", "deferred", "immediate")
 
 #: The exit status where nothing was started: a wrong argument, no such program.
@@ -75,7 +75,7 @@ def parse(arguments: Sequence[str]) -> Tuple[Dict[str, str], List[str]]:
                     refuse(f"--{name} needs a value: --{name}=VALUE")
                 value = rest.pop(0)
             is_ms = value.isascii() and value.isdecimal() and len(value) <= 10 and int(value) < 2**31
-            if "timeout" in name and not is_ms:
+            if ("timeout" in name or name == "slow-ms") and not is_ms:
                 refuse(f"--{name}: {value!r} is not a number of milliseconds from 0 to 2147483647")
             if name == "begin" and value not in BEGINS:
                 refuse(f"--{name}: {value!r} is none of {', '.join(BEGINS)}")

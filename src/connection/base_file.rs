@@ -74,6 +74,14 @@ pub(crate) trait BaseFile: WalIndex {
     /// Whether a read transaction is open, so that a lock to write is an upgrade, for which SQLite does not ask its busy
     /// handler. True if that is not known.
     fn is_upgrade(&self) -> bool;
+    /// Whether a read transaction is open, and no database of the connection is written to. False if that is not known.
+    fn only_reads(&self) -> bool;
+    /// The statement that the connection runs, cut to what the event log has room for. Not to be asked while it closes.
+    fn statement(&self) -> Option<String>;
+    /// What the wal-index says of the last commit; zeros while it is not mapped.
+    fn last_commit(&self) -> LastCommit;
+    /// How many frames the last checkpoint meant to copy. Only while the wal-index is mapped.
+    fn meant_to_copy(&self) -> Option<u32>;
     /// Whether the connection is in no transaction that BEGIN has begun. True if that is not known.
     fn is_in_autocommit(&self) -> bool;
     /// The address of the database connection (`sqlite3 *`) that uses the file; 0 if that is not known. It tells only whether two
@@ -133,6 +141,15 @@ impl Doing {
     pub(super) fn may_upgrade(self) -> bool {
         !self.compiles && (self.writes || self.runs && self.is_in_transaction)
     }
+}
+
+/// The last commit to a WAL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LastCommit {
+    /// A number that the next one changes.
+    pub(crate) change: u32,
+    /// How many frames are committed.
+    pub(crate) frames: u32,
 }
 
 /// A lock of SQLite's that was refused.

@@ -10,7 +10,7 @@ use super::base_file::BaseFile;
 use super::claim::Reason;
 use super::held::HeldSlots;
 use crate::ffi::{ResultCode, ShmFlags, ShmSlot, ShmSlots};
-use crate::sys::Stopwatch;
+use crate::sys::{self, Stopwatch};
 
 /// The most frames that a checkpoint copies while it holds the write lock.
 const MOST_FRAMES: u32 = 4000;
@@ -38,6 +38,7 @@ impl<B: BaseFile> Connection<B> {
             }
         }
         self.wal.has_ckpt = true;
+        self.claim.record.checkpoint_began = if recovers { 0 } else { sys::monotonic_ns() };
         self.guards.length.checkpoint_begins();
         self.guards.restart.note_salts();
         if let Err(rc) = self.join_writers(is_known) {
@@ -52,6 +53,7 @@ impl<B: BaseFile> Connection<B> {
     /// CKPT was unlocked.
     pub(super) fn checkpoint_ends(&mut self) {
         self.wal.has_ckpt = false;
+        self.claim.record.checkpoint_ended();
         self.guards.restart.checkpoint_ends();
         self.claim.release(Reason::Checkpoint);
     }

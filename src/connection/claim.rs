@@ -30,6 +30,8 @@ use std::time::Duration;
 use super::base_file::{BaseFile, Sought};
 use super::guards::Guards;
 use super::held::{HeldLevel, HeldSlots};
+use super::record::Record;
+pub(super) use super::request::{Need, Reason, Request};
 use crate::counters::count;
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot};
 use crate::format::Salts;
@@ -37,73 +39,8 @@ use crate::lock::queue::Purpose;
 use crate::lock::wait::{Cause, Wait, forget_on_this_thread};
 use crate::lock::{Arrival, Database, Refused, WriteLock, keepers};
 use crate::log::Log;
+use crate::recorder::Recording;
 use crate::sys::{self, Stopwatch};
-
-/// Which of SQLite's locks a connection has that the write lock is to cover. There may be several at once. It is noted also
-/// if the connection goes on without the write lock; whether it holds that is [`Claim::is_held`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Reason {
-    /// A lock of RESERVED or more on the database.
-    Rollback = 1,
-    /// The WRITE slot of the wal-index.
-    Wal = 2,
-    /// SHARED on a database that is about to get its first content or its journal mode.
-    FirstConnect = 4,
-    /// The CKPT slot of the wal-index.
-    Checkpoint = 8,
-    /// SHARED, or a READ slot, of a transaction that may write later: [`super::begin`].
-    Begin = 16,
-}
-
-/// What a connection wants the write lock for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
-    /// To write a transaction.
-    Write,
-    /// To finish a checkpoint, which excludes writers for that.
-    FinishCheckpoint,
-    /// To make the first connection to a database.
-    FirstConnect,
-    /// To recover the wal-index, without a snapshot. SQLite tries, and reads on if it is refused: that is no wait, so that
-    /// nobody gives up.
-    Recovery,
-}
-
-impl Need {
-    /// What the queue shows it as. Upkeep makes no snapshot stale.
-    fn purpose(self) -> Purpose {
-        match self {
-            Self::FinishCheckpoint | Self::Recovery => Purpose::Upkeep,
-            Self::Write | Self::FirstConnect => Purpose::Write,
-        }
-    }
-}
-
-/// What SQLite asks for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Request {
-    pub(super) need: Need,
-    pub(super) sought: Sought,
-    /// The lock that it holds on the database.
-    pub(super) level: LockLevel,
-}
-
-impl Request {
-    /// What the write lock is to cover if the request is granted.
-    fn reason(&self) -> Reason {
-        match (self.sought, self.need) {
-            (Sought::Write, _) => Reason::Wal,
-            (Sought::Database(_), Need::FirstConnect) => Reason::FirstConnect,
-            (Sought::Database(_), _) => Reason::Rollback,
-        }
-    }
-
-    /// Whether it is for the rollback of a hot journal: EXCLUSIVE without RESERVED in between.
-    pub(super) fn is_for_journal(&self) -> bool {
-        self.sought == Sought::Database(LockLevel::EXCLUSIVE) && self.level < LockLevel::RESERVED
-    }
-}
 
 /// How long a transaction waits for the write lock before it begins to read.
 #[derive(Clone, Copy, Debug)]
@@ -165,6 +102,7 @@ pub(super) struct Claim<B: BaseFile> {
     begin_wait: Option<(u64, u64)>,
     /// What was committed when the connection took its snapshot, if it waits or has just waited.
     snapshot: Option<(Salts, u32)>,
+    pub(super) record: Record<B>,
 }
 
 impl<B: BaseFile> Claim<B> {
@@ -176,9 +114,11 @@ impl<B: BaseFile> Claim<B> {
         id: u64,
         may_write: bool,
         is_brief: bool,
+        recording: Recording,
     ) -> Self {
         Self {
             base,
+            record: Record::new(base, database, recording),
             database: Arc::clone(database),
             log,
             may_write,
@@ -239,9 +179,14 @@ impl<B: BaseFile> Claim<B> {
         match take() {
             ResultCode::OK if self.wait.is_quiet() && request.need != Need::Recovery => {
                 self.acquired();
+                self.record.note_begin(&request, had_reason);
                 ResultCode::OK
             }
-            ResultCode::OK => self.granted_after_wait(&request, had_reason),
+            ResultCode::OK => {
+                let rc = self.granted_after_wait(&request, had_reason);
+                self.record.note_begin(&request, had_reason);
+                rc
+            }
             rc => self.sqlite_refused(rc, &request, had_reason),
         }
     }
@@ -280,7 +225,7 @@ impl<B: BaseFile> Claim<B> {
                 self.wait.leave_queue();
                 self.release(request.reason());
                 std::thread::sleep(rest);
-                self.refused(request.need, Cause::WriteLock);
+                self.refused(request.need, request.sought, Cause::WriteLock);
                 return ResultCode::BUSY;
             }
         }
@@ -518,7 +463,7 @@ impl<B: BaseFile> Claim<B> {
             Refused::Busy if request.sought == Sought::Write && self.wait_out_timeout() => Ok(()),
             Refused::Busy => {
                 self.waits_to_read = false;
-                self.refused(request.need, Cause::WriteLock);
+                self.refused(request.need, request.sought, Cause::WriteLock);
                 Err(ResultCode::BUSY)
             }
             why => self.goes_without(&why),
@@ -587,7 +532,7 @@ impl<B: BaseFile> Claim<B> {
         if rc.is_busy() {
             // SQLite's own lock is in its way, not the write lock.
             let cause = self.cause(request.sought, request.is_for_journal());
-            self.refused(request.need, cause);
+            self.refused(request.need, request.sought, cause);
         }
         rc
     }
@@ -644,6 +589,7 @@ impl<B: BaseFile> Claim<B> {
             match self.write_lock.acquire_within(chunk, &mut arrival, Purpose::Write) {
                 Ok(()) => {
                     self.waited(watch.elapsed());
+                    self.record.wait_ended(watch.elapsed());
                     break;
                 }
                 Err(Refused::Busy) if self.database.queue().is_none() => {
@@ -766,10 +712,23 @@ impl<B: BaseFile> Claim<B> {
     }
 
     /// Releases the write lock, if it was held for that reason alone. Whether it was.
-    #[inline]
+    #[inline(never)]
     pub(super) fn release(&mut self, reason: Reason) -> bool {
+        self.release_inlined(reason)
+    }
+
+    /// [`Self::release`], for the end of a write transaction in WAL mode.
+    #[inline(always)]
+    fn release_inlined(&mut self, reason: Reason) -> bool {
         self.reasons &= !(reason as u8);
-        self.reasons == 0 && self.write_lock.release()
+        if self.reasons != 0 {
+            return false;
+        }
+        let Some(released) = self.write_lock.release() else { return false };
+        if self.record.is_worth_a_look(released) {
+            self.record.released(released, reason);
+        }
+        true
     }
 
     /// The WRITE slot was unlocked. With `waits_for_sync`, COMMIT waits for a sync of group commit next. `to_write` says
@@ -781,18 +740,22 @@ impl<B: BaseFile> Claim<B> {
         if waits_for_sync && self.is_held() {
             self.write_lock.pace().goes_away();
         }
-        if self.release(Reason::Wal) && to_write {
+        let without_commit = self.record.note_end();
+        if self.release_inlined(Reason::Wal) && to_write {
             // In a transaction that BEGIN has begun it may be a rollback, which mostly takes longer.
             if self.base.is_in_autocommit() || self.write_lock.pace().was_brief() {
                 self.wait.released_at_once();
             }
+        }
+        if without_commit {
+            self.record.ended_without_commit(to_write);
         }
     }
 
     /// SHARED was refused because of `cause`. The connection may be about to write, so it queues like a writer.
     pub(super) fn shared_refused(&mut self, cause: Cause) {
         self.waits_to_read = true;
-        self.refused(Need::Write, cause);
+        self.refused(Need::Write, Sought::Database(LockLevel::SHARED), cause);
     }
 
     /// EXCLUSIVE was refused, for the rollback of a hot journal.
@@ -822,12 +785,23 @@ impl<B: BaseFile> Claim<B> {
     }
 
     /// What SQLite waited for is there.
+    #[inline]
     pub(super) fn acquired(&mut self) {
         self.snapshot = None;
-        match self.wait.acquired() {
-            None => {}
-            Some(Ok(waited)) => self.waited(waited),
-            Some(Err(waited)) => self.gave_up(waited),
+        if let Some(wait) = self.wait.acquired() {
+            self.wait_ended(wait);
+        }
+    }
+
+    /// `wait` has ended, with the lock or, unnoticed, without it.
+    #[cold]
+    fn wait_ended(&mut self, wait: Result<Duration, Duration>) {
+        match wait {
+            Ok(waited) => {
+                self.waited(waited);
+                self.record.wait_ended(waited);
+            }
+            Err(waited) => self.gave_up(waited),
         }
     }
 
@@ -837,6 +811,7 @@ impl<B: BaseFile> Claim<B> {
         count(&counters.waits);
         counters.waited_ms.fetch_add(ms, Ordering::Relaxed);
         counters.longest_wait_ms.fetch_max(ms, Ordering::Relaxed);
+        counters.wait_times.count(waited.as_nanos() as u64);
     }
 
     /// Why SQLite's own lock was refused, and how a sleeper can see that it is free. After the rollback of a hot journal SQLite
@@ -848,8 +823,8 @@ impl<B: BaseFile> Claim<B> {
         Cause::SqliteLock { probe, until_unlock }
     }
 
-    /// A lock was refused: a connection with that need waits now, unless it only recovers.
-    pub(super) fn refused(&mut self, need: Need, cause: Cause) {
+    /// The lock that it sought was refused: a connection with that need waits now, unless it only recovers.
+    pub(super) fn refused(&mut self, need: Need, sought: Sought, cause: Cause) {
         if need == Need::Recovery {
             return self.wait.refused_unrelated();
         }
@@ -859,8 +834,11 @@ impl<B: BaseFile> Claim<B> {
             self.wait.holds(self.database.held_beside(user));
         }
         count(&self.database.counters.refused);
+        let by_write_lock = cause.is_write_lock();
         if let Some(waited) = self.wait.refused(cause) {
             self.gave_up(waited);
+        } else {
+            self.record.refused(need, sought, by_write_lock);
         }
         // The statement that has waited in vain at its beginning is refused to write: that is one wait.
         let now = sys::kernel_ns();
@@ -871,10 +849,12 @@ impl<B: BaseFile> Claim<B> {
         }
     }
 
-    fn gave_up(&self, waited: Duration) {
+    fn gave_up(&mut self, waited: Duration) {
         count(&self.database.counters.gave_up);
-        let waited = waited.as_millis();
         let holder = if self.is_held() { None } else { self.database.holder() };
+        let is_held = self.is_held();
+        self.record.gave_up(waited, is_held, holder.map(|(holder, _)| holder));
+        let waited = waited.as_millis();
         let why = match holder {
             _ if self.is_held() => "it has the write lock but readers are in its way; end \
                                     their transactions, or wait longer"

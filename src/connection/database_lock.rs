@@ -255,6 +255,8 @@ impl<B: BaseFile> Connection<B> {
         if level <= LockLevel::SHARED {
             self.guards.files.ended();
             self.claim.release(Reason::Rollback);
+            self.claim.record.has_committed = false;
+            self.claim.record.failed_sync();
         }
         // An unlock to SHARED also ends the rollback of a hot journal, before the transaction goes on.
         if level == LockLevel::NONE || self.claim.has(Reason::Begin) && self.base.is_in_autocommit()

@@ -21,6 +21,8 @@ mod database_lock;
 mod first_connect;
 mod guards;
 mod held;
+mod record;
+mod request;
 mod statement;
 pub(crate) mod status;
 #[cfg(all(test, feature = "linked"))]
@@ -34,7 +36,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) use base_file::{BaseFile, Doing, Running, Sought, Stands};
+pub(crate) use base_file::{BaseFile, Doing, LastCommit, Running, Sought, Stands};
 pub(crate) use guards::{Guards, Known};
 pub(crate) use held::unlock;
 pub(crate) use statement::{begins_with, kind_of};
@@ -46,6 +48,9 @@ use crate::group_commit::GroupCommit;
 use crate::lock::{Database, wait};
 use crate::log::Log;
 use crate::options::Settings;
+use crate::recorder::event::{Event, EventKind};
+use crate::recorder::file::NoLog;
+use crate::recorder::{self, Recording};
 use begin::Begin;
 use claim::Claim;
 use closing::Closing;
@@ -100,10 +105,11 @@ impl<B: BaseFile> Connection<B> {
             database.note_writer();
         }
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let log = Log::of(host, id);
+        let recording = Recording::new(settings.record(), settings.record_sql(), settings.slow());
+        let log = Log::of(host, id, recording.is_on);
         let group = GroupCommit::new(settings.group_commit(), base, Arc::clone(&database), log);
         Self {
-            claim: Claim::new(base, &database, log, id, !read_only, group.is_on()),
+            claim: Claim::new(base, &database, log, id, !read_only, group.is_on(), recording),
             guards: Guards::new(base, &database, log, known),
             group,
             base,
@@ -278,6 +284,7 @@ impl<B: BaseFile> Connection<B> {
     #[inline]
     pub(crate) fn note_commit(&mut self) -> bool {
         self.guards.length.written().begin();
+        self.claim.record.has_committed = true;
         wait::forget_on_this_thread();
         !self.group.is_on() && self.guards.files.note_commit()
     }
@@ -294,6 +301,7 @@ impl<B: BaseFile> Connection<B> {
 
     /// The base file is about to be closed, or the wal-index to be unmapped: no sleeping thread probes for it from now on.
     pub(crate) fn ending(&mut self) {
+        self.claim.record.is_ending = true;
         self.claim.wait.remove_probe();
     }
 
@@ -301,6 +309,27 @@ impl<B: BaseFile> Connection<B> {
     pub(crate) fn closed(&mut self) {
         self.claim.close();
         self.log.close();
+    }
+
+    /// The events of the database's log, a JSON array. Empty if there is none.
+    ///
+    /// # Errors
+    /// Why the log cannot be read, if there is one.
+    pub(crate) fn event_log(&self) -> Result<String, NoLog> {
+        let events = match recorder::file::read(self.database.path()) {
+            Ok(log) => log.events,
+            Err(NoLog::Missing) => Vec::new(),
+            Err(why) => return Err(why),
+        };
+        let events: Vec<_> = events.iter().map(Event::to_json).collect();
+        Ok(format!("[{}]", events.join(",")))
+    }
+
+    /// xSync has failed with `rc`: what it was to make durable may not be.
+    #[cold]
+    pub(crate) fn sync_failed(&self, rc: ResultCode) {
+        let what = "a sync of the database has failed; see to the disk";
+        self.database.record_message(&self.log, EventKind::SyncFailed, rc, what);
     }
 
     /// The last line that it has had to say; `None` if it has said nothing.

@@ -1,12 +1,12 @@
 //! `PRAGMA kanban_status`: what a connection is guaranteed, who holds the write lock, what
 //! happened so far. As JSON; `docs/configuration.md` explains the fields.
 
-use std::fmt::{self, Display, Write};
 use std::sync::atomic::Ordering;
 
 use super::{BaseFile, Connection, Stands};
 use crate::guard::cancellation::Protection;
 use crate::guard::identity::Identity;
+use crate::json::{Object, Text};
 use crate::lock::keepers::Lockers;
 use crate::sys;
 
@@ -223,57 +223,4 @@ fn either(state: Result<(), &str>, remark: Option<&str>) -> Object {
         object.field("why", Text(why));
     }
     object
-}
-
-/// A JSON object that is being written.
-struct Object(String);
-
-impl Object {
-    fn new() -> Self {
-        Self("{".to_owned())
-    }
-
-    /// Adds a field whose value displays as JSON.
-    fn field(&mut self, name: &str, value: impl Display) {
-        let comma = if self.0.len() > 1 { "," } else { "" };
-        // Writing to a String does not fail.
-        let _ = write!(self.0, "{comma}{}:{value}", Text(name));
-    }
-}
-
-impl Display for Object {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}}}", self.0)
-    }
-}
-
-/// A string, displayed as JSON (RFC 8259).
-struct Text<'t>(&'t str);
-
-impl Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
-        for c in self.0.chars() {
-            match c {
-                '"' | '\\' => write!(f, "\\{c}")?,
-                '\0'..='\x1f' => write!(f, "\\u{:04x}", u32::from(c))?,
-                _ => f.write_char(c)?,
-            }
-        }
-        f.write_char('"')
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_is_escaped() {
-        assert_eq!(Text("a\"b\\c\n\u{1}é").to_string(), r#""a\"b\\c\u000a\u0001é""#);
-        let mut object = Object::new();
-        object.field("n", 1);
-        object.field("t", Text("x"));
-        assert_eq!(object.to_string(), r#"{"n":1,"t":"x"}"#);
-    }
 }

@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::base_file::{BaseFile, Doing, Running, Sought, Stands};
+use super::base_file::{BaseFile, Doing, LastCommit, Running, Sought, Stands};
 use super::{Guards, Known};
 use crate::ffi::host::Host;
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot, ShmSlots};
@@ -226,6 +226,18 @@ impl BaseFile for &'static TestBase {
     fn is_upgrade(&self) -> bool {
         !self.is_immediate.get()
     }
+    fn only_reads(&self) -> bool {
+        false
+    }
+    fn statement(&self) -> Option<String> {
+        None
+    }
+    fn last_commit(&self) -> LastCommit {
+        LastCommit::default()
+    }
+    fn meant_to_copy(&self) -> Option<u32> {
+        None
+    }
     fn is_in_autocommit(&self) -> bool {
         !self.is_in_transaction.get()
     }
@@ -315,7 +327,7 @@ pub(crate) fn board() -> (tempfile::TempDir, Arc<Database>, TestGuards) {
     let host = Host::linked().expect("a linked SQLite");
     let known = Known { identity: Identity::of(&path, false), no_wal: None, keeps_ahead: false };
     let database = Database::at(&path);
-    let log = Log::of(host, 1);
+    let log = Log::of(host, 1, false);
     let mut guards = Guards::new(TestBase::default().leak(), &database, log, known);
     guards.wal_opened();
     (place, database, guards)

@@ -6,6 +6,7 @@ use super::base_file::{BaseFile, Sought};
 use super::claim::{Need, Reason, Request};
 use super::closing::Closing;
 use super::held::{self, HeldSlots};
+use crate::counters::count;
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot, ShmSlots};
 use crate::sys;
 
@@ -234,6 +235,9 @@ impl<B: BaseFile> Connection<B> {
         }
         let rc = take();
         if rc != ResultCode::OK {
+            if slot == ShmSlot::CKPT && rc.is_busy() {
+                count(&self.database.counters.checkpoints_busy);
+            }
             return self.shm_lock_failed(slots, ShmFlags::LOCK_EXCLUSIVE, rc);
         }
         if slot == ShmSlot::CKPT {

@@ -19,6 +19,7 @@ use crate::format::Salts;
 use crate::lock::sidecar::Sidecar;
 use crate::lock::{Database, queue::Queue};
 use crate::log::Log;
+use crate::recorder::event::EventKind;
 use crate::sys::{Inode, Stopwatch};
 
 /// Whether the kernel reports a failed sync to each open file. <https://lwn.net/Articles/724307/>
@@ -202,7 +203,12 @@ impl<B: WalIndex> GroupCommit<B> {
                     let why = "a sync of the WAL has failed, and what was committed since cannot be written once \
                                more; commits that are to be durable are rolled back, and each tries again; see to \
                                the disk";
-                    self.log.log_about(ResultCode::IOERR_FSYNC, why, self.database.path());
+                    self.database.tell(
+                        &self.log,
+                        EventKind::SyncFailed,
+                        ResultCode::IOERR_FSYNC,
+                        why,
+                    );
                 }
                 return;
             }
@@ -309,7 +315,7 @@ impl<B: WalIndex> GroupCommit<B> {
              next that is to be durable, or checkpoint, writes its frames once more; see to the disk"
         );
         self.has_logged = true;
-        self.log.log_about(why.code(), &line, self.database.path());
+        self.database.tell(&self.log, EventKind::SyncFailed, why.code(), &line);
         Err(why.code())
     }
 
@@ -362,7 +368,7 @@ impl<B: WalIndex> GroupCommit<B> {
         self.try_repair().map_err(|why| {
             let line = "frames whose sync has failed cannot be written once more; nothing is taken out of the WAL; see \
                         to the disk, then run the checkpoint again";
-            self.log.log_about(why.code(), line, self.database.path());
+            self.database.tell(&self.log, EventKind::SyncFailed, why.code(), line);
             why.code()
         })
     }

@@ -20,6 +20,10 @@ use super::page::Waiter;
 use super::queue::{Pace, Purpose, Queue, Taken};
 use super::sidecar::{self, Sidecar};
 use crate::counters::Counters;
+use crate::ffi::ResultCode;
+use crate::log::Log;
+use crate::recorder::event::{Event, EventKind, Process};
+use crate::recorder::{self, Recorder};
 use crate::sys::fork::{ForkMutex, Own};
 use crate::sys::{self, Directory, Inode};
 
@@ -63,6 +67,7 @@ pub(crate) struct Database {
     /// Empty in a child of the process that opened it.
     own: Own<()>,
     pub(crate) counters: Counters,
+    pub(crate) recorder: Recorder,
     /// What another room keeps for it: [`Self::attached`].
     attached: OnceLock<Box<dyn Any + Send + Sync>>,
 }
@@ -91,6 +96,7 @@ impl Database {
             has_writer: AtomicBool::new(false),
             own: Own::new(()),
             counters: Counters::default(),
+            recorder: Recorder::of(path),
             attached: OnceLock::new(),
         });
         registry.insert(key, Arc::downgrade(&database));
@@ -175,6 +181,30 @@ impl Database {
         Some((holder, self.owner.is_taken() && holder.pid == sys::pid()))
     }
 
+    /// Says something of the database to the log of a connection, and to the event log.
+    pub(crate) fn tell(&self, log: &Log, kind: EventKind, rc: ResultCode, what: &str) {
+        log.log_about(rc, what, &self.path);
+        self.record_message(log, kind, rc, what);
+    }
+
+    /// Says it to the event log only.
+    #[cold]
+    pub(crate) fn record_message(&self, log: &Log, kind: EventKind, rc: ResultCode, what: &str) {
+        if log.records {
+            let event =
+                Event { code: rc.0, message: Some(what.to_owned()), ..recorder::ended(kind) };
+            self.recorder.record(event, true, &self.counters);
+        }
+    }
+
+    /// The process that has the write lock, as this one can tell by its open sidecar.
+    pub(crate) fn holding_process(&self) -> Option<Process> {
+        if self.owner.is_taken() {
+            return Some(Process::of(sys::pid()));
+        }
+        self.queue()?.holder().map(|holder| Process::of(holder.pid))
+    }
+
     /// The processes that keep the write lock of a holder that is gone; `None` if it is not gone. Looks into other
     /// processes for at most [`LOOKS_FOR`].
     pub(crate) fn keepers(&self, holder: Holder) -> Option<Lockers> {
@@ -201,6 +231,7 @@ impl Drop for Database {
         if self.own.get().is_none() {
             return;
         }
+        self.recorder.close(&self.counters);
         // No thread forks until the sidecar is closed.
         let mut registry = REGISTRY.lock();
         if let Some(queue) = self.sidecar.take() {

@@ -73,4 +73,5 @@ pub(crate) mod wait;
 mod write_lock;
 
 pub(crate) use database::Database;
+pub(crate) use queue::Released;
 pub(crate) use write_lock::{Arrival, Refused, WriteLock};

@@ -43,9 +43,10 @@ use super::page::{
     Page, Since, State, TURN_NS, Turn, Waiter, encode_extent, encode_label, encode_state,
     slot_offset,
 };
+use crate::recorder::event::Process;
 use crate::sys::Range;
 
-pub(crate) use pace::Pace;
+pub(crate) use pace::{Pace, Released};
 use slots::Slots;
 pub(crate) use slots::slot_range;
 pub(crate) use waiting::{Place, Rank, Until};
@@ -93,6 +94,14 @@ pub(crate) trait QueueFile {
     fn shared_now(&self) -> u64;
     /// This process's id and the name of its program, as waiters show them.
     fn process(&self) -> (u32, [u8; 12]);
+    /// The process of a holder, if it is one that this process can see. Only for the event log.
+    fn process_of(&self, _: Holder) -> Option<Process> {
+        None
+    }
+    /// Whether the process of a holder has ended, which [`Self::process_of`] has found.
+    fn has_ended(&self, _: Holder) -> bool {
+        false
+    }
 }
 
 /// The queue of one sidecar, as this process takes part in it.
@@ -113,6 +122,10 @@ pub(crate) struct Queue<S> {
     seen: AtomicI64,
     /// When it saw that holder first, in ns of [`QueueFile::kernel_now`].
     seen_since: AtomicU64,
+    /// The holder for which a waiter of this process has waited for a while, with its process.
+    watched: Mutex<Option<(Holder, Process)>>,
+    /// A holder that has ended while it had the lock.
+    died: Mutex<Option<Process>>,
 }
 
 /// How the write lock was taken.
@@ -134,6 +147,8 @@ impl<S: QueueFile> Queue<S> {
             is_labelled: AtomicBool::new(false),
             seen: AtomicI64::new(0),
             seen_since: AtomicU64::new(0),
+            watched: Mutex::new(None),
+            died: Mutex::new(None),
         }
     }
 
@@ -398,6 +413,17 @@ impl<S: QueueFile> Queue<S> {
     pub(crate) fn is_free(&self) -> bool {
         !self.held_here.load(Ordering::Relaxed)
             && matches!(self.sidecar.conflicting(WRITE_RANGE), Ok(None))
+    }
+
+    /// The holder, if it is another process.
+    pub(crate) fn holder(&self) -> Option<Holder> {
+        Holder::from_range(self.sidecar.conflicting(WRITE_RANGE).ok()??)
+    }
+
+    /// A holder that was seen to end while it had the lock, once.
+    pub(crate) fn take_died(&self) -> Option<Process> {
+        self.note_if_ended();
+        self.died.lock().take()
     }
 
     /// What the write lock is held for, or will be by the waiter whose turn it is, and for how long another

@@ -21,6 +21,7 @@ use super::holder::{Holder, WRITE_RANGE};
 use super::page::{GROUP, GroupBytes, KIND_ENTRIES, KINDS, KindEntries, Page, slot_offset};
 use super::queue::QueueFile;
 use crate::format;
+use crate::recorder::event::Process;
 use crate::sys::{self, Inode, LockFile, Range, Words, fork};
 
 #[cfg(unix)]
@@ -229,5 +230,13 @@ impl QueueFile for Sidecar {
 
     fn process(&self) -> (u32, [u8; 12]) {
         (sys::pid(), sys::program_name())
+    }
+
+    fn process_of(&self, holder: Holder) -> Option<Process> {
+        (!sys::is_gone(holder.pid, holder.held())).then(|| Process::of(holder.pid))
+    }
+
+    fn has_ended(&self, holder: Holder) -> bool {
+        sys::has_ended(holder.pid, holder.held())
     }
 }

@@ -87,6 +87,13 @@ pub(crate) enum Cause {
     SqliteLock { probe: Option<Probe>, until_unlock: bool },
 }
 
+impl Cause {
+    /// Whether it is the write lock.
+    pub(crate) fn is_write_lock(&self) -> bool {
+        matches!(self, Self::WriteLock)
+    }
+}
+
 /// The waits of one connection.
 pub(crate) struct Wait {
     shared: Arc<Shared>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::database::{Database, Ownership};
 use super::page::Ticket;
-use super::queue::{Pace, Place, Purpose, Queue, Rank, Taken, Until};
+use super::queue::{Pace, Place, Purpose, Queue, Rank, Released, Taken, Until};
 use super::sidecar::{Sidecar, Unusable};
 use crate::sys::{self, Stopwatch, fork};
 
@@ -192,19 +192,23 @@ impl WriteLock {
         acquired
     }
 
-    /// Releases it. Whether it was held.
+    /// Releases it. If it was held, for how long.
     #[inline(always)]
-    pub(crate) fn release(&mut self) -> bool {
+    pub(crate) fn release(&mut self) -> Option<Released> {
         if self.generation != fork::generation() {
             return self.forget();
         }
-        let Some(Held { queue, taken, purpose }) = self.held.take() else { return false };
+        let Held { queue, taken, purpose } = self.held.take()?;
         let pace = match purpose {
             Purpose::Write => &mut self.pace,
             Purpose::Upkeep => &mut self.upkeep,
         };
         self.database.release(&queue, taken, Some(pace));
-        true
+        let released = pace.last_hold();
+        if purpose == Purpose::Write {
+            self.database.counters.holds.count(released.held);
+        }
+        Some(released)
     }
 
     /// Releases it and wakes nobody: SQLite's own lock was refused to its holder, and would be to others. Only a stock
@@ -224,15 +228,16 @@ impl WriteLock {
 
     /// Releases it for good, if it is held: wakes the next waiter, however the connection has used it.
     pub(crate) fn close(&mut self) {
-        (self.pace, self.upkeep) = (Pace::default(), Pace::default());
+        self.pace.ends();
+        self.upkeep.ends();
         self.release();
     }
 
     /// Forgets what is held: in a child of the process that opened the connection, it is the parent's.
     #[cold]
-    fn forget(&mut self) -> bool {
+    fn forget(&mut self) -> Option<Released> {
         std::mem::forget(self.held.take());
-        false
+        None
     }
 
     /// How the connection has used it to write.

@@ -49,8 +49,12 @@ use crate::lock::holder::{self, Purpose, WRITE_RANGE};
 use crate::lock::page::{self, Page};
 use crate::lock::queue::{in_order, slot_range};
 use crate::lock::sidecar::{self, Content, FOREIGN, Unusable};
+use crate::recorder;
 use crate::sys::{self, LockFile, Name};
 
+pub use crate::recorder::event::{Cause, Event, EventKind, Outcome, Process};
+pub use crate::recorder::file::{EventLog, NoLog};
+pub use crate::recorder::tally::{Durations, Tally};
 pub use clients::{Client, ClientVfs};
 #[cfg(unix)]
 pub use contents::{Problem, examine};
@@ -274,6 +278,23 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
 }
 
 impl Observation {
+    /// What the event log of the database holds. It takes no lock, and opens nothing but the log, for reading.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn event_log(&self) -> Result<EventLog, NoLog> {
+        recorder::file::read(&self.database)
+    }
+
+    /// Makes the event log of the database, if there is none, with the database's rights, so that its clients count from now on what
+    /// [`Tally`] tells. Otherwise they make it when there is an event to record.
+    ///
+    /// # Errors
+    /// There is another program's file in its place, or this process cannot make it.
+    pub fn make_event_log(&self) -> Result<(), NoLog> {
+        recorder::file::make(&self.database)
+    }
+
     /// Who has to do with the database: who has it open, who has which of SQLite's locks, and the processes of the holder and
     /// of the waiters. It looks into other processes by proc(5), for at most `limit`, and as far as this user may; on systems
     /// without that, it finds nobody. It opens no file of the database, and waits for nothing.

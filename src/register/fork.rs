@@ -18,7 +18,7 @@
 //! | `child` | afterwards, in the child, which has this thread only | releases them, and gives up what it inherits |
 //!
 //! `prepare` takes the locks in the order in which code that holds one asks for another: registrations first, since
-//! registering asks for all others; then those of open files, of databases, of the tables of locks, of directories, of the log.
+//! registering asks for all others; then those of open files, of databases, of event logs, of the tables of locks, of directories, of the log.
 //! The child must not call SQLite, whose mutexes other threads of the parent may have held, nor wait for any lock.
 
 use std::io;
@@ -37,6 +37,7 @@ pub(crate) fn watch() -> io::Result<()> {
     use crate::guard::cancellation;
     use crate::lock::database;
     use crate::log;
+    use crate::recorder;
     use crate::shim::{self, inherited};
     use crate::sys::{self, fork};
 
@@ -52,6 +53,7 @@ pub(crate) fn watch() -> io::Result<()> {
             held.push(Box::new(shim::hold_for_fork()));
             held.push(Box::new(inherited::hold_for_fork()));
             held.push(Box::new(database::hold_for_fork()));
+            held.push(Box::new(recorder::hold_for_fork()));
             held.push(Box::new(cancellation::hold_for_fork()));
             held.push(Box::new(sys::hold_directories()));
             held.push(Box::new(log::hold_for_fork()));

@@ -8,7 +8,7 @@ use super::methods::{Interposed, call};
 use super::wal::{Client, OpenWal, Wanted};
 use super::{Context, OpenDatabase};
 use crate::connection::{
-    BaseFile, Connection, Doing, Running, Sought, Stands, begins_with, kind_of, unlock,
+    BaseFile, Connection, Doing, LastCommit, Running, Sought, Stands, begins_with, kind_of, unlock,
 };
 use crate::ffi::host::Host;
 use crate::ffi::{
@@ -17,7 +17,8 @@ use crate::ffi::{
     ShmSlot, ShmSlots, copies, sqlite3, sqlite3_file,
 };
 use crate::format::wal_index::{
-    CHECKSUM, HEADERS, MX_FRAME, N_BACKFILL, N_PAGE, READ_MARKS, REGION, SALT,
+    CHANGE, CHECKSUM, HEADERS, MX_FRAME, N_BACKFILL, N_BACKFILL_ATTEMPTED, N_PAGE, READ_MARKS,
+    REGION, SALT,
 };
 use crate::format::{Header, Salts};
 use crate::group_commit::WalIndex;
@@ -260,6 +261,33 @@ impl BaseFile for Base {
         let Some(host) = copies::passed_by(&self.context().host) else { return true };
         // SAFETY: the connection is of this SQLite, and is the one that calls.
         self.db().and_then(|db| unsafe { host.is_in_transaction(db) }).unwrap_or(true)
+    }
+
+    fn only_reads(&self) -> bool {
+        let Some(host) = copies::passed_by(&self.context().host) else { return false };
+        self.db().is_some_and(|db| {
+            // SAFETY: the connection is of this SQLite, and is the one that calls.
+            let (reads, writes) = unsafe { (host.is_in_transaction(db), host.is_writing(db)) };
+            reads == Some(true) && writes == Some(false)
+        })
+    }
+
+    fn statement(&self) -> Option<String> {
+        const MOST: usize = 400;
+        let tell = |text: &[u8], _| String::from_utf8_lossy(&text[..text.len().min(MOST)]).into();
+        // SAFETY: the connection is the one that calls, so no other thread uses its statements.
+        unsafe { self.context().host.running(self.db()?, tell) }
+    }
+
+    #[inline(always)]
+    fn last_commit(&self) -> LastCommit {
+        let Some(index) = self.wal_index() else { return LastCommit::default() };
+        let [change, frames] = [CHANGE, MX_FRAME].map(|n| index[n].load(Ordering::Relaxed));
+        LastCommit { change, frames }
+    }
+
+    fn meant_to_copy(&self) -> Option<u32> {
+        self.words([N_BACKFILL_ATTEMPTED]).map(|[frames]| frames)
     }
 
     fn is_in_autocommit(&self) -> bool {

@@ -191,11 +191,16 @@ unsafe fn pragma(
             protection: context.protection,
         };
         (ResultCode::OK, status::json(connection, &vfs))
+    } else if name.eq_ignore_ascii_case(b"kanban_log") {
+        match connection.event_log() {
+            Ok(events) => (ResultCode::OK, events),
+            Err(why) => (ResultCode::ERROR, why.to_string()),
+        }
     } else {
         let name = String::from_utf8_lossy(name);
         (
             ResultCode::ERROR,
-            format!("unknown pragma {name}; known: kanban_last_error, kanban_status"),
+            format!("unknown pragma {name}; known: kanban_last_error, kanban_log, kanban_status"),
         )
     };
     let text = context.host.allocate_text(&text);

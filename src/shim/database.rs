@@ -28,6 +28,7 @@ pub(super) fn over(base: &sqlite3_io_methods) -> sqlite3_io_methods {
     sqlite3_io_methods {
         xClose: Some(x_close),
         xWrite: base.xWrite.and(Some(x_write)),
+        xSync: base.xSync.and(Some(x_sync)),
         xTruncate: base.xTruncate.and(Some(x_truncate)),
         xFileSize: base.xFileSize.and(Some(x_file_size)),
         xLock: base.xLock.and(Some(x_lock)),
@@ -171,6 +172,17 @@ unsafe extern "C" fn x_write(
     let rc = call!(base.0, xWrite, ResultCode::IOERR, data, bytes, at);
     if rc == ResultCode::OK {
         connection.wrote(at, bytes);
+    }
+    rc
+}
+
+/// xSync: SQLite makes durable what it has written, in a rollback mode with EXCLUSIVE, in WAL mode with CKPT.
+unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode {
+    // SAFETY: SQLite syncs an open file of this table, and nothing else uses it meanwhile.
+    let (base, connection) = unsafe { parts(file) };
+    let rc = call!(base.0, xSync, ResultCode::IOERR_FSYNC, flags);
+    if rc != ResultCode::OK {
+        no_panic((), || connection.sync_failed(rc));
     }
     rc
 }

@@ -15,11 +15,11 @@ use crate::ffi::{
     ResultCode, SQLITE_OPEN_SUPER_JOURNAL, SQLITE_OPEN_WAL, no_panic, sqlite3_file,
     sqlite3_io_methods,
 };
-use crate::group_commit;
+use crate::{group_commit, recorder};
 
 /// A copy of `base` for a WAL or a journal.
 pub(super) fn over(base: &sqlite3_io_methods) -> sqlite3_io_methods {
-    sqlite3_io_methods { xClose: Some(x_close), ..*base }
+    sqlite3_io_methods { xClose: Some(x_close), xSync: base.xSync.and(Some(x_sync)), ..*base }
 }
 
 /// A copy of `base` for a super-journal.
@@ -57,6 +57,17 @@ pub(crate) unsafe fn watch(
         }
     }
     inherited::opened(file, path, [std::ptr::null(); 2]);
+}
+
+/// xSync: SQLite makes a journal or a WAL durable. What it answers if it fails is for the event log of the database.
+unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode {
+    // SAFETY: SQLite syncs an open file, and this method is only in tables of ours.
+    let watched = unsafe { Interposed::of(file) };
+    let rc = call!(watched, xSync, ResultCode::IOERR_FSYNC, flags);
+    if rc != ResultCode::OK {
+        recorder::note_failed_sync(rc.0);
+    }
+    rc
 }
 
 /// xClose: SQLite is done with a journal or a WAL.

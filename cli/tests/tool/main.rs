@@ -17,6 +17,7 @@ mod clients;
 mod errors;
 mod everybody;
 mod load;
+mod log;
 mod run;
 mod schema;
 mod status;
@@ -74,10 +75,10 @@ fn holder_and_waiter(board: &Board) -> [Agent; 2] {
     [holder, waiter]
 }
 
-/// A board in WAL mode with so many rows that it has several pages; nobody has it open.
+/// A board in WAL mode with so many rows that it has several pages; nobody has it open, and it has no event log.
 fn board() -> Board {
     let board = Board::new();
-    let mut client = client(&board, "kanban");
+    let mut client = client(&board, "kanban&kanban_record=0");
     for sql in [
         "PRAGMA journal_mode=wal",
         "CREATE TABLE tasks (id INTEGER PRIMARY KEY, title TEXT)",

@@ -26,7 +26,7 @@ fn schema(of: &str) -> Validator {
 }
 
 #[track_caller]
-fn agrees(said: &Value, of: &str) {
+pub(crate) fn agrees(said: &Value, of: &str) {
     let errors: Vec<_> = schema(of)
         .iter_errors(said)
         .map(|error| format!("{}: {error}", error.instance_path()))
@@ -148,7 +148,7 @@ fn errors_are_json_too() {
     let directory = tempfile::tempdir().unwrap();
     let text = directory.path().join("text");
     std::fs::write(&text, "no database").unwrap();
-    for command in ["status", "watch", "check"] {
+    for command in ["status", "watch", "check", "log"] {
         for (path, words) in [
             (directory.path().join("missing.db"), "no such file"),
             (text.clone(), "no SQLite database"),

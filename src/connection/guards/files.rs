@@ -10,6 +10,7 @@ use crate::ffi::ResultCode;
 use crate::guard::identity::{Displaced, Identity};
 use crate::lock::Database;
 use crate::log::Log;
+use crate::recorder::event::EventKind;
 use crate::sys::{self, Inode};
 
 /// After how many read transactions a reader looks at the clock: even that can be felt in a transaction that reads one
@@ -158,7 +159,7 @@ impl Files {
         };
         count(&self.database.counters.displaced);
         if self.logged.replace(Some(why)) != Some(why) {
-            self.log.log_about(rc, &why.to_string(), self.database.path());
+            self.database.tell(&self.log, EventKind::Guard, rc, &why.to_string());
         }
         Err(rc)
     }

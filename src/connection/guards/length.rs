@@ -15,6 +15,7 @@ use crate::guard::ahead::{self, Ahead, Told};
 use crate::guard::file_length::Written;
 use crate::lock::Database;
 use crate::log::Log;
+use crate::recorder::event::EventKind;
 use crate::sys;
 
 /// The length of one connection's file.
@@ -108,7 +109,7 @@ impl<B: BaseFile> Length<B> {
                 "the file is {missing} bytes shorter than its header says; something cut it short; \
                  restore it from a backup"
             );
-            self.log.log_about(ResultCode::CORRUPT, &what, self.database.path());
+            self.database.tell(&self.log, EventKind::Guard, ResultCode::CORRUPT, &what);
         }
     }
 
@@ -263,7 +264,7 @@ impl<B: BaseFile> Length<B> {
         let what = format!(
             "the file cannot be made {length} bytes long: {remedy}, then run the checkpoint again; the WAL keeps all until then"
         );
-        self.log.log_about(rc, &what, self.database.path());
+        self.database.tell(&self.log, EventKind::Guard, rc, &what);
         rc
     }
 
@@ -432,7 +433,7 @@ impl<B: BaseFile> Length<B> {
             "the file is {missing} bytes too short: a write was lost on its way to the disk; \
              {consequence}"
         );
-        self.log.log_about(rc, &what, self.database.path());
+        self.database.tell(&self.log, EventKind::Guard, rc, &what);
         rc
     }
 }

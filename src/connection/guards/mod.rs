@@ -18,6 +18,7 @@ use crate::guard::identity::{Displaced, Identity};
 use crate::guard::wal_index;
 use crate::lock::Database;
 use crate::log::Log;
+use crate::recorder::event::EventKind;
 use files::{Files, LOOKS_AFTER};
 use length::Length;
 use pragmas::Pragmas;
@@ -91,7 +92,7 @@ impl<B: BaseFile> Guards<B> {
         let header = self.base.header();
         let is_wal = header.is_some_and(|header| header.is_wal());
         if let Some(why) = self.no_wal.as_ref().filter(|_| is_wal) {
-            self.log.log_about(ResultCode::CANTOPEN, why, self.database.path());
+            self.database.tell(&self.log, EventKind::Guard, ResultCode::CANTOPEN, why);
         }
         if !is_wal {
             self.length.measure(header);

@@ -28,7 +28,7 @@ impl WalIndex for Index {
 fn nothing_of_a_closed_wal_is_remembered() {
     for sync in [CommitSync::Deferrable, CommitSync::Failed(ResultCode::IOERR_FSYNC)] {
         let database = Database::at(Path::new("/board.db"));
-        let log = Log::of(Host::linked().expect("a linked SQLite"), 1);
+        let log = Log::of(Host::linked().expect("a linked SQLite"), 1, false);
         let mut group = GroupCommit::new(true, Index::default(), database, log);
         group.has_logged = true;
         group.open.sync = sync;
@@ -70,7 +70,7 @@ mod with_a_wal {
             database.make_sidecar();
             let wal = TestWal::new(frames(0x377f_0682, 512, 3));
             let base = Index { committed: Some((salts(), 3)) };
-            let log = Log::of(Host::linked().expect("a linked SQLite"), 1);
+            let log = Log::of(Host::linked().expect("a linked SQLite"), 1, false);
             let mut group = GroupCommit::new(true, base, database, log);
             let inode = sys::entry_at(&wal_path).expect("it is there").inode;
             group.wal_opened(Some(wal), Some(inode));

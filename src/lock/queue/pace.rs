@@ -42,6 +42,15 @@ pub(crate) struct Pace {
     pub(super) comes_back: bool,
 }
 
+/// A write lock that was released.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Released {
+    /// For how long it was held, in ns.
+    pub(crate) held: u64,
+    /// When it was released, in ns of [`crate::sys::monotonic_ns`].
+    pub(crate) at: u64,
+}
+
 impl Pace {
     /// It will not want the lock again at once, whatever it did until now.
     pub(crate) fn goes_away(&mut self) {
@@ -52,6 +61,17 @@ impl Pace {
     /// Whether it released the lock as soon as it had it.
     pub(crate) fn was_brief(&self) -> bool {
         self.released_at < self.taken_at + BRIEF_NS
+    }
+
+    /// For how long it had the lock the last time, and when it released it, in ns.
+    #[inline(always)]
+    pub(crate) fn last_hold(&self) -> Released {
+        Released { held: self.released_at.saturating_sub(self.taken_at), at: self.released_at }
+    }
+
+    /// It closes: it will not want the lock again.
+    pub(crate) fn ends(&mut self) {
+        *self = Self { taken_at: self.taken_at, ..Self::default() };
     }
 
     /// It tries for the lock at `now`: from the queue, to which it came at `came`, or as a newcomer.

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::pace::COMES_BACK_NS;
 use super::{HEAD_LOOKS_EVERY, Purpose, Queue, QueueFile};
+use crate::lock::holder::Holder;
 use crate::lock::page::{LENGTH, Looks, Page, Since, State, Ticket, Turn, Waiter};
+use crate::recorder::event::Process;
 use crate::sys::Stopwatch;
 
 /// After how long waiters behind the head look again whether the lock is free, in case there is no head to take it.
@@ -27,6 +29,9 @@ const FAR: u32 = 16;
 /// For how long the lock must be free for a connection that sees its turn to be sure of it: a holder in its slice may not
 /// know of the turn, and comes back sooner.
 const COMES_TO_BE_SURE: Duration = Duration::from_nanos(COMES_BACK_NS);
+
+/// After how long a waiter notes who the holder is.
+const WATCHES_AFTER: Duration = Duration::from_millis(10);
 
 /// Where a connection joins the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +122,7 @@ impl<S: QueueFile> Queue<S> {
             let is_mine = |turn: &Turn| turn.is_for(place.slot, place.ticket);
             if let Some(mine) = turn.filter(is_mine).filter(|turn| turn.expires != place.turn) {
                 if until != Until::Turn || self.leaves_lock_to(&mine, &mut watch) {
+                    self.forget_holder();
                     place.turn = mine.expires;
                     place.word = page.word(place.slot);
                     return Some(left);
@@ -132,6 +138,9 @@ impl<S: QueueFile> Queue<S> {
             let word = page.word(place.slot);
             let was_woken = word != place.word;
             place.word = word;
+            if was_woken {
+                self.forget_holder();
+            }
             if was_woken && until == Until::Sign {
                 return Some(left);
             }
@@ -148,7 +157,11 @@ impl<S: QueueFile> Queue<S> {
                 Until::Turn => false,
             };
             if looks && is_nobody_elses && self.is_free() {
+                self.note_if_ended();
                 return Some(left);
+            }
+            if timed_out && is_head {
+                self.watch_holder(limit.saturating_sub(left));
             }
             let look = match self.announce() {
                 false => announces_after,
@@ -165,6 +178,36 @@ impl<S: QueueFile> Queue<S> {
             }
         }
         None
+    }
+
+    /// The head of the queue waits for the holder, and has done so for that long in this sleep. After a while it notes which process
+    /// that is: if it ends, nothing else would tell.
+    fn watch_holder(&self, slept: Duration) {
+        if slept < WATCHES_AFTER {
+            return;
+        }
+        let Some(holder) = self.holder() else { return };
+        let mut watched = self.watched.lock();
+        let is_known = |(known, _): &(Holder, Process)| *known == holder;
+        if !watched.as_ref().is_some_and(is_known) {
+            *watched = self.sidecar.process_of(holder).map(|process| (holder, process));
+        }
+    }
+
+    /// The holder has told the waiter that it releases the lock.
+    fn forget_holder(&self) {
+        *self.watched.lock() = None;
+    }
+
+    /// The lock is free, and its holder has woken nobody. If it has ended since it was seen to have the lock, it has not released it,
+    /// but died. (Or it has released it in its slice, and ended within the ms since the last look.)
+    #[cold]
+    pub(super) fn note_if_ended(&self) {
+        if let Some((_, process)) =
+            self.watched.lock().take().filter(|(holder, _)| self.sidecar.has_ended(*holder))
+        {
+            *self.died.lock() = Some(process);
+        }
     }
 
     /// Whether nobody takes the lock in that turn, which is the caller's. A holder that has seen nobody wait, or is in its

@@ -35,6 +35,16 @@ pub(crate) fn is_gone(pid: u32, ago: Duration) -> bool {
         .is_some_and(|stat| stat.is_dead() || stat.is_younger_than(ago))
 }
 
+/// Whether the process `pid` that did something `ago` is gone, or on its way: the kernel releases the locks of one that ends before
+/// others see it as a zombie. kill(2), proc(5)
+pub(crate) fn has_ended(pid: u32, ago: Duration) -> bool {
+    is_gone(pid, ago)
+        || read_text(format!("/proc/{pid}/stat"))
+            .ok()
+            .and_then(|stat| Stat::parse(&stat))
+            .is_some_and(|stat| stat.is_exiting())
+}
+
 /// What /proc/PID/stat says of a process. proc(5)
 struct Stat {
     /// `Z` is a zombie, `X` is dead.
@@ -63,6 +73,12 @@ impl Stat {
     /// Whether it has no file open any more. Its first thread may end, and be a zombie, before the others do.
     fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X') && self.threads < 2
+    }
+
+    /// Whether it ends, or its first thread.
+    fn is_exiting(&self) -> bool {
+        const PF_EXITING: u64 = 0x0000_0004;
+        self.flags & PF_EXITING != 0
     }
 
     /// Whether it is a thread of the kernel, which has no files.
@@ -540,10 +556,12 @@ mod tests {
         assert!(!is_gone(0, Duration::ZERO));
         let mut child = std::process::Command::new("true").spawn().expect("it starts");
         let began = Instant::now();
+        assert!(!has_ended(pid, Duration::ZERO));
         while !is_gone(child.id(), Duration::ZERO) {
             assert!(began.elapsed() < Duration::from_secs(60), "a zombie is dead");
             std::thread::sleep(Duration::from_millis(1));
         }
+        assert!(has_ended(child.id(), Duration::ZERO));
         child.wait().expect("it ends");
     }
 

@@ -62,7 +62,7 @@ impl Observer {
                 // A super-journal has a random name.
                 name.truncate(at + 3);
             }
-            if name.ends_with("-lock") {
+            if name.ends_with("-lock") || name.ends_with("-kanban-log") {
                 continue;
             }
             let mut length = entry.metadata().map_or(0, |metadata| metadata.len());

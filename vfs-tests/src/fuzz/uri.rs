@@ -130,12 +130,15 @@ fn asked(parameters: &[(Vec<u8>, Vec<u8>)]) -> Result<Asked, String> {
                 asked.begin =
                     known.into_iter().find(|mode| mode.as_bytes() == value).ok_or_else(wrong)?;
             }
-            b"kanban_begin_timeout" => {
+            b"kanban_begin_timeout" | b"kanban_slow_ms" => {
                 ms()?;
             }
             b"kanban_busy_timeout" => asked.busy_timeout = ms()?,
             b"kanban_busy_timeout_min" => least = ms()?,
-            b"kanban_file_ahead" | b"kanban_group_commit" => {
+            b"kanban_file_ahead"
+            | b"kanban_group_commit"
+            | b"kanban_record"
+            | b"kanban_record_sql" => {
                 flag()?;
             }
             b"kanban_hard_links" => asked.hard_links = flag()?,

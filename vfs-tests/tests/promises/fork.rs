@@ -329,12 +329,12 @@ fn found(board: &Board) -> Option<(i64, i64)> {
     (check == [["ok"]]).then_some((rows[0][0].as_i64()?, rows[0][1].as_i64()?))
 }
 
-/// The files beside the board, which the sidecar is none of.
+/// The files beside the board, which the sidecar and the event log are none of.
 fn files(board: &Board) -> Vec<String> {
     let name =
         |file: std::io::Result<std::fs::DirEntry>| file.unwrap().file_name().into_string().unwrap();
     let mut files: Vec<_> = std::fs::read_dir(board.directory()).unwrap().map(name).collect();
-    files.retain(|name| !name.ends_with("-lock"));
+    files.retain(|name| !name.ends_with("-lock") && !name.ends_with("-kanban-log"));
     files.sort();
     files
 }
@@ -512,7 +512,7 @@ else:
     try: run('PRAGMA locking_mode=normal', 'UPDATE t SET x = 1')
     except sqlite3.Error as error: pass
 board.close()
-files = sorted(name for name in os.listdir(directory) if not name.endswith(('.db', '-lock')))
+files = sorted(name for name in os.listdir(directory) if not name.endswith(('.db', '-lock', '-kanban-log')))
 board = sqlite3.connect(directory + '/board.db')
 try: found = board.execute('SELECT count(*), sum(x) FROM t').fetchall()
 except sqlite3.Error as error: found = error

@@ -15,10 +15,10 @@ use vfs_tests::{Agent, Board, Program, Reply, needs, skip};
 use crate::{Client, status_of, stock_agent};
 
 /// A small file system of its own in a directory, gone when dropped.
-struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    fn mount(directory: &Path, options: &CStr) -> Result<Self, String> {
+    pub(crate) fn mount(directory: &Path, options: &CStr) -> Result<Self, String> {
         let path = CString::new(directory.as_os_str().as_bytes()).unwrap();
         let kind = c"tmpfs".as_ptr();
         // SAFETY: terminated strings.
@@ -30,7 +30,7 @@ impl Disk {
     }
 
     /// Leaves no byte of it free.
-    fn fill(&self) -> PathBuf {
+    pub(crate) fn fill(&self) -> PathBuf {
         let path = self.0.join("filler");
         let mut file = std::fs::File::create(&path).unwrap();
         while file.write(&[1; 512]).is_ok_and(|n| n > 0) {}

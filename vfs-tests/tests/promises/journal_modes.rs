@@ -98,7 +98,7 @@ fn transcript(vfs: &str, mode: &str) -> String {
         .read_dir()
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap())
-        .filter(|name| !name.ends_with("-lock"))
+        .filter(|name| !name.ends_with("-lock") && !name.ends_with("-kanban-log"))
         .collect();
     files.sort();
     writeln!(said, "files: {files:?}").unwrap();

@@ -15,7 +15,7 @@ fn files(board: &Board) -> Vec<String> {
         .read_dir()
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap())
-        .filter(|name| !name.ends_with("-lock"))
+        .filter(|name| !name.ends_with("-lock") && !name.ends_with("-kanban-log"))
         .collect();
     names.sort();
     names

@@ -224,9 +224,9 @@ fn an_unknown_pragma_is_named() {
     let connection = connect(&board.kanban());
     let error = connection.query_row("PRAGMA kanban_stauts", [], |_| Ok(())).unwrap_err();
     assert!(
-        error
-            .to_string()
-            .contains("unknown pragma kanban_stauts; known: kanban_last_error, kanban_status"),
+        error.to_string().contains(
+            "unknown pragma kanban_stauts; known: kanban_last_error, kanban_log, kanban_status"
+        ),
         "{error}"
     );
 }

@@ -14,6 +14,7 @@ mod clocks;
 mod descriptors;
 mod displaced_files;
 mod ended_threads;
+mod event_log;
 mod extension_file;
 mod faults;
 mod file_ahead;

@@ -1,0 +1,84 @@
+//! What drawings have in common: a frame with labelled axes.
+
+use std::fmt::Write;
+
+/// Where things are on a drawing, in its units.
+pub(crate) struct Frame {
+    pub(crate) left: f64,
+    pub(crate) top: f64,
+    pub(crate) width: f64,
+    pub(crate) height: f64,
+}
+
+/// A label on an axis: where, from 0 to 1, and what it says.
+pub(crate) type Tick = (f64, String);
+
+/// A text as it may stand in a drawing.
+pub(crate) fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+impl Frame {
+    /// The beginning of a drawing: its title, a frame, the ticks of both axes, and what the axes are. `contents` and `</svg>`
+    /// follow.
+    pub(crate) fn begin(&self, title: &str, x: (&str, &[Tick]), y: (&str, &[Tick])) -> String {
+        let Self { left, top, width, height } = *self;
+        let (right, bottom) = (left + width, top + height);
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" \
+             font-family=\"sans-serif\" font-size=\"12\">\n\
+             <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+             <text x=\"{left}\" y=\"22\" font-size=\"14\">{}</text>\n\
+             <rect x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\" fill=\"none\" stroke=\"#888\"/>\n",
+            right + 30.0,
+            bottom + 50.0,
+            escaped(title),
+        );
+        // Writing to a String does not fail.
+        for (at, label) in x.1 {
+            let at = left + at * width;
+            let _ = writeln!(
+                svg,
+                "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{top}\" y2=\"{bottom}\" stroke=\"#ddd\"/>\
+                 <text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+                bottom + 16.0,
+                escaped(label)
+            );
+        }
+        for (at, label) in y.1 {
+            let at = bottom - at * height;
+            let _ = writeln!(
+                svg,
+                "<line x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#ddd\"/>\
+                 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                left - 6.0,
+                at + 4.0,
+                escaped(label)
+            );
+        }
+        let _ = writeln!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+            left + width / 2.0,
+            bottom + 38.0,
+            escaped(x.0)
+        );
+        let middle = top + height / 2.0;
+        let _ = writeln!(
+            svg,
+            "<text x=\"16\" y=\"{middle:.1}\" text-anchor=\"middle\" transform=\"rotate(-90 16 {middle:.1})\">{}</text>",
+            escaped(y.0)
+        );
+        svg
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_no_markup() {
+        assert_eq!(escaped("a<b>&\"c\""), "a&lt;b&gt;&amp;&quot;c&quot;");
+    }
+}

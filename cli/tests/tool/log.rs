@@ -1,0 +1,149 @@
+//! `log`: in the morning, what has happened at night.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use vfs_tests::{Agent, Board};
+
+use crate::{TOOL, beside, board, client, outcome};
+
+/// Keeps the write lock for a while.
+fn holds(client: &mut Agent, ms: u64) {
+    client.sql("c", "BEGIN IMMEDIATE; UPDATE tasks SET title = 'x' WHERE id = 1").rows();
+    std::thread::sleep(Duration::from_millis(ms));
+    client.sql("c", "COMMIT").rows();
+}
+
+/// What happened on a board at night: a long transaction, one that waited for it, one that gave up, one that was refused since
+/// it had read before, and a holder that was killed. Nobody has the board open any more.
+fn a_night(board: &Board) -> [u32; 2] {
+    let (mut dispatcher, mut worker) = (client(board, "kanban"), client(board, "kanban"));
+    worker.send_sql("c", "SELECT 1");
+    worker.reply().rows();
+    dispatcher.sql("c", "BEGIN IMMEDIATE; UPDATE tasks SET title = 'y' WHERE id = 2").rows();
+    worker.send_sql("c", "UPDATE tasks SET title = 'z' WHERE id = 3");
+    std::thread::sleep(Duration::from_millis(300));
+    dispatcher.sql("c", "COMMIT").rows();
+    worker.reply().rows();
+    worker.sql("c", "PRAGMA busy_timeout=120; BEGIN; SELECT count(*) FROM tasks").rows();
+    holds(&mut dispatcher, 1);
+    assert_eq!(worker.sql("c", "UPDATE tasks SET title = 'a'").message(), "database is locked");
+    worker.sql("c", "ROLLBACK").rows();
+    dispatcher.sql("c", "BEGIN IMMEDIATE").rows();
+    assert_eq!(worker.sql("c", "UPDATE tasks SET title = 'a'").message(), "database is locked");
+    worker.sql("c", "PRAGMA busy_timeout=60000").rows();
+    worker.send_sql("c", "UPDATE tasks SET title = 'b'");
+    std::thread::sleep(Duration::from_millis(400));
+    let pids = [dispatcher.pid(), worker.pid()];
+    dispatcher.kill();
+    worker.reply().rows();
+    worker.close("c");
+    pids
+}
+
+/// The operator reads sentences that say who, whom, why and for how long; a script reads the same as JSON; and since a moment ago
+/// nothing has happened.
+#[test]
+fn the_night_is_told_in_the_morning() {
+    let board = board();
+    let (code, out, _) = outcome(&[&"log", &board.path()]);
+    assert_eq!((code, &*out), (Some(0), "nothing was recorded\n"));
+    let [dispatcher, worker] = a_night(&board);
+    let (code, out, errors) = outcome(&[&"log", &board.path()]);
+    assert_eq!((code, &*errors), (Some(0), ""), "{out}");
+    let [dispatcher, worker] =
+        [dispatcher, worker].map(|pid| format!("pid {pid} (/usr/bin/python3 "));
+    for (who, what) in [
+        (&dispatcher, ") held the write lock for "),
+        (&worker, ", after it had waited "),
+        (
+            &worker,
+            ") was refused at once: another had committed since its transaction began to read",
+        ),
+        (&worker, ") gave up after "),
+        (&dispatcher, ") ended while it held the write lock; "),
+    ] {
+        let is_it = |line: &&str| line.contains(&format!("  {who}")) && line.contains(what);
+        assert!(out.lines().any(|line| is_it(&line)), "{who}{what}: {out}");
+    }
+    let had = format!(": {dispatcher}");
+    assert!(out.lines().any(|line| line.contains("gave up") && line.contains(&had)), "{out}");
+
+    let (code, json, _) = outcome(&[&"log", &"--json", &"--since=1h", &board.path()]);
+    let events: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((code, events.len()), (Some(0), out.lines().count()), "{json}");
+    events.iter().for_each(|event| crate::schema::agrees(event, "event"));
+    let kinds: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    for kind in ["transaction", "refusal", "give_up", "holder_died"] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+    let (code, out, _) = outcome(&[&"log", &"--since", &"2099-01-01 12:00", &board.path()]);
+    assert_eq!((code, &*out), (Some(0), "nothing was recorded\n"));
+    let (code, _, errors) = outcome(&[&"log", &"--since=yesterday", &board.path()]);
+    assert!(code == Some(2) && errors.contains("not a time"), "{errors}");
+}
+
+/// The timeline has the holder as a bar, the waiters below it, the refusals marked, and labelled axes; a command line is no markup.
+#[test]
+fn a_timeline_is_drawn() {
+    let board = board();
+    a_night(&board);
+    let drawing = beside(&board, ".svg");
+    let (code, out, errors) = outcome(&[&"log", &"--svg", &drawing, &board.path()]);
+    assert_eq!(code, Some(0), "{out}{errors}");
+    let svg = std::fs::read_to_string(&drawing).unwrap();
+    for part in [
+        "<rect class=\"hold\"",
+        "<rect class=\"wait\"",
+        "<rect class=\"wait in vain\"",
+        "<path class=\"refusal\"",
+        "<path class=\"give_up\"",
+        "<path class=\"holder_died\"",
+        ">local time, from 2",
+        ">holds</text>",
+        ">waits</text>",
+        "gave up after ",
+    ] {
+        assert!(svg.contains(part), "{part}: {svg}");
+    }
+    // It is well-formed.
+    let program = "import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])";
+    vfs_tests::run(vfs_tests::PYTHON, &["-c", program, drawing.to_str().unwrap()]);
+}
+
+/// `--follow` tells of an event when it happens, also after the log was deleted.
+#[test]
+fn what_happens_is_followed() {
+    let board = board();
+    let mut holder = client(&board, "kanban");
+    holds(&mut holder, 150);
+    let mut follow = Command::new(TOOL);
+    follow.args(["log", "--follow", "--json"]).arg(board.path());
+    let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(next()["number"], 1);
+    holds(&mut holder, 150);
+    assert_eq!(next()["number"], 2);
+    std::fs::remove_file(beside(&board, "-kanban-log")).unwrap();
+    // Long enough to notice that.
+    std::thread::sleep(Duration::from_millis(800));
+    holds(&mut holder, 150);
+    assert_eq!(next()["number"], 1);
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+}
+
+/// What lies in the log's place is something else: that is said, and it stays.
+#[test]
+fn what_is_no_log_is_not_shown() {
+    let board = board();
+    let log = beside(&board, "-kanban-log");
+    std::fs::write(&log, "mine").unwrap();
+    let (code, out, _) = outcome(&[&"log", &"--json", &board.path()]);
+    let error: Value = serde_json::from_str(&out).unwrap();
+    assert!(error["error"].as_str().unwrap().contains("holds something else"), "{out}");
+    assert_eq!((code, std::fs::read(&log).unwrap()), (Some(2), b"mine".to_vec()));
+}

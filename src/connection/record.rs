@@ -1,0 +1,303 @@
+//! What a connection records in the event log ([`crate::recorder`]): its transactions that last, its refusals, its checkpoints.
+//!
+//! All of it happens after the event, when no lock is held any more for which somebody waits. A transaction that is not
+//! recorded costs a few instructions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::base_file::{BaseFile, LastCommit, Sought};
+use super::request::{Need, Reason, Request};
+use crate::counters::count;
+use crate::ffi::{LockLevel, ResultCode};
+use crate::lock::holder::Holder;
+use crate::lock::{Database, Released};
+use crate::recorder::event::{Cause, Event, EventKind, Outcome, Process};
+use crate::recorder::{self, Recording};
+use crate::sys;
+
+/// A refusal that came sooner than this, in ms, has not waited.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// What a connection remembers of its transaction for the event log.
+pub(super) struct Record<B: BaseFile> {
+    base: B,
+    database: Arc<Database>,
+    recording: Recording,
+    /// A transaction that has held the write lock for that long, in ns, is recorded; 0 if this one is in any case.
+    threshold: u64,
+    /// For how long the transaction has waited, if it is recorded for that.
+    waited: Duration,
+    /// What was committed when the transaction took WRITE, and when it released it.
+    begun: LastCommit,
+    ended: LastCommit,
+    /// Whether the transaction is one of WAL mode, and both are known.
+    is_of_wal: bool,
+    /// A transaction of a rollback mode has committed, since the database was last unlocked.
+    pub(super) has_committed: bool,
+    first_statement: Option<String>,
+    /// The connection closes: its statements are not asked for any more.
+    pub(super) is_ending: bool,
+    /// When its checkpoint began, in ns of [`sys::monotonic_ns`]; 0 if there is none.
+    pub(super) checkpoint_began: u64,
+    /// The refusal that would end its wait, once that is noticed, is recorded.
+    is_refusal_told: bool,
+}
+
+impl<B: BaseFile> Record<B> {
+    pub(super) fn new(base: B, database: &Arc<Database>, recording: Recording) -> Self {
+        Self {
+            base,
+            database: Arc::clone(database),
+            recording,
+            threshold: recording.slow_ns,
+            waited: Duration::ZERO,
+            begun: LastCommit::default(),
+            ended: LastCommit::default(),
+            is_of_wal: false,
+            has_committed: false,
+            first_statement: None,
+            is_ending: false,
+            checkpoint_began: 0,
+            is_refusal_told: false,
+        }
+    }
+
+    /// Whether there may be something to record, or to add to the counters, when the write lock was released.
+    #[inline(always)]
+    pub(super) fn is_worth_a_look(&self, released: Released) -> bool {
+        (released.held >= self.threshold || self.database.recorder.is_due(released.at))
+            && self.recording.is_on
+    }
+
+    /// SQLite's lock was granted, for which the transaction had the write lock already, or not.
+    #[inline(always)]
+    pub(super) fn note_begin(&mut self, request: &Request, had_reason: bool) {
+        if request.sought == Sought::Write {
+            self.is_of_wal = request.need == Need::Write;
+            self.begun = self.base.last_commit();
+        }
+        if self.recording.has_statements || request.is_for_journal() {
+            self.note_begin_otherwise(request, had_reason);
+        }
+    }
+
+    #[cold]
+    fn note_begin_otherwise(&mut self, request: &Request, had_reason: bool) {
+        if self.recording.has_statements && !self.is_ending && !had_reason {
+            self.first_statement = self.base.statement();
+        }
+        if request.is_for_journal() && self.recording.is_on {
+            self.tell(recorder::ended(EventKind::JournalRolledBack), true);
+        }
+    }
+
+    /// WRITE was unlocked, and the write lock will be released. Whether nothing was committed meanwhile: then
+    /// [`Self::ended_without_commit`] is to be called after that.
+    #[inline(always)]
+    pub(super) fn note_end(&mut self) -> bool {
+        self.ended = self.base.last_commit();
+        self.ended.change == self.begun.change
+    }
+
+    /// A transaction has ended that has committed nothing.
+    #[cold]
+    pub(super) fn ended_without_commit(&mut self, to_write: bool) {
+        if !self.recording.is_on {
+            return;
+        }
+        self.failed_sync();
+        // SQLite has asked for WRITE to upgrade, and goes on as if it had not been granted.
+        if to_write && !self.is_ending && self.base.only_reads() {
+            self.refused_at_once(Cause::StaleSnapshot, None);
+        }
+    }
+
+    /// If a sync of a journal or WAL has failed in this transaction, records that.
+    #[inline(always)]
+    pub(super) fn failed_sync(&mut self) {
+        if let Some(code) = recorder::take_failed_sync() {
+            let what = "a sync of the journal or the WAL has failed; see to the disk";
+            count(&self.database.counters.syncs_failed);
+            let message = Some(what.to_owned());
+            let event = Event { code, message, ..recorder::ended(EventKind::SyncFailed) };
+            if self.recording.is_on {
+                self.tell(event, true);
+            }
+        }
+    }
+
+    /// The write lock was released, which `reason` was the last to need.
+    #[cold]
+    pub(super) fn released(&mut self, released: Released, reason: Reason) {
+        let record = &mut *self;
+        let is_slow = released.held >= record.threshold;
+        record.threshold = record.recording.slow_ns;
+        let waited = std::mem::take(&mut record.waited);
+        let first_statement = record.first_statement.take();
+        let is_transaction = match reason {
+            Reason::Checkpoint => false,
+            Reason::Wal => record.is_of_wal,
+            _ => true,
+        };
+        if !is_slow || !is_transaction {
+            if self.database.recorder.is_due(released.at) {
+                self.database.recorder.add(&self.database.counters, released.at);
+            }
+            return;
+        }
+        let (outcome, frames) = match (record.begun, record.ended, reason) {
+            (begun, ended, Reason::Wal) if begun.change == ended.change => {
+                (Some(Outcome::RolledBack), 0)
+            }
+            // If the WAL was restarted meanwhile, it has no frames but these.
+            (begun, ended, Reason::Wal) => (
+                Some(Outcome::Committed),
+                ended.frames.checked_sub(begun.frames).unwrap_or(ended.frames),
+            ),
+            (.., Reason::Rollback) if record.has_committed => (Some(Outcome::Committed), 0),
+            (.., Reason::Rollback) => (Some(Outcome::RolledBack), 0),
+            _ => (None, 0),
+        };
+        let event = Event {
+            waited,
+            held: Duration::from_nanos(released.held),
+            frames,
+            outcome,
+            first_statement,
+            last_statement: self.statement(),
+            ..recorder::ended(EventKind::Transaction)
+        };
+        // A database that was empty a moment ago is one that is made, or a copy.
+        self.tell(event, reason != Reason::FirstConnect);
+    }
+
+    /// A wait has ended with the lock.
+    #[cold]
+    pub(super) fn wait_ended(&mut self, waited: Duration) {
+        self.is_refusal_told = false;
+        if !self.recording.is_on {
+            return;
+        }
+        if waited.as_nanos() as u64 >= self.recording.slow_ns {
+            self.waited = waited;
+            self.threshold = 0;
+        }
+        let died = self.database.queue().and_then(|queue| queue.take_died());
+        if let Some(holder) = died {
+            count(&self.database.counters.holders_died);
+            let event = Event { holder: Some(holder), ..recorder::ended(EventKind::HolderDied) };
+            self.tell(event, true);
+        }
+    }
+
+    /// A lock was refused. Records it if no busy handler is called for that: the statement fails.
+    #[cold]
+    pub(super) fn refused(&mut self, need: Need, sought: Sought, by_write_lock: bool) {
+        let begins_to_write =
+            [Sought::Write, Sought::Database(LockLevel::RESERVED)].contains(&sought);
+        if !self.recording.is_on
+            || need != Need::Write
+            || !begins_to_write
+            || !self.base.only_reads()
+        {
+            return;
+        }
+        let holder = self.database.holding_process();
+        let cause = if by_write_lock { Cause::WriteLock } else { Cause::SqliteLock };
+        self.refused_at_once(cause, holder);
+        self.is_refusal_told = true;
+    }
+
+    fn refused_at_once(&mut self, cause: Cause, holder: Option<Process>) {
+        count(&self.database.counters.refused_at_once);
+        let event = Event {
+            code: ResultCode::BUSY.0,
+            cause: Some(cause),
+            holder,
+            first_statement: self.statement(),
+            ..recorder::ended(EventKind::Refusal)
+        };
+        self.tell(event, true);
+    }
+
+    /// A wait has ended without the lock, and `holder` has that now.
+    #[cold]
+    pub(super) fn gave_up(&mut self, waited: Duration, is_held: bool, holder: Option<Holder>) {
+        if std::mem::take(&mut self.is_refusal_told) {
+            return;
+        }
+        let counters = &self.database.counters;
+        let kind = match waited < AT_ONCE {
+            true => EventKind::Refusal,
+            false => EventKind::GiveUp,
+        };
+        count(if kind == EventKind::Refusal {
+            &counters.refused_at_once
+        } else {
+            &counters.gave_up_after_wait
+        });
+        if !self.recording.is_on {
+            return;
+        }
+        let cause = match (is_held, &holder) {
+            (true, _) => Cause::Readers,
+            (false, Some(_)) => Cause::WriteLock,
+            (false, None) => Cause::SqliteLock,
+        };
+        let event = Event {
+            waited,
+            code: ResultCode::BUSY.0,
+            cause: Some(cause),
+            holder: holder.map(|holder| Process::of(holder.pid)),
+            first_statement: self.statement(),
+            ..recorder::ended(kind)
+        };
+        self.tell(event, true);
+    }
+
+    /// CKPT is about to be unlocked by a checkpoint, or was.
+    #[cold]
+    pub(super) fn checkpoint_ended(&mut self) {
+        let began = std::mem::take(&mut self.checkpoint_began);
+        let Some((frames, copied)) = self.base.frames().filter(|_| began != 0) else { return };
+        let left = frames.saturating_sub(copied);
+        let meant = self.base.meant_to_copy().unwrap_or(0);
+        let counters = &self.database.counters;
+        let (outcome, counter) = match left {
+            0 => (Outcome::Complete, &counters.checkpoints_complete),
+            // Frames of a WAL that was restarted meanwhile are none of the checkpoint's.
+            _ if meant > copied && meant <= frames => {
+                (Outcome::Failed, &counters.checkpoints_failed)
+            }
+            _ => (Outcome::Partial, &counters.checkpoints_partial),
+        };
+        count(counter);
+        if !self.recording.is_on {
+            return;
+        }
+        if outcome == Outcome::Failed {
+            self.failed_sync();
+        }
+        let held = sys::monotonic_ns().saturating_sub(began);
+        if held >= self.recording.slow_ns || outcome == Outcome::Failed {
+            let event = Event {
+                held: Duration::from_nanos(held),
+                frames: left,
+                outcome: Some(outcome),
+                ..recorder::ended(EventKind::Checkpoint)
+            };
+            self.tell(event, true);
+        }
+    }
+
+    /// The statement that the connection runs, if statements are recorded.
+    fn statement(&self) -> Option<String> {
+        let asks = self.recording.has_statements && !self.is_ending;
+        asks.then(|| self.base.statement()).flatten()
+    }
+
+    fn tell(&self, event: Event, create: bool) {
+        self.database.recorder.record(event, create, &self.database.counters);
+    }
+}

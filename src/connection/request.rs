@@ -1,0 +1,71 @@
+//! What SQLite asks a connection for, and what that needs the write lock for.
+
+use super::base_file::Sought;
+use crate::ffi::LockLevel;
+use crate::lock::queue::Purpose;
+
+/// Which of SQLite's locks a connection has that the write lock is to cover. There may be several at once. It is noted also
+/// if the connection goes on without the write lock; whether it holds that is [`super::claim::Claim::is_held`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Reason {
+    /// A lock of RESERVED or more on the database.
+    Rollback = 1,
+    /// The WRITE slot of the wal-index.
+    Wal = 2,
+    /// SHARED on a database that is about to get its first content or its journal mode.
+    FirstConnect = 4,
+    /// The CKPT slot of the wal-index.
+    Checkpoint = 8,
+    /// SHARED, or a READ slot, of a transaction that may write later: [`super::begin`].
+    Begin = 16,
+}
+
+/// What a connection wants the write lock for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// To write a transaction.
+    Write,
+    /// To finish a checkpoint, which excludes writers for that.
+    FinishCheckpoint,
+    /// To make the first connection to a database.
+    FirstConnect,
+    /// To recover the wal-index, without a snapshot. SQLite tries, and reads on if it is refused: that is no wait, so that
+    /// nobody gives up.
+    Recovery,
+}
+
+impl Need {
+    /// What the queue shows it as. Upkeep makes no snapshot stale.
+    pub(super) fn purpose(self) -> Purpose {
+        match self {
+            Self::FinishCheckpoint | Self::Recovery => Purpose::Upkeep,
+            Self::Write | Self::FirstConnect => Purpose::Write,
+        }
+    }
+}
+
+/// What SQLite asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) need: Need,
+    pub(super) sought: Sought,
+    /// The lock that it holds on the database.
+    pub(super) level: LockLevel,
+}
+
+impl Request {
+    /// What the write lock is to cover if the request is granted.
+    pub(super) fn reason(&self) -> Reason {
+        match (self.sought, self.need) {
+            (Sought::Write, _) => Reason::Wal,
+            (Sought::Database(_), Need::FirstConnect) => Reason::FirstConnect,
+            (Sought::Database(_), _) => Reason::Rollback,
+        }
+    }
+
+    /// Whether it is for the rollback of a hot journal: EXCLUSIVE without RESERVED in between.
+    pub(super) fn is_for_journal(&self) -> bool {
+        self.sought == Sought::Database(LockLevel::EXCLUSIVE) && self.level < LockLevel::RESERVED
+    }
+}

@@ -1,0 +1,317 @@
+//! The file of the event log, `<database>-kanban-log`.
+//!
+//! | bytes | |
+//! |---|---|
+//! | 0 to 15 | `kanban-vfs log`, a NUL, and the version of this layout, 1 |
+//! | 16 to 23 | the number of the newest event, or of one a moment before it (u64) |
+//! | 24 to 31 | when the log was made, in us since 1970 (u64) |
+//! | 1024 n, from n = 1 to 16 | a place for counters ([`super::tally`]) |
+//! | 17408 + 512 n, from n = 0 to 999 | a record ([`super::event`]): that of the events whose number is n modulo 1000 |
+//! | 529408 | a byte that is 0, by which the file is no database: those consist of pages |
+//!
+//! The file has its whole length from the beginning, with holes that fill up. It is read and written by pread(2) and
+//! pwrite(2), so that one that is cut short is an error. A process that writes a record or adds to a place has its
+//! byte locked, by a lock of its open file description, and takes the next one if another process has that: nobody waits. It has
+//! the file open for that moment only.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use std::{error, fmt};
+
+use super::event::{Event, RECORD, u64_at};
+use super::tally::{PLACE, Tally, Words};
+use crate::format::{self, EVENT_LOG_SUFFIX};
+use crate::sys::{self, Entry, LockFile, Range};
+
+/// How many events a log has.
+pub(crate) const RECORDS: u64 = 1000;
+
+/// How many places it has for counters.
+const PLACES: u64 = 16;
+
+/// What it begins with.
+const MAGIC: [u8; 16] = *b"kanban-vfs log\0\x01";
+
+const NEWEST: u64 = 16;
+const MADE: u64 = 24;
+const HEADER: usize = 32;
+const FIRST_RECORD: u64 = (1 + PLACES) * PLACE as u64;
+
+/// Its length in bytes.
+pub(crate) const LENGTH: u64 = FIRST_RECORD + RECORDS * RECORD as u64 + 1;
+
+/// Where the bytes lie that are locked: behind the file's end, since Windows' locks keep others from reading.
+const LOCKS: i64 = 1 << 32;
+
+/// How many records a process tries that others have locked.
+const TRIES: u64 = 64;
+
+/// So many bytes must be free on the disk for an event: SQLite's own files come first.
+const ROOM: u64 = 1 << 20;
+
+/// `<database>-kanban-log`
+pub(crate) fn path_of(database: &Path) -> PathBuf {
+    format::beside(database, EVENT_LOG_SUFFIX)
+}
+
+/// Why a log cannot be read.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum NoLog {
+    /// There is none: nothing was to be recorded yet, or nobody may.
+    Missing,
+    /// It holds something else, or has another length or a second name.
+    Foreign,
+    /// It is of a newer version of this VFS.
+    Newer,
+    /// It is something else than a regular file: what it is.
+    NotAFile(&'static str),
+    /// It cannot be opened or read.
+    Io(io::Error),
+}
+
+impl fmt::Display for NoLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("there is no event log: nothing was to be recorded yet"),
+            Self::Foreign => f.write_str(
+                "the event log holds something else; move it away, and a new one is made when there is something to record",
+            ),
+            Self::Newer => f.write_str("the event log is of a newer version of this VFS; use that version's tool"),
+            Self::NotAFile(what) => write!(f, "the event log is a {what}; move it away"),
+            Self::Io(error) => write!(f, "cannot read the event log: {error}"),
+        }
+    }
+}
+
+impl error::Error for NoLog {}
+
+/// A log that is open, to record something.
+pub(super) struct LogFile(LockFile);
+
+impl LogFile {
+    /// The log of `database`, if there is one that can be used. Called with [`super::IS_OPEN`] locked.
+    pub(super) fn open(database: &Path) -> Option<Self> {
+        let path = path_of(database);
+        let found = sys::entry_at(&path).ok()?;
+        if may_not_be_written() {
+            return None;
+        }
+        open_found(&path, &found, sys::open_to_lock).ok().map(|file| Self(LockFile::new(file)))
+    }
+
+    /// The same, with room for a record, and the rights that the database has by now. If there is none, makes it if it may
+    /// `create` it.
+    pub(super) fn open_to_record(database: &Path, create: bool) -> Option<Self> {
+        let path = path_of(database);
+        let like = sys::entry_behind(database).ok()?.rights;
+        let room = path.parent().and_then(sys::room_at);
+        let has_room = room.is_none_or(|(files, bytes)| files >= 4 && bytes >= ROOM);
+        if may_not_be_written() || !has_room {
+            return None;
+        }
+        let file = match sys::entry_at(&path) {
+            Ok(found) => {
+                let file = open_found(&path, &found, sys::open_to_lock).ok()?;
+                let mut first = [0];
+                if sys::read_exact_at(&file, &mut first, 0).is_ok() && first == [0] {
+                    seed(&file).ok()?;
+                }
+                if found.rights != like {
+                    sys::give_rights(&file, found.rights, like);
+                }
+                file
+            }
+            Err(why) if why.kind() == io::ErrorKind::NotFound && create => {
+                let file = sys::create_like(&path, like).ok()?;
+                let made = file.set_len(LENGTH).and_then(|()| seed(&file));
+                if made.is_err() {
+                    // Of no use to anybody.
+                    let _ = sys::remove(&path);
+                    return None;
+                }
+                file
+            }
+            Err(_) => return None,
+        };
+        Some(Self(LockFile::new(file)))
+    }
+
+    /// Writes an event in the place of the oldest one, or of another if somebody writes there.
+    pub(super) fn append(&self, event: &Event) {
+        let file = self.0.file();
+        let next = newest(file).wrapping_add(1);
+        for number in next..next.saturating_add(TRIES) {
+            let slot = number % RECORDS;
+            let byte = Range { start: LOCKS + (PLACES + slot) as i64, len: 1 };
+            match self.0.try_lock(byte, false) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(_) => return,
+            }
+            // Another process may have been faster, and have unlocked it again.
+            let is_free = record(file, slot).is_none_or(|there| there.number < number);
+            if is_free {
+                let written = sys::write_all_at(file, &event.encode(number), at(slot));
+                let _ =
+                    written.and_then(|()| sys::write_all_at(file, &number.to_le_bytes(), NEWEST));
+            }
+            let _ = self.0.unlock(byte);
+            if is_free {
+                return;
+            }
+        }
+    }
+
+    /// Adds to the counters. Whether it did: all places may be locked.
+    pub(super) fn add(&self, counted: &Words) -> bool {
+        let file = self.0.file();
+        let first = u64::from(sys::pid());
+        for place in (0..PLACES).map(|n| (first + n) % PLACES) {
+            let byte = Range { start: LOCKS + place as i64, len: 1 };
+            if !matches!(self.0.try_lock(byte, false), Ok(true)) {
+                continue;
+            }
+            let offset = (1 + place) * PLACE as u64;
+            let mut bytes = [0; PLACE];
+            let added = sys::read_exact_at(file, &mut bytes, offset).and_then(|()| {
+                let sum = Words::decode(&bytes).and(counted);
+                sys::write_all_at(file, &sum.encode(), offset)
+            });
+            let _ = self.0.unlock(byte);
+            return added.is_ok();
+        }
+        false
+    }
+}
+
+/// Whether SIGXFSZ could end this process if it wrote so far. setrlimit(2)
+fn may_not_be_written() -> bool {
+    sys::file_size_limit().is_some_and(|limit| limit < LENGTH as i64)
+}
+
+/// Opens what was found at `path`, if it is a log: no database, no other program's file, not one that has a second name.
+fn open_found(
+    path: &Path,
+    found: &Entry,
+    open: impl Fn(&Path) -> io::Result<File>,
+) -> Result<File, NoLog> {
+    if let Some(kind) = found.odd_kind {
+        return Err(NoLog::NotAFile(kind));
+    }
+    if found.len != LENGTH || found.links != 1 {
+        return Err(NoLog::Foreign);
+    }
+    let file = open(path).map_err(NoLog::Io)?;
+    let opened = sys::entry_of(&file).map_err(NoLog::Io)?;
+    if opened.inode != found.inode || opened.links != 1 || opened.len != LENGTH {
+        return Err(NoLog::Foreign);
+    }
+    let mut start = [0; MAGIC.len()];
+    sys::read_exact_at(&file, &mut start, 0).map_err(NoLog::Io)?;
+    let is_newer = start[..15] == MAGIC[..15] && start[15] > MAGIC[15];
+    match start {
+        MAGIC => Ok(file),
+        // It is being made, or its maker was killed.
+        [0, ..] if start == [0; MAGIC.len()] => Ok(file),
+        _ if is_newer => Err(NoLog::Newer),
+        _ => Err(NoLog::Foreign),
+    }
+}
+
+/// Writes the beginning of a log that has none yet.
+fn seed(file: &File) -> io::Result<()> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut header = [0; HEADER];
+    header[..16].copy_from_slice(&MAGIC);
+    header[MADE as usize..].copy_from_slice(&(now.as_micros() as u64).to_le_bytes());
+    sys::write_all_at(file, &header, 0)
+}
+
+/// Where a record lies.
+fn at(slot: u64) -> u64 {
+    FIRST_RECORD + slot * RECORD as u64
+}
+
+/// The event in a place, if it is whole.
+fn record(file: &File, slot: u64) -> Option<Event> {
+    let mut bytes = [0; RECORD];
+    sys::read_exact_at(file, &mut bytes, at(slot)).ok()?;
+    Event::decode(&bytes).filter(|event| event.number % RECORDS == slot)
+}
+
+/// The number of the newest event, or of one a moment before it; 0 if there is none.
+fn newest(file: &File) -> u64 {
+    let mut bytes = [0; 8];
+    let said = sys::read_exact_at(file, &mut bytes, NEWEST).map_or(0, |()| u64_at(&bytes, 0));
+    let is_so = said != 0 && record(file, said % RECORDS).is_some_and(|it| it.number >= said);
+    if is_so {
+        return said;
+    }
+    events(file).into_iter().map(|event| event.number).max().unwrap_or(0)
+}
+
+/// All events that are whole, in no order.
+fn events(file: &File) -> Vec<Event> {
+    let mut all = vec![0; RECORDS as usize * RECORD];
+    if sys::read_exact_at(file, &mut all, FIRST_RECORD).is_err() {
+        return Vec::new();
+    }
+    let records = all.chunks_exact(RECORD).filter_map(|record| record.first_chunk());
+    let decoded = records.enumerate().filter_map(|(slot, record)| {
+        Event::decode(record).filter(|event| event.number % RECORDS == slot as u64)
+    });
+    decoded.collect()
+}
+
+/// What a log holds.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EventLog {
+    /// The path of the file.
+    pub path: PathBuf,
+    /// When it was made, in us since 1970: the counters begin there.
+    pub made_unix_us: u64,
+    /// Its events, the oldest first. A record that is torn or damaged is left out.
+    pub events: Vec<Event>,
+    /// What was counted.
+    pub tally: Tally,
+}
+
+/// What the log of `database` holds. It takes no lock, and changes nothing.
+pub(crate) fn read(database: &Path) -> Result<EventLog, NoLog> {
+    let path = path_of(database);
+    let found = match sys::entry_at(&path) {
+        Ok(found) => found,
+        Err(why) if sys::is_absent(&why) => return Err(NoLog::Missing),
+        Err(why) => return Err(NoLog::Io(why)),
+    };
+    let file = open_found(&path, &found, sys::open_to_read)?;
+    let mut header = [0; HEADER];
+    sys::read_exact_at(&file, &mut header, 0).map_err(NoLog::Io)?;
+    let mut events = events(&file);
+    events.sort_by_key(|event| event.number);
+    let mut all = vec![0; PLACES as usize * PLACE];
+    sys::read_exact_at(&file, &mut all, PLACE as u64).map_err(NoLog::Io)?;
+    let places = all.chunks_exact(PLACE).filter_map(|place| place.first_chunk());
+    let sum = places.fold(Words::default(), |sum, place| sum.and(&Words::decode(place)));
+    Ok(EventLog { path, made_unix_us: u64_at(&header, MADE as usize), events, tally: sum.tally() })
+}
+
+/// Makes a log for `database`, if there is none, so that counters begin. Called by those who ask for counters.
+///
+/// # Errors
+/// There is one that cannot be used, or none can be made.
+pub(crate) fn make(database: &Path) -> Result<(), NoLog> {
+    let _open = super::IS_OPEN.lock();
+    match read(database) {
+        Err(NoLog::Missing) => {}
+        other => return other.map(drop),
+    }
+    match LogFile::open_to_record(database, true) {
+        Some(_) => Ok(()),
+        None => Err(NoLog::Missing),
+    }
+}

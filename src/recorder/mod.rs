@@ -1,0 +1,212 @@
+//! What has happened on a board, for its operator: the event log beside the database, `<database>-kanban-log`.
+//!
+//! | file | promise |
+//! |---|---|
+//! | `mod.rs` | A process tells of what has happened, and nobody waits or fails because of it. |
+//! | [`event`] | A record that is torn, or that says what cannot be, is skipped. |
+//! | [`tally`] | Counters are those of the board, whichever process has counted. |
+//! | [`mod@file`] | The file never grows, has the rights of its database, and is no other program's. |
+//!
+//! The log is made when there is something to record, and stays when the last connection closes. It holds the last
+//! [`file::RECORDS`] events, and the counters of all processes. Each process counts for itself
+//! ([`crate::counters`]), and adds to the file what it has counted at most once a second, when a transaction ends, and
+//! when it closes the database. So a transaction makes no system call more, and a process that is killed takes the last second's
+//! counts with it. As long as there is no log, nobody looks for one more often than that.
+//!
+//! Where the log cannot be used (rights, a full disk, another program's file in its place), nothing is recorded. That is no
+//! error, and nobody is told but those who ask for the log.
+
+pub(crate) mod event;
+pub(crate) mod file;
+pub(crate) mod tally;
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+use crate::counters::{Counters, count};
+use crate::sys;
+use crate::sys::fork::{ForkMutex, Own};
+use event::{Event, EventKind, Process};
+use file::LogFile;
+use tally::Words;
+
+/// A process adds what it has counted when that is older, in ns.
+const FLUSHES_AFTER_NS: u64 = 1_000_000_000;
+
+/// How many events of one database a process records in a second.
+const MOST: u32 = 20;
+
+/// Held while a log is open, so that no child inherits its descriptor, and with it a lock.
+static IS_OPEN: ForkMutex<()> = ForkMutex::new(());
+
+/// Keeps other threads from opening logs until the result is dropped.
+#[cfg(unix)]
+pub(crate) fn hold_for_fork() -> impl std::any::Any {
+    IS_OPEN.lock()
+}
+
+/// What a connection records.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recording {
+    /// Whether it records anything.
+    pub(crate) is_on: bool,
+    /// Whether it records statements.
+    pub(crate) has_statements: bool,
+    /// From when on it records a transaction or a checkpoint, in ns. [`u64::MAX`] if it records nothing.
+    pub(crate) slow_ns: u64,
+}
+
+impl Recording {
+    /// Of a connection with these settings.
+    pub(crate) fn new(is_on: bool, has_statements: bool, slow: Duration) -> Self {
+        let slow_ns = if is_on { slow.as_nanos() as u64 } else { u64::MAX };
+        Self { is_on, has_statements: is_on && has_statements, slow_ns }
+    }
+}
+
+/// What this process records of one database.
+pub(crate) struct Recorder {
+    database: PathBuf,
+    /// When to add what was counted, in ns of [`sys::monotonic_ns`].
+    due: AtomicU64,
+    /// Whether there was a log when it was last looked for.
+    has_log: AtomicBool,
+    state: Mutex<State>,
+    /// Empty in a child of the process that made it.
+    own: Own<()>,
+}
+
+/// Mutex rule: taken with [`IS_OPEN`], after it.
+struct State {
+    /// What the file has of this process's counters.
+    added: Words,
+    /// The second in which events were recorded last, how many, and how many were left out since the last that was.
+    second: u64,
+    recorded: u32,
+    left_out: u32,
+}
+
+impl Recorder {
+    /// That of the database at `path`, of which nothing is recorded yet.
+    pub(crate) fn of(path: &Path) -> Self {
+        let state = State { added: Words::default(), second: 0, recorded: 0, left_out: 0 };
+        Self {
+            database: path.to_owned(),
+            due: AtomicU64::new(0),
+            has_log: AtomicBool::new(false),
+            state: Mutex::new(state),
+            own: Own::new(()),
+        }
+    }
+
+    /// Whether [`Self::add`] is due at `now`, in ns of [`sys::monotonic_ns`].
+    #[inline(always)]
+    pub(crate) fn is_due(&self, now: u64) -> bool {
+        now >= self.due.load(Ordering::Relaxed)
+    }
+
+    /// Adds to the log what was counted since the last time, if there is a log.
+    #[cold]
+    pub(crate) fn add(&self, counters: &Counters, now: u64) {
+        self.due.store(now.saturating_add(FLUSHES_AFTER_NS), Ordering::Relaxed);
+        if self.own.get().is_some() {
+            let _open = IS_OPEN.lock();
+            self.add_to(LogFile::open(&self.database), counters);
+        }
+    }
+
+    /// The last connection of this process closes the database: adds what is left. A log that was not there a moment ago is
+    /// not looked for once more.
+    pub(crate) fn close(&self, counters: &Counters) {
+        let is_due = || self.is_due(sys::monotonic_ns());
+        let is_counted = || tally::words(counters) != self.state.lock().added;
+        // Nobody has written if it was never due.
+        let has_begun = self.due.load(Ordering::Relaxed) != 0;
+        if has_begun && (self.has_log.load(Ordering::Relaxed) || is_due()) && is_counted() {
+            self.add(counters, sys::monotonic_ns());
+        }
+    }
+
+    fn add_to(&self, log: Option<LogFile>, counters: &Counters) {
+        self.has_log.store(log.is_some(), Ordering::Relaxed);
+        let Some(log) = log else { return };
+        let mut state = self.state.lock();
+        let counted = tally::words(counters);
+        if log.add(&counted.since(&state.added)) {
+            state.added = counted;
+        }
+    }
+
+    /// Records an event of this process, and with it what was counted. Makes the log if it may `create` it.
+    #[cold]
+    pub(crate) fn record(&self, mut event: Event, create: bool, counters: &Counters) {
+        if self.own.get().is_none() {
+            return;
+        }
+        let _open = IS_OPEN.lock();
+        {
+            let second = sys::monotonic_ns() / 1_000_000_000;
+            let mut state = self.state.lock();
+            if state.second != second {
+                (state.second, state.recorded) = (second, 0);
+            }
+            if state.recorded >= MOST {
+                state.left_out = state.left_out.saturating_add(1);
+                count(&counters.events_left_out);
+                return;
+            }
+            state.recorded += 1;
+            event.left_out = std::mem::take(&mut state.left_out);
+        }
+        let log = LogFile::open_to_record(&self.database, create);
+        if let Some(log) = &log {
+            event.process = Process::of(sys::pid());
+            log.append(&event);
+        }
+        self.add_to(log, counters);
+    }
+}
+
+/// An event that has just ended, of no process yet.
+pub(crate) fn ended(kind: EventKind) -> Event {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Event { unix_us: now.as_micros() as u64, ..Event::of(kind) }
+}
+
+/// Whether a sync of a journal or WAL has failed that no connection has recorded.
+static HAS_FAILED: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// What the last such sync on this thread has answered; 0 for none.
+    static FAILED: Cell<i32> = const { Cell::new(0) };
+}
+
+/// A sync of a journal or WAL has failed. The connection that writes it on this thread is told by [`take_failed_sync`].
+#[cold]
+pub(crate) fn note_failed_sync(code: i32) {
+    let _ = FAILED.try_with(|failed| failed.set(code));
+    HAS_FAILED.store(true, Ordering::Relaxed);
+}
+
+/// What a sync has answered that has failed on this thread; `None` if none has since the last call. It was one of this
+/// transaction, unless that writes to several databases: then it is told to the first of them that ends.
+#[inline(always)]
+pub(crate) fn take_failed_sync() -> Option<i32> {
+    #[cold]
+    fn take() -> Option<i32> {
+        let failed = FAILED.try_with(|failed| failed.replace(0)).unwrap_or(0);
+        // Another thread's is told all the same, since it stays in its own memory; it is only found a little later.
+        if failed != 0 {
+            HAS_FAILED.store(false, Ordering::Relaxed);
+        }
+        (failed != 0).then_some(failed)
+    }
+    if HAS_FAILED.load(Ordering::Relaxed) { take() } else { None }
+}
+
+#[cfg(all(test, unix))]
+mod tests;

@@ -1,0 +1,248 @@
+//! The file of the event log, under hostile and unlucky circumstances.
+
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+
+use super::event::{Cause, Outcome};
+use super::file::{EventLog, LENGTH, NoLog, RECORDS, make, path_of, read};
+use super::*;
+
+/// A database with the right of its owner only, and its recorder.
+fn board() -> (tempfile::TempDir, PathBuf, Recorder) {
+    let place = tempfile::tempdir().expect("a directory");
+    let path = place.path().join("board.db");
+    std::fs::write(&path, "something").expect("a file");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).expect("it is ours");
+    let recorder = Recorder::of(&path);
+    (place, path, recorder)
+}
+
+fn log_of(path: &Path) -> EventLog {
+    read(path).expect("a log")
+}
+
+/// Records so many refusals, each of which can be told from the others.
+fn record(path: &Path, recorder: &Recorder, events: std::ops::Range<u32>) {
+    let counters = Counters::default();
+    for frames in events {
+        let _ = path;
+        recorder.state.lock().recorded = 0;
+        recorder.record(Event { frames, ..ended(EventKind::Refusal) }, true, &counters);
+    }
+}
+
+#[test]
+fn an_event_is_read_as_it_was_recorded() {
+    let (_place, path, recorder) = board();
+    let holder = Process { pid: 7, command: "worker --fast \u{1b}[31m".to_owned() };
+    let told = Event {
+        holder: Some(holder),
+        waited: Duration::from_micros(1_500_000),
+        held: Duration::from_micros(12),
+        frames: 3,
+        outcome: Some(Outcome::Committed),
+        cause: Some(Cause::StaleSnapshot),
+        code: 5,
+        first_statement: Some("é".repeat(200)),
+        last_statement: Some("COMMIT".to_owned()),
+        ..ended(EventKind::Transaction)
+    };
+    recorder.record(told.clone(), true, &Counters::default());
+    let log = log_of(&path);
+    let [read] = &log.events[..] else { panic!("{log:?}") };
+    let holder = Process { pid: 7, command: "worker --fast ?[31m".to_owned() };
+    let first_statement = Some("é".repeat(64));
+    let (process, number) = (Process::of(std::process::id()), 1);
+    let read_process = read.process.clone();
+    assert!(process.command.starts_with(&read_process.command) && read_process.pid == process.pid);
+    let expected =
+        Event { holder: Some(holder), first_statement, number, process: read_process, ..told };
+    assert_eq!(*read, expected);
+    assert!(read.unix_us >= log.made_unix_us - 1_000_000);
+    let json = read.to_json();
+    assert!(json.contains(r#""cause":"stale_snapshot""#) && json.contains(r#""held_ms":0.012,"#));
+}
+
+/// More is recorded than there is room for. The last events are there, in order, and the file is as long as it was.
+#[test]
+fn the_log_keeps_the_last_events_and_does_not_grow() {
+    let (_place, path, recorder) = board();
+    let all = RECORDS as u32 + 30;
+    record(&path, &recorder, 0..all);
+    let log = log_of(&path);
+    let frames: Vec<_> = log.events.iter().map(|event| event.frames).collect();
+    assert_eq!(frames, (30..all).collect::<Vec<_>>());
+    let found = path_of(&path).metadata().expect("it is there");
+    assert_eq!((found.len(), found.permissions().mode() & 0o777), (LENGTH, 0o640));
+}
+
+/// Several threads record at once, each with its own view of the log, as processes do: nothing is lost.
+#[test]
+fn events_of_many_at_once_are_all_there() {
+    let (_place, path, _) = board();
+    std::thread::scope(|scope| {
+        for nth in 0..4 {
+            let path = &path;
+            scope.spawn(move || record(path, &Recorder::of(path), nth * 50..nth * 50 + 50));
+        }
+    });
+    let mut frames: Vec<_> = log_of(&path).events.iter().map(|event| event.frames).collect();
+    frames.sort_unstable();
+    assert_eq!(frames, (0..200).collect::<Vec<_>>());
+}
+
+/// Somebody has torn records, written over the number of the newest event, or over all with zeros, ones or noise: what is whole is read,
+/// and the next event is recorded behind it.
+#[test]
+fn damage_is_skipped() {
+    let (_place, path, recorder) = board();
+    record(&path, &recorder, 0..10);
+    let file = std::fs::File::options().write(true).open(path_of(&path)).expect("it is there");
+    let at = |number: u64| LENGTH - 1 - (RECORDS - number) * 512;
+    // The third is torn in its middle, the fourth says that it is another.
+    file.write_all_at(&[0xff; 100], at(3) + 200).expect("it is ours");
+    file.write_all_at(&9_u64.to_le_bytes(), at(4)).expect("it is ours");
+    for newest in [0, 2, 7, u64::MAX] {
+        file.write_all_at(&newest.to_le_bytes(), 16).expect("it is ours");
+        let numbers: Vec<_> = log_of(&path).events.iter().map(|event| event.number).collect();
+        assert_eq!(numbers, [1, 2, 5, 6, 7, 8, 9, 10]);
+    }
+    record(&path, &recorder, 10..11);
+    let last = log_of(&path).events.pop().expect("it was recorded");
+    assert_eq!((last.number, last.frames), (11, 10));
+
+    let mut noise: Vec<u8> = (0..LENGTH).map(|n| (n * n % 251) as u8).collect();
+    for byte in [Some(0xff), Some(0), None] {
+        if let Some(byte) = byte {
+            noise.fill(byte);
+        }
+        file.write_all_at(&noise[32..], 32).expect("it is ours");
+        assert_eq!(log_of(&path).events, []);
+        assert_eq!(log_of(&path).tally.refusals, 0);
+        record(&path, &recorder, 0..1);
+        assert_eq!(log_of(&path).events.len(), 1);
+    }
+}
+
+/// What lies in the log's place is somebody else's: it stays as it is, and nothing is recorded. A log that was cut short is not
+/// used either.
+#[test]
+fn what_is_no_log_stays_as_it_is() {
+    let (place, path, recorder) = board();
+    let log = path_of(&path);
+    let other = place.path().join("other");
+    let untouched = |what: &dyn Fn() -> bool, why: &str| {
+        record(&path, &recorder, 0..1);
+        recorder.add(&Counters::default(), 0);
+        assert!(what(), "{why}");
+        let refused = read(&path).expect_err("it is none");
+        assert!(refused.to_string().contains(why), "{refused}");
+        let _ = std::fs::remove_file(&log).or_else(|_| std::fs::remove_dir(&log));
+    };
+    std::fs::write(&log, "mine").expect("a file");
+    let is_mine = |file: &Path| std::fs::read(file).is_ok_and(|text| text == b"mine");
+    untouched(&|| is_mine(&log), "something else");
+    std::fs::write(&log, vec![b'x'; LENGTH as usize]).expect("a file");
+    untouched(
+        &|| std::fs::read(&log).is_ok_and(|all| all == vec![b'x'; LENGTH as usize]),
+        "something else",
+    );
+    std::fs::write(&other, "mine").expect("a file");
+    symlink(&other, &log).expect("a link");
+    untouched(&|| is_mine(&other), "symbolic link");
+    std::fs::hard_link(&path, &log).expect("a link");
+    untouched(&|| std::fs::read(&path).is_ok_and(|all| all == b"something"), "something else");
+    std::fs::create_dir(&log).expect("a directory");
+    untouched(&|| log.is_dir(), "directory");
+    let fifo = std::process::Command::new("mkfifo").arg(&log).status();
+    assert!(fifo.expect("mkfifo").success());
+    untouched(&|| log.exists(), "FIFO");
+
+    record(&path, &recorder, 0..3);
+    std::fs::hard_link(&log, place.path().join("second")).expect("a link");
+    untouched(&|| log.metadata().is_ok_and(|found| found.nlink() == 2), "something else");
+    record(&path, &recorder, 0..3);
+    let file = std::fs::File::options().write(true).open(&log).expect("it is there");
+    file.set_len(20_000).expect("it is ours");
+    untouched(&|| log.metadata().is_ok_and(|found| found.len() == 20_000), "something else");
+    record(&path, &recorder, 0..3);
+    let file = std::fs::File::options().write(true).open(&log).expect("it is there");
+    file.write_all_at(&[2], 15).expect("it is ours");
+    untouched(&|| true, "newer version");
+}
+
+/// A process was killed when it had made the file and not written to it. Others go on with it.
+#[test]
+fn a_log_that_was_half_made_is_used() {
+    let (_place, path, recorder) = board();
+    let file = std::fs::File::create_new(path_of(&path)).expect("a file");
+    file.set_len(LENGTH).expect("it is ours");
+    assert_eq!(log_of(&path).events, []);
+    record(&path, &recorder, 0..2);
+    let log = log_of(&path);
+    assert!(log.events.len() == 2 && log.made_unix_us > 0);
+}
+
+/// An administrator has given the board to another group or mode: the log follows when something is recorded.
+#[test]
+fn the_log_follows_the_rights_of_its_database() {
+    let (_place, path, recorder) = board();
+    record(&path, &recorder, 0..1);
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).expect("it is ours");
+    record(&path, &recorder, 1..2);
+    let mode = path_of(&path).metadata().expect("it is there").permissions().mode();
+    assert_eq!((mode & 0o777, log_of(&path).events.len()), (0o666, 2));
+}
+
+/// Two processes count; a third has not got so far yet. The log has what both have counted, also if one of the places for it was damaged or is
+/// locked.
+#[test]
+fn counters_of_all_add_up() {
+    let (_place, path, recorder) = board();
+    let other = Recorder::of(&path);
+    let (mine, others) = (Counters::default(), Counters::default());
+    mine.holds.count(5);
+    recorder.add(&mine, 0);
+    assert!(matches!(read(&path), Err(NoLog::Missing)), "counters alone make no log");
+    make(&path).expect("it may be made");
+    recorder.add(&mine, 0);
+    recorder.add(&mine, 0);
+    others.holds.count(1 << 20);
+    count(&others.gave_up_after_wait);
+    other.add(&others, 0);
+    mine.holds.count(6);
+    recorder.close(&mine);
+    let tally = log_of(&path).tally;
+    assert_eq!((tally.holds.count(), tally.give_ups), (3, 1));
+    assert_eq!((tally.holds.classes[0], tally.holds.classes[7]), (2, 1));
+    assert_eq!(tally.holds.sum, Duration::from_nanos(11 + (1 << 20)));
+    assert_eq!(tally::Durations::bound(7), Some(Duration::from_nanos(1 << 21)));
+
+    let lock = sys::LockFile::new(sys::open_to_lock(&path_of(&path)).expect("it is there"));
+    let places = sys::Range { start: 1 << 32, len: 16 };
+    assert!(lock.try_lock(places, false).expect("it can be locked"));
+    mine.holds.count(7);
+    recorder.add(&mine, 0);
+    assert_eq!(log_of(&path).tally.holds.count(), 3, "all places are locked");
+    lock.unlock(places).expect("it is locked");
+    recorder.add(&mine, 0);
+    assert_eq!(log_of(&path).tally.holds.count(), 4);
+}
+
+/// A program is refused in a loop: some of its events of each second are recorded, and how many were not.
+#[test]
+fn a_flood_leaves_room_for_others() {
+    let (_place, path, recorder) = board();
+    let counters = Counters::default();
+    let second = || sys::monotonic_ns() / 1_000_000_000;
+    let began = second();
+    for _ in 0..MOST + 5 {
+        recorder.record(ended(EventKind::Refusal), true, &counters);
+    }
+    if second() == began {
+        assert_eq!(log_of(&path).events.len(), MOST as usize);
+    }
+    recorder.state.lock().second = 0;
+    recorder.record(ended(EventKind::Refusal), true, &counters);
+    let left_out: u32 = log_of(&path).events.iter().map(|event| event.left_out).sum();
+    assert_eq!(left_out as usize + log_of(&path).events.len(), MOST as usize + 6);
+}
