@@ -48,7 +48,7 @@
 //! | nothing is written to files that were replaced, renamed or deleted while open, nor by one of several hard links | `src/guard/identity.rs` |
 //! | WAL mode is refused where memory is not shared by all clients | `src/guard/filesystem.rs` |
 //!
-//! `docs/guarantees.md` goes through SQLite's list of what corrupts a database.
+//! `docs/guarantees.md` has each with its limits, and `docs/audit.md` SQLite's list of what corrupts a database.
 //! `PRAGMA kanban_status` says which hold on a connection, and why one does not.
 #![deny(unsafe_code)]
 

@@ -7,7 +7,7 @@ use super::{Case, Outcome, Way};
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 360.0;
-const LEFT: f64 = 70.0;
+const LEFT: f64 = 140.0;
 const TOP: f64 = 40.0;
 /// Waits from 1 us to 10 s.
 const X_DECADES: (f64, f64) = (-6.0, 1.0);
@@ -25,13 +25,18 @@ fn y(share: f64) -> f64 {
 
 /// The picture of one case, all runs of a way together.
 pub fn of(case: &Case, outcomes: &[(Way, Vec<Outcome>)]) -> String {
+    let (middle_x, middle_y) = (LEFT + WIDTH / 2.0, TOP + HEIGHT / 2.0);
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" \
-         font-family=\"sans-serif\" font-size=\"12\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
+         height=\"{height}\" font-family=\"sans-serif\" font-size=\"18\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-         <text x=\"{LEFT}\" y=\"22\" font-size=\"14\">Share of transactions that wait longer: {case}</text>\n",
-        LEFT + WIDTH + 30.0,
+         <text x=\"{LEFT}\" y=\"26\" font-size=\"20\">{case}</text>\n\
+         <text x=\"{middle_x}\" y=\"{}\" text-anchor=\"middle\">wait for the write lock</text>\n\
+         <text x=\"22\" y=\"{middle_y}\" text-anchor=\"middle\" \
+         transform=\"rotate(-90 22 {middle_y})\">transactions that wait longer</text>\n",
         TOP + HEIGHT + 50.0,
+        width = LEFT + WIDTH + 30.0,
+        height = TOP + HEIGHT + 64.0,
     );
     let labels =
         ["1 \u{b5}s", "10 \u{b5}s", "100 \u{b5}s", "1 ms", "10 ms", "100 ms", "1 s", "10 s"];
@@ -42,7 +47,7 @@ pub fn of(case: &Case, outcomes: &[(Way, Vec<Outcome>)]) -> String {
             "<line x1=\"{at}\" x2=\"{at}\" y1=\"{TOP}\" y2=\"{}\" stroke=\"#ddd\"/>\
              <text x=\"{at}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
             TOP + HEIGHT,
-            TOP + HEIGHT + 18.0
+            TOP + HEIGHT + 24.0
         );
     }
     for (nth, label) in
@@ -57,7 +62,7 @@ pub fn of(case: &Case, outcomes: &[(Way, Vec<Outcome>)]) -> String {
              <text x=\"{}\" y=\"{}\" text-anchor=\"end\">{label}</text>",
             LEFT + WIDTH,
             LEFT - 6.0,
-            at + 4.0
+            at + 6.0
         );
     }
     for (nth, (way, outcomes)) in outcomes.iter().enumerate() {
@@ -79,9 +84,9 @@ pub fn of(case: &Case, outcomes: &[(Way, Vec<Outcome>)]) -> String {
         let _ = writeln!(
             svg,
             "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>\
-             <text x=\"{}\" y=\"{}\" fill=\"{colour}\" font-size=\"14\">{}</text>",
+             <text x=\"{}\" y=\"{}\" fill=\"{colour}\" font-size=\"20\">{}</text>",
             LEFT + 12.0,
-            TOP + HEIGHT - 60.0 + 20.0 * nth as f64,
+            TOP + HEIGHT - 90.0 + 26.0 * nth as f64,
             way.name()
         );
     }

@@ -25,7 +25,7 @@ fn page_size(header: &[u8; 32]) -> u64 {
 }
 
 /// How long a checkpoint that adds much waits for observers: one that is kept from running for longer between its two
-/// looks may see what was in between. `docs/guarantees.md` says so.
+/// looks may see what was in between. `docs/file-length.md` says so.
 const WAITED_FOR: Duration = Duration::from_millis(20);
 
 /// A file that an observer has found shorter than its header says.

@@ -1,5 +1,6 @@
 //! What the README and docs show works: a reader copies a command, a query or a piece of code, and
-//! gets what is promised.
+//! gets what is promised. And they can be read: each page says which question of which reader it answers, sentences are short, and
+//! words that made readers stop do not come back.
 //!
 //! | a block of | |
 //! |---|---|
@@ -53,7 +54,9 @@ fn documents() -> Vec<PathBuf> {
     let docs = root().join("docs").read_dir().unwrap().map(|entry| entry.unwrap().path());
     let mut documents: Vec<_> =
         docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect();
-    documents.push(root().join("README.md"));
+    for document in ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"] {
+        documents.push(root().join(document));
+    }
     documents
 }
 
@@ -288,4 +291,159 @@ fn all_links_lead_somewhere() {
         }
     }
     assert!(followed > 20, "only {followed}");
+}
+
+/// Measurements and outputs of the tool, whose pages say so in another way.
+const NO_PROSE: [&str; 3] = ["operating.md", "performance.md", "test-results.md"];
+
+fn name(document: &Path) -> &str {
+    document.file_name().and_then(|name| name.to_str()).unwrap()
+}
+
+/// A reader opens a page and sees at its top whether it is for them. The index has all pages.
+#[test]
+fn each_page_says_which_question_it_answers() {
+    let index = std::fs::read_to_string(root().join("docs/index.md")).unwrap();
+    for document in documents() {
+        let name = name(&document);
+        let is_exempt = ["README.md", "CHANGELOG.md", "index.md"].contains(&name);
+        if is_exempt {
+            continue;
+        }
+        assert!(index.contains(&format!("{name})")), "docs/index.md does not name {name}");
+        if !NO_PROSE.contains(&name) {
+            let text = std::fs::read_to_string(&document).unwrap();
+            let top = text.split("\n\n").nth(1).unwrap_or_default();
+            let is_said = top.starts_with("*For ") && top[1..].contains('*');
+            assert!(is_said, "{name} does not begin with *For ...: a question*, but with {top}");
+        }
+    }
+}
+
+/// The most words of a sentence. 25 are the rule; this is where nobody follows any more.
+const MOST_WORDS: usize = 40;
+
+/// What made readers stop, in lower case. A word at the end of an entry is a whole one.
+const STOPS_READERS: [&str; 14] = [
+    "can not ",
+    "whoever",
+    "whosoever",
+    "mended ",
+    "mends ",
+    "give back",
+    "gives back",
+    "given back",
+    "gave back",
+    "nobody who ",
+    "it is made up ",
+    "who is alone",
+    "of its own accord",
+    "of their own accord",
+];
+
+/// The text of a document without its code, with a word for each piece of code and link: paragraphs, list items and cells of tables.
+fn prose(text: &str) -> Vec<String> {
+    let (mut parts, mut part, mut is_code) = (Vec::new(), String::new(), false);
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("```") {
+            is_code = !is_code;
+        }
+        if is_code || line.starts_with("```") {
+            continue;
+        }
+        let is_item = line.starts_with("- ")
+            || line.split_once(". ").is_some_and(|(n, _)| n.parse::<u32>().is_ok());
+        if line.is_empty() || is_item || line.starts_with(['#', '|']) {
+            parts.push(std::mem::take(&mut part));
+        }
+        match line.starts_with('|') {
+            true => parts.extend(line.split('|').map(str::to_owned)),
+            false => part.extend([line.trim_start_matches(['#', '-']), " "]),
+        }
+    }
+    parts.push(part);
+    parts.iter().map(|part| without_code(part)).collect()
+}
+
+/// Code becomes the word "Code", and of a link its text stays.
+fn without_code(part: &str) -> String {
+    let parts = part.split('`').enumerate();
+    let text: String = parts.map(|(n, text)| if n % 2 == 1 { "Code" } else { text }).collect();
+    let mut links = text.split("](");
+    let first = links.next().unwrap_or_default().to_owned();
+    links.fold(first, |text, rest| text + rest.split_once(')').map_or("", |(_, rest)| rest))
+}
+
+/// The sentences of a part of a document.
+fn sentences(part: &str) -> Vec<String> {
+    let (mut all, mut sentence) = (Vec::new(), Vec::new());
+    for word in part.split_whitespace() {
+        let begins = word.trim_start_matches(['(', '[', '*', '"']).starts_with(char::is_uppercase);
+        let ends =
+            |last: &&str| last.trim_end_matches([')', ']', '*', '"']).ends_with(['.', '?', '!']);
+        if begins && sentence.last().is_some_and(ends) {
+            all.push(std::mem::take(&mut sentence).join(" "));
+        }
+        sentence.push(word);
+    }
+    all.push(sentence.join(" "));
+    all
+}
+
+/// What is wrong with the prose of a document.
+fn complaints(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for sentence in prose(text).iter().flat_map(|part| sentences(part)) {
+        let words = sentence.split(' ').count();
+        if words > MOST_WORDS {
+            found.push(format!("{words} words: {sentence}"));
+        }
+        let lower = format!("{} ", sentence.to_lowercase());
+        let stops = STOPS_READERS.iter().find(|stop| lower.contains(*stop));
+        found.extend(stops.map(|stop| format!("\"{stop}\": {sentence}")));
+        if lower.starts_with("who ") && words > 1 && !sentence.ends_with('?') {
+            found.push(format!("begins with \"who\", and asks nothing: {sentence}"));
+        }
+    }
+    found
+}
+
+/// A reader understands each sentence at first reading.
+#[test]
+fn sentences_are_short_and_plain() {
+    let packages =
+        ["python/README.md", "npm/README.md", "cli/README.md"].map(|file| root().join(file));
+    let mut found = Vec::new();
+    for document in documents().into_iter().chain(packages) {
+        if NO_PROSE.contains(&name(&document)) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&document).unwrap();
+        let here = complaints(&text).into_iter();
+        found.extend(here.map(|complaint| format!("{}: {complaint}", document.display())));
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Somebody writes as before: each kind of complaint is made, in paragraphs, lists and tables, and nothing else is.
+#[test]
+fn what_stops_readers_is_found() {
+    let long = "word ".repeat(MOST_WORDS + 1);
+    for (text, complaint) in [
+        (long.as_str(), "41 words"),
+        ("- It does. Who waits is served.", "begins with"),
+        ("| a | Whoever waits is served. |", "whoever"),
+        ("It can not\nwait.", "can not"),
+        ("1. It is mended in 3.31.", "mended"),
+    ] {
+        let found = complaints(text);
+        assert!(found.len() == 1 && found[0].contains(complaint), "{text}: {found:?}");
+    }
+    for text in [
+        "Who has it open? It cannot be told. `whoever`",
+        &format!("```text\n{long}\n```"),
+        &format!("{}. {}", "word ".repeat(39).trim(), "Word ".repeat(39)),
+    ] {
+        assert_eq!(complaints(text), [""; 0], "{text}");
+    }
 }

@@ -142,7 +142,7 @@ pub const TABLE: &[Allowed] = &[
     },
     Allowed {
         name: "what became too short within a transaction is not committed",
-        documented: "docs/guarantees.md: is found before the transaction that made it commits",
+        documented: "docs/audit.md: is found before the transaction that made it commits",
         is: |scene| {
             // Of a commit that comes with the close nobody is told the code.
             let is_whole = scene.difference.kind == Kind::Content
@@ -155,7 +155,7 @@ pub const TABLE: &[Allowed] = &[
         // Somebody has made the file longer, or it grows in chunks. SQLite counts that as pages, and with psow=0 writes
         // those that share a sector with the one that changes. Ours counts what the header says.
         name: "what a file has behind its last page is not counted",
-        documented: "docs/guarantees.md: it is told the length that the header says",
+        documented: "docs/file-length.md: the length that the header says",
         is: |scene| {
             let is_any =
                 |is: fn(&Operation) -> bool| scene.steps.iter().any(|step| is(&step.operation));
@@ -181,7 +181,7 @@ pub const TABLE: &[Allowed] = &[
     Allowed {
         // On the stock side nobody opens the file and closes it.
         name: "a stock connection can lose its locks where the database is not open through us",
-        documented: "docs/guarantees.md: A database that is not keeps POSIX locks",
+        documented: "docs/audit.md: A database that is not keeps POSIX locks",
         is: |scene| scene.may_have_lost_locks(),
     },
 ];
