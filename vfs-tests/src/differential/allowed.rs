@@ -181,7 +181,7 @@ pub const TABLE: &[Allowed] = &[
     Allowed {
         // On the stock side nobody opens the file and closes it.
         name: "a stock connection can lose its locks where the database is not open through us",
-        documented: "docs/audit.md: A database that is not keeps POSIX locks",
+        documented: "docs/audit.md: keeps POSIX locks, and all of the stock VFS's behaviour",
         is: |scene| scene.may_have_lost_locks(),
     },
 ];
