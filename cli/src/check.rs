@@ -152,7 +152,7 @@ fn findings(facts: &Facts) -> Result<Vec<Finding>> {
     let is_unsafe = has_displaced || problems.iter().any(|problem| !is_short(problem));
     findings.push(if is_unsafe {
         // Opening it might recover from the wrong WAL.
-        let text = "not run: open it when the above is mended";
+        let text = "not run: open it when the above is repaired";
         Finding::new("quick_check", State::Unchecked, text)
     } else {
         quick_check(seen)

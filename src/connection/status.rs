@@ -177,7 +177,7 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
         }),
     };
     let in_use = protection.why_not(None).map(|why| {
-        format!("whoever has the wal-index open is seen only while he reads or writes: {why}")
+        format!("a client that has the wal-index open is seen only while it reads or writes: {why}")
     });
     let durable =
         is_off.then(|| "synchronous is OFF: a power cut may corrupt the database".to_owned());
