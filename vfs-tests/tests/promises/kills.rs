@@ -19,7 +19,7 @@ fn kills() -> usize {
 }
 
 /// The size of a whole sidecar, see `docs/locking-protocol.md`.
-const SIDECAR: u64 = 4096;
+const SIDECAR: u64 = 36_864;
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS t (id, half)";
 
