@@ -47,6 +47,9 @@
 //! | 7 | the lead of a sync: a flag of the process, then a lock of the kernel | for one sync |
 //! | 8 | SQLite's own locks | as SQLite asks |
 //!
+//! Below them all lie the mutexes of what the event log is told ([`crate::recorder`], and the holder that waiters watch), held while
+//! that is written, or while it is read which process that is.
+//!
 //! Nobody asks for the lead of a sync (7) while it holds the write lock, except a checkpoint, or while it
 //! holds one of the mutexes.
 //!

@@ -178,6 +178,7 @@ unsafe extern "C" fn x_write(
 
 /// xSync: SQLite makes durable what it has written, in a rollback mode with EXCLUSIVE, in WAL mode with CKPT.
 unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode {
+    let _uncancelled = Uncancelled::begin();
     // SAFETY: SQLite syncs an open file of this table, and nothing else uses it meanwhile.
     let (base, connection) = unsafe { parts(file) };
     let rc = call!(base.0, xSync, ResultCode::IOERR_FSYNC, flags);

@@ -1,5 +1,6 @@
 //! Files beside a database: a WAL, a journal, a super-journal, a statement journal. They keep the base's methods. Ours
-//! only see them close, so that a forked child knows which of them its parent has open ([`super::inherited`]).
+//! see them close, so that a forked child knows which of them its parent has open ([`super::inherited`]), and note a sync that
+//! fails, for the event log.
 //!
 //! A super-journal also tells [`crate::group_commit`] that several databases commit, and takes no name of a parent's
 //! journal. The WAL of a database with group commit has methods of its own: [`super::wal`].
@@ -15,6 +16,7 @@ use crate::ffi::{
     ResultCode, SQLITE_OPEN_SUPER_JOURNAL, SQLITE_OPEN_WAL, no_panic, sqlite3_file,
     sqlite3_io_methods,
 };
+use crate::sys::Uncancelled;
 use crate::{group_commit, recorder};
 
 /// A copy of `base` for a WAL or a journal.
@@ -61,6 +63,7 @@ pub(crate) unsafe fn watch(
 
 /// xSync: SQLite makes a journal or a WAL durable. What it answers if it fails is for the event log of the database.
 unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode {
+    let _uncancelled = Uncancelled::begin();
     // SAFETY: SQLite syncs an open file, and this method is only in tables of ours.
     let watched = unsafe { Interposed::of(file) };
     let rc = call!(watched, xSync, ResultCode::IOERR_FSYNC, flags);

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kanban_vfs::observation::{Cause, Event, EventKind, NoLog, Outcome};
+use rusqlite::ffi::SQLITE_IOERR_FSYNC;
 use serde_json::{Value, json};
+use vfs_tests::base::{Fault, File, Method};
 use vfs_tests::needs::ROOT;
 use vfs_tests::{Agent, Board, Program, needs};
 
 use crate::full_disk::Disk;
-use crate::{Client, agent, beside, stock_agent};
+use crate::{Client, agent, beside, connect, over_faulty, stock_agent};
 
 fn log_path(board: &Board) -> PathBuf {
     beside(board, "-kanban-log")
@@ -433,4 +435,48 @@ fn a_child_does_not_keep_its_parents_log() {
     let parents = pids.iter().filter(|pid| **pid == parent.pid()).count();
     assert!(parents == 2 && pids.len() == 3, "{pids:?}");
     parent.end_child();
+}
+
+/// The disk fails a sync: of the WAL when a transaction commits, of the database when a checkpoint copies, of a journal. Whichever it is, the log says so, and
+/// a checkpoint that did not end is one that has failed. The next transaction, which fails in no way, is no such event.
+#[test]
+fn a_sync_that_fails_is_recorded() {
+    let (base, ours) = over_faulty("faulty-sync");
+    for (mode, file, sql) in [
+        ("wal", File::Wal, "UPDATE t SET x = 1"),
+        ("wal", File::Main, "PRAGMA wal_checkpoint(PASSIVE)"),
+        ("delete", File::Journal, "UPDATE t SET x = 1"),
+        ("delete", File::Main, "UPDATE t SET x = 1"),
+    ] {
+        let board = Board::new();
+        let connection = connect(&format!("{}&kanban_slow_ms=60000", board.uri(&ours)));
+        let set_up = format!(
+            "PRAGMA journal_mode={mode}; PRAGMA synchronous=full; CREATE TABLE t (x); INSERT INTO t VALUES (0)"
+        );
+        connection.execute_batch(&set_up).unwrap();
+        base.on(move |call| match call.method {
+            Method::Sync { .. } if call.file == file => Fault::Fail(SQLITE_IOERR_FSYNC),
+            _ => Fault::None,
+        });
+        let result = connection.execute_batch(sql);
+        base.off();
+        assert!(result.is_err(), "{mode}, {file:?}");
+        connection.execute_batch("ROLLBACK; UPDATE t SET x = 2").unwrap_or_else(|_| {
+            connection.execute_batch("UPDATE t SET x = 2").unwrap();
+        });
+        let found = of(&board, EventKind::SyncFailed);
+        assert!(!found.is_empty(), "{mode}, {file:?}");
+        assert!(
+            found.iter().all(|it| it.code == SQLITE_IOERR_FSYNC && it.message.is_some()),
+            "{found:#?}"
+        );
+        let checkpoints = of(&board, EventKind::Checkpoint);
+        let is_checkpoint = sql.contains("checkpoint");
+        assert_eq!(
+            checkpoints.len(),
+            usize::from(is_checkpoint),
+            "{mode}, {file:?}: {checkpoints:#?}"
+        );
+        assert!(checkpoints.iter().all(|it| it.outcome == Some(Outcome::Failed)));
+    }
 }
