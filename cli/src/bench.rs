@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
 
 use crate::contention::{self, Case, Outcome, Way, parse_case};
 use crate::{Result, say};
@@ -23,14 +24,18 @@ pub(crate) struct Arguments {
     /// Which ways of locking to measure, in this order, in every run.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "stock,flock,kanban")]
     ways: Vec<Way>,
+    /// As a JSON object, with all runs.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
-    let Arguments { cases, runs, duration, ways } = arguments;
+    let Arguments { cases, runs, duration, ways, json } = arguments;
     let steps = cases.len() as u64 * runs * ways.len() as u64;
     let bar = ProgressBar::new(steps);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} runs: {msg}")?);
     let mut has_errors = false;
+    let mut told = Vec::new();
     for case in cases {
         let mut outcomes: Vec<(Way, Vec<Outcome>)> =
             ways.iter().map(|way| (*way, Vec::new())).collect();
@@ -44,9 +49,52 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
                 bar.inc(1);
             }
         }
-        let table = contention::table(case, &outcomes);
-        bar.suspend(|| say(&format!("{table}\n")))?;
+        if *json {
+            told.push(as_json(case, &outcomes));
+        } else {
+            let table = contention::table(case, &outcomes);
+            bar.suspend(|| say(&format!("{table}\n")))?;
+        }
     }
     bar.finish_and_clear();
+    if *json {
+        let told = json!({"version": env!("CARGO_PKG_VERSION"), "cases": told});
+        say(&format!("{told:#}\n"))?;
+    }
     Ok(!has_errors)
+}
+
+/// A case, and what each run of each way came to.
+fn as_json(case: &Case, outcomes: &[(Way, Vec<Outcome>)]) -> Value {
+    let ms = |duration: Duration| duration.as_micros() as f64 / 1e3;
+    let run = |outcome: &Outcome| {
+        let wait = |share| ms(outcome.waits.quantile(share));
+        json!({
+            "transactions_per_second": outcome.per_second(),
+            "wait_ms": {
+                "p50": wait(0.5),
+                "p99": wait(0.99),
+                "p999": wait(0.999),
+                "longest": ms(outcome.waits.longest()),
+            },
+            "fairness": outcome.jain(),
+            "transactions": outcome.counts,
+            "errors": outcome.errors,
+            "reads_per_second": outcome.reads as f64 / outcome.seconds,
+            "longest_read_ms": ms(outcome.longest_read),
+            "wal_bytes": outcome.wal_bytes,
+        })
+    };
+    let ways = outcomes.iter().map(|(way, outcomes)| {
+        json!({"way": way.name(), "runs": outcomes.iter().map(run).collect::<Vec<_>>()})
+    });
+    json!({
+        "case": case.to_string(),
+        "writers": case.writers,
+        "journal_mode": case.journal_mode,
+        "synchronous": case.synchronous,
+        "think_us": case.think_us,
+        "readers": case.readers,
+        "ways": ways.collect::<Vec<_>>(),
+    })
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `status`, `watch` | the sidecar and the wal-index, to read; never the database or its WAL |
 //! | `log` | the event log, to read |
+//! | `metrics` | the same, which it makes if there is none, the sidecar and the wal-index |
 //! | `check` | all files, to read; as a reader that may come at any time |
 //! | `stress`, `bench` | boards of their own |
 //! | `run` | nothing: it becomes another program |
@@ -21,6 +22,7 @@ mod facts;
 mod json;
 mod kind;
 mod log;
+mod metrics;
 mod printable;
 mod run;
 mod status;
@@ -90,6 +92,10 @@ enum Command {
     ///
     /// Reads the event log beside the board, which clients make when there is something to record. Never opens the board.
     Log(log::Arguments),
+    /// What boards have counted, and how they are now, for Prometheus: histograms of waits and holds, refusals, checkpoints.
+    ///
+    /// Makes the event log beside each board, in which its clients count from then on. Exit status 1 if it cannot.
+    Metrics(metrics::Arguments),
     /// A burst of writers, and whether all that was acknowledged is there afterwards.
     Stress(stress::Arguments),
     /// Starts an application, unchanged, with this VFS as the default one, in it and in all that it starts.
@@ -117,14 +123,20 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     end(match arguments.command {
-        Command::Status { board, json } => told(&board, json, status::run(&board, json)),
+        Command::Status { board, json } => told(Some(&board), json, status::run(&board, json)),
         Command::Watch { board, interval, count, json } => {
-            told(&board, json, watch::run(&board, interval, count, json))
+            told(Some(&board), json, watch::run(&board, interval, count, json))
         }
         Command::Check { board, json } => return check::run(&board, json),
-        Command::Log(arguments) => told(arguments.board(), arguments.json, log::run(&arguments)),
-        Command::Stress(arguments) => stress::run(&arguments),
-        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Log(arguments) => {
+            told(Some(arguments.board()), arguments.json, log::run(&arguments))
+        }
+        Command::Metrics(arguments) => metrics::run(&arguments),
+        Command::Stress(arguments) => {
+            let done = stress::run(&arguments);
+            told(arguments.board(), arguments.json, done)
+        }
+        Command::Bench(arguments) => told(None, arguments.json, bench::run(&arguments)),
         Command::Run(arguments) => run::run(&arguments),
         Command::StressWriter(orders) => stress::obey(&orders),
     })
@@ -143,9 +155,9 @@ fn refuse(error: &clap::Error) -> ExitCode {
 }
 
 /// What a command has done; with `as_json`, an error is written to standard output as well.
-fn told(board: &Path, as_json: bool, done: Result<bool>) -> Result<bool> {
+fn told(board: Option<&Path>, as_json: bool, done: Result<bool>) -> Result<bool> {
     if let (true, Err(error)) = (as_json, &done) {
-        say(&format!("{:#}\n", json::error(Some(board), error)))?;
+        say(&format!("{:#}\n", json::error(board, error)))?;
     }
     done
 }

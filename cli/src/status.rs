@@ -13,7 +13,7 @@ use crate::{Result, json, observe_board, printable, say, text};
 
 /// Why there are no counters.
 pub(crate) const COUNTERS: &str = "not to be known from outside: each client's process counts for itself; ask \
-                        it with PRAGMA kanban_status";
+                        it with PRAGMA kanban_status, or the board by kanban-vfs metrics";
 
 pub(crate) fn run(board: &Path, as_json: bool) -> Result<bool> {
     let facts = Facts::of(observe_board(board)?);

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use rusqlite::{Connection, TransactionBehavior, params};
+use serde_json::{Value, json};
 
+use crate::svg::{self, Frame, Tick};
 use crate::{Result, say, text, uri};
 
 /// What the burst is like.
@@ -50,6 +52,18 @@ pub(crate) struct Arguments {
     /// Keep the temporary board, or the table of an existing one.
     #[arg(long)]
     keep: bool,
+    /// As a JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Draw how long each transaction waited, over the time, into that file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+impl Arguments {
+    pub(crate) fn board(&self) -> Option<&Path> {
+        self.board.as_deref()
+    }
 }
 
 /// `PRAGMA journal_mode`
@@ -129,6 +143,8 @@ struct Reports {
     /// Writer and number of each row whose commit was acknowledged.
     acknowledged: BTreeSet<(u64, u64)>,
     waits: Vec<Duration>,
+    /// When each of these waits was reported, since the burst began.
+    at: Vec<Duration>,
     /// Of failed transactions and writers.
     errors: Vec<String>,
 }
@@ -177,24 +193,39 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let began = Instant::now();
     let done = burst(arguments, &place.board, &is_interrupted);
     let elapsed = began.elapsed();
-    let is_well = if is_interrupted.load(Ordering::Relaxed) {
+    let told = if is_interrupted.load(Ordering::Relaxed) {
         Err("interrupted: nothing is told of the rows".into())
     } else {
-        done.and_then(|(reports, kills)| compare(&connection, &reports, kills, elapsed))
+        done.and_then(|(reports, kills)| {
+            let outcome = Outcome::of(&connection, &reports, kills, elapsed)?;
+            if let Some(file) = &arguments.svg {
+                std::fs::write(file, drawing(&reports, elapsed))
+                    .map_err(|error| format!("{}: {error}", file.display()))?;
+            }
+            Ok((outcome, reports))
+        })
     };
     // However it went.
     if arguments.existing && !arguments.keep {
         connection.execute_batch("DROP TABLE kanban_vfs_stress").map_err(about)?;
     }
     drop(connection);
-    match place.temporary {
-        Some(directory) if arguments.keep => {
-            say(&format!("kept         {}\n", directory.keep().join("board.db").display()))?;
+    let kept = match place.temporary {
+        Some(directory) if arguments.keep => Some(directory.keep().join("board.db")),
+        Some(_) => None,
+        None => Some(place.board),
+    };
+    let told = told.and_then(|(outcome, reports)| {
+        match arguments.json {
+            true => say(&format!("{:#}\n", outcome.as_json(&reports, kept.as_deref())))?,
+            false => say(&outcome.as_text(&reports))?,
         }
-        Some(_) => {}
-        None => say(&format!("kept         {}\n", place.board.display()))?,
+        Ok(outcome.is_well())
+    });
+    if let Some(kept) = kept.filter(|_| !arguments.json) {
+        say(&format!("kept         {}\n", kept.display()))?;
     }
-    is_well
+    told
 }
 
 /// Runs all writers to their end, or kills them when it is interrupted. Also returns how many were
@@ -212,7 +243,7 @@ fn burst(
     let reports = Mutex::new(Reports::default());
     let running: Vec<Mutex<Option<Child>>> =
         (0..arguments.processes).map(|_| Mutex::new(None)).collect();
-    let orders = Burst { arguments, board, is_interrupted };
+    let orders = Burst { arguments, board, is_interrupted, began: Instant::now() };
     let (kills, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     let result = std::thread::scope(|scope| -> Result<()> {
         let writers: Vec<_> = (0..arguments.processes)
@@ -280,11 +311,12 @@ struct Burst<'b> {
     arguments: &'b Arguments,
     board: &'b Path,
     is_interrupted: &'b AtomicBool,
+    began: Instant,
 }
 
 /// Keeps one writer running until it has tried all of its rows, or the burst is interrupted.
 fn drive(
-    Burst { arguments, board, is_interrupted }: Burst<'_>,
+    Burst { arguments, board, is_interrupted, began }: Burst<'_>,
     writer: u64,
     place: &Mutex<Option<Child>>,
     reports: &Mutex<Reports>,
@@ -312,6 +344,7 @@ fn drive(
                 Some((number, Ok(wait))) => {
                     reports.acknowledged.insert((writer, number));
                     reports.waits.push(wait);
+                    reports.at.push(began.elapsed());
                     first = number + 1;
                 }
                 Some((number, Err(why))) => {
@@ -382,45 +415,139 @@ pub(crate) fn obey(orders: &Orders) -> Result<bool> {
     Ok(true)
 }
 
-/// Tells what came of it, and whether nothing is wrong.
-fn compare(
-    connection: &Connection,
-    reports: &Reports,
+/// What came of a burst.
+struct Outcome {
+    acknowledged: usize,
+    /// How many of these are not there.
+    lost: usize,
+    /// How many rows are there that nobody has acknowledged.
+    surplus: usize,
+    /// How many writers were killed. Each may have committed one row that it did not tell of.
     kills: u64,
     elapsed: Duration,
-) -> Result<bool> {
-    let mut statement = connection.prepare("SELECT writer, number FROM kanban_vfs_stress")?;
-    let rows = statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
-    let found: BTreeSet<(u64, u64)> = rows
-        .map(|row| row.map(|(writer, number)| (writer as u64, number as u64)))
-        .collect::<rusqlite::Result<_>>()?;
-    let lost = reports.acknowledged.difference(&found).count();
-    let surplus = found.difference(&reports.acknowledged).count();
-    let integrity: Vec<String> = connection
-        .prepare("PRAGMA integrity_check")?
-        .query_map([], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    let acknowledged = reports.acknowledged.len();
-    let rate = acknowledged as f64 / elapsed.as_secs_f64();
-    let took = text::duration(elapsed);
-    let mut out = format!(
-        "acknowledged {acknowledged} in {took}, {rate:.0}/s, {kills} writers killed\n\
-         lost         {lost} of them\n\
-         errors       {}\n",
-        reports.errors.len()
-    );
-    for error in reports.errors.iter().take(5) {
-        out += &format!("             {error}\n");
+    /// What `PRAGMA integrity_check` says.
+    integrity: Vec<String>,
+    errors: usize,
+}
+
+impl Outcome {
+    fn of(
+        connection: &Connection,
+        reports: &Reports,
+        kills: u64,
+        elapsed: Duration,
+    ) -> Result<Self> {
+        let mut statement = connection.prepare("SELECT writer, number FROM kanban_vfs_stress")?;
+        let rows =
+            statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+        let found: BTreeSet<(u64, u64)> = rows
+            .map(|row| row.map(|(writer, number)| (writer as u64, number as u64)))
+            .collect::<rusqlite::Result<_>>()?;
+        let integrity = connection
+            .prepare("PRAGMA integrity_check")?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(Self {
+            acknowledged: reports.acknowledged.len(),
+            lost: reports.acknowledged.difference(&found).count(),
+            surplus: found.difference(&reports.acknowledged).count(),
+            kills,
+            elapsed,
+            integrity,
+            errors: reports.errors.len(),
+        })
     }
-    if surplus > 0 {
-        out +=
-            &format!("unsaid       {surplus} committed, their writer killed before it said so\n");
+
+    /// Whether nothing is wrong.
+    fn is_well(&self) -> bool {
+        let is_explained = self.surplus as u64 <= self.kills;
+        self.lost == 0 && self.errors == 0 && self.integrity == ["ok"] && is_explained
     }
-    out += &format!("integrity    {}\n", integrity.join("; "));
-    out += &picture(&reports.waits);
-    say(&out)?;
-    // Each killed writer may have committed one row that it did not tell of.
-    Ok(lost == 0 && reports.errors.is_empty() && integrity == ["ok"] && surplus as u64 <= kills)
+
+    /// Transactions in a second.
+    fn rate(&self) -> f64 {
+        self.acknowledged as f64 / self.elapsed.as_secs_f64()
+    }
+
+    fn as_text(&self, reports: &Reports) -> String {
+        let Self { acknowledged, lost, surplus, kills, errors, .. } = self;
+        let (rate, took) = (self.rate(), text::duration(self.elapsed));
+        let mut out = format!(
+            "acknowledged {acknowledged} in {took}, {rate:.0}/s, {kills} writers killed\n\
+             lost         {lost} of them\n\
+             errors       {errors}\n"
+        );
+        for error in reports.errors.iter().take(5) {
+            out += &format!("             {error}\n");
+        }
+        if *surplus > 0 {
+            out += &format!(
+                "unsaid       {surplus} committed, their writer killed before it said so\n"
+            );
+        }
+        out += &format!("integrity    {}\n", self.integrity.join("; "));
+        out + &picture(&reports.waits)
+    }
+
+    fn as_json(&self, reports: &Reports, kept: Option<&Path>) -> Value {
+        let mut sorted = reports.waits.clone();
+        sorted.sort_unstable();
+        let last = sorted.len().saturating_sub(1);
+        let ms = |share: f64| {
+            let wait = sorted.get((share * last as f64) as usize);
+            wait.map(|wait| wait.as_micros() as f64 / 1e3)
+        };
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "well": self.is_well(),
+            "board": kept.map(|kept| kept.to_string_lossy()),
+            "acknowledged": self.acknowledged,
+            "seconds": self.elapsed.as_secs_f64(),
+            "transactions_per_second": self.rate(),
+            "writers_killed": self.kills,
+            "lost": self.lost,
+            "unsaid": self.surplus,
+            "errors": reports.errors,
+            "integrity": self.integrity,
+            "wait_ms": {"p50": ms(0.5), "p99": ms(0.99), "longest": ms(1.0)},
+        })
+    }
+}
+
+/// The drawing of a burst: each transaction by when it ended and how long it waited.
+fn drawing(reports: &Reports, elapsed: Duration) -> String {
+    /// From 10 us to 100 s.
+    const DECADES: (f64, f64) = (-5.0, 2.0);
+    let frame = Frame { left: 90.0, top: 40.0, width: 720.0, height: 360.0 };
+    let (seconds, most) = svg::round_numbers(elapsed.as_secs_f64());
+    let x: Vec<Tick> = seconds.iter().map(|at| (at / most, format!("{at:.3}"))).collect();
+    let x: Vec<Tick> = x
+        .into_iter()
+        .map(|(at, label)| (at, label.trim_end_matches('0').trim_end_matches('.').to_owned()))
+        .collect();
+    let share = |wait: Duration| {
+        let (least, greatest) = DECADES;
+        let decade = wait.as_secs_f64().max(1e-9).log10();
+        ((decade - least) / (greatest - least)).clamp(0.0, 1.0)
+    };
+    let y: Vec<Tick> = (0..8)
+        .map(|decade| Duration::from_micros(10 * 10_u64.pow(decade)))
+        .map(|wait| (share(wait), short(wait)))
+        .collect();
+    let title =
+        format!("{} transactions: how long each waited for the write lock", reports.waits.len());
+    let mut out = frame.begin(&title, ("time since the burst began, s", &x), ("wait", &y));
+    // Those that lie over each other are one point.
+    let place = |(at, wait): (&Duration, &Duration)| {
+        let x = frame.left + at.as_secs_f64() / most * frame.width;
+        let y = frame.top + (1.0 - share(*wait)) * frame.height;
+        (x.round() as u64, y.round() as u64)
+    };
+    let places: BTreeSet<_> = reports.at.iter().zip(&reports.waits).map(place).collect();
+    for (x, y) in places {
+        out += &format!("<circle cx=\"{x}\" cy=\"{y}\" r=\"1.5\" fill=\"#1f6fb2\"/>\n");
+    }
+    out + "</svg>\n"
 }
 
 /// The upper bounds of the picture's rows: 10, 20, 50, 100 us and so on, to 50 s.
@@ -491,6 +618,27 @@ mod tests {
         assert!(picture.contains("longest 1 min 0 s"), "{picture}");
     }
 
+    /// Each wait is a point, on axes that say what they are.
+    #[test]
+    fn a_drawing_has_a_point_for_each_wait() {
+        let ms = |ms: [u64; 3]| ms.map(Duration::from_millis).to_vec();
+        let reports =
+            Reports { waits: ms([0, 5, 3000]), at: ms([1, 500, 990]), ..Reports::default() };
+        let drawing = drawing(&reports, Duration::from_secs(1));
+        assert_eq!(drawing.matches("<circle").count(), 3);
+        for label in [
+            ">time since the burst began, s<",
+            ">wait<",
+            ">10 us<",
+            ">1 ms<",
+            ">100 s<",
+            ">0.4<",
+            ">1<",
+        ] {
+            assert!(drawing.contains(label), "{label}: {drawing}");
+        }
+    }
+
     /// A row was acknowledged and is gone, or a transaction failed: so does the burst.
     #[test]
     fn a_lost_row_and_an_error_are_found() -> Result<()> {
@@ -501,12 +649,12 @@ mod tests {
         )?;
         let mut reports = Reports::default();
         reports.acknowledged.insert((0, 1));
-        assert!(compare(&connection, &reports, 0, Duration::from_secs(1))?);
+        assert!(Outcome::of(&connection, &reports, 0, Duration::from_secs(1))?.is_well());
         reports.acknowledged.insert((0, 2));
-        assert!(!compare(&connection, &reports, 0, Duration::from_secs(1))?);
+        assert!(!Outcome::of(&connection, &reports, 0, Duration::from_secs(1))?.is_well());
         reports.acknowledged.remove(&(0, 2));
         reports.errors.push("database is locked".to_owned());
-        assert!(!compare(&connection, &reports, 0, Duration::from_secs(1))?);
+        assert!(!Outcome::of(&connection, &reports, 0, Duration::from_secs(1))?.is_well());
         Ok(())
     }
 

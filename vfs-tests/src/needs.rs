@@ -98,6 +98,7 @@ fn said(need: &str) -> String {
         PHP => "php-cli php-sqlite3",
         PERL => "libdbd-sqlite3-perl",
         "nm" | "readelf" => "binutils",
+        "promtool" => "prometheus",
         "unshare" => "util-linux",
         program => program,
     };

@@ -18,6 +18,7 @@ mod errors;
 mod everybody;
 mod load;
 mod log;
+mod metrics;
 mod run;
 mod schema;
 mod status;

@@ -142,6 +142,30 @@ fn check_agrees_with_its_schema() {
     agrees(&unsound[0], "check");
 }
 
+/// A burst and a measurement, short ones, say what came of them, and what was wrong.
+#[test]
+fn stress_and_bench_agree_with_their_schemas() {
+    let place = tempfile::tempdir().unwrap();
+    let (new, svg) = (place.path().join("new.db"), place.path().join("burst.svg"));
+    let svg = format!("--svg={}", svg.display());
+    let burst = ["stress", "--json", "--processes=2", "--transactions=5", &svg];
+    let (code, stress) = said(&burst, &new);
+    agrees(&stress[0], "stress");
+    assert_eq!((code, &stress[0]["acknowledged"]), (Some(0), &value!(10)), "{stress:?}");
+    assert_eq!(stress[0]["board"], new.to_str().unwrap());
+    let drawn = std::fs::read_to_string(place.path().join("burst.svg")).unwrap();
+    assert!(drawn.contains("time since the burst began") && drawn.contains("<circle"), "{drawn}");
+    let (code, error) = said(&burst, &new);
+    assert_eq!((code, &error[0]["database"]), (Some(2), &value!(new.to_str().unwrap())));
+    agrees(&error[0], "error");
+    let case = "--case=1,wal,normal,0";
+    let (_, out, _) = outcome(&[&"bench", &"--json", &case, &"--runs=2", &"--duration=50"]);
+    let bench: Value = serde_json::from_str(&out).unwrap();
+    agrees(&bench, "bench");
+    let ways = bench["cases"][0]["ways"].as_array().unwrap();
+    assert!(ways.len() == 3 && ways.iter().all(|way| way["runs"].as_array().unwrap().len() == 2));
+}
+
 /// A script asks for JSON and gets it whatever is wrong: a board that is not there, a text, no board at all, a wrong option.
 #[test]
 fn errors_are_json_too() {

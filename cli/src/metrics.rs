@@ -1,0 +1,397 @@
+//! `metrics`: what a board has counted, and how it is now, as text for Prometheus.
+//!
+//! There are two formats, which differ in what they call a counter's family, and in some lines: OpenMetrics
+//! (<https://openmetrics.io>), which scrapers ask for, and the older one, which the node exporter's textfile collector reads, and
+//! everything else: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
+//!
+//! Counters are of the board: all processes that use it through the VFS add to its event log what they have counted. Gauges are of
+//! this moment, as an observer sees it.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use kanban_vfs::observation::{Durations, EventLog};
+
+use crate::facts::Facts;
+use crate::{Result, observe_board, say};
+
+/// The format of a text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Prometheus,
+    OpenMetrics,
+}
+
+impl Format {
+    /// The type that a scraper is told.
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// For how long a scraper may take to ask, and to read the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a request may be, in bytes.
+const LONGEST: u64 = 16 << 10;
+
+/// The classes of durations from here on are not told apart: longer than a quarter of an hour.
+const CLASSES: usize = 27;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[arg(required = true)]
+    boards: Vec<PathBuf>,
+    /// Answer scrapers by HTTP, until it is interrupted, instead of printing once.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Print OpenMetrics, not the format that the node exporter reads. Scrapers get what they ask for.
+    #[arg(long, conflicts_with = "listen")]
+    openmetrics: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
+    let mut is_well = true;
+    for board in &arguments.boards {
+        // So that clients count from now on. Who may not make the log is told by `kanban_recorded`.
+        is_well &= observe_board(board).is_ok_and(|seen| seen.make_event_log().is_ok());
+    }
+    let Some(address) = arguments.listen else {
+        let format = if arguments.openmetrics { Format::OpenMetrics } else { Format::Prometheus };
+        say(&text(&arguments.boards, format, None))?;
+        return Ok(is_well);
+    };
+    let listener = TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?;
+    say(&format!("listens on http://{}/metrics\n", listener.local_addr()?))?;
+    let mut snapshots = Snapshots::default();
+    for stream in listener.incoming() {
+        // One that goes away, or never asks, is no reason to end.
+        let _ = stream.and_then(|stream| answer(stream, &arguments.boards, &mut snapshots));
+    }
+    Ok(true)
+}
+
+/// Answers one request, and closes the connection.
+fn answer(stream: TcpStream, boards: &[PathBuf], snapshots: &mut Snapshots) -> std::io::Result<()> {
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let began = Instant::now();
+    let mut lines = BufReader::new(stream.try_clone()?.take(LONGEST));
+    let (mut request, mut line) = (String::new(), String::new());
+    let mut format = Format::Prometheus;
+    loop {
+        // A request that comes byte by byte must not take for ever.
+        let left = PATIENCE.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
+        stream.set_read_timeout(Some(left))?;
+        line.clear();
+        let is_over = lines.read_line(&mut line)? == 0 || line.trim_end().is_empty();
+        if request.is_empty() {
+            request = line.trim_end().to_owned();
+        }
+        let header = line.to_ascii_lowercase();
+        if header.starts_with("accept:") && header.contains("application/openmetrics-text") {
+            format = Format::OpenMetrics;
+        }
+        if is_over {
+            break;
+        }
+        if began.elapsed() >= PATIENCE {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+    }
+    let mut words = request.split(' ');
+    let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+    let (status, kind, body) = match (method, path.split('?').next()) {
+        ("GET" | "HEAD", Some("/metrics")) => {
+            ("200 OK", format.content_type(), text(boards, format, Some(snapshots)))
+        }
+        ("GET" | "HEAD", Some("/")) => ("200 OK", "text/plain", "see /metrics\n".to_owned()),
+        ("GET" | "HEAD", _) => ("404 Not Found", "text/plain", "see /metrics\n".to_owned()),
+        _ => ("405 Method Not Allowed", "text/plain", "GET /metrics\n".to_owned()),
+    };
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let body = if method == "HEAD" { "" } else { &body };
+    let mut stream = stream;
+    stream.write_all(format!("{head}{body}").as_bytes())
+}
+
+/// A board, and what is known of it.
+struct Board {
+    /// Its label.
+    label: String,
+    facts: Option<Facts>,
+    log: Option<EventLog>,
+}
+
+impl Board {
+    fn of(path: &Path) -> Self {
+        let seen = observe_board(path).ok();
+        let name = seen.as_ref().map_or(path, |seen| &seen.database).to_string_lossy().into_owned();
+        let escaped = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let log = seen.as_ref().and_then(|seen| seen.event_log().ok());
+        Self { label: format!("board=\"{escaped}\""), facts: seen.map(Facts::of), log }
+    }
+
+    /// How long the longest wait has lasted.
+    fn longest_wait(&self) -> Option<Duration> {
+        self.facts.as_ref().map(Facts::longest_wait)
+    }
+}
+
+/// The oldest snapshot of each board, and since when it has been seen: by its process, and the frame that it ends with.
+#[derive(Default)]
+struct Snapshots(HashMap<String, (Option<u32>, u32, Instant)>);
+
+impl Snapshots {
+    /// For how long that of a board has been seen; zero without one.
+    fn age(&mut self, board: &Board) -> Option<Duration> {
+        let oldest = board.facts.as_ref()?.readers().into_iter().next();
+        let Some(oldest) = oldest else {
+            self.0.remove(&board.label);
+            return Some(Duration::ZERO);
+        };
+        let (pid, frame) = (oldest.process.map(|process| process.pid), oldest.frame);
+        let seen = self.0.entry(board.label.clone()).or_insert((pid, frame, Instant::now()));
+        if (seen.0, seen.1) != (pid, frame) {
+            *seen = (pid, frame, Instant::now());
+        }
+        Some(seen.2.elapsed())
+    }
+}
+
+/// What all boards have to tell. With `snapshots`, also for how long the oldest one has been seen: nothing else tells.
+fn text(boards: &[PathBuf], format: Format, snapshots: Option<&mut Snapshots>) -> String {
+    let boards: Vec<_> = boards.iter().map(|path| Board::of(path)).collect();
+    let mut out = Metrics { text: String::new(), format };
+    out.gauge("kanban_up", "Whether the board could be looked at.", &boards, |board| {
+        Some(f64::from(u8::from(board.facts.is_some())))
+    });
+    out.gauge(
+        "kanban_recorded",
+        "Whether there is an event log, in which clients count.",
+        &boards,
+        |board| board.facts.as_ref().map(|_| f64::from(u8::from(board.log.is_some()))),
+    );
+    type Counter = fn(&EventLog) -> u64;
+    let counters: [(&str, &str, Counter); 7] = [
+        ("kanban_transactions", "Times that a transaction has held the write lock.", |log| {
+            log.tally.holds.count()
+        }),
+        ("kanban_refusals", "Statements that were refused at once.", |log| log.tally.refusals),
+        ("kanban_give_ups", "Statements that have waited and were refused.", |log| {
+            log.tally.give_ups
+        }),
+        (
+            "kanban_holders_died",
+            "Processes that have ended while they held the write lock.",
+            |log| log.tally.holders_died,
+        ),
+        ("kanban_syncs_failed", "Syncs that have failed.", |log| log.tally.syncs_failed),
+        (
+            "kanban_events_left_out",
+            "Events that were not recorded, since there were too many.",
+            |log| log.tally.events_left_out,
+        ),
+        ("kanban_guard_refusals", "Transactions that a guard has refused.", |log| {
+            log.tally.short_files.wrapping_add(log.tally.displaced)
+        }),
+    ];
+    for (name, help, counter) in counters {
+        out.family(name, "counter", None, help);
+        for (board, log) in with_log(&boards) {
+            out.counter(name, &board.label, counter(log) as f64, log);
+        }
+    }
+    out.family("kanban_checkpoints", "counter", None, "Checkpoints, by how they ended.");
+    for (board, log) in with_log(&boards) {
+        let tally = &log.tally;
+        for (result, count) in [
+            ("complete", tally.checkpoints_complete),
+            ("partial", tally.checkpoints_partial),
+            ("failed", tally.checkpoints_failed),
+            ("busy", tally.checkpoints_busy),
+        ] {
+            let labels = format!("{},result=\"{result}\"", board.label);
+            out.counter("kanban_checkpoints", &labels, count as f64, log);
+        }
+    }
+    type Histogram = fn(&EventLog) -> &Durations;
+    let histograms: [(&str, &str, Histogram); 2] = [
+        ("kanban_hold_seconds", "For how long transactions held the write lock.", |log| {
+            &log.tally.holds
+        }),
+        ("kanban_wait_seconds", "How long waits took that ended with the write lock.", |log| {
+            &log.tally.waits
+        }),
+    ];
+    for (name, help, durations) in histograms {
+        out.family(name, "histogram", Some("seconds"), help);
+        for (board, log) in with_log(&boards) {
+            out.histogram(name, &board.label, durations(log), log);
+        }
+    }
+    out.gauge(
+        "kanban_queue_length",
+        "How many wait, for the write lock or SQLite's own.",
+        &boards,
+        |board| Some(board.facts.as_ref()?.waiters() as f64),
+    );
+    out.unit_gauge(
+        "kanban_longest_wait_seconds",
+        "seconds",
+        "How long the longest of these waits has lasted.",
+        &boards,
+        |board| Some(board.longest_wait()?.as_secs_f64()),
+    );
+    out.unit_gauge(
+        "kanban_held_seconds",
+        "seconds",
+        "For how long the holder has held the write lock; 0 without one.",
+        &boards,
+        |board| {
+            let holder = board.facts.as_ref()?.seen.holder.as_ref();
+            Some(holder.map_or(0.0, |holder| holder.held.as_secs_f64()))
+        },
+    );
+    out.unit_gauge("kanban_wal_bytes", "bytes", "How long the WAL is.", &boards, |board| {
+        Some(board.facts.as_ref()?.seen.sizes.wal.unwrap_or(0) as f64)
+    });
+    out.unit_gauge(
+        "kanban_database_bytes",
+        "bytes",
+        "How long the database is.",
+        &boards,
+        |board| Some(board.facts.as_ref()?.seen.sizes.database as f64),
+    );
+    out.gauge("kanban_wal_frames", "How many frames the WAL has.", &boards, |board| {
+        Some(f64::from(board.facts.as_ref()?.wal.map_or(0, |wal| wal.frames)))
+    });
+    out.gauge(
+        "kanban_wal_uncopied_frames",
+        "How many of them are not copied into the database.",
+        &boards,
+        |board| Some(f64::from(board.facts.as_ref()?.wal.map_or(0, |wal| wal.frames - wal.copied))),
+    );
+    out.gauge(
+        "kanban_pinned_frames",
+        "How many of them the oldest snapshot keeps from being copied.",
+        &boards,
+        |board| {
+            let readers = board.facts.as_ref()?.readers();
+            Some(f64::from(readers.iter().map(|reader| reader.kept).max().unwrap_or(0)))
+        },
+    );
+    out.gauge("kanban_readers", "How many read.", &boards, |board| {
+        Some(board.facts.as_ref()?.readers().len() as f64)
+    });
+    if let Some(snapshots) = snapshots {
+        let name = "kanban_oldest_snapshot_seconds";
+        let help = "For how long the oldest snapshot has been seen, from the first scrape on that has seen it.";
+        out.family(name, "gauge", Some("seconds"), help);
+        for board in &boards {
+            if let Some(age) = snapshots.age(board) {
+                out.line(format_args!("{name}{{{}}} {}", board.label, age.as_secs_f64()));
+            }
+        }
+    }
+    if format == Format::OpenMetrics {
+        out.line(format_args!("# EOF"));
+    }
+    out.text
+}
+
+/// The boards that have an event log.
+fn with_log(boards: &[Board]) -> impl Iterator<Item = (&Board, &EventLog)> {
+    boards.iter().filter_map(|board| Some((board, board.log.as_ref()?)))
+}
+
+/// Metrics that are being written.
+struct Metrics {
+    text: String,
+    format: Format,
+}
+
+impl Metrics {
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        // Writing to a String does not fail.
+        let _ = writeln!(self.text, "{line}");
+    }
+
+    fn family(&mut self, name: &str, kind: &str, unit: Option<&str>, help: &str) {
+        let suffix =
+            if kind == "counter" && self.format == Format::Prometheus { "_total" } else { "" };
+        self.line(format_args!("# TYPE {name}{suffix} {kind}"));
+        if let Some(unit) = unit.filter(|_| self.format == Format::OpenMetrics) {
+            self.line(format_args!("# UNIT {name} {unit}"));
+        }
+        self.line(format_args!("# HELP {name}{suffix} {help}"));
+    }
+
+    /// Since when something is counted.
+    fn created(&mut self, name: &str, labels: &str, log: &EventLog) {
+        if self.format == Format::OpenMetrics {
+            let seconds = log.made_unix_us as f64 / 1e6;
+            self.line(format_args!("{name}_created{{{labels}}} {seconds}"));
+        }
+    }
+
+    fn gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        boards: &[Board],
+        value: impl Fn(&Board) -> Option<f64>,
+    ) {
+        self.family(name, "gauge", None, help);
+        self.values(name, boards, value);
+    }
+
+    fn unit_gauge(
+        &mut self,
+        name: &str,
+        unit: &str,
+        help: &str,
+        boards: &[Board],
+        value: impl Fn(&Board) -> Option<f64>,
+    ) {
+        self.family(name, "gauge", Some(unit), help);
+        self.values(name, boards, value);
+    }
+
+    fn values(&mut self, name: &str, boards: &[Board], value: impl Fn(&Board) -> Option<f64>) {
+        for board in boards {
+            if let Some(value) = value(board) {
+                self.line(format_args!("{name}{{{}}} {value}", board.label));
+            }
+        }
+    }
+
+    /// A counter, and since when it counts.
+    fn counter(&mut self, name: &str, labels: &str, value: f64, log: &EventLog) {
+        self.line(format_args!("{name}_total{{{labels}}} {value}"));
+        self.created(name, labels, log);
+    }
+
+    fn histogram(&mut self, name: &str, labels: &str, durations: &Durations, log: &EventLog) {
+        let mut below = 0_u64;
+        for (class, count) in durations.classes.iter().enumerate().take(CLASSES) {
+            below = below.wrapping_add(*count);
+            let Some(bound) = Durations::bound(class) else { break };
+            let bound = bound.as_secs_f64();
+            self.line(format_args!("{name}_bucket{{{labels},le=\"{bound}\"}} {below}"));
+        }
+        self.line(format_args!("{name}_bucket{{{labels},le=\"+Inf\"}} {}", durations.count()));
+        self.line(format_args!("{name}_count{{{labels}}} {}", durations.count()));
+        self.line(format_args!("{name}_sum{{{labels}}} {}", durations.sum.as_secs_f64()));
+        self.created(name, labels, log);
+    }
+}
