@@ -164,7 +164,7 @@ pub struct Process {
 impl Process {
     /// That of a process that is there.
     pub(crate) fn of(pid: u32) -> Self {
-        let command = sys::details_of(pid).command.or_else(|| sys::program_of(pid));
+        let command = sys::command_of(pid).or_else(|| sys::program_of(pid));
         Self { pid, command: command.unwrap_or_default() }
     }
 }

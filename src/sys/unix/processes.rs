@@ -373,7 +373,7 @@ pub(crate) fn details_of(pid: u32) -> Details {
 
 /// The arguments of a process, as they would be typed, with question marks for control characters; no more than
 /// [`MOST_COMMAND`] characters. `None` for a process that has none. proc(5), /proc/PID/cmdline
-fn command_of(pid: u32) -> Option<String> {
+pub(crate) fn command_of(pid: u32) -> Option<String> {
     let file = open(File::options().read(true), format!("/proc/{pid}/cmdline").as_ref()).ok()?;
     let mut start = Vec::new();
     // A process chooses where its arguments end. prctl(2), PR_SET_MM_ARG_END

@@ -43,6 +43,11 @@ pub(crate) fn details_of(_: u32) -> Details {
     Details::default()
 }
 
+/// The arguments of a process: nothing, since Windows does not tell others.
+pub(crate) fn command_of(_: u32) -> Option<String> {
+    None
+}
+
 /// Whether any process has locked a file as a whole. Always false: Windows does not tell.
 pub(crate) fn has_flock(_: Inode) -> bool {
     false
