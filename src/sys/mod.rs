@@ -180,16 +180,19 @@ pub(crate) struct OpenFile {
     pub(crate) locks: Vec<FileLock>,
 }
 
-/// The processes that have some of certain files open, as far as this process may know.
+/// What was seen of other processes, as far as this one may look into them.
 #[derive(Debug)]
-pub(crate) struct Openers {
-    /// Their ids in this process's pid namespace, and which they have open.
-    pub(crate) found: Vec<(u32, Vec<OpenFile>)>,
+pub(crate) struct Seen<T> {
+    /// Of each process in which something was found.
+    pub(crate) found: Vec<T>,
     /// How many processes, at least, this one may not look into.
     pub(crate) hidden: usize,
     /// Whether others may be missing: there was no time to look at all, or the system does not tell.
     pub(crate) is_partial: bool,
 }
+
+/// The processes that have some of certain files open: their ids in this process's pid namespace, and which they have open.
+pub(crate) type Openers = Seen<(u32, Vec<OpenFile>)>;
 
 /// A process that has a lock.
 #[cfg_attr(windows, allow(dead_code, reason = "Windows does not tell who has a lock"))]
@@ -201,15 +204,8 @@ pub(crate) struct Locker {
     pub(crate) own_pid: u32,
 }
 
-/// The processes that have a lock, as far as this process may know.
-#[derive(Debug)]
-pub(crate) struct Lockers {
-    pub(crate) found: Vec<Locker>,
-    /// How many processes, at least, this one may not look into.
-    pub(crate) hidden: usize,
-    /// Whether others may be missing: there was no time to look at all, or the system does not tell.
-    pub(crate) is_partial: bool,
-}
+/// The processes that have a lock.
+pub(crate) type Lockers = Seen<Locker>;
 
 /// The name of this process's program, or as much of it as 12 bytes hold; a shorter one ends with zeros.
 pub(crate) fn program_name() -> [u8; 12] {

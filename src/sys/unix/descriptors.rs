@@ -113,10 +113,10 @@ pub(crate) fn leave_room() -> io::Result<()> {
 
 /// Opens a file to look at it, not to read it. This needs no right to read it, and gives none. open(2)
 #[doc(alias = "O_PATH")]
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(target_os = "linux")]
 pub(super) const TO_LOOK: libc::c_int = libc::O_PATH;
 /// Other systems have no O_PATH. There the file is opened for reading.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(target_os = "linux"))]
 pub(super) const TO_LOOK: libc::c_int = 0;
 
 /// Whether each descriptor below 3 is open. poll(2)

@@ -110,8 +110,8 @@ fn goes_without(
     matches!(errno, libc::EAGAIN | libc::EACCES)
         && !is_of_wal_index(asked)
         && no_panic(false, || {
-            sys::lock_in_the_way(descriptor, asked).is_some_and(|found| is_the_programs(&found))
-                && library.locks.goes_without(file)
+            let found = sys::lock_in_the_way(&descriptor, asked).ok().flatten();
+            found.is_some_and(|found| is_the_programs(&found)) && library.locks.goes_without(file)
         })
 }
 
