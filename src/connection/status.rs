@@ -138,7 +138,7 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
     let is_off = guards.pragmas.is_synchronous_off();
     let journalless = guards.pragmas.journalless();
     let files = guards.files.identity();
-    let wal_untold = files.and_then(Identity::wal_untold).map(|why| why.to_string());
+    let wal_untold = files.and_then(Identity::wal_untold).map(str::to_owned);
     let files = files.map(|files| (files.inode(), files.wal_index()));
     let untold = guards.files.untold().map(|why| {
         format!("the kernel did not say which file it is when it was opened ({why}); open it again")

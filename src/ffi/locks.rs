@@ -4,7 +4,7 @@ use std::ffi::c_int;
 
 /// A lock on the database file, weakest first: <https://www.sqlite.org/c3ref/c_lock_exclusive.html>.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LockLevel(pub(crate) c_int);
 
 impl LockLevel {

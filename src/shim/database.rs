@@ -69,7 +69,7 @@ pub(crate) unsafe fn install_database(
     let host = context.host;
     let no_wal = match settings.network_wal() {
         true => None,
-        false => filesystem::wal_refusal(&filesystem::Of(path)),
+        false => filesystem::wal_refusal(path, || filesystem::shares(path)),
     };
     let identity = Identity::of(path, settings.hard_links());
     if let Err(why) = &identity {

@@ -34,8 +34,10 @@ pub(crate) use windows::*;
 pub(crate) use printable::printable;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use fork::ForkMutex;
 
 /// A range of bytes of a file. A lock may be on bytes that do not exist. fcntl(2)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,23 +107,18 @@ impl Stopwatch {
 
 /// The directories that this process has open. Mutex rule: held for open(2) and stat(2); no other mutex is
 /// taken meanwhile.
-static DIRECTORIES: Mutex<Vec<Weak<Directory>>> = Mutex::new(Vec::new());
-
-/// The list of open directories. Any statement leaves it whole, so a panic does, too.
-fn directories() -> MutexGuard<'static, Vec<Weak<Directory>>> {
-    DIRECTORIES.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static DIRECTORIES: ForkMutex<Vec<Weak<Directory>>> = ForkMutex::new(Vec::new());
 
 /// Keeps other threads from opening directories until the result is dropped. The thread that forks calls it before the
 /// fork, as the last of what it holds. fork(2)
 #[cfg(unix)]
 pub(crate) fn hold_directories() -> impl std::any::Any {
-    directories()
+    DIRECTORIES.lock()
 }
 
 /// The directory at `path`. All callers that name the same one share it. `None` if there is a NUL in its name.
 pub(crate) fn directory_at(path: &Path) -> Option<Arc<Directory>> {
-    let mut directories = directories();
+    let mut directories = DIRECTORIES.lock();
     let mut live = directories.iter().filter_map(Weak::upgrade);
     if let Some(known) = live.find(|known| known.is_at(path)) {
         return Some(known);

@@ -137,8 +137,7 @@ impl Files {
         if let Some(identity) = &mut self.identity {
             identity.wal_opened();
             if let Some(why) = identity.wal_untold() {
-                let path = self.database.path();
-                self.log.log_about(ResultCode::WARNING, &why.to_string(), path);
+                self.log.log_about(ResultCode::WARNING, why, self.database.path());
             }
         }
     }

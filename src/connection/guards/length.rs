@@ -295,9 +295,8 @@ impl<B: BaseFile> Length<B> {
         let base = self.base;
         let header = base.header()?;
         let (length, page) = header.length().zip(header.page_size())?;
-        let is_ahead = size > length
-            && (Surplus { base, from: length, to: size, page }).is_zeros() == Ok(true);
-        is_ahead.then_some(length)
+        let surplus = Surplus { base, from: length, to: size, page };
+        (size > length && surplus.zeros_from() == Ok(length)).then_some(length)
     }
 
     /// A checkpoint or a recovery has CKPT, and has written nothing yet.
