@@ -281,15 +281,6 @@ fn in_copy(function: *const c_void) -> Option<Copy> {
     })
 }
 
-/// What dladdr(3) says of an address.
-fn info_of(address: *const c_void) -> Option<libc::Dl_info> {
-    // SAFETY: all fields may be zero; the call fills them in.
-    unsafe {
-        let mut info: libc::Dl_info = std::mem::zeroed();
-        (libc::dladdr(address, &raw mut info) != 0 && !info.dli_fname.is_null()).then_some(info)
-    }
-}
-
 /// A library was loaded with `RTLD_DEEPBIND`: if it has brought an SQLite along, registers the VFS with that.
 pub(crate) fn loaded_deeply(library: *mut c_void) {
     if !is_wanted() {
@@ -623,11 +614,13 @@ unsafe fn said(message: *const c_char, otherwise: &str) -> String {
 
 /// The path of the extension.
 fn extension_path() -> Option<PathBuf> {
-    let info = info_of(extension_path as *const c_void)?;
-    // SAFETY: dladdr(3) gave a terminated name.
-    let mine = unsafe { CStr::from_ptr(info.dli_fname) };
-    let mine = PathBuf::from(OsStr::from_bytes(mine.to_bytes()));
-    Some(mine.with_file_name(EXTENSION))
+    // SAFETY: dladdr(3) fills in the struct, for which zeros are a value, with a terminated name.
+    let mine = unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        libc::dladdr(extension_path as *const c_void, &raw mut info);
+        (!info.dli_fname.is_null()).then(|| CStr::from_ptr(info.dli_fname))?
+    };
+    Some(PathBuf::from(OsStr::from_bytes(mine.to_bytes())).with_file_name(EXTENSION))
 }
 
 /// Whether the extension is loaded in this process, by whatever way.

@@ -231,23 +231,37 @@ unsafe extern "C" fn look_for_file_size(file: *mut sqlite3_file, size: *mut i64)
     })
 }
 
-/// xLock: SQLite asks for a higher lock than the connection has. After SQLITE_BUSY it may call the busy handler, and ask
-/// again. Must not wait for the write lock with SHARED, by which the connection would keep others from writing. Where it asks
-/// for SHARED itself, the transaction may wait for the write lock (`kanban_begin`).
-unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: LockLevel) -> ResultCode {
-    no_panic(ResultCode::IOERR_LOCK, || {
-        // SAFETY: SQLite locks an open file of this table, and nothing else uses it meanwhile.
-        unsafe { parts(file) }.1.lock(level)
-    })
+/// A function that only asks the connection, and answers `$failed` to a panic.
+macro_rules! of_connection {
+    (
+        $(#[$about:meta])*
+        fn $name:ident($($arg:ident: $type:ty),*) = $method:ident($($passed:expr),*) or $failed:ident
+    ) => {
+        $(#[$about])*
+        ///
+        /// # Safety
+        /// SQLite has passed an open file of this table, and nothing else uses it.
+        #[inline(never)]
+        unsafe extern "C" fn $name(file: *mut sqlite3_file, $($arg: $type),*) -> ResultCode {
+            no_panic(ResultCode::$failed, move || {
+                // SAFETY: the caller's promise.
+                unsafe { parts(file) }.1.$method($($passed),*)
+            })
+        }
+    };
 }
 
-/// xUnlock: SQLite lowers the connection's lock to SHARED or none, whatever this answers. Must not leave the write lock
-/// taken when SQLite's lock is gone.
-unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: LockLevel) -> ResultCode {
-    no_panic(ResultCode::IOERR, || {
-        // SAFETY: SQLite unlocks an open file of this table, and nothing else uses it meanwhile.
-        unsafe { parts(file) }.1.unlock(level)
-    })
+of_connection! {
+    /// xLock: SQLite asks for a higher lock than the connection has. After SQLITE_BUSY it may call the busy handler, and ask
+    /// again. Must not wait for the write lock with SHARED, by which the connection would keep others from writing. Where it asks
+    /// for SHARED itself, the transaction may wait for the write lock (`kanban_begin`).
+    fn x_lock(level: LockLevel) = lock(level) or IOERR_LOCK
+}
+
+of_connection! {
+    /// xUnlock: SQLite lowers the connection's lock to SHARED or none, whatever this answers. Must not leave the write lock
+    /// taken when SQLite's lock is gone.
+    fn x_unlock(level: LockLevel) = unlock(level) or IOERR
 }
 
 /// xShmLock: SQLite locks or unlocks slots of the wal-index, with SHARED on the database. A connection that asks for one
@@ -280,30 +294,14 @@ unsafe extern "C" fn x_shm_lock(
     }
 }
 
-/// [`x_shm_lock`], to write, recover, or restart the WAL.
-///
-/// # Safety
-/// SQLite has passed an open file of this table to [`x_shm_lock`], and nothing else uses it.
-#[inline(never)]
-unsafe extern "C" fn lock_write(file: *mut sqlite3_file, n: c_int) -> ResultCode {
-    no_panic(ResultCode::IOERR_LOCK, move || {
-        // SAFETY: the caller's promise.
-        let (_, connection) = unsafe { parts(file) };
-        connection.lock_write(ShmSlots { first: ShmSlot::WRITE, n })
-    })
+of_connection! {
+    /// [`x_shm_lock`], to write, recover, or restart the WAL.
+    fn lock_write(n: c_int) = lock_write(ShmSlots { first: ShmSlot::WRITE, n }) or IOERR_LOCK
 }
 
-/// [`x_shm_lock`], when a write transaction or a recovery ends.
-///
-/// # Safety
-/// SQLite has passed an open file of this table to [`x_shm_lock`], and nothing else uses it.
-#[inline(never)]
-unsafe extern "C" fn unlock_write(file: *mut sqlite3_file, n: c_int) -> ResultCode {
-    no_panic(ResultCode::IOERR_LOCK, move || {
-        // SAFETY: the caller's promise.
-        let (_, connection) = unsafe { parts(file) };
-        connection.unlock_write(ShmSlots { first: ShmSlot::WRITE, n })
-    })
+of_connection! {
+    /// [`x_shm_lock`], when a write transaction or a recovery ends.
+    fn unlock_write(n: c_int) = unlock_write(ShmSlots { first: ShmSlot::WRITE, n }) or IOERR_LOCK
 }
 
 /// [`x_shm_lock`], of other slots, or shared: each read transaction makes two such calls.
@@ -329,41 +327,17 @@ unsafe extern "C" fn shm_lock(
     if rc == ResultCode::OK { rc } else { unsafe { shm_lock_failed(file, first, flags, rc) } }
 }
 
-/// [`shm_lock`], where there is more to do than to pass it on.
-///
-/// # Safety
-/// SQLite has passed an open file of this table to [`x_shm_lock`], and nothing else uses it.
-#[inline(never)]
-unsafe extern "C" fn shm_lock_checked(
-    file: *mut sqlite3_file,
-    first: ShmSlot,
-    n: c_int,
-    flags: ShmFlags,
-) -> ResultCode {
-    no_panic(ResultCode::IOERR_LOCK, move || {
-        // SAFETY: the caller's promise.
-        let (_, connection) = unsafe { parts(file) };
-        connection.shm_lock_checked(ShmSlots { first, n }, flags)
-    })
+of_connection! {
+    /// [`shm_lock`], where there is more to do than to pass it on.
+    fn shm_lock_checked(first: ShmSlot, n: c_int, flags: ShmFlags) =
+        shm_lock_checked(ShmSlots { first, n }, flags) or IOERR_LOCK
 }
 
-/// [`shm_lock`], after the base's answer.
-///
-/// # Safety
-/// SQLite has passed an open file of this table to [`x_shm_lock`], and nothing else uses it.
-#[cold]
-#[inline(never)]
-unsafe extern "C" fn shm_lock_failed(
-    file: *mut sqlite3_file,
-    slot: ShmSlot,
-    flags: ShmFlags,
-    rc: ResultCode,
-) -> ResultCode {
-    no_panic(ResultCode::IOERR_LOCK, move || {
-        // SAFETY: the caller's promise.
-        let (_, connection) = unsafe { parts(file) };
-        connection.shm_lock_failed(slot.into(), flags, rc)
-    })
+of_connection! {
+    /// [`shm_lock`], after the base's answer.
+    #[cold]
+    fn shm_lock_failed(slot: ShmSlot, flags: ShmFlags, rc: ResultCode) =
+        shm_lock_failed(slot.into(), flags, rc) or IOERR_LOCK
 }
 
 /// xShmMap: SQLite maps a region of the wal-index, with SHARED, when it begins to use a WAL or when that grows: then it may
