@@ -1,7 +1,6 @@
 //! Locks on ranges of bytes: fcntl(2), "Open file description locks" and "Advisory record locking".
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -118,45 +117,30 @@ pub(crate) fn conflicting_lock(file: &impl AsRawFd, range: Range) -> io::Result<
     Ok(found.map(|lock| Range { start: lock.l_start, len: lock.l_len }))
 }
 
-/// An open file, and the locks of its open file description.
-pub(crate) struct LockFile(Kept);
+/// An open file, and the locks of its open file description. One that was just opened has none.
+pub(crate) type LockFile = Kept;
 
 impl LockFile {
-    /// Of a file that was just opened, and so has no locks.
-    pub(crate) fn new(file: File) -> Self {
-        Self(Kept::new(file))
-    }
-
-    /// The file, to read and write it.
-    pub(crate) fn file(&self) -> &File {
-        self.0.file()
-    }
-
-    /// Whether nobody has closed the descriptor behind our back: [`Kept::is_intact`].
-    pub(crate) fn is_intact(&self) -> bool {
-        self.0.is_intact()
-    }
-
     /// Its descriptor, which a child of fork(2) inherits.
     pub(crate) fn descriptor(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.as_raw_fd()
     }
 
     /// Takes a lock: [`try_lock`].
     #[inline]
     pub(crate) fn try_lock(&self, range: Range, shared: bool) -> io::Result<bool> {
-        try_lock(&self.0, range, shared)
+        try_lock(self, range, shared)
     }
 
     /// Releases locks: [`unlock`].
     #[inline]
     pub(crate) fn unlock(&self, range: Range) -> io::Result<()> {
-        unlock(&self.0, range)
+        unlock(self, range)
     }
 
     /// The range of a lock that somebody else has: [`conflicting_lock`].
     pub(crate) fn conflicting(&self, range: Range) -> io::Result<Option<Range>> {
-        conflicting_lock(&self.0, range)
+        conflicting_lock(self, range)
     }
 }
 
