@@ -58,7 +58,6 @@ impl ShmSlots {
 }
 
 impl From<ShmSlot> for ShmSlots {
-    #[inline]
     fn from(slot: ShmSlot) -> Self {
         Self { first: slot, n: 1 }
     }
@@ -81,19 +80,16 @@ impl ShmFlags {
     pub(crate) const UNLOCK_EXCLUSIVE: Self = Self(Self::UNLOCK | Self::EXCLUSIVE);
 
     /// Whether it locks, rather than unlocks.
-    #[inline]
     pub(crate) fn is_lock(self) -> bool {
         self.0 & Self::LOCK != 0
     }
 
     /// Whether the lock is a shared one.
-    #[inline]
     pub(crate) fn is_shared(self) -> bool {
         self.0 & Self::SHARED != 0
     }
 
     /// What unlocks that kind of lock.
-    #[inline]
     pub(crate) fn unlock(self) -> Self {
         if self.is_shared() { Self::UNLOCK_SHARED } else { Self::UNLOCK_EXCLUSIVE }
     }

@@ -274,7 +274,6 @@ impl<B: BaseFile> Length<B> {
     }
 
     /// What SQLite is told of a file of `size` bytes, if nothing has changed since the last time.
-    #[inline]
     pub(crate) fn known_length(&self, size: i64, checksum: u32) -> Option<i64> {
         self.told.known(size, checksum)
     }
@@ -326,7 +325,6 @@ impl<B: BaseFile> Length<B> {
     }
 
     /// Whether [`Self::get_ahead`] has something to do.
-    #[inline]
     pub(crate) fn is_behind(&self) -> bool {
         self.ahead.as_ref().is_some_and(|ahead| !ahead.has_begun)
     }
