@@ -358,6 +358,15 @@ impl Host {
         unsafe { text((self.sqlite3_uri_parameter)(name, key.as_ptr())) }
     }
 
+    /// Whether a URI parameter of an open is set and true: <https://www.sqlite.org/c3ref/uri_boolean.html>.
+    ///
+    /// # Safety
+    /// As for [`Self::uri_parameter`].
+    pub(crate) unsafe fn uri_boolean(&self, name: *const c_char, key: &CStr) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (self.sqlite3_uri_boolean)(name, key.as_ptr(), 0) != 0 }
+    }
+
     /// The key of the `n`th URI parameter, <https://www.sqlite.org/c3ref/uri_boolean.html>.
     ///
     /// # Safety
