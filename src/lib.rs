@@ -43,7 +43,7 @@
 //! | a child that keeps a killed writer's lock, because no fork handler ran in it, is named | `src/lock/keepers.rs` |
 //! | a database mounted over another file is refused | `src/guard/mount.rs` |
 //! | closing a descriptor of the database drops no lock | `src/guard/cancellation` |
-//! | the WAL-reset bug of SQLite 3.7.0 to 3.51.2 loses nothing | `src/guard/wal_reset.rs` |
+//! | the WAL-reset bug of SQLite 3.7.0 to 3.51.2 loses nothing | `src/connection/guards/restart.rs` |
 //! | a commit or checkpoint that would leave the file short is refused | `src/guard/file_length.rs` |
 //! | nothing is written to files that were replaced, renamed or deleted while open, nor by one of several hard links | `src/guard/identity.rs` |
 //! | WAL mode is refused where memory is not shared by all clients | `src/guard/filesystem.rs` |

@@ -77,10 +77,10 @@ pub(crate) fn open(destination: &OsStr) -> Result<(), String> {
     }
     // The program may go to another directory.
     let path = std::path::absolute(destination).map_err(|why| why.to_string())?;
-    if sys::begins_with(&path, MAGIC) {
+    let opened = sys::append(&path, b"", MAGIC);
+    if opened.as_ref().is_err_and(|why| why.kind() == std::io::ErrorKind::InvalidData) {
         return Err(format!("{} is a database", path.display()));
     }
-    let opened = sys::append(&path, b"", MAGIC);
     let destination = match &opened {
         Ok(()) => Destination::File(path.clone()),
         Err(_) => Destination::StandardError,

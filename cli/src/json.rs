@@ -109,17 +109,13 @@ fn process(one: &ProcessInfo) -> Value {
 
 /// What is `said` of a process, and what is known of it. Without a process, `said` is all.
 fn merged(mut said: Value, one: Option<&ProcessInfo>) -> Value {
-    let nothing = ["pid", "program", "command", "user", "state", "own_pid", "confirmed"];
-    let known = one.map(process);
-    for name in nothing {
-        match &known {
-            Some(known) => said[name] = known[name].clone(),
-            None if said.get(name).is_none() => said[name] = Value::Null,
-            None => {}
+    let known = one.map_or_else(|| json!({"confirmed": false}), process);
+    for name in ["pid", "program", "command", "user", "state", "own_pid", "confirmed"] {
+        // Null, unless it is said.
+        let place = &mut said[name];
+        if let Some(known) = known.get(name) {
+            place.clone_from(known);
         }
-    }
-    if known.is_none() {
-        said["confirmed"] = false.into();
     }
     said
 }

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kanban_vfs::observation::{Judgement, Observation};
-use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table};
+use ratatui::{DefaultTerminal, Frame};
 
 use crate::facts::Facts;
 use crate::{Result, json, observe, observe_board, printable, status, text};
@@ -157,15 +157,35 @@ pub(crate) fn run(board: &Path, interval: u64, count: Option<u64>, as_json: bool
     if std::io::stdout().is_terminal() && !as_json {
         // Puts the terminal back also when it panics.
         let mut terminal = ratatui::try_init()?;
-        let result = live(board, interval, count, seen, |draw| {
-            terminal.draw(|frame| draw(frame))?;
-            Ok(())
-        });
+        let result = live(board, interval, count, seen, &mut terminal);
         ratatui::try_restore()?;
         result?;
     } else {
         lines(board, interval, count, seen, as_json)?;
     }
+    Ok(true)
+}
+
+/// Looks at the board until the next moment is to be shown, with a `pause` before each look; the last look is that moment.
+/// False if a pause says that nobody wants to see it.
+fn look(
+    board: &Path,
+    seen: &mut Seen,
+    interval: Duration,
+    mut pause: impl FnMut(&Seen) -> Result<bool>,
+) -> Result<bool> {
+    let next = Instant::now() + interval;
+    let mut last = None;
+    while Instant::now() < next {
+        if !pause(seen)? {
+            return Ok(false);
+        }
+        last = Some(observe(board));
+        if let Some(Ok(now)) = &last {
+            seen.note(now);
+        }
+    }
+    seen.show(last.unwrap_or_else(|| observe(board)));
     Ok(true)
 }
 
@@ -176,48 +196,40 @@ fn live(
     interval: Duration,
     count: Option<u64>,
     mut seen: Seen,
-    mut show: impl FnMut(&dyn Fn(&mut Frame<'_>)) -> Result<()>,
+    terminal: &mut DefaultTerminal,
 ) -> Result<()> {
     let is_over = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&is_over))?;
     let (mut shown, mut is_help) = (0, false);
     while count.is_none_or(|count| shown < count) {
-        show(&|frame| draw(frame, board, &seen, is_help))?;
+        terminal.draw(|frame| draw(frame, board, &seen, is_help))?;
         shown += 1;
-        let next = Instant::now() + interval;
-        let mut last = None;
-        while Instant::now() < next {
+        let goes_on = look(board, &mut seen, interval, |seen| {
             if is_over.load(Ordering::Relaxed) {
-                return Ok(());
+                return Ok(false);
             }
-            if event::poll(LOOK)? {
-                match event::read()? {
-                    Event::Key(key) if key.kind != KeyEventKind::Release => {
-                        let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
-                        match key.code {
-                            KeyCode::Char('?') => {
-                                is_help = !is_help;
-                                show(&|frame| draw(frame, board, &seen, is_help))?;
-                            }
-                            KeyCode::Esc if is_help => {
-                                is_help = false;
-                                show(&|frame| draw(frame, board, &seen, is_help))?;
-                            }
-                            KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
-                            KeyCode::Char('c') if is_control => return Ok(()),
-                            _ => {}
-                        }
+            if !event::poll(LOOK)? {
+                return Ok(true);
+            }
+            match event::read()? {
+                Event::Key(key) if key.kind != KeyEventKind::Release => match key.code {
+                    KeyCode::Char('?') => is_help = !is_help,
+                    KeyCode::Esc if is_help => is_help = false,
+                    KeyCode::Char('q') | KeyCode::Esc => return Ok(false),
+                    KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
+                        return Ok(false);
                     }
-                    Event::Resize(..) => show(&|frame| draw(frame, board, &seen, is_help))?,
-                    _ => {}
-                }
+                    _ => return Ok(true),
+                },
+                Event::Resize(..) => {}
+                _ => return Ok(true),
             }
-            last = Some(observe(board));
-            if let Some(Ok(now)) = &last {
-                seen.note(now);
-            }
+            terminal.draw(|frame| draw(frame, board, seen, is_help))?;
+            Ok(true)
+        })?;
+        if !goes_on {
+            break;
         }
-        seen.show(last.unwrap_or_else(|| observe(board)));
     }
     Ok(())
 }
@@ -250,22 +262,14 @@ fn lines(
         };
         // Nobody listens any more: as good an end as any.
         let line = if as_json { line } else { printable(&line) };
-        if !say_line(&line) {
-            return Ok(());
-        }
         shown += 1;
-        let next = Instant::now() + interval;
-        let mut last = None;
-        while Instant::now() < next && count.is_none_or(|count| shown < count) {
+        if !say_line(&line) || count == Some(shown) {
+            break;
+        }
+        look(board, &mut seen, interval, |_| {
             std::thread::sleep(LOOK);
-            last = Some(observe(board));
-            if let Some(Ok(now)) = &last {
-                seen.note(now);
-            }
-        }
-        if let Some(last) = last {
-            seen.show(last);
-        }
+            Ok(true)
+        })?;
     }
     Ok(())
 }

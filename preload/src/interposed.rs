@@ -6,9 +6,9 @@
 
 use std::arch::naked_asm;
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::AtomicPtr;
 
-use crate::{sqlite, watch};
+use crate::{behind_us, sqlite, watch};
 
 /// A function that takes the arguments of SQLite's and, in the register `$argument` behind them, its caller's address.
 macro_rules! with_caller {
@@ -28,8 +28,8 @@ macro_rules! with_caller {
     };
 }
 
-with_caller!(sqlite3_open, sqlite::open, x86_64: "rdx", aarch64: "x2");
-with_caller!(sqlite3_open16, sqlite::open16, x86_64: "rdx", aarch64: "x2");
+with_caller!(sqlite3_open, sqlite::open::<0>, x86_64: "rdx", aarch64: "x2");
+with_caller!(sqlite3_open16, sqlite::open::<1>, x86_64: "rdx", aarch64: "x2");
 with_caller!(sqlite3_open_v2, sqlite::open_v2, x86_64: "r8", aarch64: "x4");
 
 /// The same function for callers of the copy of SQLite with the number `$nth`, which it adds in place of an address.
@@ -52,8 +52,8 @@ type Entry = unsafe extern "C" fn();
 macro_rules! of_copies {
     ($($nth:literal)*) => {
         [$([
-            of_copy!(sqlite::open, $nth, x86_64: "rdx", aarch64: "x2"),
-            of_copy!(sqlite::open16, $nth, x86_64: "rdx", aarch64: "x2"),
+            of_copy!(sqlite::open::<0>, $nth, x86_64: "rdx", aarch64: "x2"),
+            of_copy!(sqlite::open::<1>, $nth, x86_64: "rdx", aarch64: "x2"),
             of_copy!(sqlite::open_v2, $nth, x86_64: "r8", aarch64: "x4"),
         ]),*]
     };
@@ -125,14 +125,7 @@ unsafe extern "C" fn dlopen(file: *const c_char, flags: c_int) -> *mut c_void {
 
 /// The C library's dlopen(3).
 extern "C" fn real_dlopen() -> *mut c_void {
-    let found = DLOPEN.load(Ordering::Relaxed);
-    if !found.is_null() {
-        return found;
-    }
-    // SAFETY: a terminated name. The C library is behind this one.
-    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, c"dlopen".as_ptr()) };
-    DLOPEN.store(found, Ordering::Relaxed);
-    found
+    behind_us(&DLOPEN, &[c"dlopen"])
 }
 
 /// Loads a library whose symbols are bound to what it brings along: it does not see the functions of this file. The C library

@@ -39,7 +39,8 @@ mod watch;
 #[allow(dead_code, reason = "the extension uses all of it")]
 mod without_waiting;
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// The value of an environment variable, unless this program has the setuid bit. secure_getenv(3)
 fn environment(name: &CStr) -> Option<&'static [u8]> {
@@ -70,6 +71,19 @@ static AT_LOAD: extern "C" fn() = {
 /// Whether the VFS is to become the default one here.
 fn is_wanted() -> bool {
     environment(c"KANBAN_VFS_DEFAULT") != Some(b"0")
+}
+
+/// The C library's function of the first of these names that it has: it is behind this library. It stays `known`. dlsym(3)
+fn behind_us(known: &AtomicPtr<c_void>, names: &[&CStr]) -> *mut c_void {
+    let found = known.load(Ordering::Relaxed);
+    if !found.is_null() {
+        return found;
+    }
+    // SAFETY: terminated names.
+    let mut all = names.iter().map(|name| unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) });
+    let found = all.find(|found| !found.is_null()).unwrap_or(std::ptr::null_mut());
+    known.store(found, Ordering::Relaxed);
+    found
 }
 
 /// Keeps errno(3) while `f` runs: whoever called the C library's function looks at it afterwards.

@@ -16,37 +16,17 @@ const SQLITE_ERROR: c_int = 1;
 /// The name of the extension, which lies beside this library.
 const EXTENSION: &str = "libkanban_vfs.so";
 
-/// As sqlite3_open(), for a caller at that address.
+/// As sqlite3_open() or sqlite3_open16(), the first two of [`OPENS`], for a caller at that address.
 ///
 /// # Safety
-/// As sqlite3_open(), <https://www.sqlite.org/c3ref/open.html>.
-pub(crate) unsafe extern "C" fn open(
-    name: *const c_char,
-    connection: *mut *mut c_void,
-    caller: *const c_void,
-) -> c_int {
-    type Open = unsafe extern "C" fn(*const c_char, *mut *mut c_void) -> c_int;
-    let real = prepared(c"sqlite3_open", caller);
-    // SAFETY: the function of that name is of that type; the caller's promise.
-    unsafe {
-        if real.is_null() {
-            return nothing_there(connection);
-        }
-        std::mem::transmute::<*mut c_void, Open>(real)(name, connection)
-    }
-}
-
-/// As sqlite3_open16(), for a caller at that address.
-///
-/// # Safety
-/// As sqlite3_open16(), <https://www.sqlite.org/c3ref/open.html>.
-pub(crate) unsafe extern "C" fn open16(
+/// As that function, <https://www.sqlite.org/c3ref/open.html>.
+pub(crate) unsafe extern "C" fn open<const NTH: usize>(
     name: *const c_void,
     connection: *mut *mut c_void,
     caller: *const c_void,
 ) -> c_int {
     type Open = unsafe extern "C" fn(*const c_void, *mut *mut c_void) -> c_int;
-    let real = prepared(c"sqlite3_open16", caller);
+    let real = prepared(OPENS[NTH], caller);
     // SAFETY: the function of that name is of that type; the caller's promise.
     unsafe {
         if real.is_null() {
@@ -299,15 +279,6 @@ fn in_copy(function: *const c_void) -> Option<Copy> {
         let is_whole = OF_SQLITE.iter().all(|name| object.find(name).is_some());
         is_whole.then(|| Copy { base: object.base, path: object.path.to_owned() })
     })
-}
-
-/// What dladdr(3) says of an address.
-fn info_of(address: *const c_void) -> Option<libc::Dl_info> {
-    // SAFETY: all fields may be zero; the call fills them in.
-    unsafe {
-        let mut info: libc::Dl_info = std::mem::zeroed();
-        (libc::dladdr(address, &raw mut info) != 0 && !info.dli_fname.is_null()).then_some(info)
-    }
 }
 
 /// A library was loaded with `RTLD_DEEPBIND`: if it has brought an SQLite along, registers the VFS with that.
@@ -567,11 +538,8 @@ fn registers() -> Option<Register> {
     (!found.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, Register>(found) })
 }
 
-/// Loads the extension; if it fails, with the reason.
-fn load_extension() -> Result<Register, String> {
-    if let Some(register) = registers() {
-        return Ok(register);
-    }
+/// A function of the extension, which this loads; if it fails, with the reason.
+fn of_extension(name: &CStr) -> Result<*mut c_void, String> {
     let extension = extension_path().ok_or("this library cannot tell where it is")?;
     let path = CString::new(extension.as_os_str().as_bytes()).map_err(|why| why.to_string())?;
     // SAFETY: terminated names and a handle of dlopen(3), which is never closed.
@@ -582,11 +550,18 @@ fn load_extension() -> Result<Register, String> {
             return Err(said(libc::dlerror(), "it cannot be loaded"));
         }
         drop(turn);
-        let register = libc::dlsym(extension, c"kanban_vfs_register_by".as_ptr());
-        if register.is_null() {
-            return Err(said(libc::dlerror(), "it is another library"));
+        let function = libc::dlsym(extension, name.as_ptr());
+        match function.is_null() {
+            true => Err(said(libc::dlerror(), "it is another library")),
+            false => Ok(function),
         }
-        REGISTER.store(register, Ordering::SeqCst);
+    }
+}
+
+/// The extension's function that registers the VFS; if it cannot be loaded, the reason.
+fn load_extension() -> Result<Register, String> {
+    if registers().is_none() {
+        REGISTER.store(of_extension(c"kanban_vfs_register_by")?, Ordering::SeqCst);
     }
     registers().ok_or_else(|| "it is another library".to_owned())
 }
@@ -639,11 +614,13 @@ unsafe fn said(message: *const c_char, otherwise: &str) -> String {
 
 /// The path of the extension.
 fn extension_path() -> Option<PathBuf> {
-    let info = info_of(extension_path as *const c_void)?;
-    // SAFETY: dladdr(3) gave a terminated name.
-    let mine = unsafe { CStr::from_ptr(info.dli_fname) };
-    let mine = PathBuf::from(OsStr::from_bytes(mine.to_bytes()));
-    Some(mine.with_file_name(EXTENSION))
+    // SAFETY: dladdr(3) fills in the struct, for which zeros are a value, with a terminated name.
+    let mine = unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        libc::dladdr(extension_path as *const c_void, &raw mut info);
+        (!info.dli_fname.is_null()).then(|| CStr::from_ptr(info.dli_fname))?
+    };
+    Some(PathBuf::from(OsStr::from_bytes(mine.to_bytes())).with_file_name(EXTENSION))
 }
 
 /// Whether the extension is loaded in this process, by whatever way.
@@ -666,18 +643,9 @@ unsafe extern "C" fn sqlite3_kanbanvfspreload_init(
     api: *const c_void,
 ) -> c_int {
     type Init = unsafe extern "C" fn(*mut c_void, *mut *mut c_char, *const c_void) -> c_int;
-    let path = extension_path().and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
-    let Some(path) = path else { return SQLITE_ERROR };
-    // SAFETY: terminated names; the handle stays open. The function is of that type; SQLite's promise.
-    unsafe {
-        let extension = libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
-        if extension.is_null() {
-            return SQLITE_ERROR;
-        }
-        let init = libc::dlsym(extension, c"sqlite3_kanbanvfs_default_init".as_ptr());
-        if init.is_null() {
-            return SQLITE_ERROR;
-        }
-        std::mem::transmute::<*mut c_void, Init>(init)(db, message, api)
+    match of_extension(c"sqlite3_kanbanvfs_default_init") {
+        // SAFETY: the function is of that type; SQLite's promise.
+        Ok(init) => unsafe { std::mem::transmute::<*mut c_void, Init>(init)(db, message, api) },
+        Err(_) => SQLITE_ERROR,
     }
 }

@@ -9,7 +9,7 @@ use std::ffi::{c_int, c_void};
 use std::mem::transmute;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-use crate::{environment, is_wanted, keeping_errno, sqlite, tell};
+use crate::{behind_us, environment, is_wanted, keeping_errno, sqlite, tell};
 
 /// The C library's fcntl(2), once it is known.
 static FCNTL: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
@@ -25,17 +25,8 @@ pub(crate) fn find() {
 
 /// The C library's fcntl(2).
 fn real() -> *mut c_void {
-    let found = FCNTL.load(Ordering::Relaxed);
-    if !found.is_null() {
-        return found;
-    }
-    // SAFETY: a terminated name. The C library is behind this one; before version 2.28 it has the other name only.
-    let found = unsafe {
-        let wide = libc::dlsym(libc::RTLD_NEXT, c"fcntl64".as_ptr());
-        if wide.is_null() { libc::dlsym(libc::RTLD_NEXT, c"fcntl".as_ptr()) } else { wide }
-    };
-    FCNTL.store(found, Ordering::Relaxed);
-    found
+    // glibc before 2.28 has the second name only.
+    behind_us(&FCNTL, &[c"fcntl64", c"fcntl"])
 }
 
 /// As the C library's fcntl(2), which it calls with the same arguments.

@@ -15,17 +15,11 @@ use crate::sys::{self, Stopwatch};
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(1);
 
 /// SQLite's lock on the database, as one connection holds it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct DatabaseLock {
     pub(super) level: LockLevel,
     /// SQLite has asked for EXCLUSIVE while it held it: it leaves WAL mode, or has never shared the database.
     pub(super) is_exclusive_again: bool,
-}
-
-impl Default for DatabaseLock {
-    fn default() -> Self {
-        Self { level: LockLevel::NONE, is_exclusive_again: false }
-    }
 }
 
 impl<B: BaseFile> Connection<B> {

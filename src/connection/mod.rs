@@ -217,7 +217,6 @@ impl<B: BaseFile> Connection<B> {
     }
 
     /// xWrite has written so many bytes.
-    #[inline]
     pub(crate) fn wrote(&mut self, at: i64, bytes: c_int) {
         self.guards.length.written().wrote(at, bytes);
     }
@@ -251,7 +250,6 @@ impl<B: BaseFile> Connection<B> {
     /// xFileSize: what SQLite is told of a file of `size` bytes, whose wal-index is mapped and has a header with that
     /// `checksum`. `None` if that takes a look, by [`Self::length_to_tell`]. Each read transaction makes such a call
     /// until the first commit since the WAL was opened, so this must be quick, and never panic.
-    #[inline]
     pub(crate) fn known_length(&self, size: i64, checksum: u32) -> Option<i64> {
         self.guards.length.known_length(size, checksum)
     }
@@ -281,7 +279,6 @@ impl<B: BaseFile> Connection<B> {
 
     /// Notes FCNTL_COMMIT_PHASETWO. True if there is nothing to do but to pass it on to the base file; else it is a call for
     /// [`Self::committed`]. Every write transaction makes one such call, so this must be quick, and never panic.
-    #[inline]
     pub(crate) fn note_commit(&mut self) -> bool {
         self.guards.length.written().begin();
         self.claim.record.has_committed = true;

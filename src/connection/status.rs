@@ -115,19 +115,6 @@ fn processes(lockers: &Lockers) -> String {
     format!("[{}]", all.collect::<Vec<_>>().join(","))
 }
 
-/// Guarantees that the operating system gives by itself, and why.
-const BY_THE_SYSTEM: &[(&str, &str)] = if cfg!(windows) {
-    &[
-        (
-            "lock_cancellation",
-            "does not apply: Windows' locks belong to a handle, not to a process",
-        ),
-        ("fork", "does not apply: Windows has no fork"),
-    ]
-} else {
-    &[]
-};
-
 /// Each guarantee with `{"active": true}` or the reason why it is not.
 fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protection) -> Object {
     let guards = connection.guards();
@@ -138,7 +125,7 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
     let is_off = guards.pragmas.is_synchronous_off();
     let journalless = guards.pragmas.journalless();
     let files = guards.files.identity();
-    let wal_untold = files.and_then(Identity::wal_untold).map(|why| why.to_string());
+    let wal_untold = files.and_then(Identity::wal_untold).map(str::to_owned);
     let files = files.map(|files| (files.inode(), files.wal_index()));
     let untold = guards.files.untold().map(|why| {
         format!("the kernel did not say which file it is when it was opened ({why}); open it again")
@@ -209,7 +196,14 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
         ("journal", state(&journal)),
         ("synchronous", state(&durable)),
     ] {
-        let by_the_system = BY_THE_SYSTEM.iter().find(|(of, _)| *of == name).map(|(_, why)| *why);
+        // What the operating system gives by itself.
+        let by_the_system = match name {
+            "lock_cancellation" if cfg!(windows) => {
+                Some("does not apply: Windows' locks belong to a handle, not to a process")
+            }
+            "fork" if cfg!(windows) => Some("does not apply: Windows has no fork"),
+            _ => None,
+        };
         guarantees.field(name, either(state, by_the_system));
     }
     guarantees

@@ -37,6 +37,11 @@ pub(crate) fn passed_by(host: &Host) -> Option<&'static Host> {
     passed.find(|passed| passed.same_library(host))
 }
 
+/// The functions that SQLite itself has passed, which may be more than a `host` has; the `host`'s own if it has passed none.
+pub(crate) fn most_of(host: &'static Host) -> &'static Host {
+    passed_by(host).unwrap_or(host)
+}
+
 /// The copy of that number.
 pub(crate) fn copy(nth: usize) -> Option<&'static Host> {
     COPIES.get(nth)?.seen.get()

@@ -12,7 +12,8 @@ use std::path::Path;
 
 use crate::ffi::{
     AutoExtension, ResultCode, SQLITE_DETERMINISTIC, SQLITE_INNOCUOUS, SQLITE_TRANSIENT,
-    SQLITE_UTF8, ScalarFunction, sqlite3, sqlite3_api_routines, sqlite3_context, sqlite3_vfs,
+    SQLITE_UTF8, ScalarFunction, sqlite3, sqlite3_api_routines, sqlite3_context, sqlite3_stmt,
+    sqlite3_vfs,
 };
 use crate::sys;
 pub(crate) use functions::Host;
@@ -90,25 +91,29 @@ impl Host {
     pub(crate) unsafe fn running<T>(
         &self,
         db: *mut sqlite3,
-        see: impl FnOnce(&[u8], bool) -> T,
+        see: impl Fn(&[u8], bool) -> T,
     ) -> Option<T> {
-        let mut statement = std::ptr::null_mut();
-        loop {
-            // SAFETY: the caller's promise; a text lives as long as its statement.
-            unsafe {
-                statement = (self.sqlite3_next_stmt)(db, statement);
-                if statement.is_null() {
-                    return None;
-                }
-                if (self.sqlite3_stmt_busy)(statement) == 0 {
-                    continue;
-                }
-                if let Some(text) = text((self.sqlite3_sql)(statement)) {
-                    let may_write = (self.sqlite3_stmt_readonly)(statement) == 0;
-                    return Some(see(text.to_bytes(), may_write));
-                }
-            }
+        // SAFETY: the caller's promise; a text lives as long as its statement.
+        unsafe {
+            let mut busy = self.prepared(db).filter(|one| (self.sqlite3_stmt_busy)(*one) != 0);
+            busy.find_map(|statement| {
+                let text = text((self.sqlite3_sql)(statement))?;
+                Some(see(text.to_bytes(), (self.sqlite3_stmt_readonly)(statement) == 0))
+            })
         }
+    }
+
+    /// All statements of `db`, the one that was prepared last first: <https://www.sqlite.org/c3ref/next_stmt.html>.
+    ///
+    /// # Safety
+    /// `db` is a connection of this SQLite, used by this thread: nobody prepares or finalizes a statement meanwhile.
+    unsafe fn prepared(&self, db: *mut sqlite3) -> impl Iterator<Item = *mut sqlite3_stmt> {
+        let mut statement = std::ptr::null_mut();
+        std::iter::from_fn(move || {
+            // SAFETY: the caller's promise; null begins.
+            statement = unsafe { (self.sqlite3_next_stmt)(db, statement) };
+            (!statement.is_null()).then_some(statement)
+        })
     }
 
     /// Whether no transaction was begun by BEGIN: <https://www.sqlite.org/c3ref/get_autocommit.html>.
@@ -120,27 +125,23 @@ impl Host {
         unsafe { (self.sqlite3_get_autocommit)(db) != 0 }
     }
 
-    /// Tells `see` of all statements of `db`: <https://www.sqlite.org/c3ref/next_stmt.html>.
+    /// What is known of all statements of `db`.
     ///
     /// # Safety
-    /// `db` is a connection of this SQLite, used by this thread: no other thread prepares or finalizes a statement
-    /// meanwhile, nor does `see`.
-    pub(crate) unsafe fn statements(&self, db: *mut sqlite3, mut see: impl FnMut(Statement<'_>)) {
-        let mut statement = std::ptr::null_mut();
-        loop {
-            // SAFETY: the caller's promise; a text lives as long as its statement.
-            unsafe {
-                statement = (self.sqlite3_next_stmt)(db, statement);
-                if statement.is_null() {
-                    return;
-                }
-                let explains = (self.sqlite3_stmt_isexplain)(statement) != 0;
-                see(Statement {
-                    text: text((self.sqlite3_sql)(statement)).map(CStr::to_bytes),
-                    runs: (self.sqlite3_stmt_busy)(statement) != 0 && !explains,
-                    may_write: (self.sqlite3_stmt_readonly)(statement) == 0,
-                });
-            }
+    /// `db` is a connection of this SQLite, used by this thread: nobody prepares or finalizes a statement while one of
+    /// them is looked at.
+    pub(crate) unsafe fn statements<'s>(
+        &'s self,
+        db: *mut sqlite3,
+    ) -> impl Iterator<Item = Statement<'s>> {
+        // SAFETY: the caller's promise; a text lives as long as its statement.
+        unsafe {
+            self.prepared(db).map(|statement| Statement {
+                text: text((self.sqlite3_sql)(statement)).map(CStr::to_bytes),
+                runs: (self.sqlite3_stmt_busy)(statement) != 0
+                    && (self.sqlite3_stmt_isexplain)(statement) == 0,
+                may_write: (self.sqlite3_stmt_readonly)(statement) == 0,
+            })
         }
     }
 
@@ -355,6 +356,15 @@ impl Host {
     ) -> Option<&'n CStr> {
         // SAFETY: the caller's promise; the value lives as long as the name.
         unsafe { text((self.sqlite3_uri_parameter)(name, key.as_ptr())) }
+    }
+
+    /// Whether a URI parameter of an open is set and true: <https://www.sqlite.org/c3ref/uri_boolean.html>.
+    ///
+    /// # Safety
+    /// As for [`Self::uri_parameter`].
+    pub(crate) unsafe fn uri_boolean(&self, name: *const c_char, key: &CStr) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (self.sqlite3_uri_boolean)(name, key.as_ptr(), 0) != 0 }
     }
 
     /// The key of the `n`th URI parameter, <https://www.sqlite.org/c3ref/uri_boolean.html>.

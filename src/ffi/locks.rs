@@ -4,7 +4,7 @@ use std::ffi::c_int;
 
 /// A lock on the database file, weakest first: <https://www.sqlite.org/c3ref/c_lock_exclusive.html>.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LockLevel(pub(crate) c_int);
 
 impl LockLevel {
@@ -58,7 +58,6 @@ impl ShmSlots {
 }
 
 impl From<ShmSlot> for ShmSlots {
-    #[inline]
     fn from(slot: ShmSlot) -> Self {
         Self { first: slot, n: 1 }
     }
@@ -81,19 +80,16 @@ impl ShmFlags {
     pub(crate) const UNLOCK_EXCLUSIVE: Self = Self(Self::UNLOCK | Self::EXCLUSIVE);
 
     /// Whether it locks, rather than unlocks.
-    #[inline]
     pub(crate) fn is_lock(self) -> bool {
         self.0 & Self::LOCK != 0
     }
 
     /// Whether the lock is a shared one.
-    #[inline]
     pub(crate) fn is_shared(self) -> bool {
         self.0 & Self::SHARED != 0
     }
 
     /// What unlocks that kind of lock.
-    #[inline]
     pub(crate) fn unlock(self) -> Self {
         if self.is_shared() { Self::UNLOCK_SHARED } else { Self::UNLOCK_EXCLUSIVE }
     }

@@ -79,7 +79,6 @@ impl fmt::Display for ResultCode {
 }
 
 impl From<Result<(), ResultCode>> for ResultCode {
-    #[inline]
     fn from(result: Result<(), ResultCode>) -> Self {
         result.err().unwrap_or(Self::OK)
     }

@@ -18,33 +18,9 @@ pub(crate) trait Uri {
     /// The path, canonical for a main database; empty if there is no name.
     fn path(&self) -> Cow<'_, Path>;
 
-    /// Whether a parameter is set and true, by the rules of `sqlite3_uri_boolean`:
-    /// <https://www.sqlite.org/c3ref/uri_boolean.html>.
-    fn is_true(&self, key: &CStr) -> bool {
-        self.get(key).is_some_and(|value| {
-            let value = value.to_bytes();
-            match value.first() {
-                Some(b'0'..=b'9') => leading_number(value) != 0,
-                _ => {
-                    [&b"on"[..], b"yes", b"true"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
-                }
-            }
-        })
-    }
-}
-
-/// The number that a text begins with, as `sqlite3_uri_boolean` reads it: decimal or hexadecimal, and 0 if
-/// it has more than 32 bits.
-fn leading_number(text: &[u8]) -> i32 {
-    let (digits, radix) = match text {
-        [b'0', b'x' | b'X', digits @ ..] if digits.first().is_some_and(u8::is_ascii_hexdigit) => {
-            (digits, 16)
-        }
-        _ => (text, 10),
-    };
-    let len = digits.iter().take_while(|digit| char::from(**digit).is_digit(radix)).count();
-    let digits = std::str::from_utf8(&digits[..len]).unwrap_or_default();
-    i32::from_str_radix(digits, radix).unwrap_or_default()
+    /// Whether a parameter is set and true, as SQLite reads it: <https://www.sqlite.org/c3ref/uri_boolean.html>. Main databases
+    /// only.
+    fn is_true(&self, key: &CStr) -> bool;
 }
 
 /// The file name of an open, with the URI parameters that SQLite keeps behind it.
@@ -75,6 +51,11 @@ impl Uri for FileName<'_> {
     fn key(&self, n: usize) -> Option<&CStr> {
         // SAFETY: the promise to `new`: a key is asked of a main database's name, behind which SQLite keeps parameters.
         unsafe { self.host.uri_key(self.name, c_int::try_from(n).ok()?) }
+    }
+
+    fn is_true(&self, key: &CStr) -> bool {
+        // SAFETY: the promise to `new`: this is asked of a main database's name, behind which SQLite keeps parameters.
+        unsafe { self.host.uri_boolean(self.name, key) }
     }
 
     fn path(&self) -> Cow<'_, Path> {

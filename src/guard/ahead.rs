@@ -138,7 +138,6 @@ pub(crate) struct Told {
 impl Told {
     /// The length to tell of a file of `size` bytes, whose wal-index has that `checksum`. `None` if the database's header
     /// is to be read.
-    #[inline]
     pub(crate) fn known(&self, size: i64, checksum: u32) -> Option<i64> {
         (self.size == size && self.checksum == checksum).then_some(self.length)
     }

@@ -51,21 +51,6 @@ impl fmt::Display for Displaced {
     }
 }
 
-/// Why the kernel did not say which file the WAL or the wal-index is. lstat(2)
-#[derive(Debug)]
-pub(crate) struct Untold(io::Error);
-
-impl fmt::Display for Untold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(why) = self;
-        write!(
-            f,
-            "the kernel did not say which file the WAL or the wal-index (-shm) is when it was opened ({why}): nobody \
-             notices if it is replaced, as on the stock VFS; open the database again"
-        )
-    }
-}
-
 /// The files of one connection, as they were when it opened them.
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -73,7 +58,7 @@ pub(crate) struct Identity {
     wal: (Name, Option<Inode>),
     wal_index: (Name, Option<Inode>),
     /// Why it is not known which files the WAL and the wal-index are, if the kernel did not say.
-    wal_untold: Option<Untold>,
+    wal_untold: Option<String>,
     directory: Arc<Directory>,
     /// Whether names lead elsewhere than they did, since this process has another root directory, or is in another
     /// mount namespace. Then the files are looked for in the open directory.
@@ -139,8 +124,8 @@ impl Identity {
     }
 
     /// Why the kernel did not say which file the WAL or the wal-index is. Then that is not compared.
-    pub(crate) fn wal_untold(&self) -> Option<&Untold> {
-        self.wal_untold.as_ref()
+    pub(crate) fn wal_untold(&self) -> Option<&str> {
+        self.wal_untold.as_deref()
     }
 
     /// SQLite has just opened the WAL and the wal-index. Of those that it had open before, the first counts.
@@ -151,7 +136,12 @@ impl Identity {
                     Ok(found) => *inode = Some(found.inode),
                     // SQLite has the wal-index in memory of its own, or the WAL is empty and read-only.
                     Err(why) if sys::is_absent(&why) => {}
-                    Err(why) => self.wal_untold = Some(Untold(why)),
+                    Err(why) => {
+                        self.wal_untold = Some(format!(
+                            "the kernel did not say which file the WAL or the wal-index (-shm) is when it was opened \
+                             ({why}): nobody notices if it is replaced, as on the stock VFS; open the database again"
+                        ));
+                    }
                 }
             }
         }

@@ -10,7 +10,9 @@
 //! | [`identity`] | a file was deleted, renamed or replaced while it is open, or has several names |
 //! | [`mount`] | a database is mounted over another file |
 //! | [`wal_index`] | the WAL was deleted, and its index lives on |
-//! | [`wal_reset`] | a checkpoint notes frames of a WAL that was restarted |
+//!
+//! What a guard asks of the connection's own file is in `connection/guards`: that a checkpoint notes frames of a WAL that was
+//! restarted (`restart.rs`) has no other part.
 
 pub(crate) mod ahead;
 pub(crate) mod cancellation;
@@ -19,4 +21,3 @@ pub(crate) mod filesystem;
 pub(crate) mod identity;
 pub(crate) mod mount;
 pub(crate) mod wal_index;
-pub(crate) mod wal_reset;

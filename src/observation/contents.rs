@@ -1,16 +1,15 @@
 //! What the database, its WAL and its wal-index say of each other: a check without a connection.
 
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::wal::in_use;
 use super::{ObserveError, observe};
 use crate::format::{
     Header, JOURNAL_SUFFIX, WAL_INDEX_SUFFIX, WAL_SUFFIX, WalHeader, WalIndexHeader, beside,
-    wal_index as layout,
 };
 use crate::guard::wal_index;
 use crate::sys;
@@ -162,14 +161,8 @@ fn is_a_wal(wal: &Path) -> io::Result<bool> {
 
 /// What the wal-index says; `None` if no client uses it, since then the next client makes another.
 fn wal_index_header(path: &Path) -> io::Result<Option<WalIndexHeader>> {
-    let file: File = match sys::open_to_read(path) {
-        Ok(file) => file,
-        Err(e) if sys::is_absent(&e) => return Ok(None),
-        Err(e) => return Err(named(path, &e)),
-    };
-    if sys::conflicting_lock(&file, layout::IN_USE)?.is_none() {
-        return Ok(None);
-    }
+    let file = in_use(path).map_err(|error| named(path, &error))?;
+    let Some(file) = file else { return Ok(None) };
     let mut header = [0; WalIndexHeader::SIZE];
     if file.read_exact_at(&mut header, 0).is_err() {
         return Ok(None);

@@ -130,7 +130,7 @@ impl Files {
     }
 
     /// Which of SQLite's locks a lock on one of them is; the kernel shows those side by side as one.
-    pub(super) fn names(self, file: Inode, lock: FileLock) -> Vec<LockName> {
+    fn names(self, file: Inode, lock: FileLock) -> Vec<LockName> {
         let (first, name): (i64, fn(i64) -> Option<LockName>) = if Some(file) == self.database {
             (format::LOCK_BYTES.start, LockName::of_database)
         } else if Some(file) == self.wal_index {
@@ -141,6 +141,23 @@ impl Files {
         let bytes = (first..first + 8).filter(|byte| (lock.start..=lock.last).contains(byte));
         // All bytes of SHARED are one lock.
         bytes.filter_map(name).collect()
+    }
+
+    /// What a lock on one of them, which a process has, is to SQLite. Of SQLite's own VFSes, none locks open file
+    /// descriptions.
+    pub(super) fn sqlite_locks(
+        self,
+        file: Inode,
+        lock: FileLock,
+        process: Option<ProcessInfo>,
+    ) -> impl Iterator<Item = SqliteLock> {
+        let vfs = if lock.is_ofd { ClientVfs::Kanban } else { ClientVfs::Stock };
+        self.names(file, lock).into_iter().map(move |name| SqliteLock {
+            lock: name,
+            is_exclusive: lock.is_exclusive,
+            process: process.clone(),
+            vfs,
+        })
     }
 }
 
@@ -158,11 +175,6 @@ pub(super) fn unseen(
         }
     }
     listed
-}
-
-/// By which VFS a lock was taken.
-pub(super) fn vfs_of(lock: FileLock) -> ClientVfs {
-    if lock.is_ofd { ClientVfs::Kanban } else { ClientVfs::Stock }
 }
 
 #[cfg(test)]

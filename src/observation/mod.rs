@@ -42,7 +42,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::format::{self, JOURNAL_SUFFIX, SIDECAR_SUFFIX, WAL_INDEX_SUFFIX, WAL_SUFFIX};
-use crate::guard::filesystem::{self, FileSystem};
+use crate::guard::filesystem;
 use crate::guard::identity::Displaced;
 use crate::guard::mount;
 use crate::lock::holder::{self, Purpose, WRITE_RANGE};
@@ -420,24 +420,10 @@ fn sizes(database: &Path, length: u64) -> Sizes {
     }
 }
 
-/// A file system of which an observer supposes whether its files are shared. Trying it would create a file.
-struct Supposed<'p>(filesystem::Of<'p>, bool);
-
-impl FileSystem for Supposed<'_> {
-    fn kind(&self) -> std::io::Result<Option<u64>> {
-        self.0.kind()
-    }
-    fn mount(&self) -> (String, String) {
-        self.0.mount()
-    }
-    fn shares(&self) -> bool {
-        self.1
-    }
-}
-
 /// Whether WAL mode is refused where it is not safe: the guarantee `wal_file_system`.
 fn file_system(database: &Path) -> Judgement {
-    let refusal = |shares| filesystem::wal_refusal(&Supposed(filesystem::Of(database), shares));
+    // To try whether files are shared would create one.
+    let refusal = |shares| filesystem::wal_refusal(database, || shares);
     match (refusal(true), refusal(false)) {
         (Some(why), _) => Judgement::Inactive(why),
         (None, Some(_)) => Judgement::Unknown(

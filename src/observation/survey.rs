@@ -67,22 +67,18 @@ impl Survey {
         };
         survey.queue = seen.queue.iter().map(&mut of_waiter).collect();
         survey.sqlite_waiters = seen.sqlite_waiters.iter().map(&mut of_waiter).collect();
-        survey.locks = walk.sqlite_locks(files, &mut known);
-        // A lock that came or went meanwhile is not one that nobody shows.
         let locks = walk.locks();
+        for (pid, inode, lock) in &locks {
+            let process = known.process(*pid, true);
+            survey.locks.extend(files.sqlite_locks(*inode, *lock, Some(process)));
+        }
+        // A lock that came or went meanwhile is not one that nobody shows.
         let before = locks::unseen(listed_before, &locks);
         let mut unseen = locks::unseen(listed_after, &locks);
         unseen.retain(|one| before.contains(one));
         for one in unseen {
             let process = one.pid.map(|pid| known.process(pid, true));
-            survey.locks.extend(files.names(one.inode, one.lock).into_iter().map(|lock| {
-                SqliteLock {
-                    lock,
-                    is_exclusive: one.lock.is_exclusive,
-                    process: process.clone(),
-                    vfs: locks::vfs_of(one.lock),
-                }
-            }));
+            survey.locks.extend(files.sqlite_locks(one.inode, one.lock, process));
         }
         let pid = |lock: &SqliteLock| lock.process.as_ref().map(|one| one.pid);
         survey.locks.sort_by_key(|lock| (lock.lock, pid(lock)));
@@ -161,23 +157,6 @@ impl Walk {
             its.flat_map(|file| &file.locks).any(|lock| is_it(*lock))
         };
         self.seen.found.iter().filter(|(_, open)| has_it(open)).map(|(pid, _)| *pid).collect()
-    }
-
-    fn sqlite_locks(&self, files: Files, known: &mut Known) -> Vec<SqliteLock> {
-        let mut found = Vec::new();
-        for (pid, inode, lock) in self.locks() {
-            for name in files.names(inode, lock) {
-                let process = Some(known.process(pid, true));
-                let vfs = locks::vfs_of(lock);
-                found.push(SqliteLock {
-                    lock: name,
-                    is_exclusive: lock.is_exclusive,
-                    process,
-                    vfs,
-                });
-            }
-        }
-        found
     }
 }
 

@@ -4,6 +4,7 @@
 //! each read mark have at most; the kernel's locks say which marks are in use, and by whom.
 //! <https://www.sqlite.org/walformat.html#the_wal_index_file_format>
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -38,14 +39,7 @@ impl Wal {
     /// What is in an index that somebody uses; `None` if nobody does, since then the next client makes another one. Opens and
     /// closes the index, as [`super::examine`] does, and with the same consequence for the process that calls it.
     pub(super) fn of(database: &Path) -> io::Result<Option<Self>> {
-        let file = match sys::open_to_read(&beside(database, WAL_INDEX_SUFFIX)) {
-            Ok(file) => file,
-            Err(error) if sys::is_absent(&error) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        if sys::conflicting_lock(&file, layout::IN_USE)?.is_none() {
-            return Ok(None);
-        }
+        let Some(file) = in_use(&beside(database, WAL_INDEX_SUFFIX))? else { return Ok(None) };
         let mut bytes = [0; layout::ALL_HEADERS];
         for _ in 0..LOOKS {
             if sys::read_exact_at(&file, &mut bytes, 0).is_err() {
@@ -150,6 +144,15 @@ impl Wal {
             true => WalSize::CheckpointsFail,
             false => WalSize::NoCheckpoints,
         }
+    }
+}
+
+/// A wal-index that somebody uses; `None` if nobody does: the next client makes another one then.
+pub(super) fn in_use(wal_index: &Path) -> io::Result<Option<File>> {
+    match sys::open_to_read(wal_index) {
+        Ok(file) if sys::conflicting_lock(&file, layout::IN_USE)?.is_some() => Ok(Some(file)),
+        Err(error) if !sys::is_absent(&error) => Err(error),
+        _ => Ok(None),
     }
 }
 

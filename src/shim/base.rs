@@ -90,8 +90,7 @@ impl Base {
 
     /// The functions of the connection's SQLite, also those that only newer ones have, as far as SQLite has passed them.
     fn host(self) -> &'static Host {
-        let host = &self.context().host;
-        copies::passed_by(host).unwrap_or(host)
+        copies::most_of(&self.context().host)
     }
 
     /// The connection that uses the file; `None` if SQLite has not said.
@@ -344,8 +343,7 @@ impl BaseFile for Base {
     }
 
     fn wal_index_header(&self) -> Option<[u32; HEADERS / 2]> {
-        let index = self.wal_index()?;
-        Some(std::array::from_fn(|n| index[n].load(Ordering::Relaxed)))
+        self.words(std::array::from_fn(|n| n))
     }
 
     fn doing(&self) -> Option<Doing> {
@@ -356,19 +354,17 @@ impl BaseFile for Base {
         };
         let (host, db) = (&self.context().host, self.db()?);
         let mut doing = Doing { is_in_transaction: !self.is_in_autocommit(), ..Doing::default() };
-        // SAFETY: the connection is the one that calls, so no other thread uses its statements; nor does the closure.
-        unsafe {
-            host.statements(db, |statement| {
-                // ATTACH only reads the schema, like a statement that is being compiled.
-                let reads_schema = |text| statement.runs && begins_with(text, b"attach");
-                doing.compiles |= statement.text.is_none_or(reads_schema);
-                doing.runs |= statement.runs;
-                doing.writes |= statement.runs && statement.may_write;
-                if statement.text.is_none_or(changes_mode) {
-                    let runs = statement.runs && statement.text.is_some();
-                    doing.changes_mode = Some(runs || doing.changes_mode == Some(true));
-                }
-            });
+        // SAFETY: the connection is the one that calls, so no other thread uses its statements; nor does the loop.
+        for statement in unsafe { host.statements(db) } {
+            // ATTACH only reads the schema, like a statement that is being compiled.
+            let reads_schema = |text| statement.runs && begins_with(text, b"attach");
+            doing.compiles |= statement.text.is_none_or(reads_schema);
+            doing.runs |= statement.runs;
+            doing.writes |= statement.runs && statement.may_write;
+            if statement.text.is_none_or(changes_mode) {
+                let runs = statement.runs && statement.text.is_some();
+                doing.changes_mode = Some(runs || doing.changes_mode == Some(true));
+            }
         }
         Some(doing)
     }
@@ -461,8 +457,7 @@ impl BaseFile for Base {
     }
 
     fn stands(&self, path: &Path) -> Stands {
-        let context = self.context();
-        let host = copies::passed_by(&context.host).unwrap_or(&context.host);
+        let host = self.host();
         // SQLite says which connection uses a file as soon as it is open; another VFS may not pass that on.
         // SAFETY: the connection is of this SQLite, and is the one that calls.
         let is_called_by_sqlite = self.db().is_some_and(|db| unsafe {
@@ -473,7 +468,7 @@ impl BaseFile for Base {
         });
         match is_called_by_sqlite {
             false => Stands::Below,
-            true if context.is_over_system => Stands::Alone,
+            true if self.context().is_over_system => Stands::Alone,
             true => Stands::Above,
         }
     }

@@ -50,16 +50,24 @@ pub(super) unsafe extern "C" fn x_file_control(
     // SAFETY: SQLite passes an open file of this table, and nothing else uses it meanwhile.
     let (base, connection) = unsafe { parts(file) };
     if op != SQLITE_FCNTL_COMMIT_PHASETWO || !connection.note_commit() {
-        return file_control(file, op, arg);
+        // SAFETY: what SQLite has passed; the reference is not used any more.
+        return unsafe { file_control(file, op, arg) };
     }
     base.file_control(op, arg)
 }
 
 /// What [`x_file_control`] leaves. That calls it as C does, and last, and so saves no registers for it.
+///
+/// # Safety
+/// SQLite has passed all of it to [`x_file_control`], which uses no reference to the file any more.
 #[inline(never)]
-extern "C" fn file_control(file: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> ResultCode {
+unsafe extern "C" fn file_control(
+    file: *mut sqlite3_file,
+    op: c_int,
+    arg: *mut c_void,
+) -> ResultCode {
     no_panic(ResultCode::IOERR, || {
-        // SAFETY: SQLite has passed an open file to `x_file_control`, which does not use its reference any more.
+        // SAFETY: the caller's promise.
         let (base, connection) = unsafe { parts(file) };
         // SAFETY: the argument is what each of these controls comes with.
         let answer = unsafe {

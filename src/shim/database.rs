@@ -69,7 +69,7 @@ pub(crate) unsafe fn install_database(
     let host = context.host;
     let no_wal = match settings.network_wal() {
         true => None,
-        false => filesystem::wal_refusal(&filesystem::Of(path)),
+        false => filesystem::wal_refusal(path, || filesystem::shares(path)),
     };
     let identity = Identity::of(path, settings.hard_links());
     if let Err(why) = &identity {
@@ -212,39 +212,57 @@ unsafe extern "C" fn x_file_size(file: *mut sqlite3_file, size: *mut i64) -> Res
     let Some(checksum) = base.wal_index_checksum() else { return rc };
     match connection.known_length(*length, checksum) {
         Some(known) => *length = known,
-        None => return look_for_file_size(file, size),
+        // SAFETY: as above; neither reference is used any more.
+        None => return unsafe { look_for_file_size(file, size) },
     }
     rc
 }
 
 /// [`x_file_size`], where it takes a look at the header. The base has filled in the file's own length.
+///
+/// # Safety
+/// SQLite has passed an open file of this table and a place for the length, and nothing else uses either.
 #[cold]
 #[inline(never)]
-extern "C" fn look_for_file_size(file: *mut sqlite3_file, size: *mut i64) -> ResultCode {
+unsafe extern "C" fn look_for_file_size(file: *mut sqlite3_file, size: *mut i64) -> ResultCode {
     no_panic(ResultCode::IOERR, move || {
-        // SAFETY: `x_file_size` passes on an open file, whose connection it does not use any more, and SQLite's place.
+        // SAFETY: the caller's promise.
         unsafe { *size = parts(file).1.length_to_tell(*size) };
         ResultCode::OK
     })
 }
 
-/// xLock: SQLite asks for a higher lock than the connection has. After SQLITE_BUSY it may call the busy handler, and ask
-/// again. Must not wait for the write lock with SHARED, by which the connection would keep others from writing. Where it asks
-/// for SHARED itself, the transaction may wait for the write lock (`kanban_begin`).
-unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: LockLevel) -> ResultCode {
-    no_panic(ResultCode::IOERR_LOCK, || {
-        // SAFETY: SQLite locks an open file of this table, and nothing else uses it meanwhile.
-        unsafe { parts(file) }.1.lock(level)
-    })
+/// A function that only asks the connection, and answers `$failed` to a panic.
+macro_rules! of_connection {
+    (
+        $(#[$about:meta])*
+        fn $name:ident($($arg:ident: $type:ty),*) = $method:ident($($passed:expr),*) or $failed:ident
+    ) => {
+        $(#[$about])*
+        ///
+        /// # Safety
+        /// SQLite has passed an open file of this table, and nothing else uses it.
+        #[inline(never)]
+        unsafe extern "C" fn $name(file: *mut sqlite3_file, $($arg: $type),*) -> ResultCode {
+            no_panic(ResultCode::$failed, move || {
+                // SAFETY: the caller's promise.
+                unsafe { parts(file) }.1.$method($($passed),*)
+            })
+        }
+    };
 }
 
-/// xUnlock: SQLite lowers the connection's lock to SHARED or none, whatever this answers. Must not leave the write lock
-/// taken when SQLite's lock is gone.
-unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: LockLevel) -> ResultCode {
-    no_panic(ResultCode::IOERR, || {
-        // SAFETY: SQLite unlocks an open file of this table, and nothing else uses it meanwhile.
-        unsafe { parts(file) }.1.unlock(level)
-    })
+of_connection! {
+    /// xLock: SQLite asks for a higher lock than the connection has. After SQLITE_BUSY it may call the busy handler, and ask
+    /// again. Must not wait for the write lock with SHARED, by which the connection would keep others from writing. Where it asks
+    /// for SHARED itself, the transaction may wait for the write lock (`kanban_begin`).
+    fn x_lock(level: LockLevel) = lock(level) or IOERR_LOCK
+}
+
+of_connection! {
+    /// xUnlock: SQLite lowers the connection's lock to SHARED or none, whatever this answers. Must not leave the write lock
+    /// taken when SQLite's lock is gone.
+    fn x_unlock(level: LockLevel) = unlock(level) or IOERR
 }
 
 /// xShmLock: SQLite locks or unlocks slots of the wal-index, with SHARED on the database. A connection that asks for one
@@ -267,80 +285,60 @@ unsafe extern "C" fn x_shm_lock(
     // Each arm is a tail call of an `extern "C"` function, so reading saves none of the registers that writing needs. All
     // that a write transaction runs is inlined into `lock_write` and `unlock_write`, down to the system call: hence
     // `inline(always)` along that way.
-    match (first, flags.is_shared(), flags.is_lock()) {
-        (ShmSlot::WRITE, false, true) => lock_write(file, n),
-        (ShmSlot::WRITE, false, false) => unlock_write(file, n),
-        _ => shm_lock(file, first, n, flags),
+    // SAFETY: SQLite locks slots of an open file of this table, and nothing else uses it meanwhile.
+    unsafe {
+        match (first, flags.is_shared(), flags.is_lock()) {
+            (ShmSlot::WRITE, false, true) => lock_write(file, n),
+            (ShmSlot::WRITE, false, false) => unlock_write(file, n),
+            _ => shm_lock(file, first, n, flags),
+        }
     }
 }
 
-/// [`x_shm_lock`], to write, recover, or restart the WAL.
-#[inline(never)]
-extern "C" fn lock_write(file: *mut sqlite3_file, n: c_int) -> ResultCode {
-    no_panic(ResultCode::IOERR_LOCK, move || {
-        // SAFETY: `x_shm_lock` passes on the open file that it is called for, and uses nothing of it.
-        let (_, connection) = unsafe { parts(file) };
-        connection.lock_write(ShmSlots { first: ShmSlot::WRITE, n })
-    })
+of_connection! {
+    /// [`x_shm_lock`], to write, recover, or restart the WAL.
+    fn lock_write(n: c_int) = lock_write(ShmSlots { first: ShmSlot::WRITE, n }) or IOERR_LOCK
 }
 
-/// [`x_shm_lock`], when a write transaction or a recovery ends.
-#[inline(never)]
-extern "C" fn unlock_write(file: *mut sqlite3_file, n: c_int) -> ResultCode {
-    no_panic(ResultCode::IOERR_LOCK, move || {
-        // SAFETY: `x_shm_lock` passes on the open file that it is called for, and uses nothing of it.
-        let (_, connection) = unsafe { parts(file) };
-        connection.unlock_write(ShmSlots { first: ShmSlot::WRITE, n })
-    })
+of_connection! {
+    /// [`x_shm_lock`], when a write transaction or a recovery ends.
+    fn unlock_write(n: c_int) = unlock_write(ShmSlots { first: ShmSlot::WRITE, n }) or IOERR_LOCK
 }
 
 /// [`x_shm_lock`], of other slots, or shared: each read transaction makes two such calls.
+///
+/// # Safety
+/// SQLite has passed an open file of this table to [`x_shm_lock`], and nothing else uses it.
 #[inline(never)]
-extern "C" fn shm_lock(
+unsafe extern "C" fn shm_lock(
     file: *mut sqlite3_file,
     first: ShmSlot,
     n: c_int,
     flags: ShmFlags,
 ) -> ResultCode {
-    // SAFETY: `x_shm_lock` passes on the open file that it is called for, and uses nothing of it.
+    // SAFETY: the caller's promise.
     let (base, connection) = unsafe { parts(file) };
     if !connection.note_plain(ShmSlots { first, n }, flags) {
-        return shm_lock_checked(file, first, n, flags);
+        // SAFETY: the caller's promise; the reference is not used any more.
+        return unsafe { shm_lock_checked(file, first, n, flags) };
     }
     // SAFETY: this method stands only where the base has one, and passes on what SQLite has passed.
     let rc = unsafe { base.0.methods.base.xShmLock.unwrap_unchecked()(file, first, n, flags) };
-    if rc == ResultCode::OK { rc } else { shm_lock_failed(file, first, flags, rc) }
+    // SAFETY: the caller's promise; the reference is not used any more.
+    if rc == ResultCode::OK { rc } else { unsafe { shm_lock_failed(file, first, flags, rc) } }
 }
 
-/// [`shm_lock`], where there is more to do than to pass it on.
-#[inline(never)]
-extern "C" fn shm_lock_checked(
-    file: *mut sqlite3_file,
-    first: ShmSlot,
-    n: c_int,
-    flags: ShmFlags,
-) -> ResultCode {
-    no_panic(ResultCode::IOERR_LOCK, move || {
-        // SAFETY: `shm_lock` passes on an open file, and does not use its reference any more.
-        let (_, connection) = unsafe { parts(file) };
-        connection.shm_lock_checked(ShmSlots { first, n }, flags)
-    })
+of_connection! {
+    /// [`shm_lock`], where there is more to do than to pass it on.
+    fn shm_lock_checked(first: ShmSlot, n: c_int, flags: ShmFlags) =
+        shm_lock_checked(ShmSlots { first, n }, flags) or IOERR_LOCK
 }
 
-/// [`shm_lock`], after the base's answer.
-#[cold]
-#[inline(never)]
-extern "C" fn shm_lock_failed(
-    file: *mut sqlite3_file,
-    slot: ShmSlot,
-    flags: ShmFlags,
-    rc: ResultCode,
-) -> ResultCode {
-    no_panic(ResultCode::IOERR_LOCK, move || {
-        // SAFETY: `shm_lock` passes on an open file, and does not use its reference any more.
-        let (_, connection) = unsafe { parts(file) };
-        connection.shm_lock_failed(slot.into(), flags, rc)
-    })
+of_connection! {
+    /// [`shm_lock`], after the base's answer.
+    #[cold]
+    fn shm_lock_failed(slot: ShmSlot, flags: ShmFlags, rc: ResultCode) =
+        shm_lock_failed(slot.into(), flags, rc) or IOERR_LOCK
 }
 
 /// xShmMap: SQLite maps a region of the wal-index, with SHARED, when it begins to use a WAL or when that grows: then it may

@@ -73,7 +73,7 @@ pub(crate) struct Client {
 
 impl Committer for Client {
     fn may_defer(self) -> bool {
-        let host = copies::passed_by(self.host).unwrap_or(self.host);
+        let host = copies::most_of(self.host);
         // SAFETY: the connection that writes the WAL is the one that has it open, in this very call.
         let writes_to_attached = unsafe { host.writes_to_attached(self.db) };
         !writes_to_attached.unwrap_or_else(group_commit::has_super_journal)

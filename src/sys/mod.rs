@@ -34,8 +34,10 @@ pub(crate) use windows::*;
 pub(crate) use printable::printable;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use fork::ForkMutex;
 
 /// A range of bytes of a file. A lock may be on bytes that do not exist. fcntl(2)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,23 +107,18 @@ impl Stopwatch {
 
 /// The directories that this process has open. Mutex rule: held for open(2) and stat(2); no other mutex is
 /// taken meanwhile.
-static DIRECTORIES: Mutex<Vec<Weak<Directory>>> = Mutex::new(Vec::new());
-
-/// The list of open directories. Any statement leaves it whole, so a panic does, too.
-fn directories() -> MutexGuard<'static, Vec<Weak<Directory>>> {
-    DIRECTORIES.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static DIRECTORIES: ForkMutex<Vec<Weak<Directory>>> = ForkMutex::new(Vec::new());
 
 /// Keeps other threads from opening directories until the result is dropped. The thread that forks calls it before the
 /// fork, as the last of what it holds. fork(2)
 #[cfg(unix)]
 pub(crate) fn hold_directories() -> impl std::any::Any {
-    directories()
+    DIRECTORIES.lock()
 }
 
 /// The directory at `path`. All callers that name the same one share it. `None` if there is a NUL in its name.
 pub(crate) fn directory_at(path: &Path) -> Option<Arc<Directory>> {
-    let mut directories = directories();
+    let mut directories = DIRECTORIES.lock();
     let mut live = directories.iter().filter_map(Weak::upgrade);
     if let Some(known) = live.find(|known| known.is_at(path)) {
         return Some(known);
@@ -180,16 +177,19 @@ pub(crate) struct OpenFile {
     pub(crate) locks: Vec<FileLock>,
 }
 
-/// The processes that have some of certain files open, as far as this process may know.
+/// What was seen of other processes, as far as this one may look into them.
 #[derive(Debug)]
-pub(crate) struct Openers {
-    /// Their ids in this process's pid namespace, and which they have open.
-    pub(crate) found: Vec<(u32, Vec<OpenFile>)>,
+pub(crate) struct Seen<T> {
+    /// Of each process in which something was found.
+    pub(crate) found: Vec<T>,
     /// How many processes, at least, this one may not look into.
     pub(crate) hidden: usize,
     /// Whether others may be missing: there was no time to look at all, or the system does not tell.
     pub(crate) is_partial: bool,
 }
+
+/// The processes that have some of certain files open: their ids in this process's pid namespace, and which they have open.
+pub(crate) type Openers = Seen<(u32, Vec<OpenFile>)>;
 
 /// A process that has a lock.
 #[cfg_attr(windows, allow(dead_code, reason = "Windows does not tell who has a lock"))]
@@ -201,15 +201,8 @@ pub(crate) struct Locker {
     pub(crate) own_pid: u32,
 }
 
-/// The processes that have a lock, as far as this process may know.
-#[derive(Debug)]
-pub(crate) struct Lockers {
-    pub(crate) found: Vec<Locker>,
-    /// How many processes, at least, this one may not look into.
-    pub(crate) hidden: usize,
-    /// Whether others may be missing: there was no time to look at all, or the system does not tell.
-    pub(crate) is_partial: bool,
-}
+/// The processes that have a lock.
+pub(crate) type Lockers = Seen<Locker>;
 
 /// The name of this process's program, or as much of it as 12 bytes hold; a shorter one ends with zeros.
 pub(crate) fn program_name() -> [u8; 12] {

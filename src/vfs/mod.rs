@@ -100,37 +100,19 @@ impl Instance {
         let base_vfs = unsafe { complete(base) };
         // SAFETY: a registered VFS has a terminated name.
         let base_name = unsafe { CStr::from_ptr(base_vfs.zName) }.to_string_lossy();
-        macro_rules! if_base_has {
-            ($($method:ident => $ours:ident),*) => {
-                sqlite3_vfs {
-                    iVersion: 3,
-                    szOsFile: shim::size_with_state(base_vfs.szOsFile),
-                    mxPathname: base_vfs.mxPathname,
-                    pNext: null_mut(),
-                    zName: name.into_raw(),
-                    pAppData: null_mut(),
-                    xOpen: Some(x_open),
-                    $($method: base_vfs.$method.and(Some($ours)),)*
-                    xGetSystemCall: Some(x_get_system_call),
-                }
-            };
-        }
         let full_name = format!("{}/{base_name}", options.name());
-        let vfs = if_base_has! {
-            xDelete => x_delete,
-            xAccess => x_access,
-            xFullPathname => x_full_pathname,
-            xDlOpen => x_dl_open,
-            xDlError => x_dl_error,
-            xDlSym => x_dl_sym,
-            xDlClose => x_dl_close,
-            xRandomness => x_randomness,
-            xSleep => x_sleep,
-            xCurrentTime => x_current_time,
-            xGetLastError => x_get_last_error,
-            xCurrentTimeInt64 => x_current_time_int64,
-            xSetSystemCall => x_set_system_call,
-            xNextSystemCall => x_next_system_call
+        let vfs = sqlite3_vfs {
+            iVersion: 3,
+            szOsFile: shim::size_with_state(base_vfs.szOsFile),
+            pNext: null_mut(),
+            zName: name.into_raw(),
+            pAppData: null_mut(),
+            xOpen: Some(x_open),
+            xDelete: base_vfs.xDelete.and(Some(x_delete)),
+            xFullPathname: base_vfs.xFullPathname.and(Some(x_full_pathname)),
+            xSleep: base_vfs.xSleep.and(Some(x_sleep)),
+            xGetSystemCall: Some(x_get_system_call),
+            ..forwarding(&base_vfs)
         };
         let vfs = Box::into_raw(Box::new(vfs));
         let instance: &'static Self = Box::leak(Box::new(Self {
@@ -298,14 +280,19 @@ unsafe extern "C" fn x_delete(
     })
 }
 
-/// Methods that only go on to the base. SQLite calls them at any time, and none does more than the base's own.
+/// Methods that only go on to the base, and a table that has those of them that the base has. SQLite calls them at any time,
+/// and none does more than the base's own.
 macro_rules! forward {
-    ($(fn $ours:ident($($arg:ident: $type:ty),*) -> $ret:ty = $method:ident or $missing:expr;)*) => {$(
-        unsafe extern "C" fn $ours(vfs: *mut sqlite3_vfs, $($arg: $type),*) -> $ret {
+    ($(fn $ours:ident($($arg:ident: $type:ty),*) -> $ret:ty = $method:ident or $missing:expr;)*) => {
+        $(unsafe extern "C" fn $ours(vfs: *mut sqlite3_vfs, $($arg: $type),*) -> $ret {
             // SAFETY: SQLite passes our VFS and what the method asks for.
             unsafe { call_base!(instance(vfs), $method($($arg),*) or $missing) }
+        })*
+
+        fn forwarding(base: &sqlite3_vfs) -> sqlite3_vfs {
+            sqlite3_vfs { $($method: base.$method.and(Some($ours)),)* ..*base }
         }
-    )*};
+    };
 }
 
 forward! {

@@ -211,21 +211,21 @@ unsafe extern "C-unwind" fn open_of<const NTH: usize>(
 ) -> c_int {
     let library = &LIBRARIES[NTH];
     let Some(calls) = library.calls.get() else { return fail(libc::ENOSYS) };
+    // SAFETY: SQLite passes a terminated name.
+    let path = unsafe { CStr::from_ptr(name) };
     // SAFETY: SQLite passes what open(2) asks for.
     let open = || unsafe { (calls.open)(name, flags, mode) };
     let mut file = open();
-    if file >= 0 && OpensDatabase::has_begun() && no_panic(false, || makes_way(file, name, flags)) {
+    if file >= 0 && OpensDatabase::has_begun() && no_panic(false, || makes_way(file, path, flags)) {
         // SAFETY: it was just opened.
         unsafe { (calls.close)(file) };
         file = open();
-        no_panic(false, || file >= 0 && makes_way(file, name, 0));
+        no_panic(false, || file >= 0 && makes_way(file, path, 0));
     }
     if file >= 0 {
         no_panic((), || {
             library.locks.opened(file);
-            // SAFETY: SQLite passes a terminated name.
-            let name = unsafe { CStr::from_ptr(name) };
-            if let Some(database) = name.to_bytes().strip_suffix(WAL_INDEX_SUFFIX.as_bytes()) {
+            if let Some(database) = path.to_bytes().strip_suffix(WAL_INDEX_SUFFIX.as_bytes()) {
                 opened_wal_index(file, OsStr::from_bytes(database), library);
             }
         });
@@ -263,12 +263,10 @@ impl Drop for OpensDatabase {
 
 /// Has a file that SQLite has opened as a database known as one. Whether it was a sidecar, which is deleted now: SQLite is to
 /// open it once more, if it creates what is not there.
-fn makes_way(file: c_int, name: *const c_char, flags: c_int) -> bool {
+fn makes_way(file: c_int, path: &CStr, flags: c_int) -> bool {
     // SAFETY: it was just opened, and stays open.
     let file = ManuallyDrop::new(unsafe { File::from_raw_fd(file) });
-    // SAFETY: SQLite passes a terminated name.
-    let name = unsafe { CStr::from_ptr(name) };
-    sidecar::make_way(&file, &sys::path_from(name), flags & libc::O_CREAT != 0)
+    sidecar::make_way(&file, &sys::path_from(path), flags & libc::O_CREAT != 0)
 }
 
 /// Notes whose wal-index SQLite has opened, if any database is open through this VFS.

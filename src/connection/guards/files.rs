@@ -90,7 +90,6 @@ impl Files {
 
     /// Counts a read transaction that is about to begin. Whether a look is due then, by [`Self::check_reader`]. It stays due
     /// until that is called, since the lock may be refused.
-    #[inline]
     pub(crate) fn count_read(&mut self) -> bool {
         if self.until_look <= 1 {
             return true;
@@ -123,7 +122,6 @@ impl Files {
     }
 
     /// [`Self::after_commit`] where the transaction was checked when it began; else false.
-    #[inline]
     pub(crate) fn note_commit(&mut self) -> bool {
         std::mem::take(&mut self.is_checked)
     }
@@ -137,8 +135,7 @@ impl Files {
         if let Some(identity) = &mut self.identity {
             identity.wal_opened();
             if let Some(why) = identity.wal_untold() {
-                let path = self.database.path();
-                self.log.log_about(ResultCode::WARNING, &why.to_string(), path);
+                self.log.log_about(ResultCode::WARNING, why, self.database.path());
             }
         }
     }

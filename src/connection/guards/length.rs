@@ -274,7 +274,6 @@ impl<B: BaseFile> Length<B> {
     }
 
     /// What SQLite is told of a file of `size` bytes, if nothing has changed since the last time.
-    #[inline]
     pub(crate) fn known_length(&self, size: i64, checksum: u32) -> Option<i64> {
         self.told.known(size, checksum)
     }
@@ -295,9 +294,8 @@ impl<B: BaseFile> Length<B> {
         let base = self.base;
         let header = base.header()?;
         let (length, page) = header.length().zip(header.page_size())?;
-        let is_ahead = size > length
-            && (Surplus { base, from: length, to: size, page }).is_zeros() == Ok(true);
-        is_ahead.then_some(length)
+        let surplus = Surplus { base, from: length, to: size, page };
+        (size > length && surplus.zeros_from() == Ok(length)).then_some(length)
     }
 
     /// A checkpoint or a recovery has CKPT, and has written nothing yet.
@@ -327,7 +325,6 @@ impl<B: BaseFile> Length<B> {
     }
 
     /// Whether [`Self::get_ahead`] has something to do.
-    #[inline]
     pub(crate) fn is_behind(&self) -> bool {
         self.ahead.as_ref().is_some_and(|ahead| !ahead.has_begun)
     }

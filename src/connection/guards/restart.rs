@@ -1,4 +1,18 @@
-//! A restart of the WAL and a checkpoint exclude each other: [`crate::guard::wal_reset`] says why.
+//! The WAL-reset bug of SQLite 3.7.0 to 3.51.2 (<https://www.sqlite.org/wal.html#walresetbug>).
+//!
+//! A checkpointer has read how many frames there are, and pauses. Meanwhile a writer restarts the WAL,
+//! with other salts and fewer frames. The checkpointer goes on and notes that all those many
+//! frames are copied, so the next ones count as copied when they never were.
+//!
+//! # What it does
+//! Either side can prevent it by itself, and both do, since the other may be a stock client:
+//!
+//! - A checkpointer that finds the salts changed, once nobody can change them any more, gives up, as it
+//!   does when readers are in its way.
+//! - A writer restarts the WAL only while no checkpointer is at work: it keeps the CKPT slot meanwhile.
+//!
+//! # What it does not do
+//! It does not help two stock clients of the same database.
 
 use std::ffi::c_int;
 use std::sync::Arc;
@@ -7,7 +21,7 @@ use super::super::base_file::BaseFile;
 use super::super::held::HeldSlots;
 use crate::counters::count;
 use crate::ffi::{ResultCode, ShmFlags, ShmSlot, ShmSlots};
-use crate::guard::wal_reset::WalReset;
+use crate::format::Salts;
 use crate::lock::Database;
 use crate::log::Log;
 
@@ -16,29 +30,37 @@ pub(crate) struct Restart<B: BaseFile> {
     pub(super) base: B,
     database: Arc<Database>,
     log: Log,
-    state: WalReset,
+    /// The WAL's salts when this connection's checkpoint began; `None` while there is no checkpoint, or no salts are
+    /// known.
+    salts: Option<Salts>,
+    /// Whether it keeps the CKPT slot while it restarts the WAL.
+    keeps_ckpt: bool,
 }
 
 impl<B: BaseFile> Restart<B> {
     pub(super) fn new(base: B, database: Arc<Database>, log: Log) -> Self {
-        Self { base, database, log, state: WalReset::default() }
+        Self { base, database, log, salts: None, keeps_ckpt: false }
     }
 
-    /// What a checkpoint reads of the wal-index from now on is of the WAL that is there now.
+    /// What a checkpoint reads of the wal-index from now on is of the WAL that is there now. Called when the connection has
+    /// the CKPT slot, and again when another slot lets nobody else change the wal-index.
     pub(crate) fn note_salts(&mut self) {
-        self.state.checkpoint_begins(self.base.salts());
+        self.salts = self.base.salts();
     }
 
     pub(crate) fn checkpoint_ends(&mut self) {
-        self.state.checkpoint_ends();
+        self.salts = None;
     }
 
-    /// A checkpoint that does not exclude writers holds READ(0), so that nobody restarts the WAL.
+    /// A checkpoint that does not exclude writers holds READ(0), so that nobody restarts the WAL any more, and has copied no
+    /// frame yet.
     ///
     /// # Errors
     /// SQLITE_BUSY: a writer has restarted it since the checkpoint began. READ(0) is unlocked.
     pub(crate) fn before_backfill(&mut self) -> Result<(), ResultCode> {
-        if !self.state.is_stale(|| self.base.salts()) {
+        let is_stale =
+            self.salts.is_some_and(|began| self.base.salts().is_some_and(|now| now != began));
+        if !is_stale {
             return Ok(());
         }
         count(&self.database.counters.stale_checkpoints);
@@ -67,7 +89,7 @@ impl<B: BaseFile> Restart<B> {
         let rc = take();
         if rc == ResultCode::OK {
             ckpt.keep();
-            self.state.keep_ckpt();
+            self.keeps_ckpt = true;
             return rc;
         }
         drop(ckpt);
@@ -78,12 +100,12 @@ impl<B: BaseFile> Restart<B> {
 
     /// The readers' slots were unlocked. If a restart has locked CKPT for them, unlocks it.
     pub(crate) fn ended(&mut self) {
-        if self.state.drop_ckpt() {
+        if std::mem::take(&mut self.keeps_ckpt) {
             drop(HeldSlots::after(self.base, ShmSlot::CKPT, ShmFlags::LOCK_EXCLUSIVE));
         }
     }
 
     pub(super) fn wal_closed(&mut self) {
-        self.state = WalReset::default();
+        (self.salts, self.keeps_ckpt) = (None, false);
     }
 }

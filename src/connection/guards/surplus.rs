@@ -57,22 +57,6 @@ impl<B: BaseFile> Surplus<B> {
         (0..count).map(move |nth| self.from + nth * CHUNK)
     }
 
-    /// Whether there is nothing but zeros.
-    ///
-    /// # Errors
-    /// A page cannot be read.
-    pub(super) fn is_zeros(self) -> Result<bool, ResultCode> {
-        // What is not ours mostly shows in the first page or the last.
-        let first = Self { to: self.to.min(self.from + self.page), ..self };
-        let last = Self { from: self.from.max(self.to - self.page), ..self };
-        for part in [first, last, self] {
-            if part.zeros_from()? > part.from {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Where the pages of one chunk begin that have anything but zeros.
     fn pages_with_data(self, chunk: i64, buffer: &mut [u8]) -> Result<Vec<i64>, ResultCode> {
         let bytes = usize::try_from(CHUNK.min(self.to - chunk)).unwrap_or(0);

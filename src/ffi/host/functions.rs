@@ -147,6 +147,7 @@ functions! {
     241 sqlite3_stmt_isexplain: fn(statement: *mut sqlite3_stmt) -> c_int;
     185 sqlite3_stmt_readonly: fn(statement: *mut sqlite3_stmt) -> c_int;
     245 sqlite3_uri_key: fn(name: *const c_char, n: c_int) -> *const c_char;
+    187 sqlite3_uri_boolean: fn(name: *const c_char, key: *const c_char, default: c_int) -> c_int;
     189 sqlite3_uri_parameter: fn(name: *const c_char, key: *const c_char) -> *const c_char;
     141 sqlite3_vfs_find: fn(name: *const c_char) -> *mut sqlite3_vfs;
     142 sqlite3_vfs_register: fn(vfs: *mut sqlite3_vfs, make_default: c_int) -> ResultCode;

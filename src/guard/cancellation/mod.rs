@@ -57,7 +57,6 @@ static TABLES: [table::LockTable; copies::MOST] = [const { table::LockTable::new
 
 /// The table of the copy of SQLite with this number.
 #[cfg(unix)]
-#[inline]
 pub(crate) const fn table_of(nth: usize) -> &'static table::LockTable {
     &TABLES[nth]
 }

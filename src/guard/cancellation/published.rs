@@ -83,7 +83,6 @@ impl Published {
 
     /// The descriptor that the locks asked for on `descriptor` are made through; `None` if [`Self::known`] must be
     /// asked.
-    #[inline]
     pub(super) fn through(&self, descriptor: RawFd) -> Option<RawFd> {
         let word = self.words.get(usize::try_from(descriptor).ok()?)?.load(Ordering::Acquire);
         (word > 0).then_some(word)

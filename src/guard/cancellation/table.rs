@@ -145,7 +145,6 @@ impl LockTable {
 
     /// The descriptor that the locks asked for on `descriptor` are made through; `None` if [`Self::known`] must be
     /// asked. It takes no mutex.
-    #[inline]
     pub(crate) fn through(&self, descriptor: RawFd) -> Option<RawFd> {
         self.published.through(descriptor)
     }

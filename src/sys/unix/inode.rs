@@ -1,5 +1,7 @@
 //! Which file it is: inode(7).
 
+#[cfg(target_os = "linux")]
+use std::ffi::CStr;
 use std::fs::Metadata;
 use std::io;
 use std::mem::MaybeUninit;
@@ -61,6 +63,26 @@ pub(crate) fn inode_of(descriptor: RawFd) -> io::Result<Inode> {
         found.assume_init()
     };
     Ok(Inode::of(&found))
+}
+
+/// What a name in a directory leads to. statx(2)
+#[cfg(target_os = "linux")]
+pub(super) fn statx(
+    directory: RawFd,
+    name: &CStr,
+    flags: libc::c_int,
+    mask: libc::c_uint,
+) -> io::Result<libc::statx> {
+    let mut found = MaybeUninit::<libc::statx>::zeroed();
+    // Not the C library's function: glibc before 2.28 has none, and would not load a library that asks for it.
+    // SAFETY: a terminated name, and a struct that the call fills in, and for which zeros are a value.
+    unsafe {
+        let (name, into) = (name.as_ptr(), found.as_mut_ptr());
+        match libc::syscall(libc::SYS_statx, directory, name, flags, mask, into) {
+            0 => Ok(found.assume_init()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
 }
 
 /// Whether a descriptor is that file's: neither closed nor another's. If fstat(2) fails otherwise, it is: a descriptor

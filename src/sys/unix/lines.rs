@@ -1,7 +1,7 @@
 //! Lines for people, and where they go.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::fs::OpenOptions;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -53,19 +53,6 @@ static AT_LOAD: extern "C" fn() = {
     }
     at_load
 };
-
-/// Whether a regular file begins with these bytes.
-pub(crate) fn begins_with(path: &Path, bytes: &[u8]) -> bool {
-    let is_long_enough = |found: std::fs::Metadata| {
-        found.is_file() && usize::try_from(found.len()).is_ok_and(|len| len >= bytes.len())
-    };
-    if !path.metadata().is_ok_and(is_long_enough) {
-        return false;
-    }
-    let mut first = vec![0; bytes.len()];
-    let read = |mut file: File| file.read_exact(&mut first);
-    open(OpenOptions::new().read(true), path).and_then(read).is_ok() && first == bytes
-}
 
 #[cfg(test)]
 mod tests {
@@ -135,13 +122,10 @@ mod tests {
         let refused = append(&path, b"three\n", b"one").map_err(|why| why.kind());
         assert_eq!(refused, Err(io::ErrorKind::InvalidData));
         assert_eq!(std::fs::read(&path).expect("it is there"), b"one\ntwo\n");
-        assert!(begins_with(&path, b"one") && !begins_with(&path, b"two"));
-        assert!(!begins_with(&path, b"one\ntwo\nthree") && !begins_with(directory.path(), b""));
         // Nobody has it open: opening a FIFO would wait.
         let fifo = directory.path().join("fifo");
         let made = Command::new("mkfifo").arg(&fifo).stdin(Stdio::null()).status();
         assert!(made.expect("mkfifo").success());
         append(&fifo, b"three\n", b"two").expect_err("nobody reads");
-        assert!(!begins_with(&fifo, b"three"));
     }
 }

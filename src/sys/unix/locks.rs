@@ -1,7 +1,6 @@
 //! Locks on ranges of bytes: fcntl(2), "Open file description locks" and "Advisory record locking".
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -86,7 +85,12 @@ pub(crate) unsafe fn fcntl_lock(
 #[inline(always)]
 pub(crate) fn try_lock(file: &impl AsRawFd, range: Range, shared: bool) -> io::Result<bool> {
     let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
-    match fcntl(file, libc::F_OFD_SETLK, &mut flock(kind, range)) {
+    is_granted(fcntl(file, libc::F_OFD_SETLK, &mut flock(kind, range)))
+}
+
+/// Whether a lock was granted; false if another is in its way.
+fn is_granted(made: io::Result<()>) -> io::Result<bool> {
+    match made {
         Ok(()) => Ok(true),
         Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
         Err(e) => Err(e),
@@ -109,51 +113,34 @@ pub(crate) fn unlock(file: &impl AsRawFd, range: Range) -> io::Result<()> {
 /// fcntl(2)
 #[doc(alias = "F_OFD_GETLK")]
 pub(crate) fn conflicting_lock(file: &impl AsRawFd, range: Range) -> io::Result<Option<Range>> {
-    let mut lock = flock(libc::F_WRLCK, range);
-    fcntl(file, libc::F_OFD_GETLK, &mut lock)?;
-    let free = libc::c_int::from(lock.l_type) == libc::c_int::from(libc::F_UNLCK);
-    Ok((!free).then_some(Range { start: lock.l_start, len: lock.l_len }))
+    let found = lock_in_the_way(file, &flock(libc::F_WRLCK, range))?;
+    Ok(found.map(|lock| Range { start: lock.l_start, len: lock.l_len }))
 }
 
-/// An open file, and the locks of its open file description.
-pub(crate) struct LockFile(Kept);
+/// An open file, and the locks of its open file description. One that was just opened has none.
+pub(crate) type LockFile = Kept;
 
 impl LockFile {
-    /// Of a file that was just opened, and so has no locks.
-    pub(crate) fn new(file: File) -> Self {
-        Self(Kept::new(file))
-    }
-
-    /// The file, to read and write it.
-    pub(crate) fn file(&self) -> &File {
-        self.0.file()
-    }
-
-    /// Whether nobody has closed the descriptor behind our back: [`Kept::is_intact`].
-    pub(crate) fn is_intact(&self) -> bool {
-        self.0.is_intact()
-    }
-
     /// Its descriptor, which a child of fork(2) inherits.
     pub(crate) fn descriptor(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.as_raw_fd()
     }
 
     /// Takes a lock: [`try_lock`].
     #[inline]
     pub(crate) fn try_lock(&self, range: Range, shared: bool) -> io::Result<bool> {
-        try_lock(&self.0, range, shared)
+        try_lock(self, range, shared)
     }
 
     /// Releases locks: [`unlock`].
     #[inline]
     pub(crate) fn unlock(&self, range: Range) -> io::Result<()> {
-        unlock(&self.0, range)
+        unlock(self, range)
     }
 
     /// The range of a lock that somebody else has: [`conflicting_lock`].
     pub(crate) fn conflicting(&self, range: Range) -> io::Result<Option<Range>> {
-        conflicting_lock(&self.0, range)
+        conflicting_lock(self, range)
     }
 }
 
@@ -198,14 +185,17 @@ fn descriptors_in(directory: &str) -> io::Result<Vec<RawFd>> {
     Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
 }
 
-/// The lock in the way of `lock`, which was asked for by an open file description; `None` if there is none. fcntl(2)
+/// The lock in the way of `lock`, which an open file description asks for; `None` if there is none. fcntl(2)
 #[doc(alias = "F_OFD_GETLK")]
-pub(crate) fn lock_in_the_way(descriptor: RawFd, lock: &libc::flock) -> Option<libc::flock> {
+pub(crate) fn lock_in_the_way(
+    file: &impl AsRawFd,
+    lock: &libc::flock,
+) -> io::Result<Option<libc::flock>> {
     let mut found = *lock;
     found.l_pid = 0;
-    fcntl(&descriptor, libc::F_OFD_GETLK, &mut found).ok()?;
+    fcntl(file, libc::F_OFD_GETLK, &mut found)?;
     let is_free = libc::c_int::from(found.l_type) == libc::c_int::from(libc::F_UNLCK);
-    (!is_free).then_some(found)
+    Ok((!is_free).then_some(found))
 }
 
 /// Whether the lock that F_OFD_GETLK has found is a POSIX lock of this process. fcntl(2)
@@ -226,26 +216,18 @@ pub(crate) fn locks_of(descriptor: RawFd) -> io::Result<Vec<FileLock>> {
 /// Shares a range by a POSIX lock of this process. False if somebody else has a lock in its way. fcntl(2)
 #[doc(alias = "F_SETLK")]
 pub(crate) fn share_by_posix(descriptor: RawFd, range: Range) -> io::Result<bool> {
-    match fcntl(&descriptor, libc::F_SETLK, &mut flock(libc::F_RDLCK, range)) {
-        Ok(()) => Ok(true),
-        Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
-        Err(e) => Err(e),
-    }
+    is_granted(fcntl(&descriptor, libc::F_SETLK, &mut flock(libc::F_RDLCK, range)))
 }
 
 /// Whether this process has POSIX locks on the file `inode` behind a descriptor, by whichever it took them; `None` if the
 /// kernel does not tell. It tells also where /proc/self/fdinfo cannot be read. fcntl(2), proc(5), /proc/locks
 #[doc(alias = "F_OFD_GETLK")]
 pub(crate) fn has_posix_locks_on(descriptor: RawFd, inode: Inode) -> Option<bool> {
-    let mut lock = flock(libc::F_WRLCK, Range { start: 0, len: 0 });
-    if fcntl(&descriptor, libc::F_OFD_GETLK, &mut lock).is_ok() {
-        // To an open file description, the process's own POSIX locks are another's.
-        if libc::c_int::from(lock.l_type) == libc::c_int::from(libc::F_UNLCK) {
-            return Some(false);
-        }
-        if is_own_posix_lock(&lock) {
-            return Some(true);
-        }
+    // To an open file description, the process's own POSIX locks are another's.
+    match lock_in_the_way(&descriptor, &flock(libc::F_WRLCK, Range { start: 0, len: 0 })) {
+        Ok(None) => return Some(false),
+        Ok(Some(lock)) if is_own_posix_lock(&lock) => return Some(true),
+        _ => {}
     }
     // A lock of somebody else may hide it.
     let locks = read_text("/proc/locks").ok()?;

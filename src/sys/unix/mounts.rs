@@ -10,6 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::descriptors::{open, read_text};
+#[cfg(target_os = "linux")]
+use super::inode::statx;
 use super::locks::{conflicting_lock, try_lock};
 use super::this_process::{monotonic_ns, pid};
 use crate::sys::Range;
@@ -87,9 +89,7 @@ impl<'l> Mount<'l> {
 
     /// Where `path`, which is on it, lies in its file system.
     fn place_of(&self, path: &Path) -> Option<PathBuf> {
-        let rest = path.strip_prefix(&self.point).ok()?;
-        let root = PathBuf::from(&self.root);
-        Some(if rest.as_os_str().is_empty() { root } else { root.join(rest) })
+        path.strip_prefix(&self.point).ok().map(|rest| Path::new(&self.root).join(rest))
     }
 }
 
@@ -99,15 +99,9 @@ impl<'l> Mount<'l> {
 #[cfg(target_os = "linux")]
 pub(crate) fn is_mount_point(path: &Path) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
-    // SAFETY: all fields of this struct are integers.
-    let mut found: libc::statx = unsafe { std::mem::zeroed() };
-    let (at, flags, mask) = (libc::AT_FDCWD, libc::AT_SYMLINK_NOFOLLOW, 0_u32);
-    // Not the C library's function: glibc before 2.28 has none, and would not load a library that asks for it.
-    // SAFETY: a terminated path, and a struct that the call fills in.
-    let rc =
-        unsafe { libc::syscall(libc::SYS_statx, at, path.as_ptr(), flags, mask, &raw mut found) };
     let bit = libc::STATX_ATTR_MOUNT_ROOT as u64;
-    rc == 0 && found.stx_attributes_mask & bit != 0 && found.stx_attributes & bit != 0
+    statx(libc::AT_FDCWD, &path, libc::AT_SYMLINK_NOFOLLOW, 0)
+        .is_ok_and(|found| found.stx_attributes_mask & found.stx_attributes & bit != 0)
 }
 
 /// Always false: only Linux can mount a file over a file.

@@ -12,9 +12,11 @@ use std::time::Duration;
 use super::descriptors::{beyond_standard, open, read_text};
 use super::inode::Inode;
 #[cfg(target_os = "linux")]
+use super::inode::statx;
+#[cfg(target_os = "linux")]
 use super::this_process::of_kernel;
 use crate::sys::{
-    Details, FileLock, ListedLock, Locker, Lockers, OpenFile, Openers, Stopwatch, printable,
+    Details, FileLock, ListedLock, Locker, Lockers, OpenFile, Openers, Seen, Stopwatch, printable,
 };
 
 /// Whether the process `pid` that did something `ago` is gone: there is none in this pid namespace, it
@@ -119,32 +121,27 @@ pub(crate) fn with_lock(
     is_it: impl Fn(Inode, FileLock) -> bool,
     limit: Duration,
 ) -> Lockers {
-    let seen = each_process(limit, |process, is_over| {
+    each_process(limit, |pid, process, is_over| {
         let mut has_it = false;
         each_open(process, files, is_over, |open| {
             has_it = open.locks.iter().any(|lock| is_it(open.inode, *lock));
             has_it
         })?;
-        Ok(has_it.then_some(()))
-    });
-    let locker =
-        |(pid, ()): &(u32, ())| Locker { pid: *pid, own_pid: own_pid(*pid).unwrap_or(*pid) };
-    let found = seen.found.iter().map(locker).collect();
-    Lockers { found, hidden: seen.hidden, is_partial: seen.is_partial }
+        Ok(has_it.then(|| Locker { pid, own_pid: own_pid(pid).unwrap_or(pid) }))
+    })
 }
 
 /// The processes that have one of `files` open, and which of them, as far as this process may look into them; looks for at
 /// most `limit`. It opens none of them. proc(5), /proc/PID/fd
 pub(crate) fn with_open(files: &[Inode], limit: Duration) -> Openers {
-    let seen = each_process(limit, |process, is_over| {
+    each_process(limit, |pid, process, is_over| {
         let mut all = Vec::new();
         each_open(process, files, is_over, |open| {
             all.push(open);
             false
         })?;
-        Ok((!all.is_empty()).then_some(all))
-    });
-    Openers { found: seen.found, hidden: seen.hidden, is_partial: seen.is_partial }
+        Ok((!all.is_empty()).then_some((pid, all)))
+    })
 }
 
 /// Calls `look` with each of `files` that a process has open, once for each descriptor, until it is true. proc(5),
@@ -210,24 +207,16 @@ impl Entries {
     #[doc(alias = "AT_STATX_DONT_SYNC")]
     #[cfg(target_os = "linux")]
     fn inode_behind(&self, name: &CStr) -> Option<Inode> {
-        let mut found = MaybeUninit::<libc::statx>::zeroed();
-        let flags = libc::AT_STATX_DONT_SYNC;
-        // Not the C library's function: glibc before 2.28 has none, and would not load a library that asks for it.
-        // SAFETY: the descriptor of an open directory, a terminated name, and a struct that the call fills in, and for which
-        // zeros are a value.
-        let (rc, found) = unsafe {
-            let directory = libc::dirfd(self.0.as_ptr());
-            let (mask, into) = (libc::STATX_INO, found.as_mut_ptr());
-            let rc = libc::syscall(libc::SYS_statx, directory, name.as_ptr(), flags, mask, into);
-            (rc, found.assume_init())
-        };
-        if rc == 0 {
-            return Some(Inode::of_statx(&found));
+        // SAFETY: an open directory.
+        let directory = unsafe { libc::dirfd(self.0.as_ptr()) };
+        match statx(directory, name, libc::AT_STATX_DONT_SYNC, libc::STATX_INO) {
+            Ok(found) => Some(Inode::of_statx(&found)),
+            // Linux before 4.11 does not know the call, and a seccomp filter may refuse it.
+            Err(why) if matches!(why.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                self.inode_by_stat(name)
+            }
+            Err(_) => None,
         }
-        // Linux before 4.11 does not know the call, and a seccomp filter may refuse it.
-        let is_refused =
-            matches!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS | libc::EPERM));
-        if is_refused { self.inode_by_stat(name) } else { None }
     }
 
     /// The file that an entry leads to.
@@ -264,18 +253,11 @@ fn is_to_look(info: &str) -> bool {
     })
 }
 
-/// What was seen of other processes.
-struct Seen<T> {
-    found: Vec<(u32, T)>,
-    hidden: usize,
-    is_partial: bool,
-}
-
 /// The processes in which `look` finds something; it can ask whether the `limit` is over. Its error means that this
 /// process may not look into that one, or that it has ended.
 fn each_process<T>(
     limit: Duration,
-    look: impl Fn(&Path, &dyn Fn() -> bool) -> io::Result<Option<T>>,
+    look: impl Fn(u32, &Path, &dyn Fn() -> bool) -> io::Result<Option<T>>,
 ) -> Seen<T> {
     let mut seen = Seen { found: Vec::new(), hidden: 0, is_partial: false };
     let watch = Stopwatch::start();
@@ -290,9 +272,8 @@ fn each_process<T>(
     for process in all.flatten() {
         let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
         let Some(pid) = pid else { continue };
-        match look(&process.path(), &is_over) {
-            Ok(Some(found)) => seen.found.push((pid, found)),
-            Ok(None) => {}
+        match look(pid, &process.path(), &is_over) {
+            Ok(found) => seen.found.extend(found),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 let has_files = |stat: Stat| !stat.is_dead() && !stat.is_of_the_kernel();
                 match read_text(process.path().join("stat")) {

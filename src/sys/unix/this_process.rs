@@ -61,23 +61,15 @@ pub(crate) fn at_fork(
 /// it serves only this process, and only where a wrong time costs little. clock_gettime(2), time_namespaces(7)
 #[doc(alias = "CLOCK_MONOTONIC")]
 pub(crate) fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the call fills in the struct; the clock exists, so it cannot fail.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    in_ns(now)
+    read(libc::CLOCK_MONOTONIC)
 }
 
 /// [`monotonic_ns`] as it was at the kernel's last tick, some ms ago, for a fifth of the price. clock_gettime(2)
 #[doc(alias = "CLOCK_MONOTONIC_COARSE")]
 pub(crate) fn coarse_ns() -> u64 {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the call fills in the struct; the clock exists, so it cannot fail.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
-        in_ns(now)
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(target_os = "linux")]
+    return read(libc::CLOCK_MONOTONIC_COARSE);
+    #[cfg(not(target_os = "linux"))]
     monotonic_ns()
 }
 
@@ -97,15 +89,21 @@ pub(crate) fn shared_ns() -> u64 {
 
 /// A clock in ns as the kernel tells it. The clock must exist.
 pub(super) fn of_kernel(clock: libc::clockid_t) -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     #[cfg(target_os = "linux")]
     {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the call fills in the struct, which is the kernel's on every system that `libc` has the number for.
         if unsafe { libc::syscall(libc::SYS_clock_gettime, clock, &raw mut now) } == 0 {
             return in_ns(now);
         }
     }
-    // SAFETY: the call fills in the struct; the clock exists.
+    read(clock)
+}
+
+/// A clock in ns as the C library tells it. The clock must exist.
+fn read(clock: libc::clockid_t) -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call fills in the struct; the clock exists, so it cannot fail.
     unsafe { libc::clock_gettime(clock, &raw mut now) };
     in_ns(now)
 }

@@ -1,12 +1,8 @@
 //! This thread, and a request to end it: pthreads(7), "Thread cancellation".
-
-#[cfg(not(target_os = "android"))]
 use std::cell::Cell;
-#[cfg(not(target_os = "android"))]
 use std::ffi::c_int;
 
 // "C-unwind", since the C library ends a thread by unwinding its stack.
-#[cfg(not(target_os = "android"))]
 unsafe extern "C-unwind" {
     safe fn pthread_setcancelstate(state: c_int, previous: Option<&mut c_int>) -> c_int;
     #[cfg(target_os = "linux")]
@@ -21,11 +17,8 @@ unsafe extern "C-unwind" {
 /// meets that. So whoever catches panics keeps the thread for so long.
 #[doc(alias = "PTHREAD_CANCEL_DISABLE")]
 pub(crate) struct Uncancelled {
-    #[cfg(not(target_os = "android"))]
     previous: c_int,
 }
-
-#[cfg(not(target_os = "android"))]
 impl Uncancelled {
     #[inline(always)]
     pub(crate) fn begin() -> Self {
@@ -34,8 +27,6 @@ impl Uncancelled {
         Self { previous }
     }
 }
-
-#[cfg(not(target_os = "android"))]
 impl Drop for Uncancelled {
     #[inline(always)]
     fn drop(&mut self) {
@@ -44,15 +35,12 @@ impl Drop for Uncancelled {
 }
 
 /// PTHREAD_CANCEL_DISABLE
-#[cfg(not(target_os = "android"))]
 const DISABLE: c_int = if cfg!(target_vendor = "apple") { 0 } else { 1 };
 
 /// [`Uncancelled`], while this thread sleeps, except in [`AsBefore`].
 pub(crate) struct UncancelledSleep {
     _uncancelled: Uncancelled,
 }
-
-#[cfg(not(target_os = "android"))]
 thread_local! {
     /// What pthread_setcancelstate(3) has said when the sleep began. A signal handler that jumps out of it leaves it here,
     /// until this thread sleeps again.
@@ -62,7 +50,6 @@ thread_local! {
 impl UncancelledSleep {
     pub(crate) fn begin() -> Self {
         let uncancelled = Uncancelled::begin();
-        #[cfg(not(target_os = "android"))]
         BEFORE_THE_SLEEP.set(uncancelled.previous);
         Self { _uncancelled: uncancelled }
     }
@@ -70,7 +57,6 @@ impl UncancelledSleep {
 
 impl Drop for UncancelledSleep {
     fn drop(&mut self) {
-        #[cfg(not(target_os = "android"))]
         BEFORE_THE_SLEEP.set(DISABLE);
     }
 }
@@ -118,19 +104,6 @@ impl Drop for AsBefore {
 /// Ends this thread if somebody has asked for that. pthread_testcancel(3)
 ///
 /// Must not be called where anything would have to be dropped, nor below std::panic::catch_unwind.
-#[cfg(not(target_os = "android"))]
 pub(crate) fn end_if_cancelled() {
     pthread_testcancel();
 }
-
-/// Android's threads cannot be cancelled.
-#[cfg(target_os = "android")]
-impl Uncancelled {
-    pub(crate) fn begin() -> Self {
-        Self {}
-    }
-}
-
-/// Does nothing: Android's threads cannot be cancelled.
-#[cfg(target_os = "android")]
-pub(crate) fn end_if_cancelled() {}

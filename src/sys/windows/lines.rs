@@ -9,7 +9,12 @@ use std::path::Path;
 /// # Errors
 /// The file cannot be opened or written; `InvalidData` if it begins with `not`.
 pub(crate) fn append(path: &Path, line: &[u8], not: &[u8]) -> io::Result<()> {
-    if begins_with(path, not) {
+    let mut first = vec![0; not.len()];
+    let is_file = path.metadata().is_ok_and(|found| found.is_file());
+    if is_file
+        && File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok()
+        && first == not
+    {
         return Err(io::ErrorKind::InvalidData.into());
     }
     OpenOptions::new().append(true).create(true).open(path)?.write_all(line)
@@ -21,13 +26,4 @@ pub(crate) fn append(path: &Path, line: &[u8], not: &[u8]) -> io::Result<()> {
 /// It is closed.
 pub(crate) fn write_to_standard_error(line: &[u8]) -> io::Result<()> {
     io::stderr().write_all(line)
-}
-
-/// Whether a regular file begins with these bytes.
-pub(crate) fn begins_with(path: &Path, bytes: &[u8]) -> bool {
-    let mut first = vec![0; bytes.len()];
-    let is_file = path.metadata().is_ok_and(|found| found.is_file());
-    is_file
-        && File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok()
-        && first == bytes
 }

@@ -50,7 +50,8 @@ pub(super) unsafe extern "C-unwind" fn fcntl_of<const NTH: usize>(
             return unsafe { lock_by(descriptor, file, argument, library) };
         }
     }
-    fcntl_slowly(file, command, argument, library)
+    // SAFETY: SQLite has made this very call.
+    unsafe { fcntl_slowly(file, command, argument, library) }
 }
 
 /// F_SETLK: locks or unlocks by the table's `descriptor` of a file what SQLite asks for by its own.
@@ -66,34 +67,37 @@ unsafe fn lock_by(
 ) -> c_int {
     let lock = argument.cast::<libc::flock>();
     // SAFETY: the caller's promise; an open-file-description lock asks for no process id.
-    let made = unsafe {
+    unsafe {
         (*lock).l_pid = 0;
-        sys::fcntl_lock(descriptor, libc::F_OFD_SETLK, lock)
-    };
-    match made {
-        Ok(()) => 0,
-        Err(libc::EBADF) => fcntl_by_the_table(file, libc::F_SETLK, argument, library),
-        Err(errno) => once_more(descriptor, file, lock, errno, library),
+        match sys::fcntl_lock(descriptor, libc::F_OFD_SETLK, lock) {
+            Ok(()) => 0,
+            Err(libc::EBADF) => fcntl_by_the_table(file, libc::F_SETLK, argument, library),
+            Err(errno) => once_more(descriptor, file, lock, errno, library),
+        }
     }
 }
 
 /// [`lock_by`], after the lock has failed with `errno`.
+///
+/// # Safety
+/// `lock` is a lock.
 #[cold]
 #[inline(never)]
-extern "C-unwind" fn once_more(
+unsafe extern "C-unwind" fn once_more(
     descriptor: c_int,
     file: c_int,
     lock: *mut libc::flock,
     errno: c_int,
     library: &'static Library,
 ) -> c_int {
-    // SAFETY: `lock_by` passes on the lock that it was called with.
+    // SAFETY: the caller's promise.
     let asked = unsafe { *lock };
     let unlocks = is_unlock(&asked);
     if goes_without(descriptor, file, &asked, errno, library) {
-        return fcntl_by_the_table(file, libc::F_SETLK, lock.cast(), library);
+        // SAFETY: the caller's promise.
+        return unsafe { fcntl_by_the_table(file, libc::F_SETLK, lock.cast(), library) };
     }
-    // SAFETY: the lock is `lock_by`'s.
+    // SAFETY: the caller's promise.
     let call = || unsafe { sys::fcntl_lock(descriptor, libc::F_OFD_SETLK, lock) };
     until_done(Err(errno), true, unlocks, call).map_or_else(fail, |()| 0)
 }
@@ -110,8 +114,8 @@ fn goes_without(
     matches!(errno, libc::EAGAIN | libc::EACCES)
         && !is_of_wal_index(asked)
         && no_panic(false, || {
-            sys::lock_in_the_way(descriptor, asked).is_some_and(|found| is_the_programs(&found))
-                && library.locks.goes_without(file)
+            let found = sys::lock_in_the_way(&descriptor, asked).ok().flatten();
+            found.is_some_and(|found| is_the_programs(&found)) && library.locks.goes_without(file)
         })
 }
 
@@ -148,8 +152,11 @@ fn until_done(
 
 /// Every call but those that [`fcntl_of`] makes itself. It is called as C calls that, and last, so that that has nothing to
 /// save or to move.
+///
+/// # Safety
+/// `argument` is what the command asks for.
 #[cold]
-extern "C-unwind" fn fcntl_slowly(
+unsafe extern "C-unwind" fn fcntl_slowly(
     file: c_int,
     command: c_int,
     argument: *mut c_void,
@@ -166,21 +173,25 @@ extern "C-unwind" fn fcntl_slowly(
     }
     match library.locks.known(file) {
         Known::AsItIs(_calling) => as_it_is(),
-        // SAFETY: this command comes with a lock.
+        // SAFETY: the caller's promise: this command comes with a lock.
         Known::ToRead(descriptor) if command == libc::F_SETLK => unsafe {
             if is_exclusive(&*argument.cast::<libc::flock>()) {
                 return fail(libc::EBADF);
             }
             lock_by(descriptor, file, argument, library)
         },
-        _ => fcntl_by_the_table(file, command, argument, library),
+        // SAFETY: the caller's promise.
+        _ => unsafe { fcntl_by_the_table(file, command, argument, library) },
     }
 }
 
 /// A lock of which the table must be asked. The table's mutex is held for each question, and for the call itself only
 /// before the table has begun.
+///
+/// # Safety
+/// `argument` is a lock.
 #[cold]
-extern "C-unwind" fn fcntl_by_the_table(
+unsafe extern "C-unwind" fn fcntl_by_the_table(
     file: c_int,
     command: c_int,
     argument: *mut c_void,
@@ -192,7 +203,7 @@ extern "C-unwind" fn fcntl_by_the_table(
     if let Some(rc) = no_panic(None, || library.locks.before(as_it_is)) {
         return rc;
     }
-    // SAFETY: these commands come with a lock.
+    // SAFETY: the caller's promise.
     let lock = unsafe { &mut *argument.cast::<libc::flock>() };
     let (asked, unlocks) = (*lock, is_unlock(lock));
     let exclusive = command != libc::F_GETLK && is_exclusive(lock);
@@ -252,7 +263,8 @@ extern "C-unwind" fn fcntl_by_the_table(
     if is_in_its_own_way {
         // What was found has overwritten what was asked for.
         *lock = asked;
-        return fcntl_by_the_table(file, command, argument, library);
+        // SAFETY: the caller's promise.
+        return unsafe { fcntl_by_the_table(file, command, argument, library) };
     }
     if made.is_ok() && !asks {
         let range = Range { start: lock.l_start, len: lock.l_len };

@@ -153,6 +153,12 @@ fn databases_that_nobody_shares_are_left_alone() {
             "{parameter}"
         );
     }
+    // None is true to SQLite, which locks the database as any other.
+    for parameter in ["nolock=0v2", "nolock=0x", "nolock=2147483648", "immutable=no"] {
+        let connection = connect(&format!("{}&{parameter}", board.kanban()));
+        let status = connection.query_row("PRAGMA kanban_status", [], |_| Ok(()));
+        assert_eq!(status, Ok(()), "{parameter}");
+    }
     for name in ["file::memory:?vfs=kanban", "file:?vfs=kanban", "file:x?mode=memory&vfs=kanban"] {
         connect(name).execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)").unwrap();
     }
