@@ -89,6 +89,8 @@ pub(crate) trait BaseFile: WalIndex {
     fn user(&self) -> usize;
     /// Whether it is the main database of its connection. False if that is not known.
     fn is_main(&self) -> bool;
+    /// Whether the connection writes to any of its databases. True if that is not known.
+    fn is_writing(&self) -> bool;
     /// Whether the connection writes to another database in this transaction. False if that is not known.
     fn writes_elsewhere(&self) -> bool;
     /// The statement that the connection runs; `None` if it runs none, or that is not known. Tells its kind if that is

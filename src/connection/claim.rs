@@ -344,8 +344,7 @@ impl<B: BaseFile> Claim<B> {
     /// would go into such attempts. To be called while the connection has no snapshot.
     #[cold]
     pub(super) fn wait_far_from_head(&mut self) {
-        let is_far =
-            |wait: &Wait| wait.is_in_circle() || wait.place().is_some_and(|place| place.is_far());
+        let is_far = |wait: &Wait| wait.place().is_some_and(|place| place.is_far());
         while self.wait.has_slept()
             && is_far(&self.wait)
             && !self.wait.is_at_its_end()
@@ -830,7 +829,7 @@ impl<B: BaseFile> Claim<B> {
         }
         let user = self.base.user();
         self.wait.is_used_by(user);
-        if matches!(cause, Cause::WriteLock) {
+        if matches!(cause, Cause::WriteLock) && self.base.is_writing() {
             self.wait.holds(self.database.held_beside(user));
         }
         count(&self.database.counters.refused);

@@ -247,6 +247,9 @@ impl BaseFile for &'static TestBase {
     fn is_main(&self) -> bool {
         true
     }
+    fn is_writing(&self) -> bool {
+        true
+    }
     fn writes_elsewhere(&self) -> bool {
         self.writes_elsewhere.get()
     }

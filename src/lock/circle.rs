@@ -15,9 +15,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::queue::Queue;
 use super::sidecar::Sidecar;
+use crate::sys;
 
 /// The bits of a label that make it unlike all others; those above them count.
 const UNIQUE_BITS: u32 = 24;
+
+/// The greatest count that is believed: a page may lie.
+const MOST: u64 = 1 << 39;
 
 /// The greatest count that this process has seen. A transaction that took over a label has it no more when it waits again, but
 /// those that wait for it may: its new one must be greater.
@@ -35,11 +39,13 @@ pub(super) struct Label {
 impl Label {
     /// That of a transaction that has the write locks of `held`, at least one, and begins to wait for another.
     pub(super) fn new(held: Vec<Arc<Queue<Sidecar>>>, waits_for: &Queue<Sidecar>) -> Self {
-        let unique = RandomState::new().build_hasher().finish() >> (u64::BITS - UNIQUE_BITS);
-        let theirs = waits_for.label().unwrap_or(0) >> UNIQUE_BITS;
+        let mut hasher = RandomState::new().build_hasher();
+        // A child of fork(2) has its parent's keys.
+        hasher.write_u32(sys::pid());
+        let unique = hasher.finish() >> (u64::BITS - UNIQUE_BITS);
+        let theirs = (waits_for.label().unwrap_or(0) >> UNIQUE_BITS).min(MOST);
         let count = GREATEST.fetch_max(theirs, Ordering::Relaxed).max(theirs) + 1;
         GREATEST.fetch_max(count, Ordering::Relaxed);
-        // Whatever a page says, it does not overflow.
         let own = count << UNIQUE_BITS | unique;
         let label = Self { shown: held, own, now: own };
         label.show();
@@ -52,7 +58,7 @@ impl Label {
         let Some(theirs) = waits_for.label() else { return false };
         if theirs > self.now {
             self.now = theirs;
-            GREATEST.fetch_max(theirs >> UNIQUE_BITS, Ordering::Relaxed);
+            GREATEST.fetch_max((theirs >> UNIQUE_BITS).min(MOST), Ordering::Relaxed);
             self.show();
         }
         theirs == self.own

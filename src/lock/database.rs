@@ -133,10 +133,11 @@ impl Database {
         self.users.lock().retain(|(known, _)| *known != connection);
     }
 
-    /// The queues of other databases, of which this database connection has the write lock.
+    /// The queues of other databases, of which this database connection has the write lock, as far as that can be known at once.
     pub(crate) fn held_beside(&self, user: usize) -> Vec<Arc<Queue<Sidecar>>> {
-        let others: Vec<_> = match &*REGISTRY.lock() {
-            Some(registry) if registry.len() > 1 => {
+        // Somebody who opens or deletes a sidecar may have to wait for its file system; then nobody looks.
+        let others: Vec<_> = match REGISTRY.try_lock().as_deref() {
+            Some(Some(registry)) if registry.len() > 1 => {
                 registry.values().filter_map(Weak::upgrade).collect()
             }
             _ => return Vec::new(),

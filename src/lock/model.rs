@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::kernel::Kernel;
-use super::page::{PAGE, Page, State};
+use super::page::{LENGTH, PAGE, Page, State};
 use super::queue::{Pace, Place, Purpose, Queue, QueueFile, Rank, Taken, Until};
 use crate::sys::Range;
 
@@ -92,6 +92,10 @@ impl<M: Machine> Process<M> {
 impl<M: Machine> QueueFile for Process<M> {
     fn read(&self) -> io::Result<Page> {
         Ok(Page::of(&self.call(|kernel| kernel.page.clone())))
+    }
+
+    fn lengthen(&self) {
+        let _ = self.write(LENGTH as u64 - 1, &[0]);
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {

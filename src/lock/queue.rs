@@ -72,6 +72,8 @@ pub(crate) trait QueueFile {
     /// # Errors
     /// It cannot be read, for example because it was cut short.
     fn read(&self) -> io::Result<Page>;
+    /// Restores the length of a file that was cut short, if that is possible.
+    fn lengthen(&self);
     /// Writes bytes at an offset of the page.
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
     /// Takes an exclusive or shared lock. False if another open file has a conflicting one.

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::holder::{Holder, WRITE_RANGE};
-use super::page::{GROUP, GroupBytes, KIND_ENTRIES, KINDS, KindEntries, Page, slot_offset};
+use super::page::{GROUP, GroupBytes, KIND_ENTRIES, KINDS, KindEntries, LENGTH, Page, slot_offset};
 use super::queue::QueueFile;
 use crate::format;
 use crate::recorder::event::Process;
@@ -165,6 +165,13 @@ impl QueueFile for Sidecar {
     fn read(&self) -> io::Result<Page> {
         let file = self.own_file()?.file();
         Page::read(|into, at| sys::read_exact_at(file, into, at))
+    }
+
+    fn lengthen(&self) {
+        // A write to the mapping may succeed and lengthen nothing.
+        if let Some(file) = self.own_file().ok().filter(|file| file.is_intact()) {
+            let _ = sys::write_all_at(file.file(), &[0], LENGTH as u64 - 1);
+        }
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {

@@ -236,6 +236,8 @@ impl Waiting {
         }
         self.last_step = LastStep::Slept;
         let limit = asked + std::mem::take(&mut self.handler.unslept);
+        // A handler of the application's own may never give up.
+        self.is_in_circle &= self.handler.kind != busy_handler::Kind::Unknown;
         Some(Nap {
             limit: if self.is_in_circle { Duration::ZERO } else { limit },
             is_in_circle: self.is_in_circle,
@@ -279,6 +281,7 @@ impl Waiting {
         self.waits = false;
         self.handler.wait_ended();
         (self.place, self.label, self.is_in_circle) = (None, None, false);
+        self.held.clear();
     }
 
     /// It was refused, and this ends no wait: it sleeps again, or has given up without a sign.
@@ -358,6 +361,10 @@ impl Wait {
             }
             Cause::SqliteLock { probe, until_unlock: false } => (false, probe, ProbeLife::UntilUse),
         };
+        if !waiting.last_step.has_slept() {
+            // It may be another statement that is refused: the one before has given up without a sign.
+            (waiting.label, waiting.is_in_circle) = (None, false);
+        }
         waiting.refused_at = now;
         waiting.last_step = LastStep::Refused { after_sleep: waiting.last_step.has_slept() };
         if !waiting.handler.is_at_its_end() {
@@ -489,11 +496,6 @@ impl Wait {
     /// The queues of other databases of which that database connection has the write lock.
     pub(crate) fn holds(&self, held: Vec<Arc<Queue<Sidecar>>>) {
         self.shared.waiting.lock().held = held;
-    }
-
-    /// Whether the connection waits for itself, so that its wait is to end at once.
-    pub(crate) fn is_in_circle(&self) -> bool {
-        self.shared.waiting.lock().is_in_circle
     }
 
     /// How long the connection has waited; zero if it does not wait.

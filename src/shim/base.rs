@@ -310,6 +310,12 @@ impl BaseFile for Base {
         })
     }
 
+    fn is_writing(&self) -> bool {
+        let host = self.host();
+        // SAFETY: the connection is of this SQLite, and is the one that calls.
+        self.db().and_then(|db| unsafe { host.is_writing(db) }).unwrap_or(true)
+    }
+
     fn writes_elsewhere(&self) -> bool {
         let host = self.host();
         // SAFETY: the connection is of this SQLite, and is the one that calls.

@@ -70,6 +70,15 @@ impl<T> ForkMutex<T> {
         Self(std::sync::Mutex::new(value))
     }
 
+    /// Locks the mutex, unless it is locked.
+    pub(crate) fn try_lock(&'static self) -> Option<ForkGuard<T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
+    }
+
     /// Waits for the mutex and locks it.
     pub(crate) fn lock(&'static self) -> ForkGuard<T> {
         // Any statement leaves what it protects whole, so a panic does, too.

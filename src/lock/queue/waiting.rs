@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::pace::COMES_BACK_NS;
 use super::{HEAD_LOOKS_EVERY, Purpose, Queue, QueueFile};
 use crate::lock::holder::Holder;
-use crate::lock::page::{LENGTH, Looks, Page, Since, State, Ticket, Turn, Waiter};
+use crate::lock::page::{Looks, Page, Since, State, Ticket, Turn, Waiter};
 use crate::recorder::event::Process;
 use crate::sys::Stopwatch;
 
@@ -227,7 +227,7 @@ impl<S: QueueFile> Queue<S> {
 
     /// The sidecar was cut short: restores its length, sleeps, and looks without the page. Whether the lock is free.
     fn restore_and_look(&self, left: Duration, watch: &mut Stopwatch) -> bool {
-        let _ = self.sidecar.write(LENGTH as u64 - 1, &[0]);
+        self.sidecar.lengthen();
         self.sleep(left.min(HEAD_LOOKS_EVERY), watch);
         self.is_free()
     }

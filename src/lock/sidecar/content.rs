@@ -49,7 +49,8 @@ pub(super) enum Origin {
 /// It cannot be read.
 pub(crate) fn content_of(file: &File, len: u64) -> io::Result<Content> {
     let start = start_of(file, len)?;
-    Ok(if len <= PAGE as u64 && OLDER.contains(&start) {
+    // It may have been made longer by a process that was killed before it wrote the new header.
+    Ok(if len <= LENGTH as u64 && OLDER.contains(&start) {
         Content::Older
     } else if len <= LENGTH as u64 && is_newer(&start) {
         Content::Newer

@@ -237,7 +237,7 @@ fn two_processes_that_make_it_at_once_share_it() {
 #[test]
 fn a_page_of_an_older_version_is_renewed_when_nobody_has_it_open() {
     for (older, newer) in OLDER.into_iter().zip([HEADER, FOUND, HEADER, FOUND]) {
-        for len in [4096, 100] {
+        for len in [LENGTH, 4096, 100] {
             let directory = tempfile::tempdir().expect("a directory");
             let board = directory.path().join("board.db");
             std::fs::write(&board, "").expect("a file");

@@ -10,14 +10,15 @@ pub(crate) use futex::Words;
 
 #[cfg(target_os = "linux")]
 mod futex {
-    use std::os::fd::{AsRawFd, RawFd};
-    use std::os::unix::fs::FileExt;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
     use std::ptr::NonNull;
-    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::sys::fork;
-    use crate::sys::unix::descriptors::{leave_room, open, reopen};
+    use crate::sys::unix::descriptors::{Kept, leave_room, open, reopen};
     use crate::sys::unix::files::{entry_of, open_to_read};
     use crate::sys::unix::inode::inode_of;
     use crate::sys::unix::thread::AsBefore;
@@ -29,6 +30,8 @@ mod futex {
         address: NonNull<libc::c_void>,
         /// In bytes.
         size: usize,
+        /// The id of the process that made the mapping.
+        process: libc::pid_t,
     }
 
     // SAFETY: the address is only ever passed to the kernel.
@@ -45,7 +48,7 @@ mod futex {
         pub(crate) fn map(file: &File, path: &Path, size: usize) -> io::Result<Self> {
             let file = match reopen(file.as_raw_fd(), true) {
                 Ok(file) => file,
-                // There is no /proc.
+                // There is no /proc, or the file may not be written to.
                 Err(_) => {
                     let inode = inode_of(file.as_raw_fd())?;
                     let file = open_to_read(path)?;
@@ -77,7 +80,7 @@ mod futex {
             let Some(address) = NonNull::new(address) else {
                 return Err(io::ErrorKind::AddrInUse.into());
             };
-            let words = Self { address, size };
+            let words = Self { address, size, process: process_id() };
             // A child of fork(2) has no use for it.
             // SAFETY: the mapping is this object's.
             match unsafe { libc::madvise(address.as_ptr(), size, libc::MADV_DONTFORK) } {
@@ -86,34 +89,34 @@ mod futex {
             }
         }
 
-        /// Writes bytes at the offset `at`: the kernel copies them from this process's memory, which it reads as a file. It
-        /// takes less than pwrite(2), for which a file system may have to write a time to its journal, and wait for a sync of
-        /// another file. proc(5), /proc/PID/mem
+        /// Writes bytes at the offset `at`: the kernel copies them from a file in memory into the mapping. It takes less than
+        /// pwrite(2) to the file itself, for which a file system may have to write a time to its journal, and wait for a sync of
+        /// another file. pread(2)
         ///
         /// # Errors
-        /// The file is shorter by now, or was mapped only to be read, or there is no such file of this process's memory.
+        /// The page of memory is not there any more, or was mapped only to be read; there is no file in memory, or another thread
+        /// has it; or a parent of this process made the mapping.
         pub(crate) fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
             if at.checked_add(bytes.len()).is_none_or(|end| end > self.size) {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
-            let memory = own_memory().ok_or(io::ErrorKind::Unsupported)?;
-            // SAFETY: it is within the mapping.
-            let to = unsafe { self.address.as_ptr().cast::<u8>().add(at) };
-            // SAFETY: the kernel copes with a mapping whose file is shorter by now. No reference is made to the memory, which
-            // other processes write to meanwhile. A descriptor that is another file's by now has nothing at that offset.
-            let copied = unsafe {
-                libc::pread64(
-                    memory,
-                    to.cast(),
-                    bytes.len(),
-                    bytes.as_ptr().addr() as libc::off64_t,
-                )
-            };
-            match usize::try_from(copied) {
-                Ok(copied) if copied == bytes.len() => Ok(()),
-                Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
-                Err(_) => Err(io::Error::last_os_error()),
+            // In a child that has run no fork handler the mapping is not there, and may be other memory by now.
+            if process_id() != self.process {
+                return Err(io::ErrorKind::Unsupported.into());
             }
+            in_memory(|file| {
+                file.write_all_at(bytes, 0)?;
+                // SAFETY: it is within the mapping.
+                let to = unsafe { self.address.as_ptr().cast::<u8>().add(at) };
+                // SAFETY: the mapping is of this process, as long as this object is; the kernel copes with a file that is
+                // shorter by now. No reference is made to the memory, which other processes write to meanwhile.
+                let copied = unsafe { libc::pread64(file.as_raw_fd(), to.cast(), bytes.len(), 0) };
+                match usize::try_from(copied) {
+                    Ok(copied) if copied == bytes.len() => Ok(()),
+                    Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+                    Err(_) => Err(io::Error::last_os_error()),
+                }
+            })
         }
 
         /// The address of the word at the offset `at`, in bytes.
@@ -158,36 +161,34 @@ mod futex {
         }
     }
 
-    /// The descriptor of this process's memory, which stays open; `None` if there is none. A child of fork(2) has another
-    /// memory, and opens its own.
-    fn own_memory() -> Option<RawFd> {
-        /// The generation ([`fork::generation`]) that has looked, from 1 on, and below it the descriptor, 0 for none.
-        static MEMORY: AtomicU64 = AtomicU64::new(0);
-        let own = fork::generation().wrapping_add(1) << 32;
-        let mut known = MEMORY.load(Ordering::Relaxed);
-        if known >> 32 != own >> 32 {
-            let file = leave_room()
-                .and_then(|()| open(File::options().read(true), Path::new("/proc/self/mem")));
-            // An emulator may pass on its own.
-            let file = file.ok().filter(|file| {
-                let (own, mut read) = (own.to_ne_bytes(), [0; 8]);
-                let at = own.as_ptr().addr() as u64;
-                file.read_exact_at(&mut read, at).is_ok() && read == own
-            });
-            let number = file.as_ref().map_or(0, |file| file.as_raw_fd() as u64);
-            match MEMORY.compare_exchange(known, own | number, Ordering::Relaxed, Ordering::Relaxed)
-            {
-                Ok(_) => {
-                    std::mem::forget(file);
-                    known = own | number;
-                }
-                // Another thread was faster.
-                Err(other) => known = other,
-            }
+    /// What this process's id is, asked of the kernel. getpid(2)
+    fn process_id() -> libc::pid_t {
+        // SAFETY: the call takes nothing and cannot fail.
+        unsafe { libc::getpid() }
+    }
+
+    /// What `act` returns, which gets a file without a name in memory that only this process uses, and only one thread at a time.
+    /// It is opened once, and closed never. open(2)
+    ///
+    /// # Errors
+    /// Those of `act`; or there is no such file, or another thread has it.
+    #[doc(alias = "O_TMPFILE")]
+    fn in_memory<T>(act: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
+        /// The file, and the generation ([`fork::generation`]) that has made it, or tried to. Mutex rule: nobody waits for it,
+        /// since a child of fork(2) may have it from another thread of its parent. A child closes its copy.
+        static FILE: Mutex<Option<(u64, Option<Kept>)>> = Mutex::new(None);
+        let now = fork::generation();
+        let mut known = FILE.try_lock().ok_or(io::ErrorKind::WouldBlock)?;
+        if known.as_ref().is_none_or(|(made, _)| *made != now) {
+            let mut options = File::options();
+            options.read(true).write(true).custom_flags(libc::O_TMPFILE | libc::O_EXCL);
+            let file = leave_room().and_then(|()| open(&options, Path::new("/dev/shm")));
+            *known = Some((now, file.ok().map(Kept::new)));
         }
-        match known as u32 {
-            0 => None,
-            number => RawFd::try_from(number).ok(),
+        let file = known.as_ref().and_then(|(_, file)| file.as_ref());
+        match file.filter(|file| file.is_intact()) {
+            Some(file) => act(file.file()),
+            None => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
