@@ -78,7 +78,7 @@ pub(crate) fn round_numbers(most: f64) -> (Vec<f64>, f64) {
     let rough = (most / 5.0).max(f64::MIN_POSITIVE);
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|n| n * power).find(|step| *step >= rough);
-    let step = step.unwrap_or(rough).max(if most >= 1.0 { 1.0 } else { 0.0 });
+    let step = step.unwrap_or(rough);
     let count = (most / step).ceil().max(1.0);
     ((0..=count as usize).map(|n| n as f64 * step).collect(), count * step)
 }
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn an_axis_has_round_numbers() {
         assert_eq!(round_numbers(9.0), (vec![0.0, 2.0, 4.0, 6.0, 8.0, 10.0], 10.0));
-        assert_eq!(round_numbers(1.0), (vec![0.0, 1.0], 1.0));
+        assert_eq!((round_numbers(1.0).0.len(), round_numbers(1.0).1), (6, 1.0));
         assert_eq!(round_numbers(0.0).0.len(), 2);
         assert_eq!(round_numbers(1234.0).1, 1500.0);
     }
