@@ -111,9 +111,17 @@ fn an_open_sidecar_is_the_one_in_its_place() {
         }
     };
     std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(come_and_go))));
-    let last = Sidecar::open(&board, true).expect("a sidecar");
-    last.delete(&board);
-    assert!(!path_of(&board).exists());
+    let began = Instant::now();
+    loop {
+        let last = Sidecar::open(&board, true).expect("a sidecar");
+        last.delete(&board);
+        if !path_of(&board).exists() {
+            break;
+        }
+        // A child that another test has forked has what was open, until it ends.
+        assert!(began.elapsed() < std::time::Duration::from_secs(10), "it stays");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
 }
 
 /// The last process that has it open deletes it, and none does while another has it open. It stays if it says of a
