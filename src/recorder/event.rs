@@ -29,7 +29,7 @@ use crate::sys;
 pub(super) const RECORD: usize = 512;
 
 /// No log has so many events. A number beyond it is damage.
-const MOST_EVENTS: u64 = 1 << 48;
+pub(super) const MOST_EVENTS: u64 = 1 << 48;
 
 const COMMAND: std::ops::Range<usize> = 64..160;
 const OTHER: std::ops::Range<usize> = 160..256;

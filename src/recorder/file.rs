@@ -3,7 +3,7 @@
 //! | bytes | |
 //! |---|---|
 //! | 0 to 15 | `kanban-vfs log`, a NUL, and the version of this layout, 1 |
-//! | 16 to 23 | the number of the newest event, or of one a moment before it (u64) |
+//! | 16 to 23 | the number of the newest event, or of an older one (u64) |
 //! | 24 to 31 | when the log was made, in us since 1970 (u64) |
 //! | 1024 n, from n = 1 to 16 | a place for counters ([`super::tally`]) |
 //! | 17408 + 512 n, from n = 0 to 999 | a record ([`super::event`]): that of the events whose number is n modulo 1000 |
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use std::{error, fmt};
 
-use super::event::{Event, RECORD, u64_at};
+use super::event::{Event, MOST_EVENTS, RECORD, u64_at};
 use super::tally::{PLACE, Tally, Words};
 use crate::format::{self, EVENT_LOG_SUFFIX};
 use crate::sys::{self, Entry, LockFile, Range};
@@ -142,27 +142,48 @@ impl LogFile {
     /// Writes an event in the place of the oldest one, or of another if somebody writes there.
     pub(super) fn append(&self, event: &Event) {
         let file = self.0.file();
-        let next = newest(file).wrapping_add(1);
-        for number in next..next.saturating_add(TRIES) {
+        if self.append_behind(newest(file), event) {
+            return;
+        }
+        // A process that was stopped between its two writes has said that an old event is the newest.
+        self.append_behind(last(file), event);
+    }
+
+    /// Writes an event with the first number behind `newest` whose place is free. Whether there is nothing more to try: it is
+    /// written, or cannot be.
+    fn append_behind(&self, newest: u64, event: &Event) -> bool {
+        let file = self.0.file();
+        let mut next = newest + 1;
+        if next + TRIES > MOST_EVENTS {
+            // No log has so many: a record was forged. All would seem older than that one, so none of them stays.
+            if sys::write_all_at(file, &vec![0; RECORDS as usize * RECORD], FIRST_RECORD).is_err() {
+                return true;
+            }
+            next = 1;
+        }
+        for number in next..next + TRIES {
             let slot = number % RECORDS;
             let byte = Range { start: LOCKS + (PLACES + slot) as i64, len: 1 };
             match self.0.try_lock(byte, false) {
                 Ok(true) => {}
                 Ok(false) => continue,
-                Err(_) => return,
+                Err(_) => return true,
             }
             // Another process may have been faster, and have unlocked it again.
             let is_free = record(file, slot).is_none_or(|there| there.number < number);
             if is_free {
                 let written = sys::write_all_at(file, &event.encode(number), at(slot));
-                let _ =
-                    written.and_then(|()| sys::write_all_at(file, &number.to_le_bytes(), NEWEST));
+                // Others may have recorded more since.
+                if written.is_ok() && said(file).is_none_or(|newest| newest < number) {
+                    let _ = sys::write_all_at(file, &number.to_le_bytes(), NEWEST);
+                }
             }
             let _ = self.0.unlock(byte);
             if is_free {
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// Adds to the counters. Whether it did: all places may be locked.
@@ -242,14 +263,21 @@ fn record(file: &File, slot: u64) -> Option<Event> {
     Event::decode(&bytes).filter(|event| event.number % RECORDS == slot)
 }
 
-/// The number of the newest event, or of one a moment before it; 0 if there is none.
-fn newest(file: &File) -> u64 {
+/// The number that the file says is that of the newest event, if there is that event.
+fn said(file: &File) -> Option<u64> {
     let mut bytes = [0; 8];
-    let said = sys::read_exact_at(file, &mut bytes, NEWEST).map_or(0, |()| u64_at(&bytes, 0));
-    let is_so = said != 0 && record(file, said % RECORDS).is_some_and(|it| it.number >= said);
-    if is_so {
-        return said;
-    }
+    sys::read_exact_at(file, &mut bytes, NEWEST).ok()?;
+    let said = u64_at(&bytes, 0);
+    record(file, said % RECORDS).filter(|event| event.number == said).map(|_| said)
+}
+
+/// The number of the newest event, or of one some time before it; 0 if there is none.
+fn newest(file: &File) -> u64 {
+    said(file).unwrap_or_else(|| last(file))
+}
+
+/// The number of the newest event, by a look at all of them; 0 if there is none.
+fn last(file: &File) -> u64 {
     events(file).into_iter().map(|event| event.number).max().unwrap_or(0)
 }
 

@@ -126,6 +126,46 @@ fn damage_is_skipped() {
     }
 }
 
+/// A process was stopped after it had written its record, and then says that this is the newest event. Meanwhile others have recorded
+/// more than a process looks for at once. The next events are recorded all the same, and what is said is right again.
+#[test]
+fn a_process_that_was_stopped_does_not_stop_the_log() {
+    for events in [150, RECORDS as u32 + 150] {
+        let (_place, path, recorder) = board();
+        record(&path, &recorder, 0..events);
+        let file = std::fs::File::options().read(true).write(true).open(path_of(&path));
+        let file = file.expect("it is there");
+        for back in [100, 149] {
+            let before = log_of(&path).events.last().expect("some").number;
+            file.write_all_at(&(before - back).to_le_bytes(), 16).expect("it is ours");
+            record(&path, &recorder, 7000..7003);
+            let log = log_of(&path);
+            let last: Vec<_> = log.events.iter().rev().take(3).collect();
+            assert_eq!(last.iter().map(|it| it.frames).collect::<Vec<_>>(), [7002, 7001, 7000]);
+            assert_eq!(last[0].number, before + 3);
+            let mut said = [0; 8];
+            file.read_exact_at(&mut said, 16).expect("it is ours");
+            assert_eq!(u64::from_le_bytes(said), before + 3);
+        }
+    }
+}
+
+/// Somebody has written a record with the greatest number that there is, or one near it. The next events are recorded.
+#[test]
+fn a_number_that_cannot_be_does_not_stop_the_log() {
+    for forged in [(1 << 48) - 1, (1 << 48) - 5] {
+        let (_place, path, recorder) = board();
+        record(&path, &recorder, 0..3);
+        let file = std::fs::File::options().write(true).open(path_of(&path)).expect("it is there");
+        let at = LENGTH - 1 - (RECORDS - forged % RECORDS) * 512;
+        file.write_all_at(&ended(EventKind::Guard).encode(forged), at).expect("it is ours");
+        file.write_all_at(&forged.to_le_bytes(), 16).expect("it is ours");
+        record(&path, &recorder, 10..13);
+        let frames: Vec<_> = log_of(&path).events.iter().map(|event| event.frames).collect();
+        assert_eq!(frames, [10, 11, 12]);
+    }
+}
+
 /// What lies in the log's place is somebody else's: it stays as it is, and nothing is recorded. A log that was cut short is not
 /// used either.
 #[test]
