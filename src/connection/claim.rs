@@ -748,6 +748,7 @@ impl<B: BaseFile> Claim<B> {
         }
         if without_commit {
             self.record.ended_without_commit(to_write);
+            self.tell_later();
         }
     }
 
@@ -772,6 +773,15 @@ impl<B: BaseFile> Claim<B> {
         if std::mem::take(&mut self.waits_to_read) {
             self.acquired();
         }
+        self.tell_later();
+    }
+
+    /// Records what was kept until the write lock is not held.
+    #[inline]
+    pub(super) fn tell_later(&mut self) {
+        if !self.is_held() {
+            self.record.tell_later();
+        }
     }
 
     /// The base file has closed, and with that unlocked everything.
@@ -781,6 +791,7 @@ impl<B: BaseFile> Claim<B> {
         if let Some(waited) = self.wait.end() {
             self.gave_up(waited);
         }
+        self.record.tell_later();
     }
 
     /// What SQLite waited for is there.

@@ -1,7 +1,7 @@
 //! What a connection records in the event log ([`crate::recorder`]): its transactions that last, its refusals, its checkpoints.
 //!
-//! All of it happens after the event, when no lock is held any more for which somebody waits. A transaction that is not
-//! recorded costs a few instructions.
+//! What is noticed while the connection has the write lock is kept until that was released, so that nobody waits for the log; only what a guard
+//! has found is written at once. SHARED and a snapshot may be held. A transaction that is not recorded costs a few instructions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub(super) struct Record<B: BaseFile> {
     pub(super) checkpoint_began: u64,
     /// The refusal that would end its wait, once that is noticed, is recorded.
     is_refusal_told: bool,
+    /// What is told when the write lock was released.
+    later: Vec<Event>,
 }
 
 impl<B: BaseFile> Record<B> {
@@ -60,6 +62,7 @@ impl<B: BaseFile> Record<B> {
             is_ending: false,
             checkpoint_began: 0,
             is_refusal_told: false,
+            later: Vec::new(),
         }
     }
 
@@ -88,7 +91,7 @@ impl<B: BaseFile> Record<B> {
             self.first_statement = self.base.statement();
         }
         if request.is_for_journal() && self.recording.is_on {
-            self.tell(recorder::ended(EventKind::JournalRolledBack), true);
+            self.keep(recorder::ended(EventKind::JournalRolledBack));
         }
     }
 
@@ -113,7 +116,7 @@ impl<B: BaseFile> Record<B> {
         }
     }
 
-    /// If a sync of a journal or WAL has failed in this transaction, records that.
+    /// If a sync of a journal or WAL has failed in this transaction, keeps that for the log.
     #[inline(always)]
     pub(super) fn failed_sync(&mut self) {
         if let Some(code) = recorder::take_failed_sync() {
@@ -122,7 +125,7 @@ impl<B: BaseFile> Record<B> {
             let message = Some(what.to_owned());
             let event = Event { code, message, ..recorder::ended(EventKind::SyncFailed) };
             if self.recording.is_on {
-                self.tell(event, true);
+                self.keep(event);
             }
         }
     }
@@ -131,9 +134,10 @@ impl<B: BaseFile> Record<B> {
     #[cold]
     pub(super) fn released(&mut self, released: Released, reason: Reason) {
         let record = &mut *self;
-        let is_slow = released.held >= record.threshold;
+        record.tell_later();
         record.threshold = record.recording.slow_ns;
         let waited = std::mem::take(&mut record.waited);
+        let is_slow = released.held >= record.threshold || !waited.is_zero();
         let first_statement = record.first_statement.take();
         let is_transaction = match reason {
             Reason::Checkpoint => false,
@@ -186,8 +190,7 @@ impl<B: BaseFile> Record<B> {
         let died = self.database.queue().and_then(|queue| queue.take_died());
         if let Some(holder) = died {
             count(&self.database.counters.holders_died);
-            let event = Event { holder: Some(holder), ..recorder::ended(EventKind::HolderDied) };
-            self.tell(event, true);
+            self.keep(Event { holder: Some(holder), ..recorder::ended(EventKind::HolderDied) });
         }
     }
 
@@ -287,7 +290,7 @@ impl<B: BaseFile> Record<B> {
                 outcome: Some(outcome),
                 ..recorder::ended(EventKind::Checkpoint)
             };
-            self.tell(event, true);
+            self.keep(event);
         }
     }
 
@@ -295,6 +298,26 @@ impl<B: BaseFile> Record<B> {
     fn statement(&self) -> Option<String> {
         let asks = self.recording.has_statements && !self.is_ending;
         asks.then(|| self.base.statement()).flatten()
+    }
+
+    /// Tells an event when the write lock was released.
+    fn keep(&mut self, event: Event) {
+        self.later.push(event);
+        self.threshold = 0;
+    }
+
+    /// Tells what was kept. To be called when the write lock is not held.
+    #[inline]
+    pub(super) fn tell_later(&mut self) {
+        #[cold]
+        fn tell<B: BaseFile>(record: &mut Record<B>) {
+            for event in std::mem::take(&mut record.later) {
+                record.tell(event, true);
+            }
+        }
+        if !self.later.is_empty() {
+            tell(self);
+        }
     }
 
     fn tell(&self, event: Event, create: bool) {

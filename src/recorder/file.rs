@@ -92,7 +92,7 @@ impl error::Error for NoLog {}
 pub(super) struct LogFile(LockFile);
 
 impl LogFile {
-    /// The log of `database`, if there is one that can be used. Called with [`super::IS_OPEN`] locked.
+    /// The log of `database`, if there is one that can be used. Called with a [`super::Opening`].
     pub(super) fn open(database: &Path) -> Option<Self> {
         let path = path_of(database);
         let found = sys::entry_at(&path).ok()?;
@@ -333,7 +333,7 @@ pub(crate) fn read(database: &Path) -> Result<EventLog, NoLog> {
 /// # Errors
 /// There is one that cannot be used, or none can be made.
 pub(crate) fn make(database: &Path) -> Result<(), NoLog> {
-    let _open = super::IS_OPEN.lock();
+    let _opening = super::Opening::begin();
     match read(database) {
         Err(NoLog::Missing) => {}
         other => return other.map(drop),

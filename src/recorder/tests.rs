@@ -25,7 +25,7 @@ fn record(path: &Path, recorder: &Recorder, events: std::ops::Range<u32>) {
     let counters = Counters::default();
     for frames in events {
         let _ = path;
-        recorder.state.lock().recorded = 0;
+        recorder.waiting.lock().recorded = 0;
         recorder.record(Event { frames, ..ended(EventKind::Refusal) }, true, &counters);
     }
 }
@@ -271,6 +271,66 @@ fn counters_of_all_add_up() {
     assert_eq!(log_of(&path).tally.holds.count(), 4);
 }
 
+/// The disk keeps a thread that writes to the log of one board. Another thread records on the same board, and on another one, and
+/// waits for neither. Its event is written by the thread that is kept.
+#[test]
+fn nobody_waits_for_anothers_write() {
+    let (_place, path, recorder) = board();
+    let (_other_place, other_path, other) = board();
+    let counters = Counters::default();
+    // As a thread that is in the middle of a write.
+    let (added, opening) = (recorder.added.lock(), Opening::begin());
+    let (told, all_told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let (recorder, other, counters) = (&recorder, &other, &counters);
+        scope.spawn(move || {
+            recorder.record(ended(EventKind::Refusal), true, counters);
+            recorder.add(counters, 0);
+            other.record(ended(EventKind::Guard), true, counters);
+            told.send(())
+        });
+        let waited = all_told.recv_timeout(Duration::from_secs(20));
+        assert!(matches!(read(&path), Err(NoLog::Missing)));
+        drop((added, opening));
+        assert!(waited.is_ok(), "it waits");
+    });
+    assert_eq!(log_of(&other_path).events.len(), 1);
+    recorder.write(&counters);
+    assert_eq!(log_of(&path).events.len(), 1);
+}
+
+/// Several threads of a process record on one board at once: each event is there when the last of them has come back.
+#[test]
+fn threads_leave_no_event_behind() {
+    let (_place, path, recorder) = board();
+    let counters = Counters::default();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..4 {
+                    recorder.record(ended(EventKind::Refusal), true, &counters);
+                }
+            });
+        }
+    });
+    assert_eq!(log_of(&path).events.len(), 16);
+}
+
+/// A thread forks when no log is open.
+#[test]
+fn a_fork_waits_for_an_open_log() {
+    let opening = Opening::begin();
+    let (forks, has_forked) = std::sync::mpsc::channel();
+    let forker = std::thread::spawn(move || {
+        drop(hold_for_fork());
+        forks.send(())
+    });
+    assert!(has_forked.recv_timeout(Duration::from_millis(50)).is_err(), "a log is open");
+    drop(opening);
+    has_forked.recv_timeout(Duration::from_secs(60)).expect("it forks");
+    forker.join().expect("it ends").expect("it is heard");
+}
+
 /// A program is refused in a loop: some of its events of each second are recorded, and how many were not.
 #[test]
 fn a_flood_leaves_room_for_others() {
@@ -284,7 +344,7 @@ fn a_flood_leaves_room_for_others() {
     if second() == began {
         assert_eq!(log_of(&path).events.len(), MOST as usize);
     }
-    recorder.state.lock().second = 0;
+    recorder.waiting.lock().second = 0;
     recorder.record(ended(EventKind::Refusal), true, &counters);
     let left_out: u32 = log_of(&path).events.iter().map(|event| event.left_out).sum();
     assert_eq!(left_out as usize + log_of(&path).events.len(), MOST as usize + 6);
