@@ -9,7 +9,7 @@
 //! | 17408 + 512 n, from n = 0 to 999 | a record ([`super::event`]): that of the events whose number is n modulo 1000 |
 //! | 529408 | a byte that is 0, by which the file is no database: those consist of pages |
 //!
-//! The file has its whole length from the beginning, with holes that fill up. It is read and written by pread(2) and
+//! The file has its whole length from the beginning, with holes that fill up; one of 0 bytes is being made, or its maker was killed. It is read and written by pread(2) and
 //! pwrite(2), so that one that is cut short is an error. A process that writes a record or adds to a place has its
 //! byte locked, by a lock of its open file description, and takes the next one if another process has that: nobody waits. It has
 //! the file open for that moment only.
@@ -99,6 +99,10 @@ impl LogFile {
         if may_not_be_written() {
             return None;
         }
+        if found.len == 0 {
+            // Nothing is to be recorded yet.
+            return None;
+        }
         open_found(&path, &found, sys::open_to_lock).ok().map(|file| Self(LockFile::new(file)))
     }
 
@@ -112,31 +116,40 @@ impl LogFile {
         if may_not_be_written() || !has_room {
             return None;
         }
-        let file = match sys::entry_at(&path) {
-            Ok(found) => {
-                let file = open_found(&path, &found, sys::open_to_lock).ok()?;
-                let mut first = [0];
-                if sys::read_exact_at(&file, &mut first, 0).is_ok() && first == [0] {
-                    seed(&file).ok()?;
+        // Another process may make it meanwhile.
+        for _ in 0..3 {
+            match sys::entry_at(&path) {
+                Ok(found) => {
+                    let file = match open_found(&path, &found, sys::open_to_lock) {
+                        Ok(file) => file,
+                        // Its maker may have locked it by now.
+                        Err(_) if found.len == 0 => continue,
+                        Err(_) => return None,
+                    };
+                    if is_unmade(&file) {
+                        make_whole(&file).ok()?;
+                    }
+                    if found.rights != like {
+                        sys::give_rights(&file, found.rights, like);
+                    }
+                    return Some(Self(LockFile::new(file)));
                 }
-                if found.rights != like {
-                    sys::give_rights(&file, found.rights, like);
-                }
-                file
+                Err(why) if why.kind() == io::ErrorKind::NotFound && create => {}
+                Err(_) => return None,
             }
-            Err(why) if why.kind() == io::ErrorKind::NotFound && create => {
-                let file = sys::create_like(&path, like).ok()?;
-                let made = file.set_len(LENGTH).and_then(|()| seed(&file));
-                if made.is_err() {
-                    // Of no use to anybody.
-                    let _ = sys::remove(&path);
-                    return None;
-                }
-                file
+            let file = match sys::create_like(&path, like) {
+                Ok(file) => file,
+                Err(why) if why.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(_) => return None,
+            };
+            if make_whole(&file).is_err() {
+                // Of no use to anybody.
+                let _ = sys::remove(&path);
+                return None;
             }
-            Err(_) => return None,
-        };
-        Some(Self(LockFile::new(file)))
+            return Some(Self(LockFile::new(file)));
+        }
+        None
     }
 
     /// Writes an event in the place of the oldest one, or of another if somebody writes there.
@@ -222,28 +235,47 @@ fn open_found(
     if let Some(kind) = found.odd_kind {
         return Err(NoLog::NotAFile(kind));
     }
-    if found.len != LENGTH || found.links != 1 {
+    if ![0, LENGTH].contains(&found.len) || found.links != 1 {
+        return Err(NoLog::Foreign);
+    }
+    // Another program's, perhaps of this process, whose POSIX locks would go when this closes.
+    let is_locked =
+        |file| sys::has_flock(file) || !sys::listed_locks(std::slice::from_ref(&file)).is_empty();
+    if found.len == 0 && is_locked(found.inode) {
         return Err(NoLog::Foreign);
     }
     let file = open(path).map_err(NoLog::Io)?;
     let opened = sys::entry_of(&file).map_err(NoLog::Io)?;
-    if opened.inode != found.inode || opened.links != 1 || opened.len != LENGTH {
+    if opened.inode != found.inode || opened.links != 1 || ![0, LENGTH].contains(&opened.len) {
         return Err(NoLog::Foreign);
+    }
+    if opened.len == 0 {
+        return Ok(file);
     }
     let mut start = [0; MAGIC.len()];
     sys::read_exact_at(&file, &mut start, 0).map_err(NoLog::Io)?;
     let is_newer = start[..15] == MAGIC[..15] && start[15] > MAGIC[15];
     match start {
         MAGIC => Ok(file),
-        // It is being made, or its maker was killed.
+        // As the one of 0 bytes: it is being made, or its maker was killed.
         [0, ..] if start == [0; MAGIC.len()] => Ok(file),
         _ if is_newer => Err(NoLog::Newer),
         _ => Err(NoLog::Foreign),
     }
 }
 
-/// Writes the beginning of a log that has none yet.
-fn seed(file: &File) -> io::Result<()> {
+/// Whether a log has no beginning yet.
+fn is_unmade(file: &File) -> bool {
+    let mut first = [0];
+    match sys::read_exact_at(file, &mut first, 0) {
+        Ok(()) => first == [0],
+        Err(why) => why.kind() == io::ErrorKind::UnexpectedEof,
+    }
+}
+
+/// Gives a log that has none yet its length and its beginning.
+fn make_whole(file: &File) -> io::Result<()> {
+    file.set_len(LENGTH)?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut header = [0; HEADER];
     header[..16].copy_from_slice(&MAGIC);
@@ -316,7 +348,13 @@ pub(crate) fn read(database: &Path) -> Result<EventLog, NoLog> {
         Err(why) if sys::is_absent(&why) => return Err(NoLog::Missing),
         Err(why) => return Err(NoLog::Io(why)),
     };
+    if found.len == 0 && found.links == 1 && found.odd_kind.is_none() {
+        return Err(NoLog::Missing);
+    }
     let file = open_found(&path, &found, sys::open_to_read)?;
+    if is_unmade(&file) {
+        return Err(NoLog::Missing);
+    }
     let mut header = [0; HEADER];
     sys::read_exact_at(&file, &mut header, 0).map_err(NoLog::Io)?;
     let mut events = events(&file);

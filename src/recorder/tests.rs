@@ -213,16 +213,60 @@ fn what_is_no_log_stays_as_it_is() {
     untouched(&|| true, "newer version");
 }
 
-/// A process was killed when it had made the file and not written to it. Others go on with it.
+/// A process was killed when it had made the file, and had not given it its length, or had not written to it. Others go on with it.
 #[test]
 fn a_log_that_was_half_made_is_used() {
+    for length in [0, LENGTH] {
+        let (_place, path, recorder) = board();
+        let file = std::fs::File::create_new(path_of(&path)).expect("a file");
+        file.set_len(length).expect("it is ours");
+        assert!(matches!(read(&path), Err(NoLog::Missing)));
+        // Counters alone are no reason to go on with it.
+        recorder.add(&Counters::default(), 0);
+        assert_eq!(file.metadata().expect("it is open").len(), length);
+        record(&path, &recorder, 0..2);
+        let log = log_of(&path);
+        assert!(log.events.len() == 2 && log.made_unix_us > 0);
+        file.set_len(0).expect("it is ours");
+        make(&path).expect("it may be made");
+        assert!(log_of(&path).made_unix_us > 0);
+    }
+}
+
+/// Another program has an empty file of that name, which it has locked. It stays empty.
+#[test]
+fn an_empty_file_that_is_locked_stays() {
     let (_place, path, recorder) = board();
     let file = std::fs::File::create_new(path_of(&path)).expect("a file");
-    file.set_len(LENGTH).expect("it is ours");
-    assert_eq!(log_of(&path).events, []);
-    record(&path, &recorder, 0..2);
-    let log = log_of(&path);
-    assert!(log.events.len() == 2 && log.made_unix_us > 0);
+    let found = || file.metadata().expect("it is open").len();
+    let lock = sys::LockFile::new(file.try_clone().expect("a descriptor"));
+    let byte = sys::Range { start: 1, len: 1 };
+    assert!(lock.try_lock(byte, true).expect("it can be locked"));
+    record(&path, &recorder, 0..1);
+    assert_eq!(found(), 0);
+    lock.unlock(byte).expect("it is locked");
+    record(&path, &recorder, 0..1);
+    assert_eq!(found(), LENGTH);
+}
+
+/// Several processes have the first event of a board at the same time. One of them makes the log, and the others find it.
+#[test]
+fn the_first_events_of_many_are_all_there() {
+    for _ in 0..40 {
+        let (_place, path, _) = board();
+        let barrier = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for nth in 0..4 {
+                let (path, barrier) = (&path, &barrier);
+                scope.spawn(move || {
+                    let recorder = Recorder::of(path);
+                    barrier.wait();
+                    record(path, &recorder, nth..nth + 1);
+                });
+            }
+        });
+        assert_eq!(log_of(&path).events.len(), 4);
+    }
 }
 
 /// An administrator has given the board to another group or mode: the log follows when something is recorded.
