@@ -573,6 +573,7 @@ impl<B: BaseFile> Claim<B> {
             let left = limit.saturating_sub(watch.elapsed());
             if left.is_zero() {
                 self.wait.end();
+                self.record.forget_refusal();
                 self.gave_up(waited + watch.elapsed());
                 return Err(Refused::Busy);
             }
@@ -845,9 +846,18 @@ impl<B: BaseFile> Claim<B> {
         }
         count(&self.database.counters.refused);
         let by_write_lock = cause.is_write_lock();
-        if let Some(waited) = self.wait.refused(cause) {
+        let ended = self.wait.refused(cause);
+        let is_on = self.wait.is_on();
+        if !is_on {
+            self.record.forget_refusal();
+        }
+        if let Some(waited) = ended {
+            // This wait; or, if one is on, another before that.
             self.gave_up(waited);
-        } else {
+        }
+        if is_on {
+            let is_held = self.is_held();
+            self.record.note_refusal(is_held);
             self.record.refused(need, sought, by_write_lock);
         }
         // The statement that has waited in vain at its beginning is refused to write: that is one wait.

@@ -19,6 +19,15 @@ use crate::sys;
 /// A refusal that came sooner than this, in ms, has not waited.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
+/// A refusal, as it was when it came. Whether it is the last of its wait may be noticed much later.
+struct LastRefusal {
+    unix_us: u64,
+    /// Whether the connection had the write lock itself.
+    is_held: bool,
+    holder: Option<Holder>,
+    statement: Option<String>,
+}
+
 /// What a connection remembers of its transaction for the event log.
 pub(super) struct Record<B: BaseFile> {
     base: B,
@@ -42,6 +51,8 @@ pub(super) struct Record<B: BaseFile> {
     pub(super) checkpoint_began: u64,
     /// The refusal that would end its wait, once that is noticed, is recorded.
     is_refusal_told: bool,
+    /// The last refusal of a wait that goes on, or that the connection has given up without a sign.
+    last_refusal: Option<LastRefusal>,
     /// What is told when the write lock was released.
     later: Vec<Event>,
 }
@@ -62,6 +73,7 @@ impl<B: BaseFile> Record<B> {
             is_ending: false,
             checkpoint_began: 0,
             is_refusal_told: false,
+            last_refusal: None,
             later: Vec::new(),
         }
     }
@@ -180,6 +192,7 @@ impl<B: BaseFile> Record<B> {
     #[cold]
     pub(super) fn wait_ended(&mut self, waited: Duration) {
         self.is_refusal_told = false;
+        self.last_refusal = None;
         if !self.recording.is_on {
             return;
         }
@@ -194,7 +207,8 @@ impl<B: BaseFile> Record<B> {
         }
     }
 
-    /// A lock was refused. Records it if no busy handler is called for that: the statement fails.
+    /// A lock was refused, as [`Self::note_refusal`] has noted. Records it if no busy handler is called for that: the statement
+    /// fails.
     #[cold]
     pub(super) fn refused(&mut self, need: Need, sought: Sought, by_write_lock: bool) {
         let begins_to_write =
@@ -206,7 +220,7 @@ impl<B: BaseFile> Record<B> {
         {
             return;
         }
-        let holder = self.database.holding_process();
+        let holder = self.last_refusal.as_ref().and_then(|noted| noted.holder).map(process_of);
         let cause = if by_write_lock { Cause::WriteLock } else { Cause::SqliteLock };
         self.refused_at_once(cause, holder);
         self.is_refusal_told = true;
@@ -224,9 +238,26 @@ impl<B: BaseFile> Record<B> {
         self.tell(event, true);
     }
 
-    /// A wait has ended without the lock, and `holder` has that now.
+    /// A lock was refused, and the connection waits, or fails without a sign. `is_held` says whether it has the write lock.
+    pub(super) fn note_refusal(&mut self, is_held: bool) {
+        self.last_refusal = self.recording.is_on.then(|| LastRefusal {
+            unix_us: recorder::unix_us(),
+            is_held,
+            holder: if is_held { None } else { self.database.holder_by_sidecar() },
+            statement: self.statement(),
+        });
+    }
+
+    /// The wait ends at this moment: what was noted before does not describe its end.
+    pub(super) fn forget_refusal(&mut self) {
+        self.last_refusal = None;
+    }
+
+    /// A wait has ended without the lock. `holder` has that now, or `is_held` says that this connection has it: that counts if no
+    /// refusal was noted.
     #[cold]
     pub(super) fn gave_up(&mut self, waited: Duration, is_held: bool, holder: Option<Holder>) {
+        let noted = self.last_refusal.take();
         if std::mem::take(&mut self.is_refusal_told) {
             return;
         }
@@ -243,6 +274,13 @@ impl<B: BaseFile> Record<B> {
         if !self.recording.is_on {
             return;
         }
+        let LastRefusal { unix_us, is_held, holder, statement } = match noted {
+            Some(noted) => noted,
+            None => {
+                let statement = self.statement();
+                LastRefusal { unix_us: recorder::unix_us(), is_held, holder, statement }
+            }
+        };
         let cause = match (is_held, &holder) {
             (true, _) => Cause::Readers,
             (false, Some(_)) => Cause::WriteLock,
@@ -252,9 +290,10 @@ impl<B: BaseFile> Record<B> {
             waited,
             code: ResultCode::BUSY.0,
             cause: Some(cause),
-            holder: holder.map(|holder| Process::of(holder.pid)),
-            first_statement: self.statement(),
-            ..recorder::ended(kind)
+            holder: holder.map(process_of),
+            first_statement: statement,
+            unix_us,
+            ..Event::of(kind)
         };
         self.tell(event, true);
     }
@@ -323,4 +362,9 @@ impl<B: BaseFile> Record<B> {
     fn tell(&self, event: Event, create: bool) {
         self.database.recorder.record(event, create, &self.database.counters);
     }
+}
+
+/// The process of a holder.
+fn process_of(holder: Holder) -> Process {
+    Process::that_was_there(holder.pid, holder.held())
 }

@@ -229,8 +229,12 @@ impl Recorder {
 
 /// An event that has just ended, of no process yet.
 pub(crate) fn ended(kind: EventKind) -> Event {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Event { unix_us: now.as_micros() as u64, ..Event::of(kind) }
+    Event { unix_us: unix_us(), ..Event::of(kind) }
+}
+
+/// The time in us since 1970.
+pub(crate) fn unix_us() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 
 /// Whether a sync of a journal or WAL has failed that no connection has recorded.
