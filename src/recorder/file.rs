@@ -17,7 +17,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use std::{error, fmt};
 
 use super::event::{Event, MOST_EVENTS, RECORD, u64_at};
@@ -47,6 +47,9 @@ const LOCKS: i64 = 1 << 32;
 
 /// How many records a process tries that others have locked.
 const TRIES: u64 = 64;
+
+/// How often a reader looks at a place for counters that is torn.
+const LOOKS: u32 = 3;
 
 /// So many bytes must be free on the disk for an event: SQLite's own files come first.
 const ROOM: u64 = 1 << 20;
@@ -211,7 +214,7 @@ impl LogFile {
             let offset = (1 + place) * PLACE as u64;
             let mut bytes = [0; PLACE];
             let added = sys::read_exact_at(file, &mut bytes, offset).and_then(|()| {
-                let sum = Words::decode(&bytes).and(counted);
+                let sum = Words::decode(&bytes).unwrap_or_default().and(counted);
                 sys::write_all_at(file, &sum.encode(), offset)
             });
             let _ = self.0.unlock(byte);
@@ -359,10 +362,19 @@ pub(crate) fn read(database: &Path) -> Result<EventLog, NoLog> {
     sys::read_exact_at(&file, &mut header, 0).map_err(NoLog::Io)?;
     let mut events = events(&file);
     events.sort_by_key(|event| event.number);
-    let mut all = vec![0; PLACES as usize * PLACE];
-    sys::read_exact_at(&file, &mut all, PLACE as u64).map_err(NoLog::Io)?;
-    let places = all.chunks_exact(PLACE).filter_map(|place| place.first_chunk());
-    let sum = places.fold(Words::default(), |sum, place| sum.and(&Words::decode(place)));
+    let counted = |place| {
+        for _ in 0..LOOKS {
+            let mut bytes = [0; PLACE];
+            let _ = sys::read_exact_at(&file, &mut bytes, (1 + place) * PLACE as u64);
+            if let Some(words) = Words::decode(&bytes) {
+                return words;
+            }
+            // Somebody adds to it at this moment.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Words::default()
+    };
+    let sum = (0..PLACES).fold(Words::default(), |sum, place| sum.and(&counted(place)));
     Ok(EventLog { path, made_unix_us: u64_at(&header, MADE as usize), events, tally: sum.tally() })
 }
 

@@ -388,6 +388,29 @@ fn an_innocent_process_is_not_named() {
     assert_eq!(Process::that_was_there(pid, hour), Process { pid, command: String::new() });
 }
 
+/// A process adds to the counters again and again. Whoever reads them meanwhile finds them whole: they never go down.
+#[test]
+fn counters_never_go_down() {
+    let (_place, path, recorder) = board();
+    make(&path).expect("it may be made");
+    let counters = Counters::default();
+    std::thread::scope(|scope| {
+        let adds = scope.spawn(|| {
+            for _ in 0..5000 {
+                counters.holds.count(1);
+                recorder.add(&counters, 0);
+            }
+        });
+        let mut before = 0;
+        while !adds.is_finished() {
+            let now = log_of(&path).tally.holds.count();
+            assert!(now >= before, "{before}, then {now}");
+            before = now;
+        }
+    });
+    assert_eq!(log_of(&path).tally.holds.count(), 5000);
+}
+
 /// A program is refused in a loop: some of its events of each second are recorded, and how many were not.
 #[test]
 fn a_flood_leaves_room_for_others() {
