@@ -1,6 +1,6 @@
 //! `metrics`: Prometheus reads what all processes at a board have counted, by a file or by HTTP.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -182,4 +182,32 @@ fn scrapers_are_answered() {
     let address = taken.local_addr().unwrap().to_string();
     let (code, _, errors) = outcome(&[&"metrics", &"--listen", &address, &board.path()]);
     assert!(code == Some(2) && errors.contains(&address), "{errors}");
+}
+
+/// One client connects and asks nothing; a scraper has its answer before that one is given up. Then as many as are answered at a
+/// time send a byte now and then, and never a whole line. Each is given up after some seconds, and a scraper has its answer.
+#[test]
+fn a_slow_client_holds_up_nobody() {
+    let board = board();
+    let server = serve(&board);
+    let is_answered = || ask(&server, "GET /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200");
+    until(
+        || {
+            let mut silent = TcpStream::connect(&server.1).unwrap();
+            assert!(is_answered());
+            silent.set_nonblocking(true).unwrap();
+            silent.read(&mut [0]).map_err(|error| error.kind())
+        },
+        |read| *read == Err(ErrorKind::WouldBlock),
+    );
+    let slow: Vec<_> = (0..16).map(|_| TcpStream::connect(&server.1).unwrap()).collect();
+    let are_connected = || {
+        let sends = |mut stream: &TcpStream| stream.write_all(b"x").is_ok();
+        slow.iter().filter(|stream| sends(stream)).count()
+    };
+    std::thread::scope(|scope| {
+        let given_up = scope.spawn(|| until(are_connected, |count| *count == 0));
+        assert!(is_answered());
+        given_up.join().unwrap();
+    });
 }
