@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use kanban_vfs::observation::{Durations, EventLog};
+use kanban_vfs::observation::{Durations, EventLog, NoLog};
 
 use crate::facts::Facts;
-use crate::{Result, observe_board, say};
+use crate::{Result, complain, observe_board, say};
 
 /// The format of a text.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,8 +64,11 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let mut is_well = true;
     for board in &arguments.boards {
-        // So that clients count from now on. Who may not make the log is told by `kanban_recorded`.
-        is_well &= observe_board(board).is_ok_and(|seen| seen.make_event_log().is_ok());
+        // So that clients count from now on. A board without a log is shown all the same, with `kanban_recorded` 0.
+        if let Err(error) = make_event_log(board) {
+            complain(&error.to_string());
+            is_well = false;
+        }
     }
     let Some(address) = arguments.listen else {
         let format = if arguments.openmetrics { Format::OpenMetrics } else { Format::Prometheus };
@@ -82,6 +85,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
             let _ = std::thread::Builder::new().spawn_scoped(scope, serve);
         }
         serve(&listener, &arguments.boards, &snapshots)
+    })
+}
+
+/// Makes the event log of a board, if there is none.
+fn make_event_log(board: &Path) -> Result<()> {
+    observe_board(board)?.make_event_log().map_err(|why| {
+        let why = match why {
+            NoLog::Missing => {
+                "cannot make the event log; see to the rights of the directory, the room on the \
+                               disk and the limit on the size of files"
+                    .to_owned()
+            }
+            why => why.to_string(),
+        };
+        format!("{}: {why}", board.display()).into()
     })
 }
 
