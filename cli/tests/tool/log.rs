@@ -1,6 +1,7 @@
 //! `log`: in the morning, what has happened at night.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -108,7 +109,26 @@ fn a_timeline_is_drawn() {
     ] {
         assert!(svg.contains(part), "{part}: {svg}");
     }
-    // It is well-formed.
+    is_well_formed(&drawing);
+}
+
+/// An application writes a character that XML has not, into a statement: the drawing of its transaction is well-formed.
+#[test]
+fn a_timeline_takes_any_statement() {
+    let board = board();
+    let mut holder = client(&board, "kanban&kanban_record_sql=1");
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    std::thread::sleep(Duration::from_millis(150));
+    holder.sql("c", "COMMIT /* \u{fffe}\u{ffff} */").rows();
+    let drawing = beside(&board, ".svg");
+    let (code, out, errors) = outcome(&[&"log", &"--svg", &drawing, &board.path()]);
+    assert_eq!(code, Some(0), "{out}{errors}");
+    assert!(std::fs::read_to_string(&drawing).unwrap().contains("COMMIT /*"));
+    is_well_formed(&drawing);
+}
+
+#[track_caller]
+fn is_well_formed(drawing: &Path) {
     let program = "import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])";
     vfs_tests::run(vfs_tests::PYTHON, &["-c", program, drawing.to_str().unwrap()]);
 }
