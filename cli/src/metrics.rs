@@ -256,10 +256,16 @@ fn text(boards: &[PathBuf], format: Format, snapshots: Option<&mut Snapshots>) -
         ("kanban_transactions", "Times that a transaction has held the write lock.", |log| {
             log.tally.holds.count()
         }),
-        ("kanban_refusals", "Statements that were refused at once.", |log| log.tally.refusals),
-        ("kanban_give_ups", "Statements that have waited and were refused.", |log| {
-            log.tally.give_ups
-        }),
+        (
+            "kanban_refusals",
+            "Statements that were refused at once; without a busy timeout, if not tried again within a second.",
+            |log| log.tally.refusals,
+        ),
+        (
+            "kanban_give_ups",
+            "Waits that ended with a refusal; without a busy timeout, attempts within a second are one wait.",
+            |log| log.tally.give_ups,
+        ),
         (
             "kanban_holders_died",
             "Processes that have ended while they held the write lock.",
