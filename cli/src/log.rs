@@ -1,5 +1,6 @@
 //! `log`: what has happened on a board, as sentences, JSON or a drawing.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,18 +54,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         tell(if nothing { "nothing was recorded\n" } else { "" }, &events, arguments.json)?;
         return Ok(true);
     }
-    let mut last = 0;
     let mut events = events;
+    let mut told = HashSet::new();
     loop {
+        // A record that was being written at the last look comes late, with a lower number. After a log was deleted, numbers begin
+        // anew, at other times.
+        let all: HashSet<_> = events.iter().map(|event| (event.number, event.unix_us)).collect();
+        events.retain(|event| !told.contains(&(event.number, event.unix_us)));
         tell("", &events, arguments.json)?;
-        last = events.last().map_or(last, |event| event.number);
+        // A log that cannot be read for a moment has not lost its events.
+        if !all.is_empty() {
+            told = all;
+        }
         std::thread::sleep(LOOKS_EVERY);
         events = self::events(&seen, since)?;
-        // A log that was deleted begins anew.
-        if events.last().is_none_or(|newest| newest.number < last) {
-            last = 0;
-        }
-        events.retain(|event| event.number > last);
     }
 }
 

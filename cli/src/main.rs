@@ -168,10 +168,15 @@ fn end(done: Result<bool>) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "kanban-vfs: {}", printable(&error.to_string()));
+            complain(&error.to_string());
             ExitCode::from(2)
         }
     }
+}
+
+/// Writes to standard error what is wrong.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "kanban-vfs: {}", printable(text));
 }
 
 /// Looks at a board; the error names it.

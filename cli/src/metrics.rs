@@ -12,12 +12,13 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use kanban_vfs::observation::{Durations, EventLog};
+use kanban_vfs::observation::{Durations, EventLog, NoLog};
 
 use crate::facts::Facts;
-use crate::{Result, observe_board, say};
+use crate::{Result, complain, observe_board, say};
 
 /// The format of a text.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,8 +37,11 @@ impl Format {
     }
 }
 
-/// For how long a scraper may take to ask, and to read the answer.
+/// For how long a scraper may take to ask, and then to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many scrapers are answered at the same time. Others wait until one of them is done with.
+const AT_A_TIME: usize = 16;
 
 /// How long a request may be, in bytes.
 const LONGEST: u64 = 16 << 10;
@@ -60,8 +64,11 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let mut is_well = true;
     for board in &arguments.boards {
-        // So that clients count from now on. Who may not make the log is told by `kanban_recorded`.
-        is_well &= observe_board(board).is_ok_and(|seen| seen.make_event_log().is_ok());
+        // So that clients count from now on. A board without a log is shown all the same, with `kanban_recorded` 0.
+        if let Err(error) = make_event_log(board) {
+            complain(&error.to_string());
+            is_well = false;
+        }
     }
     let Some(address) = arguments.listen else {
         let format = if arguments.openmetrics { Format::OpenMetrics } else { Format::Prometheus };
@@ -70,25 +77,90 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     };
     let listener = TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?;
     say(&format!("listens on http://{}/metrics\n", listener.local_addr()?))?;
-    let mut snapshots = Snapshots::default();
-    for stream in listener.incoming() {
-        // One that goes away, or never asks, is no reason to end.
-        let _ = stream.and_then(|stream| answer(stream, &arguments.boards, &mut snapshots));
-    }
-    Ok(true)
+    let snapshots = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 1..AT_A_TIME {
+            let serve = || serve(&listener, &arguments.boards, &snapshots);
+            // If there are no more threads, those that there are do the work.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, serve);
+        }
+        serve(&listener, &arguments.boards, &snapshots)
+    })
 }
 
-/// Answers one request, and closes the connection.
-fn answer(stream: TcpStream, boards: &[PathBuf], snapshots: &mut Snapshots) -> std::io::Result<()> {
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let began = Instant::now();
-    let mut lines = BufReader::new(stream.try_clone()?.take(LONGEST));
+/// Makes the event log of a board, if there is none.
+fn make_event_log(board: &Path) -> Result<()> {
+    observe_board(board)?.make_event_log().map_err(|why| {
+        let why = match why {
+            NoLog::Missing => {
+                "cannot make the event log; see to the rights of the directory, the room on the \
+                               disk and the limit on the size of files"
+                    .to_owned()
+            }
+            why => why.to_string(),
+        };
+        format!("{}: {why}", board.display()).into()
+    })
+}
+
+/// Answers one scraper after another. A thread of its own for each keeps one that is slow from holding up the others.
+fn serve(listener: &TcpListener, boards: &[PathBuf], snapshots: &Mutex<Snapshots>) -> ! {
+    loop {
+        match listener.accept() {
+            // One that goes away, or never asks, is no reason to end.
+            Ok((stream, _)) => drop(answer(&stream, boards, snapshots)),
+            // There are too many open files, perhaps, which may pass.
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// A connection that is used for [`PATIENCE`] and no longer, however little a read or a write moves.
+struct Limited<'s> {
+    stream: &'s TcpStream,
+    until: Instant,
+}
+
+impl<'s> Limited<'s> {
+    fn from_now_on(stream: &'s TcpStream) -> Self {
+        Self { stream, until: Instant::now() + PATIENCE }
+    }
+
+    /// For how long the next call may wait.
+    fn left(&self) -> std::io::Result<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(std::io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+}
+
+impl Read for Limited<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.stream.set_read_timeout(Some(self.left()?))?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Limited<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.set_write_timeout(Some(self.left()?))?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Answers one request. The caller closes the connection.
+fn answer(
+    stream: &TcpStream,
+    boards: &[PathBuf],
+    snapshots: &Mutex<Snapshots>,
+) -> std::io::Result<()> {
+    let mut lines = BufReader::new(Limited::from_now_on(stream).take(LONGEST));
     let (mut request, mut line) = (String::new(), String::new());
     let mut format = Format::Prometheus;
     loop {
-        // A request that comes byte by byte must not take for ever.
-        let left = PATIENCE.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
-        stream.set_read_timeout(Some(left))?;
         line.clear();
         let is_over = lines.read_line(&mut line)? == 0 || line.trim_end().is_empty();
         if request.is_empty() {
@@ -101,15 +173,14 @@ fn answer(stream: TcpStream, boards: &[PathBuf], snapshots: &mut Snapshots) -> s
         if is_over {
             break;
         }
-        if began.elapsed() >= PATIENCE {
-            return Err(std::io::ErrorKind::TimedOut.into());
-        }
     }
     let mut words = request.split(' ');
     let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
     let (status, kind, body) = match (method, path.split('?').next()) {
         ("GET" | "HEAD", Some("/metrics")) => {
-            ("200 OK", format.content_type(), text(boards, format, Some(snapshots)))
+            // The boards are looked at for one scraper after another: a look takes moments.
+            let mut snapshots = snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+            ("200 OK", format.content_type(), text(boards, format, Some(&mut snapshots)))
         }
         ("GET" | "HEAD", Some("/")) => ("200 OK", "text/plain", "see /metrics\n".to_owned()),
         ("GET" | "HEAD", _) => ("404 Not Found", "text/plain", "see /metrics\n".to_owned()),
@@ -120,8 +191,7 @@ fn answer(stream: TcpStream, boards: &[PathBuf], snapshots: &mut Snapshots) -> s
         body.len()
     );
     let body = if method == "HEAD" { "" } else { &body };
-    let mut stream = stream;
-    stream.write_all(format!("{head}{body}").as_bytes())
+    Limited::from_now_on(stream).write_all(format!("{head}{body}").as_bytes())
 }
 
 /// A board, and what is known of it.
@@ -186,10 +256,16 @@ fn text(boards: &[PathBuf], format: Format, snapshots: Option<&mut Snapshots>) -
         ("kanban_transactions", "Times that a transaction has held the write lock.", |log| {
             log.tally.holds.count()
         }),
-        ("kanban_refusals", "Statements that were refused at once.", |log| log.tally.refusals),
-        ("kanban_give_ups", "Statements that have waited and were refused.", |log| {
-            log.tally.give_ups
-        }),
+        (
+            "kanban_refusals",
+            "Statements that were refused at once; without a busy timeout, if not tried again within a second.",
+            |log| log.tally.refusals,
+        ),
+        (
+            "kanban_give_ups",
+            "Waits that ended with a refusal; without a busy timeout, attempts within a second are one wait.",
+            |log| log.tally.give_ups,
+        ),
         (
             "kanban_holders_died",
             "Processes that have ended while they held the write lock.",

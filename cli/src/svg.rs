@@ -13,9 +13,14 @@ pub(crate) struct Frame {
 /// A label on an axis: where, from 0 to 1, and what it says.
 pub(crate) type Tick = (f64, String);
 
-/// A text as it may stand in a drawing.
+/// A text as it may stand in a drawing. What is no character of XML is left out. <https://www.w3.org/TR/xml/#charsets>
 pub(crate) fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    let is_none = |c: char| matches!(c, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}');
+    text.replace(is_none, "")
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 impl Frame {
@@ -98,5 +103,9 @@ mod tests {
     #[test]
     fn a_text_is_no_markup() {
         assert_eq!(escaped("a<b>&\"c\""), "a&lt;b&gt;&amp;&quot;c&quot;");
+        assert_eq!(
+            escaped("a\0\u{1b}b\t\u{fffd}\u{fffe}\u{ffff}\u{1f600}"),
+            "ab\t\u{fffd}\u{1f600}"
+        );
     }
 }

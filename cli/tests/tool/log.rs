@@ -1,7 +1,10 @@
 //! `log`: in the morning, what has happened at night.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Lines};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -108,9 +111,54 @@ fn a_timeline_is_drawn() {
     ] {
         assert!(svg.contains(part), "{part}: {svg}");
     }
-    // It is well-formed.
+    is_well_formed(&drawing);
+}
+
+/// An application writes a character that XML has not, into a statement: the drawing of its transaction is well-formed.
+#[test]
+fn a_timeline_takes_any_statement() {
+    let board = board();
+    let mut holder = client(&board, "kanban&kanban_record_sql=1");
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
+    std::thread::sleep(Duration::from_millis(150));
+    holder.sql("c", "COMMIT /* \u{fffe}\u{ffff} */").rows();
+    let drawing = beside(&board, ".svg");
+    let (code, out, errors) = outcome(&[&"log", &"--svg", &drawing, &board.path()]);
+    assert_eq!(code, Some(0), "{out}{errors}");
+    assert!(std::fs::read_to_string(&drawing).unwrap().contains("COMMIT /*"));
+    is_well_formed(&drawing);
+}
+
+#[track_caller]
+fn is_well_formed(drawing: &Path) {
     let program = "import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])";
     vfs_tests::run(vfs_tests::PYTHON, &["-c", program, drawing.to_str().unwrap()]);
+}
+
+/// `log --follow --json`, which is killed with the test.
+struct Follow(Child, Lines<BufReader<ChildStdout>>);
+
+impl Follow {
+    fn start(board: &Board) -> Self {
+        let mut follow = Command::new(TOOL);
+        follow.args(["log", "--follow", "--json"]).arg(board.path());
+        let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+        Self(follow, lines)
+    }
+
+    /// The number of the next event.
+    fn next(&mut self) -> u64 {
+        let line = self.1.next().unwrap().unwrap();
+        serde_json::from_str::<Value>(&line).unwrap()["number"].as_u64().unwrap()
+    }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }
 
 /// `--follow` tells of an event when it happens, also after the log was deleted.
@@ -119,21 +167,32 @@ fn what_happens_is_followed() {
     let board = board();
     let mut holder = client(&board, "kanban");
     holds(&mut holder, 150);
-    let mut follow = Command::new(TOOL);
-    follow.args(["log", "--follow", "--json"]).arg(board.path());
-    let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
-    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
-    assert_eq!(next()["number"], 1);
+    let mut follow = Follow::start(&board);
+    assert_eq!(follow.next(), 1);
     holds(&mut holder, 150);
-    assert_eq!(next()["number"], 2);
+    assert_eq!(follow.next(), 2);
     std::fs::remove_file(beside(&board, "-kanban-log")).unwrap();
-    // Long enough to notice that.
-    std::thread::sleep(Duration::from_millis(800));
     holds(&mut holder, 150);
-    assert_eq!(next()["number"], 1);
-    follow.kill().unwrap();
-    follow.wait().unwrap();
+    assert_eq!(follow.next(), 1);
+}
+
+/// `--follow` looks while a process writes a record and another has finished the next one: the first is told at the next look.
+#[test]
+fn a_record_that_is_late_is_followed() {
+    let board = board();
+    let mut holder = client(&board, "kanban");
+    (0..3).for_each(|_| holds(&mut holder, 150));
+    // The second record, of which the beginning is written.
+    let log = File::options().read(true).write(true).open(beside(&board, "-kanban-log")).unwrap();
+    let (place, mut record) = (17408 + 512 * 2, [0; 512]);
+    log.read_exact_at(&mut record, place).unwrap();
+    log.write_all_at(&[0; 448], place + 64).unwrap();
+    let mut follow = Follow::start(&board);
+    assert_eq!([follow.next(), follow.next()], [1, 3]);
+    log.write_all_at(&record, place).unwrap();
+    holds(&mut holder, 150);
+    assert_eq!(follow.next(), 2);
+    assert_eq!(follow.next(), 4);
 }
 
 /// What lies in the log's place is something else: that is said, and it stays.

@@ -1,6 +1,6 @@
 //! `metrics`: Prometheus reads what all processes at a board have counted, by a file or by HTTP.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -100,18 +100,40 @@ fn counters_of_all_processes_add_up() {
     assert!(read.is_ok(), "{read:?}: {text}");
 }
 
-/// A board that is not there, and one whose log cannot be made, are told of by a value; the others are measured all the same.
+/// A board that is not there, and one whose log cannot be made, are told of by a value, and by a line on standard error that
+/// says why; the others are measured all the same.
 #[test]
 fn a_board_that_is_gone_is_down() {
     let board = board();
     std::fs::write(beside(&board, "-kanban-log"), "mine").unwrap();
     let gone = Path::new("/no/such/board.db");
-    let (code, text, _) = outcome(&[&"metrics", &board.path(), &gone]);
+    let (code, text, errors) = outcome(&[&"metrics", &board.path(), &gone]);
     assert_eq!(code, Some(1));
+    let foreign =
+        format!("kanban-vfs: {}: the event log holds something else", board.path().display());
+    assert!(
+        errors.contains(&foreign) && errors.contains("board.db: there is no such file"),
+        "{errors}"
+    );
+    assert_eq!(errors.lines().count(), 2, "{errors}");
     assert_eq!(value(&text, "kanban_up{board=\"/no/such/board.db\"} "), 0.0);
     assert_eq!(value(&text, &of(&board, "kanban_up")), 1.0);
     assert_eq!(value(&text, &of(&board, "kanban_recorded")), 0.0);
     assert!(value(&text, &of(&board, "kanban_database_bytes")) > 4000.0);
+}
+
+/// The log would be longer than this process may make a file: the operator reads what to see to.
+#[test]
+fn a_log_that_cannot_be_made_is_told() {
+    needs!("prlimit");
+    let board = board();
+    let mut limited = Command::new("prlimit");
+    limited.args(["--fsize=100000", TOOL, "metrics"]).arg(board.path());
+    let output = limited.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("cannot make the event log; see to the rights"), "{errors}");
+    assert!(!beside(&board, "-kanban-log").exists());
 }
 
 /// The tool as a server, which is killed with the test.
@@ -182,4 +204,32 @@ fn scrapers_are_answered() {
     let address = taken.local_addr().unwrap().to_string();
     let (code, _, errors) = outcome(&[&"metrics", &"--listen", &address, &board.path()]);
     assert!(code == Some(2) && errors.contains(&address), "{errors}");
+}
+
+/// One client connects and asks nothing; a scraper has its answer before that one is given up. Then as many as are answered at a
+/// time send a byte now and then, and never a whole line. Each is given up after some seconds, and a scraper has its answer.
+#[test]
+fn a_slow_client_holds_up_nobody() {
+    let board = board();
+    let server = serve(&board);
+    let is_answered = || ask(&server, "GET /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200");
+    let _ = until(
+        || {
+            let mut silent = TcpStream::connect(&server.1).unwrap();
+            assert!(is_answered());
+            silent.set_nonblocking(true).unwrap();
+            silent.read(&mut [0]).map_err(|error| error.kind())
+        },
+        |read| *read == Err(ErrorKind::WouldBlock),
+    );
+    let slow: Vec<_> = (0..16).map(|_| TcpStream::connect(&server.1).unwrap()).collect();
+    let are_connected = || {
+        let sends = |mut stream: &TcpStream| stream.write_all(b"x").is_ok();
+        slow.iter().filter(|stream| sends(stream)).count()
+    };
+    std::thread::scope(|scope| {
+        let given_up = scope.spawn(|| until(are_connected, |count| *count == 0));
+        assert!(is_answered());
+        given_up.join().unwrap();
+    });
 }
