@@ -56,6 +56,7 @@ impl<B: BaseFile> Connection<B> {
         self.claim.record.checkpoint_ended();
         self.guards.restart.checkpoint_ends();
         self.claim.release(Reason::Checkpoint);
+        self.claim.tell_later();
     }
 
     /// If a sync of group commit has failed, repairs it while nobody writes. Whether others know of the repair.

@@ -573,6 +573,7 @@ impl<B: BaseFile> Claim<B> {
             let left = limit.saturating_sub(watch.elapsed());
             if left.is_zero() {
                 self.wait.end();
+                self.record.forget_refusal();
                 self.gave_up(waited + watch.elapsed());
                 return Err(Refused::Busy);
             }
@@ -748,6 +749,7 @@ impl<B: BaseFile> Claim<B> {
         }
         if without_commit {
             self.record.ended_without_commit(to_write);
+            self.tell_later();
         }
     }
 
@@ -772,6 +774,15 @@ impl<B: BaseFile> Claim<B> {
         if std::mem::take(&mut self.waits_to_read) {
             self.acquired();
         }
+        self.tell_later();
+    }
+
+    /// Records what was kept until the write lock is not held.
+    #[inline]
+    pub(super) fn tell_later(&mut self) {
+        if !self.is_held() {
+            self.record.tell_later();
+        }
     }
 
     /// The base file has closed, and with that unlocked everything.
@@ -781,6 +792,7 @@ impl<B: BaseFile> Claim<B> {
         if let Some(waited) = self.wait.end() {
             self.gave_up(waited);
         }
+        self.record.tell_later();
     }
 
     /// What SQLite waited for is there.
@@ -834,9 +846,18 @@ impl<B: BaseFile> Claim<B> {
         }
         count(&self.database.counters.refused);
         let by_write_lock = cause.is_write_lock();
-        if let Some(waited) = self.wait.refused(cause) {
+        let ended = self.wait.refused(cause);
+        let is_on = self.wait.is_on();
+        if !is_on {
+            self.record.forget_refusal();
+        }
+        if let Some(waited) = ended {
+            // This wait; or, if one is on, another before that.
             self.gave_up(waited);
-        } else {
+        }
+        if is_on {
+            let is_held = self.is_held();
+            self.record.note_refusal(is_held);
             self.record.refused(need, sought, by_write_lock);
         }
         // The statement that has waited in vain at its beginning is refused to write: that is one wait.

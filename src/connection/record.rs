@@ -1,7 +1,7 @@
 //! What a connection records in the event log ([`crate::recorder`]): its transactions that last, its refusals, its checkpoints.
 //!
-//! All of it happens after the event, when no lock is held any more for which somebody waits. A transaction that is not
-//! recorded costs a few instructions.
+//! What is noticed while the connection has the write lock is kept until that was released, so that nobody waits for the log; only what a guard
+//! has found is written at once. SHARED and a snapshot may be held. A transaction that is not recorded costs a few instructions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,15 @@ use crate::sys;
 
 /// A refusal that came sooner than this, in ms, has not waited.
 const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// A refusal, as it was when it came. Whether it is the last of its wait may be noticed much later.
+struct LastRefusal {
+    unix_us: u64,
+    /// Whether the connection had the write lock itself.
+    is_held: bool,
+    holder: Option<Holder>,
+    statement: Option<String>,
+}
 
 /// What a connection remembers of its transaction for the event log.
 pub(super) struct Record<B: BaseFile> {
@@ -42,6 +51,10 @@ pub(super) struct Record<B: BaseFile> {
     pub(super) checkpoint_began: u64,
     /// The refusal that would end its wait, once that is noticed, is recorded.
     is_refusal_told: bool,
+    /// The last refusal of a wait that goes on, or that the connection has given up without a sign.
+    last_refusal: Option<LastRefusal>,
+    /// What is told when the write lock was released.
+    later: Vec<Event>,
 }
 
 impl<B: BaseFile> Record<B> {
@@ -60,6 +73,8 @@ impl<B: BaseFile> Record<B> {
             is_ending: false,
             checkpoint_began: 0,
             is_refusal_told: false,
+            last_refusal: None,
+            later: Vec::new(),
         }
     }
 
@@ -88,7 +103,7 @@ impl<B: BaseFile> Record<B> {
             self.first_statement = self.base.statement();
         }
         if request.is_for_journal() && self.recording.is_on {
-            self.tell(recorder::ended(EventKind::JournalRolledBack), true);
+            self.keep(recorder::ended(EventKind::JournalRolledBack));
         }
     }
 
@@ -113,7 +128,7 @@ impl<B: BaseFile> Record<B> {
         }
     }
 
-    /// If a sync of a journal or WAL has failed in this transaction, records that.
+    /// If a sync of a journal or WAL has failed in this transaction, keeps that for the log.
     #[inline(always)]
     pub(super) fn failed_sync(&mut self) {
         if let Some(code) = recorder::take_failed_sync() {
@@ -122,7 +137,7 @@ impl<B: BaseFile> Record<B> {
             let message = Some(what.to_owned());
             let event = Event { code, message, ..recorder::ended(EventKind::SyncFailed) };
             if self.recording.is_on {
-                self.tell(event, true);
+                self.keep(event);
             }
         }
     }
@@ -131,9 +146,10 @@ impl<B: BaseFile> Record<B> {
     #[cold]
     pub(super) fn released(&mut self, released: Released, reason: Reason) {
         let record = &mut *self;
-        let is_slow = released.held >= record.threshold;
+        record.tell_later();
         record.threshold = record.recording.slow_ns;
         let waited = std::mem::take(&mut record.waited);
+        let is_slow = released.held >= record.threshold || !waited.is_zero();
         let first_statement = record.first_statement.take();
         let is_transaction = match reason {
             Reason::Checkpoint => false,
@@ -176,6 +192,7 @@ impl<B: BaseFile> Record<B> {
     #[cold]
     pub(super) fn wait_ended(&mut self, waited: Duration) {
         self.is_refusal_told = false;
+        self.last_refusal = None;
         if !self.recording.is_on {
             return;
         }
@@ -186,12 +203,12 @@ impl<B: BaseFile> Record<B> {
         let died = self.database.queue().and_then(|queue| queue.take_died());
         if let Some(holder) = died {
             count(&self.database.counters.holders_died);
-            let event = Event { holder: Some(holder), ..recorder::ended(EventKind::HolderDied) };
-            self.tell(event, true);
+            self.keep(Event { holder: Some(holder), ..recorder::ended(EventKind::HolderDied) });
         }
     }
 
-    /// A lock was refused. Records it if no busy handler is called for that: the statement fails.
+    /// A lock was refused, as [`Self::note_refusal`] has noted. Records it if no busy handler is called for that: the statement
+    /// fails.
     #[cold]
     pub(super) fn refused(&mut self, need: Need, sought: Sought, by_write_lock: bool) {
         let begins_to_write =
@@ -203,7 +220,7 @@ impl<B: BaseFile> Record<B> {
         {
             return;
         }
-        let holder = self.database.holding_process();
+        let holder = self.last_refusal.as_ref().and_then(|noted| noted.holder).map(process_of);
         let cause = if by_write_lock { Cause::WriteLock } else { Cause::SqliteLock };
         self.refused_at_once(cause, holder);
         self.is_refusal_told = true;
@@ -221,9 +238,26 @@ impl<B: BaseFile> Record<B> {
         self.tell(event, true);
     }
 
-    /// A wait has ended without the lock, and `holder` has that now.
+    /// A lock was refused, and the connection waits, or fails without a sign. `is_held` says whether it has the write lock.
+    pub(super) fn note_refusal(&mut self, is_held: bool) {
+        self.last_refusal = self.recording.is_on.then(|| LastRefusal {
+            unix_us: recorder::unix_us(),
+            is_held,
+            holder: if is_held { None } else { self.database.holder_by_sidecar() },
+            statement: self.statement(),
+        });
+    }
+
+    /// The wait ends at this moment: what was noted before does not describe its end.
+    pub(super) fn forget_refusal(&mut self) {
+        self.last_refusal = None;
+    }
+
+    /// A wait has ended without the lock. `holder` has that now, or `is_held` says that this connection has it: that counts if no
+    /// refusal was noted.
     #[cold]
     pub(super) fn gave_up(&mut self, waited: Duration, is_held: bool, holder: Option<Holder>) {
+        let noted = self.last_refusal.take();
         if std::mem::take(&mut self.is_refusal_told) {
             return;
         }
@@ -240,6 +274,13 @@ impl<B: BaseFile> Record<B> {
         if !self.recording.is_on {
             return;
         }
+        let LastRefusal { unix_us, is_held, holder, statement } = match noted {
+            Some(noted) => noted,
+            None => {
+                let statement = self.statement();
+                LastRefusal { unix_us: recorder::unix_us(), is_held, holder, statement }
+            }
+        };
         let cause = match (is_held, &holder) {
             (true, _) => Cause::Readers,
             (false, Some(_)) => Cause::WriteLock,
@@ -249,9 +290,10 @@ impl<B: BaseFile> Record<B> {
             waited,
             code: ResultCode::BUSY.0,
             cause: Some(cause),
-            holder: holder.map(|holder| Process::of(holder.pid)),
-            first_statement: self.statement(),
-            ..recorder::ended(kind)
+            holder: holder.map(process_of),
+            first_statement: statement,
+            unix_us,
+            ..Event::of(kind)
         };
         self.tell(event, true);
     }
@@ -287,7 +329,7 @@ impl<B: BaseFile> Record<B> {
                 outcome: Some(outcome),
                 ..recorder::ended(EventKind::Checkpoint)
             };
-            self.tell(event, true);
+            self.keep(event);
         }
     }
 
@@ -297,7 +339,32 @@ impl<B: BaseFile> Record<B> {
         asks.then(|| self.base.statement()).flatten()
     }
 
+    /// Tells an event when the write lock was released.
+    fn keep(&mut self, event: Event) {
+        self.later.push(event);
+        self.threshold = 0;
+    }
+
+    /// Tells what was kept. To be called when the write lock is not held.
+    #[inline]
+    pub(super) fn tell_later(&mut self) {
+        #[cold]
+        fn tell<B: BaseFile>(record: &mut Record<B>) {
+            for event in std::mem::take(&mut record.later) {
+                record.tell(event, true);
+            }
+        }
+        if !self.later.is_empty() {
+            tell(self);
+        }
+    }
+
     fn tell(&self, event: Event, create: bool) {
         self.database.recorder.record(event, create, &self.database.counters);
     }
+}
+
+/// The process of a holder.
+fn process_of(holder: Holder) -> Process {
+    Process::that_was_there(holder.pid, holder.held())
 }

@@ -22,7 +22,7 @@ use super::sidecar::{self, Sidecar};
 use crate::counters::Counters;
 use crate::ffi::ResultCode;
 use crate::log::Log;
-use crate::recorder::event::{Event, EventKind, Process};
+use crate::recorder::event::{Event, EventKind};
 use crate::recorder::{self, Recorder};
 use crate::sys::fork::{ForkMutex, Own};
 use crate::sys::{self, Directory, Inode};
@@ -198,12 +198,12 @@ impl Database {
         }
     }
 
-    /// The process that has the write lock, as this one can tell by its open sidecar.
-    pub(crate) fn holding_process(&self) -> Option<Process> {
+    /// The holder of the write lock, as this process can tell by its open sidecar, with one system call.
+    pub(crate) fn holder_by_sidecar(&self) -> Option<Holder> {
         if self.owner.is_taken() {
-            return Some(Process::of(sys::pid()));
+            return Some(Holder::since(sys::monotonic_ns(), Purpose::Write));
         }
-        self.queue()?.holder().map(|holder| Process::of(holder.pid))
+        self.queue()?.holder()
     }
 
     /// The processes that keep the write lock of a holder that is gone; `None` if it is not gone. Looks into other

@@ -498,6 +498,11 @@ impl Wait {
         self.shared.waiting.lock().held = held;
     }
 
+    /// Whether the connection waits, or has given up without a sign.
+    pub(crate) fn is_on(&self) -> bool {
+        self.shared.waiting.lock().waits
+    }
+
     /// How long the connection has waited; zero if it does not wait.
     pub(crate) fn age(&self) -> Duration {
         let waiting = self.shared.waiting.lock();

@@ -43,7 +43,8 @@ const LAST: std::ops::Range<usize> = 384..512;
 pub enum EventKind {
     /// A transaction has held the write lock, or waited for it, for longer than `kanban_slow_ms`.
     Transaction = 1,
-    /// A statement was refused at once, with SQLITE_BUSY.
+    /// A statement was refused at once, with SQLITE_BUSY. Without a busy handler, this tells the last one of those of a connection that are
+    /// less than a second apart.
     Refusal = 2,
     /// A statement has waited and was refused, with SQLITE_BUSY.
     GiveUp = 3,
@@ -157,7 +158,7 @@ impl Cause {
 pub struct Process {
     /// Its id, in its own pid namespace; 0 if it is not known.
     pub pid: u32,
-    /// Its command line, cut, or its program's name. Empty if it is not known.
+    /// Its command line, cut, or its program's name. Empty if it is not known, or if the process was gone when the event was recorded.
     pub command: String,
 }
 
@@ -166,6 +167,14 @@ impl Process {
     pub(crate) fn of(pid: u32) -> Self {
         let command = sys::command_of(pid).or_else(|| sys::program_of(pid));
         Self { pid, command: command.unwrap_or_default() }
+    }
+
+    /// That of a process that did something `ago`. Without its command if it is gone: its id may be another's by now.
+    pub(crate) fn that_was_there(pid: u32, ago: Duration) -> Self {
+        if sys::is_gone(pid, ago) {
+            return Self { pid, command: String::new() };
+        }
+        Self::of(pid)
     }
 }
 

@@ -9,7 +9,7 @@
 //! | 17408 + 512 n, from n = 0 to 999 | a record ([`super::event`]): that of the events whose number is n modulo 1000 |
 //! | 529408 | a byte that is 0, by which the file is no database: those consist of pages |
 //!
-//! The file has its whole length from the beginning, with holes that fill up. It is read and written by pread(2) and
+//! The file has its whole length from the beginning, with holes that fill up; one of 0 bytes is being made, or its maker was killed. It is read and written by pread(2) and
 //! pwrite(2), so that one that is cut short is an error. A process that writes a record or adds to a place has its
 //! byte locked, by a lock of its open file description, and takes the next one if another process has that: nobody waits. It has
 //! the file open for that moment only.
@@ -17,7 +17,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use std::{error, fmt};
 
 use super::event::{Event, MOST_EVENTS, RECORD, u64_at};
@@ -47,6 +47,9 @@ const LOCKS: i64 = 1 << 32;
 
 /// How many records a process tries that others have locked.
 const TRIES: u64 = 64;
+
+/// How often a reader looks at a place for counters that is torn.
+const LOOKS: u32 = 3;
 
 /// So many bytes must be free on the disk for an event: SQLite's own files come first.
 const ROOM: u64 = 1 << 20;
@@ -92,11 +95,15 @@ impl error::Error for NoLog {}
 pub(super) struct LogFile(LockFile);
 
 impl LogFile {
-    /// The log of `database`, if there is one that can be used. Called with [`super::IS_OPEN`] locked.
+    /// The log of `database`, if there is one that can be used. Called with a [`super::Opening`].
     pub(super) fn open(database: &Path) -> Option<Self> {
         let path = path_of(database);
         let found = sys::entry_at(&path).ok()?;
         if may_not_be_written() {
+            return None;
+        }
+        if found.len == 0 {
+            // Nothing is to be recorded yet.
             return None;
         }
         open_found(&path, &found, sys::open_to_lock).ok().map(|file| Self(LockFile::new(file)))
@@ -112,31 +119,40 @@ impl LogFile {
         if may_not_be_written() || !has_room {
             return None;
         }
-        let file = match sys::entry_at(&path) {
-            Ok(found) => {
-                let file = open_found(&path, &found, sys::open_to_lock).ok()?;
-                let mut first = [0];
-                if sys::read_exact_at(&file, &mut first, 0).is_ok() && first == [0] {
-                    seed(&file).ok()?;
+        // Another process may make it meanwhile.
+        for _ in 0..3 {
+            match sys::entry_at(&path) {
+                Ok(found) => {
+                    let file = match open_found(&path, &found, sys::open_to_lock) {
+                        Ok(file) => file,
+                        // Its maker may have locked it by now.
+                        Err(_) if found.len == 0 => continue,
+                        Err(_) => return None,
+                    };
+                    if is_unmade(&file) {
+                        make_whole(&file).ok()?;
+                    }
+                    if found.rights != like {
+                        sys::give_rights(&file, found.rights, like);
+                    }
+                    return Some(Self(LockFile::new(file)));
                 }
-                if found.rights != like {
-                    sys::give_rights(&file, found.rights, like);
-                }
-                file
+                Err(why) if why.kind() == io::ErrorKind::NotFound && create => {}
+                Err(_) => return None,
             }
-            Err(why) if why.kind() == io::ErrorKind::NotFound && create => {
-                let file = sys::create_like(&path, like).ok()?;
-                let made = file.set_len(LENGTH).and_then(|()| seed(&file));
-                if made.is_err() {
-                    // Of no use to anybody.
-                    let _ = sys::remove(&path);
-                    return None;
-                }
-                file
+            let file = match sys::create_like(&path, like) {
+                Ok(file) => file,
+                Err(why) if why.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(_) => return None,
+            };
+            if make_whole(&file).is_err() {
+                // Of no use to anybody.
+                let _ = sys::remove(&path);
+                return None;
             }
-            Err(_) => return None,
-        };
-        Some(Self(LockFile::new(file)))
+            return Some(Self(LockFile::new(file)));
+        }
+        None
     }
 
     /// Writes an event in the place of the oldest one, or of another if somebody writes there.
@@ -198,7 +214,7 @@ impl LogFile {
             let offset = (1 + place) * PLACE as u64;
             let mut bytes = [0; PLACE];
             let added = sys::read_exact_at(file, &mut bytes, offset).and_then(|()| {
-                let sum = Words::decode(&bytes).and(counted);
+                let sum = Words::decode(&bytes).unwrap_or_default().and(counted);
                 sys::write_all_at(file, &sum.encode(), offset)
             });
             let _ = self.0.unlock(byte);
@@ -222,28 +238,47 @@ fn open_found(
     if let Some(kind) = found.odd_kind {
         return Err(NoLog::NotAFile(kind));
     }
-    if found.len != LENGTH || found.links != 1 {
+    if ![0, LENGTH].contains(&found.len) || found.links != 1 {
+        return Err(NoLog::Foreign);
+    }
+    // Another program's, perhaps of this process, whose POSIX locks would go when this closes.
+    let is_locked =
+        |file| sys::has_flock(file) || !sys::listed_locks(std::slice::from_ref(&file)).is_empty();
+    if found.len == 0 && is_locked(found.inode) {
         return Err(NoLog::Foreign);
     }
     let file = open(path).map_err(NoLog::Io)?;
     let opened = sys::entry_of(&file).map_err(NoLog::Io)?;
-    if opened.inode != found.inode || opened.links != 1 || opened.len != LENGTH {
+    if opened.inode != found.inode || opened.links != 1 || ![0, LENGTH].contains(&opened.len) {
         return Err(NoLog::Foreign);
+    }
+    if opened.len == 0 {
+        return Ok(file);
     }
     let mut start = [0; MAGIC.len()];
     sys::read_exact_at(&file, &mut start, 0).map_err(NoLog::Io)?;
     let is_newer = start[..15] == MAGIC[..15] && start[15] > MAGIC[15];
     match start {
         MAGIC => Ok(file),
-        // It is being made, or its maker was killed.
+        // As the one of 0 bytes: it is being made, or its maker was killed.
         [0, ..] if start == [0; MAGIC.len()] => Ok(file),
         _ if is_newer => Err(NoLog::Newer),
         _ => Err(NoLog::Foreign),
     }
 }
 
-/// Writes the beginning of a log that has none yet.
-fn seed(file: &File) -> io::Result<()> {
+/// Whether a log has no beginning yet.
+fn is_unmade(file: &File) -> bool {
+    let mut first = [0];
+    match sys::read_exact_at(file, &mut first, 0) {
+        Ok(()) => first == [0],
+        Err(why) => why.kind() == io::ErrorKind::UnexpectedEof,
+    }
+}
+
+/// Gives a log that has none yet its length and its beginning.
+fn make_whole(file: &File) -> io::Result<()> {
+    file.set_len(LENGTH)?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut header = [0; HEADER];
     header[..16].copy_from_slice(&MAGIC);
@@ -316,15 +351,30 @@ pub(crate) fn read(database: &Path) -> Result<EventLog, NoLog> {
         Err(why) if sys::is_absent(&why) => return Err(NoLog::Missing),
         Err(why) => return Err(NoLog::Io(why)),
     };
+    if found.len == 0 && found.links == 1 && found.odd_kind.is_none() {
+        return Err(NoLog::Missing);
+    }
     let file = open_found(&path, &found, sys::open_to_read)?;
+    if is_unmade(&file) {
+        return Err(NoLog::Missing);
+    }
     let mut header = [0; HEADER];
     sys::read_exact_at(&file, &mut header, 0).map_err(NoLog::Io)?;
     let mut events = events(&file);
     events.sort_by_key(|event| event.number);
-    let mut all = vec![0; PLACES as usize * PLACE];
-    sys::read_exact_at(&file, &mut all, PLACE as u64).map_err(NoLog::Io)?;
-    let places = all.chunks_exact(PLACE).filter_map(|place| place.first_chunk());
-    let sum = places.fold(Words::default(), |sum, place| sum.and(&Words::decode(place)));
+    let counted = |place| {
+        for _ in 0..LOOKS {
+            let mut bytes = [0; PLACE];
+            let _ = sys::read_exact_at(&file, &mut bytes, (1 + place) * PLACE as u64);
+            if let Some(words) = Words::decode(&bytes) {
+                return words;
+            }
+            // Somebody adds to it at this moment.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Words::default()
+    };
+    let sum = (0..PLACES).fold(Words::default(), |sum, place| sum.and(&counted(place)));
     Ok(EventLog { path, made_unix_us: u64_at(&header, MADE as usize), events, tally: sum.tally() })
 }
 
@@ -333,7 +383,7 @@ pub(crate) fn read(database: &Path) -> Result<EventLog, NoLog> {
 /// # Errors
 /// There is one that cannot be used, or none can be made.
 pub(crate) fn make(database: &Path) -> Result<(), NoLog> {
-    let _open = super::IS_OPEN.lock();
+    let _opening = super::Opening::begin();
     match read(database) {
         Err(NoLog::Missing) => {}
         other => return other.map(drop),

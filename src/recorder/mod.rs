@@ -40,13 +40,36 @@ const FLUSHES_AFTER_NS: u64 = 1_000_000_000;
 /// How many events of one database a process records in a second.
 const MOST: u32 = 20;
 
-/// Held while a log is open, so that no child inherits its descriptor, and with it a lock.
-static IS_OPEN: ForkMutex<()> = ForkMutex::new(());
+/// How many logs are open. Locked to change it, and while a thread forks.
+static OPEN: ForkMutex<usize> = ForkMutex::new(0);
 
-/// Keeps other threads from opening logs until the result is dropped.
+/// A log may be open until this is dropped: no thread forks, so that no child inherits its descriptor, and with it a lock.
+struct Opening;
+
+impl Opening {
+    fn begin() -> Self {
+        *OPEN.lock() += 1;
+        Self
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        *OPEN.lock() -= 1;
+    }
+}
+
+/// Keeps other threads from opening logs until the result is dropped. Waits until none is open.
 #[cfg(unix)]
 pub(crate) fn hold_for_fork() -> impl std::any::Any {
-    IS_OPEN.lock()
+    loop {
+        let open = OPEN.lock();
+        if *open == 0 {
+            return open;
+        }
+        drop(open);
+        std::thread::sleep(Duration::from_micros(100));
+    }
 }
 
 /// What a connection records.
@@ -75,30 +98,53 @@ pub(crate) struct Recorder {
     due: AtomicU64,
     /// Whether there was a log when it was last looked for.
     has_log: AtomicBool,
-    state: Mutex<State>,
+    /// What is to be recorded. Mutex rule: held to look and to change, without any other lock.
+    waiting: Mutex<Waiting>,
+    /// What the file has of this process's counters. Mutex rule: held while this process has the log of this database open,
+    /// only tried for.
+    added: Mutex<Words>,
     /// Empty in a child of the process that made it.
     own: Own<()>,
 }
 
-/// Mutex rule: taken with [`IS_OPEN`], after it.
-struct State {
-    /// What the file has of this process's counters.
-    added: Words,
-    /// The second in which events were recorded last, how many, and how many were left out since the last that was.
+#[derive(Default)]
+struct Waiting {
+    /// What no thread has written yet, each with whether it makes a log.
+    events: Vec<(Event, bool)>,
+    /// The second in which events came last, how many, and how many were left out since the last that was not.
     second: u64,
     recorded: u32,
     left_out: u32,
 }
 
+impl Waiting {
+    /// Takes an event, unless there are too many. Whether it did.
+    fn take(&mut self, mut event: Event, create: bool) -> bool {
+        let second = sys::monotonic_ns() / 1_000_000_000;
+        if self.second != second {
+            (self.second, self.recorded) = (second, 0);
+        }
+        // The disk may answer nobody for a while.
+        if self.recorded >= MOST || self.events.len() >= MOST as usize {
+            self.left_out = self.left_out.saturating_add(1);
+            return false;
+        }
+        self.recorded += 1;
+        event.left_out = std::mem::take(&mut self.left_out);
+        self.events.push((event, create));
+        true
+    }
+}
+
 impl Recorder {
     /// That of the database at `path`, of which nothing is recorded yet.
     pub(crate) fn of(path: &Path) -> Self {
-        let state = State { added: Words::default(), second: 0, recorded: 0, left_out: 0 };
         Self {
             database: path.to_owned(),
             due: AtomicU64::new(0),
             has_log: AtomicBool::new(false),
-            state: Mutex::new(state),
+            waiting: Mutex::default(),
+            added: Mutex::default(),
             own: Own::new(()),
         }
     }
@@ -114,8 +160,7 @@ impl Recorder {
     pub(crate) fn add(&self, counters: &Counters, now: u64) {
         self.due.store(now.saturating_add(FLUSHES_AFTER_NS), Ordering::Relaxed);
         if self.own.get().is_some() {
-            let _open = IS_OPEN.lock();
-            self.add_to(LogFile::open(&self.database), counters);
+            self.write(counters);
         }
     }
 
@@ -123,7 +168,7 @@ impl Recorder {
     /// not looked for once more.
     pub(crate) fn close(&self, counters: &Counters) {
         let is_due = || self.is_due(sys::monotonic_ns());
-        let is_counted = || tally::words(counters) != self.state.lock().added;
+        let is_counted = || tally::words(counters) != *self.added.lock();
         // Nobody has written if it was never due.
         let has_begun = self.due.load(Ordering::Relaxed) != 0;
         if has_begun && (self.has_log.load(Ordering::Relaxed) || is_due()) && is_counted() {
@@ -131,50 +176,65 @@ impl Recorder {
         }
     }
 
-    fn add_to(&self, log: Option<LogFile>, counters: &Counters) {
-        self.has_log.store(log.is_some(), Ordering::Relaxed);
-        let Some(log) = log else { return };
-        let mut state = self.state.lock();
-        let counted = tally::words(counters);
-        if log.add(&counted.since(&state.added)) {
-            state.added = counted;
-        }
-    }
-
-    /// Records an event of this process, and with it what was counted. Makes the log if it may `create` it.
+    /// Records an event of this process, and with it what was counted. Makes the log if it may `create` it. If another thread
+    /// writes to the log of this database, that thread does it.
     #[cold]
-    pub(crate) fn record(&self, mut event: Event, create: bool, counters: &Counters) {
+    pub(crate) fn record(&self, event: Event, create: bool, counters: &Counters) {
         if self.own.get().is_none() {
             return;
         }
-        let _open = IS_OPEN.lock();
-        {
-            let second = sys::monotonic_ns() / 1_000_000_000;
-            let mut state = self.state.lock();
-            if state.second != second {
-                (state.second, state.recorded) = (second, 0);
-            }
-            if state.recorded >= MOST {
-                state.left_out = state.left_out.saturating_add(1);
-                count(&counters.events_left_out);
+        if self.waiting.lock().take(event, create) {
+            self.write(counters);
+        } else {
+            count(&counters.events_left_out);
+        }
+    }
+
+    /// Writes what is to be recorded, and what was counted, unless another thread does.
+    fn write(&self, counters: &Counters) {
+        loop {
+            let Some(mut added) = self.added.try_lock() else { return };
+            self.write_to_log(&mut added, counters);
+            drop(added);
+            // Those that have come meanwhile have left it to this thread.
+            if self.waiting.lock().events.is_empty() {
                 return;
             }
-            state.recorded += 1;
-            event.left_out = std::mem::take(&mut state.left_out);
         }
-        let log = LogFile::open_to_record(&self.database, create);
-        if let Some(log) = &log {
-            event.process = Process::of(sys::pid());
-            log.append(&event);
+    }
+
+    fn write_to_log(&self, added: &mut Words, counters: &Counters) {
+        let events = std::mem::take(&mut self.waiting.lock().events);
+        let _opening = Opening::begin();
+        let log = if events.is_empty() {
+            LogFile::open(&self.database)
+        } else {
+            let create = events.iter().any(|(_, create)| *create);
+            LogFile::open_to_record(&self.database, create)
+        };
+        self.has_log.store(log.is_some(), Ordering::Relaxed);
+        let Some(log) = log else { return };
+        if !events.is_empty() {
+            let process = Process::of(sys::pid());
+            for (event, _) in events {
+                log.append(&Event { process: process.clone(), ..event });
+            }
         }
-        self.add_to(log, counters);
+        let counted = tally::words(counters);
+        if log.add(&counted.since(added)) {
+            *added = counted;
+        }
     }
 }
 
 /// An event that has just ended, of no process yet.
 pub(crate) fn ended(kind: EventKind) -> Event {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Event { unix_us: now.as_micros() as u64, ..Event::of(kind) }
+    Event { unix_us: unix_us(), ..Event::of(kind) }
+}
+
+/// The time in us since 1970.
+pub(crate) fn unix_us() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 
 /// Whether a sync of a journal or WAL has failed that no connection has recorded.

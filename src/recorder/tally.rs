@@ -78,12 +78,14 @@ impl Words {
         place
     }
 
-    /// The words of a place; zeros if it is damaged.
-    pub(super) fn decode(place: &[u8; PLACE]) -> Self {
-        if u64_at(place, 8) != checksum(place) {
-            return Self::default();
+    /// The words of a place; `None` if it is torn or damaged.
+    pub(super) fn decode(place: &[u8; PLACE]) -> Option<Self> {
+        if place.iter().all(|byte| *byte == 0) {
+            // Nobody has counted there.
+            return Some(Self::default());
         }
-        Self(std::array::from_fn(|n| u64_at(place, 16 + n * 8)))
+        (u64_at(place, 8) == checksum(place))
+            .then(|| Self(std::array::from_fn(|n| u64_at(place, 16 + n * 8))))
     }
 
     /// As people and programs read them.
@@ -144,7 +146,7 @@ impl Durations {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tally {
-    /// Statements that were refused at once.
+    /// Statements that were refused at once. Without a busy handler, those of a connection that are less than a second apart count as one.
     pub refusals: u64,
     /// Statements that have waited, and were refused.
     pub give_ups: u64,

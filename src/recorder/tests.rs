@@ -25,7 +25,7 @@ fn record(path: &Path, recorder: &Recorder, events: std::ops::Range<u32>) {
     let counters = Counters::default();
     for frames in events {
         let _ = path;
-        recorder.state.lock().recorded = 0;
+        recorder.waiting.lock().recorded = 0;
         recorder.record(Event { frames, ..ended(EventKind::Refusal) }, true, &counters);
     }
 }
@@ -213,16 +213,60 @@ fn what_is_no_log_stays_as_it_is() {
     untouched(&|| true, "newer version");
 }
 
-/// A process was killed when it had made the file and not written to it. Others go on with it.
+/// A process was killed when it had made the file, and had not given it its length, or had not written to it. Others go on with it.
 #[test]
 fn a_log_that_was_half_made_is_used() {
+    for length in [0, LENGTH] {
+        let (_place, path, recorder) = board();
+        let file = std::fs::File::create_new(path_of(&path)).expect("a file");
+        file.set_len(length).expect("it is ours");
+        assert!(matches!(read(&path), Err(NoLog::Missing)));
+        // Counters alone are no reason to go on with it.
+        recorder.add(&Counters::default(), 0);
+        assert_eq!(file.metadata().expect("it is open").len(), length);
+        record(&path, &recorder, 0..2);
+        let log = log_of(&path);
+        assert!(log.events.len() == 2 && log.made_unix_us > 0);
+        file.set_len(0).expect("it is ours");
+        make(&path).expect("it may be made");
+        assert!(log_of(&path).made_unix_us > 0);
+    }
+}
+
+/// Another program has an empty file of that name, which it has locked. It stays empty.
+#[test]
+fn an_empty_file_that_is_locked_stays() {
     let (_place, path, recorder) = board();
     let file = std::fs::File::create_new(path_of(&path)).expect("a file");
-    file.set_len(LENGTH).expect("it is ours");
-    assert_eq!(log_of(&path).events, []);
-    record(&path, &recorder, 0..2);
-    let log = log_of(&path);
-    assert!(log.events.len() == 2 && log.made_unix_us > 0);
+    let found = || file.metadata().expect("it is open").len();
+    let lock = sys::LockFile::new(file.try_clone().expect("a descriptor"));
+    let byte = sys::Range { start: 1, len: 1 };
+    assert!(lock.try_lock(byte, true).expect("it can be locked"));
+    record(&path, &recorder, 0..1);
+    assert_eq!(found(), 0);
+    lock.unlock(byte).expect("it is locked");
+    record(&path, &recorder, 0..1);
+    assert_eq!(found(), LENGTH);
+}
+
+/// Several processes have the first event of a board at the same time. One of them makes the log, and the others find it.
+#[test]
+fn the_first_events_of_many_are_all_there() {
+    for _ in 0..40 {
+        let (_place, path, _) = board();
+        let barrier = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for nth in 0..4 {
+                let (path, barrier) = (&path, &barrier);
+                scope.spawn(move || {
+                    let recorder = Recorder::of(path);
+                    barrier.wait();
+                    record(path, &recorder, nth..nth + 1);
+                });
+            }
+        });
+        assert_eq!(log_of(&path).events.len(), 4);
+    }
 }
 
 /// An administrator has given the board to another group or mode: the log follows when something is recorded.
@@ -271,6 +315,102 @@ fn counters_of_all_add_up() {
     assert_eq!(log_of(&path).tally.holds.count(), 4);
 }
 
+/// The disk keeps a thread that writes to the log of one board. Another thread records on the same board, and on another one, and
+/// waits for neither. Its event is written by the thread that is kept.
+#[test]
+fn nobody_waits_for_anothers_write() {
+    let (_place, path, recorder) = board();
+    let (_other_place, other_path, other) = board();
+    let counters = Counters::default();
+    // As a thread that is in the middle of a write.
+    let (added, opening) = (recorder.added.lock(), Opening::begin());
+    let (told, all_told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let (recorder, other, counters) = (&recorder, &other, &counters);
+        scope.spawn(move || {
+            recorder.record(ended(EventKind::Refusal), true, counters);
+            recorder.add(counters, 0);
+            other.record(ended(EventKind::Guard), true, counters);
+            told.send(())
+        });
+        let waited = all_told.recv_timeout(Duration::from_secs(20));
+        assert!(matches!(read(&path), Err(NoLog::Missing)));
+        drop((added, opening));
+        assert!(waited.is_ok(), "it waits");
+    });
+    assert_eq!(log_of(&other_path).events.len(), 1);
+    recorder.write(&counters);
+    assert_eq!(log_of(&path).events.len(), 1);
+}
+
+/// Several threads of a process record on one board at once: each event is there when the last of them has come back.
+#[test]
+fn threads_leave_no_event_behind() {
+    let (_place, path, recorder) = board();
+    let counters = Counters::default();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..4 {
+                    recorder.record(ended(EventKind::Refusal), true, &counters);
+                }
+            });
+        }
+    });
+    assert_eq!(log_of(&path).events.len(), 16);
+}
+
+/// A thread forks when no log is open.
+#[test]
+fn a_fork_waits_for_an_open_log() {
+    let opening = Opening::begin();
+    let (forks, has_forked) = std::sync::mpsc::channel();
+    let forker = std::thread::spawn(move || {
+        drop(hold_for_fork());
+        forks.send(())
+    });
+    assert!(has_forked.recv_timeout(Duration::from_millis(50)).is_err(), "a log is open");
+    drop(opening);
+    has_forked.recv_timeout(Duration::from_secs(60)).expect("it forks");
+    forker.join().expect("it ends").expect("it is heard");
+}
+
+/// A process had the lock and is gone, and another has its id by now: that one is not named.
+#[test]
+fn an_innocent_process_is_not_named() {
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
+    let (pid, hour) = (child.id(), Duration::from_secs(3600));
+    let was_there = Process::that_was_there(std::process::id(), Duration::ZERO);
+    assert_eq!(was_there, Process::of(std::process::id()));
+    assert_eq!(Process::that_was_there(pid, hour), Process { pid, command: String::new() });
+    assert!(!Process::of(pid).command.is_empty());
+    child.kill().and_then(|()| child.wait()).expect("it is ours");
+    assert_eq!(Process::that_was_there(pid, hour), Process { pid, command: String::new() });
+}
+
+/// A process adds to the counters again and again. Whoever reads them meanwhile finds them whole: they never go down.
+#[test]
+fn counters_never_go_down() {
+    let (_place, path, recorder) = board();
+    make(&path).expect("it may be made");
+    let counters = Counters::default();
+    std::thread::scope(|scope| {
+        let adds = scope.spawn(|| {
+            for _ in 0..5000 {
+                counters.holds.count(1);
+                recorder.add(&counters, 0);
+            }
+        });
+        let mut before = 0;
+        while !adds.is_finished() {
+            let now = log_of(&path).tally.holds.count();
+            assert!(now >= before, "{before}, then {now}");
+            before = now;
+        }
+    });
+    assert_eq!(log_of(&path).tally.holds.count(), 5000);
+}
+
 /// A program is refused in a loop: some of its events of each second are recorded, and how many were not.
 #[test]
 fn a_flood_leaves_room_for_others() {
@@ -284,7 +424,7 @@ fn a_flood_leaves_room_for_others() {
     if second() == began {
         assert_eq!(log_of(&path).events.len(), MOST as usize);
     }
-    recorder.state.lock().second = 0;
+    recorder.waiting.lock().second = 0;
     recorder.record(ended(EventKind::Refusal), true, &counters);
     let left_out: u32 = log_of(&path).events.iter().map(|event| event.left_out).sum();
     assert_eq!(left_out as usize + log_of(&path).events.len(), MOST as usize + 6);

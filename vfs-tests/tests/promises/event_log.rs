@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use kanban_vfs::observation::{Cause, Event, EventKind, NoLog, Outcome};
 use rusqlite::ffi::SQLITE_IOERR_FSYNC;
@@ -126,6 +126,35 @@ fn a_client_that_does_not_wait_is_told_of_too() {
     let found = of(&board, EventKind::Refusal);
     let [event] = &found[..] else { panic!("{found:#?}") };
     assert_eq!(event.holder.as_ref().map(|it| it.pid), Some(holder.pid()));
+}
+
+/// A client without a busy timeout is refused while one worker writes. It comes back later, when another worker writes, or it closes the board
+/// then. The log names the worker that was in its way, the statement that was refused, and when that was.
+#[test]
+fn a_refusal_that_is_noticed_late_is_told_as_it_was() {
+    for closes in [true, false] {
+        let board = board("wal");
+        let (mut first, mut second) = (client(&board, 0, ""), client(&board, 0, ""));
+        let mut hasty = client(&board, 0, "&kanban_record_sql=1");
+        first.sql("c", "BEGIN IMMEDIATE").rows();
+        assert_eq!(hasty.sql("c", "UPDATE t SET x = 1").message(), "database is locked");
+        let refused_before = UNIX_EPOCH.elapsed().unwrap();
+        first.sql("c", "COMMIT").rows();
+        second.sql("c", "BEGIN IMMEDIATE").rows();
+        std::thread::sleep(Duration::from_millis(1200));
+        if closes {
+            hasty.close("c");
+        } else {
+            assert_eq!(hasty.sql("c", "DELETE FROM t").message(), "database is locked");
+        }
+        let found = of(&board, EventKind::Refusal);
+        let [event] = &found[..] else { panic!("{closes}: {found:#?}") };
+        let holder = event.holder.as_ref().expect("it was there");
+        assert_eq!((holder.pid, event.cause), (first.pid(), Some(Cause::WriteLock)), "{closes}");
+        assert!(holder.command.contains("agent.py"), "{event:?}");
+        assert_eq!(event.first_statement.as_deref(), Some("UPDATE t SET x = 1"), "{closes}");
+        assert!(Duration::from_micros(event.unix_us) <= refused_before, "{closes}: {event:?}");
+    }
 }
 
 /// Comes back when a client has waited for so long that it knows who the holder is.

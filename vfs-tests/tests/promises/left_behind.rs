@@ -71,6 +71,35 @@ fn write(client: &mut Agent, uri: &str) -> i64 {
     rows
 }
 
+/// A worker is refused, and all close the board. The stock VFS leaves the database alone; this one leaves the event log, too. If nobody
+/// was refused, it is not there.
+#[test]
+fn the_event_log_stays_if_there_was_an_event() {
+    each(|mode, client, program| {
+        for is_refused in [true, false] {
+            let board = Board::new();
+            // However busy the machine is, no transaction counts as slow.
+            let slow = if client == Ours { "&kanban_slow_ms=60000" } else { "" };
+            let uri = format!("{}{slow}", client.uri(&board));
+            let mut agent = client.start(program);
+            create(&mut agent, &uri, mode);
+            agent.open("a", &uri, 0);
+            agent.open("b", &uri, 0);
+            agent.sql("a", "BEGIN IMMEDIATE; INSERT INTO t VALUES (2)").rows();
+            if is_refused {
+                assert_eq!(agent.sql("b", "BEGIN IMMEDIATE").code(), SQLITE_BUSY);
+            }
+            agent.sql("a", "COMMIT").rows();
+            agent.close("a");
+            agent.close("b");
+            let stays = client == Ours && is_refused;
+            let context = format!("{mode}, {client:?}, {program:?}");
+            assert_eq!(beside(&board, "-kanban-log").exists(), stays, "{context}, {is_refused}");
+            assert_eq!(names(&board), ["board.db"], "{context}");
+        }
+    });
+}
+
 /// An application closes its board and deletes the files that SQLite's documentation names: that leaves an
 /// empty directory. Between times the database is all there is.
 #[test]
