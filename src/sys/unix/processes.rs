@@ -22,29 +22,32 @@ use crate::sys::{
 /// Whether the process `pid` that did something `ago` is gone: there is none in this pid namespace, it
 /// is dead and its parent has not waited for it, or the id is a younger process's by now. kill(2), proc(5)
 pub(crate) fn is_gone(pid: u32, ago: Duration) -> bool {
-    let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
-    if pid <= 0 {
-        return false;
-    }
-    // SAFETY: the call takes numbers; signal 0 is none, so it only asks.
-    let rc = unsafe { libc::kill(pid, 0) };
-    if rc != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH) {
-        return true;
-    }
-    read_text(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|stat| Stat::parse(&stat))
-        .is_some_and(|stat| stat.is_dead() || stat.is_younger_than(ago))
+    is_gone_or(pid, |stat| stat.is_dead() || stat.is_younger_than(ago))
 }
 
 /// Whether the process `pid` that did something `ago` is gone, or on its way: the kernel releases the locks of one that ends before
 /// others see it as a zombie. kill(2), proc(5)
 pub(crate) fn has_ended(pid: u32, ago: Duration) -> bool {
-    is_gone(pid, ago)
-        || read_text(format!("/proc/{pid}/stat"))
-            .ok()
-            .and_then(|stat| Stat::parse(&stat))
-            .is_some_and(|stat| stat.is_exiting())
+    is_gone_or(pid, |stat| stat.is_dead() || stat.is_younger_than(ago) || stat.is_exiting())
+}
+
+/// Whether there is no process `pid` in this pid namespace, or it is one that `says_so`.
+fn is_gone_or(pid: u32, says_so: impl FnOnce(Stat) -> bool) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
+    if pid <= 0 {
+        return false;
+    }
+    let is_there = || {
+        // SAFETY: the call takes numbers; signal 0 is none, so it only asks.
+        let rc = unsafe { libc::kill(pid, 0) };
+        rc == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+    };
+    if !is_there() {
+        return true;
+    }
+    let stat = read_text(format!("/proc/{pid}/stat")).ok().and_then(|stat| Stat::parse(&stat));
+    // Its parent may have waited for it since the first question, or /proc hides it.
+    stat.map_or_else(|| !is_there(), says_so)
 }
 
 /// What /proc/PID/stat says of a process. proc(5)
@@ -462,6 +465,29 @@ mod tests {
         assert_eq!(lock_of(line), Some(lock));
         for line in ["lock:\t1: FLOCK  ADVISORY  WRITE 77 00:2d:5 0 EOF", "pos:\t0", "lock:", ""] {
             assert_eq!(lock_of(line), None, "{line}");
+        }
+    }
+
+    /// A process is killed, and its parent waits for it while another thread asks: its locks are free by then, so it has ended,
+    /// at whichever moment of that the thread asks.
+    #[test]
+    fn a_process_has_ended_also_while_its_parent_waits_for_it() {
+        for _ in 0..400 {
+            let mut child = std::process::Command::new("sleep")
+                .arg("60")
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("there is sleep(1)");
+            let pid = child.id();
+            child.kill().expect("it runs");
+            // Its end of the pipe is closed with its other files, and so are its locks.
+            let mut output = child.stdout.take().expect("a pipe");
+            io::Read::read_to_end(&mut output, &mut Vec::new()).expect("it ends");
+            std::thread::scope(|scope| {
+                let asking = scope.spawn(move || (0..50).find(|_| !has_ended(pid, Duration::ZERO)));
+                child.wait().expect("it is a child");
+                assert_eq!(asking.join().expect("no panic"), None);
+            });
         }
     }
 
