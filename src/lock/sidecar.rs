@@ -208,8 +208,19 @@ impl QueueFile for Sidecar {
                 return woken;
             }
         }
-        self.sleep(limit.min(POLL));
-        false
+        // Nobody can wake it, so it looks.
+        let mut left = limit;
+        loop {
+            let nap = left.min(POLL);
+            self.sleep(nap);
+            left -= nap;
+            if left.is_zero() {
+                return false;
+            }
+            if self.read().map_or(true, |page| page.word(slot) != word) {
+                return true;
+            }
+        }
     }
 
     fn wake(&self, slot: usize) {

@@ -407,3 +407,40 @@ fn a_page_is_written_through_its_mapping() {
     assert_eq!(bytes()[5000..5004], *b"two\0");
     assert!(words.write(LENGTH - 2, b"behind its end").is_err());
 }
+
+/// The file system has no shared mappings, so that nobody can wake a waiter. It waits for as long as it is to, and not shorter,
+/// also behind another; and it sees that it was woken.
+#[test]
+fn a_waiter_that_cannot_be_woken_waits_as_long() {
+    use crate::lock::queue::{Purpose, Queue, Rank, Until};
+    let directory = tempfile::tempdir().expect("a directory");
+    let board = directory.path().join("board.db");
+    std::fs::write(&board, "").expect("a file");
+    let mut sidecar = Sidecar::open(&board, true).expect("a sidecar");
+    sidecar.words = None;
+    let queue = Queue::new(sidecar);
+    let join = || queue.join(Rank::Last, Duration::ZERO, Purpose::Write).expect("there is room");
+    let (mut first, mut second) = (join(), join());
+    queue.show(&mut first);
+    let limit = Duration::from_millis(200);
+    let began = Instant::now();
+    assert_eq!(queue.wait(&mut second, limit, Until::Turn), None);
+    assert!(began.elapsed() >= limit, "{:?}", began.elapsed());
+
+    let word = queue.sidecar().read().expect("a page").word(second.slot);
+    let wake = [(word + 1).to_le_bytes(), 2_u32.to_le_bytes()].concat();
+    let began = Instant::now();
+    let is_woken = std::thread::scope(|scope| {
+        let wakes = || {
+            std::thread::sleep(limit / 10);
+            queue.sidecar().write(slot_offset(second.slot) as u64, &wake)
+        };
+        let waker = scope.spawn(wakes);
+        let is_woken = !queue.sidecar().wait(second.slot, word, limit * 100);
+        waker.join().expect("no panic").expect("it can be written");
+        !is_woken
+    });
+    assert!(is_woken && began.elapsed() < limit * 50);
+    queue.leave(&first);
+    queue.leave(&second);
+}

@@ -211,10 +211,12 @@ impl Words {
         Ok(Self)
     }
 
-    /// Sleeps for 1 ms at most.
-    pub(crate) fn wait(&self, _: usize, _: u32, limit: Duration) -> io::Result<bool> {
-        std::thread::sleep(limit.min(Duration::from_millis(1)));
-        Ok(false)
+    /// Does not sleep.
+    ///
+    /// # Errors
+    /// Always: nobody would wake it.
+    pub(crate) fn wait(&self, _: usize, _: u32, _: Duration) -> io::Result<bool> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Writes nothing.
