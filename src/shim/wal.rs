@@ -13,6 +13,7 @@ use crate::ffi::{ResultCode, copies, no_panic, sqlite3, sqlite3_file, sqlite3_io
 use crate::format::WAL_SUFFIX;
 use crate::group_commit::deferral::{SyncOrder, Syncs};
 use crate::group_commit::{self, Committer, WalFile};
+use crate::recorder;
 use crate::sys::Uncancelled;
 use crate::sys::fork::ForkMutex;
 
@@ -150,10 +151,14 @@ unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode
     let sync = || call!(wal, xSync, ResultCode::IOERR_FSYNC, flags);
     let rc = sync();
     let is_once_more = state.synced(header.as_ref(), rc);
-    match header.filter(|_| is_once_more) {
+    let rc = match header.filter(|_| is_once_more) {
         Some(header) if OpenWal(wal).write(&header.0, 0) => sync(),
         _ => rc,
+    };
+    if rc != ResultCode::OK {
+        recorder::note_failed_sync(rc.0);
     }
+    rc
 }
 
 /// An open WAL of a connection, to be used by the thread that uses the connection.

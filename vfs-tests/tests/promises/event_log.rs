@@ -466,19 +466,24 @@ fn a_child_does_not_keep_its_parents_log() {
     parent.end_child();
 }
 
-/// The disk fails a sync: of the WAL when a transaction commits, of the database when a checkpoint copies, of a journal. Whichever it is, the log says so, and
-/// a checkpoint that did not end is one that has failed. The next transaction, which fails in no way, is no such event.
+/// The disk fails a sync: of the WAL when a transaction commits or a checkpoint begins, of the database when a checkpoint copies, of a
+/// journal. Whichever it is, the log says so, also where the only writer has group commit, and a checkpoint that did not end is one that has failed. The next transaction, which fails in no way, is no such event.
 #[test]
 fn a_sync_that_fails_is_recorded() {
     let (base, ours) = over_faulty("faulty-sync");
-    for (mode, file, sql) in [
-        ("wal", File::Wal, "UPDATE t SET x = 1"),
-        ("wal", File::Main, "PRAGMA wal_checkpoint(PASSIVE)"),
-        ("delete", File::Journal, "UPDATE t SET x = 1"),
-        ("delete", File::Main, "UPDATE t SET x = 1"),
+    for (mode, group_commit, file, sql) in [
+        ("wal", 0, File::Wal, "UPDATE t SET x = 1"),
+        ("wal", 1, File::Wal, "UPDATE t SET x = 1"),
+        ("wal", 0, File::Wal, "PRAGMA wal_checkpoint(PASSIVE)"),
+        ("wal", 1, File::Wal, "PRAGMA wal_checkpoint(PASSIVE)"),
+        ("wal", 0, File::Main, "PRAGMA wal_checkpoint(PASSIVE)"),
+        ("delete", 0, File::Journal, "UPDATE t SET x = 1"),
+        ("delete", 0, File::Main, "UPDATE t SET x = 1"),
     ] {
         let board = Board::new();
-        let connection = connect(&format!("{}&kanban_slow_ms=60000", board.uri(&ours)));
+        let uri = board.uri(&ours);
+        let uri = format!("{uri}&kanban_slow_ms=60000&kanban_group_commit={group_commit}");
+        let connection = connect(&uri);
         let set_up = format!(
             "PRAGMA journal_mode={mode}; PRAGMA synchronous=full; CREATE TABLE t (x); INSERT INTO t VALUES (0)"
         );
@@ -489,12 +494,12 @@ fn a_sync_that_fails_is_recorded() {
         });
         let result = connection.execute_batch(sql);
         base.off();
-        assert!(result.is_err(), "{mode}, {file:?}");
+        assert!(result.is_err(), "{mode}, {group_commit}, {file:?}");
         connection.execute_batch("ROLLBACK; UPDATE t SET x = 2").unwrap_or_else(|_| {
             connection.execute_batch("UPDATE t SET x = 2").unwrap();
         });
         let found = of(&board, EventKind::SyncFailed);
-        assert!(!found.is_empty(), "{mode}, {file:?}");
+        assert!(!found.is_empty(), "{mode}, {group_commit}, {file:?}");
         assert!(
             found.iter().all(|it| it.code == SQLITE_IOERR_FSYNC && it.message.is_some()),
             "{found:#?}"
@@ -504,7 +509,7 @@ fn a_sync_that_fails_is_recorded() {
         assert_eq!(
             checkpoints.len(),
             usize::from(is_checkpoint),
-            "{mode}, {file:?}: {checkpoints:#?}"
+            "{mode}, {group_commit}, {file:?}: {checkpoints:#?}"
         );
         assert!(checkpoints.iter().all(|it| it.outcome == Some(Outcome::Failed)));
     }
