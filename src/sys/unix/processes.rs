@@ -26,9 +26,11 @@ pub(crate) fn is_gone(pid: u32, ago: Duration) -> bool {
 }
 
 /// Whether the process `pid` that did something `ago` is gone, or on its way: the kernel releases the locks of one that ends before
-/// others see it as a zombie. kill(2), proc(5)
+/// others see it as a zombie. Its first thread may end long before the others do. kill(2), proc(5), /proc/PID/task
 pub(crate) fn has_ended(pid: u32, ago: Duration) -> bool {
-    is_gone_or(pid, |stat| stat.is_dead() || stat.is_younger_than(ago) || stat.is_exiting())
+    is_gone_or(pid, |stat| {
+        stat.is_dead() || stat.is_younger_than(ago) || stat.is_exiting() && do_all_threads_end(pid)
+    })
 }
 
 /// Whether there is no process `pid` in this pid namespace, or it is one that `says_so`.
@@ -50,7 +52,19 @@ fn is_gone_or(pid: u32, says_so: impl FnOnce(Stat) -> bool) -> bool {
     stat.map_or_else(|| !is_there(), says_so)
 }
 
-/// What /proc/PID/stat says of a process. proc(5)
+/// Whether each thread of the process `pid` ends or has ended. One that was listed and is not there any more has.
+fn do_all_threads_end(pid: u32) -> bool {
+    let ends = |thread: fs::DirEntry| {
+        let stat = read_text(thread.path().join("stat")).ok();
+        stat.and_then(|stat| Stat::parse(&stat)).is_none_or(|stat| stat.is_exiting())
+    };
+    match beyond_standard(|| fs::read_dir(format!("/proc/{pid}/task"))) {
+        Ok(threads) => threads.flatten().all(ends),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// What /proc/PID/stat says of a process, or /proc/PID/task/TID/stat of a thread. proc(5)
 struct Stat {
     /// `Z` is a zombie, `X` is dead.
     state: char,
@@ -80,7 +94,7 @@ impl Stat {
         matches!(self.state, 'Z' | 'X') && self.threads < 2
     }
 
-    /// Whether it ends, or its first thread.
+    /// Whether it ends: of a process, its first thread; of a thread, that thread.
     fn is_exiting(&self) -> bool {
         const PF_EXITING: u64 = 0x0000_0004;
         self.flags & PF_EXITING != 0
@@ -572,18 +586,54 @@ mod tests {
         child.wait().expect("it ends");
     }
 
-    /// A process calls itself by an escape sequence that turns a terminal red.
+    /// The first thread of a process ends, and another lives: the process has not ended before that is killed.
     #[test]
-    fn a_name_does_not_command_the_terminal() {
-        let program = "printf 'a\\033[31mb' > /proc/$$/comm && echo && read end";
+    fn a_process_lives_as_long_as_its_last_thread() {
+        // SAFETY: the child uses of this process's memory what fork(2) leaves usable: it makes a thread, and ends this one alone.
+        let child = unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                std::thread::spawn(|| std::thread::sleep(Duration::from_secs(600)));
+                libc::syscall(libc::SYS_exit, 0);
+            }
+            child
+        };
+        let pid = u32::try_from(child).expect("it forks");
+        let began = Instant::now();
+        let until = |is_it: &dyn Fn() -> bool| {
+            while !is_it() && began.elapsed() < Duration::from_secs(60) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            is_it()
+        };
+        let stat = || Stat::parse(&read_text(format!("/proc/{pid}/stat")).ok()?);
+        let is_headless = until(&|| stat().is_some_and(|stat| stat.state == 'Z'));
+        let ended_before = has_ended(pid, Duration::ZERO);
+        // SAFETY: a child that nobody else kills or waits for.
+        unsafe { libc::kill(child, libc::SIGKILL) };
+        let has_ended = until(&|| has_ended(pid, Duration::ZERO));
+        // SAFETY: as above; it asks for no status.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+        assert_eq!((is_headless, ended_before, has_ended), (true, false, true));
+    }
+
+    /// A process that has given itself a name, printed by printf(1). It ends when its standard input does.
+    fn named(name: &str) -> std::process::Child {
         let mut child = std::process::Command::new("sh")
-            .args(["-c", program])
+            .args(["-c", &format!("printf '{name}' > /proc/$$/comm && echo && read end")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("it starts");
         let mut out = child.stdout.take().expect("it is a pipe");
         out.read_exact(&mut [0]).expect("it has its name");
+        child
+    }
+
+    /// A process calls itself by an escape sequence that turns a terminal red.
+    #[test]
+    fn a_name_does_not_command_the_terminal() {
+        let mut child = named("a\\033[31mb");
         assert_eq!(program_of(child.id()).as_deref(), Some("a?[31mb"));
         drop(child.stdin.take());
         child.wait().expect("it ends");
@@ -593,15 +643,7 @@ mod tests {
     /// be gone when it is a zombie.
     #[test]
     fn a_name_need_not_be_utf_8() {
-        let program = "printf 'a\\303' > /proc/$$/comm && echo && read end";
-        let mut child = std::process::Command::new("sh")
-            .args(["-c", program])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let mut out = child.stdout.take().expect("it is a pipe");
-        out.read_exact(&mut [0]).expect("it has its name");
+        let mut child = named("a\\303");
         let pid = child.id();
         assert_eq!(program_of(pid).as_deref(), Some("a\u{fffd}"));
         let details = details_of(pid);
