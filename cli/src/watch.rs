@@ -260,9 +260,9 @@ fn lines(
             }
             Err(error) => error.to_string(),
         };
-        // Nobody listens any more: as good an end as any.
         let line = if as_json { line } else { printable(&line) };
         shown += 1;
+        // Nobody listens any more: as good an end as any.
         if !say_line(&line) || count == Some(shown) {
             break;
         }

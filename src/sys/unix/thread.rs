@@ -1,4 +1,5 @@
 //! This thread, and a request to end it: pthreads(7), "Thread cancellation".
+
 use std::cell::Cell;
 use std::ffi::c_int;
 
@@ -19,6 +20,7 @@ unsafe extern "C-unwind" {
 pub(crate) struct Uncancelled {
     previous: c_int,
 }
+
 impl Uncancelled {
     #[inline(always)]
     pub(crate) fn begin() -> Self {
@@ -27,6 +29,7 @@ impl Uncancelled {
         Self { previous }
     }
 }
+
 impl Drop for Uncancelled {
     #[inline(always)]
     fn drop(&mut self) {
@@ -41,6 +44,7 @@ const DISABLE: c_int = if cfg!(target_vendor = "apple") { 0 } else { 1 };
 pub(crate) struct UncancelledSleep {
     _uncancelled: Uncancelled,
 }
+
 thread_local! {
     /// What pthread_setcancelstate(3) has said when the sleep began. A signal handler that jumps out of it leaves it here,
     /// until this thread sleeps again.
