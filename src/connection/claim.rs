@@ -365,6 +365,8 @@ impl<B: BaseFile> Claim<B> {
         count(&self.database.counters.refused);
         let (mut watch, mut arrival) = (Stopwatch::start(), None);
         self.wait.is_used_by(self.base.user());
+        // The transaction has not begun.
+        self.wait.holds(Vec::new());
         if let Some(waited) = self.wait.refused(Cause::WriteLock) {
             // Another wait, that the connection has given up before without a sign.
             self.gave_up(waited);
@@ -841,9 +843,8 @@ impl<B: BaseFile> Claim<B> {
         }
         let user = self.base.user();
         self.wait.is_used_by(user);
-        if matches!(cause, Cause::WriteLock) && self.base.is_writing() {
-            self.wait.holds(self.database.held_beside(user));
-        }
+        let holds = cause.is_write_lock() && self.base.is_writing();
+        self.wait.holds(if holds { self.database.held_beside(user) } else { Vec::new() });
         count(&self.database.counters.refused);
         let by_write_lock = cause.is_write_lock();
         let ended = self.wait.refused(cause);

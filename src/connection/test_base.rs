@@ -56,6 +56,7 @@ pub(crate) struct TestBase {
     pub(crate) doing: Cell<Option<Doing>>,
     pub(crate) running: Cell<Option<Running>>,
     /// Whether the connection writes to another database.
+    pub(crate) is_writing: Cell<bool>,
     pub(crate) writes_elsewhere: Cell<bool>,
     /// Whether BEGIN has begun a transaction.
     pub(crate) is_in_transaction: Cell<bool>,
@@ -95,6 +96,7 @@ impl Default for TestBase {
             is_immediate: Cell::default(),
             doing: Cell::default(),
             running: Cell::default(),
+            is_writing: Cell::new(true),
             writes_elsewhere: Cell::default(),
             is_in_transaction: Cell::default(),
             busy_handler: RefCell::default(),
@@ -248,7 +250,7 @@ impl BaseFile for &'static TestBase {
         true
     }
     fn is_writing(&self) -> bool {
-        true
+        self.is_writing.get()
     }
     fn writes_elsewhere(&self) -> bool {
         self.writes_elsewhere.get()

@@ -9,6 +9,9 @@
 //! In a program that locks its databases in one order no label comes back. A page that lies makes a transaction give up that
 //! waits for another database, and nothing else.
 
+#[cfg(all(test, unix))]
+mod tests;
+
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,7 +77,7 @@ impl Label {
 impl Drop for Label {
     fn drop(&mut self) {
         for queue in &self.shown {
-            queue.hide_label();
+            queue.hide_label(self.now);
         }
     }
 }

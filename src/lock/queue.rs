@@ -118,8 +118,8 @@ pub(crate) struct Queue<S> {
     /// Whether somebody waited when the lock was last taken. Then the attempt to take it together with the
     /// waiters' byte would most likely fail, and is not made.
     is_contended: AtomicBool,
-    /// Whether the page shows the label of a holder of this process.
-    is_labelled: AtomicBool,
+    /// The label of a holder of this process that the page shows; 0 for none.
+    label_shown: AtomicU64,
     /// The last byte of the holder that [`Self::held_for`] has seen last.
     seen: AtomicI64,
     /// When it saw that holder first, in ns of [`QueueFile::kernel_now`].
@@ -146,7 +146,7 @@ impl<S: QueueFile> Queue<S> {
             slots: Mutex::new(Slots::default()),
             held_here: AtomicBool::new(false),
             is_contended: AtomicBool::new(false),
-            is_labelled: AtomicBool::new(false),
+            label_shown: AtomicU64::new(0),
             seen: AtomicI64::new(0),
             seen_since: AtomicU64::new(0),
             watched: Mutex::new(None),
@@ -266,8 +266,9 @@ impl<S: QueueFile> Queue<S> {
         mut pace: Option<&mut Pace>,
         freed: impl FnOnce(),
     ) -> io::Result<()> {
-        if self.is_labelled.load(Ordering::Relaxed) {
-            self.hide_label();
+        let label = self.label_shown.load(Ordering::Relaxed);
+        if label != 0 {
+            self.hide_label(label);
         }
         self.held_here.store(false, Ordering::Relaxed);
         if let Some(pace) = &mut pace {
@@ -374,14 +375,15 @@ impl<S: QueueFile> Queue<S> {
 
     /// Shows a label to those that wait for the write lock, which the caller's transaction has.
     pub(super) fn show_label(&self, label: u64) {
-        self.is_labelled.store(true, Ordering::Relaxed);
+        self.label_shown.store(label, Ordering::Relaxed);
         self.write_label(label);
     }
 
-    /// Ends [`Self::show_label`].
+    /// Ends [`Self::show_label`]. A label that the next holder of this process shows by now stays.
     #[cold]
-    pub(super) fn hide_label(&self) {
-        if self.is_labelled.swap(false, Ordering::Relaxed) {
+    pub(super) fn hide_label(&self, label: u64) {
+        let shown = &self.label_shown;
+        if shown.compare_exchange(label, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.write_label(0);
         }
     }

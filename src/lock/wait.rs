@@ -150,8 +150,6 @@ struct Waiting {
     held: Vec<Arc<Queue<Sidecar>>>,
     /// What says so to those that wait for them.
     label: Option<Label>,
-    /// Whether it waits for itself: then its busy handler is not to sleep, so that it gives up.
-    is_in_circle: bool,
     /// A child must not leave the queue for its parent.
     place: Option<Own<Queued>>,
 }
@@ -195,9 +193,9 @@ pub(crate) fn sleep(asked: Duration, base_sleep: impl Fn(Duration)) -> bool {
     let slept = nap.sleep(base_sleep, || shared.waiting.lock().is_worth_trying());
     let mut waiting = shared.waiting.lock();
     if waiting.waits && waiting.thread == this_thread() {
-        let Slept { place, unslept, label, is_in_circle } = slept;
+        let Slept { place, unslept, label } = slept;
         waiting.handler.unslept = unslept;
-        (waiting.label, waiting.is_in_circle) = (label, is_in_circle);
+        waiting.label = label;
         let ticket = place.as_ref().and_then(Own::get).map(|queued| queued.place.ticket);
         waiting.ticket = ticket.or(waiting.ticket);
         waiting.place = place;
@@ -236,11 +234,9 @@ impl Waiting {
         }
         self.last_step = LastStep::Slept;
         let limit = asked + std::mem::take(&mut self.handler.unslept);
-        // A handler of the application's own may never give up.
-        self.is_in_circle &= self.handler.kind != busy_handler::Kind::Unknown;
         Some(Nap {
-            limit: if self.is_in_circle { Duration::ZERO } else { limit },
-            is_in_circle: self.is_in_circle,
+            limit,
+            comes_to_an_end: self.handler.kind != busy_handler::Kind::Unknown,
             held: self.held.clone(),
             label: self.label.take(),
             database: Arc::clone(&self.database),
@@ -280,7 +276,7 @@ impl Waiting {
     fn stop(&mut self) {
         self.waits = false;
         self.handler.wait_ended();
-        (self.place, self.label, self.is_in_circle) = (None, None, false);
+        (self.place, self.label) = (None, None);
         self.held.clear();
     }
 
@@ -332,7 +328,6 @@ impl Wait {
             user: 0,
             held: Vec::new(),
             label: None,
-            is_in_circle: false,
             place: None,
         };
         let shared = Shared { is_quiet: AtomicBool::new(true), waiting: Mutex::new(waiting) };
@@ -363,7 +358,7 @@ impl Wait {
         };
         if !waiting.last_step.has_slept() {
             // It may be another statement that is refused: the one before has given up without a sign.
-            (waiting.label, waiting.is_in_circle) = (None, false);
+            waiting.label = None;
         }
         waiting.refused_at = now;
         waiting.last_step = LastStep::Refused { after_sleep: waiting.last_step.has_slept() };

@@ -2,6 +2,7 @@
 
 use super::super::claim::{CHECKPOINT_LASTS, Need, Request};
 use super::*;
+use crate::lock::queue::{Purpose, Rank, Until};
 use crate::lock::wait::Cause;
 use std::time::Instant;
 
@@ -458,4 +459,80 @@ fn what_is_left_of_a_timeout_is_its_own_connections() {
         assert_eq!(other.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::BUSY);
         assert_eq!(began.elapsed() < rest, is_refused_at_once, "user {user}");
     }
+}
+
+/// Twenty wait before a connection whose busy handler has slept once. When SQLite tries again to begin, the handler is asked at
+/// once, without an attempt, until it gives up or sleeps no more. One that is near the head is not asked: it tries.
+#[test]
+fn the_busy_handler_is_asked_far_from_the_head() {
+    for (before, sleeps, expected) in [(20, true, 6), (20, false, 1), (3, true, 0)] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut holder, base) = connection(&directory);
+        base.has_bytes(4096);
+        holder.wal.has_snapshot = true;
+        assert_eq!(holder.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
+        let database = Arc::clone(holder.database());
+        let queue = database.queue().expect("it has one");
+        for _ in 0..before {
+            let place = queue.join(Rank::Last, Duration::ZERO, Purpose::Write);
+            let mut place = place.expect("a slot is free");
+            assert_eq!(queue.wait(&mut place, Duration::from_millis(1), Until::Turn), None);
+        }
+        let base = TestBase::default().leak();
+        base.has_bytes(4096);
+        let mut waiter = connection_over(&directory, base);
+        waiter.wal.has_snapshot = true;
+        assert_eq!(waiter.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::BUSY);
+        waiter.wal.has_snapshot = false;
+        let sleep = || crate::lock::wait::sleep(Duration::from_millis(1), |_| {});
+        assert!(sleep());
+        let asked = std::rc::Rc::new(std::cell::Cell::new(0));
+        let counted = std::rc::Rc::clone(&asked);
+        *base.busy_handler.borrow_mut() = Some(Box::new(move || {
+            counted.set(counted.get() + 1);
+            (!sleeps || sleep()) && counted.get() < 6
+        }));
+        assert_eq!(waiter.shm_lock(ShmSlot::read(1), ShmFlags::LOCK_SHARED), ResultCode::OK);
+        assert_eq!(asked.get(), expected, "{before} before");
+    }
+}
+
+/// A transaction has the write lock of one database and waits for another's, so that it shows a label. It gives up without a
+/// sign, and ends. The next transaction, which has no write lock when it waits, shows none to those that wait for the first.
+#[test]
+fn a_transaction_shows_no_label_for_the_one_before() {
+    let directories = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+    let writes = |directory: &tempfile::TempDir| {
+        let (mut writer, base) = connection(directory);
+        base.has_bytes(4096);
+        writer.has_user();
+        writer.wal.has_snapshot = true;
+        assert_eq!(writer.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
+        writer
+    };
+    let mut own = writes(&directories[0]);
+    let _others = writes(&directories[1]);
+    let label = || {
+        let path = crate::lock::sidecar::path_of(own.database().path());
+        crate::lock::page::Page::of(&std::fs::read(path).expect("it is there")).label()
+    };
+    let (mut waiter, base) = connection(&directories[1]);
+    base.has_bytes(4096);
+    let mut waits = || {
+        waiter.wal.has_snapshot = true;
+        assert_eq!(waiter.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::BUSY);
+        waiter.wal.has_snapshot = false;
+    };
+    let sleep = || crate::lock::wait::sleep(Duration::from_millis(1), |_| {});
+    waits();
+    assert!(sleep() && label().is_some(), "it waits for another");
+    waits();
+    assert!(label().is_some(), "it may go on");
+
+    base.is_writing.set(false);
+    waits();
+    assert_eq!(label(), None, "it is another statement's refusal");
+    assert!(sleep());
+    assert_eq!(label(), None, "it has no write lock");
+    assert_eq!(own.shm_lock(ShmSlot::WRITE, UNLOCK), ResultCode::OK);
 }

@@ -91,8 +91,9 @@ pub(super) struct Nap {
     /// The queues of other databases of which its database connection has the write lock.
     pub(super) held: Vec<Arc<Queue<Sidecar>>>,
     pub(super) label: Option<Label>,
-    /// Whether the connection is known to wait for itself.
-    pub(super) is_in_circle: bool,
+    /// Whether it may be SQLite's own busy handler that sleeps, which counts what it asks for and so gives up the sooner the less
+    /// it sleeps. One of the application's own may never give up.
+    pub(super) comes_to_an_end: bool,
     /// Whether there is a probe.
     pub(super) can_look: bool,
 }
@@ -104,8 +105,6 @@ pub(super) struct Slept {
     /// What was not slept.
     pub(super) unslept: Duration,
     pub(super) label: Option<Label>,
-    /// Whether the connection waits for itself.
-    pub(super) is_in_circle: bool,
 }
 
 /// Which of a wait's sleeps it is.
@@ -128,9 +127,6 @@ impl Nap {
         base_sleep: impl Fn(Duration),
         is_worth_trying: impl FnMut() -> bool,
     ) -> Slept {
-        if self.is_in_circle {
-            return self.slept(None, Duration::ZERO);
-        }
         let queue = (self.can_queue || self.is_long()).then(|| self.database.queue()).flatten();
         let queue = match queue {
             Some(queue) if self.can_queue => queue,
@@ -181,8 +177,8 @@ impl Nap {
                 if let Some(unslept) = queue.wait(&mut queued.place, look, until) {
                     break Some(rest.saturating_sub(look) + unslept);
                 }
-                if label.has_come_back(&queue) {
-                    self.is_in_circle = true;
+                if label.has_come_back(&queue) && self.comes_to_an_end {
+                    // What is left is not slept.
                     break None;
                 }
                 if look == rest {
@@ -206,7 +202,7 @@ impl Nap {
     }
 
     fn slept(self, place: Option<Own<Queued>>, unslept: Duration) -> Slept {
-        Slept { place, unslept, label: self.label, is_in_circle: self.is_in_circle }
+        Slept { place, unslept, label: self.label }
     }
 
     /// Whether it, or the wait before it, is long enough for people to ask who waits.

@@ -3,6 +3,7 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use vfs_tests::{Agent, Board, Program, Reply};
 
 use crate::{agent, connect};
@@ -137,4 +138,79 @@ fn nobody_is_refused_who_keeps_to_one_order() {
             }
         });
     });
+}
+
+/// Two clients have each written to a board of their own, and attached the other's. Returns the boards and the clients.
+fn pair(uri: impl Fn(&Board) -> String, timeouts: [u32; 2]) -> (Vec<Board>, [Agent; 2]) {
+    let boards = boards(2);
+    let mut clients = [(); 2].map(|()| agent(Program::Rust));
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.open("c", &uri(&boards[n]), timeouts[n]);
+        client.sql("c", &format!("ATTACH '{}' AS next", uri(&boards[1 - n]))).rows();
+        client.sql("c", "BEGIN; INSERT INTO main.t VALUES (1)").rows();
+    }
+    (boards, clients)
+}
+
+/// A client of a circle waits by a handler of its own, which calls sqlite3_sleep and never gives up. It came last, so that it
+/// is the one to see the circle. It has the lock when the other has rolled back, as on the stock VFS. Until then it sleeps as
+/// long as it wants, and does not spin.
+#[test]
+fn a_handler_that_never_gives_up_gets_the_lock_of_a_circle() {
+    for ms in [1, 50] {
+        for uri in [Board::stock, Board::kanban] {
+            let (boards, [mut first, mut own]) = pair(uri, [700, 0]);
+            own.call(&json!(["own busy handler", "c", ms])).rows();
+            first.send_sql("c", "INSERT INTO next.t VALUES (2)");
+            assert_eq!(first.reply_within(Duration::from_millis(100)), None, "it waits");
+            let began = Instant::now();
+            own.send_sql("c", "INSERT INTO next.t VALUES (2)");
+            assert_eq!(first.reply().code(), 5, "{ms} ms");
+            first.sql("c", "ROLLBACK").rows();
+            own.reply().rows();
+            let most = began.elapsed().as_millis() as u64 / ms + 10;
+            own.sql("c", "COMMIT").rows();
+            let rows = "SELECT count(*) FROM t";
+            for board in &boards {
+                let reader = connect(&board.kanban());
+                let rows: i64 = reader.query_row(rows, [], |row| row.get(0)).unwrap();
+                assert_eq!(rows, 1, "{ms} ms");
+            }
+            if uri(&boards[0]) == boards[0].kanban() {
+                let status = own.sql("c", "PRAGMA next.kanban_status").rows();
+                let status: serde_json::Value =
+                    serde_json::from_str(status[0][0].as_str().unwrap()).unwrap();
+                let refused = status["counters"]["refused"].as_u64().expect("a number");
+                assert!((1..=most).contains(&refused), "{ms} ms: {refused} of {most}");
+            }
+        }
+    }
+}
+
+/// A client of a circle is refused. Its busy timeout is the sum of SQLite's sleeps, so that nothing tells that the last was
+/// the last. It rolls back, and the other goes on and keeps both locks. The next statement of the client that was refused
+/// waits in no circle: it has its whole timeout, as on the stock VFS.
+#[test]
+fn a_circle_ends_with_the_statement_that_was_refused() {
+    const TIMEOUT: u32 = 328;
+    let timeout = Duration::from_millis(TIMEOUT.into());
+    for uri in [Board::stock, Board::kanban] {
+        let (boards, [mut first, mut second]) = pair(uri, [10_000, TIMEOUT]);
+        first.send_sql("c", "INSERT INTO next.t VALUES (2)");
+        assert_eq!(first.reply_within(Duration::from_millis(100)), None, "it waits");
+        let mut insert = || {
+            let began = Instant::now();
+            assert_eq!(second.sql("c", "INSERT INTO next.t VALUES (2)").code(), 5);
+            let waited = began.elapsed();
+            second.sql("c", "ROLLBACK");
+            waited
+        };
+        let waited = insert();
+        let is_ours = uri(&boards[0]) == boards[0].kanban();
+        assert_eq!(waited < timeout / 2, is_ours, "{waited:?}");
+        first.reply().rows();
+        let waited = insert();
+        assert!(waited >= timeout * 9 / 10, "{waited:?}");
+        first.sql("c", "COMMIT").rows();
+    }
 }
