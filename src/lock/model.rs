@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::kernel::Kernel;
-use super::page::{LENGTH, PAGE, Page, State};
-use super::queue::{Pace, Place, Purpose, Queue, QueueFile, Rank, Taken, Until};
+use super::page::{FIRST_SLOTS, LENGTH, PAGE, Page, SLOTS, State};
+use super::queue::{Pace, Place, Purpose, Queue, QueueFile, Rank, Taken, Until, slot_range};
 use crate::sys::Range;
 
 /// A machine on which processes call the kernel, one at a time.
@@ -256,6 +256,14 @@ impl Scene {
     }
 }
 
+/// A newcomer takes the lock, which is free, and releases it.
+fn passes_on(queue: &Queue<Process<Threads>>) {
+    let mut pace = Pace::default();
+    let now = queue.sidecar().now();
+    let taken = queue.try_acquire(now, Purpose::Write, None, &mut pace).expect("no I/O");
+    queue.release(taken.expect("it is free"), Some(&mut pace), || {}).expect("no I/O");
+}
+
 /// The first waiter has waited for longer than newcomers may overtake. The holder gives it the turn and wakes it;
 /// a newcomer and a later waiter are refused, the one with the turn is not.
 #[test]
@@ -320,13 +328,7 @@ fn a_waiter_that_misses_its_turn_is_passed_over() {
     std::thread::sleep(Duration::from_nanos(super::page::TURN_NS + 1_000_000));
     // The second has looked meanwhile.
     scene.queues[2].show(&mut places[1]);
-    let mut pace = Pace::default();
-    let taken = scene.queues[0]
-        .try_acquire(scene.queues[0].sidecar().now(), Purpose::Write, None, &mut pace)
-        .expect("no I/O");
-    scene.queues[0]
-        .release(taken.expect("the turn has expired"), Some(&mut pace), || {})
-        .expect("no I/O");
+    passes_on(&scene.queues[0]);
     assert_eq!(scene.states(), [(places[0].slot, State::Away), (places[1].slot, State::Woken)]);
 }
 
@@ -348,24 +350,46 @@ fn stopped_waiters_miss_one_turn_together() {
     std::thread::sleep(Duration::from_nanos(super::page::TURN_NS + 1_000_000));
     let (living, place) = others.last().expect("there are forty");
     living.show(&mut place.clone());
-    let mut pace = Pace::default();
-    let taken = scene.queues[0]
-        .try_acquire(scene.queues[0].sidecar().now(), Purpose::Write, None, &mut pace)
-        .expect("no I/O");
-    scene.queues[0]
-        .release(taken.expect("the turn has expired"), Some(&mut pace), || {})
-        .expect("no I/O");
+    passes_on(&scene.queues[0]);
     assert_eq!(scene.page().turn().map(|turn| turn.slot), Some(place.slot));
     // The first of the stopped ones is back, and keeps its place.
     scene.queues[2].show(&mut places[1]);
     let taken = living
-        .try_acquire(living.sidecar().now(), Purpose::Write, Some(place), &mut pace)
+        .try_acquire(living.sidecar().now(), Purpose::Write, Some(place), &mut Pace::default())
         .expect("no I/O");
     living.leave(place);
     living
         .release(taken.expect("it is its turn"), Some(&mut Pace::default()), || {})
         .expect("no I/O");
     assert_eq!(scene.page().turn().map(|turn| turn.slot), Some(places[1].slot));
+}
+
+/// Seventeen wait, and the holder releases the lock without a word. The last of them is too far from the head to try for it; the
+/// others are not.
+#[test]
+fn a_waiter_far_from_the_head_does_not_try() {
+    let machine = Threads(Arc::new((Mutex::new(Kernel::new()), Condvar::new(), Instant::now())));
+    let [holder, waiter] = [0, 1].map(|id| Queue::new(Process::new(&machine, id, usize::MAX)));
+    let mut pace = Pace::default();
+    let now = || holder.sidecar().now();
+    let taken = holder.try_acquire(now(), Purpose::Write, None, &mut pace).expect("no I/O");
+    let wait = |queue: &Queue<Process<Threads>>| {
+        let mut place = queue.join(Rank::Last, Duration::ZERO, Purpose::Write);
+        let place = place.as_mut().expect("a slot is free");
+        assert_eq!(queue.wait(place, Duration::from_millis(1), Until::Sign), None);
+        *place
+    };
+    let places: Vec<_> = (0..17).map(|_| wait(&waiter)).collect();
+    let far: Vec<_> = places.iter().map(Place::is_far).collect();
+    assert_eq!(far.iter().position(|far| *far), Some(16));
+    holder.release(taken.expect("it is free"), None, || {}).expect("no I/O");
+    let tries = |place: &Place| {
+        let mut pace = Pace::default();
+        let taken = waiter.try_acquire(now(), Purpose::Write, Some(place), &mut pace);
+        taken.expect("no I/O").is_some()
+    };
+    assert!(!tries(&places[16]) && waiter.is_free());
+    assert!(tries(&places[0]));
 }
 
 /// A thousand processes have waited once each, and keep their boards open. Then a thousand wait at a time: each has a place,
@@ -406,12 +430,11 @@ fn a_thousand_processes_have_places() {
         queue.leave(place);
     }
     assert!(page().extends_in_vain());
-    let mut pace = Pace::default();
-    let taken = queues[0]
-        .try_acquire(queues[0].sidecar().now(), Purpose::Write, None, &mut pace)
-        .expect("no I/O")
-        .expect("it is free");
-    queues[0].release(taken, Some(&mut pace), || {}).expect("no I/O");
+    let behind = SLOTS - FIRST_SLOTS;
+    let behind = Range { start: slot_range(FIRST_SLOTS).start, len: behind as i64 };
+    let kept = queues[0].sidecar().conflicting(behind).expect("no I/O");
+    assert!(kept.is_none(), "they keep none for their next waiters");
+    passes_on(&queues[0]);
     assert!(page().waiters().next().is_none() && !page().extends_in_vain());
 }
 

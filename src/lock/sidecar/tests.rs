@@ -37,14 +37,20 @@ fn a_holder_wakes_a_sleeping_waiter() {
     assert!(waker.wait(3, 1, Duration::from_secs(60)), "the word is another by now");
 }
 
-/// A sidecar tells its descriptor, which a forked child closes, and whether it is in its place, since one that was
-/// moved or replaced excludes nobody.
-#[test]
-fn a_sidecar_knows_its_file_and_its_place() {
+/// A new database, and its sidecar.
+fn made() -> (tempfile::TempDir, PathBuf, Sidecar) {
     let directory = tempfile::tempdir().expect("a directory");
     let board = directory.path().join("board.db");
     std::fs::write(&board, "").expect("a file");
     let sidecar = Sidecar::open(&board, true).expect("a sidecar");
+    (directory, board, sidecar)
+}
+
+/// A sidecar tells its descriptor, which a forked child closes, and whether it is in its place, since one that was
+/// moved or replaced excludes nobody.
+#[test]
+fn a_sidecar_knows_its_file_and_its_place() {
+    let (directory, board, sidecar) = made();
     let inode = sys::inode_of(sidecar.descriptor()).expect("it is open");
     assert!(inode == sidecar.inode && sidecar.is_in_place(&board));
     let (path, elsewhere) = (path_of(&board), directory.path().join("elsewhere"));
@@ -390,13 +396,10 @@ fn a_look_drops_no_lock_of_this_process() {
 /// is whole again, what is written is in it.
 #[test]
 fn a_page_is_written_through_its_mapping() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let board = directory.path().join("board.db");
-    std::fs::write(&board, "").expect("a file");
-    let sidecar = Sidecar::open(&board, true).expect("a sidecar");
+    let (_directory, board, sidecar) = made();
     let words = sidecar.words.as_ref().expect("it is mapped");
     let file = std::fs::File::options().write(true).open(path_of(&board)).expect("it is there");
-    words.write(5000, b"a thousand waiters").expect("there is a /proc");
+    words.write(5000, b"a thousand waiters").expect("there is a /dev/shm");
     let bytes = || std::fs::read(path_of(&board)).expect("it is there");
     assert_eq!(bytes()[5000..5018], *b"a thousand waiters");
     file.set_len(16).expect("it is ours");
@@ -413,10 +416,7 @@ fn a_page_is_written_through_its_mapping() {
 #[test]
 fn a_waiter_that_cannot_be_woken_waits_as_long() {
     use crate::lock::queue::{Purpose, Queue, Rank, Until};
-    let directory = tempfile::tempdir().expect("a directory");
-    let board = directory.path().join("board.db");
-    std::fs::write(&board, "").expect("a file");
-    let mut sidecar = Sidecar::open(&board, true).expect("a sidecar");
+    let (_directory, _board, mut sidecar) = made();
     sidecar.words = None;
     let queue = Queue::new(sidecar);
     let join = || queue.join(Rank::Last, Duration::ZERO, Purpose::Write).expect("there is room");
@@ -443,4 +443,17 @@ fn a_waiter_that_cannot_be_woken_waits_as_long() {
     assert!(is_woken && began.elapsed() < limit * 50);
     queue.leave(&first);
     queue.leave(&second);
+}
+
+/// Somebody cuts the file short within its last page, so that a write to the mapping would succeed and lengthen nothing. It gets
+/// its length back.
+#[test]
+fn a_file_cut_within_its_last_page_gets_its_length_back() {
+    let (_directory, board, sidecar) = made();
+    let file = File::options().write(true).open(path_of(&board)).expect("it is there");
+    for len in [LENGTH as u64 - 100, 16, 0] {
+        file.set_len(len).expect("it is ours");
+        sidecar.lengthen();
+        assert_eq!(file.metadata().expect("it is open").len(), LENGTH as u64, "of {len}");
+    }
 }

@@ -427,6 +427,76 @@ say(told.stdout.strip(), told.stderr)
     }
 }
 
+/// A waiter writes its place in the queue by a file in memory. A daemon closes all that it does not know, that one, too, and
+/// opens another file, which gets its number. What waits next must not write to that one. On the stock VFS nobody would.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_that_has_the_number_of_one_in_memory_stays_as_it_is() {
+    const SCRIPT: &str = "
+import tempfile
+path, uri = sys.argv[3:]
+holder, waiter = connect(uri), connect(uri)
+holder.execute('PRAGMA journal_mode=wal'); holder.execute('CREATE TABLE t (x)')
+waiter.execute('PRAGMA busy_timeout=50')
+holder.execute('BEGIN IMMEDIATE')
+def waits(): return tried(waiter, 'INSERT INTO t VALUES (1)')
+say(waits())
+def is_ours(n):
+    try: return os.readlink('/proc/self/fd/%d' % n).startswith('/dev/shm/#')
+    except OSError: return False
+numbers = [n for n in range(3, 100) if is_ours(n)]
+say(len(numbers), 'in memory')
+victim = tempfile.NamedTemporaryFile(); victim.write(b'precious' * 100); victim.flush()
+for n in numbers or [out + 1]: os.dup2(victim.fileno(), n)
+say(waits())
+say(open(victim.name, 'rb').read() == b'precious' * 100)
+holder.execute('COMMIT')
+say(waits())
+";
+    let refused = "database is locked";
+    for (vfs, files) in [("unix", "0 in memory"), ("kanban", "1 in memory")] {
+        let said = prints_of(&Board::new(), vfs, SCRIPT, &[]);
+        assert_eq!(said, [refused, files, refused, "True", "[]"], "{vfs}");
+    }
+}
+
+/// A program makes a child without the C library, so that no handler tells of it. The child has its parent's connections, but
+/// not the mapping by which waiters write their places: other memory may be there. A child that waits must leave that alone.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_memory_of_a_child_that_ran_no_handler_stays_as_it_is() {
+    const SCRIPT: &str = "
+import ctypes, platform
+path, uri = sys.argv[3:]
+holder, waiter = connect(uri), connect(uri)
+holder.execute('PRAGMA journal_mode=wal'); holder.execute('CREATE TABLE t (x)')
+waiter.execute('PRAGMA busy_timeout=50')
+holder.execute('BEGIN IMMEDIATE')
+def waits(): return tried(waiter, 'INSERT INTO t VALUES (1)')
+say(waits())
+mapped = [line.split() for line in open('/proc/self/maps') if line.rstrip().endswith('-lock')]
+ranges = [[int(end, 16) for end in line[0].split('-')] for line in mapped]
+say(len(ranges), 'mapped')
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+SIGCHLD, READ_WRITE, PRIVATE_FIXED_ANONYMOUS = 17, 3, 0x32
+child = libc.syscall({'x86_64': 56, 'aarch64': 220}[platform.machine()], SIGCHLD, 0, 0, 0, 0)
+if child == 0:
+    for begin, end in ranges:
+        assert libc.mmap(begin, end - begin, READ_WRITE, PRIVATE_FIXED_ANONYMOUS, -1, 0) == begin
+    say(waits())
+    say([ctypes.string_at(begin, end - begin).count(0) == end - begin for begin, end in ranges])
+    os._exit(0)
+os.waitpid(child, 0)
+";
+    let refused = "database is locked";
+    for (vfs, ranges, untouched) in [("unix", "0 mapped", "[]"), ("kanban", "1 mapped", "[True]")] {
+        let said = prints_of(&Board::new(), vfs, SCRIPT, &[]);
+        assert_eq!(said, [refused, ranges, refused, untouched], "{vfs}");
+    }
+}
+
 /// A process has no descriptor left when a connection that can write joins one that cannot. It needs none on the
 /// stock VFS.
 #[test]
