@@ -26,6 +26,10 @@ const UNIQUE_BITS: u32 = 24;
 /// The greatest count that is believed: a page may lie.
 const MOST: u64 = 1 << 39;
 
+/// How often a transaction is told that it waits for itself. SQLite's busy handler gives up by then, if its timeout is shorter
+/// than 95 s. One of the application's own may never do: from then on it sleeps as ever.
+const MOST_TOLD: u32 = 1000;
+
 /// The greatest count that this process has seen. A transaction that took over a label has it no more when it waits again, but
 /// those that wait for it may: its new one must be greater.
 static GREATEST: AtomicU64 = AtomicU64::new(0);
@@ -37,6 +41,8 @@ pub(super) struct Label {
     /// What it began with.
     own: u64,
     now: u64,
+    /// How often it has been told that it waits for itself.
+    told: u32,
 }
 
 impl Label {
@@ -50,13 +56,13 @@ impl Label {
         let count = GREATEST.fetch_max(theirs, Ordering::Relaxed).max(theirs) + 1;
         GREATEST.fetch_max(count, Ordering::Relaxed);
         let own = count << UNIQUE_BITS | unique;
-        let label = Self { shown: held, own, now: own };
+        let label = Self { shown: held, own, now: own, told: 0 };
         label.show();
         label
     }
 
-    /// Looks at the label of whoever it waits for, and takes over a greater one. Whether its own has come back: the
-    /// transaction waits for itself.
+    /// Looks at the label of the holder that it waits for, and takes over a greater one. Whether its own has come back: the
+    /// transaction waits for itself. It is told so [`MOST_TOLD`] times at most.
     pub(super) fn has_come_back(&mut self, waits_for: &Queue<Sidecar>) -> bool {
         let Some(theirs) = waits_for.label() else { return false };
         if theirs > self.now {
@@ -64,7 +70,9 @@ impl Label {
             GREATEST.fetch_max((theirs >> UNIQUE_BITS).min(MOST), Ordering::Relaxed);
             self.show();
         }
-        theirs == self.own
+        let has_come_back = theirs == self.own && self.told < MOST_TOLD;
+        self.told += u32::from(has_come_back);
+        has_come_back
     }
 
     fn show(&self) {

@@ -236,7 +236,6 @@ impl Waiting {
         let limit = asked + std::mem::take(&mut self.handler.unslept);
         Some(Nap {
             limit,
-            comes_to_an_end: self.handler.kind != busy_handler::Kind::Unknown,
             held: self.held.clone(),
             label: self.label.take(),
             database: Arc::clone(&self.database),

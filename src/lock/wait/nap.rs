@@ -91,9 +91,6 @@ pub(super) struct Nap {
     /// The queues of other databases of which its database connection has the write lock.
     pub(super) held: Vec<Arc<Queue<Sidecar>>>,
     pub(super) label: Option<Label>,
-    /// Whether it may be SQLite's own busy handler that sleeps, which counts what it asks for and so gives up the sooner the less
-    /// it sleeps. One of the application's own may never give up.
-    pub(super) comes_to_an_end: bool,
     /// Whether there is a probe.
     pub(super) can_look: bool,
 }
@@ -139,6 +136,11 @@ impl Nap {
                 return self.slept(None, unslept);
             }
         };
+        if self.label.as_mut().is_some_and(|label| label.has_come_back(&queue)) {
+            // It was told so before, and its busy handler has not counted to its end yet.
+            let place = self.place.take();
+            return self.slept(place, Duration::ZERO);
+        }
         let watch = Stopwatch::start();
         let left = || self.limit.saturating_sub(watch.elapsed());
         if self.stage == Stage::FirstOfBrief {
@@ -177,7 +179,7 @@ impl Nap {
                 if let Some(unslept) = queue.wait(&mut queued.place, look, until) {
                     break Some(rest.saturating_sub(look) + unslept);
                 }
-                if label.has_come_back(&queue) && self.comes_to_an_end {
+                if label.has_come_back(&queue) {
                     // What is left is not slept.
                     break None;
                 }
