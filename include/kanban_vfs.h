@@ -18,8 +18,8 @@
 ** 2. Link it (-lkanban_vfs) and call kanban_vfs_register(). For applications that may not load
 **    extensions, or whose SQLite was built without them.
 **
-** Either way the environment variables of docs/configuration.md set its defaults, and the library
-** must never be unloaded: do not dlclose(3) it.
+** Either way, the environment variables of docs/configuration.md set its defaults. Never unload the
+** library: do not dlclose(3) it.
 */
 #ifndef KANBAN_VFS_H
 #define KANBAN_VFS_H
@@ -38,11 +38,11 @@ extern "C" {
 **
 ** Returns SQLITE_OK, and an empty `message`. Registering it again is harmless.
 **
-** Otherwise it writes why into `message`, an array of `size` bytes (cut if it must be, always
-** terminated; may be NULL; empty after a fault of the library's own, a panic, which is told of on
-** standard error), and returns
-**   - SQLITE_NOTFOUND: a function of SQLite is not to be found. An SQLite that is linked statically
-**     with its symbols hidden can only load the extension;
+** Otherwise it writes the reason into `message`, an array of `size` bytes (cut if it must be,
+** always terminated; may be NULL), and returns one of the codes below. After a panic, a fault of
+** the library's own, `message` is empty and standard error has the reason.
+**   - SQLITE_NOTFOUND: dlsym(3) does not find a function of SQLite. An SQLite that is linked
+**     statically with its symbols hidden can only load the extension;
 **   - SQLITE_ERROR: the SQLite is older than 3.31.0; an environment variable is malformed; the base
 **     VFS does not exist, or another VFS is named "kanban"; a panic.
 **
@@ -51,12 +51,12 @@ extern "C" {
 int kanban_vfs_register(void *library, int make_default, char *message, size_t size);
 
 /*
-** Copies the line that the VFS has said last on this thread into `line`, an array of `size` bytes
-** (cut if it must be, always terminated; may be NULL): why an open has failed, of which SQLite says
-** no more than "unable to open database file". It begins with the time, in UTC:
+** Copies the last line that the VFS has logged on this thread into `line`, an array of `size` bytes
+** (cut if it must be, always terminated; may be NULL). After a failed open it says why, where
+** SQLite says only "unable to open database file". It begins with the time, in UTC:
 ** 2026-11-30T02:46:47.123456Z. The same line is in SQLite's error log, and where KANBAN_LOG says.
 **
-** Returns the length of the whole line in bytes; 0 if this thread was told nothing yet.
+** Returns the length of the whole line in bytes; 0 if there is none on this thread.
 */
 size_t kanban_vfs_last_line(char *line, size_t size);
 

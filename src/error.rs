@@ -28,19 +28,20 @@ pub enum Error {
         /// The name, empty for the default VFS.
         name: String,
     },
-    /// The default VFS is not one of the operating system's. This crate does not know what it does with its files, so
-    /// the application must name the base: [`Options::with_base`](crate::Options::with_base).
+    /// The default VFS is not one of the operating system's. This crate does not know what that VFS
+    /// does with its files, so the application must name the base:
+    /// [`Options::with_base`](crate::Options::with_base).
     BaseUnnamed {
         /// The name of the default VFS.
         name: String,
     },
-    /// The base encrypts, and would write plain text under another VFS, which changes what it knows its files by. It
-    /// goes over this VFS instead.
+    /// The base encrypts. Under another VFS, which changes the pointers by which it finds its
+    /// files, it would write plain text. Register it over this VFS instead.
     BaseUnfit {
         /// The name of the base.
         name: String,
     },
-    /// Another VFS has this name, or this VFS was registered by it with other options.
+    /// Another VFS has this name, or this VFS was registered under it with other options.
     NameTaken {
         /// The name.
         name: String,
@@ -57,7 +58,7 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// This process cannot make its forked children give up the locks that they inherit.
+    /// This process cannot make its forked children close the locks that they inherit.
     AtFork {
         /// The errno of pthread_atfork(3).
         errno: i32,

@@ -1,11 +1,11 @@
 //! A SQLite VFS named `kanban`: one bounded, crash-safe write lock per database, across all
 //! processes.
 //!
-//! It wraps the operating system's VFS. Any client that names it in its connection string,
-//! `file:board.db?vfs=kanban`, gets it; no client changes its SQL. Writers of one database, in
-//! whatever process and by whatever name they opened it, exclude each other through a lock on the
-//! sidecar `<database>-lock`, before SQLite's own locks. Those are taken as on the stock VFS, so that clients
-//! that do not use this one stay correct. Readers never touch it.
+//! It wraps the operating system's VFS. A client names it in its connection string,
+//! `file:board.db?vfs=kanban`; its SQL stays as it is. A writer takes a lock on the sidecar
+//! `<database>-lock` before SQLite's own locks. All writers of a database do so, in any process,
+//! whatever name they opened it by. SQLite's own locks are taken as on the stock VFS, so that stock
+//! clients stay correct. Readers do not take the sidecar's lock.
 //!
 //! # Use from Rust
 //! With the feature `linked`, for programs that link SQLite (rusqlite and others):
@@ -36,10 +36,10 @@
 //! # What it guarantees
 //! | guarantee | where |
 //! |---|---|
-//! | one write lock per database and machine, whatever the name it was opened by | `src/lock` |
+//! | one write lock per database and machine, whatever name a client opened it by | `src/lock` |
 //! | a bounded wait: the busy timeout (5 s unless set), then SQLITE_BUSY and one line in SQLite's error log that names the holder | `src/connection` |
-//! | first connections wait for each other where SQLite would fail at once | `src/connection` |
-//! | a killed writer's lock is free at once; a forked child cannot harm its parent's | the kernel, `src/shim/inherited.rs` |
+//! | first connects wait for each other where SQLite would fail at once | `src/connection` |
+//! | a killed writer's lock is free at once; a forked child cannot harm its parent's locks | the kernel, `src/shim/inherited.rs` |
 //! | a child that keeps a killed writer's lock, because no fork handler ran in it, is named | `src/lock/keepers.rs` |
 //! | a database mounted over another file is refused | `src/guard/mount.rs` |
 //! | closing a descriptor of the database drops no lock | `src/guard/cancellation` |
@@ -48,8 +48,9 @@
 //! | nothing is written to files that were replaced, renamed or deleted while open, nor by one of several hard links | `src/guard/identity.rs` |
 //! | WAL mode is refused where memory is not shared by all clients | `src/guard/filesystem.rs` |
 //!
-//! `docs/guarantees.md` has each with its limits, and `docs/audit.md` SQLite's list of what corrupts a database.
-//! `PRAGMA kanban_status` says which hold on a connection, and why one does not.
+//! `docs/guarantees.md` has the limits of each, and `docs/audit.md` SQLite's list of what corrupts
+//! a database. `PRAGMA kanban_status` says which guarantees hold on a connection, and why one does
+//! not.
 #![deny(unsafe_code)]
 
 mod connection;
@@ -81,8 +82,8 @@ pub use error::Error;
 pub use observation::observe;
 pub use options::{Begin, Options, VARIABLES, unknown_variables};
 
-/// Registers the VFS with the SQLite this program links. Registering it again, with equal options, changes
-/// nothing, but that [`Options::with_make_default`] is honoured.
+/// Registers the VFS with the SQLite this program links. With equal options, a second call only
+/// honours [`Options::with_make_default`].
 ///
 /// # Errors
 /// - [`Error::SqliteTooOld`]: SQLite before 3.31.0.
@@ -95,12 +96,12 @@ pub fn register(options: &Options) -> Result<(), Error> {
     register::register(ffi::host::Host::linked()?, options)
 }
 
-/// Takes the VFS named `name` out of the SQLite this program links. Connections without an open
-/// file (in-memory databases) may go on using it.
+/// Unregisters the VFS named `name` from the SQLite this program links. In-memory databases may go
+/// on using it.
 ///
 /// # Errors
 /// - [`Error::InUse`]: databases are open through it.
-/// - [`Error::NotRegistered`]: [`register()`] made none of that name.
+/// - [`Error::NotRegistered`]: [`register()`] registered no VFS of that name.
 /// - [`Error::SqliteTooOld`]: SQLite before 3.31.0.
 #[cfg(feature = "linked")]
 #[inline]

@@ -1,4 +1,4 @@
-//! What the VFS has to say to people: one line each, with the database, the cause and the remedy.
+//! The lines that the VFS logs for people: each names the database, the cause and the remedy.
 //!
 //! | it goes to | |
 //! |---|---|
@@ -8,7 +8,8 @@
 //! | `kanban_vfs_last_line` | the last line of that thread ([`last_of_thread`]), for an open that has failed |
 //!
 //! # Mutex rule
-//! [`STATE`] is taken last and for memory only: nothing is written, and nothing of SQLite's called, while it is locked.
+//! [`STATE`] is taken last. While it is locked, nothing is written and no function of SQLite is
+//! called.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -26,10 +27,11 @@ use crate::sys::fork::ForkMutex;
 /// How many lines of one process `KANBAN_LOG` gets in a second.
 const MOST: u32 = 20;
 
-/// How long a line may be, in bytes: a pipe takes so many at once, and so they stay whole. pipe(7), PIPE_BUF
+/// How long a line may be, in bytes: a pipe takes as many at once, so lines stay whole. pipe(7),
+/// PIPE_BUF
 const LONGEST: usize = 4000;
 
-/// What no file for lines begins with.
+/// A file that begins with this is a database, and no destination for lines.
 const MAGIC: &[u8] = crate::format::Header::MAGIC;
 
 /// Where the lines go beside SQLite's error log.
@@ -37,11 +39,12 @@ static DESTINATION: OnceLock<Destination> = OnceLock::new();
 
 enum Destination {
     StandardError,
-    /// Opened for each line, so that it may be moved away meanwhile, and no descriptor stays open.
+    /// Opened for each line, so that it may be moved away at any time, and no descriptor stays
+    /// open.
     File(PathBuf),
 }
 
-/// What connections have said, and how much was written.
+/// The connections' last lines, and how many lines were written in this second.
 struct State {
     /// The last line of each connection that has said something.
     last: Vec<(u64, String)>,
@@ -62,11 +65,12 @@ thread_local! {
     static OF_THREAD: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Sends the lines to `stderr`, or to the file of that name, to whose end they are added. The first destination stays.
+/// Sends the lines to `stderr`, or appends them to the file of that name. Later calls change
+/// nothing.
 ///
 /// # Errors
-/// A text that says why that is no place for lines. A file that cannot be opened is none of these: then they go to
-/// standard error, which is told why.
+/// A text that says why lines cannot go there. A file that cannot be opened is no error: the lines
+/// go to standard error, the first of which says why.
 pub(crate) fn open(destination: &OsStr) -> Result<(), String> {
     if destination.is_empty() {
         return Err("is empty; name a file, or stderr, or unset it".to_owned());
@@ -93,18 +97,18 @@ pub(crate) fn open(destination: &OsStr) -> Result<(), String> {
     Ok(())
 }
 
-/// Says what concerns the whole process, to `KANBAN_LOG` only.
+/// Logs what concerns the whole process, to `KANBAN_LOG` only.
 pub(crate) fn to_destination(what: &str) {
     write(&line(ResultCode::WARNING, what, None));
 }
 
-/// Says something of no file that is known.
+/// Logs a line that concerns no known file.
 pub(crate) fn say(host: &Host, rc: ResultCode, what: &str) {
     host.log(rc, what);
     note(rc, what, None);
 }
 
-/// Says something of a file.
+/// Logs a line about a file.
 pub(crate) fn about(host: &Host, rc: ResultCode, what: &str, file: &Path) {
     host.log_about(rc, what, file);
     note(rc, what, Some(file));
@@ -115,8 +119,8 @@ pub(crate) fn last_of_thread() -> String {
     OF_THREAD.try_with(|last| last.borrow().clone()).unwrap_or_default()
 }
 
-/// Keeps other threads from saying anything until the result is dropped: the thread that forks calls it before the fork, as the
-/// last of what it holds.
+/// Keeps other threads from logging until the result is dropped. The thread that forks takes this
+/// lock last.
 #[cfg(unix)]
 pub(crate) fn hold_for_fork() -> impl std::any::Any {
     STATE.lock()
@@ -132,12 +136,13 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// That of the connection with that number.
+    /// The log of the connection with that number.
     pub(crate) fn of(host: Host, connection: u64, records: bool) -> Self {
         Self { host, connection, records }
     }
 
-    /// Says something of a file, as [`Host::log_about`] does, whose place it takes: and to this log.
+    /// Logs a line about a file as [`Host::log_about`] does, which it shadows, and keeps it as the
+    /// connection's last.
     pub(crate) fn log_about(&self, rc: ResultCode, what: &str, file: &Path) {
         self.host.log_about(rc, what, file);
         let said = note(rc, what, Some(file));
@@ -195,8 +200,8 @@ fn line(rc: ResultCode, what: &str, file: Option<&Path>) -> String {
     said
 }
 
-/// Writes a line where `KANBAN_LOG` says, unless there were too many in this second: how many were left out is said before
-/// the next one that is written.
+/// Writes a line where `KANBAN_LOG` says, unless there were too many in this second. The next line
+/// that is written is preceded by how many were left out.
 fn write(said: &str) {
     let Some(destination) = DESTINATION.get() else { return };
     let left_out = {
@@ -225,13 +230,15 @@ fn write(said: &str) {
     }
 }
 
-/// Writes a line to a destination, or to standard error if that cannot be done: it is full, has become a
-/// database, or this process may no longer write it. The first time, standard error is told why.
+/// Writes a line to a destination, or to standard error if that fails: the disk is full, the file
+/// has become a database, or this process may no longer write it. The first time, standard error
+/// gets the reason.
 fn write_to(destination: &Destination, text: &str) {
     if let Destination::File(path) = destination {
         static IS_TOLD: AtomicBool = AtomicBool::new(false);
         static IS_DATABASE: AtomicBool = AtomicBool::new(false);
-        // Opened never again: each close would drop the locks of stock connections to it.
+        // A database is not opened again: each close would drop the POSIX locks of stock
+        // connections to it.
         let is_database = IS_DATABASE.load(Ordering::Relaxed);
         let why = if is_database { Ok(()) } else { sys::append(path, text.as_bytes(), MAGIC) };
         match why {

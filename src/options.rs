@@ -1,5 +1,5 @@
-//! What can be set, and by whom: [`Options`] by the program that registers the VFS, or by the environment;
-//! [`Settings`] by each connection's URI parameters (<https://www.sqlite.org/uri.html>).
+//! What can be set. The program that registers the VFS, or the environment, sets [`Options`]. The
+//! URI parameters of each connection set [`Settings`] (<https://www.sqlite.org/uri.html>).
 
 use std::ffi::{CStr, c_int};
 use std::time::Duration;
@@ -11,17 +11,19 @@ use crate::ffi::uri::Uri;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Begin {
-    /// When it first writes, as on the stock VFS. If another connection has written since it began to read, SQLite
-    /// refuses it at once.
+    /// When it first writes, as on the stock VFS. If another connection has written since this
+    /// transaction began to read, SQLite refuses the write at once.
     #[default]
     Deferred,
     /// When it first reads the main database of its connection. It waits there for as long as the connection's busy
     /// handler says, so that its first write is not refused. If the wait ends without the lock, it goes on as
     /// deferred.
     Immediate,
-    /// As deferred, until a transaction was refused to write after it had read, or has written while another that begins alike
-    /// waited for it. From then on transactions that begin with the same statement, but for its values, begin as with
-    /// [`Begin::Immediate`], in all processes that have the database open, and until the last 100 of them have not written.
+    /// As deferred, until a transaction is refused because it wrote after it had read, or writes
+    /// while another of its kind waits for it. Transactions are of one kind if their first
+    /// statement is the same but for its values. From then on this kind begins as with
+    /// [`Begin::Immediate`], in all processes that have the database open, until 100 in a row have
+    /// not written.
     Auto,
 }
 
@@ -59,10 +61,11 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// A VFS named `kanban` over SQLite's default VFS, which must be one of the operating system's. Its connections
-    /// have a busy timeout of 5 s, keep the file longer than its header says in WAL mode, sync for themselves at
-    /// each commit, and record what an operator asks for. It does not become the default VFS, refuses databases with several hard links, and refuses WAL
-    /// mode on network file systems.
+    /// A VFS named `kanban` over SQLite's default VFS, which must be one of the operating system's.
+    /// Its connections have a busy timeout of 5 s, keep the file longer than its header says in WAL
+    /// mode, sync for themselves at each commit, and write the event log. It does not become the
+    /// default VFS. It refuses databases with several hard links, and WAL mode on network file
+    /// systems.
     fn default() -> Self {
         Self {
             name: "kanban".to_owned(),
@@ -102,23 +105,25 @@ impl Options {
         self
     }
 
-    /// Whether connections that name no VFS get this one. Unset, they do not.
+    /// Whether this VFS becomes the default one, for connections that name none. Unset, it does
+    /// not.
     #[must_use]
     pub fn with_make_default(mut self, make_default: bool) -> Self {
         self.make_default = make_default;
         self
     }
 
-    /// When a transaction that BEGIN or SAVEPOINT has begun takes the write lock. With [`Begin::Immediate`], also
-    /// transactions that only read take turns with writers. Unset, it is [`Begin::Deferred`].
+    /// When a transaction that BEGIN or SAVEPOINT has begun takes the write lock. With
+    /// [`Begin::Immediate`], transactions that only read take turns with writers, too. Unset, it is
+    /// [`Begin::Deferred`].
     #[must_use]
     pub fn with_begin(mut self, begin: Begin) -> Self {
         self.connection.begin = begin;
         self
     }
 
-    /// For how long such a transaction waits for the write lock, in whole ms, where another VFS keeps the connection's
-    /// busy handler from this one. Unset, it is 5 s.
+    /// For how long a transaction waits for the write lock when it begins to read, in whole ms, if
+    /// a VFS above this one does not pass on the connection's busy handler. Unset, it is 5 s.
     /// <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlbusyhandler>
     #[must_use]
     pub fn with_begin_timeout(mut self, timeout: Duration) -> Self {
@@ -134,29 +139,31 @@ impl Options {
         self
     }
 
-    /// The least time that a statement waits for the write lock, in whole ms, for drivers that set a busy timeout of 0 or of a few
-    /// ms. A busy handler of the application's own that waits is left alone. Zero, or unset: there is none.
+    /// The least time that a statement waits for the write lock, in whole ms, for drivers that set
+    /// a busy timeout of 0 or of a few ms. If the application's own busy handler waits, it alone
+    /// decides. Zero, or unset: there is no least time.
     #[must_use]
     pub fn with_busy_timeout_min(mut self, timeout: Duration) -> Self {
         self.connection.busy_timeout_min = timeout;
         self
     }
 
-    /// Whether the file of a database in WAL mode is kept longer than its header says, by 256 KiB or more, until the
-    /// last connection closes. Then an application that compares the two from outside never takes a
-    /// checkpoint for a torn file. Unset, it is.
+    /// Whether the file of a database in WAL mode is kept longer than its header says, by 256 KiB
+    /// or more, until the last connection closes. Then an application that compares length and
+    /// header from outside never takes a checkpoint for a torn file. Unset, it is.
     #[must_use]
     pub fn with_file_ahead(mut self, ahead: bool) -> Self {
         self.connection.file_ahead = ahead;
         self
     }
 
-    /// Whether commits in WAL mode with `synchronous=FULL` share their syncs, across processes. The VFS releases the
-    /// write lock before the sync, and COMMIT returns when a sync that began after its
-    /// frames were written has succeeded, whichever connection made it. COMMIT promises what it always does
-    /// (<https://www.sqlite.org/pragma.html#pragma_synchronous>). But other connections may read a
-    /// commit a moment before it is durable, and a commit whose sync fails stays readable although COMMIT
-    /// has answered SQLITE_IOERR_FSYNC. Unset, each commit syncs for itself.
+    /// Whether commits in WAL mode with `synchronous=FULL` share their syncs, across processes. The
+    /// VFS releases the write lock before the sync. COMMIT returns when a sync has succeeded that
+    /// began after its frames were written, whichever connection made that sync. COMMIT promises
+    /// what it always does (<https://www.sqlite.org/pragma.html#pragma_synchronous>). But other
+    /// connections may read a commit a moment before it is durable, and a commit whose sync fails
+    /// stays readable although COMMIT has answered SQLITE_IOERR_FSYNC. Unset, each commit syncs for
+    /// itself.
     #[must_use]
     pub fn with_group_commit(mut self, group: bool) -> Self {
         self.connection.group_commit = group;
@@ -181,32 +188,33 @@ impl Options {
     }
 
     /// Whether the WAL, empty, and the wal-index stay when the last connection closes
-    /// (<https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpersistwal>). Unset, they
-    /// stay only if somebody else still has the wal-index open and has lost its lock on the database.
+    /// (<https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpersistwal>).
+    /// Unset, they stay only if another client still has the wal-index open although it has lost
+    /// its lock on the database.
     #[must_use]
     pub fn with_persist_wal(mut self, persist: bool) -> Self {
         self.connection.persist_wal = persist;
         self
     }
 
-    /// Whether events are recorded in the event log beside the database, `<database>-kanban-log`: transactions and checkpoints
-    /// that last, refusals, holders that died. Unset, they are.
+    /// Whether events are recorded in the event log beside the database, `<database>-kanban-log`:
+    /// long transactions and checkpoints, refusals, holders that died. Unset, they are.
     #[must_use]
     pub fn with_record(mut self, record: bool) -> Self {
         self.connection.record = record;
         self
     }
 
-    /// Whether the event log has the first and the last statement of a transaction, without the values of its parameters. What
-    /// is written into a statement itself is in the log, too. Unset, it has not.
+    /// Whether the event log has the first and the last statement of a transaction. The values of
+    /// parameters are left out, literals in the statement are not. Unset, it has no statements.
     #[must_use]
     pub fn with_record_sql(mut self, record: bool) -> Self {
         self.connection.record_sql = record;
         self
     }
 
-    /// From when on a transaction or checkpoint is recorded, in whole ms: it has held the write lock for that long, or waited
-    /// for it. Unset, 100 ms.
+    /// A transaction or checkpoint is recorded if it held the write lock, or waited for it, for at
+    /// least this time, in whole ms. Unset, it is 100 ms.
     #[must_use]
     pub fn with_slow(mut self, slow: Duration) -> Self {
         self.connection.slow = slow;
@@ -298,8 +306,8 @@ pub(crate) struct Settings {
     slow: Duration,
 }
 
-/// The environment variables that mean something: those that the extension reads, and those of what loads it
-/// (`docs/configuration.md`).
+/// The environment variables that the extension reads, and those that its loaders read: `run`, the
+/// Python package (`docs/configuration.md`).
 pub const VARIABLES: [&str; 16] = [
     "KANBAN_BASE_VFS",
     "KANBAN_BEGIN",
@@ -319,7 +327,7 @@ pub const VARIABLES: [&str; 16] = [
     "KANBAN_VFS_DEFAULT",
 ];
 
-/// Which of these names look like those of [`VARIABLES`], and are none, in order.
+/// Those of `names` that begin with `KANBAN_` and are not in [`VARIABLES`], sorted.
 #[must_use]
 pub fn unknown_variables(names: impl Iterator<Item = std::ffi::OsString>) -> Vec<String> {
     let names = names.map(|name| name.to_string_lossy().into_owned());
@@ -349,7 +357,7 @@ impl Settings {
             keys.filter(|key| key.to_bytes().starts_with(PREFIX))
         };
         for (nth, key) in ours().enumerate() {
-            // SQLite tells the value of the first only, so a second one would be ignored.
+            // SQLite returns the value of the first only, so a second one would be ignored.
             if ours().take(nth).any(|earlier| earlier == key) {
                 return Err(format!("{} is given more than once", key.to_string_lossy()));
             }
@@ -389,7 +397,7 @@ impl Settings {
         self.begin
     }
 
-    /// For how long it waits for that where the busy handler is not known.
+    /// For how long it waits for the write lock if the busy handler is not known.
     pub(crate) fn begin_timeout(&self) -> Duration {
         self.begin_timeout
     }
@@ -440,7 +448,7 @@ impl Settings {
         self.record_sql
     }
 
-    /// From when on a transaction or checkpoint is recorded.
+    /// The least time held or waited with which a transaction or checkpoint is recorded.
     pub(crate) fn slow(&self) -> Duration {
         self.slow
     }
@@ -540,7 +548,7 @@ mod tests {
         assert_eq!(from(&set), Ok(expected));
     }
 
-    /// One that is read, and not in the list, would be called unknown.
+    /// A variable that is read but not in the list would be reported as unknown.
     #[test]
     fn each_variable_that_is_read_is_known() {
         let read = std::cell::RefCell::new(Vec::new());

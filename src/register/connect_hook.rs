@@ -10,8 +10,8 @@ use crate::ffi::{
 };
 use crate::shim::{FCNTL_OPENED, Opened};
 
-/// The auto-extension of that copy of SQLite. The fifth in one process, which has no number, is served if it passes its
-/// table.
+/// The auto-extension of the `nth` copy of SQLite. Further copies in a process have no number: they
+/// are served only if they pass their table of functions.
 pub(super) fn of(nth: Option<usize>) -> AutoExtension {
     let all: [AutoExtension; copies::MOST] =
         [on_connect::<0>, on_connect::<1>, on_connect::<2>, on_connect::<3>];
@@ -21,11 +21,13 @@ pub(super) fn of(nth: Option<usize>) -> AutoExtension {
 /// Gives a connection `kanban_version()` and, if its main database is ours, a busy timeout.
 /// Fails the open, with a message, of a database that xOpen refused.
 ///
-/// SQLite calls it at the end of sqlite3_open(), with the connection's mutex, and for connections of every VFS. An error
-/// makes the open fail: so it must not fail for any other database than a refused one of ours, nor begin a transaction.
+/// SQLite calls it at the end of sqlite3_open(), with the connection's mutex, and for connections
+/// of every VFS. An error makes the open fail, so it returns one only for a database of ours that
+/// xOpen refused. It begins no transaction.
 ///
-/// `NTH` is the copy of SQLite that calls it. One that was built without extension loading (SQLITE_OMIT_LOAD_EXTENSION)
-/// passes no table of its functions, and those of another copy must not be called with its connection.
+/// `NTH` is the copy of SQLite that calls it. A copy that was built without extension loading
+/// (SQLITE_OMIT_LOAD_EXTENSION) passes no table of its functions, and another copy's functions must
+/// not be called with its connection.
 ///
 /// # Safety
 /// SQLite calls it as an auto-extension.
@@ -49,7 +51,7 @@ unsafe extern "C" fn on_connect<const NTH: usize>(
     })
 }
 
-/// Defines `kanban_version()`. Failing (out of memory) only leaves the function out.
+/// Defines `kanban_version()`. Out of memory, it leaves the function out.
 ///
 /// # Safety
 /// `db` is an open connection of `host`.
@@ -60,7 +62,8 @@ pub(crate) unsafe fn define_functions(host: &Host, db: *mut sqlite3) {
     }
 }
 
-/// Asks the main database's file how its open went, and acts on it. What the open returns.
+/// Asks the main database's file how xOpen went, and sets the busy timeout or fails the open.
+/// Returns the result of the open.
 ///
 /// # Safety
 /// `db` is an open connection of `host`; `message` is null or may be written to.

@@ -1,7 +1,7 @@
 //! The entry points of the loadable extension, <https://www.sqlite.org/loadext.html>.
 //!
-//! SQLite derives `sqlite3_kanbanvfs_init` from the name of the file. Applications whose connection strings cannot change
-//! name the other one:
+//! SQLite derives `sqlite3_kanbanvfs_init` from the name of the file. If an application's
+//! connection strings cannot change, name the other entry point:
 //!
 //! ```sql
 //! SELECT load_extension('libkanban_vfs', 'sqlite3_kanbanvfs_default_init');
@@ -58,15 +58,15 @@ pub unsafe extern "C" fn sqlite3_kanbanvfs_default_init(
 
 /// Registers the VFS `kanban` with the SQLite whose functions dlsym(3) finds through `library`:
 /// what dlopen(3) gave for that SQLite or for a library that is linked with it, or `RTLD_DEFAULT`.
-/// Doing it again is harmless. Makes it the default VFS if `make_default` is not 0.
+/// A second call is harmless. If `make_default` is not 0, the VFS becomes the default one.
 ///
 /// Takes a handle rather than a table of functions, so that no caller, in whatever language, can
 /// fill in the wrong one. Connections that are open already do not get `kanban_version()`.
 ///
-/// Returns `SQLITE_OK`, or a message, cut to `size` bytes and terminated, and `SQLITE_ERROR` for the
-/// reasons of [`sqlite3_kanbanvfs_init`], or `SQLITE_NOTFOUND` because a function is not to be found:
-/// an SQLite whose symbols are hidden can only load the extension. The message is empty with
-/// `SQLITE_OK`, and with `SQLITE_ERROR` after a panic, which standard error tells of.
+/// Returns `SQLITE_OK` and an empty message; `SQLITE_ERROR` for the reasons of
+/// [`sqlite3_kanbanvfs_init`]; or `SQLITE_NOTFOUND` if dlsym(3) does not find a function: an SQLite
+/// whose symbols are hidden can only load the extension. The message is cut to `size` bytes and
+/// terminated. After a panic it is empty, and standard error has the reason.
 ///
 /// # Safety
 /// `library` is good for dlsym(3), and neither the SQLite nor this library is ever unloaded.
@@ -82,9 +82,9 @@ pub unsafe extern "C" fn kanban_vfs_register(
     unsafe { register_found(|name| sys::find_symbol(library, name), make_default, message, size) }
 }
 
-/// As [`kanban_vfs_register`], with the SQLite whose functions `find` finds, by their names and `of`. For
-/// `libkanban_vfs_preload.so`, which must not call dlsym(3): another thread may have the dynamic linker's lock. Not in
-/// the header.
+/// As [`kanban_vfs_register`], but `find(name, of)` finds SQLite's functions. For
+/// `libkanban_vfs_preload.so`, which must not call dlsym(3): another thread may hold the dynamic
+/// linker's lock. Not in the header.
 ///
 /// # Safety
 /// What `find` returns is null or a function of one SQLite, of that name. Neither that SQLite nor this library is ever unloaded.
@@ -139,8 +139,8 @@ fn register(host: Host, make_default: bool) -> Result<(), String> {
     super::register(host, &options.with_make_default(make_default)).map_err(|why| why.to_string())
 }
 
-/// Says once which variables look like ours and are not: a misspelt one would go unnoticed. Not in SQLite's error log: they
-/// may be the application's, whose boards are kanban's, too.
+/// Reports unknown `KANBAN_` variables once, since a misspelt one would go unnoticed. Not in
+/// SQLite's error log: an application for kanban boards may have such variables of its own.
 fn report_unknown_variables() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -155,9 +155,10 @@ fn report_unknown_variables() {
     });
 }
 
-/// Copies the line that the VFS has said last on this thread into `line`, cut to `size` bytes and terminated: why an open has
-/// failed, of which SQLite says no more than "unable to open database file". It begins with the time, as
-/// `2026-11-30T02:46:47.123456Z`. Returns the length of the whole line in bytes, 0 if none was said.
+/// Copies the last line that the VFS has logged on this thread into `line`, cut to `size` bytes and
+/// terminated. After a failed open it says why, where SQLite says only "unable to open database
+/// file". It begins with the time, as `2026-11-30T02:46:47.123456Z`. Returns the length of the
+/// whole line in bytes, 0 if there is none.
 ///
 /// # Safety
 /// `line` is null or has room for `size` bytes.
@@ -185,7 +186,7 @@ unsafe fn copy_cut(text: &str, into: *mut c_char, size: usize) {
     }
 }
 
-/// What an extension's entry point does. What it returns to SQLite.
+/// The body of both entry points; returns their result.
 ///
 /// # Safety
 /// `db` is an open connection, `message` null or a place for a message, and `api` null or the functions of that SQLite.
@@ -204,7 +205,8 @@ unsafe fn init(
     };
     no_panic(ResultCode::ERROR, || {
         if api.is_null() {
-            // From an SQLite that was built without extension loading, by sqlite3_auto_extension.
+            // sqlite3_auto_extension() of an SQLite that was built without extension loading passes
+            // none.
             return ResultCode::ERROR;
         }
         // SAFETY: SQLite passes its own functions.

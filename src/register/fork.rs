@@ -2,29 +2,30 @@
 //! the child would unlock the parent, and a child that lives on would keep the locks of a parent
 //! that died (<https://www.sqlite.org/howtocorrupt.html> 2.6).
 //!
-//! So the child closes its copies at once, which leaves the parent's locks as they are, and never uses
-//! what it inherited: neither do SQLite's connections ([`crate::shim::inherited`]), nor does SQLite's
-//! book-keeping of locks ([`crate::guard::cancellation`]).
+//! So the child closes its copies at once, which leaves the parent's locks as they are. Neither its
+//! inherited connections ([`crate::shim::inherited`]) nor SQLite's book-keeping of locks
+//! ([`crate::guard::cancellation`]) use them afterwards.
 //!
-//! Windows has no fork: a process begins with nothing of its parent's.
+//! Windows has no fork.
 //!
 //! # The three handlers
 //! fork(2) calls them in the thread that forks, by pthread_atfork(3).
 //!
 //! | handler | is called | and |
 //! |---|---|---|
-//! | `prepare` | before the fork | takes every lock of the process, so that the child finds whole what they protect |
+//! | `prepare` | before the fork | takes every lock of the process, so that the child finds what they protect in a consistent state |
 //! | `parent` | afterwards, in the parent | releases them |
-//! | `child` | afterwards, in the child, which has this thread only | releases them, and gives up what it inherits |
+//! | `child` | afterwards, in the child, which has this thread only | releases them, and closes what it inherited |
 //!
-//! `prepare` takes the locks in the order in which code that holds one asks for another: registrations first, since
-//! registering asks for all others; then those of open files, of databases, of event logs, of the tables of locks, of directories, of the log.
-//! The child must not call SQLite, whose mutexes other threads of the parent may have held, nor wait for any lock.
+//! `prepare` takes the locks in the lock order (docs/design.md): registrations first, since to
+//! register takes all others; then those of open files, of databases, of event logs, of the tables
+//! of locks, of directories, of the log. The child must not call SQLite, whose mutexes other
+//! threads of the parent may have held, nor wait for any lock.
 
 use std::io;
 
-/// Sees to it that every child of this process gives up what it inherits. To be called before
-/// the first database is opened.
+/// Makes every later child of this process close what it inherits. Call it before the first
+/// database is opened.
 ///
 /// # Errors
 /// What pthread_atfork(3) answers: it is out of memory.

@@ -1,5 +1,5 @@
-//! How SQLite finds the VFS: registering it, the extension's entry points, what is done when a connection opens, and
-//! the handlers of fork(2).
+//! How SQLite finds the VFS: registration, the extension's entry points, the callback for each
+//! connection that opens, and the handlers of fork(2).
 #![allow(unsafe_code)]
 
 mod connect_hook;
@@ -20,8 +20,8 @@ use crate::vfs::{self, Instance, OF_THE_SYSTEM};
 /// SQLite's own, and while a thread forks. No callback of SQLite's asks for it but an extension's entry point.
 static REGISTERED: ForkMutex<Vec<&'static Instance>> = ForkMutex::new(Vec::new());
 
-/// Registers the VFS that `options` describe with `host`. Doing it again changes nothing, but that `make_default` is
-/// honoured, and that the VFS is there again if the application has taken it out of SQLite.
+/// Registers the VFS that `options` describe with `host`. A second call only honours
+/// `make_default`, and registers the VFS again if the application has unregistered it.
 ///
 /// # Errors
 /// [`Error::InvalidName`], [`Error::AtFork`], [`Error::NameTaken`], [`Error::Sqlite`], and those of [`base_for`].
@@ -44,8 +44,8 @@ pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
         if !known.options.same_vfs(options) || !other.is_null() && other != known.vfs {
             return Err(is_taken());
         }
-        // The application may have taken out of SQLite what was registered: by sqlite3_vfs_unregister(),
-        // sqlite3_shutdown() or sqlite3_reset_auto_extension(). SQLite ignores a callback that it knows.
+        // The application may have removed both by sqlite3_vfs_unregister(), sqlite3_shutdown() or
+        // sqlite3_reset_auto_extension(). SQLite ignores a callback that it has already.
         check(host.add_auto_extension(on_connect))?;
         if other.is_null() {
             // SAFETY: an instance is complete and never freed.
@@ -54,15 +54,16 @@ pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
         return make_default(known.vfs);
     }
     if !other.is_null() {
-        // Another copy of this library may have registered it. It keeps the options it has.
-        // SAFETY: SQLite found it, so it is a registered VFS.
+        // Another copy of this library may have registered it: that VFS keeps its options. SAFETY:
+        // SQLite found it, so it is a registered VFS.
         return match unsafe { vfs::base_of_ours(other) } {
             Some(_) => make_default(other),
             None => Err(is_taken()),
         };
     }
     let (base, encrypts) = base_for(&host, options)?;
-    // First, since it may fail for want of memory, and the system calls that an instance replaces stay replaced.
+    // Before the instance: this may run out of memory, and an instance replaces system calls for
+    // good.
     check(host.add_auto_extension(on_connect))?;
     // SAFETY: SQLite found it, so it is registered.
     let instance = unsafe { Instance::leak(name, base, host, options, encrypts) };
@@ -73,7 +74,7 @@ pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes the VFS named `name` out of `host` while no database is open through it.
+/// Unregisters the VFS named `name` from `host` if no database is open through it.
 ///
 /// # Errors
 /// [`Error::NotRegistered`], [`Error::InUse`], [`Error::Sqlite`].
@@ -117,17 +118,19 @@ fn to_c(name: &str) -> Result<CString, Error> {
 /// <https://utelle.github.io/SQLite3MultipleCiphers/docs/architecture/arch_vfs/>
 const CIPHERS: &str = "multipleciphers-";
 
-/// What to build on: the VFS that `options` name, else the default one if it is the operating system's. Never
-/// a VFS of this project, which would be in its own way, but what that is built on. And whether only
-/// SQLite3MultipleCiphers may open databases through ours.
+/// The base VFS: the one that `options` name, else the default VFS if it is the operating system's.
+/// If that is a VFS of this project, which would wait for itself, the base of that. Also whether
+/// only SQLite3MultipleCiphers may open databases through ours.
 ///
-/// Any other default VFS does something for its files that the application wants. To build on it may be wrong, since
-/// it may know its files by the pointers to their names and methods. To leave it out is wrong, since it is
-/// missed. So the application must say. SQLite3MultipleCiphers is the exception: it goes over any VFS itself. Ours is then
-/// built on what it encrypts for, and goes under it only.
+/// Any other default VFS does something that the application wants, so it must not be left out. But
+/// it may find its files by the pointers to their names and methods, which this VFS changes, so to
+/// build on it may be wrong. The application must choose. The exception is SQLite3MultipleCiphers,
+/// which goes over any VFS: ours is then built on the VFS that it encrypts for, and is used under
+/// it only.
 ///
 /// # Errors
-/// [`Error::InvalidName`], [`Error::NoBaseVfs`]; [`Error::BaseUnfit`], [`Error::BaseUnnamed`]: it is not to be built on.
+/// [`Error::InvalidName`], [`Error::NoBaseVfs`]; [`Error::BaseUnfit`], [`Error::BaseUnnamed`]: this
+/// VFS cannot be its base.
 fn base_for(host: &Host, options: &Options) -> Result<(*mut sqlite3_vfs, bool), Error> {
     let find = |name: Option<&str>| -> Result<(*mut sqlite3_vfs, String), Error> {
         let found = host.find_vfs(name.map(to_c).transpose()?.as_deref());
