@@ -4,14 +4,14 @@
 //! |---|---|
 //! | `status`, `watch` | the sidecar and the wal-index, to read; never the database or its WAL |
 //! | `log` | the event log, to read |
-//! | `metrics` | the same, which it makes if there is none, the sidecar and the wal-index |
-//! | `check` | all files, to read; as a reader that may come at any time |
+//! | `metrics` | the event log, which it makes if there is none; the sidecar and the wal-index, to read |
+//! | `check` | all files, to read; its read transaction disturbs no other client |
 //! | `stress`, `bench` | boards of their own |
 //! | `run` | nothing: it becomes another program |
 //!
-//! Exit status: 0 all is well, 1 it is not, 2 it cannot be told (a wrong argument, no such file, no
-//! permission), and of `check` 3: the board is sound, but its WAL grows. With `--json`, errors are JSON, too, on standard
-//! output.
+//! Exit status: 0 all is well; 1 a problem was found; 2 nothing can be said (a wrong argument, no
+//! such file, no permission). 3, of `check` only: the board is sound, but its WAL grows. With
+//! `--json`, errors are JSON, too, on standard output.
 
 mod bench;
 mod check;
@@ -40,7 +40,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use printable::printable;
 
-/// What can go wrong is told to people.
+/// Errors are texts for people.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Looks at, checks and exercises SQLite databases that are used through the VFS kanban.
@@ -55,8 +55,9 @@ struct Arguments {
 enum Command {
     /// Who holds which lock, who waits, who reads, who has it open, and how large the files are.
     ///
-    /// Reads the sidecar, the wal-index and what the kernel tells of other processes. Never opens a database that anybody
-    /// uses, never waits. Exit status 2 if the file is no database; `check` looks into it.
+    /// Reads the sidecar, the wal-index, and what the kernel tells about other processes. Never
+    /// opens a database that is in use, and never waits. Exit status 2 if the file is no database;
+    /// `check` looks into it.
     Status {
         board: PathBuf,
         /// As a JSON object.
@@ -68,42 +69,50 @@ enum Command {
     /// Without a terminal, one line per interval. `?` explains what is shown.
     Watch {
         board: PathBuf,
-        /// How often what is shown changes, in ms.
+        /// How often the display is updated, in ms.
         #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(50..))]
         interval: u64,
-        /// End after so many intervals.
+        /// End after this number of intervals.
         #[arg(long)]
         count: Option<u64>,
         /// As JSON objects, one per interval and line; also on a terminal.
         #[arg(long)]
         json: bool,
     },
-    /// Whether sidecar, files and content are as they should be.
+    /// Whether the sidecar, the files and their content are in order.
     ///
-    /// Ends with PRAGMA quick_check through the VFS, a read transaction that lasts as long as that
-    /// takes. Exit status 0 ok, 1 problems found, 2 cannot be checked, 3 ok, but the WAL grows, with the reason.
+    /// The last step is PRAGMA quick_check through the VFS, in one read transaction. Exit status 0:
+    /// ok; 1: problems found; 2: cannot be checked; 3: ok, but the WAL grows, and the output says
+    /// why.
     Check {
         board: PathBuf,
         /// As a JSON object.
         #[arg(long)]
         json: bool,
     },
-    /// What has happened: who held the write lock for long, who was refused and why, who died, and when.
+    /// What has happened, and when: long holds of the write lock, refusals with their reasons,
+    /// holders that died.
     ///
-    /// Reads the event log beside the board, which clients make when there is something to record. Never opens the board.
+    /// Reads the event log beside the board, which clients create when there is something to
+    /// record. Never opens the board.
     Log(log::Arguments),
-    /// What boards have counted, and how they are now, for Prometheus: histograms of waits and holds, refusals, checkpoints.
+    /// The counters and the present state of boards, for Prometheus: histograms of waits and holds,
+    /// refusals, checkpoints.
     ///
-    /// Makes the event log beside each board, in which its clients count from then on. Exit status 1 if it cannot.
+    /// Creates the event log beside each board that has none; its clients count in it from then on.
+    /// Exit status 1 if that fails.
     Metrics(metrics::Arguments),
-    /// A burst of writers, and whether all that was acknowledged is there afterwards.
+    /// Runs a burst of writers, and checks that every acknowledged row is there afterwards.
     Stress(stress::Arguments),
-    /// Starts an application, unchanged, with this VFS as the default one, in it and in all that it starts.
+    /// Starts an application, unchanged, with this VFS as the default one, also in all programs
+    /// that it starts.
     ///
     /// Reaches every SQLite that is linked dynamically, Node's, and those of a Python that has the
-    /// package kanban_vfs. Of a database that is used past this VFS it tells on standard error.
+    /// package kanban_vfs. A line on standard error names each database that is used without this
+    /// VFS.
     Run(Box<run::Arguments>),
-    /// Waits and throughput of the stock VFS, an application's flock and this VFS, side by side.
+    /// Measures waits and throughput of the stock VFS, an application's flock and this VFS, side by
+    /// side.
     Bench(bench::Arguments),
     /// Be one of stress's writers.
     #[command(hide = true)]
@@ -154,7 +163,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     error.exit()
 }
 
-/// What a command has done; with `as_json`, an error is written to standard output as well.
+/// Passes on a command's result. With `as_json`, an error is written to standard output as well.
 fn told(board: Option<&Path>, as_json: bool, done: Result<bool>) -> Result<bool> {
     if let (true, Err(error)) = (as_json, &done) {
         say(&format!("{:#}\n", json::error(board, error)))?;
@@ -162,7 +171,7 @@ fn told(board: Option<&Path>, as_json: bool, done: Result<bool>) -> Result<bool>
     done
 }
 
-/// The exit status of what went well or not, or could not be done.
+/// The exit status of a command's result.
 fn end(done: Result<bool>) -> ExitCode {
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -174,7 +183,7 @@ fn end(done: Result<bool>) -> ExitCode {
     }
 }
 
-/// Writes to standard error what is wrong.
+/// Writes an error to standard error.
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "kanban-vfs: {}", printable(text));
 }
@@ -184,7 +193,8 @@ fn observe(board: &Path) -> Result<kanban_vfs::observation::Observation> {
     kanban_vfs::observe(board).map_err(|error| format!("{}: {error}", board.display()).into())
 }
 
-/// As [`observe`]; an error also if it is no database, as far as that can be told without opening one that is in use.
+/// As [`observe`]; an error also if the file is no database, as far as that shows without opening
+/// one that is in use.
 fn observe_board(board: &Path) -> Result<kanban_vfs::observation::Observation> {
     let seen = observe(board)?;
     match kind::not_a_database(&seen) {
@@ -193,7 +203,7 @@ fn observe_board(board: &Path) -> Result<kanban_vfs::observation::Observation> {
     }
 }
 
-/// Writes what a command has to say. That nobody listens any more is no error.
+/// Writes a command's output. A closed pipe is no error.
 fn say(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

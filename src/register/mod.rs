@@ -119,8 +119,8 @@ fn to_c(name: &str) -> Result<CString, Error> {
 const CIPHERS: &str = "multipleciphers-";
 
 /// The base VFS: the one that `options` name, else the default VFS if it is the operating system's.
-/// If that is a VFS of this project, which would wait for itself, the base of that. Also whether
-/// only SQLite3MultipleCiphers may open databases through ours.
+/// If that is a VFS of this project, whose locks would conflict with ours, the base of that. Also
+/// whether only SQLite3MultipleCiphers may open databases through ours.
 ///
 /// Any other default VFS does something that the application wants, so it must not be left out. But
 /// it may find its files by the pointers to their names and methods, which this VFS changes, so to
