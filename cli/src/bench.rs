@@ -11,8 +11,9 @@ use crate::{Result, say};
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Cases: writers,wal|delete,full|normal,think in us[,readers[,snapshot in ms]]: how long one more reader
-    /// keeps each of its snapshots. May be repeated.
+    /// Cases: writers,wal|delete,full|normal,think in us[,readers[,snapshot in ms]]. Think is the
+    /// pause between transactions; with snapshot, one more reader keeps each of its snapshots for
+    /// that long. May be repeated.
     #[arg(long = "case", value_parser = parse_case, default_values = ["8,wal,full,1000", "1,wal,full,0"])]
     cases: Vec<Case>,
     /// Paired runs of each case; tables show medians and spread.
@@ -64,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     Ok(!has_errors)
 }
 
-/// A case, and what each run of each way came to.
+/// A case, and the result of each run of each way.
 fn as_json(case: &Case, outcomes: &[(Way, Vec<Outcome>)]) -> Value {
     let ms = |duration: Duration| duration.as_micros() as f64 / 1e3;
     let run = |outcome: &Outcome| {

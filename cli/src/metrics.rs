@@ -1,11 +1,12 @@
-//! `metrics`: what a board has counted, and how it is now, as text for Prometheus.
+//! `metrics`: the counters and the present state of boards, as text for Prometheus.
 //!
-//! There are two formats, which differ in what they call a counter's family, and in some lines: OpenMetrics
-//! (<https://openmetrics.io>), which scrapers ask for, and the older one, which the node exporter's textfile collector reads, and
-//! everything else: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
+//! There are two formats, which differ in the name of a counter's family, and in some lines.
+//! Scrapers ask for OpenMetrics (<https://openmetrics.io>). The node exporter's textfile collector,
+//! and everything else, reads the older one:
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 //!
-//! Counters are of the board: all processes that use it through the VFS add to its event log what they have counted. Gauges are of
-//! this moment, as an observer sees it.
+//! Counters cover the whole board: all processes that use it through the VFS add their counts to
+//! its event log. Gauges show the state that an observer sees at this moment.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -40,23 +41,24 @@ impl Format {
 /// For how long a scraper may take to ask, and then to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many scrapers are answered at the same time. Others wait until one of them is done with.
+/// How many scrapers are answered at the same time. Others wait.
 const AT_A_TIME: usize = 16;
 
 /// How long a request may be, in bytes.
 const LONGEST: u64 = 16 << 10;
 
-/// The classes of durations from here on are not told apart: longer than a quarter of an hour.
+/// The classes of durations from this one on, longer than a quarter of an hour, are shown as one.
 const CLASSES: usize = 27;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[arg(required = true)]
     boards: Vec<PathBuf>,
-    /// Answer scrapers by HTTP, until it is interrupted, instead of printing once.
+    /// Answer scrapers by HTTP until interrupted, instead of printing once.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// Print OpenMetrics, not the format that the node exporter reads. Scrapers get what they ask for.
+    /// Print OpenMetrics, not the format that the node exporter reads. Scrapers get the format that
+    /// they ask for.
     #[arg(long, conflicts_with = "listen")]
     openmetrics: bool,
 }
@@ -81,7 +83,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     std::thread::scope(|scope| {
         for _ in 1..AT_A_TIME {
             let serve = || serve(&listener, &arguments.boards, &snapshots);
-            // If there are no more threads, those that there are do the work.
+            // If a thread cannot be started, the others do the work.
             let _ = std::thread::Builder::new().spawn_scoped(scope, serve);
         }
         serve(&listener, &arguments.boards, &snapshots)
@@ -103,19 +105,20 @@ fn make_event_log(board: &Path) -> Result<()> {
     })
 }
 
-/// Answers one scraper after another. A thread of its own for each keeps one that is slow from holding up the others.
+/// Answers one scraper after another. Several threads do so, so that a slow scraper does not hold
+/// up the others.
 fn serve(listener: &TcpListener, boards: &[PathBuf], snapshots: &Mutex<Snapshots>) -> ! {
     loop {
         match listener.accept() {
-            // One that goes away, or never asks, is no reason to end.
+            // A scraper that goes away, or never asks, is no reason to end.
             Ok((stream, _)) => drop(answer(&stream, boards, snapshots)),
-            // There are too many open files, perhaps, which may pass.
+            // The process may have too many open files for a moment.
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
     }
 }
 
-/// A connection that is used for [`PATIENCE`] and no longer, however little a read or a write moves.
+/// A connection that ends after [`PATIENCE`], even if each read or write still moves some bytes.
 struct Limited<'s> {
     stream: &'s TcpStream,
     until: Instant,
@@ -178,7 +181,7 @@ fn answer(
     let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
     let (status, kind, body) = match (method, path.split('?').next()) {
         ("GET" | "HEAD", Some("/metrics")) => {
-            // The boards are looked at for one scraper after another: a look takes moments.
+            // One scraper after another: a look at the boards takes moments.
             let mut snapshots = snapshots.lock().unwrap_or_else(PoisonError::into_inner);
             ("200 OK", format.content_type(), text(boards, format, Some(&mut snapshots)))
         }
@@ -217,12 +220,13 @@ impl Board {
     }
 }
 
-/// The oldest snapshot of each board, and since when it has been seen: by its process, and the frame that it ends with.
+/// The oldest snapshot of each board, known by its process and its last frame, and since when it
+/// has been seen.
 #[derive(Default)]
 struct Snapshots(HashMap<String, (Option<u32>, u32, Instant)>);
 
 impl Snapshots {
-    /// For how long that of a board has been seen; zero without one.
+    /// For how long a board's oldest snapshot has been seen; zero without one.
     fn age(&mut self, board: &Board) -> Option<Duration> {
         let oldest = board.facts.as_ref()?.readers().into_iter().next();
         let Some(oldest) = oldest else {
@@ -238,7 +242,8 @@ impl Snapshots {
     }
 }
 
-/// What all boards have to tell. With `snapshots`, also for how long the oldest one has been seen: nothing else tells.
+/// The metrics of all boards. With `snapshots`, also for how long each oldest snapshot has been
+/// seen: nothing else knows its age.
 fn text(boards: &[PathBuf], format: Format, snapshots: Option<&mut Snapshots>) -> String {
     let boards: Vec<_> = boards.iter().map(|path| Board::of(path)).collect();
     let mut out = Metrics { text: String::new(), format };
@@ -412,7 +417,7 @@ impl Metrics {
         self.line(format_args!("# HELP {name}{suffix} {help}"));
     }
 
-    /// Since when something is counted.
+    /// The time from which on a counter counts.
     fn created(&mut self, name: &str, labels: &str, log: &EventLog) {
         if self.format == Format::OpenMetrics {
             let seconds = log.made_unix_us as f64 / 1e6;
@@ -451,7 +456,7 @@ impl Metrics {
         }
     }
 
-    /// A counter, and since when it counts.
+    /// A counter, with the time from which on it counts.
     fn counter(&mut self, name: &str, labels: &str, value: f64, log: &EventLog) {
         self.line(format_args!("{name}_total{{{labels}}} {value}"));
         self.created(name, labels, log);

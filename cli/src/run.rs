@@ -1,14 +1,15 @@
-//! `run`: starts an unchanged application with this VFS as the default one, in it and in all that it starts.
+//! `run`: starts an unchanged application with this VFS as the default one, also in all programs
+//! that it starts.
 //!
-//! It sets environment variables and becomes the application: no process stays between.
+//! It sets environment variables and executes the application in its own place.
 //!
-//! | variable | reaches |
+//! | variable | does |
 //! |---|---|
-//! | `LD_PRELOAD` | every SQLite that is linked dynamically: `preload/` |
-//! | `NODE_OPTIONS` | better-sqlite3 and node:sqlite: `node.js` |
-//! | `KANBAN_VFS_DEFAULT=1` | sqlite3, pysqlite3 and apsw of every Python that has the package installed |
-//! | `KANBAN_REQUIRE=1` | nothing; it has a database that goes past all of these told of; unless it is set already |
-//! | `KANBAN_BEGIN=auto` | nothing; transactions that read first and write later take the write lock first, once others that began alike have written; unless it is set already |
+//! | `LD_PRELOAD` | reaches every SQLite that is linked dynamically: `preload/` |
+//! | `NODE_OPTIONS` | reaches better-sqlite3 and node:sqlite: `node.js` |
+//! | `KANBAN_VFS_DEFAULT=1` | reaches sqlite3, pysqlite3 and apsw of every Python that has the package installed |
+//! | `KANBAN_REQUIRE=1` | reports a database that none of these reaches; unless it is set already |
+//! | `KANBAN_BEGIN=auto` | makes transactions that read first and write later take the write lock first, once others of their kind have written; unless it is set already |
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -20,7 +21,7 @@ use std::process::Command;
 
 use crate::Result;
 
-/// The library that gets in front of SQLite, and the extension that it loads.
+/// The library that interposes SQLite's functions, and the extension that it loads.
 const LIBRARIES: [&str; 2] = ["libkanban_vfs_preload.so", "libkanban_vfs.so"];
 
 /// What Node runs before the application.
@@ -31,11 +32,13 @@ pub(crate) struct Arguments {
     /// The busy timeout that connections start with, in ms.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
     busy_timeout: Option<u32>,
-    /// When a transaction takes the write lock: deferred, immediate, or auto, the default here: it takes it when it
-    /// begins to read if others that began with the same statement have written after they had read.
+    /// When a transaction takes the write lock: deferred, immediate, or auto, the default here.
+    /// With auto, a transaction takes it when it begins to read if others with the same first
+    /// statement have written after they had read.
     #[arg(long, value_name = "MODE", value_parser = ["deferred", "immediate", "auto"])]
     begin: Option<String>,
-    /// For how long it waits then if the application's busy handler is not known, in ms.
+    /// For how long a transaction waits for the write lock when it begins to read, if the
+    /// application's busy handler is not known, in ms.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
     begin_timeout: Option<u32>,
     /// The least busy timeout, whatever the application sets, in ms.
@@ -44,10 +47,10 @@ pub(crate) struct Arguments {
     /// The VFS underneath, if the application has one of its own.
     #[arg(long, value_name = "NAME")]
     base_vfs: Option<OsString>,
-    /// Where the VFS says why it refuses: stderr, or a file.
+    /// Where the VFS logs its refusals and their reasons: stderr, or a file.
     #[arg(long, value_name = "stderr|PATH")]
     log: Option<OsString>,
-    /// Keep the file longer than its header says, or (0) do not.
+    /// Keep the file longer than its header says (1), or not (0).
     #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
     file_ahead: Option<String>,
     /// Let commits share their syncs.
@@ -62,19 +65,20 @@ pub(crate) struct Arguments {
     /// Keep the WAL when the last connection closes.
     #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
     persist_wal: Option<String>,
-    /// Record events in the event log beside each board, or (0) do not.
+    /// Record events in the event log beside each board (1), or not (0).
     #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
     record: Option<String>,
-    /// Record statements with them.
+    /// Record the statements of events.
     #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
     record_sql: Option<String>,
-    /// From when on a transaction or checkpoint is recorded, in ms.
+    /// How long a transaction or checkpoint holds the write lock, or waits for it, before it is
+    /// recorded, in ms.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
     slow_ms: Option<u32>,
-    /// Tell on standard error of a database that is used past this VFS, or (0) do not.
+    /// Report on standard error databases that are used without this VFS (1), or not (0).
     #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
     require: Option<String>,
-    /// The directory of libkanban_vfs.so and libkanban_vfs_preload.so; without it, that of this program.
+    /// The directory of libkanban_vfs.so and libkanban_vfs_preload.so; unset, that of this program.
     #[arg(long, value_name = "DIRECTORY")]
     libraries: Option<PathBuf>,
     /// The application: a program and its arguments.
@@ -182,7 +186,8 @@ fn libraries(named: Option<&Path>) -> Result<PathBuf> {
     .into())
 }
 
-/// `LD_PRELOAD` with that library last: some others, as that of AddressSanitizer, must come first. ld.so(8)
+/// `LD_PRELOAD` with that library last: some libraries, such as AddressSanitizer's, must come
+/// first. ld.so(8)
 fn preloaded(library: &Path) -> Result<OsString> {
     if library.as_os_str().as_bytes().iter().any(|byte| b" :$".contains(byte)) {
         let why = "LD_PRELOAD takes no path with a space, a colon or a dollar sign: name another directory by --libraries";
@@ -201,8 +206,8 @@ fn preloaded(library: &Path) -> Result<OsString> {
     Ok(all)
 }
 
-/// Says that a file that every child reads is not for everybody: an application that root starts may give up its rights, and a Node
-/// of another user's would not start.
+/// Warns if other users cannot read a file that every child reads: an application that root starts
+/// may change its user, and then Node would not start.
 fn tell_if_private(file: &Path) {
     if !is_root() {
         return;
@@ -219,13 +224,13 @@ fn tell_if_private(file: &Path) {
     }
 }
 
-/// Whether this process may do as it likes, and so become another user.
+/// Whether this process is root's, and so may change its user.
 fn is_root() -> bool {
     std::fs::metadata("/proc/self")
         .is_ok_and(|found| std::os::unix::fs::MetadataExt::uid(&found) == 0)
 }
 
-/// What Node is to run first, if it is here.
+/// The script that Node runs first, if it is here.
 fn node(libraries: &Path) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/node.js");
     [libraries.join(NODE), source].into_iter().find(|file| file.is_file())
@@ -258,9 +263,9 @@ fn where_is(program: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|place| place.join(program)).find(is_program)
 }
 
-/// Why no preloaded library reaches a program; `None` if it does, as far as its file tells.
+/// Why no preloaded library reaches a program; `None` if its file shows no reason.
 fn not_reached(program: &Path) -> Option<&'static str> {
-    // Only a file is opened: to open a FIFO is to wait until somebody writes to it.
+    // Only a regular file is opened: open(2) of a FIFO waits for a writer.
     let found = program.metadata().ok().filter(std::fs::Metadata::is_file)?;
     if found.permissions().mode() & 0o6000 != 0 {
         return Some(

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::svg::{self, Frame, Tick};
 use crate::{Result, say, text, uri};
 
-/// What the burst is like.
+/// The options of a burst.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// A new board to make and keep; without it, a temporary one.
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     /// How many processes write.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1000))]
     processes: u64,
-    /// How many each process commits.
+    /// How many transactions each process commits.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     transactions: u64,
     /// The pause after each transaction, in ms.
@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     /// PRAGMA synchronous of each writer.
     #[arg(long, value_enum, default_value_t = Synchronous::Normal)]
     synchronous: Synchronous,
-    /// How often a process is killed (SIGKILL) and started again.
+    /// How many times a minute a process is killed (SIGKILL) and started again.
     #[arg(long, default_value_t = 0, value_name = "N")]
     kill_per_minute: u64,
     /// The VFS that the writers use: this one, or the stock one to compare.
@@ -55,7 +55,7 @@ pub(crate) struct Arguments {
     /// As a JSON object.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Draw how long each transaction waited, over the time, into that file.
+    /// Draw into that file how long each transaction waited, over time.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
@@ -91,7 +91,7 @@ enum Vfs {
     Unix,
 }
 
-/// What a writer process is told.
+/// The orders of a writer process.
 #[derive(clap::Args)]
 pub(crate) struct Orders {
     board: PathBuf,
@@ -109,7 +109,7 @@ fn name_of(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
-/// Where the burst goes, and what is to be removed afterwards.
+/// The board of a burst, and what is removed afterwards.
 struct Place {
     board: PathBuf,
     temporary: Option<tempfile::TempDir>,
@@ -153,7 +153,8 @@ struct Reports {
 fn interrupted() -> Result<Arc<AtomicBool>> {
     let is_interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // Before the one that sets it.
+        // Registered before the handler that sets the flag, so that the first signal does not end
+        // the process.
         signal_hook::flag::register_conditional_default(signal, Arc::clone(&is_interrupted))?;
         signal_hook::flag::register(signal, Arc::clone(&is_interrupted))?;
     }
@@ -205,7 +206,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
             Ok((outcome, reports))
         })
     };
-    // However it went.
+    // Also after a failure.
     if arguments.existing && !arguments.keep {
         connection.execute_batch("DROP TABLE kanban_vfs_stress").map_err(about)?;
     }
@@ -258,7 +259,7 @@ fn burst(
             while !is_over.load(Ordering::Relaxed) {
                 if is_interrupted.load(Ordering::Relaxed) {
                     for place in running {
-                        // One that has ended meanwhile is as well.
+                        // A writer may have ended already.
                         let _ = lock(place).as_mut().map(Child::kill);
                     }
                 }
@@ -278,7 +279,8 @@ fn burst(
                         std::thread::sleep(every.min(Duration::from_millis(5)));
                     }
                     next += every;
-                    // Locked, so that nobody else waits for it and its id is still its own.
+                    // Locked, so that no other thread waits for this process: its id is still its
+                    // own.
                     let mut victim = lock(victim);
                     if victim.as_mut().is_some_and(|child| child.kill().is_ok()) {
                         let n = kills.fetch_add(1, Ordering::Relaxed) + 1;
@@ -335,7 +337,7 @@ fn drive(
             .spawn()?;
         let output = child.stdout.take().ok_or("no output")?;
         *lock(place) = Some(child);
-        // The last line of one that was killed may be cut short: then it is not acknowledged.
+        // A kill may cut the last line short: then that row is not acknowledged.
         let mut lines = BufReader::new(output);
         let mut line = String::new();
         while lines.read_line(&mut line)? > 0 && line.ends_with('\n') {
@@ -360,7 +362,7 @@ fn drive(
         let child = lock(place).take();
         let status = child.ok_or("no child")?.wait()?;
         if let Some(code) = status.code().filter(|code| *code != 0) {
-            // It has said why; it did not come as far as its rows.
+            // The writer has reported why; it has not begun with its rows.
             lock(reports).errors.push(format!("writer {writer} ended with status {code}"));
             break;
         }
@@ -383,7 +385,7 @@ fn report_of(line: &str) -> Option<(u64, std::result::Result<Duration, String>)>
     }
 }
 
-/// Does what a writer was told.
+/// Does the work of a writer process.
 pub(crate) fn obey(orders: &Orders) -> Result<bool> {
     kanban_vfs::register(&kanban_vfs::Options::default())?;
     let mut connection = Connection::open(uri(&orders.board, &orders.vfs))?;
@@ -415,14 +417,14 @@ pub(crate) fn obey(orders: &Orders) -> Result<bool> {
     Ok(true)
 }
 
-/// What came of a burst.
+/// The result of a burst.
 struct Outcome {
     acknowledged: usize,
-    /// How many of these are not there.
+    /// How many acknowledged rows are missing.
     lost: usize,
-    /// How many rows are there that nobody has acknowledged.
+    /// How many rows are there that no writer has acknowledged.
     surplus: usize,
-    /// How many writers were killed. Each may have committed one row that it did not tell of.
+    /// How many writers were killed. Each may have committed one row without acknowledging it.
     kills: u64,
     elapsed: Duration,
     /// What `PRAGMA integrity_check` says.
@@ -537,7 +539,7 @@ fn drawing(reports: &Reports, elapsed: Duration) -> String {
     let title =
         format!("{} transactions: how long each waited for the write lock", reports.waits.len());
     let mut out = frame.begin(&title, ("time since the burst began, s", &x), ("wait", &y));
-    // Those that lie over each other are one point.
+    // Points that lie over each other are drawn as one.
     let place = |(at, wait): (&Duration, &Duration)| {
         let x = frame.left + at.as_secs_f64() / most * frame.width;
         let y = frame.top + (1.0 - share(*wait)) * frame.height;
@@ -639,7 +641,7 @@ mod tests {
         }
     }
 
-    /// A row was acknowledged and is gone, or a transaction failed: so does the burst.
+    /// A row was acknowledged and is gone, or a transaction failed: then the burst fails.
     #[test]
     fn a_lost_row_and_an_error_are_found() -> Result<()> {
         let connection = Connection::open_in_memory()?;

@@ -4,11 +4,12 @@
     python -m kanban_vfs run [--OPTION[=VALUE] ...] -m MODULE [ARGUMENT ...]
     python -m kanban_vfs run [--OPTION[=VALUE] ...] PROGRAM [ARGUMENT ...]
 
-starts a script or a module by this Python, or any program, with the VFS as the default one: in it, and in all that
+starts a script or a module by this Python, or any program, with the VFS as the default one, also in all programs that
 it starts in turn. (A directory with a ``__main__.py`` is a script, unless a program on the PATH has that name.) Its connection strings stay as they are. An OPTION is one of docs/configuration.md without its
-prefix, ``--busy-timeout=20000`` or ``--group-commit``; it applies to all databases of these processes. A database that
-is used past the VFS is told of on standard error, unless ``--require=0``. Transactions that read first and write later
-take the write lock first, once one of their kind was refused (``KANBAN_BEGIN=auto``), unless ``--begin=deferred``.
+prefix, ``--busy-timeout=20000`` or ``--group-commit``; it applies to all databases of these processes. A line on standard error
+names each database that is used without the VFS, unless ``--require=0``. Transactions that read first and write later
+take the write lock first, once others with the same first statement have written (``KANBAN_BEGIN=auto``), unless
+``--begin=deferred``.
 
     python -m kanban_vfs status|watch|check BOARD [...]
 
@@ -93,8 +94,8 @@ def parse(arguments: Sequence[str]) -> Tuple[Dict[str, str], List[str]]:
     if rest[0].startswith("-") and rest[0] != "-m":
         refuse(f"{rest[0]} stands before the program; options of run begin with two dashes")
     is_pythons = rest[0] == "-m" or rest[0].endswith(".py") or is_program_directory(rest[0])
-    # An interpreter of its own: were the application run in this one, multiprocessing would take this module for
-    # the application's main one.
+    # A new interpreter: in this one, multiprocessing would take this module for the application's
+    # main one.
     return variables, [sys.executable, *interpreter_flags(), *rest] if is_pythons else rest
 
 
@@ -135,7 +136,7 @@ def protected(environment: Dict[str, str]) -> Dict[str, str]:
         tell(f"{library} is not preloaded: {why}; only the SQLites of Python and Node will use the VFS")
     else:
         others = re.split("[ :]", environment.get("LD_PRELOAD", ""))
-        # Last: some others, as that of AddressSanitizer, must come first.
+        # Last: some libraries, such as AddressSanitizer's, must come first.
         environment["LD_PRELOAD"] = ":".join([*(o for o in others if o not in ("", library)), library])
         tell_if_private(library)
     node = os.path.join(package, "kanban_vfs_node.js")
@@ -147,8 +148,8 @@ def protected(environment: Dict[str, str]) -> Dict[str, str]:
 
 
 def tell_if_private(path: str) -> None:
-    """Says that a file that every child reads is not for everybody: an application that root starts may give up its
-    rights, and a Node of another user's would not start."""
+    """Warns if other users cannot read a file that every child reads: an application that root starts may change its
+    user, and then Node would not start."""
     if os.geteuid() != 0:
         return
     is_open = os.stat(path).st_mode & 0o004 != 0

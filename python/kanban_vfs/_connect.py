@@ -56,12 +56,12 @@ def connect(database: Path, *positional: Any, **arguments: Any) -> sqlite3.Conne
     register()
     arguments["uri"] = True
     name = uri(database)
-    # sqlite3 sets its own default otherwise, and what the VFS has set is lost.
+    # Otherwise sqlite3 sets its own default, which replaces the VFS's.
     ms = parameter_of(name, "kanban_busy_timeout") or os.environ.get("KANBAN_BUSY_TIMEOUT", "")
-    # What the VFS refuses is left to it.
+    # The VFS itself refuses wrong values.
     is_valid = ms.isascii() and ms.isdecimal() and len(ms) <= 10 and int(ms) < 2**31
     if "timeout" not in arguments and is_valid:
-        # sqlite3 cuts off what is behind the whole milliseconds.
+        # sqlite3 cuts off fractions of a millisecond.
         arguments["timeout"] = (int(ms) + 0.5) / 1000
     before = datetime.now(timezone.utc)
     try:

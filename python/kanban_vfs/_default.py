@@ -25,7 +25,7 @@ _MODULES = frozenset(("_sqlite3", "pysqlite3._sqlite3", "apsw"))
 
 
 class Finder:
-    """Stands first on :data:`sys.meta_path`, finds what the others find, and has it served when it was imported."""
+    """Stands first on :data:`sys.meta_path`, asks the other finders, and serves a module once it is imported."""
 
     @classmethod
     def find_spec(
@@ -47,7 +47,7 @@ class Finder:
 
 
 class Loader:
-    """Another loader, and what is to be done after it."""
+    """Another loader, and what follows it."""
 
     def __init__(self, loader: "AnyLoader") -> None:
         self._loader = loader
@@ -61,7 +61,7 @@ class Loader:
 
     def exec_module(self, module: "ModuleType") -> None:
         """https://docs.python.org/3/library/importlib.html#importlib.abc.Loader.exec_module"""
-        # From now on nothing shows that this was here.
+        # From now on the module looks as if it had been imported without this loader.
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
@@ -70,7 +70,7 @@ class Loader:
 
 
 def serve(module: "ModuleType") -> None:
-    """Registers the VFS with a module's SQLite as its default one. What fails is told on standard error: the
+    """Registers the VFS with a module's SQLite as its default one. Failures are reported on standard error: the
     application goes on as it would without this VFS."""
     from ._register import RegistrationError, name_of, register
 

@@ -141,12 +141,12 @@ def _register_by_symbols(module: "ModuleType", make_default: bool) -> None:
     try:
         _open(module, "file::memory:?vfs=kanban").close()
     except Exception as error:
-        # What was found belongs to another copy of SQLite in this process.
+        # The functions that were found belong to another copy of SQLite in this process.
         raise RegistrationError(_no_way(module)) from error
 
 
 def last_line(since: "datetime") -> "Optional[str]":
-    """What the VFS has said last on this thread, if that was not before that time."""
+    """The last line that the VFS has logged on this thread, unless it is older than that time."""
     import ctypes
 
     function = ctypes.CDLL(loadable_path()).kanban_vfs_last_line

@@ -46,7 +46,7 @@ class Waiter(TypedDict):
 
 
 class Counters(TypedDict):
-    """Of this database in this process, since its first connection."""
+    """Counts of this database in this process, since its first connection."""
 
     acquired: int
     refused: int
