@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     __version__: str
 
-#: Where each name is. They are imported when they are first used: every interpreter of an application that is
-#: started by ``run`` imports this package, most of them for nothing.
+#: The module of each name, imported when the name is first used: ``run`` makes every interpreter of an application
+#: import this package, and most do not use it.
 _HOMES = {
     "Counters": "_status",
     "Guarantee": "_status",

@@ -168,7 +168,7 @@ def _no_way(module: "ModuleType") -> str:
 
 
 def name_of(module: "ModuleType") -> str:
-    """What an application calls it: its module in C is that as well."""
+    """The name by which an application imports a module, which may be the module in C."""
     return "sqlite3" if module.__name__ == "_sqlite3" else module.__name__.partition(".")[0]
 
 
@@ -180,7 +180,7 @@ def _native(module: "ModuleType") -> "ModuleType":
 
 
 def _module_of(connection: object) -> "ModuleType":
-    """The module that made it. Its class may be one that an application derived."""
+    """The module that made a connection, whose class may be one that an application derived."""
     for ancestor in type(connection).__mro__:
         module = sys.modules.get(ancestor.__module__.partition(".")[0])
         if module is not None and hasattr(module, "sqlite_version"):

@@ -1,13 +1,15 @@
-//! Transactions over several databases that wait for each other in a circle: one of them is to give up at once.
+//! Transactions over several databases that wait for each other in a circle: one of them gives up
+//! at once.
 //!
-//! A transaction that has write locks and waits for another shows a label to those that wait for it: on the page of each
-//! database whose write lock it has. The label is a number greater than that of the transaction that it waits for. When it
-//! sees a greater one there, it takes that over, so that the greatest label of a circle travels against the waits, and comes
-//! back to the transaction that began with it. This one waits for itself. (Mitchell and Merritt, A Distributed Algorithm for
-//! Deadlock Detection and Resolution, 1984.)
+//! A transaction that has write locks and waits for another one shows a label: a number on the page
+//! of each database whose write lock it has. The label is greater than that of the transaction it
+//! waits for. When a greater one appears there, the transaction copies it. So the greatest label of
+//! a circle travels against the waits, and comes back to the transaction that began with it, which
+//! waits for itself. (Mitchell and Merritt, A Distributed Algorithm for Deadlock Detection and
+//! Resolution, 1984.)
 //!
-//! In a program that locks its databases in one order no label comes back. A page that lies makes a transaction give up that
-//! waits for another database, and nothing else.
+//! If a program always locks its databases in the same order, no label comes back. The worst that a
+//! forged page can do is to make such a waiting transaction give up.
 
 #[cfg(all(test, unix))]
 mod tests;
@@ -23,22 +25,24 @@ use crate::sys;
 /// The bits of a label that make it unlike all others; those above them count.
 const UNIQUE_BITS: u32 = 24;
 
-/// The greatest count that is believed: a page may lie.
+/// The greatest count that is believed: a page may be forged.
 const MOST: u64 = 1 << 39;
 
-/// How often a transaction is told that it waits for itself. SQLite's busy handler gives up by then, if its timeout is shorter
-/// than 95 s. One of the application's own may never do: from then on it sleeps as ever.
+/// How often a transaction is told that it waits for itself. SQLite's busy handler gives up by
+/// then, if its timeout is shorter than 95 s. An application's own may never give up: from then on
+/// it sleeps as usual.
 const MOST_TOLD: u32 = 1000;
 
-/// The greatest count that this process has seen. A transaction that took over a label has it no more when it waits again, but
-/// those that wait for it may: its new one must be greater.
+/// The greatest count that this process has seen. When a transaction that copied a label waits
+/// again, the transactions that wait for it may still show that label: its new label must be
+/// greater.
 static GREATEST: AtomicU64 = AtomicU64::new(0);
 
 /// The label of one transaction that waits. Dropping it takes it off the pages.
 pub(super) struct Label {
     /// The queues of the databases whose write locks the transaction has.
     shown: Vec<Arc<Queue<Sidecar>>>,
-    /// What it began with.
+    /// The label that this transaction began with.
     own: u64,
     now: u64,
     /// How often it has been told that it waits for itself.
@@ -46,10 +50,11 @@ pub(super) struct Label {
 }
 
 impl Label {
-    /// That of a transaction that has the write locks of `held`, at least one, and begins to wait for another.
+    /// The label of a transaction that has the write locks of `held`, at least one, and begins to
+    /// wait for another.
     pub(super) fn new(held: Vec<Arc<Queue<Sidecar>>>, waits_for: &Queue<Sidecar>) -> Self {
         let mut hasher = RandomState::new().build_hasher();
-        // A child of fork(2) has its parent's keys.
+        // A child of fork(2) has the same hash keys as its parent.
         hasher.write_u32(sys::pid());
         let unique = hasher.finish() >> (u64::BITS - UNIQUE_BITS);
         let theirs = (waits_for.label().unwrap_or(0) >> UNIQUE_BITS).min(MOST);
@@ -61,8 +66,9 @@ impl Label {
         label
     }
 
-    /// Looks at the label of the holder that it waits for, and takes over a greater one. Whether its own has come back: the
-    /// transaction waits for itself. It is told so [`MOST_TOLD`] times at most.
+    /// Looks at the label of the holder of `waits_for`, and copies a greater one. Returns whether
+    /// its own has come back: then the transaction waits for itself. Returns true [`MOST_TOLD`]
+    /// times at most.
     pub(super) fn has_come_back(&mut self, waits_for: &Queue<Sidecar>) -> bool {
         let Some(theirs) = waits_for.label() else { return false };
         if theirs > self.now {

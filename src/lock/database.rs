@@ -34,9 +34,9 @@ pub(super) use owner::Ownership;
 /// What makes two names the same database.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum DatabaseKey {
-    /// The file that both lead to.
+    /// Both names lead to this file.
     Inode(Inode),
-    /// The name itself: a base VFS may keep its databases elsewhere than in files.
+    /// The name itself: a base VFS may not keep its databases in files.
     Name(PathBuf),
 }
 
@@ -46,7 +46,7 @@ type Registry = HashMap<DatabaseKey, Weak<Database>>;
 /// deleted, and across fork(2), so that a child knows of every descriptor.
 static REGISTRY: ForkMutex<Option<Registry>> = ForkMutex::new(None);
 
-/// For how long to look into other processes, at most, to name one that has a lock.
+/// For how long, at most, to look into other processes for the one that has a lock.
 const LOOKS_FOR: Duration = Duration::from_millis(100);
 
 /// A database that this process has open.
@@ -59,8 +59,8 @@ pub(crate) struct Database {
     /// The connection of this process that has the write lock.
     pub(super) owner: OwnerFlag,
     pub(super) sidecar: OpenSidecar,
-    /// Which database connection uses each of its connections: the number of the one, and the address of the other. Mutex
-    /// rule: held for no other lock.
+    /// The `sqlite3` that uses each connection: the connection's number and the address of the
+    /// `sqlite3`. Mutex rule: no other lock is taken while it is held.
     users: Mutex<Vec<(u64, usize)>>,
     /// Whether a connection was opened that may write.
     has_writer: AtomicBool,
@@ -68,7 +68,7 @@ pub(crate) struct Database {
     own: Own<()>,
     pub(crate) counters: Counters,
     pub(crate) recorder: Recorder,
-    /// What another room keeps for it: [`Self::attached`].
+    /// Data of another room: [`Self::attached`].
     attached: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
@@ -82,7 +82,7 @@ impl Database {
         let mut registry = REGISTRY.lock();
         let registry = registry.get_or_insert_default();
         if let Some(known) = registry.get(&key).and_then(Weak::upgrade) {
-            // It may have been leaked, and its descriptors closed.
+            // The object may have been leaked, and its descriptors closed.
             known.sidecar.check_soon();
             return known;
         }
@@ -107,7 +107,8 @@ impl Database {
         &self.path
     }
 
-    /// What the one room that asks for it keeps for this database in this process, made at the first call.
+    /// Data that one other room keeps for this database in this process. The first call creates it;
+    /// only that room calls.
     pub(crate) fn attached<T: Default + Send + Sync + 'static>(&self) -> &T {
         let attached = self.attached.get_or_init(|| Box::<T>::default());
         attached.downcast_ref().expect("one room asks, for one type")
@@ -117,12 +118,13 @@ impl Database {
         sidecar::path_of(&self.path)
     }
 
-    /// Notes that a connection was opened that may write. Only then the last to close deletes the sidecar.
+    /// Notes that a connection was opened that may write. Otherwise the last connection to close
+    /// does not delete the sidecar.
     pub(crate) fn note_writer(&self) {
         self.has_writer.store(true, Ordering::Relaxed);
     }
 
-    /// Notes which database connection uses a connection.
+    /// Notes which `sqlite3` uses a connection.
     pub(super) fn note_user(&self, connection: u64, user: usize) {
         self.forget_user(connection);
         self.users.lock().push((connection, user));
@@ -133,9 +135,11 @@ impl Database {
         self.users.lock().retain(|(known, _)| *known != connection);
     }
 
-    /// The queues of other databases, of which this database connection has the write lock, as far as that can be known at once.
+    /// The queues of the other databases whose write lock this `sqlite3` has, as far as that can be
+    /// known without waiting.
     pub(crate) fn held_beside(&self, user: usize) -> Vec<Arc<Queue<Sidecar>>> {
-        // Somebody who opens or deletes a sidecar may have to wait for its file system; then nobody looks.
+        // A thread that opens or deletes a sidecar under this mutex may wait for the file system:
+        // do not wait with it.
         let others: Vec<_> = match REGISTRY.try_lock().as_deref() {
             Some(Some(registry)) if registry.len() > 1 => {
                 registry.values().filter_map(Weak::upgrade).collect()
@@ -155,13 +159,14 @@ impl Database {
     pub(super) fn release(&self, queue: &Queue<Sidecar>, taken: Taken, pace: Option<&mut Pace>) {
         let owner = Ownership(self);
         if queue.release(taken, pace, || drop(owner)).is_err() {
-            // The flag is free by now: another connection may have the queue, or have replaced it.
+            // The owner flag is free by now: another connection may use this queue, or have
+            // replaced it.
             self.sidecar.close();
         }
     }
 
-    /// What the write lock is held for, and for how long it has been, as [`Queue::held_for`] says. For a checkpoint of
-    /// this process it also says since when.
+    /// What the write lock is held for, and for how long, as [`Queue::held_for`], and also for a
+    /// checkpoint of this process.
     pub(crate) fn held_for(&self) -> Option<(Purpose, Duration)> {
         if let Some(held) = self.owner.upkeep() {
             return Some((Purpose::Upkeep, held));
@@ -174,21 +179,21 @@ impl Database {
         self.queue().is_some_and(|queue| !queue.is_free())
     }
 
-    /// The holder of the write lock, and whether it is a connection of this process. For explicit questions; nobody
-    /// asks on the way to a lock.
+    /// The holder of the write lock, and whether it is a connection of this process. Too slow for
+    /// the path to a lock: for status questions only.
     pub(crate) fn holder(&self) -> Option<(Holder, bool)> {
         self.own.get()?;
         let holder = Holder::from_range(sidecar::held_range(&self.path)?)?;
         Some((holder, self.owner.is_taken() && holder.pid == sys::pid()))
     }
 
-    /// Says something of the database to the log of a connection, and to the event log.
+    /// Logs a line about the database to a connection's log, and to the event log.
     pub(crate) fn tell(&self, log: &Log, kind: EventKind, rc: ResultCode, what: &str) {
         log.log_about(rc, what, &self.path);
         self.record_message(log, kind, rc, what);
     }
 
-    /// Says it to the event log only.
+    /// Records an event in the event log only.
     #[cold]
     pub(crate) fn record_message(&self, log: &Log, kind: EventKind, rc: ResultCode, what: &str) {
         if log.records {
@@ -212,9 +217,9 @@ impl Database {
         keepers::of(&self.path, holder, LOOKS_FOR)
     }
 
-    /// The processes that have SQLite's own write lock; `None` if none is found. Unless it `is_anybody`, only those
-    /// that have it by an open file description, as a child has that inherited it. Looks into other processes for at
-    /// most [`LOOKS_FOR`].
+    /// The processes that have SQLite's own write lock; `None` if none is found. Unless it
+    /// `is_anybody`, only those that have it as an OFD lock, which children inherit. Looks into
+    /// other processes for at most [`LOOKS_FOR`].
     pub(crate) fn sqlite_lockers(&self, is_anybody: bool) -> Option<Lockers> {
         self.own.get()?;
         let found = keepers::of_sqlite(&self.path, !is_anybody, LOOKS_FOR);
@@ -241,7 +246,7 @@ impl Drop for Database {
             }
         }
         let Some(registry) = registry.as_mut() else { return };
-        // By now another connection may have opened the database as a new object.
+        // Another connection may have opened the database as a new object.
         if registry.get(&self.key).is_some_and(|known| known.strong_count() == 0) {
             registry.remove(&self.key);
         }

@@ -1,10 +1,10 @@
 //! The holder of the write lock, as the kernel's lock itself describes it.
 //!
-//! A holder locks a range of bytes that always includes [`WRITE_BYTE`], so that any two holders exclude each
-//! other. How far the range reaches beyond that byte is a number made of the holder's process id and the time.
-//! A process that is refused asks the kernel for the conflicting range. Nobody writes anything, the
-//! uncontended lock costs no more than one byte would, and the description dies with the holder, or with a
-//! child that has inherited the lock ([`super::keepers`]).
+//! A holder locks a range of bytes that always includes [`WRITE_BYTE`], so that any two holders
+//! exclude each other. How far the range reaches beyond that byte is a number made of the holder's
+//! process id and the time. A process that is refused asks the kernel for the conflicting range.
+//! Nothing is written, and the uncontended lock costs no more than one byte would. The description
+//! vanishes with the holder, or with a child that has inherited the lock ([`super::keepers`]).
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(crate) const WAITERS_BYTE: i64 = WRITE_BYTE - 1;
 /// The bits of a process id. proc(5), /proc/sys/kernel/pid_max
 pub(super) const PID_BITS: u32 = 22;
 const MS_BITS: u32 = 40;
-/// The bit of the number that says that the lock is held for upkeep.
+/// The bit of the number that is set if the lock is held for upkeep.
 const UPKEEP: u64 = 1 << (PID_BITS + MS_BITS);
 const _: () = assert!(PID_BITS + MS_BITS < 63, "the last byte is a positive i64");
 
@@ -66,12 +66,12 @@ impl Holder {
         Range { start, len: WRITE_BYTE - start + 1 + number as i64 }
     }
 
-    /// Whether a lock on the sidecar is the one that it has.
+    /// Whether a lock on the sidecar is this holder's.
     pub(crate) fn has(self, lock: FileLock) -> bool {
         lock.is_exclusive && lock.last == self.last_byte()
     }
 
-    /// The last byte it locks, which is that of no other holder.
+    /// The last byte that this holder locks. No other holder's range ends there.
     pub(crate) fn last_byte(self) -> i64 {
         let range = self.range();
         range.start + range.len - 1
@@ -101,7 +101,7 @@ impl Holder {
 /// What a release unlocks: every holder's range, however long it is.
 pub(crate) const WRITE_RANGE: Range = Range { start: WRITE_BYTE, len: 0 };
 
-/// The greatest number of so many bits.
+/// The greatest number of that many bits.
 const fn mask(bits: u32) -> u64 {
     (1 << bits) - 1
 }

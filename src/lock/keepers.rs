@@ -1,12 +1,13 @@
 //! The processes that keep the write lock of a holder that is gone.
 //!
-//! The kernel releases the lock when the last descriptor of the sidecar's open file description is closed: when
-//! the holder dies, unless a child has copies. A child of fork(2) closes them at once (`register::fork`). A
-//! child that runs no fork handlers (`_Fork`, vfork(2), clone(2), a `posix_spawn` that waits in one of its file
-//! actions) keeps them until it executes a program or ends, and Linux has no close-on-fork. Its copies of
-//! SQLite's own locks keep stock clients out as well. A process that may trace the child could release the lock
-//! by its descriptor (pidfd_getfd(2)), but it is never certain that a holder is dead: it may live in another pid
-//! namespace. So this module names the processes that have the lock by now, and takes nothing away.
+//! The kernel releases the lock when the last descriptor of the sidecar's open file description is
+//! closed. The holder's death closes it, unless a child has a copy. A child of fork(2) closes them
+//! at once (`register::fork`). A child that runs no fork handlers (`_Fork`, vfork(2), clone(2), a
+//! `posix_spawn` that waits in one of its file actions) keeps its copies until it executes a
+//! program or ends, since Linux has no close-on-fork. Its copies of SQLite's own locks keep stock
+//! clients out as well. A process that may trace the child could release the lock by its descriptor
+//! (pidfd_getfd(2)). But a holder that seems dead may live in another pid namespace. So this module
+//! only names the processes that have the lock now, and releases nothing.
 
 use std::fmt;
 use std::path::Path;
@@ -43,9 +44,9 @@ impl fmt::Display for Process {
 /// The processes that have a lock, as far as the process that asks may look into them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lockers {
-    /// They have it together, by one open file description.
+    /// They share the lock, by one open file description.
     pub(crate) processes: Vec<Process>,
-    /// At least so many processes could not be looked into: that takes their user, or root.
+    /// At least this many processes could not be looked into: only their user and root may.
     pub(crate) hidden: usize,
     /// Whether more were left out, because time ran out, or `/proc` is not there or hides them.
     pub(crate) is_partial: bool,
@@ -60,14 +61,14 @@ impl Lockers {
         }
     }
 
-    /// Why there may be more, and who could see them; `None` if these are all.
+    /// Why there may be more, and which user could see them; `None` if these are all.
     #[must_use]
     pub(crate) fn missing(&self) -> Option<String> {
         missing(self.hidden, self.is_partial)
     }
 }
 
-/// Why there may be more than what was found, if so many processes were `hidden`, or not all were looked into.
+/// Why there may be more, if this many processes were `hidden`, or not all were looked into.
 pub(crate) fn missing(hidden: usize, is_partial: bool) -> Option<String> {
     match (hidden, is_partial) {
         (0, false) => None,
@@ -95,15 +96,16 @@ pub(crate) fn of(database: &Path, holder: Holder, limit: Duration) -> Option<Loc
     }
     let sidecar = sys::entry_at(&sidecar::path_of(database)).ok()?.inode;
     let found = sys::with_lock(&[sidecar], |_, lock| holder.has(lock), limit);
-    // A process with the holder's id in its own pid namespace is the holder itself: it lives in another pid
-    // namespace, or its clock is another.
+    // A process with the holder's id in its own pid namespace is the living holder, from another
+    // pid namespace or with another clock.
     let is_there = found.found.iter().any(|locker| locker.own_pid == holder.pid);
     (!is_there).then(|| Lockers::of(found))
 }
 
-/// The processes that have one of SQLite's own write locks on `database`, through any VFS. If it `is_ofd`, only
-/// those that have it by an open file description, which children inherit. Looks into other processes for at
-/// most `limit`. Opens no file of the database, since closing it would drop SQLite's locks.
+/// The processes that have one of SQLite's own write locks on `database`, through any VFS. If it
+/// `is_ofd`, only those that have it as an OFD lock, which children inherit. Looks into other
+/// processes for at most `limit`. Opens no file of the database, since closing it would drop
+/// SQLite's locks.
 pub(crate) fn of_sqlite(database: &Path, is_ofd: bool, limit: Duration) -> Lockers {
     let inode = |path: &Path| sys::entry_at(path).ok().map(|found| found.inode);
     let index = inode(&format::beside(database, format::WAL_INDEX_SUFFIX));
@@ -125,7 +127,8 @@ pub(crate) fn of_sqlite(database: &Path, is_ofd: bool, limit: Duration) -> Locke
     Lockers::of(sys::with_lock(&files, is_it, limit))
 }
 
-/// What a line of the log says of a holder and, if it is gone, of the processes that keep its lock.
+/// The part of a log line about a holder and, if it is gone, about the processes that keep its
+/// lock.
 pub(crate) fn described(holder: Holder, keepers: Option<&Lockers>) -> String {
     let held = holder.held().as_millis();
     match keepers {

@@ -1,15 +1,19 @@
-//! Kinds of transactions that read first and write later: what `kanban_begin=auto` has learned of a board, for all processes.
+//! Kinds of transactions that read first and write later: what `kanban_begin=auto` has learned
+//! about a board, for all processes.
 //!
-//! A connection that was refused the upgrade of a read transaction writes its kind on the page ([`learn`]). Transactions
-//! of a kind that is there take the write lock before they read. A kind begins as on the stock VFS again when its last
-//! [`FORGETS_AFTER`] transactions have not written, or when the page has no room for another.
+//! A connection that was refused the upgrade of a read transaction writes the transaction's kind on
+//! the page ([`learn`]). From then on transactions of that kind take the write lock before they
+//! read. A kind begins as on the stock VFS again when its last [`FORGETS_AFTER`] transactions have
+//! not written, or when another kind needs its place on the page.
 //!
-//! The first transaction of a kind is on trial ([`try_out`]): others of its kind that begin meanwhile wait for a moment, until it
-//! writes or ends. If it writes, all of them would have been refused, and none is: they take the write lock first. If it does
-//! not, no transaction of its kind waits again unless one is refused.
+//! The first transaction of a kind is on trial ([`try_out`]): others of its kind that begin while
+//! it runs wait for a moment, until it writes or ends. If it writes, all of them would have been
+//! refused; now they take the write lock first, and none is. If it ends without a write, no
+//! transaction of its kind waits again unless one is refused.
 //!
-//! These are hints, like all of the page. If two processes write at once, one of them may be lost, and is learned once more.
-//! Whatever the bytes say, at worst a transaction waits that need not, or is refused as on the stock VFS.
+//! These are hints, like all of the page. If two processes write at once, one of the entries may be
+//! lost, and is learned once more. Whatever the bytes say, at worst a transaction waits in vain, or
+//! is refused as on the stock VFS.
 //!
 //! | bits of an entry, a little-endian u32 | |
 //! |---|---|
@@ -20,9 +24,9 @@
 //! |---|---|---|---|
 //! | no entry | | on trial | its first transaction begins |
 //! | on trial | 127 | writing | that transaction writes |
-//! | | | reads | it ends without, or another has waited for it in vain |
+//! | | | reads | that transaction ends without a write, or another has waited for it in vain |
 //! | writing | 126 | writes | another of its kind begins |
-//! | | | no entry | the transaction ends, and none has begun: it is in nobody's way |
+//! | | | no entry | that transaction ends before another of its kind begins |
 //! | any | | writes | a transaction is refused to write |
 //! | writes | 0 to 99: how many of its transactions in a row have not written | reads | 100 have not |
 //! | reads | 125 | | |
@@ -30,13 +34,14 @@
 use super::database::Database;
 use super::page::{KIND_ENTRIES, KindEntries};
 
-/// A kind of transaction: those that begin with the same statement. Two statements may have one by chance.
+/// A kind of transaction: all that begin with the same statement. Two statements may share a kind
+/// by chance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Kind(u32);
 
 /// The bits of an entry that are the kind.
 const KIND_BITS: u32 = 25;
-/// After so many transactions of a kind that have not written it is forgotten.
+/// A kind is forgotten after this many of its transactions in a row have not written.
 pub(crate) const FORGETS_AFTER: u32 = 100;
 const _: () = assert!(FORGETS_AFTER < 1 << (u32::BITS - KIND_BITS));
 
@@ -58,15 +63,16 @@ pub(crate) struct Known {
 /// What is known of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// Nothing yet, and there is room for it.
+    /// Nothing yet, and the page has room for an entry.
     New,
     /// Its first transaction has begun, and has not written yet.
     OnTrial,
     /// Its first transaction has begun and writes.
     Writing,
-    /// Transactions of this kind write after they have read, and stand in each other's way.
+    /// Transactions of this kind write after they have read, and would refuse each other.
     Writes(Known),
-    /// Transactions of this kind are not known to write, and wait for nobody; or there is no room to note more.
+    /// Transactions of this kind are not known to write, and do not wait; or the page has no room
+    /// for an entry.
     Reads,
 }
 
@@ -84,7 +90,7 @@ impl Kind {
         Self(self.0.max(1))
     }
 
-    /// Its place among so many.
+    /// A number below `of`, always the same for one kind.
     #[inline]
     pub(crate) fn place(self, of: usize) -> usize {
         self.0 as usize % of
@@ -92,12 +98,12 @@ impl Kind {
 }
 
 impl Kinds {
-    /// Those on the page; `None` if there is no page.
+    /// The entries of the page; `None` if there is no page.
     pub(crate) fn of(database: &Database) -> Option<Self> {
         Some(Self(database.queue()?.sidecar().read_kinds().ok()?))
     }
 
-    /// What they say of a kind.
+    /// The standing of a kind by these entries.
     pub(crate) fn standing(&self, kind: Kind) -> Standing {
         let Some(known) = self.find(kind) else {
             return if self.find(Kind(0)).is_some() { Standing::New } else { Standing::Reads };
@@ -124,14 +130,15 @@ impl Kinds {
     }
 }
 
-/// A transaction of that kind was refused to write, or several would have been.
-/// Its entry; `None` if there is no page.
+/// A transaction of that kind was refused to write, or would have been. Returns the kind's entry;
+/// `None` if there is no page.
 pub(crate) fn learn(database: &Database, kind: Kind) -> Option<Known> {
     let kinds = Kinds::of(database)?;
     if let Standing::Writes(known) = kinds.standing(kind) {
         return Some(known);
     }
-    // Its own place; else a free one; else that of one that waits for nobody, or that may be the next to be forgotten.
+    // Its own entry; else a free one; else that of a kind that reads, or of the kind that is
+    // closest to being forgotten.
     let free = |known: &Known| (known.kind != Kind(0), u32::MAX - known.bits);
     let place = kinds.find(kind).or_else(|| kinds.all().min_by_key(free))?;
     write(database, place.nth, kind, 0);
@@ -143,7 +150,7 @@ pub(crate) fn note_use(database: &Database, known: Known, wrote: bool) {
     if wrote && known.bits == 0 {
         return;
     }
-    // Others may have forgotten it, or counted meanwhile.
+    // Other processes may have counted since, or forgotten the kind.
     let Some(now) = again(database, known).filter(|now| now.bits < FORGETS_AFTER) else { return };
     match if wrote { 0 } else { now.bits + 1 } {
         FORGETS_AFTER.. => write(database, now.nth, now.kind, READS),
@@ -151,9 +158,9 @@ pub(crate) fn note_use(database: &Database, known: Known, wrote: bool) {
     }
 }
 
-/// The first transaction of a kind begins, and is on trial. Its entry.
+/// The first transaction of a kind begins, and is on trial. Returns the kind's entry.
 pub(crate) fn try_out(database: &Database, kinds: &Kinds, kind: Kind) -> Known {
-    // Kinds that begin at the same moment do not take the same place.
+    // So that kinds that begin at the same moment do not take the same entry.
     let first = kind.place(KIND_ENTRIES);
     let mut places = (first..KIND_ENTRIES).chain(0..first);
     let nth = places.find(|nth| kinds.nth(*nth).kind == Kind(0)).unwrap_or(first);
@@ -178,7 +185,7 @@ pub(crate) fn trial_ended(database: &Database, tried: Known, wrote: Option<bool>
     }
 }
 
-/// A transaction has waited in vain for the one that is on trial: none waits for that again.
+/// A transaction has waited in vain for the one that is on trial: no other waits for it.
 pub(crate) fn trial_takes_long(database: &Database, kind: Kind) {
     let tried = Kinds::of(database).and_then(|kinds| kinds.find(kind));
     if let Some(tried) = tried.filter(|tried| tried.bits == ON_TRIAL) {
@@ -186,7 +193,7 @@ pub(crate) fn trial_takes_long(database: &Database, kind: Kind) {
     }
 }
 
-/// What the entry of a kind says now; `None` if it is another's.
+/// The present entry of a kind; `None` if another kind has taken its place.
 fn again(database: &Database, known: Known) -> Option<Known> {
     let now = Kinds::of(database)?.nth(known.nth);
     (now.kind == known.kind).then_some(now)

@@ -13,7 +13,7 @@ use crate::sys::Range;
 /// A machine on which processes call the kernel, one at a time.
 trait Machine: Clone {
     fn with<R>(&self, act: impl FnOnce(&mut Kernel) -> R) -> R;
-    /// Lets other processes go on, at most so long. Whether it was woken.
+    /// Lets other processes run for at most `limit`. Returns whether the caller was woken.
     fn pause(&self, limit: Duration) -> bool;
     fn wake_all(&self);
 }
@@ -23,7 +23,7 @@ trait Machine: Clone {
 struct Process<M> {
     machine: M,
     id: usize,
-    /// How many system calls it makes until it is killed.
+    /// How many more system calls this process makes before it is killed.
     left: Arc<AtomicUsize>,
 }
 
@@ -35,7 +35,7 @@ impl<M: Machine> Process<M> {
         Self { machine: machine.clone(), id, left: Arc::new(AtomicUsize::new(left)) }
     }
 
-    /// Makes a system call, unless the process is killed at it.
+    /// Makes a system call, unless the process is killed there.
     fn call<R>(&self, act: impl FnOnce(&mut Kernel) -> R) -> R {
         if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.machine.with(|kernel| kernel.kill(self.id));
@@ -47,7 +47,8 @@ impl<M: Machine> Process<M> {
         })
     }
 
-    /// Takes the write lock in so many rounds and holds it for so long. Returns the longest wait for it.
+    /// Takes the write lock `rounds` times and holds it for `hold` each time. Returns the longest
+    /// wait.
     fn work(&self, rounds: usize, hold: Duration) -> Duration {
         let queue = Queue::new(self.clone());
         let mut pace = Pace::default();
@@ -172,12 +173,12 @@ impl Machine for Threads {
     }
 }
 
-/// One of three processes is killed at its first, second, third, ... system call, whatever that is for: to try,
-/// join, wait, hold, hand over or leave. The others go on.
+/// One of three processes is killed at its first, second, third, ... system call, so at each step:
+/// while it tries, joins, waits, holds, hands over or leaves. The others go on.
 #[test]
 fn a_process_killed_at_any_step_delays_nobody() {
-    /// Longer than all that one process can wait for: a turn that expires (50 ms), a look of a waiter that is
-    /// not the head (10 ms), and a loaded machine.
+    /// Longer than one process can have to wait: a turn expires after 50 ms, waiters behind the
+    /// head look every 10 ms, and the machine may be loaded.
     const BOUND: Duration = Duration::from_secs(2);
     const HOLD: Duration = Duration::from_micros(300);
     let mut killed_at = 0;
@@ -289,8 +290,8 @@ fn the_first_waiter_gets_its_turn() {
     assert!(refused(&scene.queues[1], Some(&first)).expect("no I/O").is_some(), "the first");
 }
 
-/// A holder took the lock while nobody waited, and keeps it for a while. A waiter that comes meanwhile cannot
-/// lock the waiters' byte, and gets the turn all the same.
+/// A holder took the lock while nobody waited, and keeps it for a while. A waiter that comes now
+/// cannot lock the waiters' byte, but still gets the turn.
 #[test]
 fn a_holder_finds_the_waiter_that_could_not_announce_itself() {
     let machine = Threads(Arc::new((Mutex::new(Kernel::new()), Condvar::new(), Instant::now())));
@@ -326,14 +327,15 @@ fn a_waiter_that_misses_its_turn_is_passed_over() {
     let (scene, mut pace, taken, mut places) = Scene::new();
     scene.queues[0].release(taken, Some(&mut pace), || {}).expect("no I/O");
     std::thread::sleep(Duration::from_nanos(super::page::TURN_NS + 1_000_000));
-    // The second has looked meanwhile.
+    // The second has looked at the page by now.
     scene.queues[2].show(&mut places[1]);
     passes_on(&scene.queues[0]);
     assert_eq!(scene.states(), [(places[0].slot, State::Away), (places[1].slot, State::Woken)]);
 }
 
-/// All waiters but the last are stopped, as those of a frozen container are. The first misses its turn. The next turn is the
-/// last waiter's: the others have not looked at the page meanwhile, and each would miss a turn as well.
+/// All waiters but the last are stopped, as in a frozen container. The first misses its turn. The
+/// last waiter gets the next one: the others have not looked at the page since, and each would miss
+/// a turn as well.
 #[test]
 fn stopped_waiters_miss_one_turn_together() {
     let (scene, mut pace, taken, mut places) = Scene::new();
@@ -364,8 +366,8 @@ fn stopped_waiters_miss_one_turn_together() {
     assert_eq!(scene.page().turn().map(|turn| turn.slot), Some(places[1].slot));
 }
 
-/// Seventeen wait, and the holder releases the lock without a word. The last of them is too far from the head to try for it; the
-/// others are not.
+/// Seventeen wait, and the holder releases the lock without waking any. The last of them is too far
+/// from the head to try for the lock; the others try.
 #[test]
 fn a_waiter_far_from_the_head_does_not_try() {
     let machine = Threads(Arc::new((Mutex::new(Kernel::new()), Condvar::new(), Instant::now())));
@@ -392,8 +394,9 @@ fn a_waiter_far_from_the_head_does_not_try() {
     assert!(tries(&places[0]));
 }
 
-/// A thousand processes have waited once each, and keep their boards open. Then a thousand wait at a time: each has a place,
-/// and the first of them the turn. When they have gone, nobody reads further than the first page.
+/// A thousand processes have waited once each, and keep their boards open. Then a thousand wait at
+/// a time: each has a place, and the first of them the turn. When they have gone, a look reads the
+/// first page only.
 #[test]
 fn a_thousand_processes_have_places() {
     let machine = Threads(Arc::new((Mutex::new(Kernel::new()), Condvar::new(), Instant::now())));
@@ -485,7 +488,7 @@ fn explore(processes: usize, hostile: bool) {
             thread.join().expect("an exclusion failed");
         }
     };
-    // In a schedule that does not end somebody waits for ever.
+    // If a schedule does not end, a process waits for ever.
     let mut config = shuttle::Config::new();
     config.max_steps = shuttle::MaxSteps::FailAfter(200_000);
     let runner =

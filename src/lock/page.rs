@@ -1,12 +1,13 @@
 //! The queue page: who waits for the write lock, and whose turn it is.
 //!
-//! The page carries hints only. The kernel's locks decide who owns the write lock; whatever these bytes say,
-//! and whoever wrote them, at worst somebody waits a little longer. There are two exceptions. A process that may write the sidecar and
-//! forges the record of group commit (`group_commit::record`) can make COMMIT return before its sync. One that forges the kinds of
-//! transactions (`kinds`) can make those that read wait for the write lock, and be refused to write afterwards.
+//! The page carries hints only. The kernel's locks decide who owns the write lock. Whatever these
+//! bytes say, at worst a waiter waits a little longer. There are two exceptions, for a process that
+//! may write the sidecar. By a forged record of group commit (`group_commit::record`) it can make
+//! COMMIT return before its sync. By forged kinds of transactions (`kinds`) it can make
+//! transactions that read wait for the write lock, and be refused when they write.
 //!
-//! Processes read and write the page by system calls, so that a sidecar cut short under them is an error and
-//! not a SIGBUS. Only futexes know its address.
+//! Processes read and write the page by system calls: if the sidecar is cut short, that is an error
+//! and not a SIGBUS. Only futexes use a mapping.
 //!
 //! | bytes | field | written by |
 //! |---|---|---|
@@ -20,7 +21,7 @@
 //! | 48 to 51 | record: how many of the WAL's frames are durable (u32) | the leader of a sync |
 //! | 52 to 55 | record: how often a sync has failed, or was repaired; odd while a failure stands (u32) | the leader of a sync |
 //! | 56 to 63 | record: checksum of the three fields before, see `group_commit::record` (2 u32) | the leader of a sync |
-//! | 56 to 63 | on Windows, which has no group commit: the last byte that the holder of the write lock has locked, 0 for none (i64) | the holder, while it has the lock |
+//! | 56 to 63 | on Windows, which has no group commit: the last byte that the holder of the write lock has locked, 0 for none (i64) | the holder |
 //! | 64 + 32 n | slot n, from 0 to 115: | |
 //! | + 0 to 3 | futex word; every change wakes the slot's waiter (u32) | a waker |
 //! | + 4 to 7 | state, see [`State`] (u32) | the slot's process; a waker |
@@ -34,12 +35,13 @@
 //! | 3840 + 4 n | kind n of transactions, and whether it writes after it has read, see `lock::kinds` (u32) | a connection that was refused to write; one that has ended such a transaction |
 //! | 4096 + 32 (n - 116) | slot n, from 116 to 1139, as above | |
 //!
-//! Numbers are little-endian. A slot belongs to a process as long as that holds the kernel's lock on the slot's byte;
-//! what an unlocked slot says is void.
+//! Numbers are little-endian. A slot belongs to a process as long as that process has the kernel's
+//! lock on the slot's byte; the contents of an unlocked slot are void.
 //!
-//! No clock decides who is first: [`Ticket`] does. Times are nanoseconds of a clock that processes read alike
-//! ([`crate::sys::shared_ns`]); but it may be set, and the page may lie. So a time decides only for how long a turn
-//! binds, which is never longer than [`TURN_NS`], and when a waiter gets one, for which a time to come counts as long ago.
+//! The [`Ticket`], not a clock, decides who is first. Times are nanoseconds of a clock that all
+//! processes share ([`crate::sys::shared_ns`]). But that clock may be set, and the page may be
+//! forged. So a time decides two things only: for how long a turn binds, at most [`TURN_NS`], and
+//! when a waiter gets a turn. For the latter, a time in the future counts as long ago.
 //!
 //! | state of a slot | becomes | when |
 //! |---|---|---|
@@ -47,7 +49,7 @@
 //! | `Present` | `Woken` | a holder that unlocks lets it try, or gives it the turn |
 //! | `Present`, `Woken` | `Refused` | its attempt was refused again: SQLite sleeps again in a moment, or has given up without a sign |
 //! | `Woken` | `Away` | its turn has expired: holders pass it over until it is back |
-//! | `Present`, `Woken`, and it looks no more | the same, and holders pass it over | it is stopped, or has no time to run: [`Looks`] |
+//! | `Present`, `Woken` | the same, but holders pass it over | it has not looked in time: it is stopped, or gets no processor: [`Looks`] |
 //! | `Away`, `Refused` | `Present` | SQLite sleeps again |
 //! | any | free | it has the lock, has given up, or has closed |
 //! | free | `Outside` | a connection sleeps that waits for SQLite's own lock and has no place in the queue |
@@ -64,15 +66,16 @@ pub(crate) const PAGE: usize = 4096;
 /// The size of the sidecar, in bytes.
 pub(crate) const LENGTH: usize = slot_offset(SLOTS);
 
-/// What a sidecar begins with: 16 bytes, the last four the version of the layout.
+/// The first 16 bytes of a sidecar; the last four are the version of the layout.
 pub(crate) const HEADER: [u8; 16] = *b"kanban-vfs\0\0\x03\0\0\0";
 
-/// What a sidecar begins with that another program may have made, because a client of this VFS found it empty,
-/// cut short or zeroed. It is used, but nobody changes its rights or deletes it.
+/// The first 16 bytes of a sidecar that another program may have made, because a client of this VFS
+/// found it empty, cut short or zeroed. Such a sidecar is used, but its rights are not changed and
+/// it is not deleted.
 pub(crate) const FOUND: [u8; 16] = *b"kanban-vfs\0\x01\x03\0\0\0";
 
-/// What [`HEADER`] and [`FOUND`] were in layout 1, whose tickets were times, and in layout 2, which had fewer slots. Group
-/// commit's bytes were where they are, and the sidecar was one page.
+/// [`HEADER`] and [`FOUND`] of layout 1, whose tickets were times, and of layout 2, which had fewer
+/// slots. In both, the sidecar was one page, with group commit's bytes in the same place.
 pub(crate) const OLDER: [[u8; 16]; 4] = [
     *b"kanban-vfs\0\0\x01\0\0\0",
     *b"kanban-vfs\0\x01\x01\0\0\0",
@@ -83,8 +86,8 @@ pub(crate) const OLDER: [[u8; 16]; 4] = [
 /// The version of the layout of this file.
 const LAYOUT: u32 = 3;
 
-/// Whether a file that begins so is a page of a newer layout. Each layout begins with the same 16 bytes but for the version,
-/// and is no longer than this one.
+/// Whether a file that begins so is a page of a newer layout. All layouts begin with the same 16
+/// bytes but for the version, and none is longer than this one.
 pub(crate) fn is_newer(start: &[u8; HEADER.len()]) -> bool {
     let [.., a, b, c, d] = *start;
     [HEADER, FOUND].iter().any(|ours| ours[..12] == start[..12])
@@ -101,7 +104,7 @@ const _: () = assert!(GROUP + GROUP_SIZE == FIRST_SLOT);
 pub(crate) const FIRST_SLOTS: usize = 116;
 /// How many slots each page behind it has.
 pub(crate) const PAGE_SLOTS: usize = PAGE / SLOT_SIZE;
-/// How many waiters the queue has slots for; more than that poll.
+/// How many waiters the queue has slots for; further waiters poll.
 pub(crate) const SLOTS: usize = FIRST_SLOTS + 8 * PAGE_SLOTS;
 
 /// Offset of the extent.
@@ -112,7 +115,7 @@ const LABEL: usize = EXTENT + 8;
 
 /// Offset of the kinds of transactions.
 pub(crate) const KINDS: usize = 3840;
-/// How many there is room for.
+/// How many kinds there is room for.
 pub(crate) const KIND_ENTRIES: usize = 64;
 const _: () = assert!(KINDS + KIND_ENTRIES * 4 == PAGE);
 
@@ -120,7 +123,7 @@ const _: () = assert!(KINDS + KIND_ENTRIES * 4 == PAGE);
 const TURN: usize = 16;
 /// Offset of the counter.
 const COUNTER: usize = 32;
-/// Offset of what the holder has locked, where the kernel does not tell.
+/// Offset of the last byte that the holder has locked, for systems whose kernel does not report it.
 pub(crate) const LAST_BYTE: u64 = 56;
 /// Offset of slot 0.
 const FIRST_SLOT: usize = 64;
@@ -130,8 +133,8 @@ const UPKEEP: u32 = 1 << 31;
 /// The bits of the process id.
 const PID: u32 = (1 << PID_BITS) - 1;
 
-/// A turn expires this long after it was given, in ns: nobody waits longer for a waiter that does not come.
-/// The kernel runs a woken process much sooner.
+/// A turn expires this long after it was given, in ns, so that others do not wait longer for a
+/// waiter that does not come. The kernel runs a woken process much sooner.
 pub(crate) const TURN_NS: u64 = 50_000_000;
 
 /// What the waiter of a slot is doing. A free slot says 0.
@@ -146,20 +149,21 @@ pub(crate) enum State {
     Away = 3,
     /// It has tried in vain, and sleeps again in a moment, or has given up.
     Refused = 4,
-    /// It is not in the queue: it sleeps until SQLite's own lock is free, for which nobody wakes it. Only observers look
-    /// for it.
+    /// It is not in the queue: it sleeps until SQLite's own lock is free, and polls for that. Only
+    /// observers read this state.
     Outside = 5,
 }
 
-/// A waiter's number, in the order in which they came. After the greatest comes the least, so that only the shorter way
-/// from one to another says which was first.
+/// A waiter's number, in the order in which they came. After the greatest number comes the least,
+/// so the shorter distance between two tickets says which was first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(pub(super) u32);
 
 impl Ticket {
-    /// By how much a ticket may be ahead of the counter, because the process that gave it has not noted it yet.
+    /// By how much a ticket may be ahead of the counter, because the process that took it has not
+    /// updated the counter yet.
     const AHEAD: u32 = 1 << 16;
-    /// By how much a ticket is put before all others.
+    /// How far before all others the ticket of a waiter that goes ahead is.
     const FIRST: u32 = 1 << 30;
 
     /// Whether its waiter came before that of `other`.
@@ -167,7 +171,7 @@ impl Ticket {
         self.from(other) < 0
     }
 
-    /// How far it is from `other`, below 0 if it came before.
+    /// Its distance from `other`, below 0 if it came before.
     pub(super) fn from(self, other: Self) -> i32 {
         self.0.wrapping_sub(other.0) as i32
     }
@@ -178,7 +182,7 @@ impl Ticket {
 pub(crate) struct Since(u32);
 
 impl Since {
-    /// How long the clock of whoever reads may be behind, having been read a moment before, in units: 1 ms.
+    /// By how much a reader's clock, read a moment earlier, may be behind, in units: 1 ms.
     const AT_ONCE: i32 = 15;
 
     /// That time, in ns of [`crate::sys::shared_ns`].
@@ -186,7 +190,8 @@ impl Since {
         Self((ns >> 16) as u32)
     }
 
-    /// How long ago it was at `now`, in ns of that clock. `None` if it is to come: the clock was set, or the page lies.
+    /// How long ago it was at `now`, in ns of that clock. `None` if it is in the future: the clock
+    /// was set, or the page was forged.
     pub(crate) fn ago(self, now: u64) -> Option<Duration> {
         let units = Self::at(now).0.wrapping_sub(self.0) as i32;
         (units >= -Self::AT_ONCE)
@@ -194,8 +199,8 @@ impl Since {
     }
 }
 
-/// When a waiter will have looked at the page again, in units of 2^23 ns (8 ms), of which 9 bits count 4 s. One that has not
-/// is stopped, or has no time to run: it would miss its turn.
+/// When a waiter will have looked at the page again, in units of 2^23 ns (8 ms), of which 9 bits
+/// count 4 s. A waiter that is late is stopped, or gets no processor: it would miss its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Looks(u32);
 
@@ -205,12 +210,13 @@ impl Looks {
     /// How many units late a waiter may be that only has to wait for a processor: some 20 ms.
     const LATE: i32 = 2;
 
-    /// By that time, in ns of [`crate::sys::shared_ns`].
+    /// A look by that time, in ns of [`crate::sys::shared_ns`].
     pub(crate) fn by(ns: u64) -> Self {
         Self((ns >> Self::UNIT_BITS) as u32 & ((1 << Self::BITS) - 1))
     }
 
-    /// By how many units it is before another, below 0 if it comes later. More than 2 s make the one the other.
+    /// By how many units it is before another, below 0 if it is later. The number wraps: the sign
+    /// is wrong from 2 s on.
     fn before(self, other: Self) -> i32 {
         let units = other.0.wrapping_sub(self.0) << (32 - Self::BITS);
         units as i32 >> (32 - Self::BITS)
@@ -221,7 +227,8 @@ impl Looks {
         self.before(Self::by(now)) > Self::LATE
     }
 
-    /// Whether it says enough of a waiter that will have looked by `other`: waiters write less often than they look.
+    /// Whether a waiter that will have looked by `other` may leave this on the page: waiters write
+    /// less often than they look.
     pub(crate) fn suffices(self, other: Self) -> bool {
         (-1..=1).contains(&self.before(other))
     }
@@ -262,10 +269,10 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// One of zeros.
+    /// A page of zeros.
     pub(crate) const EMPTY: Self = Self { first: [0; PAGE], more: Vec::new() };
 
-    /// What `read` reads, which fills the bytes that it gets with those from an offset on.
+    /// The page that `read` reads. `read` fills its buffer with the bytes from an offset on.
     ///
     /// # Errors
     /// Those of `read`.
@@ -279,7 +286,7 @@ impl Page {
         Ok(page)
     }
 
-    /// One with these bytes, and zeros behind them.
+    /// A page with these bytes, and zeros behind them.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let read = |into: &mut [u8], at: u64| {
@@ -304,12 +311,12 @@ impl Page {
         (self.u32_at(EXTENT) as usize).clamp(FIRST_SLOTS, SLOTS)
     }
 
-    /// Whether slots behind the first page were in use and none is now.
+    /// Whether the extent covers further pages although no slot there is in use.
     pub(crate) fn extends_in_vain(&self) -> bool {
         self.extent() > FIRST_SLOTS && (FIRST_SLOTS..self.extent()).all(|slot| !self.is_used(slot))
     }
 
-    /// Whether a slot says that somebody uses it.
+    /// Whether a slot's state says that it is in use.
     pub(crate) fn is_used(&self, slot: usize) -> bool {
         self.u32_at(slot_offset(slot) + 4) != 0
     }
@@ -318,7 +325,8 @@ impl Page {
         u64::from(self.u32_at(at)) | u64::from(self.u32_at(at + 4)) << 32
     }
 
-    /// The waiter of a slot; `None` if nobody in it waits in the queue, or its bytes describe no possible waiter.
+    /// The waiter of a slot; `None` if no connection waits in the queue there, or its bytes
+    /// describe no possible waiter.
     pub(crate) fn waiter(&self, slot: usize) -> Option<Waiter> {
         let state = match self.u32_at(slot_offset(slot) + 4) {
             1 => State::Present,
@@ -337,7 +345,7 @@ impl Page {
         (0..self.extent()).filter(is_outside).map(|slot| self.described(slot, State::Outside))
     }
 
-    /// What a slot's bytes say, in that state.
+    /// The connection that a slot's bytes describe, in that state.
     fn described(&self, slot: usize, state: State) -> Waiter {
         let at = slot_offset(slot);
         let mut program = [0; 12];
@@ -391,7 +399,8 @@ impl Page {
         Ticket(self.u32_at(COUNTER))
     }
 
-    /// The ticket of one that comes after all others. Processes that ask at the same time may get the same.
+    /// The ticket of a waiter that comes after all others. Processes that ask at the same time may
+    /// get the same.
     pub(crate) fn next_ticket(&self) -> Ticket {
         let counter = self.counter();
         let ahead = self.waiters().map(|waiter| waiter.ticket.0.wrapping_sub(counter.0));
@@ -399,7 +408,7 @@ impl Page {
         Ticket(counter.0.wrapping_add(ahead + 1))
     }
 
-    /// The ticket of one that goes ahead of all others.
+    /// The ticket of a waiter that goes ahead of all others.
     pub(crate) fn first_ticket(&self) -> Ticket {
         Ticket(self.counter().0.wrapping_sub(Ticket::FIRST))
     }
@@ -452,7 +461,7 @@ impl Waiter {
     }
 }
 
-/// Offset and bytes of the counter, as one writes them that has given itself that ticket.
+/// Offset and bytes of the counter after that ticket was given.
 pub(crate) fn encode_counter(given: Ticket) -> (u64, [u8; 4]) {
     (COUNTER as u64, given.0.to_le_bytes())
 }
@@ -465,10 +474,11 @@ pub(crate) fn encode_label(label: u64, pid: u32) -> (u64, [u8; 12]) {
     (LABEL as u64, bytes)
 }
 
-/// Offset and bytes of the extent, as one writes it that has taken that slot, or with `None` one that finds all free.
+/// Offset and bytes of the extent after that slot was taken; `None`: all slots behind the first
+/// page are free.
 pub(crate) fn encode_extent(taken: Option<usize>) -> (u64, [u8; 4]) {
     let extent = taken.map_or(FIRST_SLOTS, |slot| {
-        // By whole pages.
+        // The extent grows by whole pages.
         let pages = (slot - FIRST_SLOTS.min(slot)) / PAGE_SLOTS + 1;
         FIRST_SLOTS + pages * PAGE_SLOTS
     });
@@ -491,7 +501,7 @@ pub(crate) const fn slot_offset(slot: usize) -> usize {
     }
 }
 
-/// The bytes of the page that tell which kinds of transactions write after they have read.
+/// The bytes of the page with the kinds of transactions that write after they have read.
 pub(crate) struct KindEntries(pub(crate) [u8; KIND_ENTRIES * 4]);
 
 impl KindEntries {
@@ -512,7 +522,7 @@ impl GroupBytes {
         u32::from_le_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
     }
 
-    /// Whether the record says of some WAL that a sync has failed and was not repaired.
+    /// Whether the record says that a sync of some WAL has failed and was not repaired.
     pub(crate) fn tells_of_a_failure(&self) -> bool {
         self.u32_at(16) % 2 != 0
     }

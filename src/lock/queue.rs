@@ -1,29 +1,32 @@
 //! The queue of waiters: which connection may try for the write lock, and when.
 //!
-//! A connection that was refused sleeps here, with a place on the page ([`super::page`]). A holder looks at
-//! the page when it releases the lock, and only if somebody waits. The kernel tells it: a process with waiters
-//! has a shared lock on [`WAITERS_BYTE`], and a holder first tries to lock that byte together with its own. So
-//! without waiters the queue costs at most one system call in 2 ms ([`Queue::is_any_slot_locked`]).
+//! A connection that was refused sleeps here, with a place on the page ([`super::page`]). A holder
+//! that releases the lock looks at the page only if somebody waits. It learns that from the kernel:
+//! a process with waiters has a shared lock on [`WAITERS_BYTE`], and a holder first tries to lock
+//! that byte together with its own. So without waiters the queue costs at most one system call in 2
+//! ms ([`Queue::is_any_slot_locked`]).
 //!
 //! A waiter hears of a free lock in one of three ways:
 //!
 //! 1. It has announced itself (the waiters' byte; to a holder of its own process, the count of its slots), and the
 //!    holder wakes it on release.
-//! 2. It could not, because the holder took that byte, and the holder looks for locked slots on release if it has
-//!    left waiters no time for 2 ms ([`Pace::take_look`]).
+//! 2. It could not announce itself, because the holder took that byte. So a holder that has left
+//!    waiters no time for 2 ms looks for locked slots when it releases the lock
+//!    ([`Pace::take_look`]).
 //! 3. It finds the lock free itself: when its sleep times out or, at the head, also before it sleeps. In its last
 //!    sleep ([`Until::Turn`]) it does not look.
 //!
 //! A turn is given in 1 and 2 only.
 //!
-//! Waiters are served in the order of their tickets, which a counter on the page gives. Clients may have different clocks
-//! (time namespaces, libfaketime), so no time that another process wrote decides who is first, and none can keep anybody
-//! out: [`is_due`] and [`Turn::binds`] bear with any.
+//! Waiters are served in the order of their tickets, which a counter on the page gives. Clients may
+//! have different clocks (time namespaces, libfaketime). So a time that another process wrote does
+//! not decide who is first, and cannot keep a client out: [`is_due`] and [`Turn::binds`] accept any
+//! time.
 //!
-//! The order of service is a compromise. Strict order would cost a context switch for every transaction. So a
-//! holder may go on, and newcomers may overtake, until the head of the queue has waited [`OVERTAKING_NS`] and
-//! the holder has had its slice ([`pace`]). Then the holder gives the head its turn: until the head has come,
-//! or the turn has expired, all that came later are refused.
+//! The order of service is a compromise. Strict order would cost a context switch for every
+//! transaction. So a holder may go on, and newcomers may overtake, until the head of the queue has
+//! waited [`OVERTAKING_NS`] and the holder has had its slice ([`pace`]). Then the holder gives the
+//! head its turn: until the head has come, or the turn has expired, all later clients are refused.
 //!
 //! Lock order: the mutex of the slots is taken last, and held for system calls that do not wait.
 
@@ -53,19 +56,20 @@ pub(crate) use waiting::{Place, Rank, Until};
 
 /// The byte that processes with waiters lock shared.
 const WAITERS: Range = Range { start: WAITERS_BYTE, len: 1 };
-/// What a release unlocks that was [`Taken::Uncontended`]: the waiters' byte, and every holder's range.
+/// The range to unlock after [`Taken::Uncontended`]: the waiters' byte, and every holder's range.
 const UNCONTENDED: Range = Range { start: WAITERS_BYTE, len: 0 };
 
 /// How long newcomers may overtake the head of the queue, in ns.
 const OVERTAKING_NS: u64 = 2_000_000;
 const OVERTAKING: Duration = Duration::from_nanos(OVERTAKING_NS);
-/// After how long the head looks again whether the lock is free, in case no holder lives to wake it.
+/// After how long the head looks again whether the lock is free, in case the holder died and wakes
+/// nobody.
 const HEAD_LOOKS_EVERY: Duration = Duration::from_millis(1);
 
 /// What the queue needs of a sidecar: bytes, the kernel's locks on them, and futexes.
 ///
-/// The queue calls all but [`Self::wait`] and [`Self::sleep`] with or without the mutex of its slots; those others
-/// must neither wait nor call the queue.
+/// The queue calls [`Self::wait`] and [`Self::sleep`] without the mutex of its slots. It may call
+/// all others with that mutex, so they must neither wait nor call the queue.
 pub(crate) trait QueueFile {
     /// A copy of the page.
     ///
@@ -88,7 +92,8 @@ pub(crate) trait QueueFile {
     fn wake(&self, slot: usize);
     /// Sleeps. Called without any mutex.
     fn sleep(&self, duration: Duration);
-    /// The time in ns for this process's [`Pace`]: quick to tell, and perhaps wrong. [`crate::sys::monotonic_ns`]
+    /// The time in ns for this process's [`Pace`]: cheap, and perhaps wrong.
+    /// [`crate::sys::monotonic_ns`]
     fn now(&self) -> u64;
     /// The time in ns by which this process measures its waits. [`crate::sys::kernel_ns`]
     fn kernel_now(&self) -> u64;
@@ -106,23 +111,23 @@ pub(crate) trait QueueFile {
     }
 }
 
-/// The queue of one sidecar, as this process takes part in it.
+/// This process's part of the queue of one sidecar.
 pub(crate) struct Queue<S> {
     sidecar: S,
-    /// Mutex rule: held for this process's locks on the waiters' byte and on slots, since the kernel does not
-    /// tell the connections of one process apart.
+    /// Mutex rule: held to change this process's locks on the waiters' byte and on slots, since the
+    /// kernel does not tell the connections of one process apart.
     slots: Mutex<Slots>,
-    /// Whether a connection of this process has the write lock. The kernel does not say so: a process's own
-    /// locks do not conflict with it.
+    /// Whether a connection of this process has the write lock. The kernel does not tell, since a
+    /// process's own locks never conflict.
     held_here: AtomicBool,
     /// Whether somebody waited when the lock was last taken. Then the attempt to take it together with the
     /// waiters' byte would most likely fail, and is not made.
     is_contended: AtomicBool,
     /// The label of a holder of this process that the page shows; 0 for none.
     label_shown: AtomicU64,
-    /// The last byte of the holder that [`Self::held_for`] has seen last.
+    /// The last byte of the range of the holder that [`Self::held_for`] has seen last.
     seen: AtomicI64,
-    /// When it saw that holder first, in ns of [`QueueFile::kernel_now`].
+    /// When [`Self::held_for`] saw that holder first, in ns of [`QueueFile::kernel_now`].
     seen_since: AtomicU64,
     /// The holder for which a waiter of this process has waited for a while, with its process.
     watched: Mutex<Option<(Holder, Process)>>,
@@ -186,7 +191,7 @@ impl<S: QueueFile> Queue<S> {
         Ok(taken)
     }
 
-    /// Takes the lock together with the waiters' byte, if nobody waits. Whether it did.
+    /// Takes the lock together with the waiters' byte, if nobody waits. Returns whether it did.
     #[inline(always)]
     fn try_uncontended(&self, now: u64, purpose: Purpose) -> io::Result<bool> {
         if self.is_contended.load(Ordering::Relaxed) {
@@ -217,7 +222,8 @@ impl<S: QueueFile> Queue<S> {
             Ok(taken.then_some(Taken::Contended))
         };
         if pace.is_within_slice(now) {
-            // A moment ago it gave nobody the turn, so the page has nothing new for it.
+            // This connection released the lock a moment ago and gave no turn, so the page has
+            // nothing new for it.
             return take();
         }
         let Ok(page) = self.sidecar.read() else { return take() };
@@ -242,8 +248,8 @@ impl<S: QueueFile> Queue<S> {
         Ok(taken)
     }
 
-    /// Whether the waiter in `place`, which has found the lock free, would overtake one that came before it and
-    /// is overdue: the last holder has not seen that anybody waits.
+    /// Whether the waiter in `place`, which has found the lock free, would overtake an earlier
+    /// waiter that is overdue. That happens if the last holder has not seen that anybody waits.
     fn overtakes(&self, place: &Place, page: &Page) -> bool {
         let now = self.sidecar.shared_now();
         page.waiters()
@@ -251,8 +257,8 @@ impl<S: QueueFile> Queue<S> {
             .any(|other| is_due(other.since, now) && self.is_alive(other.slot))
     }
 
-    /// Releases the write lock. With a pace, wakes the next waiter, or gives it the turn. Without one, tells
-    /// nobody: the lock was of no use to its holder, and would be of none to others.
+    /// Releases the write lock. With a pace, wakes the next waiter, or gives it the turn. Without a
+    /// pace, wakes nobody: the holder could not use the lock, and others could not either.
     ///
     /// Calls `freed` once, after the kernel's lock is released and before anybody is woken, so that a woken
     /// thread of this process finds the lock free. `freed` runs without the mutex of the slots.
@@ -310,7 +316,8 @@ impl<S: QueueFile> Queue<S> {
             if slots.waiting == 0 {
                 return self.sidecar.unlock(UNCONTENDED);
             }
-            // A thread of this process has begun to wait meanwhile: downgrades the lock on the waiters' byte.
+            // A thread of this process has begun to wait since: downgrades the lock on the waiters'
+            // byte.
             slots.is_announced = self.sidecar.try_lock(WAITERS, true)?;
         }
         self.sidecar.unlock(WRITE_RANGE)
@@ -341,7 +348,7 @@ impl<S: QueueFile> Queue<S> {
             if !is_due && (pace.comes_back || head.state == State::Woken) {
                 return None;
             }
-            // If it had come, its slot would be free, or it would be present again.
+            // A waiter that comes for its turn frees its slot, or is `Present` again.
             let has_missed_its_turn = head.state == State::Woken
                 && page
                     .turn()
@@ -356,7 +363,7 @@ impl<S: QueueFile> Queue<S> {
                 continue;
             }
             if head.looks.is_overdue(now) {
-                // It is stopped. When it is back, it looks.
+                // The waiter is stopped. When it runs again, it looks at the page.
                 continue;
             }
             if is_due {
@@ -373,13 +380,15 @@ impl<S: QueueFile> Queue<S> {
         None
     }
 
-    /// Shows a label to those that wait for the write lock, which the caller's transaction has.
+    /// Shows the label of the holder, the caller's transaction, to those that wait for the write
+    /// lock.
     pub(super) fn show_label(&self, label: u64) {
         self.label_shown.store(label, Ordering::Relaxed);
         self.write_label(label);
     }
 
-    /// Ends [`Self::show_label`]. A label that the next holder of this process shows by now stays.
+    /// Ends [`Self::show_label`]. If the next holder, of the same process, already shows its own
+    /// label, that stays.
     #[cold]
     pub(super) fn hide_label(&self, label: u64) {
         let shown = &self.label_shown;
@@ -394,8 +403,8 @@ impl<S: QueueFile> Queue<S> {
         let _ = self.sidecar.write(at, &bytes);
     }
 
-    /// The label of the holder of the write lock; `None` if it shows none, or nobody has the lock. A label of another process
-    /// than the holder's has outlived one that was killed.
+    /// The label of the holder of the write lock; `None` if it shows none, or nobody has the lock.
+    /// A label of a process other than the holder's is void: that process was killed.
     pub(super) fn label(&self) -> Option<u64> {
         let (label, pid) = self.sidecar.read().ok()?.label()?;
         let holder = if self.held_here.load(Ordering::Acquire) {
@@ -424,15 +433,15 @@ impl<S: QueueFile> Queue<S> {
         Holder::from_range(self.sidecar.conflicting(WRITE_RANGE).ok()??)
     }
 
-    /// A holder that was seen to end while it had the lock, once.
+    /// A process that was seen to end while it had the lock. Returned once.
     pub(crate) fn take_died(&self) -> Option<Process> {
         self.note_if_ended();
         self.died.lock().take()
     }
 
-    /// What the write lock is held for, or will be by the waiter whose turn it is, and for how long another
-    /// process has held it: as long as it says, or as this process has seen it, if its clock is ahead. `None` if any
-    /// connection could have it.
+    /// What the write lock is held for, or what the waiter whose turn it is wants it for. Also for
+    /// how long another process has held it: as the holder says, or as this process has seen, if
+    /// the holder's clock is ahead. `None` if any connection could take it.
     pub(crate) fn held_for(&self) -> Option<(Purpose, Duration)> {
         if self.held_here.load(Ordering::Acquire) {
             return Some((Purpose::Write, Duration::ZERO));
@@ -462,15 +471,15 @@ impl<S: QueueFile> Queue<S> {
         in_order(&page, |waiter| waiter.state != State::Refused && self.is_alive(waiter.slot))
     }
 
-    /// All that have a slot, also those whose attempt was refused a moment ago.
+    /// All waiters that have a slot, also those whose attempt was refused a moment ago.
     #[cfg(test)]
     pub(crate) fn on_the_page(&self) -> Vec<Waiter> {
         self.sidecar.read().map(|page| in_order(&page, |_| true)).unwrap_or_default()
     }
 }
 
-/// Whether newcomers have overtaken a waiter since `since` for as long as they may, at `now`. A time to come is of another
-/// clock, so that nothing says that they have not.
+/// Whether a waiter has waited since `since` for as long as newcomers may overtake it. A time in
+/// the future is of another clock and says nothing: then the waiter is due.
 fn is_due(since: Since, now: u64) -> bool {
     since.ago(now).is_none_or(|waited| waited >= OVERTAKING)
 }
@@ -479,7 +488,8 @@ fn is_due(since: Since, now: u64) -> bool {
 pub(crate) fn in_order(page: &Page, wanted: impl Fn(&Waiter) -> bool) -> Vec<Waiter> {
     let mut waiters: Vec<_> = page.waiters().filter(wanted).collect();
     let counter = page.counter();
-    // By their distance from one ticket: a page that lies may have three that each came before the next.
+    // By the distance from one ticket: on a forged page each of three tickets may be before the
+    // next.
     waiters.sort_by_key(|waiter| waiter.ticket.from(counter));
     waiters
 }

@@ -17,7 +17,7 @@ use crate::sys::Range;
 
 /// How long newcomers may overtake the first waiter, in ns.
 const OVERTAKING_NS: u64 = 2_000_000;
-/// To how much the page tells since when a waiter waits, in ns, at both ends.
+/// How exact the time is, in ns, since when a waiter waits: the page rounds at both ends.
 const TICK_NS: u64 = 2 << 16;
 /// How many processes there are.
 const PROCESSES: usize = 3;
@@ -33,9 +33,9 @@ struct Process {
 /// What a process's own clock shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Clock {
-    /// The time of its namespace, which is so many ns ahead.
+    /// The time of its namespace, which is this many ns ahead.
     Ahead(i64),
-    /// Always this time: a library was preloaded.
+    /// Always this time: a preloaded library stops the clock.
     #[cfg_attr(not(test), allow(dead_code, reason = "fuzzers have no clocks to choose"))]
     StandsStill(u64),
 }
@@ -43,7 +43,7 @@ pub(super) enum Clock {
 struct World {
     kernel: Kernel,
     clocks: [Clock; PROCESSES],
-    /// By how much the time was set that all processes read alike, in ns.
+    /// By how much the clock that all processes share was set, in ns.
     set_by: i64,
     /// The sidecar's length, in bytes. A page that was cut short cannot be read.
     len: usize,
@@ -52,7 +52,7 @@ struct World {
 }
 
 impl Process {
-    /// Makes a system call in the world it returns.
+    /// Counts a system call, and returns the world to make it in.
     fn call(&self) -> RefMut<'_, World> {
         let mut world = self.world.borrow_mut();
         world.calls += 1;
@@ -136,7 +136,7 @@ impl QueueFile for Process {
 struct Client {
     pace: Pace,
     place: Option<Place>,
-    /// The how-manieth it was to join the queue, and when, in ns.
+    /// Its number in the order of joining the queue, and when it joined, in ns.
     joined: (u64, u64),
     held: Option<Taken>,
     /// When it last released the lock, in ns.
@@ -148,17 +148,18 @@ struct Client {
 /// One event of a script. Clients are numbered through all processes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
-    /// A client that has the lock releases it; one that has not tries for it.
+    /// A client that has the lock releases it; any other client tries for it.
     Go(usize),
-    /// A client that waits sleeps so many microseconds, and tries if an attempt is worth making.
+    /// A client that waits sleeps for this many microseconds, and tries if an attempt is worth
+    /// making.
     Wait(usize, u16),
     /// A client gives up.
     Leave(usize),
     /// A process is killed.
     Kill(usize),
-    /// So many microseconds pass.
+    /// This many microseconds pass.
     Pass(u16),
-    /// Somebody sets the clock by so many ms.
+    /// The clock is set by this many ms.
     #[cfg_attr(not(test), allow(dead_code, reason = "fuzzers write to the page instead"))]
     Set(i32),
     /// A stranger writes a byte of the page.
@@ -172,13 +173,13 @@ pub(super) struct Simulation {
     /// `None` for a process that was killed.
     queues: Vec<Option<Queue<Process>>>,
     clients: Vec<Client>,
-    /// Whether nobody but the queue writes on the page, and nobody sets the clock.
+    /// Whether only the queue writes to the page, and the clock is not set.
     honest: bool,
     /// How many have joined the queue.
     joins: u64,
     /// The client that gave the last turn.
     giver: Option<usize>,
-    /// When, in ns.
+    /// When it gave that turn, in ns.
     gave_at: u64,
 }
 
@@ -187,7 +188,7 @@ impl Simulation {
         Self::with_clocks([Clock::Ahead(0); PROCESSES])
     }
 
-    /// The processes have these clocks.
+    /// A simulation whose processes have these clocks.
     pub(super) fn with_clocks(clocks: [Clock; PROCESSES]) -> Self {
         let world = World { kernel: Kernel::new(), clocks, set_by: 0, len: LENGTH, calls: 0 };
         let world = Rc::new(RefCell::new(world));
@@ -241,7 +242,7 @@ impl Simulation {
 
     /// Runs all clients to their end: holders release the lock, and every waiter gets it.
     pub(super) fn end(&mut self) {
-        /// Each client that is stopped and each lie of the page costs one turn.
+        /// Each stopped client and each forged field of the page costs one turn.
         const ROUNDS: usize = 8;
         for round in 0.. {
             let waiting = self.clients.iter().filter(|client| client.place.is_some()).count();
@@ -276,7 +277,7 @@ impl Simulation {
         self.world.borrow().kernel.clock
     }
 
-    /// The time that the queue's turns expire by.
+    /// The clock by which turns expire.
     fn shared_now(&self) -> u64 {
         self.now().wrapping_add_signed(self.world.borrow().set_by)
     }
@@ -343,8 +344,8 @@ impl Simulation {
         self.note_giver(client, before);
     }
 
-    /// Notes that a client gave a turn: any that releases the lock may, also a waiter that would have overtaken
-    /// another.
+    /// Notes that a client gave a turn: each client that releases the lock may give one, also a
+    /// waiter that would have overtaken another.
     fn note_giver(&mut self, client: usize, before: Option<Turn>) {
         if Page::of(&self.world.borrow().kernel.page).turn() != before {
             (self.giver, self.gave_at) = (Some(client), self.now());
@@ -379,8 +380,9 @@ impl Simulation {
         others.filter_map(|other| Some((other.place?, other.joined.1))).collect()
     }
 
-    /// The client has slept to the end: holders must know of it. "It takes a slot, writes its ticket, locks byte 8191
-    /// shared, and sleeps", but "byte 8191 cannot be locked by waiters while a holder has it".
+    /// The client has slept to the end of its time: holders must know that it waits. "It takes a
+    /// slot, writes its ticket, locks byte 8191 shared, and sleeps", but "byte 8191 cannot be
+    /// locked by waiters while a holder has it".
     fn check_announcement(&self, client: usize) {
         let world = self.world.borrow();
         let mut waiters = world.kernel.locks.iter().filter(|(_, range, _)| {
@@ -391,8 +393,9 @@ impl Simulation {
         assert!(is_known, "client {client} tells nobody that it waits");
     }
 
-    /// The client was refused while the page was so. That is right if somebody has the lock, if a living client
-    /// that came earlier has the turn, or if it waits and "one that came before it has waited 2 ms".
+    /// The client was refused while the page was as `page`. That is right if somebody has the lock,
+    /// if a living client that came earlier has the turn, or if it waits and "one that came before
+    /// it has waited 2 ms".
     fn check_refusal(&self, client: usize, now: u64, page: &Page) {
         let is_held = self.world.borrow().kernel.inside.is_some();
         let turn = page.turn().filter(|turn| turn.binds(self.shared_now()));
@@ -404,7 +407,8 @@ impl Simulation {
         assert!(is_held || comes_first, "client {client} is refused a lock that is nobody's");
     }
 
-    /// The client got the lock while the page was so. The quotations are from docs/locking-protocol.md.
+    /// The client got the lock while the page was as `page`. The quotations are from
+    /// docs/locking-protocol.md.
     fn check_order(&self, client: usize, taken: Taken, now: u64, page: &Page) {
         let Client { place, released_at, came_at, .. } = self.clients[client];
         let earlier = self.earlier(client);
@@ -433,7 +437,7 @@ impl Simulation {
         // "A holder in a tight loop wakes nobody within its slice [...] It goes on, also in a turn that
         // another has given meanwhile."
         let is_in_tight_loop = now - released_at < 100_000 && place.is_none();
-        // Where a clock stands still, the number of its transactions ends a slice.
+        // If the clock stands still, the number of transactions ends a slice.
         let own_clock = self.world.borrow().clocks[client / CLIENTS];
         let is_timeless = matches!(own_clock, Clock::StandsStill(_));
         let is_in_slice = (is_in_tight_loop && now - came_at < 4_000_000 || is_timeless)

@@ -25,10 +25,10 @@ pub(crate) struct Arrival {
 }
 
 impl Arrival {
-    /// That of a wait that goes ahead of all others: newcomers may not overtake it.
+    /// The arrival of a wait that goes ahead of all others: newcomers may not overtake it.
     const AHEAD: Self = Self { rank: Rank::First, waited: Duration::from_secs(1) };
 
-    /// That of a connection that comes now, or has a ticket.
+    /// The arrival of a connection that comes now, or has a ticket.
     pub(crate) fn with(ticket: Option<Ticket>, waited: Duration) -> Self {
         Self { rank: ticket.map_or(Rank::Last, Rank::Kept), waited }
     }
@@ -39,9 +39,9 @@ impl Arrival {
 pub(crate) enum Refused {
     /// Another connection has it, or the turn.
     Busy,
-    /// There is no sidecar to lock, and this is the first attempt for a while that has found out.
+    /// There is no sidecar to lock; this attempt was the first one for a while to try to open it.
     Unusable(Unusable),
-    /// There is no sidecar to lock, and it is too early to try for it again.
+    /// There is no sidecar to lock, and it is too early to try to open it again.
     Resting,
     /// The connection was opened before a fork, by the parent.
     Inherited,
@@ -81,7 +81,7 @@ impl WriteLock {
         }
     }
 
-    /// Which database connection it is for: an address.
+    /// Notes the `sqlite3` that it is for: an address.
     pub(crate) fn is_for(&self, user: usize) {
         self.database.note_user(self.connection, user);
     }
@@ -116,7 +116,8 @@ impl WriteLock {
             }
         };
         let takes = || database.owner.try_take(self.connection, purpose, now);
-        // A waiter has come for its turn, and another connection may only be finding out that it is not its own.
+        // A waiter has come for its turn. Another connection that has the owner flag may only be
+        // finding out that the turn is not its own.
         let looks_again = || {
             std::thread::yield_now();
             takes()
@@ -125,7 +126,7 @@ impl WriteLock {
         if !is_owner {
             return Err(Refused::Busy);
         }
-        // Any return but the last drops it, which lets other connections try.
+        // Any return but the last drops this, which lets other connections try.
         let owner = Ownership(database);
         let queue = database.checked_queue(now, create).map_err(Refused::Unusable)?;
         let taken = queue.try_acquire(now, purpose, place, pace).map_err(|error| {
@@ -150,8 +151,8 @@ impl WriteLock {
         self.acquire_within(limit, &mut { Arrival::AHEAD }, purpose)
     }
 
-    /// Acquires it as [`Self::try_acquire`] does, but waits at most `limit`, in the queue from that arrival on. Leaves there
-    /// the ticket that the connection had, for another wait.
+    /// Acquires it as [`Self::try_acquire`] does, but waits at most `limit` in the queue, with the
+    /// rank of that `arrival`. Leaves the connection's ticket there, for another wait.
     pub(crate) fn acquire_within(
         &mut self,
         limit: Duration,
@@ -192,7 +193,7 @@ impl WriteLock {
         acquired
     }
 
-    /// Releases it. If it was held, for how long.
+    /// Releases it. Returns for how long it was held, if it was.
     #[inline(always)]
     pub(crate) fn release(&mut self) -> Option<Released> {
         if self.generation != fork::generation() {
@@ -211,9 +212,9 @@ impl WriteLock {
         Some(released)
     }
 
-    /// Releases it and wakes nobody: SQLite's own lock was refused to its holder, and would be to others. Only a stock
-    /// client or a split write lock can explain that. So if the sidecar is no longer in its place, the next attempt
-    /// opens another.
+    /// Releases it and wakes nobody: SQLite refused its own lock to the holder, and would refuse it
+    /// to others. Only a stock client or a split write lock can explain that. So if the sidecar is
+    /// no longer in its place, the next attempt opens another.
     pub(crate) fn release_silently(&mut self) {
         if self.generation != fork::generation() {
             self.forget();
@@ -233,7 +234,7 @@ impl WriteLock {
         self.release();
     }
 
-    /// Forgets what is held: in a child of the process that opened the connection, it is the parent's.
+    /// Forgets the lock: in a child of the process that opened the connection, it is the parent's.
     #[cold]
     fn forget(&mut self) -> Option<Released> {
         std::mem::forget(self.held.take());
@@ -249,7 +250,7 @@ impl WriteLock {
 
 impl Drop for WriteLock {
     fn drop(&mut self) {
-        // In a child another thread of the parent may have had the mutex.
+        // In a child the mutex may be held for ever, by another thread of the parent.
         if self.generation == fork::generation() {
             self.database.forget_user(self.connection);
         }

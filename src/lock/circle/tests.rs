@@ -11,8 +11,9 @@ fn held(directory: &tempfile::TempDir, name: &str) -> (Arc<Queue<Sidecar>>, Take
     (Arc::new(queue), taken.expect("it is free"))
 }
 
-/// A transaction takes over the label of the one that it waits for. When it waits again, for one that shows none, those that
-/// wait for it may have that label still: its new one is greater. A page that lies changes nothing of that.
+/// A transaction copies the label of the holder it waits for. Then it waits again, for a holder
+/// without a label, while others may still show the copied one: its new label is greater. A forged
+/// page does not change that.
 #[test]
 fn a_label_is_greater_than_all_that_were_seen() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -47,8 +48,9 @@ fn a_label_is_greater_than_all_that_were_seen() {
     assert!(shown.is_sorted_by(|one, next| one >> UNIQUE_BITS < next >> UNIQUE_BITS), "{shown:x?}");
 }
 
-/// A label goes with the wait, and with the write lock at the latest. That of a wait that ended unseen takes away no label that
-/// the next holder of the same process shows.
+/// A label is removed when the wait ends, and at the latest when the write lock is released. The
+/// label of a wait that ended unseen is removed later, without removing the label of the next
+/// holder in the same process.
 #[test]
 fn a_label_is_its_holders() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -1,8 +1,8 @@
 //! The sidecar of a database, as this process has it open.
 //!
-//! The first writer opens it, and all connections of the process share it. Once a second a writer looks whether it is
-//! still in its place. A sidecar that was deleted splits the write lock in two, but SQLite's own locks still exclude
-//! writers, so that only the queue suffers.
+//! The first writer opens it, and all connections of the process share it. Once a second a writer
+//! checks whether its path still leads to it. A deleted sidecar splits the write lock in two. But
+//! SQLite's own locks still exclude writers, so only the queue suffers.
 //!
 //! If it cannot be used, writers go on without it and one of them tries again a second later.
 
@@ -34,27 +34,30 @@ type Opened = Result<Arc<Queue<Sidecar>>, Unusable>;
 
 /// A database's sidecar, open or not.
 pub(crate) struct OpenSidecar {
-    /// Mutex rule: only the owner of the write lock's flag replaces a queue, or who has just released that flag and
-    /// failed to release the lock; others look, or open one where there is none.
+    /// Mutex rule: a queue is replaced only by the owner of the owner flag, or by a connection that
+    /// has just released that flag and failed to release the lock. Others look, or open a queue
+    /// where there is none.
     queue: Mutex<OpenQueue>,
     /// Its descriptor, for a forked child, which cannot wait for the mutex; -1 for none.
     descriptor: AtomicI32,
-    /// The file that the descriptor is of. Mutex rule: changed only while no thread forks, so that a child can lock it.
+    /// The file of that descriptor. Mutex rule: changed only while no thread forks, so that a child
+    /// can lock it.
     descriptor_of: Mutex<Option<Inode>>,
     /// When to look whether it is in its place, in ns of CLOCK_MONOTONIC.
     next_check: AtomicU64,
-    /// When to try for it again, in ns of CLOCK_MONOTONIC; 0 if it could be used, or was not tried for.
+    /// When to try to open it again, in ns of CLOCK_MONOTONIC; 0 if it could be used, or was not
+    /// tried.
     retry_at: AtomicU64,
-    /// Mutex rule: held for no system call.
+    /// Mutex rule: no system call is made while it is held.
     trouble: Mutex<Trouble>,
 }
 
 /// What is wrong with a sidecar.
 #[derive(Default)]
 struct Trouble {
-    /// Why there was none when it was last tried for.
+    /// Why the last attempt found no usable sidecar.
     why: Option<String>,
-    /// What the log was told.
+    /// The reason that was logged last.
     reported: Option<String>,
 }
 
@@ -75,7 +78,7 @@ impl OpenSidecar {
         now > self.next_check.load(Ordering::Relaxed)
     }
 
-    /// Has the next writer look whether it is in its place.
+    /// Makes the next writer check whether it is in its place.
     pub(super) fn check_soon(&self) {
         self.next_check.store(0, Ordering::Relaxed);
     }
@@ -91,13 +94,14 @@ impl OpenSidecar {
         *open = None;
     }
 
-    /// The queue, which this process does not use any more: its last connection closes.
+    /// Takes the queue out: the last connection of this process closes.
     pub(super) fn take(&mut self) -> OpenQueue {
         self.queue.get_mut().take()
     }
 
-    /// Closes what a forked child has inherited, by its number: the child cannot wait for the mutex of the queue, which
-    /// a thread of its parent may have held. Called in the child.
+    /// Closes the descriptor that a forked child has inherited, by its number: the child cannot
+    /// wait for the mutex of the queue, which a thread of its parent may have held. Called in the
+    /// child.
     #[cfg(unix)]
     pub(super) fn close_inherited(&self) {
         let descriptor = self.descriptor.swap(-1, Ordering::Relaxed);
@@ -107,7 +111,7 @@ impl OpenSidecar {
         }
     }
 
-    /// Notes why there is no sidecar, at `now`, so that it is not tried for again at once.
+    /// Notes at `now` why there is no sidecar, so that it is not tried again at once.
     pub(crate) fn note_trouble(&self, why: &Unusable, now: u64) {
         let rest = match why {
             Unusable::Missing => return,
@@ -120,8 +124,8 @@ impl OpenSidecar {
         }
     }
 
-    /// Whether the caller is to use the sidecar at `now`, or to try for it. If it could not be used, one caller claims
-    /// the next try when that is due, and all others are to go on without a sidecar.
+    /// Whether the caller uses the sidecar at `now`, or tries to open it. If it could not be used,
+    /// one caller makes the next attempt when that is due, and all others go on without a sidecar.
     #[inline(always)]
     pub(crate) fn claims_try(&self, now: u64) -> bool {
         let retry_at = self.retry_at.load(Ordering::Relaxed);
@@ -135,7 +139,7 @@ impl OpenSidecar {
     }
 }
 
-// These are the database's, since they need its path, directory and counters.
+// Methods of the database, since they need its path, directory and counters.
 impl Database {
     /// The queue of the sidecar, which is opened if it is not open, and again if it is no longer in its place.
     #[inline]
@@ -208,8 +212,8 @@ impl Database {
         }
     }
 
-    /// Why a sidecar cannot be used, if the log is to be told: if that lasts, and the log was told something else the
-    /// last time.
+    /// The reason to log why a sidecar cannot be used; `None` if it may pass in a moment, or was
+    /// the last one logged.
     pub(crate) fn unreported(&self, why: &Unusable) -> Option<String> {
         let why = Some(why.to_string()).filter(|_| why.lasts())?;
         let mut trouble = self.sidecar.trouble.lock();

@@ -9,7 +9,7 @@ use super::Database;
 use crate::lock::queue::Purpose;
 use crate::sys;
 
-/// The bit beside a connection's number that says that it does upkeep.
+/// The bit in the number of a connection that does upkeep.
 const UPKEEP: u64 = 1 << 63;
 
 /// The flag of one database.
@@ -22,13 +22,15 @@ pub(crate) struct OwnerFlag {
 }
 
 impl OwnerFlag {
-    /// Takes the flag for a connection, at `now`. False if another has it; if not, [`Ownership`] releases it.
+    /// Takes the flag for a connection, at `now`. False if another connection has it. Dropping an
+    /// [`Ownership`] releases it.
     #[inline(always)]
     pub(in crate::lock) fn try_take(&self, connection: u64, purpose: Purpose, now: u64) -> bool {
         let upkeep = match purpose {
             Purpose::Write => 0,
             Purpose::Upkeep => {
-                // Before the flag shows it. If another connection does upkeep, that only looks younger.
+                // Stored before the flag is taken. If another connection does upkeep, its upkeep
+                // only looks younger.
                 self.upkeep_since.store(now, Ordering::Relaxed);
                 UPKEEP
             }
@@ -56,8 +58,9 @@ impl OwnerFlag {
     }
 }
 
-/// The right to try for the write lock among the connections of this process. Dropping it releases the flag, which
-/// was taken; a holder of the write lock forgets it, and makes it again to release the lock.
+/// The right to try for the write lock among the connections of this process. Dropping it releases
+/// the flag. A holder of the write lock keeps the flag by forgetting this value, and makes a new
+/// one to release the lock.
 pub(crate) struct Ownership<'d>(pub(in crate::lock) &'d Database);
 
 impl Drop for Ownership<'_> {

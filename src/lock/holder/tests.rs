@@ -48,7 +48,8 @@ fn a_range_that_resembles_a_holders_names_nobody() {
     assert_eq!(holder.range_from(8191), Range { start: 8191, len: last - 8191 + 1 });
 }
 
-/// A holder took the lock five seconds ago. It makes no difference that the clock's 40 bits have wrapped since.
+/// A holder took the lock five seconds ago. Its age is right although the clock's 40 bits have
+/// wrapped since.
 #[test]
 fn a_holder_tells_for_how_long_it_has_held_the_lock() {
     let now = sys::monotonic_ns();

@@ -70,30 +70,30 @@ fn a_kind_is_tried_out_once() {
     };
     trial_ended(&database, begins(1), Some(false));
     assert_eq!(standing(&database, 1), Standing::Reads);
-    // It writes, and is alone with that.
+    // It writes while no other of its kind runs.
     let alone = begins(2);
     trial_writes(&database, alone);
     assert_eq!(standing(&database, 2), Standing::Writing);
     trial_ended(&database, alone, Some(true));
     assert_eq!(standing(&database, 2), Standing::New);
-    // Another comes beside it.
+    // Another begins while it writes.
     let not_alone = begins(3);
     trial_writes(&database, not_alone);
     learn(&database, kind(3));
     trial_ended(&database, not_alone, Some(true));
     known(&database, 3);
-    // It takes longer than another waits, and writes then.
+    // Another waits for it in vain, and then it writes.
     let long = begins(4);
     trial_takes_long(&database, kind(4));
     trial_writes(&database, long);
     trial_ended(&database, long, Some(true));
     assert_eq!(standing(&database, 4), Standing::Reads);
-    // Nobody has seen how it went.
+    // Whether it wrote is not known.
     trial_ended(&database, begins(5), None);
     assert_eq!(standing(&database, 5), Standing::New);
 }
 
-/// Kinds that read make room for one that writes, and not for one that nothing is known of.
+/// A kind that reads makes room for one that writes, but not for an unknown one.
 #[test]
 fn a_page_that_is_full_tries_out_no_more() {
     let (_directory, database) = board();
@@ -111,7 +111,8 @@ fn a_page_that_is_full_tries_out_no_more() {
     assert_eq!(left.count(), KIND_ENTRIES - 1);
 }
 
-/// There are more kinds than places. The one that has written least lately makes room, and of another nothing is counted.
+/// There are more kinds than places. The kind with the most transactions in a row without a write
+/// makes room. Its later transactions do not count for the new kind.
 #[test]
 fn a_new_kind_takes_the_place_of_one_that_writes_least() {
     let (_directory, database) = board();
@@ -127,7 +128,8 @@ fn a_new_kind_takes_the_place_of_one_that_writes_least() {
     assert_eq!(known(&database, 1000).bits, 0);
 }
 
-/// Whatever lies on the page, there is an answer; and the sidecar stays as long as it is.
+/// Whatever bytes are on the page, each question has an answer, and the length of the sidecar does
+/// not change.
 #[test]
 fn a_page_of_random_bytes_does_no_harm() {
     let (directory, database) = board();

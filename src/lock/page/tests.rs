@@ -34,8 +34,8 @@ fn a_page_returns_what_was_written_to_it() {
     assert_eq!(page.turn(), None, "a turn of a waiter that has left is nobody's");
 }
 
-/// A turn is of a waiter that is there to take it. One that has tried in vain may have given up, and one that has missed
-/// its turn may be stopped.
+/// Only a waiter that is there to take it has the turn. A waiter that tried in vain may have given
+/// up, and one that missed its turn may be stopped.
 #[test]
 fn a_turn_is_of_a_waiter_that_is_there() {
     let mut page = Page::EMPTY;
@@ -55,8 +55,8 @@ fn waiter(slot: usize, ticket: Ticket, state: State) -> Waiter {
     Waiter { slot, word: 0, state, ticket, since, looks, pid: 1, purpose, program }
 }
 
-/// The counter goes on through its greatest number. Who comes is behind all that wait, also if the counter is behind them:
-/// another process has written it later than it read it. A ticket far from the counter is a lie of the page.
+/// The counter wraps. A newcomer is behind all waiters, also if the counter is behind them, because
+/// another process has written an old value. A ticket far from the counter counts as forged.
 #[test]
 fn who_comes_is_behind_all_that_wait() {
     for counter in [0, 1, 77, u32::MAX - 1, u32::MAX] {
@@ -75,8 +75,8 @@ fn who_comes_is_behind_all_that_wait() {
     }
 }
 
-/// How long a waiter has waited, to a fraction of a ms. A time to come is of a clock that was set, and a moment of it only of
-/// a reader that has read the clock before.
+/// How long a waiter has waited, to a fraction of a ms. A time in the future means that the clock
+/// was set, unless it is only a moment ahead: then the reader has read the clock before.
 #[test]
 fn a_time_to_come_is_not_a_time_ago() {
     let (now, ms) = (1 << 50, |ns| Duration::from_nanos(ns).as_millis());

@@ -1,8 +1,8 @@
 //! How a connection has used the write lock lately, which decides whether it may go on although others wait.
 //!
-//! A connection that wants the lock again at once is in a tight loop: to wake a waiter would be in vain most of
-//! the time. So it goes on for a slice of time, and wakes nobody. All waiters together have a round of
-//! [`ROUND_NS`], of which each has an equal slice.
+//! A connection that wants the lock again at once is in a tight loop: a waiter that it wakes would
+//! mostly find the lock taken again. So it goes on for a slice of time, and wakes nobody. All
+//! waiters together have a round of [`ROUND_NS`], of which each has an equal slice.
 
 use super::{HEAD_LOOKS_EVERY, OVERTAKING_NS};
 
@@ -11,14 +11,15 @@ use super::{HEAD_LOOKS_EVERY, OVERTAKING_NS};
 const ROUND_NS: u64 = 12_000_000;
 /// The least and the greatest slice, in ns: a shorter one would not be worth the context switch.
 const SLICE_NS: (u64, u64) = (1_000_000, 4_000_000);
-/// A slice suffices for so many of the connection's transactions, up to the greatest slice.
+/// A slice is long enough for this many of the connection's transactions, up to the greatest slice.
 const SLICE_TRANSACTIONS: u64 = 4;
-/// The most transactions of a slice. A clock may stand still (libfaketime), and then nothing else would end it.
+/// The most transactions of a slice. Only this ends a slice if the clock stands still
+/// (libfaketime).
 const MOST_TRANSACTIONS: u32 = 512;
-/// A connection that takes the lock again so soon after it released it is in a tight loop, in ns.
+/// A connection that takes the lock again this soon after it released it is in a tight loop, in ns.
 pub(super) const COMES_BACK_NS: u64 = 100_000;
-/// A holder that finds its snapshot stale holds the lock for no longer, in ns. It only reads from memory, but on a busy
-/// machine another process may run meanwhile.
+/// The longest time, in ns, for which a holder that finds its snapshot stale holds the lock. It
+/// only reads memory, but on a busy machine another process may run first.
 const BRIEF_NS: u64 = 20_000_000;
 
 /// How a connection has used the write lock lately.
@@ -28,15 +29,16 @@ pub(crate) struct Pace {
     run_began: u64,
     /// When its slice is over, in ns; known since it last looked at the page.
     run_ends: u64,
-    /// How many more attempts its slice is good for.
+    /// How many more attempts its slice allows.
     left: u32,
     /// When it last took the lock, in ns.
     pub(super) taken_at: u64,
     /// When it last released the lock, in ns.
     pub(super) released_at: u64,
-    /// Since when it has left waiters no time to lock the waiters' byte, or when it last looked for them, in ns.
+    /// Since when it has left waiters no time to lock the waiters' byte, or when it last looked for
+    /// waiters, in ns.
     busy_since: u64,
-    /// How many times it has released the lock since then.
+    /// How many times it has released the lock since `busy_since`.
     releases: u32,
     /// Whether it wanted the lock again at once, so that waking a waiter is most likely in vain.
     pub(super) comes_back: bool,
@@ -52,7 +54,8 @@ pub(crate) struct Released {
 }
 
 impl Pace {
-    /// It will not want the lock again at once, whatever it did until now.
+    /// The connection will not want the lock again at once, although it may have been in a tight
+    /// loop.
     pub(crate) fn goes_away(&mut self) {
         self.comes_back = false;
         self.run_ends = 0;
@@ -69,12 +72,13 @@ impl Pace {
         Released { held: self.released_at.saturating_sub(self.taken_at), at: self.released_at }
     }
 
-    /// It closes: it will not want the lock again.
+    /// The connection closes: it will not want the lock again.
     pub(crate) fn ends(&mut self) {
         *self = Self { taken_at: self.taken_at, ..Self::default() };
     }
 
-    /// It tries for the lock at `now`: from the queue, to which it came at `came`, or as a newcomer.
+    /// The connection tries for the lock at `now`: from the queue, which it joined at `came`, or as
+    /// a newcomer.
     #[inline(always)]
     pub(super) fn begin_attempt(&mut self, now: u64, came: Option<u64>) {
         let idle = came.unwrap_or(now).saturating_sub(self.released_at);
@@ -93,7 +97,8 @@ impl Pace {
         self.comes_back && now < self.run_ends && self.left > 0
     }
 
-    /// It has taken the lock while so many wait. Its slice counts from when its run began.
+    /// The connection has taken the lock while `waiters` wait. Its slice counts from when its run
+    /// began.
     pub(super) fn begin_slice(&mut self, waiters: u64) {
         let lasted = self.released_at.saturating_sub(self.taken_at);
         let (least, greatest) = SLICE_NS;
@@ -101,13 +106,14 @@ impl Pace {
         self.run_ends = self.run_began + share.clamp(least, greatest);
     }
 
-    /// It has given another the turn.
+    /// The connection has given another the turn.
     pub(super) fn end_slice(&mut self, now: u64) {
         (self.run_ends, self.left) = (now, 0);
     }
 
-    /// Whether a holder that releases the lock is to look for waiters now, although nobody has locked the waiters'
-    /// byte: for [`OVERTAKING_NS`] it has left them no time to. The next look is due as much later.
+    /// Whether a holder that releases the lock looks for waiters now, although nobody has locked
+    /// the waiters' byte: for [`OVERTAKING_NS`] it has left waiters no time for that. The next look
+    /// is due after the same time.
     pub(super) fn take_look(&mut self) -> bool {
         self.releases += 1;
         let is_due = self.released_at >= self.busy_since + OVERTAKING_NS

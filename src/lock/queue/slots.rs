@@ -1,7 +1,8 @@
 //! The slots of this process on the page, and how holders learn that it has waiters.
 //!
-//! Each waiter has a slot, and its process the kernel's lock on the slot's byte, so that the slots of a dead
-//! process are seen to be void. While it has waiters, the process also has a shared lock on the waiters' byte.
+//! Each waiter has a slot, and its process has the kernel's lock on the slot's byte: this shows
+//! which slots are of a dead process, and so void. While it has waiters, the process also has a
+//! shared lock on the waiters' byte.
 
 use std::time::Duration;
 
@@ -17,17 +18,17 @@ use crate::sys::{self, Range};
 /// The byte of slot 0; those of the others follow.
 const SLOT_BYTE: i64 = 4096;
 
-/// Waiters look at the page so soon, if not many are ahead of them, in ns.
+/// Waiters with few others ahead of them look at the page again within this time, in ns.
 const LOOKS_WITHIN_NS: u64 = 12_000_000;
 
-/// How many slots of a page are tried that seem to be free, before those of the next page are.
+/// How many seemingly free slots of a page are tried before the next page.
 const TRIES: usize = 8;
 
 /// This process's locks on slots and on the waiters' byte.
 pub(super) struct Slots {
     /// How many of its connections have a slot.
     pub(super) waiting: usize,
-    /// Whether it has the waiters' byte.
+    /// Whether this process has the waiters' byte.
     pub(super) is_announced: bool,
     /// Slots that have a waiter of this process.
     used: [bool; SLOTS],
@@ -42,8 +43,8 @@ impl Default for Slots {
 }
 
 impl Slots {
-    /// A slot that this process has locked and that no waiter uses, in one of the first so many pages; `None` if those that
-    /// were tried are taken.
+    /// Locks a slot that no waiter uses, in one of the first `pages`; `None` if all that were tried
+    /// are taken.
     fn take(&mut self, file: &impl QueueFile, page: &Page, pages: usize) -> Option<usize> {
         if let Some(slot) = self.idle.take() {
             return Some(slot);
@@ -59,7 +60,7 @@ impl Slots {
                 _ => (FIRST_SLOTS + (nth - 1) * PAGE_SLOTS, PAGE_SLOTS),
             };
             let all = (0..slots).map(|n| first + (begin + n) % slots);
-            // One that seems free may be kept by a process for its next waiter.
+            // A process may keep a slot that seems free for its next waiter.
             all.filter(|slot| !page.is_used(*slot)).take(TRIES).find(take)
         })
     }
@@ -131,7 +132,7 @@ impl<S: QueueFile> Queue<S> {
     /// Frees a slot that was cleared; one stays locked for this process's next waiter.
     fn put_back(&self, slots: &mut Slots, slot: usize) {
         slots.used[slot] = false;
-        // Those behind the first page are for processes that wait now.
+        // Slots behind the first page are not kept: processes that wait now need them.
         if slots.idle.is_none() && slot < FIRST_SLOTS {
             slots.idle = Some(slot);
         } else {
@@ -139,9 +140,9 @@ impl<S: QueueFile> Queue<S> {
         }
     }
 
-    /// Shows observers a connection that was first refused `waited` ago and waits for SQLite's own lock, in a slot until
-    /// [`Self::hide`]. It is not in the queue, so that nobody wakes it or gives it a turn. `None` if [`TRIES`] slots are
-    /// taken: those in the queue need them more.
+    /// Shows observers a connection that was first refused `waited` ago and waits for SQLite's own
+    /// lock, in a slot until [`Self::hide`]. It is not in the queue: nobody wakes it or gives it a
+    /// turn. `None` if [`TRIES`] slots are taken: waiters in the queue need slots more.
     pub(crate) fn show_outside(&self, waited: Duration) -> Option<usize> {
         let mut slots = self.slots.lock();
         let slot = slots.take(&self.sidecar, &Page::EMPTY, 1)?;
@@ -173,8 +174,8 @@ impl<S: QueueFile> Queue<S> {
         self.put_back(&mut self.slots.lock(), slot);
     }
 
-    /// Locks the waiters' byte, if this process has not. Whether it has: then the holders of other processes
-    /// know that somebody waits. A holder that took that byte keeps it from waiters.
+    /// Locks the waiters' byte, unless this process has it. Returns false if a holder has taken
+    /// that byte. Otherwise the holders of other processes know that somebody waits.
     pub(in crate::lock) fn announce(&self) -> bool {
         let mut slots = self.slots.lock();
         if !slots.is_announced {
@@ -189,8 +190,8 @@ impl<S: QueueFile> Queue<S> {
             || !matches!(self.sidecar.conflicting(slot_range(slot)), Ok(None))
     }
 
-    /// Whether another process has a slot, and may wait without having been able to say so. To ask the kernel
-    /// costs less than to read the page.
+    /// Whether another process has locked a slot: it may wait and not have been able to announce
+    /// it. To ask the kernel costs less than to read the page.
     #[inline(never)]
     pub(super) fn is_any_slot_locked(&self) -> bool {
         let slots = Range { start: SLOT_BYTE, len: SLOTS as i64 };
@@ -203,7 +204,8 @@ impl<S: QueueFile> Queue<S> {
         self.describe(place, State::Present);
     }
 
-    /// Notes by when the waiter, which is present, will have looked at the page, unless it has said so.
+    /// Writes by when the waiter, which is present, will have looked at the page, unless the page
+    /// says so already.
     pub(super) fn note_look(&self, place: &mut Place) {
         let looks = self.looks_of(place);
         if !place.looks.suffices(looks) {
@@ -240,10 +242,12 @@ impl<S: QueueFile> Queue<S> {
         }
     }
 
-    /// The waiter has tried in vain. Until it sleeps again nobody gives it the turn: SQLite may have given up.
+    /// The waiter has tried in vain. Until it sleeps again it gets no turn: SQLite may have given
+    /// up.
     pub(crate) fn was_refused(&self, place: &Place) {
         if place.is_far() {
-            // Nor does anybody give it the turn soon. If it has given up, it will be overdue by then.
+            // It is far from the head, so no turn comes soon. If it has given up, it will be
+            // overdue by then.
             return;
         }
         // The state alone: a waker may be about to write the futex word.

@@ -1,9 +1,9 @@
 //! A waiter's sleep in the queue: it returns when an attempt is worth making.
 //!
-//! A holder wakes the waiter it has chosen. But a holder may be killed, or be a stock client, which wakes
-//! nobody: so the head of the queue looks every [`HEAD_LOOKS_EVERY`] whether the lock is free, and the others every
-//! [`OTHERS_LOOK_EVERY`] and later, in case the head is stopped. Each says by when it will have looked again: who has not is
-//! passed over.
+//! A holder wakes the waiter it has chosen. But a holder may be killed, or be a stock client, which
+//! wakes nobody: so the head of the queue looks every [`HEAD_LOOKS_EVERY`] whether the lock is
+//! free, and the others every [`OTHERS_LOOK_EVERY`] and later, in case the head is stopped. Each
+//! waiter writes by when it will have looked again; holders pass over a waiter that is late.
 
 use std::time::Duration;
 
@@ -16,18 +16,19 @@ use crate::sys::Stopwatch;
 
 /// After how long waiters behind the head look again whether the lock is free, in case there is no head to take it.
 const OTHERS_LOOK_EVERY: Duration = Duration::from_millis(10);
-/// How much later for each waiter ahead: a thousand that look often would leave no time to those that write.
+/// How much later for each waiter ahead: a thousand waiters that look often would leave writers no
+/// time.
 const LATER_FOR_EACH: Duration = Duration::from_micros(500);
-/// After how long a waiter tries to lock the waiters' byte again that a holder had at first; then after twice as
-/// long, and so on up to [`HEAD_LOOKS_EVERY`].
+/// After how long a waiter tries again to lock the waiters' byte, if a holder had that byte; then
+/// after twice as long, and so on up to [`HEAD_LOOKS_EVERY`].
 const ANNOUNCES_AGAIN_AFTER: Duration = Duration::from_micros(50);
 
-/// With so many waiters ahead, a waiter does not try when it has not been woken: each attempt costs system calls whose time
-/// grows with the number of processes that have the board open.
+/// With this many waiters ahead, a waiter tries only when it is woken: each attempt costs system
+/// calls whose time grows with the number of processes that have the board open.
 const FAR: u32 = 16;
 
-/// For how long the lock must be free for a connection that sees its turn to be sure of it: a holder in its slice may not
-/// know of the turn, and comes back sooner.
+/// For how long the lock must stay free before a connection relies on its turn: a holder in its
+/// slice may not know of the turn, but would come back within this time.
 const COMES_TO_BE_SURE: Duration = Duration::from_nanos(COMES_BACK_NS);
 
 /// After how long a waiter notes who the holder is.
@@ -48,7 +49,7 @@ pub(crate) enum Rank {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) slot: usize,
-    /// Its order is by that.
+    /// Its order in the queue.
     pub(crate) ticket: Ticket,
     /// When its connection was first refused, in ns of [`QueueFile::now`].
     pub(super) came: u64,
@@ -59,9 +60,9 @@ pub(crate) struct Place {
     pub(super) word: u32,
     /// When the last turn it came for expires; it comes once for each turn.
     pub(super) turn: u64,
-    /// By when it has said that it will have looked at the page.
+    /// By when it will have looked at the page, as its slot says.
     pub(super) looks: Looks,
-    /// How many had come before when it last looked, asleep or not; 0 if it was the head.
+    /// How many waiters were before it when it last looked, asleep or not; 0 if it was the head.
     pub(super) ahead: u32,
     /// When it looks again, if it is far from the head, in ns of [`QueueFile::kernel_now`].
     pub(super) next_look: u64,
@@ -79,15 +80,15 @@ impl Place {
 pub(crate) enum Until {
     /// Its turn has come, or it was woken, or it is the head and has found the lock free.
     Sign,
-    /// Its turn has come, or it has looked for a while and found the lock free. A free lock means that nobody
-    /// gives turns.
+    /// Its turn has come, or it has looked for a while and found the lock free: nobody gives turns
+    /// while the lock is free.
     Free,
-    /// Its turn has come, a connection that could write has given it, and the lock is left to it.
+    /// Its turn has come, and no other connection takes the lock in that turn.
     Turn,
 }
 
 impl<S: QueueFile> Queue<S> {
-    /// Waits at most `limit`. What is left of that if an attempt is worth making before it is over.
+    /// Waits at most `limit`. Returns what is left of it if an attempt is worth making before.
     pub(crate) fn wait(
         &self,
         place: &mut Place,
@@ -129,7 +130,8 @@ impl<S: QueueFile> Queue<S> {
                 }
             }
             if page.counter().is_before(place.ticket) {
-                // It was torn, or overwritten: who comes next must not come before those that wait.
+                // The counter was torn, or overwritten: a newcomer must not come before those that
+                // wait.
                 self.note_given(place.ticket);
             }
             // If nobody releases the lock, nobody gives turns either, so a free lock counts, unless it is
@@ -180,8 +182,8 @@ impl<S: QueueFile> Queue<S> {
         None
     }
 
-    /// The head of the queue waits for the holder, and has done so for that long in this sleep. After a while it notes which process
-    /// that is: if it ends, nothing else would tell.
+    /// The head of the queue has waited for the holder for that long in this sleep. After a while
+    /// it notes the holder's process, since nothing else would show that this process has ended.
     fn watch_holder(&self, slept: Duration) {
         if slept < WATCHES_AFTER {
             return;
@@ -199,8 +201,9 @@ impl<S: QueueFile> Queue<S> {
         *self.watched.lock() = None;
     }
 
-    /// The lock is free, and its holder has woken nobody. If it has ended since it was seen to have the lock, it has not released it,
-    /// but died. (Or it has released it in its slice, and ended within the ms since the last look.)
+    /// The lock is free, but its holder has woken nobody. If the holder's process has ended since
+    /// it was seen to have the lock, it died without releasing it. (Or it released the lock in its
+    /// slice, and ended within the ms since the last look.)
     #[cold]
     pub(super) fn note_if_ended(&self) {
         if let Some((_, process)) =
@@ -210,8 +213,8 @@ impl<S: QueueFile> Queue<S> {
         }
     }
 
-    /// Whether nobody takes the lock in that turn, which is the caller's. A holder that has seen nobody wait, or is in its
-    /// slice, may, and a checkpoint, which goes ahead of all.
+    /// Whether the others leave the lock to the caller in its `turn`. A holder that has seen nobody
+    /// wait or is in its slice may still take it, and so may a checkpoint, which goes ahead of all.
     fn leaves_lock_to(&self, turn: &Turn, watch: &mut Stopwatch) -> bool {
         if !self.announce() || !self.is_free() {
             return false;
@@ -225,7 +228,8 @@ impl<S: QueueFile> Queue<S> {
         watch.note_sleep(duration);
     }
 
-    /// The sidecar was cut short: restores its length, sleeps, and looks without the page. Whether the lock is free.
+    /// The sidecar was cut short: restores its length and sleeps. Returns whether the lock is free,
+    /// without the page.
     fn restore_and_look(&self, left: Duration, watch: &mut Stopwatch) -> bool {
         self.sidecar.lengthen();
         self.sleep(left.min(HEAD_LOOKS_EVERY), watch);
@@ -250,8 +254,9 @@ impl<S: QueueFile> Queue<S> {
         limit.checked_sub(elapsed).filter(|left| !left.is_zero())
     }
 
-    /// How many waiters came before, asleep or not; 0 if none of those that sleep lives. One that is far from the head takes
-    /// itself for it only if the lock is free, too: where nobody gets a processor in time, all others seem to be stopped.
+    /// How many waiters came before, asleep or not; 0 if none of them is alive and in time. A
+    /// waiter with [`FAR`] others ahead also needs a free lock to take itself for the head: on an
+    /// overloaded machine all others seem to be stopped.
     fn ahead(&self, place: &Place, page: &Page) -> u32 {
         let now = self.sidecar.shared_now();
         let ahead = || page.waiters().filter(|other| other.ticket.is_before(place.ticket));

@@ -26,7 +26,8 @@ fn step_or_harm() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The clocks of processes in other time namespaces, and of those for which a library was preloaded.
+/// The clocks of processes in other time namespaces, and of those with a preloaded library that
+/// stops the clock.
 fn clocks() -> impl Strategy<Value = [Clock; PROCESSES]> {
     const SECOND: i64 = 1_000_000_000;
     let clock = prop_oneof![
@@ -99,8 +100,9 @@ proptest! {
         run_with(Simulation::with_clocks(clocks), steps);
     }
 
-    /// Clients in tight loops come back at once, and one came before them. They overtake it for no longer than
-    /// newcomers may, plus a slice of the holder, plus what a holder that has seen nobody takes to look again.
+    /// Clients in tight loops come back at once, and one came before them. They overtake it for no
+    /// longer than newcomers may, plus a slice of the holder, plus the time until a holder that has
+    /// seen nobody wait looks again.
     #[test]
     fn overtaking_is_bounded(
         holds in prop::collection::vec(10..800_u16, 1..20),
@@ -116,7 +118,7 @@ proptest! {
             if simulation.clients[client].held.is_some() {
                 simulation.run(Step::Pass(holds[turn % holds.len()]));
                 simulation.run(Step::Go(client));
-                // It is in a tight loop: again, at once.
+                // A tight loop: the client tries again at once.
                 simulation.run(Step::Go(client));
             } else if simulation.clients[client].place.is_some() {
                 simulation.run(Step::Wait(client, naps[turn % naps.len()]));
@@ -155,8 +157,9 @@ fn a_holder_that_gives_the_turn_leaves_the_lock_to_it() {
     simulation.end();
 }
 
-/// A client has the lock from its place in the queue and gives the next the turn, since it is not known to be in a
-/// tight loop. Then it wants the lock again at once. Its slice is over all the same.
+/// A client got the lock from its place in the queue and gives the next client the turn, since it
+/// is not known to be in a tight loop. Then it wants the lock again at once. Its slice is over
+/// nevertheless.
 #[test]
 fn a_holder_that_gives_the_turn_has_no_slice_left() {
     let mut simulation = Simulation::new();
@@ -177,8 +180,8 @@ fn a_holder_that_gives_the_turn_has_no_slice_left() {
     simulation.end();
 }
 
-/// Without waiters a write transaction costs two system calls, however long it takes. Transactions that follow a
-/// turn cost two as soon as one of them has seen that nobody waits any more.
+/// Without waiters a write transaction costs two system calls, however long it takes. After a turn,
+/// transactions cost two again as soon as one of them has seen that nobody waits.
 #[test]
 fn a_transaction_that_nobody_waits_for_costs_two_calls() {
     let mut simulation = Simulation::new();
@@ -218,15 +221,15 @@ fn a_waiter_that_would_overtake_gives_the_turn_instead() {
     simulation.end();
 }
 
-/// The holder is killed while two wait, of which the first is stopped. Nobody releases the lock, and the head does
-/// not look whether it is free. The other waiter looks for itself.
+/// The holder is killed while two wait, of which the first is stopped. So nobody releases the lock,
+/// and the stopped head does not look whether it is free. The other waiter looks itself.
 #[test]
 fn a_waiter_behind_a_stopped_head_looks_for_itself() {
     let mut simulation = Simulation::new();
     for step in [Step::Go(0), Step::Go(2), Step::Go(4), Step::Kill(0)] {
         simulation.run(step);
     }
-    // It gives the first one its turn, which passes.
+    // It gives the first its turn, which expires.
     for _ in 0..3 {
         simulation.run(Step::Wait(4, 60_000));
     }
@@ -238,8 +241,9 @@ fn a_turn_costs_no_more_than_a_round() {
     const { assert!(TURN_NS < 60_000_000, "the end waits for one turn in each round") };
 }
 
-/// Two processes write in tight loops, and the clock of one of them, or of both, stands still. Each waits for the other for
-/// no longer than for a slice: where no time ends that, the number of its transactions does.
+/// Two processes write in tight loops, and the clock of one of them, or of both, stands still. Each
+/// waits for the other for one slice at most: if no clock ends the slice, the number of
+/// transactions does.
 #[test]
 fn a_clock_that_stands_still_ends_no_slice_too_late() {
     let still = Clock::StandsStill(1 << 40);
@@ -268,8 +272,8 @@ fn a_clock_that_stands_still_ends_no_slice_too_late() {
     }
 }
 
-/// A stranger sets the counter, to whatever it likes. Those that wait are served before all that come later, as soon as one
-/// of them has seen it.
+/// A stranger sets the counter to any number. As soon as one waiter has seen that, all waiters are
+/// served before later clients.
 #[test]
 fn a_counter_that_lies_puts_nobody_before_those_that_wait() {
     let [holder, waiter, late] = [0, CLIENTS, 2 * CLIENTS];
@@ -292,7 +296,7 @@ fn a_counter_that_lies_puts_nobody_before_those_that_wait() {
     }
 }
 
-/// Clients come one after the other while the counter goes through its greatest number.
+/// Clients come one after the other while the counter wraps.
 #[test]
 fn the_order_outlasts_the_greatest_ticket() {
     let mut simulation = Simulation::new();
@@ -312,8 +316,8 @@ fn the_order_outlasts_the_greatest_ticket() {
     simulation.end();
 }
 
-/// A waiter was refused in its turn, and its connection has given up without a sign. Nobody waits for it any longer, and
-/// those that come next have the lock at once.
+/// A waiter was refused in its turn, and its connection has given up without a sign. The next
+/// clients do not wait for it: they get the lock at once.
 #[test]
 fn a_waiter_that_was_refused_keeps_nobody_out() {
     let [holder, sibling, waiter, newcomer] = [0, 1, CLIENTS, 2 * CLIENTS];
@@ -334,8 +338,8 @@ fn a_waiter_that_was_refused_keeps_nobody_out() {
     simulation.end();
 }
 
-/// The last of a wait's sleeps is not cut short for a turn in which another may still take the lock: a holder in its slice,
-/// which comes back at once and does not look.
+/// The last sleep of a wait is not cut short for a turn in which another may still take the lock: a
+/// holder in its slice comes back at once and does not look at the page.
 #[test]
 fn the_last_sleep_ends_for_a_lock_that_is_left_to_it() {
     let [holder, waiter, other] = [0, CLIENTS, 2 * CLIENTS];
@@ -384,8 +388,9 @@ fn a_waiter_comes_when_it_is_woken_and_not_before() {
     assert!(!wait(&simulation, &mut place, Until::Turn), "it has come for that");
 }
 
-/// What the property test found: one that gave a turn comes from the queue into a slice of its own, tries from the queue in
-/// vain and comes back as a newcomer, or goes on after it has given a turn.
+/// Schedules that the property test found. A client that gave a turn comes from the queue into a
+/// slice of its own; or tries from the queue in vain and comes back as a newcomer; or goes on after
+/// it has given a turn.
 #[test]
 fn a_giver_has_no_slice_left_until_it_comes_again() {
     use Step::{Go, Leave, Pass, Wait};

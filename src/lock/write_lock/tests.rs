@@ -45,11 +45,11 @@ fn a_holder_releases_the_lock_however_it_ends() {
     assert!(take(&database, 2).is_ok());
 }
 
-/// A child of fork(2) has the connection of its parent. It acquires nothing with it, and whatever it does with it,
-/// its parent keeps what it has.
+/// A child of fork(2) has the connection of its parent. The child cannot acquire a lock by it, and
+/// nothing it does with it releases a lock of the parent.
 #[test]
 fn a_child_does_not_release_its_parents_lock() {
-    /// Keeps reachable what is forgotten, so that a leak check finds no leak.
+    /// Keeps forgotten queues reachable, so that a leak check does not report them.
     static KEPT: Mutex<Vec<Arc<Queue<Sidecar>>>> = Mutex::new(Vec::new());
     let ends: [fn(WriteLock); 4] = [
         drop,
