@@ -1,4 +1,5 @@
-//! The file of the base VFS, as a connection asks it. `shim` implements it over SQLite's own methods, tests by a fake.
+//! The interface of a connection to the file of the base VFS. `shim` implements it over SQLite's
+//! own methods; tests have a fake.
 
 use std::ffi::c_int;
 use std::path::Path;
@@ -24,7 +25,8 @@ pub(crate) trait BaseFile: WalIndex {
     fn shm_lock(&self, slots: ShmSlots, flags: ShmFlags) -> ResultCode;
     /// FCNTL_LOCK_TIMEOUT: for how long the next lock calls may block, in ms.
     fn may_block(&self, ms: c_int);
-    /// Runs `act`, none of whose lock calls blocks, where lock calls may block for so many ms.
+    /// Runs `act` so that none of its lock calls blocks, where lock calls otherwise may block for
+    /// `blocks_ms`.
     fn without_blocking<T>(&self, blocks_ms: c_int, act: impl FnOnce() -> T) -> T {
         if blocks_ms > 0 {
             self.may_block(0);
@@ -37,17 +39,17 @@ pub(crate) trait BaseFile: WalIndex {
     }
     /// xFileSize, in bytes.
     fn size(&self) -> Result<i64, ResultCode>;
-    /// xTruncate, to so many bytes. An error leaves the file as it is.
+    /// xTruncate. An error leaves the file as it is.
     fn set_size(&self, bytes: i64);
-    /// Writes so many zero bytes, a page's.
+    /// Writes a page of zeros, of that many bytes.
     ///
     /// # Errors
     /// What the base file answered.
     fn write_zeros(&self, at: i64, bytes: i64) -> Result<(), ResultCode>;
-    /// Reads so many bytes, and zeros for what lies behind the file's end.
+    /// Fills `into`, with zeros behind the file's end.
     ///
     /// # Errors
-    /// What the base file answered. The bytes may be anything then.
+    /// What the base file answered. The bytes are undefined then.
     fn read(&self, at: i64, into: &mut [u8]) -> Result<(), ResultCode>;
     /// The start of the file; `None` if it cannot be read.
     fn header(&self) -> Option<Header>;
@@ -56,36 +58,39 @@ pub(crate) trait BaseFile: WalIndex {
     fn frames(&self) -> Option<(u32, u32)>;
     /// The salts in the wal-index. Only while it is mapped.
     fn salts(&self) -> Option<Salts>;
-    /// The checksum of the wal-index's header, if that counts no pages: it was recovered from a WAL without a commit, and
-    /// there was none since. `None` also while it is not mapped.
+    /// The checksum of the wal-index's header, if that header counts no pages: it was recovered
+    /// from a WAL without a commit, and none has followed. `None` also while it is not mapped.
     fn checksum_without_commit(&self) -> Option<u32>;
     /// The mark of READ(`n`): the last frame that its readers see. Only while the wal-index is mapped.
     fn read_mark(&self, n: c_int) -> Option<u32>;
-    /// Says in the wal-index that checkpoints have copied so many frames. Only with CKPT and READ(0) locked.
+    /// Sets in the wal-index how many frames checkpoints have copied. Only with CKPT and READ(0)
+    /// locked.
     fn set_copied(&self, frames: u32);
-    /// Zeroes the header of the wal-index, so that the next connection recovers it. Only while it is mapped and nobody
-    /// else uses it.
+    /// Zeroes the header of the wal-index, so that the next connection recovers it. Only while it
+    /// is mapped and no other client uses it.
     fn clear_wal_index(&self);
 
-    /// A way for a sleeping thread to see whether a lock that was refused could be had. It locks and unlocks SHARED and
-    /// WRITE at once, and keeps EXCLUSIVE, since SQLite is about to ask for it again. As long as it is used the file
-    /// must hold what it holds now, unless the lock is RESERVED or WRITE.
+    /// A way for a sleeping thread to see whether a refused lock has become free. It locks SHARED
+    /// and WRITE and unlocks them at once. It keeps EXCLUSIVE, since SQLite is about to ask for
+    /// that again. As long as the probe is used, the file must keep the locks that it has now,
+    /// unless the lock is RESERVED or WRITE.
     fn probe(&self, lock: Sought) -> Probe;
-    /// Whether a read transaction is open, so that a lock to write is an upgrade, for which SQLite does not ask its busy
-    /// handler. True if that is not known.
+    /// Whether a read transaction is open. Then a lock to write is an upgrade, for which SQLite
+    /// does not call its busy handler. True if that is not known.
     fn is_upgrade(&self) -> bool;
     /// Whether a read transaction is open, and no database of the connection is written to. False if that is not known.
     fn only_reads(&self) -> bool;
-    /// The statement that the connection runs, cut to what the event log has room for. Not to be asked while it closes.
+    /// The statement that the connection runs, cut to what the event log has room for. Not to be
+    /// called while the connection closes.
     fn statement(&self) -> Option<String>;
-    /// What the wal-index says of the last commit; zeros while it is not mapped.
+    /// The last commit by the wal-index; zeros while it is not mapped.
     fn last_commit(&self) -> LastCommit;
     /// How many frames the last checkpoint meant to copy. Only while the wal-index is mapped.
     fn meant_to_copy(&self) -> Option<u32>;
     /// Whether the connection is in no transaction that BEGIN has begun. True if that is not known.
     fn is_in_autocommit(&self) -> bool;
-    /// The address of the database connection (`sqlite3 *`) that uses the file; 0 if that is not known. It tells only whether two
-    /// files are used by the same.
+    /// The address of the `sqlite3` that uses the file; 0 if that is not known. Only for comparing:
+    /// do two files belong to one `sqlite3`?
     fn user(&self) -> usize;
     /// Whether it is the main database of its connection. False if that is not known.
     fn is_main(&self) -> bool;
@@ -96,18 +101,20 @@ pub(crate) trait BaseFile: WalIndex {
     /// The statement that the connection runs; `None` if it runs none, or that is not known. Tells its kind if that is
     /// wanted.
     fn running(&self, wants_kind: bool) -> Option<Running>;
-    /// Calls the connection's busy handler, which mostly sleeps. Whether it says to try again; `None` if it is not known.
-    /// Without any lock of this process.
+    /// Calls the connection's busy handler, which mostly sleeps. Returns whether the handler says
+    /// to try again; `None` if the handler is not known. The caller must have no lock of this
+    /// process.
     fn ask_busy_handler(&self) -> Option<bool>;
-    /// Whether sqlite3_interrupt() wants what the connection runs to end. False if that is not known.
+    /// Whether sqlite3_interrupt() was called for the connection. False if that is not known.
     fn is_interrupted(&self) -> bool;
-    /// The header of the wal-index, as it is compared with the one that a reader has read before. Only while the
-    /// wal-index is mapped.
+    /// The header of the wal-index, to compare with one read before. Only while the wal-index is
+    /// mapped.
     fn wal_index_header(&self) -> Option<[u32; HEADERS / 2]>;
-    /// What the connection is doing; `None` if that is not known. It asks for each of the connection's statements.
+    /// What the connection is doing; `None` if that is not known. Walks through all statements of
+    /// the connection.
     fn doing(&self) -> Option<Doing>;
-    /// Where this VFS stands among those that the file of the database at `path` goes through. Not to be asked while the
-    /// connection closes.
+    /// Where this VFS stands among the VFSes of the file of the database at `path`. Not to be
+    /// called while the connection closes.
     fn stands(&self, path: &Path) -> Stands;
 }
 
@@ -138,8 +145,8 @@ pub(crate) struct Doing {
 }
 
 impl Doing {
-    /// Whether what it reads now may be the start of what it writes. What it reads to compile is not: that transaction
-    /// ends before the statement runs.
+    /// Whether the present read may begin a transaction that writes. A read to compile a statement
+    /// does not: its transaction ends before the statement runs.
     pub(super) fn may_upgrade(self) -> bool {
         !self.compiles && (self.writes || self.runs && self.is_in_transaction)
     }
@@ -148,7 +155,7 @@ impl Doing {
 /// The last commit to a WAL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LastCommit {
-    /// A number that the next one changes.
+    /// A number that changes with each commit.
     pub(crate) change: u32,
     /// How many frames are committed.
     pub(crate) frames: u32,
@@ -163,13 +170,13 @@ pub(crate) enum Sought {
     Write,
 }
 
-/// Where this VFS stands among those that a connection's file goes through.
+/// Where this VFS stands among the VFSes of a connection's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stands {
-    /// SQLite calls it, as far as that can be seen, and its base is the operating system's.
+    /// SQLite calls this VFS, as far as that can be seen, and its base is the operating system's.
     Alone,
-    /// SQLite calls it. Its base is another VFS, which may keep the database in another form.
+    /// SQLite calls this VFS. Its base is another one, which may keep the database in another form.
     Above,
-    /// Another VFS calls it, and decides what the file holds.
+    /// Another VFS calls this one, and decides what the file holds.
     Below,
 }

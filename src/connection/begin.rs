@@ -6,10 +6,11 @@
 //! SQLite does not call its busy handler for that, since waiting does not help. So such a transaction takes the write lock
 //! with the lock by which it begins to read: it has no snapshot then, and may wait.
 //!
-//! The wait is inside that lock call. After SQLITE_BUSY, SQLite would ask for a READ slot a hundred times and then fail with
-//! SQLITE_PROTOCOL; and a reader would fail that the stock VFS lets read. So this connection calls the busy handler itself
-//! (FCNTL_BUSYHANDLER), as SQLite does after a refused lock: SQLite's default one sleeps in the queue ([`crate::lock::wait`]),
-//! one of the application's own does what it likes, and if there is none, nobody waits. A handler that gives up has
+//! The wait is inside that lock call. After SQLITE_BUSY, SQLite would ask for a READ slot a hundred
+//! times and then fail with SQLITE_PROTOCOL; and a reader would fail that reads on the stock VFS.
+//! So this connection calls the busy handler itself (FCNTL_BUSYHANDLER), as SQLite does after a
+//! refused lock: SQLite's default one sleeps in the queue ([`crate::lock::wait`]), an application's
+//! own may do anything, and without one the connection does not wait. A handler that gives up has
 //! given up for the rest of the statement, so that no statement waits twice.
 //!
 //! | the write lock is taken for [`Reason::Begin`] | when SQLite asks for |
@@ -73,7 +74,7 @@ pub(super) struct Begin {
     is_on: bool,
     /// The least time that a statement waits for the write lock.
     least: Duration,
-    /// `PRAGMA query_only` is on.
+    /// Whether `PRAGMA query_only` is on.
     is_query_only: bool,
     /// `PRAGMA locking_mode` is EXCLUSIVE: the database stays locked when a transaction ends.
     is_exclusive: bool,
@@ -134,7 +135,7 @@ impl Begin {
         reads == kind && sys::coarse_ns() < until
     }
 
-    /// A pragma is being compiled; these take effect with that.
+    /// A pragma is being compiled. Those noted here take effect then.
     pub(super) fn note_pragma(&mut self, name: &[u8], value: &[u8]) {
         let is = |text: &str| value.eq_ignore_ascii_case(text.as_bytes());
         if name.eq_ignore_ascii_case(b"query_only") && !value.is_empty() {
@@ -166,8 +167,9 @@ impl<B: BaseFile> Connection<B> {
         may && !(locks && self.begins_as_reader())
     }
 
-    /// Whether the transaction that shares a READ slot now wants no write lock, as far as that is known without a look at the
-    /// sidecar. What it is, is noted, for the case that it is refused to write.
+    /// Whether the transaction that shares a READ slot now wants no write lock, as far as that is
+    /// known without a look at the sidecar. Notes the kind of the transaction, in case it is
+    /// refused to write.
     fn begins_as_reader(&mut self) -> bool {
         let begin = &self.begin;
         if self.read_only || begin.is_query_only || begin.is_exclusive {
@@ -240,7 +242,7 @@ impl<B: BaseFile> Connection<B> {
     #[cold]
     fn end_trial(&mut self) {
         let Some(transaction) = &self.begin.transaction else { return };
-        // ROLLBACK unlocks in the transaction, too; it is another statement.
+        // ROLLBACK also unlocks before the transaction is over, but is another statement.
         let begins_anew = !self.base.is_in_autocommit()
             && !transaction.has_written
             && self.base.running(true).is_some_and(|now| now.kind == Some(transaction.kind));
@@ -323,7 +325,7 @@ impl<B: BaseFile> Connection<B> {
             // SQLite begins it anew.
             Some((tried, trial)) if kind == Some(tried) => Some(trial),
             Some((_, trial)) => {
-                // Nobody has seen it end.
+                // Its end was not seen.
                 kinds::trial_ended(&self.database, trial, None);
                 None
             }

@@ -1,7 +1,8 @@
 //! A checkpoint: from the lock on CKPT until it is unlocked.
 //!
-//! Beside writers a checkpoint has rarely copied the whole WAL at the moment when a writer could restart it, so the WAL
-//! grows, and with it the cost of every sync. So a checkpoint with little to copy takes the write lock, too.
+//! A writer can restart the WAL only when a checkpoint has copied all of it. Beside busy writers
+//! that rarely happens, so the WAL grows, and with it the cost of every sync. So a checkpoint with
+//! little to copy takes the write lock, too.
 
 use std::time::Duration;
 
@@ -22,11 +23,12 @@ const WAITS: Duration = Duration::from_millis(4);
 const REPAIR_WAITS: Duration = Duration::from_secs(1);
 
 impl<B: BaseFile> Connection<B> {
-    /// CKPT was locked, perhaps with others of these slots. A connection that has WRITE `recovers` the wal-index: it copies and
-    /// syncs nothing.
+    /// The connection has locked CKPT, perhaps with other `slots`. If it `recovers` the wal-index,
+    /// it copies and syncs nothing.
     ///
     /// # Errors
-    /// With group commit, a sync has failed: there is no checkpoint then, and the slots are unlocked.
+    /// With group commit, a sync has failed: the checkpoint does not run, and the slots are
+    /// unlocked.
     pub(super) fn took_ckpt(&mut self, slots: ShmSlots, recovers: bool) -> Result<(), ResultCode> {
         let ckpt = HeldSlots::after(self.base, slots, ShmFlags::LOCK_EXCLUSIVE);
         let mut is_known = true;
@@ -59,7 +61,8 @@ impl<B: BaseFile> Connection<B> {
         self.claim.tell_later();
     }
 
-    /// If a sync of group commit has failed, repairs it while nobody writes. Whether others know of the repair.
+    /// If a sync of group commit has failed, repairs it while nobody writes. Returns whether other
+    /// processes can see the repair.
     fn repair_sync(&mut self) -> Result<bool, ResultCode> {
         if !self.group.has_failed() {
             return Ok(true);
@@ -77,11 +80,11 @@ impl<B: BaseFile> Connection<B> {
         self.group.repair()
     }
 
-    /// Takes the write lock if there is little to copy. Else, or if it is not to be had within [`WAITS`], the checkpoint
-    /// runs beside the writers, as it does without this VFS. It waits with a lock of SQLite's in hand; the wait is
-    /// bounded, so no deadlock lasts.
+    /// Takes the write lock if there is little to copy. Otherwise, or if the lock does not become
+    /// free within [`WAITS`], the checkpoint runs beside the writers, as on the stock VFS. It waits
+    /// while it holds one of SQLite's locks; the wait is bounded, so no deadlock lasts.
     ///
-    /// With group commit it makes commits durable, if it `syncs`.
+    /// With group commit, makes commits durable if it `syncs`.
     ///
     /// # Errors
     /// That sync has failed.
@@ -106,9 +109,9 @@ impl<B: BaseFile> Connection<B> {
         }
     }
 
-    /// Whether a reader has a mark that keeps the last of so many frames from being copied.
+    /// Whether a reader's mark keeps the last of these `frames` from being copied.
     fn is_marked(&self, frames: u32) -> bool {
-        // It only looks, so it must not wait.
+        // Only a look: these lock calls must not wait.
         self.base.without_blocking(self.claim.blocks_ms(), || {
             (1..ShmSlot::READERS).any(|n| {
                 if self.base.read_mark(n).is_none_or(|mark| mark >= frames) {

@@ -68,8 +68,8 @@ const GOES_ON_WITHIN_NS: u64 = 10_000_000;
 /// Longer than another connection's probe holds SQLite's lock.
 const LOOK_LASTS: Duration = Duration::from_micros(50);
 
-/// How often a connection that waits for a checkpoint inside a lock call looks whether a writer has the write lock by now: that
-/// one may wait for what this connection has.
+/// A connection that waits for a checkpoint inside a lock call looks this often whether a writer
+/// has taken the write lock: that writer may wait for locks of this connection.
 const LOOKS_FOR_WRITER: Duration = Duration::from_millis(4);
 
 /// How often the write lock is tried for when it is refused although nobody holds it.
@@ -202,7 +202,8 @@ impl<B: BaseFile> Claim<B> {
         self.snapshot.is_some_and(|then| self.base.committed() != Some(then))
     }
 
-    /// SQLite's lock was granted to a connection that waits or has just waited, or to recover. What to answer.
+    /// SQLite's lock was granted to a connection that waits or has just waited, or to recover.
+    /// Returns what to answer SQLite.
     ///
     /// SQLite may find its snapshot stale only now. If its busy handler sleeps no more, and its last sleep was cut short for a
     /// turn, SQLITE_BUSY would come before the busy timeout is over. Then this unlocks, sleeps for what is left, and refuses.
@@ -260,7 +261,8 @@ impl<B: BaseFile> Claim<B> {
     ) -> Result<(), ResultCode> {
         let now = sys::monotonic_ns();
         if self.has(request.reason()) {
-            // A connection that went on without the write lock does so to the end: by now it has SQLite's own.
+            // A connection that went on without the write lock does not take it later: it has
+            // SQLite's own lock by now.
             return Ok(());
         }
         match request.need {
@@ -332,7 +334,7 @@ impl<B: BaseFile> Claim<B> {
                 Begun::AsWanted
             }
             Err(why) => {
-                // Whether SQLite knows of it or not, this is no error.
+                // No error, whether or not SQLite asks for the lock later.
                 let _ = self.goes_without(&why);
                 if handler_gave_up { Begun::InVain } else { Begun::Without }
             }
@@ -438,7 +440,7 @@ impl<B: BaseFile> Claim<B> {
         acquired
     }
 
-    /// The write lock was refused. Whether to go on, by now perhaps with it.
+    /// The write lock was refused. `Ok` means to go on, perhaps with the write lock after a wait.
     ///
     /// # Errors
     /// What the lock call answers.
@@ -797,7 +799,7 @@ impl<B: BaseFile> Claim<B> {
         self.record.tell_later();
     }
 
-    /// What SQLite waited for is there.
+    /// The wait is over: SQLite has what it waited for.
     #[inline]
     pub(super) fn acquired(&mut self) {
         self.snapshot = None;
@@ -827,8 +829,8 @@ impl<B: BaseFile> Claim<B> {
         counters.wait_times.count(waited.as_nanos() as u64);
     }
 
-    /// Why SQLite's own lock was refused, and how a sleeper can see that it is free. After the rollback of a hot journal SQLite
-    /// begins from the beginning, so that nothing is kept for one that `is_for_journal`.
+    /// The cause of a refusal of SQLite's own lock, with a probe for a sleeper. After the rollback
+    /// of a hot journal SQLite starts over, so a request that `is_for_journal` gets no probe.
     pub(super) fn cause(&self, sought: Sought, is_for_journal: bool) -> Cause {
         let probe = (!is_for_journal).then(|| self.base.probe(sought));
         let reserved = Sought::Database(LockLevel::RESERVED);

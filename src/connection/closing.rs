@@ -1,7 +1,8 @@
 //! The end of WAL mode: the last connection closes, or leaves the mode.
 //!
-//! SQLite deletes the WAL and the wal-index then, once it has copied all frames, unless FCNTL_PERSIST_WAL says that the
-//! WAL is to stay (<https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpersistwal>).
+//! SQLite then copies all frames and deletes the WAL and the wal-index, unless FCNTL_PERSIST_WAL
+//! says to keep the WAL
+//! (<https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpersistwal>).
 
 use super::Connection;
 use super::base_file::BaseFile;
@@ -12,36 +13,38 @@ use crate::guard::cancellation::Protection;
 use crate::guard::identity::Identity;
 use crate::sys;
 
-/// How far a connection is with closing as the last one.
+/// How far the last connection has come with closing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Closing {
-    /// It is not, as far as it knows.
+    /// It does not know itself to be the last one.
     #[default]
     No,
     /// It holds EXCLUSIVE without a snapshot in WAL mode, and has taken no lock since: it is the last one, and copies all
     /// frames.
     CopiesAll,
-    /// It was the last one, and SQLite has asked whether the WAL is to stay: all frames are copied.
+    /// It was the last one, and SQLite has asked whether to keep the WAL: all frames are copied.
     IsAskedForWal,
 }
 
 impl<B: BaseFile> Connection<B> {
-    /// The application says whether the WAL is to stay (FCNTL_PERSIST_WAL). If it stays, it stays as it is.
+    /// The application says whether to keep the WAL (FCNTL_PERSIST_WAL). Such a WAL is kept as it
+    /// is.
     pub(crate) fn application_persists_wal(&mut self) {
         self.app_persists_wal = true;
     }
 
-    /// SQLite asks whether to keep the WAL, and `persists` is what the base file answers. Whether it is to stay.
+    /// SQLite asks whether to keep the WAL; `persists` is the base file's answer. Returns the
+    /// answer for SQLite.
     ///
-    /// It stays also if another process still has the wal-index open, whose lock on the database was lost. One that stays,
-    /// and not because the application has asked for it, is emptied.
+    /// The WAL is also kept if another process that has lost its lock on the database still has the
+    /// wal-index open. A WAL that is kept without the application's wish is emptied.
     pub(crate) fn keeps_wal(&mut self, persists: bool, protection: &Protection) -> bool {
         let is_last = self.closing == Closing::CopiesAll;
         if is_last {
             self.closing = Closing::IsAskedForWal;
         }
         if self.lock.is_exclusive_again && !self.app_persists_wal {
-            // WAL mode is being left: no WAL must be there without it.
+            // The connection leaves WAL mode: a WAL must not outlast it.
             return false;
         }
         if !is_last {
@@ -54,7 +57,8 @@ impl<B: BaseFile> Connection<B> {
         keeps
     }
 
-    /// Whether another process has the wal-index open. Where that cannot be seen: whether anybody uses it now.
+    /// Whether another process has the wal-index open. On systems that do not show that: whether
+    /// any client uses it now.
     fn is_wal_index_in_use(&self, protection: &Protection) -> bool {
         let Some(index) = self.guards.files.identity().and_then(Identity::wal_index) else {
             return false;
@@ -64,12 +68,12 @@ impl<B: BaseFile> Connection<B> {
         })
     }
 
-    /// Empties a WAL that stays and of which all frames are copied, so that it means nothing to the next connection, or to
-    /// another database in this one's place. Not if anybody has a slot of the wal-index locked: a client that is
-    /// wrongly not counted.
+    /// Empties a WAL that is kept and whose frames are all copied, so that neither the next
+    /// connection nor another database in this place takes its frames for its own. Does nothing if
+    /// a client has locked a slot of the wal-index: that client was wrongly not counted.
     pub(super) fn empty_wal(&self) {
         let Some(opened) = self.guards.files.wal() else { return };
-        // An index that says that more is copied than there is was led astray by the WAL-reset bug.
+        // If more frames are copied than there are, the WAL-reset bug has corrupted the wal-index.
         let is_copied = self.base.frames().is_some_and(|(frames, copied)| frames == copied);
         if !is_copied {
             return;

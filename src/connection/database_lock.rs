@@ -11,14 +11,16 @@ use crate::ffi::{LockLevel, ResultCode};
 use crate::lock::wait::Cause;
 use crate::sys::{self, Stopwatch};
 
-/// What a connection sleeps between two attempts, where it waits inside xLock for a lock that nobody can wake it for.
+/// The sleep between two attempts of a connection that waits inside xLock, for a lock whose release
+/// wakes nobody.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(1);
 
 /// SQLite's lock on the database, as one connection holds it.
 #[derive(Debug, Default)]
 pub(super) struct DatabaseLock {
     pub(super) level: LockLevel,
-    /// SQLite has asked for EXCLUSIVE while it held it: it leaves WAL mode, or has never shared the database.
+    /// SQLite has asked for EXCLUSIVE while it already held it: it leaves WAL mode, or has never
+    /// shared the database.
     pub(super) is_exclusive_again: bool,
 }
 
@@ -37,7 +39,7 @@ impl<B: BaseFile> Connection<B> {
             let held = self.lock.level;
             self.lock.is_exclusive_again = level == LockLevel::EXCLUSIVE && held == level;
             if held < LockLevel::RESERVED && level >= LockLevel::RESERVED {
-                // EXCLUSIVE without RESERVED in between is for the rollback of what another connection has left.
+                // EXCLUSIVE without RESERVED before it is for the rollback of a hot journal.
                 match level == LockLevel::EXCLUSIVE && !self.wal.is_mapped {
                     true => {
                         self.guards.length.written().begin_repair();
@@ -56,7 +58,8 @@ impl<B: BaseFile> Connection<B> {
         let base = self.base;
         let need = if level >= LockLevel::RESERVED {
             if self.read_only {
-                // It has no right to the lock, and the base file says so, as it does without the write lock.
+                // The connection may not have this lock: the base file answers the error, as on the
+                // stock VFS.
                 return base.lock(level);
             }
             if self.wal.is_mapped && !self.wal.has_snapshot {
@@ -90,7 +93,8 @@ impl<B: BaseFile> Connection<B> {
         rc
     }
 
-    /// A lock above SHARED was taken. Unlocks it down to that if what goes with it has failed.
+    /// A lock above SHARED was taken. Unlocks down to SHARED if the step after it, `done`, has
+    /// failed.
     fn unlock_unless(&mut self, done: Result<(), ResultCode>) -> ResultCode {
         if done.is_err() {
             drop(HeldLevel::above(self.base, LockLevel::SHARED));
@@ -99,9 +103,10 @@ impl<B: BaseFile> Connection<B> {
         done.into()
     }
 
-    /// The database's own lock in WAL mode, without a snapshot: the last connection cleans up when it closes, or WAL mode
-    /// is left. Every connection that closes tries, and most in vain. So SQLite's lock comes first here; the one that gets
-    /// it has excluded all others, and takes the write lock for them to see.
+    /// The database's own lock in WAL mode, without a snapshot: the last connection cleans up when
+    /// it closes, or WAL mode is left. Every connection that closes tries this, most in vain. So
+    /// SQLite's lock comes first here. The connection that gets it has excluded all others, and
+    /// takes the write lock only to show itself.
     fn lock_to_clean_up(&mut self, level: LockLevel) -> ResultCode {
         let base = self.base;
         if let Err(rc) = self.guards.files.before_upkeep(sys::monotonic_ns()) {
@@ -126,8 +131,8 @@ impl<B: BaseFile> Connection<B> {
         self.unlock_unless(repaired)
     }
 
-    /// SHARED. If it is refused, a writer of a rollback mode commits or is about to. If that writer has the write lock, this
-    /// connection queues behind it: it may want to write, too.
+    /// SHARED. If it is refused, a writer of a rollback mode commits or is about to. If that writer
+    /// has the write lock, this connection queues behind it, since it may want to write, too.
     fn lock_shared(&mut self) -> ResultCode {
         let base = self.base;
         let mut waits_for_commit = match self.begin_with_shared() {
@@ -176,8 +181,9 @@ impl<B: BaseFile> Connection<B> {
         ResultCode::BUSY
     }
 
-    /// A lock on the database was asked for, with the answer `rc`. If it was refused and `kanban_busy_timeout_min` is not over
-    /// when the busy handler gives up, waits on. For these locks SQLite would go on asking, with what it holds.
+    /// A lock on the database was answered `rc`. If it was refused, and the busy handler gives up
+    /// before `kanban_busy_timeout_min` is over, waits on. For these locks SQLite asks again and
+    /// keeps the locks that it has.
     fn wait_at_least(&mut self, level: LockLevel, mut rc: ResultCode) -> ResultCode {
         let mut least = self.settings.busy_timeout_min();
         if !rc.is_busy() || least.is_zero() || !self.base.is_main() {
@@ -189,11 +195,11 @@ impl<B: BaseFile> Connection<B> {
             self.claim.wait.remove_probe();
             if has_handler {
                 let nobody_wakes_it = Cause::SqliteLock { probe: None, until_unlock: false };
-                // If the wait ends by this, another begins.
+                // If this ends a wait, another begins.
                 let _ = self.claim.wait.refused(nobody_wakes_it);
                 has_handler = self.base.ask_busy_handler() == Some(true);
                 if has_handler && !self.claim.wait.has_slept() {
-                    // A handler of the application's own, which decides by itself.
+                    // An application's own handler decides alone.
                     least = Duration::ZERO;
                 }
             }
@@ -239,7 +245,7 @@ impl<B: BaseFile> Connection<B> {
         let base = self.base;
         let rc = self.claim.wait.with_probe_paused(|| held::unlock(|| base.unlock(level)));
         if rc != ResultCode::OK {
-            // The base file may hold the lock still, and so must this connection hold the write lock.
+            // The base file may still hold the lock, so this connection keeps the write lock.
             return rc;
         }
         self.lock.level = self.lock.level.min(level);

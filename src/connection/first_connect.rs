@@ -1,18 +1,19 @@
-//! First connections: those that create a database's content or change its journal mode to WAL.
+//! First connects: a connection creates a database's content or changes its journal mode to WAL.
 //!
-//! Both read the header under SHARED and then upgrade, and for an upgrade SQLite does not ask its busy handler, since two
-//! connections that upgrade would wait for each other. So of many first connections one would succeed, and the others
-//! would fail with "database is locked" at once, whatever their timeout. One step earlier, at SHARED, SQLite asks the
-//! busy handler. There a first connection takes the write lock.
+//! Both read the header under SHARED and then upgrade. For an upgrade SQLite does not call its busy
+//! handler, since two connections that upgrade would wait for each other. So of many first connects
+//! one would succeed, and the others would fail with "database is locked" at once, whatever their
+//! timeout. One step earlier, at SHARED, SQLite does call the busy handler. There a first connect
+//! takes the write lock.
 
 use super::base_file::BaseFile;
 
-/// What one connection knows of the database's beginning.
+/// What one connection knows about the first content of its database.
 #[derive(Debug, Default)]
 pub(super) struct FirstConnect {
     /// The database was seen to have content.
     has_content: bool,
-    /// A statement may be there that changes the journal mode to WAL.
+    /// The connection may have a statement that changes the journal mode to WAL.
     expects_mode_change: bool,
 }
 
@@ -23,10 +24,10 @@ impl FirstConnect {
         self.expects_mode_change = true;
     }
 
-    /// Whether SHARED, which SQLite asks for, may be the start of a first connection's write.
+    /// Whether the SHARED that SQLite asks for may begin the write of a first connect.
     pub(super) fn look_whether_it_begins(&mut self, base: impl BaseFile) -> bool {
         if !self.has_content {
-            // A base file that cannot say is left to SQLite, which asks it again.
+            // If the base file answers an error, SQLite asks it again and handles that.
             self.has_content = !matches!(base.size(), Ok(0));
         }
         if self.has_content && !self.expects_mode_change {

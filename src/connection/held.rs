@@ -1,14 +1,14 @@
-//! Locks of SQLite's that an error path unlocks.
+//! SQLite's locks that an error path unlocks.
 //!
-//! After an error of xLock or xShmLock nobody knows whether the base file holds the lock, and SQLite does not ask again.
-//! So the lock is unlocked all the same, which does no harm if it was not held. An unlock that fails is tried once more,
-//! for the same reason: SQLite takes a lock that it has unlocked for unlocked, whatever the call returned.
+//! After an error of xLock or xShmLock the base file may or may not hold the lock, and SQLite does
+//! not unlock it. So this unlocks it, which does no harm if it was not held. An unlock that fails
+//! is tried once more: SQLite takes the lock for unlocked, whatever the call returned.
 
 use super::base_file::BaseFile;
 use crate::ffi::host::Host;
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlots};
 
-/// Unlocks, and tries once more after an error. What the last attempt returned.
+/// Unlocks, and tries once more after an error. Returns the result of the last attempt.
 pub(crate) fn unlock(unlock: impl Fn() -> ResultCode) -> ResultCode {
     match unlock() {
         ResultCode::OK => ResultCode::OK,
@@ -24,7 +24,7 @@ pub(super) struct HeldSlots<B: BaseFile> {
 }
 
 impl<B: BaseFile> HeldSlots<B> {
-    /// Those that a call of xShmLock with these flags has locked, or may have.
+    /// The slots that a call of xShmLock with these flags has locked, or may have locked.
     pub(super) fn after(base: B, slots: impl Into<ShmSlots>, flags: ShmFlags) -> Self {
         Self { base, slots: slots.into(), unlock: flags.unlock() }
     }
@@ -48,8 +48,8 @@ impl<B: BaseFile> HeldSlots<B> {
         }
     }
 
-    /// A call of xShmLock to lock slots has failed with `rc`: unlocks them, unless they were refused or this SQLite would
-    /// unlock those of another connection.
+    /// A call of xShmLock to lock slots has failed with `rc`: unlocks them, unless they were
+    /// refused or this version of SQLite would unlock another connection's slots.
     pub(super) fn unlock_after_error(
         base: B,
         slots: impl Into<ShmSlots>,
@@ -62,12 +62,12 @@ impl<B: BaseFile> HeldSlots<B> {
         }
     }
 
-    /// Leaves them to SQLite, which unlocks them.
+    /// Leaves the slots locked: SQLite unlocks them.
     pub(super) fn keep(self) {
         std::mem::forget(self);
     }
 
-    /// Unlocks them now. What the base file answered.
+    /// Unlocks the slots now. Returns the base file's answer.
     pub(super) fn unlock(self) -> ResultCode {
         let rc = unlock(|| self.base.shm_lock(self.slots, self.unlock));
         self.keep();
@@ -93,12 +93,12 @@ impl<B: BaseFile> HeldLevel<B> {
         Self { base, to }
     }
 
-    /// Leaves it to SQLite, which unlocks it.
+    /// Leaves the lock: SQLite unlocks it.
     pub(super) fn keep(self) {
         std::mem::forget(self);
     }
 
-    /// Unlocks it now. What the base file answered.
+    /// Unlocks it now. Returns the base file's answer.
     pub(super) fn unlock(self) -> ResultCode {
         let rc = unlock(|| self.base.unlock(self.to));
         self.keep();

@@ -4,11 +4,12 @@
 //! |---|---|
 //! | from the first RESERVED or higher lock until SHARED or none | [`Reason::Rollback`](claim::Reason::Rollback): a write transaction in a rollback mode, a hot journal's rollback, a change of journal mode, exclusive locking mode |
 //! | while it holds the wal-index's WRITE slot | [`Reason::Wal`](claim::Reason::Wal): a write transaction in WAL mode, recovery of the wal-index, also by the first connection, which creates it |
-//! | from SHARED until none, the end of the first write or WAL, for `PRAGMA journal_mode=wal`, or on an empty database if the reading statement may write next | [`Reason::FirstConnect`](claim::Reason::FirstConnect): see [`first_connect`] |
-//! | while it holds the wal-index's CKPT slot, if there is little to copy and the lock is to be had | [`Reason::Checkpoint`](claim::Reason::Checkpoint): see [`checkpoint`] |
+//! | from SHARED until no lock, the end of the first write, or WAL mode: for `PRAGMA journal_mode=wal`, or on an empty database if the reading statement may write next | [`Reason::FirstConnect`](claim::Reason::FirstConnect): see [`first_connect`] |
+//! | while it holds the wal-index's CKPT slot, if there is little to copy and the lock is free | [`Reason::Checkpoint`](claim::Reason::Checkpoint): see [`checkpoint`] |
 //! | from SHARED or a READ slot until that is unlocked, in a transaction that BEGIN has begun, if `kanban_begin` says so | [`Reason::Begin`](claim::Reason::Begin): see [`begin`] |
 //!
-//! Readers do none of this, except inside BEGIN, on a database that is still empty or with `kanban_begin`.
+//! Readers take no write lock, except inside BEGIN, on a database that is still empty or with
+//! `kanban_begin`.
 //!
 //! SQLite uses a connection from one thread at a time, and so calls these methods.
 
@@ -58,7 +59,7 @@ use database_lock::DatabaseLock;
 use first_connect::FirstConnect;
 use wal_slots::WalSlots;
 
-/// Why a database is not opened, where SQLite3MultipleCiphers is to encrypt.
+/// Why a database is not opened if SQLite3MultipleCiphers should encrypt it.
 pub(crate) const UNENCRYPTED: &CStr =
     c"SQLite3MultipleCiphers does not encrypt under this VFS, only over it: open \
     the database with vfs=multipleciphers-kanban, or allow plain text by KANBAN_BASE_VFS=unix";
@@ -76,16 +77,16 @@ pub(crate) struct Connection<B: BaseFile> {
     lock: DatabaseLock,
     wal: WalSlots,
     closing: Closing,
-    /// The application itself has said whether the WAL is to stay.
+    /// Whether the application itself has said whether to keep the WAL.
     app_persists_wal: bool,
     guards: Guards<B>,
     group: GroupCommit<B>,
-    /// Another VFS, which encrypts, has to call this one, and was not seen yet.
+    /// Whether a VFS that encrypts must call this one, and was not seen yet.
     goes_under_ciphers: bool,
 }
 
 impl<B: BaseFile> Connection<B> {
-    /// SQLite has said which database connection uses it.
+    /// SQLite has told the base file which `sqlite3` uses it.
     pub(crate) fn has_user(&mut self) {
         self.claim.has_user();
     }
@@ -132,7 +133,7 @@ impl<B: BaseFile> Connection<B> {
         self.goes_under_ciphers = true;
     }
 
-    /// Whether SQLite itself uses it, where a VFS that encrypts should.
+    /// Whether SQLite itself uses it although a VFS that encrypts should.
     pub(crate) fn is_unencrypted(&mut self) -> bool {
         self.goes_under_ciphers =
             self.goes_under_ciphers && self.base.stands(self.database.path()) != Stands::Below;
@@ -171,7 +172,8 @@ impl<B: BaseFile> Connection<B> {
     pub(crate) fn pragma(&mut self, name: &[u8], value: &[u8]) {
         let is_synchronous = name.eq_ignore_ascii_case(b"synchronous");
         if is_synchronous && !self.base.is_in_autocommit() {
-            // SQLite refuses it. Outside a transaction it takes effect at once, even if it is only explained.
+            // SQLite refuses the pragma inside a transaction. Outside, it takes effect at once,
+            // even under EXPLAIN.
             return;
         }
         self.guards.pragmas.note(name, value);
@@ -200,7 +202,8 @@ impl<B: BaseFile> Connection<B> {
     /// xWrite is about to write the first page.
     ///
     /// # Errors
-    /// SQLITE_FULL: a checkpoint cannot make the file as long as the page says. Nothing is to be written.
+    /// SQLITE_FULL: a checkpoint cannot make the file as long as the page says. The caller must not
+    /// write the page.
     pub(crate) fn before_first_page(&mut self, page: &[u8]) -> Result<(), ResultCode> {
         let Some(header) = Header::of_page(page) else { return Ok(()) };
         if self.wal.is_mapped {
@@ -216,18 +219,18 @@ impl<B: BaseFile> Connection<B> {
         Ok(())
     }
 
-    /// xWrite has written so many bytes.
+    /// xWrite has written that many bytes.
     pub(crate) fn wrote(&mut self, at: i64, bytes: c_int) {
         self.guards.length.written().wrote(at, bytes);
     }
 
-    /// FCNTL_ROLLBACK_ATOMIC_WRITE: what was written was undone, all of it.
+    /// FCNTL_ROLLBACK_ATOMIC_WRITE: all writes of the batch were undone.
     pub(crate) fn unwritten(&mut self) {
         self.guards.length.written().begin();
     }
 
-    /// xTruncate, to so many bytes. SQLite makes a file longer that way after a checkpoint only; other VFSes may at any
-    /// time.
+    /// xTruncate. SQLite makes a file longer by it only after a checkpoint; other VFSes may do so
+    /// at any time.
     pub(crate) fn truncate(
         &mut self,
         size: i64,
@@ -235,7 +238,8 @@ impl<B: BaseFile> Connection<B> {
     ) -> ResultCode {
         let is_last = self.closing == Closing::CopiesAll;
         let length = &mut self.guards.length;
-        // The last connection has no slot of the WAL then, nor has one in exclusive locking mode.
+        // Without CKPT: the last connection has no slot of the wal-index here, nor has one in
+        // exclusive locking mode.
         let rc = if self.wal.has_ckpt || self.lock.level == LockLevel::EXCLUSIVE {
             length.truncate_after_checkpoint(size, self.wal.is_mapped, is_last, truncate)
         } else {
@@ -247,26 +251,28 @@ impl<B: BaseFile> Connection<B> {
         rc
     }
 
-    /// xFileSize: what SQLite is told of a file of `size` bytes, whose wal-index is mapped and has a header with that
-    /// `checksum`. `None` if that takes a look, by [`Self::length_to_tell`]. Each read transaction makes such a call
-    /// until the first commit since the WAL was opened, so this must be quick, and never panic.
+    /// xFileSize: the length that SQLite is told for a file of `size` bytes, whose wal-index is
+    /// mapped and has a header with that `checksum`. `None` if [`Self::length_to_tell`] must look.
+    /// Each read transaction makes such a call until the first commit since the WAL was opened, so
+    /// this must be quick, and never panic.
     pub(crate) fn known_length(&self, size: i64, checksum: u32) -> Option<i64> {
         self.guards.length.known_length(size, checksum)
     }
 
-    /// The same, with a look. While the wal-index counts no pages, only the pager asks, for the page count, and is told the
-    /// length by the header.
+    /// The same, with a look at the file. While the wal-index counts no pages, only the pager calls
+    /// this, for the page count, and is told the length by the header.
     ///
-    /// Who acts on the file is told its own length: a checkpoint, which has frames to copy and compares with it what it is
-    /// about to write; and without a wal-index, the pager that looks whether the database is empty, rolls back or
-    /// cuts the file, and a backup that cuts its target. What is mapped into memory (`PRAGMA mmap_size`) the base file sees
-    /// to, by its own means.
+    /// Callers that act on the file are told its real length: a checkpoint, which compares it with
+    /// what it is about to write; and without a wal-index, the pager that looks whether the
+    /// database is empty, rolls back or cuts the file, and a backup that cuts its target. The base
+    /// file handles memory mapping (`PRAGMA mmap_size`) by itself.
     #[cold]
     pub(crate) fn length_to_tell(&mut self, size: i64) -> i64 {
         self.guards.length.without_distance(size)
     }
 
-    /// FCNTL_SYNC: all is written, and in a rollback mode nothing is committed yet; or all is undone.
+    /// FCNTL_SYNC: a transaction has written all, and in a rollback mode not committed yet; or a
+    /// rollback is complete.
     ///
     /// # Errors
     /// SQLITE_IOERR_WRITE: SQLite rolls back.
@@ -277,8 +283,9 @@ impl<B: BaseFile> Connection<B> {
         self.guards.length.before_commit()
     }
 
-    /// Notes FCNTL_COMMIT_PHASETWO. True if there is nothing to do but to pass it on to the base file; else it is a call for
-    /// [`Self::committed`]. Every write transaction makes one such call, so this must be quick, and never panic.
+    /// Notes FCNTL_COMMIT_PHASETWO. True if the caller only has to pass it on to the base file;
+    /// else it must call [`Self::committed`]. Every write transaction makes one such call, so this
+    /// must be quick, and never panic.
     pub(crate) fn note_commit(&mut self) -> bool {
         self.guards.length.written().begin();
         self.claim.record.has_committed = true;
@@ -289,14 +296,15 @@ impl<B: BaseFile> Connection<B> {
     /// FCNTL_COMMIT_PHASETWO: the transaction is committed, and with group commit not durable yet.
     ///
     /// # Errors
-    /// What COMMIT is to return: the files have moved, or a sync has failed.
+    /// The code for COMMIT to return: the files have moved, or a sync has failed.
     pub(crate) fn committed(&mut self) -> Result<(), ResultCode> {
         let is_durable = self.group.commits();
         self.guards.files.after_commit()?;
         is_durable
     }
 
-    /// The base file is about to be closed, or the wal-index to be unmapped: no sleeping thread probes for it from now on.
+    /// The base file is about to be closed, or the wal-index to be unmapped: from now on no
+    /// sleeping thread probes the connection's locks.
     pub(crate) fn ending(&mut self) {
         self.claim.record.is_ending = true;
         self.claim.wait.remove_probe();
@@ -322,14 +330,14 @@ impl<B: BaseFile> Connection<B> {
         Ok(format!("[{}]", events.join(",")))
     }
 
-    /// xSync has failed with `rc`: what it was to make durable may not be.
+    /// xSync has failed with `rc`: what was written may not be durable.
     #[cold]
     pub(crate) fn sync_failed(&self, rc: ResultCode) {
         let what = "a sync of the database has failed; see to the disk";
         self.database.record_message(&self.log, EventKind::SyncFailed, rc, what);
     }
 
-    /// The last line that it has had to say; `None` if it has said nothing.
+    /// The last line that the connection has logged, if any.
     pub(crate) fn last_line(&self) -> Option<String> {
         self.log.last()
     }

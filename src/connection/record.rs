@@ -1,7 +1,9 @@
-//! What a connection records in the event log ([`crate::recorder`]): its transactions that last, its refusals, its checkpoints.
+//! What a connection records in the event log ([`crate::recorder`]): its long transactions, its
+//! refusals, its checkpoints.
 //!
-//! What is noticed while the connection has the write lock is kept until that was released, so that nobody waits for the log; only what a guard
-//! has found is written at once. SHARED and a snapshot may be held. A transaction that is not recorded costs a few instructions.
+//! Events that happen under the write lock are kept until it is released, so that no writer waits
+//! for the log; only a guard's findings are written at once. SHARED and a snapshot may be held. A
+//! transaction that is not recorded costs a few instructions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +18,10 @@ use crate::recorder::event::{Cause, Event, EventKind, Outcome, Process};
 use crate::recorder::{self, Recording};
 use crate::sys;
 
-/// A refusal that came sooner than this, in ms, has not waited.
+/// A refusal that came sooner than this counts as immediate.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
-/// A refusal, as it was when it came. Whether it is the last of its wait may be noticed much later.
+/// A refusal as it happened. That it was the last of its wait may become known much later.
 struct LastRefusal {
     unix_us: u64,
     /// Whether the connection had the write lock itself.
@@ -33,27 +35,29 @@ pub(super) struct Record<B: BaseFile> {
     base: B,
     database: Arc<Database>,
     recording: Recording,
-    /// A transaction that has held the write lock for that long, in ns, is recorded; 0 if this one is in any case.
+    /// A transaction that has held the write lock for that long, in ns, is recorded; 0 to record
+    /// this one in any case.
     threshold: u64,
-    /// For how long the transaction has waited, if it is recorded for that.
+    /// For how long the transaction has waited, if that is why it is recorded.
     waited: Duration,
     /// What was committed when the transaction took WRITE, and when it released it.
     begun: LastCommit,
     ended: LastCommit,
-    /// Whether the transaction is one of WAL mode, and both are known.
+    /// Whether the transaction is one of WAL mode, and `begun` and `ended` are known.
     is_of_wal: bool,
     /// A transaction of a rollback mode has committed, since the database was last unlocked.
     pub(super) has_committed: bool,
     first_statement: Option<String>,
-    /// The connection closes: its statements are not asked for any more.
+    /// Whether the connection closes: then its statements must not be looked at.
     pub(super) is_ending: bool,
     /// When its checkpoint began, in ns of [`sys::monotonic_ns`]; 0 if there is none.
     pub(super) checkpoint_began: u64,
-    /// The refusal that would end its wait, once that is noticed, is recorded.
+    /// Whether the refusal that ends its wait is recorded already, should the wait turn out to have
+    /// ended.
     is_refusal_told: bool,
     /// The last refusal of a wait that goes on, or that the connection has given up without a sign.
     last_refusal: Option<LastRefusal>,
-    /// What is told when the write lock was released.
+    /// Events to record once the write lock is released.
     later: Vec<Event>,
 }
 
@@ -78,14 +82,15 @@ impl<B: BaseFile> Record<B> {
         }
     }
 
-    /// Whether there may be something to record, or to add to the counters, when the write lock was released.
+    /// Whether there may be something to record or to count once the write lock is released.
     #[inline(always)]
     pub(super) fn is_worth_a_look(&self, released: Released) -> bool {
         (released.held >= self.threshold || self.database.recorder.is_due(released.at))
             && self.recording.is_on
     }
 
-    /// SQLite's lock was granted, for which the transaction had the write lock already, or not.
+    /// SQLite's lock was granted. `had_reason` says whether the transaction had the write lock
+    /// before.
     #[inline(always)]
     pub(super) fn note_begin(&mut self, request: &Request, had_reason: bool) {
         if request.sought == Sought::Write {
@@ -107,8 +112,8 @@ impl<B: BaseFile> Record<B> {
         }
     }
 
-    /// WRITE was unlocked, and the write lock will be released. Whether nothing was committed meanwhile: then
-    /// [`Self::ended_without_commit`] is to be called after that.
+    /// WRITE was unlocked, and the write lock will be released. Returns whether nothing was
+    /// committed: then call [`Self::ended_without_commit`] after the release.
     #[inline(always)]
     pub(super) fn note_end(&mut self) -> bool {
         self.ended = self.base.last_commit();
@@ -166,7 +171,7 @@ impl<B: BaseFile> Record<B> {
             (begun, ended, Reason::Wal) if begun.change == ended.change => {
                 (Some(Outcome::RolledBack), 0)
             }
-            // If the WAL was restarted meanwhile, it has no frames but these.
+            // If the WAL was restarted, all its frames are of this transaction.
             (begun, ended, Reason::Wal) => (
                 Some(Outcome::Committed),
                 ended.frames.checked_sub(begun.frames).unwrap_or(ended.frames),
@@ -184,7 +189,7 @@ impl<B: BaseFile> Record<B> {
             last_statement: self.statement(),
             ..recorder::ended(EventKind::Transaction)
         };
-        // A database that was empty a moment ago is one that is made, or a copy.
+        // A database that was empty a moment ago is being created or copied.
         self.tell(event, reason != Reason::FirstConnect);
     }
 
@@ -207,8 +212,8 @@ impl<B: BaseFile> Record<B> {
         }
     }
 
-    /// A lock was refused, as [`Self::note_refusal`] has noted. Records it if no busy handler is called for that: the statement
-    /// fails.
+    /// Records the refusal that [`Self::note_refusal`] has noted, if SQLite calls no busy handler
+    /// for it: the statement fails.
     #[cold]
     pub(super) fn refused(&mut self, need: Need, sought: Sought, by_write_lock: bool) {
         let begins_to_write =
@@ -238,7 +243,8 @@ impl<B: BaseFile> Record<B> {
         self.tell(event, true);
     }
 
-    /// A lock was refused, and the connection waits, or fails without a sign. `is_held` says whether it has the write lock.
+    /// A lock was refused, and the connection waits, or fails without a sign. `is_held` says
+    /// whether the connection has the write lock.
     pub(super) fn note_refusal(&mut self, is_held: bool) {
         self.last_refusal = self.recording.is_on.then(|| LastRefusal {
             unix_us: recorder::unix_us(),
@@ -248,13 +254,13 @@ impl<B: BaseFile> Record<B> {
         });
     }
 
-    /// The wait ends at this moment: what was noted before does not describe its end.
+    /// The wait ends at this moment: the refusal that was noted before does not describe its end.
     pub(super) fn forget_refusal(&mut self) {
         self.last_refusal = None;
     }
 
-    /// A wait has ended without the lock. `holder` has that now, or `is_held` says that this connection has it: that counts if no
-    /// refusal was noted.
+    /// A wait has ended without the lock. `holder` has it now, or, with `is_held`, this connection.
+    /// They count only if no refusal was noted.
     #[cold]
     pub(super) fn gave_up(&mut self, waited: Duration, is_held: bool, holder: Option<Holder>) {
         let noted = self.last_refusal.take();
@@ -308,7 +314,7 @@ impl<B: BaseFile> Record<B> {
         let counters = &self.database.counters;
         let (outcome, counter) = match left {
             0 => (Outcome::Complete, &counters.checkpoints_complete),
-            // Frames of a WAL that was restarted meanwhile are none of the checkpoint's.
+            // If the WAL was restarted since, its frames are not the checkpoint's.
             _ if meant > copied && meant <= frames => {
                 (Outcome::Failed, &counters.checkpoints_failed)
             }
@@ -339,13 +345,13 @@ impl<B: BaseFile> Record<B> {
         asks.then(|| self.base.statement()).flatten()
     }
 
-    /// Tells an event when the write lock was released.
+    /// Keeps an event until the write lock is released.
     fn keep(&mut self, event: Event) {
         self.later.push(event);
         self.threshold = 0;
     }
 
-    /// Tells what was kept. To be called when the write lock is not held.
+    /// Records the events that were kept. Call it when the write lock is not held.
     #[inline]
     pub(super) fn tell_later(&mut self) {
         #[cold]

@@ -1,11 +1,12 @@
-//! What SQLite asks a connection for, and what that needs the write lock for.
+//! What SQLite asks a connection for, and why that needs the write lock.
 
 use super::base_file::Sought;
 use crate::ffi::LockLevel;
 use crate::lock::queue::Purpose;
 
-/// Which of SQLite's locks a connection has that the write lock is to cover. There may be several at once. It is noted also
-/// if the connection goes on without the write lock; whether it holds that is [`super::claim::Claim::is_held`].
+/// A lock of SQLite's that the write lock covers. A connection may have several at once. A reason
+/// is noted also if the connection goes on without the write lock; [`super::claim::Claim::is_held`]
+/// says whether it holds that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Reason {
@@ -28,15 +29,15 @@ pub(super) enum Need {
     Write,
     /// To finish a checkpoint, which excludes writers for that.
     FinishCheckpoint,
-    /// To make the first connection to a database.
+    /// For a first connect.
     FirstConnect,
-    /// To recover the wal-index, without a snapshot. SQLite tries, and reads on if it is refused: that is no wait, so that
-    /// nobody gives up.
+    /// To recover the wal-index, without a snapshot. If SQLite is refused, it reads on: a refusal
+    /// begins no wait.
     Recovery,
 }
 
 impl Need {
-    /// What the queue shows it as. Upkeep makes no snapshot stale.
+    /// How the queue shows it. Upkeep makes no snapshot stale.
     pub(super) fn purpose(self) -> Purpose {
         match self {
             Self::FinishCheckpoint | Self::Recovery => Purpose::Upkeep,
@@ -55,7 +56,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// What the write lock is to cover if the request is granted.
+    /// The reason for the write lock if the request is granted.
     pub(super) fn reason(&self) -> Reason {
         match (self.sought, self.need) {
             (Sought::Write, _) => Reason::Wal,

@@ -2,13 +2,13 @@
 
 use crate::lock::kinds::Kind;
 
-/// What lies behind so many bytes of a statement makes no difference.
+/// Only this many bytes of a statement count.
 const LOOKS_AT: usize = 4096;
 
 /// The kind of transactions that begin with a statement: the same for statements that differ only in their values, in upper and
 /// lower case, in white space, or in comments. A list of values counts as one.
 ///
-/// Processes of different builds must agree, so the hash is one that stays what it is: FNV-1a.
+/// Processes of different builds must agree, so the hash is a fixed one: FNV-1a.
 pub(crate) fn kind_of(sql: &[u8]) -> Kind {
     let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     Kind::of_hash(normalised(sql).iter().fold(0xcbf2_9ce4_8422_2325, mix))
@@ -24,7 +24,7 @@ pub(crate) fn begins_with(sql: &[u8], word: &[u8]) -> bool {
     rest.get(..word.len()).is_some_and(|first| first.eq_ignore_ascii_case(word))
 }
 
-/// How long the white space or the comment is that `sql` begins with, if it does.
+/// The length of the white space or comment at the start of `sql`, if there is one.
 fn gap(sql: &[u8]) -> Option<usize> {
     match sql {
         [first, ..] if first.is_ascii_whitespace() => Some(1),
@@ -34,7 +34,7 @@ fn gap(sql: &[u8]) -> Option<usize> {
     }
 }
 
-/// How long `sql` is to the first `end` behind that many bytes, and with it; all of it without one.
+/// The length of `sql` up to and including the first `end` behind `from`; all of it without one.
 fn until(sql: &[u8], end: &[u8], from: usize) -> usize {
     let found = sql[from..].windows(end.len()).position(|at| at == end);
     found.map_or(sql.len(), |at| from + at + end.len())
@@ -55,7 +55,7 @@ fn normalised(sql: &[u8]) -> Vec<u8> {
             continue;
         }
         let (length, is_value) = match first {
-            // A quote within is doubled, which makes two strings beside each other.
+            // A quote inside is doubled: that reads as two adjacent strings.
             b'\'' => (until(rest, b"'", 1), true),
             b'?' => (run(|byte| byte.is_ascii_digit(), 1), true),
             b'0'..=b'9' => (run(|byte| is_word(byte) || byte == b'.', 1), true),
@@ -77,14 +77,14 @@ fn normalised(sql: &[u8]) -> Vec<u8> {
             false => text.extend(token.iter().map(u8::to_ascii_lowercase)),
         }
     }
-    // SQLite counts the semicolon to the statement, if there is one.
+    // SQLite's text of a statement includes its semicolon, if there is one.
     if text.last() == Some(&b';') {
         text.pop();
     }
     text
 }
 
-/// Whether it may be a part of a name or keyword.
+/// Whether a byte may be a part of a name or keyword.
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
 }
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(kind_of(b"SELECT a FROM t"), kind_of(b"select  a from T"));
     }
 
-    /// The word that a statement begins with is found whatever comes before it, and nowhere else.
+    /// The first word of a statement is found behind white space and comments, and nowhere else.
     #[test]
     fn the_first_word_is_behind_comments() {
         for before in ["", " \n", "/* x */ ", "-- x\n", "/* -- */--/*\n\t;/**/"] {
@@ -134,7 +134,7 @@ mod tests {
         }
     }
 
-    /// A statement is cut off, or is none at all.
+    /// A statement is cut off, or no statement at all.
     #[test]
     fn any_bytes_have_a_kind() {
         for sql in ["", "'", "\"", "/*", "--", "[", "?", "1", "é'", "/", "-"] {

@@ -1,5 +1,5 @@
-//! `PRAGMA kanban_status`: what a connection is guaranteed, who holds the write lock, what
-//! happened so far. As JSON; `docs/configuration.md` explains the fields.
+//! `PRAGMA kanban_status`: which guarantees hold on a connection, who has the write lock, and what
+//! was counted. As JSON; `docs/configuration.md` explains the fields.
 
 use std::sync::atomic::Ordering;
 
@@ -10,13 +10,13 @@ use crate::json::{Object, Text};
 use crate::lock::keepers::Lockers;
 use crate::sys;
 
-/// What a connection does not know of the VFS that it goes through.
+/// Facts about the VFS that a connection itself does not know.
 pub(crate) struct Vfs<'v> {
     /// `kanban/unix`, say.
     pub(crate) full_name: &'v str,
     /// SQLite's version: 3040001, say.
     pub(crate) sqlite: i32,
-    /// What becomes of the locks on its databases.
+    /// How SQLite's locks on its databases are protected.
     pub(crate) protection: Protection,
 }
 
@@ -115,7 +115,7 @@ fn processes(lockers: &Lockers) -> String {
     format!("[{}]", all.collect::<Vec<_>>().join(","))
 }
 
-/// Each guarantee with `{"active": true}` or the reason why it is not.
+/// Each guarantee with `{"active": true}`, or the reason why it does not hold.
 fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protection) -> Object {
     let guards = connection.guards();
     let displaced = guards.files.displaced().map(|why| why.to_string());
@@ -196,7 +196,7 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
         ("journal", state(&journal)),
         ("synchronous", state(&durable)),
     ] {
-        // What the operating system gives by itself.
+        // Guarantees that the operating system gives by itself.
         let by_the_system = match name {
             "lock_cancellation" if cfg!(windows) => {
                 Some("does not apply: Windows' locks belong to a handle, not to a process")
@@ -209,7 +209,7 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
     guarantees
 }
 
-/// `{"active": true}`, with a remark if there is one, or false and why.
+/// `{"active": true}`, with a remark if there is one, or false with the reason.
 fn either(state: Result<(), &str>, remark: Option<&str>) -> Object {
     let mut object = Object::new();
     object.field("active", state.is_ok());

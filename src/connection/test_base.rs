@@ -18,7 +18,7 @@ use crate::lock::Database;
 use crate::lock::wait::Probe;
 use crate::log::Log;
 
-/// A call that the base file has got.
+/// A call that the base file has received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Lock(ShmSlots),
@@ -31,19 +31,19 @@ pub(crate) enum Call {
 }
 pub(crate) use Call::*;
 
-/// Each question takes the first answer off its list. The last answer stays.
+/// Each call takes the first answer off its list. The last answer stays.
 pub(crate) struct TestBase {
     pub(crate) sizes: RefCell<Vec<Option<i64>>>,
     pub(crate) header: Option<Header>,
     pub(crate) salts: RefCell<Vec<Option<Salts>>>,
     pub(crate) frames: RefCell<Vec<Option<(u32, u32)>>>,
-    /// The answer to a lock of slots whose first is this one.
+    /// The answer to a lock of slots that begin with this one.
     pub(crate) refuses: Option<(ShmSlot, ResultCode)>,
     /// The answer to any other lock of slots.
     pub(crate) slot_answer: Cell<ResultCode>,
     /// Gives the answer to xLock.
     pub(crate) on_lock: RefCell<Option<Box<dyn Fn() -> ResultCode>>>,
-    /// How often WRITE is refused, exclusively.
+    /// How many exclusive locks on WRITE are still refused.
     pub(crate) refuses_write: Cell<u32>,
     /// The mark of READ(1), if a reader holds that slot.
     pub(crate) reader: Cell<Option<u32>>,
@@ -62,13 +62,13 @@ pub(crate) struct TestBase {
     pub(crate) is_in_transaction: Cell<bool>,
     /// The connection's busy handler.
     pub(crate) busy_handler: RefCell<Option<Box<dyn Fn() -> bool>>>,
-    /// What all words of the wal-index's header are.
+    /// The value of all words of the wal-index's header.
     pub(crate) index_headers: RefCell<Vec<u32>>,
     pub(crate) stands: Stands,
     pub(crate) user: usize,
     /// How long lock calls may block, in ms.
     pub(crate) blocks_ms: Cell<c_int>,
-    /// The offsets of pages that have something but zeros, behind the header.
+    /// The offsets of pages, behind the header, that are not all zeros.
     pub(crate) data: RefCell<Vec<i64>>,
     /// What xWrite answers if no page can be added to the file.
     pub(crate) write_fails: Cell<Option<ResultCode>>,
@@ -113,7 +113,7 @@ impl Default for TestBase {
     }
 }
 
-/// The next of these answers. The last one stays.
+/// Takes the next of these answers. The last one stays.
 fn next<T: Copy>(answers: &RefCell<Vec<T>>) -> T {
     let mut answers = answers.borrow_mut();
     if answers.len() > 1 { answers.remove(0) } else { answers[0] }
@@ -136,7 +136,8 @@ impl TestBase {
         }
     }
 
-    /// Makes it live as long as the test's process, since a connection copies its handle of the base file freely.
+    /// Lets it live as long as the test's process, since a connection copies its handle of the base
+    /// file freely.
     pub(crate) fn leak(self) -> &'static Self {
         Box::leak(Box::new(self))
     }

@@ -22,7 +22,8 @@ pub(super) struct WalSlots {
 }
 
 impl WalSlots {
-    /// What WRITE is asked for. An SQLite whose lock calls may block takes it before its snapshot.
+    /// Why SQLite asks for WRITE. An SQLite whose lock calls may block asks for it before it has a
+    /// snapshot.
     pub(super) fn need_of_write(&self, may_block: bool) -> Need {
         match (self.has_ckpt, self.has_snapshot || may_block) {
             (true, _) => Need::FinishCheckpoint,
@@ -33,7 +34,8 @@ impl WalSlots {
 }
 
 impl<B: BaseFile> Connection<B> {
-    /// xShmLock, of other slots than WRITE, where there may be more to do than to pass it on to the base file.
+    /// xShmLock of slots other than WRITE, when the call may not simply be passed on to the base
+    /// file.
     pub(crate) fn shm_lock_checked(&mut self, slots: ShmSlots, flags: ShmFlags) -> ResultCode {
         if !flags.is_lock() {
             return self.unlock_other(slots, flags);
@@ -79,7 +81,7 @@ impl<B: BaseFile> Connection<B> {
         }
         let rc = self.unlock_slots(slots, ShmFlags::UNLOCK_EXCLUSIVE);
         if rc != ResultCode::OK {
-            // The base file may hold the slot still, and so must this connection hold the write lock.
+            // The base file may still hold the slot, so this connection keeps the write lock.
             return rc;
         }
         let to_write = self.wal.has_snapshot && !self.wal.has_ckpt;
@@ -96,7 +98,7 @@ impl<B: BaseFile> Connection<B> {
         }
         let rc = self.unlock_slots(slots, flags);
         if rc != ResultCode::OK {
-            // The base file may hold them still.
+            // The base file may still hold the slots.
             return rc;
         }
         if flags.is_shared() {
@@ -123,11 +125,12 @@ impl<B: BaseFile> Connection<B> {
         if wait.has_probe() { wait.with_probe_paused(unlock) } else { unlock() }
     }
 
-    /// Notes a call of xShmLock for which there is nothing to do but to pass it on to the base file, and to call
-    /// [`Self::shm_lock_failed`] if that fails: it is for one of READ(1) to READ(4), exclusively, or shares a slot or
-    /// unlocks a shared one. Neither does a transaction begin or end with it that has the write lock or may want it, nor does
-    /// the connection wait. Else false: it is a call for [`Self::shm_lock_checked`]. A snapshot is noted before the base file
-    /// is asked; a failure takes that back.
+    /// Notes a call of xShmLock that the caller only has to pass on to the base file (with
+    /// [`Self::shm_lock_failed`] on an error). False for all others, which
+    /// [`Self::shm_lock_checked`] handles. A call is passed on if it shares a slot, unlocks a
+    /// shared one, or is exclusive for one of READ(1) to READ(4). But no transaction may begin or
+    /// end by it that has or may want the write lock, and the connection must not wait. A snapshot
+    /// is noted before the base file is called; a failure undoes that.
     ///
     /// Every read transaction makes two such calls, so this must be quick, and never panic.
     #[inline]
@@ -156,7 +159,7 @@ impl<B: BaseFile> Connection<B> {
         is_plain
     }
 
-    /// xShmLock has failed with `rc`. What to answer.
+    /// xShmLock has failed with `rc`. Returns what to answer SQLite.
     pub(crate) fn shm_lock_failed(
         &mut self,
         slots: ShmSlots,
@@ -176,7 +179,7 @@ impl<B: BaseFile> Connection<B> {
         rc
     }
 
-    /// Shares a slot, when there may be more to do than that.
+    /// Shares a slot, with the checks that may be due.
     #[inline(never)]
     fn share(&mut self, slot: ShmSlot) -> ResultCode {
         if slot.is_read() {
@@ -272,12 +275,13 @@ impl<B: BaseFile> Connection<B> {
         }
     }
 
-    /// xShmMap is about to map the wal-index: the database is in WAL mode, where SQLite keeps SHARED until the connection
-    /// closes, so that no first connection goes on.
+    /// xShmMap is about to map the wal-index: the database is in WAL mode, where SQLite keeps
+    /// SHARED until the connection closes: a first connect ends here.
     pub(crate) fn shm_mapping(&mut self) {
         if !self.wal.is_mapped && self.lock.level == LockLevel::EXCLUSIVE {
-            // It has switched to WAL mode and opens the WAL only now, to close it, as the last one. (With EXCLUSIVE in
-            // exclusive locking mode, the wal-index is in SQLite's own memory.)
+            // The connection has switched to WAL mode and opens the WAL only now, to close it, as
+            // the last one. (With EXCLUSIVE in exclusive locking mode, the wal-index is in SQLite's
+            // own memory.)
             self.closing = Closing::CopiesAll;
         }
         if !self.wal.is_mapped {

@@ -13,8 +13,8 @@ use crate::log::Log;
 use crate::recorder::event::EventKind;
 use crate::sys::{self, Inode};
 
-/// After how many read transactions a reader looks at the clock: even that can be felt in a transaction that reads one
-/// row.
+/// After how many read transactions a reader looks at the clock: even reading the clock shows in a
+/// transaction of one row.
 pub(super) const LOOKS_AFTER: u8 = 32;
 
 /// The files of one connection.
@@ -23,9 +23,9 @@ pub(crate) struct Files {
     log: Log,
     /// `None` if the database is no file that can be found by its name.
     identity: Option<Identity>,
-    /// Why it is not known which files these are, if the kernel did not say.
+    /// Why the kernel did not tell which files these are, if it did not.
     untold: Option<io::Error>,
-    /// What the log was told last, so that it is not told at each attempt.
+    /// What was logged last, so that the same is not logged at each attempt.
     logged: Cell<Option<Displaced>>,
     /// After how many more read transactions to look at the clock.
     until_look: u8,
@@ -44,7 +44,7 @@ impl Files {
         Self { database, log, identity, untold, logged, until_look: 1, is_checked: false }
     }
 
-    /// Why nothing is known of the files, if the kernel did not say which they are.
+    /// Why the kernel did not tell which files these are, if it did not.
     pub(crate) fn untold(&self) -> Option<&io::Error> {
         self.untold.as_ref()
     }
@@ -75,8 +75,8 @@ impl Files {
         checked.or_else(|why| self.refuse(why))
     }
 
-    /// Before anything is locked to recover or clean up, or by a first connection, which may be about to read: hard links
-    /// do no harm then.
+    /// Before anything is locked to recover or clean up, or for a first connect, which may only
+    /// read: hard links do no harm then.
     ///
     /// # Errors
     /// SQLITE_READONLY_DBMOVED.
@@ -88,8 +88,8 @@ impl Files {
         }
     }
 
-    /// Counts a read transaction that is about to begin. Whether a look is due then, by [`Self::check_reader`]. It stays due
-    /// until that is called, since the lock may be refused.
+    /// Counts a read transaction that is about to begin. Returns whether [`Self::check_reader`] is
+    /// due. It stays due until it is called, since the lock may be refused.
     pub(crate) fn count_read(&mut self) -> bool {
         if self.until_look <= 1 {
             return true;
@@ -98,7 +98,7 @@ impl Files {
         false
     }
 
-    /// After a lock to read was taken. The next look is due after so many read transactions.
+    /// After a lock to read was taken. The next look is due after `next_look` read transactions.
     ///
     /// # Errors
     /// SQLITE_READONLY_DBMOVED; the lock is to be unlocked.
@@ -108,11 +108,12 @@ impl Files {
         identity.check_now_and_then().or_else(|why| self.refuse(why))
     }
 
-    /// All is committed, but COMMIT has not returned (FCNTL_COMMIT_PHASETWO).
+    /// The transaction is committed, but COMMIT has not returned (FCNTL_COMMIT_PHASETWO).
     ///
     /// # Errors
-    /// As for [`Self::before_write`], if the transaction was not checked when it began: in exclusive locking mode nothing
-    /// is locked then. (FCNTL_SYNC is no place for it: a rollback sends that, too.)
+    /// As for [`Self::before_write`], if the transaction was not checked when it began: in
+    /// exclusive locking mode nothing is locked then. (Not at FCNTL_SYNC, which a rollback sends,
+    /// too.)
     pub(crate) fn after_commit(&mut self) -> Result<(), ResultCode> {
         if !self.note_commit() {
             self.before_write(sys::monotonic_ns())?;

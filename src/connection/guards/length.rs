@@ -30,9 +30,9 @@ pub(crate) struct Length<B: BaseFile> {
     copied: Option<u32>,
     /// `None` if the file is not kept ahead of its header.
     ahead: Option<Ahead>,
-    /// What SQLite was told of the file's length.
+    /// The file length that SQLite was told.
     told: Told,
-    /// When this connection last made the file longer than what it wrote.
+    /// When this connection last extended the file beyond what it wrote.
     grown: Option<Instant>,
     pub(super) stands: Stands,
 }
@@ -63,7 +63,7 @@ impl<B: BaseFile> Length<B> {
         self.deficit
     }
 
-    /// Whether the connection has compared the file with its header, or need not.
+    /// Whether the connection has compared the file with its header, or need not do so.
     pub(super) fn is_measured(&self) -> bool {
         self.deficit.is_some()
     }
@@ -73,7 +73,7 @@ impl<B: BaseFile> Length<B> {
         self.ahead = Some(Ahead::default());
     }
 
-    /// The WAL has frames, so that the file rightly lags behind its header.
+    /// The WAL has frames: the file may be shorter than its header says.
     pub(super) fn lags_rightly(&mut self) {
         self.deficit = Some(0);
     }
@@ -87,7 +87,7 @@ impl<B: BaseFile> Length<B> {
         self.stands = self.base.stands(self.database.path());
     }
 
-    /// What the connection writes while nobody else may change the file's length.
+    /// The connection's own writes while no other client may change the file's length.
     pub(crate) fn written(&mut self) -> &mut Written {
         &mut self.written
     }
@@ -113,11 +113,12 @@ impl<B: BaseFile> Length<B> {
         }
     }
 
-    /// FCNTL_SYNC: a rollback mode has written all and commits nothing yet, or has undone all.
+    /// FCNTL_SYNC in a rollback mode: a transaction has written all and not committed yet, or a
+    /// rollback is complete.
     ///
     /// # Errors
-    /// SQLITE_IOERR_WRITE: a write of this transaction that extended the file was lost. SQLite rolls back, and is not kept
-    /// from that.
+    /// SQLITE_IOERR_WRITE: a write of this transaction that extended the file was lost. SQLite
+    /// rolls back; that is not refused.
     pub(crate) fn before_commit(&mut self) -> Result<(), ResultCode> {
         let torn = self.written.torn(|| self.base.size().ok());
         self.written.synced(torn.is_some());
@@ -130,13 +131,14 @@ impl<B: BaseFile> Length<B> {
         }
     }
 
-    /// xWrite, of the first page by a checkpoint. Makes the file as long as that page's header says, and longer, before it
-    /// says so, unless the file is too short as it is. If it has, it waits for observers that may have seen the old
-    /// length, for less time if the checkpoint `is_last`, of a connection that closes.
+    /// xWrite, of the first page by a checkpoint. Before the new header is written, makes the file
+    /// as long as that header says, and longer, unless the file is too short already. Then waits
+    /// for observers that may have seen the old length: less long if the checkpoint `is_last`, of a
+    /// connection that closes.
     ///
     /// # Errors
-    /// The file cannot be made as long: SQLITE_FULL without room, else what the base file answered. SQLite ends the
-    /// checkpoint, and the WAL keeps all.
+    /// The file cannot be extended: SQLITE_FULL without room, else what the base file answered.
+    /// SQLite ends the checkpoint, and the WAL keeps all frames.
     pub(crate) fn before_first_page(
         &mut self,
         header: &Header,
@@ -173,12 +175,13 @@ impl<B: BaseFile> Length<B> {
         Ok(())
     }
 
-    /// xTruncate, by a checkpoint, which has written all and sets the file's length to `size` by `truncate`. Before that the
-    /// file must be long enough for what was written, and after it as long as it was set. `in_wal_mode` it stays ahead
-    /// of its header, unless the checkpoint `is_last`, of a connection that closes, and has zeros behind `size`.
+    /// xTruncate by a checkpoint that has written all and sets the file's length to `size` by
+    /// `truncate`. Before that, the file must be long enough for what was written; afterwards, as
+    /// long as was set. `in_wal_mode` the file stays ahead of its header, with zeros behind `size`,
+    /// unless the checkpoint `is_last`, of a connection that closes.
     ///
     /// # Errors
-    /// SQLITE_IOERR_TRUNCATE: writes that extended the file were lost. Nothing is taken out of the WAL.
+    /// SQLITE_IOERR_TRUNCATE: writes that extended the file were lost. The WAL keeps all frames.
     pub(crate) fn truncate_after_checkpoint(
         &mut self,
         size: i64,
@@ -200,7 +203,7 @@ impl<B: BaseFile> Length<B> {
         if now == Some(to) && to > size {
             return ResultCode::OK;
         }
-        // What is cut off is not lost.
+        // A write that is cut off here is not lost.
         self.written.cut(to);
         let rc = truncate(to);
         if rc != ResultCode::OK {
@@ -216,8 +219,8 @@ impl<B: BaseFile> Length<B> {
         }
     }
 
-    /// How long a file of `now` bytes is to be whose database has `size`, and clears what lies behind that. `None` if that is
-    /// left to SQLite: the file is not kept ahead, or this fails.
+    /// The length that a file of `now` bytes gets if its database has `size`; clears the bytes
+    /// behind `size`. `None` if SQLite decides: the file is not kept ahead, or this fails.
     fn stays_ahead(&mut self, now: i64, size: i64) -> Option<i64> {
         let ahead = self.ahead.as_mut().filter(|ahead| !ahead.stays_long)?;
         let header = self.base.header()?;
@@ -225,17 +228,18 @@ impl<B: BaseFile> Length<B> {
         let cut = ahead.after_checkpoint(now, length).map(|to| to.max(size));
         Surplus { base: self.base, from: size, to: cut.unwrap_or(now), page }.clear().ok()?;
         if cut.is_some() {
-            // An observer may have read the old header, and ask for the file's length next.
+            // An observer may have read the old header, and read the file's length next.
             std::thread::sleep(ahead::PAUSE);
         }
         Some(cut.unwrap_or(now))
     }
 
-    /// Makes the file `to` bytes long, by a page of zeros at its end, but never over what is there. If there is no room for
-    /// the page, by setting the length, which needs none.
+    /// Makes the file `to` bytes long by writing a page of zeros at its end, never over existing
+    /// bytes. If the disk has no room for the page, sets the length, which needs none.
     ///
     /// # Errors
-    /// SQLITE_FULL: this process may write no such file. Else what the base file answered.
+    /// SQLITE_FULL: a limit forbids this process files of that size. Else what the base file
+    /// answered.
     fn extend(&mut self, size: i64, to: i64, page: i64) -> Result<(), ResultCode> {
         if to - page < size {
             return Ok(());
@@ -254,7 +258,7 @@ impl<B: BaseFile> Length<B> {
         Ok(())
     }
 
-    /// Logs that the file cannot be made `length` bytes long, and gives `rc` back.
+    /// Logs that the file cannot be made `length` bytes long, and returns `rc`.
     #[cold]
     fn cannot_grow(&self, length: i64, rc: ResultCode) -> ResultCode {
         let remedy = match rc == ResultCode::FULL {
@@ -268,28 +272,32 @@ impl<B: BaseFile> Length<B> {
         rc
     }
 
-    /// Whether this connection keeps the file ahead of its header, and so knows what it means if it is.
+    /// Whether this connection keeps the file ahead of its header, and so takes a file that is
+    /// ahead for a sound one.
     fn may_be_ahead(&self) -> bool {
         self.ahead.is_some() && self.stands != Stands::Below
     }
 
-    /// What SQLite is told of a file of `size` bytes, if nothing has changed since the last time.
+    /// The length that SQLite is told for a file of `size` bytes, if nothing has changed since the
+    /// last time.
     pub(crate) fn known_length(&self, size: i64, checksum: u32) -> Option<i64> {
         self.told.known(size, checksum)
     }
 
-    /// What SQLite is told of a file of `size` bytes. While the WAL counts no pages, SQLite takes the page count from it: then
-    /// that is the length by the header, if the file is ahead of it. Else a commit would count the distance, too, and if
-    /// somebody then cut the file, SQLite would call it malformed at each checkpoint, and keep the WAL.
+    /// The length that SQLite is told for a file of `size` bytes. While the WAL counts no pages,
+    /// SQLite takes the page count from this length. So if the file is ahead, that is the length by
+    /// the header. Otherwise a commit would count the distance, too. If another client then cut the
+    /// file, SQLite would call it malformed at each checkpoint, and keep the WAL.
     pub(crate) fn without_distance(&mut self, size: i64) -> i64 {
         let Some(checksum) = self.base.checksum_without_commit() else { return size };
         let length = if self.may_be_ahead() { self.length_below_zeros(size) } else { None };
         self.told.read(size, checksum, length)
     }
 
-    /// The length by the header of a file of `size` bytes that has nothing but zeros behind that. A file that has anything
-    /// else there is not ahead: its header is wrong, as that of a torn copy, which may end with zeros if the database
-    /// was ahead. A checkpoint clears what SQLite does not count, so SQLite must count what can be salvaged.
+    /// The length by the header of a file of `size` bytes, if only zeros lie behind that length.
+    /// With anything else there, the file is not ahead but its header is wrong, like that of a torn
+    /// copy (which may end with zeros if the database was ahead). A checkpoint clears pages that
+    /// SQLite does not count, so SQLite must count all that can be salvaged.
     fn length_below_zeros(&self, size: i64) -> Option<i64> {
         let base = self.base;
         let header = base.header()?;
@@ -309,8 +317,9 @@ impl<B: BaseFile> Length<B> {
         self.copied = self.base.frames().map(|(_, copied)| copied);
     }
 
-    /// A checkpoint is about to unlock READ(0). If a reader has kept it from copying all, it has set no length, and SQLite
-    /// has noted in the wal-index what it did copy: that is taken back if some of it was lost.
+    /// A checkpoint is about to unlock READ(0). If a reader has kept it from copying all frames, it
+    /// has not set the file's length, but SQLite has noted in the wal-index how many it copied. If
+    /// some of these writes were lost, this sets the number back.
     pub(crate) fn backfill_ends(&mut self) {
         let Some(copied) = self.copied.take() else { return };
         if self.base.frames().is_none_or(|(_, now)| now == copied) {
@@ -329,16 +338,18 @@ impl<B: BaseFile> Length<B> {
         self.ahead.as_ref().is_some_and(|ahead| !ahead.has_begun)
     }
 
-    /// The first write transaction of this connection in WAL mode holds WRITE. Brings the file ahead before there is
-    /// anything to copy, so that the first checkpoint need not wait for observers. Only under CKPT, since a checkpoint may
-    /// write where the file ends. With `blocks_ms`, lock calls may block so long; the one for CKPT must not.
+    /// The first write transaction of this connection in WAL mode holds WRITE. Makes the file
+    /// longer than its header says before there is anything to copy, so that the first checkpoint
+    /// need not wait for observers. Only under CKPT, since a checkpoint may write where the file
+    /// ends. With `blocks_ms`, lock calls may block for that long; the one for CKPT must not.
     #[cold]
     pub(crate) fn get_ahead(&mut self, blocks_ms: c_int) {
         let base = self.base;
         let Some(ahead) = self.ahead.as_mut().filter(|_| self.stands != Stands::Below) else {
             return;
         };
-        // While the WAL is empty, SQLite takes the file's length for the page count: the next transaction will do.
+        // While the WAL is empty, SQLite takes the page count from the file's length: left to the
+        // next transaction.
         if base.frames().is_none_or(|(frames, _)| frames == 0) {
             return;
         }
@@ -363,7 +374,7 @@ impl<B: BaseFile> Length<B> {
         });
     }
 
-    /// The wal-index was unmapped: the next connection to use it brings the file ahead anew.
+    /// The wal-index was unmapped: at the next use the file is made longer again.
     pub(super) fn wal_closed(&mut self) {
         self.told.forget();
         if let Some(ahead) = &mut self.ahead {
@@ -371,8 +382,9 @@ impl<B: BaseFile> Length<B> {
         }
     }
 
-    /// The last connection is about to unlock the database, which it has closed in WAL mode, or has left that mode. If the
-    /// WAL is gone, the file gets the length that its header says: whichever connection has made it longer.
+    /// The last connection has closed the WAL, or has left WAL mode, and is about to unlock the
+    /// database. If the WAL is gone, the file gets the length that its header says, whichever
+    /// connection has made it longer.
     #[cold]
     pub(crate) fn cut_to_header(&self) {
         if self.stands == Stands::Below {
@@ -386,10 +398,11 @@ impl<B: BaseFile> Length<B> {
         self.cut();
     }
 
-    /// EXCLUSIVE was taken without RESERVED and without a wal-index: to roll back, or, in exclusive locking mode, to open the
-    /// WAL, whose index is in SQLite's own memory then. If the WAL is empty, SQLite takes the page count from the
-    /// file's length next. Nothing tells a call for that from others ([`Self::without_distance`]), and nobody else
-    /// has the database open. So a file that is ahead is cut.
+    /// EXCLUSIVE was taken without RESERVED and without a wal-index: to roll back, or, in exclusive
+    /// locking mode, to open the WAL, whose index is then in SQLite's own memory. If the WAL is
+    /// empty, SQLite takes the page count from the file's length next. That call looks like any
+    /// other ([`Self::without_distance`]). But no other client has the database open, so a file
+    /// that is ahead is cut.
     #[cold]
     pub(crate) fn cut_before_wal(&self) {
         if !self.may_be_ahead() {
@@ -404,17 +417,18 @@ impl<B: BaseFile> Length<B> {
         }
     }
 
-    /// Cuts zeros off the file's end, down to the length that its header says, if no rollback may need the rest. With
-    /// EXCLUSIVE.
+    /// Cuts zeros off the file's end, down to the length that its header says, if no rollback may
+    /// need the rest. Only with EXCLUSIVE.
     fn cut(&self) {
         let base = self.base;
         let lengths = base.header().and_then(|header| header.length().zip(header.page_size()));
         let (Some((from, page)), Ok(to)) = (lengths, base.size()) else { return };
-        // A rollback may need what lies behind the length that the header says before it.
+        // Before a rollback the header may be wrong, and the pages behind its length needed.
         if to <= from || is_hot(&beside(self.database.path(), JOURNAL_SUFFIX)).unwrap_or(true) {
             return;
         }
-        // What is not zeros is not ours: a header may be wrong, as that of a copy made while the database was written.
+        // Other bytes than zeros are not from this VFS: the header may be wrong, like that of a
+        // copy made while the database was written.
         if let Ok(zeros) = (Surplus { base, from, to, page }).zeros_from() {
             if zeros < to {
                 base.set_size(zeros);
@@ -422,7 +436,7 @@ impl<B: BaseFile> Length<B> {
         }
     }
 
-    /// Counts and logs a write that was lost, and gives `rc` back.
+    /// Counts and logs a write that was lost, and returns `rc`.
     #[cold]
     fn refuse(&self, missing: i64, rc: ResultCode, consequence: &str) -> ResultCode {
         count(&self.database.counters.short_files);
@@ -435,7 +449,7 @@ impl<B: BaseFile> Length<B> {
     }
 }
 
-/// Whether this process may write files of so many bytes (setrlimit(2), RLIMIT_FSIZE).
+/// Whether this process may write files of `to` bytes (setrlimit(2), RLIMIT_FSIZE).
 fn may_grow(to: i64) -> bool {
     sys::file_size_limit().is_none_or(|limit| to <= limit)
 }

@@ -1,4 +1,5 @@
-//! The storage guards of one connection: what [`crate::guard`] knows, asked at the right moments.
+//! The storage guards of one connection: it runs the checks of [`crate::guard`] at the right
+//! moments.
 
 pub(super) mod files;
 pub(super) mod length;
@@ -24,7 +25,7 @@ use length::Length;
 use pragmas::Pragmas;
 use restart::Restart;
 
-/// One state for each hazard, and what concerns more than one of them.
+/// A state for each hazard, and what several of them need.
 pub(crate) struct Guards<B: BaseFile> {
     base: B,
     database: Arc<Database>,
@@ -37,7 +38,7 @@ pub(crate) struct Guards<B: BaseFile> {
     no_wal: Option<String>,
 }
 
-/// What the guards are to know of a database when a connection opens it.
+/// What the guards must know about a database when a connection opens it.
 pub(crate) struct Known {
     /// Its files; `None` if it is no file that can be found by its name, an error if the kernel does not say.
     pub(crate) identity: io::Result<Option<Identity>>,
@@ -62,7 +63,7 @@ impl<B: BaseFile> Guards<B> {
         }
     }
 
-    /// Its base file is that one from now on.
+    /// Replaces the base file.
     #[cfg(test)]
     pub(super) fn set_base(&mut self, base: B) {
         (self.base, self.length.base, self.restart.base) = (base, base, base);
@@ -78,7 +79,8 @@ impl<B: BaseFile> Guards<B> {
     /// # Errors
     /// SQLITE_READONLY_DBMOVED; the lock is to be unlocked.
     pub(super) fn check_reader(&mut self) -> Result<(), ResultCode> {
-        // Until the length is measured each read is looked at, since only then is `took_snapshot` called.
+        // Until the length is measured, each read is checked, since only then is `took_snapshot`
+        // called.
         self.files.check_reader(if self.length.is_measured() { LOOKS_AFTER } else { 1 })
     }
 
@@ -99,8 +101,8 @@ impl<B: BaseFile> Guards<B> {
         }
     }
 
-    /// A READ slot was taken. The first time, compares the file's length with its header if the WAL is empty; if it is not,
-    /// it must be the one that the wal-index speaks of.
+    /// A READ slot was taken. The first time, compares the file's length with its header if the WAL
+    /// is empty. If not, the WAL must be the one that the wal-index describes.
     ///
     /// # Errors
     /// SQLITE_READONLY_DBMOVED; the slot is to be unlocked.
@@ -116,7 +118,8 @@ impl<B: BaseFile> Guards<B> {
             (Some((0, _)), _) => self.length.measure(base.header()),
             (Some((frames, _)), Some(salts)) if before == Some(salts) => {
                 let wal = beside(self.database.path(), WAL_SUFFIX);
-                // By its name it is read as it lies on the disk.
+                // Read by its name, so as it lies on the disk: another VFS may keep it in another
+                // form.
                 let is_other = self.length.stands() == Stands::Alone
                     && !wal_index::speaks_of(&wal, frames, salts);
                 let has_frames = base.frames().is_some_and(|(now, _)| now >= frames);

@@ -1,11 +1,12 @@
-//! Pragmas by which an application gives durability away, for the status. <https://www.sqlite.org/pragma.html#pragma_synchronous>
+//! Pragmas by which an application gives up durability, for the status.
+//! <https://www.sqlite.org/pragma.html#pragma_synchronous>
 
 /// What one connection's pragmas were set to.
 #[derive(Debug, Default)]
 pub(crate) struct Pragmas {
     /// `PRAGMA synchronous` is OFF.
     is_synchronous_off: bool,
-    /// What `PRAGMA journal_mode` was set to, if it keeps no journal in a file.
+    /// The value of `PRAGMA journal_mode`, if that mode keeps no journal in a file.
     journalless: Option<&'static str>,
 }
 

@@ -1,18 +1,19 @@
 //! The WAL-reset bug of SQLite 3.7.0 to 3.51.2 (<https://www.sqlite.org/wal.html#walresetbug>).
 //!
-//! A checkpointer has read how many frames there are, and pauses. Meanwhile a writer restarts the WAL,
-//! with other salts and fewer frames. The checkpointer goes on and notes that all those many
-//! frames are copied, so the next ones count as copied when they never were.
+//! A checkpointer has read how many frames there are, and pauses. A writer restarts the WAL, with
+//! other salts and fewer frames. The checkpointer goes on, and notes the old number of frames as
+//! copied. So frames that follow count as copied although they never were.
 //!
 //! # What it does
 //! Either side can prevent it by itself, and both do, since the other may be a stock client:
 //!
-//! - A checkpointer that finds the salts changed, once nobody can change them any more, gives up, as it
-//!   does when readers are in its way.
-//! - A writer restarts the WAL only while no checkpointer is at work: it keeps the CKPT slot meanwhile.
+//! - A checkpointer looks at the salts again when no other client can change them. If they have
+//!   changed, it gives up, as it does when readers are in its way.
+//! - A writer restarts the WAL only while no checkpointer is at work: it holds the CKPT slot for
+//!   that time.
 //!
 //! # What it does not do
-//! It does not help two stock clients of the same database.
+//! It does not protect two stock clients of one database from each other.
 
 use std::ffi::c_int;
 use std::sync::Arc;
@@ -42,8 +43,9 @@ impl<B: BaseFile> Restart<B> {
         Self { base, database, log, salts: None, keeps_ckpt: false }
     }
 
-    /// What a checkpoint reads of the wal-index from now on is of the WAL that is there now. Called when the connection has
-    /// the CKPT slot, and again when another slot lets nobody else change the wal-index.
+    /// Notes the salts of the present WAL, which the checkpoint is about to read about in the
+    /// wal-index. Called when the connection has the CKPT slot, and again when another slot keeps
+    /// others from changing the wal-index.
     pub(crate) fn note_salts(&mut self) {
         self.salts = self.base.salts();
     }
@@ -52,8 +54,8 @@ impl<B: BaseFile> Restart<B> {
         self.salts = None;
     }
 
-    /// A checkpoint that does not exclude writers holds READ(0), so that nobody restarts the WAL any more, and has copied no
-    /// frame yet.
+    /// A checkpoint that does not exclude writers has taken READ(0), so that no writer can restart
+    /// the WAL, and has copied no frame yet.
     ///
     /// # Errors
     /// SQLITE_BUSY: a writer has restarted it since the checkpoint began. READ(0) is unlocked.
@@ -68,9 +70,9 @@ impl<B: BaseFile> Restart<B> {
         Err(ResultCode::BUSY)
     }
 
-    /// A writer is about to lock the slots of all who read the WAL, to restart it: only while nobody checkpoints, so it
-    /// locks CKPT first. `take` locks the slots. With `blocks_ms`, lock calls may block so long; the one for CKPT
-    /// must not.
+    /// A writer is about to lock all slots of WAL readers by `take`, to restart the WAL. It locks
+    /// CKPT first, so that no checkpoint runs. With `blocks_ms`, lock calls may block for that
+    /// long; the one for CKPT must not.
     pub(crate) fn restart(
         &mut self,
         blocks_ms: c_int,
@@ -79,8 +81,8 @@ impl<B: BaseFile> Restart<B> {
         let lock = || HeldSlots::lock(self.base, ShmSlot::CKPT, &self.log);
         let ckpt = match self.base.without_blocking(blocks_ms, lock) {
             Ok(ckpt) => ckpt,
-            // Nor may it be restarted where the lock cannot be had. The writer appends to the WAL, and fails with no error
-            // that it would not meet on the stock VFS.
+            // Without the lock the WAL must not be restarted either. The writer appends to the WAL:
+            // it must not fail with an error that the stock VFS would not meet.
             Err(_) => {
                 count(&self.database.counters.restarts_put_off);
                 return ResultCode::BUSY;

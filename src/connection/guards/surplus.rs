@@ -1,5 +1,5 @@
-//! What lies in the file behind the last page of the database: zeros, if [`crate::guard::ahead`] has put it there, or what
-//! was deleted, or what a header that is wrong does not count.
+//! The bytes of a file behind the last page of the database: zeros of [`crate::guard::ahead`],
+//! deleted pages, or pages that a wrong header does not count.
 
 use super::super::base_file::BaseFile;
 use crate::ffi::ResultCode;
@@ -7,7 +7,7 @@ use crate::ffi::ResultCode;
 /// How many bytes are read at once: the largest page.
 const CHUNK: i64 = 65536;
 
-/// What it is compared with.
+/// To compare a chunk with.
 static ZEROS: [u8; CHUNK as usize] = [0; CHUNK as usize];
 
 /// A part of a file, in whole pages.
@@ -37,7 +37,7 @@ impl<B: BaseFile> Surplus<B> {
         Ok(())
     }
 
-    /// Where the zeros begin that end at the file's end.
+    /// Where the zeros at the end of the part begin.
     ///
     /// # Errors
     /// A page cannot be read.
@@ -51,13 +51,13 @@ impl<B: BaseFile> Surplus<B> {
         Ok(self.from)
     }
 
-    /// Where the parts begin that are read at once.
+    /// Where the chunks begin.
     fn chunks(self) -> impl DoubleEndedIterator<Item = i64> {
         let count = (self.to - self.from + CHUNK - 1) / CHUNK;
         (0..count).map(move |nth| self.from + nth * CHUNK)
     }
 
-    /// Where the pages of one chunk begin that have anything but zeros.
+    /// Where those pages of a chunk begin that have anything but zeros.
     fn pages_with_data(self, chunk: i64, buffer: &mut [u8]) -> Result<Vec<i64>, ResultCode> {
         let bytes = usize::try_from(CHUNK.min(self.to - chunk)).unwrap_or(0);
         let read = &mut buffer[..bytes];

@@ -17,7 +17,7 @@ fn on<'g>(guards: &'g mut TestGuards, base: &'static TestBase) -> &'g mut TestGu
     guards
 }
 
-/// What the counter says. Resets it.
+/// The value of the counter, which is reset.
 fn counted(counter: &AtomicU64) -> u64 {
     counter.swap(0, Ordering::Relaxed)
 }
@@ -48,8 +48,9 @@ fn a_wal_is_restarted_only_while_nobody_checkpoints() {
     assert_eq!(counted(&database.counters.restarts_put_off), 0);
 }
 
-/// CKPT is refused, or its lock fails and may be held: the writer is told to append to the WAL, as when a reader uses it,
-/// since on the stock VFS it asks for no such lock. Or the readers' slots cannot be locked. Then no slot stays locked.
+/// CKPT is refused, or its lock fails and may be held; the stock VFS asks for no such lock. So the
+/// writer is told to append to the WAL, as when a reader uses it. Or the readers' slots cannot be
+/// locked. No slot stays locked.
 #[test]
 fn a_restart_that_fails_leaves_no_slot_locked() {
     let (_place, database, mut guards) = board();
@@ -100,10 +101,10 @@ fn a_checkpoint_of_another_wal_gives_up() {
     assert_eq!(on(&mut guards, base).restart.before_backfill(), Ok(()));
 }
 
-/// A checkpoint sets the file's length to 4096 bytes. A file that lacks some of what the checkpoint has written
-/// below that is left as it is. The answer is an error then, as it is where the file lacks bytes after its length
-/// was set. The counter says so. Bytes that the checkpoint has not written may be missing before: setting the
-/// length adds them.
+/// A checkpoint sets the file's length to 4096 bytes. A file that lacks some of what the checkpoint
+/// has written below that is left as it is. The answer is an error, and also if the file lacks
+/// bytes after its length was set. The counter counts both. Bytes that the checkpoint has not
+/// written may be missing before: setting the length adds them.
 #[test]
 fn a_length_that_the_file_lacks_is_an_error() {
     let (_place, database, mut guards) = board();
@@ -274,8 +275,9 @@ fn the_file_is_made_long_enough_before_the_header_says_so() {
     assert_eq!(*base.calls.borrow(), [], "another VFS decides the length");
 }
 
-/// The disk is full. The file's length can be set all the same, where a file may have holes. Where it cannot, the header
-/// is refused that would say more than the file has. So it is on a disk that fails, of which nobody is told that it is full.
+/// The disk is full. Setting the file's length still works if files may have holes. If not, the
+/// header that would say more than the file has is refused. A disk that fails refuses it, too, but
+/// is not reported as full.
 #[test]
 fn a_header_is_refused_for_which_there_is_no_room() {
     let (_place, _database, mut guards) = board();
@@ -333,9 +335,9 @@ fn the_file_is_ahead_until_the_last_close() {
     assert_eq!(*base.calls.borrow(), [], "the journal is hot");
 }
 
-/// A checkpoint has copied all, and the database has become shorter. The file stays ahead of its header, and what was
-/// deleted is not in it: pages with data are overwritten, wherever the checkpoint began that has written them. A file
-/// that is much too long is cut first.
+/// A checkpoint has copied all, and the database has become shorter. The file stays ahead of its
+/// header, without deleted data: pages that are not zeros are overwritten, whichever checkpoint has
+/// written them. A file that is much too long is cut first.
 #[test]
 fn what_was_freed_is_overwritten() {
     let (_place, _database, mut guards) = board();
@@ -362,8 +364,9 @@ fn what_was_freed_is_overwritten() {
     }
 }
 
-/// A client asks for a length in large chunks (SQLITE_FCNTL_CHUNK_SIZE). To cut the file changes nothing. Each checkpoint
-/// after that does what SQLite wants, without a pause, and without reading the chunk.
+/// A client asks for a length in large chunks (SQLITE_FCNTL_CHUNK_SIZE), so cutting the file has no
+/// effect. Each later checkpoint sets the length that SQLite wants, without a pause, and without
+/// reading the chunk.
 #[test]
 fn a_file_that_cannot_be_cut_is_left_long() {
     let (_place, _database, mut guards) = board();
@@ -381,8 +384,8 @@ fn a_file_that_cannot_be_cut_is_left_long() {
     assert_eq!(lengths, [3 * 4096 + (4 << 20), 3 * 4096, 3 * 4096]);
 }
 
-/// The database is longer than the header says, by frames that count the distance: a stock client has committed to an empty
-/// WAL. What a checkpoint has just copied is not cut off.
+/// The database is longer than the header says, by frames that count the distance: a stock client
+/// has committed to an empty WAL. Pages that a checkpoint has just copied are not cut off.
 #[test]
 fn a_checkpoint_cuts_off_nothing_that_it_has_copied() {
     let (_place, _database, mut guards) = board();
@@ -398,8 +401,8 @@ fn a_checkpoint_cuts_off_nothing_that_it_has_copied() {
     assert_eq!(lengths, [copied]);
 }
 
-/// While the WAL counts no pages, SQLite is told the length by the header. Not once it does, nor where the file is not
-/// kept ahead, nor under another VFS.
+/// While the WAL counts no pages, SQLite is told the length by the header; but not if the file is
+/// not kept ahead, nor under another VFS.
 #[test]
 fn sqlite_is_told_of_no_distance() {
     let told_with = |keeps_ahead, frames, stands, data: &[i64]| {
@@ -426,7 +429,8 @@ fn sqlite_is_told_of_no_distance() {
     assert_eq!(told(true, 0, Stands::Below), 20, "another VFS decides the length");
 }
 
-/// What was told is told again, until the connection's own checkpoint or recovery, or the end of WAL mode.
+/// SQLite is told the same length again, until the connection's own checkpoint or recovery, or the
+/// end of WAL mode.
 #[test]
 fn what_sqlite_is_told_follows_the_header() {
     let (_place, _database, mut guards) = board();
@@ -487,8 +491,8 @@ fn a_file_is_cut_before_its_wal_is_opened_exclusively() {
     }
 }
 
-/// A header without a valid page count says nothing of the file's length, and the bytes behind the last whole page
-/// belong to somebody else. Nothing is written there.
+/// A header without a valid page count says nothing about the file's length, and the bytes behind
+/// the last whole page are not SQLite's. Nothing is written there.
 #[test]
 fn nothing_is_written_over_what_is_there() {
     let (_place, _database, mut guards) = board();
@@ -538,7 +542,7 @@ fn an_index_that_speaks_of_another_wal_is_refused() {
             );
         }
     }
-    // With an empty WAL the database file must be complete, as in a rollback mode.
+    // With an empty WAL the database file must be complete, as in rollback modes.
     let (_place, _database, mut guards) = board();
     let empty =
         TestBase { frames: RefCell::new(vec![Some((0, 0))]), ..TestBase::of_size(2, 3) }.leak();

@@ -9,7 +9,8 @@ const SHARED: ShmFlags = ShmFlags::LOCK_SHARED;
 const UNLOCK_SHARED: ShmFlags = ShmFlags::UNLOCK_SHARED;
 const SLOT: ShmSlot = ShmSlot::read(1);
 
-/// A connection in a transaction that reads, over a base of its own, whose busy handler answers so, if it is known.
+/// A connection in a transaction that reads, over a base of its own. Its busy handler gives that
+/// answer, if it is known.
 fn begun(
     directory: &tempfile::TempDir,
     handler: Option<bool>,
@@ -62,8 +63,9 @@ fn the_write_lock_goes_with_the_snapshot() {
     }
 }
 
-/// Another has committed while the transaction waited. SQLite unlocks the READ slot, since its header is stale, and
-/// locks one again: the write lock is kept meanwhile. A second unlock ends the transaction.
+/// Another connection has committed while the transaction waited. SQLite unlocks the READ slot,
+/// since its header is stale, and locks one again: the write lock is kept in between. A second
+/// unlock ends the transaction.
 #[test]
 fn a_retry_keeps_the_write_lock() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -98,8 +100,9 @@ fn a_lock_that_is_refused_releases_the_write_lock() {
     }
 }
 
-/// Another VFS keeps the busy handler from this one: `kanban_begin_timeout` counts. A handler that gives up ends the wait
-/// at once. Either way the transaction goes on without the write lock, and nobody has given up.
+/// Another VFS keeps the busy handler from this one: `kanban_begin_timeout` counts. A handler that
+/// gives up ends the wait at once. Either way the transaction goes on without the write lock, and
+/// no give-up is counted.
 #[test]
 fn a_wait_ends_by_the_busy_handler_or_by_its_time() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -133,14 +136,14 @@ fn a_commit_is_waited_for_when_the_busy_handler_has_given_up() {
     assert_eq!(connection.lock(LockLevel::SHARED), ResultCode::OK);
 }
 
-/// The busy handler of `base` says to try again so many times, and then gives up.
+/// The busy handler of `base` says `calls` times to try again, and then gives up.
 fn handler_gives_up_after(base: &TestBase, calls: u32) {
     let left = Cell::new(calls);
     let handler = move || left.replace(left.get().saturating_sub(1)) > 0;
     *base.busy_handler.borrow_mut() = Some(Box::new(handler));
 }
 
-/// Another connection commits: `base` grants SHARED at that attempt, and refuses it before.
+/// Another connection commits: `base` refuses SHARED until attempt `granted`.
 fn commits_until_attempt(base: &TestBase, granted: u32) {
     let attempts = Cell::new(0);
     *base.on_lock.borrow_mut() = Some(Box::new(move || {
@@ -149,9 +152,9 @@ fn commits_until_attempt(base: &TestBase, granted: u32) {
     }));
 }
 
-/// A transaction goes on without the write lock, and its busy handler has not waited: there is none, it is not known, the
-/// connection writes to another database, or the sidecar cannot be used. SQLite waits for a commit as on the stock VFS, if it
-/// waits, and the lock call does not.
+/// A transaction goes on without the write lock, and its busy handler has not waited: there is
+/// none, it is not known, the connection writes to another database, or the sidecar cannot be used.
+/// Then the lock call does not wait for a commit: SQLite waits or not, as on the stock VFS.
 #[test]
 fn a_commit_is_not_waited_for_without_a_busy_handler() {
     const NO_SIDECAR: &str = "no sidecar";
@@ -212,8 +215,8 @@ fn no_write_lock_goes_with_shared_in_wal_mode() {
     assert!(!connection.holds_write_lock());
 }
 
-/// Who only reads takes no write lock: outside a transaction, with `PRAGMA query_only`, in exclusive locking mode, in VACUUM
-/// INTO, and if no statement runs.
+/// A connection that only reads takes no write lock: outside a transaction, with `PRAGMA
+/// query_only`, in exclusive locking mode, in VACUUM INTO, and if no statement runs.
 #[test]
 fn a_reader_takes_no_write_lock() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -245,7 +248,8 @@ fn a_reader_takes_no_write_lock() {
     assert!(!takes(&mut connection));
 }
 
-/// A connection that learns: it has begun a transaction of the kind of that number, and has a READ slot.
+/// A connection with `kanban_begin=auto` that has begun a transaction of that kind, and has a READ
+/// slot.
 fn learning(directory: &tempfile::TempDir, kind: u64) -> (TestConnection, &'static TestBase) {
     let (mut connection, base) = begun(directory, Some(false));
     connection.begin = super::super::begin::Begin::new(&Settings::defaults_of(
@@ -287,9 +291,9 @@ fn is_known(directory: &tempfile::TempDir, kind: u64) -> bool {
     learning(directory, kind).0.holds_write_lock()
 }
 
-/// A transaction that has read is refused to write: the write lock is held, or WRITE is granted and its snapshot is stale. Its
-/// kind is known to all from then on. One that is granted WRITE for its snapshot, or that has not read before, teaches nothing,
-/// nor does an error.
+/// A transaction that has read is refused to write: the write lock is held, or WRITE is granted and
+/// its snapshot is stale. Its kind is known to all from then on. A transaction that is granted
+/// WRITE for its snapshot, or has not read before, teaches nothing, and an error neither.
 #[test]
 fn a_refused_upgrade_is_learned() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -335,8 +339,9 @@ fn a_refused_upgrade_to_reserved_is_learned() {
     }
 }
 
-/// A connection has rolled back, and begins a transaction of a kind that is on trial. What its busy handler sleeps for the trial
-/// is no wait for the write lock: the connection does not stay in the queue, where others would give it turns.
+/// A connection has rolled back, and begins a transaction of a kind that is on trial. The sleep of
+/// its busy handler for the trial is no wait for the write lock: the connection does not stay in
+/// the queue, where others would give it turns.
 #[test]
 fn a_wait_for_a_trial_takes_no_place_in_the_queue() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -95,7 +95,7 @@ fn a_checkpoint_holds_no_writer_up_for_long() {
     assert!(checkpointer.holds_write_lock());
     match attempt(&mut sleeper) {
         ResultCode::BUSY => {}
-        // The machine stalled meanwhile.
+        // The machine has stalled.
         _ => assert!(began.elapsed() >= CHECKPOINT_LASTS),
     }
     std::thread::sleep(CHECKPOINT_LASTS);
@@ -107,10 +107,11 @@ fn a_checkpoint_holds_no_writer_up_for_long() {
     }
 }
 
-/// The busy handler of a connection has slept for the last time, and that sleep was cut short for a turn. It has a new snapshot,
-/// and others commit before it has WRITE. SQLite would find its snapshot stale and answer SQLITE_BUSY at once, before the busy
-/// timeout is over. So the lock call lasts until then, whether WRITE was free, had a checkpoint beside it, or was another's
-/// for a while. If nobody has committed, it is granted.
+/// The busy handler of a connection has slept for the last time, and that sleep was cut short for a
+/// turn. It has a new snapshot, and others commit before it has WRITE. SQLite would find its
+/// snapshot stale and answer SQLITE_BUSY at once, before the busy timeout is over. So the lock call
+/// lasts until the timeout is over, whether WRITE was free, a checkpoint ran, or another connection
+/// had WRITE for a while. If nobody has committed, WRITE is granted.
 #[test]
 fn a_stale_snapshot_is_refused_when_the_timeout_is_over() {
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,7 +130,7 @@ fn a_stale_snapshot_is_refused_when_the_timeout_is_over() {
             *base.salts.borrow_mut() = vec![Some([1, 1])];
             connection.database().make_sidecar();
             let snapshot = (ShmSlot::read(1), ShmFlags::LOCK_SHARED);
-            // After these its guards have nothing to do.
+            // After these reads its guards have nothing to do.
             for _ in 0..2 {
                 assert_eq!(connection.shm_lock(snapshot.0, snapshot.1), ResultCode::OK);
                 connection.shm_lock(snapshot.0, ShmFlags::UNLOCK_SHARED);
@@ -211,7 +212,8 @@ fn a_stock_writer_is_waited_for_until_the_timeout_is_over() {
     assert_eq!(refused_waited_and_gave_up(&connection)[1..], [0, 1]);
 }
 
-/// A connection waits to write, and comes upon a wal-index that it has to recover. What it waits for is still to come.
+/// A connection that waits to write finds a wal-index that it has to recover. Its wait goes on
+/// afterwards.
 #[test]
 fn a_recovery_ends_no_wait() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -258,8 +260,9 @@ fn an_immediate_release_of_write_is_a_wait_for_it() {
     assert!(waits_after(Duration::from_millis(30), false));
 }
 
-/// A transaction that is just as short commits. A sleep of its thread is no wait for the write lock then, whether
-/// [`Connection::note_commit`] was enough for the commit or [`Connection::committed`] had to follow.
+/// A transaction that is as short commits. A sleep of its thread is no wait for the write lock
+/// then, whether [`Connection::note_commit`] was enough for the commit or [`Connection::committed`]
+/// had to follow.
 #[test]
 fn a_connection_that_has_committed_does_not_wait() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -284,9 +287,9 @@ fn a_connection_that_has_committed_does_not_wait() {
     }
 }
 
-/// A sleeping thread probes the lock that was refused. After the rollback of a hot journal SQLite starts from the
-/// beginning, so nothing is probed and kept for it. For WRITE and RESERVED the probe goes on after the connection
-/// has unlocked.
+/// A sleeping thread probes the lock that was refused. After the rollback of a hot journal SQLite
+/// starts over, so nothing is probed and kept for that. For WRITE and RESERVED the probe goes on
+/// after the connection has unlocked.
 #[test]
 fn a_sleeper_probes_the_lock_that_was_refused() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -358,8 +361,9 @@ fn nobody_sleeps_with_the_write_lock() {
     assert!(began.elapsed() < rest);
 }
 
-/// A waiter finds its snapshot stale when it has WRITE, when a stock client has it, or when another of ours has the write lock. While it sleeps for what is left of its busy
-/// timeout, nobody waits for it: it has neither the write lock nor a place in the queue, to which a turn could be given.
+/// A waiter finds its snapshot stale when it has WRITE, when a stock client has it, or when another
+/// of ours has the write lock. While it sleeps for the rest of its busy timeout, it holds up
+/// nobody: it has neither the write lock nor a place in the queue that could get a turn.
 #[test]
 fn a_stale_waiter_keeps_nobody_out_while_it_sleeps() {
     for answer in [Some(ResultCode::OK), Some(ResultCode::BUSY), None] {
@@ -367,7 +371,7 @@ fn a_stale_waiter_keeps_nobody_out_while_it_sleeps() {
     }
 }
 
-/// WRITE is answered so; `None` if the write lock is not to be had before.
+/// WRITE gets that answer; `None` if the write lock is refused before.
 fn a_stale_waiter_sleeps(answer: Option<ResultCode>) {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut waiter, base) = connection(&directory);
@@ -380,7 +384,7 @@ fn a_stale_waiter_sleeps(answer: Option<ResultCode>) {
         let (takes, taken) = std::sync::mpsc::channel();
         let (releases, released) = std::sync::mpsc::channel::<()>();
         let directory = &directory;
-        // Its sleeps are another thread's.
+        // In a thread of its own, since a thread sleeps for one connection.
         scope.spawn(move || {
             let (mut holder, base) = super::connection(directory);
             base.has_bytes(4096);
@@ -433,8 +437,9 @@ fn a_stale_waiter_sleeps(answer: Option<ResultCode>) {
     });
 }
 
-/// A wait has ended with the lock, and its last sleep was cut short. The next call of that thread is for another database
-/// connection, without a busy handler: it is refused at once, and waits for nothing that is left of the first one's timeout.
+/// A wait has ended with the lock, and its last sleep was cut short. The next call of that thread
+/// is for another database connection, without a busy handler: it is refused at once, and does not
+/// wait for the rest of the first one's timeout.
 #[test]
 fn what_is_left_of_a_timeout_is_its_own_connections() {
     let rest = Duration::from_secs(60);
@@ -461,8 +466,9 @@ fn what_is_left_of_a_timeout_is_its_own_connections() {
     }
 }
 
-/// Twenty wait before a connection whose busy handler has slept once. When SQLite tries again to begin, the handler is asked at
-/// once, without an attempt, until it gives up or sleeps no more. One that is near the head is not asked: it tries.
+/// Twenty wait before a connection whose busy handler has slept once. When SQLite tries again to
+/// begin, the handler is asked at once, without an attempt, until it gives up or sleeps no more.
+/// Near the head, the handler is not called first: the connection tries.
 #[test]
 fn the_busy_handler_is_asked_far_from_the_head() {
     for (before, sleeps, expected) in [(20, true, 6), (20, false, 1), (3, true, 0)] {
@@ -497,8 +503,9 @@ fn the_busy_handler_is_asked_far_from_the_head() {
     }
 }
 
-/// A transaction has the write lock of one database and waits for another's, so that it shows a label. It gives up without a
-/// sign, and ends. The next transaction, which has no write lock when it waits, shows none to those that wait for the first.
+/// A transaction has the write lock of one database, waits for another's, and so shows a label. It
+/// gives up without a sign, and ends. The next transaction has no write lock when it waits: it
+/// shows no label on the first database.
 #[test]
 fn a_transaction_shows_no_label_for_the_one_before() {
     let directories = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));

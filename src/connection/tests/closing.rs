@@ -27,8 +27,8 @@ fn a_closing_connection_blocks_no_writer() {
     base.on_lock.take();
 }
 
-/// The last connection that closes has excluded all others by SQLite's own lock. It takes the write lock for others
-/// to see.
+/// The last connection that closes has excluded all others by SQLite's own lock. It takes the write
+/// lock only to show itself.
 #[test]
 fn the_last_connection_cleans_up_under_the_write_lock() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -72,8 +72,8 @@ fn a_wal_that_is_kept_is_emptied_only_if_nobody_needs_it() {
     }
 }
 
-/// A connection opens the WAL with EXCLUSIVE in hand: it has come to WAL mode without reading anything since, and closes
-/// as the last one. With SHARED it opens the WAL to use it.
+/// A connection opens the WAL while it holds EXCLUSIVE: it has switched to WAL mode, has read
+/// nothing since, and closes as the last one. With SHARED it opens the WAL to use it.
 #[test]
 fn a_wal_that_is_opened_under_exclusive_is_about_to_go() {
     for (level, closing) in

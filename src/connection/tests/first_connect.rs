@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// A first connection finds the database empty, but gets SHARED only after another connection has switched the
-/// database to WAL mode. There SQLite keeps SHARED until the connection closes, so the write lock must not last as
-/// long.
+/// A first connection finds the database empty, but gets SHARED only after another connection has
+/// switched the database to WAL mode. There SQLite keeps SHARED until the connection closes; the
+/// write lock must not be held for that long.
 #[test]
 fn a_first_connection_does_not_keep_the_write_lock_in_wal_mode() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -15,9 +15,10 @@ fn a_first_connection_does_not_keep_the_write_lock_in_wal_mode() {
     assert!(!connection.holds_write_lock());
 }
 
-/// A connection creates the first table while another of its statements reads on. SQLite unlocks to SHARED then, and others
-/// may write: the write lock must go, too. While the database is empty still, a rolled back write does not end the
-/// connection's first transaction, which may write again.
+/// A connection creates the first table while another of its statements reads on. SQLite unlocks to
+/// SHARED then, and others may write: the write lock must be released, too. While the database is
+/// empty still, a rolled back write does not end the connection's first transaction, which may
+/// write again.
 #[test]
 fn a_first_write_ends_while_a_statement_reads_on() {
     let directory = tempfile::tempdir().expect("a directory");

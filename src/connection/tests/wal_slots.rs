@@ -3,8 +3,8 @@
 use super::super::claim::Need;
 use super::*;
 
-/// The slots that a connection holds tell what it wants WRITE for. That decides what must be in order before, and
-/// what a refusal means.
+/// The slots that a connection holds show what it wants WRITE for. That decides which checks come
+/// before, and what a refusal means.
 #[test]
 fn the_slots_that_are_held_tell_what_write_is_for() {
     let need = |has_snapshot, has_ckpt, may_block| {
@@ -18,8 +18,9 @@ fn the_slots_that_are_held_tell_what_write_is_for() {
     }
 }
 
-/// A checkpointer holds the first READ slot that a connection asks for, and the connection takes the next one. The
-/// guards check with that one whether it reads the right files.
+/// A checkpointer holds the first READ slot that a connection asks for, and the connection takes
+/// the next one. With the second slot, the guards check whether the connection reads the right
+/// files.
 #[test]
 fn a_refused_read_slot_leaves_the_guards_check_due() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -37,8 +38,8 @@ fn a_refused_read_slot_leaves_the_guards_check_due() {
     assert!(!connection.wal.has_snapshot);
 }
 
-/// SQLite unlocks a READ slot while another thread may probe for the connection. Its snapshot has ended then, and the
-/// next lock on WRITE is no upgrade of it. Other slots hold no snapshot.
+/// SQLite unlocks a READ slot while another thread may probe for the connection. That ends the
+/// snapshot, so the next lock on WRITE is no upgrade. Other slots hold no snapshot.
 #[test]
 fn a_snapshot_ends_with_its_slot() {
     let directory = tempfile::tempdir().expect("a directory");
