@@ -1,4 +1,4 @@
-//! The WAL of one connection, as group commit syncs it.
+//! The WAL of one connection, for the syncs of group commit.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -16,7 +16,7 @@ pub(super) struct ConnectionWal<'c, B: WalIndex> {
     pub(super) file: B::Wal,
     pub(super) open_file: &'c Cell<OpenFile>,
     pub(super) id: WalId,
-    /// Of its syncs.
+    /// The flags of its syncs.
     pub(super) flags: c_int,
     /// [`Wal::round`].
     pub(super) round: u32,

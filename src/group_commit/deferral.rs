@@ -1,4 +1,5 @@
-//! Which syncs of an open WAL are deferred. xWrite and xSync of the WAL ask this state machine; it calls nothing.
+//! Which syncs of an open WAL are deferred. xWrite and xSync of the WAL call this state machine,
+//! which itself calls nothing.
 //!
 //! SQLite syncs a WAL for three reasons (`sqlite3WalFrames`, `walWriteToLog` and `walCheckpoint`, from 3.31 to 3.54):
 //!
@@ -19,13 +20,13 @@ use crate::format::WalHeader;
 /// SQLITE_SYNC_NORMAL. One sync of this kind can stand for another. With `PRAGMA fullfsync` SQLite asks for
 /// SQLITE_SYNC_FULL, which is not deferred. <https://www.sqlite.org/c3ref/c_sync_dataonly.html>
 pub(crate) const SYNC_NORMAL: c_int = 2;
-/// The bits of the flags that say the kind of a sync.
+/// The bits of the flags that hold the kind of a sync.
 const SYNC_KIND: c_int = 0xf;
 
 /// The state of an open WAL's syncs.
 pub(crate) struct Syncs<C> {
     rule: Rule<C>,
-    /// The header, if it was written last.
+    /// The header, if that was the last write.
     header: Option<WalHeader>,
     /// Whether SQLite has asked for the sync of a commit under this rule.
     was_asked: bool,
@@ -45,7 +46,8 @@ enum Rule<C> {
         /// The flags of the sync that was deferred.
         flags: Option<c_int>,
     },
-    /// It fails, and SQLite rolls the transaction back: what the commit would build on is not durable.
+    /// It fails, and SQLite rolls the transaction back: the frames before this commit are not
+    /// durable.
     Refuse,
 }
 
@@ -55,20 +57,20 @@ impl<C> Default for Syncs<C> {
     }
 }
 
-/// What an xSync of a WAL is to do.
+/// What an xSync of a WAL must do.
 pub(crate) enum SyncOrder {
     /// Answer this, and sync nothing.
     Answer(ResultCode),
     /// Sync, and pass the answer to [`Syncs::synced`].
     Now {
-        /// The header that the sync is about.
+        /// The header that the sync is to make durable.
         header: Option<WalHeader>,
     },
 }
 
 impl<C: Committer> Syncs<C> {
-    /// WRITE was locked to commit: the syncs of this commit are deferred. With `reports_late`, the file may report
-    /// an error once that was repaired already.
+    /// WRITE was locked to commit: the syncs of this commit are deferred. With `reports_late`, the
+    /// file may still report, once, an error that was repaired.
     pub(crate) fn defer(&mut self, committer: C, reports_late: bool) {
         let rule = Rule::Defer { committer, reports_late, flags: None };
         *self = Self { rule, ..Self::default() };
@@ -99,7 +101,7 @@ impl<C: Committer> Syncs<C> {
         self.header = header.map(WalHeader);
     }
 
-    /// xSync was called with these flags. Returns what it is to do.
+    /// xSync was called with these flags. Returns what it must do.
     pub(crate) fn sync(&mut self, flags: c_int) -> SyncOrder {
         let header = self.header.take();
         if header.is_some() {
@@ -119,9 +121,9 @@ impl<C: Committer> Syncs<C> {
         }
     }
 
-    /// The sync that [`Self::sync`] asked for has answered `rc`. Returns whether xSync is to write the header and sync
-    /// once more, since the error may have been repaired already. It needs to write nothing but the header: everything
-    /// else in the file is durable or void.
+    /// The sync that [`Self::sync`] asked for has answered `rc`. Returns whether xSync must write
+    /// the header and sync once more, since the error may have been repaired already. It need not
+    /// write anything else: all other bytes of the file are durable or void.
     pub(crate) fn synced(&mut self, header: Option<&WalHeader>, rc: ResultCode) -> bool {
         let has_failed = rc != ResultCode::OK;
         self.synced = Some(!has_failed && self.synced != Some(false));

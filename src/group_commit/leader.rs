@@ -18,10 +18,10 @@ pub(super) const LEADER: Range = Range { start: 8190, len: 1 };
 /// How long a waiting connection sleeps at most before it looks again: the leader may have been killed.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// How long a connection waits for the syncs of others before it makes its own.
+/// How long a connection waits for the syncs of others before it makes one itself.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
-/// A sync that takes so long, in ns, is worth waiting for more commits to share it.
+/// If a sync takes at least this long, in ns, the leader waits for more commits to share it.
 pub(super) const SLOW_NS: u64 = 400_000;
 
 /// The longest that a leader waits for more commits, in ns.
@@ -30,25 +30,27 @@ const GATHER_NS: u64 = 2_000_000;
 /// How many looks in a row may find no new commit before a leader stops waiting.
 const GATHER_IN_VAIN: u32 = 3;
 
-/// Frames that are durable, as a connection whose own are among them knows.
+/// Frames that are durable, as known to a connection with frames among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Durable {
-    /// How many they are.
+    /// The number of these frames.
     pub(super) frames: u32,
-    /// The number that were committed when the sync was over and nobody was woken yet, as far as is known.
+    /// How many frames were committed when the sync was over, before anyone was woken, as far as is
+    /// known.
     pub(super) committed: u32,
 }
 
-/// The syncs of one database's WAL, as this process takes part in them.
+/// This process's part of the syncs of one database's WAL.
 #[derive(Default)]
 pub(super) struct SharedSyncs {
     /// Whether a thread of this process leads. The kernel's lock does not show that to the other threads.
     leads: AtomicBool,
-    /// Whether this process has waited for a leader in vain, which leads still. Nobody waits for it any more.
+    /// Whether this process has waited in vain for a leader that still leads. No connection waits
+    /// for it again.
     is_leader_stuck: AtomicBool,
     /// How long this process's last sync took, in ns; 0 if that is not known.
     sync_ns: AtomicU64,
-    /// The last failure that this process has seen, if it may not be repaired.
+    /// The last failure that this process has seen, unless it is known to be repaired.
     ///
     /// Mutex rule: a thread that holds it makes no system call and takes no other lock.
     pub(super) failure: Mutex<Option<Record>>,
@@ -78,7 +80,7 @@ impl SharedSyncs {
     pub(super) fn failed_by(&self, record: Option<Record>, id: &WalId) -> Option<Record> {
         let mut failure = self.failure.lock();
         if let Some(record) = record {
-            // The page may be a new one that knows of nothing. But a higher count is a later state.
+            // The page may be a new one, without the failure. But a higher count is a later state.
             let is_later =
                 failure.is_none_or(|known| known.id != *id || record.failures >= known.failures);
             if is_later {
@@ -91,8 +93,8 @@ impl SharedSyncs {
     /// A commit begins. The caller has WRITE locked until its frames are committed, and the WAL has `frames` now.
     /// Returns [`Record::failures`].
     ///
-    /// A record of more frames is about a WAL that was put back to what it was before. It is voided here, before the
-    /// new frames take the place of those that it speaks of.
+    /// If the record counts more frames, an older state of the WAL was restored. The record is
+    /// voided here, before new frames take the place of those it counts.
     ///
     /// # Errors
     /// [`NotDurable::AnotherFailed`] if a failed sync must be repaired before this commit is synced.
@@ -114,7 +116,7 @@ impl SharedSyncs {
         if is_ahead(&bytes) {
             let _lead = self.try_lead(sidecar).ok_or(NotDurable::NotShared)?;
             let bytes = sidecar.read().map_err(|_| NotDurable::NotShared)?;
-            // A sync may have failed meanwhile.
+            // A sync may have failed since.
             if self.failed_by(bytes.record(id), id).is_some() {
                 return Err(NotDurable::AnotherFailed);
             }
@@ -126,12 +128,13 @@ impl SharedSyncs {
         Ok(bytes.failures(id))
     }
 
-    /// Returns when the first `frames` of the WAL are durable, and leads a sync of all committed ones if nobody else
-    /// does. The caller keeps the WAL from restarting. It sleeps here while others lead, so a commit unlocks WRITE before;
-    /// a checkpoint may have the write lock.
+    /// Returns when the first `frames` of the WAL are durable. Leads a sync of all committed frames
+    /// if no other connection does. The caller keeps the WAL from restarting. It sleeps here while
+    /// others lead, so a commit unlocks WRITE before; a checkpoint may have the write lock.
     ///
     /// # Errors
-    /// They may not be durable, and no later sync will tell: [`NotDurable::Failed`] or [`NotDurable::AnotherFailed`].
+    /// They may not be durable, and no later sync will show that: [`NotDurable::Failed`] or
+    /// [`NotDurable::AnotherFailed`].
     pub(super) fn wait(
         &self,
         sidecar: &impl RecordFile,
@@ -144,8 +147,8 @@ impl SharedSyncs {
             if let Some(durable) = self.durable(&bytes, wal.id(), frames)? {
                 count(&counters.commits_covered);
                 if has_slept {
-                    // It has slept through most of one sync, and part of another. Half of that is an estimate, if this
-                    // process knows no better yet.
+                    // The connection has slept through most of one sync and part of another. Half
+                    // of that time is the estimate, unless this process has measured a sync.
                     let (half, relaxed) =
                         (watch.elapsed().as_nanos() as u64 / 2, Ordering::Relaxed);
                     let _ = self.sync_ns.compare_exchange(0, half, relaxed, relaxed);
@@ -174,13 +177,13 @@ impl SharedSyncs {
             sidecar.wait(bytes.word(), LOOK_EVERY);
             has_slept = true;
         }
-        // This connection does not lead, so it tells nobody that its sync has succeeded.
+        // This connection does not lead, so it does not write that its sync has succeeded.
         let known = sidecar.read().unwrap_or_default();
         let synced = self.sync(sidecar, &known, wal);
         synced.map(|_| Durable { frames, committed: frames })
     }
 
-    /// Which frames are durable, if the first `frames` are.
+    /// Which frames are durable; `None` if the first `frames` may not be.
     fn durable(&self, bytes: &GroupBytes, id: &WalId, frames: u32) -> wal::Result<Option<Durable>> {
         let record = bytes.record(id);
         if let Some(frames) = record.map(|record| record.durable).filter(|most| *most >= frames) {
@@ -242,7 +245,8 @@ impl SharedSyncs {
         Ok(Durable { frames: durable, committed: wal.committed().max(durable) })
     }
 
-    /// Makes all committed frames durable; `known` is what the page said before. Returns what it says after.
+    /// Makes all committed frames durable; `known` is the page's record before. Returns the record
+    /// for afterwards.
     fn sync(
         &self,
         sidecar: &impl RecordFile,
@@ -255,7 +259,7 @@ impl SharedSyncs {
         let file = wal.open_file().get();
         let began = Stopwatch::start();
         let mut synced = match file.may_miss_errors_behind(durable) {
-            // Another file may have reported that they are lost.
+            // Another file may have reported their loss.
             true => sync_again(wal, durable),
             false => wal.sync().map_err(NotDurable::Failed),
         };
@@ -271,15 +275,16 @@ impl SharedSyncs {
         }
         wal.open_file().set(file.has_synced(failures));
         let bytes = sidecar.read().unwrap_or_default();
-        // The sync of a connection that does not lead may have failed meanwhile.
+        // The sync of a connection that does not lead may have failed since.
         match self.failed_by(bytes.record(id), id) {
             Some(_) => Err(NotDurable::AnotherFailed),
             None => Ok(bytes),
         }
     }
 
-    /// Notes in the page and in this process that a sync has failed, and writes the frames behind the durable ones once
-    /// more, so that the next sync covers them, be it a client's that knows nothing of group commit.
+    /// Notes in the page and in this process that a sync has failed. Writes the frames behind the
+    /// durable ones once more, so that the next sync covers them, also that of a client without
+    /// group commit.
     fn note_failure(&self, sidecar: &impl RecordFile, wal: &impl Wal) {
         let bytes = sidecar.read().unwrap_or_default();
         let known = bytes.record(wal.id());

@@ -8,8 +8,9 @@
 //! 1. SQLite locks WRITE ([`GroupCommit::begins`]). The connection reads the record in the sidecar's page
 //!    ([`record::Record`]). If that says that a sync has failed, the connection repairs it first. Then it allows one sync
 //!    of its WAL to be deferred, unless no other connection has written for a while ([`other_writers`]).
-//! 2. SQLite writes the frames and calls xSync of the WAL ([`deferral::Syncs::sync`]). That notes the flags, syncs
-//!    nothing, and answers SQLITE_OK, unless another database takes part in the transaction ([`Committer::may_defer`]).
+//! 2. SQLite writes the frames and calls xSync of the WAL ([`deferral::Syncs::sync`]). xSync notes
+//!    the flags, syncs nothing, and answers SQLITE_OK, unless another database takes part in the
+//!    transaction ([`Committer::may_defer`]).
 //! 3. SQLite unlocks WRITE ([`GroupCommit::ends`]). The connection notes which WAL it is, and which frame is its last.
 //!    From here on the next writer runs, and readers see the commit.
 //! 4. SQLite sends [SQLITE_FCNTL_COMMIT_PHASETWO], still within COMMIT, which returns what that answers
@@ -17,9 +18,10 @@
 //!
 //! [SQLITE_FCNTL_COMMIT_PHASETWO]: https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlcommitphasetwo
 //!
-//! Of the connections that wait, the one that locks the leader's byte ([`leader::LEADER`]) makes the sync. It notes how
-//! many frames are committed, syncs, writes into the page that so many are durable, and wakes the others. The byte is a
-//! kernel lock: the kernel releases it when the leader is killed, and another takes over.
+//! Of the connections that wait, the one that locks the leader's byte ([`leader::LEADER`]) makes
+//! the sync. It notes how many frames are committed, syncs, writes into the page that these frames
+//! are durable, and wakes the others. The byte is a kernel lock: the kernel releases it when the
+//! leader is killed, and another takes over.
 //!
 //! | a waiting connection finds | and then |
 //! |---|---|
@@ -27,59 +29,63 @@
 //! | a record that says that a sync has failed, and does not cover its frames | COMMIT fails |
 //! | the leader's byte free | leads |
 //! | the leader's byte locked | sleeps on the page's futex word, for [`leader::LOOK_EVERY`] at most, and looks again |
-//! | it locked for [`leader::PATIENCE`]: the leader is stopped, or the disk is slow | makes a sync of its own |
+//! | the leader's byte locked for [`leader::PATIENCE`]: the leader is stopped, or the disk is slow | makes a sync of its own |
 //!
-//! The connections that one sync has served are about to commit again while those that came during it lead the next.
-//! So a leader waits for a whole round of commits: until as many frames were committed as between the moment when its
-//! last commit but one was durable and the moment when its last one was ([`leader::Durable`]). In that time every
-//! connection commits once. The leader stops waiting when no more commits come, or after about the time of one sync.
-//! It does not wait where syncs are so fast that nothing is gained ([`leader::SLOW_NS`]), or if it has met no other
-//! writer ([`wal::Wal::round`]).
+//! The connections that one sync has served are about to commit again while those that came during
+//! it lead the next. So a leader waits for a whole round of commits: as many frames as were
+//! committed between the moments when its last commit but one and its last commit became durable
+//! ([`leader::Durable`]). In that time every connection commits once. The leader stops waiting when
+//! no more commits come, or after about the time of one sync. It does not wait if syncs are too
+//! fast to gain anything ([`leader::SLOW_NS`]), or if it has met no other writer
+//! ([`wal::Wal::round`]).
 //!
 //! # A sync that fails
-//! After a failed sync nobody can know which frames are on the disk: fsync(2) reports an error once for each open file,
-//! and the kernel marks the pages as clean. So the connection whose sync failed notes the failure in the page, for all
-//! processes, and in this process's memory ([`leader::SharedSyncs`]), together with the number of frames that are
-//! durable. The connection that needs a sync next repairs it ([`leader::SharedSyncs::repair`]): it writes all frames
-//! behind the durable ones once more, as they are, and syncs them. No person has to do anything, and a connection that
-//! syncs nothing in its commits (`synchronous=NORMAL`) goes on as on the stock VFS.
+//! After a failed sync it is unknown which frames are on the disk: fsync(2) reports an error once
+//! for each open file, and the kernel marks the pages as clean. So the connection whose sync failed
+//! notes the failure in the page, for all processes, and in this process's memory
+//! ([`leader::SharedSyncs`]), together with the number of frames that are durable. The connection
+//! that needs a sync next repairs it ([`leader::SharedSyncs::repair`]): it writes all frames behind
+//! the durable ones once more, as they are, and syncs them. The user need not act, and a connection
+//! that syncs nothing in its commits (`synchronous=NORMAL`) goes on as on the stock VFS.
 //!
 //! | [`record::Record::failures`] | what happens | what follows | then |
 //! |---|---|---|---|
-//! | even: sound | a sync fails: of a leader, of a connection that syncs for itself, of a checkpoint | the failure is noted, and that connection at once writes all frames behind the durable ones once more; every connection that waited for one of them is told | odd |
+//! | even: sound | a sync fails: of a leader, of a connection that syncs for itself, of a checkpoint | the failure is noted, and that connection at once writes all frames behind the durable ones once more; COMMIT fails for every connection that waited for one of them | odd |
 //! | odd: failed | SQLite locks WRITE to commit, and the connection's last commit was synced, or it has made none | one repair, before anything is written | even, and the commit goes on |
 //! | odd | a checkpoint begins, or the last connection closes, or one locks the database exclusively | one repair | even, and it goes on |
 //! | odd | the repair fails | the sync of that commit fails, and SQLite rolls it back; a checkpoint ends, and takes nothing out of the WAL | odd: the next one tries again |
 //! | odd | the repair succeeds, but the page cannot be written, or a stopped leader has the byte | all frames are durable; this commit syncs for itself, as without group commit | odd: the next one repairs once more |
-//! | odd | a connection whose last commit was not synced locks WRITE | nothing, since it promises nothing; if SQLite asks for a sync all the same, that fails | odd |
+//! | odd | a connection whose last commit was not synced locks WRITE | nothing, since it promises nothing; if SQLite still asks for a sync, that fails | odd |
 //! | either | the WAL restarts | all frames were copied to the database, and that was synced; it is another WAL now ([`record::WalId`]) | even |
 //!
 //! What was acknowledged before a failure lies in front of what is repaired, and stays durable. The next sync of a
 //! client that knows nothing of group commit also covers the frames that were written once more.
 //!
-//! Linux keeps, for each open file, which errors that file has reported ([`open_file::OpenFile`]). This has two
-//! consequences. A file that was opened after another one had reported an error reports nothing of it. So before its
-//! first sync counts, a connection writes those frames once more that were there before its file was opened and are
-//! not known to be durable. And a file that has not reported an error yet reports it late, perhaps long after the
-//! repair. So a connection whose sync fails, and that has not synced since a repair, writes and syncs once more.
+//! Linux keeps, for each open file, which errors that file has reported ([`open_file::OpenFile`]).
+//! This has two consequences. A file that was opened after another one had reported an error does
+//! not report that error. So before its first sync counts, a connection writes once more all frames
+//! that are older than its open file and not known to be durable. And a file that has not reported
+//! an error yet reports it late, perhaps long after the repair. So a connection whose sync fails,
+//! and that has not synced since a repair, writes and syncs once more.
 //!
 //! # Clients that know nothing of this
-//! A checkpoint of any client syncs the WAL before it copies any of it (`walCheckpoint`), so it copies durable frames
-//! only, also those whose connections still wait here. A waiting connection keeps its read mark, without which the WAL
-//! could restart under it. A checkpoint of this VFS that has excluded writers makes their frames durable first
-//! ([`GroupCommit::drain`]), so that the marks do not keep it from copying all; other checkpoints leave the rest to
-//! the next.
+//! A checkpoint of any client syncs the WAL before it copies any frame (`walCheckpoint`). So it
+//! copies durable frames only, also frames whose connections still wait here. A waiting connection
+//! keeps its read mark, without which the WAL could restart under it. A checkpoint of this VFS that
+//! has excluded writers makes their frames durable first ([`GroupCommit::drain`]), so that these
+//! marks do not keep it from copying all; other checkpoints leave the rest to the next one.
 //!
-//! After a failed sync, the sync of such a checkpoint may report no error although frames had been lost. But the
-//! connection whose sync failed has written them once more at once, so the checkpoint's sync covers those. What remains
-//! is the moment between the two, which `synchronous=NORMAL` has all the time. A stock commit on top of such frames syncs
-//! them, too, except in that moment.
+//! After a failed sync, the sync of such a checkpoint may report no error although frames had been
+//! lost. But the connection whose sync failed has at once written them once more, so the
+//! checkpoint's sync covers them. A gap remains between the failure and that write;
+//! `synchronous=NORMAL` has such a gap all the time. Outside the gap, a stock commit on top of such
+//! frames syncs them, too.
 //!
 //! # What is trusted
-//! A record counts only if it is whole and about this very WAL: its file, its salts, and this boot of the machine
-//! ([`record::WalId`]). A torn, random or old record is none, and then each connection syncs. A client that forges a
-//! record on purpose can make COMMITs of others return too early. It needs the right to write the sidecar, which is as
-//! good as the right to write the database.
+//! A record counts only if it is whole and about this very WAL: its file, its salts, and this boot
+//! of the machine ([`record::WalId`]). A torn, random or old record counts as none, and then each
+//! connection syncs. A client that forges a record can make COMMITs of others return too early. It
+//! needs the right to write the sidecar, whose permissions are those of the database.
 
 mod connection_wal;
 pub(crate) mod deferral;
@@ -103,14 +109,14 @@ pub(crate) use super_journal::{has_super_journal, super_journal};
 use crate::ffi::ResultCode;
 use crate::format::Salts;
 
-/// A connection that commits, as its WAL knows it.
+/// The connection that commits to a WAL.
 pub(crate) trait Committer: Copy {
-    /// Whether its open transaction may be durable later than it is committed. xSync of the WAL asks this, in each
-    /// commit.
+    /// Whether its open transaction may become durable after it is committed. xSync of the WAL asks
+    /// this in each commit.
     ///
-    /// Not if another database takes part in the transaction. If the sync of this one failed afterwards, the other
-    /// database would keep its half of the transaction, or be the only one to lose it. With a super-journal SQLite also
-    /// ignores what SQLITE_FCNTL_COMMIT_PHASETWO answers.
+    /// Not if another database takes part in the transaction. If the sync of this one failed later,
+    /// one database would keep its half of the transaction and the other would not. With a
+    /// super-journal SQLite also ignores the answer of SQLITE_FCNTL_COMMIT_PHASETWO.
     fn may_defer(self) -> bool;
 }
 
@@ -124,13 +130,13 @@ pub(crate) trait WalFile: Copy {
     fn with_syncs<T>(self, look: impl FnOnce(&mut deferral::Syncs<Self::Committer>) -> T) -> T;
     /// Calls xSync of the base VFS with SQLite's `flags`.
     fn sync(self, flags: c_int) -> ResultCode;
-    /// Calls xRead of the base VFS at byte `at`. Whether it has filled `bytes`.
+    /// Calls xRead of the base VFS at byte `at`. Returns whether that has filled `bytes`.
     fn read(self, bytes: &mut [u8], at: i64) -> bool;
-    /// Calls xWrite of the base VFS at byte `at`. Whether it has written all of `bytes`.
+    /// Calls xWrite of the base VFS at byte `at`. Returns whether that has written all of `bytes`.
     fn write(self, bytes: &[u8], at: i64) -> bool;
 }
 
-/// What group commit asks of a connection's database in WAL mode.
+/// What group commit needs from a connection's database in WAL mode.
 pub(crate) trait WalIndex: Copy {
     /// The connection's WAL.
     type Wal: WalFile;

@@ -4,25 +4,27 @@
 use super::leader::Durable;
 use crate::format::Salts;
 
-/// After so many commits in a row with no other connection's between them, a connection is a sole writer. It syncs
-/// in its commits, as without group commit, since nobody shares its syncs.
+/// After this many commits in a row with no other connection's between them, a connection is a sole
+/// writer. It syncs in its commits, as without group commit, since no other connection would share
+/// its syncs.
 pub(super) const SOLE_AFTER: u8 = 16;
 
-/// What one connection has seen of the commits of others.
+/// What one connection knows about the commits of others.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct OtherWriters {
     /// The WAL's salts and frames after the connection's last commit.
     left: Option<(Salts, u32)>,
     /// How many of its commits in a row had no other connection's between them, up to [`SOLE_AFTER`].
     in_a_row: u8,
-    /// How many frames were durable when the last commit that waited was.
+    /// How many frames were durable when the last commit that waited became durable.
     durable: u32,
-    /// How many frames were committed from when the last commit but one was durable until the last one was.
+    /// How many frames were committed between the moments when the last commit but one and the last
+    /// commit became durable.
     round: u32,
 }
 
 impl OtherWriters {
-    /// The connection has locked WRITE, and so many frames are committed.
+    /// The connection has locked WRITE, and `frames` are committed.
     pub(super) fn note_begin(&mut self, salts: Salts, frames: u32) {
         self.in_a_row =
             if self.wrote_nothing(salts, frames) { (self.in_a_row + 1).min(SOLE_AFTER) } else { 0 };
@@ -32,12 +34,12 @@ impl OtherWriters {
         }
     }
 
-    /// A sole writer has locked WRITE again, and its last commit was durable with so many frames.
+    /// A sole writer has locked WRITE again, and its last commit became durable with `frames`.
     pub(super) fn note_sole_commit(&mut self, frames: u32) {
         self.durable = frames;
     }
 
-    /// The connection is about to unlock WRITE, and the wal-index says that so much is committed.
+    /// The connection is about to unlock WRITE; `committed` is what the wal-index says.
     pub(super) fn note_end(&mut self, committed: Option<(Salts, u32)>) {
         self.left = committed;
     }
@@ -76,8 +78,9 @@ mod tests {
         }
     }
 
-    /// A round is everything that was committed since the commit before this one was durable, also what came while
-    /// the sync lasted, but not across a restart of the WAL. The first round is everything since the connection began.
+    /// A round is every frame committed since the previous commit became durable, also during the
+    /// sync, but not across a restart of the WAL. The first round is everything since the
+    /// connection began.
     #[test]
     fn a_round_is_counted_from_commit_to_commit() {
         let mut others = OtherWriters::default();

@@ -1,4 +1,5 @@
-//! Group commit of one connection: what becomes of the sync of its transaction, and what its COMMIT waits for.
+//! Group commit of one connection: who makes the sync of its transaction, and what its COMMIT waits
+//! for.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -28,17 +29,17 @@ const KERNEL_TELLS_EACH: bool = cfg!(target_os = "linux");
 /// How long a checkpoint waits for the connections whose commits it has made durable to release their read marks.
 const MARKS_LAST: Duration = Duration::from_millis(1);
 
-/// What becomes of the sync of the connection's last transaction that has locked WRITE.
+/// The sync of the connection's last transaction that has locked WRITE.
 ///
 /// | call | state | what happens | state after it |
 /// |---|---|---|---|
 /// | [`begins`](GroupCommit::begins) | `Sole` | no other connection has committed, and SQLite has synced the last commit with success | `Sole` |
 /// | | any | syncs cannot be shared; or the connection only recovers while a failure stands; or that failure cannot be repaired, and this commit's syncs are refused, which [`Syncs`] keeps | `Own` |
 /// | | any | the connection is a sole writer, and its file reports every error | `Sole` on Linux, else `Own` |
-/// | | any | the connection is none | `Deferrable` |
+/// | | any | the connection is no sole writer | `Deferrable` |
 /// | [`ends`](GroupCommit::ends) | `Deferrable` | no sync was deferred | `Own` |
-/// | | `Deferrable` | one was, and it can be shared | `Pending` |
-/// | | `Deferrable` | one was, and nobody can tell which WAL it is about: it is made at once | `Own`, or `Failed` |
+/// | | `Deferrable` | a sync was deferred, and it can be shared | `Pending` |
+/// | | `Deferrable` | a sync was deferred, and the WAL cannot be identified: the sync is made at once | `Own`, or `Failed` |
 /// | [`commits`](GroupCommit::commits) | `Deferrable` | WRITE is still locked (exclusive locking mode): the deferred sync is made, and its answer returned | `Own` |
 /// | | `Pending` | waits until the frames are durable | `Own` |
 /// | | `Failed` | returns the error | `Own` |
@@ -55,7 +56,7 @@ enum CommitSync {
     Deferrable,
     /// It was deferred, WRITE is unlocked, and COMMIT is about to wait.
     Pending(Pending),
-    /// It was deferred, could not be shared, was made when WRITE was unlocked, and has failed.
+    /// It was deferred, could not be shared, and has failed when WRITE was unlocked.
     Failed(ResultCode),
 }
 
@@ -65,14 +66,14 @@ struct Pending {
     id: WalId,
     /// The number of the commit's last frame.
     frames: u32,
-    /// SQLite's, of its xSync.
+    /// The flags of SQLite's xSync.
     flags: c_int,
 }
 
 /// Whether SQLite has synced the WAL in the connection's last commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum LastCommit {
-    /// There was none, or `PRAGMA synchronous` was run since.
+    /// There was no commit, or `PRAGMA synchronous` has run since.
     #[default]
     Unknown,
     /// It has, as with `synchronous=FULL`.
@@ -87,7 +88,7 @@ pub(crate) struct GroupCommit<B: WalIndex> {
     database: Arc<Database>,
     log: Log,
     is_on: bool,
-    /// Whether SQLite's error log was told of a failure that still stands.
+    /// Whether a failure that still stands was logged.
     has_logged: bool,
     /// The WAL, while it is open and its syncs can be deferred.
     wal: Option<B::Wal>,
@@ -115,7 +116,7 @@ impl<B: WalIndex> GroupCommit<B> {
         Self { base, database, log, is_on, has_logged: false, wal, inode, open }
     }
 
-    /// Whether the connection has asked for group commit, and the system has it.
+    /// Whether the connection has asked for group commit, and the system supports it.
     pub(crate) fn is_on(&self) -> bool {
         self.is_on
     }
@@ -125,8 +126,8 @@ impl<B: WalIndex> GroupCommit<B> {
         matches!(self.open.sync, CommitSync::Pending(_))
     }
 
-    /// The WAL is open, until [`Self::wal_closed`]. `wal` is `None` if its syncs cannot be deferred, `inode` if nobody can
-    /// tell which file it is.
+    /// The WAL is open, until [`Self::wal_closed`]. `wal` is `None` if its syncs cannot be
+    /// deferred, `inode` if the file cannot be identified.
     pub(crate) fn wal_opened(&mut self, wal: Option<B::Wal>, inode: Option<Inode>) {
         (self.wal, self.inode) = (wal, inode);
     }
@@ -165,8 +166,9 @@ impl<B: WalIndex> GroupCommit<B> {
         self.open.last_commit = LastCommit::Unknown;
     }
 
-    /// SQLite has locked WRITE, to commit or, if not `to_write`, to recover. Without a snapshot, recovery may be about to
-    /// change what the wal-index says. If a failed sync stands, repairs it, or has this commit refused.
+    /// SQLite has locked WRITE, to commit or, if not `to_write`, to recover. Without a snapshot,
+    /// recovery may be about to change the wal-index. If a failed sync stands, repairs it, or makes
+    /// this commit fail.
     pub(crate) fn begins(&mut self, has_snapshot: bool, to_write: bool) {
         if self.open.sync != CommitSync::Sole {
             self.open.sync = CommitSync::Own;
@@ -220,21 +222,23 @@ impl<B: WalIndex> GroupCommit<B> {
     /// succeeded; `None` if SQLite has made none.
     fn note_last_commit(&self, file: B::Wal) -> Option<bool> {
         let synced = file.with_syncs(Syncs::take_synced);
-        // As a reset: a sync that a checkpoint has asked for since is not the next commit's.
+        // Only to reset: a checkpoint may have asked for a sync since, which is not the next
+        // commit's.
         file.with_syncs(Syncs::take_asked);
         self.note_answer(synced);
         synced
     }
 
-    /// Whether the connection goes on as a sole writer: nobody else has written, and its last commit was `synced`.
+    /// Whether the connection goes on as a sole writer: no other connection has written, and its
+    /// last commit was `synced`.
     fn is_still_sole(&self, salts: Salts, frames: u32, synced: Option<bool>) -> bool {
         self.open.sync == CommitSync::Sole
             && self.open.others.wrote_nothing(salts, frames)
             && synced == Some(true)
     }
 
-    /// [`SharedSyncs::begin`]. If a failed sync stands, repairs it first, unless this is no commit, or one that promises
-    /// nothing.
+    /// [`SharedSyncs::begin`]. If a failed sync stands, repairs it first, unless this is no commit,
+    /// or a commit that promises no durability.
     fn begin_shared(&self, id: &WalId, frames: u32, to_write: bool) -> wal::Result<u32> {
         let queue = self.database.queue();
         let begin = || self.shared().begin(&page_of(&queue), id, frames);
@@ -246,8 +250,8 @@ impl<B: WalIndex> GroupCommit<B> {
         }
     }
 
-    /// Ends what [`Self::begins`] has asked of the WAL. Returns the WAL and the flags of the deferred sync, if there is
-    /// one; the caller makes it, or has COMMIT wait for it.
+    /// Ends the rule that [`Self::begins`] has set for the WAL. Returns the WAL and the flags of
+    /// the deferred sync, if there is one; the caller makes that sync, or COMMIT waits for it.
     fn take_deferred(&mut self) -> Option<(B::Wal, c_int)> {
         let wal = self.wal?;
         let (was_asked, flags) = wal.with_syncs(Syncs::take_asked);
@@ -281,8 +285,9 @@ impl<B: WalIndex> GroupCommit<B> {
         }
     }
 
-    /// SQLITE_FCNTL_COMMIT_PHASETWO, the last call of COMMIT. Returns when the transaction is durable. The connection keeps
-    /// its read mark meanwhile, and has WRITE unlocked, except in exclusive locking mode.
+    /// SQLITE_FCNTL_COMMIT_PHASETWO, the last call of COMMIT. Returns when the transaction is
+    /// durable. Until then the connection keeps its read mark, and has WRITE unlocked, except in
+    /// exclusive locking mode.
     ///
     /// # Errors
     /// What COMMIT returns: a sync that the transaction needs has failed.
@@ -319,9 +324,9 @@ impl<B: WalIndex> GroupCommit<B> {
         Err(why.code())
     }
 
-    /// A checkpoint begins, and it has excluded writers. Connections that wait for a sync keep read marks, which would
-    /// keep it from copying all. So this makes their commits durable, and waits for [`MARKS_LAST`] at most while
-    /// `is_marked` says that there is a read mark before so many frames.
+    /// A checkpoint begins, and it has excluded writers. Connections that wait for a sync keep read
+    /// marks, which would keep it from copying all. So this makes their commits durable, and waits
+    /// for [`MARKS_LAST`] at most while `is_marked` finds a read mark before the last frame.
     ///
     /// # Errors
     /// What the sync has answered. Another sync might answer SQLITE_OK, since the kernel reports an error once.
@@ -339,15 +344,15 @@ impl<B: WalIndex> GroupCommit<B> {
         Ok(())
     }
 
-    /// Whether a sync has failed and is not repaired. False for a connection that cannot reach its WAL: it defers
-    /// nothing, and could repair nothing.
+    /// Whether a sync has failed and is not repaired. False for a connection without access to its
+    /// WAL: it defers no sync, and could not repair one.
     pub(crate) fn has_failed(&self) -> bool {
         let committed = self.wal.and_then(|_| self.base.committed());
         let id = committed.and_then(|(salts, _)| self.id(salts));
         id.is_some_and(|id| self.shared().failed(&page_of(&self.database.queue()), &id).is_some())
     }
 
-    /// Whether the connection's last commit promised nobody that it is durable.
+    /// Whether the connection's last commit did not promise durability.
     pub(crate) fn promises_nothing(&self) -> bool {
         self.open.last_commit == LastCommit::Unsynced
     }
@@ -359,8 +364,9 @@ impl<B: WalIndex> GroupCommit<B> {
         self.shared().repair(&page_of(&self.database.queue()), &wal)
     }
 
-    /// If a failed sync stands, repairs it before a checkpoint, or before the database is locked exclusively. The
-    /// connection has WRITE locked, or the whole database. Returns whether the page says so, and others know of it.
+    /// If a failed sync stands, repairs it before a checkpoint, or before the database is locked
+    /// exclusively. The connection has WRITE locked, or the whole database. Returns whether the
+    /// page says so, for others to see.
     ///
     /// # Errors
     /// SQLITE_IOERR_FSYNC, or what the sync has answered. SQLite's error log is told.
@@ -373,8 +379,8 @@ impl<B: WalIndex> GroupCommit<B> {
         })
     }
 
-    /// Notes what SQLite's own syncs of the file have answered, also those of a checkpoint. If the file has reported an
-    /// error, perhaps as the only one, it does not report it again.
+    /// Notes the answers of SQLite's own syncs of the file, also for a checkpoint. If the file has
+    /// reported an error, perhaps as the only file, it does not report it again.
     fn note_answer(&self, synced: Option<bool>) {
         if synced == Some(false) {
             self.open.file.set(self.open.file.get().has_reported());
@@ -391,12 +397,12 @@ impl<B: WalIndex> GroupCommit<B> {
         Some(ConnectionWal { base: self.base, file, open_file, id, flags: SYNC_NORMAL, round: 0 })
     }
 
-    /// The WAL with these salts; `None` if nobody can tell which it is.
+    /// The WAL with these salts; `None` if it cannot be identified.
     fn id(&self, salts: Salts) -> Option<WalId> {
         WalId::of(self.inode?, salts)
     }
 
-    /// What this process knows of the database's syncs.
+    /// What this process knows about the database's syncs.
     fn shared(&self) -> &SharedSyncs {
         self.database.attached()
     }

@@ -10,12 +10,12 @@ use crate::lock::page::GroupBytes;
 use crate::lock::sidecar::Sidecar;
 use crate::sys::{self, Inode, Range};
 
-/// One WAL: a file, from one restart of the WAL to the next, in one boot of this machine. A copy of the file has the
-/// same salts, and so has the file before a power cut; each of them is another WAL.
+/// One WAL: a file, from one restart of the WAL to the next, in one boot of this machine. A copy of
+/// the file, and the file before a power cut, have the same salts, but count as other WALs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Default))]
 pub(super) struct WalId {
-    /// The checksum of what names the file and the boot.
+    /// The checksum of the identities of the file and the boot.
     key: [u32; 2],
     pub(super) salts: Salts,
 }
@@ -31,17 +31,17 @@ impl WalId {
     }
 }
 
-/// What is known of the syncs of a WAL.
+/// What is known about the syncs of a WAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) id: WalId,
     /// The number of frames that are durable, from the first on.
     pub(super) durable: u32,
-    /// Odd from a failed sync until its repair; each of the two raises it.
+    /// Odd from a failed sync until its repair: a failure and a repair each add one.
     pub(super) failures: u32,
 }
 
-/// What [`GroupBytes`] say of a WAL.
+/// What [`GroupBytes`] say about a WAL.
 impl GroupBytes {
     /// The futex word.
     pub(super) fn word(&self) -> u32 {
@@ -54,8 +54,8 @@ impl GroupBytes {
         (record.encode(self.word()) == *self).then_some(record)
     }
 
-    /// [`Record::failures`] of that WAL. If the record is from before a restart of that WAL, which repairs a failure,
-    /// the count as if it was repaired. 0 if there is no record.
+    /// [`Record::failures`] of that WAL. If the record is from before a restart of that WAL, which
+    /// repairs a failure, the count after that repair. 0 if there is no record.
     pub(super) fn failures(&self, id: &WalId) -> u32 {
         let then = WalId { key: id.key, salts: [self.u32_at(4), self.u32_at(8)] };
         match self.record(&then) {
@@ -76,7 +76,7 @@ impl Record {
     pub(super) fn encode(&self, word: u32) -> GroupBytes {
         let [salt0, salt1] = self.id.salts;
         let pairs = [[salt0, salt1], [self.durable, self.failures]];
-        // All words go in twice, so that each one counts in both sums.
+        // Each word is added twice, so that it counts in both sums.
         let [sum0, sum1] = checksum(self.id.key, pairs.into_iter().chain(pairs));
         let mut bytes = GroupBytes::default();
         let words = [word, salt0, salt1, self.durable, self.failures, sum0, sum1];

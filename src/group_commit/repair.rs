@@ -12,8 +12,8 @@ impl SharedSyncs {
     /// If a sync has failed, writes all frames behind the durable ones once more and syncs them. The caller keeps
     /// others from writing. Waits for a leader, for [`PATIENCE`] at most.
     ///
-    /// Returns whether the page says that the failure is repaired. If not, all committed frames are durable, but
-    /// others take the failure for one that stands.
+    /// Returns whether the page says that the failure is repaired. If not, all committed frames are
+    /// durable, but for other connections the failure still stands.
     ///
     /// # Errors
     /// The failure still stands.
@@ -33,14 +33,14 @@ impl SharedSyncs {
         let record = read.as_ref().ok().and_then(|bytes| bytes.record(wal.id()));
         let Some(failure) = self.failed_by(record, wal.id()) else { return Ok(true) };
         let frames = wal.committed();
-        // If the WAL has fewer frames, it was put back to what it was before.
+        // If the WAL has fewer frames, an older state of it was restored.
         let durable = if failure.durable > frames { 0 } else { failure.durable };
         sync_again(wal, durable).or_else(|why| match why {
             // The file may have reported the very failure that is being repaired.
             NotDurable::Failed(_) => sync_again(wal, durable),
             _ => Err(why),
         })?;
-        // From here on the page is believed again, also where it says that a failure stands.
+        // From here on the page counts again, also if it says that a failure stands.
         *self.failure.lock() = None;
         let repaired =
             Record { id: *wal.id(), durable: frames, failures: failure.failures.wrapping_add(1) };

@@ -1,14 +1,14 @@
 //! Frames whose sync has failed, written once more as they are.
 //!
-//! After a failed fsync(2) the kernel takes the pages for clean, and no later sync writes them. Written once more, they
-//! are new to it.
+//! After a failed fsync(2) the kernel takes the pages for clean, and no later sync writes them.
+//! Frames that are written once more make them dirty again.
 
 use super::WalFile;
 use super::wal::{self, NotDurable, Wal};
 use crate::format::{Salts, WalHeader};
 
-/// Writes all frames behind the `durable` ones once more and syncs them. Whatever became of them before, success means
-/// that they are on the disk.
+/// Writes all frames behind the `durable` ones once more and syncs them. Success means that they
+/// are on the disk, whatever happened before.
 ///
 /// # Errors
 /// [`NotDurable::Failed`] if the sync fails, [`NotDurable::AnotherFailed`] if the frames cannot be written.

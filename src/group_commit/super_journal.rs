@@ -1,6 +1,7 @@
-//! Whether this thread is in a transaction over several databases with rollback journals. In its first phase SQLite
-//! has a super-journal open, and it ignores what SQLITE_FCNTL_COMMIT_PHASETWO answers
-//! (<https://www.sqlite.org/atomiccommit.html#multi_file_commit>), so no sync of it may be deferred.
+//! Whether this thread is in a transaction over several databases with rollback journals. In the
+//! first phase of such a commit SQLite has a super-journal open, and it ignores the answer of
+//! SQLITE_FCNTL_COMMIT_PHASETWO (<https://www.sqlite.org/atomiccommit.html#multi_file_commit>), so
+//! no sync of it may be deferred.
 
 use std::cell::Cell;
 
@@ -16,7 +17,8 @@ pub(crate) fn super_journal(is_opened: bool) {
     });
 }
 
-/// Whether this thread has a super-journal open. True, too, while the thread ends and nobody can know.
+/// Whether this thread has a super-journal open. Also true while the thread ends, when that cannot
+/// be known.
 pub(crate) fn has_super_journal() -> bool {
     SUPER_JOURNALS.try_with(|open| open.get() > 0).unwrap_or(true)
 }

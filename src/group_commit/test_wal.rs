@@ -18,7 +18,7 @@ impl Committer for TestCommitter {
     }
 }
 
-/// What the base VFS's file holds, and what was done to it.
+/// The contents of the base VFS's file, and the calls that it got.
 #[derive(Default)]
 pub(crate) struct Memory {
     syncs: Syncs<TestCommitter>,

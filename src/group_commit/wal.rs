@@ -1,4 +1,4 @@
-//! A WAL as the connections that share its syncs use it.
+//! A WAL, for the connections that share its syncs.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::record::WalId;
 use crate::ffi::ResultCode;
 use crate::sys::Stopwatch;
 
-/// How long a leader sleeps between two looks for more commits. The sleep lasts some 50 us longer than it is asked to.
+/// How long a leader sleeps between two looks for more commits. The kernel adds some 50 us.
 const GATHER_NAP: Duration = Duration::from_micros(20);
 
 /// What group commit needs of a WAL.
@@ -29,7 +29,7 @@ pub(super) trait Wal {
     fn open_file(&self) -> &Cell<OpenFile>;
     /// How many frames all connections write in one round of commits; 0 if no other one commits.
     fn round(&self) -> u32;
-    /// Lets others commit for a moment. Returns how long that lasted, in ns.
+    /// Lets others commit for a moment. Returns the length of that moment, in ns.
     fn nap(&self) -> u64 {
         let mut watch = Stopwatch::start();
         watch.sleep(GATHER_NAP);
@@ -45,15 +45,16 @@ pub(super) type Result<T> = std::result::Result<T, NotDurable>;
 pub(super) enum NotDurable {
     /// The connection's own sync has failed, with this code.
     Failed(ResultCode),
-    /// Another sync has failed, before or meanwhile.
+    /// Another connection's sync has failed, before or during this one's wait.
     AnotherFailed,
-    /// None has failed, but the connection cannot share syncs now: another one leads, or the page cannot be read or
-    /// written. Only [`begin`](super::leader::SharedSyncs::begin) answers this.
+    /// No sync has failed, but the connection cannot share syncs now: another one leads, or the
+    /// page cannot be read or written. Only [`begin`](super::leader::SharedSyncs::begin) answers
+    /// this.
     NotShared,
 }
 
 impl NotDurable {
-    /// What SQLite is told.
+    /// The code for SQLite.
     pub(super) fn code(self) -> ResultCode {
         if let Self::Failed(rc) = self { rc } else { ResultCode::IOERR_FSYNC }
     }

@@ -1,60 +1,65 @@
 //! An observer that takes a checkpoint for a torn file (<https://www.sqlite.org/howtocorrupt.html> 3.1).
 //!
 //! Applications compare the length of their database with the page count in its header, to find a
-//! torn file. One that asks for the length first
-//! and then reads the header calls a healthy file torn if a checkpoint of another process raises the
-//! page count in between.
+//! torn file. An application that reads the length first and then the header takes a healthy file
+//! for torn if a checkpoint of another process raises the page count in between.
 //!
 //! # What it does
-//! In WAL mode it keeps the file longer than its header says: ahead of the header by more than checkpoints add while
-//! somebody looks. SQLite takes the page count from the header, so a longer file is legal
-//! (<https://www.sqlite.org/fileformat2.html#in_header_database_size>). A checkpoint that has to make the file longer
-//! waits for [`PAUSE`] before it writes the header, and keeps the checkpoint lock meanwhile. So whatever page count an
-//! observer reads, the file was long enough for it [`PAUSE`] ago. The checkpoint of a last close waits for
-//! [`PAUSE_AT_CLOSE`]; after it the file has the length that its header says.
+//! In WAL mode it keeps the file longer than its header says: ahead by more than checkpoints add
+//! while an observer looks. SQLite takes the page count from the header, so a longer file is legal
+//! (<https://www.sqlite.org/fileformat2.html#in_header_database_size>). A checkpoint that has to
+//! make the file longer waits for [`PAUSE`] before it writes the header, and keeps the checkpoint
+//! lock for that time. So whatever page count an observer reads, the file was long enough for it
+//! [`PAUSE`] ago. The checkpoint of a last close waits for [`PAUSE_AT_CLOSE`]; then the file gets
+//! the length that its header says.
 //!
-//! SQLite sets the file's length when a checkpoint has copied all, and so cuts off what was freed. Here the file stays
-//! long, and what lies behind the database is overwritten by zeros instead, so that it has nothing that was deleted. A file
-//! that is much too long is cut, after a pause for observers that have read the old header. The last close cuts off
-//! nothing but zeros: what else may lie behind a header that is wrong, as of a torn copy, is not ours.
+//! SQLite sets the file's length when a checkpoint has copied all, and so cuts off freed pages.
+//! Here the file stays long. The bytes behind the database are overwritten by zeros instead, so
+//! that no deleted data stay there. A file that is much too long is cut, after a pause for
+//! observers that have read the old header. The last close cuts off zeros only: other bytes there
+//! mean that the header is wrong, as in a torn copy.
 //!
 //! # What it does not do
 //! - It does nothing in rollback modes.
-//! - An observer that takes longer than [`PAUSE`] from one look to the next may still be fooled.
-//! - So may one that looks within [`PAUSE`] of a connection's first write, which brings the file ahead and does not wait,
-//!   if another connection's checkpoint comes at once.
-//! - So may one that takes longer than [`PAUSE_AT_CLOSE`], where clients open the database one after the other and each
-//!   closes it as the last.
+//! - An observer that takes longer than [`PAUSE`] from one look to the next may still see a torn
+//!   file.
+//! - So may an observer that looks within [`PAUSE`] of a connection's first write, which makes the
+//!   file longer without waiting, if another connection's checkpoint comes at once.
+//! - So may an observer that takes longer than [`PAUSE_AT_CLOSE`], if clients open the database one
+//!   after the other and each closes it as the last.
 
 use std::time::Duration;
 
 /// The least distance between the header's length and the file's end, in bytes. It is a multiple of every page size.
 const LEAST: i64 = 256 << 10;
 
-/// The largest distance that a checkpoint makes, in bytes. Each checkpoint that has copied all reads what is behind the
-/// database.
+/// The largest distance that a checkpoint makes, in bytes. Each checkpoint that has copied all
+/// reads the bytes behind the database.
 const MOST: i64 = 4 << 20;
 
-/// A file that has to be made longer gets so many times the distance, so that few checkpoints have to.
+/// A file that has to be made longer gets this many times the distance, so that few checkpoints
+/// have to do it.
 const AT_ONCE: i64 = 4;
 
 /// The largest distance that is left when a file is cut, in bytes, unless the database's length asks for more.
 const MOST_AFTER_CUT: i64 = 4 << 20;
 
-/// How much further ahead than a connection would make it a file may be, in bytes. Beyond that it is cut.
+/// A file that is further ahead than a connection would make it, by more than this, in bytes, is
+/// cut.
 const TOO_FAR: i64 = 16 << 20;
 
-/// How much further it may stay: other connections may add more than this one.
+/// By how much further a file may stay ahead, in bytes: other connections may add more than this
+/// one.
 const MAY_STAY: i64 = 4 << 20;
 
-/// After so many checkpoints in a row that find it further ahead than that, it is cut.
+/// After this many checkpoints in a row that find the file further ahead than that, it is cut.
 const CUT_AFTER: u32 = 16;
 
-/// The distance is at least one part in so many of the database.
+/// The distance is at least this fraction of the database.
 const PART: i64 = 16;
 
-/// How long a checkpoint waits, with the locks that it has, if it has made the file longer: longer than an observer takes
-/// from one look to the next.
+/// How long a checkpoint that has made the file longer waits, with its locks: longer than an
+/// observer takes from one look to the next.
 pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// How long the checkpoint of a last close waits: the next client waits for it, and clients may come one after the other.
@@ -62,43 +67,45 @@ pub(crate) const PAUSE_AT_CLOSE: Duration = Duration::from_millis(2);
 
 /// How far ahead one connection keeps the file.
 ///
-/// Where the WAL is empty, SQLite takes the file's length for the page count, and writes that count into
-/// the frames that it commits. The next checkpoint calls a file malformed that is much shorter than such a count. [`Told`]
-/// spares our connections that, but stock clients see the file's own length.
-/// So a checkpoint cuts the file to no less than the length that SQLite sets, and the last close cuts it only when
-/// the WAL is gone.
+/// While the WAL is empty, SQLite takes the page count from the file's length, and writes that
+/// count into the frames that it commits. If the file is then cut to much less than such a count,
+/// the next checkpoint calls it malformed. [`Told`] prevents that for our connections, but stock
+/// clients see the file's own length. So a checkpoint cuts the file to no less than the length that
+/// SQLite sets, and the last close cuts it only when the WAL is gone.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
-    /// The most that one of its checkpoints has added, in bytes. Each that has copied all takes an eighth off: what was
-    /// added once, by an import, does not last.
+    /// The most that one of its checkpoints has added, in bytes. Each checkpoint that has copied
+    /// all takes an eighth off, so that one import has no lasting effect.
     largest_growth: i64,
     /// How many of its checkpoints in a row have found the file further ahead than it may stay.
     found_far: u32,
-    /// Cutting it has changed nothing: SQLITE_FCNTL_CHUNK_SIZE keeps it long. Then that is its distance, and it is cut and
-    /// left as by SQLite.
+    /// Whether a cut had no effect, because SQLITE_FCNTL_CHUNK_SIZE keeps the file long. That is
+    /// distance enough then, and the file's length is left to SQLite.
     pub(crate) stays_long: bool,
-    /// Whether this connection's first write transaction has seen to it that the file is ahead.
+    /// Whether this connection's first write transaction has made sure that the file is ahead.
     pub(crate) has_begun: bool,
 }
 
 impl Ahead {
-    /// A checkpoint is about to change the header's length from `old` to `new`, and the file has `size` bytes.
-    /// Returns how long the file is to be before that, in bytes; `None` if it is far enough ahead.
+    /// A checkpoint is about to change the header's length from `old` to `new`, and the file has
+    /// `size` bytes. Returns the length that the file must have before that, in bytes; `None` if it
+    /// is far enough ahead.
     pub(crate) fn before_header(&mut self, size: i64, old: i64, new: i64) -> Option<i64> {
         self.largest_growth = self.largest_growth.max(new - old);
         let distance = self.distance(new);
         (size < new + distance).then_some(new + AT_ONCE * distance)
     }
 
-    /// A write transaction begins, before there is anything to copy. The file has `size` bytes, and `length` by its
-    /// header. Returns how long it is to be, in bytes; `None` if it is far enough ahead.
+    /// A write transaction begins, before there is anything to copy. The file has `size` bytes, and
+    /// `length` by its header. Returns the length that it must have, in bytes; `None` if it is far
+    /// enough ahead.
     pub(crate) fn before_writing(&self, size: i64, length: i64) -> Option<i64> {
         let distance = self.distance(length);
         (size < length + distance).then_some(length + AT_ONCE * distance)
     }
 
-    /// A checkpoint has copied all frames. The header says `length`, and the file has `size` bytes. Returns to how many
-    /// bytes it is to be cut; `None` if it may stay as long as it is.
+    /// A checkpoint has copied all frames. The header says `length`, and the file has `size` bytes.
+    /// Returns the length to cut it to, in bytes; `None` if it may stay as it is.
     pub(crate) fn after_checkpoint(&mut self, size: i64, length: i64) -> Option<i64> {
         self.largest_growth -= self.largest_growth / 8;
         let too_long = size - (length + AT_ONCE * self.distance(length));
@@ -111,19 +118,20 @@ impl Ahead {
         Some(length + self.distance(length).max(MOST_AFTER_CUT))
     }
 
-    /// How far ahead the file of a database of `length` bytes is to be, in bytes.
+    /// How far ahead the file of a database of `length` bytes must be, in bytes.
     fn distance(&self, length: i64) -> i64 {
         let wanted = (2 * self.largest_growth).max(length / PART);
-        // In steps of the least, so that it is a multiple of the page size.
+        // In steps of [`LEAST`], so that it is a multiple of the page size.
         (wanted.clamp(LEAST, MOST) + LEAST - 1) / LEAST * LEAST
     }
 }
 
-/// What a connection tells SQLite of the length of a file that is ahead, while SQLite takes the page count from it: as long
-/// as the WAL has no commit.
+/// The length that a connection tells SQLite for a file that is ahead. It matters as long as the
+/// WAL has no commit, when SQLite takes the page count from it.
 ///
-/// The header is read once. Whoever changes it has committed before, and copied that: then the wal-index has another header,
-/// or was recovered. As long as it has the same, SQLite goes on with the first page that it has read, and this with the
+/// The database's header is read once. A client that changes it has committed and checkpointed
+/// before: then the wal-index has another header, or was recovered. While the wal-index has the
+/// same header, SQLite keeps using the first page that it has read, and this keeps using the
 /// length.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
@@ -131,25 +139,25 @@ pub(crate) struct Told {
     size: i64,
     /// The checksum of the wal-index's header.
     checksum: u32,
-    /// What was told then, in bytes.
+    /// The length that SQLite was told then, in bytes.
     length: i64,
 }
 
 impl Told {
-    /// The length to tell of a file of `size` bytes, whose wal-index has that `checksum`. `None` if the database's header
-    /// is to be read.
+    /// The length to tell for a file of `size` bytes, whose wal-index has that `checksum`. `None`
+    /// if the caller must read the database's header.
     pub(crate) fn known(&self, size: i64, checksum: u32) -> Option<i64> {
         (self.size == size && self.checksum == checksum).then_some(self.length)
     }
 
-    /// The same, if the file is ahead of the length `by_header`, or is not: never more than `size`.
+    /// The same, with the length `by_header` if the file is ahead: never more than `size`.
     pub(crate) fn read(&mut self, size: i64, checksum: u32, by_header: Option<i64>) -> i64 {
         let length = by_header.map_or(size, |length| length.min(size));
         *self = Self { size, checksum, length };
         length
     }
 
-    /// The database's header may be another one from now on.
+    /// The database's header may change from now on.
     pub(crate) fn forget(&mut self) {
         // A file without bytes is not ahead.
         *self = Self::default();

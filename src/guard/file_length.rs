@@ -1,34 +1,34 @@
 //! A file that is shorter than its header says: a write that extended it was lost
 //! (<https://www.sqlite.org/howtocorrupt.html> 3.1, 4).
 //!
-//! A disk, a driver or a full network share says that a page was written, and it was not. If the page lay behind the
-//! file's end, the file is now shorter than its header says, and SQLite calls it malformed when it next reads there:
-//! long after the commit.
+//! A disk, a driver or a full network share reports that a page was written, although it was not.
+//! If the page lay behind the file's end, the file is now shorter than its header says, and SQLite
+//! calls it malformed when it next reads there: long after the commit.
 //!
 //! # What it does
-//! While one connection may change the file's length, and nobody else may, [`Written`] keeps how far that connection
-//! has written. A file that ends before that has lost a write. In rollback modes the check is made when all is
-//! written and nothing is committed yet: an error there rolls back. In WAL mode the file rightly lags behind what is
-//! committed, and is complete when a checkpoint has copied all frames and sets its length: an error there leaves all
-//! frames in the WAL.
+//! While only one connection may change the file's length, [`Written`] keeps how far that
+//! connection has written. A file that ends before that has lost a write. In rollback modes the
+//! check comes when all is written and nothing is committed yet: an error there rolls back. In WAL
+//! mode the file may lack committed pages until a checkpoint has copied all frames and sets the
+//! file's length: an error there leaves all frames in the WAL.
 //!
-//! A checkpoint writes the header first. So the file is made as long as it will be before that, and an observer
-//! sees no deficit.
+//! A checkpoint writes the header first. So the file gets its final length before the header, and
+//! an observer sees no deficit.
 //!
 //! # What it does not do
 //! - It finds no lost write within the file.
-//! - A file that was short before is reported, and otherwise left to SQLite: the connection that writes to it now has
-//!   not made it so.
+//! - A file that was short before is reported, and otherwise left to SQLite: its present writer has
+//!   not caused that.
 
 use std::ffi::c_int;
 
 use crate::format::Header;
 
-/// What a connection has written while it may change the file's length, and nobody else may: in rollback modes from
+/// What a connection has written while only it may change the file's length: in rollback modes from
 /// RESERVED or EXCLUSIVE on, in WAL mode while it has the CKPT slot.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
-    /// How long the file is at least, if no write was lost, in bytes.
+    /// The least length of the file if no write was lost, in bytes.
     end: i64,
     /// The header that was there before the first page was written, and the one that was written last; `None` if the
     /// first page was not written.
@@ -50,7 +50,7 @@ impl Written {
         self.is_repair = true;
     }
 
-    /// So many bytes were written at the offset `at`.
+    /// That many bytes were written at the offset `at`.
     #[inline]
     pub(crate) fn wrote(&mut self, at: i64, bytes: c_int) {
         self.end = self.end.max(at.saturating_add(bytes.into()));
@@ -69,13 +69,15 @@ impl Written {
         self.end = self.end.min(size);
     }
 
-    /// How many bytes of what was written, up to `length`, a file of `size` bytes lacks; `None` if it lacks none.
+    /// How many of the written bytes, up to `length`, a file of `size` bytes lacks; `None` if it
+    /// lacks none.
     pub(crate) fn lost(&self, size: i64, length: i64) -> Option<i64> {
         Some(self.end.min(length) - size).filter(|missing| *missing > 0)
     }
 
-    /// All pages of a transaction are written. Returns by how many bytes it would leave the file shorter than its own
-    /// header says; `None` if it would not, or if this is a rollback, which leaves the header that was there before.
+    /// All pages of a transaction are written. Returns by how many bytes the file would be shorter
+    /// than its new header says; `None` if it would not, or if this is a rollback, which restores
+    /// the old header.
     pub(crate) fn torn(&self, size: impl FnOnce() -> Option<i64>) -> Option<i64> {
         let (before, last) = self.headers.as_ref().filter(|_| !self.is_repair)?;
         if before.as_ref() == Some(last) {
@@ -87,7 +89,8 @@ impl Written {
         Some(length - size)
     }
 
-    /// All was synced, or, if it `is_torn`, refused: then a rollback comes next. A rollback syncs once, at its end.
+    /// All was synced; or, if it `is_torn`, the sync was refused, and a rollback comes next. A
+    /// rollback syncs once, at its end.
     pub(crate) fn synced(&mut self, is_torn: bool) {
         if is_torn {
             self.begin_repair();

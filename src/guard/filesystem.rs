@@ -1,16 +1,18 @@
 //! A WAL whose clients do not share memory. "All processes using a database must be on the same host computer; WAL
 //! does not work over a network filesystem" (<https://www.sqlite.org/wal.html>).
 //!
-//! Two machines open a board on a network share. Each maps its own copy of the wal-index, so each overwrites the
-//! other's frames. And a network file system often has no locks that work
+//! Two machines open a board on a network share. Each maps its own copy of the wal-index, so each
+//! overwrites the other's frames. And the locks of network file systems often do not work
 //! (<https://www.sqlite.org/howtocorrupt.html> 2.1).
 //!
 //! # What it does
-//! It refuses WAL mode on such a file system, known by its type. Rollback modes need the locks only, and stay possible.
+//! It refuses WAL mode on such a file system, recognised by its type. Rollback modes need only the
+//! locks, and stay possible.
 //!
 //! # What it does not do
 //! - It does not test a network file system's locks.
-//! - It does not know each network file system: one that is not in its list passes for a local one.
+//! - It does not know every network file system: one that is not in its list passes for a local
+//!   one.
 
 use std::io;
 use std::path::Path;
@@ -26,18 +28,20 @@ fn kind_of(file: &Path) -> io::Result<Option<u64>> {
     }
 }
 
-/// Whether, as far as one machine can tell, all that have a file open share it: locks exclude each other, and what one
-/// writes another finds in a shared mapping. It tries that with a file that it creates beside `file`.
+/// Whether two openers of a file share it, as far as one machine can tell: their locks exclude each
+/// other, and one's write appears in the other's shared mapping. Tried with a file that this
+/// creates beside `file`.
 pub(crate) fn shares(file: &Path) -> bool {
-    // If this process may create no file there, another place on the same file system tells as much.
+    // If this process may create no file there, another place on the same file system serves as
+    // well.
     let elsewhere = std::env::temp_dir();
     let is_same = sys::mount_of(&elsewhere) == sys::mount_of(file);
     let places = [file.parent(), is_same.then_some(elsewhere.as_path())];
     places.into_iter().flatten().find_map(|place| sys::shares_memory(place).ok()) == Some(true)
 }
 
-/// The types that other machines may have open, by their numbers in statfs(2), as Linux and each file system's own source
-/// define them.
+/// The types of file systems that other machines may have mounted, by their numbers in statfs(2),
+/// as Linux and each file system's own source define them.
 const NETWORK: [u64; 12] = [
     0x6969,      // NFS
     0x517b,      // SMB
@@ -53,15 +57,16 @@ const NETWORK: [u64; 12] = [
     0x1983_0326, // BeeGFS
 ];
 
-/// The types that are another machine's or not: it depends on who serves the files, the host of a virtual machine or of a
-/// sandbox perhaps. vboxsf, 9p, and FUSE with virtiofs.
+/// The types whose server may be another machine, or the host of a virtual machine or sandbox:
+/// vboxsf, 9p, and FUSE with virtiofs.
 const SERVED: [u64; 3] = [0x786f_4256, 0x0102_1997, 0x6573_5546];
 
-/// Why nobody must enter WAL mode on the file system of `database`; `None` if that is allowed. `shares` tells whether all that
-/// have a file open there share it.
+/// Why WAL mode is refused on the file system of `database`; `None` if it is allowed. `shares`
+/// tells whether all openers of a file there share it.
 ///
-/// A sandbox shows its own root as 9p or FUSE, and all of its processes share what is there. So where the root is on
-/// such a file system, what it can do decides, not its name. So it does where a sandbox refuses statfs(2).
+/// A sandbox shows its own root as 9p or FUSE, and all of its processes share what is there. So if
+/// the root is on such a file system, a test of it decides, not its name. The same holds if a
+/// sandbox refuses statfs(2).
 pub(crate) fn wal_refusal(database: &Path, shares: impl FnOnce() -> bool) -> Option<String> {
     refusal(kind_of(database), || sys::mount_of(database), shares)
 }

@@ -1,17 +1,18 @@
 //! A database, WAL or wal-index that was unlinked, renamed or replaced while it is open
 //! (<https://www.sqlite.org/howtocorrupt.html> 1.4, 2.4), or a database that has several hard links (2.5).
 //!
-//! Somebody restores a backup over a board that a program has open. The program goes on to write to the file that is
-//! gone: what it writes is lost to all others. If only the WAL was replaced, its frames mix with those of another. And
-//! of a database with two hard links, each name has a journal and a lock of its own, so two writers do not
-//! see each other's.
+//! An operator restores a backup over a board that a program has open. The program goes on writing
+//! to the deleted file: its writes are lost to all others. If only the WAL was replaced, its frames
+//! mix with those of another. And if a database has two hard links, each name has its own journal
+//! and lock, so two writers do not see each other's.
 //!
 //! # What it does
-//! A connection remembers the device and the inode number of each file when it opens it. Before it writes, it
-//! compares them with what the names lead to now. If they differ, nothing is written. In WAL mode most comparisons
-//! cost one fstat(2): as long as the time of the directory's last change is that of the last comparison, no name in
-//! it has changed. Hard links in other directories, and a move of a directory further up, leave no trace there; so
-//! everything is compared once a second all the same. Connections that only read compare once a second, too.
+//! A connection remembers the device and the inode number of each file when it opens it. Before it
+//! writes, it compares them with what the names lead to now. If they differ, nothing is written. In
+//! WAL mode most comparisons cost one fstat(2): as long as the directory's time of last change is
+//! the same as at the last comparison, no name in it has changed. Hard links in other directories,
+//! and a move of a parent directory, do not change that time; so everything is compared once a
+//! second anyway. Connections that only read compare once a second, too.
 //!
 //! # What it does not do
 //! - A file that is replaced between the comparison and the write is not noticed before the next comparison.
@@ -25,12 +26,12 @@ use std::sync::Arc;
 use crate::format::{self, WAL_INDEX_SUFFIX, WAL_SUFFIX};
 use crate::sys::{self, Directory, Found, Inode, Name};
 
-/// Why nobody must write to a database.
+/// Why a database must not be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Displaced {
-    /// The name of this file leads to another one than the one that is open, or to none.
+    /// The name of this file leads to another file than the open one, or to none.
     Moved(&'static str),
-    /// The database has so many hard links.
+    /// The database has this many hard links.
     Linked(u64),
 }
 
@@ -57,15 +58,15 @@ pub(crate) struct Identity {
     database: (Name, Inode),
     wal: (Name, Option<Inode>),
     wal_index: (Name, Option<Inode>),
-    /// Why it is not known which files the WAL and the wal-index are, if the kernel did not say.
+    /// Why the kernel did not tell which files the WAL and the wal-index are, if it did not.
     wal_untold: Option<String>,
     directory: Arc<Directory>,
-    /// Whether names lead elsewhere than they did, since this process has another root directory, or is in another
-    /// mount namespace. Then the files are looked for in the open directory.
+    /// Whether names lead elsewhere than before, since this process has changed its root directory
+    /// or mount namespace. Then the files are looked up in the open directory.
     is_elsewhere: bool,
-    /// The directory when all files were last found in their places. As long as it does not change, they still are,
-    /// unless a directory further up was moved. `None` if its last change was then so recent that another might leave
-    /// the same time.
+    /// The directory when all files were last found in their places. As long as the directory does
+    /// not change, they still are, unless a parent directory was moved. `None` if its last change
+    /// was so recent that another change might get the same time.
     unchanged: Option<Found>,
     /// Whether the user allows hard links (`kanban_hard_links=1`).
     may_have_links: bool,
@@ -73,15 +74,16 @@ pub(crate) struct Identity {
     checked: u64,
 }
 
-/// How often a connection that only reads checks, and how often one that writes checks for hard links and moves
-/// further up, of which the directory says nothing, in ns.
+/// How often a connection that only reads checks, and how often a writer checks for hard links and
+/// moves of parent directories, which the directory does not show, in ns.
 const CHECK_NS: u64 = 1_000_000_000;
 
 impl Identity {
-    /// Of the database at `path`, which was just opened. `None` if there is no such file, or a NUL is in its name.
+    /// The files of the database at `path`, which was just opened. `None` if there is no such file,
+    /// or a NUL is in its name.
     ///
     /// # Errors
-    /// The kernel does not say which file it is. lstat(2)
+    /// The kernel does not tell which file it is. lstat(2)
     pub(crate) fn of(path: &Path, may_have_links: bool) -> io::Result<Option<Self>> {
         let beside = |suffix| Name::new(format::beside(path, suffix).as_os_str());
         let names = (Name::new(path.as_os_str()), beside(WAL_SUFFIX), beside(WAL_INDEX_SUFFIX));
@@ -123,18 +125,21 @@ impl Identity {
         self.wal_index.1
     }
 
-    /// Why the kernel did not say which file the WAL or the wal-index is. Then that is not compared.
+    /// Why the kernel did not tell which file the WAL or the wal-index is. That file is not
+    /// compared then.
     pub(crate) fn wal_untold(&self) -> Option<&str> {
         self.wal_untold.as_deref()
     }
 
-    /// SQLite has just opened the WAL and the wal-index. Of those that it had open before, the first counts.
+    /// SQLite has just opened the WAL and the wal-index. If it had one open before, the first one
+    /// counts.
     pub(crate) fn wal_opened(&mut self) {
         for (name, inode) in [&mut self.wal, &mut self.wal_index] {
             if inode.is_none() {
                 match sys::stat(name) {
                     Ok(found) => *inode = Some(found.inode),
-                    // SQLite has the wal-index in memory of its own, or the WAL is empty and read-only.
+                    // SQLite has the wal-index in its own memory, or the WAL is empty and
+                    // read-only.
                     Err(why) if sys::is_absent(&why) => {}
                     Err(why) => {
                         self.wal_untold = Some(format!(
@@ -157,7 +162,7 @@ impl Identity {
     /// Whether all files are in their places. Called before a transaction writes. `now` is of [`sys::monotonic_ns`].
     ///
     /// # Errors
-    /// A file was displaced, or the database has hard links that nobody has allowed.
+    /// A file was displaced, or the database has hard links without `kanban_hard_links=1`.
     #[inline(always)]
     pub(crate) fn check(&mut self, now: u64) -> Result<(), Displaced> {
         let directory = self.wal.1.and_then(|_| self.directory.stat().ok());
@@ -167,8 +172,8 @@ impl Identity {
         self.check_each(directory, now)
     }
 
-    /// Compares each file. `directory` is what the directory is now, if the WAL is open; only then is it remembered: a
-    /// rollback mode changes it in each transaction, by its journal.
+    /// Compares each file. `directory` is the present state of the directory, remembered only if
+    /// the WAL is open: in a rollback mode the journal changes the directory in each transaction.
     #[inline(never)]
     fn check_each(&mut self, directory: Option<Found>, now: u64) -> Result<(), Displaced> {
         let mut found = self.look(self.is_elsewhere);
@@ -180,7 +185,7 @@ impl Identity {
         if links > 1 && !self.may_have_links {
             return Err(Displaced::Linked(links));
         }
-        // A change just after another may leave the same time.
+        // A second change soon after the first may leave the same time.
         self.unchanged = directory.filter(|found| {
             found.was_changed_a_while_ago()
                 && (self.is_elsewhere || self.directory.is_in_place(found))
@@ -189,8 +194,9 @@ impl Identity {
         Ok(())
     }
 
-    /// Compares each file with what its name leads to, or, if `within`, with what the open directory has by that name.
-    /// Returns what the database is; `None` if this process may not look.
+    /// Compares each file with the one its name leads to, or, if `within`, with the one of that
+    /// name in the open directory. Returns the database as found; `None` if this process may not
+    /// look.
     fn look(&self, within: bool) -> Result<Option<Found>, Displaced> {
         let look = |name, opened, what| {
             let found = match within {
@@ -235,7 +241,8 @@ impl Identity {
     }
 }
 
-/// What was found by a name, if it is the file that was `opened`; `None` if this process may not look.
+/// The file found by a name, if it is the one that was `opened`; `None` if this process may not
+/// look.
 fn compare(
     found: std::io::Result<Found>,
     opened: Inode,

@@ -1,5 +1,5 @@
-//! One file for each hazard. A guard knows its hazard only: guards import neither each other nor the write lock, and
-//! `connection/` says when each is asked.
+//! One file for each hazard. Guards import neither each other nor the write lock; `connection/`
+//! decides when each is asked.
 //!
 //! | guard | hazard |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | [`mount`] | a database is mounted over another file |
 //! | [`wal_index`] | the WAL was deleted, and its index lives on |
 //!
-//! What a guard asks of the connection's own file is in `connection/guards`: that a checkpoint notes frames of a WAL that was
-//! restarted (`restart.rs`) has no other part.
+//! `connection/guards` has the parts of guards that use the connection's own file. The guard
+//! against the WAL-reset bug is there entirely (`restart.rs`).
 
 pub(crate) mod ahead;
 pub(crate) mod cancellation;

@@ -1,24 +1,25 @@
 //! A database that is mounted over another file (`mount --bind a.db b.db`, a container's
 //! `--volume a.db:/data/b.db`): <https://www.sqlite.org/howtocorrupt.html> 2.5.
 //!
-//! It is one file in two directories. Its sidecar, and SQLite's journal, WAL and wal-index, would
-//! lie in the directory of whichever name a client uses, so two writers by different names would
-//! not see each other's.
+//! One file is in two directories. The sidecar, and SQLite's journal, WAL and wal-index, would lie
+//! beside the name that a client uses. So two writers that use different names would not see each
+//! other's.
 //!
 //! # What it does
 //! It refuses to open the database by the mounted name.
 //!
 //! # What it does not do
 //! - It does not refuse a directory that is mounted twice: its files are the same by both names.
-//! - It does not refuse a database that is mounted over itself, as service managers do to make it read-only, or to
-//!   make it the only file that is not: its name and directory stay the same.
-//! - It sees no mount where the kernel does not tell of it: Linux before 5.8, other systems.
+//! - It does not refuse a database that is mounted over itself: its name and directory stay the
+//!   same. Service managers do that to make it read-only, or to keep it writable when the rest is
+//!   not.
+//! - It sees no mount if the kernel does not report it: Linux before 5.8, other systems.
 
 use std::path::Path;
 
 use crate::sys;
 
-/// Why nobody must open `database` by this name; `None` if that is allowed.
+/// Why `database` must not be opened by this name; `None` if it may.
 pub(crate) fn refusal(database: &Path) -> Option<String> {
     let is_other = sys::is_mount_point(database) && !sys::is_mounted_over_itself(database);
     is_other.then(|| {

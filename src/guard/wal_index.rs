@@ -1,15 +1,15 @@
 //! A WAL that was deleted while its index lives on (<https://www.sqlite.org/howtocorrupt.html> 1.4).
 //!
-//! Somebody deletes the WAL of a board that a program has open. The next connection creates an empty WAL, and finds
-//! an index that speaks of a hundred frames: it writes the next frame behind a hole, and reads pages that are not
-//! there.
+//! A user deletes the WAL of a board that a program has open. The next connection creates an empty
+//! WAL, and finds an index of a hundred frames: it writes the next frame behind a hole, and reads
+//! pages that do not exist.
 //!
 //! # What it does
 //! It compares the WAL with its index: the salts, and whether the file is long enough for the frames.
 //!
 //! # What it does not do
 //! - It does not check the frames: SQLite does so when it recovers.
-//! - Of a WAL that cannot be read, it says nothing: SQLite will.
+//! - It ignores a WAL that cannot be read: SQLite reports that.
 
 use std::io;
 use std::path::Path;
@@ -17,8 +17,9 @@ use std::path::Path;
 use crate::format::{Salts, WalHeader};
 use crate::sys;
 
-/// Whether the index may be that of this WAL: whether the file has these salts, and is long enough for so many frames
-/// (<https://www.sqlite.org/walformat.html>). A WAL that cannot be opened or read may be.
+/// Whether the index may belong to this WAL: whether the file has these salts, and is long enough
+/// for the frames (<https://www.sqlite.org/walformat.html>). True if the WAL cannot be opened or
+/// read.
 pub(crate) fn speaks_of(wal: &Path, frames: u32, salts: Salts) -> bool {
     let Ok(file) = sys::open_to_read(wal) else { return true };
     let mut header = WalHeader([0; WalHeader::SIZE]);
@@ -35,7 +36,7 @@ mod tests {
     use super::*;
 
     const PAGE: u32 = 512;
-    /// The bytes of the two salts, which the index has as they are.
+    /// The bytes of the two salts; the index has the same bytes.
     const SALTS: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 
     /// A WAL of `length` bytes.
@@ -48,8 +49,8 @@ mod tests {
         file
     }
 
-    /// The index speaks of ten frames. A WAL that ends before the tenth frame does, or has other salts, or no
-    /// header, is another one.
+    /// The index has ten frames. A WAL that ends before the tenth frame does, or has other salts or
+    /// no header, does not belong to it.
     #[test]
     fn a_wal_that_has_fewer_frames_or_other_salts_is_another() {
         let salts = [[1, 2, 3, 4], [5, 6, 7, 8]].map(u32::from_ne_bytes);

@@ -4,8 +4,8 @@ use crate::group_commit::test_wal::{TestCommitter, TestWal, frames};
 const SYNC_FULL: c_int = 3;
 const HEADER: usize = WalHeader::SIZE;
 
-/// The sync of one commit is deferred: one that follows no header. No other kind of sync is, and none of a connection
-/// that has not asked for it, or that writes to another database, too.
+/// The sync of a commit is deferred if it follows no header. Other syncs are not, nor are those of
+/// a connection that has not asked for it, or that also writes to another database.
 #[test]
 fn the_sync_of_one_commit_is_deferred() {
     let wal = TestWal::new(Vec::new());
@@ -42,8 +42,8 @@ fn the_sync_of_one_commit_is_deferred() {
     super::super::super_journal(false);
 }
 
-/// What SQLite's syncs have answered is known until it is taken, also across a commit whose sync is deferred. A success
-/// does not hide a failure.
+/// The answers of SQLite's syncs are kept until they are taken, also across a commit whose sync is
+/// deferred. A success does not hide a failure.
 #[test]
 fn what_sqlites_syncs_have_answered_is_known() {
     let memory = TestWal::new(frames(0x377f_0682, 512, 1));
@@ -61,8 +61,8 @@ fn what_sqlites_syncs_have_answered_is_known() {
     assert_eq!(wal.take_synced(), Some(false));
 }
 
-/// SQLite is told of a sync that fails, also of the header's. But if the error may have been repaired already, the header
-/// is written and synced once more first, and once only.
+/// SQLite gets the error of a sync that fails, also of the header's. But if the error may have been
+/// repaired already, the header is first written and synced once more, and only once.
 #[test]
 fn an_error_of_the_headers_sync_is_told_unless_it_comes_late() {
     for (reports_late, failing, answers, synced) in [

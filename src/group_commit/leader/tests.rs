@@ -6,7 +6,7 @@ use crate::sys::Inode;
 use std::cell::{Cell, RefCell};
 use std::io;
 
-/// A sidecar that is there.
+/// A sidecar that exists.
 impl RecordFile for sidecar::Sidecar {
     fn read(&self) -> io::Result<GroupBytes> {
         RecordFile::read(&Some(self))
@@ -28,7 +28,8 @@ impl RecordFile for sidecar::Sidecar {
     }
 }
 
-/// A sidecar, and what another process does just before this one locks (true) or unlocks a byte of it.
+/// A sidecar, and a function that plays another process just before this one locks (true) or
+/// unlocks a byte of it.
 struct Watched<F>(sidecar::Sidecar, F);
 
 impl<F: Fn(&sidecar::Sidecar, bool)> RecordFile for Watched<F> {
@@ -55,11 +56,11 @@ impl<F: Fn(&sidecar::Sidecar, bool)> RecordFile for Watched<F> {
 #[derive(Debug, PartialEq, Eq)]
 enum Did {
     Sync,
-    /// Wrote the frames behind so many once more.
+    /// Wrote the frames behind this number once more.
     Write(u32),
 }
 
-/// A WAL that notes what is done to it.
+/// A WAL that notes the calls it gets.
 #[derive(Default)]
 struct Noted {
     id: WalId,
@@ -69,7 +70,7 @@ struct Noted {
     failing: Cell<u32>,
     /// How many more frames a look finds.
     coming: u32,
-    /// How many looks before it find none.
+    /// How many looks before that find none.
     after: u32,
     /// How many frames a round has.
     round: u32,
@@ -79,7 +80,7 @@ struct Noted {
 }
 
 impl Noted {
-    /// A WAL whose file was opened when it had so many frames.
+    /// A WAL whose file was opened when it had this many frames.
     fn opened_at(id: &WalId, frames: u32) -> Self {
         let open_file = Cell::new(OpenFile::default().at(id, frames));
         Self { id: *id, frames: Cell::new(frames), open_file, ..Self::default() }
@@ -126,8 +127,9 @@ fn board(directory: &tempfile::TempDir) -> (sidecar::Sidecar, WalId) {
     (sidecar, WalId::of(inode, [1, 2]).expect("there is a /proc"))
 }
 
-/// A leader has written the record and still has its byte locked. A connection that looks now finds the byte locked and
-/// is about to sleep. It must not sleep, since nobody wakes it after the unlock: so the futex word changes again.
+/// A leader has written the record and still has its byte locked. A connection that looks now finds
+/// the byte locked and is about to sleep. Nobody would wake it after the unlock: so the unlock
+/// changes the futex word again, and it does not sleep.
 #[test]
 fn a_connection_that_looks_before_the_leaders_byte_is_unlocked_does_not_sleep() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -148,8 +150,8 @@ fn a_connection_that_looks_before_the_leaders_byte_is_unlocked_does_not_sleep() 
     assert_eq!(bytes.record(&id).map(|record| record.durable), Some(3));
 }
 
-/// A record speaks of frames that are not there. While a commit is about to void it, a sync of another process fails.
-/// The commit sees that, and builds nothing on it.
+/// A record counts frames that do not exist. While a commit is about to void it, a sync of another
+/// process fails. The commit sees the failure, and adds no frames.
 #[test]
 fn a_failure_that_is_noted_while_a_record_is_voided_stands() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -168,9 +170,10 @@ fn a_failure_that_is_noted_while_a_record_is_voided_stands() {
     assert_eq!(group.begin(&sidecar, &id, 5), Err(NotDurable::AnotherFailed));
 }
 
-/// Eight connections commit in a loop, and a sync takes long. Those that the last sync has served come again, one after
-/// the other. The leader waits for them as long as they come, with a pause or two, and no longer than a sync lasts. Where
-/// syncs are fast, or nobody else commits, it does not wait.
+/// Eight connections commit in a loop, and a sync takes long. Connections that the last sync has
+/// served commit again, one after the other. The leader waits for them as long as they come, with a
+/// pause or two, and no longer than a sync lasts. If syncs are fast, or no other connection
+/// commits, it does not wait.
 #[test]
 fn a_leader_waits_for_a_whole_round() {
     const SLOW: u64 = SLOW_NS;
@@ -204,8 +207,8 @@ fn a_leader_waits_for_a_whole_round() {
     }
 }
 
-/// A process has led no sync yet. Until it does, it estimates from its own waits how long one takes, if it has slept in
-/// one.
+/// A process has led no sync yet. Until it does, it estimates the length of a sync from its own
+/// waits, if it has slept in one.
 #[test]
 fn a_process_that_has_only_waited_knows_how_long_a_sync_takes() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -243,9 +246,9 @@ fn a_process_that_has_only_waited_knows_how_long_a_sync_takes() {
     assert!(attempts.get() == 4 && wal.done.take().is_empty());
 }
 
-/// A commit waits for its sync. A disk error loses its frames, and the kernel reports that to another file. A file that
-/// is opened now reports nothing. So before its sync counts for that commit, too, the frames are written once more, and
-/// not again once they are durable.
+/// A commit waits for its sync. A disk error loses its frames, and the kernel reports that to
+/// another file. A file that is opened now reports no error. So before a sync of that file counts
+/// for the commit, the frames are written once more; once they are durable, not again.
 #[test]
 fn a_file_does_not_vouch_for_frames_that_are_older_than_it() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -274,15 +277,15 @@ fn a_file_does_not_vouch_for_frames_that_are_older_than_it() {
     // Before that, the connection cannot sync in its commits either.
     assert!(!opened.vouches_for_all(0) && !OpenFile::default().vouches_for_all(0));
     assert!(opened.at(&next, 9).vouches_for_all(0) && !opened.at(&next, 9).vouches_for_all(2));
-    // Nobody knows which frames an error has cost that the file has reported, nor of which WAL.
+    // The file has reported an error. Nothing tells which frames are lost, nor of which WAL.
     for id in [id, next] {
         let reported = opened.at(&next, 9).has_reported().at(&id, 9);
         assert!(reported.may_miss_errors_behind(u32::MAX - 1) && !reported.vouches_for_all(0));
     }
 }
 
-/// A failed sync was repaired. A file that has not reported the error yet reports it now. That is no loss, also when the
-/// WAL has restarted since. An error that comes twice is one.
+/// A failed sync was repaired. A file that has not reported the error yet reports it now. That
+/// means no loss, also if the WAL has restarted since. A second error in a row does mean a loss.
 #[test]
 fn an_error_that_is_reported_after_its_repair_is_no_loss() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -295,7 +298,7 @@ fn an_error_that_is_reported_after_its_repair_is_no_loss() {
     let failed = group.wait(&sidecar, 2, &early, &counters);
     assert_eq!(failed, Err(NotDurable::Failed(ResultCode::IOERR)));
     assert_eq!(group.begin(&sidecar, &id, 2), Err(NotDurable::AnotherFailed));
-    // The file that repairs it may report it only then.
+    // The file that repairs the failure may report the error only then.
     late.failing.set(1);
     group.repair(&sidecar, &late).expect("it succeeds in the end");
     assert_eq!(late.done.take(), [Did::Write(0), Did::Sync, Did::Write(0), Did::Sync]);
@@ -317,8 +320,9 @@ fn an_error_that_is_reported_after_its_repair_is_no_loss() {
     }
 }
 
-/// The database and its WAL were put back to what they were before, with the same salts. The record speaks of frames that
-/// are not there. It is voided before another frame is written. A failure stays one.
+/// An older state of the database and its WAL was restored, with the same salts. The record counts
+/// frames that do not exist. It is voided before another frame is written. A failure in it stays
+/// noted.
 #[test]
 fn a_record_of_frames_that_are_not_there_is_voided() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -360,8 +364,9 @@ fn a_record_of_frames_that_are_not_there_is_voided() {
     }
 }
 
-/// A sync has failed, and another that was under way fails, too: the count of failures stays odd. It does so as well when
-/// the page was lost, and another process that knows of nothing has made a new one.
+/// A sync has failed, and another that was under way fails, too: the count of failures stays odd.
+/// It stays odd also if the page was lost and another process, which knows of no failure, has made
+/// a new one.
 #[test]
 fn a_failure_stands_until_it_is_repaired() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -377,7 +382,7 @@ fn a_failure_stands_until_it_is_repaired() {
     let new = Record { id, durable: 3, failures: 0 };
     RecordFile::write(&sidecar, &new.encode(1)).expect("there is room");
     assert_eq!(group.begin(&sidecar, &id, 7), Err(NotDurable::AnotherFailed));
-    // It says nothing about another WAL, and what other processes say about that one counts.
+    // The failure says nothing about another WAL, for which the records of other processes count.
     let next = id.restarted([5, 6]);
     assert_eq!(group.begin(&sidecar, &next, 0), Ok(0));
     *group.failure.lock() = Some(Record { id, durable: 0, failures: 3 });
@@ -414,9 +419,9 @@ impl RecordFile for Unwell<'_> {
     }
 }
 
-/// A sync was repaired, and another one fails while the page cannot be read or written. The process knows of it all the
-/// same, and repairs it, with or without the page. Then no failure stands, also when the page can be used again, unless
-/// the page says so itself.
+/// A sync was repaired, and another one fails while the page cannot be read or written. The process
+/// remembers the failure, and repairs it, with or without the page. Then no failure stands, also
+/// when the page can be used again, unless the page itself has one.
 #[test]
 fn a_failure_is_known_and_repaired_without_the_page() {
     for (reads, writes) in [(true, false), (false, true), (true, true)] {
@@ -453,8 +458,8 @@ fn a_failure_is_known_and_repaired_without_the_page() {
     }
 }
 
-/// Frames that were durable before a sync failed are still durable, whichever process asks and whatever has become of the
-/// page.
+/// Frames that were durable before a sync failed are still durable, for every process, also if the
+/// page was lost.
 #[test]
 fn a_failure_takes_nothing_from_what_was_durable() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -5,7 +5,7 @@ use crate::group_commit::test_wal::{TestCommitter, TestWal};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-/// What the wal-index says.
+/// The wal-index.
 #[derive(Clone, Copy, Default)]
 struct Index {
     committed: Option<(Salts, u32)>,
@@ -22,8 +22,8 @@ impl WalIndex for Index {
     }
 }
 
-/// After the WAL is closed, nothing of it is remembered, except that group commit is wanted and that SQLite's error log
-/// was told of a failure.
+/// After the WAL is closed, a connection remembers only that it wants group commit, and that a
+/// failure was logged.
 #[test]
 fn nothing_of_a_closed_wal_is_remembered() {
     for sync in [CommitSync::Deferrable, CommitSync::Failed(ResultCode::IOERR_FSYNC)] {
@@ -77,12 +77,12 @@ mod with_a_wal {
             Self { _place: place, wal, group }
         }
 
-        /// The wal-index says that so many frames are committed.
+        /// The wal-index says that `frames` are committed.
         fn has(&mut self, frames: u32) {
             self.group.base.committed = Some((salts(), frames));
         }
 
-        /// The WAL is another file, of so many frames.
+        /// The WAL is another file, of `n` frames.
         fn has_wal(&mut self, n: u32) {
             self.wal = TestWal::new(frames(0x377f_0682, 512, n));
             self.group.wal_opened(Some(self.wal), self.group.inode);
@@ -92,7 +92,8 @@ mod with_a_wal {
             self.group.begins(true, true);
         }
 
-        /// [`Self::begins`], and SQLite syncs. Whether that fails: then SQLite rolls the commit back.
+        /// [`Self::begins`], and SQLite syncs. Returns whether the sync fails: then SQLite rolls
+        /// the commit back.
         fn is_refused(&mut self) -> bool {
             self.begins();
             let is_refused = self.wal.sync(SYNC_NORMAL) == ResultCode::IOERR_FSYNC;
@@ -102,7 +103,8 @@ mod with_a_wal {
             is_refused
         }
 
-        /// SQLite has written its frames, and syncs the WAL. Whether the base VFS has synced it, too.
+        /// SQLite has written its frames, and syncs the WAL. Returns whether the base VFS has
+        /// synced it, too.
         fn syncs(&self) -> bool {
             assert_eq!(self.wal.sync(SYNC_NORMAL), ResultCode::OK);
             !self.wal.synced().is_empty()
@@ -125,8 +127,9 @@ mod with_a_wal {
         }
     }
 
-    /// A commit's sync is deferred until WRITE is unlocked, and made before COMMIT returns. COMMIT returns its error,
-    /// nothing is built on such a commit, and a checkpoint repairs the sync.
+    /// A commit's sync is deferred until WRITE is unlocked, and made before COMMIT returns. COMMIT
+    /// returns its error, no frames are added after such a commit, and a checkpoint repairs the
+    /// sync.
     #[test]
     fn a_commit_returns_what_its_sync_answers() {
         let mut board = Board::new();
@@ -160,8 +163,8 @@ mod with_a_wal {
         assert!(!board.has_failed() && !board.is_refused());
     }
 
-    /// When WRITE is unlocked, nobody can tell which WAL it is. So the sync is made at once, and COMMIT returns what it has
-    /// answered, once.
+    /// When WRITE is unlocked, the WAL cannot be identified. So the sync is made at once, and
+    /// COMMIT returns its answer, once.
     #[test]
     fn a_commit_whose_sync_cannot_be_shared_returns_what_it_answers() {
         for (failing, answer) in [(0, Ok(())), (1, Err(ResultCode::IOERR_FSYNC))] {
@@ -192,8 +195,8 @@ mod with_a_wal {
         }
     }
 
-    /// A sole writer syncs in its commits, once it knows that its file reports every error. A commit of another connection
-    /// ends that.
+    /// A sole writer syncs in its commits as soon as its file is known to report every error, until
+    /// another connection commits.
     #[test]
     fn a_sole_writer_defers_nothing() {
         let mut board = Board::new();
@@ -213,7 +216,7 @@ mod with_a_wal {
     }
 
     impl Board {
-        /// Its connection has committed until it was a sole writer, and once more.
+        /// A board whose connection has become a sole writer, and has committed once more.
         fn with_sole_writer() -> Self {
             let mut board = Self::new();
             for _ in 0..=SOLE_AFTER + 1 {
@@ -246,8 +249,9 @@ mod with_a_wal {
         }
     }
 
-    /// The sync of a checkpoint fails beside a sole writer. The kernel reports that to the writer's own sync as well: then
-    /// the writer reads the record, and builds nothing on what is not durable.
+    /// The sync of a checkpoint fails beside a sole writer. The kernel reports that to the writer's
+    /// own sync as well: then the writer reads the record, and adds no frames to those that are not
+    /// durable.
     #[test]
     fn a_sole_writer_reads_the_record_when_its_own_sync_fails() {
         let mut board = Board::with_sole_writer();
@@ -265,8 +269,9 @@ mod with_a_wal {
         assert!(!board.is_refused() && !board.has_failed());
     }
 
-    /// A sole writer checkpoints, and that sync fails. The kernel has reported the error to its file and does not do so
-    /// again. So the writer reads the record. So does one whose last commit did not sync, which is told of no error.
+    /// A sole writer checkpoints, and that sync fails. The kernel has reported the error to its
+    /// file and does not do so again. So the writer reads the record. A writer whose last commit
+    /// did not sync gets no error, and reads it, too.
     #[test]
     fn a_sole_writer_reads_the_record_when_no_sync_would_report_a_failure() {
         let mut board = Board::with_sole_writer();
@@ -286,9 +291,10 @@ mod with_a_wal {
         assert!(board.is_refused());
     }
 
-    /// A sync fails while a connection promises nobody that its commits are durable. It makes no sync in them, and none of
-    /// them is refused, however long the disk fails; if SQLite asks for a sync all the same, that fails. The next commit
-    /// that is to be durable repairs the failure, and so does the first one after `PRAGMA synchronous` was run.
+    /// A sync fails while a connection's commits promise no durability. It does not sync in them,
+    /// and none of them is refused, however long the disk fails; if SQLite still asks for a sync,
+    /// that fails. The next commit that must be durable repairs the failure, and so does the first
+    /// one after `PRAGMA synchronous`.
     #[test]
     fn a_connection_that_promises_nothing_is_refused_nothing() {
         let mut board = Board::new();
@@ -314,8 +320,9 @@ mod with_a_wal {
         assert!(!board.is_refused() && !board.has_failed());
     }
 
-    /// SQLite's own sync of a checkpoint fails, which nobody notes, and the kernel does not report it to that file again. So
-    /// before that file syncs for others, all frames that are not known to be durable are written once more.
+    /// SQLite's own sync of a checkpoint fails. That is not noted in the page, and the kernel does
+    /// not report it to that file again. So before that file syncs for others, all frames that are
+    /// not known to be durable are written once more.
     #[test]
     fn a_file_that_has_reported_an_error_does_not_vouch_for_older_frames() {
         for has_reported in [false, true] {
@@ -361,7 +368,8 @@ mod with_a_wal {
         }
     }
 
-    /// The status says why syncs are not shared, the reason first that can be changed first.
+    /// The status says why syncs are not shared. Of several reasons it names the one to remove
+    /// first.
     #[test]
     fn the_status_says_why_syncs_are_not_shared() {
         let mut board = Board::new();

@@ -8,8 +8,8 @@ impl WalId {
     }
 }
 
-/// The bytes are what the table in [`crate::lock::page`] says. The checksum begins with what names the file and this boot of
-/// the machine.
+/// The bytes are what the table in [`crate::lock::page`] says. The checksum begins with the
+/// identities of the file and of this boot of the machine.
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "group commit is Linux's")]
 fn a_record_has_the_bytes_that_the_table_says() {
@@ -41,7 +41,7 @@ fn a_record_has_the_bytes_that_the_table_says() {
     assert_eq!(GroupBytes::default().failures(&id), 0);
 }
 
-/// A record of which a part is another one's, old, or random is none.
+/// A record counts as none if a part of it is another record's, old, or random.
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "group commit is Linux's")]
 fn a_record_is_whole_and_of_its_wal_or_none() {

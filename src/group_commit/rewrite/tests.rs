@@ -1,8 +1,8 @@
 use super::*;
 use crate::group_commit::test_wal::{TestWal, frames, salts};
 
-/// The frames behind the durable ones are written once more as they are. If none is durable, so is the header before
-/// them.
+/// The frames behind the durable ones are written once more as they are. If none is durable, the
+/// header before them is written, too.
 #[test]
 fn frames_are_written_again_as_they_are() {
     for (magic, page) in [(0x377f_0682, 512), (0x377f_0683, 512), (0x377f_0682, 65536)] {
@@ -25,7 +25,8 @@ fn frames_are_written_again_as_they_are() {
     }
 }
 
-/// A frame that is not what was committed is not written, and nothing behind it: a repair would make it look durable.
+/// A frame that differs from what was committed is not written, nor is any frame behind it: a
+/// repair would make it look durable.
 #[test]
 fn a_frame_that_is_not_what_was_committed_is_an_error() {
     const FRAME: usize = 24 + 512;

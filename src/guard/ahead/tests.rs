@@ -19,8 +19,8 @@ fn few_small_checkpoints_make_the_file_longer() {
     assert!((5..30).contains(&grown), "{grown}");
 }
 
-/// Somebody stores a blob, more than the file is ahead by. The next blob of that size finds the file long enough,
-/// whichever connection's checkpoint copies it.
+/// A client stores a blob that is larger than the file is ahead by. The next blob of that size
+/// finds the file long enough, whichever connection's checkpoint copies it.
 #[test]
 fn the_file_is_ahead_by_more_than_the_largest_growth() {
     let blob = 1 << 20;
@@ -33,8 +33,8 @@ fn the_file_is_ahead_by_more_than_the_largest_growth() {
     }
 }
 
-/// A VACUUM frees the pages of a large blob. The file becomes shorter, whichever connection's checkpoint comes to its
-/// end. If it frees little, the file stays as it is.
+/// A VACUUM frees the pages of a large blob. The file becomes shorter, whichever connection's
+/// checkpoint completes. If it frees little, the file stays as it is.
 #[test]
 fn a_large_vacuum_makes_the_file_shorter() {
     let (small, large) = (100 * PAGE, 100 << 20);
@@ -50,8 +50,8 @@ fn a_large_vacuum_makes_the_file_shorter() {
     }
 }
 
-/// A connection imports rows, and writes little from then on. The file does not stay as far ahead as the import made it:
-/// each checkpoint would read all of that.
+/// A connection imports rows, and writes little from then on. The file does not stay as far ahead
+/// as the import made it, since each checkpoint would read all those bytes.
 #[test]
 fn what_an_import_has_added_does_not_last() {
     let mut ahead = Ahead::default();
@@ -71,7 +71,8 @@ fn what_an_import_has_added_does_not_last() {
     assert!((LEAST..=MOST_AFTER_CUT).contains(&lasts), "{lasts}");
 }
 
-/// Two connections share a board. One imports, the other writes little. The file is not cut and made longer in turn.
+/// Two connections share a board. One imports, the other writes little. The file is not cut and
+/// extended by turns.
 #[test]
 fn one_who_writes_little_does_not_cut_beside_an_import() {
     let [mut importer, mut writer] = [(); 2].map(|()| Ahead::default());
@@ -95,9 +96,9 @@ fn the_distance_is_bounded() {
     assert_eq!(Ahead::default().distance(0), LEAST);
 }
 
-/// SQLite asks for the length in one read transaction after the other. The header is read once, and again when it may be
-/// another one: the file has another length, the wal-index another header, or the connection itself has copied or
-/// recovered.
+/// SQLite asks for the length in one read transaction after the other. The header is read once, and
+/// again when it may have changed: the file has another length, the wal-index another header, or
+/// the connection itself has checkpointed or recovered.
 #[test]
 fn the_header_is_read_again_when_it_may_have_changed() {
     let size = 100 * PAGE;
@@ -117,7 +118,7 @@ fn the_header_is_read_again_when_it_may_have_changed() {
     assert_eq!(told.known(0, 0), Some(0), "a file without bytes has no other length");
 }
 
-/// A file that is not ahead has its own length. That is not looked up again.
+/// For a file that is not ahead SQLite is told the file's own length, without another look.
 #[test]
 fn no_more_is_told_than_there_is() {
     for by_header in [Some(5 * PAGE), Some(6 * PAGE), None] {

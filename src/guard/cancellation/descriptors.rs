@@ -1,8 +1,8 @@
-//! Which file is behind a descriptor's number.
+//! Which file a descriptor's number belongs to.
 //!
-//! SQLite says when it opens and closes a descriptor, so its numbers are known. But the application may close any
-//! descriptor, SQLite's or ours, and the next open(2) gives the number to another file. Whoever acts on a number
-//! asks the kernel first, by [`crate::sys::is_of`].
+//! SQLite opens and closes descriptors through this VFS, so its numbers are known. But the
+//! application may close any descriptor, SQLite's or ours, and the next open(2) gives the number to
+//! another file. Code that acts on a number asks the kernel first, by [`crate::sys::is_of`].
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
@@ -20,24 +20,25 @@ pub(super) struct Descriptor {
 /// SQLite's descriptors and ours, by number.
 #[derive(Default)]
 pub(super) struct Descriptors {
-    /// Those by which SQLite has locked.
+    /// The descriptors by which SQLite has locked.
     pub(super) sqlites: BTreeMap<RawFd, Descriptor>,
     /// The files that our lock descriptors are of.
     pub(super) own: BTreeMap<RawFd, Inode>,
 }
 
 impl Descriptors {
-    /// Of these numbers of one file, the one to reopen the file by: the latest that can be written by, else the latest.
+    /// Of these numbers of one file, the one to reopen the file by: the latest that is open for
+    /// writing, else the latest.
     pub(super) fn best_of(&self, numbers: &[RawFd]) -> Option<RawFd> {
         self.writable_of(numbers).or(numbers.last().copied())
     }
 
-    /// Of these numbers, the latest that can be written by.
+    /// Of these numbers, the latest that is open for writing.
     pub(super) fn writable_of(&self, numbers: &[RawFd]) -> Option<RawFd> {
         numbers.iter().rev().find(|number| self.is_writable(**number)).copied()
     }
 
-    /// Whether SQLite can write by this number.
+    /// Whether this number of SQLite's is open for writing.
     pub(super) fn is_writable(&self, number: RawFd) -> bool {
         self.sqlites.get(&number).is_some_and(|known| known.is_writable)
     }

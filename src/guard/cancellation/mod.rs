@@ -1,6 +1,7 @@
 //! Closing any descriptor of a file drops all POSIX locks that the process has on it
-//! (<https://www.sqlite.org/howtocorrupt.html> 2.2): an application that opens its own database to
-//! look at the header releases SQLite's locks, and others break in.
+//! (<https://www.sqlite.org/howtocorrupt.html> 2.2): an application that opens and closes its own
+//! database to look at the header releases SQLite's locks, and other processes can write in the
+//! middle of its transaction.
 //!
 //! # What it does
 //! Open-file-description locks belong to an open file description, not to a process (fcntl(2)). So the locks that
@@ -13,7 +14,7 @@
 //! - It protects the databases that this process has open through the VFS, and their wal-indexes, whichever connection
 //!   locks them. The locks of all other files stay POSIX locks.
 //! - A file that the process had locked before the VFS opened it keeps POSIX locks until it is unlocked.
-//! - Somebody who closes our own descriptor of a file drops the locks, too.
+//! - Code that closes our own descriptor of a file drops the locks, too.
 //!
 //! # Copies of SQLite
 //! A process may have several copies of SQLite, whose books do not know of each other (2.2.1). Each copy has a table,
@@ -22,7 +23,7 @@
 //! # Files
 //! | file | what it keeps |
 //! |---|---|
-//! | [`table`] | what becomes of each lock |
+//! | [`table`] | which kind of lock each lock becomes |
 //! | `published` | what a lock call learns of it without a mutex |
 //! | `lock_descriptor` | the descriptor that has the locks of one file |
 //! | `ours` | which files are open through the VFS |

@@ -1,6 +1,7 @@
 use super::*;
 
-/// Why WAL mode is refused on a file system of this type, mounted there, that shares its files or not.
+/// Why WAL mode is refused on a file system of this type and mount, which `shares` its files or
+/// does not.
 fn refused_on(kind: u64, mount: &str, shares: bool) -> Option<String> {
     let kind = if kind == UNKNOWN { Err(io::ErrorKind::Other.into()) } else { Ok(Some(kind)) };
     refusal(kind, || Some((mount.to_owned(), "the-type".to_owned())), || shares)
@@ -32,8 +33,8 @@ fn a_root_that_is_served_is_judged_by_what_it_can_do() {
     }
 }
 
-/// A board is in a directory of this machine. Whatever the name of its file system, a test there finds out what it
-/// can do.
+/// A board is in a directory of this machine. Whatever the name of its file system, the test there
+/// finds that files are shared.
 #[test]
 #[cfg_attr(windows, ignore = "no file system is judged by that there")]
 fn a_directory_of_this_machine_is_seen_to_share() {
@@ -49,7 +50,7 @@ fn wal_mode_is_allowed_on_local_file_systems() {
     }
 }
 
-/// A sandbox refuses statfs(2): what the file system can do decides.
+/// A sandbox refuses statfs(2): the test of the file system decides.
 #[test]
 fn a_file_system_that_cannot_be_told_is_judged_by_what_it_can_do() {
     for mount in ["/", "/boards"] {
@@ -59,7 +60,8 @@ fn a_file_system_that_cannot_be_told_is_judged_by_what_it_can_do() {
     }
 }
 
-/// A database that is no file of any directory has no file system. One whose file system cannot be told has one.
+/// A database that is no file of any directory has no file system. If statfs(2) fails for a file,
+/// it still has one.
 #[test]
 #[cfg_attr(windows, ignore = "statfs(2)")]
 fn a_missing_file_is_told_from_an_unknown_file_system() {

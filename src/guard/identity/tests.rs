@@ -1,7 +1,7 @@
 use super::*;
 use std::fs;
 
-/// Longer ago than any comparison counts, in ns.
+/// Longer ago than a comparison stays valid, in ns.
 const LONG_AGO: u64 = 2 * CHECK_NS;
 
 impl Identity {
@@ -9,7 +9,7 @@ impl Identity {
         self.check(sys::monotonic_ns())
     }
 
-    /// Makes it look as if it was last checked so long ago, in ns.
+    /// Pretends that the last check was that long ago, in ns.
     fn was_checked(&mut self, ago: u64) {
         self.checked = sys::monotonic_ns().wrapping_sub(ago);
     }
@@ -29,7 +29,7 @@ fn board() -> (tempfile::TempDir, std::path::PathBuf, Identity) {
     (place, path, identity)
 }
 
-/// Checks until the time of the directory's last change counts, which is when that is a while ago.
+/// Checks until the directory's last change is long enough ago to be remembered.
 fn settle(identity: &mut Identity) {
     let began = std::time::Instant::now();
     while identity.unchanged.is_none() {
@@ -53,7 +53,7 @@ fn an_identity_knows_the_files_that_it_has_opened() {
     assert_eq!((identity.wal(), identity.wal_index()), (None, None));
 }
 
-/// Each of the files is replaced in turn. The file that was opened stays the one that counts, also if more of the
+/// Each of the files is replaced in turn. The opened file is compared, also if more of the
 /// wal-index is mapped later.
 #[test]
 fn a_writer_misses_each_file_that_is_replaced() {
@@ -78,8 +78,8 @@ fn a_writer_misses_each_file_that_is_replaced() {
     }
 }
 
-/// The board gets a second name in another directory, of which its own directory says nothing. A writer notices that
-/// when it has not looked for a while. A connection that only reads goes on.
+/// The board gets a second name in another directory, which its own directory does not show. A
+/// writer notices that at its look once a second. A connection that only reads goes on.
 #[test]
 fn a_second_name_elsewhere_is_noticed_after_a_while() {
     let (place, path, mut identity) = board();
@@ -94,8 +94,8 @@ fn a_second_name_elsewhere_is_noticed_after_a_while() {
     assert_eq!(identity.check_now(), Ok(()));
 }
 
-/// The directory is moved, or one further up, and another of its name has a board. A writer notices the one at
-/// once, the other when it has not looked for a while.
+/// The directory is moved, or its parent, and another board takes its place. A writer notices the
+/// former at once, the latter at its look once a second.
 #[test]
 fn a_writer_misses_a_directory_that_was_moved() {
     for (what, is_above) in [("boards", false), ("", true)] {
@@ -115,7 +115,7 @@ fn a_writer_misses_a_directory_that_was_moved() {
     }
 }
 
-/// Another directory of the same name has the same files. A writer notices what becomes of them there.
+/// Another directory of the same name has the same files. A writer notices changes of them there.
 #[test]
 fn a_directory_that_was_replaced_vouches_for_nothing() {
     let (place, path, mut identity) = board();
@@ -136,7 +136,7 @@ fn a_directory_that_was_replaced_vouches_for_nothing() {
     assert_eq!(identity.check_now(), Err(Displaced::Moved("the database")));
 }
 
-/// A connection that only reads looks once a second, and then at everything.
+/// A connection that only reads checks once a second, and then all files.
 #[test]
 fn a_reader_looks_when_it_is_due() {
     let (_place, path, mut identity) = board();

@@ -23,7 +23,7 @@ impl Table {
             }
             Kind::Stock if !self.ours.contains(inode) => {}
             Kind::Refused(why) if sys::has_no_locks(why) => {}
-            // What was short then, descriptors for instance, may not be now.
+            // The system may have been short of something, such as descriptors, that it has now.
             Kind::Refused(_) => self.decide(inode, true),
             Kind::Ofd(_) | Kind::Stock | Kind::Locked(_) => self.decide(inode, may_be_locked),
         }
@@ -88,7 +88,7 @@ impl Table {
         let ranges = held.iter().map(|held| (!held.is_exclusive).then(|| Range::of(*held)));
         let Some(ranges) = ranges.collect::<Option<Vec<_>>>() else { return false };
         if !ranges.iter().all(|range| matches!(sys::share_by_posix(descriptor, *range), Ok(true))) {
-            // What was shared so stays, and is released with the rest.
+            // The shared locks that were made stay, and are released with the rest.
             return false;
         }
         for range in ranges {
