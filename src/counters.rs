@@ -1,10 +1,10 @@
-//! What has happened to a database in this process, counted for `PRAGMA kanban_status`
-//! (`docs/configuration.md`) and for the event log ([`crate::recorder`]).
+//! Counters of a database in this process, for `PRAGMA kanban_status` (`docs/configuration.md`) and
+//! for the event log ([`crate::recorder`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What has happened to a database in this process since its first connection opened it. Each counter is exact; two
-/// that are read one after the other may be of different moments.
+/// What has happened to a database in this process since its first connection opened it. Each
+/// counter is exact, but two that are read one after the other may show different moments.
 #[derive(Default)]
 pub(crate) struct Counters {
     /// Write locks that were acquired.
@@ -21,7 +21,7 @@ pub(crate) struct Counters {
     pub(crate) gave_up: AtomicU64,
     /// Sidecars that were missing or replaced, and opened again.
     pub(crate) sidecars_replaced: AtomicU64,
-    /// Checkpoints that gave up, since the WAL was restarted meanwhile.
+    /// Checkpoints that gave up, since a writer had restarted the WAL.
     pub(crate) stale_checkpoints: AtomicU64,
     /// Restarts of a WAL that were deferred, since a checkpoint was at work.
     pub(crate) restarts_put_off: AtomicU64,
@@ -37,15 +37,15 @@ pub(crate) struct Counters {
     pub(crate) syncs_failed: AtomicU64,
     /// Statements that were refused at once, and did not wait.
     pub(crate) refused_at_once: AtomicU64,
-    /// Waits that ended without the lock, but for statements that were refused at once.
+    /// Waits that ended without the lock, not counting statements that were refused at once.
     pub(crate) gave_up_after_wait: AtomicU64,
     /// Holders that were seen to end while they held the write lock.
     pub(crate) holders_died: AtomicU64,
     /// Checkpoints that had copied all frames when they ended.
     pub(crate) checkpoints_complete: AtomicU64,
-    /// Checkpoints that had left some, which readers still need.
+    /// Checkpoints that left frames which readers still need.
     pub(crate) checkpoints_partial: AtomicU64,
-    /// Checkpoints that had not copied what they meant to copy.
+    /// Checkpoints that did not copy all they meant to copy.
     pub(crate) checkpoints_failed: AtomicU64,
     /// Checkpoints that did not begin, since another was at work.
     pub(crate) checkpoints_busy: AtomicU64,
@@ -63,7 +63,8 @@ pub(crate) const FIRST_CLASS: u32 = 14;
 /// How many classes of durations a [`Histogram`] has: enough for any number of ns.
 pub(crate) const CLASSES: usize = (u64::BITS - FIRST_CLASS + 1) as usize;
 
-/// How many durations were how long: class n counts those shorter than `2^(n + FIRST_CLASS)` ns that are in no class before.
+/// Counts durations by their length: class n has those shorter than `2^(n + FIRST_CLASS)` ns that
+/// are in no class before.
 pub(crate) struct Histogram {
     pub(crate) classes: [AtomicU64; CLASSES],
     /// All together, in ns.
@@ -77,7 +78,8 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Counts a duration in ns. Each write transaction does: no branch, and no bound is checked.
+    /// Counts a duration in ns. Each write transaction calls this, so it has no branch and checks
+    /// no bound.
     #[inline(always)]
     pub(crate) fn count(&self, ns: u64) {
         let class = ((ns >> (FIRST_CLASS - 1)) | 1).ilog2() as usize;

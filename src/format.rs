@@ -1,4 +1,4 @@
-//! SQLite's byte layouts and the names of the files beside a database, each written down once:
+//! SQLite's byte layouts and the names of the files beside a database, each in this one place:
 //! <https://www.sqlite.org/fileformat2.html> and <https://www.sqlite.org/walformat.html>.
 
 use std::io::{self, Read};
@@ -8,7 +8,7 @@ use crate::sys::{self, Range};
 
 /// What SQLite appends to a database's name for its WAL. <https://www.sqlite.org/tempfiles.html>
 pub(crate) const WAL_SUFFIX: &str = "-wal";
-/// What SQLite appends for the wal-index.
+/// What SQLite appends for its wal-index.
 pub(crate) const WAL_INDEX_SUFFIX: &str = "-shm";
 /// What SQLite appends for the rollback journal.
 pub(crate) const JOURNAL_SUFFIX: &str = "-journal";
@@ -62,7 +62,7 @@ impl Header {
     /// Its size in bytes.
     pub(crate) const SIZE: usize = 100;
 
-    /// What a database begins with.
+    /// The first bytes of a database.
     pub(crate) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
     /// The header in a first page; `None` if the page is shorter than a header.
@@ -91,7 +91,7 @@ impl Header {
         self.is_database().then_some(bytes)
     }
 
-    /// How long the file is to be, in bytes; `None` if the header does not say, since an old writer did not update the
+    /// The length of the file by this header, in bytes; `None` if an old writer did not update the
     /// page count. <https://www.sqlite.org/fileformat2.html#in_header_database_size>
     pub(crate) fn length(&self) -> Option<i64> {
         let page = self.page_size()?;
@@ -147,7 +147,7 @@ impl WalHeader {
         native_pair(&self.0, 16)
     }
 
-    /// The layout of this WAL's frames; `None` if the header is not whole: its own checksum does not fit.
+    /// The layout of this WAL's frames; `None` if the header does not match its own checksum.
     pub(crate) fn frames(&self) -> Option<Frames> {
         let magic = word_at(&self.0, 0);
         let page = self.page_size() as usize;
@@ -163,7 +163,7 @@ impl WalHeader {
         stored_pair(&self.0, 24)
     }
 
-    /// How long a WAL with so many frames is, in bytes.
+    /// The length of a WAL with that many frames, in bytes.
     pub(crate) fn length_with(&self, frames: u32) -> u64 {
         Self::SIZE as u64 + u64::from(frames) * (u64::from(self.page_size()) + Frame::HEADER as u64)
     }
@@ -252,8 +252,8 @@ pub(crate) mod wal_index {
     pub(crate) const CHANGE: usize = 2;
     /// How many frames are committed: `mxFrame`.
     pub(crate) const MX_FRAME: usize = 4;
-    /// How many pages the last commit counts: `nPage`. 0 if the WAL had none when the index was recovered, and nobody has
-    /// committed since.
+    /// How many pages the last commit counts: `nPage`. 0 if the wal-index was recovered from a WAL
+    /// without a commit, and none has followed.
     pub(crate) const N_PAGE: usize = 5;
     /// The first of the two salts.
     pub(crate) const SALT: usize = 8;
@@ -267,17 +267,17 @@ pub(crate) mod wal_index {
     pub(crate) const READ_MARKS: usize = 25;
     /// How many frames the last checkpoint meant to copy: `nBackfillAttempted`. It lies behind the bytes that are locked.
     pub(crate) const N_BACKFILL_ATTEMPTED: usize = 32;
-    /// The size in bytes of the headers and what belongs to checkpoints: `WALINDEX_HDR_SIZE`.
+    /// The size in bytes of both headers and the checkpoint information: `WALINDEX_HDR_SIZE`.
     #[cfg(unix)]
     pub(crate) const ALL_HEADERS: usize = 136;
     /// The byte of the file that a lock of the WRITE slot locks.
     pub(crate) const WRITE_BYTE: i64 = 120;
-    /// What every client locks, shared, as long as it has the wal-index open: `UNIX_SHM_DMS`, the "dead man switch" of
-    /// SQLite's os_unix.c.
+    /// Every client has a shared lock on this byte as long as it has the wal-index open:
+    /// `UNIX_SHM_DMS`, the "dead man switch" of SQLite's os_unix.c.
     pub(crate) const IN_USE: Range = Range { start: 128, len: 1 };
 }
 
-/// What the header of a wal-index says.
+/// Fields of the header of a wal-index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg(unix)]
 pub(crate) struct WalIndexHeader {

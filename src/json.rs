@@ -1,4 +1,4 @@
-//! JSON (RFC 8259) that the VFS writes: what its pragmas answer.
+//! JSON (RFC 8259), for the answers of the VFS's pragmas.
 
 use std::fmt::{self, Display, Write};
 
@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Write};
 pub(crate) struct Object(String);
 
 impl Object {
-    /// One without fields.
+    /// An object without fields.
     pub(crate) fn new() -> Self {
         Self("{".to_owned())
     }

@@ -1,37 +1,39 @@
-//! The copies of SQLite in this process. A callback that is not told which copy calls it is made once for each copy, and
-//! knows its own by its number.
+//! The copies of SQLite in this process. SQLite does not tell a callback which copy calls it. So
+//! each copy gets a callback of its own, compiled with the number of the copy.
 
 use std::sync::OnceLock;
 
 use super::host::Host;
 
-/// How many copies of SQLite in one process are told apart.
+/// How many copies of SQLite in one process this VFS can tell apart.
 pub(crate) const MOST: usize = 4;
 
-/// One copy of SQLite, once it is seen. Nothing of it is ever forgotten.
+/// One copy of SQLite, from when it is first seen. It is kept for ever.
 struct Library {
     /// The functions by which it was seen first.
     seen: OnceLock<Host>,
-    /// The functions that it has passed itself: perhaps more than those that were linked.
+    /// The functions that the copy itself has passed: perhaps more than were linked.
     passed: OnceLock<Host>,
 }
 
 static COPIES: [Library; MOST] =
     [const { Library { seen: OnceLock::new(), passed: OnceLock::new() } }; MOST];
 
-/// The number of the copy that `host` is; `None` for the fifth in one process.
+/// The number of the copy that `host` is; `None` for a fifth copy in one process.
 pub(crate) fn number_of(host: &Host) -> Option<usize> {
     COPIES.iter().position(|copy| copy.seen.get_or_init(|| *host).same_library(host))
 }
 
-/// Notes the functions that a copy of SQLite has passed itself. The number of that copy; `None` for the fifth.
+/// Notes the functions that a copy of SQLite has passed itself. Returns the number of that copy;
+/// `None` for a fifth.
 pub(crate) fn note_passed(host: &Host) -> Option<usize> {
     let nth = number_of(host)?;
     COPIES[nth].passed.get_or_init(|| *host);
     Some(nth)
 }
 
-/// The functions that SQLite itself has passed of the copy that `host` is. `None` if it has passed nothing.
+/// The functions that the copy of SQLite behind `host` has passed itself. `None` if it has passed
+/// none.
 pub(crate) fn passed_by(host: &Host) -> Option<&'static Host> {
     let mut passed = COPIES.iter().filter_map(|copy| copy.passed.get());
     passed.find(|passed| passed.same_library(host))

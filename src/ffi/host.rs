@@ -1,8 +1,8 @@
-//! What the VFS asks of SQLite.
+//! The functions of SQLite that the VFS calls.
 //!
-//! An extension must call the SQLite that loaded it, not a copy of its own: a VFS that is registered with a second copy
-//! is "no such vfs" to everybody. So nothing here is linked, and a [`Host`] is a table of pointers to the functions of
-//! one SQLite ([`functions`]).
+//! An extension must call the SQLite that loaded it, not a copy of its own: connections of one copy
+//! do not find a VFS that is registered with another ("no such vfs"). So nothing here is linked,
+//! and a [`Host`] is a table of pointers to the functions of one SQLite ([`functions`]).
 #![allow(unsafe_code)]
 
 mod functions;
@@ -18,10 +18,10 @@ use crate::ffi::{
 use crate::sys;
 pub(crate) use functions::Host;
 
-/// What sqlite3_txn_state() answers of a database that is written to.
+/// sqlite3_txn_state() of a database in a write transaction.
 const SQLITE_TXN_WRITE: c_int = 2;
 
-/// A prepared statement, as SQLite tells of it.
+/// A prepared statement, as SQLite describes it.
 pub(crate) struct Statement<'s> {
     /// Its SQL; `None` while it is being compiled.
     pub(crate) text: Option<&'s [u8]>,
@@ -43,8 +43,8 @@ impl Host {
         unsafe { (self.sqlite3_libversion_number)() }
     }
 
-    /// Whether an unlock of slots of the wal-index that a connection does not hold leaves those locked that other
-    /// connections of this process hold. Before 3.40 it unlocks them.
+    /// Whether an unlock of wal-index slots that a connection does not hold leaves them locked for
+    /// other connections of this process. Before 3.40 it unlocks them.
     pub(crate) fn unlocks_own_slots_only(&self) -> bool {
         self.version_number() >= 3_040_000
     }
@@ -82,8 +82,9 @@ impl Host {
         self.sqlite3_is_interrupted.is_some_and(|is| unsafe { is(db) != 0 })
     }
 
-    /// Tells `see` the SQL of the statement that `db` runs, and whether it may write. If several run, that is the one that was
-    /// prepared last; a statement that runs within another was. `None` if none runs.
+    /// Passes the SQL of the statement that `db` runs to `see`, and whether it may write. If
+    /// several run, the one that was prepared last counts: it runs within the others. `None` if
+    /// none runs.
     ///
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread: no other thread prepares or finalizes a statement
@@ -170,7 +171,7 @@ impl Host {
         }
     }
 
-    /// The file of a database of `db`, as its VFS was told; `None` if it has none.
+    /// The file name of a database of `db`, as passed to its VFS; `None` if it has none.
     ///
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread; the result is used before that database is closed.
@@ -179,8 +180,8 @@ impl Host {
         unsafe { text((self.sqlite3_db_filename)(db, schema.as_ptr())) }
     }
 
-    /// Whether `db` has a database at `path` that `is_it` recognizes by its schema's name.
-    /// True if that cannot be known: SQLite may not tell which are attached.
+    /// Whether `db` has a database at `path` that `is_it` accepts by its schema's name. True if
+    /// that cannot be known: this SQLite may not list attached databases.
     ///
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread.
@@ -234,7 +235,7 @@ impl Host {
         unsafe { copy_into(|bytes| (self.sqlite3_malloc64)(bytes as u64), text) }
     }
 
-    /// A copy of `text` that SQLite may free, of any SQLite, however old; null when out of memory.
+    /// A copy of `text` that SQLite may free, from an SQLite of any age; null when out of memory.
     ///
     /// # Safety
     /// `api` is what SQLite passed to an extension's entry point.
@@ -258,7 +259,8 @@ impl Host {
         unsafe { (self.sqlite3_vfs_find)(name.map_or(std::ptr::null(), CStr::as_ptr)) }
     }
 
-    /// <https://www.sqlite.org/c3ref/vfs_find.html>. One that is registered already is only made the default.
+    /// <https://www.sqlite.org/c3ref/vfs_find.html>. A VFS that is registered already is only made
+    /// the default.
     ///
     /// # Safety
     /// `vfs` is complete and is never freed.
@@ -387,7 +389,7 @@ impl Host {
     }
 }
 
-/// A terminated copy of `text` in what `allocate` gives for so many bytes; null if that is null.
+/// A terminated copy of `text` in memory from `allocate`; null if that answers null.
 ///
 /// # Safety
 /// `allocate` answers with null, or with memory of that many bytes that nothing else uses.

@@ -46,12 +46,13 @@ impl ShmSlot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ShmSlots {
     pub(crate) first: ShmSlot,
-    /// How many.
+    /// How many slots.
     pub(crate) n: c_int,
 }
 
 impl ShmSlots {
-    /// Those of all who read frames of the WAL: READ(1) to READ(4). A writer that restarts the WAL holds them.
+    /// The slots of all readers of WAL frames: READ(1) to READ(4). A writer that restarts the WAL
+    /// holds them.
     pub(crate) const WAL_READERS: Self = Self { first: ShmSlot::read(1), n: ShmSlot::READERS - 1 };
     pub(crate) const ALL: Self =
         Self { first: ShmSlot::WRITE, n: ShmSlot::READ_0.0 + ShmSlot::READERS };
@@ -63,7 +64,7 @@ impl From<ShmSlot> for ShmSlots {
     }
 }
 
-/// What xShmLock is to do with slots: <https://www.sqlite.org/c3ref/c_shm_exclusive.html>.
+/// What xShmLock does with slots: <https://www.sqlite.org/c3ref/c_shm_exclusive.html>.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ShmFlags(c_int);
@@ -89,7 +90,7 @@ impl ShmFlags {
         self.0 & Self::SHARED != 0
     }
 
-    /// What unlocks that kind of lock.
+    /// The flags that unlock that kind of lock.
     pub(crate) fn unlock(self) -> Self {
         if self.is_shared() { Self::UNLOCK_SHARED } else { Self::UNLOCK_EXCLUSIVE }
     }

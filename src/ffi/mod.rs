@@ -1,7 +1,9 @@
-//! SQLite's C interface: its types, and its functions as one table of pointers. Nothing here knows of this VFS.
+//! SQLite's C interface: its types, and its functions as one table of pointers. This module knows
+//! nothing about this VFS.
 //!
-//! Every function that SQLite calls and that may panic goes through [`no_panic`], so that no panic crosses the C
-//! boundary, and no thread that pthread_cancel(3) ends is unwound where a panic would be caught.
+//! Every function that SQLite calls and that may panic goes through [`no_panic`], so that no panic
+//! crosses the C boundary. Nor does pthread_cancel(3) then unwind a thread where a panic would be
+//! caught.
 #![allow(unsafe_code)]
 
 pub(crate) mod copies;
@@ -20,13 +22,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::sys::Uncancelled;
 
-/// Runs `body`; a panic in it becomes `or`. Nobody can cancel the thread meanwhile.
+/// Runs `body`; a panic in it becomes `or`. The thread cannot be cancelled in it.
 pub(crate) fn no_panic<T>(or: T, body: impl FnOnce() -> T) -> T {
     let _uncancelled = Uncancelled::begin();
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(or)
 }
 
-/// `text`, which ends with its only NUL, as a string of C's. To be evaluated when compiling: panics for any other text.
+/// `text`, which ends with its only NUL, as a C string. For constants only: panics for any other
+/// text.
 pub(crate) const fn c_text(text: &'static str) -> &'static CStr {
     match CStr::from_bytes_with_nul(text.as_bytes()) {
         Ok(text) => text,

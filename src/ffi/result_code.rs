@@ -22,7 +22,8 @@ impl ResultCode {
     pub(crate) const CANTOPEN: Self = Self(14);
     pub(crate) const PROTOCOL: Self = Self(15);
     pub(crate) const WARNING: Self = Self(28);
-    /// What a lock call that may block returns when its time is over: SQLite does not ask the busy handler then.
+    /// The answer of a lock call that may block when its time is over: SQLite does not call the
+    /// busy handler then.
     pub(crate) const BUSY_TIMEOUT: Self = Self::BUSY.extended(3);
     pub(crate) const IOERR_SHORT_READ: Self = Self::IOERR.extended(2);
     pub(crate) const IOERR_WRITE: Self = Self::IOERR.extended(3);
@@ -38,7 +39,7 @@ impl ResultCode {
         Self(self.0 | number << 8)
     }
 
-    /// Whether a lock was refused because another connection has one in the way, whatever else the code says.
+    /// Whether another connection's lock was in the way, with any extended code.
     pub(crate) const fn is_busy(self) -> bool {
         self.0 & 0xff == Self::BUSY.0
     }
@@ -49,7 +50,8 @@ impl ResultCode {
     }
 }
 
-/// `SQLITE_BUSY (5)`, for people: of an extended code that is not among those above, the name is the primary code's.
+/// `SQLITE_BUSY (5)`, for people. An extended code that is not among those above has the name of
+/// its primary code.
 impl fmt::Display for ResultCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match *self {

@@ -38,7 +38,7 @@ pub(crate) const SQLITE_INNOCUOUS: c_int = 0x0020_0000;
 /// `SQLITE_TRANSIENT`: the callee makes its own copy.
 pub(crate) const SQLITE_TRANSIENT: isize = -1;
 
-/// Objects of SQLite's, of which only the address is known here.
+/// Opaque objects of SQLite.
 macro_rules! opaque {
     ($($(#[$about:meta])* $name:ident;)*) => {$(
         $(#[$about])*
@@ -130,8 +130,8 @@ pub(crate) struct sqlite3_vfs {
         method!(fn(*mut sqlite3_vfs, *mut c_void, *const c_char) -> sqlite3_syscall_ptr),
     pub(crate) xDlClose: method!(fn(*mut sqlite3_vfs, *mut c_void)),
     pub(crate) xRandomness: method!(fn(*mut sqlite3_vfs, c_int, *mut c_char) -> c_int),
-    /// It unwinds where pthread_cancel(3) ends the thread: nanosleep(2) is a cancellation point. So is much that others
-    /// call, but ours call those where nobody can cancel the thread.
+    /// It unwinds if pthread_cancel(3) ends the thread, since nanosleep(2) is a cancellation point.
+    /// Other methods call such functions, too, but only where the thread cannot be cancelled.
     pub(crate) xSleep: Option<unsafe extern "C-unwind" fn(*mut sqlite3_vfs, c_int) -> c_int>,
     pub(crate) xCurrentTime: method!(fn(*mut sqlite3_vfs, *mut f64) -> ResultCode),
     pub(crate) xGetLastError: method!(fn(*mut sqlite3_vfs, c_int, *mut c_char) -> ResultCode),
@@ -144,12 +144,12 @@ pub(crate) struct sqlite3_vfs {
     pub(crate) xNextSystemCall: method!(fn(*mut sqlite3_vfs, *const c_char) -> *const c_char),
 }
 
-/// A table that SQLite or a VFS provides, of which each version appends methods to those of the version before.
+/// A table that SQLite or a VFS provides. Each version appends methods to the previous one.
 ///
 /// # Safety
 /// The type is `repr(C)`, its first field is `iVersion`, and null is a value of every field.
 pub(crate) unsafe trait Versioned: Sized {
-    /// The size of version 1, and of version 2, in bytes: where the methods of the next begin.
+    /// The sizes of versions 1 and 2, in bytes: there the methods of the next version begin.
     const ENDS: [usize; 2];
 }
 
@@ -167,7 +167,7 @@ unsafe impl Versioned for sqlite3_vfs {
 /// A copy of `table`, of version 3 at most, with null where its version has no method.
 ///
 /// # Safety
-/// `table` is as long as its `iVersion` says, and is not changed meanwhile.
+/// `table` is as long as its `iVersion` says, and does not change during the call.
 pub(crate) unsafe fn complete<T: Versioned>(table: *const T) -> T {
     let mut copy = MaybeUninit::<T>::zeroed();
     // SAFETY: the caller's promise about what is read; by that of the trait, the version is first, and what is not copied
@@ -185,7 +185,8 @@ pub(crate) unsafe fn complete<T: Versioned>(table: *const T) -> T {
     }
 }
 
-/// What FCNTL_BUSYHANDLER passes the address of: how to ask the busy handler of the connection that uses the file.
+/// FCNTL_BUSYHANDLER passes the address of this: how to call the busy handler of the connection
+/// that uses the file.
 /// <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlbusyhandler>
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -1,4 +1,4 @@
-//! The base's file of a database, as its connection asks it: [`Base`].
+//! The base's file of a database, as its connection uses it: [`Base`].
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
@@ -27,24 +27,24 @@ use crate::lock::kinds::Kind;
 use crate::lock::wait::Probe;
 use crate::sys;
 
-/// The state of an open main database. Its connection is borrowed while a method of ours runs; the other fields may be
-/// used meanwhile.
+/// The state of an open main database. While a method of ours runs, the connection is borrowed; the
+/// other fields may be used.
 pub(super) struct State {
     pub(super) connection: Connection<Base>,
     /// The name that SQLite has passed to xOpen, to compare.
     pub(super) name: *const c_char,
-    /// Whether it is the main database of its connection, once that is known.
+    /// Whether it is the main database of its connection; `None` as long as that is not known.
     pub(super) is_main: Option<bool>,
-    /// The statement with which the last transaction began, and what kind that was.
+    /// The first statement of the last transaction, and the kind of that transaction.
     pub(super) statement: Option<(Box<[u8]>, Kind)>,
     /// How to call the connection's busy handler; null if SQLite has not said.
     pub(super) busy: *const BusyCall,
     /// Where SQLite keeps the address of the connection that uses the file; null if it has not said.
     pub(super) db: *const *mut sqlite3,
-    /// The first region of the wal-index, as SQLite has mapped it; null while it has not. A VFS keeps it where it is
-    /// until xShmUnmap: SQLite holds on to the address, too.
+    /// The first region of the wal-index, as SQLite has mapped it; null while it has not. A VFS
+    /// does not move it before xShmUnmap: SQLite keeps the address, too.
     pub(super) wal_index: *const c_void,
-    /// With group commit.
+    /// Present with group commit.
     pub(super) wanted: Option<Wanted>,
     /// Dropped when the base has closed the file.
     pub(super) _protected: Option<Protected>,
@@ -56,7 +56,7 @@ pub(super) struct State {
 #[derive(Clone, Copy)]
 pub(super) struct Base(pub(super) Interposed);
 
-/// The base's side of a file, and the connection.
+/// The base's file, and the connection.
 ///
 /// # Safety
 /// `file` is an open database that [`super::install_database`] has opened, and no other reference to its connection is
@@ -88,7 +88,8 @@ impl Base {
         unsafe { (*self.state()).busy = call };
     }
 
-    /// The functions of the connection's SQLite, also those that only newer ones have, as far as SQLite has passed them.
+    /// The functions of the connection's SQLite, also those of newer versions if SQLite has passed
+    /// them.
     fn host(self) -> &'static Host {
         copies::most_of(&self.context().host)
     }
@@ -99,13 +100,14 @@ impl Base {
         unsafe { (*self.state()).db.as_ref() }.copied().filter(|db| !db.is_null())
     }
 
-    /// What is known of the VFS that the file was opened through.
+    /// The context of the VFS that the file was opened through.
     pub(super) fn context(self) -> &'static Context {
         // SAFETY: the state is there, and this field never changes.
         unsafe { (*self.state()).counted.context() }
     }
 
-    /// The kind of transactions that begin with a statement. Most begin with the same as the one before.
+    /// The kind of transactions that begin with a statement. The last one is kept, since most
+    /// transactions begin with the same.
     fn kind_of(self, sql: &[u8]) -> Kind {
         // SAFETY: the state is there, and nothing has a reference to this field.
         let last = unsafe { &mut (*self.state()).statement };
@@ -175,9 +177,10 @@ impl Base {
         Some(words.map(|n| index[n].load(Ordering::Relaxed)))
     }
 
-    /// The WAL that the connection has open, if group commit is on, and this is its main database, and named so: of an
-    /// attached one, SQLite may not look at what FCNTL_COMMIT_PHASETWO answers. To be asked for while the
-    /// connection is about to read: when it closes, what SQLite locks to answer may be gone.
+    /// The WAL that the connection has open, if group commit is on and this is its main database,
+    /// by name, too: for an attached one SQLite may ignore the answer of FCNTL_COMMIT_PHASETWO.
+    /// Call it while the connection is about to read: when the connection closes, the mutexes that
+    /// SQLite takes to answer may be gone.
     pub(super) fn wal(self) -> Option<OpenWal> {
         // SAFETY: the state is there, and this field never changes.
         let database = unsafe { (*self.state()).wanted.as_ref() }?.database();
@@ -185,7 +188,7 @@ impl Base {
         // SAFETY: the connection is the one that calls, of the SQLite that this VFS is registered with. The WAL is open
         // until the wal-index is unmapped.
         unsafe {
-            // With a shared cache, SQLite would lock that of another database, in whatever order.
+            // With a shared cache, SQLite would lock the cache of another database, in any order.
             if sys::path_from(host.file_of(db, c"main")?) != database {
                 return None;
             }
@@ -197,7 +200,8 @@ impl Base {
     }
 }
 
-/// The file of a database, or its journal or WAL, by a control that SQLite answers itself and passes to no file.
+/// The file of a database, or its journal or WAL, by a control that SQLite answers itself without
+/// the VFS.
 ///
 /// # Safety
 /// `db` is a connection of `host`, used by this thread; `op` asks for a place for an address.
@@ -302,7 +306,7 @@ impl BaseFile for Base {
         // SAFETY: the state is there, and nothing has a reference to these fields.
         let (name, is_main) = unsafe { ((*self.state()).name, &mut (*self.state()).is_main) };
         let Some(db) = self.db() else { return false };
-        // It stays what it is. An attached database has a name of its own, even if it is the same file.
+        // This never changes. An attached database has its own name, even if it is the same file.
         *is_main.get_or_insert_with(|| {
             // SAFETY: the connection is of the SQLite that this VFS is registered with, and is the one that calls.
             let main = unsafe { self.host().file_of(db, c"main") };
@@ -443,7 +447,8 @@ impl BaseFile for Base {
     }
 
     fn write_zeros(&self, at: i64, bytes: i64) -> Result<(), ResultCode> {
-        // To be written to: SQLite's checksum VFS puts its checksum into what it is given.
+        // On the heap, to be written to: SQLite's checksum VFS puts its checksum into the buffer
+        // that it gets.
         let mut zeros = vec![0_u8; usize::try_from(bytes).unwrap_or(0)];
         let from = zeros.as_mut_ptr().cast_const().cast();
         let bytes = c_int::try_from(zeros.len()).unwrap_or(0);
@@ -464,8 +469,9 @@ impl BaseFile for Base {
 
     fn stands(&self, path: &Path) -> Stands {
         let host = self.host();
-        // SQLite says which connection uses a file as soon as it is open; another VFS may not pass that on.
-        // SAFETY: the connection is of this SQLite, and is the one that calls.
+        // SQLite tells a file its connection as soon as the file is open (FCNTL_PDB); another VFS
+        // may not pass that on. SAFETY: the connection is of this SQLite, and is the one that
+        // calls.
         let is_called_by_sqlite = self.db().is_some_and(|db| unsafe {
             host.has_database_that(db, path, |schema| {
                 pointer(host, db, schema, SQLITE_FCNTL_FILE_POINTER)

@@ -1,4 +1,4 @@
-//! What the files of one registered VFS have in common.
+//! What the files of one registered VFS share.
 
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::ffi::host::Host;
 use crate::guard::cancellation::Protection;
 
-/// What every file of one registered VFS knows of it. Like the VFS, it lives for ever.
+/// What every file knows about its registered VFS. Like the VFS, it lives for ever.
 pub(crate) struct Context {
     /// The SQLite that it is registered with.
     pub(crate) host: Host,
@@ -16,10 +16,10 @@ pub(crate) struct Context {
     pub(crate) full_name: String,
     /// Whether the base is one of the operating system's VFSes.
     pub(crate) is_over_system: bool,
-    /// Whether a database may only be opened through it by way of SQLite3MultipleCiphers: else what that would
-    /// encrypt would be written as it is.
+    /// Whether only SQLite3MultipleCiphers may open a database through it: otherwise data that
+    /// should be encrypted would be written as plain text.
     pub(crate) goes_under_ciphers: bool,
-    /// What protects the locks on its databases from a close of another descriptor.
+    /// What keeps the close of another descriptor from dropping the locks on its databases.
     pub(crate) protection: Protection,
     /// How many databases are open through it.
     pub(crate) open_databases: AtomicUsize,
@@ -33,7 +33,7 @@ impl Context {
     }
 }
 
-/// One database open through a VFS, which cannot be unregistered meanwhile.
+/// One database open through a VFS. While it lives, the VFS cannot be unregistered.
 pub(crate) struct OpenDatabase(&'static Context);
 
 impl OpenDatabase {

@@ -1,5 +1,5 @@
-//! The file controls of a database: what SQLite, other VFSes and the application tell its file, or ask it.
-//! <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html>
+//! The file controls of a database: messages and questions of SQLite, other VFSes and the
+//! application. <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html>
 //!
 //! | control | who sends it, when | locks of the connection |
 //! |---|---|---|
@@ -10,11 +10,11 @@
 //! | FCNTL_PRAGMA | SQLite, when it compiles a pragma | any |
 //! | FCNTL_PERSIST_WAL | an application, at any time; SQLite, to ask, when the last connection closes | any; EXCLUSIVE |
 //! | FCNTL_LOCK_TIMEOUT | SQLite, before and after it asks for locks, to say for how long they may block, if it was built with SQLITE_ENABLE_SETLK_TIMEOUT | any |
-//! | FCNTL_SYNC | SQLite, when all is written, or all is undone, and before it syncs the database | EXCLUSIVE; in WAL mode any |
+//! | FCNTL_SYNC | SQLite, when a transaction has written all, or a rollback is complete, before it syncs the database | EXCLUSIVE; in WAL mode any |
 //! | FCNTL_COMMIT_PHASETWO | SQLite, when a transaction is committed | EXCLUSIVE; in WAL mode a READ slot, WRITE is released |
 //! | FCNTL_ROLLBACK_ATOMIC_WRITE | SQLite, when the base has undone a batch of writes | EXCLUSIVE |
 //!
-//! None may lock or unlock what SQLite has locked. Any other control is the base's to answer, so that none is lost.
+//! None may change SQLite's locks. The base answers all other controls, so that none is lost.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -27,8 +27,8 @@ use crate::ffi::{
     sqlite3_file,
 };
 
-/// The file control by which the connect hook asks. A file that is not ours does not know it. (SQLite reserves the
-/// numbers below 100.)
+/// The file control by which the connect hook asks. Files of other VFSes do not know it. (SQLite
+/// reserves the numbers below 100.)
 pub(crate) const FCNTL_OPENED: c_int = 0x6b62_6e01;
 
 /// How the open of a main database went.
@@ -56,7 +56,7 @@ pub(super) unsafe extern "C" fn x_file_control(
     base.file_control(op, arg)
 }
 
-/// What [`x_file_control`] leaves. That calls it as C does, and last, and so saves no registers for it.
+/// The rest of [`x_file_control`], as a tail call, for which that function saves no registers.
 ///
 /// # Safety
 /// SQLite has passed all of it to [`x_file_control`], which uses no reference to the file any more.
@@ -128,11 +128,11 @@ unsafe fn vfs_name(base: Base, answer: *mut *mut c_char) -> ResultCode {
     ResultCode::OK
 }
 
-/// FCNTL_PERSIST_WAL: an application says whether the WAL is to stay. Or SQLite asks, when the last connection closes and
-/// holds EXCLUSIVE.
+/// FCNTL_PERSIST_WAL: an application says whether to keep the WAL. Or SQLite asks that, when the
+/// last connection closes and holds EXCLUSIVE.
 ///
 /// # Safety
-/// `number` is a number: negative to ask, and then a place for the answer.
+/// `number` points to a number; a negative one asks, and is replaced by the answer.
 unsafe fn persist_wal(
     connection: &mut Connection<Base>,
     base: Base,
@@ -156,8 +156,9 @@ unsafe fn persist_wal(
     }
 }
 
-/// FCNTL_PRAGMA: SQLite compiles a pragma. This answers our own, and `journal_mode=wal` where that does not work; the base
-/// answers others. <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpragma>
+/// FCNTL_PRAGMA: SQLite compiles a pragma. This answers our own pragmas, and `journal_mode=wal`
+/// where WAL mode is refused; the base answers others.
+/// <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpragma>
 ///
 /// # Safety
 /// `arg` holds a place for the answer, the pragma's name, and its argument or null.
@@ -181,14 +182,16 @@ unsafe fn pragma(
     let no_wal = connection.guards().no_wal().filter(|_| is_wal).map(str::to_owned);
     let is_ours = name.len() > 7 && name[..7].eq_ignore_ascii_case(b"kanban_");
     let (rc, text) = if let Some(why) = no_wal {
-        // SQLite answers so where WAL mode does not work, and applications fall back to a rollback mode by that.
+        // SQLite itself gives this answer where WAL mode does not work: on it, applications fall
+        // back to a rollback mode.
         (ResultCode::PROTOCOL, format!("locking protocol: {why}"))
     } else if !is_ours {
         return None;
     } else if name.eq_ignore_ascii_case(b"kanban_last_error") {
         match connection.last_line() {
             Some(line) => (ResultCode::OK, line),
-            // As to a pragma that nobody knows, SQLite then answers no row. To SQLITE_OK it would answer one without a name.
+            // SQLite then returns no row, as for an unknown pragma. After SQLITE_OK it would return
+            // a row without a name.
             None => return Some(ResultCode::NOTFOUND),
         }
     } else if name.eq_ignore_ascii_case(b"kanban_status") {

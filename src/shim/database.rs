@@ -1,9 +1,10 @@
 //! The methods of a database that are ours, as C calls them. What they do is in [`crate::connection`]; the file controls
 //! are in [`super::control`].
 //!
-//! SQLite calls all of them for one connection, from one thread at a time ([`super`]). A connection may hold the write
-//! lock meanwhile, and SQLite's own locks as each method says; no mutex of ours is held. No lock call waits for the write
-//! lock, but for the bounded exceptions of `connection::claim`: what the connection holds would be in the way of others.
+//! SQLite calls all of them for one connection, from one thread at a time ([`super`]). The
+//! connection may hold the write lock, and the locks of SQLite that each method names; no mutex of
+//! ours is held. No lock call waits for the write lock, since the connection's locks would hold up
+//! others; `connection::claim` has the bounded exceptions.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
@@ -52,8 +53,8 @@ pub(super) fn over_without_wal(base: &sqlite3_io_methods) -> sqlite3_io_methods 
     }
 }
 
-/// Puts our methods in front of a main database that the base has opened. SQLITE_CANTOPEN if the database has been
-/// replaced meanwhile; it is closed then.
+/// Puts our methods in front of a main database that the base has opened. SQLITE_CANTOPEN if the
+/// database was replaced during the open; it is closed then.
 ///
 /// # Safety
 /// `file` is memory of [`super::size_with_state`] bytes, opened by the base of `context`; `name` is what
@@ -116,7 +117,7 @@ pub(crate) unsafe fn install_database(
     unsafe { base.0.begin(Box::new(state)) };
     // SAFETY: SQLite has passed the name to xOpen, by the functions of its own copy.
     inherited::opened(file, path, unsafe { host.names_beside(name) });
-    // Only now is it certain that what was found by name above is the open file.
+    // Only now is it certain that the file found by name above is the open one.
     if !base.has_moved() {
         return ResultCode::OK;
     }
@@ -218,7 +219,7 @@ unsafe extern "C" fn x_file_size(file: *mut sqlite3_file, size: *mut i64) -> Res
     rc
 }
 
-/// [`x_file_size`], where it takes a look at the header. The base has filled in the file's own length.
+/// [`x_file_size`], if the header must be read. The base has filled in the file's own length.
 ///
 /// # Safety
 /// SQLite has passed an open file of this table and a place for the length, and nothing else uses either.
@@ -253,9 +254,10 @@ macro_rules! of_connection {
 }
 
 of_connection! {
-    /// xLock: SQLite asks for a higher lock than the connection has. After SQLITE_BUSY it may call the busy handler, and ask
-    /// again. Must not wait for the write lock with SHARED, by which the connection would keep others from writing. Where it asks
-    /// for SHARED itself, the transaction may wait for the write lock (`kanban_begin`).
+    /// xLock: SQLite asks for a higher lock than the connection has. After SQLITE_BUSY it may call
+    /// the busy handler, and ask again. Must not wait for the write lock while it has SHARED, which
+    /// would keep others from writing. If it asks for SHARED itself, the transaction may wait for
+    /// the write lock (`kanban_begin`).
     fn x_lock(level: LockLevel) = lock(level) or IOERR_LOCK
 }
 
@@ -265,9 +267,10 @@ of_connection! {
     fn x_unlock(level: LockLevel) = unlock(level) or IOERR
 }
 
-/// xShmLock: SQLite locks or unlocks slots of the wal-index, with SHARED on the database. A connection that asks for one
-/// slot may hold others. Must not wait for the write lock with a snapshot, which would be stale afterwards. Where it asks for
-/// the READ slot of a snapshot, the transaction may wait (`kanban_begin`).
+/// xShmLock: SQLite locks or unlocks slots of the wal-index, with SHARED on the database. A
+/// connection that asks for one slot may hold others. Must not wait for the write lock with a
+/// snapshot, which would be stale afterwards. If it asks for the READ slot of a snapshot, the
+/// transaction may wait (`kanban_begin`).
 ///
 /// | slots | are locked or unlocked | by |
 /// |---|---|---|
@@ -282,10 +285,10 @@ unsafe extern "C" fn x_shm_lock(
     n: c_int,
     flags: ShmFlags,
 ) -> ResultCode {
-    // Each arm is a tail call of an `extern "C"` function, so reading saves none of the registers that writing needs. All
-    // that a write transaction runs is inlined into `lock_write` and `unlock_write`, down to the system call: hence
-    // `inline(always)` along that way.
-    // SAFETY: SQLite locks slots of an open file of this table, and nothing else uses it meanwhile.
+    // Each arm is a tail call of an `extern "C"` function, so a read saves none of the registers
+    // that a write needs. The code of a write transaction is inlined into `lock_write` and
+    // `unlock_write`, down to the system call: hence `inline(always)` on that path. SAFETY: SQLite
+    // locks slots of an open file of this table, and nothing else uses it meanwhile.
     unsafe {
         match (first, flags.is_shared(), flags.is_lock()) {
             (ShmSlot::WRITE, false, true) => lock_write(file, n),
@@ -329,7 +332,7 @@ unsafe extern "C" fn shm_lock(
 }
 
 of_connection! {
-    /// [`shm_lock`], where there is more to do than to pass it on.
+    /// [`shm_lock`], for calls that are not simply passed on.
     fn shm_lock_checked(first: ShmSlot, n: c_int, flags: ShmFlags) =
         shm_lock_checked(ShmSlots { first, n }, flags) or IOERR_LOCK
 }
@@ -341,8 +344,8 @@ of_connection! {
         shm_lock_failed(slot.into(), flags, rc) or IOERR_LOCK
 }
 
-/// xShmMap: SQLite maps a region of the wal-index, with SHARED, when it begins to use a WAL or when that grows: then it may
-/// hold WRITE, too.
+/// xShmMap: SQLite maps a region of the wal-index, with SHARED, when it begins to use a WAL, or
+/// when the wal-index grows: then it may hold WRITE, too.
 unsafe extern "C" fn x_shm_map(
     file: *mut sqlite3_file,
     region: c_int,
@@ -368,7 +371,8 @@ unsafe extern "C" fn x_shm_map(
     })
 }
 
-/// xShmUnmap: SQLite closes the WAL, and no slot is locked any more. It holds EXCLUSIVE if the wal-index is to be deleted.
+/// xShmUnmap: SQLite closes the WAL and has unlocked all slots. It holds EXCLUSIVE to have the
+/// wal-index deleted.
 unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> ResultCode {
     no_panic(ResultCode::IOERR, || {
         // SAFETY: SQLite unmaps the wal-index of an open file of this table, and nothing else uses it meanwhile.

@@ -1,14 +1,14 @@
 //! Methods that do nothing, and answer with one error: for a file that was refused ([`super::refused`]), and for one that
 //! a forked child has inherited ([`super::inherited`]), which both replace the methods in which they differ.
 //!
-//! They touch neither the file nor any lock, so that any thread may call them at any time.
+//! They touch neither the file nor any lock, so any thread may call them at any time.
 
 use std::ffi::{c_int, c_void};
 
 use crate::ffi::{LockLevel, ResultCode, sqlite3_file, sqlite3_io_methods};
 
-/// A table of version 1. What reads, writes, locks or asks fails with `RC`; what unlocks has nothing to do, and
-/// succeeds. xClose and xFileControl are for the caller to fill in.
+/// A table of version 1. Methods that read, write, lock or ask fail with `RC`; methods that unlock
+/// do nothing and succeed. xClose and xFileControl are for the caller to fill in.
 pub(super) const fn methods<const RC: c_int>() -> sqlite3_io_methods {
     sqlite3_io_methods {
         iVersion: 1,
@@ -59,7 +59,7 @@ answers! {
     x_unfetch(i64, *mut c_void);
 }
 
-/// Nothing special: SQLite assumes the least, and sectors of its default size.
+/// No device characteristics, and SQLite's default sector size.
 unsafe extern "C" fn x_zero(_: *mut sqlite3_file) -> c_int {
     0
 }

@@ -1,25 +1,26 @@
-//! The files that are open, and what becomes of them in a child of fork(2).
+//! The open files, and what a child of fork(2) does with them.
 //!
-//! A child that used, rolled back or closed what its parent opened would do it to its parent
-//! (<https://www.sqlite.org/howtocorrupt.html> 2.6). So in the child these files get methods that do
-//! nothing, and the wal-index becomes the child's own copy. The child never closes them: it shares the
-//! descriptors, and what a close would free is the parent's.
+//! A child that used, rolled back or closed its parent's files would harm the parent
+//! (<https://www.sqlite.org/howtocorrupt.html> 2.6). So in the child these files get methods that
+//! do nothing, and the wal-index becomes the child's own copy. The child never closes them: the
+//! descriptors share the parent's open file descriptions, whose locks a close could drop.
 //!
-//! An inherited connection believes that it has the locks that its parent had at the fork, and asks
-//! for none. What it would do next goes through the VFS, by name: it opens a journal or a WAL, or
-//! deletes one. The child's own connections to the same database use the same names. SQLite passes
-//! the very string that it keeps beside the database's name
+//! An inherited connection believes that it has the parent's locks of the time of the fork, so it
+//! asks for none. Its next step goes through the VFS, by name: it opens or deletes a journal or a
+//! WAL. The child's own connections to the same database use the same names. SQLite passes the very
+//! string that it keeps beside the database's name
 //! (<https://www.sqlite.org/c3ref/filename_database.html>), so its address tells whose file it is.
 //!
-//! One mutex protects the table of open files ([`OPEN`]). It is held for a look-up, and while a thread forks. SQLite calls
-//! the methods here for an inherited connection, with the locks that this believes it has: none may touch the base's file.
+//! One mutex protects the table of open files ([`OPEN`]). It is held for a look-up, and while a
+//! thread forks. SQLite calls the methods here for an inherited connection, which believes that it
+//! has locks: none may touch the base's file.
 //!
-//! | a forked child | is refused, if an inherited connection asks, by |
+//! | an inherited connection in a forked child | is refused by |
 //! |---|---|
 //! | reads, writes, truncates, syncs or locks a database, journal, WAL, super-journal or statement journal that is open | [`METHODS`] |
 //! | opens a journal or a WAL to write to it | [`is_parents`], in xOpen |
 //! | deletes one | [`is_parents`], in xDelete |
-//! | names a journal in a super-journal, to commit to several databases | [`is_parents`], in xWrite of the super-journal: SQLite deletes it again |
+//! | writes a journal's name into a super-journal, to commit to several databases | [`is_parents`], in xWrite of the super-journal: SQLite deletes the super-journal again |
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -38,7 +39,7 @@ use crate::sys::fork::{self, ForkMutex};
 /// Where a region of a wal-index is mapped, and its size in bytes.
 type Region = (usize, usize);
 
-/// What SQLite's error log says of a connection of the parent's that a child uses.
+/// The log line about a child's use of its parent's connection.
 pub(crate) const WHY: &str =
     "the connection was opened before a fork, by the parent; open one in the child";
 
@@ -55,7 +56,7 @@ struct OpenFile {
 /// The open files by their addresses.
 static OPEN: ForkMutex<Option<HashMap<usize, OpenFile>>> = ForkMutex::new(None);
 
-/// What `look` finds of an open file; `None` if it is not open.
+/// The result of `look` at an open file; `None` if the file is not open.
 fn with_open<T>(file: *mut sqlite3_file, look: impl FnOnce(&mut OpenFile) -> T) -> Option<T> {
     OPEN.lock().as_mut()?.get_mut(&file.expose_provenance()).map(look)
 }
@@ -75,7 +76,7 @@ pub(super) fn closing(file: *mut sqlite3_file) {
     }
 }
 
-/// A region of a file's wal-index was mapped, of so many bytes.
+/// A region of a file's wal-index was mapped, of that many bytes.
 pub(super) fn mapped(file: *mut sqlite3_file, region: *mut c_void, bytes: c_int) {
     let region = (region.expose_provenance(), usize::try_from(bytes).unwrap_or(0));
     with_open(file, |open| {
@@ -95,8 +96,8 @@ pub(crate) fn hold_for_fork() -> impl std::any::Any {
     OPEN.lock()
 }
 
-/// Whether the journal or WAL that SQLite asks for by `name` is that of a connection which this process
-/// has inherited: the parent writes and deletes it.
+/// Whether the journal or WAL that SQLite asks for by `name` belongs to a connection that this
+/// process has inherited: the parent writes and deletes that file.
 ///
 /// # Safety
 /// `name` is null or a terminated string.
@@ -120,20 +121,21 @@ pub(crate) unsafe fn is_parents(name: *const c_char) -> bool {
     known.peek().is_some() && known.all(|open| open.is_inherited)
 }
 
-/// Whether the connection that has this very name of a journal or WAL is inherited; `None` if none has.
+/// Whether the connection to which this very pointer to a name belongs is inherited; `None` if it
+/// belongs to none.
 fn is_inherited(name: *const c_void) -> Option<bool> {
     let open = OPEN.lock();
     let has_it = |open: &&OpenFile| !name.is_null() && open.beside.contains(&name.addr());
     open.iter().flat_map(HashMap::values).find(has_it).map(|open| open.is_inherited)
 }
 
-/// Whether SQLite has passed, as data, the name of a journal of the parent's.
+/// Whether the data that SQLite writes is the name of a journal of the parent's.
 pub(super) fn names_parents(data: *const c_void) -> bool {
     fork::generation() != 0 && is_inherited(data) == Some(true)
 }
 
-/// In a forked child, of which this thread is the only one: takes from it what its parent has open. Must not call SQLite,
-/// whose mutexes other threads of the parent may have held.
+/// In a forked child, which has this thread only: disables the files that its parent has open. Must
+/// not call SQLite, whose mutexes other threads of the parent may have held.
 pub(crate) fn abandon() {
     let mut open = OPEN.lock();
     let Some(open) = open.as_mut() else { return };
@@ -146,7 +148,7 @@ pub(crate) fn abandon() {
         // SAFETY: the file is open, in memory that is the child's copy, and the child has one thread.
         unsafe { (*file).pMethods = &raw const METHODS };
         for (start, bytes) in inherited.regions.drain(..) {
-            // Regions smaller than a page of memory are mapped several at once.
+            // Regions smaller than a page of memory share a mapping.
             let first = start / page * page;
             let bytes = (start + bytes).next_multiple_of(page) - first;
             if !shared.iter().any(|(start, end)| *start <= first && first + bytes <= *end) {
@@ -169,15 +171,15 @@ static METHODS: sqlite3_io_methods = sqlite3_io_methods {
     xShmMap: Some(inert::x_shm_map::<{ ResultCode::IOERR.0 }>),
     xShmLock: Some(x_shm_lock),
     xShmBarrier: Some(x_shm_barrier),
-    // What would be unmapped is the parent's.
+    // The mapping is the parent's.
     xShmUnmap: Some(inert::x_shm_unmap::<{ ResultCode::OK.0 }>),
     xFetch: Some(x_fetch),
     xUnfetch: Some(inert::x_unfetch::<{ ResultCode::OK.0 }>),
     ..inert::methods::<{ ResultCode::IOERR.0 }>()
 };
 
-/// The error of whatever asks for a lock, commits or changes a mode, and a line in SQLite's error log. Reading and
-/// writing fail without one.
+/// The error of methods that ask for a lock, commit or change a mode; also logs a line. Reads and
+/// writes fail without a line.
 fn refuse(file: *mut sqlite3_file) -> ResultCode {
     no_panic(ResultCode::IOERR_LOCK, || {
         let path = with_open(file, |open| open.path.clone());
@@ -196,12 +198,13 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
     })
 }
 
-/// xLock: the first thing that a connection without a lock asks for.
+/// xLock: the first call of a connection without a lock.
 unsafe extern "C" fn x_lock(file: *mut sqlite3_file, _: LockLevel) -> ResultCode {
     refuse(file)
 }
 
-/// xFileControl: what is about to change a mode or to commit fails here: it may need nothing else of the file.
+/// xFileControl: a change of a mode, or a commit, fails here: it may need no other method of the
+/// file.
 unsafe extern "C" fn x_file_control(
     file: *mut sqlite3_file,
     op: c_int,
@@ -216,7 +219,7 @@ unsafe extern "C" fn x_file_control(
     }
 }
 
-/// xShmLock: to lock is refused. To unlock succeeds: what would be unlocked is the parent's.
+/// xShmLock: a lock is refused. An unlock succeeds and does nothing: the slots are the parent's.
 unsafe extern "C" fn x_shm_lock(
     file: *mut sqlite3_file,
     _: ShmSlot,
@@ -226,7 +229,7 @@ unsafe extern "C" fn x_shm_lock(
     if flags.is_lock() { refuse(file) } else { ResultCode::OK }
 }
 
-/// xShmBarrier: nothing that follows reads or writes the wal-index.
+/// xShmBarrier: this connection does not use the wal-index any more.
 unsafe extern "C" fn x_shm_barrier(_: *mut sqlite3_file) {}
 
 /// xFetch: no address means that SQLite should read, which fails.
@@ -245,8 +248,8 @@ unsafe extern "C" fn x_fetch(
 mod tests {
     use super::*;
 
-    /// A child makes private what is mapped when it is forked, and nothing that was unmapped before: by then
-    /// that may be other memory.
+    /// A child makes its own copy of regions that are mapped at the fork. It leaves alone the
+    /// address of a region that was unmapped before, where other memory may be.
     #[test]
     fn a_mapped_region_is_known_until_it_is_unmapped() {
         let mut place = sqlite3_file { pMethods: std::ptr::null() };

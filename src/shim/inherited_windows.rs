@@ -1,4 +1,4 @@
-//! Nothing is forked on Windows, so no file is inherited, and none is noted.
+//! Windows has no fork: no file is inherited, so none is noted.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;

@@ -12,7 +12,7 @@ use super::inherited;
 use crate::ffi::{complete, sqlite3_file, sqlite3_io_methods};
 use crate::sys::fork::ForkMutex;
 
-/// What lies behind the base's file: the address of the state of our methods.
+/// The field behind the base's file: the address of the state of our methods.
 pub(super) type StateSlot = *mut ();
 
 /// The size of a file of ours over one of the base's, in bytes.
@@ -20,7 +20,7 @@ pub(crate) fn size_with_state(base: c_int) -> c_int {
     c_int::try_from(state_offset(base) + size_of::<StateSlot>()).unwrap_or(c_int::MAX)
 }
 
-/// Where our state's address lies in a file over one of the base's of so many bytes.
+/// The offset of our state's address in a file over a base's file of that size.
 pub(super) fn state_offset(base: c_int) -> usize {
     usize::try_from(base).unwrap_or(0).next_multiple_of(align_of::<StateSlot>())
 }
@@ -29,7 +29,7 @@ pub(super) fn state_offset(base: c_int) -> usize {
 #[repr(C)]
 pub(super) struct Methods {
     pub(super) ours: sqlite3_io_methods,
-    /// A copy, complete: null where the base's version has nothing.
+    /// A complete copy: null where the base's version has no method.
     pub(super) base: sqlite3_io_methods,
     /// The base's table itself, to be put back.
     base_table: *const sqlite3_io_methods,
@@ -57,7 +57,8 @@ pub(super) enum Kind {
     Refused,
 }
 
-/// All tables that were made. Locked for a look-up, and while a thread forks. SQLite is not called meanwhile.
+/// All tables that were made. Locked for a look-up, and while a thread forks. SQLite is not called
+/// while it is locked.
 static METHOD_TABLES: ForkMutex<Vec<&'static Methods>> = ForkMutex::new(Vec::new());
 
 /// Keeps other threads from making tables until the result is dropped.
@@ -67,7 +68,7 @@ pub(super) fn hold_for_fork() -> impl std::any::Any {
 }
 
 impl Methods {
-    /// The table that `ours` makes of the base's. One for each base table, offset and kind.
+    /// The table that `ours` makes from the base's: one for each base table, offset and kind.
     ///
     /// # Safety
     /// `base` is the table of a file that its VFS has just opened.
@@ -82,8 +83,8 @@ impl Methods {
         Self::made_once(ours(&complete), complete, base, state_offset, kind)
     }
 
-    /// A table with these fields, or the one that was made of this base before; `base_table` is null for files that have
-    /// nothing of a base's. Tables live for ever.
+    /// A table with these fields, or the one that was made for this base before; `base_table` is
+    /// null for files without a base. Tables live for ever.
     pub(super) fn made_once(
         ours: sqlite3_io_methods,
         base: sqlite3_io_methods,
@@ -122,7 +123,8 @@ impl Interposed {
         Self { file, methods: unsafe { &*(*file).pMethods.cast::<Methods>() } }
     }
 
-    /// xClose: the file has the base's methods again, and no child of a fork changes what lies there.
+    /// For xClose: gives the file the base's methods again, and forgets it, so that a forked child
+    /// does not write to its memory.
     ///
     /// # Safety
     /// `file` is open, has one of our tables, and is about to be closed.
@@ -139,8 +141,8 @@ impl Interposed {
     /// Puts our methods in front of the base's, and the address of `state` behind the file.
     ///
     /// # Safety
-    /// The file is memory of [`size_with_state`] bytes over the base that the table's offset is of. The methods expect a
-    /// state of that type.
+    /// The file is memory of [`size_with_state`] bytes over the base for which the table's offset
+    /// was made. The methods expect a state of that type.
     pub(super) unsafe fn begin<T>(self, state: Box<T>) {
         // SAFETY: the caller's promise: there is room for the address, and the file is open.
         unsafe {
@@ -152,7 +154,8 @@ impl Interposed {
     /// The place of the state's address.
     ///
     /// # Safety
-    /// The file is memory of [`size_with_state`] bytes over the base that the table's offset is of.
+    /// The file is memory of [`size_with_state`] bytes over the base for which the table's offset
+    /// was made.
     unsafe fn slot(self) -> *mut StateSlot {
         // SAFETY: the caller's promise; SQLite aligns files to 8 bytes.
         unsafe { self.file.cast::<u8>().add(self.methods.state_offset).cast() }
@@ -169,7 +172,8 @@ impl Interposed {
     }
 }
 
-/// Calls the base's own method on an [`Interposed`] file; one that the base does not have fails with `$missing`.
+/// Calls the base's own method on an [`Interposed`] file; if the base does not have it, fails with
+/// `$missing`.
 macro_rules! call {
     ($interposed:expr, $method:ident, $missing:expr $(, $arg:expr)*) => {
         match $interposed.methods.base.$method {
@@ -186,7 +190,7 @@ pub(super) use call;
 mod tests {
     use super::*;
 
-    /// What lies behind the base's file begins behind it, where an address may be, and has room.
+    /// The state's address lies behind the base's file, is aligned, and has room.
     #[test]
     fn the_state_lies_behind_the_bases_file() {
         for base in 0..40 {

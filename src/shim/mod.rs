@@ -1,32 +1,33 @@
-//! Interposition: how our methods get in front of the base's file.
+//! Interposition: how our methods come before those of the base's file.
 //!
-//! The base's file lies at the start of the memory SQLite gives us, and behind it the address of
-//! our state, if there is one. After the base has opened a main database, a WAL or a journal, its
-//! method table is replaced by a copy in which a few methods are ours. Methods that are not ours
-//! are the base's own pointers.
+//! The base's file lies at the start of the memory that SQLite gives us. Behind it lies the address
+//! of our state, if there is one. When the base has opened a main database, a WAL or a journal, the
+//! file's method table is replaced by a copy in which a few methods are ours. The others are the
+//! base's own pointers.
 //!
 //! | file | promise |
 //! |---|---|
-//! | [`methods`] | a table of ours is found by its base's, and leads to both, and to the state |
+//! | [`methods`] | from a file, a method of ours finds the base's table and our state |
 //! | [`database`] | the methods of a database, as C calls them |
-//! | [`control`] | the file controls of a database, also that by which the connect hook asks how its open went |
-//! | [`base`] | the base's database file, as a connection asks it |
+//! | [`control`] | the file controls of a database, also our own, by which the connect hook asks how the open went |
+//! | [`base`] | the base's database file, as a connection uses it |
 //! | [`wal`] | the WAL of a database with group commit, whose sync can be deferred |
 //! | [`watched`] | other WALs and journals are known while they are open |
-//! | [`inherited`] | a forked child does nothing to what its parent has open |
+//! | [`inherited`] | a forked child does nothing to its parent's files |
 //! | [`refused`] | a refused open says why |
-//! | [`inert`] | methods that do nothing, for both of these |
+//! | [`inert`] | methods that do nothing, for [`inherited`] and [`refused`] |
 //! | [`context`] | what the files of one VFS share |
 //!
 //! # Threads and locks
 //! SQLite uses a connection, and so its files, from one thread at a time
-//! (<https://www.sqlite.org/threadsafe.html>): it holds the connection's mutex when it calls a method, and with a shared
-//! cache that of the cache, or the application has promised to see to it. So no method needs a lock for its file's state.
-//! None may keep a lock of ours when it returns, nor use the same connection: that would begin another call.
+//! (<https://www.sqlite.org/threadsafe.html>): it calls a method with the connection's mutex, and
+//! with a shared cache also the cache's mutex, or the application has promised to serialise. So no
+//! method needs a lock for its file's state. A method must not keep a lock of ours when it returns,
+//! nor use its connection, which would begin another call.
 //!
-//! The locks of this room are of the whole process, and are held for a look-up only: which WALs are wanted ([`wal`]),
-//! the tables ([`methods`]), the open files ([`inherited`]). None is asked for with another in hand, but by a thread that
-//! forks, which takes them in that order.
+//! The locks of this room are of the whole process, and are held for a look-up only: which WALs are
+//! wanted ([`wal`]), the tables ([`methods`]), the open files ([`inherited`]). A thread that has
+//! one of them does not ask for another, except a thread that forks: it takes all, in that order.
 #![allow(unsafe_code)]
 
 mod base;
@@ -63,8 +64,8 @@ mod tests {
         ResultCode::OK
     }
 
-    /// A file that is closed is known to be: also one that is only watched. Else a forked child would change
-    /// what lies there by then.
+    /// A closed file is forgotten, also one that is only watched. Otherwise a forked child would
+    /// write to memory that has another use by then.
     #[test]
     fn every_table_of_ours_sees_the_file_close() {
         // SAFETY: null is a value of every field.

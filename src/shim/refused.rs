@@ -1,9 +1,9 @@
 //! A database that xOpen refused.
 //!
 //! The error of an xOpen has no message: SQLite would say "unable to open database file" and no
-//! more. So xOpen gives out a file that can do nothing, and when the connect hook asks it (see
-//! [`super::control`]) the open fails with the reason. The database itself is not opened, nor
-//! created. If nobody asks (ATTACH), its first lock fails with SQLITE_CANTOPEN.
+//! more. So xOpen returns a file that can do nothing. When the connect hook asks that file (see
+//! [`super::control`]), the open fails with the reason. The database itself is not opened, nor
+//! created. ATTACH does not ask: then the first lock fails with SQLITE_CANTOPEN.
 //!
 //! SQLite calls these methods for one connection, from one thread at a time, and no lock of ours is held. They must not
 //! touch the file at that path.
@@ -20,7 +20,7 @@ struct Refused {
     _opened: OpenDatabase,
 }
 
-/// Makes `file` one that says `why` it was refused.
+/// Makes `file` a refused one, with the reason `why`.
 ///
 /// # Safety
 /// `file` is memory of [`super::size_with_state`] bytes; `out_flags` is null or may be written to.
@@ -80,14 +80,14 @@ unsafe extern "C" fn x_file_size(_: *mut sqlite3_file, size: *mut i64) -> Result
     ResultCode::OK
 }
 
-/// xCheckReservedLock: nobody has locked what was not opened.
+/// xCheckReservedLock: the database was not opened, so not locked.
 unsafe extern "C" fn x_check_reserved_lock(_: *mut sqlite3_file, out: *mut c_int) -> ResultCode {
     // SAFETY: SQLite passes a place for the answer.
     unsafe { *out = 0 };
     ResultCode::OK
 }
 
-/// xFileControl: answers the connect hook, and knows no other control.
+/// xFileControl: answers the connect hook only.
 unsafe extern "C" fn x_file_control(
     file: *mut sqlite3_file,
     op: c_int,

@@ -1,5 +1,5 @@
-//! The WAL of a database with group commit: a file of the base's whose sync can be deferred, as
-//! [`crate::group_commit::deferral`] says.
+//! The WAL of a database with group commit: a file of the base's whose sync can be deferred
+//! ([`crate::group_commit::deferral`]).
 //!
 //! SQLite calls these methods for one connection, from one thread at a time. It opens the WAL with SHARED on the database,
 //! writes with WRITE, and syncs with WRITE or CKPT.
@@ -19,8 +19,8 @@ use crate::sys::fork::ForkMutex;
 
 type XSync = unsafe extern "C" fn(*mut sqlite3_file, c_int) -> ResultCode;
 
-/// The databases of this process whose connections want group commit, each as often as it is open. Locked for a look-up,
-/// and while a thread forks.
+/// The databases of this process whose connections want group commit, one entry for each open.
+/// Locked for a look-up, and while a thread forks.
 static WANTED: ForkMutex<Vec<PathBuf>> = ForkMutex::new(Vec::new());
 
 /// Keeps other threads from opening and closing databases with group commit until the result is dropped.
@@ -29,7 +29,7 @@ pub(super) fn hold_for_fork() -> impl std::any::Any {
     WANTED.lock()
 }
 
-/// A database whose WAL is to be of this kind as long as this lives.
+/// While this lives, the WAL of that database is opened with deferrable syncs.
 pub(super) struct Wanted(PathBuf);
 
 impl Wanted {
@@ -117,7 +117,8 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
     })
 }
 
-/// xWrite: SQLite writes the header, with WRITE, when it restarts the WAL, or frames of a transaction. Notes what it is.
+/// xWrite: SQLite writes the header, with WRITE, when it restarts the WAL, or frames of a
+/// transaction. Notes which of them.
 unsafe extern "C" fn x_write(
     file: *mut sqlite3_file,
     data: *const c_void,
@@ -135,8 +136,9 @@ unsafe extern "C" fn x_write(
     call!(wal, xWrite, ResultCode::IOERR, data, bytes, at)
 }
 
-/// xSync: SQLite syncs the header or a commit, with WRITE, or the frames that a checkpoint copies, with CKPT. Must not
-/// wait for another connection's sync: group commit does that after WRITE is released.
+/// xSync: SQLite syncs the header or a commit, with WRITE, or the frames that a checkpoint copies,
+/// with CKPT. Must not wait for another connection's sync: group commit waits after WRITE is
+/// released.
 unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode {
     let _uncancelled = Uncancelled::begin();
     // SAFETY: SQLite syncs an open file of this table, and nothing else uses it meanwhile.

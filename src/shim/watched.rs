@@ -1,9 +1,10 @@
-//! Files beside a database: a WAL, a journal, a super-journal, a statement journal. They keep the base's methods. Ours
-//! see them close, so that a forked child knows which of them its parent has open ([`super::inherited`]), and note a sync that
-//! fails, for the event log.
+//! Files beside a database: a WAL, a journal, a super-journal, a statement journal. They keep the
+//! base's methods, except that ours see the close, so that a forked child knows its parent's open
+//! files ([`super::inherited`]), and note a failed sync for the event log.
 //!
-//! A super-journal also tells [`crate::group_commit`] that several databases commit, and takes no name of a parent's
-//! journal. The WAL of a database with group commit has methods of its own: [`super::wal`].
+//! A super-journal also tells [`crate::group_commit`] that several databases commit, and refuses
+//! the name of a parent's journal. The WAL of a database with group commit has methods of its own:
+//! [`super::wal`].
 //!
 //! SQLite calls these methods for one connection, from one thread at a time, and no lock of ours is held.
 
@@ -61,7 +62,8 @@ pub(crate) unsafe fn watch(
     inherited::opened(file, path, [std::ptr::null(); 2]);
 }
 
-/// xSync: SQLite makes a journal or a WAL durable. What it answers if it fails is for the event log of the database.
+/// xSync: SQLite makes a journal or a WAL durable. An error is noted for the event log of the
+/// database.
 unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode {
     let _uncancelled = Uncancelled::begin();
     // SAFETY: SQLite syncs an open file, and this method is only in tables of ours.
@@ -85,9 +87,9 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
     })
 }
 
-/// xWrite of a super-journal: SQLite writes the names of journals to it, each from where the connection keeps it, while it
-/// holds RESERVED or more on all databases that take part. If a name is that of a parent's connection, there is no such
-/// commit.
+/// xWrite of a super-journal: SQLite writes the names of journals to it, each from the connection's
+/// own memory, while it holds RESERVED or more on all databases that take part. If a name belongs
+/// to a parent's connection, the commit fails.
 unsafe extern "C" fn x_write_name(
     file: *mut sqlite3_file,
     name: *const c_void,

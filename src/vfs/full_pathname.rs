@@ -8,8 +8,8 @@ use crate::ffi::{ResultCode, no_panic, sqlite3_vfs};
 use crate::log;
 use crate::sys;
 
-/// xFullPathname: SQLite asks where a database lies before it opens it, without a lock on it. Fails, with a line in
-/// SQLite's error log, where links cannot be resolved.
+/// xFullPathname: SQLite asks for the full path of a database before it opens it, without a lock.
+/// Fails, and logs a line, if links cannot be resolved.
 pub(super) unsafe extern "C" fn x_full_pathname(
     vfs: *mut sqlite3_vfs,
     name: *const c_char,
@@ -25,7 +25,7 @@ pub(super) unsafe extern "C" fn x_full_pathname(
         // SAFETY: the base has written a terminated name.
         let path = sys::path_from(unsafe { CStr::from_ptr(out) }).into_owned();
         if !path.is_absolute() {
-            // A base that keeps its databases elsewhere than in files.
+            // The base does not keep its databases in files.
             return rc;
         }
         let why = match sys::canonical(&path) {
@@ -42,7 +42,7 @@ pub(super) unsafe extern "C" fn x_full_pathname(
                 }
                 "its name is too long".to_owned()
             }
-            // Opening it will fail, or make a file of this very name.
+            // The open will fail, or create a file of this very name.
             Err(error) if sys::is_absent(&error) => return rc,
             Err(error) => format!(
                 "cannot tell where its name leads: {error}; this user must be allowed to look \

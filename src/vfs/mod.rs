@@ -1,9 +1,10 @@
-//! The registered `sqlite3_vfs`, an [`Instance`], and its methods. All but xOpen, xSleep and xDelete, and on Windows
-//! xFullPathname, only go on to the base; but xGetSystemCall itself answers another VFS of this project.
+//! The registered `sqlite3_vfs`, an [`Instance`], and its methods. xOpen, xSleep and xDelete are
+//! ours, and on Windows xFullPathname; xGetSystemCall also answers another VFS of this project. All
+//! others only call the base.
 //!
-//! SQLite calls them from any thread, and mostly with the mutex of the connection that opens, deletes or sleeps
-//! (<https://www.sqlite.org/threadsafe.html>). They change nothing of the object, and so need no lock. No mutex of ours is
-//! held when they are called, and none may be kept.
+//! SQLite calls them from any thread, and mostly with the mutex of the connection that opens,
+//! deletes or sleeps (<https://www.sqlite.org/threadsafe.html>). They do not change the object, and
+//! so need no lock. No mutex of ours is held when they are called or when they return.
 #![allow(unsafe_code)]
 
 #[cfg(windows)]
@@ -65,10 +66,11 @@ pub(crate) const OF_THE_SYSTEM: &[&str] = if cfg!(windows) {
     ]
 };
 
-/// The name by which xGetSystemCall tells a VFS of this project from any other.
+/// xGetSystemCall of a VFS of this project answers this name, and no other VFS does.
 const MARK: &CStr = c"kanban_vfs";
 
-/// The base of a VFS of this project, be it this copy's or another's; `None` for any other VFS.
+/// The base of a VFS of this project, of this copy of the library or another; `None` for any other
+/// VFS.
 ///
 /// # Safety
 /// `vfs` is registered.
@@ -150,8 +152,8 @@ unsafe fn instance(vfs: *mut sqlite3_vfs) -> &'static Instance {
     unsafe { &*(*vfs).pAppData.cast::<Instance>() }
 }
 
-/// Calls a method of the base; one that it does not have answers `$missing`. To be used where unsafe code is allowed: the
-/// base gets itself, and what SQLite has passed to the method in front of it.
+/// Calls a method of the base; one that the base does not have answers `$missing`. The call is
+/// unsafe: the base gets itself, and the arguments that SQLite has passed to our method.
 macro_rules! call_base {
     ($instance:expr, $method:ident($($arg:expr),*) or $missing:expr) => {{
         let base = $instance.base;
@@ -162,9 +164,9 @@ macro_rules! call_base {
     }};
 }
 
-/// xOpen: SQLite opens a file, of whatever kind. It opens a main database without a lock on it, a journal with RESERVED, a
-/// WAL with SHARED. If the file has methods afterwards, SQLite closes it, also after an error.
-/// <https://www.sqlite.org/c3ref/vfs.html>
+/// xOpen: SQLite opens a file of any kind. It opens a main database without a lock on it, a journal
+/// with RESERVED, a WAL with SHARED. If the file has methods afterwards, SQLite closes it, also
+/// after an error. <https://www.sqlite.org/c3ref/vfs.html>
 ///
 /// Must not pass the base anything but SQLite's own pointer to the name, around which the URI parameters lie.
 unsafe extern "C" fn x_open(
@@ -234,16 +236,18 @@ unsafe extern "C" fn x_open(
     })
 }
 
-/// xSleep: SQLite's busy handler sleeps: its connection was refused a lock, and holds the connection's mutex and the locks
-/// it had before. Or an application calls sqlite3_sleep(), without a mutex. Here a writer waits in the queue. Must not
-/// sleep longer than it is asked to, and answers with that.
+/// xSleep: SQLite's busy handler sleeps: its connection was refused a lock, and holds the
+/// connection's mutex and the locks it had before. Or an application calls sqlite3_sleep(), without
+/// a mutex. Here a writer waits in the queue. Must not sleep longer than asked, and returns that
+/// time.
 ///
-/// pthread_cancel(3) ends a thread that sleeps in the base's xSleep: here as well, when a sleep in the queue is over. That
-/// unwinds the thread's stack, so there is nothing to drop, and no panic is caught, where it happens.
+/// pthread_cancel(3) ends a thread that sleeps in the base's xSleep: here as well, after a sleep in
+/// the queue. That unwinds the thread's stack, so nothing needs to be dropped, and no panic is
+/// caught, at that point.
 unsafe extern "C-unwind" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_int {
     let base_sleep = |duration: Duration| {
         if cfg!(windows) {
-            // That of the win32 VFS is rounded up to the system's tick, of 15.6 ms mostly.
+            // The win32 VFS rounds a sleep up to the system's tick, mostly 15.6 ms.
             return std::thread::sleep(duration);
         }
         let microseconds = c_int::try_from(duration.as_micros()).unwrap_or(c_int::MAX);
@@ -262,8 +266,9 @@ unsafe extern "C-unwind" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) 
     microseconds
 }
 
-/// xDelete: SQLite deletes a journal or a WAL, with RESERVED or more on its database, or a super-journal. Must not delete that of
-/// a connection which this process has inherited: the parent needs it.
+/// xDelete: SQLite deletes a journal or a WAL, with RESERVED or more on its database, or a
+/// super-journal. Must not delete a file of a connection that this process has inherited: the
+/// parent needs it.
 unsafe extern "C" fn x_delete(
     vfs: *mut sqlite3_vfs,
     name: *const c_char,
@@ -280,8 +285,8 @@ unsafe extern "C" fn x_delete(
     })
 }
 
-/// Methods that only go on to the base, and a table that has those of them that the base has. SQLite calls them at any time,
-/// and none does more than the base's own.
+/// Methods that only call the base's, and a table of those that the base has. SQLite calls them at
+/// any time.
 macro_rules! forward {
     ($(fn $ours:ident($($arg:ident: $type:ty),*) -> $ret:ty = $method:ident or $missing:expr;)*) => {
         $(unsafe extern "C" fn $ours(vfs: *mut sqlite3_vfs, $($arg: $type),*) -> $ret {

@@ -12,7 +12,7 @@ use crate::options::{Options, Settings};
 
 /// What to do with a file that is being opened.
 pub(crate) enum OpenPlan {
-    /// It stays the base's: a temporary or in-memory database, or one that nobody locks.
+    /// It stays the base's: a temporary or in-memory database, or one that is opened without locks.
     LeaveToBase,
     /// A WAL, a journal or a statement journal, which has no name. It keeps the base's methods, but a forked child
     /// must not use it.
@@ -96,7 +96,7 @@ mod tests {
         assert!(matches!(journal, OpenPlan::Watch));
     }
 
-    /// Two values for one parameter: SQLite passes the first on, and says nothing of the other.
+    /// Two values for one parameter: SQLite passes on the first and ignores the other.
     #[test]
     fn a_parameter_that_is_given_twice_is_refused() {
         let key = "kanban_hard_links";

@@ -1,27 +1,28 @@
 //! The system calls of the unix VFSes that we replace, by xSetSystemCall
 //! (<https://www.sqlite.org/c3ref/vfs.html>).
 //!
-//! | call | is replaced since |
+//! | call | is replaced because |
 //! |---|---|
-//! | fcntl(2) | a lock must not go when another descriptor is closed: [`fcntl`] |
-//! | open(2), close(2) | a descriptor becomes another file's, and [`crate::guard::cancellation`] must know |
-//! | fstat(2), stat(2) | SQLite tells files apart by them, and takes what a parent opened for its own |
+//! | fcntl(2) | a lock must outlast the close of another descriptor: [`fcntl`] |
+//! | open(2), close(2) | [`crate::guard::cancellation`] must know when a descriptor's number becomes another file's |
+//! | fstat(2), stat(2) | SQLite recognises files by them, and would take its parent's files for its own |
 //!
 //! All unix VFSes of one copy of SQLite share them, and the functions are not told which copy calls,
 //! so each gets functions of its own.
 //!
-//! fcntl(2)'s third argument, which C passes to a function with "...", arrives in a register like any
-//! other on x86-64 and AArch64 Linux; nowhere else are they replaced.
+//! fcntl(2)'s third argument is variadic in C. On x86-64 and AArch64 Linux it still arrives in a
+//! register like any other; the calls are replaced there only.
 //!
 //! # Threads and locks
-//! SQLite calls them from any thread, mostly with mutexes of `os_unix.c`: that of a file's book-keeping for a lock, that
-//! of a wal-index for its slots, and the one of all files (`unixBigLock`) when it opens and closes. So they must not call
-//! SQLite, not even its error log. They take the lock of a [`LockTable`] at most, which is never held while SQLite is
-//! called. Each leaves errno(3) as the call that it stands for would.
+//! SQLite calls them from any thread, mostly with mutexes of `os_unix.c`: a file's for its locks, a
+//! wal-index's for its slots, and that of all files (`unixBigLock`) to open and close. So these
+//! functions must not call SQLite, not even its error log. They take the lock of a [`LockTable`] at
+//! most, which is never held while SQLite is called. Each sets errno(3) as the call that it
+//! replaces would.
 //!
-//! open(2) and close(2) are cancellation points, and so is fcntl(2) when it waits: there pthread_cancel(3) ends a thread by
-//! unwinding its stack, through the functions of type "C-unwind". They call where there is nothing to drop, and where no
-//! panic is caught.
+//! open(2) and close(2) are cancellation points, and so is fcntl(2) when it waits: there
+//! pthread_cancel(3) ends a thread by unwinding its stack, through the functions of type
+//! "C-unwind". At these calls they have nothing to drop, and catch no panic.
 
 mod fcntl;
 
@@ -46,14 +47,14 @@ use fcntl::{MARK, fcntl_of};
 /// Names each call once, in the order in which they are put in place: fcntl(2) last, since locks change by it.
 macro_rules! calls {
     ($($call:ident by $ours:ident: $type:ty;)*) => {
-        /// What ours go on to; or ours.
+        /// The functions that were there before, which ours call; or ours.
         #[derive(Clone, Copy)]
         struct Calls {
             $($call: $type,)*
         }
 
         impl Calls {
-            /// Those that `base` uses now; `None` if it does not tell all of them.
+            /// The functions that `base` uses now; `None` if it does not tell all of them.
             ///
             /// # Safety
             /// `get` is the xGetSystemCall of `base`, a unix VFS: what it calls by these names are functions of these types.
@@ -83,7 +84,7 @@ macro_rules! calls {
                 }
             }
 
-            /// Ours, for that copy of SQLite.
+            /// Our functions for that copy of SQLite.
             const fn ours<const NTH: usize>() -> Self {
                 Self { $($call: $ours::<NTH>,)* }
             }
@@ -104,7 +105,7 @@ type SetSystemCall =
     unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, sqlite3_syscall_ptr) -> ResultCode;
 
 impl Calls {
-    /// Whether fcntl(2) is the C library's, and not of somebody who wants to see each call.
+    /// Whether fcntl(2) is the C library's own, not a wrapper that wants to see each call.
     fn are_libcs(&self) -> bool {
         let libcs: unsafe extern "C" fn(c_int, c_int, ...) -> c_int = libc::fcntl;
         self.fcntl as usize == libcs as usize
@@ -113,7 +114,7 @@ impl Calls {
 
 /// One copy of SQLite.
 struct Library {
-    /// What its system calls were before; nothing as long as none is replaced.
+    /// Its system calls from before; empty as long as none is replaced.
     calls: OnceLock<Calls>,
     locks: &'static LockTable,
 }
@@ -125,8 +126,8 @@ static LIBRARIES: [Library; copies::MOST] = {
     [library(0), library(1), library(2), library(3)]
 };
 
-/// Replaces the calls of `base` and all VFSes that share them. Once; never undone, since what was
-/// locked by ours must be unlocked by ours.
+/// Replaces the calls of `base` and all VFSes that share them. Done once and never undone: locks
+/// made by our functions must be unlocked by them.
 ///
 /// # Safety
 /// `base` is registered with `host`.
@@ -146,7 +147,7 @@ pub(crate) unsafe fn protect(host: &Host, base: *mut sqlite3_vfs) -> Protection 
     unsafe { replace(nth, base) }.unwrap_or_else(Protection::none)
 }
 
-/// Replaces the calls of `base`. The protection that this gives; or why it gives none.
+/// Replaces the calls of `base`. Returns the protection that this gives, or why it gives none.
 ///
 /// # Safety
 /// `base` is registered with the SQLite of that number.
@@ -162,7 +163,7 @@ unsafe fn replace(nth: usize, base: *mut sqlite3_vfs) -> Result<Protection, &'st
         let (get, set) = methods.ok_or(NONE)?;
         let calls = Calls::of(base, get).ok_or(NONE)?;
         if (calls.fcntl)(-1, MARK, std::ptr::null_mut()) == MARK {
-            // By this copy of this library, or by another.
+            // Replaced already, by this copy of this library or by another.
             return match library.calls.get() {
                 Some(_) => Ok(Protection::by(nth)),
                 None => Err("another copy of this library protects them, and only it can tell"),
@@ -194,7 +195,7 @@ fn fail(errno: c_int) -> c_int {
 unsafe extern "C-unwind" fn close_of<const NTH: usize>(file: c_int) -> c_int {
     let library = &LIBRARIES[NTH];
     let Some(calls) = library.calls.get() else { return fail(libc::ENOSYS) };
-    // Before, since from then on the number can be another file's.
+    // Before the close: afterwards the number can be another file's.
     if !no_panic(true, || library.locks.closing(file)) {
         // The application has closed SQLite's descriptor, and ours got the number.
         return 0;
@@ -203,7 +204,7 @@ unsafe extern "C-unwind" fn close_of<const NTH: usize>(file: c_int) -> c_int {
     unsafe { (calls.close)(file) }
 }
 
-/// open(2): SQLite opens a file, of whatever kind.
+/// open(2): SQLite opens a file of any kind.
 unsafe extern "C-unwind" fn open_of<const NTH: usize>(
     name: *const c_char,
     flags: c_int,
@@ -233,7 +234,8 @@ unsafe extern "C-unwind" fn open_of<const NTH: usize>(
     file
 }
 
-/// While this thread opens a database through this VFS that is named like the sidecar of another.
+/// Lives while this thread opens, through this VFS, a database that is named like the sidecar of
+/// another.
 pub(super) struct OpensDatabase(());
 
 thread_local! {
@@ -241,7 +243,7 @@ thread_local! {
 }
 
 impl OpensDatabase {
-    /// The database at `path`; `None` if it is not named so.
+    /// For the database at `path`; `None` if it is not named so.
     pub(super) fn begin(path: &Path) -> Option<Self> {
         let is_named_so = path.as_os_str().as_bytes().ends_with(SIDECAR_SUFFIX.as_bytes());
         is_named_so.then(|| {
@@ -261,8 +263,8 @@ impl Drop for OpensDatabase {
     }
 }
 
-/// Has a file that SQLite has opened as a database known as one. Whether it was a sidecar, which is deleted now: SQLite is to
-/// open it once more, if it creates what is not there.
+/// Makes it known that SQLite has opened this file as a database. Returns whether it was a sidecar,
+/// which is deleted now: then the caller opens the name once more, if SQLite creates missing files.
 fn makes_way(file: c_int, path: &CStr, flags: c_int) -> bool {
     // SAFETY: it was just opened, and stays open.
     let file = ManuallyDrop::new(unsafe { File::from_raw_fd(file) });
@@ -279,13 +281,14 @@ fn opened_wal_index(file: c_int, database: &OsStr, library: &'static Library) {
     match sys::entry_behind(path) {
         Ok(database) => library.locks.opened_wal_index(database.inode, index),
         Err(why) if sys::is_absent(&why) => {}
-        // It is the one that was opened by this name, as far as anybody can tell.
+        // As far as can be known, it is the database that was opened by this name.
         Err(_) => library.locks.opened_wal_index_beside(path, index),
     }
 }
 
-/// fstat(2): SQLite looks for its book-keeping of a file that it has opened, by device and inode. In a forked child, no file
-/// is one that its parent had open through this VFS: that book-keeping is of locks that the child does not have.
+/// fstat(2): SQLite looks for its book-keeping of a file that it has opened, by device and inode. A
+/// forked child must not recognise a file of its parent: that book-keeping counts locks that the
+/// child does not have.
 unsafe extern "C" fn fstat_of<const NTH: usize>(file: c_int, found: *mut libc::stat) -> c_int {
     let library = &LIBRARIES[NTH];
     let Some(calls) = library.calls.get() else { return fail(libc::ENOSYS) };
@@ -293,8 +296,9 @@ unsafe extern "C" fn fstat_of<const NTH: usize>(file: c_int, found: *mut libc::s
     unsafe { as_of_this_process((calls.fstat)(file, found), found, library) }
 }
 
-/// stat(2): SQLite looks for a descriptor that a closed connection has left for the next one, which must not be one of the
-/// parent's; and whether a file is still where it was, by the inode alone.
+/// stat(2): SQLite looks for a descriptor that a closed connection has left for the next one, which
+/// must not be the parent's. It also checks, by the inode alone, whether a file is still in its
+/// place.
 unsafe extern "C" fn stat_of<const NTH: usize>(
     name: *const c_char,
     found: *mut libc::stat,
@@ -305,7 +309,7 @@ unsafe extern "C" fn stat_of<const NTH: usize>(
     unsafe { as_of_this_process((calls.stat)(name, found), found, library) }
 }
 
-/// What a stat call returned. In a forked child, it has found no file of the parent's.
+/// Passes on the result of a stat call. In a forked child, changes it for files of the parent.
 ///
 /// # Safety
 /// `found` is filled in if `rc` is 0.
@@ -322,7 +326,7 @@ unsafe fn as_of_this_process(
     rc
 }
 
-/// Changes the device of a file that a parent had open to one that there is not.
+/// If a parent had the file open, replaces its device by one that does not exist.
 #[cold]
 #[inline(never)]
 fn as_of_a_child(found: &mut libc::stat, library: &'static Library) {

@@ -17,7 +17,7 @@ use crate::ffi::{
 /// The oldest SQLite with `sqlite3_uri_key`, by which unknown options are found.
 const OLDEST_SQLITE: c_int = 3_031_000;
 
-/// The position of `sqlite3_malloc`, which every SQLite has that loads extensions.
+/// The position of `sqlite3_malloc`, which every SQLite that loads extensions has.
 pub(super) const MALLOC: usize = 68;
 
 /// `sqlite3_destructor_type`, passed as the integer that `SQLITE_TRANSIENT` is.
@@ -55,8 +55,8 @@ macro_rules! functions {
                 Self { position: $new_at, name: c_text(concat!(stringify!($new), "\0")) };)*
         }
 
-        /// The functions of the SQLite this program links. libsqlite3-sys only sees to the linking: which
-        /// functions its bindings declare depends on its version and features.
+        /// The functions of the SQLite this program links. libsqlite3-sys only does the linking:
+        /// which functions its bindings declare depends on its version and features.
         #[cfg(feature = "linked")]
         mod linked {
             use super::*;
@@ -97,8 +97,8 @@ macro_rules! functions {
 
             /// The SQLite this program links.
             ///
-            /// `inline`, so that its code is made in the crates that call it and never in the extension, which
-            /// must not need an SQLite.
+            /// `inline`, so that its code is in the crates that call it and never in the extension,
+            /// which must not need an SQLite.
             ///
             /// # Errors
             /// [`Error::SqliteTooOld`] before 3.31.0.

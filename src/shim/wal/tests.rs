@@ -87,7 +87,7 @@ unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode {
     if fails { ResultCode::IOERR_FSYNC } else { ResultCode::OK }
 }
 
-/// A WAL with group commit; SQLite's calls, and what the file has seen.
+/// A WAL with group commit: SQLite's calls, and the calls that reached the file.
 struct TestWal(*mut Memory);
 
 impl TestWal {
@@ -153,8 +153,8 @@ fn client() -> (rusqlite::Connection, Client) {
     (connection, Client { db, host })
 }
 
-/// The sync of a commit is deferred once; that of a header is made, and, after an error that may be of a sync that was
-/// repaired since, made once more when the header is written again.
+/// The sync of a commit is deferred once. The sync of a header is made. If it fails, perhaps with
+/// the late error of a repaired sync, the header is written again and synced once more.
 #[test]
 fn a_wal_defers_and_repeats_syncs_as_group_commit_says() {
     let wal = TestWal::new(Vec::new());
@@ -195,7 +195,7 @@ fn an_open_wal_answers_what_its_base_answers() {
     }
 }
 
-/// A database may be open several times; its WAL is wanted until the last is closed.
+/// A database may be open several times; its WAL is wanted until the last connection closes.
 #[test]
 fn a_wal_is_wanted_until_its_last_connection_closes() {
     let database = Path::new("/no/such/wanted.db");

@@ -1,10 +1,11 @@
-//! fcntl(2), as SQLite calls it for its locks. What becomes of a call is decided in this order, quickest first:
+//! fcntl(2), as SQLite calls it for its locks. A call is handled by the first function that
+//! applies, quickest first:
 //!
 //! | function | the call is | and |
 //! |---|---|---|
-//! | [`fcntl_of`] | F_SETLK on a descriptor of which all is known | locks the table's descriptor |
+//! | [`fcntl_of`] | F_SETLK on a descriptor that is published | locks the table's descriptor |
 //! | [`fcntl_slowly`] | no lock, or on a file that is not ours | goes on as it is |
-//! | [`fcntl_slowly`] | F_SETLK on a descriptor to read by, of which all is known | is refused if it is exclusive, else locks the table's descriptor |
+//! | [`fcntl_slowly`] | F_SETLK on a published read-only descriptor | is refused if it is exclusive, else locks the table's descriptor |
 //! | [`fcntl_by_the_table`] | any other lock: the first of a file, one that a parent opened, one whose locks are noted | goes by [`LockTable::target`](crate::guard::cancellation::table::LockTable::target) |
 //!
 //! A descriptor is in one of these states, and a lock on it has one of these results:
@@ -19,9 +20,9 @@
 //!
 //! | an open-file-description lock fails with | then |
 //! |---|---|
-//! | EINTR | it is made again, as long as signals interrupt it, but for F_SETLKW |
-//! | anything, and it was to unlock | it is made once more: SQLite takes that for done whatever the call returns |
-//! | EBADF | somebody has closed the table's descriptor, which gets another |
+//! | EINTR | it is made again, as long as signals interrupt it, except F_SETLKW |
+//! | any error, for an unlock | it is made once more: SQLite takes the unlock for done, whatever the call returns |
+//! | EBADF | the application has closed the table's descriptor, and the table opens another |
 //! | EAGAIN on a database, and a POSIX lock of this very process is in its way, by lockf(3) for instance | the file's locks become POSIX locks, as on the stock VFS, and it is made again |
 
 use std::ffi::{c_int, c_void};
@@ -33,7 +34,7 @@ use crate::guard::cancellation;
 use crate::guard::cancellation::table::{Known, Target};
 use crate::sys::{self, Range};
 
-/// The fcntl(2) command by which ours is told from any other, which has no such command.
+/// An fcntl(2) command that only ours knows, to recognise it by.
 pub(super) const MARK: c_int = 0x6b62_6e02;
 
 /// fcntl(2): SQLite locks or unlocks bytes of a database or a wal-index, asks for a lock, or sets FD_CLOEXEC. This is called
@@ -77,7 +78,7 @@ unsafe fn lock_by(
     }
 }
 
-/// [`lock_by`], after the lock has failed with `errno`.
+/// The rest of [`lock_by`], after the lock has failed with `errno`.
 ///
 /// # Safety
 /// `lock` is a lock.
@@ -102,8 +103,8 @@ unsafe extern "C-unwind" fn once_more(
     until_done(Err(errno), true, unlocks, call).map_or_else(fail, |()| 0)
 }
 
-/// Whether a lock that was refused with `errno` is to be asked for as a POSIX lock: this program has locked the file by one of
-/// its own, which would not be in its way then.
+/// Whether to ask for a lock that was refused with `errno` as a POSIX lock: this program has its
+/// own POSIX lock on the file, which would not be in the way then.
 fn goes_without(
     descriptor: c_int,
     file: c_int,
@@ -119,8 +120,8 @@ fn goes_without(
         })
 }
 
-/// Whether a lock is one of a wal-index, where readers are refused as a matter of course, and must not ask why.
-/// <https://www.sqlite.org/walformat.html#locks>
+/// Whether a lock is one of a wal-index, where refusals are normal and their cause must not be
+/// looked for. <https://www.sqlite.org/walformat.html#locks>
 fn is_of_wal_index(lock: &libc::flock) -> bool {
     format::WAL_INDEX_LOCK_BYTES.contains(&lock.l_start)
 }
@@ -132,9 +133,9 @@ fn is_the_programs(found: &libc::flock) -> bool {
     sys::is_own_posix_lock(found) && found.l_start == 0
 }
 
-/// Makes a lock again that was `made`: as long as signals interrupt it, if it `is_repeated` then, since SQLite would take
-/// that for BUSY, and after an unlock believe that the lock is gone; and once more if it `unlocks`, since SQLite takes
-/// that for done whatever the call returns. Returns how it ended, or its errno.
+/// Repeats a lock call that was `made`. If it `is_repeated`, as long as signals interrupt it:
+/// SQLite would take that for BUSY, and an interrupted unlock for done. If it `unlocks`, once more
+/// after any error, since SQLite takes the unlock for done. Returns the last result, or its errno.
 fn until_done(
     mut made: Result<(), c_int>,
     is_repeated: bool,
@@ -150,8 +151,8 @@ fn until_done(
     made
 }
 
-/// Every call but those that [`fcntl_of`] makes itself. It is called as C calls that, and last, so that that has nothing to
-/// save or to move.
+/// All calls that [`fcntl_of`] does not make itself. A tail call with the same arguments, so that
+/// [`fcntl_of`] saves and moves no registers.
 ///
 /// # Safety
 /// `argument` is what the command asks for.
@@ -185,8 +186,8 @@ unsafe extern "C-unwind" fn fcntl_slowly(
     }
 }
 
-/// A lock of which the table must be asked. The table's mutex is held for each question, and for the call itself only
-/// before the table has begun.
+/// A lock that the table must decide. The table's mutex is held for each question, and for the call
+/// itself only before the table has begun.
 ///
 /// # Safety
 /// `argument` is a lock.
@@ -208,12 +209,14 @@ unsafe extern "C-unwind" fn fcntl_by_the_table(
     let (asked, unlocks) = (*lock, is_unlock(lock));
     let exclusive = command != libc::F_GETLK && is_exclusive(lock);
     let descriptor = match no_panic(Target::Inherited, || library.locks.target(file)) {
-        // The kernel says so of a descriptor to read by; the other descriptor could have the lock.
+        // The kernel's own answer for a read-only descriptor; the table's descriptor could have the
+        // lock.
         Target::Through { is_read_only: true, .. } if exclusive => return fail(libc::EBADF),
         Target::Through { descriptor, .. } => descriptor,
         Target::AsItIs { is_ours } => {
             let all = unlocks && lock.l_start == 0 && lock.l_len == 0;
-            // Past the C library, as all locks of ours: who watches its fcntl would take it for a stock connection's.
+            // Not through the C library, like all our locks: a tool that watches its fcntl would
+            // take this for a stock connection's lock.
             let rc = if is_ours && command == libc::F_SETLK && calls.are_libcs() {
                 // SAFETY: this command comes with a lock.
                 unsafe { sys::fcntl_lock(file, command, lock) }.map_or_else(fail, |()| 0)
@@ -229,7 +232,7 @@ unsafe extern "C-unwind" fn fcntl_by_the_table(
         Target::Inherited => return fail(libc::EIO),
         Target::Unknown(errno) => return fail(errno),
     };
-    // The command for open-file-description locks that answers to this one.
+    // The command for open-file-description locks that corresponds to this one.
     let ofd_command = match command {
         libc::F_GETLK => libc::F_OFD_GETLK,
         libc::F_SETLKW => libc::F_OFD_SETLKW,
@@ -261,7 +264,7 @@ unsafe extern "C-unwind" fn fcntl_by_the_table(
         Err(errno) => !asks && goes_without(descriptor, file, lock, errno, library),
     };
     if is_in_its_own_way {
-        // What was found has overwritten what was asked for.
+        // The kernel has overwritten the question with its answer.
         *lock = asked;
         // SAFETY: the caller's promise.
         return unsafe { fcntl_by_the_table(file, command, argument, library) };
