@@ -1,13 +1,14 @@
-//! Who has a database open, and by which VFS.
+//! Which processes have a database open, and by which VFS.
 //!
-//! It is told by what a process has open, and by the kind of its locks, as proc(5) shows them. None of the files is opened.
+//! A process's open files, and the kind of its locks, show this, by proc(5). None of the files is
+//! opened.
 //!
 //! | a process with the database, its WAL, its wal-index or its journal open, and with | uses |
 //! |---|---|
 //! | the sidecar open, or an open-file-description lock on one of these | this VFS |
 //! | a lock of the other kind on one of these | SQLite's own VFS |
-//! | no such lock, and their directory open only to look at it | this VFS, which has that from the open on; or a stock client between its transactions that uses another database there by this VFS |
-//! | nothing of these | nothing is known: a stock client has no lock in a rollback mode between its transactions; a child of fork(2) has inherited the descriptors, but no lock; another program copies the file |
+//! | no such lock, and their directory open by O_PATH | this VFS, which opens the directory with the database; or a stock client between its transactions that uses another database there by this VFS |
+//! | none of these | unknown: a stock client in a rollback mode has no lock between its transactions; a child of fork(2) has inherited the descriptors, but no lock; another program copies the file |
 
 use super::processes::ProcessInfo;
 use crate::sys::{Inode, OpenFile};
@@ -30,10 +31,11 @@ pub enum ClientVfs {
     Kanban,
     /// SQLite's own: it is a stock client.
     Stock,
-    /// Both: it also has a connection past this VFS, whose locks closing any descriptor of the file cancels.
+    /// Both: it also has a connection that does not use this VFS, whose locks are dropped when the
+    /// process closes any descriptor of the file.
     Both,
-    /// It has nothing of this VFS, and no lock at the moment: an idle stock client, a child that has inherited the
-    /// descriptor, or a program that is no client of SQLite's.
+    /// It has no file of this VFS open, and no lock now: an idle stock client, a child that has
+    /// inherited the descriptor, or a program that does not use SQLite.
     Unknown,
 }
 

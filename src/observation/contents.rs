@@ -1,4 +1,4 @@
-//! What the database, its WAL and its wal-index say of each other: a check without a connection.
+//! Whether the database, its WAL and its wal-index agree: a check without a connection.
 
 use std::fmt;
 use std::io;
@@ -25,19 +25,19 @@ pub enum Problem {
         /// How many bytes are missing.
         missing: u64,
     },
-    /// Clients use a wal-index that speaks of frames which the WAL does not have: the WAL was deleted
-    /// or replaced while they have it open.
+    /// Clients use a wal-index with frames that the WAL does not have: the WAL was deleted or
+    /// replaced while they have it open.
     OtherWal {
         /// How many frames are committed, by the wal-index.
         frames: u32,
     },
-    /// The file with the WAL's name has content, and is no WAL of SQLite's.
+    /// The file with the WAL's name has content, but is no WAL of SQLite's.
     NotAWal,
     /// The WAL, the wal-index or the journal is no regular file.
     NotAFile {
         /// The end of its name, say `-wal`.
         suffix: &'static str,
-        /// What it is, in a word.
+        /// What it is instead, in a word.
         kind: &'static str,
     },
 }
@@ -65,17 +65,17 @@ impl fmt::Display for Problem {
     }
 }
 
-/// How many looks must find a problem: clients write meanwhile.
+/// How many looks must find a problem, since clients may write at the same time.
 const LOOKS: usize = 5;
 /// The pause between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
-/// Compares what the database's header, the WAL and the wal-index say of each other. It takes no lock. It reports only
-/// problems that five looks find, 20 ms apart.
+/// Compares the database's header, the WAL and the wal-index. It takes no lock. It reports only
+/// problems that all of five looks find, 20 ms apart.
 ///
 /// It opens and closes these files, which drops the POSIX locks of this process on them
-/// (<https://www.sqlite.org/howtocorrupt.html> 2.2). So call it in a process that does not have the
-/// database open.
+/// (<https://www.sqlite.org/howtocorrupt.html> 2.2). So call it only in a process that does not
+/// have the database open.
 ///
 /// # Errors
 /// Those of [`observe`], and a file that cannot be read.
@@ -93,14 +93,14 @@ pub fn examine(path: impl AsRef<Path>) -> Result<Vec<Problem>, ObserveError> {
     Ok(lasting)
 }
 
-/// The problems that are found at one look.
+/// The problems that one look finds.
 fn look(database: &Path) -> io::Result<Vec<Problem>> {
     let mut problems = Vec::new();
     let file = sys::open_to_read(database)?;
     let size = file.metadata()?.len();
     let mut header = Header([0; Header::SIZE]);
     if size == 0 {
-        // Nobody has written to this database yet, or its content is in the WAL.
+        // Nothing was written to this database yet, or its content is in the WAL.
     } else if size < Header::SIZE as u64 || {
         file.read_exact_at(&mut header.0, 0)?;
         !header.is_database()
@@ -109,7 +109,7 @@ fn look(database: &Path) -> io::Result<Vec<Problem>> {
         return Ok(problems);
     }
     for suffix in [WAL_SUFFIX, WAL_INDEX_SUFFIX, JOURNAL_SUFFIX] {
-        // A file that is absent, or that this user may not look at, is met again below.
+        // The code below handles a file that is absent, or that this user may not look at.
         let Ok(found) = beside(database, suffix).symlink_metadata() else { continue };
         if !found.is_file() {
             let kind = sys::name_of(found.file_type());
@@ -159,7 +159,8 @@ fn is_a_wal(wal: &Path) -> io::Result<bool> {
     Ok(WalHeader::is_magic(magic))
 }
 
-/// What the wal-index says; `None` if no client uses it, since then the next client makes another.
+/// The header of the wal-index; `None` if no client uses it, since the next client then makes
+/// another.
 fn wal_index_header(path: &Path) -> io::Result<Option<WalIndexHeader>> {
     let file = in_use(path).map_err(|error| named(path, &error))?;
     let Some(file) = file else { return Ok(None) };

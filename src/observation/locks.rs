@@ -1,4 +1,4 @@
-//! SQLite's own locks on a database, and who has them, through whichever VFS.
+//! SQLite's own locks on a database, taken through any VFS, and the processes that have them.
 //!
 //! <https://www.sqlite.org/lockingv3.html>, <https://www.sqlite.org/walformat.html#locks>
 
@@ -18,14 +18,16 @@ pub struct SqliteLock {
     pub lock: LockName,
     /// Whether it excludes all others from this lock.
     pub is_exclusive: bool,
-    /// Who has it; `None` if this user may not know.
+    /// The process that has it; `None` if this user may not know.
     pub process: Option<ProcessInfo>,
-    /// By which VFS it was taken, as its kind says: [`ClientVfs::Kanban`] or [`ClientVfs::Stock`].
+    /// By which VFS it was taken, judged by its kind: [`ClientVfs::Kanban`] or
+    /// [`ClientVfs::Stock`].
     pub vfs: ClientVfs,
 }
 
 impl SqliteLock {
-    /// SQLite's name of it. All of SHARED, exclusively, is EXCLUSIVE. <https://www.sqlite.org/lockingv3.html#locking>
+    /// SQLite's name of it. An exclusive lock on all SHARED bytes is EXCLUSIVE.
+    /// <https://www.sqlite.org/lockingv3.html#locking>
     #[must_use]
     pub fn name(&self) -> String {
         match self.lock {
@@ -49,17 +51,18 @@ impl SqliteLock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum LockName {
-    /// On the database: whoever commits in a rollback mode, and lets no more readers in.
+    /// On the database: a connection that commits in a rollback mode, and lets no more readers in.
     Pending,
-    /// On the database: whoever writes in a rollback mode.
+    /// On the database: the writer in a rollback mode.
     Reserved,
-    /// On the database: readers, and in WAL mode everybody who has it open. Exclusive, it is SQLite's EXCLUSIVE.
+    /// On the database: readers, and in WAL mode all that have it open. Exclusive, it is SQLite's
+    /// EXCLUSIVE.
     Shared,
     /// On the wal-index: the writer.
     Write,
     /// On the wal-index: the checkpointer.
     Checkpoint,
-    /// On the wal-index: whoever recovers it.
+    /// On the wal-index: a connection that recovers it.
     Recover,
     /// On the wal-index: readers of one read mark, 0 to 4.
     Read(u8),
@@ -129,7 +132,8 @@ impl Files {
         sys::listed_locks(&all)
     }
 
-    /// Which of SQLite's locks a lock on one of them is; the kernel shows those side by side as one.
+    /// SQLite's names for a kernel lock on one of the files; the kernel shows adjacent locks as
+    /// one.
     fn names(self, file: Inode, lock: FileLock) -> Vec<LockName> {
         let (first, name): (i64, fn(i64) -> Option<LockName>) = if Some(file) == self.database {
             (format::LOCK_BYTES.start, LockName::of_database)
@@ -143,8 +147,8 @@ impl Files {
         bytes.filter_map(name).collect()
     }
 
-    /// What a lock on one of them, which a process has, is to SQLite. Of SQLite's own VFSes, none locks open file
-    /// descriptions.
+    /// SQLite's locks for a process's kernel lock on one of the files. SQLite's own VFSes take no
+    /// OFD locks.
     pub(super) fn sqlite_locks(
         self,
         file: Inode,
@@ -161,7 +165,7 @@ impl Files {
     }
 }
 
-/// Those locks of `listed` that none of the `seen` is.
+/// The locks of `listed` that are not among those `seen`.
 pub(super) fn unseen(
     mut listed: Vec<ListedLock>,
     seen: &[(u32, Inode, FileLock)],

@@ -2,15 +2,15 @@
 //! without a connection.
 //!
 //! [`observe`] reads the sidecar and asks the kernel for its locks. It does not open the database,
-//! the WAL or the wal-index, does not wait, and creates and changes nothing. So it does no harm
-//! to those who use the database, in this process or another, and answers even when the board is
-//! stuck. `docs/locking-protocol.md` describes what it reads.
+//! the WAL or the wal-index, does not wait, and creates and changes nothing. So it disturbs no
+//! client of the database, in this process or another, and answers even when the board is stuck.
+//! `docs/locking-protocol.md` describes what it reads.
 //!
-//! [`Observation::survey`] looks into other processes as well, by proc(5): who has the database open, and who has which of
-//! SQLite's locks. `Observation::wal` opens and reads the wal-index.
+//! [`Observation::survey`] also looks into other processes, by proc(5): which of them have the
+//! database open, and which have SQLite's locks. `Observation::wal` opens and reads the wal-index.
 //!
-//! Windows does not tell of locks. There it takes the locks of waiters, and of a holder that was
-//! killed, shared and for a moment, as the VFS itself does (`docs/windows.md`).
+//! Windows does not list locks. There `observe` tries the locks of waiters, and of a holder that
+//! was killed: shared, and for a moment, as the VFS itself does (`docs/windows.md`).
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -64,7 +64,7 @@ pub use survey::Survey;
 #[cfg(unix)]
 pub use wal::{Reader, Wal, WalSize};
 
-/// What an outsider sees of a database at one moment.
+/// A database as an outsider sees it at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Observation {
@@ -72,28 +72,29 @@ pub struct Observation {
     pub database: PathBuf,
     /// The path of its sidecar, whether or not there is one.
     pub sidecar: PathBuf,
-    /// What is at that path.
+    /// What the file at that path is.
     pub sidecar_state: SidecarState,
     /// Who has the write lock.
     pub holder: Option<Holder>,
-    /// Whether the bytes of the write lock are locked in a way in which no holder locks them: by another
-    /// program, which keeps all writers of this VFS out. Always false on Windows, which does not tell.
+    /// Whether another program has locked the bytes of the write lock, which keeps out all writers
+    /// of this VFS. Always false on Windows, which does not tell.
     pub is_locked_by_a_stranger: bool,
-    /// Who waits for the write lock in the queue, the next one first. Connections that sleep by
-    /// themselves, and stock clients, are not in it.
+    /// Who waits for the write lock in the queue, the next one first. Connections without a place
+    /// in the queue, and stock clients, are not in it.
     pub queue: Vec<Waiter>,
-    /// Who waits for SQLite's own lock, the longest wait first: a stock client has it, or readers are in the way. Waits of
-    /// this VFS that last 10 ms or more, as far as the page has room for them. Nobody serves them in turn.
+    /// Who waits for SQLite's own lock, the longest wait first: a stock client has it, or readers
+    /// are in the way. Only waits in this VFS of 10 ms or more, as far as the page has room for
+    /// them. They are served in no order.
     pub sqlite_waiters: Vec<Waiter>,
     /// How large its files are.
     pub sizes: Sizes,
     /// How many hard links the database has.
     pub hard_links: u64,
-    /// Where its file system is mounted, and the name of that type of file system, if the system tells.
+    /// Where its file system is mounted, and the name of its type, if the system tells.
     pub mount: Option<(PathBuf, String)>,
-    /// The guarantees of `PRAGMA kanban_status`, by the names that they have there.
+    /// The guarantees of `PRAGMA kanban_status`, by their names there.
     pub guarantees: Vec<Guarantee>,
-    /// The holder, as its lock says it in the kernel.
+    /// The holder, as its kernel lock describes it.
     by_the_lock: Option<holder::Holder>,
 }
 
@@ -103,15 +104,15 @@ pub struct Observation {
 pub enum SidecarState {
     /// There is none: no client that writes has the database open, or none has written yet.
     Absent,
-    /// It is whole.
+    /// It is a valid sidecar.
     Page,
-    /// It is empty, too short or zeroed. The next writer makes it whole.
+    /// It is empty, too short or zeroed. The next writer completes it.
     Unseeded,
-    /// It holds something else, or another program has it locked as its own. The VFS does not touch it: writers do without a
-    /// write lock.
+    /// It holds something else, or another program has locked it. The VFS does not touch it:
+    /// writers go on without a write lock.
     Foreign,
-    /// It cannot be used, with the reason and the remedy. If this process may read less than the
-    /// writers, that may be true of this process only.
+    /// It cannot be used, with the reason and the remedy. If this process has fewer rights than the
+    /// writers, that may be true for this process only.
     Unusable(String),
 }
 
@@ -125,7 +126,7 @@ pub struct Holder {
     pub program: Option<String>,
     /// How long it has held the lock, to the ms. It is wrong if the holder is in another time namespace.
     pub held: Duration,
-    /// Whether it is for a checkpoint or a recovery rather than a transaction.
+    /// Whether it holds the lock for a checkpoint or a recovery rather than a transaction.
     pub is_upkeep: bool,
     /// Whether no process here has that id, or only one that began later. Then a child has inherited the lock
     /// and keeps it, or the holder is in another pid namespace. [`Observation::survey`] looks for the child.
@@ -138,15 +139,16 @@ pub struct Holder {
 pub struct Waiter {
     /// Its process id, in its own pid namespace.
     pub pid: u32,
-    /// The name of its program, or the first 12 bytes of that, as the waiter itself says it.
+    /// The name of its program, or the first 12 bytes of that, as the waiter itself wrote it.
     pub program: String,
     /// How long it has waited, to the ms. It is wrong if the waiter is in another time namespace.
     pub waited: Duration,
     /// Whether it waits to checkpoint or recover rather than for a transaction.
     pub is_upkeep: bool,
-    /// Whether it has the turn: until it uses that, or the turn expires, all that came later are refused.
+    /// Whether it has the turn: until it uses the turn, or the turn expires, later clients are
+    /// refused.
     pub has_turn: bool,
-    /// Whether it has missed its turn, say because it is stopped, and is passed over.
+    /// Whether it has missed its turn, for example because it is stopped, and is passed over.
     pub is_away: bool,
     /// Its slot on the page.
     slot: usize,
@@ -196,7 +198,7 @@ pub enum Judgement {
 pub enum ObserveError {
     /// There is nothing by that name.
     Missing,
-    /// It is no regular file, but this.
+    /// It is no regular file, but this kind of file.
     NotAFile(&'static str),
     /// This user may not look there.
     Denied(io::Error),
@@ -230,8 +232,8 @@ impl From<io::Error> for ObserveError {
     }
 }
 
-/// Looks at the database at `path` from outside. It waits for nothing, creates nothing, and opens nothing but the
-/// sidecar, for reading.
+/// Looks at the database at `path` from outside. It does not wait, creates nothing, and opens only
+/// the sidecar, for reading.
 ///
 /// # Errors
 /// There is no such file, it is no regular file, or this process may not look at it. A sidecar that cannot
@@ -278,7 +280,7 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
 }
 
 impl Observation {
-    /// What the event log of the database holds. It takes no lock, and opens nothing but the log, for reading.
+    /// Reads the event log of the database. It takes no lock, and opens only the log, for reading.
     ///
     /// # Errors
     /// There is none, or it cannot be read.
@@ -286,8 +288,9 @@ impl Observation {
         recorder::file::read(&self.database)
     }
 
-    /// Makes the event log of the database, if there is none, with the database's rights, so that its clients count from now on what
-    /// [`Tally`] tells. Otherwise they make it when there is an event to record.
+    /// Creates the event log of the database if there is none, with the database's permissions.
+    /// From then on its clients count for [`Tally`]. Without this call they create the log when
+    /// there is an event to record.
     ///
     /// # Errors
     /// There is another program's file in its place, or this process cannot make it.
@@ -295,15 +298,17 @@ impl Observation {
         recorder::file::make(&self.database)
     }
 
-    /// Who has to do with the database: who has it open, who has which of SQLite's locks, and the processes of the holder and
-    /// of the waiters. It looks into other processes by proc(5), for at most `limit`, and as far as this user may; on systems
-    /// without that, it finds nobody. It opens no file of the database, and waits for nothing.
+    /// The processes that have the database open or one of SQLite's locks on it, and those of the
+    /// holder and the waiters. It looks into other processes by proc(5), for at most `limit`, as
+    /// far as this user may; on systems without proc(5) it finds none. It opens no file of the
+    /// database, and does not wait.
     #[must_use]
     pub fn survey(&self, limit: Duration) -> Survey {
         Survey::of(self, limit)
     }
 
-    /// What the wal-index says of the WAL; `None` if there is none that anybody uses. It takes no lock.
+    /// The state of the WAL by the wal-index; `None` if no client uses a wal-index. It takes no
+    /// lock.
     ///
     /// It opens and closes the wal-index, which drops the POSIX locks of this process on it
     /// (<https://www.sqlite.org/howtocorrupt.html> 2.2). So call it in a process that does not have the database open.
@@ -368,7 +373,7 @@ impl Observation {
         Ok(())
     }
 
-    /// Judges each guarantee. `is_denied`: this user may not read the sidecar; the writers may be allowed to.
+    /// Judges each guarantee. `is_denied`: this user may not read the sidecar, but writers may.
     fn judge(&self, is_denied: bool) -> Vec<Guarantee> {
         let connection =
             || Judgement::Unknown("each connection's own: see its PRAGMA kanban_status".to_owned());
@@ -422,7 +427,7 @@ fn sizes(database: &Path, length: u64) -> Sizes {
 
 /// Whether WAL mode is refused where it is not safe: the guarantee `wal_file_system`.
 fn file_system(database: &Path) -> Judgement {
-    // To try whether files are shared would create one.
+    // The test whether files are shared would create one.
     let refusal = |shares| filesystem::wal_refusal(database, || shares);
     match (refusal(true), refusal(false)) {
         (Some(why), _) => Judgement::Inactive(why),

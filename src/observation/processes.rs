@@ -1,10 +1,11 @@
-//! Processes as an operator knows them: what they run, for whom, and whether they run at all.
+//! Processes as an operator knows them: their command, their user, and whether they run.
 
 use std::fmt;
 
 use crate::sys;
 
-/// A process that has something to do with a database, as proc(5) shows it. What this user may not know is `None`.
+/// A process that has something to do with a database, as proc(5) shows it. Fields that this user
+/// may not know are `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessInfo {
@@ -16,12 +17,12 @@ pub struct ProcessInfo {
     pub command: Option<String>,
     /// The user for whom it runs: the name in passwd(5) or, without one there, the number.
     pub user: Option<String>,
-    /// What it does.
+    /// Whether it runs, sleeps or is stopped.
     pub state: Option<ProcessState>,
     /// Its process id in its own pid namespace, if that is another one, as in a container. pid_namespaces(7)
     pub own_pid: Option<u32>,
-    /// Whether the kernel says that it is this process. If not, this is the process with the id that it has noted in the
-    /// sidecar itself, and whose program is called alike.
+    /// Whether the kernel confirms that it is this process. If not, it was found by the process id
+    /// and the program name that a holder or waiter wrote into the sidecar.
     pub is_confirmed: bool,
 }
 
@@ -40,7 +41,7 @@ impl ProcessInfo {
         }
     }
 
-    /// Whether it does not run, and will not until somebody lets it.
+    /// Whether it is stopped until a signal or a debugger lets it go on.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         matches!(self.state, Some(ProcessState::Stopped | ProcessState::Traced))
@@ -61,7 +62,8 @@ pub enum ProcessState {
     Stopped,
     /// A debugger has stopped it.
     Traced,
-    /// It has ended, and its parent has not waited for it. Other threads of it may still run.
+    /// A zombie: it has ended, and its parent has not waited for it. Other threads of it may still
+    /// run.
     Ended,
 }
 

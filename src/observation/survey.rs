@@ -1,4 +1,4 @@
-//! Everybody who has to do with a database, found by one walk through the processes of the machine.
+//! All processes that use a database, found by one walk through the processes of the machine.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,37 +13,41 @@ use crate::lock::keepers;
 use crate::lock::queue::slot_range;
 use crate::sys::{self, FileLock, Inode};
 
-/// Who has to do with a database, as far as the process that asks may look into others. [`Observation::survey`]
+/// The processes that use a database, as far as the process that asks may look into others.
+/// [`Observation::survey`]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Survey {
     /// The processes that have it open, in the order of their process ids.
     pub clients: Vec<Client>,
-    /// The process of [`Observation::holder`]; `None` if there is no holder, or it is not to be found here.
+    /// The process of [`Observation::holder`]; `None` if there is no holder, or its process is not
+    /// found here.
     pub holder: Option<ProcessInfo>,
-    /// Who keeps the write lock of a holder that is gone: a child that runs no fork handler (`_Fork`, clone(2), vfork(2)) has
-    /// the locks that its parent had, until it executes a program or ends. `None` if there is no holder, or it is not gone.
+    /// The processes that keep the write lock of a holder that is gone: a child that runs no fork
+    /// handler (`_Fork`, clone(2), vfork(2)) keeps its parent's locks until it executes a program
+    /// or ends. `None` if there is no holder, or it is not gone.
     pub keepers: Option<Vec<ProcessInfo>>,
-    /// The processes of [`Observation::queue`], in its order; `None` for one that is not to be found here.
+    /// The processes of [`Observation::queue`], in its order; `None` for a process that is not
+    /// found here.
     pub queue: Vec<Option<ProcessInfo>>,
-    /// Those of [`Observation::sqlite_waiters`].
+    /// The processes of [`Observation::sqlite_waiters`], likewise.
     pub sqlite_waiters: Vec<Option<ProcessInfo>>,
-    /// Which of SQLite's own locks somebody has, and who, in the order of the locks.
+    /// SQLite's own locks that processes have, and those processes, in the order of the locks.
     pub locks: Vec<SqliteLock>,
-    /// At least so many processes could not be looked into: that takes their user, or root.
+    /// At least this many processes could not be looked into: only their user and root may.
     pub hidden: usize,
     /// Whether more were left out, because time ran out, or `/proc` is not there or hides them.
     pub is_partial: bool,
 }
 
 impl Survey {
-    /// Why there may be more, and who could see them; `None` if these are all.
+    /// Why there may be more, and which user could see them; `None` if these are all.
     #[must_use]
     pub fn missing(&self) -> Option<String> {
         keepers::missing(self.hidden, self.is_partial)
     }
 
-    /// Of those who have the database. Looks into other processes for at most `limit`.
+    /// The survey of a database. Looks into other processes for at most `limit`.
     pub(super) fn of(seen: &Observation, limit: Duration) -> Self {
         let files = Files::of(&seen.database);
         let listed_before = files.listed();
@@ -72,7 +76,8 @@ impl Survey {
             let process = known.process(*pid, true);
             survey.locks.extend(files.sqlite_locks(*inode, *lock, Some(process)));
         }
-        // A lock that came or went meanwhile is not one that nobody shows.
+        // Listed before and after the walk: a lock that came or went during it is not missing from
+        // any process.
         let before = locks::unseen(listed_before, &locks);
         let mut unseen = locks::unseen(listed_after, &locks);
         unseen.retain(|one| before.contains(one));
@@ -90,7 +95,7 @@ impl Survey {
         let have_it = walk.with_sidecar_lock(|one| lock.has(one));
         let have_it: Vec<_> = have_it.into_iter().map(|pid| known.process(pid, true)).collect();
         let is_holder = |one: &&ProcessInfo| one.own_pid.unwrap_or(one.pid) == holder.pid;
-        // A holder of another pid namespace, or with another clock, looks as though it were gone.
+        // A holder in another pid namespace, or with another clock, seems to be gone.
         self.holder = have_it.iter().find(is_holder).cloned();
         match &self.holder {
             None if holder.is_gone => self.keepers = Some(have_it),
@@ -160,7 +165,7 @@ impl Walk {
     }
 }
 
-/// The processes that were looked at: one may be client, holder, waiter and reader.
+/// The processes that were looked at, each once: one may be client, holder, waiter and reader.
 #[derive(Default)]
 struct Known(HashMap<u32, ProcessInfo>);
 
@@ -171,8 +176,8 @@ impl Known {
         known.clone()
     }
 
-    /// The process that has the id which one has noted in the sidecar, if it may be that one: it is of this pid namespace, and
-    /// its `program` is called so, as far as the sidecar says.
+    /// The process with an id from the sidecar, if it may be the one that wrote it: it is of this
+    /// pid namespace, and its program has the name `program`, as far as that is known.
     fn supposed(&mut self, pid: u32, program: Option<&str>) -> Option<ProcessInfo> {
         let process = self.process(pid, false);
         let name = process.program.as_deref()?;

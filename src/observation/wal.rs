@@ -1,8 +1,9 @@
-//! How much of a WAL is not in the database yet, who keeps it from being copied, and why it is as large as it is.
+//! How much of a WAL is not in the database yet, which readers keep it from being copied, and why
+//! it is as large as it is.
 //!
-//! The wal-index says how many frames are committed, how many of them checkpoints have copied, and which frame the readers of
-//! each read mark have at most; the kernel's locks say which marks are in use, and by whom.
-//! <https://www.sqlite.org/walformat.html#the_wal_index_file_format>
+//! The wal-index has the number of committed frames, how many of them checkpoints have copied, and
+//! the last frame for the readers of each read mark. The kernel's locks show which marks are in
+//! use, and by which process. <https://www.sqlite.org/walformat.html#the_wal_index_file_format>
 
 use std::fs::File;
 use std::io;
@@ -15,10 +16,10 @@ use super::survey::Survey;
 use crate::format::{WAL_INDEX_SUFFIX, WalIndexHeader, beside, wal_index as layout};
 use crate::sys;
 
-/// How often it reads the index again that is being written.
+/// How often it reads an index again that is being written.
 const LOOKS: usize = 10;
 
-/// What a wal-index says of its WAL.
+/// The state of a WAL, by its wal-index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Wal {
@@ -28,16 +29,17 @@ pub struct Wal {
     pub frames: u32,
     /// How many of them checkpoints have copied into the database: `nBackfill`.
     pub copied: u32,
-    /// Up to which frame the last checkpoint meant to copy: `nBackfillAttempted`. If that is more than were copied, it has
-    /// failed, or runs, or the index was recovered since.
+    /// Up to which frame the last checkpoint meant to copy: `nBackfillAttempted`. If that is more
+    /// than were copied, the checkpoint has failed, or runs, or the index was recovered since.
     pub attempted: u32,
-    /// Up to which frame the readers of each mark read, at most; `None` for a mark that is not in use.
+    /// The last frame that the readers of each mark may read; `None` for a mark that is not in use.
     marks: [Option<u32>; 5],
 }
 
 impl Wal {
-    /// What is in an index that somebody uses; `None` if nobody does, since then the next client makes another one. Opens and
-    /// closes the index, as [`super::examine`] does, and with the same consequence for the process that calls it.
+    /// Reads an index that a client uses; `None` if none does, since the next client then makes
+    /// another. Opens and closes the index, as [`super::examine`] does, with the same effect on the
+    /// locks of the calling process.
     pub(super) fn of(database: &Path) -> io::Result<Option<Self>> {
         let Some(file) = in_use(&beside(database, WAL_INDEX_SUFFIX))? else { return Ok(None) };
         let mut bytes = [0; layout::ALL_HEADERS];
@@ -76,7 +78,7 @@ impl Wal {
         })
     }
 
-    /// The size of so many frames, in bytes.
+    /// The size of that many frames, in bytes.
     #[must_use]
     pub fn bytes_of(&self, frames: u32) -> u64 {
         u64::from(frames) * (u64::from(self.page_size) + 24)
@@ -84,20 +86,21 @@ impl Wal {
 
     /// How many frames a WAL file of `size` bytes has room for.
     fn frames_in(&self, size: u64) -> u64 {
-        // The index of a WAL that nobody has written to knows of no size.
+        // The index of a WAL without a commit has no page size.
         size / self.bytes_of(1).max(512)
     }
 
-    /// Up to which frame the readers of a mark let checkpoints copy.
+    /// The last frame that the readers of a mark let checkpoints copy.
     fn frame_of(&self, mark: u8) -> u32 {
-        // Those of mark 0 read the database alone, as it is: nothing more may be copied into it.
+        // The readers of mark 0 read the database alone, as it is: nothing more may be copied into
+        // it.
         match mark {
             0 => self.copied,
             mark => self.marks[usize::from(mark)].unwrap_or(self.frames).min(self.frames),
         }
     }
 
-    /// Who reads, by the frame that the reader pins, the oldest first.
+    /// The readers, by the frame that each pins, the oldest first.
     #[must_use]
     pub fn readers(&self, survey: &Survey) -> Vec<Reader> {
         let mut readers: Vec<_> = survey
@@ -139,7 +142,7 @@ impl Wal {
         if is_locked(LockName::Checkpoint) {
             return WalSize::Checkpointing;
         }
-        // One that commits tries to checkpoint each time, once there are enough frames.
+        // Once there are enough frames, each commit tries a checkpoint.
         match self.attempted > self.copied && self.frames - self.attempted <= FEW_FRAMES {
             true => WalSize::CheckpointsFail,
             false => WalSize::NoCheckpoints,
@@ -147,7 +150,7 @@ impl Wal {
     }
 }
 
-/// A wal-index that somebody uses; `None` if nobody does: the next client makes another one then.
+/// A wal-index that a client uses; `None` if none does: the next client then makes another.
 pub(super) fn in_use(wal_index: &Path) -> io::Result<Option<File>> {
     match sys::open_to_read(wal_index) {
         Ok(file) if sys::conflicting_lock(&file, layout::IN_USE)?.is_some() => Ok(Some(file)),
@@ -156,52 +159,54 @@ pub(super) fn in_use(wal_index: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// A WAL with more frames than this is large. SQLite checkpoints at 1000 unless it is told otherwise
+/// A WAL with more frames than this is large. SQLite checkpoints at 1000 by default
 /// (<https://www.sqlite.org/c3ref/wal_autocheckpoint.html>).
 const MANY_FRAMES: u64 = 4000;
-/// What SQLite leaves uncopied without any fault.
+/// How many frames SQLite may leave uncopied without a fault.
 const FEW_FRAMES: u32 = 1000;
 
 /// A process that reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reader {
-    /// Who reads; `None` if this user may not know.
+    /// The process; `None` if this user may not know.
     pub process: Option<ProcessInfo>,
-    /// By which VFS.
+    /// By which VFS it reads.
     pub vfs: ClientVfs,
     /// Its read mark: 0 if it reads the database alone, 1 to 4 if it reads the WAL, too.
     pub mark: u8,
-    /// The last frame that a checkpoint may copy, or have copied, as long as it reads.
+    /// The last frame that a checkpoint may copy while it reads.
     pub frame: u32,
-    /// How many frames it keeps from being copied. Of those of other readers, the most count.
+    /// How many frames it keeps from being copied. Over several readers, the greatest number
+    /// counts, not the sum.
     pub kept: u32,
 }
 
-/// Why a WAL is as large as it is. In other words than [`Self::Small`] and [`Self::Kept`]: why it grows.
+/// Why a WAL is as large as it is; all but [`Self::Small`] and [`Self::Kept`] say why it grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WalSize {
     /// It is not large: it has room for 4000 frames at most.
     Small,
-    /// It was larger before it was reset, and the file keeps that size: that is as it should be
+    /// It was larger before it was reset, and the file keeps that size: that is normal
     /// (<https://www.sqlite.org/pragma.html#pragma_journal_size_limit>).
     Kept,
     /// Readers keep more than 1000 frames from being copied.
     Pinned,
     /// A checkpoint runs.
     Checkpointing,
-    /// The last checkpoint has begun, and has not copied what it meant to copy.
+    /// The last checkpoint has begun, and has not copied all it meant to copy.
     CheckpointsFail,
-    /// Nobody has begun to copy the last 1000 frames or more: autocheckpoint is off, or set high, in those that write.
+    /// No checkpoint has begun to copy the last 1000 frames or more: autocheckpoint is off, or set
+    /// high, in the writers.
     NoCheckpoints,
-    /// All but the last 1000 frames are copied, but at no moment were all copied and no reader in the WAL, which is when a
-    /// writer resets it.
+    /// All but the last 1000 frames are copied. But a writer resets the WAL only when all are
+    /// copied and no reader is in the WAL, and that did not happen.
     NeverReset,
 }
 
 impl WalSize {
-    /// Whether the WAL will go on to grow unless somebody does something.
+    /// Whether the WAL will go on growing until the cause is removed.
     #[must_use]
     pub fn is_trouble(self) -> bool {
         !matches!(self, Self::Small | Self::Kept | Self::Checkpointing)
@@ -215,7 +220,8 @@ mod tests {
 
     const PAGE: u32 = 4096;
 
-    /// The index of a WAL with so many frames, of which so many are copied and were to be.
+    /// The index of a WAL with `frames`, of which checkpoints have `copied` some and `attempted`
+    /// some.
     fn index(frames: u32, copied: u32, attempted: u32, marks: [u32; 5]) -> Wal {
         let mut bytes = [0; layout::ALL_HEADERS];
         let mut put = |nth: usize, word: u32| {
@@ -258,7 +264,8 @@ mod tests {
         assert_eq!(index(5, 7, 9, [NONE; 5]).copied, 5);
     }
 
-    /// One reads the database alone, one an old part of the WAL, one all of it; a writer that resets has its marks exclusively.
+    /// One reader reads the database alone, one an old part of the WAL, one all of it; a writer
+    /// that resets the WAL has the marks exclusively.
     #[test]
     fn readers_come_by_the_frame_that_they_pin() {
         let wal = index(50, 20, 20, [0, 50, 30, NONE, 99]);

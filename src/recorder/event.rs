@@ -1,4 +1,4 @@
-//! An event, and how the log has it.
+//! An event, and its layout in the log.
 //!
 //! | bytes of a record | |
 //! |---|---|
@@ -14,7 +14,7 @@
 //! | 56 to 59 | SQLite's result code (i32) |
 //! | 60 to 63 | how many events of its process were left out before it (u32) |
 //! | 64 to 159 | the command of the process |
-//! | 160 to 255 | that of the other process |
+//! | 160 to 255 | the command of the process that had the write lock |
 //! | 256 to 383 | the first statement, or the beginning of a message |
 //! | 384 to 511 | the last statement, or the rest of the message |
 //!
@@ -43,20 +43,20 @@ const LAST: std::ops::Range<usize> = 384..512;
 pub enum EventKind {
     /// A transaction has held the write lock, or waited for it, for longer than `kanban_slow_ms`.
     Transaction = 1,
-    /// A statement was refused at once, with SQLITE_BUSY. Without a busy handler, this tells the last one of those of a connection that are
-    /// less than a second apart.
+    /// A statement was refused at once, with SQLITE_BUSY. Without a busy handler, refusals of one
+    /// connection less than a second apart are one event, for the last of them.
     Refusal = 2,
     /// A statement has waited and was refused, with SQLITE_BUSY.
     GiveUp = 3,
-    /// A process has ended while it held the write lock; another found the lock free.
+    /// A process has ended while it held the write lock; a waiter found the lock free.
     HolderDied = 4,
     /// A checkpoint has lasted for longer than `kanban_slow_ms`, or has failed.
     Checkpoint = 5,
-    /// A guard has refused what would have done harm, or has found damage.
+    /// A guard has refused a harmful operation, or has found damage.
     Guard = 6,
     /// A sync has failed.
     SyncFailed = 7,
-    /// A journal was rolled back, which a writer has left that did not end its transaction.
+    /// A hot journal was rolled back: its writer did not end its transaction.
     JournalRolledBack = 8,
 }
 
@@ -133,7 +133,7 @@ pub enum Cause {
     StaleSnapshot = 2,
     /// A client that does not use this VFS had SQLite's own lock, as far as can be told.
     SqliteLock = 3,
-    /// It had the write lock, and readers were in its way.
+    /// The connection had the write lock, and readers were in its way.
     Readers = 4,
 }
 
@@ -163,13 +163,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// That of a process that is there.
+    /// A process that exists.
     pub(crate) fn of(pid: u32) -> Self {
         let command = sys::command_of(pid).or_else(|| sys::program_of(pid));
         Self { pid, command: command.unwrap_or_default() }
     }
 
-    /// That of a process that did something `ago`. Without its command if it is gone: its id may be another's by now.
+    /// A process that did something `ago`. Without its command if it is gone: another process may
+    /// have its id by now.
     pub(crate) fn that_was_there(pid: u32, ago: Duration) -> Self {
         if sys::is_gone(pid, ago) {
             return Self { pid, command: String::new() };
@@ -188,34 +189,35 @@ pub struct Event {
     pub unix_us: u64,
     /// What has happened.
     pub kind: EventKind,
-    /// To whom.
+    /// The process that it happened to.
     pub process: Process,
-    /// Who had the write lock; of [`EventKind::HolderDied`], who has ended.
+    /// The process that had the write lock; for [`EventKind::HolderDied`], the process that has
+    /// ended.
     pub holder: Option<Process>,
     /// For how long it waited.
     pub waited: Duration,
-    /// For how long it held the write lock; of a checkpoint, how long that took.
+    /// For how long it held the write lock; for a checkpoint, how long that took.
     pub held: Duration,
-    /// How many frames it has written to the WAL; of a checkpoint, how many are left that were not copied.
+    /// How many frames it has written to the WAL; for a checkpoint, how many it has left uncopied.
     pub frames: u32,
     /// How it ended, if that is known.
     pub outcome: Option<Outcome>,
     /// Why it was refused, if that is known.
     pub cause: Option<Cause>,
-    /// What SQLite was answered; 0 if that says nothing.
+    /// The result code that SQLite got; 0 if there is none.
     pub code: i32,
     /// How many events of the same process were left out before it, since there were too many.
     pub left_out: u32,
-    /// The statement by which it took the write lock, or that was refused. With `kanban_record_sql`.
+    /// The statement that took the write lock, or was refused. With `kanban_record_sql`.
     pub first_statement: Option<String>,
-    /// The statement by which it released the write lock. With `kanban_record_sql`.
+    /// The statement that released the write lock. With `kanban_record_sql`.
     pub last_statement: Option<String>,
-    /// What the VFS had to say.
+    /// The line that the VFS has logged.
     pub message: Option<String>,
 }
 
 impl Event {
-    /// One of that kind, of which nothing else is known.
+    /// An event of that kind, with nothing else known.
     pub(crate) fn of(kind: EventKind) -> Self {
         Self {
             number: 0,
@@ -348,7 +350,7 @@ impl Event {
     }
 }
 
-/// The bytes of a text that fit into so many.
+/// The start of a text, cut to at most `bytes`.
 fn cut(text: &str, bytes: usize) -> &[u8] {
     let end = (0..=bytes.min(text.len())).rfind(|at| text.is_char_boundary(*at));
     &text.as_bytes()[..end.unwrap_or(0)]

@@ -9,10 +9,11 @@
 //! | 17408 + 512 n, from n = 0 to 999 | a record ([`super::event`]): that of the events whose number is n modulo 1000 |
 //! | 529408 | a byte that is 0, by which the file is no database: those consist of pages |
 //!
-//! The file has its whole length from the beginning, with holes that fill up; one of 0 bytes is being made, or its maker was killed. It is read and written by pread(2) and
-//! pwrite(2), so that one that is cut short is an error. A process that writes a record or adds to a place has its
-//! byte locked, by a lock of its open file description, and takes the next one if another process has that: nobody waits. It has
-//! the file open for that moment only.
+//! The file has its whole length from the beginning, with holes that fill up; a file of 0 bytes is
+//! being made, or its maker was killed. It is read and written by pread(2) and pwrite(2), so that a
+//! file that is cut short is an error. A process that writes a record or adds to a place locks the
+//! byte of that record or place, by an OFD lock. If another process has it, the process takes the
+//! next one: it does not wait. It has the file open for that moment only.
 
 use std::fs::File;
 use std::io;
@@ -63,7 +64,7 @@ pub(crate) fn path_of(database: &Path) -> PathBuf {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum NoLog {
-    /// There is none: nothing was to be recorded yet, or nobody may.
+    /// There is none: there was nothing to record yet, or no client may record.
     Missing,
     /// It holds something else, or has another length or a second name.
     Foreign,
@@ -165,8 +166,8 @@ impl LogFile {
         self.append_behind(last(file), event);
     }
 
-    /// Writes an event with the first number behind `newest` whose place is free. Whether there is nothing more to try: it is
-    /// written, or cannot be.
+    /// Writes an event with the first number behind `newest` whose place is free. False if the
+    /// caller may try again: the event is not written yet, but may be.
     fn append_behind(&self, newest: u64, event: &Event) -> bool {
         let file = self.0.file();
         let mut next = newest + 1;
@@ -329,13 +330,13 @@ fn events(file: &File) -> Vec<Event> {
     decoded.collect()
 }
 
-/// What a log holds.
+/// The contents of an event log.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EventLog {
     /// The path of the file.
     pub path: PathBuf,
-    /// When it was made, in us since 1970: the counters begin there.
+    /// When it was made, in us since 1970; the counters count from then on.
     pub made_unix_us: u64,
     /// Its events, the oldest first. A record that is torn or damaged is left out.
     pub events: Vec<Event>,

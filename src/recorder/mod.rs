@@ -2,19 +2,20 @@
 //!
 //! | file | promise |
 //! |---|---|
-//! | `mod.rs` | A process tells of what has happened, and nobody waits or fails because of it. |
-//! | [`event`] | A record that is torn, or that says what cannot be, is skipped. |
-//! | [`tally`] | Counters are those of the board, whichever process has counted. |
+//! | `mod.rs` | A process records events, and no client waits or fails because of that. |
+//! | [`event`] | A torn or impossible record is skipped. |
+//! | [`tally`] | Counters cover all processes of the board. |
 //! | [`mod@file`] | The file never grows, has the rights of its database, and is no other program's. |
 //!
-//! The log is made when there is something to record, and stays when the last connection closes. It holds the last
-//! [`file::RECORDS`] events, and the counters of all processes. Each process counts for itself
-//! ([`crate::counters`]), and adds to the file what it has counted at most once a second, when a transaction ends, and
-//! when it closes the database. So a transaction makes no system call more, and a process that is killed takes the last second's
-//! counts with it. As long as there is no log, nobody looks for one more often than that.
+//! The log is made when there is something to record, and stays when the last connection closes. It
+//! holds the last [`file::RECORDS`] events, and the counters of all processes. Each process counts
+//! for itself ([`crate::counters`]), and adds to the file what it has counted at most once a
+//! second, when a transaction ends, and when it closes the database. So a transaction makes no
+//! added system call, and a killed process loses the counts of its last second. While there is no
+//! log, a process looks for one at most once a second, too.
 //!
-//! Where the log cannot be used (rights, a full disk, another program's file in its place), nothing is recorded. That is no
-//! error, and nobody is told but those who ask for the log.
+//! Where the log cannot be used (rights, a full disk, another program's file in its place), nothing
+//! is recorded. That is no error, and is reported only to those who read the log.
 
 pub(crate) mod event;
 pub(crate) mod file;

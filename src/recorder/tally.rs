@@ -116,18 +116,18 @@ impl Words {
     }
 }
 
-/// How many durations were how long.
+/// A histogram of durations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Durations {
-    /// How many are of each class: [`Durations::bound`].
+    /// How many durations each class has: [`Durations::bound`].
     pub classes: [u64; CLASSES],
-    /// All together.
+    /// The sum of all durations.
     pub sum: Duration,
 }
 
 impl Durations {
-    /// The durations of that class, and of those before it, are shorter; `None` for the last class.
+    /// All durations up to that class are shorter than this; `None` for the last class.
     #[must_use]
     pub fn bound(class: usize) -> Option<Duration> {
         let power = u32::try_from(class).ok().filter(|_| class + 1 < CLASSES)? + FIRST_CLASS;
@@ -141,22 +141,24 @@ impl Durations {
     }
 }
 
-/// What the processes that use a board through this VFS have counted, since its log was made. A process adds what it has counted
-/// when a transaction ends, at most once a second, and when it closes the board.
+/// The counters of all processes that use a board through this VFS, since its log was made. A
+/// process adds its counts when a transaction ends, at most once a second, and when it closes the
+/// board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tally {
-    /// Statements that were refused at once. Without a busy handler, those of a connection that are less than a second apart count as one.
+    /// Statements that were refused at once. Without a busy handler, refusals of one connection
+    /// less than a second apart count as one.
     pub refusals: u64,
     /// Statements that have waited, and were refused.
     pub give_ups: u64,
-    /// Processes that have ended while they held the write lock, as far as others waited for it.
+    /// Processes that have ended while they held the write lock and others waited for it.
     pub holders_died: u64,
     /// Checkpoints that had copied all frames when they ended.
     pub checkpoints_complete: u64,
     /// Checkpoints that had left frames which readers still need.
     pub checkpoints_partial: u64,
-    /// Checkpoints that had not copied what they meant to copy.
+    /// Checkpoints that did not copy all they meant to copy.
     pub checkpoints_failed: u64,
     /// Checkpoints that did not begin, since another was at work.
     pub checkpoints_busy: u64,
@@ -168,7 +170,8 @@ pub struct Tally {
     pub displaced: u64,
     /// Events that were not recorded, since there were too many.
     pub events_left_out: u64,
-    /// For how long transactions held the write lock. Their number is that of the transactions.
+    /// For how long transactions held the write lock. The number of durations is the number of
+    /// transactions.
     pub holds: Durations,
     /// How long waits took that ended with the write lock.
     pub waits: Durations,

@@ -1,7 +1,7 @@
 //! Which process made a thing: fork(2). A child inherits its parent's memory and descriptors, and must not
 //! use them as its own (<https://www.sqlite.org/howtocorrupt.html> 2.6).
 //!
-//! Windows has no fork: a process begins with nothing of its parent's.
+//! Windows has no fork.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,16 +16,17 @@ pub(crate) fn generation() -> u64 {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// What only the process that made it may use or drop. In a child of that process, dropping it does nothing.
+/// A value that only the process that made it may use or drop. In a child of that process, a drop
+/// does nothing.
 pub(crate) struct Own<T> {
-    /// There until this is dropped.
+    /// Present until this is dropped.
     value: Option<T>,
     /// The [`generation`] of the process that made it.
     forks: u64,
 }
 
 impl<T> Own<T> {
-    /// Of this process.
+    /// A value of this process.
     pub(crate) fn new(value: T) -> Self {
         Self { value: Some(value), forks: FORKS.load(Ordering::Relaxed) }
     }
@@ -81,7 +82,7 @@ impl<T> ForkMutex<T> {
 
     /// Waits for the mutex and locks it.
     pub(crate) fn lock(&'static self) -> ForkGuard<T> {
-        // Any statement leaves what it protects whole, so a panic does, too.
+        // No statement leaves the protected value inconsistent, so a panic does not either.
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

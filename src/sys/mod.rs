@@ -1,21 +1,22 @@
 //! System calls, each item with the man page that it answers to. Nothing here knows of SQLite.
 //!
-//! `unix` and `windows` have the same items, one of them in each build; here is what both share. The files of `unix`:
+//! `unix` and `windows` have the same items; each build has one of them. This file has what both
+//! share. The files of `unix`:
 //!
 //! | file | what it is about |
 //! |---|---|
 //! | `inode` | which file it is |
 //! | `descriptors` | opening, keeping, duplicating and closing descriptors |
-//! | `files` | files by their names: what they are, whose they are, opening them |
-//! | `directory` | what names lead to, told fast and again and again |
-//! | `lines`, `without_waiting` | lines for people, which keep nobody waiting |
+//! | `files` | files by their names: their kind and owner, and opening them |
+//! | `directory` | what names lead to, as a quick and repeated question |
+//! | `lines`, `without_waiting` | lines for people, written without waiting |
 //! | `locks` | locks on ranges of bytes |
 //! | `words` | words on which processes wait for each other |
 //! | `mounts` | file systems: what they are, where they are mounted, what they can do |
 //! | `memory` | this process's memory |
 //! | `processes` | other processes |
-//! | `this_process` | this one, its clock and its machine |
-//! | `thread` | whether the thread that calls may be ended |
+//! | `this_process` | this process, its clock and its machine |
+//! | `thread` | whether the calling thread can be cancelled |
 //! | [`fork`] | which process made a thing |
 #![allow(unsafe_code)]
 
@@ -49,7 +50,7 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    /// That of a lock.
+    /// The range of a lock.
     #[cfg(unix)]
     pub(crate) fn of(lock: FileLock) -> Self {
         let len = if lock.last == i64::MAX { 0 } else { lock.last - lock.start + 1 };
@@ -63,11 +64,11 @@ impl Range {
     }
 }
 
-/// How much of a wait is over: what the clock says or, if that is more, what was slept. A clock may stand still, and
-/// then a wait that asked it alone would never end.
+/// How much of a wait is over: by the clock or, if that is more, by the sleeps. A clock may stand
+/// still, so a wait that used it alone might never end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopwatch {
-    /// In ns of the clock that [`Self::elapsed_at`] is asked with.
+    /// When it began, in ns of the clock that is passed to [`Self::elapsed_at`].
     began: u64,
     slept: Duration,
 }
@@ -83,17 +84,17 @@ impl Stopwatch {
         Self { began: now, slept: Duration::ZERO }
     }
 
-    /// What is over at this moment, by [`kernel_ns`].
+    /// The time elapsed now, by [`kernel_ns`].
     pub(crate) fn elapsed(&self) -> Duration {
         self.elapsed_at(kernel_ns())
     }
 
-    /// What is over at `now`, of the clock that it was started by.
+    /// The time elapsed at `now`, of the clock that it was started by.
     pub(crate) fn elapsed_at(&self, now: u64) -> Duration {
         Duration::from_nanos(now.saturating_sub(self.began)).max(self.slept)
     }
 
-    /// A sleep was slept to its end.
+    /// A sleep has ended in full.
     pub(crate) fn note_sleep(&mut self, slept: Duration) {
         self.slept += slept;
     }
@@ -109,8 +110,8 @@ impl Stopwatch {
 /// taken meanwhile.
 static DIRECTORIES: ForkMutex<Vec<Weak<Directory>>> = ForkMutex::new(Vec::new());
 
-/// Keeps other threads from opening directories until the result is dropped. The thread that forks calls it before the
-/// fork, as the last of what it holds. fork(2)
+/// Keeps other threads from opening directories until the result is dropped. The thread that forks
+/// calls it before the fork, after all such calls but the log's. fork(2)
 #[cfg(unix)]
 pub(crate) fn hold_directories() -> impl std::any::Any {
     DIRECTORIES.lock()
@@ -129,7 +130,7 @@ pub(crate) fn directory_at(path: &Path) -> Option<Arc<Directory>> {
     Some(opened)
 }
 
-/// An advisory lock that somebody has on a range of bytes of a file.
+/// An advisory lock on a range of bytes of a file.
 #[cfg_attr(windows, allow(dead_code, reason = "Windows does not tell who has a lock"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileLock {
@@ -139,7 +140,7 @@ pub(crate) struct FileLock {
     pub(crate) start: i64,
     /// Offset of its last byte.
     pub(crate) last: i64,
-    /// Whether it is of an open file description rather than of a process.
+    /// Whether it is an OFD lock rather than a POSIX lock.
     pub(crate) is_ofd: bool,
 }
 
@@ -149,11 +150,11 @@ pub(crate) struct FileLock {
 pub(crate) struct ListedLock {
     pub(crate) inode: Inode,
     pub(crate) lock: FileLock,
-    /// The process that has it, in this process's pid namespace; `None` if the lock is of an open file description.
+    /// The process that has it, in this process's pid namespace; `None` for an OFD lock.
     pub(crate) pid: Option<u32>,
 }
 
-/// What may be known of a process.
+/// What other processes may know about a process.
 #[derive(Debug, Default)]
 pub(crate) struct Details {
     /// Its arguments, as they would be typed.
@@ -171,16 +172,16 @@ pub(crate) struct Details {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OpenFile {
     pub(crate) inode: Inode,
-    /// Whether it is open only to be looked at, by O_PATH.
+    /// Whether it is open by O_PATH.
     pub(crate) is_to_look: bool,
     /// The locks that its process or its open file description has.
     pub(crate) locks: Vec<FileLock>,
 }
 
-/// What was seen of other processes, as far as this one may look into them.
+/// Findings in other processes, as far as this one may look into them.
 #[derive(Debug)]
 pub(crate) struct Seen<T> {
-    /// Of each process in which something was found.
+    /// One entry for each process in which something was found.
     pub(crate) found: Vec<T>,
     /// How many processes, at least, this one may not look into.
     pub(crate) hidden: usize,
@@ -204,7 +205,7 @@ pub(crate) struct Locker {
 /// The processes that have a lock.
 pub(crate) type Lockers = Seen<Locker>;
 
-/// The name of this process's program, or as much of it as 12 bytes hold; a shorter one ends with zeros.
+/// The first 12 bytes of the name of this process's program; a shorter name ends with zeros.
 pub(crate) fn program_name() -> [u8; 12] {
     static NAME: std::sync::OnceLock<[u8; 12]> = std::sync::OnceLock::new();
     *NAME.get_or_init(|| {

@@ -243,8 +243,8 @@ fn posix_locker(line: &str) -> Option<u32> {
     }
 }
 
-/// Whether this process has POSIX locks on a file that it took by this descriptor. Those that it took by another
-/// descriptor of the file, the kernel lists at that one only. proc(5), /proc/PID/fdinfo
+/// Whether this process has POSIX locks on a file that it took by this descriptor. The kernel lists
+/// a lock only at the descriptor by which it was taken. proc(5), /proc/PID/fdinfo
 ///
 /// # Errors
 /// There is no /proc, or the descriptor is not open.

@@ -1,4 +1,4 @@
-//! Other processes, as proc(5) tells of them: whether one is gone, what it is called, and which of them has a lock.
+//! Other processes, by proc(5): whether one is gone, its name, and which of them has a lock.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};

@@ -14,8 +14,8 @@ unsafe extern "C-unwind" {
 /// Keeps this thread from being ended by pthread_cancel(3) until it is dropped. A request that comes meanwhile stays:
 /// the next cancellation point after that ends the thread. pthread_setcancelstate(3)
 ///
-/// The C library unwinds the stack of the thread that it ends, and std::panic::catch_unwind ends the process when it
-/// meets that. So whoever catches panics keeps the thread for so long.
+/// The C library unwinds the stack of the thread that it ends, and std::panic::catch_unwind ends
+/// the process when it meets that. So code that catches panics holds one of these for that time.
 #[doc(alias = "PTHREAD_CANCEL_DISABLE")]
 pub(crate) struct Uncancelled {
     previous: c_int,

@@ -23,9 +23,9 @@ mod futex {
     use crate::sys::unix::inode::inode_of;
     use crate::sys::unix::thread::AsBefore;
 
-    /// The first bytes of a file, mapped for the sake of their addresses: processes that wait for a
-    /// change of a word, and those that change it, meet there. This process never touches the memory itself,
-    /// since that would be fatal once somebody has cut the file short; system calls only fail then.
+    /// The first bytes of a file, mapped only for their addresses, which futex(2) needs. This
+    /// process never touches the memory itself: if the file is cut short, that would be fatal,
+    /// while system calls only fail.
     pub(crate) struct Words {
         address: NonNull<libc::c_void>,
         /// In bytes.

@@ -35,7 +35,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Whether another change, now, would leave another time: whether the last one is 40 ms old.
+    /// Whether a change now would certainly get another time: the last one is at least 40 ms old.
     pub(crate) fn was_changed_a_while_ago(&self) -> bool {
         const TICKS: i64 = 400_000;
         let mut now = FILETIME::default();
@@ -55,7 +55,7 @@ pub(crate) fn stat(name: &Name) -> io::Result<Found> {
     Ok(Found { inode: inode_of_file(&file)?, links, changed })
 }
 
-/// A directory, by its name. It is not kept open: nobody could rename it then.
+/// A directory, by its name. It is not kept open, since that would prevent a rename.
 #[derive(Debug)]
 pub(crate) struct Directory(Name);
 
@@ -80,7 +80,7 @@ impl Directory {
         true
     }
 
-    /// Whether names may lead elsewhere than when it was opened, though nobody has moved anything: never.
+    /// Whether names may lead elsewhere than when it was opened, without a move: never.
     pub(crate) fn is_seen_from_elsewhere(&self) -> bool {
         false
     }

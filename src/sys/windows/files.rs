@@ -34,7 +34,8 @@ pub(crate) struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rights;
 
-/// Opens a file or directory to look at what it is, not to read it. It stays shared with everybody. CreateFileW
+/// Opens a file or directory to look at its kind, not to read it. Others can open it as before.
+/// CreateFileW
 #[doc(alias = "FILE_READ_ATTRIBUTES")]
 pub(super) fn open_to_look(path: &Path, flags: u32) -> io::Result<File> {
     OpenOptions::new()
@@ -75,7 +76,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     std::fs::remove_file(path)
 }
 
-/// Whether a file that others have open can be deleted, so that they find it missing by its name.
+/// Whether a file that others have open can be deleted, so that its name is free at once.
 pub(crate) const REMOVES_OPEN_FILES: bool = false;
 
 /// Whether this process may create files in `directory`, as far as its permissions say. Always true: only an attempt
@@ -123,7 +124,8 @@ pub(crate) fn canonical(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many symbolic links"))
 }
 
-/// The path without `\\?\`, unless it needs that, or would need it with a journal's suffix.
+/// The path without `\\?\`, unless the path, or the path with a journal's suffix, needs that
+/// prefix.
 fn simplified(path: PathBuf) -> PathBuf {
     const MOST: usize = 240;
     if path.as_os_str().len() > MOST { path } else { dunce::simplified(&path).to_owned() }
@@ -166,7 +168,8 @@ fn open_to_keep(writable: bool) -> OpenOptions {
     options
 }
 
-/// Opens a file, though another program, say a virus scanner, has it open for a moment and shares it with nobody.
+/// Opens a file. Tries again while another program, for example a virus scanner, has it open for a
+/// moment without sharing.
 #[doc(alias = "ERROR_SHARING_VIOLATION")]
 fn open_patiently(options: &OpenOptions, path: &Path) -> io::Result<File> {
     const TRIES: u32 = 10;

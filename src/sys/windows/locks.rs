@@ -23,7 +23,7 @@ pub(crate) struct LockFile {
 }
 
 impl LockFile {
-    /// Of a file that was just opened, and so has no locks.
+    /// The locks of a file that was just opened: none.
     pub(crate) fn new(file: File) -> Self {
         Self { file, held: Mutex::default() }
     }
@@ -72,8 +72,8 @@ impl LockFile {
         unlocked
     }
 
-    /// `range`, if another handle has an exclusive lock on its first byte. Windows does not tell who has a lock, so
-    /// this locks the byte, shared, and releases it at once.
+    /// `range`, if another handle has an exclusive lock on its first byte. Windows does not list
+    /// locks, so this locks the byte, shared, and releases it at once.
     pub(crate) fn conflicting(&self, range: Range) -> io::Result<Option<Range>> {
         let first = Range { len: 1, ..range };
         let held = self.held.lock();
@@ -141,7 +141,8 @@ pub(crate) fn has_posix_locks_on(_: i32, _: Inode) -> Option<bool> {
     Some(false)
 }
 
-/// How many descriptors this process has of each file, of which closing one drops locks by the others. Always none.
+/// How many descriptors this process has of each file whose close drops the locks of others. Always
+/// none.
 pub(crate) fn descriptors_by_file() -> io::Result<HashMap<Inode, usize>> {
     Ok(HashMap::new())
 }

@@ -12,13 +12,14 @@ use super::inode::Inode;
 use super::owned;
 use crate::sys::{Details, FileLock, ListedLock, Lockers, Openers};
 
-/// Whether a process that did something is gone. Always false: it matters only where a child keeps the locks of a
-/// process that is gone, and here a lock goes with the process that took it.
+/// Whether a process that did something is gone. Always false: it matters only if a child can keep
+/// the locks of a dead process, and on Windows a lock ends with its process.
 pub(crate) fn is_gone(_: u32, _: Duration) -> bool {
     false
 }
 
-/// Whether a process that did something has ended. Always false: nobody notes who had the lock.
+/// Whether a process that did something has ended. Always false: on Windows waiters do not note the
+/// holder.
 pub(crate) fn has_ended(_: u32, _: Duration) -> bool {
     false
 }

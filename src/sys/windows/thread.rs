@@ -1,4 +1,4 @@
-//! This thread. Nothing cancels a thread of Windows by unwinding its stack: TerminateThread just ends it.
+//! This thread. Windows never unwinds a thread's stack to cancel it: TerminateThread just ends it.
 
 /// Keeps nothing from happening.
 pub(crate) struct Uncancelled;

@@ -20,8 +20,8 @@ use windows_sys::Win32::System::Threading::{
 use super::inode::{Inode, inode_of_file};
 use super::{owned, wide};
 
-/// Where processes that wait for a change of a word, and those that change it, meet: an event for
-/// each word, whose name is made of the file's identity.
+/// Connects processes that wait for a change of a word with those that change it: each word has an
+/// event, named after the file's identity.
 pub(crate) struct Words {
     name: String,
     /// The events of the words that this process has waited for, by the word's offset in bytes. Mutex rule: held to
@@ -43,8 +43,8 @@ impl Words {
         wide(OsStr::new(&format!("{}{at}", self.name)))
     }
 
-    /// Sleeps until somebody wakes the word at the offset `at`, for at most `limit`: false if that is over. May return
-    /// early; a wake since the last wait ends it at once. CreateEventW
+    /// Sleeps until the word at the offset `at` is woken, for at most `limit`: false after that
+    /// time. May return early; a wake since the last wait ends it at once. CreateEventW
     ///
     /// # Errors
     /// Another user has made an event of this name that this one may not use.
@@ -56,7 +56,7 @@ impl Words {
             // SAFETY: a terminated name. The event is reset by the thread that it wakes, and is not set yet.
             let event = owned(unsafe { CreateEventW(std::ptr::null(), 0, 0, name.as_ptr()) })?;
             self.events.lock().insert(at, Arc::new(event));
-            // A wake before there was an event has woken nobody: the caller sees its cause in the word.
+            // A wake before the event existed was lost: the caller must look at the word again.
             return Ok(true);
         };
         wait_for(&event, limit)
@@ -80,8 +80,9 @@ impl Words {
     }
 }
 
-/// Waits for an event, for at most `limit`: false if that is over. It waits for a timer as well, since the wait
-/// functions round their timeouts to the system's tick, mostly of 15.6 ms. WaitForMultipleObjects
+/// Waits for an event, for at most `limit`: false after that time. It waits for a timer as well,
+/// since the wait functions round their timeouts to the system's tick, mostly of 15.6 ms.
+/// WaitForMultipleObjects
 fn wait_for(event: &OwnedHandle, limit: Duration) -> io::Result<bool> {
     thread_local! {
         /// This thread's timer; `None` before Windows 10 1803.
