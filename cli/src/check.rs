@@ -1,4 +1,4 @@
-//! `check`: whether sidecar, files and content are as they should be.
+//! `check`: whether the sidecar, the files and their content are in order.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::facts::Facts;
 use crate::{Result, displaced, end, json as said, printable, say, status, uri};
 
-/// How a step came out.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Ok,
@@ -49,7 +49,7 @@ pub(crate) fn run(board: &Path, as_json: bool) -> ExitCode {
     }
 }
 
-/// What there is to report of a board that cannot be checked at all.
+/// Reports a board that cannot be checked at all.
 fn say_unchecked(board: &Path, error: &impl ToString) -> Result<()> {
     let mut report = said::error(Some(board), error);
     report["state"] = "unchecked".into();
@@ -151,7 +151,7 @@ fn findings(facts: &Facts) -> Result<Vec<Finding>> {
     findings.push(wal_size(facts));
     let is_unsafe = has_displaced || problems.iter().any(|problem| !is_short(problem));
     findings.push(if is_unsafe {
-        // Opening it might recover from the wrong WAL.
+        // An open might recover from the wrong WAL.
         let text = "not run: open it when the above is repaired";
         Finding::new("quick_check", State::Unchecked, text)
     } else {
@@ -173,7 +173,7 @@ fn what_is_well(step: &str, seen: &Observation) -> &'static str {
     }
 }
 
-/// Why the WAL is as large as it is, and by whom it is kept so.
+/// Why the WAL is as large as it is, and which readers keep it so.
 fn wal_size(facts: &Facts) -> Finding {
     let size = facts.wal_size();
     let state = match (size, &facts.wal_unread) {
@@ -196,7 +196,7 @@ fn wal_size(facts: &Facts) -> Finding {
 fn sidecar(seen: &Observation) -> Finding {
     let (_, why) = status::sidecar(&seen.sidecar_state);
     let write_lock = seen.guarantees.iter().find(|one| one.name == "write_lock");
-    // Others may read it.
+    // Other users may read it.
     let is_unknown = write_lock.is_some_and(|one| matches!(one.judgement, Judgement::Unknown(_)));
     let text = why.unwrap_or_else(|| "a page of this VFS".to_owned());
     let state = match seen.sidecar_state {
@@ -211,8 +211,8 @@ fn sidecar(seen: &Observation) -> Finding {
     Finding::new("sidecar", state, text)
 }
 
-/// Through the VFS, and read-only. As every reader, it makes a `-wal` and `-shm` if the board is in
-/// WAL mode and has none, and they are removed again; it does not checkpoint.
+/// Runs quick_check through the VFS, read-only. Like every reader, it creates `-wal` and `-shm` if
+/// a board in WAL mode has none; they are removed afterwards. It does not checkpoint.
 fn quick_check(seen: &Observation) -> Finding {
     let step = "quick_check";
     let rows = || -> rusqlite::Result<Vec<String>> {
@@ -236,7 +236,7 @@ fn quick_check(seen: &Observation) -> Finding {
         Err(error) => {
             let (state, text) = match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseCorrupt) => (State::Problem, error.to_string()),
-                // A reader's first step would be to write.
+                // A reader would have to roll back first, which is a write.
                 Some(ErrorCode::ReadOnly) if seen.sizes.journal.unwrap_or(0) > 0 => {
                     let text = "a hot journal: the next client that opens and reads the board \
                                 rolls it back";
@@ -253,15 +253,16 @@ fn quick_check(seen: &Observation) -> Finding {
     }
 }
 
-/// Has SQLite delete a `-wal` and `-shm` that were not there before: the last connection to close does, and only if it is
-/// the last and may write. It is one of the stock VFS, which leaves the sidecar and the length of the file alone.
+/// Makes SQLite delete a `-wal` and `-shm` that did not exist before: a connection that may write
+/// does so if it is the last to close. This one uses the stock VFS, which leaves the sidecar and
+/// the length of the file alone.
 fn remove_wal(database: &Path) -> rusqlite::Result<()> {
     let is_there = |suffix: &str| {
         let mut name = database.as_os_str().to_owned();
         name.push(suffix);
         Path::new(&name).exists()
     };
-    // A hot journal is not to be rolled back.
+    // A hot journal must not be rolled back here.
     if is_there("-journal") || !is_there("-shm") {
         return Ok(());
     }

@@ -1,5 +1,5 @@
-//! Processes that have a database, WAL, wal-index or sidecar open which is no longer to be found by
-//! its name: what they write, nobody else sees.
+//! Processes that have a database, WAL, wal-index or sidecar open that its name no longer leads to:
+//! no other process sees what they write.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -7,11 +7,11 @@ use std::path::Path;
 
 use crate::printable;
 
-/// What proc(5) writes behind the name of a file that has none any more.
+/// proc(5) writes this behind the name of a deleted file.
 const DELETED: &str = " (deleted)";
 
-/// A sentence for each, as far as this user may look: a process of another user shows its files to root
-/// only. A file that was renamed is not found, since its process shows it by its new name.
+/// A sentence for each such process, as far as this user may look: only root sees the files of
+/// other users' processes. A renamed file is not found, since proc(5) shows its new name.
 pub(crate) fn find(database: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let Ok(device) = database.metadata().map(|found| found.dev()) else { return found };

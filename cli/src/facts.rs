@@ -1,4 +1,4 @@
-//! What there is to know of a board from outside, gathered once for all commands that show it.
+//! All that can be known about a board from outside, gathered once for all commands that show it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,13 +16,14 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) struct Facts {
     pub(crate) seen: Observation,
     pub(crate) survey: Survey,
-    /// What the wal-index says; `None` if nobody uses one, or it cannot be read, and then why.
+    /// The state of the WAL; `None` if no client uses a wal-index, or if that cannot be read, with
+    /// the reason.
     pub(crate) wal: Option<Wal>,
     pub(crate) wal_unread: Option<String>,
 }
 
 impl Facts {
-    /// Of a board that was seen a moment ago.
+    /// The facts of a board that was observed a moment ago.
     pub(crate) fn of(seen: Observation) -> Self {
         let survey = seen.survey(LOOK);
         let (wal, wal_unread) = match seen.wal() {
@@ -37,24 +38,24 @@ impl Facts {
         Self { seen, survey, wal, wal_unread }
     }
 
-    /// Of a board by that name.
+    /// The facts of the board at that path.
     pub(crate) fn gather(board: &Path) -> Result<Self> {
         observe(board).map(Self::of)
     }
 
-    /// Who reads, oldest first.
+    /// The readers, the oldest first.
     pub(crate) fn readers(&self) -> Vec<Reader> {
         self.wal.map(|wal| wal.readers(&self.survey)).unwrap_or_default()
     }
 
-    /// Why the WAL is as large as it is; `None` if nobody uses its index.
+    /// Why the WAL is as large as it is; `None` if no client uses its index.
     pub(crate) fn wal_size(&self) -> Option<WalSize> {
         let size = self.seen.sizes.wal.unwrap_or(0);
         self.wal.map(|wal| wal.why(&self.survey, size))
     }
 
-    /// Who keeps others from writing by SQLite's own locks, but for the holder of the write lock. A lock by this VFS whose
-    /// process this user may not know is the holder's, if there is a holder.
+    /// SQLite's own locks that keep others from writing, without those of the holder of the write
+    /// lock. If there is a holder, a lock by this VFS of an unknown process counts as the holder's.
     pub(crate) fn sqlite_writers(&self) -> impl Iterator<Item = &SqliteLock> {
         let is_held = self.seen.holder.is_some();
         let holder = self.survey.holder.as_ref().map(|one| one.pid);
@@ -67,8 +68,8 @@ impl Facts {
         })
     }
 
-    /// Who reads in a rollback mode, and so keeps those who write from committing. (In WAL mode everybody who has the board open
-    /// has this lock.)
+    /// The readers in a rollback mode, which keep writers from committing. (In WAL mode every
+    /// client that has the board open has this lock.)
     pub(crate) fn rollback_readers(&self) -> impl Iterator<Item = &SqliteLock> {
         let pid = |lock: &SqliteLock| lock.process.as_ref().map(|one| one.pid);
         let all = &self.survey.locks;

@@ -1,4 +1,4 @@
-//! What scripts read: `docs/operating.schema.json` describes it.
+//! The output for scripts: `docs/operating.schema.json` describes it.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::facts::Facts;
 use crate::status::{COUNTERS, sidecar};
 
-/// What there is to report of a board of which nothing can be told.
+/// The error of a board about which nothing can be said.
 pub(crate) fn error(board: Option<&Path>, error: &impl ToString) -> Value {
     let board = board.map(|board| board.to_string_lossy());
     json!({"version": env!("CARGO_PKG_VERSION"), "database": board, "error": error.to_string()})
@@ -94,7 +94,7 @@ pub(crate) fn status(facts: &Facts) -> Value {
     })
 }
 
-/// What is known of a process.
+/// The members for a process.
 fn process(one: &ProcessInfo) -> Value {
     json!({
         "pid": one.pid,
@@ -107,11 +107,11 @@ fn process(one: &ProcessInfo) -> Value {
     })
 }
 
-/// What is `said` of a process, and what is known of it. Without a process, `said` is all.
+/// `said` with the members for a process added; without a process, `said` alone.
 fn merged(mut said: Value, one: Option<&ProcessInfo>) -> Value {
     let known = one.map_or_else(|| json!({"confirmed": false}), process);
     for name in ["pid", "program", "command", "user", "state", "own_pid", "confirmed"] {
-        // Null, unless it is said.
+        // Null, unless `said` has it.
         let place = &mut said[name];
         if let Some(known) = known.get(name) {
             place.clone_from(known);
@@ -152,7 +152,7 @@ fn reader(facts: &Facts, one: &Reader) -> Value {
     merged(said, one.process.as_ref())
 }
 
-/// What the wal-index says, and why the WAL is as large as it is.
+/// The state of the WAL, and why it is as large as it is.
 pub(crate) fn wal(facts: &Facts) -> Option<Value> {
     let wal = facts.wal?;
     Some(json!({

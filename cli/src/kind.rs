@@ -1,4 +1,4 @@
-//! Whether a file is a database at all, for commands that do not open one that anybody uses.
+//! Whether a file is a database at all, for commands that do not open one that is in use.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,10 +10,10 @@ use kanban_vfs::observation::{Observation, SidecarState};
 const BESIDE: [(&str, &str); 3] =
     [("-wal", "the WAL"), ("-shm", "the wal-index"), ("-journal", "the rollback journal")];
 
-/// What a file is, if it is no database, as far as that can be told.
+/// The kind of a file that is no database; `None` if it is one, or may be one.
 ///
-/// What lies beside a database tells that somebody uses it: then it is not opened. Else its first bytes are read, which
-/// harms nobody: this process has no locks that closing it could drop.
+/// Files beside a database show that it may be in use: then it is not opened. Otherwise its first
+/// bytes are read, which is safe: this process has no locks that a close could drop.
 pub(crate) fn not_a_database(seen: &Observation) -> Option<String> {
     let database = &seen.database;
     for (suffix, what) in BESIDE {
@@ -39,7 +39,7 @@ pub(crate) fn not_a_database(seen: &Observation) -> Option<String> {
     (!is_database).then(|| "the file is no SQLite database, or an encrypted one".to_owned())
 }
 
-/// The file beside which one with that end of its name lies.
+/// The database beside which a file with that suffix lies.
 fn owner(path: &Path, suffix: &str) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?.strip_suffix(suffix)?;
     Some(path.with_file_name(name)).filter(|owner| owner.is_file())

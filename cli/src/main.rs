@@ -53,7 +53,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Who holds which lock, who waits, who reads, who has it open, and how large the files are.
+    /// Show the locks and their holders, the waiters, the readers, the clients, and the sizes of the files.
     ///
     /// Reads the sidecar, the wal-index, and what the kernel tells about other processes. Never
     /// opens a database that is in use, and never waits. Exit status 2 if the file is no database;

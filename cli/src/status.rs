@@ -25,7 +25,7 @@ pub(crate) fn run(board: &Path, as_json: bool) -> Result<bool> {
     Ok(true)
 }
 
-/// What a state is called, and what is to be said of it.
+/// The name of a state, and a remark on it.
 pub(crate) fn sidecar(state: &SidecarState) -> (&'static str, Option<String>) {
     match state {
         SidecarState::Absent => (
@@ -134,7 +134,7 @@ pub(crate) fn state(waiter: &Waiter) -> &'static str {
     }
 }
 
-/// Who has the write lock: `pid 12 (python3), for 1.2 s; STOPPED...`
+/// The holder of the write lock: `pid 12 (python3), for 1.2 s; STOPPED...`
 pub(crate) fn holder(facts: &Facts) -> String {
     let Some(holder) = &facts.seen.holder else {
         return match facts.seen.is_locked_by_a_stranger {
@@ -163,7 +163,7 @@ fn sqlite_lock(lock: &SqliteLock) -> String {
     format!("{}: {}, {vfs}{details}", lock.name(), who(lock.process.as_ref()))
 }
 
-/// Who keeps others from writing by SQLite's own locks, a line for each process.
+/// The processes whose locks of SQLite's keep others from writing, a line for each.
 pub(crate) fn sqlite_writers(facts: &Facts) -> Vec<String> {
     let mut lines: Vec<(Option<&ProcessInfo>, String)> = Vec::new();
     for lock in facts.sqlite_writers() {
@@ -201,7 +201,7 @@ pub(crate) fn reader(facts: &Facts, one: &Reader) -> String {
         _ => format!("reads up to frame {}", one.frame),
     };
     let stock = if one.vfs == ClientVfs::Stock { ", a stock client," } else { "" };
-    // One that is in nobody's way is described among the clients.
+    // A reader that keeps no frame is described among the clients.
     let details = one.process.as_ref().filter(|_| one.kept > 0).map(described);
     format!(
         "{}{stock} {reads}, and {keeps}{}",

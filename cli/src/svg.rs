@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// Where things are on a drawing, in its units.
+/// The places of things on a drawing, in its units.
 pub(crate) struct Frame {
     pub(crate) left: f64,
     pub(crate) top: f64,
@@ -10,10 +10,11 @@ pub(crate) struct Frame {
     pub(crate) height: f64,
 }
 
-/// A label on an axis: where, from 0 to 1, and what it says.
+/// A label on an axis: its place, from 0 to 1, and its text.
 pub(crate) type Tick = (f64, String);
 
-/// A text as it may stand in a drawing. What is no character of XML is left out. <https://www.w3.org/TR/xml/#charsets>
+/// A text as it may stand in a drawing. Characters that XML does not allow are left out.
+/// <https://www.w3.org/TR/xml/#charsets>
 pub(crate) fn escaped(text: &str) -> String {
     let is_none = |c: char| matches!(c, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}');
     text.replace(is_none, "")

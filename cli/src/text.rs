@@ -35,7 +35,8 @@ pub(crate) fn size(size: Option<u64>) -> String {
     size.map_or_else(|| "none".to_owned(), bytes)
 }
 
-/// A text in lines of so many characters, broken between words where that is possible; all but the first are indented.
+/// A text in lines of at most `width` characters, broken between words if possible; all but the
+/// first line are indented.
 pub(crate) fn folded(text: &str, width: usize, indent: usize) -> Vec<String> {
     // In a narrower place nothing can be read anyway.
     let (width, indent) = (width.max(8), indent.min(width / 2));

@@ -38,8 +38,9 @@ fn clock(tm: &libc::tm) -> String {
     format!("{:02}:{:02}:{:02}", tm.tm_hour, tm.tm_min, tm.tm_sec)
 }
 
-/// A time that somebody writes, in us since 1970: `90s`, `15min`, `2h`, `3d` before `now`; `03:00` or `03:00:30` today;
-/// `2026-11-29`, and `2026-11-29 22:00` with or without seconds, or a `T` between.
+/// A time as people write it, in us since 1970: `90s`, `15min`, `2h`, `3d` before `now`; `03:00` or
+/// `03:00:30` today; `2026-11-29`, and `2026-11-29 22:00` with or without seconds, or a `T`
+/// between.
 pub(crate) fn parse(text: &str, now_us: u64) -> Option<u64> {
     let units = [("s", 1), ("min", 60), ("h", 3600), ("d", 86_400)];
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -80,7 +81,7 @@ pub(crate) fn parse(text: &str, now_us: u64) -> Option<u64> {
         }
         (tm.tm_hour, tm.tm_min, tm.tm_sec) = (hour, minute, second);
     }
-    // Whether it is summer time is the system's to know.
+    // The system decides whether it is summer time.
     tm.tm_isdst = -1;
     // SAFETY: a place of this function's, of the type that the call asks for.
     let seconds = unsafe { libc::mktime(&raw mut tm) };

@@ -12,7 +12,7 @@ use crate::time;
 /// How high a row is, and the bar in it.
 const ROW: f64 = 22.0;
 const BAR: f64 = 14.0;
-/// No more waiters are drawn beside each other; others lie over those in the last row.
+/// At most this many waiters have rows of their own; others share the last row.
 const MOST_WAITERS: usize = 12;
 
 /// A row of the drawing, from the top.
@@ -58,7 +58,7 @@ pub(crate) fn of(board: &Path, events: &[Event]) -> String {
     }
     let first = spans.iter().map(|span| span.from).min().unwrap_or(0);
     let last = spans.iter().map(|span| span.to).max().unwrap_or(0);
-    // A time may be any number: whoever may write the log has written it.
+    // A time may be any number: other users may write the log.
     let last = last.max(first.saturating_add(1_000));
     let rows = FIRST_WAITER + waiters.len().max(1);
     let frame = Frame { left: 110.0, top: 40.0, width: 1000.0, height: rows as f64 * ROW };
@@ -123,7 +123,7 @@ pub(crate) fn of(board: &Path, events: &[Event]) -> String {
     svg + "</svg>\n"
 }
 
-/// Round times between two, some six of them, and what they are called. None, if numbers have no room for them.
+/// Some six round times between two times, with their labels; none if the numbers overflow.
 fn times(first: u64, last: u64) -> Vec<(u64, String)> {
     const S: u64 = 1_000_000;
     const STEPS: [u64; 20] = [
@@ -181,7 +181,7 @@ mod tests {
         assert!(label.ends_with(":00"), "{label}");
     }
 
-    /// A log that somebody has forged has a time at the end of all numbers.
+    /// A forged log has a time near the greatest number.
     #[test]
     fn times_end_where_numbers_do() {
         for first in [0, 1_796_006_807_412_345, u64::MAX - 1_000_000, u64::MAX] {

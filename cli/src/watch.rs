@@ -18,12 +18,12 @@ use ratatui::{DefaultTerminal, Frame};
 use crate::facts::Facts;
 use crate::{Result, json, observe, observe_board, printable, status, text};
 
-/// How often it looks, for hand-overs that the shown moments would miss.
+/// How often it looks at the board: more often than it shows it, to count hand-overs.
 const LOOK: Duration = Duration::from_millis(20);
-/// Rates are of so long.
+/// The time over which rates are computed.
 const WINDOW: Duration = Duration::from_secs(5);
 
-/// How many moments the curves go back.
+/// How many updates the curves show.
 const MOMENTS: usize = 300;
 
 /// What was seen so far.
@@ -61,12 +61,12 @@ impl Seen {
         };
         seen.note(&first);
         seen.show(Ok(first));
-        // Whoever has the lock at the first look was not seen to come.
+        // The holder at the first look is no hand-over.
         seen.hand_overs.clear();
         seen
     }
 
-    /// What is to be shown from here on.
+    /// Takes an observation to show from now on.
     fn show(&mut self, now: Result<Observation>) {
         self.now = now.map(Facts::of);
         let Ok(now) = &self.now else { return };
@@ -82,7 +82,7 @@ impl Seen {
         let at = Instant::now();
         if let Some(holder) = &now.holder {
             let since = at.checked_sub(holder.held).unwrap_or(at);
-            // The time is known to the ms.
+            // The time is exact to the ms.
             let is_same = self.holder.is_some_and(|(pid, before)| {
                 pid == holder.pid
                     && since.saturating_duration_since(before) < Duration::from_millis(3)
@@ -155,7 +155,7 @@ pub(crate) fn run(board: &Path, interval: u64, count: Option<u64>, as_json: bool
     let interval = Duration::from_millis(interval);
     let seen = Seen::new(first);
     if std::io::stdout().is_terminal() && !as_json {
-        // Puts the terminal back also when it panics.
+        // Also restores the terminal after a panic.
         let mut terminal = ratatui::try_init()?;
         let result = live(board, interval, count, seen, &mut terminal);
         ratatui::try_restore()?;
@@ -166,8 +166,8 @@ pub(crate) fn run(board: &Path, interval: u64, count: Option<u64>, as_json: bool
     Ok(true)
 }
 
-/// Looks at the board until the next moment is to be shown, with a `pause` before each look; the last look is that moment.
-/// False if a pause says that nobody wants to see it.
+/// Looks at the board until the next update is due, with a `pause` before each look; the last look
+/// is that update. False if a pause says to end.
 fn look(
     board: &Path,
     seen: &mut Seen,
@@ -189,8 +189,8 @@ fn look(
     Ok(true)
 }
 
-/// Ends at q, Esc, Ctrl-C, SIGTERM. (SIGHUP ends the process as ever: there is no terminal any more
-/// that could be put back, and what waits for its keys would wait for ever.)
+/// Ends at q, Esc, Ctrl-C, SIGTERM. (SIGHUP ends the process as usual: there is no terminal to
+/// restore, and a wait for its keys would last for ever.)
 fn live(
     board: &Path,
     interval: Duration,
@@ -262,7 +262,7 @@ fn lines(
         };
         let line = if as_json { line } else { printable(&line) };
         shown += 1;
-        // Nobody listens any more: as good an end as any.
+        // The pipe is closed: a normal end.
         if !say_line(&line) || count == Some(shown) {
             break;
         }
@@ -374,7 +374,7 @@ fn draw(frame: &mut Frame<'_>, board: &Path, seen: &Seen, is_help: bool) {
             add("!", &format!("{} does not hold: {why}", guarantee.name), alarm);
         }
     }
-    // The curves, and the head of the queue, are to be seen also on a low terminal.
+    // Keeps room for the curves and the head of the queue on a low terminal.
     let height = u16::try_from(top.len()).unwrap_or(u16::MAX).min(area.height.saturating_sub(5));
     let [above, waits, wals, below] = Layout::vertical([
         Constraint::Length(height),
@@ -401,7 +401,7 @@ fn curve(frame: &mut Frame<'_>, area: Rect, label: &str, newest: &str, over_time
     frame.render_widget(Sparkline::default().data(data), right);
 }
 
-/// Who waits: what matters most comes first, and what does not fit is left out.
+/// The waiters. The most important columns come first, and those without room are left out.
 fn queue(now: &Facts, width: usize) -> Table<'static> {
     let is_wide = width >= 60;
     let ours = now.seen.queue.iter().zip(&now.survey.queue).enumerate();

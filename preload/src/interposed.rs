@@ -1,8 +1,9 @@
-//! The functions by the names of SQLite's and the C library's, which every library of the process finds here first.
+//! Functions with names of SQLite's and the C library's. Every library of the process finds these
+//! first.
 //!
-//! What SQLite is meant depends on who calls, so a function's first instructions add the caller's return address to its
-//! arguments. dlopen(3) and dlsym(3) look at theirs, too; so without `RTLD_DEEPBIND`, dlopen(3) is jumped to, with the stack
-//! as it was found.
+//! Which SQLite is meant depends on the caller, so a function's first instructions add the caller's
+//! return address to its arguments. The C library's dlopen(3) and dlsym(3) also look at their
+//! caller's address. So without `RTLD_DEEPBIND`, this jumps to dlopen(3) with the stack unchanged.
 
 use std::arch::naked_asm;
 use std::ffi::{c_char, c_int, c_void};
@@ -62,13 +63,13 @@ macro_rules! of_copies {
 /// For each copy of SQLite, its functions in the order of [`sqlite::OPENS`].
 pub(crate) const OF_COPIES: [[Entry; 3]; sqlite::MOST] = of_copies!(0 1 2 3 4 5 6 7);
 
-/// The functions that tell the copy by their caller, in that order.
+/// The functions that find the copy by their caller, in that order.
 pub(crate) const BY_CALLER: [Entry; 3] = [sqlite3_open, sqlite3_open16, sqlite3_open_v2];
 
 /// The C library's dlopen(3), once it is known.
 static DLOPEN: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
-/// `RTLD_DEEPBIND` as glibc has it. musl has no such flag, and nobody passes it there.
+/// `RTLD_DEEPBIND` of glibc. musl has no such flag, and no program for musl passes it.
 const DEEPBIND: c_int = 8;
 #[cfg(target_env = "gnu")]
 const _: () = assert!(DEEPBIND == libc::RTLD_DEEPBIND);
@@ -128,9 +129,9 @@ extern "C" fn real_dlopen() -> *mut c_void {
     behind_us(&DLOPEN, &[c"dlopen"])
 }
 
-/// Loads a library whose symbols are bound to what it brings along: it does not see the functions of this file. The C library
-/// takes this one for the caller, by whose RUNPATH it would look for a name without a slash; such names are rare here,
-/// and left alone.
+/// Loads a library whose symbols are bound to its own dependencies first: it does not see the
+/// functions of this file. The C library takes this library for the caller, and would use its
+/// RUNPATH for a name without a slash; such names are rare here, and left alone.
 ///
 /// # Safety
 /// As the C library's.

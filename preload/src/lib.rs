@@ -1,29 +1,32 @@
 //! `libkanban_vfs_preload.so`, for `LD_PRELOAD`: makes the VFS `kanban` the default one of every SQLite that a program, or
 //! a library that it loads later, links dynamically. `kanban-vfs run` sets it; children inherit it. ld.so(8)
 //!
-//! It is a small library of its own, and not the extension: SQLite loads extensions with `RTLD_GLOBAL`, and one that
-//! exported functions of SQLite's would get between an application and SQLite wherever it is loaded. This one loads the
-//! extension, `libkanban_vfs.so` beside it, only when the process opens a database, or begins with an SQLite: later the dynamic
-//! linker might be busy. So a program without SQLite gets nothing but the few functions below.
+//! It is a small library of its own, and not the extension: SQLite loads extensions with
+//! `RTLD_GLOBAL`. If the extension exported SQLite's functions, it would interpose them wherever it
+//! is loaded. This library loads the extension, `libkanban_vfs.so` beside it, only when the process
+//! opens a database. A program that links SQLite gets it at its start, since later the dynamic
+//! linker might be busy. So a program without SQLite gets only the few functions below.
 //!
-//! # What it puts itself in front of
-//! | function | and |
+//! # What it interposes
+//! | function | does |
 //! |---|---|
 //! | `sqlite3_open`, `sqlite3_open_v2`, `sqlite3_open16` | register the VFS with that SQLite before its first open (`sqlite.rs`) |
-//! | `dlopen` with `RTLD_DEEPBIND`, as PHP loads its extensions | a library loaded so does not see the functions above: the VFS is registered with the SQLite that it has brought along, if it has (`sqlite.rs`) |
-//! | `fcntl`, `fcntl64` | if `KANBAN_REQUIRE=1`, tell on standard error of a database that goes past this VFS (`watch.rs`) |
+//! | `dlopen` with `RTLD_DEEPBIND`, as PHP loads its extensions | a library loaded so does not see the functions above: registers the VFS with the SQLite that comes with the library, if one does (`sqlite.rs`) |
+//! | `fcntl`, `fcntl64` | if `KANBAN_REQUIRE=1`, report on standard error a database that is used without this VFS (`watch.rs`) |
 //!
-//! Why it is registered at an open, and not by a constructor: a constructor runs before libsqlite3 is there if a module of Python or Ruby
-//! brings it, and registering initialises SQLite, after which an application's sqlite3_config() would be refused. At the
-//! first open both are over.
+//! The VFS is registered at an open, not by a constructor, for two reasons. If a module of Python
+//! or Ruby loads libsqlite3, a constructor runs before that. And to register initialises SQLite,
+//! after which SQLite refuses an application's sqlite3_config(). At the first open neither matters.
 //!
 //! # What it cannot reach
-//! An SQLite that is linked statically into a program or a module calls its own functions, which nothing outside can
-//! replace: Node, apsw, most programs in Go and Rust. Their calls of fcntl(2) still come by here. A static program loads
-//! no library at all, and ld.so ignores `LD_PRELOAD` in one with the setuid bit.
+//! An SQLite that is linked statically into a program or a module calls its own functions, which
+//! nothing outside can replace: Node, apsw, most programs in Go and Rust. Their calls of fcntl(2)
+//! still come here. A static program loads no library at all, and ld.so ignores `LD_PRELOAD` in a
+//! program with the setuid bit.
 //!
-//! A program that asks by a weak symbol whether it has an SQLite finds the functions here, which then fail. Where a process has
-//! several SQLites, the very first open may not show which it is meant for: it is refused (`sqlite.rs`).
+//! A program that looks for SQLite by a weak symbol finds the functions here, which then fail. If a
+//! process has several SQLites, the very first open may not show which one it is meant for: it is
+//! refused (`sqlite.rs`).
 //!
 //! With `KANBAN_VFS_DEFAULT=0` it does nothing.
 #![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -55,7 +58,7 @@ fn environment(name: &CStr) -> Option<&'static [u8]> {
     }
 }
 
-/// What is done when the library is loaded. ld.so(8)
+/// Runs when the library is loaded. ld.so(8)
 #[used]
 #[unsafe(link_section = ".init_array")]
 static AT_LOAD: extern "C" fn() = {
@@ -68,12 +71,13 @@ static AT_LOAD: extern "C" fn() = {
     at_load
 };
 
-/// Whether the VFS is to become the default one here.
+/// Whether to make the VFS the default one here.
 fn is_wanted() -> bool {
     environment(c"KANBAN_VFS_DEFAULT") != Some(b"0")
 }
 
-/// The C library's function of the first of these names that it has: it is behind this library. It stays `known`. dlsym(3)
+/// The next function behind this library with the first of these names that exists: the C
+/// library's. Kept in `known`. dlsym(3)
 fn behind_us(known: &AtomicPtr<c_void>, names: &[&CStr]) -> *mut c_void {
     let found = known.load(Ordering::Relaxed);
     if !found.is_null() {
@@ -86,7 +90,7 @@ fn behind_us(known: &AtomicPtr<c_void>, names: &[&CStr]) -> *mut c_void {
     found
 }
 
-/// Keeps errno(3) while `f` runs: whoever called the C library's function looks at it afterwards.
+/// Keeps errno(3) while `f` runs: the caller of the C library's function looks at it afterwards.
 fn keeping_errno<T>(f: impl FnOnce() -> T) -> T {
     // SAFETY: it is this thread's own.
     unsafe {

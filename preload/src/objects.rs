@@ -1,9 +1,9 @@
-//! The objects of this process, as the dynamic linker has loaded them: which function of a name each defines, and where each
-//! is bound to. elf(5), dl_iterate_phdr(3)
+//! The objects of this process, as the dynamic linker has loaded them: which functions each
+//! defines, and to which functions each is bound. elf(5), dl_iterate_phdr(3)
 //!
-//! dlsym(3) would tell more, but takes the dynamic linker's lock, which is held while a library's constructor runs:
-//! a constructor that waits for a thread that opens a database would wait for ever. dl_iterate_phdr(3) takes another one, for
-//! as long as it takes to walk the list.
+//! dlsym(3) would tell more, but takes the dynamic linker's lock, which is held while a library's
+//! constructor runs. A constructor that waits for a thread that opens a database would wait for
+//! ever. dl_iterate_phdr(3) takes another lock, only while it walks the list.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,7 +47,7 @@ struct Rela {
     addend: i64,
 }
 
-/// An object, as long as [`with_objects`] keeps the list as it is.
+/// An object, valid while [`with_objects`] keeps the list unchanged.
 pub(crate) struct Object<'a> {
     /// Where it is loaded.
     pub(crate) base: usize,
@@ -57,7 +57,7 @@ pub(crate) struct Object<'a> {
     tables: Tables,
 }
 
-/// The tables of an object's dynamic section; 0 for one that it does not have.
+/// The tables of an object's dynamic section; 0 for a table that it does not have.
 #[derive(Default)]
 struct Tables {
     symbols: usize,
@@ -74,8 +74,9 @@ struct Tables {
 /// How many objects were ever loaded, and how many unloaded: as long as neither changes, the list is the same.
 pub(crate) type Age = (u64, u64);
 
-/// Calls `f` with the age of the list, and what reads it. Meanwhile glibc loads and unloads nothing: `f` must not call dlopen(3)
-/// and its like. (musl may load meanwhile, and unloads nothing but what it fails to load.)
+/// Calls `f` with the age of the list, and a function that reads it. During the call glibc loads
+/// and unloads nothing: `f` must not call dlopen(3) and the like. (musl may load during the call,
+/// and unloads only what it failed to load.)
 pub(crate) fn with_objects<T>(f: impl FnOnce(Age, &dyn Fn() -> Vec<Object<'static>>) -> T) -> T {
     struct Call<'a> {
         run: &'a mut dyn FnMut(Age),
@@ -86,7 +87,7 @@ pub(crate) fn with_objects<T>(f: impl FnOnce(Age, &dyn Fn() -> Vec<Object<'stati
             let age = ((*info).dlpi_adds, (*info).dlpi_subs);
             ((*call.cast::<Call<'_>>()).run)(age);
         }
-        // Once is enough: its lock is held, which one thread may take twice.
+        // One call is enough: it holds the lock, which one thread may take twice.
         1
     }
     let mut f = Some(f);
@@ -139,9 +140,10 @@ impl Tables {
         let dynamic = headers.iter().find(|header| header.p_type == libc::PT_DYNAMIC)?;
         let mut entry = base.wrapping_add(dynamic.p_vaddr as usize) as *const Dyn;
         let mut tables = Self::default();
-        // glibc has added the base, but not where it cannot write: in the kernel's own object. musl never does. An object
-        // may lie below the address that it was linked for: then the base is negative, and to compare with it tells nothing. A
-        // table that lies outside of the object is left out.
+        // glibc has added the base, but not where it cannot write: in the kernel's own object. musl
+        // never does. An object may lie below the address that it was linked for: then the base is
+        // negative, and a comparison with it means nothing. A table that lies outside of the object
+        // is left out.
         let placed = |value: u64| {
             let value = value as usize;
             let places = [value, base.wrapping_add(value)];
@@ -185,7 +187,8 @@ impl Object<'_> {
         segment(self.base, self.headers, address).is_some()
     }
 
-    /// Whether an address is of what the dynamic linker makes read-only when it has bound it.
+    /// Whether an address lies in the part that the dynamic linker makes read-only once the object
+    /// is bound.
     fn becomes_read_only(&self, address: usize) -> bool {
         self.headers.iter().filter(|header| header.p_type == libc::PT_GNU_RELRO).any(|header| {
             let start = self.base.wrapping_add(header.p_vaddr as usize);
@@ -301,7 +304,8 @@ impl Object<'_> {
         }
     }
 
-    /// The places where it keeps addresses of functions whose names begin so, whoever defines them.
+    /// The places where it keeps addresses of functions whose names begin with `prefix`, of its own
+    /// or other objects.
     pub(crate) fn slots(&self, prefix: &str) -> Vec<(&CStr, Slot)> {
         let relative = self.tables.relative * size_of::<Rela>();
         let others = self.tables.others;
@@ -324,7 +328,8 @@ impl Object<'_> {
                     let name = self.name_of(symbol);
                     let place = self.base.wrapping_add(relocation.offset as usize);
                     let Some(segment) = segment(self.base, self.headers, place) else { continue };
-                    // An address in a packed struct may not be aligned, and then no single write exchanges it.
+                    // An address in a packed struct may not be aligned: then no single write can
+                    // exchange it.
                     if name.to_bytes().starts_with(prefix.as_bytes())
                         && place.is_multiple_of(align_of::<usize>())
                     {
@@ -371,7 +376,7 @@ fn is_read_only(page: usize) -> Option<bool> {
 pub(crate) struct Slot {
     place: *mut usize,
     access: Access,
-    /// It is a variable of the object's own, as those of the table that SQLite passes to extensions.
+    /// Whether it is a variable of the object, as in the table that SQLite passes to extensions.
     pub(crate) is_data: bool,
 }
 
@@ -390,7 +395,8 @@ impl Slot {
         unsafe { AtomicUsize::from_ptr(self.place) }.load(Ordering::Relaxed)
     }
 
-    /// Exchanges the address, if it is still the old one. Where it cannot, the old one stays. mprotect(2)
+    /// Exchanges the address, if it is still the old one. If that fails, the old one stays.
+    /// mprotect(2)
     pub(crate) fn exchange(&self, old: usize, new: usize) {
         // SAFETY: as in `get`; and it is called only while the place can be written. The object calls what stands there, which is
         // a function of the same type.

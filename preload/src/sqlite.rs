@@ -1,4 +1,4 @@
-//! Which SQLite a call is meant for, and registering the VFS with it.
+//! Finds the SQLite that a call is meant for, and registers the VFS with it.
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -59,7 +59,8 @@ pub(crate) unsafe extern "C" fn open_v2(
     }
 }
 
-/// What an open answers where the process has no SQLite: somebody has asked dlsym(3) for the function and found ours.
+/// The answer of an open in a process without SQLite: a program has asked dlsym(3) for the function
+/// and found ours.
 ///
 /// # Safety
 /// `connection` is null or may be written to.
@@ -98,7 +99,7 @@ fn prepared(name: &'static CStr, caller: *const c_void) -> *mut c_void {
 /// The functions that open a database.
 pub(crate) const OPENS: [&CStr; 3] = [c"sqlite3_open", c"sqlite3_open16", c"sqlite3_open_v2"];
 
-/// What every SQLite has, and nobody else who gets in front of its opens.
+/// Functions that every SQLite has, and that no other library which interposes its opens has.
 const OF_SQLITE: [&CStr; 2] = [c"sqlite3_prepare_v2", c"sqlite3_close"];
 
 /// A copy of SQLite.
@@ -112,28 +113,30 @@ struct Copy {
 
 /// Which function a call is meant for.
 enum Found {
-    /// That of a copy of SQLite.
+    /// A copy's function.
     In(Copy, usize),
-    /// What dlsym(3) has found, null for nothing.
+    /// The function that dlsym(3) has found; null for none.
     Elsewhere(*mut c_void),
-    /// Nobody can tell. dlsym(3) finds none of the SQLites of plugins that were loaded with `RTLD_LOCAL`, or perhaps another one
-    /// than the caller's, whose functions would crash with its connection.
+    /// Unknown. dlsym(3) does not find the SQLites of plugins that were loaded with `RTLD_LOCAL`,
+    /// or may find another one than the caller's, whose functions would crash with its connection.
     Several,
 }
 
-/// What the list of objects says of a call.
+/// The meaning of a call by the list of objects.
 enum Meant {
     Is(Found),
-    /// What the dynamic linker would bind that object to now, or one that asks for a function by its name.
+    /// The function that the dynamic linker would bind that object to now, or that dlsym(3) would
+    /// find.
     AsLinked(Option<CString>),
 }
 
-/// What the dynamic linker has bound a caller to, or would have without this library.
+/// The function that the dynamic linker has bound a caller to, or would have without this library.
 ///
-/// Where there is one copy of SQLite, it is that. Where there are several, the caller's object has others of its functions
-/// bound: it is the one they are bound to. An object is no caller if it does not use the function: then the call is
-/// the last one of a function of another object, which has jumped here, and whose return address is its caller's. So when the
-/// second copy is seen, each object is bound to functions of this library that know their copy ([`interposed::OF_COPIES`]).
+/// With one copy of SQLite, it is that copy's. With several, other functions of SQLite are bound in
+/// the caller's object: it is the copy that they are bound to. But the return address may be of an
+/// object that does not use the function: another object's tail call has jumped here. So when a
+/// second copy is seen, each object is bound to functions of this library that know their copy
+/// ([`interposed::OF_COPIES`]).
 fn find(name: &'static CStr, caller: usize) -> Found {
     let meant = {
         let _walk = Turn::take(&WALK);
@@ -152,10 +155,12 @@ fn find(name: &'static CStr, caller: usize) -> Found {
     }
 }
 
-/// Where the only copy of SQLite is, the age of the list of objects then, and its functions that open.
+/// The address of the only copy of SQLite, the age of the list of objects at that time, and the
+/// copy's functions that open.
 static ONLY: [AtomicUsize; 6] = [const { AtomicUsize::new(0) }; 6];
 
-/// The function of the only copy, if the list is as it was, and that copy is served. It is read and written in turn.
+/// The function of the only copy, if the list is unchanged and that copy is served. Read and
+/// written in a fixed order.
 fn only_copy(age: objects::Age, name: &CStr) -> Option<Found> {
     let [base, adds, subs, functions @ ..] =
         [0, 1, 2, 3, 4, 5].map(|nth: usize| ONLY[nth].load(Ordering::Relaxed));
@@ -186,18 +191,20 @@ fn meant(name: &CStr, caller: usize, age: objects::Age, objects: &[Object<'_>]) 
         [only] if defining.len() == 1 => {
             if is_served(only.base) {
                 let functions = OPENS.map(|open| only.find(open).unwrap_or(0));
-                // The place comes last, for a signal handler that opens a database meanwhile.
+                // The address is written last, in case a signal handler opens a database in
+                // between.
                 let all = [0, age.0 as usize, age.1 as usize].into_iter().chain(functions);
                 let places = ONLY.iter().zip(all).chain([(&ONLY[0], only.base)]);
                 places.for_each(|(place, value)| place.store(value, Ordering::SeqCst));
             }
             return only.find(name).map_or(Meant::AsLinked(None), |function| found(only, function));
         }
-        // Somebody else gets in front of SQLite, too.
+        // Another library interposes SQLite, too.
         [_] => return Meant::AsLinked(None),
         _ => {}
     }
-    // To which copy each object that opens databases is bound, if any other function of it shows that.
+    // The copy that each object that opens databases is bound to, if another of its functions shows
+    // that.
     let uses: Vec<_> = others()
         .filter_map(|object| {
             let slots = object.slots("sqlite3_");
@@ -226,7 +233,7 @@ fn meant(name: &CStr, caller: usize, age: objects::Age, objects: &[Object<'_>]) 
         None => {
             let mut jumps = uses.iter().filter(|(_, opens, _)| calls_here(opens));
             match (jumps.next(), jumps.next()) {
-                // It has asked dlsym(3) for the function.
+                // The caller has asked dlsym(3) for the function.
                 (None, _) => return Meant::AsLinked(None),
                 (Some((object, _, None)), None) => {
                     return Meant::AsLinked(Some(object.path.to_owned()));
@@ -251,7 +258,8 @@ fn meant(name: &CStr, caller: usize, age: objects::Age, objects: &[Object<'_>]) 
     meant.map_or(Meant::Is(Found::Several), |(copy, function)| found(copy, function))
 }
 
-/// What dlsym(3) finds: the next function in the scope of the whole program, or else what that object has brought along.
+/// The function that dlsym(3) finds: the next one in the scope of the whole program, or else one of
+/// that object's own dependencies.
 fn as_linked(name: &CStr, object: Option<&CStr>) -> Found {
     // SAFETY: terminated names, and handles that are good.
     let function = unsafe {
@@ -281,7 +289,8 @@ fn in_copy(function: *const c_void) -> Option<Copy> {
     })
 }
 
-/// A library was loaded with `RTLD_DEEPBIND`: if it has brought an SQLite along, registers the VFS with that.
+/// A library was loaded with `RTLD_DEEPBIND`: if an SQLite came with it, registers the VFS with
+/// that.
 pub(crate) fn loaded_deeply(library: *mut c_void) {
     if !is_wanted() {
         return;
@@ -331,8 +340,9 @@ fn is_served(base: usize) -> bool {
     number_of(base).is_some_and(|nth| COPIES[nth].is.load(Ordering::SeqCst) == SERVED)
 }
 
-/// Registers the VFS with a copy of SQLite, before any thread opens a database by it. Threads that open the first one at once
-/// each register it, which is harmless: all but one find it there.
+/// Registers the VFS with a copy of SQLite, before any thread opens a database by it. Threads that
+/// open the first database at once each register the VFS, which is harmless: all but one find it
+/// registered.
 fn serve(copy: &Copy) {
     let known = number_of(copy.base).map(|nth| &COPIES[nth]);
     if known.is_some_and(|known| known.is.load(Ordering::SeqCst) != NEW) {
@@ -343,7 +353,7 @@ fn serve(copy: &Copy) {
         _ if is_single_threaded() => Some(load_and_register(copy)),
         _ => beside(copy.clone()),
     };
-    // It is told of once; if there is no place left, at each open.
+    // Reported once; without a place left, at each open.
     let is_first = known.is_none_or(|known| {
         let now = if registered.is_some() { SERVED } else { WAITS };
         known.is.compare_exchange(NEW, now, Ordering::SeqCst, Ordering::SeqCst).is_ok()
@@ -361,18 +371,20 @@ fn serve(copy: &Copy) {
     }
 }
 
-/// For how long an open waits for a library to be loaded, at most: while a constructor runs, no other can be. dlopen(3)
+/// For how long, at most, an open waits for a library to be loaded: while a constructor runs, no
+/// other library can be. dlopen(3)
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a thread does for another.
+/// A task of one thread for another.
 struct Task {
     copy: Copy,
     result: Mutex<Option<Result<(), String>>>,
     is_done: Condvar,
 }
 
-/// Loads the extension and registers the VFS by a thread of its own, which waits for the dynamic linker in place of this
-/// one. What came of it; `None` if it still waits. (Not by std's threads: to make one, they call dlsym(3).)
+/// Loads the extension and registers the VFS in a new thread, which waits for the dynamic linker in
+/// place of this one. Returns the result; `None` if that thread still waits. (Not a thread of std,
+/// which calls dlsym(3) to create one.)
 fn beside(copy: Copy) -> Option<Result<(), String>> {
     extern "C" fn work(task: *mut c_void) -> *mut c_void {
         // SAFETY: `beside` has made it of such a pointer.
@@ -417,22 +429,22 @@ fn beside(copy: Copy) -> Option<Result<(), String>> {
 /// glibc's `__libc_single_threaded`, if it has it.
 static SINGLE_THREADED: AtomicPtr<c_char> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Whether this thread is the only one: nobody else has the dynamic linker's lock.
+/// Whether this thread is the only one: then no other has the dynamic linker's lock.
 fn is_single_threaded() -> bool {
     let told = SINGLE_THREADED.load(Ordering::Relaxed);
     // SAFETY: a variable of the C library's, of that size.
     told.is_null() || unsafe { told.read_volatile() } != 0
 }
 
-/// Where the copies are that were loaded before the program began. They are never unloaded.
+/// The addresses of the copies that were loaded before the program began. They are never unloaded.
 static AT_START: [AtomicUsize; MOST] = [const { AtomicUsize::new(0) }; MOST];
 
 fn is_loaded_at_start(copy: &Copy) -> bool {
     AT_START.iter().any(|base| base.load(Ordering::Relaxed) == copy.base)
 }
 
-/// Prepares what must not wait for the dynamic linker later; to be called when this library is loaded. If the program
-/// links an SQLite, loads the extension: there is no other thread yet.
+/// Prepares all that must not wait for the dynamic linker later. Called when this library is
+/// loaded. If the program links an SQLite, loads the extension: there is no other thread yet.
 pub(crate) fn at_load() {
     // SAFETY: a terminated name.
     let told = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };
@@ -451,7 +463,7 @@ pub(crate) fn at_load() {
     });
     copies.iter().zip(&AT_START).for_each(|(base, place)| place.store(*base, Ordering::Relaxed));
     if !copies.is_empty() {
-        // Why it fails is told of at the first open.
+        // The first open reports an error.
         let _ = load_extension();
     }
 }
@@ -465,13 +477,14 @@ static LOADING: Lock = Lock::new(0);
 /// Held by the thread that walks the list of objects or forks: the child would find that list locked for ever.
 static WALK: Lock = Lock::new(0);
 
-/// A lock. With [`LOADING`] a thread has the right to load a library, and to fork: ld.so aborts a child that loads one if a
-/// thread of its parent was about to. Nothing else is done while it is held, since a fork asks for it when it has the locks of the
-/// extension.
+/// A lock. A thread with [`LOADING`] may load a library, or fork: ld.so aborts a child that loads a
+/// library if a thread of its parent was loading one. No other lock is taken while it is held,
+/// since a fork asks for it when it has the locks of the extension.
 struct Turn(&'static Lock);
 
 impl Turn {
-    /// Waits for it. `None` if this thread has it already: a signal has interrupted it, whose handler opens a database.
+    /// Waits for it. `None` if this thread has it already: a signal handler that interrupts it
+    /// opens a database.
     fn take(lock: &'static Lock) -> Option<Self> {
         Self::take_until(lock, || false)
     }
@@ -497,8 +510,8 @@ impl Drop for Turn {
     }
 }
 
-/// Keeps each fork(2) apart from loading a library. It does not wait for longer than [`PATIENCE`]: a constructor that forks keeps
-/// all others from loading. pthread_atfork(3)
+/// Keeps each fork(2) apart from the loading of a library, for [`PATIENCE`] at most: a constructor
+/// that forks keeps all others from loading. pthread_atfork(3)
 pub(crate) fn watch_forks() {
     extern "C" fn prepare() {
         let began = Instant::now();
@@ -601,7 +614,7 @@ fn register_by(register: Register, copy: &Copy) -> Result<(), String> {
     }
 }
 
-/// A message of C's, or what stands for none.
+/// A C string, or `otherwise` for null.
 ///
 /// # Safety
 /// `message` is null or terminated.
@@ -623,7 +636,7 @@ fn extension_path() -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(mine.to_bytes())).with_file_name(EXTENSION))
 }
 
-/// Whether the extension is loaded in this process, by whatever way.
+/// Whether the extension is loaded in this process, in any way.
 pub(crate) fn is_extension_loaded() -> bool {
     let _walk = Turn::take(&WALK);
     objects::with_objects(|_, read| {
@@ -631,8 +644,9 @@ pub(crate) fn is_extension_loaded() -> bool {
     })
 }
 
-/// The entry point that SQLite derives from this library's name, for clients that can name none (node:sqlite): what the
-/// extension's `sqlite3_kanbanvfs_default_init` does. <https://www.sqlite.org/loadext.html>
+/// The entry point that SQLite derives from this library's name, for clients that can name none
+/// (node:sqlite). It does what the extension's `sqlite3_kanbanvfs_default_init` does.
+/// <https://www.sqlite.org/loadext.html>
 ///
 /// # Safety
 /// SQLite calls it, with what it passes to extensions.

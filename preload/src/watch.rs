@@ -1,9 +1,10 @@
-//! A database that goes past this VFS is told of, if `KANBAN_REQUIRE=1`.
+//! Reports a database that is used without this VFS, if `KANBAN_REQUIRE=1`.
 //!
-//! SQLite's own VFS locks a database by fcntl(2) before it reads it for the first time, at bytes that no other program locks
-//! (<https://www.sqlite.org/fileformat2.html#the_lock_byte_page>). This VFS makes its locks past the C library, also those
-//! that are of the same kind, since the program has locked the whole database by itself. So a call for such a lock that comes by
-//! here is a stock connection's, also where its SQLite is linked statically and cannot be reached.
+//! SQLite's own VFS locks a database by fcntl(2) before its first read, at bytes that no other
+//! program locks (<https://www.sqlite.org/fileformat2.html#the_lock_byte_page>). This VFS takes its
+//! locks without the C library, also the POSIX locks that it falls back to when the program itself
+//! has locked the whole database. So a call for such a lock that comes here is a stock
+//! connection's, also if its SQLite is linked statically and cannot be reached.
 
 use std::ffi::{c_int, c_void};
 use std::mem::transmute;
@@ -14,7 +15,7 @@ use crate::{behind_us, environment, is_wanted, keeping_errno, sqlite, tell};
 /// The C library's fcntl(2), once it is known.
 static FCNTL: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Whether a line was written. Children of fork(2) inherit it, as they do what it says.
+/// Whether a line was written. Children of fork(2) inherit this, as they inherit the connection.
 static IS_TOLD: AtomicBool = AtomicBool::new(false);
 
 /// Finds the C library's function; to be called when this library is loaded, since a signal handler may call fcntl(2), but
@@ -54,7 +55,8 @@ fn is_sqlites(lock: &libc::flock) -> bool {
     is_taken && c_int::from(lock.l_whence) == libc::SEEK_SET && (lock.l_start, lock.l_len) == SHARED
 }
 
-/// Tells of a stock connection to the database behind a descriptor, once in a process, if that is asked for.
+/// Reports a stock connection to the database behind a descriptor, once in a process, if
+/// `KANBAN_REQUIRE=1`.
 fn tell_of(descriptor: c_int) {
     let is_asked_for = is_wanted() && environment(c"KANBAN_REQUIRE") == Some(b"1");
     if !is_asked_for || IS_TOLD.swap(true, Ordering::Relaxed) {

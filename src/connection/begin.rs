@@ -32,11 +32,12 @@
 //! busy timeout of 0 is no busy handler, so that SQLite would not ask for WRITE or RESERVED again. There the
 //! connection may wait without one.
 //!
-//! With `auto`, a connection notes the kind of each transaction when that begins to read, and learns it if the
-//! transaction is refused to write: the write lock, WRITE or RESERVED is not to be had, or WRITE is granted for a
-//! snapshot that is stale, since the header of the wal-index is another than at the beginning. The first transaction of a
-//! kind is on trial from then until it ends: others of its kind wait for it, at most [`TRIAL_LASTS`], where they would wait
-//! for the write lock.
+//! With `auto`, a connection notes the kind of each transaction when that begins to read. It learns
+//! the kind if the transaction is refused to write. That is the case if the write lock, WRITE or
+//! RESERVED is refused, or if WRITE is granted for a stale snapshot: the header of the wal-index
+//! has changed since the beginning. The first transaction of a kind is on trial from then until it
+//! ends: others of its kind wait for it, at most [`TRIAL_LASTS`], where they would wait for the
+//! write lock.
 
 use super::Connection;
 use super::base_file::BaseFile;
@@ -367,7 +368,8 @@ impl<B: BaseFile> Connection<B> {
         let mut waited: Option<Stopwatch> = None;
         loop {
             let kinds = Kinds::of(&self.database).or_else(|| {
-                // Nobody has written to the board yet. Whoever begins beside this transaction must know of it.
+                // There is no sidecar yet, since no client has written. Transactions that begin
+                // beside this one must see the trial.
                 self.claim.make_sidecar();
                 Kinds::of(&self.database)
             });

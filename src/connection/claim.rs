@@ -20,7 +20,7 @@
 //! | a checkpoint | the write lock | 4 ms | CKPT |
 //! | a checkpoint | WRITE, to repair a failed sync | 1 s | CKPT |
 //! | a checkpoint of group commit | its own sync, and readers' marks | the sync, 1 ms | CKPT, the write lock |
-//! | a repair of a failed sync | whoever leads one | 100 ms | WRITE, or the database |
+//! | a repair of a failed sync | the leader of a sync | 100 ms | WRITE, or the database |
 
 use std::ffi::c_int;
 use std::sync::Arc;

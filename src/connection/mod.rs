@@ -262,10 +262,10 @@ impl<B: BaseFile> Connection<B> {
     /// The same, with a look at the file. While the wal-index counts no pages, only the pager calls
     /// this, for the page count, and is told the length by the header.
     ///
-    /// Callers that act on the file are told its real length: a checkpoint, which compares it with
-    /// what it is about to write; and without a wal-index, the pager that looks whether the
-    /// database is empty, rolls back or cuts the file, and a backup that cuts its target. The base
-    /// file handles memory mapping (`PRAGMA mmap_size`) by itself.
+    /// Callers that act on the file are told its real length. Such a caller is a checkpoint, which
+    /// compares it with what it is about to write. Without a wal-index, it is the pager that looks
+    /// whether the database is empty, rolls back or cuts the file, or a backup that cuts its
+    /// target. The base file handles memory mapping (`PRAGMA mmap_size`) by itself.
     #[cold]
     pub(crate) fn length_to_tell(&mut self, size: i64) -> i64 {
         self.guards.length.without_distance(size)

@@ -1,11 +1,11 @@
 //! A connection's wait for the write lock.
 //!
-//! A lock call does not wait for a writer (`connection/claim.rs` has the table of the bounded waits that there are): it
-//! answers SQLITE_BUSY, SQLite drops what it held and asks its busy handler
-//! (<https://www.sqlite.org/c3ref/busy_handler.html>), whose default calls xSleep and then tries again. The connection
-//! waits in xSleep, in the queue, and returns from there as soon as an attempt is worth making. The handler counts what
-//! it asked for and not the time that passed. So what was not slept is added to the next sleep, and the busy timeout
-//! stays what it says.
+//! A lock call does not wait for a writer; `connection/claim.rs` has a table of the bounded
+//! exceptions. It answers SQLITE_BUSY. SQLite then releases its locks and calls its busy handler
+//! (<https://www.sqlite.org/c3ref/busy_handler.html>), whose default calls xSleep and then tries
+//! again. The connection waits in xSleep, in the queue, and returns from there as soon as an
+//! attempt is worth making. The handler counts what it asked for and not the time that passed. So
+//! what was not slept is added to the next sleep, and the busy timeout stays what it says.
 //!
 //! SQLite does not tell xSleep which connection is to sleep. It is the one whose lock was the last to be refused on
 //! this thread. Or it was granted the lock for a snapshot that was already stale: then SQLite released the lock at
@@ -18,10 +18,11 @@
 //! Where SQLite's own lock is in its way, nobody can wake a waiter: it looks every millisecond. A slot of the page shows it
 //! to observers meanwhile.
 //!
-//! SQLite tells nobody that it gives up. The default handler is known by its sleeps ([`busy_handler`]), and so is the
-//! last of them: a refusal after that ends the wait. All other waits (no busy handler, one of the application's own, a
-//! timeout below [`busy_handler::FEWEST`] entries of the table or one that ends exactly with an entry) are seen to have
-//! ended when the connection is used again later, or closed.
+//! SQLite tells nobody that it gives up. The default handler is known by its sleeps
+//! ([`busy_handler`]), and so is the last of them: a refusal after that ends the wait. All other
+//! waits are known to have ended only when the connection is used again later, or closed. Such
+//! waits have no busy handler, or the application's own, or a timeout that is shorter than
+//! [`busy_handler::FEWEST`] entries of the table or ends exactly with an entry.
 //!
 //! | event | method | what it changes |
 //! |---|---|---|
@@ -73,9 +74,10 @@ const APART_NS: u64 = 1_000_000_000;
 
 /// Whether SQLite's own lock, which was refused, could be had.
 ///
-/// A thread that sleeps for the connection calls it from xSleep, with the mutex of what the connection waits for in
-/// hand, as long as the connection is not in use: from [`Wait::refused`] until [`Wait::remove_probe`], and not while
-/// [`Wait::with_probe_paused`] has it paused. It must not wait, call the [`Wait`], or ask for the write lock.
+/// A thread that sleeps for the connection calls it from xSleep, with the mutex of [`Shared`], as
+/// long as the connection is not in use: from [`Wait::refused`] until [`Wait::remove_probe`], and
+/// not while [`Wait::with_probe_paused`] has paused it. It must not wait, call the [`Wait`], or ask
+/// for the write lock.
 pub(crate) type Probe = Box<dyn FnMut() -> bool + Send>;
 
 /// What a connection that was refused waits for.

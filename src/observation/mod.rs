@@ -74,15 +74,15 @@ pub struct Observation {
     pub sidecar: PathBuf,
     /// What the file at that path is.
     pub sidecar_state: SidecarState,
-    /// Who has the write lock.
+    /// The holder of the write lock.
     pub holder: Option<Holder>,
     /// Whether another program has locked the bytes of the write lock, which keeps out all writers
     /// of this VFS. Always false on Windows, which does not tell.
     pub is_locked_by_a_stranger: bool,
-    /// Who waits for the write lock in the queue, the next one first. Connections without a place
+    /// The waiters for the write lock in the queue, the next one first. Connections without a place
     /// in the queue, and stock clients, are not in it.
     pub queue: Vec<Waiter>,
-    /// Who waits for SQLite's own lock, the longest wait first: a stock client has it, or readers
+    /// The waiters for SQLite's own lock, the longest wait first: a stock client has it, or readers
     /// are in the way. Only waits in this VFS of 10 ms or more, as far as the page has room for
     /// them. They are served in no order.
     pub sqlite_waiters: Vec<Waiter>,
@@ -116,7 +116,7 @@ pub enum SidecarState {
     Unusable(String),
 }
 
-/// Who has the write lock.
+/// The holder of the write lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
@@ -133,7 +133,7 @@ pub struct Holder {
     pub is_gone: bool,
 }
 
-/// Who waits for the write lock.
+/// A waiter for the write lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiter {

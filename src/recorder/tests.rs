@@ -388,7 +388,8 @@ fn an_innocent_process_is_not_named() {
     assert_eq!(Process::that_was_there(pid, hour), Process { pid, command: String::new() });
 }
 
-/// A process adds to the counters again and again. Whoever reads them meanwhile finds them whole: they never go down.
+/// A process adds to the counters again and again. A reader at any moment finds them whole: they
+/// never go down.
 #[test]
 fn counters_never_go_down() {
     let (_place, path, recorder) = board();

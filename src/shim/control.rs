@@ -1,7 +1,7 @@
 //! The file controls of a database: messages and questions of SQLite, other VFSes and the
 //! application. <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html>
 //!
-//! | control | who sends it, when | locks of the connection |
+//! | control | sent by, and when | locks of the connection |
 //! |---|---|---|
 //! | [`FCNTL_OPENED`] | our connect hook, in sqlite3_open() | none |
 //! | FCNTL_PDB | SQLite, as soon as the file is open, to say which connection uses it | none |

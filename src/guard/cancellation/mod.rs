@@ -1,6 +1,6 @@
 //! Closing any descriptor of a file drops all POSIX locks that the process has on it
-//! (<https://www.sqlite.org/howtocorrupt.html> 2.2): an application that opens and closes its own
-//! database to look at the header releases SQLite's locks, and other processes can write in the
+//! (<https://www.sqlite.org/howtocorrupt.html> 2.2). An application that opens and closes its own
+//! database to look at the header releases SQLite's locks. Then other processes can write in the
 //! middle of its transaction.
 //!
 //! # What it does

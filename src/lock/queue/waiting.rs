@@ -1,7 +1,7 @@
 //! A waiter's sleep in the queue: it returns when an attempt is worth making.
 //!
 //! A holder wakes the waiter it has chosen. But a holder may be killed, or be a stock client, which
-//! wakes nobody: so the head of the queue looks every [`HEAD_LOOKS_EVERY`] whether the lock is
+//! wakes nobody. So the head of the queue looks every [`HEAD_LOOKS_EVERY`] whether the lock is
 //! free, and the others every [`OTHERS_LOOK_EVERY`] and later, in case the head is stopped. Each
 //! waiter writes by when it will have looked again; holders pass over a waiter that is late.
 

@@ -115,8 +115,9 @@ fn is_locked_otherwise(file: &LockFile) -> bool {
     found(CONTENT).is_some() || sys::KERNEL_TELLS_RANGES && found(SQLITES).is_some_and(is_sqlites)
 }
 
-/// Whether a file that was found so is not to be used: it holds something else than a page of ours; or it has none yet, but
-/// a second name, so that it may be somebody's file elsewhere, or locks in another way than a client of this VFS has them.
+/// Whether a file that was `found` must not be used. Either it holds something else than a page of
+/// ours. Or it has no page yet, but a second name, so it may be a user's file elsewhere; or locks
+/// that no client of this VFS takes.
 ///
 /// # Errors
 /// It cannot be read.
@@ -152,10 +153,11 @@ pub(super) fn renew(file: &LockFile, len: u64) -> io::Result<bool> {
     written.map(|()| is_shared)
 }
 
-/// Makes an empty, truncated or zeroed sidecar a page of ours. Processes that do it at the same time write the same
-/// bytes. `None` if the file is not to be used: it holds something else; or it was `found` with a second name, and
-/// so may be somebody's file elsewhere; or it was found with locks on bytes that no client of this VFS locks, and so
-/// is another program's lock file, or a database that is named like a sidecar.
+/// Makes an empty, truncated or zeroed sidecar a page of ours. Processes that do it at the same
+/// time write the same bytes. `None` if the file must not be used. It may hold something else. It
+/// may have been `found` with a second name, and so be a user's file elsewhere. Or it was found
+/// with locks on bytes that no client of this VFS locks: then it is another program's lock file, or
+/// a database that is named like a sidecar.
 pub(super) fn seed(file: &LockFile, found: &Entry, is_made: bool) -> io::Result<Option<Origin>> {
     let locks = file;
     let file = file.file();

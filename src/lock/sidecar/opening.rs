@@ -1,4 +1,5 @@
-//! Opening a sidecar: the file that all processes meet in, whoever creates, replaces or deletes it meanwhile.
+//! Opens a sidecar: all processes get the same file, though others may create, replace or delete it
+//! at the same time.
 //!
 //! No function here opens the database, also if a name leads to it, or a file that may be another program's
 //! ([`check_kind`]).

@@ -311,9 +311,10 @@ fn a_page_of_a_newer_version_is_left_alone() {
     assert!(!is_newer(&other) && !is_newer(&HEADER) && !is_newer(&OLDER[1]));
 }
 
-/// A file in the place of a sidecar that is somebody else's is closed at once, unless that would drop locks of this process:
-/// it has some, or may get some at any moment, since it has the file open and that may be a database. It is closed once the
-/// process has closed its own. That is seen when more have come.
+/// A file in the place of a sidecar that is another program's is closed at once, unless that would
+/// drop locks of this process. The process may have locks on it, or get some at any moment, since
+/// it has the file open and that may be a database. It is closed once the process has closed its
+/// own. That is seen when more have come.
 #[test]
 fn a_file_of_others_stays_open_only_while_a_close_could_unlock_it() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -522,8 +522,9 @@ fn only_the_thread_that_used_a_connection_last_sleeps_for_it() {
     assert_eq!(wait.shared.waiting.lock().handler.sleeps, 1);
 }
 
-/// A stock client has SQLite's own lock, and nobody is in the queue. While a connection sleeps for that lock, the page shows it
-/// to observers, and to nobody who looks for somebody to wake. A sleep that is too short for people is not shown.
+/// A stock client has SQLite's own lock, and nobody is in the queue. While a connection sleeps for
+/// that lock, the page shows it to observers, but not to holders that look for a waiter to wake. A
+/// sleep that is too short for people is not shown.
 #[test]
 fn a_connection_outside_the_queue_is_shown_while_it_sleeps() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -40,7 +40,7 @@ impl From<&Metadata> for Entry {
     }
 }
 
-/// Who owns a file, and who may use it.
+/// The owner of a file, and its permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rights {
     user: u32,

@@ -242,7 +242,7 @@ impl Entries {
         self.inode_by_stat(name)
     }
 
-    /// The same, whoever has to be asked. fstatat(2)
+    /// The same, also if the file system's server must be asked. fstatat(2)
     fn inode_by_stat(&self, name: &CStr) -> Option<Inode> {
         let mut found = MaybeUninit::<libc::stat>::zeroed();
         // SAFETY: the descriptor of an open directory, a terminated name, and a struct that the call fills in if it succeeds.

@@ -22,8 +22,8 @@ pub(crate) fn pid() -> u32 {
     }
 }
 
-/// The value of an environment variable, unless whoever started this program may not speak for the user it runs as: the
-/// file has the setuid bit, say. secure_getenv(3)
+/// The value of an environment variable, unless another user may have set it: the program's file
+/// has the setuid bit, say. secure_getenv(3)
 pub(crate) fn environment(name: &str) -> Option<OsString> {
     #[cfg(target_os = "linux")]
     // SAFETY: it takes a number.
@@ -79,8 +79,9 @@ pub(crate) fn kernel_ns() -> u64 {
     of_kernel(libc::CLOCK_MONOTONIC)
 }
 
-/// A time in ns that all processes of this machine read alike, whatever their time namespace and whatever library is
-/// preloaded. It may be set, so whoever compares two of them must bear with any. clock_gettime(2), time_namespaces(7)
+/// A time in ns that all processes of this machine read alike, whatever their time namespace and
+/// whatever library is preloaded. It may be set, so code that compares two such times must accept
+/// any. clock_gettime(2), time_namespaces(7)
 #[doc(alias = "CLOCK_REALTIME")]
 pub(crate) fn shared_ns() -> u64 {
     // Other systems have no time namespaces, and nobody sets their monotonic clock.

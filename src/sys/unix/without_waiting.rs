@@ -153,8 +153,9 @@ pub(crate) fn note_standard_error() {
 /// Writes a line to standard error, as [`write_line`] does. stderr(3)
 ///
 /// # Errors
-/// As there; or the program has closed it, and the number may be that of a file of its own: it is another file
-/// than the one that was noted, and neither a terminal or the like nor a log that lines are added to.
+/// As there. Or the program has closed standard error, and the number may be another file of its
+/// own: not the file that was noted, no terminal or the like, and no log that lines are appended
+/// to.
 pub(crate) fn write_line_to_standard_error(line: &[u8], open: Open) -> io::Result<()> {
     note_standard_error();
     let noted = STANDARD_ERROR.get().copied().flatten();

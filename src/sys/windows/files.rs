@@ -30,7 +30,8 @@ pub(crate) struct Entry {
     pub(crate) rights: Rights,
 }
 
-/// Who owns a file, and who may use it: nothing, since each file inherits that from its directory.
+/// The owner of a file, and its permissions: empty, since each file inherits them from its
+/// directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rights;
 
