@@ -1,4 +1,4 @@
-//! Writes tasks to a board with rusqlite, beside whoever else does:
+//! Writes tasks to a board with rusqlite, beside other writers:
 //!
 //! ```sh
 //! cargo run --release --example rusqlite -- board.db ada 20

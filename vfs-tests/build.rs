@@ -1,9 +1,11 @@
-//! Builds what clients load that are not linked with it: the bundled SQLite a second time, as a
-//! shared library that waits inside its lock calls (SQLITE_ENABLE_SETLK_TIMEOUT), for a Python to
-//! load in place of Debian's; the bundled one without extension loading, as a shared library, for a process with
-//! two copies; the bundled one as it is, as a shared library, for the workers of the
-//! differential test; the VFS `pause`, an extension; the service whose threads are ended from outside; and a library to
-//! preload that shows another time.
+//! Builds what test clients load but are not linked with:
+//!
+//! - the bundled SQLite as a shared library, for the workers of the differential test;
+//! - the same with lock calls that wait (SQLITE_ENABLE_SETLK_TIMEOUT), for a Python to load in place of Debian's;
+//! - the same without extension loading, for a process with two copies;
+//! - the VFS `pause`, an extension;
+//! - the service whose threads are ended from outside;
+//! - a library to preload that shows another time.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

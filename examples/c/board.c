@@ -1,5 +1,5 @@
 /*
-** Writes tasks to a board, each in a transaction of its own, beside whoever else does.
+** Writes tasks to a board, each in a transaction of its own, beside other writers.
 **
 ** Loads the extension:
 **   cc board.c -lsqlite3 -o board

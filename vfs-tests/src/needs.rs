@@ -1,6 +1,6 @@
-//! What single tests need beside Rust, a C compiler and Python, and what becomes of a test whose need
-//! is not met: it skips itself by name, on the terminal and in a list that is shown when all have run;
-//! with `KANBAN_TESTS=all` in the environment, as in CI, it fails.
+//! What single tests need beside Rust, a C compiler and Python. A test whose need is not met skips
+//! itself by name, on the terminal and in a list that is shown when all have run. With
+//! `KANBAN_TESTS=all` in the environment, as in CI, it fails.
 
 use std::ffi::OsString;
 use std::fs;
@@ -133,7 +133,7 @@ pub fn skipped(test: &str, why: &str) {
         let mut list = fs::File::options().create(true).append(true).open(list)?;
         list.write_all(format!("{test} {why}\n").as_bytes())
     };
-    // Whoever may not write there was told all the same.
+    // The line on the terminal is enough if this user may not write there.
     let _ = note();
 }
 

@@ -34,8 +34,8 @@ pub fn holder(sidecar: &Path) -> Option<u32> {
     Some((last - WRITE_BYTE) as u32 & 0x3f_ffff)
 }
 
-/// Takes the write lock of a sidecar without being a client of its database; given back when the
-/// file is dropped.
+/// Takes the write lock of a sidecar without being a client of its database; released when the file
+/// is dropped.
 ///
 /// # Panics
 /// If another has it.

@@ -1,6 +1,6 @@
-//! A VFS over another, as applications stack them, that keeps main databases in a form of its own: it holds
-//! writes back as SQLite's crash-test VFS does, or splits the file as its multiplexor does, or changes every byte as one
-//! that encrypts.
+//! A VFS over another, as applications stack them, that keeps main databases in its own form. It
+//! delays writes like SQLite's crash-test VFS, or splits the file like SQLite's multiplexor, or
+//! changes every byte like a VFS that encrypts.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};

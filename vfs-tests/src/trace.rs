@@ -2,8 +2,8 @@
 //! any of them, or the call made to fail. Linux only, and for clients of one thread.
 //!
 //! Where [`crate::pause`] stops between two calls of SQLite, this stops between two steps of the
-//! VFS itself: after a place in the queue was taken and before it is announced, after the turn was
-//! given and before the lock is free.
+//! VFS itself. For example, after a place in the queue was taken and before it is announced, or
+//! after the turn was given and before the lock is free.
 
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;

@@ -1,7 +1,7 @@
-//! The locks that SQLite asks for, by any sequence of its system calls and the application's, against a
-//! model: a process has the locks it was granted until it gives them back or SQLite closes its last
-//! descriptor of the file, whatever else is opened and closed, and whichever numbers descriptors have.
-//! The kernel says what is locked, asked by another open file description.
+//! The locks that SQLite asks for, by any sequence of its system calls and the application's,
+//! against a model. A process has the locks it was granted until it releases them or SQLite closes
+//! its last descriptor of the file. Other opens and closes, and the numbers of descriptors, make no
+//! difference. The kernel says what is locked, asked by another open file description.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -349,7 +349,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// One test, since descriptors are counted and the stock system calls must be seen before they are
-/// replaced: with those, whoever closes any descriptor of a file loses all locks on it.
+/// replaced: with those, a process that closes any descriptor of a file loses all locks on it.
 #[test]
 fn locks_last_until_they_are_given_back() {
     let lock = Step::Lock { nth: 0, range: 0, exclusive: true };

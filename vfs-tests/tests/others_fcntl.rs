@@ -14,7 +14,7 @@ static FAILS: AtomicBool = AtomicBool::new(false);
 
 type Fcntl = unsafe extern "C" fn(c_int, c_int, *mut c_void) -> c_int;
 
-/// Counts locks, and lets one that gives back all of a file fail, if it is to.
+/// Counts locks, and can make an unlock of a whole file fail.
 unsafe extern "C" fn seeing(file: c_int, command: c_int, argument: *mut c_void) -> c_int {
     if [libc::F_SETLK, libc::F_OFD_SETLK].contains(&command) {
         SEEN.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,6 @@
-//! Says at the end of a run which tests have skipped themselves, and why: no test, but the last of the test
-//! programs in the order of their names, and without a harness, which would keep what it says to itself.
+//! Says at the end of a run which tests have skipped themselves, and why. This is no test, but the
+//! last of the test programs in the order of their names. It has no harness, which would hide its
+//! output.
 
 fn main() {
     if std::env::args().any(|argument| argument == "--list") {

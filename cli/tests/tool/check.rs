@@ -119,8 +119,8 @@ fn it_finds_a_database_that_was_cut_short() {
     has(&board, "file length", "4096 bytes shorter");
 }
 
-/// A client has the board open and frames in the WAL, which somebody deletes. Whoever came then would
-/// find an empty WAL: the tool does not come.
+/// A client has the board open and frames in the WAL, which somebody deletes. A client that opens
+/// the board then finds an empty WAL: the tool does not open it.
 #[test]
 fn it_finds_a_wal_that_was_deleted_under_a_client() {
     let board = board();
@@ -175,7 +175,7 @@ fn it_finds_a_sidecar_that_is_somebody_elses() {
     assert_eq!(std::fs::read(board.sidecar()).unwrap(), b"the notes of somebody else");
 }
 
-/// Where the WAL is to be, there is what SQLite cannot write to, and what would have a reader wait.
+/// In the WAL's place is something that SQLite cannot write to, or that makes a reader wait.
 #[test]
 fn it_finds_a_wal_that_is_no_file() {
     let board = board();
@@ -256,8 +256,9 @@ fn grows(board: &Board, why: &str, words: &[&str]) {
     assert!(text.contains("GROWS   WAL size"), "{text}");
 }
 
-/// Somebody reads, and goes to lunch. Meanwhile 5000 frames are written, which no checkpoint can copy: the reader is named.
-/// Once he is done, they are copied, and the file keeps its size, which harms nobody.
+/// A reader keeps its snapshot for long. Others write 5000 frames, which no checkpoint can copy:
+/// the reader is named. When it has ended, they are copied, and the file keeps its size, which does
+/// no harm.
 #[test]
 fn it_names_who_pins_the_wal() {
     let board = board();
@@ -279,7 +280,7 @@ fn it_names_who_pins_the_wal() {
     assert!(step(&report, "WAL size").1.contains("keeps the size"), "{report:#}");
 }
 
-/// Those who write have switched autocheckpoint off, and nobody else copies.
+/// The writers have switched autocheckpoint off, and no other client checkpoints.
 #[test]
 fn it_says_that_nobody_checkpoints() {
     let board = board();
@@ -287,7 +288,8 @@ fn it_says_that_nobody_checkpoints() {
     grows(&board, "no_checkpoints", &["wal_autocheckpoint is 0"]);
 }
 
-/// All is copied, but somebody has always been reading when the next one wrote, who could not reset the WAL then.
+/// All frames are copied, but whenever a client wrote, another was reading, so the WAL could not be
+/// reset.
 #[test]
 fn it_says_that_the_wal_is_never_reset() {
     let board = board();

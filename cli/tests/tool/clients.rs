@@ -16,9 +16,10 @@ fn vfs_of(status: &Value, pid: u32) -> Value {
     found.first().map_or(Value::Bool(false), |one| one["vfs"].clone())
 }
 
-/// Five processes have a board open: one has only read it through the VFS, one has written, one is a stock client, one
-/// has a connection of each kind, and one has the file open and is no client. Each is told from the others, by the kind
-/// of its locks and what else it has open, and one that closes its connection is gone.
+/// Five processes have a board open: one has only read it through the VFS, one has written, one is
+/// a stock client, one has a connection of each kind, and one has the file open and is no client.
+/// The tool tells them apart by the kind of their locks and their open files. A process that closes
+/// its connection is gone from the list.
 #[test]
 fn each_client_is_known_by_its_vfs() {
     let board = board();
@@ -74,8 +75,8 @@ fn a_process_with_both_is_told_of() {
     assert_eq!(vfs_of(&json("status", &board.path()).1, both.pid()), "both");
 }
 
-/// A process uses a board through the VFS, and another one in the same directory past it. What it has open for the first
-/// does not hide that the second is used by SQLite's own VFS.
+/// A process uses one board through the VFS, and another in the same directory through the stock
+/// VFS. Its open files for the first do not hide that the second is used by SQLite's own VFS.
 #[test]
 fn a_stock_client_is_known_beside_another_board_of_ours() {
     for journal in ["wal", "delete"] {
@@ -91,8 +92,9 @@ fn a_stock_client_is_known_beside_another_board_of_ours() {
     }
 }
 
-/// In a rollback mode a stock client that is idle has no lock: it could be anybody who has the file open, and the status
-/// does not call it a stock client before it knows. A client of this VFS is known all the same.
+/// In a rollback mode a stock client that is idle has no lock: it looks like any process that has
+/// the file open, and the status does not call it a stock client before it knows. A client of this
+/// VFS is recognised nevertheless.
 #[test]
 fn an_idle_stock_client_is_not_guessed() {
     let board = board();

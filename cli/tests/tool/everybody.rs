@@ -1,4 +1,5 @@
-//! An operator asks who is at a board: whoever holds, waits, reads, or is stopped, by this VFS or past it.
+//! An operator asks which processes use a board: holders, waiters, readers and stopped ones, with
+//! this VFS or without it.
 
 use std::process::{Command, Stdio};
 
@@ -64,7 +65,7 @@ fn a_stock_writer_and_those_who_wait_for_it_are_named() {
         let (_, lines, _) = outcome(&[&"watch", &board.path(), &"--interval=50", &"--count=1"]);
         assert!(lines.contains(&format!("own lock {lock}: pid {}", stock.pid())), "{lines}");
 
-        // Whoever has it next is the holder, and the others wait on.
+        // The next to get the lock is the holder, and the others wait on.
         stock.sql("c", "COMMIT").rows();
         let seen = until(|| status(&board), |status| status["holder"]["pid"].is_u64());
         let holder = seen["holder"]["pid"].as_u64().unwrap();
@@ -336,9 +337,10 @@ fn what_proc_hides_is_said_to_be_hidden() {
     }
 }
 
-/// A process of somebody else has a file open on a network file system whose server does not answer. Whoever asks stat(2) about
-/// that file waits, and cannot even be killed. The tool does not, nor does a client of ours, which looks for whoever has
-/// SQLite's lock before it gives up: it is refused, as a stock client is.
+/// A process of somebody else has a file open on a network file system whose server does not
+/// answer. A process that calls stat(2) on that file waits, and cannot even be killed. The tool
+/// does not wait. Nor does a client of ours that looks for the holder of SQLite's lock before it
+/// gives up: it is refused, as a stock client is.
 #[test]
 fn a_file_system_that_does_not_answer_keeps_nobody_waiting() {
     vfs_tests::needs!("unshare", vfs_tests::needs::ROOT);
@@ -397,8 +399,8 @@ fn who_has_the_database_alone_is_said_to() {
     assert!(said.contains(&named), "{said}");
 }
 
-/// Whoever makes a file chooses its name, and the tool is asked about all that are there: no name turns the terminal red, or
-/// adds a line to what is said.
+/// Users choose file names, and the tool is asked about all files of a directory: no name turns the
+/// terminal red, or adds a line to the output.
 #[test]
 fn a_file_name_does_not_command_the_terminal() {
     let board = board();

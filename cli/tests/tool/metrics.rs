@@ -34,9 +34,9 @@ fn fed(program: &mut Command, text: &str) -> Result<String, String> {
     if output.status.success() { Ok(said) } else { Err(said) }
 }
 
-/// Two boards, three processes at the first. An operator asks once, so that clients begin to count; from then on the counters are those
-/// of all processes, also of those that have closed the board. promtool finds no fault with the text, which the node exporter
-/// reads, nor with OpenMetrics.
+/// Two boards, three processes at the first. An operator asks once, so that clients begin to count.
+/// From then on the counters cover all processes, also those that have closed the board. The
+/// program promtool accepts the text for the node exporter, and OpenMetrics.
 #[test]
 fn counters_of_all_processes_add_up() {
     needs!("promtool");
@@ -166,8 +166,9 @@ fn ask(server: &Server, request: &str) -> String {
     answer
 }
 
-/// A scraper asks for OpenMetrics and gets it, another gets the older format; a reader that stays is seen to. Nonsense, and who goes away
-/// in the middle, keep nobody waiting; who asks nothing is given up after some seconds.
+/// A scraper asks for OpenMetrics and gets it, another gets the older format; a reader that keeps
+/// its snapshot shows. Nonsense, and a client that goes away in the middle, delay no other; a
+/// client that asks nothing is dropped after some seconds.
 #[test]
 fn scrapers_are_answered() {
     let board = board();
@@ -206,8 +207,9 @@ fn scrapers_are_answered() {
     assert!(code == Some(2) && errors.contains(&address), "{errors}");
 }
 
-/// One client connects and asks nothing; a scraper has its answer before that one is given up. Then as many as are answered at a
-/// time send a byte now and then, and never a whole line. Each is given up after some seconds, and a scraper has its answer.
+/// One client connects and asks nothing; a scraper has its answer before that client is dropped.
+/// Then as many as are answered at a time send a byte now and then, and never a whole line. Each is
+/// dropped after some seconds, and a scraper has its answer.
 #[test]
 fn a_slow_client_holds_up_nobody() {
     let board = board();

@@ -104,7 +104,7 @@ fn it_becomes_the_application() {
     assert!(lines[2].ends_with("node.js\" --no-deprecation"), "{lines:?}");
 }
 
-/// A variable is misspelt: whoever has set it learns that it means nothing, and the application is started.
+/// A variable is misspelt: a line says that it means nothing, and the application is started.
 #[test]
 fn a_variable_that_means_nothing_is_told_of() {
     let mut tool = run_command(&["--log=stderr"], &["sh", "-c", "echo $KANBAN_LOG"]);
@@ -155,8 +155,8 @@ fn what_it_refuses() {
     }
 }
 
-/// ld.so preloads nothing for a program that is linked statically, or has the setuid bit: it runs as before, and
-/// whoever has started it is told that it is not protected.
+/// ld.so preloads nothing for a program that is linked statically, or has the setuid bit: it runs
+/// as before, and a line says that it is not protected.
 #[test]
 fn a_program_that_cannot_be_reached_is_told_of() {
     let place = tempfile::tempdir().unwrap();
@@ -193,8 +193,8 @@ fn a_program_that_cannot_be_reached_is_told_of() {
     assert!(errors.contains("has the setuid or setgid bit"), "{errors}");
 }
 
-/// Root starts an application that gives up its rights, with libraries that only root may read: a Node of another user's would
-/// not start. Whoever has started it is told.
+/// Root starts an application that gives up its rights, with libraries that only root may read: a
+/// Node of another user's would not start. A line says so.
 #[test]
 fn libraries_that_not_everybody_may_read_are_told_of() {
     if !is_root() {

@@ -62,8 +62,9 @@ fn a_killed_process_is_neither_holder_nor_waiter() {
     assert_eq!(status["holder"], Value::Null);
 }
 
-/// The holder is killed, and a child of it lives on in which no fork handler has run: it has inherited the
-/// lock. The tool says so and names it, and whoever may not look into it is told what that takes.
+/// The holder is killed, and a child of it lives on in which no fork handler has run: it has
+/// inherited the lock. The tool says so and names the child. To a user who may not look into it,
+/// the tool says which user may.
 #[test]
 fn a_child_that_keeps_the_lock_is_named() {
     let board = board();
@@ -124,10 +125,10 @@ fn a_stock_writer_is_no_holder() {
     assert!(!outcome(&[&"status", &board.path()]).1.contains(hint));
 }
 
-/// A program that opened and closed the database would, on the stock VFS, drop the locks of whoever
-/// shares its process, and one that waited would hang as the board does. The kernel is asked what the
-/// tool does: `status` and `watch` open the sidecar and the wal-index alone, to read, and lock nothing. The same question
-/// about `check` has another answer, so the question is a good one.
+/// A tool that opened and closed the database in a client's process would drop its locks on the
+/// stock VFS, and a tool that waited would hang as the board does. The kernel is asked what the
+/// tool does: `status` and `watch` open the sidecar and the wal-index alone, to read, and lock
+/// nothing. The same question about `check` has another answer, so the question is a good one.
 #[test]
 fn it_never_opens_the_database() {
     vfs_tests::needs!("strace");

@@ -19,7 +19,7 @@ options = f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()
 if libc.mount(b"unanswering", directory.encode(), b"fuse", 0, options) != 0:
     print("no", os.strerror(ctypes.get_errno()), flush=True)
     sys.exit()
-# The kernel releases whoever waits for a server that has ended.
+# The kernel releases processes that wait for a server that has ended.
 signal.alarm(60)
 answers = True
 

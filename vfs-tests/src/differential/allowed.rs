@@ -121,10 +121,10 @@ pub const TABLE: &[Allowed] = &[
         documented: "docs/locking-protocol.md: SHARED on a database without content",
         is: |scene| {
             let is_empty = |(name, length): (&String, &u64)| name.ends_with(".db") && *length == 0;
-            // Who was refused has not seen a version yet.
+            // A connection that was refused has not seen a version yet.
             let has_seen_less = scene.difference.kind == Kind::Rows
                 && scene.operation().is_sql_with("data_version");
-            // Outside of a transaction, nobody is refused who only reads.
+            // Outside of a transaction, a connection that only reads is not refused.
             let only_reads = scene.ours.transaction.is_some_and(|ours| ours.autocommit)
                 && ["SELECT", "EXPLAIN", "ATTACH"]
                     .iter()
@@ -144,7 +144,7 @@ pub const TABLE: &[Allowed] = &[
         name: "what became too short within a transaction is not committed",
         documented: "docs/audit.md: is found before the transaction that made it commits",
         is: |scene| {
-            // Of a commit that comes with the close nobody is told the code.
+            // The code of a commit at the close is not reported.
             let is_whole = scene.difference.kind == Kind::Content
                 && scene.difference.stock.contains("malformed")
                 && !scene.difference.ours.contains("malformed");

@@ -11,7 +11,7 @@ use super::protocol::{Outcome, Transaction};
 /// More rows of a statement are read, but not told.
 const ROWS: usize = 100;
 
-/// A connection, and what it has begun. Nothing ends by itself: who drops it leaves it open.
+/// A connection, and what it has begun. Nothing ends by itself: a dropped connection stays open.
 pub struct Connection<'a> {
     api: &'a Api,
     /// The handle; null once it is closed.

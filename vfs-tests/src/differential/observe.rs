@@ -1,5 +1,5 @@
-//! What the files of a side hold, found out without touching a lock or a file of theirs: whoever
-//! opens a database and closes it may recover or checkpoint it. So a copy is opened.
+//! What the files of a side hold, found out without touching a lock or a file of theirs. To open
+//! and close a database may recover or checkpoint it, so a copy is opened.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

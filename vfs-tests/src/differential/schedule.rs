@@ -124,7 +124,7 @@ impl Operation {
         matches!(self, Self::Touch(..) | Self::Fork(Child::Inherited(_) | Child::Closes))
     }
 
-    /// Whether it runs SQL that contains this, also by a child of its own accord.
+    /// Whether it runs SQL that contains this, also in a child's own connection.
     #[must_use]
     pub fn is_sql_with(&self, text: &str) -> bool {
         let (Self::Sql(sql) | Self::Fork(Child::Own(_, sql))) = self else { return false };

@@ -1,6 +1,6 @@
-//! Arbitrary bytes as the sidecar. Whatever they say, one connection at a time writes, nobody waits for ever, a
-//! sidecar that is not ours is left as it is and not locked, and one that is ours is made whole and goes with
-//! the last connection.
+//! Arbitrary bytes as the sidecar. Whatever they say, one connection at a time writes, and no wait
+//! lasts for ever. A sidecar that is not ours is left as it is and not locked. One that is ours is
+//! completed, and the last connection deletes it.
 
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;

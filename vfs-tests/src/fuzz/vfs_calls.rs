@@ -417,7 +417,7 @@ impl Board<'_> {
         true
     }
 
-    /// Gives back the nth of what is locked; the read mark last.
+    /// Releases the nth of the locked slots; the read mark last.
     fn unlock_slots(&mut self, nth: usize, which: usize) {
         let connection = &mut self.connections[nth];
         if connection.groups.is_empty() {
@@ -700,7 +700,7 @@ pub fn run(data: &[u8]) {
         let is_empty = kind % 4 == 3;
         let content: &[u8] = if is_empty { &[] } else { &fixture.content };
         std::fs::write(&fixture.path, content).expect("the board");
-        // So that whoever cleans up has a sidecar to lock.
+        // So that the connection that cleans up has a sidecar to lock.
         let mut sidecar = b"kanban-vfs\0\0\x03\0\0\0".to_vec();
         sidecar.resize(36_864, 0);
         std::fs::write(beside(&fixture.path, "-lock"), sidecar).expect("the sidecar");

@@ -1,6 +1,6 @@
-//! Power cuts. A workload runs through `kanban` over a base VFS that records what is done to the
-//! files (`record`); then, for moments of that record, disks are made as a power cut at that moment
-//! may leave them (`disk`), opened through `kanban`, and looked at (`board`).
+//! Power cuts. A workload runs through `kanban` over a base VFS that records the calls on the files
+//! (`record`). Then, for moments of that record, the test makes disks as a power cut at that moment
+//! may leave them (`disk`). It opens them through `kanban` and looks at them (`board`).
 //!
 //! # What a state is
 //! A moment of the record, and for each file what of it had reached the disk:

@@ -27,7 +27,7 @@ pub(super) enum Event {
     Sync(FileId, File),
     /// So is all that was done to the directory.
     SyncDirectory,
-    /// A lock was asked for, or given back, or a file was closed.
+    /// A lock was asked for or released, or a file was closed.
     Lock,
     /// Transaction n, which would leave this content (a digest), is about to be committed.
     Attempt(u32, u64),

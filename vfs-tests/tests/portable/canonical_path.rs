@@ -21,7 +21,7 @@ fn board() -> (Board, PathBuf) {
     (board, real)
 }
 
-/// Who writes by `uri` is seen by its plain name, and keeps others out.
+/// A writer that opened `uri` is seen by the plain name, and keeps others out.
 #[track_caller]
 fn assert_meets(client: &mut Agent, uri: &str, real: &Path) {
     let mut plain = agent();

@@ -8,8 +8,8 @@ use vfs_tests::Board;
 
 use crate::{SQLITE_BUSY, agent, status, until_waiters};
 
-/// While one process is in a write transaction, no other begins one, and is told who is; readers go on.
-/// When it has committed, the next one can.
+/// While one process is in a write transaction, another that begins one is refused, and told who
+/// has the lock; readers go on. When it has committed, the next one can.
 #[test]
 fn a_writer_excludes_writers_and_no_readers() {
     for mode in ["delete", "wal"] {
@@ -46,7 +46,7 @@ fn connections_of_one_process_exclude_each_other() {
     client.open("b", &board.kanban(), 0);
     client.sql("a", "PRAGMA journal_mode=wal; CREATE TABLE t (x); BEGIN IMMEDIATE").rows();
     assert_eq!(client.sql("b", "BEGIN IMMEDIATE").code(), SQLITE_BUSY);
-    // To look who has the lock does not give it back.
+    // To look who has the lock does not release it.
     assert_eq!(status(&mut client, "b", "/holder/this_process"), json!(true));
     let mut other = agent();
     other.open("o", &board.kanban(), 0);

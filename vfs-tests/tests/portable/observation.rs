@@ -6,8 +6,9 @@ use vfs_tests::Board;
 
 use crate::{agent, until_waiters};
 
-/// Whoever looks at a stuck board without a connection learns who holds the lock, who waits, and what
-/// is in its place; the stock VFS tells nobody. To look changes nothing: the waiter is served.
+/// An observer of a stuck board, without a connection, learns who holds the lock, who waits, and
+/// what is in the sidecar's place. The stock VFS tells nothing. The look changes nothing: the
+/// waiter is served.
 #[test]
 fn an_outsider_sees_holder_and_waiters() {
     let board = Board::new();

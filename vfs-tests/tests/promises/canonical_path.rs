@@ -10,8 +10,8 @@ use vfs_tests::{Board, Program, needs, skip};
 use crate::{agent, connect, status};
 
 /// Two programs open one board by different names: through a symbolic link to the file, one to its
-/// directory, a link to a link, `..`, a relative name from a directory they then leave. Whoever
-/// begins to write is seen by the other as the holder, and nobody makes a second sidecar.
+/// directory, a link to a link, `..`, a relative name from a directory they then leave. Each sees
+/// the other as the holder when that one writes, and no second sidecar is made.
 #[test]
 fn every_spelling_meets_in_one_sidecar() {
     for program in Program::ALL {

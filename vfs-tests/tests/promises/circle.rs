@@ -21,8 +21,9 @@ fn boards(n: usize) -> Vec<Board> {
     (0..n).map(board).collect()
 }
 
-/// Client n of a ring has written to board n, and then writes to board n + 1, which the next client has written to. Who is
-/// refused rolls back, and the others commit. Returns how many were refused, and when the last client had an answer.
+/// Client n of a ring has written to board n, and then writes to board n + 1, which the next client
+/// has written to. A refused client rolls back, and the others commit. Returns how many were
+/// refused, and when the last client had an answer.
 fn ring(clients: usize, uri: impl Fn(&Board) -> String) -> (usize, Duration) {
     let boards = boards(clients);
     let mut ring: Vec<Agent> = (0..clients).map(|_| agent(Program::Rust)).collect();
@@ -227,9 +228,10 @@ fn a_handler_that_never_gives_up_gets_the_lock_of_a_circle() {
     }
 }
 
-/// A client of a circle is refused. Its busy timeout is the sum of SQLite's sleeps, so that nothing tells that the last was
-/// the last. It rolls back, and the other goes on and keeps both locks. The next statement of the client that was refused
-/// waits in no circle: it has its whole timeout, as on the stock VFS.
+/// A client of a circle is refused. Its busy timeout is exactly a sum of SQLite's sleeps, so its
+/// last sleep cannot be recognised. It rolls back, and the other goes on and keeps both locks. The
+/// next statement of the client that was refused waits in no circle: it has its whole timeout, as
+/// on the stock VFS.
 #[test]
 fn a_circle_ends_with_the_statement_that_was_refused() {
     const TIMEOUT: u32 = 328;

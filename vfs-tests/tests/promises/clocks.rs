@@ -1,5 +1,6 @@
-//! A wait ends, and no clock decides whose turn it is: clients in other time namespaces, and those for which a library was
-//! preloaded that shows them another time (libfaketime), wait as long as they said and take turns with all others.
+//! A wait ends, and no clock decides whose turn it is. Clients in other time namespaces, and
+//! clients with a preloaded library that shows another time (libfaketime), wait for their timeout
+//! and take turns with all others.
 
 use std::time::{Duration, Instant};
 
@@ -22,9 +23,10 @@ fn board(mode: &str) -> Board {
     board
 }
 
-/// A writer holds the lock and forgets to commit. Another waits for it, and its clock stands still, or is ahead by a second
-/// more at each look. SQLite's busy handler counts what it asked to sleep, so on the stock VFS the wait ends when the busy
-/// timeout is over, and so it does here. It ended never, and at once.
+/// A writer holds the lock and forgets to commit. Another waits for it, and its clock stands still,
+/// or is ahead by a second more at each look. SQLite's busy handler counts the sleeps that it asked
+/// for, so on the stock VFS the wait ends when the busy timeout is over, and here as well. (It once
+/// never ended, or ended at once.)
 #[test]
 fn a_busy_timeout_ends_whatever_the_clock_shows() {
     const TIMEOUT_MS: u32 = 400;
@@ -50,9 +52,10 @@ fn a_busy_timeout_ends_whatever_the_clock_shows() {
     }
 }
 
-/// The same for what a connection waits inside a lock call of a rollback mode: with `kanban_busy_timeout_min` for SHARED, which a
-/// stock client keeps it from, and to commit beside a reader; with `kanban_begin=immediate` for a commit that goes on when its
-/// busy handler has given up. One whose clock stood still waited for ever.
+/// The same for waits inside a lock call of a rollback mode. With `kanban_busy_timeout_min` a
+/// connection waits for SHARED, which a stock client prevents, and to commit beside a reader. With
+/// `kanban_begin=immediate` it waits for another's commit after its busy handler has given up. (A
+/// connection whose clock stood still once waited for ever.)
 #[test]
 fn a_wait_inside_a_lock_call_ends_whatever_the_clock_shows() {
     let at_least = "&kanban_busy_timeout_min=700";
@@ -89,8 +92,9 @@ fn a_wait_inside_a_lock_call_ends_whatever_the_clock_shows() {
     }
 }
 
-/// Clients with different clocks come one after the other while one holds the lock. They are served in that order. Where a
-/// ticket was a time, those came first whose clocks were behind, and last whose were ahead.
+/// Clients with different clocks come one after the other while one holds the lock. They are served
+/// in that order. (When a ticket was a time, clients with slow clocks came first, and those with
+/// fast clocks last.)
 #[test]
 fn clients_are_served_in_order_whatever_their_clocks_show() {
     for mode in ["wal", "delete"] {
@@ -129,9 +133,9 @@ fn clients_are_served_in_order_whatever_their_clocks_show() {
     }
 }
 
-/// Two processes write in tight loops. The clock of one of them is another, or stands still. Both have their turns. Where a
-/// ticket was a time, one that was 10 s behind had every turn, and one ahead had none; and one whose clock stood still gave
-/// none, since its slice never ended.
+/// Two processes write in tight loops. The clock of one of them is another, or stands still. Both
+/// have their turns. (When a ticket was a time, a client 10 s behind had every turn, and one ahead
+/// had none. One whose clock stood still gave no turn, since its slice never ended.)
 #[test]
 fn clients_in_tight_loops_take_turns_whatever_their_clocks_show() {
     const ROWS: i64 = 8000;

@@ -292,9 +292,9 @@ plain.close(); made.close(); say(state(), os.path.exists(path + '-wal'), os.path
     }
 }
 
-/// A stock connection is open, and perhaps in a transaction, when the same process opens the board through the
-/// VFS: the locks that it has stay what they are, and hold; when it has given them back, all are protected. In
-/// WAL mode that is when it has closed the wal-index. The status says which.
+/// A stock connection is open, and perhaps in a transaction, when the same process opens the board
+/// through the VFS: the locks that it has stay what they are, and hold; when it has released them,
+/// all are protected. In WAL mode that is when it has closed the wal-index. The status says which.
 #[test]
 fn a_stock_connection_is_protected_when_its_locks_are_gone() {
     const SCRIPT: &str = "

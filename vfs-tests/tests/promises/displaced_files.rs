@@ -28,7 +28,7 @@ fn scene(program: Program, vfs: &str, mode: &str) -> (Board, Agent) {
     // Long enough that the directory's time will tell of whatever is next.
     std::thread::sleep(Duration::from_millis(50));
     client.sql("c", "UPDATE t SET x = x").rows();
-    // What is in the WAL would be lost with it, whoever writes later.
+    // The frames in the WAL would be lost with it.
     client.sql("c", "PRAGMA wal_checkpoint(truncate)").rows();
     (board, client)
 }
@@ -117,7 +117,7 @@ fn nothing_is_written_to_a_database_that_is_not_there() {
                     serde_json::from_str(says[0][0].as_str().unwrap()).unwrap();
                 assert_eq!(says["guarantees"]["identity"]["active"], false, "{what}");
                 assert!(says["counters"]["displaced"].as_u64() >= Some(2), "{what}");
-                // What is there now, if anything, is written as ever by who opens it now.
+                // A file that is there now is written as usual by clients that open it now.
                 client.close("c");
                 client.open("c", &board.kanban(), 5000);
                 if what.starts_with("mv backup") {

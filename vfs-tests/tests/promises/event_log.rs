@@ -239,7 +239,8 @@ fn a_slow_transaction_is_recorded_with_its_statements() {
     }
 }
 
-/// A writer of a rollback mode is killed when it has begun to write the database. Whoever rolls that back says so.
+/// A writer of a rollback mode is killed when it has begun to write the database. The client that
+/// rolls it back records that.
 #[test]
 fn a_journal_that_was_left_is_recorded() {
     let board = board("delete");
@@ -284,8 +285,8 @@ fn the_pragma_answers_the_events() {
     assert!(why.contains("holds something else"), "{why}");
 }
 
-/// What must leave no log: connections that record nothing, a database that is made in one long transaction, a copy by VACUUM INTO, short
-/// transactions, and whoever does not name the VFS.
+/// What must leave no log: connections that record nothing, a database that is made in one long
+/// transaction, a copy by VACUUM INTO, short transactions, and clients that do not name the VFS.
 #[test]
 fn what_is_not_worth_a_file_leaves_none() {
     let board = board("wal");
@@ -353,7 +354,7 @@ fn the_log_follows_the_rights_of_its_board() {
     );
     assert_eq!(events(&board.path()).len(), 3);
 
-    // Who may only read the board: a stranger.
+    // A stranger may only read the board.
     let mut stranger = agent(Program::Python);
     stranger.call(&json!(["become", 2009, 2009, [], 0o022])).rows();
     stranger.open("c", &format!("{}&kanban_slow_ms=0", board.kanban()), 0);
@@ -466,8 +467,10 @@ fn a_child_does_not_keep_its_parents_log() {
     parent.end_child();
 }
 
-/// The disk fails a sync: of the WAL when a transaction commits or a checkpoint begins, of the database when a checkpoint copies, of a
-/// journal. Whichever it is, the log says so, also where the only writer has group commit, and a checkpoint that did not end is one that has failed. The next transaction, which fails in no way, is no such event.
+/// The disk fails a sync: of the WAL when a transaction commits or a checkpoint begins, of the
+/// database when a checkpoint copies, of a journal. The log records each, also if the only writer
+/// has group commit. A checkpoint that did not complete counts as failed. The next transaction does
+/// not fail, and is no such event.
 #[test]
 fn a_sync_that_fails_is_recorded() {
     let (base, ours) = over_faulty("faulty-sync");

@@ -379,9 +379,10 @@ fn write_for(limit: Duration, nth: usize, mut client: Agent) {
     client.close("c");
 }
 
-/// A board is copied while it is open and ahead, or its last client is killed: the WAL is empty, so that SQLite takes
-/// the length of the file for the page count, and commits that count. Whoever checkpoints later must not make
-/// the file shorter than that, or SQLite calls the board malformed, for stock clients, too.
+/// A board is copied while it is open and ahead, or its last client is killed: the WAL is empty, so
+/// that SQLite takes the length of the file for the page count, and commits that count. A later
+/// checkpoint must not make the file shorter than that, or SQLite calls the board malformed, for
+/// stock clients, too.
 #[test]
 fn a_page_count_that_sqlite_took_from_the_file_stays_true() {
     let blob = |bytes: i64| format!("INSERT INTO t VALUES (zeroblob({bytes}))");

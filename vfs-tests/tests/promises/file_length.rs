@@ -538,8 +538,8 @@ fn a_board_that_was_short_before_is_used_as_ever() {
     }
 }
 
-/// A stock writer of such a board is killed in the middle of a transaction. Whoever comes next rolls it back, and
-/// reads.
+/// A stock writer of such a board is killed in the middle of a transaction. The next client rolls
+/// it back, and reads.
 #[test]
 fn what_was_left_on_a_short_board_is_rolled_back() {
     for program in Program::ALL {

@@ -135,8 +135,9 @@ fn reads_after_a_switch_that_did_not_happen_are_reads() {
     }
 }
 
-/// A program is about to write the first table of a board. Others look at it, or attach it, also while they write
-/// elsewhere, and see that it is empty: they are refused no more than on the stock VFS, nor is whoever writes beside them.
+/// A program is about to write the first table of a board. Others look at it, or attach it, also
+/// while they write elsewhere, and see that it is empty: neither they nor other writers are refused
+/// more often than on the stock VFS.
 #[test]
 fn readers_of_an_empty_board_are_in_nobodys_way() {
     for program in Program::ALL {

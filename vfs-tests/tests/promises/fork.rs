@@ -166,8 +166,8 @@ fn fill(x: i64) -> String {
 }
 
 /// A client in the middle of a transaction on `c`, most of whose pages have left its cache: in
-/// rollback modes they are in the database, with a journal beside it, in WAL mode in the WAL.
-/// 500 rows were 0 and are to be 1; another 500 rows of 1 are new.
+/// rollback modes they are in the database, with a journal beside it, in WAL mode in the WAL. The
+/// transaction sets 500 rows from 0 to 1, and adds another 500 rows of 1.
 fn in_a_transaction(board: &Board, mode: &str, program: Program, client: Client) -> Agent {
     let mut client = client.open(program, board);
     let create = format!("PRAGMA journal_mode={mode}; CREATE TABLE t (x, y); {}", fill(0));
@@ -540,10 +540,10 @@ print(refused, found, [name for name in files if not name.endswith(('-wal', '-sh
     }
 }
 
-/// A connection that its parent has open, but does not use, answers the child with an error,
-/// whatever it is asked, and the log says why; what the child does with it, or when it exits, frees
-/// no lock and deletes no WAL of its parent. (Nor does it on the stock VFS, where the child's fcntl
-/// frees nothing that is its parent's; ours has locks that are shared.)
+/// A parent has a connection open, but idle. In the child, every call on it answers an error, and
+/// the log says why. Nothing the child does with it, and no exit, frees a lock of its parent or
+/// deletes its WAL. (Nor does it on the stock VFS, where the child's fcntl frees nothing that is
+/// its parent's; ours has locks that are shared.)
 #[test]
 fn an_inherited_connection_is_of_no_use() {
     for mode in ["delete", "wal"] {
@@ -761,7 +761,7 @@ thread.join()
     later.send_sql("c", "INSERT INTO t VALUES (2)");
     until_waiting(2);
     assert_eq!(status(&observer, "/queue/0/pid"), parent.pid());
-    // Until the queue is theirs by patience, whoever comes may overtake.
+    // Until the first has waited long enough, newcomers may overtake.
     std::thread::sleep(Duration::from_millis(20));
     observer.execute_batch("COMMIT").unwrap();
     later.reply().rows();
@@ -977,10 +977,10 @@ print('parent wrote', flush=True)
     }
 }
 
-/// The base `unix-excl` has the wal-index in the heap, among everything else. A child's heap stays one
-/// piece, as its parent's is: to put other memory in the place of a part of it would be to put it in
-/// the place of what lies beside the index, too, and some children would die of that. They close what
-/// they have inherited, use their memory, and end well, and the parent goes on.
+/// The base `unix-excl` has the wal-index in the heap, among everything else. A child's heap must
+/// stay one piece, like its parent's. Other memory in the index's place would also replace what
+/// lies beside the index, and some children would die of that. They close what they have inherited,
+/// use their memory, and end well, and the parent goes on.
 #[test]
 fn no_child_dies_of_an_index_in_the_heap() {
     let script = "

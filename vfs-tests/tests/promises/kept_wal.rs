@@ -1,6 +1,6 @@
-//! The WAL and its index go when the last connection closes, as on the stock VFS, unless somebody still has
-//! the index open, who was wrongly not counted: then they stay, so that he never finds them gone. They stay
-//! as well where that is asked for, and the WAL is empty then.
+//! The WAL and its index go when the last connection closes, as on the stock VFS, unless a client
+//! that was wrongly not counted still has the index open: then they stay, so that this client does
+//! not lose them. They stay as well where that is asked for, and the WAL is empty then.
 
 use std::path::Path;
 
@@ -64,9 +64,10 @@ fn they_go_at_the_last_close() {
     }
 }
 
-/// A stock client has the board open, and its application looks at the file, which drops SQLite's locks. It
-/// is not counted any more by whoever closes next, who takes the WAL for his own. On the stock VFS its next
-/// commits go to a file that is gone. (SQLite 3.51, which the Rust client has, looks for others, too.)
+/// A stock client has the board open, and its application looks at the file, which drops SQLite's
+/// locks. The next client to close does not count it, and believes to be the last. On the stock VFS
+/// its next commits go to a file that is gone. (SQLite 3.51, which the Rust client has, looks for
+/// others, too.)
 #[test]
 fn they_stay_while_somebody_has_the_index_open() {
     for program in Program::ALL {
@@ -309,7 +310,7 @@ fn a_closed_board_can_be_replaced_by_a_backup() {
     }
 }
 
-/// The WAL of a board that somebody else has open is left as it is, by whoever goes.
+/// A client that closes leaves the WAL of a board that another client has open as it is.
 #[test]
 fn it_is_not_emptied_while_another_has_it_open() {
     for program in Program::ALL {

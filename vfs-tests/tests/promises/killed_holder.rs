@@ -80,7 +80,8 @@ fn killed_while_it_starts_a_child(mut victim: Agent, how: &str, fifo: &Path) -> 
     orphan
 }
 
-/// The log names whoever has the lock; where the look into all processes took too long, the next time.
+/// The log names the process that has the lock; if the look into all processes took too long, at
+/// the next attempt.
 fn is_refused_until_it_is_told(client: &mut Agent, line: &str) {
     let began = Instant::now();
     loop {
@@ -93,10 +94,10 @@ fn is_refused_until_it_is_told(client: &mut Agent, line: &str) {
     }
 }
 
-/// A worker is killed in a transaction, and a child of it lives on that no fork handler has run in: stock
-/// locks are the parent's own and gone. Ours are shared by such a child, and Linux has no way to keep
-/// them from it. So the board is locked, for stock clients, too; but whoever asks is told by whom, and when that
-/// process executes a program, or ends, it is free.
+/// A worker is killed in a transaction, and a child of it lives on that no fork handler has run in:
+/// stock locks are the parent's own and gone. Ours are shared by such a child, and Linux has no way
+/// to keep them from it. So the board is locked, for stock clients, too. But the status names that
+/// process, and when it executes a program, or ends, the board is free.
 #[test]
 fn a_child_that_ran_no_fork_handler_is_named() {
     for (how, mode) in [("posix_spawn", "wal"), ("_Fork", "wal"), ("clone", "delete")] {
@@ -139,9 +140,10 @@ fn a_child_that_ran_no_fork_handler_is_named() {
     }
 }
 
-/// The same with a stock connection in a process that has loaded the VFS: its locks are shared by such a child, too,
-/// and there is no write lock of ours. Nor is there one if such a child has closed its copy of the sidecar, though it shares
-/// its parent's memory, and that the mapping. Whoever has SQLite's own is named.
+/// The same with a stock connection in a process that has loaded the VFS: its locks are shared by
+/// such a child, too, and there is no write lock of ours. Nor is there one if such a child has
+/// closed its copy of the sidecar, although it shares its parent's memory and with it the mapping.
+/// The holder of SQLite's own lock is named.
 #[test]
 fn a_child_that_keeps_sqlites_own_lock_is_named() {
     for (client, how, mode) in [

@@ -1,4 +1,4 @@
-//! Whoever is killed, wherever it is: nothing that was acknowledged is lost, and the others go on.
+//! Any process is killed at any point: no acknowledged row is lost, and the others go on.
 //!
 //! `KANBAN_KILLS` is how many kills each test makes at least, about, if not 25.
 
@@ -334,8 +334,8 @@ fn in_a_checkpoint() {
     }
 }
 
-/// All have gone, the last one killed, and left a WAL. Who comes first recovers it, and is killed
-/// at any system call from its open on, while the others come.
+/// All have gone, the last one killed, and left a WAL. The first client to come recovers it, and is
+/// killed at any system call from its open on, while the others come.
 #[test]
 fn in_recovery() {
     let board = Board::new();
@@ -392,8 +392,8 @@ fn in_the_last_close() {
     assert!(syncs.iter().any(|call| others.calls.contains(call)), "killed in its checkpoint");
 }
 
-/// There is no board. Who comes first makes it, its sidecar, its schema, and is killed at any system
-/// call from its open on, while others come to do the same.
+/// There is no board. The first client creates it with its sidecar and schema, and is killed at any
+/// system call from its open on, while others come to do the same.
 #[test]
 fn at_the_first_connect() {
     let mut others = Others::start();

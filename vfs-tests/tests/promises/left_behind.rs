@@ -1,6 +1,7 @@
-//! What a closed board leaves behind is what the stock VFS leaves: the database. And whoever may use the
-//! database may use it, whatever the files beside it say: users of one group, a migration by root, an
-//! umask, a chown of the idle board, another program's file in the sidecar's place, a full disk.
+//! What a closed board leaves behind is what the stock VFS leaves: the database. And each user who
+//! may use the database can use it, whatever the files beside it. Cases are users of one group, a
+//! migration by root, an umask, a chown of the idle board, another program's file in the sidecar's
+//! place, and a full disk.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -179,8 +180,8 @@ fn a_reader_deletes_nothing() {
     assert_eq!(names(&board), ["board.db"]);
 }
 
-/// Alice and bob are users of one team, and so is the board's directory. Alice makes the board with an umask
-/// that lets others only read, and the board's own mode is mended.
+/// Alice and bob are users of one team, and so is the board's directory. Alice makes the board with
+/// an umask that lets others only read, and the board's own mode is repaired.
 #[test]
 fn users_of_one_group_share_a_board() {
     if !is_root() {
@@ -200,7 +201,7 @@ fn users_of_one_group_share_a_board() {
             assert_eq!(write(&mut bob, &uri), rows, "{context}");
             assert_eq!(write(&mut alice, &uri), rows + 1, "{context}");
         }
-        // Both at once: whoever makes the files makes them so that the other may use them.
+        // Both at once: the one that creates the files creates them so that the other may use them.
         alice.open("a", &uri, 5000);
         alice.sql("a", "INSERT INTO t VALUES (6)").rows();
         if client == Ours {

@@ -140,8 +140,9 @@ fn the_environment_sets_the_extensions_defaults() {
     }
 }
 
-/// A program with the setuid bit loads the extension. Whoever starts it chooses its environment, so that none of the
-/// variables may count: secure_getenv(3). The same variable counts where the program has no such bit.
+/// A program with the setuid bit loads the extension. Any user who starts it chooses its
+/// environment, so none of the variables may count: secure_getenv(3). The same variable counts
+/// where the program has no such bit.
 #[test]
 #[cfg(unix)]
 fn the_environment_does_not_count_in_a_setuid_program() {

@@ -1124,9 +1124,10 @@ fn rights_may_be_given_up_while_it_is_open() {
     }
 }
 
-/// A stock connection has locked the board by the descriptor that is its own; then the process opens it through the
-/// VFS, too, and that connection, by a descriptor of its own, is the first to ask the kernel for more. The lock of
-/// the other is no stranger's: nobody is refused for it, it is given back, and at the last close the WAL goes.
+/// A stock connection has locked the board by its own descriptor. Then the process opens the board
+/// through the VFS, too, and that connection, by another descriptor, is the first to ask the kernel
+/// for more. The stock connection's lock is no stranger's: it refuses nobody, it is released, and
+/// the last close deletes the WAL.
 #[test]
 fn what_a_stock_connection_has_locked_is_the_processs_own() {
     for program in Program::ALL {
@@ -1237,8 +1238,8 @@ fn lock_calls_beside_readers(vfs: &str) -> [usize; 2] {
     [locks, questions]
 }
 
-/// A reader that finds all slots of the wal-index taken makes the calls that it makes on the stock VFS, and asks nobody who
-/// has them.
+/// A reader that finds all slots of the wal-index taken makes the same calls as on the stock VFS,
+/// and does not look for their holders.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn a_refused_slot_of_the_wal_index_costs_no_call() {

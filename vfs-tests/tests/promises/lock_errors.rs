@@ -191,8 +191,8 @@ impl Trial {
         }
     }
 
-    /// The connection is closed and the fault gone: all is given back, everybody can write, and what
-    /// was acknowledged is there.
+    /// The connection is closed and the fault gone: all locks are released, everybody can write,
+    /// and all acknowledged rows are there.
     fn assert_whole(&self, acknowledged: &BTreeSet<i64>, others: &mut [Agent; 2]) {
         assert_eq!(self.base.locks(), [], "{self}: closed");
         assert_eq!(holder(&self.board.sidecar()), None, "{self}: closed");
@@ -253,7 +253,7 @@ fn fail_each(base: Base, vfs: String, workload: Workload) -> (u32, u32) {
 }
 
 /// A program uses a board in a rollback mode while the file system, once, fails to lock or unlock.
-/// On the stock VFS, too, the next transaction, or closing, gives all back.
+/// On the stock VFS, too, the next transaction, or the close, releases all.
 #[test]
 fn in_rollback_mode_an_error_leaves_no_lock_apart() {
     let (base, ours) = over_faulty("faulty-locks");
@@ -290,9 +290,9 @@ fn is_write_slot(method: &Method<'_>, flag: i32) -> bool {
     *method == Method::ShmLock { slot: 0, n: 1, flags: flag | ffi::SQLITE_SHM_EXCLUSIVE }
 }
 
-/// A program waits for a stock client, and looks meanwhile whether the lock is free: takes it, and
-/// gives it back. That fails. Only the VFS knows of that lock, which is in SQLite's own way if it
-/// stays. (The stock VFS does not look.)
+/// A program waits for a stock client, and now and then looks whether the lock is free: it takes
+/// the lock and releases it. That fails. Only the VFS knows of that lock, which is in SQLite's own
+/// way if it stays. (The stock VFS does not look.)
 #[test]
 fn a_look_that_fails_leaves_no_lock_behind() {
     let (base, ours) = over_faulty("faulty-looks");

@@ -167,8 +167,8 @@ fn databases_that_nobody_shares_are_left_alone() {
     assert_eq!(files, ["board.db"]);
 }
 
-/// A writer was killed in mid-commit, leaving a hot journal. Whoever rolls it back has the write
-/// lock meanwhile, so that a reader that finds the journal while somebody has the lock waits.
+/// A writer was killed in mid-commit, leaving a hot journal. The client that rolls it back has the
+/// write lock for that time, so a reader that finds the journal while the lock is held waits.
 #[test]
 fn a_hot_journal_is_rolled_back_under_it() {
     let board = Board::new();
@@ -230,8 +230,8 @@ fn a_read_only_connection_makes_no_sidecar() {
     assert!(!board.sidecar().exists());
 }
 
-/// A connection finds a WAL without a wal-index, as after a reboot: it recovers it under the write
-/// lock, which it gives back.
+/// A connection finds a WAL without a wal-index, as after a reboot: it recovers the wal-index under
+/// the write lock, and releases that.
 #[test]
 fn the_wal_index_is_created_under_it() {
     let board = Board::new();

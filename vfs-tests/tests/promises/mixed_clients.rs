@@ -9,7 +9,7 @@ use crate::agent;
 const SQLITE_BUSY: i64 = 5;
 
 /// A stock client and one of ours take turns to hold the lock, in both orders, in every pairing of
-/// programs: whoever comes second waits, and writes when the first is done.
+/// programs: the second waits, and writes when the first is done.
 #[test]
 fn stock_clients_and_ours_exclude_each_other() {
     for mode in ["delete", "wal"] {

@@ -85,8 +85,9 @@ fn databases_named_like_sidecars_are_databases() {
     }
 }
 
-/// `tasks` is in use, and has its sidecar. Then somebody opens `tasks-lock`: that becomes a database, whoever has the
-/// sidecar open by then goes on, and both are whole. When `tasks-lock` is gone, `tasks` has a sidecar again.
+/// `tasks` is in use, and has its sidecar. Then somebody opens `tasks-lock`: that becomes a
+/// database, clients that have the sidecar open by then go on, and both are whole. When
+/// `tasks-lock` is gone, `tasks` has a sidecar again.
 #[test]
 fn a_sidecar_makes_way_for_a_database() {
     for program in Program::ALL {

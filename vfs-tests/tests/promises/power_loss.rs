@@ -9,10 +9,10 @@ fn run(mode: Mode, seed: u64) -> Run {
     Run { mode, seed, of_each: 1, between: 20, again: 10, sizes_overtake, lie: None }
 }
 
-/// Two writers, one of which spills its cache, a reader who keeps its snapshot, checkpoints of all
-/// kinds, one of them beside a writer, VACUUM, indexes, connections that come and go; and the power
-/// fails, in all modes: before and after each sync, at each lock, and between. POWER_LOSS_STATES asks
-/// for more disks of each mode, POWER_LOSS_SEED for the same ones again.
+/// Two writers, one of which spills its cache, a reader that keeps its snapshot, checkpoints of all
+/// kinds, one of them beside a writer, VACUUM, indexes, connections that come and go. The power
+/// fails, in all modes: before and after each sync, at each lock, and in between. POWER_LOSS_STATES
+/// asks for more disks of each mode, POWER_LOSS_SEED for the same ones again.
 #[test]
 fn boards_survive_power_cuts() {
     let states = std::env::var("POWER_LOSS_STATES").map_or(1, |states| states.parse().unwrap());

@@ -60,8 +60,8 @@ fn opened(program: Program, board: &Board, vfs: &str) -> Agent {
     client
 }
 
-/// Four writers come one after the other while a fifth holds the lock. On the stock VFS whoever
-/// happens to wake first is next, and nobody can see who waits.
+/// Four writers come one after the other while a fifth holds the lock. On the stock VFS the client
+/// that happens to wake first is next, and the waiters cannot be seen.
 #[test]
 fn waiters_are_served_in_order() {
     for mode in ["wal", "delete"] {
@@ -84,7 +84,7 @@ fn waiters_are_served_in_order() {
         assert_eq!(status(&observer, "/queue/0/program"), "agent");
         assert!(status(&observer, "/queue/1/program").as_str().unwrap().starts_with("python3"));
         assert_eq!(status(&observer, "/holder/program"), "agent");
-        // Until the queue is theirs by patience, whoever comes may overtake.
+        // Until the first has waited long enough, newcomers may overtake.
         std::thread::sleep(Duration::from_millis(20));
         holder.sql("c", "COMMIT").rows();
         for waiter in &mut waiters {
@@ -95,7 +95,7 @@ fn waiters_are_served_in_order() {
     }
 }
 
-/// How long a waiter sleeps on, in sum, after the holder has given back what it held.
+/// How long a waiter sleeps on, in sum, after the holder has released its lock.
 fn latency(holder: (Program, &str), waiter: &str, mode: &str, holds: &str) -> Duration {
     let board = board();
     connect(&board.kanban()).execute_batch(&format!("PRAGMA journal_mode={mode}")).unwrap();
@@ -292,8 +292,8 @@ fn a_hostile_page_costs_order_and_nothing_else() {
     assert_eq!(rows as u64, 6 * ROWS);
 }
 
-/// A stock client has SQLite's own lock all the time, so that whoever has the write lock finds it in
-/// vain. A waiter returns early from many a sleep, and must not spend its timeout by that.
+/// A stock client has SQLite's own lock all the time, so the holder of the write lock cannot use
+/// it. A waiter returns early from many a sleep, and must not spend its timeout by that.
 #[test]
 fn the_busy_timeout_is_what_passes() {
     for begin in ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"] {

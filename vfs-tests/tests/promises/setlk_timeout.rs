@@ -66,8 +66,8 @@ fn it_queues_with_the_others() {
     assert_eq!(rows, "0,1,2");
 }
 
-/// It waits as long as its busy timeout says and no longer, whoever is in its way: a writer of this
-/// VFS, or a stock client, for which the base waits. (The stock VFS does the same.)
+/// It waits as long as its busy timeout says and no longer, for a writer of this VFS and for a
+/// stock client, for which the base waits. (The stock VFS does the same.)
 #[test]
 fn it_waits_as_long_as_its_timeout_says() {
     for vfs in ["kanban", "unix"] {

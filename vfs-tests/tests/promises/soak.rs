@@ -13,10 +13,11 @@ pub(crate) fn soak(arguments: &[&str]) -> (Value, bool) {
     (summary, output.status.success())
 }
 
-/// A dispatcher that connects anew all the time and looks at its own files' bytes, workers that are
-/// killed and stopped at any moment, on two versions of SQLite and on both VFSes, children of fork,
-/// readers short and long, checkpointers, migrations and VACUUM share a board for some seconds. Of
-/// all that any of them was told is committed nothing is lost, and nobody sees an error.
+/// Many clients share a board for some seconds, on two versions of SQLite and on both VFSes. A
+/// dispatcher reconnects all the time and looks at its own files' bytes; workers are killed and
+/// stopped at any moment. There are children of fork, short and long readers, checkpointers,
+/// migrations and VACUUM. Of all that any of them was told is committed nothing is lost, and nobody
+/// sees an error.
 #[test]
 fn a_board_survives_everything_at_once() {
     let (summary, well) = soak(&["--minutes", "0.12"]);

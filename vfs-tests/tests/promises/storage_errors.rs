@@ -1,6 +1,6 @@
-//! Whatever call of the base VFS fails, a program on this VFS ends with an error of SQLite's or
-//! well: it does not hang, what was acknowledged is there, and nothing is left locked, open or
-//! mapped when it has closed the board.
+//! Any call of the base VFS fails. A program on this VFS succeeds or gets an error of SQLite's. It
+//! does not hang, all acknowledged rows are there, and nothing is left locked, open or mapped when
+//! it has closed the board.
 //!
 //! Each call of a program fails at its position: once, for ever for calls of its kind, and for ever
 //! for all that follow. With `KANBAN_FAULTS=all` that is done at every position, else at a sample.

@@ -1,11 +1,11 @@
-//! Whatever system call of a client fails, its transaction ends with an error of SQLite's or well:
-//! nobody hangs, no second writer gets in, nothing that was acknowledged is lost, and when it has
+//! Any system call of a client fails. Its transaction succeeds or gets an error of SQLite's. No
+//! client hangs, no second writer gets in, and no acknowledged row is lost. When the client has
 //! closed the board, nothing of it is left open, mapped or locked.
 //!
-//! Each call on a file of the board or of /proc, each shared futex and each sleep is made to fail by
-//! ptrace(2), at its position in what a client does: once (EINTR three times in a row), for ever for
-//! calls of its kind, and for ever for all that follow. Memory that an allocator asks for is left
-//! alone: that is the client's. On x86-64 only.
+//! Each call on a file of the board or of /proc, each shared futex and each sleep is made to fail
+//! by ptrace(2), at its position in a client's work. It fails once (EINTR three times in a row), or
+//! from then on for all calls of its kind, or for all calls. Memory that an allocator asks for is
+//! left alone: that is the client's. On x86-64 only.
 //!
 //! With `KANBAN_FAULTS=all` that is done at every position, else at a sample of them.
 
@@ -692,10 +692,10 @@ fn while_it_checkpoints() {
     play(&["checkpoint", "change of journal mode"], 50);
 }
 
-/// A client commits in a rollback mode, and the call that gives SQLite's lock back fails, once, or signals
-/// interrupt it, three times. SQLite takes the lock for given back, and does not ask again: on the stock VFS
-/// the client has it until it uses the board the next time, and nobody else can commit. Here the call is
-/// made once more, or until it is not interrupted.
+/// A client commits in a rollback mode, and the call that releases SQLite's lock fails, once, or
+/// signals interrupt it, three times. SQLite takes the lock for released, and does not ask again:
+/// on the stock VFS the client has it until it uses the board the next time, and no other client
+/// can commit. Here the call is made once more, or until it is not interrupted.
 #[test]
 fn a_lock_that_was_not_given_back() {
     let faults = [(libc::ENOLCK, 1), (libc::EINTR, 3)];
@@ -710,7 +710,8 @@ fn a_lock_that_was_not_given_back() {
     }
 }
 
-/// A client commits, and the call that gives its lock back fails so often. What another is answered then.
+/// A client commits, and the call that releases its lock fails that often. Returns the answer to
+/// another client.
 fn fails_to_unlock(mut client: Agent, (errno, times): (i32, usize), is_ours: bool) -> Reply {
     let board = Board::new();
     let uri = if is_ours { board.kanban() } else { board.stock() };

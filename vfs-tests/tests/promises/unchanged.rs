@@ -157,7 +157,8 @@ int main(int n, char **all) {
     }
 }
 
-/// dlopen(3) looks for a library by the RUNPATH of whoever calls it. It still does, and so does dlsym(3) with `RTLD_NEXT`.
+/// dlopen(3) looks for a library by the RUNPATH of its caller. It still does, and so does dlsym(3)
+/// with `RTLD_NEXT`.
 #[test]
 fn a_library_is_found_as_before() {
     let directory = tempfile::tempdir().unwrap();
@@ -244,7 +245,8 @@ for n in range(3):
     board.execute("CREATE TABLE IF NOT EXISTS t (n)")
     board.close()
 "#;
-    // As an SQLite that is linked statically and hidden: the address of its function is known to whoever calls it.
+    // Like an SQLite that is linked statically and hidden: only the caller knows the address of its
+    // function.
     let hidden = r#"
 import ctypes, sys
 sqlite = ctypes.CDLL(sys.argv[2])
@@ -278,8 +280,8 @@ for n in range(3):
     }
 }
 
-/// Who locks the bytes that SQLite locks, and errno(3) afterwards. `own` has the program lock the database whole before, which
-/// has this VFS lock as the stock one does.
+/// A program that locks the bytes that SQLite locks, and errno(3) afterwards. With `own` the
+/// program locks the whole database before, so this VFS takes POSIX locks like the stock VFS.
 const LOCKER: &str = r#"
 #include <errno.h>
 #include <fcntl.h>
@@ -313,9 +315,9 @@ int main(int n, char **all) {
 }
 "#;
 
-/// Only SQLite locks the range by which its connections begin to read. Who locks another far away, or releases it, is no
-/// SQLite; and a connection of this VFS is none that went past it, also where it locks as the stock VFS does. The program finds
-/// errno(3) as it was.
+/// Only SQLite locks the range by which its connections begin to read. A program that locks another
+/// high range, or unlocks one, is no SQLite. A connection of this VFS is not reported either, also
+/// if it locks as the stock VFS does. The program finds errno(3) as it was.
 #[test]
 fn only_what_is_not_reached_is_told_of() {
     needs!(SQLITE_HEADER);
@@ -363,8 +365,8 @@ int main(int n, char **all) {
     }
 }
 
-/// A plugin that opens a database, and says by which SQLite, and whether on this VFS. `opens` is the last call of its function,
-/// so that its return address is that of whoever has called the plugin.
+/// A plugin that opens a database, and says by which SQLite, and whether on this VFS. `opens` is
+/// the last call of its function, so that its return address is in the plugin's caller.
 const PLUGIN: &str = r#"
 #include <sqlite3.h>
 #include <stdio.h>

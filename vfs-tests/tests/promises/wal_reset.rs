@@ -1,6 +1,6 @@
-//! The WAL-reset bug of SQLite 3.7.0 to 3.51.2 (<https://www.sqlite.org/wal.html#walresetbug>): a
-//! checkpointer has read how long the WAL is, all of which is copied already; a writer begins the
-//! WAL anew; the checkpointer then marks as copied what the writer has yet to write. If either of
+//! The WAL-reset bug of SQLite 3.7.0 to 3.51.2 (<https://www.sqlite.org/wal.html#walresetbug>): A
+//! checkpointer has read how long the WAL is, all of which is copied already. A writer restarts the
+//! WAL. The checkpointer then marks frames as copied that the writer has yet to write. If either of
 //! the two is ours, no row is lost.
 
 use std::collections::BTreeSet;
@@ -52,7 +52,7 @@ const BOTH_OURS: On = On { checkpointer: OURS, writer: OURS };
 const OUR_CHECKPOINTER: On = On { checkpointer: OURS, writer: STOCK };
 const OUR_WRITER: On = On { checkpointer: STOCK, writer: OURS };
 
-/// Who takes part.
+/// The parties.
 struct Clients {
     checkpointer: Agent,
     /// None if it is a thread of the checkpointer's process.
@@ -225,7 +225,7 @@ fn our_writer_overtakes_no_stock_checkpoint() {
     overtake_all(OUR_WRITER);
 }
 
-/// Who stops, while the other does what it can.
+/// The party that stops, while the other does what it can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     /// A checkpoint of that mode.

@@ -6,9 +6,10 @@
 //!
 //! - A step that gives a value on the stock VFS gives the same one. One that fails there may succeed or fail.
 //! - No step hangs, and no process dies, unless it does on the stock VFS.
-//! - Afterwards, when all processes have closed what they have open and ended, a stock client finds in each database
-//!   below the directory at least the rows that the stock VFS has kept, and each as sound; and no file lies there that the
-//!   stock VFS does not leave, nor has one another owner or mode.
+//! - Afterwards, when all processes have closed their files and ended, a stock client finds in each
+//!   database below the directory at least the rows that the stock VFS has kept, and each database
+//!   as sound. No file is left that the stock VFS does not leave, and none has another owner or
+//!   mode.
 //!
 //! A scene also says which of its steps fail on the stock VFS, and fails if others do or one of them does not: it does not
 //! play its story then. Nor does one after which a database cannot be read, or is damaged, on the stock VFS.
@@ -95,9 +96,10 @@ fn locks_of_others() {
     never_worse(LOCKS);
 }
 
-/// A table in which nothing can be worse proves nothing: a step that fails on ours only is found, and a file that stays,
-/// a row that is lost, also in another database, a process that dies and one that hangs. So is a scene that does not play its
-/// story: an error on the stock VFS that it does not know of, one that does not come, and a database that is damaged.
+/// A table in which nothing can be worse proves nothing. So a step that fails on ours only is
+/// found, and a file that stays, a lost row, also in another database, a process that dies and one
+/// that hangs. A scene that does not play its story is found, too: on the stock VFS an error comes
+/// that the scene does not name, a named one does not come, or a database is damaged.
 #[test]
 fn what_is_worse_is_found() {
     for (steps, expected) in [

@@ -14,7 +14,7 @@ use vfs_tests::{Heard, Lines, PYTHON, extension};
 /// For how long a step may last: the stock VFS waits for locks a second or two in these scenes.
 const HANGS: Duration = Duration::from_secs(30);
 
-/// Who does what.
+/// The processes and their steps.
 pub(crate) struct Scene {
     /// The story, in a line.
     pub(crate) name: &'static str,
@@ -101,7 +101,7 @@ fn read(found: &str) -> (bool, u64) {
     (is_sound == "True", rows.parse().expect("a number"))
 }
 
-/// Who does it, the sign, and what.
+/// The process, the sign, and the step.
 fn parts(step: &str) -> (&str, &str, &str) {
     let (who, rest) = step.split_at(step.find([':', '&', '=', '!', '%', '$']).expect("a sign"));
     (who, &rest[..1], rest[1..].trim())
