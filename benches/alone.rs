@@ -80,7 +80,8 @@ fn middle(mut numbers: Vec<f64>) -> f64 {
     numbers[numbers.len() / 2]
 }
 
-/// What a writer did in a turn: so many transactions; in s, how long it took, and its BEGINs and COMMITs.
+/// A writer's turn: the number of transactions, and how long the turn, its BEGINs and its COMMITs
+/// took, in s.
 #[derive(Clone, Default)]
 struct Turn {
     count: f64,

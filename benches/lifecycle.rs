@@ -45,7 +45,7 @@ enum Part {
     /// Opens the board, writes once, closes it, as often as told.
     #[command(hide = true)]
     Lives { vfs: String, board: String, count: usize },
-    /// Opens so many boards of a directory and says what that took.
+    /// Opens that many boards of a directory and says what that took.
     #[command(hide = true)]
     Boards { vfs: String, directory: String, count: usize },
 }

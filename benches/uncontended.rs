@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Runs so many transactions through a VFS.
+/// Runs `count` transactions through a VFS.
 fn run(vfs: &str, work: &str, count: u64) -> Result<()> {
     // It replaces system calls of the stock VFS, too.
     if vfs == "kanban" {

@@ -24,7 +24,7 @@ SOURCES += ["benches", "cli", "examples", "include", "preload", "src", "vfs-test
 LIBRARY = "libkanban_vfs.so"
 START_FILE = "kanban_vfs.pth"
 
-#: For applications in other languages, and the tool: a package without them serves Python all the same.
+#: For applications in other languages, and the tool: a package without them still serves Python.
 BESIDE = [
     (["--lib", "--package", "kanban-vfs-preload"], "libkanban_vfs_preload.so"),
     (["--package", "kanban-vfs-cli", "--bin", "kanban-vfs"], "kanban-vfs"),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The promises of lock cancellation, fork, queue and WAL reset on AArch64, under qemu-user, on a Debian machine of x86-64: the
-# clients are Pythons of a Debian of AArch64, which load the extension that scripts/package.sh has built; what drives them
-# is this machine's.
+# The promises of lock cancellation, fork, queue and WAL reset on AArch64, under qemu-user, on a
+# Debian machine of x86-64. The clients are Pythons of a Debian of AArch64, which load the extension
+# that scripts/package.sh has built. The tests themselves run as this machine's programs.
 #
 #     scripts/aarch64-tests.sh [TEST ...]
 #

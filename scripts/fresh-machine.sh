@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# README's set-up, its first two commands, and what it shows of the shell, Python and C, on a machine that has nothing
-# else: a new Debian of this machine's release in a directory of its own, with this machine's Rust, what README's line
-# of apt-get installs, and a clone of HEAD. All of it is gone at the end, however that comes. For what is shown of Python it
-# installs python3-venv as well, for Debian's pip installs into an environment only.
+# README's set-up, its first two commands, and its examples for the shell, Python and C, on a
+# machine that has nothing else. The machine is a new Debian of this machine's release in a
+# directory of its own, with this machine's Rust, the packages of README's apt-get line, and a clone
+# of HEAD. All of it is deleted at the end, also after a failure. For the Python examples it also
+# installs python3-venv, since Debian's pip installs into an environment only.
 #
 #     scripts/fresh-machine.sh                                          # as root
 #     scripts/fresh-machine.sh --user --only 'gcc libc6-dev python3'    # an ordinary user, without the optional tools

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# When a board outgrows one host, as docs/beyond-one-host.md shows it: the kanban board is replicated by Litestream while processes
-# write it through the VFS, and restored; copied by sqlite3_rsync, if that is here; and moved into a real PostgreSQL by pgloader, where
-# eight workers finish it.
+# When a board outgrows one host, as docs/beyond-one-host.md shows it. Litestream replicates the
+# kanban board while processes write it through the VFS, and restores it. sqlite3_rsync copies it,
+# if that is here. pgloader moves it into a real PostgreSQL, where eight workers finish it.
 #
 #     scripts/outgrown-tests.sh
 #

@@ -64,7 +64,8 @@ node_name_of() {
 build() {
     local target=$1 out=$work/$1/release
     local flags=
-    # The extension takes the system's musl, as all that loads it does. zig links one into the tool all the same.
+    # The extension takes the system's musl, as all that loads it does. zig still links one into the
+    # tool.
     [[ $target != *-musl ]] || flags='-C target-feature=-crt-static'
     local what
     for what in '--package kanban-vfs --lib' '--package kanban-vfs-preload' '--package kanban-vfs-cli'; do

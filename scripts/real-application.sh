@@ -5,10 +5,11 @@
 #     scripts/real-application.sh                   10 runs of 16 processes x 20 tasks
 #     scripts/real-application.sh --runs 2 --both   the same on the stock VFS in turn
 #
-# First its own checks at each open, in unusual scenes: a new board and one opened again, one that may only be
-# read, one that is moved away, and a file system on which WAL mode is refused; compared with the stock VFS.
-# Fails if a board is corrupt, a task is missing, or the application reports any error. It needs a Python
-# with pip and venv, and the registry of its packages once; target/real-application keeps what it installs.
+# First its own checks at each open, in unusual scenes, compared with the stock VFS: a new board and
+# one opened again, a read-only board, one that is moved away, and a file system on which WAL mode
+# is refused. Fails if a board is corrupt, a task is missing, or the application reports any error.
+# It needs a Python with pip and venv, and the registry of its packages once;
+# target/real-application keeps what it installs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

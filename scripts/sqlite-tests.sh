@@ -125,7 +125,7 @@ build() {
     cp "$hook" "$place/build/done"
 }
 
-# The programs and the extension where `nobody` may read them, whoever may read this clone.
+# The programs and the extension, where `nobody` may read them even if this clone is private.
 scratch=$(mktemp -d)
 # On a disk in memory, SQLite's tests take half the time.
 data=/dev/shm

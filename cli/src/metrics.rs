@@ -66,7 +66,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let mut is_well = true;
     for board in &arguments.boards {
-        // So that clients count from now on. A board without a log is shown all the same, with `kanban_recorded` 0.
+        // So that clients count from now on. A board without a log is still shown, with
+        // `kanban_recorded` 0.
         if let Err(error) = make_event_log(board) {
             complain(&error.to_string());
             is_well = false;

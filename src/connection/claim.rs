@@ -473,7 +473,8 @@ impl<B: BaseFile> Claim<B> {
         }
     }
 
-    /// There is no write lock to be had: goes on with SQLite's own locks alone, as on the stock VFS, and says so once.
+    /// There can be no write lock: goes on with SQLite's own locks alone, as on the stock VFS, and
+    /// logs that once.
     #[cold]
     fn goes_without(&self, why: &Refused) -> Result<(), ResultCode> {
         match why {
@@ -565,7 +566,7 @@ impl<B: BaseFile> Claim<B> {
     /// write lock, beside a checkpoint that lasts.
     ///
     /// # Errors
-    /// The time is over, or there is no write lock to be had.
+    /// The time is over, or there can be no write lock.
     fn block(&mut self) -> Result<(), Refused> {
         let allowed = Duration::from_millis(u64::from(self.blocks_ms.unsigned_abs()));
         let waited = self.wait.age();

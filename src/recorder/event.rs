@@ -28,7 +28,7 @@ use crate::sys;
 /// How long a record is, in bytes.
 pub(super) const RECORD: usize = 512;
 
-/// No log has so many events. A number beyond it is damage.
+/// More events than any log has had. A number beyond it is damage.
 pub(super) const MOST_EVENTS: u64 = 1 << 48;
 
 const COMMAND: std::ops::Range<usize> = 64..160;

@@ -52,7 +52,7 @@ const TRIES: u64 = 64;
 /// How often a reader looks at a place for counters that is torn.
 const LOOKS: u32 = 3;
 
-/// So many bytes must be free on the disk for an event: SQLite's own files come first.
+/// The bytes that must be free on the disk for an event: SQLite's own files come first.
 const ROOM: u64 = 1 << 20;
 
 /// `<database>-kanban-log`
@@ -203,7 +203,7 @@ impl LogFile {
         false
     }
 
-    /// Adds to the counters. Whether it did: all places may be locked.
+    /// Adds to the counters. False if all places are locked.
     pub(super) fn add(&self, counted: &Words) -> bool {
         let file = self.0.file();
         let first = u64::from(sys::pid());

@@ -119,7 +119,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Takes an event, unless there are too many. Whether it did.
+    /// Takes an event; false if there are too many.
     fn take(&mut self, mut event: Event, create: bool) -> bool {
         let second = sys::monotonic_ns() / 1_000_000_000;
         if self.second != second {
@@ -260,7 +260,8 @@ pub(crate) fn take_failed_sync() -> Option<i32> {
     #[cold]
     fn take() -> Option<i32> {
         let failed = FAILED.try_with(|failed| failed.replace(0)).unwrap_or(0);
-        // Another thread's is told all the same, since it stays in its own memory; it is only found a little later.
+        // Another thread's failure is not lost, since it stays in that thread's memory; it is only
+        // found a little later.
         if failed != 0 {
             HAS_FAILED.store(false, Ordering::Relaxed);
         }

@@ -20,7 +20,7 @@ fn log_of(path: &Path) -> EventLog {
     read(path).expect("a log")
 }
 
-/// Records so many refusals, each of which can be told from the others.
+/// Records refusals, each of which differs from the others.
 fn record(path: &Path, recorder: &Recorder, events: std::ops::Range<u32>) {
     let counters = Counters::default();
     for frames in events {
@@ -126,8 +126,9 @@ fn damage_is_skipped() {
     }
 }
 
-/// A process was stopped after it had written its record, and then says that this is the newest event. Meanwhile others have recorded
-/// more than a process looks for at once. The next events are recorded all the same, and what is said is right again.
+/// A process was stopped after it had written its record, and then says that this is the newest
+/// event. By then others have recorded more than a process looks for at once. The next events are
+/// still recorded, and the number is right again.
 #[test]
 fn a_process_that_was_stopped_does_not_stop_the_log() {
     for events in [150, RECORDS as u32 + 150] {

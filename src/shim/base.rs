@@ -141,11 +141,11 @@ impl Base {
     /// The words of the first region of the wal-index; `None` if SQLite has not mapped it. To be used before the
     /// current call of SQLite's returns.
     ///
-    /// [`BaseFile::salts`] needs it while WRITE is locked, only with CKPT. Inlined all the same: as a call, it would cost
-    /// each write transaction an instruction.
+    /// [`BaseFile::salts`] needs it while WRITE is locked, only with CKPT. Inlined nevertheless: as
+    /// a call, it would cost each write transaction an instruction.
     #[inline(always)]
     fn wal_index(&self) -> Option<&[AtomicU32; REGION as usize / 4]> {
-        // SAFETY: the state is there, and nothing has a reference to this field. The base has mapped so many bytes, aligned
+        // SAFETY: the state is there, and nothing has a reference to this field. The base has mapped that many bytes, aligned
         // to a page of memory, and they stay mapped until xShmUnmap, which is another call and forgets them first. Other
         // processes change them at any time, which atomics allow for.
         unsafe { (*self.state()).wal_index.cast::<[AtomicU32; REGION as usize / 4]>().as_ref() }

@@ -160,7 +160,7 @@ unsafe extern "C" fn x_write(
     let (base, connection) = unsafe { parts(file) };
     if at == 0 {
         let refused = no_panic(None, || {
-            // SAFETY: SQLite passes so many bytes.
+            // SAFETY: SQLite passes that many bytes.
             let page = unsafe {
                 std::slice::from_raw_parts(data.cast::<u8>(), usize::try_from(bytes).unwrap_or(0))
             };

@@ -20,7 +20,7 @@
 //!
 //! # Threads and locks
 //! SQLite uses a connection, and so its files, from one thread at a time
-//! (<https://www.sqlite.org/threadsafe.html>): It calls a method with the connection's mutex, and
+//! (<https://www.sqlite.org/threadsafe.html>). It calls a method with the connection's mutex, and
 //! with a shared cache also the cache's mutex, or the application has promised to serialise. So no
 //! method needs a lock for its file's state. A method must not keep a lock of ours when it returns,
 //! nor use its connection, which would begin another call.

@@ -126,7 +126,7 @@ unsafe extern "C" fn x_write(
     at: i64,
 ) -> ResultCode {
     let _uncancelled = Uncancelled::begin();
-    // SAFETY: SQLite writes so many bytes to an open file of this table, and nothing else uses it meanwhile.
+    // SAFETY: SQLite writes that many bytes to an open file of this table, and nothing else uses it meanwhile.
     let wal = unsafe {
         let wal = Interposed::of(file);
         let all = usize::try_from(bytes).unwrap_or(0);

@@ -283,8 +283,8 @@ impl Agent {
         Self::start_in(program, rust_agent, Path::new("/"), &variables)
     }
 
-    /// As [`Self::start`], in a time namespace whose monotonic clock is so many seconds ahead; `None` where this user may
-    /// not make one. time_namespaces(7), unshare(1)
+    /// As [`Self::start`], in a time namespace whose monotonic clock is that many seconds ahead;
+    /// `None` if this user may not make one. time_namespaces(7), unshare(1)
     ///
     /// # Panics
     /// If it does not start.

@@ -222,7 +222,7 @@ fn it_names_a_hot_journal() {
     is_sound(&board);
 }
 
-/// A client that writes so many frames of the WAL, and by itself copies none of them.
+/// A client that writes that many frames of the WAL, and copies none of them by itself.
 fn writer_of(board: &Board, frames: usize) -> vfs_tests::Agent {
     let mut writer = client(board, "kanban");
     for sql in [

@@ -100,8 +100,8 @@ fn counters_of_all_processes_add_up() {
     assert!(read.is_ok(), "{read:?}: {text}");
 }
 
-/// A board that is not there, and one whose log cannot be made, are told of by a value, and by a line on standard error that
-/// says why; the others are measured all the same.
+/// A board that does not exist, and one whose log cannot be created, are reported by a value, and
+/// by a line on standard error that says why. The others are still measured.
 #[test]
 fn a_board_that_is_gone_is_down() {
     let board = board();

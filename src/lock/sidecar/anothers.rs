@@ -23,10 +23,11 @@ struct Open {
     looked_at: usize,
 }
 
-/// So many need not be looked at.
+/// Up to this number, open files need not be looked at again.
 const FEW: usize = 4;
 
-/// So many stay open at most of which the system does not tell whether this process has them open elsewhere.
+/// The most files that stay open because the system does not tell whether this process has them
+/// open elsewhere.
 const MOST: usize = 64;
 
 /// Keeps other threads from changing them until the result is dropped.

@@ -131,8 +131,9 @@ pub(super) fn is_anothers(file: &LockFile, found: &Entry) -> io::Result<bool> {
     })
 }
 
-/// Makes a page of an older layout one of this layout, if no other process has it open. Whether it did. What group commit
-/// has noted stays. The caller has a shared lock on [`OPEN`], and keeps it.
+/// Makes a page of an older layout one of this layout, if no other process has it open. Returns
+/// whether it did. Group commit's bytes stay. The caller has a shared lock on [`OPEN`], and keeps
+/// it.
 pub(super) fn renew(file: &LockFile, len: u64) -> io::Result<bool> {
     const BEHIND: usize = GROUP + GROUP_SIZE;
     let start = start_of(file.file(), len)?;

@@ -82,8 +82,9 @@ proptest! {
         run(steps);
     }
 
-    /// Each process has a clock of its own: some are 10 s ahead or behind, some stand still. The order is that in which
-    /// clients came, all the same; none is refused a lock that is free, and each wait ends.
+    /// Each process has a clock of its own: some are 10 s ahead or behind, some stand still. The
+    /// order is still that in which clients came; none is refused a lock that is free, and each
+    /// wait ends.
     #[test]
     fn no_clock_decides_who_is_first(
         clocks in clocks(), steps in prop::collection::vec(step_or_kill(), 0..120)

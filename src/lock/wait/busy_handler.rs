@@ -12,11 +12,11 @@ use std::time::Duration;
 /// The sleeps of the default handler in ms; the last is repeated. Every SQLite that this VFS works with has this table.
 pub(super) const DEFAULT_SLEEPS: [u64; 12] = [1, 2, 5, 10, 15, 20, 25, 25, 25, 50, 50, 100];
 
-/// A handler that has made so many sleeps of the table, from the first on, follows it. One that doubles its sleeps
-/// leaves the table with its third.
+/// A handler that has made this many sleeps of the table, from the first on, follows the table. A
+/// handler that doubles its sleeps leaves the table with its third.
 pub(super) const FEWEST: usize = 3;
 
-/// What the default handler has slept when it has made so many sleeps.
+/// The total of the default handler's first `sleeps`.
 fn sum(sleeps: usize) -> Duration {
     (0..sleeps).map(default_sleep).sum()
 }

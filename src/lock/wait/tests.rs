@@ -129,7 +129,7 @@ fn what_is_left_of_the_timeout_is_the_statements() {
     }
 }
 
-/// The last sleep was cut short for a turn, and the lock was refused all the same. What is left is waited for in the call.
+/// The last sleep was cut short for a turn, but the lock was refused. The call waits for the rest.
 #[test]
 fn what_is_left_of_the_timeout_is_known_at_its_end() {
     for timeout in [13, 20, 100] {

@@ -52,7 +52,7 @@ unsafe extern "C" fn read(
     n: c_int,
     at: i64,
 ) -> ResultCode {
-    // SAFETY: called for a `Memory`, with room for so many bytes.
+    // SAFETY: called for a `Memory`, with room for that many bytes.
     let (memory, into) =
         unsafe { (memory(file), std::slice::from_raw_parts_mut(into.cast::<u8>(), n as usize)) };
     match memory.bytes.get(at as usize..at as usize + into.len()) {
@@ -68,7 +68,7 @@ unsafe extern "C" fn write(
     n: c_int,
     at: i64,
 ) -> ResultCode {
-    // SAFETY: called for a `Memory`, with so many bytes.
+    // SAFETY: called for a `Memory`, with that many bytes.
     let (memory, from) =
         unsafe { (memory(file), std::slice::from_raw_parts(from.cast::<u8>(), n as usize)) };
     let (at, end) = (at as usize, at as usize + from.len());
@@ -122,7 +122,7 @@ impl TestWal {
     }
 
     fn write(&self, bytes: &[u8], at: i64) {
-        // SAFETY: an open file, and so many bytes.
+        // SAFETY: an open file, and that many bytes.
         let rc = unsafe { x_write(self.0.cast(), bytes.as_ptr().cast(), bytes.len() as c_int, at) };
         assert_eq!(rc, ResultCode::OK);
     }

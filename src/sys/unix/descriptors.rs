@@ -121,7 +121,7 @@ pub(super) const TO_LOOK: libc::c_int = 0;
 #[doc(alias = "POLLNVAL")]
 fn are_taken() -> bool {
     let mut low = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
-    // SAFETY: an array of so many structs. With a timeout of 0 the call does not wait.
+    // SAFETY: an array of that many structs. With a timeout of 0 the call does not wait.
     let rc = unsafe { libc::poll(low.as_mut_ptr(), low.len() as libc::nfds_t, 0) };
     rc >= 0 && low.iter().all(|descriptor| descriptor.revents & libc::POLLNVAL == 0)
 }

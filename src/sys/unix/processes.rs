@@ -383,7 +383,7 @@ pub(crate) fn command_of(pid: u32) -> Option<String> {
 
 /// How many characters of a command line are shown.
 const MOST_COMMAND: usize = 200;
-/// How many bytes of it are read: enough for so many characters, however long they are.
+/// How many bytes of it are read: enough for [`MOST_COMMAND`] characters of any length.
 const MOST_BYTES: u64 = 8 * MOST_COMMAND as u64;
 
 /// Arguments with zeros between them, as they are shown.

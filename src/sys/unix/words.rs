@@ -71,7 +71,7 @@ mod futex {
             };
             let mut address = map(libc::PROT_READ | libc::PROT_WRITE);
             if address == libc::MAP_FAILED {
-                // Words can be waited for all the same.
+                // Waits for words still work.
                 address = map(libc::PROT_READ);
             }
             if address == libc::MAP_FAILED {

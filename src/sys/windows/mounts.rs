@@ -42,7 +42,7 @@ pub(crate) fn file_system_type(path: &Path) -> io::Result<u64> {
 fn volume_of(path: &Path) -> io::Result<Vec<u16>> {
     let path = wide(path.as_os_str());
     let mut volume = vec![0; path.len() + 2];
-    // SAFETY: a terminated name, and room for so many characters.
+    // SAFETY: a terminated name, and room for that many characters.
     let rc = unsafe { GetVolumePathNameW(path.as_ptr(), volume.as_mut_ptr(), volume.len() as u32) };
     if rc == 0 { Err(io::Error::last_os_error()) } else { Ok(volume) }
 }

@@ -66,7 +66,7 @@ pub(crate) fn program_of(pid: u32) -> Option<String> {
     let mut n = path.len() as u32;
     // SAFETY: the call takes numbers; an id that no process has is an error.
     let process = owned(unsafe { OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, 0, pid) }).ok()?;
-    // SAFETY: an open handle, and room for so many characters.
+    // SAFETY: an open handle, and room for that many characters.
     let rc = unsafe {
         QueryFullProcessImageNameW(process.as_raw_handle(), 0, path.as_mut_ptr(), &raw mut n)
     };

@@ -152,7 +152,7 @@ fn cover(directory: &str) {
     }
 }
 
-/// Opens so many descriptors, for good.
+/// Opens that many descriptors, for good.
 #[cfg(unix)]
 fn use_descriptors(n: u64) {
     // SAFETY: a struct of integers, which the first call fills in.
@@ -200,7 +200,7 @@ fn own_busy_handler(connection: &mut Connection, ms: u64) {
 fn become_user(command: &Value) {
     let number = |value: &Value| value.as_u64().expect("a number") as libc::gid_t;
     let groups: Vec<_> = command[3].as_array().expect("groups").iter().map(number).collect();
-    // SAFETY: this process has one thread; so many groups.
+    // SAFETY: this process has one thread; that many groups.
     unsafe {
         assert_eq!(libc::setgroups(groups.len() as _, groups.as_ptr()), 0);
         assert_eq!(libc::setgid(number(&command[2])), 0);

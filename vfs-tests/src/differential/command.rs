@@ -23,7 +23,7 @@ pub struct Arguments {
     /// The first one's seed; the next one's is one more.
     #[arg(long, default_value_t = 1)]
     pub first: u64,
-    /// Run schedules for so many seconds instead.
+    /// Run schedules for this number of seconds instead.
     #[arg(long)]
     pub seconds: Option<u64>,
     /// Which SQLite; with `both`, they take turns.

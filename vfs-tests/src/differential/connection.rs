@@ -191,7 +191,7 @@ impl<'a> Connection<'a> {
             return Outcome::default();
         }
         let mut bytes = *b"12345678";
-        // SAFETY: an open blob, and so many bytes.
+        // SAFETY: an open blob, and that many bytes.
         unsafe {
             let length = (self.api.blob_bytes)(self.blob).min(8);
             let code = match what {

@@ -96,9 +96,9 @@ pub enum Operation {
     /// The process opens a database's file, or the one beside it with this suffix, reads 16 bytes
     /// and closes it.
     Touch(Database, String),
-    /// Somebody makes a database's file so many bytes longer than its header says.
+    /// A database's file is made longer than its header says, by that many bytes.
     Append(Database, u64),
-    /// Somebody makes it so many bytes shorter than its header says.
+    /// The file is made shorter than its header says, by that many bytes.
     Cut(Database, u64),
     /// The process closes all it has.
     CloseAll,

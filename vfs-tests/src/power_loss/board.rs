@@ -22,7 +22,7 @@ pub(super) struct Expected {
     pub(super) acknowledged: u32,
     /// No more.
     pub(super) attempted: u32,
-    /// The digest of what so many transactions leave.
+    /// The digest of the board after each number of transactions.
     contents: Vec<u64>,
 }
 

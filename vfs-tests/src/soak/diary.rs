@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `v <vfs>` | which VFS it uses |
 //! | `a <txn>` | it is about to begin that transaction |
-//! | `c <txn> <waited> <now>` | COMMIT has returned SQLITE_OK; BEGIN waited so many ms; the time |
+//! | `c <txn> <waited> <now>` | COMMIT has returned SQLITE_OK; for how many ms BEGIN waited; the time |
 //! | `b <txn> <waited>` | it gave up after its busy timeout, and rolled back |
 //! | `r <txn>` | it was refused at once, as who upgrades a stale snapshot must be; rolled back |
 //! | `q` | this was the last; it goes on with another diary |

@@ -2,13 +2,16 @@
 //! they were told is committed, checked all the time. Of those on this VFS, every second connection has
 //! group commit.
 //!
-//! It fails if an acknowledged row is missing, wrong or there twice, a transaction is torn, a row
-//! is there that nobody wrote or that was rolled back; if integrity_check finds anything; if anybody
-//! sees an error other than SQLITE_BUSY; if a client of ours waits longer than its busy timeout, or
-//! anybody hangs or crashes; if a process that lives long has more and more descriptors; if the WAL
-//! does not begin anew while nobody holds a long snapshot; with observers, if the file was ever shorter than
-//! its header. Then it stops at once, and keeps the
-//! directory.
+//! It fails, stops at once, and keeps the directory if
+//!
+//! - an acknowledged row is missing, wrong or there twice, a transaction is torn, or a row is there that no
+//!   client wrote or that was rolled back;
+//! - integrity_check finds anything;
+//! - a client sees an error other than SQLITE_BUSY;
+//! - a client of ours waits longer than its busy timeout, or any client hangs or crashes;
+//! - a process that lives long has more and more descriptors;
+//! - the WAL does not restart although no client holds a long snapshot;
+//! - with observers, the file was ever shorter than its header said.
 
 pub mod crew;
 pub mod diary;
@@ -39,7 +42,7 @@ pub struct Arguments {
     /// For how long.
     #[arg(long, default_value_t = 1.0)]
     pub minutes: f64,
-    /// End after so many kills instead.
+    /// End after this number of kills instead.
     #[arg(long)]
     pub kills: Option<u64>,
     /// How often a process is killed.
@@ -542,7 +545,7 @@ fn pages_are_right(board: &Connection, check: &str) -> Result<(), String> {
     if found == "ok" { Ok(()) } else { Err(format!("{check}: {found}")) }
 }
 
-/// Something that is to happen every so many seconds, on average.
+/// Something that happens at an average interval, in seconds.
 struct Timer {
     mean: Duration,
     next: Instant,

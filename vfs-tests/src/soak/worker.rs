@@ -263,7 +263,7 @@ impl<'w> Client<'w> {
         }
     }
 
-    /// Snapshots of so many ms, which must be consistent, and stay as they are.
+    /// Snapshots of that many ms, which must be consistent and not change.
     fn read(&mut self, lasting: std::ops::Range<u64>) {
         let kind = if lasting.start > 0 { "long read" } else { "read" };
         for _ in self.steps() {

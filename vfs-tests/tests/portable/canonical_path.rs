@@ -111,7 +111,7 @@ fn short_name(path: &Path) -> String {
     use windows_sys::Win32::Storage::FileSystem::GetShortPathNameW;
     let long: Vec<u16> = path.as_os_str().encode_wide().chain([0]).collect();
     let mut short = [0; 1024];
-    // SAFETY: a terminated name, and room for so many characters.
+    // SAFETY: a terminated name, and room for that many characters.
     let n = unsafe { GetShortPathNameW(long.as_ptr(), short.as_mut_ptr(), short.len() as u32) };
     assert!(n > 0 && (n as usize) < short.len(), "{}", std::io::Error::last_os_error());
     String::from_utf16(&short[..n as usize]).unwrap()

@@ -32,7 +32,7 @@ fn status(client: &mut Agent, name: &str, field: &str) -> Value {
     status.pointer(field).unwrap_or_else(|| panic!("no {field} in {status}")).clone()
 }
 
-/// Waits until so many wait for the write lock, as a connection of a client sees it.
+/// Waits until that many clients wait for the write lock, as a client's connection sees it.
 #[track_caller]
 fn until_waiters(client: &mut Agent, name: &str, n: usize) {
     let began = Instant::now();

@@ -43,7 +43,7 @@ fn assert_free(board: &Board, when: &str) {
     assert_eq!(status(&other, "/holder"), json!(null), "{when}");
 }
 
-/// Waits until so many wait for the write lock.
+/// Waits until that many clients wait for the write lock.
 fn until_waiting(observer: &Connection, n: usize) {
     let began = Instant::now();
     while status(observer, "/waiters") != n {

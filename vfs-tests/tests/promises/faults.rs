@@ -22,7 +22,7 @@ pub(crate) fn tries_all() -> bool {
     std::env::var("KANBAN_FAULTS").is_ok_and(|value| value == "all")
 }
 
-/// Which of so many positions faults are tried at: with `KANBAN_FAULTS=all` every one, else one of
+/// Which of these positions faults are tried at: with `KANBAN_FAULTS=all` every one, else one of
 /// `every`, others in each run (by the process id).
 pub(crate) fn sampled(positions: usize, every: usize) -> impl Iterator<Item = usize> {
     let every = if tries_all() { 1 } else { every };

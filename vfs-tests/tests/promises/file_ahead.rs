@@ -555,8 +555,8 @@ fn without_room_the_header_does_not_run_ahead() {
     assert_eq!(deficit("kanban"), 0);
 }
 
-/// A process may write files of so many bytes and no more (`ulimit -f`). Its board is smaller than that, and so is
-/// what it writes; the kernel would end it if it wrote beyond.
+/// A process may write files only up to a size (`ulimit -f`). Its board is smaller than that, and
+/// so is what it writes; the kernel would end it if it wrote beyond.
 #[test]
 fn a_limit_of_the_files_size_is_kept() {
     vfs_tests::needs!("sqlite3");

@@ -263,11 +263,11 @@ fn a_failed_sync_is_repaired_by_another_process() {
     }
 }
 
-/// Two connections write in turns, with an autocheckpoint after every other commit, and one call to the base file
-/// fails once: each write, sync and truncation of the WAL or the database in turn, also because the disk is full.
-/// On the stock VFS at most one statement answers the error, and everything goes on by itself. Group commit does
-/// no worse: nobody is told of an error in an autocheckpoint, whatever `synchronous` is, and every row that was
-/// acknowledged is there.
+/// Two connections write in turns, with an autocheckpoint after every other commit, and one call to
+/// the base file fails once: each write, sync and truncation of the WAL or the database in turn,
+/// also because the disk is full. On the stock VFS at most one statement answers the error, and
+/// everything goes on by itself. Group commit does no worse: no statement answers an error of an
+/// autocheckpoint, whatever `synchronous` is, and every row that was acknowledged is there.
 #[test]
 fn one_error_stops_nobody() {
     const ROWS: i32 = 6;
@@ -380,7 +380,7 @@ fn an_autocheckpoint_that_fails_refuses_nobody() {
 struct ErrorsOnce {
     errors: u32,
     is_told: bool,
-    /// How many errors each open WAL was told of, by its handle.
+    /// How many errors each open WAL has reported, by its handle.
     told: HashMap<usize, u32>,
 }
 
@@ -415,10 +415,10 @@ impl ErrorsOnce {
     }
 }
 
-/// The disk has one error, and six connections, each of which has the WAL open, hear of it at their next sync. One
-/// of them hears of it at once. A connection that was not told yet repairs the sync in a checkpoint. The others
-/// are told later, some after a restart of the WAL, and commit all the same. The next error is an error again, and
-/// the next commit repairs it.
+/// The disk has one error, and six connections, each of which has the WAL open, hear of it at their
+/// next sync. One of them hears of it at once. A connection that was not told yet repairs the sync
+/// in a checkpoint. The others are told later, some after a restart of the WAL, but still commit.
+/// The next error is an error again, and the next commit repairs it.
 #[test]
 fn an_error_that_was_repaired_fails_nobody() {
     let (base, vfs) = over_faulty("group-once");
@@ -461,9 +461,10 @@ fn an_error_that_was_repaired_fails_nobody() {
     base.off();
 }
 
-/// A writer is killed before its sync. A disk error loses what it wrote, and the kernel tells another client. A
-/// connection that opens after that is told of nothing, and commits on top of those frames. It writes them once
-/// more before its sync. Without that, a power cut would take what it acknowledges, with all frames before it.
+/// A writer is killed before its sync. A disk error loses what it wrote, and the kernel tells
+/// another client. A connection that opens after that gets no error, and commits on top of those
+/// frames. It writes them once more before its sync. Without that, a power cut would take what it
+/// acknowledges, with all frames before it.
 #[test]
 fn a_new_connection_rewrites_the_frames_that_it_cannot_vouch_for() {
     let (base, vfs) = over_faulty("group-vouches");

@@ -209,7 +209,7 @@ fn a_wrong_parameter_fails_the_open() {
             assert!(message.contains(why), "{message}");
             assert!(!board.path().exists());
 
-            // ATTACH has no way to show the reason; it fails all the same.
+            // ATTACH cannot show the reason, but fails, too.
             client.open("m", ":memory:", 0);
             let attach = format!("ATTACH '{}&{parameter}' AS board", board.kanban());
             assert!(client.sql("m", &attach).message().contains("unable to open"));

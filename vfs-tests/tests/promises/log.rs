@@ -119,8 +119,8 @@ print(int(time.monotonic()) - int(before) + 2)
     assert_eq!(all.iter().filter(is_failure).count() + counted, 4 * 201, "{text}");
 }
 
-/// Standard error is a place for lines, too. A file that cannot be written is not: the lines go to standard error,
-/// which is told why, and the database is opened all the same.
+/// Standard error is a place for lines, too. A file that cannot be written is not: the lines go to
+/// standard error, the first of which says why, and the database is still opened.
 #[test]
 fn lines_can_go_to_standard_error() {
     let place = tempfile::tempdir().unwrap();

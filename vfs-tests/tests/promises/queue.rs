@@ -21,7 +21,7 @@ fn until_recovered(connection: &Connection) {
     connection.query_row("SELECT count(*) FROM t", [], |_| Ok(())).unwrap();
 }
 
-/// Waits until so many wait for the write lock.
+/// Waits until that many clients wait for the write lock.
 fn until_waiting(observer: &Connection, n: usize) {
     let began = Instant::now();
     while status(observer, "/waiters") != n {
@@ -186,8 +186,8 @@ fn a_process_in_a_loop_shares_with_one_that_comes() {
     assert!(others as u64 * 4 > ROWS, "{others} of {ROWS}");
 }
 
-/// The first in the queue is killed, or stopped: the second gets its turn all the same, and the
-/// stopped one its own when it goes on.
+/// The first in the queue is killed, or stopped: the second still gets its turn, and the stopped
+/// one gets its own when it goes on.
 #[test]
 fn a_dead_or_stopped_waiter_holds_nobody_up() {
     for signal in [libc::SIGKILL, libc::SIGSTOP] {
@@ -326,7 +326,7 @@ fn the_busy_timeout_is_what_passes() {
 }
 
 /// A client sleeps by itself between its attempts, beside three that queue. It has no place in the
-/// queue, and gets on all the same.
+/// queue, but still makes progress.
 #[test]
 fn a_client_with_its_own_busy_handler_gets_on() {
     static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
@@ -536,8 +536,8 @@ fn a_waiter_far_from_the_head_waits_for_its_busy_timeout() {
     holder.execute_batch("COMMIT").unwrap();
 }
 
-/// More connections wait than the sidecar's first page has slots. Each has a place all the same; and when they have got the lock,
-/// the slots are free for others, although the process lives on.
+/// More connections wait than the sidecar's first page has slots. Each still has a place. When they
+/// have had the lock, the slots are free for others, although the process lives on.
 #[test]
 fn a_long_queue_has_a_place_for_each_waiter() {
     let board = board();

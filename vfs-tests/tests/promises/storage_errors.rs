@@ -317,7 +317,7 @@ fn fail_each(base: Base, vfs: String, workload: Workload) -> (usize, Wrong) {
     (faults, wrong)
 }
 
-/// One of so many positions is tried.
+/// One of this many positions is tried.
 const EVERY: usize = 12;
 
 /// A read that is short says that the file ends there, which nobody can tell from the truth.

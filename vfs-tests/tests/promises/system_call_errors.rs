@@ -188,7 +188,7 @@ fn faults_of(call: &Call) -> Vec<Fault> {
         libc::SYS_readlink | libc::SYS_readlinkat => &[libc::EIO, libc::EACCES],
         libc::SYS_getdents64 | libc::SYS_lseek => &[libc::EIO],
         libc::SYS_dup3 => &[libc::EMFILE],
-        // The descriptor is closed then all the same, close(2).
+        // The descriptor is closed nevertheless, close(2).
         libc::SYS_close => return [libc::EIO, libc::EINTR].map(Fault::FailAfter).into(),
         _ => &[],
     };

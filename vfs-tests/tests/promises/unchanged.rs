@@ -1,6 +1,7 @@
-//! An application that nobody can change is started with `libkanban_vfs_preload.so` in `LD_PRELOAD`: every SQLite that it
-//! links, or that a module of it brings along, has this VFS as its default one, in it and in its children. What cannot be
-//! reached is told of, and a program without SQLite notices nothing.
+//! An application that nobody can change is started with `libkanban_vfs_preload.so` in
+//! `LD_PRELOAD`: every SQLite that it links, or that a module of it brings along, has this VFS as
+//! its default one, in it and in its children. An SQLite that cannot be reached is reported, and a
+//! program without SQLite notices nothing.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -221,7 +222,8 @@ print(said)
     assert_eq!(outcomes[0], outcomes[1]);
 }
 
-/// `KANBAN_VFS_DEFAULT=0` takes a child out, and its operator is not told of what he has asked for.
+/// `KANBAN_VFS_DEFAULT=0` takes a child out, without a report, since its operator has asked for
+/// that.
 #[test]
 fn a_child_can_be_left_out() {
     let board = Board::new();
@@ -626,7 +628,8 @@ int main(int n, char **all) {
         let [stock, ours] = on_stock_and_ours(&linked, arguments);
         assert_eq!(stock, ours);
     }
-    // What is opened before the extension can be loaded is on the stock VFS, and that is told of.
+    // A database that is opened before the extension can be loaded is on the stock VFS, and that is
+    // reported.
     let (_, errors) = on_stock_and_ours(&brought, &[library])[1].clone();
     assert!(errors.contains("goes past kanban") && errors.lines().count() == 1, "{errors}");
     // The extension is loaded already, for another SQLite. A thread is to keep this SQLite loaded, and waits for the
