@@ -351,7 +351,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// One test, since descriptors are counted and the stock system calls must be seen before they are
 /// replaced: with those, a process that closes any descriptor of a file loses all locks on it.
 #[test]
-fn locks_last_until_they_are_given_back() {
+fn locks_last_until_they_are_released() {
     let lock = Step::Lock { nth: 0, range: 0, exclusive: true };
     let cancelled = [Step::Open { file: 0, writable: true }, lock, Step::Reopen(0)];
     let lost = run("unix", Calls::of_sqlite(), &cancelled).unwrap_err();

@@ -64,7 +64,7 @@ fn each_client_is_known_by_its_vfs() {
 /// A process had opened a board by the stock VFS before it opened it through this one: those locks stay of the kind that
 /// any close cancels, and the status says that it uses both.
 #[test]
-fn a_process_with_both_is_told_of() {
+fn a_process_with_both_kinds_of_connections_is_reported() {
     let board = board();
     let mut both = Agent::start(Program::Python, "");
     both.open("stock", &board.uri("unix"), 0);

@@ -106,7 +106,7 @@ fn it_becomes_the_application() {
 
 /// A variable is misspelt: a line says that it means nothing, and the application is started.
 #[test]
-fn a_variable_that_means_nothing_is_told_of() {
+fn an_unknown_variable_is_reported() {
     let mut tool = run_command(&["--log=stderr"], &["sh", "-c", "echo $KANBAN_LOG"]);
     let (code, out, errors) =
         done(tool.env("KANBAN_BUSY_TIMEOT", "5000").env("KANBAN_HARD_LINKS", "1"));
@@ -119,7 +119,7 @@ fn a_variable_that_means_nothing_is_told_of() {
 
 /// What it cannot do it says, and starts nothing.
 #[test]
-fn what_it_refuses() {
+fn run_refuses_what_it_cannot_do() {
     let place = tempfile::tempdir().unwrap();
     let [spaced, dollar] = ["with a space", "$LIB"].map(|name| {
         let directory = place.path().join(name);
@@ -158,7 +158,7 @@ fn what_it_refuses() {
 /// ld.so preloads nothing for a program that is linked statically, or has the setuid bit: it runs
 /// as before, and a line says that it is not protected.
 #[test]
-fn a_program_that_cannot_be_reached_is_told_of() {
+fn a_program_that_cannot_be_reached_is_reported() {
     let place = tempfile::tempdir().unwrap();
     let source = place.path().join("main.c");
     std::fs::write(&source, "int main(void) { return 3; }").unwrap();
@@ -196,7 +196,7 @@ fn a_program_that_cannot_be_reached_is_told_of() {
 /// Root starts an application that gives up its rights, with libraries that only root may read: a
 /// Node of another user's would not start. A line says so.
 #[test]
-fn libraries_that_not_everybody_may_read_are_told_of() {
+fn libraries_that_not_everybody_may_read_are_reported() {
     if !is_root() {
         return vfs_tests::skip!(
             vfs_tests::needs::missing(&[vfs_tests::needs::ROOT]).unwrap().as_str()

@@ -404,7 +404,7 @@ fn a_checkpoint_cuts_off_nothing_that_it_has_copied() {
 /// While the WAL counts no pages, SQLite is told the length by the header; but not if the file is
 /// not kept ahead, nor under another VFS.
 #[test]
-fn sqlite_is_told_of_no_distance() {
+fn sqlite_is_not_told_the_distance() {
     let told_with = |keeps_ahead, frames, stands, data: &[i64]| {
         let (_place, _database, mut guards) = board();
         if keeps_ahead {

@@ -53,7 +53,7 @@ fn a_large_vacuum_makes_the_file_shorter() {
 /// A connection imports rows, and writes little from then on. The file does not stay as far ahead
 /// as the import made it, since each checkpoint would read all those bytes.
 #[test]
-fn what_an_import_has_added_does_not_last() {
+fn the_distance_of_an_import_does_not_last() {
     let mut ahead = Ahead::default();
     let (mut size, mut length) = (2 * PAGE, 2 * PAGE);
     for _ in 0..5 {
@@ -74,7 +74,7 @@ fn what_an_import_has_added_does_not_last() {
 /// Two connections share a board. One imports, the other writes little. The file is not cut and
 /// extended by turns.
 #[test]
-fn one_who_writes_little_does_not_cut_beside_an_import() {
+fn a_small_writer_does_not_cut_the_file_beside_an_import() {
     let [mut importer, mut writer] = [(); 2].map(|()| Ahead::default());
     let (mut size, mut length) = (2 * PAGE, 2 * PAGE);
     for _ in 0..100 {
@@ -120,7 +120,7 @@ fn the_header_is_read_again_when_it_may_have_changed() {
 
 /// For a file that is not ahead SQLite is told the file's own length, without another look.
 #[test]
-fn no_more_is_told_than_there_is() {
+fn sqlite_is_told_no_more_than_the_files_length() {
     for by_header in [Some(5 * PAGE), Some(6 * PAGE), None] {
         let mut told = Told::default();
         assert_eq!(told.read(5 * PAGE, 7, by_header), 5 * PAGE, "{by_header:?}");

@@ -37,7 +37,7 @@ fn a_page_returns_what_was_written_to_it() {
 /// Only a waiter that is there to take it has the turn. A waiter that tried in vain may have given
 /// up, and one that missed its turn may be stopped.
 #[test]
-fn a_turn_is_of_a_waiter_that_is_there() {
+fn only_a_waiter_that_is_there_has_the_turn() {
     let mut page = Page::EMPTY;
     for state in [State::Present, State::Woken, State::Away, State::Refused] {
         let waiter = waiter(5, Ticket(7), state);
@@ -58,7 +58,7 @@ fn waiter(slot: usize, ticket: Ticket, state: State) -> Waiter {
 /// The counter wraps. A newcomer is behind all waiters, also if the counter is behind them, because
 /// another process has written an old value. A ticket far from the counter counts as forged.
 #[test]
-fn who_comes_is_behind_all_that_wait() {
+fn a_newcomer_is_behind_all_waiters() {
     for counter in [0, 1, 77, u32::MAX - 1, u32::MAX] {
         let mut page = Page::EMPTY;
         put(&mut page, encode_counter(Ticket(counter)));
@@ -78,7 +78,7 @@ fn who_comes_is_behind_all_that_wait() {
 /// How long a waiter has waited, to a fraction of a ms. A time in the future means that the clock
 /// was set, unless it is only a moment ahead: then the reader has read the clock before.
 #[test]
-fn a_time_to_come_is_not_a_time_ago() {
+fn a_time_in_the_future_is_not_in_the_past() {
     let (now, ms) = (1 << 50, |ns| Duration::from_nanos(ns).as_millis());
     for ago in [0, 3_000_000, 3_600_000_000_000] {
         let waited = Since::at(now - ago).ago(now).expect("it was");

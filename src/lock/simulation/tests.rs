@@ -276,7 +276,7 @@ fn a_clock_that_stands_still_ends_no_slice_too_late() {
 /// A stranger sets the counter to any number. As soon as one waiter has seen that, all waiters are
 /// served before later clients.
 #[test]
-fn a_counter_that_lies_puts_nobody_before_those_that_wait() {
+fn a_forged_counter_puts_no_newcomer_before_waiters() {
     let [holder, waiter, late] = [0, CLIENTS, 2 * CLIENTS];
     for lie in [0, 1, 1 << 16, 1 << 30, (1 << 31) - 1, 1 << 31, (1 << 31) + 2, u32::MAX] {
         let mut simulation = Simulation::new();

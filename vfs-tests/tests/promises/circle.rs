@@ -150,7 +150,7 @@ fn a_circle_of_threads_is_refused_once() {
 /// Seven clients write to several boards, all in one order, at once and in loops. Nobody waits in a circle, so
 /// nobody is refused.
 #[test]
-fn nobody_is_refused_who_keeps_to_one_order() {
+fn transactions_that_keep_one_order_are_not_refused() {
     let boards = boards(3);
     let mut clients: Vec<Agent> = (0..6).map(|_| agent(Program::Rust)).collect();
     for (n, client) in clients.iter_mut().enumerate() {

@@ -418,7 +418,7 @@ fn the_first_reader_of_a_database_by_two_names_reads_it() {
 /// has taken them, cannot see whether its files are in their place. It is not told that they moved,
 /// and goes on. (As on the stock VFS.)
 #[test]
-fn what_cannot_be_seen_has_not_moved() {
+fn a_file_that_cannot_be_looked_at_has_not_moved() {
     let mut clients = Vec::new();
     for program in Program::ALL {
         for vfs in ["unix", "kanban"] {

@@ -117,7 +117,7 @@ fn a_refused_upgrade_has_its_reason() {
 
 /// A client without a busy timeout is refused while another writes. It is told once it uses the board again, or closes it.
 #[test]
-fn a_client_that_does_not_wait_is_told_of_too() {
+fn a_client_that_does_not_wait_is_reported_too() {
     let board = board("wal");
     let (mut holder, mut hasty) = (client(&board, 0, ""), client(&board, 0, ""));
     holder.sql("c", "BEGIN IMMEDIATE").rows();
@@ -288,7 +288,7 @@ fn the_pragma_answers_the_events() {
 /// What must leave no log: connections that record nothing, a database that is made in one long
 /// transaction, a copy by VACUUM INTO, short transactions, and clients that do not name the VFS.
 #[test]
-fn what_is_not_worth_a_file_leaves_none() {
+fn events_not_worth_a_file_leave_none() {
     let board = board("wal");
     let mut off = client(&board, 0, "&kanban_record=0&kanban_slow_ms=0");
     off.sql("c", "BEGIN IMMEDIATE").rows();

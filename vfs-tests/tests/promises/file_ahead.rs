@@ -705,7 +705,7 @@ fn a_reader_of_a_board_that_is_ahead_makes_no_more_calls() {
 /// Somebody has written the first pages of a board, and a client that may only read it asks for a checkpoint. SQLite lets it
 /// try, and the write fails. It is told what the stock VFS says, not that the disk is full.
 #[test]
-fn a_client_that_may_only_read_is_told_of_no_full_disk() {
+fn a_read_only_client_does_not_get_disk_full() {
     let [stock, ours] = [Client::Stock, Client::Ours].map(|client| {
         let board = Board::new();
         let writer = connect(&client.uri(&board));

@@ -416,7 +416,7 @@ fn a_file_that_is_behind_its_wal_is_no_false_alarm() {
 /// checkpoint, of another client and when the disk is well again, copies the rest, and the WAL goes. The stock VFS
 /// takes the first part for copied.
 #[test]
-fn what_half_a_checkpoint_has_lost_is_copied_again() {
+fn frames_that_half_a_checkpoint_has_lost_are_copied_again() {
     let (base, ours) = over_faulty("faulty-half");
     for page in [512, 4096, 65536] {
         let story = |vfs: &str| {
@@ -541,7 +541,7 @@ fn a_board_that_was_short_before_is_used_as_ever() {
 /// A stock writer of such a board is killed in the middle of a transaction. The next client rolls
 /// it back, and reads.
 #[test]
-fn what_was_left_on_a_short_board_is_rolled_back() {
+fn a_hot_journal_of_a_short_board_is_rolled_back() {
     for program in Program::ALL {
         for exclusive in [false, true] {
             let [stock, ours] = ["unix", "kanban"].map(|vfs| {

@@ -136,7 +136,7 @@ fn recovery_needs_no_sidecar() {
 /// Garbage from the beginning: it may be another program's file, so it is left as it is, and is no sidecar.
 /// SQLite's own locks keep writers apart; status says what is missing.
 #[test]
-fn garbage_is_left_alone_and_writers_exclude_each_other_all_the_same() {
+fn garbage_is_left_alone_and_writers_still_exclude_each_other() {
     for len in [20, 4096, 50_000_u32] {
         let board = board();
         let garbage: Vec<u8> = (0..len).map(|n| ((n * 7919) >> 3) as u8 | 1).collect();

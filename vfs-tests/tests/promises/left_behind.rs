@@ -270,7 +270,7 @@ fn the_sidecar_follows_the_database() {
 /// file of root's, a second name of a file of his own, or another program's file. It is neither changed nor
 /// given away nor deleted, and the board is written as on the stock VFS.
 #[test]
-fn what_somebody_has_planted_is_left_alone() {
+fn a_planted_sidecar_is_left_alone() {
     if !is_root() {
         return;
     }

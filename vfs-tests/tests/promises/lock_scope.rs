@@ -206,7 +206,7 @@ fn lock_as_a_holder(board: &Board) -> std::fs::File {
 /// A program switches its board to WAL, but the wal-index cannot be made: something else has its
 /// name. SQLite keeps SHARED then; the write lock must not be kept with it.
 #[test]
-fn a_switch_that_fails_half_way_gives_it_back() {
+fn a_switch_that_fails_half_way_releases_it() {
     let board = Board::new();
     connect(&board.kanban()).execute_batch("CREATE TABLE t (x)").unwrap();
     std::os::unix::fs::symlink("nowhere", board.directory().join("board.db-shm")).unwrap();

@@ -437,8 +437,8 @@ fn somebody_elses_default_vfs_is_not_built_upon() {
 /// changes: the WAL would be written in plain text. It goes over ours; and who names ours, where encryption is
 /// what the default is, is told so, before anything is written.
 #[test]
-fn what_encrypts_goes_over_it() {
-    if in_own_process("what_encrypts_goes_over_it") {
+fn a_vfs_that_encrypts_goes_over_it() {
+    if in_own_process("a_vfs_that_encrypts_goes_over_it") {
         return;
     }
     const SECRET: &str = "a secret of the board";

@@ -697,7 +697,7 @@ fn while_it_checkpoints() {
 /// on the stock VFS the client has it until it uses the board the next time, and no other client
 /// can commit. Here the call is made once more, or until it is not interrupted.
 #[test]
-fn a_lock_that_was_not_given_back() {
+fn a_lock_that_was_not_released() {
     let faults = [(libc::ENOLCK, 1), (libc::EINTR, 3)];
     for (program, fault) in Program::ALL.iter().flat_map(|p| faults.map(|fault| (*p, fault))) {
         for (client, is_ours) in [(stock_agent(program), false), (agent(program), true)] {

@@ -340,7 +340,7 @@ fn a_reader_that_upgrades_is_refused_at_once() {
 /// another writes. With `kanban_busy_timeout_min` they wait for so long at least, inside a transaction and outside; those that
 /// only read wait for nobody.
 #[test]
-fn a_driver_that_sets_no_timeout_waits_all_the_same() {
+fn a_driver_that_sets_no_timeout_still_waits() {
     for mode in ["wal", "delete"] {
         for program in Program::ALL {
             let board = Board::new();

@@ -239,7 +239,7 @@ fn a_child_can_be_left_out() {
 /// What goes past this VFS: a connection that names another one, and an SQLite that does not call its functions by
 /// their names. With `KANBAN_REQUIRE=1` each process says so once, however often it happens, and goes on.
 #[test]
-fn what_is_not_reached_is_told_of_once() {
+fn a_stock_connection_is_reported_once() {
     let names_another = r#"
 import sqlite3, sys
 for n in range(3):
@@ -321,7 +321,7 @@ int main(int n, char **all) {
 /// high range, or unlocks one, is no SQLite. A connection of this VFS is not reported either, also
 /// if it locks as the stock VFS does. The program finds errno(3) as it was.
 #[test]
-fn only_what_is_not_reached_is_told_of() {
+fn only_stock_connections_are_reported() {
     needs!(SQLITE_HEADER);
     let directory = tempfile::tempdir().unwrap();
     let program = compile(directory.path(), "locker", LOCKER, &["-lsqlite3"]);
@@ -758,7 +758,7 @@ print(len(sqlite3.connect(sys.argv[1]).execute('PRAGMA kanban_status').fetchall(
 
 /// Nobody reads standard error any more. A program in C, which such a pipe ends when it prints, is not ended by what is told.
 #[test]
-fn nobody_is_ended_by_what_is_told() {
+fn a_report_ends_no_process() {
     needs!(SQLITE_HEADER);
     let directory = tempfile::tempdir().unwrap();
     let main = r#"

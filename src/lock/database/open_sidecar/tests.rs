@@ -3,7 +3,7 @@ use crate::lock::write_lock::tests::{board, take};
 
 /// A forked child closes the sidecar that is open, and nothing if none is.
 #[test]
-fn a_child_is_told_which_sidecar_is_open() {
+fn a_child_knows_which_sidecar_is_open() {
     let directory = tempfile::tempdir().expect("a directory");
     let database = board(&directory);
     let told = || database.sidecar.descriptor.load(Ordering::Relaxed);
