@@ -82,7 +82,7 @@ impl fmt::Display for Error {
             ),
             Self::InvalidName { name } => write!(f, "{name:?} cannot be the name of a VFS"),
             Self::MissingFunction { name } => {
-                write!(f, "no function {name} is to be found: is the SQLite linked statically?")
+                write!(f, "function {name} was not found: is the SQLite linked statically?")
             }
             Self::NoBaseVfs { name } if name.is_empty() => write!(f, "SQLite has no default VFS"),
             Self::NoBaseVfs { name } => write!(f, "no such VFS to build on: {name}"),

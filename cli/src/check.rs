@@ -169,7 +169,7 @@ fn what_is_well(step: &str, seen: &Observation) -> &'static str {
             "no shorter than the header says, as far as no WAL or journal has the rest"
         }
         _ if seen.sizes.wal.unwrap_or(0) == 0 => "none, or empty",
-        _ => "the one that the wal-index speaks of",
+        _ => "the one that the wal-index describes",
     }
 }
 

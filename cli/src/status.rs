@@ -37,7 +37,7 @@ pub(crate) fn sidecar(state: &SidecarState) -> (&'static str, Option<String>) {
         ),
         SidecarState::Page => ("page", None),
         SidecarState::Unseeded => {
-            ("unseeded", Some("empty or cut short: the next writer makes it whole".to_owned()))
+            ("unseeded", Some("empty or cut short: the next writer repairs it".to_owned()))
         }
         SidecarState::Foreign => (
             "foreign",

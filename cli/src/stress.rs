@@ -195,7 +195,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let done = burst(arguments, &place.board, &is_interrupted);
     let elapsed = began.elapsed();
     let told = if is_interrupted.load(Ordering::Relaxed) {
-        Err("interrupted: nothing is told of the rows".into())
+        Err("interrupted: the rows were not checked".into())
     } else {
         done.and_then(|(reports, kills)| {
             let outcome = Outcome::of(&connection, &reports, kills, elapsed)?;

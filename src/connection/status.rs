@@ -128,7 +128,7 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
     let wal_untold = files.and_then(Identity::wal_untold).map(str::to_owned);
     let files = files.map(|files| (files.inode(), files.wal_index()));
     let untold = guards.files.untold().map(|why| {
-        format!("the kernel did not say which file it is when it was opened ({why}); open it again")
+        format!("the kernel could not identify the file when it was opened ({why}); open it again")
     });
     let database = connection.database();
     let obstacle = database.obstacle();
@@ -145,9 +145,9 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
             .or_else(|| wal_untold.clone()),
     };
     let identity = match files {
-        None => untold.or_else(|| {
-            Some("the base VFS keeps the database elsewhere than in a file".to_owned())
-        }),
+        None => {
+            untold.or_else(|| Some("the base VFS does not keep the database in a file".to_owned()))
+        }
         Some(_) => displaced.or(wal_untold),
     };
     let length = match stands {
@@ -157,7 +157,7 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
                 .to_owned(),
         ),
         Stands::Above => {
-            Some("what the base VFS, none of the operating system's, says of the length is believed".to_owned())
+            Some("the base VFS is none of the operating system's: the length that it reports is trusted".to_owned())
         }
         Stands::Alone => deficit.map(|missing| {
             format!("the file was {missing} bytes shorter than its header says when it was opened")

@@ -152,7 +152,7 @@ impl<B: WalIndex> GroupCommit<B> {
             return Err("the database is not in WAL mode, or attached, or under another VFS");
         }
         if self.id([0, 0]).is_none() {
-            return Err("the WAL or this start of the machine cannot be told from others");
+            return Err("the WAL, or this boot of the machine, cannot be identified");
         }
         match self.database.queue() {
             None => Err("there is no sidecar yet; the first writer makes it, if it can"),

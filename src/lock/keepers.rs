@@ -73,9 +73,9 @@ pub(crate) fn missing(hidden: usize, is_partial: bool) -> Option<String> {
     match (hidden, is_partial) {
         (0, false) => None,
         (0, true) => Some("not all processes could be looked into".to_owned()),
-        (hidden, _) => Some(format!(
-            "{hidden} processes may not be looked into by this user; root may look into all"
-        )),
+        (hidden, _) => {
+            Some(format!("this user may not look into {hidden} processes; root may look into all"))
+        }
     }
 }
 

@@ -392,7 +392,7 @@ impl Observation {
             ),
             links => Judgement::Inactive(Displaced::Linked(links).to_string()),
         };
-        let length = "that takes a look into the database".to_owned();
+        let length = "not known without a look into the database".to_owned();
         [
             ("write_lock", write_lock.clone()),
             ("first_connect", write_lock.clone()),

@@ -152,7 +152,7 @@ pub(crate) unsafe fn protect(host: &Host, base: *mut sqlite3_vfs) -> Protection 
 /// # Safety
 /// `base` is registered with the SQLite of that number.
 unsafe fn replace(nth: usize, base: *mut sqlite3_vfs) -> Result<Protection, &'static str> {
-    const NONE: &str = "the base VFS lets nobody replace its fcntl";
+    const NONE: &str = "the base VFS does not allow its fcntl to be replaced";
     let library = &LIBRARIES[nth];
     // SAFETY: the caller's promise; iVersion 3 has these methods, and only unix VFSes have these calls.
     unsafe {
@@ -180,7 +180,7 @@ unsafe fn replace(nth: usize, base: *mut sqlite3_vfs) -> Result<Protection, &'st
         }
         cancellation::begin(nth, calls.are_libcs()).map_err(|_| {
             calls.put_in_place(base, set);
-            "there is no /proc, by which it is done"
+            "there is no /proc, which this needs"
         })
     }
 }

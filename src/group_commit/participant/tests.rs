@@ -375,7 +375,7 @@ mod with_a_wal {
         let mut board = Board::new();
         let says = |why: Option<&str>, what: &str| why.is_some_and(|why| why.contains(what));
         board.group.inode = None;
-        assert!(says(board.group.why_not().err(), "cannot be told from others"));
+        assert!(says(board.group.why_not().err(), "cannot be identified"));
         board.group.wal_closed();
         assert!(says(board.group.why_not().err(), "not in WAL mode"));
         board.group.is_on = false;

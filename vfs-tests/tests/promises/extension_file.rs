@@ -128,7 +128,7 @@ fn a_library_without_a_good_sqlite_is_refused() {
     const SQLITE_NOTFOUND: c_int = 12;
     let (rc, said) = register_with("libc.so.6", 200);
     assert_eq!(rc, SQLITE_NOTFOUND);
-    let whole = "kanban-vfs: no function sqlite3_libversion_number is to be found: is the SQLite \
+    let whole = "kanban-vfs: function sqlite3_libversion_number was not found: is the SQLite \
                  linked statically?";
     assert_eq!(said, whole);
     assert_eq!(register_with("libc.so.6", whole.len()).1, whole[..whole.len() - 1]);
