@@ -58,7 +58,7 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// This process cannot make its forked children close the locks that they inherit.
+    /// The fork handlers, by which a child gives up inherited locks, cannot be installed.
     AtFork {
         /// The errno of pthread_atfork(3).
         errno: i32,

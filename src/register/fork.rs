@@ -15,16 +15,16 @@
 //! |---|---|---|
 //! | `prepare` | before the fork | takes every lock of the process, so that the child finds what they protect in a consistent state |
 //! | `parent` | afterwards, in the parent | releases them |
-//! | `child` | afterwards, in the child, which has this thread only | releases them, and closes what it inherited |
+//! | `child` | afterwards, in the child, which has this thread only | releases them, and gives up what it inherited |
 //!
-//! `prepare` takes the locks in the lock order (docs/design.md): registrations first, since to
-//! register takes all others; then those of open files, of databases, of event logs, of the tables
-//! of locks, of directories, of the log. The child must not call SQLite, whose mutexes other
-//! threads of the parent may have held, nor wait for any lock.
+//! `prepare` takes the locks in the order in which code that holds one asks for another:
+//! registrations first, since to register takes all others; then those of open files, of databases,
+//! of event logs, of the tables of locks, of directories, of the log. The child must not call
+//! SQLite, whose mutexes other threads of the parent may have held, nor wait for any lock.
 
 use std::io;
 
-/// Makes every later child of this process close what it inherits. Call it before the first
+/// Makes every later child of this process give up what it inherits. Call it before the first
 /// database is opened.
 ///
 /// # Errors
