@@ -17,10 +17,11 @@
 //! | `parent` | afterwards, in the parent | releases them |
 //! | `child` | afterwards, in the child, which has this thread only | releases them, and gives up what it inherited |
 //!
-//! `prepare` takes the locks in the order in which code that holds one asks for another:
-//! registrations first, since to register takes all others; then those of open files, of databases,
-//! of event logs, of the tables of locks, of directories, of the log. The child must not call
-//! SQLite, whose mutexes other threads of the parent may have held, nor wait for any lock.
+//! `prepare` takes the locks in the order in which code that holds one asks for another.
+//! Registrations come first, since to register takes all others. Then come the locks of open files,
+//! of databases, of event logs, of the tables of locks, of directories, and of the log. The child
+//! must not call SQLite, whose mutexes other threads of the parent may have held, nor wait for any
+//! lock.
 
 use std::io;
 

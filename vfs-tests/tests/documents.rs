@@ -1,6 +1,6 @@
 //! What the README and docs show works: a reader copies a command, a query or a piece of code, and
 //! gets what is promised. And they can be read: each page says which question of which reader it answers, sentences are short, and
-//! words that made readers stop do not come back.
+//! words that made readers stop do not come back. Comments of the programs are held to the same rules.
 //!
 //! | a block of | |
 //! |---|---|
@@ -479,7 +479,9 @@ fn programs_in(directory: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn comments_are_short_and_plain() {
     let mut programs = Vec::new();
-    PROGRAMS.iter().for_each(|directory| programs_in(&root().join(directory), &mut programs));
+    for directory in PROGRAMS {
+        programs_in(&root().join(directory), &mut programs);
+    }
     let mut found = Vec::new();
     for program in &programs {
         let text = comments(&std::fs::read_to_string(program).unwrap(), markers(program));
