@@ -72,7 +72,7 @@ use sleeper::this_thread;
 /// Attempts further apart than this, without a sleep between them, do not belong to one wait, in ns.
 const APART_NS: u64 = 1_000_000_000;
 
-/// Whether SQLite's own lock, which was refused, could be had.
+/// Tells whether SQLite's own lock, which was refused, has become free.
 ///
 /// A thread that sleeps for the connection calls it from xSleep, with the mutex of [`Shared`], as
 /// long as the connection is not in use: from [`Wait::refused`] until [`Wait::remove_probe`], and
@@ -146,11 +146,11 @@ struct Waiting {
     refused_at: u64,
     last_step: LastStep,
     handler: BusyHandler,
-    /// The database connection whose busy handler it is: an address, 0 if that is not known.
+    /// The `sqlite3` whose busy handler sleeps: an address, 0 if that is not known.
     user: usize,
     /// The queues of other databases of which that connection has the write lock.
     held: Vec<Arc<Queue<Sidecar>>>,
-    /// What says so to those that wait for them.
+    /// Shows this wait to the transactions that wait for those write locks.
     label: Option<Label>,
     /// A child must not leave the queue for its parent.
     place: Option<Own<Queued>>,
@@ -484,7 +484,8 @@ impl Wait {
         waiting.ticket.filter(|_| waiting.waits)
     }
 
-    /// Which database connection uses the file: what is left of a wait is for files of the same.
+    /// Notes which `sqlite3` uses the file: the rest of a timeout counts for files of the same one
+    /// only.
     pub(crate) fn is_used_by(&self, user: usize) {
         self.shared.waiting.lock().user = user;
     }

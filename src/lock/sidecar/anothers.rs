@@ -1,10 +1,12 @@
 //! Files that were found in the place of a sidecar and are somebody else's: another program's lock file, or a database that
 //! is named so.
 //!
-//! This process may have them open elsewhere, and locked: closing any descriptor of a file drops the POSIX locks that the
-//! process has on it (<https://www.sqlite.org/howtocorrupt.html> 2.2). So one that was opened stays open, and is not opened
-//! again, as long as this process has such a lock on it, or has it open and it may be a database, which SQLite can lock at any
-//! moment. All others are closed at once. So each that stays costs one descriptor, beside one that the process has anyway.
+//! This process may have them open elsewhere, and locked: closing any descriptor of a file drops
+//! the POSIX locks that the process has on it (<https://www.sqlite.org/howtocorrupt.html> 2.2). So
+//! such a file stays open, and is not opened again, as long as this process has a POSIX lock on it,
+//! or has it open elsewhere and it may be a database, which SQLite can lock at any moment. All
+//! others are closed at once. So each file that stays open costs one descriptor, beside one that
+//! the process has anyway.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -13,7 +15,8 @@ use super::content::is_anothers;
 use crate::sys::fork::ForkMutex;
 use crate::sys::{self, Entry, Inode, LockFile};
 
-/// Those that are open. Locked to look at one, and while a thread forks; the registry of databases may be locked before.
+/// The files that stay open. Locked to look at one, and while a thread forks; the registry of
+/// databases may be locked before.
 static OPEN: ForkMutex<Open> = ForkMutex::new(Open { files: Vec::new(), looked_at: 0 });
 
 struct Open {
@@ -36,8 +39,9 @@ pub(crate) fn hold_for_fork() -> impl std::any::Any {
     OPEN.lock()
 }
 
-/// Takes a file that is somebody else's, and closes it as soon as that drops no lock. All that are kept are looked at when
-/// there are twice as many as the last time, so that those do not stay that the process has closed since.
+/// Takes a file that is somebody else's, and closes it as soon as that drops no lock. When there
+/// are twice as many as at the last look, all are looked at again, to close those that the process
+/// has closed elsewhere.
 pub(super) fn keep(file: LockFile, inode: Inode) {
     let mut open = OPEN.lock();
     open.files.push((inode, file));

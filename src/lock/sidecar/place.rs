@@ -27,8 +27,8 @@ impl Sidecar {
         }
     }
 
-    /// Whether it is still in the database's directory, though names lead elsewhere for this process by now
-    /// (chroot(2), unshare(2)).
+    /// Whether it is still in the database's directory, if names lead elsewhere for this process
+    /// now (chroot(2), unshare(2)).
     pub(crate) fn is_within(&self, directory: &Directory, database: &Path) -> bool {
         let name = Name::new(path_of(database).as_os_str());
         directory.is_seen_from_elsewhere()

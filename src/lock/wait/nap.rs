@@ -20,7 +20,7 @@ const MOST_UNSLEPT: Duration = Duration::from_millis(100);
 
 /// How long a waiter lets others run before it queues, where holders do not sync.
 const YIELDS: Duration = Duration::from_micros(200);
-/// How often, at most.
+/// How often a waiter lets others run, at most.
 const MOST_YIELDS: usize = 1000;
 
 /// A wait for SQLite's own lock is shown to observers from then on; a shorter one is not worth the system calls.
@@ -78,7 +78,7 @@ impl Drop for Shown {
 pub(super) struct Nap {
     /// How long, at most.
     pub(super) limit: Duration,
-    /// Whose lock it waits for.
+    /// The database whose lock it waits for.
     pub(super) database: Arc<Database>,
     /// Whether that is the write lock, so that the queue is where to wait, and not SQLite's own lock.
     pub(super) can_queue: bool,
@@ -104,7 +104,7 @@ pub(super) struct Slept {
     pub(super) label: Option<Label>,
 }
 
-/// Which of a wait's sleeps it is.
+/// The position of a sleep in its wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// The first, and holders do not sync: the lock is likely to be free in a moment.
