@@ -119,7 +119,7 @@ def test_it_costs_nothing_where_it_is_not_used() -> None:
     assert with_it - without == {"kanban_vfs", "kanban_vfs._default"}
 
 
-def test_what_fails_is_told_and_the_application_goes_on(tmp_path: Path) -> None:
+def test_a_failure_is_reported_and_the_application_goes_on(tmp_path: Path) -> None:
     """A malformed variable keeps the VFS out. On the stock VFS the application worked: it still does, and somebody who
     reads its standard error learns why it has no guarantees."""
     program = tmp_path / "program.py"

@@ -115,7 +115,7 @@ fn an_idle_stock_client_is_not_guessed() {
 
 /// A user who may not look into others' processes is told that some may be missing, and not that there are none.
 #[test]
-fn what_could_not_be_seen_is_said() {
+fn clients_that_cannot_be_seen_are_mentioned() {
     if !is_root() {
         return vfs_tests::skip!(
             vfs_tests::needs::missing(&[vfs_tests::needs::ROOT]).unwrap().as_str()

@@ -19,7 +19,7 @@ fn is_refused(command: &str, path: &dyn AsRef<std::ffi::OsStr>, words: &str) {
 }
 
 #[test]
-fn what_is_no_file_is_named() {
+fn a_path_without_a_file_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let fifo = directory.path().join("fifo");
     run("mkfifo", &[fifo.to_str().unwrap()]);
@@ -35,7 +35,7 @@ fn what_is_no_file_is_named() {
 }
 
 #[test]
-fn what_is_no_database_cannot_be_checked() {
+fn a_file_that_is_no_database_cannot_be_checked() {
     let directory = tempfile::tempdir().unwrap();
     let text = directory.path().join("text");
     for content in ["short", &"long ".repeat(1000)] {

@@ -262,7 +262,7 @@ fn each_of_sqlites_locks_is_named() {
 /// Another user may not look into the processes of root. The kernel's list still tells him which process a stock client's lock
 /// is of. Of a lock of this VFS it tells that there is one, and the tool says what it takes to see more.
 #[test]
-fn what_a_user_may_not_see_is_said() {
+fn processes_that_a_user_may_not_see_are_mentioned() {
     vfs_tests::needs!(vfs_tests::needs::ROOT);
     let board = board();
     let mut stock = stock(&board);

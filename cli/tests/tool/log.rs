@@ -203,7 +203,7 @@ fn a_record_that_is_late_is_followed() {
 
 /// What lies in the log's place is something else: that is said, and it stays.
 #[test]
-fn what_is_no_log_is_not_shown() {
+fn a_file_that_is_no_log_is_not_shown() {
     let board = board();
     let log = beside(&board, "-kanban-log");
     std::fs::write(&log, "mine").unwrap();

@@ -309,7 +309,7 @@ if (isMainThread && !who) {
 /// A module of Node's has the name of one that is served, but its constructor fails, with a message full of what a terminal obeys.
 /// The operator is told once, with a question mark for each such character, and the application goes on.
 #[test]
-fn what_fails_in_node_is_told() {
+fn a_failure_in_node_is_reported() {
     needs!("node");
     let place = tempfile::tempdir().unwrap();
     let module = place.path().join("node_modules/better-sqlite3");

@@ -32,7 +32,7 @@ fn assert_excludes(board: &Board, case: &str) -> (Agent, Agent) {
 /// Somebody has put a directory, or a hard link of the database itself, where the sidecar is to be.
 /// A line says what to do, and writing goes on as on the stock VFS.
 #[test]
-fn what_is_no_sidecar_is_not_used() {
+fn a_foreign_sidecar_is_not_used() {
     let make: [fn(&Board); 2] = [
         |board| fs::create_dir(board.sidecar()).unwrap(),
         |board| fs::hard_link(board.path(), board.sidecar()).unwrap(),

@@ -29,7 +29,7 @@ fn make_fifo(path: &Path) {
 /// link (of the database!) where the sidecar belongs. Opening a FIFO could hang, following the
 /// link or writing to it would destroy the database, and closing it would drop SQLite's locks.
 #[test]
-fn what_is_no_file_of_its_own_is_not_used() {
+fn a_foreign_sidecar_is_not_used() {
     type Make = fn(&Board);
     let makes: [(&str, Make); 5] = [
         ("directory", |board| std::fs::create_dir(board.sidecar()).unwrap()),

@@ -130,7 +130,7 @@ fn an_application_is_told_what_it_has_set() {
 /// An application keeps the WAL by SQLite's own file control: that is its own choice, and what stays is what stays on
 /// the stock VFS, also when WAL mode is left.
 #[test]
-fn what_an_application_keeps_stays_as_it_is() {
+fn the_persist_wal_of_an_application_is_left() {
     use rusqlite::ffi;
     let lengths = |uri: &str, last: &str| {
         let board = Board::new();

@@ -1129,7 +1129,7 @@ fn rights_may_be_given_up_while_it_is_open() {
 /// for more. The stock connection's lock is no stranger's: it refuses nobody, it is released, and
 /// the last close deletes the WAL.
 #[test]
-fn what_a_stock_connection_has_locked_is_the_processs_own() {
+fn locks_of_a_stock_connection_are_the_processs_own() {
     for program in Program::ALL {
         for client in [Stock, Ours] {
             for mode in ["delete", "wal"] {

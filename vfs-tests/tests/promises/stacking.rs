@@ -351,7 +351,7 @@ fn it_goes_over_others_that_keep_databases_in_their_own_form() {
 
 /// As the one before, of a board that is attached: where SQLite tells what is attached.
 #[test]
-fn it_knows_who_is_over_an_attached_board() {
+fn it_knows_the_vfs_over_an_attached_board() {
     kanban_vfs::register(&Options::default()).unwrap();
     top::register("split-attached", "kanban", Form::Split, false);
     let (main, board) = (Board::new(), Board::new());

@@ -646,7 +646,7 @@ int main(int n, char **all) {
 /// A malformed variable keeps the VFS out: the process says so, once for each copy of SQLite, and goes on as on the
 /// stock VFS.
 #[test]
-fn what_fails_is_told_and_the_application_goes_on() {
+fn a_failure_is_reported_and_the_application_goes_on() {
     let board = Board::new();
     let program = "
 import sqlite3, sys

@@ -101,7 +101,7 @@ fn locks_of_others() {
 /// that hangs. A scene that does not play its story is found, too: on the stock VFS an error comes
 /// that the scene does not name, a named one does not come, or a database is damaged.
 #[test]
-fn what_is_worse_is_found() {
+fn a_worse_result_is_found() {
     for (steps, expected) in [
         ("a: sql('no such statement') if VFS == 'kanban' else 1", "a: sql"),
         ("a: write() if VFS == 'unix' else None", "rows"),
