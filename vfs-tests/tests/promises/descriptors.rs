@@ -1,5 +1,5 @@
-//! Whose descriptors, and what for: none of ours is a standard stream, a connection locks by its own rights,
-//! what is not ours stays as it is, and no number is trusted after its file was closed.
+//! Descriptors: none of this VFS is a standard stream, a connection locks by its own rights, the
+//! descriptors of others stay as they are, and no number is trusted after its file was closed.
 
 use std::path::Path;
 use std::process::Command;
@@ -56,10 +56,10 @@ fn prints_of(board: &Board, vfs: &str, script: &str, arguments: &[&str]) -> Vec<
     prints(vfs == "kanban", script, &[&board, arguments].concat())
 }
 
-/// A daemon opens its board, and closes its standard streams before it uses it, or before it loads the
-/// extension. Then a library prints, and the daemon puts /dev/null where the streams were. The line must not
-/// land in a file of the board's, nor /dev/null in the place of a lock. SQLite sees to that by itself: it keeps
-/// no descriptor below 3.
+/// A daemon opens its board, and closes its standard streams before it uses the board, or before it
+/// loads the extension. Then a library prints, and the daemon puts /dev/null where the streams
+/// were. The line must not land in a file of the board's, nor /dev/null in the place of a lock.
+/// SQLite prevents that for its own files: it keeps no descriptor below 3.
 #[test]
 fn no_descriptor_is_a_standard_stream() {
     const SCRIPT: &str = "
@@ -102,8 +102,8 @@ say([name for name in os.listdir(folder) if b'a line' in open(os.path.join(folde
     }
 }
 
-/// What a process sees of a board after `script`, through connections `r`, to read, and `c`, which came before
-/// or after it, and then everybody else.
+/// The replies of a process that runs `script` on its connections `r`, which is read-only, and `c`,
+/// and then those of a newcomer.
 fn beside_a_reader(program: Program, client: Client, script: &[(&str, &str)]) -> Vec<String> {
     let board = Board::new();
     let mut creator = stock_agent(Program::Rust);
@@ -142,11 +142,12 @@ fn beside_a_reader(program: Program, client: Client, script: &[(&str, &str)]) ->
     said
 }
 
-/// A dashboard of the process has the board open read-only, beside a connection that writes, and closes it, or
-/// asks for another journal mode, which is refused. When it closes, SQLite asks by its descriptor for an
-/// exclusive lock, which such a descriptor cannot have. That must cost the writer nothing: it leaves WAL mode,
-/// copies the WAL when it closes, and writes; nor may the dashboard get by the writer's descriptor what it has
-/// no right to. All as on the stock VFS.
+/// A process has a read-only connection to the board beside one that writes. The read-only
+/// connection closes, or asks for another journal mode, which is refused. At its close SQLite asks
+/// by its descriptor for an exclusive lock, which a read-only descriptor cannot have. That must
+/// cost the writer nothing: it still leaves WAL mode, copies the WAL when it closes, and writes.
+/// Nor may the read-only connection lock by the writer's descriptor what it has no right to. All as
+/// on the stock VFS.
 #[test]
 fn a_read_only_connection_locks_by_its_own_rights() {
     const READ: &str = "SELECT count(*) FROM t";
@@ -242,9 +243,10 @@ fn a_read_only_connection_locks_by_its_own_rights() {
     }
 }
 
-/// A program has loaded the extension for one of its databases, and has others that it opens as ever. They are
-/// what they were: their locks are POSIX locks, there is no descriptor more, and a child of fork uses what it
-/// has inherited as it always did. (That is no good idea, but worked: the child only reads.)
+/// A program has loaded the extension for one of its databases, and opens others on the stock VFS.
+/// Nothing changes for those: their locks are POSIX locks, they take no further descriptor, and a
+/// child of fork uses the inherited connections as before. (That is no good idea, but it works,
+/// since the child only reads.)
 #[test]
 fn a_database_that_is_not_ours_stays_as_it_is() {
     const SCRIPT: &str = "
@@ -293,8 +295,8 @@ plain.close(); made.close(); say(state(), os.path.exists(path + '-wal'), os.path
 }
 
 /// A stock connection is open, and perhaps in a transaction, when the same process opens the board
-/// through the VFS: the locks that it has stay what they are, and hold; when it has released them,
-/// all are protected. In WAL mode that is when it has closed the wal-index. The status says which.
+/// through this VFS. Its locks stay POSIX locks, and hold. When they are released, all locks are
+/// protected; in WAL mode, when it has closed the wal-index. The status says which locks are.
 #[test]
 fn a_stock_connection_is_protected_when_its_locks_are_gone() {
     const SCRIPT: &str = "
@@ -338,9 +340,10 @@ plain.execute('BEGIN IMMEDIATE'); look(); outsider(path); say(tried(plain, 'COMM
     }
 }
 
-/// A daemon closes all descriptors, those of a connection that it has forgotten, too, and opens another board, or
-/// the same again, which gets their numbers. Its locks must be locks of that board; the connection that is forgotten may only
-/// do what it could on the stock VFS, where it has lost its files.
+/// A daemon closes all descriptors, also those of a connection that it has forgotten. It opens
+/// another board, or the same again, which gets their numbers. Its locks must be locks of that
+/// board. The forgotten connection may only do what it could on the stock VFS, where it has lost
+/// its files.
 #[test]
 fn descriptors_that_were_closed_behind_our_back_are_forgotten() {
     const SCRIPT: &str = "
@@ -384,7 +387,7 @@ board.execute('BEGIN IMMEDIATE'); outsider(other); say(tried(board, 'COMMIT'))
             let (stock, _) = with("unix");
             assert_eq!(stock[0], "an outsider was refused: database is locked", "{stock:?}");
             let (said, content) = with("kanban");
-            // What the leaked connections close may be a file of the board's on the stock VFS.
+            // On the stock VFS the leaked connections may close a file of the board's.
             assert_eq!(said[..6], stock[..6], "{mode}, {gap}");
             assert_eq!(
                 said[6..],
@@ -400,8 +403,8 @@ board.execute('BEGIN IMMEDIATE'); outsider(other); say(tried(board, 'COMMIT'))
     }
 }
 
-/// A daemon closes all descriptors while a connection that it has forgotten is in a transaction. Nothing is locked
-/// any more, for a client of the stock VFS as for one of ours: a mapping that is left must not keep a lock.
+/// A daemon closes all descriptors while a connection that it has forgotten is in a transaction.
+/// Then nothing is locked, as on the stock VFS: a mapping that is left must not keep a lock.
 #[test]
 fn a_connection_without_descriptors_locks_nobody_out() {
     const SCRIPT: &str = "
@@ -427,8 +430,9 @@ say(told.stdout.strip(), told.stderr)
     }
 }
 
-/// A waiter writes its place in the queue by a file in memory. A daemon closes all that it does not know, that one, too, and
-/// opens another file, which gets its number. What waits next must not write to that one. On the stock VFS nobody would.
+/// A waiter writes its place in the queue by a file in memory. A daemon closes all descriptors that
+/// it does not know, also the one of that file, and opens another file, which gets its number. The
+/// next waiter must not write to the other file. On the stock VFS none would.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_file_that_has_the_number_of_one_in_memory_stays_as_it_is() {
@@ -460,8 +464,9 @@ say(waits())
     }
 }
 
-/// A program makes a child without the C library, so that no handler tells of it. The child has its parent's connections, but
-/// not the mapping by which waiters write their places: other memory may be there. A child that waits must leave that alone.
+/// A program forks without the C library, so that no fork handler runs. The child has its parent's
+/// connections, but not the mapping by which waiters write their places. Other memory may be there,
+/// and a child that waits must not write to it.
 #[test]
 #[cfg(target_os = "linux")]
 fn the_memory_of_a_child_that_ran_no_handler_stays_as_it_is() {
@@ -497,8 +502,8 @@ os.waitpid(child, 0)
     }
 }
 
-/// A process has no descriptor left when a connection that can write joins one that cannot. It needs none on the
-/// stock VFS.
+/// A process has no descriptor left when a connection that can write joins one that cannot. On the
+/// stock VFS the second connection needs none.
 #[test]
 fn a_connection_that_joins_to_write_needs_no_descriptor() {
     const SCRIPT: &str = "
@@ -530,9 +535,9 @@ say(tried(connect(path), 'SELECT * FROM t'), tried(connect(path), 'PRAGMA integr
     }
 }
 
-/// A service keeps a database for each of its tenants open, or a pool of connections to one, in WAL mode, and has a
-/// thousand descriptors. SQLite takes three for a database, this VFS three more, and one for each directory: for a
-/// further connection none.
+/// A service has a thousand descriptors, and keeps a database for each of its tenants open, or a
+/// pool of connections to one. SQLite takes three descriptors for a database in WAL mode, this VFS
+/// three more, and one for each directory. For a further connection this VFS takes none.
 #[test]
 fn a_board_takes_six_descriptors_and_a_connection_two() {
     const SCRIPT: &str = "
@@ -558,7 +563,7 @@ pool = [used(named(0)) for _ in range(20)]; say((descriptors() - before) / 20)
     }
 }
 
-/// What a newcomer finds in a board.
+/// The integrity check and the rows, by a new process.
 fn content_of(path: &Path) -> Vec<String> {
     let mut newcomer = stock_agent(Program::Rust);
     newcomer.open("c", &format!("file:{}", path.display()), 0);

@@ -1,6 +1,7 @@
-//! In WAL mode the file is longer than its header says, by more than checkpoints add while an application
-//! looks at both. So a check of "is the file as long as its header says" never calls a healthy board torn,
-//! whichever of the two it reads first. When the last connection closes, the file has that very length.
+//! In WAL mode the file is longer than its header says, by more than a checkpoint adds while an
+//! application looks at both. So an application that compares the length of the file with its
+//! header never takes a healthy board for torn, whichever it reads first. When the last connection
+//! closes, the file has the length that its header says.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,17 +16,17 @@ use vfs_tests::{Agent, Board, Program, Reply, beside};
 
 use crate::{Client, connect, over_faulty};
 
-/// The length of the file, and that by its header, read in this order.
+/// The length of the file, and the length by its header, read in this order.
 fn size_then_header(path: &Path) -> (u64, u64) {
-    // Of a process that has no connection to it, whose locks the descriptor could drop.
+    // The process has no connection to the board, so that closing the file drops no POSIX locks.
     let size = path.metadata().unwrap().len();
     let mut header = [0; 32];
     File::open(path).unwrap().read_exact_at(&mut header, 0).unwrap();
     (size, by_header(&header))
 }
 
-/// An application asks for the length of its board; a checkpoint of another process copies what was committed;
-/// the application reads the page count. On the stock VFS the board looks torn each time.
+/// An application reads the length of its board, another process checkpoints, and the application
+/// reads the page count. On the stock VFS the board looks torn each time.
 #[test]
 fn a_checkpoint_between_the_two_looks_is_no_tear() {
     for (program, page) in Program::ALL.into_iter().zip([512, 4096, 65536].into_iter().cycle()) {
@@ -42,13 +43,13 @@ fn a_checkpoint_between_the_two_looks_is_no_tear() {
                 .rows();
             let mut alarms = 0;
             for round in 0..40 {
-                // Now and then more than before, at first more than the distance.
+                // Some inserts are larger than all before, the first one larger than the distance.
                 let bytes = if round % 10 == 0 { 1_000_000 } else { 20_000 };
                 other.sql("c", &format!("INSERT INTO t VALUES (zeroblob({bytes}))")).rows();
                 let size = board.path().metadata().unwrap().len();
                 other.sql("c", "PRAGMA wal_checkpoint(PASSIVE)").rows();
                 let (_, header) = size_then_header(&board.path());
-                // An observer is waited for when it was not expected: the test below.
+                // In round 0 the checkpoint waits for observers, which the test below checks.
                 alarms += i32::from(size < header && round > 0);
             }
             other.close("c");
@@ -61,7 +62,7 @@ fn a_checkpoint_between_the_two_looks_is_no_tear() {
     }
 }
 
-/// Where the database is written from now on, and when.
+/// The offset and time of each write to the database from now on.
 fn writes_of(base: &Base) -> Arc<Mutex<Vec<(i64, Instant)>>> {
     let writes: Arc<Mutex<Vec<(i64, Instant)>>> = Arc::default();
     let seen = Arc::clone(&writes);
@@ -74,12 +75,12 @@ fn writes_of(base: &Base) -> Arc<Mutex<Vec<(i64, Instant)>>> {
     writes
 }
 
-/// About what an observer takes at most from one look to the next.
+/// About the longest time of an observer between its two looks.
 const LONG_ENOUGH: Duration = Duration::from_millis(10);
 
-/// Somebody stores a large blob on a small board, more than the file is ahead by. Others store small ones, until the file
-/// is not far enough ahead any more. The checkpoint makes the file longer, and then gives those who have seen the old
-/// length time to read the header: this one's, or that of the next checkpoint, which comes at once.
+/// A client stores a blob that is larger than the distance of the file, or small blobs until the
+/// file is no longer far enough ahead. The checkpoint makes the file longer, and waits before it
+/// writes the header. In that time observers that have read the old length read the old header.
 #[test]
 fn a_checkpoint_that_makes_the_file_longer_waits_for_observers() {
     let (base, ours) = over_faulty("faulty-sudden");
@@ -95,7 +96,7 @@ fn a_checkpoint_that_makes_the_file_longer_waits_for_observers() {
         let (_, header) = size_then_header(&board.path());
         let writes = writes.lock().unwrap();
         let first = writes.iter().position(|(offset, _)| *offset == 0).unwrap();
-        // What made the file longer came before the header.
+        // The write before the header made the file longer.
         let grown = first.checked_sub(1).map(|nth| writes[first].1 - writes[nth].1);
         (size < header, grown)
     };
@@ -111,8 +112,9 @@ fn a_checkpoint_that_makes_the_file_longer_waits_for_observers() {
     assert!((1..10).contains(&times), "{times}");
 }
 
-/// Clients come one after the other, and each closes the board as the last. The checkpoint of its close makes the file as
-/// long as it must be, and gives observers a moment before it writes the header.
+/// Clients open and close the board one after the other, so that each is the last to close. The
+/// checkpoint of its close gives the file its length, and waits a moment for observers before it
+/// writes the header.
 #[test]
 fn a_last_close_waits_for_observers_for_a_moment() {
     let (base, ours) = over_faulty("faulty-close");
@@ -138,8 +140,9 @@ fn a_last_close_waits_for_observers_for_a_moment() {
     }
 }
 
-/// A client writes, and no checkpoint has run yet. The file is ahead of its header already, so that the first checkpoint need
-/// not wait for observers. On the stock VFS it is as long as its header says.
+/// A client writes, and no checkpoint has run yet. The file is ahead of its header already, so that
+/// the first checkpoint need not wait for observers. On the stock VFS the file is as long as its
+/// header says.
 #[test]
 fn the_first_writes_bring_the_file_ahead() {
     let distance = |vfs: &str| {
@@ -156,8 +159,9 @@ fn the_first_writes_bring_the_file_ahead() {
     assert!(distance("kanban") >= 256 << 10);
 }
 
-/// A VACUUM takes a large blob out of a board. The checkpoint writes the new header, and gives those who have read the
-/// old one time to ask for the length before it cuts the file. On the stock VFS the cut comes at once.
+/// A VACUUM takes a large blob out of a board. The checkpoint writes the new header, and truncates
+/// the file only after observers of the old header had time to ask for the length. On the stock VFS
+/// it truncates the file at once.
 #[test]
 fn a_checkpoint_that_makes_the_file_much_shorter_waits_for_observers() {
     let waited = |vfs: &str, base: &Base| {
@@ -195,14 +199,14 @@ fn a_checkpoint_that_makes_the_file_much_shorter_waits_for_observers() {
     assert!(stock < paused, "{stock:?} {paused:?}");
 }
 
-/// What a client does to a board in the end, and what it is then.
+/// What a client does to a board before it closes.
 struct Course {
     name: &'static str,
     sql: &'static str,
 }
 
-/// All that has to do with the length of a file: it is the same afterwards as on the stock VFS, and so is what
-/// SQLite says of it.
+/// After statements that change the length of the file, the board and the answers of SQLite are the
+/// same as on the stock VFS.
 #[test]
 fn nothing_else_changes() {
     let courses = [
@@ -272,8 +276,8 @@ fn nothing_else_changes() {
     }
 }
 
-/// A board is copied with `cp` while it is open and idle, checkpointed: the copy is longer than it says, which
-/// is legal, and is used as any database, through this VFS and the stock one.
+/// A board is copied with `cp` while it is open, idle and checkpointed. The copy is longer than its
+/// header says. That is legal: both VFSs use the copy as any database.
 #[test]
 fn a_copy_of_an_idle_board_is_whole() {
     for mode in ["wal", "delete"] {
@@ -316,7 +320,7 @@ fn a_copy_of_an_idle_board_is_whole() {
 #[test]
 fn observers_of_both_orders_see_no_deficit() {
     let seconds = std::env::var("KANBAN_OBSERVE_SECONDS").map_or(4, |n| n.parse().unwrap());
-    // Longer than it ever took on a busy machine.
+    // No run on a busy machine took as long.
     let patience = Instant::now() + Duration::from_secs(60);
     while observe(Client::Stock, Duration::from_secs(2)) == 0 {
         assert!(Instant::now() < patience, "it has nothing to show");
@@ -337,8 +341,9 @@ fn observe(client: Client, limit: Duration) -> u64 {
     };
     let mut first = start(Program::Rust);
     first.sql("c", "PRAGMA journal_mode=wal; CREATE TABLE t (x)").rows();
-    // What a blob adds is known before anybody looks: a checkpoint that adds more than any before waits for
-    // observers, but for 20 ms only, and a busy machine may keep one from running for longer.
+    // The size of the blob is known before the observers start. A checkpoint that adds more than
+    // any before waits for observers for 20 ms only, and a busy machine may stop an observer for
+    // longer.
     first.sql("c", "INSERT INTO t VALUES (zeroblob(1000000)); PRAGMA wal_checkpoint").rows();
     let observers = Observers::start(&board.path());
     std::thread::scope(|scope| {
@@ -433,9 +438,9 @@ fn a_page_count_that_sqlite_took_from_the_file_stays_true() {
     }
 }
 
-/// A VACUUM makes a board small again: what it has deleted is nowhere in the file, though clients have it open; also if a
-/// reader keeps the first checkpoint from coming to its end, and others come to theirs. If it was much, the file becomes
-/// small again, too.
+/// A VACUUM makes a board small again. The deleted content is nowhere in the file, though clients
+/// have the file open, and also if a reader kept the first checkpoint from completing. If much was
+/// deleted, the file becomes small, too.
 #[test]
 fn a_vacuum_leaves_nothing_of_what_was_deleted() {
     for (rows, has_reader) in [(2, false), (2, true), (40, false), (40, true)] {
@@ -478,9 +483,10 @@ fn a_vacuum_leaves_nothing_of_what_was_deleted() {
     }
 }
 
-/// Somebody copies a live board by `cp`: the first page before a checkpoint, the rest after it. The copy's header counts
-/// fewer pages than are there, and SQLite calls it malformed. Its rows can be salvaged from the file; opening and closing it
-/// must leave them there, as on the stock VFS, and so must a commit and its checkpoint, while others have it open.
+/// `cp` copies a live board, the first page before a checkpoint and the rest after it. The copy's
+/// header counts fewer pages than the file has, and SQLite calls the copy malformed. Its rows can
+/// be salvaged. Opening and closing the copy must leave them in the file, as on the stock VFS, and
+/// so must a commit and its checkpoint while other clients have the copy open.
 #[test]
 fn a_torn_copy_keeps_what_can_be_salvaged() {
     for client in [Client::Stock, Client::Ours] {
@@ -524,9 +530,9 @@ fn a_torn_copy_keeps_what_can_be_salvaged() {
     }
 }
 
-/// There is no room for a board to grow: its files may not be longer than a limit (`ulimit -f`). A checkpoint cannot copy
-/// all. On the stock VFS it leaves a header that says more than the file has, for good. Here the header stays true. All
-/// rows are in the WAL on both.
+/// A limit (`ulimit -f`) keeps a board from growing, and a checkpoint cannot copy all pages. On the
+/// stock VFS it leaves a header that counts more pages than the file has, for good. Here the header
+/// stays true. On both VFSs all rows are in the WAL.
 #[test]
 fn without_room_the_header_does_not_run_ahead() {
     vfs_tests::needs!("sqlite3");
@@ -555,8 +561,8 @@ fn without_room_the_header_does_not_run_ahead() {
     assert_eq!(deficit("kanban"), 0);
 }
 
-/// A process may write files only up to a size (`ulimit -f`). Its board is smaller than that, and
-/// so is what it writes; the kernel would end it if it wrote beyond.
+/// A process may write files only up to a size (`ulimit -f`), and the kernel ends it if it writes
+/// beyond. Its board is smaller, and stays smaller with what it writes.
 #[test]
 fn a_limit_of_the_files_size_is_kept() {
     vfs_tests::needs!("sqlite3");
@@ -575,9 +581,10 @@ fn a_limit_of_the_files_size_is_kept() {
     }
 }
 
-/// Two clients have opened an empty board. One switches it to WAL mode and reads nothing then; the other writes. The
-/// first wants to leave WAL mode, which is refused as long as the other is there. So it opens the WAL only when it closes,
-/// as the last one: the file has the length that its header says, as on the stock VFS.
+/// Two clients have opened an empty board. The first switches it to WAL mode and reads nothing, and
+/// the second writes. The first may not leave WAL mode as long as the second has the board open. So
+/// the first opens the WAL only at its close, which is the last: the file has the length that its
+/// header says, as on the stock VFS.
 #[test]
 fn a_client_that_opens_the_wal_only_to_close_it_cuts_the_file() {
     for client in [Client::Stock, Client::Ours] {
@@ -608,10 +615,11 @@ fn pages_of_last_commit(board: &Board) -> u64 {
     word(wal.len() - frame + 4)
 }
 
-/// A worker is killed after a checkpoint: the WAL is empty, and the file ahead of its header. SQLite takes the page count
-/// from the file's length then, and writes it into the next commit. Somebody cuts the file to less than its header says.
-/// The stock VFS, on which the file is as long as that, copies what the WAL has, the lost page among it. If the
-/// commit had counted the distance, each checkpoint would call the board malformed, and the WAL would stay.
+/// A worker is killed after a checkpoint: the WAL is empty, and the file ahead of its header. Then
+/// SQLite takes the page count from the file's length, and writes it into the next commit. The file
+/// is truncated to less than its header says. On the stock VFS a checkpoint copies the pages that
+/// the WAL has, also the lost one. If the commit had counted the distance, each checkpoint would
+/// call the board malformed, and the WAL would stay.
 #[test]
 fn a_commit_after_a_kill_counts_what_the_header_says() {
     for (program, is_exclusive) in
@@ -652,9 +660,10 @@ fn a_commit_after_a_kill_counts_what_the_header_says() {
     }
 }
 
-/// A reader of a board that is ahead, whose WAL is empty: SQLite asks for the file's length in each read transaction. That
-/// it is told another one costs it no call of its base VFS that is a system call, but for one look at the header. When
-/// the board has become longer, it sees that.
+/// The file of a board is ahead, and its WAL is empty. SQLite asks for the file's length in each
+/// read transaction of a reader. The answer, which is not the real length, costs one look at the
+/// header and no other system call of the base VFS. When the board has become longer, the reader
+/// sees that.
 #[test]
 fn a_reader_of_a_board_that_is_ahead_makes_no_more_calls() {
     let (base, ours) = over_faulty("faulty-reader");
@@ -689,7 +698,7 @@ fn a_reader_of_a_board_that_is_ahead_makes_no_more_calls() {
         let steady: Vec<_> = (0..70).map(|_| counted()).collect();
         let asks = steady.iter().flatten().filter(|call| *call == "FileSize").count();
         assert_eq!(asks, 70, "{vfs}: it has nothing to show");
-        // A client that is not seen by the reader writes, and copies that.
+        // Another client writes and checkpoints, unseen by the reader.
         let other = connect(&copy.uri(vfs));
         other
             .execute_batch(
@@ -702,8 +711,9 @@ fn a_reader_of_a_board_that_is_ahead_makes_no_more_calls() {
     assert_eq!(calls(&ours), calls("faulty-reader"));
 }
 
-/// Somebody has written the first pages of a board, and a client that may only read it asks for a checkpoint. SQLite lets it
-/// try, and the write fails. It is told what the stock VFS says, not that the disk is full.
+/// The first pages of a board were written, and a client that may only read the board asks for a
+/// checkpoint. SQLite lets it try, and the write fails. The client gets the error of the stock VFS,
+/// not that the disk is full.
 #[test]
 fn a_read_only_client_does_not_get_disk_full() {
     let [stock, ours] = [Client::Stock, Client::Ours].map(|client| {
