@@ -62,7 +62,7 @@ fn every_worker_of_a_python_is_reached() {
     }
 }
 
-/// The same in C. `open` is how it opens its board; the stranger is Debian's shell.
+/// The same in C. `open` is its call that opens the board; the stranger is Debian's shell.
 const HOLDER: &str = r#"
 #include <sqlite3.h>
 #include <stdio.h>
@@ -133,8 +133,8 @@ fn a_program_that_links_sqlite_is_reached() {
     }
 }
 
-/// A program loads the part of it that uses SQLite later: as Python and Ruby do, and with its symbols bound to what
-/// it brings along, as PHP does.
+/// A program loads the part that uses SQLite later: as Python and Ruby do, and with its symbols
+/// bound to its own SQLite, as PHP does.
 #[test]
 fn a_plugin_that_brings_sqlite_is_reached() {
     needs!(SQLITE_HEADER, "sqlite3");
@@ -236,8 +236,9 @@ fn a_child_can_be_left_out() {
     }
 }
 
-/// What goes past this VFS: a connection that names another one, and an SQLite that does not call its functions by
-/// their names. With `KANBAN_REQUIRE=1` each process says so once, however often it happens, and goes on.
+/// Two kinds of connections bypass this VFS: those that name another one, and those of an SQLite
+/// that does not call its functions by their names. With `KANBAN_REQUIRE=1` each process reports
+/// that once, and goes on.
 #[test]
 fn a_stock_connection_is_reported_once() {
     let names_another = r#"
@@ -258,7 +259,7 @@ for n in range(3):
     assert sqlite.sqlite3_exec(board, b"CREATE TABLE IF NOT EXISTS t (n)", None, None, None) == 0
     sqlite.sqlite3_close(board)
 "#;
-    // What a terminal obeys stands in the name.
+    // The file name has control characters, which a terminal would obey.
     for (program, cause) in [
         (names_another, "a connection names another VFS"),
         (hidden, "no SQLite of this process could be reached"),
@@ -336,7 +337,8 @@ fn only_stock_connections_are_reported() {
     }
 }
 
-/// A program has closed standard error, and its next file has that number: nothing is written into that.
+/// A program has closed standard error, and its next file has that number. No report is written
+/// into that file.
 #[test]
 fn a_file_in_place_of_standard_error_stays_as_it_is() {
     needs!(SQLITE_HEADER);
@@ -422,9 +424,9 @@ int main(int n, char **all) {
 }
 "#;
 
-/// A process has two SQLites, one of each plugin. A connection of one that the other's functions are called with would crash
-/// the process. Each open gets that of its caller, also if the caller jumps there by its last call, and if another library
-/// was loaded for all meanwhile.
+/// A process has two SQLites, one of each plugin. A connection that is passed to functions of the
+/// other SQLite would crash the process. Each open reaches the SQLite of its caller, also if it is
+/// the last call of its function, and if another library was loaded for all meanwhile.
 #[test]
 fn each_plugin_keeps_its_own_sqlite() {
     needs!(SQLITE_HEADER);
@@ -688,10 +690,11 @@ print(missed)
     }
 }
 
-/// A thread opens the first database of its process, for which the extension is loaded, as no open on the stock VFS
-/// does. Another thread forks meanwhile, and its child opens a database, too: ld.so aborts a child that loads what its parent
-/// was loading. An extension with many parts makes sure that the fork comes then. (It keeps the first thread busy
-/// afterwards, so that the fork does not find SQLite's mutexes locked, which no VFS helps against.)
+/// A thread opens the first database of its process, which loads the extension. Another thread
+/// forks meanwhile, and its child opens a database, too: ld.so aborts a child that loads what its
+/// parent was loading. An extension with many parts makes sure that the fork comes during the load.
+/// (It keeps the first thread busy afterwards, so that the fork does not find SQLite's mutexes
+/// locked, which no VFS helps against.)
 #[test]
 fn a_fork_beside_the_first_open_is_harmless() {
     const PARTS: usize = 400;
@@ -738,7 +741,8 @@ opener.join()
     }
 }
 
-/// Under a name that SQLite derives an entry point from, for a client that can load an extension and name no entry point.
+/// SQLite derives the entry point from the file's name, for a client that loads an extension but
+/// cannot name an entry point.
 #[test]
 fn it_is_an_extension_that_makes_the_vfs_the_default_one() {
     let board = Board::new();
@@ -756,7 +760,8 @@ print(len(sqlite3.connect(sys.argv[1]).execute('PRAGMA kanban_status').fetchall(
     }
 }
 
-/// Nobody reads standard error any more. A program in C, which such a pipe ends when it prints, is not ended by what is told.
+/// Standard error is a pipe without a reader. Printing to it ends a program in C, but the report of
+/// the library must not.
 #[test]
 fn a_report_ends_no_process() {
     needs!(SQLITE_HEADER);
