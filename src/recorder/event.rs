@@ -168,14 +168,6 @@ impl Process {
         let command = sys::command_of(pid).or_else(|| sys::program_of(pid));
         Self { pid, command: command.unwrap_or_default() }
     }
-
-    /// That of a process that did something `ago`. Without its command if it is gone: its id may be another's by now.
-    pub(crate) fn that_was_there(pid: u32, ago: Duration) -> Self {
-        if sys::is_gone(pid, ago) {
-            return Self { pid, command: String::new() };
-        }
-        Self::of(pid)
-    }
 }
 
 /// An event of the log.

@@ -375,19 +375,6 @@ fn a_fork_waits_for_an_open_log() {
     forker.join().expect("it ends").expect("it is heard");
 }
 
-/// A process had the lock and is gone, and another has its id by now: that one is not named.
-#[test]
-fn an_innocent_process_is_not_named() {
-    let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
-    let (pid, hour) = (child.id(), Duration::from_secs(3600));
-    let was_there = Process::that_was_there(std::process::id(), Duration::ZERO);
-    assert_eq!(was_there, Process::of(std::process::id()));
-    assert_eq!(Process::that_was_there(pid, hour), Process { pid, command: String::new() });
-    assert!(!Process::of(pid).command.is_empty());
-    child.kill().and_then(|()| child.wait()).expect("it is ours");
-    assert_eq!(Process::that_was_there(pid, hour), Process { pid, command: String::new() });
-}
-
 /// A process adds to the counters again and again. Whoever reads them meanwhile finds them whole: they never go down.
 #[test]
 fn counters_never_go_down() {
