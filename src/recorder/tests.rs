@@ -166,6 +166,36 @@ fn a_number_that_cannot_be_does_not_stop_the_log() {
     }
 }
 
+/// Somebody deletes the log again and again, and clients make another. Whoever reads it finds one of them, or none, and not that it
+/// is no log; and a client records in the new one.
+#[test]
+fn a_log_that_is_replaced_meanwhile_is_a_log() {
+    let (_place, path, recorder) = board();
+    std::thread::scope(|scope| {
+        let replaces = scope.spawn(|| {
+            for _ in 0..3000 {
+                let _ = std::fs::remove_file(path_of(&path));
+                record(&path, &recorder, 0..1);
+            }
+        });
+        while !replaces.is_finished() {
+            match read(&path) {
+                Ok(_) | Err(NoLog::Missing) => {}
+                Err(why) => panic!("{why}"),
+            }
+        }
+    });
+    assert_eq!(log_of(&path).events.len(), 1);
+}
+
+/// The disk does not give back what is in the log: that is an error, and not that nothing was recorded.
+#[test]
+fn a_log_that_cannot_be_read_is_not_empty() {
+    let short = tempfile::tempfile().expect("a file");
+    short.set_len(LENGTH / 2).expect("it is ours");
+    super::file::events(&short).expect_err("half of it is missing");
+}
+
 /// What lies in the log's place is somebody else's: it stays as it is, and nothing is recorded. A log that was cut short is not
 /// used either.
 #[test]
