@@ -1,6 +1,8 @@
 //! `log`: what has happened on a board, as sentences, JSON or a drawing.
 
 use std::collections::HashSet;
+use std::fmt::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -104,12 +106,18 @@ fn line(event: &Event, as_json: bool) -> String {
     line + &format!("{}  {}\n", time::local(event.unix_us), sentence(event))
 }
 
-/// `pid 7 (python3 worker.py)`
-pub(crate) fn named(process: &Process) -> String {
-    match process.command.is_empty() {
-        true => format!("pid {}", process.pid),
-        false => format!("pid {} ({})", process.pid, process.command),
+/// `pid 7 (python3 worker.py)`, `pid 1 in pid namespace 4026532198 (python3 worker.py)`
+fn named(process: &Process) -> String {
+    let here = std::fs::metadata("/proc/self/ns/pid").ok().map(|found| found.ino());
+    let mut named = format!("pid {}", process.pid);
+    // Writing to a String does not fail.
+    if let Some(other) = process.pid_namespace.filter(|it| here != Some(u64::from(*it))) {
+        let _ = write!(named, " in pid namespace {other}");
     }
+    if !process.command.is_empty() {
+        let _ = write!(named, " ({})", process.command);
+    }
+    named
 }
 
 /// What has happened, to whom and why.

@@ -371,7 +371,7 @@ impl<B: BaseFile> Record<B> {
         let pid = holder.0.pid;
         match self.database.is_to_be_seen(holder) {
             true => Process::of(pid),
-            false => Process { pid, command: String::new() },
+            false => Process::unknown(pid),
         }
     }
 }

@@ -13,7 +13,8 @@
 //! | 48 to 55 | for how long it held the write lock, or worked, in us (u64) |
 //! | 56 to 59 | SQLite's result code (i32) |
 //! | 60 to 63 | how many events of its process were left out before it (u32) |
-//! | 64 to 159 | the command of the process |
+//! | 64 to 155 | the command of the process |
+//! | 156 to 159 | its pid namespace; 0: not known (u32) |
 //! | 160 to 255 | that of the other process |
 //! | 256 to 383 | the first statement, or the beginning of a message |
 //! | 384 to 511 | the last statement, or the rest of the message |
@@ -31,7 +32,8 @@ pub(super) const RECORD: usize = 512;
 /// No log has so many events. A number beyond it is damage.
 pub(super) const MOST_EVENTS: u64 = 1 << 48;
 
-const COMMAND: std::ops::Range<usize> = 64..160;
+const COMMAND: std::ops::Range<usize> = 64..156;
+const NAMESPACE: usize = 156;
 const OTHER: std::ops::Range<usize> = 160..256;
 const FIRST: std::ops::Range<usize> = 256..384;
 const LAST: std::ops::Range<usize> = 384..512;
@@ -160,13 +162,25 @@ pub struct Process {
     pub pid: u32,
     /// Its command line, cut, or its program's name. Empty if it is not known, or if the process was gone when the event was recorded.
     pub command: String,
+    /// Its pid namespace, as lsns(8) shows it. `None` if it is not known, as that of a holder always is. pid_namespaces(7)
+    pub pid_namespace: Option<u32>,
 }
 
 impl Process {
     /// That of a process that is there.
     pub(crate) fn of(pid: u32) -> Self {
         let command = sys::command_of(pid).or_else(|| sys::program_of(pid));
-        Self { pid, command: command.unwrap_or_default() }
+        Self { pid, command: command.unwrap_or_default(), pid_namespace: None }
+    }
+
+    /// That of a process of which nothing but its id is known.
+    pub(crate) fn unknown(pid: u32) -> Self {
+        Self { pid, ..Self::default() }
+    }
+
+    /// This process.
+    pub(super) fn this() -> Self {
+        Self { pid_namespace: sys::pid_namespace(), ..Self::of(sys::pid()) }
     }
 }
 
@@ -252,6 +266,7 @@ impl Event {
         put(56, &self.code.to_le_bytes());
         put(60, &self.left_out.to_le_bytes());
         put(COMMAND.start, cut(&self.process.command, COMMAND.len()));
+        put(NAMESPACE, &self.process.pid_namespace.unwrap_or(0).to_le_bytes());
         put(OTHER.start, cut(holder.map_or("", |holder| &holder.command), OTHER.len()));
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         if Self::has_message(self.kind) {
@@ -282,7 +297,8 @@ impl Event {
             sys::printable(text.trim_end_matches('\0'))
         };
         let some = |text: String| (!text.is_empty()).then_some(text);
-        let holder = Process { pid: short(32), command: text(OTHER) };
+        let holder = Process { command: text(OTHER), ..Process::unknown(short(32)) };
+        let namespace = Some(short(NAMESPACE)).filter(|namespace| *namespace != 0);
         let (first, last) = (text(FIRST), text(LAST));
         let (message, first, last) = match Self::has_message(kind) {
             true => (some(first + &last), None, None),
@@ -292,7 +308,7 @@ impl Event {
             number,
             unix_us: long(16),
             kind,
-            process: Process { pid: short(28), command: text(COMMAND) },
+            process: Process { pid: short(28), command: text(COMMAND), pid_namespace: namespace },
             holder: (holder != Process::default()).then_some(holder),
             waited: Duration::from_micros(long(40)),
             held: Duration::from_micros(long(48)),
@@ -317,6 +333,8 @@ impl Event {
             let mut object = Object::new();
             object.field("pid", process.pid);
             object.field("command", text(Some(&*process.command).filter(|text| !text.is_empty())));
+            let namespace = process.pid_namespace.map(|namespace| namespace.to_string());
+            object.field("pid_namespace", namespace.as_deref().unwrap_or("null"));
             object.to_string()
         };
         let ms = |duration: Duration| duration.as_micros() as f64 / 1e3;

@@ -33,9 +33,9 @@ fn record(path: &Path, recorder: &Recorder, events: std::ops::Range<u32>) {
 #[test]
 fn an_event_is_read_as_it_was_recorded() {
     let (_place, path, recorder) = board();
-    let holder = Process { pid: 7, command: "worker --fast \u{1b}[31m".to_owned() };
+    let holder = |command: &str| Process { command: command.to_owned(), ..Process::unknown(7) };
     let told = Event {
-        holder: Some(holder),
+        holder: Some(holder("worker --fast \u{1b}[31m")),
         waited: Duration::from_micros(1_500_000),
         held: Duration::from_micros(12),
         frames: 3,
@@ -49,11 +49,14 @@ fn an_event_is_read_as_it_was_recorded() {
     recorder.record(told.clone(), true, &Counters::default());
     let log = log_of(&path);
     let [read] = &log.events[..] else { panic!("{log:?}") };
-    let holder = Process { pid: 7, command: "worker --fast ?[31m".to_owned() };
+    let holder = holder("worker --fast ?[31m");
     let first_statement = Some("é".repeat(64));
-    let (process, number) = (Process::of(std::process::id()), 1);
+    let (process, number) = (Process::this(), 1);
     let read_process = read.process.clone();
     assert!(process.command.starts_with(&read_process.command) && read_process.pid == process.pid);
+    assert_eq!(read_process.pid_namespace, process.pid_namespace);
+    #[cfg(target_os = "linux")]
+    assert!(process.pid_namespace.is_some());
     let expected =
         Event { holder: Some(holder), first_statement, number, process: read_process, ..told };
     assert_eq!(*read, expected);

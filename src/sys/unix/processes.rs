@@ -465,6 +465,19 @@ pub(crate) fn program_of(pid: u32) -> Option<String> {
     Some(printable(name.trim_end()))
 }
 
+/// This process's pid namespace, as lsns(8) shows it. pid_namespaces(7), /proc/self/ns/pid
+#[cfg(target_os = "linux")]
+pub(crate) fn pid_namespace() -> Option<u32> {
+    let found = fs::metadata("/proc/self/ns/pid").ok()?;
+    u32::try_from(std::os::unix::fs::MetadataExt::ino(&found)).ok()
+}
+
+/// Always `None`: other systems have none.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn pid_namespace() -> Option<u32> {
+    None
+}
+
 /// A file of a process in `/proc`. That may be mounted for another pid namespace, where this process has another id.
 /// pid_namespaces(7), proc(5), /proc/self
 fn in_proc(pid: u32, file: &str) -> String {
