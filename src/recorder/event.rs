@@ -32,6 +32,9 @@ pub(super) const RECORD: usize = 512;
 /// No log has so many events. A number beyond it is damage.
 pub(super) const MOST_EVENTS: u64 = 1 << 48;
 
+/// The end of the year 9999, in us since 1970. A time beyond it is damage.
+const END_OF_TIME: u64 = 253_402_300_800_000_000;
+
 const COMMAND: std::ops::Range<usize> = 64..156;
 const NAMESPACE: usize = 156;
 const OTHER: std::ops::Range<usize> = 160..256;
@@ -288,7 +291,8 @@ impl Event {
         let short = |at: usize| u32_at(record, at);
         let long = |at: usize| u64_at(record, at);
         let number = long(0);
-        if !(1..MOST_EVENTS).contains(&number) || long(8) != checksum(record) {
+        let can_be = (1..MOST_EVENTS).contains(&number) && long(16) < END_OF_TIME;
+        if !can_be || long(8) != checksum(record) {
             return None;
         }
         let kind = EventKind::ALL.into_iter().find(|kind| *kind as u8 == record[24])?;

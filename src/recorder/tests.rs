@@ -169,6 +169,22 @@ fn a_number_that_cannot_be_does_not_stop_the_log() {
     }
 }
 
+/// Somebody has written a record with a time that no clock shows. It is skipped; one of the last second that there is, is not.
+#[test]
+fn a_time_that_cannot_be_is_skipped() {
+    let (_place, path, recorder) = board();
+    record(&path, &recorder, 0..1);
+    let file = std::fs::File::options().write(true).open(path_of(&path)).expect("it is there");
+    let year_10000 = 253_402_300_800_000_000;
+    for (number, unix_us) in [(2, year_10000), (3, u64::MAX), (4, year_10000 - 1)] {
+        let event = Event { unix_us, ..Event::of(EventKind::Refusal) };
+        let at = LENGTH - 1 - (RECORDS - number) * 512;
+        file.write_all_at(&event.encode(number), at).expect("it is ours");
+    }
+    let numbers: Vec<_> = log_of(&path).events.iter().map(|event| event.number).collect();
+    assert_eq!(numbers, [1, 4]);
+}
+
 /// Somebody deletes the log again and again, and clients make another. Whoever reads it finds one of them, or none, and not that it
 /// is no log; and a client records in the new one.
 #[test]
