@@ -46,6 +46,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let seen = observe_board(&arguments.board)?;
     let events = events(&seen, since)?;
     if let Some(file) = &arguments.svg {
+        // The name of the board instead of that of a drawing would cost all that is in it.
+        if is_of_board(file, &seen.database) {
+            return Err(format!(
+                "{}: that belongs to the board; name another file",
+                file.display()
+            )
+            .into());
+        }
         let drawn = timeline::of(&seen.database, &events);
         std::fs::write(file, drawn).map_err(|error| format!("{}: {error}", file.display()))?;
         say(&format!("{} events are drawn in {}\n", events.len(), file.display()))?;
@@ -71,6 +79,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         std::thread::sleep(LOOKS_EVERY);
         events = self::events(&seen, since)?;
     }
+}
+
+/// Whether a file is the board, or one of those beside it.
+fn is_of_board(file: &Path, board: &Path) -> bool {
+    let file = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    ["", "-wal", "-shm", "-journal", "-lock", "-kanban-log"].iter().any(|suffix| {
+        let mut one = board.as_os_str().to_owned();
+        one.push(suffix);
+        file.as_os_str() == one
+    })
 }
 
 /// Says something, and then events.

@@ -254,6 +254,21 @@ fn containers_are_told_apart() {
     assert_eq!(out.matches(": pid 1 had the write lock").count(), 2, "{out}");
 }
 
+/// A drawing that would be written over the board, or its WAL, is refused.
+#[test]
+fn a_board_is_not_drawn_over() {
+    let board = board();
+    let mut client = client(&board, "kanban");
+    client.sql("c", "UPDATE tasks SET title = 'x'").rows();
+    for own in [board.path(), beside(&board, "-wal"), beside(&board, "-kanban-log")] {
+        let before = std::fs::read(&own).ok();
+        let (code, _, errors) = outcome(&[&"log", &"--svg", &own, &board.path()]);
+        assert_eq!(code, Some(2), "{errors}");
+        assert!(errors.contains("belongs to the board"), "{errors}");
+        assert_eq!(std::fs::read(&own).ok(), before);
+    }
+}
+
 /// What lies in the log's place is something else: that is said, and it stays.
 #[test]
 fn what_is_no_log_is_not_shown() {
