@@ -1,6 +1,8 @@
 //! `log`: what has happened on a board, as sentences, JSON or a drawing.
 
 use std::collections::HashSet;
+use std::fmt::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,6 +46,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let seen = observe_board(&arguments.board)?;
     let events = events(&seen, since)?;
     if let Some(file) = &arguments.svg {
+        // The name of the board instead of that of a drawing would cost all that is in it.
+        if is_of_board(file, &seen.database) {
+            return Err(format!(
+                "{}: that belongs to the board; name another file",
+                file.display()
+            )
+            .into());
+        }
         let drawn = timeline::of(&seen.database, &events);
         std::fs::write(file, drawn).map_err(|error| format!("{}: {error}", file.display()))?;
         say(&format!("{} events are drawn in {}\n", events.len(), file.display()))?;
@@ -69,6 +79,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         std::thread::sleep(LOOKS_EVERY);
         events = self::events(&seen, since)?;
     }
+}
+
+/// Whether a file is the board, or one of those beside it.
+fn is_of_board(file: &Path, board: &Path) -> bool {
+    let file = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    ["", "-wal", "-shm", "-journal", "-lock", "-kanban-log"].iter().any(|suffix| {
+        let mut one = board.as_os_str().to_owned();
+        one.push(suffix);
+        file.as_os_str() == one
+    })
 }
 
 /// Says something, and then events.
@@ -104,12 +124,18 @@ fn line(event: &Event, as_json: bool) -> String {
     line + &format!("{}  {}\n", time::local(event.unix_us), sentence(event))
 }
 
-/// `pid 7 (python3 worker.py)`
-pub(crate) fn named(process: &Process) -> String {
-    match process.command.is_empty() {
-        true => format!("pid {}", process.pid),
-        false => format!("pid {} ({})", process.pid, process.command),
+/// `pid 7 (python3 worker.py)`, `pid 1 in pid namespace 4026532198 (python3 worker.py)`
+fn named(process: &Process) -> String {
+    let here = std::fs::metadata("/proc/self/ns/pid").ok().map(|found| found.ino());
+    let mut named = format!("pid {}", process.pid);
+    // Writing to a String does not fail.
+    if let Some(other) = process.pid_namespace.filter(|it| here != Some(u64::from(*it))) {
+        let _ = write!(named, " in pid namespace {other}");
     }
+    if !process.command.is_empty() {
+        let _ = write!(named, " ({})", process.command);
+    }
+    named
 }
 
 /// What has happened, to whom and why.

@@ -875,15 +875,27 @@ impl<B: BaseFile> Claim<B> {
 
     fn gave_up(&mut self, waited: Duration) {
         count(&self.database.counters.gave_up);
-        let holder = if self.is_held() { None } else { self.database.holder() };
-        let is_held = self.is_held();
-        self.record.gave_up(waited, is_held, holder.map(|(holder, _)| holder));
-        let waited = waited.as_millis();
-        let why = match holder {
-            _ if self.is_held() => "it has the write lock but readers are in its way; end \
-                                    their transactions, or wait longer"
+        let noted = self.record.take_refusal();
+        let is_noticed_late = noted.is_some();
+        let refusal = noted.unwrap_or_else(|| {
+            let is_held = self.is_held();
+            let holder = if is_held { None } else { self.database.holder() };
+            self.record.refusal(is_held, holder)
+        });
+        let why = match refusal.holder {
+            _ if refusal.is_held && is_noticed_late => "it had the write lock, but readers were in its way; end \
+                                                        their transactions, or wait longer"
                 .to_owned(),
-            Some((holder, _)) => keepers::described(holder, self.database.keepers(holder).as_ref()),
+            _ if refusal.is_held => "it has the write lock but readers are in its way; end \
+                                     their transactions, or wait longer"
+                .to_owned(),
+            Some(holder) if is_noticed_late => {
+                format!("{} had the write lock then; make its transactions shorter, or wait longer", self.database.process_of(holder))
+            }
+            None if is_noticed_late => "no client of this VFS had the write lock then; a client that does not use it may \
+                                        have held SQLite's own; try again, or wait longer"
+                .to_owned(),
+            Some(holder) => keepers::described(holder.0, &self.database.whereabouts(holder)),
             None => match self.database.sqlite_lockers(false) {
                 Some(lockers) => format!(
                     "no client of this VFS has the write lock now; {lockers} has SQLite's own; try again, \
@@ -894,9 +906,11 @@ impl<B: BaseFile> Claim<B> {
                     .to_owned(),
             },
         };
+        self.record.gave_up(waited, refusal);
+        let waited = waited.as_millis();
         let others = match self.database.waiters().len() {
-            0 => String::new(),
-            n => format!(" ({n} more in the queue)"),
+            n if n > 0 && !is_noticed_late => format!(" ({n} more in the queue)"),
+            _ => String::new(),
         };
         let line = format!("gave up after waiting {waited} ms to write{others}: {why}");
         self.log.log_about(ResultCode::BUSY, &line, self.database.path());

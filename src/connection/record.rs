@@ -22,11 +22,12 @@ use crate::sys;
 const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// A refusal as it happened. That it was the last of its wait may become known much later.
-struct LastRefusal {
+pub(super) struct LastRefusal {
     unix_us: u64,
     /// Whether the connection had the write lock itself.
-    is_held: bool,
-    holder: Option<Holder>,
+    pub(super) is_held: bool,
+    /// As [`Database::holder`] has it.
+    pub(super) holder: Option<(Holder, bool)>,
     statement: Option<String>,
 }
 
@@ -225,7 +226,8 @@ impl<B: BaseFile> Record<B> {
         {
             return;
         }
-        let holder = self.last_refusal.as_ref().and_then(|noted| noted.holder).map(process_of);
+        let holder = self.last_refusal.as_ref().and_then(|noted| noted.holder);
+        let holder = holder.map(|holder| self.process_of(holder));
         let cause = if by_write_lock { Cause::WriteLock } else { Cause::SqliteLock };
         self.refused_at_once(cause, holder);
         self.is_refusal_told = true;
@@ -246,12 +248,21 @@ impl<B: BaseFile> Record<B> {
     /// A lock was refused, and the connection waits, or fails without a sign. `is_held` says
     /// whether the connection has the write lock.
     pub(super) fn note_refusal(&mut self, is_held: bool) {
-        self.last_refusal = self.recording.is_on.then(|| LastRefusal {
-            unix_us: recorder::unix_us(),
-            is_held,
-            holder: if is_held { None } else { self.database.holder_by_sidecar() },
-            statement: self.statement(),
+        self.last_refusal = self.recording.is_on.then(|| {
+            let holder = if is_held { None } else { self.database.holder_by_sidecar() };
+            self.refusal(is_held, holder)
         });
+    }
+
+    /// A refusal of this moment.
+    pub(super) fn refusal(&self, is_held: bool, holder: Option<(Holder, bool)>) -> LastRefusal {
+        let statement = self.statement();
+        LastRefusal { unix_us: recorder::unix_us(), is_held, holder, statement }
+    }
+
+    /// The refusal that was noted last, since a wait has ended without a sign.
+    pub(super) fn take_refusal(&mut self) -> Option<LastRefusal> {
+        self.last_refusal.take()
     }
 
     /// The wait ends at this moment: the refusal that was noted before does not describe its end.
@@ -259,11 +270,9 @@ impl<B: BaseFile> Record<B> {
         self.last_refusal = None;
     }
 
-    /// A wait has ended without the lock. `holder` has it now, or, with `is_held`, this connection.
-    /// They count only if no refusal was noted.
+    /// A wait has ended without the lock, by that refusal.
     #[cold]
-    pub(super) fn gave_up(&mut self, waited: Duration, is_held: bool, holder: Option<Holder>) {
-        let noted = self.last_refusal.take();
+    pub(super) fn gave_up(&mut self, waited: Duration, refusal: LastRefusal) {
         if std::mem::take(&mut self.is_refusal_told) {
             return;
         }
@@ -280,13 +289,7 @@ impl<B: BaseFile> Record<B> {
         if !self.recording.is_on {
             return;
         }
-        let LastRefusal { unix_us, is_held, holder, statement } = match noted {
-            Some(noted) => noted,
-            None => {
-                let statement = self.statement();
-                LastRefusal { unix_us: recorder::unix_us(), is_held, holder, statement }
-            }
-        };
+        let LastRefusal { unix_us, is_held, holder, statement } = refusal;
         let cause = match (is_held, &holder) {
             (true, _) => Cause::Readers,
             (false, Some(_)) => Cause::WriteLock,
@@ -296,7 +299,7 @@ impl<B: BaseFile> Record<B> {
             waited,
             code: ResultCode::BUSY.0,
             cause: Some(cause),
-            holder: holder.map(process_of),
+            holder: holder.map(|holder| self.process_of(holder)),
             first_statement: statement,
             unix_us,
             ..Event::of(kind)
@@ -368,9 +371,13 @@ impl<B: BaseFile> Record<B> {
     fn tell(&self, event: Event, create: bool) {
         self.database.recorder.record(event, create, &self.database.counters);
     }
-}
 
-/// The process of a holder.
-fn process_of(holder: Holder) -> Process {
-    Process::that_was_there(holder.pid, holder.held())
+    /// The process of a holder. Without its command if that cannot be seen: its id may be another's here.
+    fn process_of(&self, holder: (Holder, bool)) -> Process {
+        let pid = holder.0.pid;
+        match self.database.is_to_be_seen(holder) {
+            true => Process::of(pid),
+            false => Process::unknown(pid),
+        }
+    }
 }

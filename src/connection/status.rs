@@ -7,7 +7,7 @@ use super::{BaseFile, Connection, Stands};
 use crate::guard::cancellation::Protection;
 use crate::guard::identity::Identity;
 use crate::json::{Object, Text};
-use crate::lock::keepers::Lockers;
+use crate::lock::keepers::{Lockers, Whereabouts};
 use crate::sys;
 
 /// Facts about the VFS that a connection itself does not know.
@@ -54,8 +54,11 @@ pub(crate) fn json<B: BaseFile>(connection: &mut Connection<B>, vfs: &Vfs<'_>) -
         Some((holder, this_process)) => {
             let mut who = Object::new();
             who.field("pid", holder.pid);
-            let keepers = database.keepers(holder);
-            if let Some(program) = sys::program_of(holder.pid).filter(|_| keepers.is_none()) {
+            let (process, keepers) = match database.whereabouts((holder, this_process)) {
+                Whereabouts::There(process) => (Some(process), None),
+                Whereabouts::Gone(keepers) => (None, Some(keepers)),
+            };
+            if let Some(program) = process.and_then(|process| process.program) {
                 who.field("program", Text(&program));
             }
             who.field("held_ms", holder.held().as_millis());

@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::holder::Holder;
-use super::keepers::{self, Lockers};
+use super::keepers::{self, Lockers, Process, Whereabouts};
 use super::page::Waiter;
 use super::queue::{Pace, Purpose, Queue, Taken};
 use super::sidecar::{self, Sidecar};
@@ -203,18 +203,31 @@ impl Database {
         }
     }
 
-    /// The holder of the write lock, as this process can tell by its open sidecar, with one system call.
-    pub(crate) fn holder_by_sidecar(&self) -> Option<Holder> {
+    /// [`Self::holder`], as this process can tell by its open sidecar, with one system call.
+    pub(crate) fn holder_by_sidecar(&self) -> Option<(Holder, bool)> {
         if self.owner.is_taken() {
-            return Some(Holder::since(sys::monotonic_ns(), Purpose::Write));
+            return Some((Holder::since(sys::monotonic_ns(), Purpose::Write), true));
         }
-        self.queue()?.holder()
+        Some((self.queue()?.holder()?, false))
     }
 
-    /// The processes that keep the write lock of a holder that is gone; `None` if it is not gone. Looks into other
-    /// processes for at most [`LOOKS_FOR`].
-    pub(crate) fn keepers(&self, holder: Holder) -> Option<Lockers> {
-        keepers::of(&self.path, holder, LOOKS_FOR)
+    /// Whether the process with the id of [`Self::holder`] in this pid namespace is that one, as far as can be told. Looks at
+    /// what it has open for at most [`LOOKS_FOR`].
+    pub(crate) fn is_to_be_seen(&self, (holder, ours): (Holder, bool)) -> bool {
+        let sidecar = self.queue().map(|queue| queue.sidecar().inode());
+        sidecar.is_none_or(|sidecar| holder.is_to_be_seen(sidecar, ours, LOOKS_FOR))
+    }
+
+    /// The process of a holder. Without its program if that cannot be seen.
+    pub(crate) fn process_of(&self, holder: (Holder, bool)) -> Process {
+        let pid = holder.0.pid;
+        if self.is_to_be_seen(holder) { Process::of(pid) } else { Process { pid, program: None } }
+    }
+
+    /// Where a holder is, and if it is gone, which processes keep its lock. Looks into other processes for at most
+    /// [`LOOKS_FOR`].
+    pub(crate) fn whereabouts(&self, (holder, ours): (Holder, bool)) -> Whereabouts {
+        keepers::of(&self.path, holder, ours, LOOKS_FOR)
     }
 
     /// The processes that have SQLite's own write lock; `None` if none is found. Unless it

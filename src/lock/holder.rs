@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::sys::{self, FileLock, Range};
+use crate::sys::{self, FileLock, Inode, Range};
 
 /// The byte of the sidecar that every holder locks.
 pub(crate) const WRITE_BYTE: i64 = 8192;
@@ -95,6 +95,15 @@ impl Holder {
         let ms = to_ms(sys::monotonic_ns()).wrapping_sub(self.since_ms) & mask(MS_BITS);
         // A holder whose clock is ahead seems to have begun in the future.
         Duration::from_millis(if ms > mask(MS_BITS - 1) { 0 } else { ms })
+    }
+
+    /// Whether the process with its id in this pid namespace is the holder's. It is not if it is younger than the lock, if it does
+    /// not have the sidecar open, as far as this process may know that and finds out in `limit`, or if it is this process, while
+    /// the holder is not `ours`. pid_namespaces(7)
+    pub(crate) fn is_to_be_seen(self, sidecar: Inode, ours: bool, limit: Duration) -> bool {
+        ours || self.pid != sys::pid()
+            && !sys::is_gone(self.pid, self.held())
+            && sys::has_open(self.pid, sidecar, limit) != Some(false)
     }
 }
 

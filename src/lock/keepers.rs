@@ -53,7 +53,7 @@ pub(crate) struct Lockers {
 }
 
 impl Lockers {
-    fn of(found: sys::Lockers) -> Self {
+    fn of(found: &sys::Lockers) -> Self {
         Self {
             processes: found.found.iter().map(|locker| Process::of(locker.pid)).collect(),
             hidden: found.hidden,
@@ -88,18 +88,28 @@ impl fmt::Display for Lockers {
     }
 }
 
-/// The processes that keep the write lock on `database` of a `holder` that is gone; `None` if the holder is not
-/// gone. Looks into other processes for at most `limit`.
-pub(crate) fn of(database: &Path, holder: Holder, limit: Duration) -> Option<Lockers> {
-    if !sys::is_gone(holder.pid, holder.held()) {
-        return None;
+/// What can be found of a holder of the write lock.
+#[derive(Debug)]
+pub(crate) enum Whereabouts {
+    /// Its process, by the id that it has in this pid namespace.
+    There(Process),
+    /// Nothing: it is dead, or runs where this process cannot see it. Those that have its lock, as far as they can be seen.
+    Gone(Lockers),
+}
+
+/// Where the holder of the write lock on `database` is, which is this process if it is `ours`. Looks into other processes for
+/// at most `limit`.
+pub(crate) fn of(database: &Path, holder: Holder, ours: bool, limit: Duration) -> Whereabouts {
+    let there = |pid| Whereabouts::There(Process::of(pid));
+    let Ok(sidecar) = sys::entry_at(&sidecar::path_of(database)) else { return there(holder.pid) };
+    if holder.is_to_be_seen(sidecar.inode, ours, limit) {
+        return there(holder.pid);
     }
-    let sidecar = sys::entry_at(&sidecar::path_of(database)).ok()?.inode;
-    let found = sys::with_lock(&[sidecar], |_, lock| holder.has(lock), limit);
+    let found = sys::with_lock(&[sidecar.inode], |_, lock| holder.has(lock), limit);
     // A process with the holder's id in its own pid namespace is the living holder, from another
     // pid namespace or with another clock.
-    let is_there = found.found.iter().any(|locker| locker.own_pid == holder.pid);
-    (!is_there).then(|| Lockers::of(found))
+    let itself = found.found.iter().find(|locker| locker.own_pid == holder.pid);
+    itself.map_or_else(|| Whereabouts::Gone(Lockers::of(&found)), |locker| there(locker.pid))
 }
 
 /// The processes that have one of SQLite's own write locks on `database`, through any VFS. If it
@@ -124,24 +134,23 @@ pub(crate) fn of_sqlite(database: &Path, is_ofd: bool, limit: Duration) -> Locke
                 }
             }
     };
-    Lockers::of(sys::with_lock(&files, is_it, limit))
+    Lockers::of(&sys::with_lock(&files, is_it, limit))
 }
 
 /// The part of a log line about a holder and, if it is gone, about the processes that keep its
 /// lock.
-pub(crate) fn described(holder: Holder, keepers: Option<&Lockers>) -> String {
+pub(crate) fn described(holder: Holder, whereabouts: &Whereabouts) -> String {
     let held = holder.held().as_millis();
-    match keepers {
-        None => format!(
-            "{} has held the write lock for {held} ms; end its transaction, or wait longer",
-            Process::of(holder.pid)
+    match whereabouts {
+        Whereabouts::There(process) => format!(
+            "{process} has held the write lock for {held} ms; end its transaction, or wait longer"
         ),
-        Some(keepers) if keepers.processes.is_empty() => format!(
+        Whereabouts::Gone(keepers) if keepers.processes.is_empty() => format!(
             "process {}, which is not to be found here, has held the write lock for {held} ms; end its \
              transaction, or wait longer",
             holder.pid
         ),
-        Some(keepers) => format!(
+        Whereabouts::Gone(keepers) => format!(
             "{keepers} keeps the write lock it inherited from process {}, which is dead; end it, or let \
              it exec",
             holder.pid

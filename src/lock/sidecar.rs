@@ -251,7 +251,7 @@ impl QueueFile for Sidecar {
     }
 
     fn process_of(&self, holder: Holder) -> Option<Process> {
-        (!sys::is_gone(holder.pid, holder.held())).then(|| Process::of(holder.pid))
+        holder.is_to_be_seen(self.inode, false, POLL).then(|| Process::of(holder.pid))
     }
 
     fn has_ended(&self, holder: Holder) -> bool {

@@ -13,7 +13,8 @@
 //! | 48 to 55 | for how long it held the write lock, or worked, in us (u64) |
 //! | 56 to 59 | SQLite's result code (i32) |
 //! | 60 to 63 | how many events of its process were left out before it (u32) |
-//! | 64 to 159 | the command of the process |
+//! | 64 to 155 | the command of the process |
+//! | 156 to 159 | its pid namespace; 0: not known (u32) |
 //! | 160 to 255 | the command of the process that had the write lock |
 //! | 256 to 383 | the first statement, or the beginning of a message |
 //! | 384 to 511 | the last statement, or the rest of the message |
@@ -31,7 +32,11 @@ pub(super) const RECORD: usize = 512;
 /// More events than any log has had. A number beyond it is damage.
 pub(super) const MOST_EVENTS: u64 = 1 << 48;
 
-const COMMAND: std::ops::Range<usize> = 64..160;
+/// The end of the year 9999, in us since 1970. A time beyond it is damage.
+const END_OF_TIME: u64 = 253_402_300_800_000_000;
+
+const COMMAND: std::ops::Range<usize> = 64..156;
+const NAMESPACE: usize = 156;
 const OTHER: std::ops::Range<usize> = 160..256;
 const FIRST: std::ops::Range<usize> = 256..384;
 const LAST: std::ops::Range<usize> = 384..512;
@@ -160,22 +165,25 @@ pub struct Process {
     pub pid: u32,
     /// Its command line, cut, or its program's name. Empty if it is not known, or if the process was gone when the event was recorded.
     pub command: String,
+    /// Its pid namespace, as lsns(8) shows it. `None` if it is not known, as that of a holder always is. pid_namespaces(7)
+    pub pid_namespace: Option<u32>,
 }
 
 impl Process {
     /// A process that exists.
     pub(crate) fn of(pid: u32) -> Self {
         let command = sys::command_of(pid).or_else(|| sys::program_of(pid));
-        Self { pid, command: command.unwrap_or_default() }
+        Self { pid, command: command.unwrap_or_default(), pid_namespace: None }
     }
 
-    /// A process that did something `ago`. Without its command if it is gone: another process may
-    /// have its id by now.
-    pub(crate) fn that_was_there(pid: u32, ago: Duration) -> Self {
-        if sys::is_gone(pid, ago) {
-            return Self { pid, command: String::new() };
-        }
-        Self::of(pid)
+    /// A process of which only the id is known.
+    pub(crate) fn unknown(pid: u32) -> Self {
+        Self { pid, ..Self::default() }
+    }
+
+    /// This process.
+    pub(super) fn this() -> Self {
+        Self { pid_namespace: sys::pid_namespace(), ..Self::of(sys::pid()) }
     }
 }
 
@@ -262,6 +270,7 @@ impl Event {
         put(56, &self.code.to_le_bytes());
         put(60, &self.left_out.to_le_bytes());
         put(COMMAND.start, cut(&self.process.command, COMMAND.len()));
+        put(NAMESPACE, &self.process.pid_namespace.unwrap_or(0).to_le_bytes());
         put(OTHER.start, cut(holder.map_or("", |holder| &holder.command), OTHER.len()));
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         if Self::has_message(self.kind) {
@@ -283,7 +292,8 @@ impl Event {
         let short = |at: usize| u32_at(record, at);
         let long = |at: usize| u64_at(record, at);
         let number = long(0);
-        if !(1..MOST_EVENTS).contains(&number) || long(8) != checksum(record) {
+        let can_be = (1..MOST_EVENTS).contains(&number) && long(16) < END_OF_TIME;
+        if !can_be || long(8) != checksum(record) {
             return None;
         }
         let kind = EventKind::ALL.into_iter().find(|kind| *kind as u8 == record[24])?;
@@ -292,7 +302,8 @@ impl Event {
             sys::printable(text.trim_end_matches('\0'))
         };
         let some = |text: String| (!text.is_empty()).then_some(text);
-        let holder = Process { pid: short(32), command: text(OTHER) };
+        let holder = Process { command: text(OTHER), ..Process::unknown(short(32)) };
+        let namespace = Some(short(NAMESPACE)).filter(|namespace| *namespace != 0);
         let (first, last) = (text(FIRST), text(LAST));
         let (message, first, last) = match Self::has_message(kind) {
             true => (some(first + &last), None, None),
@@ -302,7 +313,7 @@ impl Event {
             number,
             unix_us: long(16),
             kind,
-            process: Process { pid: short(28), command: text(COMMAND) },
+            process: Process { pid: short(28), command: text(COMMAND), pid_namespace: namespace },
             holder: (holder != Process::default()).then_some(holder),
             waited: Duration::from_micros(long(40)),
             held: Duration::from_micros(long(48)),
@@ -327,6 +338,8 @@ impl Event {
             let mut object = Object::new();
             object.field("pid", process.pid);
             object.field("command", text(Some(&*process.command).filter(|text| !text.is_empty())));
+            let namespace = process.pid_namespace.map(|namespace| namespace.to_string());
+            object.field("pid_namespace", namespace.as_deref().unwrap_or("null"));
             object.to_string()
         };
         let ms = |duration: Duration| duration.as_micros() as f64 / 1e3;

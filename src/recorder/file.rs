@@ -49,7 +49,7 @@ const LOCKS: i64 = 1 << 32;
 /// How many records a process tries that others have locked.
 const TRIES: u64 = 64;
 
-/// How often a reader looks at a place for counters that is torn.
+/// How often a reader looks at a log that is replaced meanwhile, or at a place for counters that is torn.
 const LOOKS: u32 = 3;
 
 /// The bytes that must be free on the disk for an event: SQLite's own files come first.
@@ -126,7 +126,8 @@ impl LogFile {
                 Ok(found) => {
                     let file = match open_found(&path, &found, sys::open_to_lock) {
                         Ok(file) => file,
-                        // Its maker may have locked it by now.
+                        // Somebody has deleted it, or its maker has locked it by now.
+                        Err(NoLog::Missing) => continue,
                         Err(_) if found.len == 0 => continue,
                         Err(_) => return None,
                     };
@@ -230,7 +231,8 @@ fn may_not_be_written() -> bool {
     sys::file_size_limit().is_some_and(|limit| limit < LENGTH as i64)
 }
 
-/// Opens what was found at `path`, if it is a log: no database, no other program's file, not one that has a second name.
+/// Opens what was found at `path`, if it is a log: no database, no other program's file, not one that has a second name. It is
+/// missing if it is not there any more, or if another is.
 fn open_found(
     path: &Path,
     found: &Entry,
@@ -248,9 +250,16 @@ fn open_found(
     if found.len == 0 && is_locked(found.inode) {
         return Err(NoLog::Foreign);
     }
-    let file = open(path).map_err(NoLog::Io)?;
+    let file = match open(path) {
+        Ok(file) => file,
+        Err(why) if sys::is_absent(&why) => return Err(NoLog::Missing),
+        Err(why) => return Err(NoLog::Io(why)),
+    };
     let opened = sys::entry_of(&file).map_err(NoLog::Io)?;
-    if opened.inode != found.inode || opened.links != 1 || ![0, LENGTH].contains(&opened.len) {
+    if opened.inode != found.inode || opened.links == 0 {
+        return Err(NoLog::Missing);
+    }
+    if opened.links != 1 || ![0, LENGTH].contains(&opened.len) {
         return Err(NoLog::Foreign);
     }
     if opened.len == 0 {
@@ -314,20 +323,19 @@ fn newest(file: &File) -> u64 {
 
 /// The number of the newest event, by a look at all of them; 0 if there is none.
 fn last(file: &File) -> u64 {
-    events(file).into_iter().map(|event| event.number).max().unwrap_or(0)
+    let events = events(file).unwrap_or_default();
+    events.into_iter().map(|event| event.number).max().unwrap_or(0)
 }
 
 /// All events that are whole, in no order.
-fn events(file: &File) -> Vec<Event> {
+pub(super) fn events(file: &File) -> io::Result<Vec<Event>> {
     let mut all = vec![0; RECORDS as usize * RECORD];
-    if sys::read_exact_at(file, &mut all, FIRST_RECORD).is_err() {
-        return Vec::new();
-    }
+    sys::read_exact_at(file, &mut all, FIRST_RECORD)?;
     let records = all.chunks_exact(RECORD).filter_map(|record| record.first_chunk());
     let decoded = records.enumerate().filter_map(|(slot, record)| {
         Event::decode(record).filter(|event| event.number % RECORDS == slot as u64)
     });
-    decoded.collect()
+    Ok(decoded.collect())
 }
 
 /// The contents of an event log.
@@ -347,7 +355,19 @@ pub struct EventLog {
 /// What the log of `database` holds. It takes no lock, and changes nothing.
 pub(crate) fn read(database: &Path) -> Result<EventLog, NoLog> {
     let path = path_of(database);
-    let found = match sys::entry_at(&path) {
+    for _ in 0..LOOKS {
+        match read_at(&path) {
+            // Somebody deletes it at this moment, perhaps, and makes another.
+            Err(NoLog::Missing) if sys::entry_at(&path).is_ok_and(|found| found.len > 0) => {}
+            other => return other,
+        }
+    }
+    Err(NoLog::Missing)
+}
+
+/// What the log at `path` holds.
+fn read_at(path: &Path) -> Result<EventLog, NoLog> {
+    let found = match sys::entry_at(path) {
         Ok(found) => found,
         Err(why) if sys::is_absent(&why) => return Err(NoLog::Missing),
         Err(why) => return Err(NoLog::Io(why)),
@@ -355,28 +375,34 @@ pub(crate) fn read(database: &Path) -> Result<EventLog, NoLog> {
     if found.len == 0 && found.links == 1 && found.odd_kind.is_none() {
         return Err(NoLog::Missing);
     }
-    let file = open_found(&path, &found, sys::open_to_read)?;
+    let file = open_found(path, &found, sys::open_to_read)?;
     if is_unmade(&file) {
         return Err(NoLog::Missing);
     }
     let mut header = [0; HEADER];
     sys::read_exact_at(&file, &mut header, 0).map_err(NoLog::Io)?;
-    let mut events = events(&file);
+    let mut events = events(&file).map_err(NoLog::Io)?;
     events.sort_by_key(|event| event.number);
-    let counted = |place| {
-        for _ in 0..LOOKS {
-            let mut bytes = [0; PLACE];
-            let _ = sys::read_exact_at(&file, &mut bytes, (1 + place) * PLACE as u64);
-            if let Some(words) = Words::decode(&bytes) {
-                return words;
-            }
-            // Somebody adds to it at this moment.
-            std::thread::sleep(Duration::from_millis(1));
+    let mut sum = Words::default();
+    for place in 0..PLACES {
+        sum = sum.and(&counted(&file, place).map_err(NoLog::Io)?);
+    }
+    let made_unix_us = u64_at(&header, MADE as usize);
+    Ok(EventLog { path: path.to_owned(), made_unix_us, events, tally: sum.tally() })
+}
+
+/// What a place for counters has; nothing, if it is damaged.
+fn counted(file: &File, place: u64) -> io::Result<Words> {
+    for _ in 0..LOOKS {
+        let mut bytes = [0; PLACE];
+        sys::read_exact_at(file, &mut bytes, (1 + place) * PLACE as u64)?;
+        if let Some(words) = Words::decode(&bytes) {
+            return Ok(words);
         }
-        Words::default()
-    };
-    let sum = (0..PLACES).fold(Words::default(), |sum, place| sum.and(&counted(place)));
-    Ok(EventLog { path, made_unix_us: u64_at(&header, MADE as usize), events, tally: sum.tally() })
+        // Somebody adds to it at this moment.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(Words::default())
 }
 
 /// Makes a log for `database`, if there is none, so that counters begin. Called by those who ask for counters.

@@ -216,7 +216,7 @@ impl Recorder {
         self.has_log.store(log.is_some(), Ordering::Relaxed);
         let Some(log) = log else { return };
         if !events.is_empty() {
-            let process = Process::of(sys::pid());
+            let process = Process::this();
             for (event, _) in events {
                 log.append(&Event { process: process.clone(), ..event });
             }

@@ -33,9 +33,9 @@ fn record(path: &Path, recorder: &Recorder, events: std::ops::Range<u32>) {
 #[test]
 fn an_event_is_read_as_it_was_recorded() {
     let (_place, path, recorder) = board();
-    let holder = Process { pid: 7, command: "worker --fast \u{1b}[31m".to_owned() };
+    let holder = |command: &str| Process { command: command.to_owned(), ..Process::unknown(7) };
     let told = Event {
-        holder: Some(holder),
+        holder: Some(holder("worker --fast \u{1b}[31m")),
         waited: Duration::from_micros(1_500_000),
         held: Duration::from_micros(12),
         frames: 3,
@@ -49,11 +49,14 @@ fn an_event_is_read_as_it_was_recorded() {
     recorder.record(told.clone(), true, &Counters::default());
     let log = log_of(&path);
     let [read] = &log.events[..] else { panic!("{log:?}") };
-    let holder = Process { pid: 7, command: "worker --fast ?[31m".to_owned() };
+    let holder = holder("worker --fast ?[31m");
     let first_statement = Some("é".repeat(64));
-    let (process, number) = (Process::of(std::process::id()), 1);
+    let (process, number) = (Process::this(), 1);
     let read_process = read.process.clone();
     assert!(process.command.starts_with(&read_process.command) && read_process.pid == process.pid);
+    assert_eq!(read_process.pid_namespace, process.pid_namespace);
+    #[cfg(target_os = "linux")]
+    assert!(process.pid_namespace.is_some());
     let expected =
         Event { holder: Some(holder), first_statement, number, process: read_process, ..told };
     assert_eq!(*read, expected);
@@ -165,6 +168,52 @@ fn a_number_that_cannot_be_does_not_stop_the_log() {
         let frames: Vec<_> = log_of(&path).events.iter().map(|event| event.frames).collect();
         assert_eq!(frames, [10, 11, 12]);
     }
+}
+
+/// Somebody has written a record with a time that no clock shows. It is skipped; one of the last second that there is, is not.
+#[test]
+fn a_time_that_cannot_be_is_skipped() {
+    let (_place, path, recorder) = board();
+    record(&path, &recorder, 0..1);
+    let file = std::fs::File::options().write(true).open(path_of(&path)).expect("it is there");
+    let year_10000 = 253_402_300_800_000_000;
+    for (number, unix_us) in [(2, year_10000), (3, u64::MAX), (4, year_10000 - 1)] {
+        let event = Event { unix_us, ..Event::of(EventKind::Refusal) };
+        let at = LENGTH - 1 - (RECORDS - number) * 512;
+        file.write_all_at(&event.encode(number), at).expect("it is ours");
+    }
+    let numbers: Vec<_> = log_of(&path).events.iter().map(|event| event.number).collect();
+    assert_eq!(numbers, [1, 4]);
+}
+
+/// Somebody deletes the log again and again, and clients make another. Whoever reads it finds one of them, or none, and not that it
+/// is no log; and a client records in the new one.
+#[test]
+fn a_log_that_is_replaced_meanwhile_is_a_log() {
+    let (_place, path, recorder) = board();
+    std::thread::scope(|scope| {
+        let replaces = scope.spawn(|| {
+            for _ in 0..3000 {
+                let _ = std::fs::remove_file(path_of(&path));
+                record(&path, &recorder, 0..1);
+            }
+        });
+        while !replaces.is_finished() {
+            match read(&path) {
+                Ok(_) | Err(NoLog::Missing) => {}
+                Err(why) => panic!("{why}"),
+            }
+        }
+    });
+    assert_eq!(log_of(&path).events.len(), 1);
+}
+
+/// The disk does not give back what is in the log: that is an error, and not that nothing was recorded.
+#[test]
+fn a_log_that_cannot_be_read_is_not_empty() {
+    let short = tempfile::tempfile().expect("a file");
+    short.set_len(LENGTH / 2).expect("it is ours");
+    super::file::events(&short).expect_err("half of it is missing");
 }
 
 /// What lies in the log's place is somebody else's: it stays as it is, and nothing is recorded. A log that was cut short is not
@@ -374,19 +423,6 @@ fn a_fork_waits_for_an_open_log() {
     drop(opening);
     has_forked.recv_timeout(Duration::from_secs(60)).expect("it forks");
     forker.join().expect("it ends").expect("it is heard");
-}
-
-/// A process had the lock and is gone, and another has its id by now: that one is not named.
-#[test]
-fn an_innocent_process_is_not_named() {
-    let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
-    let (pid, hour) = (child.id(), Duration::from_secs(3600));
-    let was_there = Process::that_was_there(std::process::id(), Duration::ZERO);
-    assert_eq!(was_there, Process::of(std::process::id()));
-    assert_eq!(Process::that_was_there(pid, hour), Process { pid, command: String::new() });
-    assert!(!Process::of(pid).command.is_empty());
-    child.kill().and_then(|()| child.wait()).expect("it is ours");
-    assert_eq!(Process::that_was_there(pid, hour), Process { pid, command: String::new() });
 }
 
 /// A process adds to the counters again and again. A reader at any moment finds them whole: they

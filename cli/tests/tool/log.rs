@@ -1,14 +1,15 @@
 //! `log`: in the morning, what has happened at night.
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
-use vfs_tests::{Agent, Board};
+use serde_json::{Value, json};
+use vfs_tests::{Agent, Board, Lines, PYTHON, extension};
 
 use crate::{TOOL, beside, board, client, outcome};
 
@@ -142,7 +143,7 @@ fn is_well_formed(drawing: &Path) {
 }
 
 /// `log --follow --json`, which is killed with the test.
-struct Follow(Child, Lines<BufReader<ChildStdout>>);
+struct Follow(Child, io::Lines<BufReader<ChildStdout>>);
 
 impl Follow {
     fn start(board: &Board) -> Self {
@@ -199,6 +200,73 @@ fn a_record_that_is_late_is_followed() {
     holds(&mut holder, 150);
     assert_eq!(follow.next(), 2);
     assert_eq!(follow.next(), 4);
+}
+
+/// Two workers run in containers, and each of them is process 1 there, as the host's init is here. One holds the write lock, and the
+/// other gives up, and then a worker on the host. Nobody who has nothing to do with it is named: the holder has its id alone, and
+/// each event has its own process's command line, and the pid namespace that tells the two apart.
+#[test]
+fn containers_are_told_apart() {
+    vfs_tests::needs!("unshare", vfs_tests::needs::ROOT);
+    let board = board();
+    let [mut holder, mut waiter] = [(); 2].map(|()| {
+        let mut contained = Command::new("unshare");
+        contained.args(["--pid", "--fork", "--kill-child", PYTHON]);
+        contained
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../vfs-tests/src/agent.py"))
+            .arg(extension());
+        let mut contained = Lines::start(contained);
+        contained.say(&json!(["open", "c", board.uri("kanban"), 200]).to_string());
+        assert!(contained.hear().contains("rows"));
+        contained
+    });
+    let sql = |lines: &mut Lines, sql: &str| {
+        lines.say(&json!(["sql", "c", sql]).to_string());
+        lines.hear()
+    };
+    let mut neighbour = client(&board, "kanban");
+    sql(&mut holder, "BEGIN IMMEDIATE");
+    assert!(sql(&mut waiter, "BEGIN IMMEDIATE").contains("locked"));
+    neighbour.sql("c", "PRAGMA busy_timeout=200").rows();
+    assert_eq!(neighbour.sql("c", "BEGIN IMMEDIATE").message(), "database is locked");
+    sql(&mut holder, "COMMIT");
+    let (_, out, _) = outcome(&[&"log", &"--json", &board.path()]);
+    let events: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["give_up", "give_up", "transaction"], "{out}");
+    for event in &events[..2] {
+        let unknown = json!({"pid": 1, "command": null, "pid_namespace": null});
+        assert_eq!(event["holder"], unknown, "{out}");
+    }
+    let pids: Vec<_> = events.iter().map(|event| &event["process"]["pid"]).collect();
+    assert_eq!(pids, [&json!(1), &json!(neighbour.pid()), &json!(1)], "{out}");
+    let namespaces: HashSet<_> =
+        events.iter().map(|event| event["process"]["pid_namespace"].as_u64().unwrap()).collect();
+    assert_eq!(namespaces.len(), 3, "{out}");
+    assert!(
+        events.iter().all(|event| {
+            event["process"]["command"].as_str().is_some_and(|command| command.contains("agent.py"))
+        }),
+        "{out}"
+    );
+    let (_, out, _) = outcome(&[&"log", &board.path()]);
+    assert_eq!(out.matches("  pid 1 in pid namespace 40").count(), 2, "{out}");
+    assert_eq!(out.matches(": pid 1 had the write lock").count(), 2, "{out}");
+}
+
+/// A drawing that would be written over the board, or its WAL, is refused.
+#[test]
+fn a_board_is_not_drawn_over() {
+    let board = board();
+    let mut client = client(&board, "kanban");
+    client.sql("c", "UPDATE tasks SET title = 'x'").rows();
+    for own in [board.path(), beside(&board, "-wal"), beside(&board, "-kanban-log")] {
+        let before = std::fs::read(&own).ok();
+        let (code, _, errors) = outcome(&[&"log", &"--svg", &own, &board.path()]);
+        assert_eq!(code, Some(2), "{errors}");
+        assert!(errors.contains("belongs to the board"), "{errors}");
+        assert_eq!(std::fs::read(&own).ok(), before);
+    }
 }
 
 /// What lies in the log's place is something else: that is said, and it stays.

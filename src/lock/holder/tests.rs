@@ -62,3 +62,29 @@ fn a_holder_tells_for_how_long_it_has_held_the_lock() {
     assert_eq!(to_ms(1_234_567_890), 1234);
     assert_eq!(to_ms(u64::MAX), u64::MAX / 1_000_000 % (1 << 40));
 }
+
+/// The holder is gone, and another process has its id by now; or it runs in another container, and has the id there that another has
+/// here, this process perhaps. That one is not taken for the holder. A process that has the sidecar open may be it.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_innocent_process_is_not_taken_for_the_holder() {
+    let sidecar = tempfile::tempfile().expect("a file");
+    let inode = sys::entry_of(&sidecar).expect("it is open").inode;
+    let mut sleep = std::process::Command::new("sleep");
+    let mut child = sleep.arg("60").stdin(sidecar).spawn().expect("sleep");
+    let now = sys::monotonic_ns();
+    let limit = Duration::from_secs(60);
+    let is_seen = |pid, since, inode, ours| {
+        let holder = Holder { pid, ..Holder::since(since, Purpose::Write) };
+        holder.is_to_be_seen(inode, ours, limit)
+    };
+    assert!(is_seen(child.id(), now, inode, false));
+    let another = sys::entry_of(&tempfile::tempfile().expect("a file")).expect("it is open").inode;
+    assert!(!is_seen(child.id(), now, another, false), "it has not the sidecar open");
+    let hour = 3_600_000_000_000;
+    assert!(!is_seen(child.id(), now.wrapping_sub(hour), inode, false), "it is younger");
+    child.kill().and_then(|()| child.wait()).expect("it is ours");
+    assert!(!is_seen(child.id(), now, inode, false), "it is gone");
+    assert!(is_seen(std::process::id(), now, inode, true));
+    assert!(!is_seen(std::process::id(), now, inode, false), "that is this process");
+}

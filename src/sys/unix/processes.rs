@@ -15,6 +15,7 @@ use super::inode::Inode;
 use super::inode::statx;
 #[cfg(target_os = "linux")]
 use super::this_process::of_kernel;
+use super::this_process::pid as this_pid;
 use crate::sys::{
     Details, FileLock, ListedLock, Locker, Lockers, OpenFile, Openers, Seen, Stopwatch, printable,
 };
@@ -159,6 +160,21 @@ pub(crate) fn with_open(files: &[Inode], limit: Duration) -> Openers {
         })?;
         Ok((!all.is_empty()).then_some((pid, all)))
     })
+}
+
+/// Whether the process `pid` has a file open; `None` if this process may not look into that one, or it has too many open to
+/// look at all in `limit`. proc(5), /proc/PID/fd
+pub(crate) fn has_open(pid: u32, file: Inode, limit: Duration) -> Option<bool> {
+    let watch = Stopwatch::start();
+    let is_over = || watch.elapsed() > limit;
+    let mut has_it = false;
+    let process = format!("/proc/{pid}");
+    each_open(process.as_ref(), &[file], &is_over, |_| {
+        has_it = true;
+        true
+    })
+    .ok()?;
+    (has_it || !is_over()).then_some(has_it)
 }
 
 /// Calls `look` with each of `files` that a process has open, once for each descriptor, until it is true. proc(5),
@@ -372,7 +388,7 @@ pub(crate) fn details_of(pid: u32) -> Details {
 /// The arguments of a process, as they would be typed, with question marks for control characters; no more than
 /// [`MOST_COMMAND`] characters. `None` for a process that has none. proc(5), /proc/PID/cmdline
 pub(crate) fn command_of(pid: u32) -> Option<String> {
-    let file = open(File::options().read(true), format!("/proc/{pid}/cmdline").as_ref()).ok()?;
+    let file = open(File::options().read(true), in_proc(pid, "cmdline").as_ref()).ok()?;
     let mut start = Vec::new();
     // A process chooses where its arguments end. prctl(2), PR_SET_MM_ARG_END
     file.take(MOST_BYTES).read_to_end(&mut start).ok()?;
@@ -444,9 +460,28 @@ pub(super) fn is_lock_of(line: &str, file: Inode) -> bool {
 
 /// The name of a process's program, as far as this process may know it. proc(5), /proc/PID/comm
 pub(crate) fn program_of(pid: u32) -> Option<String> {
-    let name = read_text(format!("/proc/{pid}/comm")).ok()?;
+    let name = read_text(in_proc(pid, "comm")).ok()?;
     // A process chooses its name itself, and an operator's terminal obeys escape sequences.
     Some(printable(name.trim_end()))
+}
+
+/// This process's pid namespace, as lsns(8) shows it. pid_namespaces(7), /proc/self/ns/pid
+#[cfg(target_os = "linux")]
+pub(crate) fn pid_namespace() -> Option<u32> {
+    let found = fs::metadata("/proc/self/ns/pid").ok()?;
+    u32::try_from(std::os::unix::fs::MetadataExt::ino(&found)).ok()
+}
+
+/// Always `None`: other systems have none.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn pid_namespace() -> Option<u32> {
+    None
+}
+
+/// A file of a process in `/proc`. That may be mounted for another pid namespace, where this process has another id.
+/// pid_namespaces(7), proc(5), /proc/self
+fn in_proc(pid: u32, file: &str) -> String {
+    if pid == this_pid() { format!("/proc/self/{file}") } else { format!("/proc/{pid}/{file}") }
 }
 
 /// The id of a process in its own pid namespace. proc(5), /proc/PID/status

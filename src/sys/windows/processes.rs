@@ -34,6 +34,16 @@ pub(crate) fn with_open(_: &[Inode], _: Duration) -> Openers {
     Openers { found: Vec::new(), hidden: 0, is_partial: true }
 }
 
+/// This process's pid namespace. Always `None`: Windows has none.
+pub(crate) fn pid_namespace() -> Option<u32> {
+    None
+}
+
+/// Whether a process has a file open. Always `None`: Windows does not tell.
+pub(crate) fn has_open(_: u32, _: Inode, _: Duration) -> Option<bool> {
+    None
+}
+
 /// The locks on these files that the kernel lists: none, since Windows lists none.
 pub(crate) fn listed_locks(_: &[Inode]) -> Vec<ListedLock> {
     Vec::new()

@@ -122,6 +122,34 @@ fn a_writer_that_does_not_wait_is_refused_at_once() {
     assert!(line.contains(&format!("process {}", holder.pid())), "{line}");
 }
 
+/// The same, when another client writes by the time at which that is noticed, or the refused client itself. The line names
+/// the one that was in its way.
+#[test]
+fn a_refusal_that_is_noticed_late_names_its_holder() {
+    for writes_then in [true, false] {
+        let board = Board::new();
+        let [mut holder, mut other, mut writer] = [(); 3].map(|()| agent(Program::Rust));
+        holder.open("h", &board.kanban(), 5000);
+        other.open("o", &board.kanban(), 5000);
+        holder.sql("h", "CREATE TABLE t (x); BEGIN IMMEDIATE").rows();
+        writer.open("w", &board.kanban(), 0);
+        assert_eq!(writer.sql("w", "INSERT INTO t VALUES (1)").code(), SQLITE_BUSY);
+        holder.sql("h", "COMMIT").rows();
+        if !writes_then {
+            other.sql("o", "BEGIN IMMEDIATE").rows();
+        }
+        std::thread::sleep(Duration::from_millis(1200));
+        if writes_then {
+            writer.sql("w", "INSERT INTO t VALUES (1)").rows();
+        }
+        writer.close("w");
+        let log = writer.log();
+        let [line] = &log[..] else { panic!("not one line: {log:?}") };
+        let named = format!(": process {} (agent) had the write lock then; ", holder.pid());
+        assert!(line.contains(&named), "{line}");
+    }
+}
+
 /// An application's own busy handler calls sqlite3_sleep, 10 ms each time, and goes on. The VFS is the default
 /// one, so that these sleeps come to it, too. One that ends is no sign that the client has given up: SQLite's
 /// mptester took each such line for an error, 652 in one run.
