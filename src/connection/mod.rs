@@ -105,9 +105,9 @@ impl<B: BaseFile> Connection<B> {
             database.note_writer();
         }
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let recording = Recording::new(settings.record(), settings.record_sql(), settings.slow());
+        let recording = Recording::new(settings.record, settings.record_sql, settings.slow);
         let log = Log::of(host, id, recording.is_on);
-        let group = GroupCommit::new(settings.group_commit(), base, Arc::clone(&database), log);
+        let group = GroupCommit::new(settings.group_commit, base, Arc::clone(&database), log);
         Self {
             claim: Claim::new(base, &database, log, id, !read_only, group.is_on(), recording),
             guards: Guards::new(base, &database, log, known),

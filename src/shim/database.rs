@@ -67,11 +67,11 @@ pub(crate) unsafe fn install_database(
     settings: Settings,
 ) -> ResultCode {
     let host = context.host;
-    let no_wal = match settings.network_wal() {
+    let no_wal = match settings.network_wal {
         true => None,
         false => filesystem::wal_refusal(path, || filesystem::shares(path)),
     };
-    let identity = Identity::of(path, settings.hard_links());
+    let identity = Identity::of(path, settings.hard_links);
     if let Err(why) = &identity {
         let what = format!(
             "the kernel does not say which file it is ({why}): its locks are not protected, and nobody notices if it \
@@ -91,11 +91,11 @@ pub(crate) unsafe fn install_database(
         }
     };
     let base = Base(Interposed { file, methods });
-    let known = Known { identity, no_wal, keeps_ahead: settings.file_ahead() };
-    if settings.persist_wal() {
+    let known = Known { identity, no_wal, keeps_ahead: settings.file_ahead };
+    if settings.persist_wal {
         base.persist_wal();
     }
-    let wanted = settings.group_commit().then(|| Wanted::new(path));
+    let wanted = settings.group_commit.then(|| Wanted::new(path));
     let mut connection = Connection::new(base, path, settings, host, known, read_only);
     if context.goes_under_ciphers {
         connection.go_under_ciphers();

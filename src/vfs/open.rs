@@ -143,11 +143,11 @@ mod tests {
                 panic!("right parameters were refused");
             };
             let set = [
-                settings.file_ahead(),
-                settings.group_commit(),
-                settings.hard_links(),
-                settings.network_wal(),
-                settings.persist_wal(),
+                settings.file_ahead,
+                settings.group_commit,
+                settings.hard_links,
+                settings.network_wal,
+                settings.persist_wal,
             ];
             assert_eq!(set, [expected; 5]);
         }
