@@ -14,7 +14,7 @@ use crate::ffi::host::Host;
 use crate::ffi::{
     BusyCall, LockLevel, ResultCode, SQLITE_FCNTL_FILE_POINTER, SQLITE_FCNTL_HAS_MOVED,
     SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PERSIST_WAL, ShmFlags,
-    ShmSlot, ShmSlots, copies, sqlite3, sqlite3_file,
+    ShmSlot, ShmSlots, TransactionState, copies, sqlite3, sqlite3_file,
 };
 use crate::format::wal_index::{
     CHANGE, CHECKSUM, HEADERS, MX_FRAME, N_BACKFILL, N_BACKFILL_ATTEMPTED, N_PAGE, READ_MARKS,
@@ -97,6 +97,12 @@ impl Base {
     fn db(self) -> Option<*mut sqlite3> {
         // SAFETY: the state is there, and what FCNTL_PDB has passed is valid while the file is open.
         unsafe { (*self.state()).db.as_ref() }.copied().filter(|db| !db.is_null())
+    }
+
+    /// The state of the connection's transaction; `None` if that is not known.
+    fn transaction(self) -> Option<TransactionState> {
+        // SAFETY: the connection is of this SQLite, and is the one that calls.
+        self.db().and_then(|db| unsafe { self.host().transaction(db) })
     }
 
     /// What is known of the VFS that the file was opened through.
@@ -257,18 +263,11 @@ impl BaseFile for Base {
     }
 
     fn is_upgrade(&self) -> bool {
-        let Some(host) = copies::passed_by(&self.context().host) else { return true };
-        // SAFETY: the connection is of this SQLite, and is the one that calls.
-        self.db().and_then(|db| unsafe { host.is_in_transaction(db) }).unwrap_or(true)
+        self.transaction().is_none_or(|state| state != TransactionState::NONE)
     }
 
     fn only_reads(&self) -> bool {
-        let Some(host) = copies::passed_by(&self.context().host) else { return false };
-        self.db().is_some_and(|db| {
-            // SAFETY: the connection is of this SQLite, and is the one that calls.
-            let (reads, writes) = unsafe { (host.is_in_transaction(db), host.is_writing(db)) };
-            reads == Some(true) && writes == Some(false)
-        })
+        self.transaction() == Some(TransactionState::READ)
     }
 
     fn statement(&self) -> Option<String> {
@@ -311,17 +310,13 @@ impl BaseFile for Base {
     }
 
     fn is_writing(&self) -> bool {
-        let host = self.host();
-        // SAFETY: the connection is of this SQLite, and is the one that calls.
-        self.db().and_then(|db| unsafe { host.is_writing(db) }).unwrap_or(true)
+        self.transaction().is_none_or(|state| state == TransactionState::WRITE)
     }
 
     fn writes_elsewhere(&self) -> bool {
-        let host = self.host();
         // SAFETY: the connection is of this SQLite, and is the one that calls.
-        self.db().is_some_and(|db| unsafe {
-            host.writes_to_attached(db).or_else(|| host.is_writing(db)).unwrap_or(false)
-        })
+        let attached = self.db().and_then(|db| unsafe { self.host().writes_to_attached(db) });
+        attached.unwrap_or_else(|| self.transaction() == Some(TransactionState::WRITE))
     }
 
     fn running(&self, wants_kind: bool) -> Option<Running> {
