@@ -21,7 +21,7 @@ use crate::{Result, say, text, uri};
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// A new board to make and keep; without it, a temporary one.
-    board: Option<PathBuf>,
+    pub(crate) board: Option<PathBuf>,
     /// Use an existing board: a table kanban_vfs_stress is added, and dropped afterwards.
     #[arg(long, requires = "board")]
     existing: bool,
@@ -58,12 +58,6 @@ pub(crate) struct Arguments {
     /// Draw how long each transaction waited, over the time, into that file.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-}
-
-impl Arguments {
-    pub(crate) fn board(&self) -> Option<&Path> {
-        self.board.as_deref()
-    }
 }
 
 /// `PRAGMA journal_mode`
