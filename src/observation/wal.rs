@@ -12,7 +12,7 @@ use super::clients::ClientVfs;
 use super::locks::LockName;
 use super::processes::ProcessInfo;
 use super::survey::Survey;
-use crate::format::{WAL_INDEX_SUFFIX, WalIndexHeader, beside, wal_index as layout};
+use crate::format::{Frame, WAL_INDEX_SUFFIX, WalIndexHeader, beside, wal_index as layout};
 use crate::sys;
 
 /// How often it reads the index again that is being written.
@@ -57,18 +57,11 @@ impl Wal {
 
     /// `None` if the index is not initialised.
     fn parse(bytes: &[u8; layout::ALL_HEADERS]) -> Option<Self> {
-        let word = |nth: usize| {
-            let at = nth * 4;
-            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
-        let page_size = match u16::from_ne_bytes([bytes[14], bytes[15]]) {
-            1 => 65536,
-            bytes => u32::from(bytes),
-        };
+        let word = |nth| layout::word(bytes, nth);
         let header = WalIndexHeader::of(bytes.first_chunk()?)?;
         let mark = |nth| Some(word(layout::READ_MARKS + nth)).filter(|mark| *mark != u32::MAX);
         Some(Self {
-            page_size,
+            page_size: header.page_size,
             frames: header.frames,
             copied: word(layout::N_BACKFILL).min(header.frames),
             attempted: word(layout::N_BACKFILL_ATTEMPTED).min(header.frames),
@@ -79,7 +72,7 @@ impl Wal {
     /// The size of so many frames, in bytes.
     #[must_use]
     pub fn bytes_of(&self, frames: u32) -> u64 {
-        u64::from(frames) * (u64::from(self.page_size) + 24)
+        u64::from(frames) * (u64::from(self.page_size) + Frame::HEADER as u64)
     }
 
     /// How many frames a WAL file of `size` bytes has room for.
