@@ -75,7 +75,7 @@ fn a_stock_writer_and_those_who_wait_for_it_are_named() {
 
 /// The holder is stopped by a signal, and one that waits, too: both are said to be, with what lets them go on, until they do.
 #[test]
-fn who_is_stopped_is_said_to_be() {
+fn a_stopped_process_is_said_to_be_stopped() {
     let board = board();
     let [holder, waiter] = holder_and_waiter(&board);
     let seen = status(&board);
@@ -386,7 +386,7 @@ fn a_file_system_that_does_not_answer_keeps_nobody_waiting() {
 
 /// A stock client in a rollback mode lets nobody in: it has all three locks, by SQLite's names.
 #[test]
-fn who_has_the_database_alone_is_said_to() {
+fn a_stock_client_with_all_locks_is_named() {
     let board = board();
     client(&board, "kanban").sql("c", "PRAGMA journal_mode=delete").rows();
     let mut stock = stock(&board);

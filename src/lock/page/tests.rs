@@ -58,7 +58,7 @@ fn waiter(slot: usize, ticket: Ticket, state: State) -> Waiter {
 /// The counter goes on through its greatest number. Who comes is behind all that wait, also if the counter is behind them:
 /// another process has written it later than it read it. A ticket far from the counter is a lie of the page.
 #[test]
-fn who_comes_is_behind_all_that_wait() {
+fn a_newcomer_is_behind_all_that_wait() {
     for counter in [0, 1, 77, u32::MAX - 1, u32::MAX] {
         let mut page = Page::EMPTY;
         put(&mut page, encode_counter(Ticket(counter)));

@@ -247,7 +247,7 @@ fn those_that_will_not_write_never_wait() {
 /// A client writes to a board and then reads another, in one transaction; a second client does the reverse. Each would
 /// wait for the other. A transaction that writes elsewhere already takes the lock only if it is free.
 #[test]
-fn who_writes_elsewhere_does_not_wait() {
+fn a_transaction_that_writes_elsewhere_does_not_wait() {
     for mode in MODES {
         let (a, b) = (board(mode), board(mode));
         let holder = connect(&a.kanban());
