@@ -85,11 +85,6 @@ pub(crate) struct Connection<B: BaseFile> {
 }
 
 impl<B: BaseFile> Connection<B> {
-    /// SQLite has said which database connection uses it.
-    pub(crate) fn has_user(&mut self) {
-        self.claim.has_user();
-    }
-
     /// A connection to the database at `path`, which `base` has opened.
     pub(crate) fn new(
         base: B,
@@ -125,6 +120,11 @@ impl<B: BaseFile> Connection<B> {
             app_persists_wal: false,
             goes_under_ciphers: false,
         }
+    }
+
+    /// SQLite has said which database connection uses it.
+    pub(crate) fn has_user(&mut self) {
+        self.claim.has_user();
     }
 
     /// Only a VFS that encrypts may use it.

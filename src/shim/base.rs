@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::methods::{Interposed, call};
-use super::wal::{Client, OpenWal, Wanted};
+use super::wal::{OpenWal, WalWriter, Wanted};
 use super::{Context, OpenDatabase};
 use crate::connection::{
     BaseFile, Connection, Doing, LastCommit, Running, Sought, Stands, begins_with, kind_of, unlock,
@@ -227,8 +227,8 @@ impl WalIndex for Base {
         Some(([salt, next], frames))
     }
 
-    fn committer(&self) -> Option<Client> {
-        Some(Client { db: self.db()?, host: &self.context().host })
+    fn committer(&self) -> Option<WalWriter> {
+        Some(WalWriter { db: self.db()?, host: &self.context().host })
     }
 }
 

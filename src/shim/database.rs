@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::base::{Base, State, parts};
 use super::control::x_file_control;
-use super::methods::{Interposed, Kind, Methods, call, state_offset};
+use super::methods::{FileKind, Interposed, Methods, call, state_offset};
 use super::wal::Wanted;
 use super::{Context, inherited};
 use crate::connection::{Connection, Known};
@@ -80,14 +80,16 @@ pub(crate) unsafe fn install_database(
         log::about(&host, ResultCode::WARNING, &what, path);
     }
     // Before SQLite locks it.
-    let known = identity.as_ref().ok().and_then(Option::as_ref);
-    let protected = known.and_then(|known| context.protection.opened(known.inode(), path));
+    let found = identity.as_ref().ok().and_then(Option::as_ref);
+    let protected = found.and_then(|found| context.protection.opened(found.inode(), path));
     let offset = state_offset(context.base_file_size);
     // SAFETY: the caller's promise: the base has just opened the file.
     let methods = unsafe {
         match no_wal {
-            None => Methods::over((*file).pMethods, offset, Kind::Database, over),
-            Some(_) => Methods::over((*file).pMethods, offset, Kind::WithoutWal, over_without_wal),
+            None => Methods::over((*file).pMethods, offset, FileKind::Database, over),
+            Some(_) => {
+                Methods::over((*file).pMethods, offset, FileKind::WithoutWal, over_without_wal)
+            }
         }
     };
     let base = Base(Interposed { file, methods });

@@ -34,7 +34,7 @@ pub(super) struct Methods {
     /// The base's table itself, to be put back.
     base_table: *const sqlite3_io_methods,
     state_offset: usize,
-    pub(super) kind: Kind,
+    pub(super) kind: FileKind,
 }
 
 // SAFETY: the contents never change, and the pointer is only put back into a file.
@@ -42,9 +42,9 @@ unsafe impl Send for Methods {}
 // SAFETY: the contents never change, so that any number of threads may read them.
 unsafe impl Sync for Methods {}
 
-/// What a table is for.
+/// Which files a table is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FileKind {
     Database,
     /// A database on a file system on which WAL mode is refused.
     WithoutWal,
@@ -74,7 +74,7 @@ impl Methods {
     pub(super) unsafe fn over(
         base: *const sqlite3_io_methods,
         state_offset: usize,
-        kind: Kind,
+        kind: FileKind,
         ours: impl FnOnce(&sqlite3_io_methods) -> sqlite3_io_methods,
     ) -> &'static Self {
         // SAFETY: a VFS keeps the tables of its open files, and never changes them.
@@ -89,7 +89,7 @@ impl Methods {
         base: sqlite3_io_methods,
         base_table: *const sqlite3_io_methods,
         state_offset: usize,
-        kind: Kind,
+        kind: FileKind,
     ) -> &'static Self {
         let mut tables = METHOD_TABLES.lock();
         let is_it = |known: &&&Self| {
