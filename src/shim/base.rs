@@ -33,8 +33,6 @@ pub(super) struct State {
     pub(super) connection: Connection<Base>,
     /// The name that SQLite has passed to xOpen, to compare.
     pub(super) name: *const c_char,
-    /// Whether it is the main database of its connection, once that is known.
-    pub(super) is_main: Option<bool>,
     /// The statement with which the last transaction began, and what kind that was.
     pub(super) statement: Option<(Box<[u8]>, Kind)>,
     /// How to call the connection's busy handler; null if SQLite has not said.
@@ -298,15 +296,13 @@ impl BaseFile for Base {
     }
 
     fn is_main(&self) -> bool {
-        // SAFETY: the state is there, and nothing has a reference to these fields.
-        let (name, is_main) = unsafe { ((*self.state()).name, &mut (*self.state()).is_main) };
         let Some(db) = self.db() else { return false };
-        // It stays what it is. An attached database has a name of its own, even if it is the same file.
-        *is_main.get_or_insert_with(|| {
-            // SAFETY: the connection is of the SQLite that this VFS is registered with, and is the one that calls.
-            let main = unsafe { self.host().file_of(db, c"main") };
-            main.is_some_and(|main| main.as_ptr() == name)
-        })
+        // An attached database has a name of its own, even if it is the same file.
+        // SAFETY: the connection is of this SQLite, and is the one that calls; the state is there, and this field never changes.
+        unsafe {
+            let main = self.host().file_of(db, c"main");
+            main.is_some_and(|main| main.as_ptr() == (*self.state()).name)
+        }
     }
 
     fn is_writing(&self) -> bool {

@@ -105,7 +105,6 @@ pub(crate) unsafe fn install_database(
     let state = State {
         connection,
         name,
-        is_main: None,
         statement: None,
         db: std::ptr::null(),
         wal_index: std::ptr::null(),
