@@ -261,7 +261,6 @@ impl<B: BaseFile> Connection<B> {
     /// about to write; and without a wal-index, the pager that looks whether the database is empty, rolls back or
     /// cuts the file, and a backup that cuts its target. What is mapped into memory (`PRAGMA mmap_size`) the base file sees
     /// to, by its own means.
-    #[cold]
     pub(crate) fn length_to_tell(&mut self, size: i64) -> i64 {
         self.guards.length.without_distance(size)
     }
@@ -323,7 +322,6 @@ impl<B: BaseFile> Connection<B> {
     }
 
     /// xSync has failed with `rc`: what it was to make durable may not be.
-    #[cold]
     pub(crate) fn sync_failed(&self, rc: ResultCode) {
         let what = "a sync of the database has failed; see to the disk";
         self.database.record_message(&self.log, EventKind::SyncFailed, rc, what);

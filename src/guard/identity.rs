@@ -229,7 +229,6 @@ impl Identity {
     }
 
     /// Whether everything must be compared again.
-    #[inline]
     fn is_due(&self, now: u64) -> bool {
         now.wrapping_sub(self.checked) >= CHECK_NS
     }

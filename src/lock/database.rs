@@ -189,7 +189,6 @@ impl Database {
     }
 
     /// Says it to the event log only.
-    #[cold]
     pub(crate) fn record_message(&self, log: &Log, kind: EventKind, rc: ResultCode, what: &str) {
         if log.records {
             let event =

@@ -85,7 +85,6 @@ impl Kind {
     }
 
     /// Its place among so many.
-    #[inline]
     pub(crate) fn place(self, of: usize) -> usize {
         self.0 as usize % of
     }

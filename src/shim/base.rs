@@ -154,7 +154,6 @@ impl Base {
     }
 
     /// The checksum of the wal-index's header; `None` if SQLite has not mapped it.
-    #[inline]
     pub(super) fn wal_index_checksum(self) -> Option<u32> {
         self.words([CHECKSUM]).map(|[checksum]| checksum)
     }

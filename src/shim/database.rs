@@ -224,7 +224,6 @@ unsafe extern "C" fn x_file_size(file: *mut sqlite3_file, size: *mut i64) -> Res
 /// # Safety
 /// SQLite has passed an open file of this table and a place for the length, and nothing else uses either.
 #[cold]
-#[inline(never)]
 unsafe extern "C" fn look_for_file_size(file: *mut sqlite3_file, size: *mut i64) -> ResultCode {
     no_panic(ResultCode::IOERR, move || {
         // SAFETY: the caller's promise.

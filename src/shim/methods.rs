@@ -116,7 +116,6 @@ pub(super) struct Interposed {
 impl Interposed {
     /// # Safety
     /// `file` is open and has one of our tables.
-    #[inline]
     pub(super) unsafe fn of(file: *mut sqlite3_file) -> Self {
         // SAFETY: the caller's promise: pMethods is the address of the first field of a `Methods`, which lives for ever.
         Self { file, methods: unsafe { &*(*file).pMethods.cast::<Methods>() } }
@@ -162,7 +161,6 @@ impl Interposed {
     ///
     /// # Safety
     /// [`Self::begin`] was called for the file, with a state of that type, which is not freed.
-    #[inline]
     pub(super) unsafe fn state<T>(self) -> *mut T {
         // SAFETY: the caller's promise: the slot holds the address of a boxed `T`.
         unsafe { (*self.slot()).cast() }

@@ -309,7 +309,6 @@ unsafe extern "C" fn stat_of<const NTH: usize>(
 ///
 /// # Safety
 /// `found` is filled in if `rc` is 0.
-#[inline]
 unsafe fn as_of_this_process(
     rc: c_int,
     found: *mut libc::stat,
@@ -324,7 +323,6 @@ unsafe fn as_of_this_process(
 
 /// Changes the device of a file that a parent had open to one that there is not.
 #[cold]
-#[inline(never)]
 fn as_of_a_child(found: &mut libc::stat, library: &'static Library) {
     let inode = Inode::of(found);
     if let Some(generation) = no_panic(None, || library.locks.inherited(inode)) {

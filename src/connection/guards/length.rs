@@ -94,7 +94,6 @@ impl<B: BaseFile> Length<B> {
 
     /// Compares the file with its header, and says so in the log if the file is too short. A journal may have the rest:
     /// then it looks again the next time.
-    #[cold]
     pub(super) fn measure(&mut self, header: Option<Header>) {
         let missing = header
             .filter(|_| self.stands != Stands::Below)
@@ -255,7 +254,6 @@ impl<B: BaseFile> Length<B> {
     }
 
     /// Logs that the file cannot be made `length` bytes long, and gives `rc` back.
-    #[cold]
     fn cannot_grow(&self, length: i64, rc: ResultCode) -> ResultCode {
         let remedy = match rc == ResultCode::FULL {
             true => "the disk is full, or this process may write no such file; make room",
@@ -373,7 +371,6 @@ impl<B: BaseFile> Length<B> {
 
     /// The last connection is about to unlock the database, which it has closed in WAL mode, or has left that mode. If the
     /// WAL is gone, the file gets the length that its header says: whichever connection has made it longer.
-    #[cold]
     pub(crate) fn cut_to_header(&self) {
         if self.stands == Stands::Below {
             return;
@@ -390,7 +387,6 @@ impl<B: BaseFile> Length<B> {
     /// WAL, whose index is in SQLite's own memory then. If the WAL is empty, SQLite takes the page count from the
     /// file's length next. Nothing tells a call for that from others ([`Self::without_distance`]), and nobody else
     /// has the database open. So a file that is ahead is cut.
-    #[cold]
     pub(crate) fn cut_before_wal(&self) {
         if !self.may_be_ahead() {
             return;
@@ -423,7 +419,6 @@ impl<B: BaseFile> Length<B> {
     }
 
     /// Counts and logs a write that was lost, and gives `rc` back.
-    #[cold]
     fn refuse(&self, missing: i64, rc: ResultCode, consequence: &str) -> ResultCode {
         count(&self.database.counters.short_files);
         let what = format!(
