@@ -213,7 +213,6 @@ impl<S: QueueFile> Queue<S> {
 
     /// The lock is free, and its holder has woken nobody. If it has ended since it was seen to have the lock, it has not released it,
     /// but died. (Or it has released it in its slice, and ended within the ms since the last look.)
-    #[cold]
     pub(super) fn note_if_ended(&self) {
         if let Some((_, process)) =
             self.watched.lock().take().filter(|(holder, _)| self.sidecar.has_ended(*holder))
