@@ -78,7 +78,6 @@ impl Default for Histogram {
 
 impl Histogram {
     /// Counts a duration in ns. Each write transaction does: no branch, and no bound is checked.
-    #[inline(always)]
     pub(crate) fn count(&self, ns: u64) {
         let class = ((ns >> (FIRST_CLASS - 1)) | 1).ilog2() as usize;
         self.classes[class].fetch_add(1, Ordering::Relaxed);

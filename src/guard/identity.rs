@@ -169,7 +169,6 @@ impl Identity {
 
     /// Compares each file. `directory` is what the directory is now, if the WAL is open; only then is it remembered: a
     /// rollback mode changes it in each transaction, by its journal.
-    #[inline(never)]
     fn check_each(&mut self, directory: Option<Found>, now: u64) -> Result<(), Displaced> {
         let mut found = self.look(self.is_elsewhere);
         if found.is_err() && !self.is_elsewhere && self.directory.is_seen_from_elsewhere() {
