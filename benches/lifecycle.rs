@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use rusqlite::Connection;
 
+use counted::{Counter, calls, instructions};
+
+mod counted;
+
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// How many workers there are at a time, and how many come after each other in the place of each.
@@ -171,32 +175,6 @@ fn lives() -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Counts something that happens while this program runs `arguments`.
-type Counter = fn(&[&str]) -> Result<f64>;
-
-fn instructions(arguments: &[&str]) -> Result<f64> {
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(std::env::current_exe()?)
-        .args(arguments)
-        .output()?;
-    let text = String::from_utf8(output.stderr)?;
-    let collected = text.lines().find_map(|line| line.split("Collected :").nth(1));
-    Ok(collected.ok_or(text.as_str())?.trim().parse()?)
-}
-
-fn calls(arguments: &[&str]) -> Result<f64> {
-    let traced = tempfile::NamedTempFile::new()?;
-    let status = Command::new("strace")
-        .args(["-f", "-o"])
-        .arg(traced.path())
-        .arg(std::env::current_exe()?)
-        .args(arguments)
-        .status()?;
-    assert!(status.success(), "strace failed");
-    Ok(std::fs::read_to_string(traced.path())?.lines().count() as f64)
 }
 
 fn many_boards(arguments: &Arguments) -> Result<()> {

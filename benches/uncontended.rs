@@ -3,10 +3,13 @@
 //!
 //!     cargo bench --bench uncontended
 
-use std::process::Command;
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
+
+use counted::{Counter, calls, instructions};
+
+mod counted;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -60,35 +63,9 @@ fn run(vfs: &str, work: &str, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// Counts something that happens while this program runs `arguments`.
-type Counter = fn(&[&str]) -> Result<f64>;
-
 /// How often it happens in one transaction.
 fn each(count: Counter, vfs: &str, work: &str) -> Result<f64> {
     let counted = COUNTS.map(|n| count(&[vfs, work, &n.to_string()]));
     let [few, many] = counted;
     Ok((many? - few?) / (COUNTS[1] - COUNTS[0]) as f64)
-}
-
-fn instructions(arguments: &[&str]) -> Result<f64> {
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(std::env::current_exe()?)
-        .args(arguments)
-        .output()?;
-    let text = String::from_utf8(output.stderr)?;
-    let collected = text.lines().find_map(|line| line.split("Collected :").nth(1));
-    Ok(collected.ok_or(text.as_str())?.trim().parse()?)
-}
-
-fn calls(arguments: &[&str]) -> Result<f64> {
-    let traced = tempfile::NamedTempFile::new()?;
-    let status = Command::new("strace")
-        .args(["-f", "-o"])
-        .arg(traced.path())
-        .arg(std::env::current_exe()?)
-        .args(arguments)
-        .status()?;
-    assert!(status.success(), "strace failed");
-    Ok(std::fs::read_to_string(traced.path())?.lines().count() as f64)
 }

@@ -80,7 +80,6 @@ impl Default for Histogram {
 impl Histogram {
     /// Counts a duration in ns. Each write transaction calls this, so it has no branch and checks
     /// no bound.
-    #[inline(always)]
     pub(crate) fn count(&self, ns: u64) {
         let class = ((ns >> (FIRST_CLASS - 1)) | 1).ilog2() as usize;
         self.classes[class].fetch_add(1, Ordering::Relaxed);

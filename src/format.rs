@@ -169,12 +169,14 @@ impl WalHeader {
     }
 }
 
+/// A word, read as a native one.
+fn native_word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
 /// Two words, read as native ones.
 fn native_pair(bytes: &[u8], at: usize) -> [u32; 2] {
-    [0, 4].map(|word| {
-        let at = at + word;
-        u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-    })
+    [native_word(bytes, at), native_word(bytes, at + 4)]
 }
 
 /// Two words that the file has as big-endian ones.
@@ -275,12 +277,20 @@ pub(crate) mod wal_index {
     /// Every client has a shared lock on this byte as long as it has the wal-index open:
     /// `UNIX_SHM_DMS`, the "dead man switch" of SQLite's os_unix.c.
     pub(crate) const IN_USE: Range = Range { start: 128, len: 1 };
+
+    /// The word of that number.
+    #[cfg(unix)]
+    pub(crate) fn word(headers: &[u8; ALL_HEADERS], nth: usize) -> u32 {
+        super::native_word(headers, nth * 4)
+    }
 }
 
 /// Fields of the header of a wal-index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg(unix)]
 pub(crate) struct WalIndexHeader {
+    /// The size of a page in bytes; 0 if nobody has written to the WAL.
+    pub(crate) page_size: u32,
     /// How many frames are committed.
     pub(crate) frames: u32,
     /// The salts of the WAL.
@@ -294,9 +304,14 @@ impl WalIndexHeader {
 
     /// The header in these bytes; `None` if it is not initialised.
     pub(crate) fn of(bytes: &[u8; Self::SIZE]) -> Option<Self> {
-        let [frames, _] = native_pair(bytes, wal_index::MX_FRAME * 4);
+        let page_size = match u16::from_ne_bytes([bytes[14], bytes[15]]) {
+            1 => 65536,
+            bytes => u32::from(bytes),
+        };
+        let frames = native_word(bytes, wal_index::MX_FRAME * 4);
+        let salts = native_pair(bytes, wal_index::SALT * 4);
         let is_initialised = bytes[12] == 1;
-        is_initialised.then(|| Self { frames, salts: native_pair(bytes, wal_index::SALT * 4) })
+        is_initialised.then_some(Self { page_size, frames, salts })
     }
 }
 

@@ -89,10 +89,10 @@ pub(crate) fn open(destination: &OsStr) -> Result<(), String> {
         Ok(()) => Destination::File(path.clone()),
         Err(_) => Destination::StandardError,
     };
-    if DESTINATION.set(destination).is_ok()
-        && let Err(why) = opened
-    {
-        write(&cannot_be_written(&path, &why.to_string()));
+    if DESTINATION.set(destination).is_ok() {
+        if let Err(why) = opened {
+            write(&cannot_be_written(&path, &why.to_string()));
+        }
     }
     Ok(())
 }
@@ -239,21 +239,14 @@ fn write_to(destination: &Destination, text: &str) {
         static IS_DATABASE: AtomicBool = AtomicBool::new(false);
         // A database is not opened again: each close would drop the POSIX locks of stock
         // connections to it.
-        let is_database = IS_DATABASE.load(Ordering::Relaxed);
-        let why = if is_database { Ok(()) } else { sys::append(path, text.as_bytes(), MAGIC) };
-        match why {
-            Ok(()) if !is_database => return,
-            Ok(()) => {}
-            Err(why) => {
-                let is_database = why.kind() == std::io::ErrorKind::InvalidData;
-                IS_DATABASE.store(is_database, Ordering::Relaxed);
-                if !IS_TOLD.swap(true, Ordering::Relaxed) {
-                    let why =
-                        if is_database { "it is a database".to_owned() } else { why.to_string() };
-                    let mut told = cannot_be_written(path, &why);
-                    told.push('\n');
-                    let _ = sys::write_to_standard_error(told.as_bytes());
-                }
+        if !IS_DATABASE.load(Ordering::Relaxed) {
+            let Err(why) = sys::append(path, text.as_bytes(), MAGIC) else { return };
+            let is_database = why.kind() == std::io::ErrorKind::InvalidData;
+            IS_DATABASE.store(is_database, Ordering::Relaxed);
+            if !IS_TOLD.swap(true, Ordering::Relaxed) {
+                let why = if is_database { "it is a database".to_owned() } else { why.to_string() };
+                let told = cannot_be_written(path, &why) + "\n";
+                let _ = sys::write_to_standard_error(told.as_bytes());
             }
         }
     }

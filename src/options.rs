@@ -256,33 +256,11 @@ impl Options {
             }
             options.base = Some(base);
         }
-        if let Some(begin) = get("KANBAN_BEGIN") {
-            options.connection.begin = Begin::parse(begin.as_encoded_bytes())
-                .ok_or_else(|| format!("KANBAN_BEGIN: {}", not_begin(&begin)))?;
-        }
-        for (name, timeout) in [
-            ("KANBAN_BEGIN_TIMEOUT", &mut options.connection.begin_timeout),
-            ("KANBAN_BUSY_TIMEOUT", &mut options.connection.busy_timeout),
-            ("KANBAN_BUSY_TIMEOUT_MIN", &mut options.connection.busy_timeout_min),
-            ("KANBAN_SLOW_MS", &mut options.connection.slow),
-        ] {
-            if let Some(value) = get(name) {
-                *timeout = parse_ms(value.as_encoded_bytes())
-                    .ok_or_else(|| format!("{name}: {}", not_ms(&value)))?;
-            }
-        }
-        for (name, flag) in [
-            ("KANBAN_FILE_AHEAD", &mut options.connection.file_ahead),
-            ("KANBAN_GROUP_COMMIT", &mut options.connection.group_commit),
-            ("KANBAN_HARD_LINKS", &mut options.connection.hard_links),
-            ("KANBAN_NETWORK_WAL", &mut options.connection.network_wal),
-            ("KANBAN_PERSIST_WAL", &mut options.connection.persist_wal),
-            ("KANBAN_RECORD", &mut options.connection.record),
-            ("KANBAN_RECORD_SQL", &mut options.connection.record_sql),
-        ] {
-            if let Some(value) = get(name) {
-                *flag = parse_flag(value.as_encoded_bytes())
-                    .ok_or_else(|| format!("{name}: {}", not_flag(&value)))?;
+        for name in SETTINGS {
+            let variable = format!("KANBAN_{}", name.to_uppercase());
+            if let Some(value) = get(&variable) {
+                let set = options.connection.set(name, value.as_encoded_bytes());
+                set.map_err(|why| format!("{variable}: {why}"))?;
             }
         }
         Ok(options)
@@ -296,15 +274,40 @@ pub(crate) struct Settings {
     begin_timeout: Duration,
     busy_timeout: Duration,
     busy_timeout_min: Duration,
-    file_ahead: bool,
-    group_commit: bool,
-    hard_links: bool,
-    network_wal: bool,
-    persist_wal: bool,
-    record: bool,
-    record_sql: bool,
-    slow: Duration,
+    /// Whether the file is kept longer than its header says.
+    pub(crate) file_ahead: bool,
+    /// Whether commits share their syncs.
+    pub(crate) group_commit: bool,
+    /// Whether a database that has several hard links may be written to.
+    pub(crate) hard_links: bool,
+    /// Whether WAL mode is allowed on a network file system.
+    pub(crate) network_wal: bool,
+    /// Whether the WAL and the wal-index stay when the last connection closes.
+    pub(crate) persist_wal: bool,
+    /// Whether events are recorded.
+    pub(crate) record: bool,
+    /// Whether statements are recorded with them.
+    pub(crate) record_sql: bool,
+    /// The least time held or waited with which a transaction or checkpoint is recorded.
+    pub(crate) slow: Duration,
 }
+
+/// The names of the settings: behind `kanban_` those of the URI parameters, and in capitals, behind `KANBAN_`, those of the
+/// environment variables.
+const SETTINGS: [&str; 12] = [
+    "begin",
+    "begin_timeout",
+    "busy_timeout",
+    "busy_timeout_min",
+    "file_ahead",
+    "group_commit",
+    "hard_links",
+    "network_wal",
+    "persist_wal",
+    "record",
+    "record_sql",
+    "slow_ms",
+];
 
 /// The environment variables that the extension reads, and those that its loaders read: `run`, the
 /// Python package (`docs/configuration.md`).
@@ -338,7 +341,7 @@ pub fn unknown_variables(names: impl Iterator<Item = std::ffi::OsString>) -> Vec
 }
 
 /// Each parameter that begins with this is ours, so an unknown one is a mistake.
-const PREFIX: &[u8] = b"kanban_";
+const PREFIX: &str = "kanban_";
 
 impl Settings {
     /// The settings of a connection without parameters.
@@ -354,7 +357,7 @@ impl Settings {
         let mut settings = Self::defaults_of(defaults);
         let ours = || {
             let keys = (0..).map_while(|n| uri.key(n));
-            keys.filter(|key| key.to_bytes().starts_with(PREFIX))
+            keys.filter(|key| key.to_bytes().starts_with(PREFIX.as_bytes()))
         };
         for (nth, key) in ours().enumerate() {
             // SQLite returns the value of the first only, so a second one would be ignored.
@@ -362,34 +365,40 @@ impl Settings {
                 return Err(format!("{} is given more than once", key.to_string_lossy()));
             }
             let value = uri.get(key).map_or(&b""[..], CStr::to_bytes);
-            match key.to_bytes() {
-                b"kanban_begin" => {
-                    settings.begin = Begin::parse(value).ok_or_else(|| {
-                        format!("kanban_begin: {}", not_begin(&String::from_utf8_lossy(value)))
-                    })?;
-                }
-                b"kanban_begin_timeout" => settings.begin_timeout = ms(key, value)?,
-                b"kanban_busy_timeout" => settings.busy_timeout = ms(key, value)?,
-                b"kanban_busy_timeout_min" => settings.busy_timeout_min = ms(key, value)?,
-                b"kanban_file_ahead" => settings.file_ahead = flag(key, value)?,
-                b"kanban_group_commit" => settings.group_commit = flag(key, value)?,
-                b"kanban_hard_links" => settings.hard_links = flag(key, value)?,
-                b"kanban_network_wal" => settings.network_wal = flag(key, value)?,
-                b"kanban_persist_wal" => settings.persist_wal = flag(key, value)?,
-                b"kanban_record" => settings.record = flag(key, value)?,
-                b"kanban_record_sql" => settings.record_sql = flag(key, value)?,
-                b"kanban_slow_ms" => settings.slow = ms(key, value)?,
-                unknown => {
-                    return Err(format!(
-                        "unknown URI parameter {}; known: kanban_begin, kanban_begin_timeout, \
-                         kanban_busy_timeout, kanban_busy_timeout_min, kanban_file_ahead, kanban_group_commit, kanban_hard_links, kanban_network_wal, kanban_persist_wal, \
-                         kanban_record, kanban_record_sql, kanban_slow_ms",
-                        String::from_utf8_lossy(unknown)
-                    ));
-                }
-            }
+            let key = key.to_string_lossy();
+            let Some(name) = SETTINGS.into_iter().find(|name| key[PREFIX.len()..] == **name) else {
+                let known = SETTINGS.map(|name| format!("{PREFIX}{name}")).join(", ");
+                return Err(format!("unknown URI parameter {key}; known: {known}"));
+            };
+            settings.set(name, value).map_err(|why| format!("{key}: {why}"))?;
         }
         Ok(settings)
+    }
+
+    /// Sets one of [`SETTINGS`].
+    ///
+    /// # Errors
+    /// What is wrong with the value.
+    fn set(&mut self, name: &str, value: &[u8]) -> Result<(), String> {
+        match name {
+            "begin" => {
+                self.begin = Begin::parse(value)
+                    .ok_or_else(|| malformed(value, "none of deferred, immediate and auto"))?;
+            }
+            "begin_timeout" => self.begin_timeout = ms(value)?,
+            "busy_timeout" => self.busy_timeout = ms(value)?,
+            "busy_timeout_min" => self.busy_timeout_min = ms(value)?,
+            "file_ahead" => self.file_ahead = flag(value)?,
+            "group_commit" => self.group_commit = flag(value)?,
+            "hard_links" => self.hard_links = flag(value)?,
+            "network_wal" => self.network_wal = flag(value)?,
+            "persist_wal" => self.persist_wal = flag(value)?,
+            "record" => self.record = flag(value)?,
+            "record_sql" => self.record_sql = flag(value)?,
+            "slow_ms" => self.slow = ms(value)?,
+            _ => debug_assert!(false, "{name} is no setting"),
+        }
+        Ok(())
     }
 
     /// When a transaction that BEGIN has begun takes the write lock.
@@ -412,177 +421,32 @@ impl Settings {
     pub(crate) fn busy_timeout_min(&self) -> Duration {
         self.busy_timeout_min
     }
+}
 
-    /// Whether the file is kept longer than its header says.
-    pub(crate) fn file_ahead(&self) -> bool {
-        self.file_ahead
-    }
-
-    /// Whether commits share their syncs.
-    pub(crate) fn group_commit(&self) -> bool {
-        self.group_commit
-    }
-
-    /// Whether a database that has several hard links may be written to.
-    pub(crate) fn hard_links(&self) -> bool {
-        self.hard_links
-    }
-
-    /// Whether WAL mode is allowed on a network file system.
-    pub(crate) fn network_wal(&self) -> bool {
-        self.network_wal
-    }
-
-    /// Whether the WAL and the wal-index stay when the last connection closes.
-    pub(crate) fn persist_wal(&self) -> bool {
-        self.persist_wal
-    }
-
-    /// Whether events are recorded.
-    pub(crate) fn record(&self) -> bool {
-        self.record
-    }
-
-    /// Whether statements are recorded with them.
-    pub(crate) fn record_sql(&self) -> bool {
-        self.record_sql
-    }
-
-    /// The least time held or waited with which a transaction or checkpoint is recorded.
-    pub(crate) fn slow(&self) -> Duration {
-        self.slow
+/// The flag that `0` or `1` stands for.
+fn flag(value: &[u8]) -> Result<bool, String> {
+    match value {
+        b"0" => Ok(false),
+        b"1" => Ok(true),
+        _ => Err(malformed(value, "neither 0 nor 1")),
     }
 }
 
-/// The value of a parameter that is a number of ms.
-fn ms(key: &CStr, value: &[u8]) -> Result<Duration, String> {
-    parse_ms(value).ok_or_else(|| {
-        format!("{}: {}", key.to_string_lossy(), not_ms(&String::from_utf8_lossy(value)))
-    })
+/// A number of whole milliseconds, at most what `sqlite3_busy_timeout` takes.
+fn ms(value: &[u8]) -> Result<Duration, String> {
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    let has_digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
+    let ms = text.parse::<c_int>().ok().filter(|_| has_digits_only);
+    let ms = ms.ok_or_else(|| {
+        malformed(value, &format!("not a number of milliseconds from 0 to {}", c_int::MAX))
+    })?;
+    Ok(Duration::from_millis(ms.unsigned_abs().into()))
 }
 
-/// What is wrong with the value of `kanban_begin`.
-fn not_begin(value: &(impl std::fmt::Debug + ?Sized)) -> String {
-    format!("{value:?} is none of deferred, immediate and auto")
-}
-
-/// The value of a parameter that is 0 or 1.
-fn flag(key: &CStr, value: &[u8]) -> Result<bool, String> {
-    parse_flag(value).ok_or_else(|| {
-        format!("{}: {}", key.to_string_lossy(), not_flag(&String::from_utf8_lossy(value)))
-    })
-}
-
-/// The flag that `0` or `1` stands for; `None` for any other text.
-fn parse_flag(text: &[u8]) -> Option<bool> {
-    match text {
-        b"0" => Some(false),
-        b"1" => Some(true),
-        _ => None,
-    }
-}
-
-/// What is wrong with the value of a flag.
-fn not_flag(value: &(impl std::fmt::Debug + ?Sized)) -> String {
-    format!("{value:?} is neither 0 nor 1")
-}
-
-/// A number of whole milliseconds, at most what `sqlite3_busy_timeout` takes; `None` for any other text.
-fn parse_ms(text: &[u8]) -> Option<Duration> {
-    let text = std::str::from_utf8(text).ok()?;
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let ms = digits.then(|| text.parse::<c_int>().ok())??;
-    Some(Duration::from_millis(ms.unsigned_abs().into()))
-}
-
-/// What is wrong with the value of a timeout.
-fn not_ms(value: &(impl std::fmt::Debug + ?Sized)) -> String {
-    format!("{value:?} is not a number of milliseconds from 0 to {}", c_int::MAX)
+/// What is wrong with a value.
+fn malformed(value: &[u8], is: &str) -> String {
+    format!("{:?} is {is}", String::from_utf8_lossy(value))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The options that the extension takes from these variables.
-    fn from(variables: &[(&str, &str)]) -> Result<Options, String> {
-        Options::from_env(|name| {
-            variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).into())
-        })
-    }
-
-    #[test]
-    fn the_environment_sets_the_defaults_of_the_extension() {
-        assert_eq!(from(&[]), Ok(Options::default()));
-        let expected =
-            Options::default().with_base("unix").with_busy_timeout(Duration::from_millis(70));
-        assert_eq!(
-            from(&[("KANBAN_BASE_VFS", "unix"), ("KANBAN_BUSY_TIMEOUT", "70")]),
-            Ok(expected)
-        );
-        let expected = Options::default()
-            .with_begin(Begin::Immediate)
-            .with_begin_timeout(Duration::from_millis(30))
-            .with_busy_timeout_min(Duration::from_millis(20))
-            .with_file_ahead(false)
-            .with_group_commit(true)
-            .with_hard_links(true)
-            .with_network_wal(true)
-            .with_persist_wal(true)
-            .with_record(false)
-            .with_record_sql(true)
-            .with_slow(Duration::from_millis(7));
-        let set = [
-            ("KANBAN_BEGIN", "immediate"),
-            ("KANBAN_BEGIN_TIMEOUT", "30"),
-            ("KANBAN_BUSY_TIMEOUT_MIN", "20"),
-            ("KANBAN_FILE_AHEAD", "0"),
-            ("KANBAN_GROUP_COMMIT", "1"),
-            ("KANBAN_HARD_LINKS", "1"),
-            ("KANBAN_NETWORK_WAL", "1"),
-            ("KANBAN_PERSIST_WAL", "1"),
-            ("KANBAN_RECORD", "0"),
-            ("KANBAN_RECORD_SQL", "1"),
-            ("KANBAN_SLOW_MS", "7"),
-        ];
-        assert_eq!(from(&set), Ok(expected));
-    }
-
-    /// A variable that is read but not in the list would be reported as unknown.
-    #[test]
-    fn each_variable_that_is_read_is_known() {
-        let read = std::cell::RefCell::new(Vec::new());
-        let get = |name: &str| {
-            read.borrow_mut().push(name.to_owned());
-            None
-        };
-        assert!(Options::from_env(get).is_ok());
-        let read = read.into_inner();
-        assert!(read.len() > 5, "{read:?}");
-        assert_eq!(unknown_variables(read.into_iter().map(Into::into)), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_malformed_variable_is_named() {
-        for value in ["", "5s", "-1", "+1", " 1", "99999999999999"] {
-            let why = from(&[("KANBAN_BUSY_TIMEOUT", value)]).expect_err(value);
-            assert!(why.starts_with("KANBAN_BUSY_TIMEOUT: "), "{why}");
-        }
-        for name in [
-            "KANBAN_BEGIN",
-            "KANBAN_BEGIN_TIMEOUT",
-            "KANBAN_BUSY_TIMEOUT_MIN",
-            "KANBAN_FILE_AHEAD",
-            "KANBAN_GROUP_COMMIT",
-            "KANBAN_HARD_LINKS",
-            "KANBAN_NETWORK_WAL",
-            "KANBAN_PERSIST_WAL",
-            "KANBAN_RECORD",
-            "KANBAN_RECORD_SQL",
-            "KANBAN_SLOW_MS",
-        ] {
-            let why = from(&[(name, "on")]).expect_err(name);
-            assert!(why.starts_with(name), "{why}");
-        }
-    }
-}
+mod tests;

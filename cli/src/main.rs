@@ -143,7 +143,7 @@ fn main() -> ExitCode {
         Command::Metrics(arguments) => metrics::run(&arguments),
         Command::Stress(arguments) => {
             let done = stress::run(&arguments);
-            told(arguments.board(), arguments.json, done)
+            told(arguments.board.as_deref(), arguments.json, done)
         }
         Command::Bench(arguments) => told(None, arguments.json, bench::run(&arguments)),
         Command::Run(arguments) => run::run(&arguments),

@@ -214,11 +214,6 @@ impl Board {
         let log = seen.as_ref().and_then(|seen| seen.event_log().ok());
         Self { label: format!("board=\"{escaped}\""), facts: seen.map(Facts::of), log }
     }
-
-    /// How long the longest wait has lasted.
-    fn longest_wait(&self) -> Option<Duration> {
-        self.facts.as_ref().map(Facts::longest_wait)
-    }
 }
 
 /// The oldest snapshot of each board, known by its process and its last frame, and since when it
@@ -251,12 +246,10 @@ fn text(boards: &[PathBuf], format: Format, snapshots: Option<&mut Snapshots>) -
     out.gauge("kanban_up", "Whether the board could be looked at.", &boards, |board| {
         Some(f64::from(u8::from(board.facts.is_some())))
     });
-    out.gauge(
-        "kanban_recorded",
-        "Whether there is an event log, in which clients count.",
-        &boards,
-        |board| board.facts.as_ref().map(|_| f64::from(u8::from(board.log.is_some()))),
-    );
+    let help = "Whether there is an event log, in which clients count.";
+    out.gauge("kanban_recorded", help, &boards, |board| {
+        board.facts.as_ref().map(|_| f64::from(u8::from(board.log.is_some())))
+    });
     type Counter = fn(&EventLog) -> u64;
     let counters: [(&str, &str, Counter); 7] = [
         ("kanban_transactions", "Times that a transaction has held the write lock.", |log| {
@@ -288,12 +281,12 @@ fn text(boards: &[PathBuf], format: Format, snapshots: Option<&mut Snapshots>) -
         }),
     ];
     for (name, help, counter) in counters {
-        out.family(name, "counter", None, help);
+        out.family(name, "counter", help);
         for (board, log) in with_log(&boards) {
             out.counter(name, &board.label, counter(log) as f64, log);
         }
     }
-    out.family("kanban_checkpoints", "counter", None, "Checkpoints, by how they ended.");
+    out.family("kanban_checkpoints", "counter", "Checkpoints, by how they ended.");
     for (board, log) in with_log(&boards) {
         let tally = &log.tally;
         for (result, count) in [
@@ -316,74 +309,54 @@ fn text(boards: &[PathBuf], format: Format, snapshots: Option<&mut Snapshots>) -
         }),
     ];
     for (name, help, durations) in histograms {
-        out.family(name, "histogram", Some("seconds"), help);
+        out.family(name, "histogram", help);
         for (board, log) in with_log(&boards) {
             out.histogram(name, &board.label, durations(log), log);
         }
     }
-    out.gauge(
-        "kanban_queue_length",
-        "How many wait, for the write lock or SQLite's own.",
-        &boards,
-        |board| Some(board.facts.as_ref()?.waiters() as f64),
-    );
-    out.unit_gauge(
-        "kanban_longest_wait_seconds",
-        "seconds",
-        "How long the longest of these waits has lasted.",
-        &boards,
-        |board| Some(board.longest_wait()?.as_secs_f64()),
-    );
-    out.unit_gauge(
-        "kanban_held_seconds",
-        "seconds",
-        "For how long the holder has held the write lock; 0 without one.",
-        &boards,
-        |board| {
-            let holder = board.facts.as_ref()?.seen.holder.as_ref();
-            Some(holder.map_or(0.0, |holder| holder.held.as_secs_f64()))
-        },
-    );
-    out.unit_gauge("kanban_wal_bytes", "bytes", "How long the WAL is.", &boards, |board| {
-        Some(board.facts.as_ref()?.seen.sizes.wal.unwrap_or(0) as f64)
-    });
-    out.unit_gauge(
-        "kanban_database_bytes",
-        "bytes",
-        "How long the database is.",
-        &boards,
-        |board| Some(board.facts.as_ref()?.seen.sizes.database as f64),
-    );
-    out.gauge("kanban_wal_frames", "How many frames the WAL has.", &boards, |board| {
-        Some(f64::from(board.facts.as_ref()?.wal.map_or(0, |wal| wal.frames)))
-    });
-    out.gauge(
-        "kanban_wal_uncopied_frames",
-        "How many of them are not copied into the database.",
-        &boards,
-        |board| Some(f64::from(board.facts.as_ref()?.wal.map_or(0, |wal| wal.frames - wal.copied))),
-    );
-    out.gauge(
-        "kanban_pinned_frames",
-        "How many of them the oldest snapshot keeps from being copied.",
-        &boards,
-        |board| {
-            let readers = board.facts.as_ref()?.readers();
-            Some(f64::from(readers.iter().map(|reader| reader.kept).max().unwrap_or(0)))
-        },
-    );
-    out.gauge("kanban_readers", "How many read.", &boards, |board| {
-        Some(board.facts.as_ref()?.readers().len() as f64)
-    });
+    type Gauge = fn(&Facts) -> f64;
+    let gauges: [(&str, &str, Gauge); 9] = [
+        ("kanban_queue_length", "How many wait, for the write lock or SQLite's own.", |facts| {
+            facts.waiters() as f64
+        }),
+        (
+            "kanban_longest_wait_seconds",
+            "How long the longest of these waits has lasted.",
+            |facts| facts.longest_wait().as_secs_f64(),
+        ),
+        (
+            "kanban_held_seconds",
+            "For how long the holder has held the write lock; 0 without one.",
+            |facts| facts.seen.holder.as_ref().map_or(0.0, |holder| holder.held.as_secs_f64()),
+        ),
+        ("kanban_wal_bytes", "How long the WAL is.", |facts| {
+            facts.seen.sizes.wal.unwrap_or(0) as f64
+        }),
+        ("kanban_database_bytes", "How long the database is.", |facts| {
+            facts.seen.sizes.database as f64
+        }),
+        ("kanban_wal_frames", "How many frames the WAL has.", |facts| {
+            f64::from(facts.wal.map_or(0, |wal| wal.frames))
+        }),
+        (
+            "kanban_wal_uncopied_frames",
+            "How many of them are not copied into the database.",
+            |facts| f64::from(facts.wal.map_or(0, |wal| wal.frames - wal.copied)),
+        ),
+        (
+            "kanban_pinned_frames",
+            "How many of them the oldest snapshot keeps from being copied.",
+            |facts| f64::from(facts.readers().iter().map(|reader| reader.kept).max().unwrap_or(0)),
+        ),
+        ("kanban_readers", "How many read.", |facts| facts.readers().len() as f64),
+    ];
+    for (name, help, gauge) in gauges {
+        out.gauge(name, help, &boards, |board| board.facts.as_ref().map(gauge));
+    }
     if let Some(snapshots) = snapshots {
         let name = "kanban_oldest_snapshot_seconds";
         let help = "For how long the oldest snapshot has been seen, from the first scrape on that has seen it.";
-        out.family(name, "gauge", Some("seconds"), help);
-        for board in &boards {
-            if let Some(age) = snapshots.age(board) {
-                out.line(format_args!("{name}{{{}}} {}", board.label, age.as_secs_f64()));
-            }
-        }
+        out.gauge(name, help, &boards, |board| Some(snapshots.age(board)?.as_secs_f64()));
     }
     if format == Format::OpenMetrics {
         out.line(format_args!("# EOF"));
@@ -408,10 +381,12 @@ impl Metrics {
         let _ = writeln!(self.text, "{line}");
     }
 
-    fn family(&mut self, name: &str, kind: &str, unit: Option<&str>, help: &str) {
+    /// What is said of a family. If it has a unit, its name ends with that.
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
         let suffix =
             if kind == "counter" && self.format == Format::Prometheus { "_total" } else { "" };
         self.line(format_args!("# TYPE {name}{suffix} {kind}"));
+        let unit = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit));
         if let Some(unit) = unit.filter(|_| self.format == Format::OpenMetrics) {
             self.line(format_args!("# UNIT {name} {unit}"));
         }
@@ -431,25 +406,9 @@ impl Metrics {
         name: &str,
         help: &str,
         boards: &[Board],
-        value: impl Fn(&Board) -> Option<f64>,
+        mut value: impl FnMut(&Board) -> Option<f64>,
     ) {
-        self.family(name, "gauge", None, help);
-        self.values(name, boards, value);
-    }
-
-    fn unit_gauge(
-        &mut self,
-        name: &str,
-        unit: &str,
-        help: &str,
-        boards: &[Board],
-        value: impl Fn(&Board) -> Option<f64>,
-    ) {
-        self.family(name, "gauge", Some(unit), help);
-        self.values(name, boards, value);
-    }
-
-    fn values(&mut self, name: &str, boards: &[Board], value: impl Fn(&Board) -> Option<f64>) {
+        self.family(name, "gauge", help);
         for board in boards {
             if let Some(value) = value(board) {
                 self.line(format_args!("{name}{{{}}} {value}", board.label));

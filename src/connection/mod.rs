@@ -86,11 +86,6 @@ pub(crate) struct Connection<B: BaseFile> {
 }
 
 impl<B: BaseFile> Connection<B> {
-    /// SQLite has told the base file which `sqlite3` uses it.
-    pub(crate) fn has_user(&mut self) {
-        self.claim.has_user();
-    }
-
     /// A connection to the database at `path`, which `base` has opened.
     pub(crate) fn new(
         base: B,
@@ -106,9 +101,9 @@ impl<B: BaseFile> Connection<B> {
             database.note_writer();
         }
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let recording = Recording::new(settings.record(), settings.record_sql(), settings.slow());
+        let recording = Recording::new(settings.record, settings.record_sql, settings.slow);
         let log = Log::of(host, id, recording.is_on);
-        let group = GroupCommit::new(settings.group_commit(), base, Arc::clone(&database), log);
+        let group = GroupCommit::new(settings.group_commit, base, Arc::clone(&database), log);
         Self {
             claim: Claim::new(base, &database, log, id, !read_only, group.is_on(), recording),
             guards: Guards::new(base, &database, log, known),
@@ -126,6 +121,11 @@ impl<B: BaseFile> Connection<B> {
             app_persists_wal: false,
             goes_under_ciphers: false,
         }
+    }
+
+    /// SQLite has said which database connection uses it.
+    pub(crate) fn has_user(&mut self) {
+        self.claim.has_user();
     }
 
     /// Only a VFS that encrypts may use it.
@@ -266,7 +266,6 @@ impl<B: BaseFile> Connection<B> {
     /// compares it with what it is about to write. Without a wal-index, it is the pager that looks
     /// whether the database is empty, rolls back or cuts the file, or a backup that cuts its
     /// target. The base file handles memory mapping (`PRAGMA mmap_size`) by itself.
-    #[cold]
     pub(crate) fn length_to_tell(&mut self, size: i64) -> i64 {
         self.guards.length.without_distance(size)
     }
@@ -331,7 +330,6 @@ impl<B: BaseFile> Connection<B> {
     }
 
     /// xSync has failed with `rc`: what was written may not be durable.
-    #[cold]
     pub(crate) fn sync_failed(&self, rc: ResultCode) {
         let what = "a sync of the database has failed; see to the disk";
         self.database.record_message(&self.log, EventKind::SyncFailed, rc, what);

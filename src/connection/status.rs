@@ -41,7 +41,7 @@ pub(crate) fn json<B: BaseFile>(connection: &mut Connection<B>, vfs: &Vfs<'_>) -
     json.field("sidecar", Text(&database.sidecar_path().to_string_lossy()));
     json.field("busy_timeout_default_ms", connection.settings().busy_timeout_ms());
     json.field("begin", Text(connection.settings().begin().name()));
-    json.field("persist_wal", connection.settings().persist_wal());
+    json.field("persist_wal", connection.settings().persist_wal);
     json.field("guarantees", guarantees);
     json.field("group_commit", either(connection.group_commit(), None));
     match database.holder() {
@@ -176,7 +176,7 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
     });
     let network = match &no_wal {
         Some(why) => Some(why.clone()),
-        None if connection.settings().network_wal() => {
+        None if connection.settings().network_wal => {
             Some("kanban_network_wal=1: WAL mode is allowed on any file system".to_owned())
         }
         None => None,

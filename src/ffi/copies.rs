@@ -24,24 +24,17 @@ pub(crate) fn number_of(host: &Host) -> Option<usize> {
     COPIES.iter().position(|copy| copy.seen.get_or_init(|| *host).same_library(host))
 }
 
-/// Notes the functions that a copy of SQLite has passed itself. Returns the number of that copy;
-/// `None` for a fifth.
-pub(crate) fn note_passed(host: &Host) -> Option<usize> {
-    let nth = number_of(host)?;
-    COPIES[nth].passed.get_or_init(|| *host);
-    Some(nth)
-}
-
-/// The functions that the copy of SQLite behind `host` has passed itself. `None` if it has passed
-/// none.
-pub(crate) fn passed_by(host: &Host) -> Option<&'static Host> {
-    let mut passed = COPIES.iter().filter_map(|copy| copy.passed.get());
-    passed.find(|passed| passed.same_library(host))
+/// Notes the functions that a copy of SQLite has passed itself.
+pub(crate) fn note_passed(host: &Host) {
+    if let Some(nth) = number_of(host) {
+        COPIES[nth].passed.get_or_init(|| *host);
+    }
 }
 
 /// The functions that SQLite itself has passed, which may be more than a `host` has; the `host`'s own if it has passed none.
 pub(crate) fn most_of(host: &'static Host) -> &'static Host {
-    passed_by(host).unwrap_or(host)
+    let mut passed = COPIES.iter().filter_map(|copy| copy.passed.get());
+    passed.find(|passed| passed.same_library(host)).unwrap_or(host)
 }
 
 /// The copy of that number.

@@ -12,14 +12,11 @@ use std::path::Path;
 
 use crate::ffi::{
     AutoExtension, ResultCode, SQLITE_DETERMINISTIC, SQLITE_INNOCUOUS, SQLITE_TRANSIENT,
-    SQLITE_UTF8, ScalarFunction, sqlite3, sqlite3_api_routines, sqlite3_context, sqlite3_stmt,
-    sqlite3_vfs,
+    SQLITE_UTF8, ScalarFunction, TransactionState, sqlite3, sqlite3_api_routines, sqlite3_context,
+    sqlite3_stmt, sqlite3_vfs,
 };
 use crate::sys;
 pub(crate) use functions::Host;
-
-/// sqlite3_txn_state() of a database in a write transaction.
-const SQLITE_TXN_WRITE: c_int = 2;
 
 /// A prepared statement, as SQLite describes it.
 pub(crate) struct Statement<'s> {
@@ -49,27 +46,14 @@ impl Host {
         self.version_number() >= 3_040_000
     }
 
-    /// Whether a transaction of `db` is open: <https://www.sqlite.org/c3ref/txn_state.html>.
-    /// `None` if this SQLite cannot tell.
+    /// The state of the transaction of `db`, whichever of its databases has got farthest, also a temporary one. `None` if this
+    /// SQLite cannot tell.
     ///
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread.
-    pub(crate) unsafe fn is_in_transaction(&self, db: *mut sqlite3) -> Option<bool> {
-        const SQLITE_TXN_NONE: c_int = 0;
+    pub(crate) unsafe fn transaction(&self, db: *mut sqlite3) -> Option<TransactionState> {
         // SAFETY: the caller's promise; null stands for all databases of the connection.
-        let state = self.sqlite3_txn_state.map(|state| unsafe { state(db, std::ptr::null()) });
-        state.map(|state| state != SQLITE_TXN_NONE)
-    }
-
-    /// Whether `db` writes to any of its databases, also a temporary one: <https://www.sqlite.org/c3ref/txn_state.html>.
-    /// `None` if this SQLite cannot tell.
-    ///
-    /// # Safety
-    /// `db` is a connection of this SQLite, used by this thread.
-    pub(crate) unsafe fn is_writing(&self, db: *mut sqlite3) -> Option<bool> {
-        // SAFETY: the caller's promise; null stands for all databases of the connection.
-        let state = self.sqlite3_txn_state.map(|state| unsafe { state(db, std::ptr::null()) });
-        state.map(|state| state == SQLITE_TXN_WRITE)
+        self.sqlite3_txn_state.map(|state| unsafe { state(db, std::ptr::null()) })
     }
 
     /// Whether sqlite3_interrupt() was called and has not taken effect yet. False if this SQLite cannot tell.
@@ -167,7 +151,7 @@ impl Host {
         // SAFETY: the caller's promise; only names of its databases are asked about.
         unsafe {
             let (mut attached, state) = self.attached(db).zip(self.sqlite3_txn_state)?;
-            Some(attached.any(|schema| state(db, schema.as_ptr()) == SQLITE_TXN_WRITE))
+            Some(attached.any(|schema| state(db, schema.as_ptr()) == TransactionState::WRITE))
         }
     }
 

@@ -195,6 +195,17 @@ pub(crate) struct BusyCall {
     pub(crate) argument: *mut c_void,
 }
 
+/// What sqlite3_txn_state() answers: <https://www.sqlite.org/c3ref/txn_state.html>.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TransactionState(c_int);
+
+impl TransactionState {
+    pub(crate) const NONE: Self = Self(0);
+    pub(crate) const READ: Self = Self(1);
+    pub(crate) const WRITE: Self = Self(2);
+}
+
 /// An SQL function.
 pub(crate) type ScalarFunction =
     unsafe extern "C" fn(*mut sqlite3_context, c_int, *mut *mut sqlite3_value);

@@ -104,7 +104,7 @@ mod wal;
 use std::ffi::c_int;
 
 pub(crate) use participant::GroupCommit;
-pub(crate) use super_journal::{has_super_journal, super_journal};
+pub(crate) use super_journal::{has_super_journal, note_super_journal};
 
 use crate::ffi::ResultCode;
 use crate::format::Salts;

@@ -72,7 +72,7 @@ struct Pending {
 
 /// Whether SQLite has synced the WAL in the connection's last commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum LastCommit {
+enum LastSync {
     /// There was no commit, or `PRAGMA synchronous` has run since.
     #[default]
     Unknown,
@@ -105,7 +105,7 @@ struct OpenState {
     others: OtherWriters,
     /// The WAL's salts and frames when WRITE was locked.
     began: Option<(Salts, u32)>,
-    last_commit: LastCommit,
+    last_sync: LastSync,
 }
 
 impl<B: WalIndex> GroupCommit<B> {
@@ -163,7 +163,7 @@ impl<B: WalIndex> GroupCommit<B> {
 
     /// `PRAGMA synchronous` is being compiled, and may change whether commits are synced.
     pub(crate) fn synchronous_changes(&mut self) {
-        self.open.last_commit = LastCommit::Unknown;
+        self.open.last_sync = LastSync::Unknown;
     }
 
     /// SQLite has locked WRITE, to commit or, if not `to_write`, to recover. Without a snapshot,
@@ -175,7 +175,7 @@ impl<B: WalIndex> GroupCommit<B> {
         }
         self.open.began = self.base.committed();
         let Some((file, (salts, frames))) = self.wal.zip(self.open.began) else { return };
-        let synced = self.note_last_commit(file);
+        let synced = self.note_last_sync(file);
         if self.is_still_sole(salts, frames, synced) {
             self.open.others.note_sole_commit(frames);
             return;
@@ -220,7 +220,7 @@ impl<B: WalIndex> GroupCommit<B> {
 
     /// Notes how the syncs of the last commit, and those of checkpoints since, have ended. Returns whether all have
     /// succeeded; `None` if SQLite has made none.
-    fn note_last_commit(&self, file: B::Wal) -> Option<bool> {
+    fn note_last_sync(&self, file: B::Wal) -> Option<bool> {
         let synced = file.with_syncs(Syncs::take_synced);
         // Only to reset: a checkpoint may have asked for a sync since, which is not the next
         // commit's.
@@ -256,7 +256,7 @@ impl<B: WalIndex> GroupCommit<B> {
         let wal = self.wal?;
         let (was_asked, flags) = wal.with_syncs(Syncs::take_asked);
         if was_asked {
-            self.open.last_commit = LastCommit::Synced;
+            self.open.last_sync = LastSync::Synced;
         }
         if self.open.sync != CommitSync::Deferrable {
             return None;
@@ -273,7 +273,7 @@ impl<B: WalIndex> GroupCommit<B> {
         let committed = self.base.committed();
         self.open.others.note_end(committed);
         if self.open.began.take().is_some_and(|began| committed != Some(began)) {
-            self.open.last_commit = LastCommit::Unsynced;
+            self.open.last_sync = LastSync::Unsynced;
         }
         let Some((file, flags)) = self.take_deferred() else { return };
         let now = committed.and_then(|(salts, frames)| Some((self.id(salts)?, frames)));
@@ -354,7 +354,7 @@ impl<B: WalIndex> GroupCommit<B> {
 
     /// Whether the connection's last commit did not promise durability.
     pub(crate) fn promises_nothing(&self) -> bool {
-        self.open.last_commit == LastCommit::Unsynced
+        self.open.last_sync == LastSync::Unsynced
     }
 
     /// If a failed sync stands, repairs it. The connection has WRITE locked, or the whole database. Returns whether the

@@ -11,7 +11,7 @@ thread_local! {
 }
 
 /// This thread has opened a super-journal, or is about to close one. The shim calls it.
-pub(crate) fn super_journal(is_opened: bool) {
+pub(crate) fn note_super_journal(is_opened: bool) {
     let _ = SUPER_JOURNALS.try_with(|open| {
         open.set(if is_opened { open.get() + 1 } else { open.get().saturating_sub(1) });
     });
@@ -39,7 +39,7 @@ mod tests {
             (false, false),
             (true, true),
         ] {
-            super_journal(is_opened);
+            note_super_journal(is_opened);
             assert_eq!(has_super_journal(), has_one);
         }
     }

@@ -39,7 +39,6 @@ pub(crate) struct Written {
 
 impl Written {
     /// The connection may write from now on, and has written nothing yet.
-    #[inline]
     pub(crate) fn begin(&mut self) {
         (self.end, self.headers, self.is_repair) = (0, None, false);
     }
@@ -51,7 +50,6 @@ impl Written {
     }
 
     /// That many bytes were written at the offset `at`.
-    #[inline]
     pub(crate) fn wrote(&mut self, at: i64, bytes: c_int) {
         self.end = self.end.max(at.saturating_add(bytes.into()));
     }

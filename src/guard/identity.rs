@@ -174,7 +174,6 @@ impl Identity {
 
     /// Compares each file. `directory` is the present state of the directory, remembered only if
     /// the WAL is open: in a rollback mode the journal changes the directory in each transaction.
-    #[inline(never)]
     fn check_each(&mut self, directory: Option<Found>, now: u64) -> Result<(), Displaced> {
         let mut found = self.look(self.is_elsewhere);
         if found.is_err() && !self.is_elsewhere && self.directory.is_seen_from_elsewhere() {
@@ -235,7 +234,6 @@ impl Identity {
     }
 
     /// Whether everything must be compared again.
-    #[inline]
     fn is_due(&self, now: u64) -> bool {
         now.wrapping_sub(self.checked) >= CHECK_NS
     }

@@ -194,7 +194,6 @@ impl Database {
     }
 
     /// Records an event in the event log only.
-    #[cold]
     pub(crate) fn record_message(&self, log: &Log, kind: EventKind, rc: ResultCode, what: &str) {
         if log.records {
             let event =

@@ -91,7 +91,6 @@ impl Kind {
     }
 
     /// A number below `of`, always the same for one kind.
-    #[inline]
     pub(crate) fn place(self, of: usize) -> usize {
         self.0 as usize % of
     }

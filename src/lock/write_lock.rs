@@ -86,7 +86,6 @@ impl WriteLock {
         self.database.note_user(self.connection, user);
     }
 
-    #[inline]
     pub(crate) fn is_held(&self) -> bool {
         self.held.is_some()
     }
@@ -242,7 +241,6 @@ impl WriteLock {
     }
 
     /// How the connection has used it to write.
-    #[inline]
     pub(crate) fn pace(&mut self) -> &mut Pace {
         &mut self.pace
     }

@@ -40,9 +40,8 @@ impl SqliteLock {
     #[must_use]
     pub fn is_to_write(&self) -> bool {
         match self.lock {
-            LockName::Reserved | LockName::Pending | LockName::Shared => self.is_exclusive,
-            LockName::Write | LockName::Recover => self.is_exclusive,
             LockName::Checkpoint | LockName::Read(_) => false,
+            _ => self.is_exclusive,
         }
     }
 }

@@ -53,7 +53,7 @@ impl Survey {
         let listed_before = files.listed();
         let walk = Walk::through(&seen.database, &seen.sidecar, limit);
         let listed_after = files.listed();
-        let mut known = Known::default();
+        let mut known = Processes::default();
         let mut survey = Self {
             hidden: walk.seen.hidden,
             is_partial: walk.seen.is_partial,
@@ -90,7 +90,7 @@ impl Survey {
         survey
     }
 
-    fn find_holder(&mut self, seen: &Observation, walk: &Walk, known: &mut Known) {
+    fn find_holder(&mut self, seen: &Observation, walk: &Walk, known: &mut Processes) {
         let (Some(holder), Some(lock)) = (&seen.holder, seen.by_the_lock) else { return };
         let have_it = walk.with_sidecar_lock(|one| lock.has(one));
         let have_it: Vec<_> = have_it.into_iter().map(|pid| known.process(pid, true)).collect();
@@ -130,7 +130,7 @@ impl Walk {
         Self { seen, its_own, sidecar, directory }
     }
 
-    fn clients(&self, known: &mut Known) -> Vec<Client> {
+    fn clients(&self, known: &mut Processes) -> Vec<Client> {
         let of = |(pid, open): &(u32, Vec<sys::OpenFile>)| {
             let vfs = clients::judge(open, &self.its_own, self.sidecar, self.directory)?;
             Some(Client { process: known.process(*pid, true), vfs })
@@ -167,9 +167,9 @@ impl Walk {
 
 /// The processes that were looked at, each once: one may be client, holder, waiter and reader.
 #[derive(Default)]
-struct Known(HashMap<u32, ProcessInfo>);
+struct Processes(HashMap<u32, ProcessInfo>);
 
-impl Known {
+impl Processes {
     fn process(&mut self, pid: u32, is_confirmed: bool) -> ProcessInfo {
         let known = self.0.entry(pid).or_insert_with(|| ProcessInfo::of(pid, is_confirmed));
         known.is_confirmed |= is_confirmed;

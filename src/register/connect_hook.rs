@@ -41,9 +41,7 @@ unsafe extern "C" fn on_connect<const NTH: usize>(
             copies::copy(NTH).copied()
         } else {
             // SAFETY: SQLite passes its own table to an auto-extension.
-            unsafe { Host::from_api(api) }.ok().inspect(|host| {
-                copies::note_passed(host);
-            })
+            unsafe { Host::from_api(api) }.ok().inspect(copies::note_passed)
         };
         let Some(host) = host else { return ResultCode::OK };
         // SAFETY: SQLite passes an open connection of that library.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::methods::{Interposed, call};
-use super::wal::{Client, OpenWal, Wanted};
+use super::wal::{OpenWal, WalWriter, Wanted};
 use super::{Context, OpenDatabase};
 use crate::connection::{
     BaseFile, Connection, Doing, LastCommit, Running, Sought, Stands, begins_with, kind_of, unlock,
@@ -14,7 +14,7 @@ use crate::ffi::host::Host;
 use crate::ffi::{
     BusyCall, LockLevel, ResultCode, SQLITE_FCNTL_FILE_POINTER, SQLITE_FCNTL_HAS_MOVED,
     SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PERSIST_WAL, ShmFlags,
-    ShmSlot, ShmSlots, copies, sqlite3, sqlite3_file,
+    ShmSlot, ShmSlots, TransactionState, copies, sqlite3, sqlite3_file,
 };
 use crate::format::wal_index::{
     CHANGE, CHECKSUM, HEADERS, MX_FRAME, N_BACKFILL, N_BACKFILL_ATTEMPTED, N_PAGE, READ_MARKS,
@@ -33,8 +33,6 @@ pub(super) struct State {
     pub(super) connection: Connection<Base>,
     /// The name that SQLite has passed to xOpen, to compare.
     pub(super) name: *const c_char,
-    /// Whether it is the main database of its connection; `None` as long as that is not known.
-    pub(super) is_main: Option<bool>,
     /// The first statement of the last transaction, and the kind of that transaction.
     pub(super) statement: Option<(Box<[u8]>, Kind)>,
     /// How to call the connection's busy handler; null if SQLite has not said.
@@ -100,6 +98,12 @@ impl Base {
         unsafe { (*self.state()).db.as_ref() }.copied().filter(|db| !db.is_null())
     }
 
+    /// The state of the connection's transaction; `None` if that is not known.
+    fn transaction(self) -> Option<TransactionState> {
+        // SAFETY: the connection is of this SQLite, and is the one that calls.
+        self.db().and_then(|db| unsafe { self.host().transaction(db) })
+    }
+
     /// The context of the VFS that the file was opened through.
     pub(super) fn context(self) -> &'static Context {
         // SAFETY: the state is there, and this field never changes.
@@ -152,7 +156,6 @@ impl Base {
     }
 
     /// The checksum of the wal-index's header; `None` if SQLite has not mapped it.
-    #[inline]
     pub(super) fn wal_index_checksum(self) -> Option<u32> {
         self.words([CHECKSUM]).map(|[checksum]| checksum)
     }
@@ -225,8 +228,8 @@ impl WalIndex for Base {
         Some(([salt, next], frames))
     }
 
-    fn committer(&self) -> Option<Client> {
-        Some(Client { db: self.db()?, host: &self.context().host })
+    fn committer(&self) -> Option<WalWriter> {
+        Some(WalWriter { db: self.db()?, host: &self.context().host })
     }
 }
 
@@ -261,18 +264,11 @@ impl BaseFile for Base {
     }
 
     fn is_upgrade(&self) -> bool {
-        let Some(host) = copies::passed_by(&self.context().host) else { return true };
-        // SAFETY: the connection is of this SQLite, and is the one that calls.
-        self.db().and_then(|db| unsafe { host.is_in_transaction(db) }).unwrap_or(true)
+        self.transaction().is_none_or(|state| state != TransactionState::NONE)
     }
 
     fn only_reads(&self) -> bool {
-        let Some(host) = copies::passed_by(&self.context().host) else { return false };
-        self.db().is_some_and(|db| {
-            // SAFETY: the connection is of this SQLite, and is the one that calls.
-            let (reads, writes) = unsafe { (host.is_in_transaction(db), host.is_writing(db)) };
-            reads == Some(true) && writes == Some(false)
-        })
+        self.transaction() == Some(TransactionState::READ)
     }
 
     fn statement(&self) -> Option<String> {
@@ -303,29 +299,23 @@ impl BaseFile for Base {
     }
 
     fn is_main(&self) -> bool {
-        // SAFETY: the state is there, and nothing has a reference to these fields.
-        let (name, is_main) = unsafe { ((*self.state()).name, &mut (*self.state()).is_main) };
         let Some(db) = self.db() else { return false };
-        // This never changes. An attached database has its own name, even if it is the same file.
-        *is_main.get_or_insert_with(|| {
-            // SAFETY: the connection is of the SQLite that this VFS is registered with, and is the one that calls.
-            let main = unsafe { self.host().file_of(db, c"main") };
-            main.is_some_and(|main| main.as_ptr() == name)
-        })
+        // An attached database has a name of its own, even if it is the same file.
+        // SAFETY: the connection is of this SQLite, and is the one that calls; the state is there, and this field never changes.
+        unsafe {
+            let main = self.host().file_of(db, c"main");
+            main.is_some_and(|main| main.as_ptr() == (*self.state()).name)
+        }
     }
 
     fn is_writing(&self) -> bool {
-        let host = self.host();
-        // SAFETY: the connection is of this SQLite, and is the one that calls.
-        self.db().and_then(|db| unsafe { host.is_writing(db) }).unwrap_or(true)
+        self.transaction().is_none_or(|state| state == TransactionState::WRITE)
     }
 
     fn writes_elsewhere(&self) -> bool {
-        let host = self.host();
         // SAFETY: the connection is of this SQLite, and is the one that calls.
-        self.db().is_some_and(|db| unsafe {
-            host.writes_to_attached(db).or_else(|| host.is_writing(db)).unwrap_or(false)
-        })
+        let attached = self.db().and_then(|db| unsafe { self.host().writes_to_attached(db) });
+        attached.unwrap_or_else(|| self.transaction() == Some(TransactionState::WRITE))
     }
 
     fn running(&self, wants_kind: bool) -> Option<Running> {

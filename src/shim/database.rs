@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::base::{Base, State, parts};
 use super::control::x_file_control;
-use super::methods::{Interposed, Kind, Methods, call, state_offset};
+use super::methods::{FileKind, Interposed, Methods, call, state_offset};
 use super::wal::Wanted;
 use super::{Context, inherited};
 use crate::connection::{Connection, Known};
@@ -68,11 +68,11 @@ pub(crate) unsafe fn install_database(
     settings: Settings,
 ) -> ResultCode {
     let host = context.host;
-    let no_wal = match settings.network_wal() {
+    let no_wal = match settings.network_wal {
         true => None,
         false => filesystem::wal_refusal(path, || filesystem::shares(path)),
     };
-    let identity = Identity::of(path, settings.hard_links());
+    let identity = Identity::of(path, settings.hard_links);
     if let Err(why) = &identity {
         let what = format!(
             "the kernel does not say which file it is ({why}): its locks are not protected, and nobody notices if it \
@@ -81,22 +81,24 @@ pub(crate) unsafe fn install_database(
         log::about(&host, ResultCode::WARNING, &what, path);
     }
     // Before SQLite locks it.
-    let known = identity.as_ref().ok().and_then(Option::as_ref);
-    let protected = known.and_then(|known| context.protection.opened(known.inode(), path));
+    let found = identity.as_ref().ok().and_then(Option::as_ref);
+    let protected = found.and_then(|found| context.protection.opened(found.inode(), path));
     let offset = state_offset(context.base_file_size);
     // SAFETY: the caller's promise: the base has just opened the file.
     let methods = unsafe {
         match no_wal {
-            None => Methods::over((*file).pMethods, offset, Kind::Database, over),
-            Some(_) => Methods::over((*file).pMethods, offset, Kind::WithoutWal, over_without_wal),
+            None => Methods::over((*file).pMethods, offset, FileKind::Database, over),
+            Some(_) => {
+                Methods::over((*file).pMethods, offset, FileKind::WithoutWal, over_without_wal)
+            }
         }
     };
     let base = Base(Interposed { file, methods });
-    let known = Known { identity, no_wal, keeps_ahead: settings.file_ahead() };
-    if settings.persist_wal() {
+    let known = Known { identity, no_wal, keeps_ahead: settings.file_ahead };
+    if settings.persist_wal {
         base.persist_wal();
     }
-    let wanted = settings.group_commit().then(|| Wanted::new(path));
+    let wanted = settings.group_commit.then(|| Wanted::new(path));
     let mut connection = Connection::new(base, path, settings, host, known, read_only);
     if context.goes_under_ciphers {
         connection.go_under_ciphers();
@@ -104,7 +106,6 @@ pub(crate) unsafe fn install_database(
     let state = State {
         connection,
         name,
-        is_main: None,
         statement: None,
         db: std::ptr::null(),
         wal_index: std::ptr::null(),
@@ -224,7 +225,6 @@ unsafe extern "C" fn x_file_size(file: *mut sqlite3_file, size: *mut i64) -> Res
 /// # Safety
 /// SQLite has passed an open file of this table and a place for the length, and nothing else uses either.
 #[cold]
-#[inline(never)]
 unsafe extern "C" fn look_for_file_size(file: *mut sqlite3_file, size: *mut i64) -> ResultCode {
     no_panic(ResultCode::IOERR, move || {
         // SAFETY: the caller's promise.

@@ -34,7 +34,7 @@ pub(super) struct Methods {
     /// The base's table itself, to be put back.
     base_table: *const sqlite3_io_methods,
     state_offset: usize,
-    pub(super) kind: Kind,
+    pub(super) kind: FileKind,
 }
 
 // SAFETY: the contents never change, and the pointer is only put back into a file.
@@ -42,9 +42,9 @@ unsafe impl Send for Methods {}
 // SAFETY: the contents never change, so that any number of threads may read them.
 unsafe impl Sync for Methods {}
 
-/// What a table is for.
+/// Which files a table is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FileKind {
     Database,
     /// A database on a file system on which WAL mode is refused.
     WithoutWal,
@@ -75,7 +75,7 @@ impl Methods {
     pub(super) unsafe fn over(
         base: *const sqlite3_io_methods,
         state_offset: usize,
-        kind: Kind,
+        kind: FileKind,
         ours: impl FnOnce(&sqlite3_io_methods) -> sqlite3_io_methods,
     ) -> &'static Self {
         // SAFETY: a VFS keeps the tables of its open files, and never changes them.
@@ -90,7 +90,7 @@ impl Methods {
         base: sqlite3_io_methods,
         base_table: *const sqlite3_io_methods,
         state_offset: usize,
-        kind: Kind,
+        kind: FileKind,
     ) -> &'static Self {
         let mut tables = METHOD_TABLES.lock();
         let is_it = |known: &&&Self| {
@@ -117,7 +117,6 @@ pub(super) struct Interposed {
 impl Interposed {
     /// # Safety
     /// `file` is open and has one of our tables.
-    #[inline]
     pub(super) unsafe fn of(file: *mut sqlite3_file) -> Self {
         // SAFETY: the caller's promise: pMethods is the address of the first field of a `Methods`, which lives for ever.
         Self { file, methods: unsafe { &*(*file).pMethods.cast::<Methods>() } }
@@ -165,7 +164,6 @@ impl Interposed {
     ///
     /// # Safety
     /// [`Self::begin`] was called for the file, with a state of that type, which is not freed.
-    #[inline]
     pub(super) unsafe fn state<T>(self) -> *mut T {
         // SAFETY: the caller's promise: the slot holds the address of a boxed `T`.
         unsafe { (*self.slot()).cast() }

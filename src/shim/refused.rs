@@ -10,7 +10,7 @@
 
 use std::ffi::{CString, c_int, c_void};
 
-use super::methods::{Interposed, Kind, Methods, state_offset};
+use super::methods::{FileKind, Interposed, Methods, state_offset};
 use super::{Context, FCNTL_OPENED, OpenDatabase, Opened, inert};
 use crate::ffi::{ResultCode, no_panic, sqlite3_file, sqlite3_io_methods};
 
@@ -41,7 +41,7 @@ pub(crate) unsafe fn refuse(
         ..inert::methods::<{ ResultCode::CANTOPEN.0 }>()
     };
     let offset = state_offset(context.base_file_size);
-    let methods = Methods::made_once(ours, ours, std::ptr::null(), offset, Kind::Refused);
+    let methods = Methods::made_once(ours, ours, std::ptr::null(), offset, FileKind::Refused);
     // SAFETY: the caller's promise; these methods expect a `Refused`.
     unsafe {
         if !out_flags.is_null() {

@@ -7,7 +7,7 @@
 use std::ffi::{c_int, c_void};
 use std::path::{Path, PathBuf};
 
-use super::methods::{Interposed, Kind, Methods, call, state_offset};
+use super::methods::{FileKind, Interposed, Methods, call, state_offset};
 use crate::ffi::host::Host;
 use crate::ffi::{ResultCode, copies, no_panic, sqlite3, sqlite3_file, sqlite3_io_methods};
 use crate::format::WAL_SUFFIX;
@@ -63,16 +63,16 @@ pub(super) fn is_wanted(wal: &Path) -> bool {
 }
 
 /// The state of an open WAL.
-type State = Syncs<Client>;
+type State = Syncs<WalWriter>;
 
 /// A connection that commits to its WAL.
 #[derive(Clone, Copy)]
-pub(crate) struct Client {
+pub(crate) struct WalWriter {
     pub(super) db: *mut sqlite3,
     pub(super) host: &'static Host,
 }
 
-impl Committer for Client {
+impl Committer for WalWriter {
     fn may_defer(self) -> bool {
         let host = copies::most_of(self.host);
         // SAFETY: the connection that writes the WAL is the one that has it open, in this very call.
@@ -99,7 +99,7 @@ pub(super) unsafe fn install_wal(file: *mut sqlite3_file, base_file_size: c_int)
     // SAFETY: the caller's promise; these methods expect a `State`.
     unsafe {
         let offset = state_offset(base_file_size);
-        let methods = Methods::over((*file).pMethods, offset, Kind::Wal, over);
+        let methods = Methods::over((*file).pMethods, offset, FileKind::Wal, over);
         Interposed { file, methods }.begin(Box::new(State::default()));
     }
 }
@@ -183,7 +183,7 @@ impl OpenWal {
 }
 
 impl WalFile for OpenWal {
-    type Committer = Client;
+    type Committer = WalWriter;
 
     fn with_syncs<T>(self, look: impl FnOnce(&mut State) -> T) -> T {
         // SAFETY: by the promise to `new` the file is open, and SQLite is not in a method of it.

@@ -11,7 +11,7 @@
 use std::ffi::{c_int, c_void};
 use std::path::Path;
 
-use super::methods::{Interposed, Kind, Methods, call};
+use super::methods::{FileKind, Interposed, Methods, call};
 use super::{Context, inherited, wal};
 use crate::ffi::{
     ResultCode, SQLITE_OPEN_SUPER_JOURNAL, SQLITE_OPEN_WAL, no_panic, sqlite3_file,
@@ -51,10 +51,10 @@ pub(crate) unsafe fn watch(
             wal::install_wal(file, context.base_file_size);
         } else {
             let methods = if flags & SQLITE_OPEN_SUPER_JOURNAL == 0 {
-                Methods::over(base, 0, Kind::Watched, over)
+                Methods::over(base, 0, FileKind::Watched, over)
             } else {
-                group_commit::super_journal(true);
-                Methods::over(base, 0, Kind::SuperJournal, over_super_journal)
+                group_commit::note_super_journal(true);
+                Methods::over(base, 0, FileKind::SuperJournal, over_super_journal)
             };
             (*file).pMethods = &raw const methods.ours;
         }
@@ -80,8 +80,8 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
     no_panic(ResultCode::IOERR, || {
         // SAFETY: SQLite closes an open file once, and this method is only in tables of ours.
         let watched = unsafe { Interposed::closing(file) };
-        if watched.methods.kind == Kind::SuperJournal {
-            group_commit::super_journal(false);
+        if watched.methods.kind == FileKind::SuperJournal {
+            group_commit::note_super_journal(false);
         }
         call!(watched, xClose, ResultCode::OK)
     })

@@ -313,7 +313,6 @@ unsafe extern "C" fn stat_of<const NTH: usize>(
 ///
 /// # Safety
 /// `found` is filled in if `rc` is 0.
-#[inline]
 unsafe fn as_of_this_process(
     rc: c_int,
     found: *mut libc::stat,
@@ -328,7 +327,6 @@ unsafe fn as_of_this_process(
 
 /// If a parent had the file open, replaces its device by one that does not exist.
 #[cold]
-#[inline(never)]
 fn as_of_a_child(found: &mut libc::stat, library: &'static Library) {
     let inode = Inode::of(found);
     if let Some(generation) = no_panic(None, || library.locks.inherited(inode)) {

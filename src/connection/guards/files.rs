@@ -149,7 +149,6 @@ impl Files {
 
     /// # Errors
     /// SQLite's code for it, always.
-    #[cold]
     pub(super) fn refuse(&self, why: Displaced) -> Result<(), ResultCode> {
         let rc = match why {
             Displaced::Moved(_) => ResultCode::READONLY_DBMOVED,

@@ -94,7 +94,6 @@ impl<B: BaseFile> Length<B> {
 
     /// Compares the file with its header, and says so in the log if the file is too short. A journal may have the rest:
     /// then it looks again the next time.
-    #[cold]
     pub(super) fn measure(&mut self, header: Option<Header>) {
         let missing = header
             .filter(|_| self.stands != Stands::Below)
@@ -259,7 +258,6 @@ impl<B: BaseFile> Length<B> {
     }
 
     /// Logs that the file cannot be made `length` bytes long, and returns `rc`.
-    #[cold]
     fn cannot_grow(&self, length: i64, rc: ResultCode) -> ResultCode {
         let remedy = match rc == ResultCode::FULL {
             true => "the disk is full, or this process may write no such file; make room",
@@ -385,7 +383,6 @@ impl<B: BaseFile> Length<B> {
     /// The last connection has closed the WAL, or has left WAL mode, and is about to unlock the
     /// database. If the WAL is gone, the file gets the length that its header says, whichever
     /// connection has made it longer.
-    #[cold]
     pub(crate) fn cut_to_header(&self) {
         if self.stands == Stands::Below {
             return;
@@ -403,7 +400,6 @@ impl<B: BaseFile> Length<B> {
     /// empty, SQLite takes the page count from the file's length next. That call looks like any
     /// other ([`Self::without_distance`]). But no other client has the database open, so a file
     /// that is ahead is cut.
-    #[cold]
     pub(crate) fn cut_before_wal(&self) {
         if !self.may_be_ahead() {
             return;
@@ -437,7 +433,6 @@ impl<B: BaseFile> Length<B> {
     }
 
     /// Counts and logs a write that was lost, and returns `rc`.
-    #[cold]
     fn refuse(&self, missing: i64, rc: ResultCode, consequence: &str) -> ResultCode {
         count(&self.database.counters.short_files);
         let what = format!(

@@ -10,8 +10,8 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 
 use crate::error::Error;
 use crate::ffi::{
-    AutoExtension, ResultCode, ScalarFunction, c_text, sqlite3, sqlite3_api_routines,
-    sqlite3_context, sqlite3_stmt, sqlite3_vfs,
+    AutoExtension, ResultCode, ScalarFunction, TransactionState, c_text, sqlite3,
+    sqlite3_api_routines, sqlite3_context, sqlite3_stmt, sqlite3_vfs,
 };
 
 /// The oldest SQLite with `sqlite3_uri_key`, by which unknown options are found.
@@ -155,7 +155,7 @@ functions! {
     newer {
         264 sqlite3_db_name since 3_039_000: fn(db: *mut sqlite3, nth: c_int) -> *const c_char;
         266 sqlite3_is_interrupted since 3_041_000: fn(db: *mut sqlite3) -> c_int;
-        252 sqlite3_txn_state since 3_034_000: fn(db: *mut sqlite3, schema: *const c_char) -> c_int;
+        252 sqlite3_txn_state since 3_034_000: fn(db: *mut sqlite3, schema: *const c_char) -> TransactionState;
     }
 }
 

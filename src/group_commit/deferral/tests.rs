@@ -35,11 +35,11 @@ fn the_sync_of_one_commit_is_deferred() {
         assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (ResultCode::OK, vec![]));
     }
     // The linked SQLite does not say what a connection writes to; a super-journal does.
-    super::super::super_journal(true);
+    super::super::note_super_journal(true);
     wal.defer(TestCommitter, false);
     assert_eq!((wal.sync(SYNC_NORMAL), wal.synced()), (ResultCode::OK, vec![2]));
     assert_eq!(wal.take_asked().1, None);
-    super::super::super_journal(false);
+    super::super::note_super_journal(false);
 }
 
 /// The answers of SQLite's syncs are kept until they are taken, also across a commit whose sync is

@@ -313,7 +313,7 @@ mod with_a_wal {
         assert_eq!(board.wal.sync(SYNC_NORMAL), ResultCode::IOERR_FSYNC);
         board.group.ends();
         assert!(!board.group.promises_nothing(), "SQLite has asked for a sync");
-        board.group.open.last_commit = LastCommit::Unsynced;
+        board.group.open.last_sync = LastSync::Unsynced;
         board.group.synchronous_changes();
         board.fails(0);
         board.has(3);

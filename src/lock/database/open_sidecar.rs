@@ -73,7 +73,6 @@ impl OpenSidecar {
         }
     }
 
-    #[inline]
     fn is_check_due(&self, now: u64) -> bool {
         now > self.next_check.load(Ordering::Relaxed)
     }
@@ -142,7 +141,6 @@ impl OpenSidecar {
 // Methods of the database, since they need its path, directory and counters.
 impl Database {
     /// The queue of the sidecar, which is opened if it is not open, and again if it is no longer in its place.
-    #[inline]
     pub(crate) fn checked_queue(&self, now: u64, create: bool) -> Opened {
         let sidecar = &self.sidecar;
         let is_due = sidecar.is_check_due(now);

@@ -67,7 +67,6 @@ impl Pace {
     }
 
     /// For how long it had the lock the last time, and when it released it, in ns.
-    #[inline(always)]
     pub(crate) fn last_hold(&self) -> Released {
         Released { held: self.released_at.saturating_sub(self.taken_at), at: self.released_at }
     }

@@ -88,19 +88,14 @@ impl<S: QueueFile> Queue<S> {
         if rank == Rank::Last {
             self.note_given(ticket);
         }
+        Some(Place::new(slot, ticket, self.refused_before(waited), purpose, page.word(slot)))
+    }
+
+    /// When a connection was first refused that has waited for that long, by the clocks of a [`Place`].
+    fn refused_before(&self, waited: Duration) -> (u64, Since) {
         let waited = waited.as_nanos() as u64;
-        Some(Place {
-            slot,
-            ticket,
-            came: self.sidecar.now().saturating_sub(waited),
-            since: Since::at(self.sidecar.shared_now().saturating_sub(waited)),
-            purpose,
-            word: page.word(slot),
-            turn: 0,
-            looks: Looks::by(0),
-            ahead: 0,
-            next_look: 0,
-        })
+        let came = self.sidecar.now().saturating_sub(waited);
+        (came, Since::at(self.sidecar.shared_now().saturating_sub(waited)))
     }
 
     /// Notes that a slot is in use, unless the page says so.
@@ -148,23 +143,8 @@ impl<S: QueueFile> Queue<S> {
         let slot = slots.take(&self.sidecar, &Page::EMPTY, 1)?;
         slots.used[slot] = true;
         drop(slots);
-        self.describe(
-            &Place {
-                slot,
-                ticket: Ticket(0),
-                came: 0,
-                since: Since::at(
-                    self.sidecar.shared_now().saturating_sub(waited.as_nanos() as u64),
-                ),
-                purpose: Purpose::Write,
-                word: 0,
-                turn: 0,
-                looks: Looks::by(0),
-                ahead: 0,
-                next_look: 0,
-            },
-            State::Outside,
-        );
+        let since = self.refused_before(waited);
+        self.describe(&Place::new(slot, Ticket(0), since, Purpose::Write, 0), State::Outside);
         Some(slot)
     }
 

@@ -69,6 +69,18 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// One of a waiter that has not looked at the page yet, first refused at that time by the two clocks.
+    pub(super) fn new(
+        slot: usize,
+        ticket: Ticket,
+        (came, since): (u64, Since),
+        purpose: Purpose,
+        word: u32,
+    ) -> Self {
+        let looks = Looks::by(0);
+        Self { slot, ticket, came, since, purpose, word, turn: 0, looks, ahead: 0, next_look: 0 }
+    }
+
     /// Whether it is so far from the head that an attempt is not worth making.
     pub(crate) fn is_far(&self) -> bool {
         self.ahead >= FAR
@@ -204,7 +216,6 @@ impl<S: QueueFile> Queue<S> {
     /// The lock is free, but its holder has woken nobody. If the holder's process has ended since
     /// it was seen to have the lock, it died without releasing it. (Or it released the lock in its
     /// slice, and ended within the ms since the last look.)
-    #[cold]
     pub(super) fn note_if_ended(&self) {
         if let Some((_, process)) =
             self.watched.lock().take().filter(|(holder, _)| self.sidecar.has_ended(*holder))

@@ -145,12 +145,12 @@ impl Drop for TestWal {
 }
 
 /// A connection with nothing attached.
-fn client() -> (rusqlite::Connection, Client) {
+fn client() -> (rusqlite::Connection, WalWriter) {
     let connection = rusqlite::Connection::open_in_memory().expect("in memory");
     let host = Box::leak(Box::new(Host::linked().expect("a linked SQLite")));
     // SAFETY: the handle is used while the connection lives.
     let db = unsafe { connection.handle() }.cast();
-    (connection, Client { db, host })
+    (connection, WalWriter { db, host })
 }
 
 /// The sync of a commit is deferred once. The sync of a header is made. If it fails, perhaps with
