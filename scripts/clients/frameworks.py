@@ -1,14 +1,20 @@
-"""Python: peewee, aiosqlite, Alembic."""
+"""Python: peewee, aiosqlite, Alembic, huey, LangGraph."""
 
 import asyncio
+import contextlib
 import io
 import sys
 import tempfile
+from typing import TypedDict
 
 import aiosqlite
 import alembic.command
 import alembic.config
+import huey
 import kanban_vfs
+import langgraph.checkpoint.sqlite
+import langgraph.checkpoint.sqlite.aio
+import langgraph.graph
 import peewee
 
 kanban_vfs.register()
@@ -51,6 +57,61 @@ def with_alembic() -> None:
         alembic.command.upgrade(configuration, "head")
 
 
+def insert(who: str) -> None:
+    """What a task does, by a connection of its own."""
+    with contextlib.closing(kanban_vfs.connect(sys.argv[1], isolation_level="IMMEDIATE")) as board, board:
+        board.execute("INSERT INTO tasks VALUES (?)", (who,))
+
+
+def with_huey() -> None:
+    queue = huey.SqliteHuey(filename=name, uri=True, store_none=True)
+    work = queue.task()(insert)
+    results = [work("huey") for _ in range(20)]
+    consumer = queue.create_consumer(workers=2, periodic=False, initial_delay=0.01, max_delay=0.1)
+    consumer.start()
+    for result in results:
+        result.get(blocking=True, timeout=60, preserve=True)
+    consumer.stop(graceful=True)
+    assert '"vfs":"kanban/' in queue.storage.conn.execute("PRAGMA kanban_status").fetchone()[0]
+
+
+class State(TypedDict):
+    who: str
+
+
+def write(state: State) -> State:
+    insert(state["who"])
+    return state
+
+
+graph = langgraph.graph.StateGraph(State)
+graph.add_node("write", write)
+graph.add_edge(langgraph.graph.START, "write")
+graph.add_edge("write", langgraph.graph.END)
+
+
+def with_langgraph() -> None:
+    board = kanban_vfs.connect(sys.argv[1], check_same_thread=False)
+    saver = langgraph.checkpoint.sqlite.SqliteSaver(board)
+    for n in range(10):
+        thread = {"configurable": {"thread_id": str(n)}}
+        graph.compile(checkpointer=saver).invoke({"who": "langgraph"}, thread)
+        assert saver.get_tuple(thread) is not None
+    assert '"vfs":"kanban/' in board.execute("PRAGMA kanban_status").fetchone()[0]
+
+
+async def with_langgraph_async() -> None:
+    async with aiosqlite.connect(name, uri=True) as board:
+        saver = langgraph.checkpoint.sqlite.aio.AsyncSqliteSaver(board)
+        for n in range(10):
+            thread = {"configurable": {"thread_id": f"async {n}"}}
+            await graph.compile(checkpointer=saver).ainvoke({"who": "langgraph"}, thread)
+            assert await saver.aget_tuple(thread) is not None
+
+
 with_peewee()
 asyncio.run(with_aiosqlite())
 with_alembic()
+with_huey()
+with_langgraph()
+asyncio.run(with_langgraph_async())
