@@ -97,9 +97,10 @@ impl Holder {
         Duration::from_millis(if ms > mask(MS_BITS - 1) { 0 } else { ms })
     }
 
-    /// Whether the process with its id in this pid namespace is the holder's. It is not if it is younger than the lock, if it does
-    /// not have the sidecar open, as far as this process may know that and finds out in `limit`, or if it is this process, while
-    /// the holder is not `ours`. pid_namespaces(7)
+    /// Whether the process with its id in this pid namespace is the holder's. That process is not
+    /// the holder if it is younger than the lock. Nor is it if it does not have the sidecar open,
+    /// as far as this process may look and finds out within `limit`. Nor is it if it is this
+    /// process and the holder is not `ours`. pid_namespaces(7)
     pub(crate) fn is_to_be_seen(self, sidecar: Inode, ours: bool, limit: Duration) -> bool {
         ours || self.pid != sys::pid()
             && !sys::is_gone(self.pid, self.held())

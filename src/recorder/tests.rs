@@ -186,8 +186,8 @@ fn a_time_that_cannot_be_is_skipped() {
     assert_eq!(numbers, [1, 4]);
 }
 
-/// Somebody deletes the log again and again, and clients make another. Whoever reads it finds one of them, or none, and not that it
-/// is no log; and a client records in the new one.
+/// The log is deleted again and again, and clients make another. A reader finds one of them, or
+/// none, but never a file that is no log, and a client records in the new one.
 #[test]
 fn a_log_that_is_replaced_meanwhile_is_a_log() {
     let (_place, path, recorder) = board();
@@ -208,7 +208,7 @@ fn a_log_that_is_replaced_meanwhile_is_a_log() {
     assert_eq!(log_of(&path).events.len(), 1);
 }
 
-/// The disk does not give back what is in the log: that is an error, and not that nothing was recorded.
+/// The disk fails to read the log: that is an error, and does not mean that nothing was recorded.
 #[test]
 fn a_log_that_cannot_be_read_is_not_empty() {
     let short = tempfile::tempfile().expect("a file");

@@ -202,9 +202,10 @@ fn a_record_that_is_late_is_followed() {
     assert_eq!(follow.next(), 4);
 }
 
-/// Two workers run in containers, and each of them is process 1 there, as the host's init is here. One holds the write lock, and the
-/// other gives up, and then a worker on the host. Nobody who has nothing to do with it is named: the holder has its id alone, and
-/// each event has its own process's command line, and the pid namespace that tells the two apart.
+/// Two workers run in containers, and each of them is process 1 there, as the host's init is here.
+/// One holds the write lock, and the other gives up, and then a worker on the host. No other
+/// process is named: the holder has its id alone, and each event has the command line of its own
+/// process, and the pid namespace by which the two differ.
 #[test]
 fn containers_are_told_apart() {
     vfs_tests::needs!("unshare", vfs_tests::needs::ROOT);

@@ -1,4 +1,4 @@
-//! Writes tasks to a board with sqlx, beside whoever else does: `cargo run -- board.db ada 20`.
+//! Writes tasks to a board with sqlx, beside other writers: `cargo run -- board.db ada 20`.
 
 use std::error::Error;
 use std::time::Duration;
