@@ -385,6 +385,7 @@ impl<B: BaseFile> Claim<B> {
             // Another wait, that the connection has given up before without a sign.
             self.gave_up(waited);
         }
+        self.tell_wait_of_user(true);
         self.wait.take_ticket();
         let watch = Stopwatch::start();
         if self.base.ask_busy_handler() == Some(true) {
@@ -883,12 +884,9 @@ impl<B: BaseFile> Claim<B> {
         if need == Need::Recovery {
             return self.wait.refused_unrelated();
         }
-        let user = self.base.user();
-        self.wait.is_used_by(user);
-        let holds = cause.is_write_lock() && self.base.is_writing();
-        self.wait.holds(if holds { self.database.held_beside(user) } else { Vec::new() });
         count(&self.database.counters.refused);
         let by_write_lock = cause.is_write_lock();
+        self.tell_wait_of_user(by_write_lock);
         self.refused_kind = if by_write_lock { self.kind_that_writes() } else { None };
         let ended = self.wait.refused(cause);
         let is_on = self.wait.is_on();
@@ -911,6 +909,14 @@ impl<B: BaseFile> Claim<B> {
                 self.wait.began_at(since);
             }
         }
+    }
+
+    /// Tells the wait, which is for the write lock or not, which database connection it is for, and what that holds.
+    fn tell_wait_of_user(&self, by_write_lock: bool) {
+        let user = self.base.user();
+        self.wait.is_used_by(user);
+        let holds = by_write_lock && self.base.is_writing();
+        self.wait.holds(if holds { self.database.held_beside(user) } else { Vec::new() });
     }
 
     fn gave_up(&mut self, waited: Duration) {
