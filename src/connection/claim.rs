@@ -10,6 +10,7 @@
 //! | [`Claim::block`] | the write lock, where SQLite lets lock calls block | as long as SQLite says | none, or a snapshot |
 //! | [`Claim::take_to_begin`] | the write lock, before a transaction has a snapshot | as long as the busy handler says, or `kanban_busy_timeout_min` | none |
 //! | `Connection::lock_shared` | the commit of a rollback mode, if the busy handler has given up before ([`Begun::InVain`]) | 200 ms ([`COMMIT_LASTS`]) | none |
+//! | [`Claim::wait_beside_handler`] | the write lock, after a busy handler that has slept by itself | as long as that has slept, 50 ms | none |
 //! | [`Claim::wait_far_from_head`] | the head of the queue to come near | as long as the busy handler says | none |
 //! | `Connection::wait_at_least` | SHARED, or EXCLUSIVE to commit | `kanban_busy_timeout_min` | none, or what SQLite keeps while it asks again |
 //! | [`Claim::wait_out_checkpoint`] | a checkpoint that has the write lock | 100 ms | a snapshot |
@@ -35,6 +36,7 @@ pub(super) use super::request::{Need, Reason, Request};
 use crate::counters::count;
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot};
 use crate::format::Salts;
+use crate::lock::kinds::Kind;
 use crate::lock::queue::Purpose;
 use crate::lock::wait::{Cause, Wait, forget_on_this_thread};
 use crate::lock::{Arrival, Database, Refused, WriteLock, keepers};
@@ -102,6 +104,8 @@ pub(super) struct Claim<B: BaseFile> {
     begin_wait: Option<(u64, u64)>,
     /// What was committed when the connection took its snapshot, if it waits or has just waited.
     snapshot: Option<(Salts, u32)>,
+    /// The kind of the statement that the write lock was refused to last, if that may write.
+    refused_kind: Option<Kind>,
     pub(super) record: Record<B>,
 }
 
@@ -130,6 +134,7 @@ impl<B: BaseFile> Claim<B> {
             blocks_ms: 0,
             begin_wait: None,
             snapshot: None,
+            refused_kind: None,
         }
     }
 
@@ -359,6 +364,42 @@ impl<B: BaseFile> Claim<B> {
         }
     }
 
+    /// A statement is about to ask for its first lock on the database, a statement of its kind was refused to write before, and the
+    /// write lock is not to be had. Either SQLite has asked its busy handler and tries again, or this is another statement: SQLite
+    /// does not tell. It would be refused, and the handler asked. So this asks the handler in SQLite's place. If there is none, or it
+    /// gives up, the statement goes on at once and is refused. If it has slept by itself, the connection has a place in the queue here
+    /// for as long as it has slept since that refusal.
+    #[cold]
+    pub(super) fn wait_beside_handler(&mut self) {
+        if !self.wait.may_have_slept_by_itself() {
+            return;
+        }
+        // Beside a checkpoint that lasts it would go on without the write lock.
+        let in_the_way = |(purpose, held)| purpose == Purpose::Write || held < CHECKPOINT_LASTS;
+        if self.refused_kind.is_none()
+            || self.refused_kind != self.kind_that_writes()
+            || !self.database.held_for().is_some_and(in_the_way)
+        {
+            return;
+        }
+        let slept = self.wait.since_refusal();
+        if let Some(waited) = self.wait.refused(Cause::WriteLock) {
+            // Another wait, that the connection has given up before without a sign.
+            self.gave_up(waited);
+        }
+        self.tell_wait_of_user(true);
+        self.wait.take_ticket();
+        let watch = Stopwatch::start();
+        if self.base.ask_busy_handler() == Some(true) {
+            self.wait.sleep_beside_handler(slept + watch.elapsed());
+        }
+    }
+
+    /// The kind of the statement that runs, if that may write.
+    fn kind_that_writes(&self) -> Option<Kind> {
+        self.base.running(true).filter(|running| running.may_write)?.kind
+    }
+
     /// Waits inside a lock call, as SQLite does after a refused one: by the busy handler. Also returns whether that has waited
     /// and has given up.
     #[cold]
@@ -384,6 +425,7 @@ impl<B: BaseFile> Claim<B> {
                 // Writers go on beside it without the write lock, too.
                 break;
             }
+            let asked = Stopwatch::start();
             let by_handler = self.base.ask_busy_handler();
             handler_waits |= by_handler == Some(true);
             handler_gave_up = handler_waits && by_handler == Some(false);
@@ -391,6 +433,7 @@ impl<B: BaseFile> Claim<B> {
                 if !self.wait.has_slept() {
                     // A handler of the application's own, which decides by itself.
                     least = Duration::ZERO;
+                    self.wait.sleep_beside_handler(asked.elapsed());
                 }
                 self.try_acquire(sys::monotonic_ns(), Purpose::Write, true)
             } else {
@@ -844,12 +887,10 @@ impl<B: BaseFile> Claim<B> {
         if need == Need::Recovery {
             return self.wait.refused_unrelated();
         }
-        let user = self.base.user();
-        self.wait.is_used_by(user);
-        let holds = cause.is_write_lock() && self.base.is_writing();
-        self.wait.holds(if holds { self.database.held_beside(user) } else { Vec::new() });
         count(&self.database.counters.refused);
         let by_write_lock = cause.is_write_lock();
+        self.tell_wait_of_user(by_write_lock);
+        self.refused_kind = if by_write_lock { self.kind_that_writes() } else { None };
         let ended = self.wait.refused(cause);
         let is_on = self.wait.is_on();
         if !is_on {
@@ -871,6 +912,14 @@ impl<B: BaseFile> Claim<B> {
                 self.wait.began_at(since);
             }
         }
+    }
+
+    /// Tells the wait, which is for the write lock or not, which database connection it is for, and what that holds.
+    fn tell_wait_of_user(&self, by_write_lock: bool) {
+        let user = self.base.user();
+        self.wait.is_used_by(user);
+        let holds = by_write_lock && self.base.is_writing();
+        self.wait.holds(if holds { self.database.held_beside(user) } else { Vec::new() });
     }
 
     fn gave_up(&mut self, waited: Duration) {

@@ -34,6 +34,9 @@ impl<B: BaseFile> Connection<B> {
             return ResultCode::CANTOPEN;
         }
         self.closing = Closing::No;
+        if level == LockLevel::SHARED && !self.claim.wait.is_quiet() {
+            self.claim.wait_beside_handler();
+        }
         let rc = self.take_level(level);
         if rc == ResultCode::OK {
             let held = self.lock.level;

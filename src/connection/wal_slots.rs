@@ -185,6 +185,7 @@ impl<B: BaseFile> Connection<B> {
         if slot.is_read() {
             if !self.claim.wait.is_quiet() {
                 self.claim.wait_far_from_head();
+                self.claim.wait_beside_handler();
             }
             self.begin_with_snapshot();
             self.claim.takes_snapshot();

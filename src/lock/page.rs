@@ -51,7 +51,7 @@
 //! | `Woken` | `Away` | its turn has expired: holders pass it over until it is back |
 //! | `Present`, `Woken` | the same, but holders pass it over | it has not looked in time: it is stopped, or gets no processor: [`Looks`] |
 //! | `Away`, `Refused` | `Present` | SQLite sleeps again |
-//! | any | free | it has the lock, has given up, or has closed |
+//! | any | free | it has the lock, has given up, or has closed; or was refused, and its busy handler sleeps by itself |
 //! | free | `Outside` | a connection sleeps that waits for SQLite's own lock and has no place in the queue |
 //! | `Outside` | free | it tries for that lock again |
 

@@ -15,6 +15,11 @@
 //! within microseconds, mostly sooner than a place in the queue is taken. So a waiter first lets others run for a
 //! moment.
 //!
+//! A busy handler of the application's own may sleep by itself, outside of this VFS, where nobody can wake it. Beside others that are
+//! woken it would find the lock taken nearly each time. So its connection takes a ticket, and after each sleep of the handler it sleeps in
+//! the queue as long ([`Wait::sleep_beside_handler`]), inside a lock call. In between it has no place, so that nobody
+//! gives it a turn for which it would not come.
+//!
 //! Where SQLite's own lock is in its way, nobody can wake a waiter: it looks every millisecond. A slot of the page shows it
 //! to observers meanwhile.
 //!
@@ -30,6 +35,8 @@
 //! | it was refused another lock | [`Wait::refused_unrelated`] | `can_queue`, `last_step`, `thread` |
 //! | its busy handler calls xSleep | [`sleep`], `begin_nap` | `handler`, `last_step`, `place`; after a stale snapshot, `waits`, `can_queue`, `resumed_at`, `refused_at`, and `first_refused_at` and `ticket` if it had not waited |
 //! | xSleep returns | [`sleep`] | `place`, `ticket`, `handler.unslept` |
+//! | its busy handler may sleep by itself | [`Wait::take_ticket`] | `ticket` |
+//! | that has slept by itself | [`Wait::sleep_beside_handler`] | `handler`, `last_step`, `place` |
 //! | it has the lock | [`Wait::acquired`] | `waits`, `place`; if it did not wait, `first_refused_at`, `ticket`, `handler` |
 //! | it has released the lock at once | [`Wait::released_at_once`] | `thread` |
 //! | it has committed | [`forget_on_this_thread`] | for which connection this thread sleeps |
@@ -71,6 +78,12 @@ use sleeper::this_thread;
 
 /// Attempts further apart than this, without a sleep between them, do not belong to one wait, in ns.
 const APART_NS: u64 = 1_000_000_000;
+
+/// For how long a connection sleeps in the queue after its busy handler has slept by itself, inside a lock call, at most.
+const BESIDE_HANDLER: Duration = Duration::from_millis(50);
+
+/// A shorter sleep is not worth a place in the queue.
+const WORTH_A_NAP: Duration = Duration::from_micros(50);
 
 /// Tells whether SQLite's own lock, which was refused, has become free.
 ///
@@ -167,6 +180,8 @@ enum LastStep {
     SleptAndRefusedUnrelated,
     /// Its thread has slept for longer than SQLite's busy handler does.
     SleptByItself,
+    /// Its busy handler has slept by itself, and then the connection as long in the queue.
+    SleptBesideHandler,
 }
 
 impl LastStep {
@@ -192,17 +207,24 @@ pub(crate) fn sleep(asked: Duration, base_sleep: impl Fn(Duration)) -> bool {
         forget_on_this_thread();
         return false;
     };
-    let slept = nap.sleep(base_sleep, || shared.waiting.lock().is_worth_trying());
-    let mut waiting = shared.waiting.lock();
-    if waiting.waits && waiting.thread == this_thread() {
-        let Slept { place, unslept, label } = slept;
-        waiting.handler.unslept = unslept;
-        waiting.label = label;
-        let ticket = place.as_ref().and_then(Own::get).map(|queued| queued.place.ticket);
-        waiting.ticket = ticket.or(waiting.ticket);
-        waiting.place = place;
-    }
+    shared.sleep(nap, base_sleep);
     true
+}
+
+impl Shared {
+    /// Sleeps that nap, and keeps what it leaves to the next. Without the mutex.
+    fn sleep(&self, nap: Nap, base_sleep: impl Fn(Duration)) {
+        let slept = nap.sleep(base_sleep, || self.waiting.lock().is_worth_trying());
+        let mut waiting = self.waiting.lock();
+        if waiting.waits && waiting.thread == this_thread() {
+            let Slept { place, unslept, label } = slept;
+            waiting.handler.unslept = unslept;
+            waiting.label = label;
+            let ticket = place.as_ref().and_then(Own::get).map(|queued| queued.place.ticket);
+            waiting.ticket = ticket.or(waiting.ticket);
+            waiting.place = place;
+        }
+    }
 }
 
 impl Waiting {
@@ -211,7 +233,7 @@ impl Waiting {
         if self.thread != this_thread() {
             return None;
         }
-        if self.waits && self.last_step == LastStep::Slept {
+        if self.waits && matches!(self.last_step, LastStep::Slept | LastStep::SleptBesideHandler) {
             // A busy handler sleeps once, and then SQLite tries. Here nobody has tried: the statement has ended, and
             // the application sleeps, for as long as it said.
             self.place = None;
@@ -236,7 +258,18 @@ impl Waiting {
         }
         self.last_step = LastStep::Slept;
         let limit = asked + std::mem::take(&mut self.handler.unslept);
-        Some(Nap {
+        let stage = if self.handler.may_sleep_no_more() {
+            Stage::Last
+        } else if self.is_brief && self.handler.has_slept_once() {
+            Stage::FirstOfBrief
+        } else {
+            Stage::Other
+        };
+        Some(self.nap(limit, stage))
+    }
+
+    fn nap(&mut self, limit: Duration, stage: Stage) -> Nap {
+        Nap {
             limit,
             held: self.held.clone(),
             label: self.label.take(),
@@ -245,15 +278,9 @@ impl Waiting {
             waited: Duration::from_nanos(sys::kernel_ns().saturating_sub(self.first_refused_at)),
             ticket: self.ticket,
             place: self.place.take(),
-            stage: if self.handler.may_sleep_no_more() {
-                Stage::Last
-            } else if self.is_brief && self.handler.has_slept_once() {
-                Stage::FirstOfBrief
-            } else {
-                Stage::Other
-            },
+            stage,
             can_look: self.probe.is_some(),
-        })
+        }
     }
 
     /// The lock was granted for a stale snapshot. The connection does not lose its place by that.
@@ -362,6 +389,10 @@ impl Wait {
             waiting.label = None;
         }
         waiting.refused_at = now;
+        if waiting.last_step == LastStep::SleptBesideHandler {
+            // Its handler sleeps next, or gives up. Nobody could wake it.
+            waiting.place = None;
+        }
         waiting.last_step = LastStep::Refused { after_sleep: waiting.last_step.has_slept() };
         if !waiting.handler.is_at_its_end() {
             waiting.leave_turns_to_others();
@@ -413,6 +444,45 @@ impl Wait {
         waiting.handler.reset();
         self.shared.is_quiet.store(true, Ordering::Relaxed);
         gave_up.map(Err)
+    }
+
+    /// Whether the connection waits, was refused, and has not slept here since. A busy handler that sleeps by itself may have.
+    pub(crate) fn may_have_slept_by_itself(&self) -> bool {
+        let waiting = self.shared.waiting.lock();
+        let not_here =
+            matches!(waiting.last_step, LastStep::Refused { .. } | LastStep::SleptByItself);
+        waiting.waits && not_here
+    }
+
+    /// Takes the ticket of this wait, if it has none: the busy handler, which is asked next, may sleep by itself.
+    pub(crate) fn take_ticket(&mut self) {
+        let mut waiting = self.shared.waiting.lock();
+        if waiting.ticket.is_none() {
+            waiting.ticket = waiting.database.queue().map(|queue| queue.take_ticket());
+        }
+    }
+
+    /// How long ago it was refused.
+    pub(crate) fn since_refusal(&self) -> Duration {
+        let refused_at = self.shared.waiting.lock().refused_at;
+        Duration::from_nanos(sys::kernel_ns().saturating_sub(refused_at))
+    }
+
+    /// The write lock was refused, and the busy handler was asked and says to try again. If it `has_slept` so long by itself, and
+    /// not in xSleep, sleeps in the queue as long, and at most [`BESIDE_HANDLER`].
+    pub(crate) fn sleep_beside_handler(&mut self, has_slept: Duration) {
+        let mut waiting = self.shared.waiting.lock();
+        let limit = has_slept.min(BESIDE_HANDLER);
+        if waiting.last_step == LastStep::Slept || limit < WORTH_A_NAP {
+            return;
+        }
+        waiting.last_step = LastStep::SleptBesideHandler;
+        waiting.handler.kind = busy_handler::Kind::Unknown;
+        let nap = waiting.nap(limit, Stage::Other);
+        drop(waiting);
+        self.shared.sleep(nap, std::thread::sleep);
+        // The handler counts on nothing of it.
+        self.shared.waiting.lock().handler.unslept = Duration::ZERO;
     }
 
     /// Whether the connection does not wait, and there is nothing to end or reset when it acquires the lock.

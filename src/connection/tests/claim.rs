@@ -1,7 +1,9 @@
 //! Why a connection holds the write lock, how it waits for it, and what it does without it.
 
+use super::super::base_file::Running;
 use super::super::claim::{CHECKPOINT_LASTS, Need, Request};
 use super::*;
+use crate::lock::kinds::Kind;
 use crate::lock::queue::{Purpose, Rank, Until};
 use crate::lock::wait::Cause;
 use std::time::Instant;
@@ -542,4 +544,64 @@ fn a_transaction_shows_no_label_for_the_one_before() {
     assert!(sleep());
     assert_eq!(label(), None, "it has no write lock");
     assert_eq!(own.shm_lock(ShmSlot::WRITE, UNLOCK), ResultCode::OK);
+}
+
+/// A busy handler sleeps by itself, and then SQLite begins anew. While the write lock is not to be had, the handler is asked once, in
+/// SQLite's place, and then the connection has a place in the queue until it is refused again. If the handler says no, it has none;
+/// and the handler is not asked for a statement of another kind, or for one that only reads.
+#[test]
+fn a_connection_has_a_place_after_its_handler_has_slept_by_itself() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut holder, base) = connection(&directory);
+    base.has_bytes(4096);
+    base.is_immediate.set(true);
+    let asked: &Cell<u32> = Box::leak(Box::default());
+    let handler = |goes_on| {
+        Box::new(move || {
+            asked.set(asked.get() + 1);
+            std::thread::sleep(Duration::from_millis(1));
+            goes_on
+        })
+    };
+    let runs = |kind, may_write| {
+        let kind = Some(Kind::of_hash(kind));
+        base.running.set(Some(Running { kind, may_write, ..Running::default() }));
+    };
+    let read = (ShmSlot::READ_0, ShmFlags::LOCK_SHARED);
+    assert_eq!(holder.shm_lock(read.0, read.1), ResultCode::OK);
+    assert_eq!(holder.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
+
+    let mut own = connection_over(&directory, base);
+    // Whether it has a place after it has begun to read, and how often the handler was asked; then it is refused.
+    let mut begins = || {
+        assert_eq!(own.shm_lock(read.0, read.1), ResultCode::OK);
+        let found = (own.claim.wait.place().is_some(), asked.take());
+        assert_eq!(own.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::BUSY);
+        assert_eq!(own.claim.wait.place(), None);
+        assert_eq!(own.shm_lock(read.0, ShmFlags::UNLOCK_SHARED), ResultCode::OK);
+        found
+    };
+    runs(1, true);
+    *base.busy_handler.borrow_mut() = Some(handler(true));
+    assert_eq!(begins(), (false, 0), "it was not refused before");
+    assert_eq!(begins(), (true, 1));
+    assert_eq!(begins(), (true, 1));
+    *base.busy_handler.borrow_mut() = Some(handler(false));
+    assert_eq!(begins(), (false, 1));
+    runs(2, true);
+    assert_eq!(begins(), (false, 0));
+    runs(2, false);
+    assert_eq!(begins(), (false, 0));
+    *base.busy_handler.borrow_mut() = None;
+    runs(1, true);
+    assert_eq!((begins(), begins()), ((false, 0), (false, 0)));
+    let queue = holder.database().queue().expect("a sidecar");
+    assert!(queue.on_the_page().is_empty());
+
+    // The lock is free: there is nothing to wait for.
+    *base.busy_handler.borrow_mut() = Some(handler(true));
+    assert_eq!(holder.shm_lock(ShmSlot::WRITE, UNLOCK), ResultCode::OK);
+    assert_eq!(own.shm_lock(read.0, read.1), ResultCode::OK);
+    assert_eq!((own.claim.wait.place(), asked.take()), (None, 0));
+    assert_eq!(own.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
 }

@@ -98,6 +98,13 @@ impl<S: QueueFile> Queue<S> {
         (came, Since::at(self.sidecar.shared_now().saturating_sub(waited)))
     }
 
+    /// The ticket of a connection that comes now and joins the queue later, behind all others that have come.
+    pub(crate) fn take_ticket(&self) -> Ticket {
+        let ticket = self.sidecar.read().unwrap_or(Page::EMPTY).next_ticket();
+        self.note_given(ticket);
+        ticket
+    }
+
     /// Notes that a slot is in use, unless the page says so.
     pub(super) fn note_extent(&self, slot: usize, page: &Page) {
         if page.extent() <= slot {

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
 
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::{Connection, ffi, types::ValueRef};
@@ -110,6 +111,18 @@ impl Client {
                 let ms = command[2].as_u64().unwrap_or(10);
                 own_busy_handler(self.connections.get_mut(text(1)).expect("it is open"), ms)
             }
+            "sleeping busy handler" => {
+                let number = |n: usize| command[n].as_i64().and_then(|n| i32::try_from(n).ok());
+                let connection = self.connections.get_mut(text(1)).expect("it is open");
+                sleeping_busy_handler(connection, number(2).expect("a time"), number(3));
+            }
+            "calls of busy handler" => {
+                return Ok(vec![vec![json!(CALLS.swap(0, Ordering::Relaxed))]]);
+            }
+            "write for" => {
+                let ms = |n: usize| Duration::from_millis(command[n].as_u64().expect("a time"));
+                return write_for(&self.connections[text(1)], ms(2), ms(3), ms(4));
+            }
             "load" => load(&self.connections[text(1)], text(2)),
             #[cfg(unix)]
             "become nobody" => become_nobody(),
@@ -193,6 +206,49 @@ fn own_busy_handler(connection: &mut Connection, ms: u64) {
         true
     };
     connection.busy_handler(Some(handler)).expect("no statement runs");
+}
+
+/// How often [`sleeping_busy_handler`] was called.
+static CALLS: AtomicI32 = AtomicI32::new(0);
+
+/// Waits by a handler that sleeps by itself, for so many ms each time, and gives up after so many times, or never.
+fn sleeping_busy_handler(connection: &mut Connection, ms: i32, times: Option<i32>) {
+    static MS: AtomicI32 = AtomicI32::new(0);
+    static TIMES: AtomicI32 = AtomicI32::new(0);
+    MS.store(ms, Ordering::Relaxed);
+    TIMES.store(times.unwrap_or(i32::MAX), Ordering::Relaxed);
+    let handler = |before| {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        let goes_on = before < TIMES.load(Ordering::Relaxed);
+        if goes_on {
+            let ms = MS.load(Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(ms.unsigned_abs().into()));
+        }
+        goes_on
+    };
+    connection.busy_handler(Some(handler)).expect("no statement runs");
+}
+
+/// Writes one transaction after the other for so long, each of which `holds` the lock so long and is followed by a pause. How
+/// long each has waited, in us.
+fn write_for(
+    connection: &Connection,
+    time: Duration,
+    holds: Duration,
+    pause: Duration,
+) -> Answer<Vec<Vec<Value>>> {
+    let mut waits = Vec::new();
+    let began = Instant::now();
+    while began.elapsed() < time {
+        let asked = Instant::now();
+        sql(connection, "BEGIN IMMEDIATE")?;
+        waits.push(vec![json!(asked.elapsed().as_micros() as u64)]);
+        sql(connection, "INSERT INTO t VALUES (1)")?;
+        std::thread::sleep(holds);
+        sql(connection, "COMMIT")?;
+        std::thread::sleep(pause);
+    }
+    Ok(waits)
 }
 
 /// Becomes another user, of these groups, with an umask.

@@ -8,6 +8,7 @@ use vfs_tests::base::Base;
 use vfs_tests::{Agent, Board, Program, Reply};
 
 mod begin;
+mod busy_handlers;
 mod canonical_path;
 mod circle;
 mod clocks;
