@@ -5,7 +5,7 @@
 //! (<https://www.sqlite.org/howtocorrupt.html> 1.1).
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -30,7 +30,9 @@ pub(crate) fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
 /// Reads all of a file of proc(5). What is no UTF-8 becomes U+FFFD: the kernel cuts a program's name after 15 bytes, wherever
 /// that is in a character, and a path may have any bytes.
 pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
-    let bytes = beyond_standard(|| std::fs::read(path))?;
+    let mut bytes = Vec::with_capacity(1024);
+    // Not `fs::read`: it would ask for the file's length first, which proc(5) does not tell.
+    beyond_standard(|| File::open(path)?.take(u64::MAX).read_to_end(&mut bytes))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -85,11 +85,53 @@ pub(super) fn statx(
     }
 }
 
+/// Whether a descriptor is open and a database can be behind it: a regular file or a block device. If the kernel does not say,
+/// it can. Asks no server of a network file system, which might not answer. statx(2)
+#[doc(alias = "AT_STATX_DONT_SYNC")]
+#[cfg(target_os = "linux")]
+pub(super) fn can_be_database(descriptor: RawFd) -> bool {
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    match statx(descriptor, c"", flags, libc::STATX_TYPE) {
+        Ok(found) if found.stx_mask & libc::STATX_TYPE != 0 => {
+            let kind = libc::mode_t::from(found.stx_mode) & libc::S_IFMT;
+            [libc::S_IFREG, libc::S_IFBLK].contains(&kind)
+        }
+        Ok(_) => true,
+        Err(why) => why.raw_os_error() != Some(libc::EBADF),
+    }
+}
+
+/// Always true: statx(2) is Linux's.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn can_be_database(_: RawFd) -> bool {
+    true
+}
+
 /// Whether a descriptor is that file's: neither closed nor another's. If fstat(2) fails otherwise, it is: a descriptor
 /// must not stay open for good because the kernel did not answer.
 pub(crate) fn is_of(descriptor: RawFd, inode: Inode) -> bool {
     match inode_of(descriptor) {
         Ok(found) => found == inode,
         Err(error) => error.raw_os_error() != Some(libc::EBADF),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    /// A registration reads what the kernel says of the locks of each file that can be a database, and of no other.
+    #[test]
+    fn a_file_can_be_a_database_and_a_terminal_cannot() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        assert!(can_be_database(file.as_raw_fd()));
+        for other in ["/", "/dev/null"] {
+            let opened = File::open(other).expect("it is there");
+            assert!(!can_be_database(opened.as_raw_fd()), "{other}");
+        }
+        assert!(!can_be_database(-1), "it is not open");
     }
 }

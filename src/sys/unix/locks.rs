@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use super::descriptors::{Kept, beyond_standard, read_text};
-use super::inode::{Inode, inode_of};
+use super::inode::{Inode, can_be_database, inode_of};
 use super::processes::{is_lock_of, lock_of};
 use super::this_process::pid;
 use crate::sys::{FileLock, Range};
@@ -147,7 +147,7 @@ impl LockFile {
 /// Whether [`LockFile::conflicting`] tells the whole range of the lock in the way.
 pub(crate) const KERNEL_TELLS_RANGES: bool = true;
 
-/// The files on which this process has POSIX locks. proc(5), /proc/PID/fdinfo
+/// The files on which this process has POSIX locks; pipes, terminals and the like are left out. proc(5), /proc/PID/fdinfo
 ///
 /// # Errors
 /// There is no /proc.
@@ -155,7 +155,7 @@ pub(crate) fn with_posix_locks() -> io::Result<Vec<Inode>> {
     let mut found = Vec::new();
     for descriptor in descriptors_in("/proc/self/fdinfo")? {
         // A descriptor that was closed since is an error.
-        if let Ok(true) = has_posix_locks(descriptor) {
+        if can_be_database(descriptor) && matches!(has_posix_locks(descriptor), Ok(true)) {
             found.extend(inode_of(descriptor));
         }
     }
