@@ -17,17 +17,17 @@ pub(super) struct LockDescriptor {
 }
 
 impl LockDescriptor {
-    /// Opens the file behind `descriptor`, which is SQLite's, once more: for writing, too, if `descriptor` is.
+    /// Opens the file behind `descriptor`, which is SQLite's, once more: for writing, too, if `descriptor` `is_writable`.
     ///
     /// # Errors
     /// The kernel or the file system has no open-file-description locks, or the file cannot be opened.
-    pub(super) fn open(descriptor: RawFd) -> io::Result<Self> {
+    pub(super) fn open(descriptor: RawFd, is_writable: bool) -> io::Result<Self> {
         // SQLite has opened its own just now.
         sys::leave_room_after(descriptor)?;
-        let opened = reopen(descriptor)?;
+        let opened = reopen(descriptor, is_writable)?;
         // This fails where there are no such locks.
         sys::conflicting_lock(&opened, Range { start: 0, len: 1 })?;
-        let shared = (!sys::is_writable(opened.as_raw_fd())).then(Vec::new);
+        let shared = (!is_writable).then(Vec::new);
         Ok(Self { descriptor: Kept::new(opened.into()), shared })
     }
 
@@ -75,7 +75,7 @@ impl LockDescriptor {
     /// locked exclusively, under the same number and with the same locks. If that fails, the next call tries again.
     pub(super) fn make_writable(&mut self, descriptor: RawFd) {
         let Some(shared) = &self.shared else { return };
-        let opened = reopen(descriptor).ok();
+        let opened = reopen(descriptor, true).ok();
         // At the limit of descriptors, we share SQLite's own description: that takes no new number.
         let writable = opened.as_ref().map_or(descriptor, AsRawFd::as_raw_fd);
         // Shared locks do not exclude each other, so both descriptions can have them for a moment.
@@ -92,9 +92,9 @@ impl LockDescriptor {
     }
 }
 
-/// Another descriptor of the file behind `descriptor`, open for reading and, if this one is, for writing. If this
+/// Another descriptor of the file behind `descriptor`, open for reading and, if this one `is_writable`, for writing. If this
 /// process may no longer open the file, it shares SQLite's open file description: that makes a difference in a forked
 /// child only.
-fn reopen(descriptor: RawFd) -> io::Result<OwnedFd> {
-    sys::reopen(descriptor, sys::is_writable(descriptor)).or_else(|_| sys::duplicate(descriptor))
+fn reopen(descriptor: RawFd, is_writable: bool) -> io::Result<OwnedFd> {
+    sys::reopen(descriptor, is_writable).or_else(|_| sys::duplicate(descriptor))
 }

@@ -60,7 +60,8 @@ impl Table {
     /// A file's locks go through a descriptor of our own from now on, or are POSIX locks if none can be opened. SQLite has it
     /// open by `by`.
     fn open_lock_descriptor(&mut self, inode: Inode, by: RawFd) {
-        match (LockDescriptor::open(by), self.files.get_mut(&inode)) {
+        let is_writable = self.descriptors.is_writable(by);
+        match (LockDescriptor::open(by, is_writable), self.files.get_mut(&inode)) {
             (Ok(lock), _) => self.lock_through(inode, lock),
             (Err(error), Some(file)) => file.kind = Kind::Refused(error),
             (Err(_), None) => {}
