@@ -46,6 +46,7 @@ use crate::ffi::host::Host;
 use crate::ffi::{LockLevel, ResultCode};
 use crate::format::Header;
 use crate::group_commit::GroupCommit;
+use crate::guard::identity::Identity;
 use crate::lock::{Database, wait};
 use crate::log::Log;
 use crate::options::Settings;
@@ -96,7 +97,8 @@ impl<B: BaseFile> Connection<B> {
         read_only: bool,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let database = Database::at(path);
+        let identity = known.identity.as_ref().ok().and_then(Option::as_ref);
+        let database = Database::of(path, identity.map(Identity::file));
         if !read_only {
             database.note_writer();
         }

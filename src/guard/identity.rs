@@ -115,6 +115,11 @@ impl Identity {
         self.database.1
     }
 
+    /// The database, as it was opened, and the directory that it lies in.
+    pub(crate) fn file(&self) -> (Inode, Arc<Directory>) {
+        (self.database.1, Arc::clone(&self.directory))
+    }
+
     /// The WAL, while the wal-index is mapped.
     pub(crate) fn wal(&self) -> Option<Inode> {
         self.wal.1

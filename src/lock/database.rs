@@ -74,11 +74,16 @@ pub(crate) struct Database {
 
 impl Database {
     /// The database at `path`, which exists.
+    #[cfg(test)]
     pub(crate) fn at(path: &Path) -> Arc<Self> {
-        let key = match sys::entry_at(path) {
-            Ok(found) => DatabaseKey::Inode(found.inode),
-            Err(_) => DatabaseKey::Name(path.to_owned()),
-        };
+        Self::of(path, None)
+    }
+
+    /// The database at `path`, which exists; `known` is which file that is, and its directory, if the caller has just looked.
+    pub(crate) fn of(path: &Path, known: Option<(Inode, Arc<Directory>)>) -> Arc<Self> {
+        let (inode, directory) = known.unzip();
+        let inode = inode.or_else(|| sys::entry_at(path).ok().map(|found| found.inode));
+        let key = inode.map_or_else(|| DatabaseKey::Name(path.to_owned()), DatabaseKey::Inode);
         let mut registry = REGISTRY.lock();
         let registry = registry.get_or_insert_default();
         if let Some(known) = registry.get(&key).and_then(Weak::upgrade) {
@@ -89,7 +94,7 @@ impl Database {
         let database = Arc::new(Self {
             key: key.clone(),
             path: path.to_owned(),
-            directory: path.parent().and_then(sys::directory_at),
+            directory: directory.or_else(|| path.parent().and_then(sys::directory_at)),
             owner: OwnerFlag::default(),
             sidecar: OpenSidecar::new(),
             users: Mutex::default(),
