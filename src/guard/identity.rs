@@ -68,6 +68,9 @@ pub(crate) struct Identity {
     /// not change, they still are, unless a parent directory was moved. `None` if its last change
     /// was so recent that another change might get the same time.
     unchanged: Option<Found>,
+    /// Whether the files were compared since SQLite opened the WAL. The first comparison remembers nothing of the
+    /// directory: many connections write once, and the first to write makes the sidecar there.
+    was_checked: bool,
     /// Whether the user allows hard links (`kanban_hard_links=1`).
     may_have_links: bool,
     /// When all of this was last checked, in ns of [`sys::monotonic_ns`].
@@ -105,6 +108,7 @@ impl Identity {
             directory,
             is_elsewhere: false,
             unchanged: None,
+            was_checked: false,
             may_have_links,
             checked: sys::monotonic_ns(),
         }))
@@ -155,7 +159,7 @@ impl Identity {
                 }
             }
         }
-        self.unchanged = None;
+        (self.unchanged, self.was_checked) = (None, false);
     }
 
     /// SQLite has closed the WAL and the wal-index.
@@ -170,15 +174,16 @@ impl Identity {
     /// A file was displaced, or the database has hard links without `kanban_hard_links=1`.
     #[inline(always)]
     pub(crate) fn check(&mut self, now: u64) -> Result<(), Displaced> {
-        let directory = self.wal.1.and_then(|_| self.directory.stat().ok());
+        let remembers = self.was_checked && self.wal.1.is_some();
+        let directory = if remembers { self.directory.stat().ok() } else { None };
         if directory.is_some() && directory == self.unchanged && !self.is_due(now) {
             return Ok(());
         }
         self.check_each(directory, now)
     }
 
-    /// Compares each file. `directory` is the present state of the directory, remembered only if
-    /// the WAL is open: in a rollback mode the journal changes the directory in each transaction.
+    /// Compares each file. `directory` is the present state of the directory if that is to be remembered:
+    /// not in a rollback mode, where the journal changes the directory in each transaction.
     fn check_each(&mut self, directory: Option<Found>, now: u64) -> Result<(), Displaced> {
         let mut found = self.look(self.is_elsewhere);
         if found.is_err() && !self.is_elsewhere && self.directory.is_seen_from_elsewhere() {
@@ -194,7 +199,7 @@ impl Identity {
             found.was_changed_a_while_ago()
                 && (self.is_elsewhere || self.directory.is_in_place(found))
         });
-        self.checked = now;
+        (self.checked, self.was_checked) = (now, true);
         Ok(())
     }
 
