@@ -108,19 +108,20 @@ impl<B: BaseFile> Connection<B> {
 
     /// The database's own lock in WAL mode, without a snapshot: the last connection cleans up when
     /// it closes, or WAL mode is left. Every connection that closes tries this, most in vain. So
-    /// SQLite's lock comes first here. The connection that gets it has excluded all others, and
-    /// takes the write lock only to show itself.
+    /// SQLite's lock comes first here. The connection that gets it has excluded all others. It
+    /// compares the files with their names, and takes the write lock only to show itself.
     fn lock_to_clean_up(&mut self, level: LockLevel) -> ResultCode {
         let base = self.base;
-        if let Err(rc) = self.guards.files.before_upkeep(sys::monotonic_ns()) {
-            return rc;
-        }
         let rc = base.lock(level);
         if rc != ResultCode::OK {
             if rc.is_busy() {
                 self.claim.wait.refused_unrelated();
             }
             return rc;
+        }
+        if let Err(rc) = self.guards.files.before_upkeep(sys::monotonic_ns()) {
+            // In exclusive locking mode SQLite had the lock before.
+            return if self.lock.level < level { self.unlock_unless(Err(rc)) } else { rc };
         }
         self.claim.take_to_clean_up();
         let mut repaired = Ok(());
