@@ -41,6 +41,7 @@ mod power_loss;
 mod queue;
 mod setlk_timeout;
 mod shell_examples;
+mod short_lives;
 mod sidecar;
 mod soak;
 mod stacking;
