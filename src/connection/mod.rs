@@ -125,7 +125,7 @@ impl<B: BaseFile> Connection<B> {
         }
     }
 
-    /// SQLite has said which database connection uses it.
+    /// SQLite has told the base file which `sqlite3` uses it.
     pub(crate) fn has_user(&mut self) {
         self.claim.has_user();
     }

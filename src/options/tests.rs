@@ -41,7 +41,7 @@ fn the_environment_sets_the_defaults_of_the_extension() {
     assert_eq!(from(&set), Ok(expected));
 }
 
-/// One that is read, and not in the list, would be called unknown.
+/// A variable that is read but not in the list would be reported as unknown.
 #[test]
 fn each_variable_that_is_read_is_known() {
     let read = std::cell::RefCell::new(Vec::new());

@@ -300,7 +300,7 @@ impl BaseFile for Base {
 
     fn is_main(&self) -> bool {
         let Some(db) = self.db() else { return false };
-        // An attached database has a name of its own, even if it is the same file.
+        // An attached database has its own name, even if it is the same file.
         // SAFETY: the connection is of this SQLite, and is the one that calls; the state is there, and this field never changes.
         unsafe {
             let main = self.host().file_of(db, c"main");

@@ -28,7 +28,7 @@ fn what_is_read_makes_a_difference() {
     assert_eq!(kind_of(b"SELECT a FROM t"), kind_of(b"select  a from T"));
 }
 
-/// The word that a statement begins with is found whatever comes before it, and nowhere else.
+/// The first word of a statement is found behind white space and comments, and nowhere else.
 #[test]
 fn the_first_word_is_behind_comments() {
     for before in ["", " \n", "/* x */ ", "-- x\n", "/* -- */--/*\n\t;/**/"] {
@@ -41,7 +41,7 @@ fn the_first_word_is_behind_comments() {
     }
 }
 
-/// A statement is cut off, or is none at all.
+/// A statement is cut off, or no statement at all.
 #[test]
 fn any_bytes_have_a_kind() {
     for sql in ["", "'", "\"", "/*", "--", "[", "?", "1", "é'", "/", "-"] {

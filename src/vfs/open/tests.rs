@@ -44,7 +44,7 @@ fn a_database_that_nobody_locks_is_left_to_the_base() {
     assert!(matches!(journal, OpenPlan::Watch));
 }
 
-/// Two values for one parameter: SQLite passes the first on, and says nothing of the other.
+/// Two values for one parameter: SQLite passes on the first and ignores the other.
 #[test]
 fn a_parameter_that_is_given_twice_is_refused() {
     let key = "kanban_hard_links";
