@@ -219,9 +219,9 @@ impl<B: BaseFile> Claim<B> {
             return ResultCode::OK;
         }
         let writes = request.sought == Sought::Write && request.need == Need::Write;
-        // The write lock must be for this alone, so that it is not held through the sleep. An upgrade asks no busy handler.
+        // The write lock must be for this alone, so that it is not held through the sleep.
         let is_alone = !had_reason && self.reasons == request.reason() as u8;
-        if writes && is_alone && !self.base.is_upgrade() && self.is_snapshot_stale() {
+        if writes && is_alone && self.asks_busy_handler() && self.is_snapshot_stale() {
             let rest = self.take_rest();
             let write = HeldSlots::after(self.base, ShmSlot::WRITE, ShmFlags::LOCK_EXCLUSIVE);
             if rest.is_zero() {
@@ -237,6 +237,13 @@ impl<B: BaseFile> Claim<B> {
         }
         self.acquired();
         ResultCode::OK
+    }
+
+    /// Whether SQLite asks its busy handler if it is refused WRITE now. For an upgrade it does not. A statement that writes to an
+    /// attached database, too, looks like one, since it has begun to write to another.
+    fn asks_busy_handler(&self) -> bool {
+        let has_asked = || self.wait.is_on() && self.wait.has_slept();
+        !self.base.is_upgrade() || has_asked() || self.base.is_in_autocommit()
     }
 
     /// Asks the guards, and takes the write lock if it is not held.
@@ -791,8 +798,9 @@ impl<B: BaseFile> Claim<B> {
         let without_commit = self.record.note_end();
         if self.release_inlined(Reason::Wal) && to_write {
             // In a transaction that BEGIN has begun it may be a rollback, which mostly takes longer.
-            if self.base.is_in_autocommit() || self.write_lock.pace().was_brief() {
-                self.wait.released_at_once();
+            let is_at_once = self.base.is_in_autocommit() || self.write_lock.pace().was_brief();
+            if is_at_once && self.wait.released_at_once() {
+                self.wait.is_used_by(self.base.user());
             }
         }
         if without_commit {

@@ -38,7 +38,7 @@
 //! | its busy handler may sleep by itself | [`Wait::take_ticket`] | `ticket` |
 //! | that has slept by itself | [`Wait::sleep_beside_handler`] | `handler`, `last_step`, `place` |
 //! | it has the lock | [`Wait::acquired`] | `waits`, `place`; if it did not wait, `first_refused_at`, `ticket`, `handler` |
-//! | it has released the lock at once | [`Wait::released_at_once`] | `thread` |
+//! | it has released the lock at once | [`Wait::released_at_once`] | `thread`; by [`Wait::is_used_by`], `user` |
 //! | it has committed | [`forget_on_this_thread`] | for which connection this thread sleeps |
 //! | it has given up, or closes | [`Wait::end`] | `waits`, `place` |
 //! | it waits in a lock call next | [`Wait::leave_queue`] | `place` |
@@ -241,7 +241,7 @@ impl Waiting {
         }
         let left_over = sleeper::take_left_over(self.user);
         let goes_on = self.waits || left_over.is_some();
-        if let Some(before) = left_over.filter(|_| self.waits) {
+        if let Some(before) = left_over {
             // A wait for another database has ended in the same statement.
             self.handler.go_on_from(before, asked);
         }
@@ -416,7 +416,7 @@ impl Wait {
         if waits {
             self.become_last();
         } else {
-            forget_on_this_thread();
+            sleeper::choose_none();
         }
     }
 
@@ -424,7 +424,7 @@ impl Wait {
     /// connection had given it up before, without a sign.
     #[inline]
     pub(crate) fn acquired(&mut self) -> Option<Result<Duration, Duration>> {
-        forget_on_this_thread();
+        sleeper::acquired();
         if self.is_quiet() { None } else { self.acquired_at_last() }
     }
 
@@ -525,10 +525,12 @@ impl Wait {
         act()
     }
 
-    /// The connection released the lock as soon as it had it. If it sleeps next, its snapshot was stale.
+    /// The connection released the lock as soon as it had it. If it sleeps next, its snapshot was stale. Whether the statement
+    /// has waited before, perhaps for a lock of another database: then [`Self::is_used_by`] is to be called.
     #[inline]
-    pub(crate) fn released_at_once(&mut self) {
+    pub(crate) fn released_at_once(&mut self) -> bool {
         self.become_last();
+        sleeper::released_at_once()
     }
 
     /// The connection does not want the lock any more. Returns the wait that ended without it.

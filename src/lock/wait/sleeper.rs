@@ -16,7 +16,7 @@ thread_local! {
     static SLEEPER: Sleeper =
         const { Sleeper {
             has_last: Cell::new(false),
-            has_left_over: Cell::new(false),
+            left_over: Cell::new(NONE),
             chosen: Cell::new(std::ptr::null()),
         } };
 }
@@ -25,11 +25,18 @@ thread_local! {
 struct Sleeper {
     /// Whether this thread sleeps for the chosen connection, if it is to sleep.
     has_last: Cell<bool>,
-    /// Whether [`LEFT_OVER`] is of the statement that runs: no lock was acquired and nothing committed since.
-    has_left_over: Cell<bool>,
+    /// Whether [`LEFT_OVER`] is of the statement that runs: [`NONE`], [`THERE`] or [`SET_ASIDE`].
+    left_over: Cell<u8>,
     /// The address of the chosen connection, to compare. No other has it as long as [`LAST`] keeps the memory.
     chosen: Cell<*const Shared>,
 }
+
+/// A statement has committed since, or [`LEFT_OVER`] was taken.
+const NONE: u8 = 0;
+/// It is.
+const THERE: u8 = 1;
+/// Another lock was acquired since. If that is released at once, for a stale snapshot, the statement goes on.
+const SET_ASIDE: u8 = 2;
 
 /// A number that no other living thread has.
 pub(super) fn this_thread() -> usize {
@@ -40,19 +47,45 @@ pub(super) fn this_thread() -> usize {
 pub(crate) fn forget_on_this_thread() {
     SLEEPER.with(|sleeper| {
         sleeper.has_last.set(false);
-        sleeper.has_left_over.set(false);
+        sleeper.left_over.set(NONE);
     });
+}
+
+/// From here on, this thread sleeps for none of our connections. The statement that runs goes on.
+pub(super) fn choose_none() {
+    SLEEPER.with(|sleeper| sleeper.has_last.set(false));
+}
+
+/// A connection has the lock: this thread sleeps for none, unless that is [`released_at_once`].
+#[inline]
+pub(super) fn acquired() {
+    SLEEPER.with(|sleeper| {
+        sleeper.has_last.set(false);
+        // Each write transaction comes here: no branch.
+        sleeper.left_over.set((sleeper.left_over.get() & THERE) * SET_ASIDE);
+    });
+}
+
+/// The lock was released at once, perhaps for a stale snapshot: then what was left over is still of the statement that runs.
+/// Whether there is something.
+#[inline]
+pub(super) fn released_at_once() -> bool {
+    SLEEPER.with(|sleeper| {
+        let is_there = sleeper.left_over.get() != NONE;
+        sleeper.left_over.set(if is_there { THERE } else { NONE });
+        is_there
+    })
 }
 
 /// A wait of this thread has ended with the lock, for a file of that database connection.
 pub(super) fn leave_over(handler: BusyHandler, user: usize) {
     let is_kept = LEFT_OVER.try_with(|cell| cell.set((handler, user))).is_ok();
-    SLEEPER.with(|sleeper| sleeper.has_left_over.set(is_kept));
+    SLEEPER.with(|sleeper| sleeper.left_over.set(if is_kept { THERE } else { NONE }));
 }
 
 /// Where the handler was when the wait before ended, if that was the same statement's, of this database connection.
 pub(super) fn take_left_over(user: usize) -> Option<BusyHandler> {
-    let is_there = SLEEPER.with(|sleeper| sleeper.has_left_over.replace(false));
+    let is_there = SLEEPER.with(|sleeper| sleeper.left_over.replace(NONE) == THERE);
     let left_over = is_there.then(|| LEFT_OVER.try_with(Cell::get).ok()).flatten();
     left_over.filter(|(_, of)| *of == user).map(|(handler, _)| handler)
 }

@@ -109,6 +109,42 @@ fn a_wait_goes_on_from_the_one_before_in_the_same_statement() {
     }
 }
 
+/// The second of two databases is free, but the snapshot of it is stale, so that SQLite unlocks it at once and asks its busy
+/// handler. Perhaps a writer was at the header of its wal-index before that, and recovery was refused. The wait goes on from the
+/// one for the first, and what was not slept for that is slept.
+#[test]
+fn a_stale_snapshot_of_another_database_goes_on_from_the_wait_before() {
+    for recovers in [false, true] {
+        for timeout in [20, 50, 100] {
+            let sleeps = sleeps(timeout);
+            for split in 1..sleeps.len() {
+                let (mut first, mut second) = (wait(), wait());
+                for asked in &sleeps[..split] {
+                    assert_eq!(first.refused(elsewhere()), None);
+                    sleep(*asked, |_| {});
+                }
+                first.shared.waiting.lock().handler.unslept = ms(7);
+                assert!(matches!(first.acquired(), Some(Ok(_))));
+                if recovers {
+                    second.refused_unrelated();
+                }
+                assert_eq!(second.acquired(), None);
+                assert!(second.released_at_once(), "the statement has waited");
+                second.is_used_by(0);
+                let slept = Cell::new(Duration::ZERO);
+                for (n, asked) in sleeps.iter().enumerate().skip(split) {
+                    sleep(*asked, |asked| slept.set(slept.get() + asked));
+                    assert!(second.is_on(), "{timeout} ms, {split}");
+                    let ended = second.refused(elsewhere());
+                    assert_eq!(ended.is_some(), n + 1 == sleeps.len(), "{timeout} ms");
+                }
+                let asked: Duration = sleeps[split..].iter().sum();
+                assert_eq!(slept.get(), asked + ms(7), "{timeout} ms, {split}");
+            }
+        }
+    }
+}
+
 /// The last sleep for the first of two databases was cut short for a turn. SQLite sleeps no more, and the second waits for
 /// what is left, once. After a commit, another statement has a timeout of its own.
 #[test]

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use super::descriptors::{Kept, beyond_standard, read_text};
 use super::inode::{Inode, can_be_database, inode_of};
-use super::processes::{is_lock_of, lock_of};
+use super::processes::{is_listed, is_lock_of, lock_of};
 use super::this_process::pid;
 use crate::sys::{FileLock, Range};
 
@@ -230,8 +230,7 @@ pub(crate) fn has_posix_locks_on(descriptor: RawFd, inode: Inode) -> Option<bool
         _ => {}
     }
     // A lock of somebody else may hide it.
-    let locks = read_text("/proc/locks").ok()?;
-    Some(locks.lines().any(|line| posix_locker(line) == Some(pid()) && is_lock_of(line, inode)))
+    is_listed(|line| posix_locker(line) == Some(pid()) && is_lock_of(line, inode)).ok()
 }
 
 /// The process of a POSIX lock in a line of /proc/locks, say `1: POSIX  ADVISORY  WRITE 1234 08:01:131081 0 EOF`; `None` if

@@ -446,8 +446,23 @@ pub(crate) fn may_be_locked(files: &[Inode], is_ofd: bool) -> bool {
 /// Whether any process that this one can see has locked a file as a whole. False where the system does not
 /// tell. flock(2), proc(5), /proc/locks
 pub(crate) fn has_flock(file: Inode) -> bool {
-    let locks = read_text("/proc/locks").unwrap_or_default();
-    locks.lines().any(|line| line.contains(" FLOCK ") && is_lock_of(line, file))
+    is_listed(|line| line.contains(" FLOCK ") && is_lock_of(line, file)).unwrap_or(false)
+}
+
+/// Whether a line of /proc/locks is of that kind. The kernel lists the locks a page of memory at a time. If one that it has listed
+/// is released before the next page, it leaves another out. So this reads the list again until it has the line, a few times
+/// at most. proc(5), /proc/locks
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn is_listed(is_it: impl Fn(&str) -> bool) -> io::Result<bool> {
+    const MOST: usize = 6;
+    for _ in 0..MOST {
+        if read_text("/proc/locks")?.lines().any(&is_it) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a line of /proc/locks may be of a file. It compares the inode's number only: on some file systems the device
@@ -733,5 +748,38 @@ mod tests {
         drop(file);
         let cut_short = with_lock(&[inode], |_, _| true, Duration::ZERO);
         assert!(cut_short.is_partial && cut_short.found.is_empty());
+    }
+
+    /// Another program keeps a file locked, by flock(2), while others lock and unlock theirs all the time. The kernel's list
+    /// sometimes lacks the lock then, which is there all the same.
+    #[test]
+    fn a_lock_is_found_while_others_come_and_go() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        let directory = tempfile::tempdir().expect("a directory");
+        // A child that another test starts may keep a lock for a moment: each has a file of its own.
+        let file = || tempfile::tempfile_in(directory.path()).expect("there is room");
+        let locked = file();
+        crate::sys::for_tests::flock_all(&locked);
+        let inode = entry_of(&locked).expect("it is open").inode;
+        let is_over = AtomicBool::new(false);
+        let missed = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let others: Vec<_> = (0..200).map(|_| file()).collect();
+                let range = Range { start: 0, len: 1 };
+                while !is_over.load(Ordering::Relaxed) {
+                    for other in &others {
+                        assert!(try_lock(other, range, false).expect("they are there"));
+                    }
+                    for other in &others {
+                        crate::sys::unlock(other, range).expect("it is locked");
+                    }
+                }
+            });
+            let missed = (0..10_000).filter(|_| !has_flock(inode)).count();
+            is_over.store(true, Ordering::Relaxed);
+            missed
+        });
+        assert_eq!(missed, 0);
     }
 }

@@ -116,7 +116,8 @@ fn goes_without(
         && !is_of_wal_index(asked)
         && no_panic(false, || {
             let found = sys::lock_in_the_way(&descriptor, asked).ok().flatten();
-            found.is_some_and(|found| is_the_programs(&found)) && library.locks.goes_without(file)
+            found.is_some_and(|found| is_the_programs(&found, asked))
+                && library.locks.goes_without(file)
         })
 }
 
@@ -126,11 +127,16 @@ fn is_of_wal_index(lock: &libc::flock) -> bool {
     format::WAL_INDEX_LOCK_BYTES.contains(&lock.l_start)
 }
 
-/// Whether a lock that was found is a POSIX lock that this program has taken by itself, on all of the file. SQLite locks no
-/// byte before 120: a lock behind that may be of another copy of SQLite in this process, which must be excluded.
+/// Whether a lock that was found in the way of one that SQLite has `asked` for is a POSIX lock that this program has taken by
+/// itself: it begins before SQLite's bytes. One of lockf(3) begins where the program has read to. A lock that begins among
+/// SQLite's bytes may be of another copy of SQLite in this process, which must be excluded.
 /// <https://www.sqlite.org/howtocorrupt.html> 2.2.1
-fn is_the_programs(found: &libc::flock) -> bool {
-    sys::is_own_posix_lock(found) && found.l_start == 0
+fn is_the_programs(found: &libc::flock, asked: &libc::flock) -> bool {
+    let sqlites = match is_of_wal_index(asked) {
+        true => format::WAL_INDEX_LOCK_BYTES,
+        false => format::LOCK_BYTES,
+    };
+    sys::is_own_posix_lock(found) && found.l_start < sqlites.start
 }
 
 /// Repeats a lock call that was `made`. If it `is_repeated`, as long as signals interrupt it:
@@ -259,7 +265,7 @@ unsafe extern "C-unwind" fn fcntl_by_the_table(
     let is_in_its_own_way = match made {
         Ok(()) => {
             let goes_without = || no_panic(false, || library.locks.goes_without(file));
-            asks && is_the_programs(lock) && goes_without()
+            asks && is_the_programs(lock, &asked) && goes_without()
         }
         Err(errno) => !asks && goes_without(descriptor, file, lock, errno, library),
     };

@@ -594,8 +594,8 @@ fn a_database_that_was_open_but_not_locked_is_guarded() {
     }
 }
 
-/// What a program says that locks its own database by lockf(3), before it opens it or while the connection is idle, then
-/// writes, and lets others write. Apart from that, what its status says of its locks.
+/// What a program says that locks its own database by lockf(3), from a byte of it on, before it opens it or while the connection
+/// is idle, then writes, and lets others write. Apart from that, what its status says of its locks.
 fn locks_its_database(vfs: &str, mode: &str, when: &str, how: &str) -> (String, String) {
     const PROGRAM: &str = "
 import fcntl, json, os, sqlite3, subprocess, sys
@@ -614,7 +614,8 @@ except sqlite3.OperationalError as error: print('was refused:', error)
 '''
 def other(): return subprocess.run([sys.executable, '-c', OTHER, path], capture_output=True, text=True).stdout.strip()
 def locked():
-    own = open(path, 'r+'); fcntl.lockf(own, {'ex': fcntl.LOCK_EX, 'sh': fcntl.LOCK_SH}[how] | fcntl.LOCK_NB); return own
+    own = open(path, 'r+'); kind, begins = how.split()
+    fcntl.lockf(own, {'ex': fcntl.LOCK_EX, 'sh': fcntl.LOCK_SH}[kind] | fcntl.LOCK_NB, 0, int(begins)); return own
 def connect(): return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1)
 if when == 'before': own = locked()
 board = connect(); print(tried(board, 'SELECT * FROM t'))
@@ -651,13 +652,17 @@ fn a_program_that_locks_its_own_database_can_write() {
     const GUARDED: &str = "True False\n";
     for (mode, when, how, says) in [
         // SQLite has released all by its first unlock.
-        ("delete", "before", "ex", GUARDED),
-        ("delete", "before", "sh", POSIX),
-        ("delete", "idle", "ex", POSIX),
-        ("delete", "idle", "sh", POSIX),
-        ("wal", "before", "ex", POSIX),
+        ("delete", "before", "ex 0", GUARDED),
+        ("delete", "before", "sh 0", POSIX),
+        ("delete", "idle", "ex 0", POSIX),
+        ("delete", "idle", "sh 0", POSIX),
+        // It has read the header, or a page.
+        ("delete", "idle", "ex 100", POSIX),
+        ("delete", "idle", "ex 4096", POSIX),
+        ("wal", "before", "ex 0", POSIX),
+        ("wal", "before", "ex 4096", POSIX),
         // Nobody asks for more than a shared lock.
-        ("wal", "before", "sh", GUARDED),
+        ("wal", "before", "sh 0", GUARDED),
     ] {
         let (stock, _) = locks_its_database("unix", mode, when, how);
         assert!(stock.contains("[] []\nwas refused"), "{stock}");
