@@ -232,7 +232,7 @@ fn may_not_be_written() -> bool {
 }
 
 /// Opens what was found at `path`, if it is a log: no database, no other program's file, not one that has a second name. It is
-/// missing if it is not there any more, or if another is.
+/// missing if it is not there any more, if another is, or if it is being made.
 fn open_found(
     path: &Path,
     found: &Entry,
@@ -241,6 +241,10 @@ fn open_found(
     if let Some(kind) = found.odd_kind {
         return Err(NoLog::NotAFile(kind));
     }
+    if found.links == 0 {
+        // It was deleted while lstat(2) looked.
+        return Err(NoLog::Missing);
+    }
     if ![0, LENGTH].contains(&found.len) || found.links != 1 {
         return Err(NoLog::Foreign);
     }
@@ -248,7 +252,10 @@ fn open_found(
     let is_locked =
         |file| sys::has_flock(file) || !sys::listed_locks(std::slice::from_ref(&file)).is_empty();
     if found.len == 0 && is_locked(found.inode) {
-        return Err(NoLog::Foreign);
+        // A log is locked when it has its length, which its maker may have given it since.
+        let is_empty_still =
+            sys::entry_at(path).is_ok_and(|now| now.inode == found.inode && now.len == 0);
+        return Err(if is_empty_still { NoLog::Foreign } else { NoLog::Missing });
     }
     let file = match open(path) {
         Ok(file) => file,
