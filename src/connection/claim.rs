@@ -372,7 +372,7 @@ impl<B: BaseFile> Claim<B> {
     }
 
     /// A statement is about to ask for its first lock on the database, a statement of its kind was refused to write before, and the
-    /// write lock is not to be had. Either SQLite has asked its busy handler and tries again, or this is another statement: SQLite
+    /// write lock is taken. Either SQLite has asked its busy handler and tries again, or this is another statement: SQLite
     /// does not tell. It would be refused, and the handler asked. So this asks the handler in SQLite's place. If there is none, or it
     /// gives up, the statement goes on at once and is refused. If it has slept by itself, the connection has a place in the queue here
     /// for as long as it has slept since that refusal.

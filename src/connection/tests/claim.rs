@@ -549,7 +549,7 @@ fn a_transaction_shows_no_label_for_the_one_before() {
     assert_eq!(own.shm_lock(ShmSlot::WRITE, UNLOCK), ResultCode::OK);
 }
 
-/// A busy handler sleeps by itself, and then SQLite begins anew. While the write lock is not to be had, the handler is asked once, in
+/// A busy handler sleeps by itself, and then SQLite begins anew. While the write lock is taken, the handler is asked once, in
 /// SQLite's place, and then the connection has a place in the queue until it is refused again. If the handler says no, it has none;
 /// and the handler is not asked for a statement of another kind, or for one that only reads.
 #[test]

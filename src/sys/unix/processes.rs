@@ -751,7 +751,7 @@ mod tests {
     }
 
     /// Another program keeps a file locked, by flock(2), while others lock and unlock theirs all the time. The kernel's list
-    /// sometimes lacks the lock then, which is there all the same.
+    /// sometimes lacks the lock then, although it is held.
     #[test]
     fn a_lock_is_found_while_others_come_and_go() {
         use std::sync::atomic::{AtomicBool, Ordering};

@@ -457,7 +457,7 @@ fn an_error_that_was_repaired_fails_nobody() {
     disk.lock().unwrap().fail();
     assert_eq!(code(insert(&others[1], 15)), IOERR_FSYNC);
     insert(&others[3], 16).unwrap();
-    // Each sync that a client was told of: three of commits, one of the checkpoint.
+    // Each sync whose error a client got: three of commits, one of the checkpoint.
     assert_eq!(status(&first, "/counters/syncs_failed"), 4);
     base.off();
 }
