@@ -45,7 +45,7 @@ enum Destination {
 }
 
 /// The connections' last lines, and how many lines were written in this second.
-struct State {
+struct Lines {
     /// The last line of each connection that has said something.
     last: Vec<(u64, String)>,
     /// When the current second began, and how many lines were written and left out in it.
@@ -54,8 +54,8 @@ struct State {
     left_out: u32,
 }
 
-static STATE: ForkMutex<State> =
-    ForkMutex::new(State { last: Vec::new(), second: 0, written: 0, left_out: 0 });
+static STATE: ForkMutex<Lines> =
+    ForkMutex::new(Lines { last: Vec::new(), second: 0, written: 0, left_out: 0 });
 
 /// Whether any connection has said something.
 static HAS_LINES: AtomicBool = AtomicBool::new(false);

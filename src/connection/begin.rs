@@ -46,7 +46,7 @@ use std::time::Duration;
 
 use crate::ffi::ResultCode;
 use crate::format::wal_index::HEADERS;
-use crate::lock::kinds::{self, Kind, Kinds, Known, Standing};
+use crate::lock::kinds::{self, Kind, Kinds, KnownKind, Standing};
 use crate::lock::wait::forget_on_this_thread;
 use crate::options::{Begin as Mode, Settings};
 use crate::sys::{self, Stopwatch};
@@ -94,9 +94,9 @@ pub(super) struct Begin {
 struct Transaction {
     kind: Kind,
     /// If the kind is known, it was to take the write lock first.
-    known: Option<Known>,
+    known: Option<KnownKind>,
     /// If it is on trial, for its kind.
-    trial: Option<Known>,
+    trial: Option<KnownKind>,
     /// The header of the wal-index when it began to read, if it has a snapshot.
     header: Option<[u32; HEADERS / 2]>,
     has_written: bool,
@@ -356,7 +356,7 @@ impl<B: BaseFile> Connection<B> {
     /// What a transaction of that kind does that begins now: it takes the write lock first, since its kind is known, or it is on
     /// trial, or, with neither, begins as on the stock VFS. It writes `at_once` if its first statement may write.
     #[inline]
-    fn judge(&mut self, kind: Kind, at_once: bool) -> (Option<Known>, Option<Known>) {
+    fn judge(&mut self, kind: Kind, at_once: bool) -> (Option<KnownKind>, Option<KnownKind>) {
         match self.begin.is_reader(kind) {
             true => (None, None),
             false => self.look_and_judge(kind, at_once),
@@ -364,7 +364,11 @@ impl<B: BaseFile> Connection<B> {
     }
 
     #[inline(never)]
-    fn look_and_judge(&mut self, kind: Kind, at_once: bool) -> (Option<Known>, Option<Known>) {
+    fn look_and_judge(
+        &mut self,
+        kind: Kind,
+        at_once: bool,
+    ) -> (Option<KnownKind>, Option<KnownKind>) {
         let mut waited: Option<Stopwatch> = None;
         loop {
             let kinds = Kinds::of(&self.database).or_else(|| {

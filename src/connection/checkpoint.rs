@@ -40,7 +40,7 @@ impl<B: BaseFile> Connection<B> {
             }
         }
         self.wal.has_ckpt = true;
-        self.claim.record.checkpoint_began = if recovers { 0 } else { sys::monotonic_ns() };
+        self.claim.events.checkpoint_began = if recovers { 0 } else { sys::monotonic_ns() };
         self.guards.length.checkpoint_begins();
         self.guards.restart.note_salts();
         if let Err(rc) = self.join_writers(is_known) {
@@ -55,7 +55,7 @@ impl<B: BaseFile> Connection<B> {
     /// CKPT was unlocked.
     pub(super) fn checkpoint_ends(&mut self) {
         self.wal.has_ckpt = false;
-        self.claim.record.checkpoint_ended();
+        self.claim.events.checkpoint_ended();
         self.guards.restart.checkpoint_ends();
         self.claim.release(Reason::Checkpoint);
         self.claim.tell_later();

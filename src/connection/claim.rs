@@ -29,16 +29,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::base_file::{BaseFile, Sought};
+use super::events::Events;
 use super::guards::Guards;
 use super::held::{HeldLevel, HeldSlots};
-use super::record::Record;
 pub(super) use super::request::{Need, Reason, Request};
 use crate::counters::count;
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot};
 use crate::format::Salts;
 use crate::lock::kinds::Kind;
 use crate::lock::queue::Purpose;
-use crate::lock::wait::{Cause, Wait, forget_on_this_thread};
+use crate::lock::wait::{Obstacle, Wait, forget_on_this_thread};
 use crate::lock::{Arrival, Database, Refused, WriteLock, keepers};
 use crate::log::Log;
 use crate::recorder::Recording;
@@ -106,7 +106,7 @@ pub(super) struct Claim<B: BaseFile> {
     snapshot: Option<(Salts, u32)>,
     /// The kind of the statement that the write lock was refused to last, if that may write.
     refused_kind: Option<Kind>,
-    pub(super) record: Record<B>,
+    pub(super) events: Events<B>,
 }
 
 impl<B: BaseFile> Claim<B> {
@@ -122,7 +122,7 @@ impl<B: BaseFile> Claim<B> {
     ) -> Self {
         Self {
             base,
-            record: Record::new(base, database, recording),
+            events: Events::new(base, database, recording),
             database: Arc::clone(database),
             log,
             may_write,
@@ -184,12 +184,12 @@ impl<B: BaseFile> Claim<B> {
         match take() {
             ResultCode::OK if self.wait.is_quiet() && request.need != Need::Recovery => {
                 self.acquired();
-                self.record.note_begin(&request, had_reason);
+                self.events.note_begin(&request, had_reason);
                 ResultCode::OK
             }
             ResultCode::OK => {
                 let rc = self.granted_after_wait(&request, had_reason);
-                self.record.note_begin(&request, had_reason);
+                self.events.note_begin(&request, had_reason);
                 rc
             }
             rc => self.sqlite_refused(rc, &request, had_reason),
@@ -231,7 +231,7 @@ impl<B: BaseFile> Claim<B> {
                 self.wait.leave_queue();
                 self.release(request.reason());
                 std::thread::sleep(rest);
-                self.refused(request.need, request.sought, Cause::WriteLock);
+                self.refused(request.need, request.sought, Obstacle::WriteLock);
                 return ResultCode::BUSY;
             }
         }
@@ -364,7 +364,7 @@ impl<B: BaseFile> Claim<B> {
             && !self.wait.is_at_its_end()
             && !self.base.is_interrupted()
         {
-            let _ = self.wait.refused(Cause::WriteLock);
+            let _ = self.wait.refused(Obstacle::WriteLock);
             if self.base.ask_busy_handler() != Some(true) {
                 break;
             }
@@ -390,7 +390,7 @@ impl<B: BaseFile> Claim<B> {
             return;
         }
         let slept = self.wait.since_refusal();
-        if let Some(waited) = self.wait.refused(Cause::WriteLock) {
+        if let Some(waited) = self.wait.refused(Obstacle::WriteLock) {
             // Another wait, that the connection has given up before without a sign.
             self.gave_up(waited);
         }
@@ -417,7 +417,7 @@ impl<B: BaseFile> Claim<B> {
         self.wait.is_used_by(self.base.user());
         // The transaction has not begun.
         self.wait.holds(Vec::new());
-        if let Some(waited) = self.wait.refused(Cause::WriteLock) {
+        if let Some(waited) = self.wait.refused(Obstacle::WriteLock) {
             // Another wait, that the connection has given up before without a sign.
             self.gave_up(waited);
         }
@@ -456,7 +456,7 @@ impl<B: BaseFile> Claim<B> {
                 break;
             }
             // If the wait ends by this, no statement has failed, and nobody is told.
-            let _ = self.wait.refused(Cause::WriteLock);
+            let _ = self.wait.refused(Obstacle::WriteLock);
         }
         if acquired.is_err() {
             let waited = self.wait.age();
@@ -516,7 +516,7 @@ impl<B: BaseFile> Claim<B> {
             Refused::Busy if request.sought == Sought::Write && self.wait_out_timeout() => Ok(()),
             Refused::Busy => {
                 self.waits_to_read = false;
-                self.refused(request.need, request.sought, Cause::WriteLock);
+                self.refused(request.need, request.sought, Obstacle::WriteLock);
                 Err(ResultCode::BUSY)
             }
             why => self.goes_without(&why),
@@ -628,7 +628,7 @@ impl<B: BaseFile> Claim<B> {
             let left = limit.saturating_sub(watch.elapsed());
             if left.is_zero() {
                 self.wait.end();
-                self.record.forget_refusal();
+                self.events.forget_refusal();
                 self.gave_up(waited + watch.elapsed());
                 return Err(Refused::Busy);
             }
@@ -644,7 +644,7 @@ impl<B: BaseFile> Claim<B> {
             match self.write_lock.acquire_within(chunk, &mut arrival, Purpose::Write) {
                 Ok(()) => {
                     self.waited(watch.elapsed());
-                    self.record.wait_ended(watch.elapsed());
+                    self.events.wait_ended(watch.elapsed());
                     break;
                 }
                 Err(Refused::Busy) if self.database.queue().is_none() => {
@@ -780,8 +780,8 @@ impl<B: BaseFile> Claim<B> {
             return false;
         }
         let Some(released) = self.write_lock.release() else { return false };
-        if self.record.is_worth_a_look(released) {
-            self.record.released(released, reason);
+        if self.events.is_worth_a_look(released) {
+            self.events.released(released, reason);
         }
         true
     }
@@ -795,7 +795,7 @@ impl<B: BaseFile> Claim<B> {
         if waits_for_sync && self.is_held() {
             self.write_lock.pace().goes_away();
         }
-        let without_commit = self.record.note_end();
+        let without_commit = self.events.note_end();
         if self.release_inlined(Reason::Wal) && to_write {
             // In a transaction that BEGIN has begun it may be a rollback, which mostly takes longer.
             let is_at_once = self.base.is_in_autocommit() || self.write_lock.pace().was_brief();
@@ -804,13 +804,13 @@ impl<B: BaseFile> Claim<B> {
             }
         }
         if without_commit {
-            self.record.ended_without_commit(to_write);
+            self.events.ended_without_commit(to_write);
             self.tell_later();
         }
     }
 
     /// SHARED was refused because of `cause`. The connection may be about to write, so it queues like a writer.
-    pub(super) fn shared_refused(&mut self, cause: Cause) {
+    pub(super) fn shared_refused(&mut self, cause: Obstacle) {
         self.waits_to_read = true;
         self.refused(Need::Write, Sought::Database(LockLevel::SHARED), cause);
     }
@@ -837,7 +837,7 @@ impl<B: BaseFile> Claim<B> {
     #[inline]
     pub(super) fn tell_later(&mut self) {
         if !self.is_held() {
-            self.record.tell_later();
+            self.events.tell_later();
         }
     }
 
@@ -848,7 +848,7 @@ impl<B: BaseFile> Claim<B> {
         if let Some(waited) = self.wait.end() {
             self.gave_up(waited);
         }
-        self.record.tell_later();
+        self.events.tell_later();
     }
 
     /// The wait is over: SQLite has what it waited for.
@@ -866,7 +866,7 @@ impl<B: BaseFile> Claim<B> {
         match wait {
             Ok(waited) => {
                 self.waited(waited);
-                self.record.wait_ended(waited);
+                self.events.wait_ended(waited);
             }
             Err(waited) => self.gave_up(waited),
         }
@@ -883,15 +883,15 @@ impl<B: BaseFile> Claim<B> {
 
     /// The cause of a refusal of SQLite's own lock, with a probe for a sleeper. After the rollback
     /// of a hot journal SQLite starts over, so a request that `is_for_journal` gets no probe.
-    pub(super) fn cause(&self, sought: Sought, is_for_journal: bool) -> Cause {
+    pub(super) fn cause(&self, sought: Sought, is_for_journal: bool) -> Obstacle {
         let probe = (!is_for_journal).then(|| self.base.probe(sought));
         let reserved = Sought::Database(LockLevel::RESERVED);
         let until_unlock = ![Sought::Write, reserved].contains(&sought);
-        Cause::SqliteLock { probe, until_unlock }
+        Obstacle::SqliteLock { probe, until_unlock }
     }
 
     /// The lock that it sought was refused: a connection with that need waits now, unless it only recovers.
-    pub(super) fn refused(&mut self, need: Need, sought: Sought, cause: Cause) {
+    pub(super) fn refused(&mut self, need: Need, sought: Sought, cause: Obstacle) {
         if need == Need::Recovery {
             return self.wait.refused_unrelated();
         }
@@ -902,7 +902,7 @@ impl<B: BaseFile> Claim<B> {
         let ended = self.wait.refused(cause);
         let is_on = self.wait.is_on();
         if !is_on {
-            self.record.forget_refusal();
+            self.events.forget_refusal();
         }
         if let Some(waited) = ended {
             // This wait; or, if one is on, another before that.
@@ -910,8 +910,8 @@ impl<B: BaseFile> Claim<B> {
         }
         if is_on {
             let is_held = self.is_held();
-            self.record.note_refusal(is_held);
-            self.record.refused(need, sought, by_write_lock);
+            self.events.note_refusal(is_held);
+            self.events.refused(need, sought, by_write_lock);
         }
         // The statement that has waited in vain at its beginning is refused to write: that is one wait.
         let now = sys::kernel_ns();
@@ -932,12 +932,12 @@ impl<B: BaseFile> Claim<B> {
 
     fn gave_up(&mut self, waited: Duration) {
         count(&self.database.counters.gave_up);
-        let noted = self.record.take_refusal();
+        let noted = self.events.take_refusal();
         let is_noticed_late = noted.is_some();
         let refusal = noted.unwrap_or_else(|| {
             let is_held = self.is_held();
             let holder = if is_held { None } else { self.database.holder() };
-            self.record.refusal(is_held, holder)
+            self.events.refusal(is_held, holder)
         });
         let why = match refusal.holder {
             _ if refusal.is_held && is_noticed_late => "it had the write lock, but readers were in its way; end \
@@ -963,7 +963,7 @@ impl<B: BaseFile> Claim<B> {
                     .to_owned(),
             },
         };
-        self.record.gave_up(waited, refusal);
+        self.events.gave_up(waited, refusal);
         let waited = waited.as_millis();
         let others = match self.database.waiters().len() {
             n if n > 0 && !is_noticed_late => format!(" ({n} more in the queue)"),

@@ -8,7 +8,7 @@ use super::closing::Closing;
 use super::held::{self, HeldLevel};
 use super::{Connection, UNENCRYPTED};
 use crate::ffi::{LockLevel, ResultCode};
-use crate::lock::wait::Cause;
+use crate::lock::wait::Obstacle;
 use crate::sys::{self, Stopwatch};
 
 /// The sleep between two attempts of a connection that waits inside xLock, for a lock whose release
@@ -178,7 +178,7 @@ impl<B: BaseFile> Connection<B> {
         }
         self.begin_ended();
         let cause = match can_queue {
-            true => Cause::WriteLock,
+            true => Obstacle::WriteLock,
             false => self.claim.cause(Sought::Database(LockLevel::SHARED), false),
         };
         self.claim.shared_refused(cause);
@@ -198,7 +198,7 @@ impl<B: BaseFile> Connection<B> {
         while rc.is_busy() {
             self.claim.wait.remove_probe();
             if has_handler {
-                let nobody_wakes_it = Cause::SqliteLock { probe: None, until_unlock: false };
+                let nobody_wakes_it = Obstacle::SqliteLock { probe: None, until_unlock: false };
                 // If this ends a wait, another begins.
                 let _ = self.claim.wait.refused(nobody_wakes_it);
                 has_handler = self.base.ask_busy_handler() == Some(true);
@@ -259,8 +259,8 @@ impl<B: BaseFile> Connection<B> {
         if level <= LockLevel::SHARED {
             self.guards.files.ended();
             self.claim.release(Reason::Rollback);
-            self.claim.record.has_committed = false;
-            self.claim.record.failed_sync();
+            self.claim.events.has_committed = false;
+            self.claim.events.failed_sync();
         }
         // An unlock to SHARED also ends the rollback of a hot journal, before the transaction goes on.
         if level == LockLevel::NONE || self.claim.has(Reason::Begin) && self.base.is_in_autocommit()

@@ -19,10 +19,10 @@ mod checkpoint;
 mod claim;
 mod closing;
 mod database_lock;
+mod events;
 mod first_connect;
 mod guards;
 mod held;
-mod record;
 mod request;
 mod statement;
 pub(crate) mod status;
@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use base_file::{BaseFile, Doing, LastCommit, Running, Sought, Stands};
-pub(crate) use guards::{Guards, Known};
+pub(crate) use guards::{AtOpen, Guards};
 pub(crate) use held::unlock;
 pub(crate) use statement::{begins_with, kind_of};
 
@@ -93,7 +93,7 @@ impl<B: BaseFile> Connection<B> {
         path: &Path,
         settings: Settings,
         host: Host,
-        known: Known,
+        known: AtOpen,
         read_only: bool,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -289,7 +289,7 @@ impl<B: BaseFile> Connection<B> {
     /// must be quick, and never panic.
     pub(crate) fn note_commit(&mut self) -> bool {
         self.guards.length.written().begin();
-        self.claim.record.has_committed = true;
+        self.claim.events.has_committed = true;
         wait::forget_on_this_thread();
         !self.group.is_on() && self.guards.files.note_commit()
     }
@@ -307,7 +307,7 @@ impl<B: BaseFile> Connection<B> {
     /// The base file is about to be closed, or the wal-index to be unmapped: from now on no
     /// sleeping thread probes the connection's locks.
     pub(crate) fn ending(&mut self) {
-        self.claim.record.is_ending = true;
+        self.claim.events.is_ending = true;
         self.claim.wait.remove_probe();
     }
 

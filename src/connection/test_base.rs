@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::base_file::{BaseFile, Doing, LastCommit, Running, Sought, Stands};
-use super::{Guards, Known};
+use super::{AtOpen, Guards};
 use crate::ffi::host::Host;
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot, ShmSlots};
 use crate::format::wal_index::HEADERS;
@@ -331,7 +331,7 @@ pub(crate) fn board() -> (tempfile::TempDir, Arc<Database>, TestGuards) {
         std::fs::write(beside(&path, suffix), "something").expect("a file");
     }
     let host = Host::linked().expect("a linked SQLite");
-    let known = Known { identity: Identity::of(&path, false), no_wal: None, keeps_ahead: false };
+    let known = AtOpen { identity: Identity::of(&path, false), no_wal: None, keeps_ahead: false };
     let database = Database::at(&path);
     let log = Log::of(host, 1, false);
     let mut guards = Guards::new(TestBase::default().leak(), &database, log, known);

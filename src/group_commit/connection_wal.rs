@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ffi::c_int;
 
-use super::open_file::OpenFile;
+use super::open_file::WalDescription;
 use super::record::WalId;
 use super::rewrite::write_again;
 use super::wal::Wal;
@@ -14,7 +14,7 @@ use crate::ffi::ResultCode;
 pub(super) struct ConnectionWal<'c, B: WalIndex> {
     pub(super) base: B,
     pub(super) file: B::Wal,
-    pub(super) open_file: &'c Cell<OpenFile>,
+    pub(super) open_file: &'c Cell<WalDescription>,
     pub(super) id: WalId,
     /// The flags of its syncs.
     pub(super) flags: c_int,
@@ -35,7 +35,7 @@ impl<B: WalIndex> Wal for ConnectionWal<'_, B> {
     fn write_again(&self, behind: u32) -> bool {
         write_again(self.file, self.id.salts, behind, self.committed())
     }
-    fn open_file(&self) -> &Cell<OpenFile> {
+    fn open_file(&self) -> &Cell<WalDescription> {
         self.open_file
     }
     fn round(&self) -> u32 {

@@ -61,7 +61,7 @@
 //! What was acknowledged before a failure lies in front of what is repaired, and stays durable. The next sync of a
 //! client that knows nothing of group commit also covers the frames that were written once more.
 //!
-//! Linux keeps, for each open file, which errors that file has reported ([`open_file::OpenFile`]).
+//! Linux keeps, for each open file, which errors that file has reported ([`open_file::WalDescription`]).
 //! This has two consequences. A file that was opened after another one had reported an error does
 //! not report that error. So before its first sync counts, a connection writes once more all frames
 //! that are older than its open file and not known to be durable. And a file that has not reported

@@ -7,7 +7,7 @@ use super::record::WalId;
 
 /// What is known about one open file of a WAL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct OpenFile {
+pub(super) struct WalDescription {
     /// The WAL that was last seen in the file.
     id: Option<WalId>,
     /// How many frames may have been written before the file was opened, or before it last reported
@@ -17,7 +17,7 @@ pub(super) struct OpenFile {
     failures: u32,
 }
 
-impl OpenFile {
+impl WalDescription {
     /// Whether its next sync may report an error that was repaired already, if the record counts
     /// `failures`.
     pub(super) fn may_report_late(self, failures: u32) -> bool {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::connection_wal::ConnectionWal;
 use super::deferral::{SYNC_NORMAL, Syncs};
 use super::leader::SharedSyncs;
-use super::open_file::OpenFile;
+use super::open_file::WalDescription;
 use super::other_writers::OtherWriters;
 use super::record::WalId;
 use super::wal::{self, NotDurable, Wal};
@@ -100,7 +100,7 @@ pub(crate) struct GroupCommit<B: WalIndex> {
 /// What group commit knows while a WAL is open.
 #[derive(Default)]
 struct OpenState {
-    file: Cell<OpenFile>,
+    file: Cell<WalDescription>,
     sync: CommitSync,
     others: OtherWriters,
     /// The WAL's salts and frames when WRITE was locked.

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::open_file::OpenFile;
+use super::open_file::WalDescription;
 use super::record::WalId;
 use crate::ffi::ResultCode;
 use crate::sys::Stopwatch;
@@ -26,7 +26,7 @@ pub(super) trait Wal {
     /// committed.
     fn write_again(&self, behind: u32) -> bool;
     /// Which errors its open file reports.
-    fn open_file(&self) -> &Cell<OpenFile>;
+    fn open_file(&self) -> &Cell<WalDescription>;
     /// How many frames all connections write in one round of commits; 0 if no other one commits.
     fn round(&self) -> u32;
     /// Lets others commit for a moment. Returns the length of that moment, in ns.

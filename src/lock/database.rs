@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::holder::Holder;
-use super::keepers::{self, Lockers, Process, Whereabouts};
+use super::keepers::{self, Lockers, NamedProcess, Whereabouts};
 use super::page::Waiter;
 use super::queue::{Pace, Purpose, Queue, Taken};
 use super::sidecar::{self, Sidecar};
@@ -223,9 +223,13 @@ impl Database {
     }
 
     /// The process of a holder. Without its program if that cannot be seen.
-    pub(crate) fn process_of(&self, holder: (Holder, bool)) -> Process {
+    pub(crate) fn process_of(&self, holder: (Holder, bool)) -> NamedProcess {
         let pid = holder.0.pid;
-        if self.is_to_be_seen(holder) { Process::of(pid) } else { Process { pid, program: None } }
+        if self.is_to_be_seen(holder) {
+            NamedProcess::of(pid)
+        } else {
+            NamedProcess { pid, program: None }
+        }
     }
 
     /// Where a holder is, and if it is gone, which processes keep its lock. Looks into other processes for at most

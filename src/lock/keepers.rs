@@ -20,21 +20,21 @@ use crate::sys;
 
 /// A process, by its id and its program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Process {
+pub(crate) struct NamedProcess {
     /// Its process id, in the pid namespace of the process that asks.
     pub(crate) pid: u32,
     /// The name of its program, as far as this process may know it.
     pub(crate) program: Option<String>,
 }
 
-impl Process {
+impl NamedProcess {
     /// The process of that id.
     pub(crate) fn of(pid: u32) -> Self {
         Self { pid, program: sys::program_of(pid) }
     }
 }
 
-impl fmt::Display for Process {
+impl fmt::Display for NamedProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {}", self.pid)?;
         self.program.iter().try_for_each(|program| write!(f, " ({program})"))
@@ -45,7 +45,7 @@ impl fmt::Display for Process {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lockers {
     /// They share the lock, by one open file description.
-    pub(crate) processes: Vec<Process>,
+    pub(crate) processes: Vec<NamedProcess>,
     /// At least this many processes could not be looked into: only their user and root may.
     pub(crate) hidden: usize,
     /// Whether more were left out, because time ran out, or `/proc` is not there or hides them.
@@ -55,7 +55,7 @@ pub(crate) struct Lockers {
 impl Lockers {
     fn of(found: &sys::Lockers) -> Self {
         Self {
-            processes: found.found.iter().map(|locker| Process::of(locker.pid)).collect(),
+            processes: found.found.iter().map(|locker| NamedProcess::of(locker.pid)).collect(),
             hidden: found.hidden,
             is_partial: found.is_partial,
         }
@@ -92,7 +92,7 @@ impl fmt::Display for Lockers {
 #[derive(Debug)]
 pub(crate) enum Whereabouts {
     /// Its process, by the id that it has in this pid namespace.
-    There(Process),
+    There(NamedProcess),
     /// Nothing: it is dead, or runs where this process cannot see it. Those that have its lock, as far as they can be seen.
     Gone(Lockers),
 }
@@ -100,7 +100,7 @@ pub(crate) enum Whereabouts {
 /// Where the holder of the write lock on `database` is, which is this process if it is `ours`. Looks into other processes for
 /// at most `limit`.
 pub(crate) fn of(database: &Path, holder: Holder, ours: bool, limit: Duration) -> Whereabouts {
-    let there = |pid| Whereabouts::There(Process::of(pid));
+    let there = |pid| Whereabouts::There(NamedProcess::of(pid));
     let Ok(sidecar) = sys::entry_at(&sidecar::path_of(database)) else { return there(holder.pid) };
     if holder.is_to_be_seen(sidecar.inode, ours, limit) {
         return there(holder.pid);

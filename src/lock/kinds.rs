@@ -52,7 +52,7 @@ const _: () = assert!(FORGETS_AFTER <= READS);
 
 /// A kind that has an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Known {
+pub(crate) struct KnownKind {
     kind: Kind,
     /// Its place on the page.
     nth: usize,
@@ -70,7 +70,7 @@ pub(crate) enum Standing {
     /// Its first transaction has begun and writes.
     Writing,
     /// Transactions of this kind write after they have read, and would refuse each other.
-    Writes(Known),
+    Writes(KnownKind),
     /// Transactions of this kind are not known to write, and do not wait; or the page has no room
     /// for an entry.
     Reads,
@@ -115,37 +115,37 @@ impl Kinds {
         }
     }
 
-    fn find(&self, kind: Kind) -> Option<Known> {
+    fn find(&self, kind: Kind) -> Option<KnownKind> {
         self.all().find(|known| known.kind == kind)
     }
 
-    fn all(&self) -> impl Iterator<Item = Known> + '_ {
+    fn all(&self) -> impl Iterator<Item = KnownKind> + '_ {
         (0..KIND_ENTRIES).map(|nth| self.nth(nth))
     }
 
-    fn nth(&self, nth: usize) -> Known {
+    fn nth(&self, nth: usize) -> KnownKind {
         let entry = self.0.u32_at(nth);
-        Known { kind: Kind(entry & ((1 << KIND_BITS) - 1)), nth, bits: entry >> KIND_BITS }
+        KnownKind { kind: Kind(entry & ((1 << KIND_BITS) - 1)), nth, bits: entry >> KIND_BITS }
     }
 }
 
 /// A transaction of that kind was refused to write, or would have been. Returns the kind's entry;
 /// `None` if there is no page.
-pub(crate) fn learn(database: &Database, kind: Kind) -> Option<Known> {
+pub(crate) fn learn(database: &Database, kind: Kind) -> Option<KnownKind> {
     let kinds = Kinds::of(database)?;
     if let Standing::Writes(known) = kinds.standing(kind) {
         return Some(known);
     }
     // Its own entry; else a free one; else that of a kind that reads, or of the kind that is
     // closest to being forgotten.
-    let free = |known: &Known| (known.kind != Kind(0), u32::MAX - known.bits);
+    let free = |known: &KnownKind| (known.kind != Kind(0), u32::MAX - known.bits);
     let place = kinds.find(kind).or_else(|| kinds.all().min_by_key(free))?;
     write(database, place.nth, kind, 0);
-    Some(Known { kind, nth: place.nth, bits: 0 })
+    Some(KnownKind { kind, nth: place.nth, bits: 0 })
 }
 
 /// A transaction of a known kind, which took the write lock first, has ended. `wrote` says whether it has written.
-pub(crate) fn note_use(database: &Database, known: Known, wrote: bool) {
+pub(crate) fn note_use(database: &Database, known: KnownKind, wrote: bool) {
     if wrote && known.bits == 0 {
         return;
     }
@@ -158,24 +158,24 @@ pub(crate) fn note_use(database: &Database, known: Known, wrote: bool) {
 }
 
 /// The first transaction of a kind begins, and is on trial. Returns the kind's entry.
-pub(crate) fn try_out(database: &Database, kinds: &Kinds, kind: Kind) -> Known {
+pub(crate) fn try_out(database: &Database, kinds: &Kinds, kind: Kind) -> KnownKind {
     // So that kinds that begin at the same moment do not take the same entry.
     let first = kind.place(KIND_ENTRIES);
     let mut places = (first..KIND_ENTRIES).chain(0..first);
     let nth = places.find(|nth| kinds.nth(*nth).kind == Kind(0)).unwrap_or(first);
     write(database, nth, kind, ON_TRIAL);
-    Known { kind, nth, bits: ON_TRIAL }
+    KnownKind { kind, nth, bits: ON_TRIAL }
 }
 
 /// The transaction that is on trial writes.
-pub(crate) fn trial_writes(database: &Database, tried: Known) {
+pub(crate) fn trial_writes(database: &Database, tried: KnownKind) {
     if again(database, tried).is_some_and(|now| now.bits == ON_TRIAL) {
         write(database, tried.nth, tried.kind, WRITING);
     }
 }
 
 /// The transaction that is on trial has ended. `wrote` says whether it has written; `None` if that means nothing.
-pub(crate) fn trial_ended(database: &Database, tried: Known, wrote: Option<bool>) {
+pub(crate) fn trial_ended(database: &Database, tried: KnownKind, wrote: Option<bool>) {
     if again(database, tried).is_some_and(|now| matches!(now.bits, ON_TRIAL | WRITING)) {
         match wrote {
             Some(false) => write(database, tried.nth, tried.kind, READS),
@@ -193,7 +193,7 @@ pub(crate) fn trial_takes_long(database: &Database, kind: Kind) {
 }
 
 /// The present entry of a kind; `None` if another kind has taken its place.
-fn again(database: &Database, known: Known) -> Option<Known> {
+fn again(database: &Database, known: KnownKind) -> Option<KnownKind> {
     let now = Kinds::of(database)?.nth(known.nth);
     (now.kind == known.kind).then_some(now)
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::kernel::Kernel;
-use super::page::{FIRST_SLOTS, LENGTH, PAGE, Page, SLOTS, State};
+use super::page::{FIRST_SLOTS, LENGTH, PAGE, Page, SLOTS, SlotState};
 use super::queue::{Pace, Place, Purpose, Queue, QueueFile, Rank, Taken, Until, slot_range};
 use crate::sys::Range;
 
@@ -248,7 +248,7 @@ impl Scene {
         Page::of(&self.machine.with(|kernel| kernel.page.clone()))
     }
 
-    fn states(&self) -> Vec<(usize, State)> {
+    fn states(&self) -> Vec<(usize, SlotState)> {
         self.page().waiters().map(|waiter| (waiter.slot, waiter.state)).collect()
     }
 
@@ -275,7 +275,10 @@ fn the_first_waiter_gets_its_turn() {
     scene.queues[0].release(taken, Some(&mut pace), || {}).expect("no I/O");
     let turn = scene.page().turn().expect("a turn is given");
     assert_eq!((turn.slot, turn.ticket), (first.slot, first.ticket));
-    assert_eq!(scene.states(), [(first.slot, State::Woken), (places[1].slot, State::Present)]);
+    assert_eq!(
+        scene.states(),
+        [(first.slot, SlotState::Woken), (places[1].slot, SlotState::Present)]
+    );
     let refused = |queue: &Queue<Process<Threads>>, place| {
         queue.try_acquire(queue.sidecar().now(), Purpose::Write, place, &mut Pace::default())
     };
@@ -316,7 +319,7 @@ fn a_dead_waiter_is_passed_over() {
     let (scene, mut pace, taken, places) = Scene::new();
     scene.kill(1);
     scene.queues[0].release(taken, Some(&mut pace), || {}).expect("no I/O");
-    assert_eq!(scene.states(), [(places[1].slot, State::Woken)]);
+    assert_eq!(scene.states(), [(places[1].slot, SlotState::Woken)]);
     assert_eq!(scene.page().turn().map(|turn| turn.slot), Some(places[1].slot));
 }
 
@@ -330,7 +333,10 @@ fn a_waiter_that_misses_its_turn_is_passed_over() {
     // The second has looked at the page by now.
     scene.queues[2].show(&mut places[1]);
     passes_on(&scene.queues[0]);
-    assert_eq!(scene.states(), [(places[0].slot, State::Away), (places[1].slot, State::Woken)]);
+    assert_eq!(
+        scene.states(),
+        [(places[0].slot, SlotState::Away), (places[1].slot, SlotState::Woken)]
+    );
 }
 
 /// All waiters but the last are stopped, as in a frozen container. The first misses its turn. The

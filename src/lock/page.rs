@@ -24,7 +24,7 @@
 //! | 56 to 63 | on Windows, which has no group commit: the last byte that the holder of the write lock has locked, 0 for none (i64) | the holder |
 //! | 64 + 32 n | slot n, from 0 to 115: | |
 //! | + 0 to 3 | futex word; every change wakes the slot's waiter (u32) | a waker |
-//! | + 4 to 7 | state, see [`State`] (u32) | the slot's process; a waker |
+//! | + 4 to 7 | state, see [`SlotState`] (u32) | the slot's process; a waker |
 //! | + 8 to 11 | ticket: the waiter's number, in the order in which they came (u32) | the slot's process |
 //! | + 12 to 15 | when it was first refused, in units of 2^16 ns (u32) | the slot's process |
 //! | + 16 to 19 | process id (bits 0 to 21), when it will have looked at the page again, in units of 2^23 ns (bits 22 to 30), and whether it waits for upkeep (bit 31) (u32) | the slot's process |
@@ -140,7 +140,7 @@ pub(crate) const TURN_NS: u64 = 50_000_000;
 /// What the waiter of a slot is doing. A free slot says 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(crate) enum State {
+pub(crate) enum SlotState {
     /// It sleeps in the VFS and comes when it is woken, or it tries and is about to sleep again.
     Present = 1,
     /// It was woken and is about to try.
@@ -240,7 +240,7 @@ pub(crate) struct Waiter {
     pub(crate) slot: usize,
     /// The slot's futex word.
     pub(crate) word: u32,
-    pub(crate) state: State,
+    pub(crate) state: SlotState,
     pub(crate) ticket: Ticket,
     pub(crate) since: Since,
     pub(crate) looks: Looks,
@@ -329,24 +329,24 @@ impl Page {
     /// describe no possible waiter.
     pub(crate) fn waiter(&self, slot: usize) -> Option<Waiter> {
         let state = match self.u32_at(slot_offset(slot) + 4) {
-            1 => State::Present,
-            2 => State::Woken,
-            3 => State::Away,
-            4 => State::Refused,
+            1 => SlotState::Present,
+            2 => SlotState::Woken,
+            3 => SlotState::Away,
+            4 => SlotState::Refused,
             _ => return None,
         };
         Some(self.described(slot, state))
     }
 
-    /// All connections that are shown as [`State::Outside`] the queue, in the order of their slots.
+    /// All connections that are shown as [`SlotState::Outside`] the queue, in the order of their slots.
     pub(crate) fn outside(&self) -> impl Iterator<Item = Waiter> + '_ {
         let is_outside =
-            |slot: &usize| self.u32_at(slot_offset(*slot) + 4) == State::Outside as u32;
-        (0..self.extent()).filter(is_outside).map(|slot| self.described(slot, State::Outside))
+            |slot: &usize| self.u32_at(slot_offset(*slot) + 4) == SlotState::Outside as u32;
+        (0..self.extent()).filter(is_outside).map(|slot| self.described(slot, SlotState::Outside))
     }
 
     /// The connection that a slot's bytes describe, in that state.
-    fn described(&self, slot: usize, state: State) -> Waiter {
+    fn described(&self, slot: usize, state: SlotState) -> Waiter {
         let at = slot_offset(slot);
         let mut program = [0; 12];
         for (nth, word) in program.chunks_exact_mut(4).enumerate() {
@@ -438,12 +438,12 @@ impl Turn {
 impl Waiter {
     /// Whether it is there to take a turn.
     pub(crate) fn is_there(&self) -> bool {
-        matches!(self.state, State::Present | State::Woken)
+        matches!(self.state, SlotState::Present | SlotState::Woken)
     }
 
     /// Whether it sleeps at `now`, in ns of [`crate::sys::shared_ns`], and comes when it is woken.
     pub(crate) fn sleeps(&self, now: u64) -> bool {
-        self.state == State::Present && !self.looks.is_overdue(now)
+        self.state == SlotState::Present && !self.looks.is_overdue(now)
     }
 
     /// Its offset in the page, and its bytes.
@@ -486,7 +486,7 @@ pub(crate) fn encode_extent(taken: Option<usize>) -> (u64, [u8; 4]) {
 }
 
 /// The bytes of a futex word and the state behind it, as a waker writes them.
-pub(crate) fn encode_state(word: u32, state: State) -> [u8; 8] {
+pub(crate) fn encode_state(word: u32, state: SlotState) -> [u8; 8] {
     let mut bytes = [0; 8];
     bytes[..4].copy_from_slice(&word.to_le_bytes());
     bytes[4..].copy_from_slice(&(state as u32).to_le_bytes());

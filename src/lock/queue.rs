@@ -43,7 +43,7 @@ use parking_lot::Mutex;
 pub(crate) use super::holder::Purpose;
 use super::holder::{Holder, PID_BITS, WAITERS_BYTE, WRITE_RANGE};
 use super::page::{
-    Page, Since, State, TURN_NS, Turn, Waiter, encode_extent, encode_label, encode_state,
+    Page, Since, SlotState, TURN_NS, Turn, Waiter, encode_extent, encode_label, encode_state,
     slot_offset,
 };
 use crate::recorder::event::Process;
@@ -345,16 +345,16 @@ impl<S: QueueFile> Queue<S> {
         };
         while let Some(head) = first(&there).map(|nth| there.swap_remove(nth)) {
             let is_due = is_due(head.since, now);
-            if !is_due && (pace.comes_back || head.state == State::Woken) {
+            if !is_due && (pace.comes_back || head.state == SlotState::Woken) {
                 return None;
             }
             // A waiter that comes for its turn frees its slot, or is `Present` again.
-            let has_missed_its_turn = head.state == State::Woken
+            let has_missed_its_turn = head.state == SlotState::Woken
                 && page
                     .turn()
                     .is_some_and(|turn| turn.is_for(head.slot, head.ticket) && !turn.binds(now));
             if has_missed_its_turn {
-                let away = encode_state(head.word, State::Away);
+                let away = encode_state(head.word, SlotState::Away);
                 let _ = self.sidecar.write(slot_offset(head.slot) as u64, &away);
                 continue;
             }
@@ -416,7 +416,7 @@ impl<S: QueueFile> Queue<S> {
     }
 
     fn wake(&self, waiter: &Waiter) {
-        let woken = encode_state(waiter.word.wrapping_add(1), State::Woken);
+        let woken = encode_state(waiter.word.wrapping_add(1), SlotState::Woken);
         if self.sidecar.write(slot_offset(waiter.slot) as u64, &woken).is_ok() {
             self.sidecar.wake(waiter.slot);
         }
@@ -468,7 +468,7 @@ impl<S: QueueFile> Queue<S> {
     /// All living waiters, in the order of their tickets.
     pub(crate) fn waiters(&self) -> Vec<Waiter> {
         let Ok(page) = self.sidecar.read() else { return Vec::new() };
-        in_order(&page, |waiter| waiter.state != State::Refused && self.is_alive(waiter.slot))
+        in_order(&page, |waiter| waiter.state != SlotState::Refused && self.is_alive(waiter.slot))
     }
 
     /// All waiters that have a slot, also those whose attempt was refused a moment ago.

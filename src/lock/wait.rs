@@ -94,7 +94,7 @@ const WORTH_A_NAP: Duration = Duration::from_micros(50);
 pub(crate) type Probe = Box<dyn FnMut() -> bool + Send>;
 
 /// What a connection that was refused waits for.
-pub(crate) enum Cause {
+pub(crate) enum Obstacle {
     /// The write lock, in the queue.
     WriteLock,
     /// SQLite's own lock. With `until_unlock`, the probe asks about the locks that the connection has now, and means
@@ -102,7 +102,7 @@ pub(crate) enum Cause {
     SqliteLock { probe: Option<Probe>, until_unlock: bool },
 }
 
-impl Cause {
+impl Obstacle {
     /// Whether it is the write lock.
     pub(crate) fn is_write_lock(&self) -> bool {
         matches!(self, Self::WriteLock)
@@ -364,7 +364,7 @@ impl Wait {
 
     /// The connection was refused the write lock, or SQLite's own lock after it. Returns the wait that ended by it, if
     /// one did.
-    pub(crate) fn refused(&mut self, cause: Cause) -> Option<Duration> {
+    pub(crate) fn refused(&mut self, cause: Obstacle) -> Option<Duration> {
         let now = sys::kernel_ns();
         self.become_last();
         self.shared.is_quiet.store(false, Ordering::Relaxed);
@@ -377,12 +377,14 @@ impl Wait {
             waiting.handler.reset();
         }
         (waiting.can_queue, waiting.probe, self.probe) = match cause {
-            Cause::WriteLock => (true, None, ProbeLife::Absent),
-            Cause::SqliteLock { probe: None, .. } => (false, None, ProbeLife::Absent),
-            Cause::SqliteLock { probe, until_unlock: true } => {
+            Obstacle::WriteLock => (true, None, ProbeLife::Absent),
+            Obstacle::SqliteLock { probe: None, .. } => (false, None, ProbeLife::Absent),
+            Obstacle::SqliteLock { probe, until_unlock: true } => {
                 (false, probe, ProbeLife::UntilUnlock)
             }
-            Cause::SqliteLock { probe, until_unlock: false } => (false, probe, ProbeLife::UntilUse),
+            Obstacle::SqliteLock { probe, until_unlock: false } => {
+                (false, probe, ProbeLife::UntilUse)
+            }
         };
         if !waiting.last_step.has_slept() {
             // It may be another statement that is refused: the one before has given up without a sign.
@@ -477,7 +479,7 @@ impl Wait {
             return;
         }
         waiting.last_step = LastStep::SleptBesideHandler;
-        waiting.handler.kind = busy_handler::Kind::Unknown;
+        waiting.handler.kind = busy_handler::HandlerKind::Unknown;
         let nap = waiting.nap(limit, Stage::Other);
         drop(waiting);
         self.shared.sleep(nap, std::thread::sleep);
@@ -628,15 +630,17 @@ impl Wait {
     #[cfg(test)]
     pub(crate) fn comes_with_rest(&mut self, rest: Duration) {
         let mut waiting = self.shared.waiting.lock();
-        (waiting.handler.kind, waiting.handler.unslept) = (busy_handler::Kind::AtItsEnd, rest);
+        (waiting.handler.kind, waiting.handler.unslept) =
+            (busy_handler::HandlerKind::AtItsEnd, rest);
     }
 
     /// Makes the connection wait, and its busy handler has slept for the last time, which was cut short by `rest`.
     #[cfg(test)]
     pub(crate) fn ends_with_rest(&mut self, rest: Duration) {
-        assert!(self.refused(Cause::WriteLock).is_none());
+        assert!(self.refused(Obstacle::WriteLock).is_none());
         let mut waiting = self.shared.waiting.lock();
-        (waiting.handler.kind, waiting.handler.unslept) = (busy_handler::Kind::AtItsEnd, rest);
+        (waiting.handler.kind, waiting.handler.unslept) =
+            (busy_handler::HandlerKind::AtItsEnd, rest);
         waiting.last_step = LastStep::Slept;
     }
 

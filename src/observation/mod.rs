@@ -355,7 +355,7 @@ impl Observation {
         let is_alive =
             |waiter: &page::Waiter| !matches!(locks.conflicting(slot_range(waiter.slot)), Ok(None));
         let waits =
-            |waiter: &page::Waiter| waiter.state != page::State::Refused && is_alive(waiter);
+            |waiter: &page::Waiter| waiter.state != page::SlotState::Refused && is_alive(waiter);
         let described = |waiter: page::Waiter| Waiter {
             pid: waiter.pid,
             program: sys::printable(
@@ -364,7 +364,7 @@ impl Observation {
             waited: waiter.since.ago(now).unwrap_or_default(),
             is_upkeep: waiter.purpose == Purpose::Upkeep,
             has_turn: turn.is_some_and(|turn| turn.is_for(waiter.slot, waiter.ticket)),
-            is_away: waiter.state == page::State::Away,
+            is_away: waiter.state == page::SlotState::Away,
             slot: waiter.slot,
         };
         self.queue = in_order(&page, waits).into_iter().map(described).collect();

@@ -14,7 +14,7 @@ use super::control::x_file_control;
 use super::methods::{FileKind, Interposed, Methods, call, state_offset};
 use super::wal::Wanted;
 use super::{Context, inherited};
-use crate::connection::{Connection, Known};
+use crate::connection::{AtOpen, Connection};
 use crate::ffi::{
     LockLevel, ResultCode, ShmFlags, ShmSlot, ShmSlots, no_panic, sqlite3_file, sqlite3_io_methods,
 };
@@ -94,7 +94,7 @@ pub(crate) unsafe fn install_database(
         }
     };
     let base = Base(Interposed { file, methods });
-    let known = Known { identity, no_wal, keeps_ahead: settings.file_ahead };
+    let known = AtOpen { identity, no_wal, keeps_ahead: settings.file_ahead };
     if settings.persist_wal {
         base.persist_wal();
     }

@@ -43,7 +43,7 @@ type Region = (usize, usize);
 pub(crate) const WHY: &str =
     "the connection was opened before a fork, by the parent; open one in the child";
 
-struct OpenFile {
+struct Inheritable {
     /// Empty for a statement journal.
     path: PathBuf,
     /// The addresses of the names of a database's journal and WAL, as SQLite keeps them while the file is open; null for
@@ -54,10 +54,10 @@ struct OpenFile {
 }
 
 /// The open files by their addresses.
-static OPEN: ForkMutex<Option<HashMap<usize, OpenFile>>> = ForkMutex::new(None);
+static OPEN: ForkMutex<Option<HashMap<usize, Inheritable>>> = ForkMutex::new(None);
 
 /// The result of `look` at an open file; `None` if the file is not open.
-fn with_open<T>(file: *mut sqlite3_file, look: impl FnOnce(&mut OpenFile) -> T) -> Option<T> {
+fn with_open<T>(file: *mut sqlite3_file, look: impl FnOnce(&mut Inheritable) -> T) -> Option<T> {
     OPEN.lock().as_mut()?.get_mut(&file.expose_provenance()).map(look)
 }
 
@@ -65,7 +65,7 @@ fn with_open<T>(file: *mut sqlite3_file, look: impl FnOnce(&mut OpenFile) -> T) 
 /// files.
 pub(super) fn opened(file: *mut sqlite3_file, path: &Path, beside: [*const c_char; 2]) {
     let (path, beside) = (path.to_owned(), beside.map(<*const c_char>::expose_provenance));
-    let open = OpenFile { path, beside, is_inherited: false, regions: Vec::new() };
+    let open = Inheritable { path, beside, is_inherited: false, regions: Vec::new() };
     OPEN.lock().get_or_insert_default().insert(file.expose_provenance(), open);
 }
 
@@ -116,7 +116,7 @@ pub(crate) unsafe fn is_parents(name: *const c_char) -> bool {
         return false;
     };
     let open = OPEN.lock();
-    let of_database = |open: &&OpenFile| open.path.as_os_str().as_bytes() == database;
+    let of_database = |open: &&Inheritable| open.path.as_os_str().as_bytes() == database;
     let mut known = open.iter().flat_map(HashMap::values).filter(of_database).peekable();
     known.peek().is_some() && known.all(|open| open.is_inherited)
 }
@@ -125,7 +125,7 @@ pub(crate) unsafe fn is_parents(name: *const c_char) -> bool {
 /// belongs to none.
 fn is_inherited(name: *const c_void) -> Option<bool> {
     let open = OPEN.lock();
-    let has_it = |open: &&OpenFile| !name.is_null() && open.beside.contains(&name.addr());
+    let has_it = |open: &&Inheritable| !name.is_null() && open.beside.contains(&name.addr());
     open.iter().flat_map(HashMap::values).find(has_it).map(|open| open.is_inherited)
 }
 

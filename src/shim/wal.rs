@@ -63,7 +63,7 @@ pub(super) fn is_wanted(wal: &Path) -> bool {
 }
 
 /// The state of an open WAL.
-type State = Syncs<WalWriter>;
+type WalState = Syncs<WalWriter>;
 
 /// A connection that commits to its WAL.
 #[derive(Clone, Copy)]
@@ -96,11 +96,11 @@ pub(super) fn over(base: &sqlite3_io_methods) -> sqlite3_io_methods {
 /// # Safety
 /// `file` is memory of [`super::size_with_state`] bytes, opened by a base whose files have `base_file_size` bytes.
 pub(super) unsafe fn install_wal(file: *mut sqlite3_file, base_file_size: c_int) {
-    // SAFETY: the caller's promise; these methods expect a `State`.
+    // SAFETY: the caller's promise; these methods expect a `WalState`.
     unsafe {
         let offset = state_offset(base_file_size);
         let methods = Methods::over((*file).pMethods, offset, FileKind::Wal, over);
-        Interposed { file, methods }.begin(Box::new(State::default()));
+        Interposed { file, methods }.begin(Box::new(WalState::default()));
     }
 }
 
@@ -110,7 +110,7 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
         // SAFETY: SQLite closes an open file once. The address of the state is taken out of it for good.
         let wal = unsafe {
             let wal = Interposed::closing(file);
-            drop(Box::from_raw(wal.state::<State>()));
+            drop(Box::from_raw(wal.state::<WalState>()));
             wal
         };
         call!(wal, xClose, ResultCode::OK)
@@ -130,7 +130,7 @@ unsafe extern "C" fn x_write(
     let wal = unsafe {
         let wal = Interposed::of(file);
         let all = usize::try_from(bytes).unwrap_or(0);
-        (*wal.state::<State>()).wrote(std::slice::from_raw_parts(data.cast(), all), at);
+        (*wal.state::<WalState>()).wrote(std::slice::from_raw_parts(data.cast(), all), at);
         wal
     };
     call!(wal, xWrite, ResultCode::IOERR, data, bytes, at)
@@ -144,7 +144,7 @@ unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode
     // SAFETY: SQLite syncs an open file of this table, and nothing else uses it meanwhile.
     let (wal, state) = unsafe {
         let wal = Interposed::of(file);
-        (wal, &mut *wal.state::<State>())
+        (wal, &mut *wal.state::<WalState>())
     };
     let header = match state.sync(flags) {
         SyncOrder::Answer(rc) => return rc,
@@ -185,7 +185,7 @@ impl OpenWal {
 impl WalFile for OpenWal {
     type Committer = WalWriter;
 
-    fn with_syncs<T>(self, look: impl FnOnce(&mut State) -> T) -> T {
+    fn with_syncs<T>(self, look: impl FnOnce(&mut WalState) -> T) -> T {
         // SAFETY: by the promise to `new` the file is open, and SQLite is not in a method of it.
         look(unsafe { &mut *self.0.state() })
     }

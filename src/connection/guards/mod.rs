@@ -39,7 +39,7 @@ pub(crate) struct Guards<B: BaseFile> {
 }
 
 /// What the guards must know about a database when a connection opens it.
-pub(crate) struct Known {
+pub(crate) struct AtOpen {
     /// Its files; `None` if it is no file that can be found by its name, an error if the kernel does not say.
     pub(crate) identity: io::Result<Option<Identity>>,
     /// Why WAL mode is refused there, if it is.
@@ -49,7 +49,7 @@ pub(crate) struct Known {
 }
 
 impl<B: BaseFile> Guards<B> {
-    pub(super) fn new(base: B, database: &Arc<Database>, log: Log, known: Known) -> Self {
+    pub(super) fn new(base: B, database: &Arc<Database>, log: Log, known: AtOpen) -> Self {
         let database = || Arc::clone(database);
         Self {
             base,

@@ -5,7 +5,7 @@ use super::super::claim::{CHECKPOINT_LASTS, Need, Request};
 use super::*;
 use crate::lock::kinds::Kind;
 use crate::lock::queue::{Purpose, Rank, Until};
-use crate::lock::wait::Cause;
+use crate::lock::wait::Obstacle;
 use std::time::Instant;
 
 /// A connection holds the write lock for several reasons at once. It releases the lock with the last of them.
@@ -224,7 +224,7 @@ fn a_recovery_ends_no_wait() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut connection, base) = connection(&directory);
     base.has_bytes(4096);
-    assert!(connection.claim.wait.refused(Cause::WriteLock).is_none());
+    assert!(connection.claim.wait.refused(Obstacle::WriteLock).is_none());
     for flags in [LOCK, UNLOCK] {
         assert_eq!(connection.shm_lock(ShmSlot::WRITE, flags), ResultCode::OK);
     }
@@ -303,8 +303,8 @@ fn a_sleeper_probes_the_lock_that_was_refused() {
         connection.lock.level = level;
         let request = Request { need: Need::Write, sought: lock, level };
         match connection.claim.cause(lock, request.is_for_journal()) {
-            Cause::SqliteLock { probe, until_unlock } => (probe.is_some(), until_unlock),
-            Cause::WriteLock => panic!("SQLite's own lock was refused"),
+            Obstacle::SqliteLock { probe, until_unlock } => (probe.is_some(), until_unlock),
+            Obstacle::WriteLock => panic!("SQLite's own lock was refused"),
         }
     };
     let exclusive = Sought::Database(LockLevel::EXCLUSIVE);

@@ -50,7 +50,7 @@ fn connection_with(
     fs::File::options().create(true).append(true).open(&path).expect("a directory");
     let host = Host::linked().expect("a linked SQLite");
     let settings = Settings::defaults_of(options);
-    let known = Known { identity: Ok(None), no_wal: None, keeps_ahead: false };
+    let known = AtOpen { identity: Ok(None), no_wal: None, keeps_ahead: false };
     Connection::new(base, &path, settings, host, known, false)
 }
 
@@ -63,7 +63,7 @@ fn connection(directory: &tempfile::TempDir) -> (TestConnection, &'static TestBa
 /// Guards that look at the files of a connection's database.
 fn guards_of(connection: &TestConnection) -> Guards<&'static TestBase> {
     let identity = Identity::of(connection.database().path(), false);
-    let known = Known { identity, no_wal: None, keeps_ahead: false };
+    let known = AtOpen { identity, no_wal: None, keeps_ahead: false };
     Guards::new(connection.base, connection.database(), connection.log, known)
 }
 
@@ -75,7 +75,7 @@ fn connection_with_wal(
     let (place, database, guards) = board();
     let host = Host::linked().expect("a linked SQLite");
     let settings = Settings::defaults_of(options);
-    let known = Known { identity: Ok(None), no_wal: None, keeps_ahead: false };
+    let known = AtOpen { identity: Ok(None), no_wal: None, keeps_ahead: false };
     let mut connection = Connection::new(base, database.path(), settings, host, known, false);
     connection.guards = guards;
     connection.guards.set_base(base);

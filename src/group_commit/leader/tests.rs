@@ -1,6 +1,6 @@
 use super::*;
 use crate::ffi::ResultCode;
-use crate::group_commit::open_file::OpenFile;
+use crate::group_commit::open_file::WalDescription;
 use crate::lock::sidecar;
 use crate::sys::Inode;
 use std::cell::{Cell, RefCell};
@@ -65,7 +65,7 @@ enum Did {
 struct Noted {
     id: WalId,
     frames: Cell<u32>,
-    open_file: Cell<OpenFile>,
+    open_file: Cell<WalDescription>,
     /// How many of the next syncs fail.
     failing: Cell<u32>,
     /// How many more frames a look finds.
@@ -82,7 +82,7 @@ struct Noted {
 impl Noted {
     /// A WAL whose file was opened when it had this many frames.
     fn opened_at(id: &WalId, frames: u32) -> Self {
-        let open_file = Cell::new(OpenFile::default().at(id, frames));
+        let open_file = Cell::new(WalDescription::default().at(id, frames));
         Self { id: *id, frames: Cell::new(frames), open_file, ..Self::default() }
     }
 }
@@ -107,7 +107,7 @@ impl Wal for Noted {
         self.done.borrow_mut().push(Did::Write(behind));
         true
     }
-    fn open_file(&self) -> &Cell<OpenFile> {
+    fn open_file(&self) -> &Cell<WalDescription> {
         &self.open_file
     }
     fn round(&self) -> u32 {
@@ -275,7 +275,7 @@ fn a_file_does_not_vouch_for_frames_that_are_older_than_it() {
     let opened = Noted::opened_at(&id, 5).open_file.get();
     assert!(!opened.at(&next, 9).may_miss_errors_behind(0));
     // Before that, the connection cannot sync in its commits either.
-    assert!(!opened.vouches_for_all(0) && !OpenFile::default().vouches_for_all(0));
+    assert!(!opened.vouches_for_all(0) && !WalDescription::default().vouches_for_all(0));
     assert!(opened.at(&next, 9).vouches_for_all(0) && !opened.at(&next, 9).vouches_for_all(2));
     // The file has reported an error. Nothing tells which frames are lost, nor of which WAL.
     for id in [id, next] {

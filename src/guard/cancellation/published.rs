@@ -39,7 +39,7 @@ pub(super) enum Answer {
 }
 
 /// What is known of a descriptor without a look at the table.
-pub(crate) enum Known<'t> {
+pub(crate) enum KnownTarget<'t> {
     /// Its locks stay what they are. The caller makes the call while this lives.
     AsItIs(Calling<'t>),
     /// It is open for reading only. Its locks go through this descriptor, which could have exclusive ones.
@@ -89,9 +89,9 @@ impl Published {
     }
 
     /// What is known of a descriptor that [`Self::through`] does not know.
-    pub(super) fn known(&self, descriptor: RawFd) -> Known<'_> {
+    pub(super) fn known(&self, descriptor: RawFd) -> KnownTarget<'_> {
         let Some(nth) = usize::try_from(descriptor).ok().filter(|nth| *nth < DESCRIPTORS) else {
-            return Known::Nothing;
+            return KnownTarget::Nothing;
         };
         let word = &self.words[nth];
         match word.load(Ordering::Acquire) {
@@ -99,12 +99,12 @@ impl Published {
                 self.calling[nth].fetch_add(1, Ordering::SeqCst);
                 let calling = Calling(&self.calling[nth]);
                 match word.load(Ordering::SeqCst) {
-                    AS_IT_IS => Known::AsItIs(calling),
-                    _ => Known::Nothing,
+                    AS_IT_IS => KnownTarget::AsItIs(calling),
+                    _ => KnownTarget::Nothing,
                 }
             }
-            through if through < 0 => Known::ToRead(-through),
-            _ => Known::Nothing,
+            through if through < 0 => KnownTarget::ToRead(-through),
+            _ => KnownTarget::Nothing,
         }
     }
 

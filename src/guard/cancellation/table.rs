@@ -1,6 +1,6 @@
 //! The table of one copy of SQLite: what becomes of each lock that it asks for.
 //!
-//! | the file | its [`Kind`] | its locks | until |
+//! | the file | its [`LockKind`] | its locks | until |
 //! |---|---|---|---|
 //! | is not open through the VFS | `Stock` | POSIX, as SQLite asks | the VFS opens it |
 //! | is ours, but a POSIX lock of this process is on it or on its way | `Locked` | POSIX | it is found unlocked: when SQLite unlocks all of it, or another connection locks it |
@@ -37,7 +37,7 @@ use super::published::{Answer, Published};
 use crate::sys::fork::ForkMutex;
 use crate::sys::{self, Inode, Range};
 
-pub(crate) use super::published::Known;
+pub(crate) use super::published::KnownTarget;
 
 const LOCKED_BEFORE: &str = "this process had locked the database before it was opened through the VFS; \
                              close all of its connections to it, and open them again";
@@ -87,7 +87,7 @@ struct Table {
 
 /// A file that SQLite has locked.
 struct File {
-    kind: Kind,
+    kind: LockKind,
     /// SQLite's descriptors of it by which it has locked it, in the order of their first locks.
     descriptors: Vec<RawFd>,
     /// How many calls are being made as they are, but for those that [`Published`] counts.
@@ -95,7 +95,7 @@ struct File {
 }
 
 /// What the locks of a file are.
-enum Kind {
+enum LockKind {
     /// Open-file-description locks: the file is ours, or was when it was locked first.
     Ofd(LockDescriptor),
     /// POSIX locks: the file is not ours.
@@ -150,7 +150,7 @@ impl LockTable {
     }
 
     /// What is known of a descriptor that [`Self::through`] does not know. It takes no mutex.
-    pub(crate) fn known(&self, descriptor: RawFd) -> Known<'_> {
+    pub(crate) fn known(&self, descriptor: RawFd) -> KnownTarget<'_> {
         self.published.known(descriptor)
     }
 
@@ -245,10 +245,10 @@ impl LockTable {
     /// Why the locks on a file are not protected; `None` if they are.
     pub(crate) fn why_not(&'static self, inode: Inode) -> Option<String> {
         self.with(None, |table| match table.files.get(&inode).map(|file| &file.kind) {
-            Some(Kind::Refused(why)) => Some(why.to_string()),
-            Some(Kind::Locked(why)) => Some((*why).to_owned()),
-            Some(Kind::Stock) => Some(NOT_OURS.to_owned()),
-            Some(Kind::Ofd(_)) => None,
+            Some(LockKind::Refused(why)) => Some(why.to_string()),
+            Some(LockKind::Locked(why)) => Some((*why).to_owned()),
+            Some(LockKind::Stock) => Some(NOT_OURS.to_owned()),
+            Some(LockKind::Ofd(_)) => None,
             None => {
                 table.locked_before.may_still_have(inode, None).then(|| LOCKED_BEFORE.to_owned())
             }
@@ -259,7 +259,7 @@ impl LockTable {
     /// tell, since the process's own locks on it may be POSIX locks, too.
     pub(crate) fn is_locked_by_others(&'static self, inode: Inode, range: Range) -> Option<bool> {
         self.with(None, |table| match &table.files.get(&inode)?.kind {
-            Kind::Ofd(lock) => lock.is_locked_by_others(range),
+            LockKind::Ofd(lock) => lock.is_locked_by_others(range),
             _ => None,
         })
     }
@@ -276,12 +276,12 @@ impl Table {
         };
         let Some(inode) = known.inode else { return Target::Inherited };
         match self.files.get_mut(&inode) {
-            Some(File { kind: Kind::Ofd(lock), .. }) => {
+            Some(File { kind: LockKind::Ofd(lock), .. }) => {
                 Target::Through { descriptor: lock.number(), is_read_only: !known.is_writable }
             }
             Some(file) => {
                 file.calling += 1;
-                Target::AsItIs { is_ours: !matches!(file.kind, Kind::Stock) }
+                Target::AsItIs { is_ours: !matches!(file.kind, LockKind::Stock) }
             }
             None => Target::AsItIs { is_ours: false },
         }
@@ -292,7 +292,7 @@ impl Table {
         let Some(inode) = known.and_then(|known| known.inode) else { return };
         let Some(file) = self.files.get_mut(&inode) else { return };
         file.calling = file.calling.saturating_sub(1);
-        if unlocked && matches!(file.kind, Kind::Locked(_)) {
+        if unlocked && matches!(file.kind, LockKind::Locked(_)) {
             self.locked_before.forget(inode);
             self.settle(inode, false);
         }
@@ -302,7 +302,7 @@ impl Table {
     fn add(&mut self, descriptor: RawFd, inode: Inode) -> Descriptor {
         let known = Descriptor { inode: Some(inode), is_writable: sys::is_writable(descriptor) };
         self.descriptors.sqlites.insert(descriptor, known);
-        let stock = || File { kind: Kind::Stock, descriptors: Vec::new(), calling: 0 };
+        let stock = || File { kind: LockKind::Stock, descriptors: Vec::new(), calling: 0 };
         let file = self.files.entry(inode).or_insert_with(stock);
         let may_be_locked = !file.descriptors.is_empty() || self.locked_before.contains(inode);
         file.descriptors.push(descriptor);
@@ -318,7 +318,7 @@ impl Table {
         let Some(file) = self.files.get_mut(&inode) else { return };
         file.descriptors.retain(|number| *number != descriptor);
         if file.descriptors.is_empty() {
-            if let Kind::Ofd(lock) = &file.kind {
+            if let LockKind::Ofd(lock) = &file.kind {
                 self.descriptors.own.remove(&lock.number());
             }
             self.files.remove(&inode);
@@ -366,7 +366,7 @@ impl Table {
     fn left(&mut self, database: Inode) {
         for inode in self.ours.left(database).into_iter().flatten() {
             match self.files.get_mut(&inode) {
-                Some(file) if !matches!(file.kind, Kind::Ofd(_)) => file.kind = Kind::Stock,
+                Some(file) if !matches!(file.kind, LockKind::Ofd(_)) => file.kind = LockKind::Stock,
                 _ => continue,
             }
             self.publish(inode);
@@ -397,7 +397,7 @@ impl Table {
     fn lock_descriptor(&mut self, descriptor: RawFd) -> Option<&mut LockDescriptor> {
         let inode = self.descriptors.sqlites.get(&descriptor)?.inode?;
         match &mut self.files.get_mut(&inode)?.kind {
-            Kind::Ofd(lock) => Some(lock),
+            LockKind::Ofd(lock) => Some(lock),
             _ => None,
         }
     }

@@ -24,7 +24,7 @@ fn standing(database: &Database, n: u32) -> Standing {
 }
 
 #[track_caller]
-fn known(database: &Database, n: u32) -> Known {
+fn known(database: &Database, n: u32) -> KnownKind {
     match standing(database, n) {
         Standing::Writes(known) => known,
         standing => panic!("{standing:?}"),

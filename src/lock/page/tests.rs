@@ -14,7 +14,7 @@ fn a_page_returns_what_was_written_to_it() {
     let waiter = Waiter {
         slot: FIRST_SLOTS - 1,
         word: 7,
-        state: State::Present,
+        state: SlotState::Present,
         ticket: Ticket(1 << 31),
         since: Since::at(1 << 40),
         looks: Looks::by(511 << 23),
@@ -39,17 +39,17 @@ fn a_page_returns_what_was_written_to_it() {
 #[test]
 fn only_a_waiter_that_is_there_has_the_turn() {
     let mut page = Page::EMPTY;
-    for state in [State::Present, State::Woken, State::Away, State::Refused] {
+    for state in [SlotState::Present, SlotState::Woken, SlotState::Away, SlotState::Refused] {
         let waiter = waiter(5, Ticket(7), state);
         put(&mut page, waiter.encode());
         let turn = Turn { ticket: waiter.ticket, expires: 5, slot: waiter.slot };
         put(&mut page, turn.encode());
-        let is_there = [State::Present, State::Woken].contains(&state);
+        let is_there = [SlotState::Present, SlotState::Woken].contains(&state);
         assert_eq!(page.turn().is_some(), is_there, "{state:?}");
     }
 }
 
-fn waiter(slot: usize, ticket: Ticket, state: State) -> Waiter {
+fn waiter(slot: usize, ticket: Ticket, state: SlotState) -> Waiter {
     let (purpose, program) = (Purpose::Write, [0; 12]);
     let (since, looks) = (Since::at(0), Looks::by(0));
     Waiter { slot, word: 0, state, ticket, since, looks, pid: 1, purpose, program }
@@ -67,10 +67,13 @@ fn a_newcomer_is_behind_all_waiters() {
         assert!(page.counter().is_before(next) && !next.is_before(page.counter()));
         assert!(page.first_ticket().is_before(next) && !next.is_before(next));
 
-        put(&mut page, waiter(3, Ticket(counter.wrapping_add(40)), State::Present).encode());
-        put(&mut page, waiter(4, Ticket(counter.wrapping_sub(40)), State::Present).encode());
+        put(&mut page, waiter(3, Ticket(counter.wrapping_add(40)), SlotState::Present).encode());
+        put(&mut page, waiter(4, Ticket(counter.wrapping_sub(40)), SlotState::Present).encode());
         assert_eq!(page.next_ticket(), Ticket(counter.wrapping_add(41)));
-        put(&mut page, waiter(3, Ticket(counter.wrapping_add(1 << 20)), State::Present).encode());
+        put(
+            &mut page,
+            waiter(3, Ticket(counter.wrapping_add(1 << 20)), SlotState::Present).encode(),
+        );
         assert_eq!(page.next_ticket(), next, "that is no ticket of this queue");
     }
 }
@@ -118,7 +121,7 @@ fn the_layout_agrees_with_the_table() {
     let waiter = Waiter {
         slot,
         word: 0x0403_0201,
-        state: State::Woken,
+        state: SlotState::Woken,
         ticket: Ticket(0x0807_0605),
         since: Since(0x0c0b_0a09),
         looks: Looks(0x105),
@@ -131,7 +134,12 @@ fn the_layout_agrees_with_the_table() {
     assert_eq!(page.waiters().collect::<Vec<_>>(), [waiter]);
     assert_eq!((page.word(slot), page.word(slot + 1)), (waiter.word, 0));
     assert_eq!(waiter.encode(), (160, bytes));
-    let states = [(State::Present, 1), (State::Woken, 2), (State::Away, 3), (State::Refused, 4)];
+    let states = [
+        (SlotState::Present, 1),
+        (SlotState::Woken, 2),
+        (SlotState::Away, 3),
+        (SlotState::Refused, 4),
+    ];
     for (state, number) in states {
         page.first[164] = number;
         assert_eq!(page.waiter(slot).map(|waiter| waiter.state), Some(state));

@@ -10,7 +10,7 @@ use super::waiting::{Place, Rank};
 use super::{Purpose, Queue, QueueFile, WAITERS};
 use crate::lock::holder::WAITERS_BYTE;
 use crate::lock::page::{
-    FIRST_SLOTS, Looks, PAGE, PAGE_SLOTS, Page, SLOTS, Since, State, Ticket, Waiter,
+    FIRST_SLOTS, Looks, PAGE, PAGE_SLOTS, Page, SLOTS, Since, SlotState, Ticket, Waiter,
     encode_counter, encode_extent, encode_state, slot_offset,
 };
 use crate::sys::{self, Range};
@@ -151,7 +151,7 @@ impl<S: QueueFile> Queue<S> {
         slots.used[slot] = true;
         drop(slots);
         let since = self.refused_before(waited);
-        self.describe(&Place::new(slot, Ticket(0), since, Purpose::Write, 0), State::Outside);
+        self.describe(&Place::new(slot, Ticket(0), since, Purpose::Write, 0), SlotState::Outside);
         Some(slot)
     }
 
@@ -188,7 +188,7 @@ impl<S: QueueFile> Queue<S> {
     /// Describes the waiter in its slot, as present.
     pub(in crate::lock) fn show(&self, place: &mut Place) {
         place.looks = self.looks_of(place);
-        self.describe(place, State::Present);
+        self.describe(place, SlotState::Present);
     }
 
     /// Writes by when the waiter, which is present, will have looked at the page, unless the page
@@ -197,7 +197,7 @@ impl<S: QueueFile> Queue<S> {
         let looks = self.looks_of(place);
         if !place.looks.suffices(looks) {
             place.looks = looks;
-            let (at, bytes) = self.described(place, State::Present).encode();
+            let (at, bytes) = self.described(place, SlotState::Present).encode();
             let _ = self.sidecar.write(at + 16, &bytes[16..20]);
         }
     }
@@ -208,13 +208,13 @@ impl<S: QueueFile> Queue<S> {
     }
 
     /// Describes a connection in a slot of this process, in that state.
-    fn describe(&self, place: &Place, state: State) {
+    fn describe(&self, place: &Place, state: SlotState) {
         let (at, bytes) = self.described(place, state).encode();
         // All but the futex word, which belongs to the wakers.
         let _ = self.sidecar.write(at + 4, &bytes[4..]);
     }
 
-    fn described(&self, place: &Place, state: State) -> Waiter {
+    fn described(&self, place: &Place, state: SlotState) -> Waiter {
         let (pid, program) = self.sidecar.process();
         Waiter {
             slot: place.slot,
@@ -238,7 +238,7 @@ impl<S: QueueFile> Queue<S> {
             return;
         }
         // The state alone: a waker may be about to write the futex word.
-        let state = &encode_state(0, State::Refused)[4..];
+        let state = &encode_state(0, SlotState::Refused)[4..];
         let _ = self.sidecar.write(slot_offset(place.slot) as u64 + 4, state);
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::pace::COMES_BACK_NS;
 use super::{HEAD_LOOKS_EVERY, Purpose, Queue, QueueFile};
 use crate::lock::holder::Holder;
-use crate::lock::page::{Looks, Page, Since, State, Ticket, Turn, Waiter};
+use crate::lock::page::{Looks, Page, Since, SlotState, Ticket, Turn, Waiter};
 use crate::recorder::event::Process;
 use crate::sys::Stopwatch;
 
@@ -159,7 +159,7 @@ impl<S: QueueFile> Queue<S> {
                 return Some(left);
             }
             match page.waiter(place.slot) {
-                Some(me) if me.ticket == place.ticket && me.state == State::Present => {}
+                Some(me) if me.ticket == place.ticket && me.state == SlotState::Present => {}
                 _ => self.show(place),
             }
             self.note_extent(place.slot, &page);

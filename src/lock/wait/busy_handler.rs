@@ -31,7 +31,7 @@ fn default_sleep(n: usize) -> Duration {
 pub(super) struct BusyHandler {
     /// How many calls it has had in this wait, by what it asks for.
     pub(super) sleeps: usize,
-    pub(super) kind: Kind,
+    pub(super) kind: HandlerKind,
     /// What it asked for in this wait and was not slept.
     pub(super) unslept: Duration,
     /// The busy timeout, if the application has set it by a pragma, or an earlier wait has shown it.
@@ -40,7 +40,7 @@ pub(super) struct BusyHandler {
 
 /// Which handler it may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum HandlerKind {
     /// Not the default one, or some of its calls were not seen.
     #[default]
     Unknown,
@@ -56,7 +56,7 @@ pub(super) enum Kind {
 impl BusyHandler {
     /// One that has not been called.
     pub(super) const NONE: Self =
-        Self { sleeps: 0, kind: Kind::Unknown, unslept: Duration::ZERO, timeout: None };
+        Self { sleeps: 0, kind: HandlerKind::Unknown, unslept: Duration::ZERO, timeout: None };
 
     /// Notes a sleep that was asked for, while the connection `waits` or after it released the lock at once. In both cases
     /// the handler `goes_on`, unless the connection had not waited for that lock. False if no busy handler would have asked
@@ -68,18 +68,18 @@ impl BusyHandler {
                 self.learn_timeout();
             }
             let timeout = self.timeout;
-            *self = Self { kind: Kind::FollowsTable, timeout, ..Self::default() };
+            *self = Self { kind: HandlerKind::FollowsTable, timeout, ..Self::default() };
         } else if waits && asked > default_sleep(self.sleeps) {
             // Some calls were not seen: it waits for a file of another VFS, too. Or this is not the default handler,
             // or no handler.
-            if self.kind == Kind::FollowsTable {
-                self.kind = Kind::Unknown;
+            if self.kind == HandlerKind::FollowsTable {
+                self.kind = HandlerKind::Unknown;
             }
             let mut later = self.sleeps..DEFAULT_SLEEPS.len();
             let Some(nth) = later.find(|n| asked == default_sleep(*n)) else { return false };
             self.sleeps = nth;
         } else if !waits {
-            let is_last = goes_on && self.kind == Kind::FollowsTable;
+            let is_last = goes_on && self.kind == HandlerKind::FollowsTable;
             let next = default_sleep(self.sleeps);
             if asked > next || asked < next && !is_last {
                 return false;
@@ -87,12 +87,14 @@ impl BusyHandler {
         }
         let is_cut_short = asked < default_sleep(self.sleeps);
         self.kind = match self.kind {
-            Kind::FollowsTable if !is_cut_short => Kind::FollowsTable,
+            HandlerKind::FollowsTable if !is_cut_short => HandlerKind::FollowsTable,
             // As the one before: that may be the longest sleep of a handler of the application's own.
-            Kind::FollowsTable if asked == default_sleep(self.sleeps - 1) => Kind::MayBeAtItsEnd,
-            Kind::FollowsTable if self.sleeps >= FEWEST => Kind::AtItsEnd,
-            Kind::FollowsTable => Kind::MayBeAtItsEnd,
-            _ => Kind::Unknown,
+            HandlerKind::FollowsTable if asked == default_sleep(self.sleeps - 1) => {
+                HandlerKind::MayBeAtItsEnd
+            }
+            HandlerKind::FollowsTable if self.sleeps >= FEWEST => HandlerKind::AtItsEnd,
+            HandlerKind::FollowsTable => HandlerKind::MayBeAtItsEnd,
+            _ => HandlerKind::Unknown,
         };
         self.sleeps += 1;
         if self.timeout.is_some_and(|timeout| timeout < sum(self.sleeps)) && !is_cut_short {
@@ -118,7 +120,7 @@ impl BusyHandler {
 
     /// The wait has ended without a sign, and not by the lock: the busy timeout ends with a sleep of the table.
     pub(super) fn learn_timeout(&mut self) {
-        if self.kind == Kind::FollowsTable && self.sleeps >= FEWEST {
+        if self.kind == HandlerKind::FollowsTable && self.sleeps >= FEWEST {
             self.timeout = Some(sum(self.sleeps));
         }
     }
@@ -126,15 +128,15 @@ impl BusyHandler {
     /// Whether it makes no more calls in this wait, or may make none, as far as is known.
     pub(super) fn may_sleep_no_more(&self) -> bool {
         match self.kind {
-            Kind::MayBeAtItsEnd | Kind::AtItsEnd => true,
-            Kind::FollowsTable => self.timeout == Some(sum(self.sleeps)),
-            Kind::Unknown => false,
+            HandlerKind::MayBeAtItsEnd | HandlerKind::AtItsEnd => true,
+            HandlerKind::FollowsTable => self.timeout == Some(sum(self.sleeps)),
+            HandlerKind::Unknown => false,
         }
     }
 
     /// Whether it makes no more calls in this wait.
     pub(super) fn is_at_its_end(&self) -> bool {
-        self.kind == Kind::AtItsEnd
+        self.kind == HandlerKind::AtItsEnd
     }
 
     /// Whether its first sleep of this wait is the last one that was asked for.
@@ -145,7 +147,7 @@ impl BusyHandler {
     /// The wait has ended; the handler may be called in another.
     pub(super) fn wait_ended(&mut self) {
         if self.is_at_its_end() {
-            self.kind = Kind::Unknown;
+            self.kind = HandlerKind::Unknown;
         }
     }
 

@@ -1,6 +1,6 @@
 use std::cell::Cell;
 
-use super::busy_handler::{DEFAULT_SLEEPS, Kind};
+use super::busy_handler::{DEFAULT_SLEEPS, HandlerKind};
 use super::*;
 use crate::lock::WriteLock;
 use crate::lock::page::Page;
@@ -18,8 +18,8 @@ fn sleep(asked: Duration, base_sleep: impl Fn(Duration)) {
 }
 
 /// A refusal by SQLite's own lock, which nobody can look at.
-fn elsewhere() -> Cause {
-    Cause::SqliteLock { probe: None, until_unlock: true }
+fn elsewhere() -> Obstacle {
+    Obstacle::SqliteLock { probe: None, until_unlock: true }
 }
 
 fn ms(ms: u64) -> Duration {
@@ -235,7 +235,7 @@ fn an_application_that_has_not_tried_sleeps_as_long_as_it_said() {
     let database = Database::at(&path);
     database.make_sidecar();
     let mut wait = Wait::of(&database, false);
-    assert_eq!(wait.refused(Cause::WriteLock), None);
+    assert_eq!(wait.refused(Obstacle::WriteLock), None);
     sleep(ms(50), |_| {});
     for _ in 0..10 {
         let slept = Cell::new(Duration::ZERO);
@@ -326,7 +326,7 @@ fn a_waiter_looks_for_sqlites_own_lock() {
             *seen.lock() >= free_after
         });
         *looks.lock() = 0;
-        wait.refused(Cause::SqliteLock { probe: Some(probe), until_unlock });
+        wait.refused(Obstacle::SqliteLock { probe: Some(probe), until_unlock });
     };
     let longest = Cell::new(Duration::ZERO);
     // Does not sleep, so that a busy machine has time for all looks.
@@ -376,7 +376,7 @@ fn a_wait_may_begin_with_a_stale_snapshot() {
 #[test]
 fn a_thread_sleeps_for_nobody_after_it_acquired_a_lock() {
     let (mut first, mut second) = (wait(), wait());
-    first.refused(Cause::WriteLock);
+    first.refused(Obstacle::WriteLock);
     assert_eq!(second.acquired(), None);
     sleep(ms(1), |_| {});
     assert_eq!(first.shared.waiting.lock().handler.sleeps, 0);
@@ -397,7 +397,7 @@ fn a_waiter_queues_a_moment_later_if_holders_do_not_sync() {
         lock.try_acquire(sys::monotonic_ns(), Purpose::Write, true, None).expect("it is free");
         let lock = is_held.then_some(lock);
         for n in 1..=sleeps {
-            wait.refused(Cause::WriteLock);
+            wait.refused(Obstacle::WriteLock);
             sleep(ms(n), |_| {});
         }
         drop(lock);
@@ -414,8 +414,8 @@ fn a_waiter_queues_a_moment_later_if_holders_do_not_sync() {
 fn a_thread_sleeps_for_the_connection_that_was_refused_last() {
     let (mut first, mut second) = (wait(), wait());
     let sleeps_of = |wait: &Wait| wait.shared.waiting.lock().handler.sleeps;
-    first.refused(Cause::WriteLock);
-    second.refused(Cause::WriteLock);
+    first.refused(Obstacle::WriteLock);
+    second.refused(Obstacle::WriteLock);
     sleep(ms(1), |_| {});
     assert_eq!((sleeps_of(&first), sleeps_of(&second)), (0, 1));
     first.refused_unrelated();
@@ -426,9 +426,9 @@ fn a_thread_sleeps_for_the_connection_that_was_refused_last() {
     first.refused_unrelated();
     sleep(ms(2), |_| {});
     assert_eq!((sleeps_of(&first), sleeps_of(&second)), (1, 1), "for none of them");
-    std::thread::scope(|scope| scope.spawn(|| second.refused(Cause::WriteLock)).join())
+    std::thread::scope(|scope| scope.spawn(|| second.refused(Obstacle::WriteLock)).join())
         .expect("no panic");
-    first.refused(Cause::WriteLock);
+    first.refused(Obstacle::WriteLock);
     sleep(ms(1000), |asked| assert_eq!(asked, ms(1000)));
     assert_eq!(sleeps_of(&first), 0, "no handler sleeps so long");
 }
@@ -531,11 +531,11 @@ fn a_waiter_looks_at_the_end_of_a_long_sleep() {
             looks += 1;
             looks == 5
         });
-        wait.refused(Cause::SqliteLock { probe: Some(probe), until_unlock: true });
+        wait.refused(Obstacle::SqliteLock { probe: Some(probe), until_unlock: true });
         {
             let mut waiting = wait.shared.waiting.lock();
             (waiting.handler.sleeps, waiting.handler.unslept) = (DEFAULT_SLEEPS.len(), ms(100));
-            waiting.handler.kind = Kind::FollowsTable;
+            waiting.handler.kind = HandlerKind::FollowsTable;
         }
         let slept = Mutex::new(Vec::new());
         sleep(asked, |slept_for| slept.lock().push(slept_for.as_micros()));
@@ -582,7 +582,7 @@ fn a_connection_outside_the_queue_is_shown_while_it_sleeps() {
     }
     assert_eq!(database.waiters(), []);
     // Its slot is free for the queue.
-    wait.refused(Cause::WriteLock);
+    wait.refused(Obstacle::WriteLock);
     let mut lock = WriteLock::of(&database, 1);
     lock.try_acquire(sys::monotonic_ns(), Purpose::Write, true, None).expect("it is free");
     sleep(ms(1), |_| {});

@@ -31,7 +31,7 @@ use super::{LIBRARIES, Library, fail};
 use crate::ffi::no_panic;
 use crate::format;
 use crate::guard::cancellation;
-use crate::guard::cancellation::table::{Known, Target};
+use crate::guard::cancellation::table::{KnownTarget, Target};
 use crate::sys::{self, Range};
 
 /// An fcntl(2) command that only ours knows, to recognise it by.
@@ -179,9 +179,9 @@ unsafe extern "C-unwind" fn fcntl_slowly(
         return as_it_is();
     }
     match library.locks.known(file) {
-        Known::AsItIs(_calling) => as_it_is(),
+        KnownTarget::AsItIs(_calling) => as_it_is(),
         // SAFETY: the caller's promise: this command comes with a lock.
-        Known::ToRead(descriptor) if command == libc::F_SETLK => unsafe {
+        KnownTarget::ToRead(descriptor) if command == libc::F_SETLK => unsafe {
             if is_exclusive(&*argument.cast::<libc::flock>()) {
                 return fail(libc::EBADF);
             }

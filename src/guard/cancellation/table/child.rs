@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::{Kind, LockTable, Table};
+use super::{LockKind, LockTable, Table};
 use crate::guard::cancellation::published::Answer;
 use crate::sys::Inode;
 use crate::sys::fork;
@@ -45,7 +45,7 @@ impl Table {
             self.inherited.0.insert(inode, generation);
         }
         for (inode, mut file) in std::mem::take(&mut self.files) {
-            if let Kind::Ofd(_) = file.kind {
+            if let LockKind::Ofd(_) = file.kind {
                 self.inherited.0.insert(inode, generation);
                 for descriptor in file.descriptors {
                     self.published.publish(descriptor, Answer::AskTheTable);
@@ -54,7 +54,7 @@ impl Table {
                     }
                 }
             } else {
-                (file.kind, file.calling) = (Kind::Stock, 0);
+                (file.kind, file.calling) = (LockKind::Stock, 0);
                 self.files.insert(inode, file);
                 self.publish(inode);
             }

@@ -3,7 +3,7 @@
 use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
 
-use super::{Kind, LOCKED_BEFORE, LOCKED_BY_ITSELF, Table};
+use super::{LOCKED_BEFORE, LOCKED_BY_ITSELF, LockKind, Table};
 use crate::guard::cancellation::lock_descriptor::LockDescriptor;
 use crate::guard::cancellation::posix_locks;
 use crate::guard::cancellation::published::Answer;
@@ -16,16 +16,18 @@ impl Table {
     pub(super) fn settle(&mut self, inode: Inode, may_be_locked: bool) {
         let Some(file) = self.files.get_mut(&inode) else { return };
         match &mut file.kind {
-            Kind::Ofd(lock) if lock.is_intact() => {
+            LockKind::Ofd(lock) if lock.is_intact() => {
                 if let Some(descriptor) = self.descriptors.writable_of(&file.descriptors) {
                     lock.make_writable(descriptor);
                 }
             }
-            Kind::Stock if !self.ours.contains(inode) => {}
-            Kind::Refused(why) if sys::has_no_locks(why) => {}
+            LockKind::Stock if !self.ours.contains(inode) => {}
+            LockKind::Refused(why) if sys::has_no_locks(why) => {}
             // The system may have been short of something, such as descriptors, that it has now.
-            Kind::Refused(_) => self.decide(inode, true),
-            Kind::Ofd(_) | Kind::Stock | Kind::Locked(_) => self.decide(inode, may_be_locked),
+            LockKind::Refused(_) => self.decide(inode, true),
+            LockKind::Ofd(_) | LockKind::Stock | LockKind::Locked(_) => {
+                self.decide(inode, may_be_locked)
+            }
         }
         self.publish(inode);
     }
@@ -45,11 +47,11 @@ impl Table {
             || may_be_locked
                 && (file.descriptors.iter().any(has_locked)
                     || self.locked_before.may_still_have(inode, Some(by)));
-        if let Kind::Ofd(lost) = &file.kind {
+        if let LockKind::Ofd(lost) = &file.kind {
             self.descriptors.own.remove(&lost.number());
         }
-        let why = if let Kind::Locked(why) = file.kind { why } else { LOCKED_BEFORE };
-        file.kind = Kind::Locked(why);
+        let why = if let LockKind::Locked(why) = file.kind { why } else { LOCKED_BEFORE };
+        file.kind = LockKind::Locked(why);
         if is_locked {
             return;
         }
@@ -63,7 +65,7 @@ impl Table {
         let is_writable = self.descriptors.is_writable(by);
         match (LockDescriptor::open(by, is_writable), self.files.get_mut(&inode)) {
             (Ok(lock), _) => self.lock_through(inode, lock),
-            (Err(error), Some(file)) => file.kind = Kind::Refused(error),
+            (Err(error), Some(file)) => file.kind = LockKind::Refused(error),
             (Err(_), None) => {}
         }
     }
@@ -73,7 +75,7 @@ impl Table {
         let number = lock.number();
         let lost = self.descriptors.own.insert(number, inode).filter(|lost| *lost != inode);
         if let Some(file) = self.files.get_mut(&inode) {
-            file.kind = Kind::Ofd(lock);
+            file.kind = LockKind::Ofd(lock);
         }
         self.number_was_reused(number, lost);
     }
@@ -83,7 +85,7 @@ impl Table {
         let known = self.descriptors.sqlites.get(&descriptor);
         let Some(inode) = known.and_then(|known| known.inode) else { return false };
         let Some(file) = self.files.get_mut(&inode) else { return false };
-        let Kind::Ofd(lock) = &file.kind else { return false };
+        let LockKind::Ofd(lock) = &file.kind else { return false };
         let Ok(held) = sys::locks_of(lock.number()) else { return false };
         // Exclusive ones could not be moved without a moment in which nobody has them.
         let ranges = held.iter().map(|held| (!held.is_exclusive).then(|| Range::of(*held)));
@@ -96,7 +98,7 @@ impl Table {
             let _ = sys::unlock(&lock.number(), range);
         }
         self.descriptors.own.remove(&lock.number());
-        file.kind = Kind::Locked(LOCKED_BY_ITSELF);
+        file.kind = LockKind::Locked(LOCKED_BY_ITSELF);
         self.publish(inode);
         true
     }
@@ -107,7 +109,7 @@ impl Table {
         self.remove(number);
         let Some(inode) = lost else { return };
         let Some(file) = self.files.get_mut(&inode) else { return };
-        if let Kind::Ofd(lock) = std::mem::replace(&mut file.kind, Kind::Stock) {
+        if let LockKind::Ofd(lock) = std::mem::replace(&mut file.kind, LockKind::Stock) {
             // The number is another's to close, and it may be a descriptor of this very file.
             let _ = ManuallyDrop::new(lock);
         }
@@ -125,13 +127,13 @@ impl Table {
         let Some(file) = self.files.get(&inode) else { return };
         for descriptor in &file.descriptors {
             let answer = match &file.kind {
-                Kind::Ofd(lock) if lock.needs_notes() => Answer::AskTheTable,
-                Kind::Ofd(lock) if self.descriptors.is_writable(*descriptor) => {
+                LockKind::Ofd(lock) if lock.needs_notes() => Answer::AskTheTable,
+                LockKind::Ofd(lock) if self.descriptors.is_writable(*descriptor) => {
                     Answer::Through(lock.number())
                 }
-                Kind::Ofd(lock) => Answer::ThroughToRead(lock.number()),
-                Kind::Stock | Kind::Refused(_) => Answer::AsItIs,
-                Kind::Locked(_) => Answer::AskTheTable,
+                LockKind::Ofd(lock) => Answer::ThroughToRead(lock.number()),
+                LockKind::Stock | LockKind::Refused(_) => Answer::AsItIs,
+                LockKind::Locked(_) => Answer::AskTheTable,
             };
             self.published.publish(*descriptor, answer);
         }

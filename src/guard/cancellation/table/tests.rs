@@ -144,7 +144,7 @@ fn a_file_that_is_not_ours_keeps_posix_locks() {
     let descriptor = writes.as_raw_fd();
     assert!(matches!(table.target(descriptor), Target::AsItIs { .. }));
     table.called(descriptor, false);
-    assert!(matches!(table.known(descriptor), Known::AsItIs(_)));
+    assert!(matches!(table.known(descriptor), KnownTarget::AsItIs(_)));
     let own = table.table.lock().as_ref().map(|table| table.descriptors.own.len());
     assert_eq!(own, Some(0), "there is no descriptor of ours");
     table.joined(inode(&writes), NAME.as_ref(), || None);
@@ -169,7 +169,7 @@ fn a_file_that_is_not_ours_keeps_posix_locks() {
         };
         table.joined(inode(&writes), NAME.as_ref(), || None);
         assert_eq!(table.why_not(inode(&writes)).as_deref(), Some(LOCKED_BEFORE), "{how}");
-        assert!(matches!(table.known(descriptor), Known::Nothing), "{how}");
+        assert!(matches!(table.known(descriptor), KnownTarget::Nothing), "{how}");
         drop(calling);
         assert!(matches!(table.target(descriptor), Target::AsItIs { .. }), "{how}");
         lock_by_posix(&writes, SHARED, libc::F_UNLCK);
@@ -202,7 +202,7 @@ fn a_wal_index_belongs_to_its_database() {
     assert_eq!(table.why_not(inode(&database)), None);
     assert_eq!(table.why_not(inode(&index)).as_deref(), Some(LOCKED_BEFORE));
     table.left(inode(&database));
-    assert!(matches!(table.known(index.as_raw_fd()), Known::AsItIs(_)));
+    assert!(matches!(table.known(index.as_raw_fd()), KnownTarget::AsItIs(_)));
     lock_by_posix(&index, SHARED, libc::F_UNLCK);
 
     let table = with_ours(true, &database);
@@ -251,7 +251,7 @@ fn a_forked_child_does_not_lock_by_what_it_inherits() {
     assert_eq!(word(table, &writes), 0);
     assert_eq!(table.target(writes.as_raw_fd()), Target::Inherited);
     assert!(table.inherited(inode(&writes)).is_some());
-    assert!(matches!(table.known(stock.as_raw_fd()), Known::AsItIs(_)));
+    assert!(matches!(table.known(stock.as_raw_fd()), KnownTarget::AsItIs(_)));
     assert_eq!(table.inherited(inode(&stock)), None);
     table.joined(inode(&writes), NAME.as_ref(), || None);
     through(table, &reads);
@@ -346,7 +346,7 @@ fn two_lock_descriptors_of_one_number_are_not_mixed_up() {
         let known = table_of.as_mut().expect("it has begun");
         let descriptor = stale(file, inode(&writes));
         let locked = known.files.get_mut(&inode(&writes)).expect("it is known");
-        locked.kind = Kind::Ofd(LockDescriptor::of(descriptor));
+        locked.kind = LockKind::Ofd(LockDescriptor::of(descriptor));
         known.number_was_reused(file, Some(inode(&writes)));
     }
     let another = through(table, &writes);

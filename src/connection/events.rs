@@ -32,7 +32,7 @@ pub(super) struct LastRefusal {
 }
 
 /// What a connection remembers of its transaction for the event log.
-pub(super) struct Record<B: BaseFile> {
+pub(super) struct Events<B: BaseFile> {
     base: B,
     database: Arc<Database>,
     recording: Recording,
@@ -62,7 +62,7 @@ pub(super) struct Record<B: BaseFile> {
     later: Vec<Event>,
 }
 
-impl<B: BaseFile> Record<B> {
+impl<B: BaseFile> Events<B> {
     pub(super) fn new(base: B, database: &Arc<Database>, recording: Recording) -> Self {
         Self {
             base,
@@ -151,15 +151,14 @@ impl<B: BaseFile> Record<B> {
     /// The write lock was released, which `reason` was the last to need.
     #[cold]
     pub(super) fn released(&mut self, released: Released, reason: Reason) {
-        let record = &mut *self;
-        record.tell_later();
-        record.threshold = record.recording.slow_ns;
-        let waited = std::mem::take(&mut record.waited);
-        let is_slow = released.held >= record.threshold || !waited.is_zero();
-        let first_statement = record.first_statement.take();
+        self.tell_later();
+        self.threshold = self.recording.slow_ns;
+        let waited = std::mem::take(&mut self.waited);
+        let is_slow = released.held >= self.threshold || !waited.is_zero();
+        let first_statement = self.first_statement.take();
         let is_transaction = match reason {
             Reason::Checkpoint => false,
-            Reason::Wal => record.is_of_wal,
+            Reason::Wal => self.is_of_wal,
             _ => true,
         };
         if !is_slow || !is_transaction {
@@ -168,7 +167,7 @@ impl<B: BaseFile> Record<B> {
             }
             return;
         }
-        let (outcome, frames) = match (record.begun, record.ended, reason) {
+        let (outcome, frames) = match (self.begun, self.ended, reason) {
             (begun, ended, Reason::Wal) if begun.change == ended.change => {
                 (Some(Outcome::RolledBack), 0)
             }
@@ -177,7 +176,7 @@ impl<B: BaseFile> Record<B> {
                 Some(Outcome::Committed),
                 ended.frames.checked_sub(begun.frames).unwrap_or(ended.frames),
             ),
-            (.., Reason::Rollback) if record.has_committed => (Some(Outcome::Committed), 0),
+            (.., Reason::Rollback) if self.has_committed => (Some(Outcome::Committed), 0),
             (.., Reason::Rollback) => (Some(Outcome::RolledBack), 0),
             _ => (None, 0),
         };
@@ -358,7 +357,7 @@ impl<B: BaseFile> Record<B> {
     #[inline]
     pub(super) fn tell_later(&mut self) {
         #[cold]
-        fn tell<B: BaseFile>(record: &mut Record<B>) {
+        fn tell<B: BaseFile>(record: &mut Events<B>) {
             for event in std::mem::take(&mut record.later) {
                 record.tell(event, true);
             }
