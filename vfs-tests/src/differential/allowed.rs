@@ -142,7 +142,7 @@ pub const TABLE: &[Allowed] = &[
     },
     Allowed {
         name: "what became too short within a transaction is not committed",
-        documented: "docs/audit.md: is found before the transaction that made it commits",
+        documented: "docs/audit.md: it notices before the transaction commits",
         is: |scene| {
             // The code of a commit at the close is not reported.
             let is_whole = scene.difference.kind == Kind::Content
