@@ -341,8 +341,14 @@ fn a_waiter_looks_for_sqlites_own_lock() {
         assert_eq!(*looks.lock(), 3, "and then SQLite tries");
         assert!(!wait.shared.waiting.lock().handler.unslept.is_zero());
     }
-    refused(&mut wait, true, i32::MAX);
-    sleep(ms(25), pause);
+    // A busy machine may leave no time for looks.
+    for _ in 0..20 {
+        refused(&mut wait, true, i32::MAX);
+        sleep(ms(25), pause);
+        if *looks.lock() > 3 {
+            break;
+        }
+    }
     assert!(longest.get() <= ms(1) && *looks.lock() > 3);
     assert!(wait.shared.waiting.lock().handler.unslept.is_zero());
 
