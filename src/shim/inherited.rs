@@ -2,8 +2,8 @@
 //!
 //! A child that used, rolled back or closed its parent's files would harm the parent
 //! (<https://www.sqlite.org/howtocorrupt.html> 2.6). So in the child these files get methods that
-//! do nothing, and the wal-index becomes the child's own copy. The child never closes them: the
-//! descriptors share the parent's open file descriptions, whose locks a close could drop.
+//! do nothing, and the wal-index becomes the child's own copy. In the child the base never closes
+//! them: its close also unlocks, by open file descriptions that the parent shares.
 //!
 //! An inherited connection believes that it has the parent's locks of the time of the fork, so it
 //! asks for none. Its next step goes through the VFS, by name: it opens or deletes a journal or a
