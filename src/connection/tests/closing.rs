@@ -44,6 +44,29 @@ fn the_last_connection_cleans_up_under_the_write_lock() {
     assert!(!closing.holds_write_lock() && closing.closing != Closing::CopiesAll);
 }
 
+/// The last connection closes, and another file has taken the database's place: it copies and deletes nothing. The lock by
+/// which it has excluded all others is released again, unless it had that before (exclusive locking mode).
+#[test]
+fn the_last_connection_to_a_replaced_database_cleans_up_nothing() {
+    for held in [LockLevel::SHARED, LockLevel::EXCLUSIVE] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut closing, base) = connection(&directory);
+        base.has_bytes(4096);
+        closing.guards = guards_of(&closing);
+        assert_eq!(closing.lock(LockLevel::SHARED), ResultCode::OK);
+        closing.shm_mapping();
+        assert_eq!(closing.lock(held), ResultCode::OK);
+        let other = directory.path().join("other");
+        fs::write(&other, "something").expect("a file");
+        fs::rename(&other, closing.database().path()).expect("it is replaced");
+        base.unlocked.take();
+        assert_eq!(closing.lock(LockLevel::EXCLUSIVE), ResultCode::READONLY_DBMOVED);
+        assert!(!matches!(closing.closing, Closing::CopiesAll));
+        let released = if held == LockLevel::SHARED { vec![LockLevel::SHARED] } else { Vec::new() };
+        assert_eq!(*base.unlocked.borrow(), released, "{held:?}");
+    }
+}
+
 /// The last connection keeps the WAL and empties it. It leaves the WAL as it is if the wal-index does not say that
 /// exactly all frames are copied, if another client has locked a slot, or if another file has taken the WAL's place.
 #[test]
