@@ -249,9 +249,7 @@ fn open_found(
         return Err(NoLog::Foreign);
     }
     // Another program's, perhaps of this process, whose POSIX locks would go when this closes.
-    let is_locked =
-        |file| sys::has_flock(file) || !sys::listed_locks(std::slice::from_ref(&file)).is_empty();
-    if found.len == 0 && is_locked(found.inode) {
+    if found.len == 0 && sys::is_locked(found.inode) {
         // A log is locked when it has its length, which its maker may have given it since.
         let is_empty_still =
             sys::entry_at(path).is_ok_and(|now| now.inode == found.inode && now.len == 0);

@@ -452,6 +452,11 @@ pub(crate) fn has_flock(file: Inode) -> bool {
     is_listed(|line| line.contains(" FLOCK ") && is_lock_of(line, file)).unwrap_or(false)
 }
 
+/// The same, with a lock of any kind on any part of the file.
+pub(crate) fn is_locked(file: Inode) -> bool {
+    is_listed(|line| is_lock_of(line, file)).unwrap_or(false)
+}
+
 /// Whether a line of /proc/locks is of that kind. The kernel lists the locks a page of memory at a time. If one that it has listed
 /// is released before the next page, it leaves another out. So this reads the list again until it has the line, a few times
 /// at most. proc(5), /proc/locks

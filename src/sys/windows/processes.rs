@@ -64,6 +64,11 @@ pub(crate) fn has_flock(_: Inode) -> bool {
     false
 }
 
+/// Whether any process has locked a file or a part of it. Always false: Windows does not tell.
+pub(crate) fn is_locked(_: Inode) -> bool {
+    false
+}
+
 /// Whether any process may have a lock on one of these files. Always false: [`with_lock`] would not find it.
 pub(crate) fn may_be_locked(_: &[Inode], _: bool) -> bool {
     false

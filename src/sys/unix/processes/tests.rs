@@ -236,8 +236,8 @@ fn a_process_that_has_a_lock_is_found() {
     assert!(cut_short.is_partial && cut_short.found.is_empty());
 }
 
-/// Another program keeps a file locked, by flock(2), while others lock and unlock theirs all the time. The kernel's list
-/// sometimes lacks the lock then, although it is held.
+/// Another program keeps one file locked, by flock(2), and a part of another, while others lock and unlock theirs all the time.
+/// The kernel's list sometimes lacks a lock then, although it is held.
 #[test]
 fn a_lock_is_found_while_others_come_and_go() {
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -245,9 +245,11 @@ fn a_lock_is_found_while_others_come_and_go() {
     let directory = tempfile::tempdir().expect("a directory");
     // A child that another test starts may keep a lock for a moment: each has a file of its own.
     let file = || tempfile::tempfile_in(directory.path()).expect("there is room");
-    let locked = file();
-    crate::sys::for_tests::flock_all(&locked);
-    let inode = entry_of(&locked).expect("it is open").inode;
+    let [whole, part] = [(); 2].map(|()| file());
+    crate::sys::for_tests::flock_all(&whole);
+    assert!(try_lock(&part, Range { start: 5, len: 2 }, false).expect("they are there"));
+    let [whole_inode, part_inode] =
+        [&whole, &part].map(|file| entry_of(file).expect("it is open").inode);
     let is_over = AtomicBool::new(false);
     let missed = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -262,9 +264,11 @@ fn a_lock_is_found_while_others_come_and_go() {
                 }
             }
         });
-        let missed = (0..10_000).filter(|_| !has_flock(inode)).count();
+        let misses =
+            |is_found: fn(Inode) -> bool, inode| (0..10_000).filter(|_| !is_found(inode)).count();
+        let missed = [misses(has_flock, whole_inode), misses(is_locked, part_inode)];
         is_over.store(true, Ordering::Relaxed);
         missed
     });
-    assert_eq!(missed, 0);
+    assert_eq!(missed, [0, 0]);
 }
