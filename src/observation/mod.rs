@@ -128,8 +128,8 @@ pub struct Holder {
     pub held: Duration,
     /// Whether it holds the lock for a checkpoint or a recovery rather than a transaction.
     pub is_upkeep: bool,
-    /// Whether no process here has that id, or only one that began later. Then a child has inherited the lock
-    /// and keeps it, or the holder is in another pid namespace. [`Observation::survey`] looks for the child.
+    /// Whether no process here has that id, or only one that began later or does not have the sidecar open. Then a child has
+    /// inherited the lock and keeps it, or the holder is in another pid namespace. [`Observation::survey`] looks for the child.
     pub is_gone: bool,
 }
 
@@ -232,6 +232,9 @@ impl From<io::Error> for ObserveError {
     }
 }
 
+/// For how long, at most, to look whether the holder's process has the sidecar open.
+const LOOKS_FOR: Duration = Duration::from_millis(100);
+
 /// Looks at the database at `path` from outside. It does not wait, creates nothing, and opens only
 /// the sidecar, for reading.
 ///
@@ -275,6 +278,7 @@ pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
             seen.sidecar_state = SidecarState::Unusable(why.to_string());
         }
     }
+    seen.clear_innocent();
     seen.guarantees = seen.judge(is_denied);
     Ok(seen)
 }
@@ -371,6 +375,16 @@ impl Observation {
         self.sqlite_waiters = page.outside().filter(is_alive).map(described).collect();
         self.sqlite_waiters.sort_by_key(|waiter| std::cmp::Reverse(waiter.waited));
         Ok(())
+    }
+
+    /// The process with the holder's id here may be another one than the holder. Called when the sidecar is closed again, so
+    /// that this process has it open only if it is a client. pid_namespaces(7)
+    fn clear_innocent(&mut self) {
+        let Some(holder) = &mut self.holder else { return };
+        let Ok(sidecar) = sys::entry_at(&self.sidecar) else { return };
+        if sys::has_open(holder.pid, sidecar.inode, LOOKS_FOR) == Some(false) {
+            (holder.is_gone, holder.program) = (true, None);
+        }
     }
 
     /// Judges each guarantee. `is_denied`: this user may not read the sidecar, but writers may.

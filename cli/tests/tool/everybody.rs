@@ -7,7 +7,9 @@ use serde_json::{Value, json as value};
 
 use vfs_tests::{Agent, Board, Lines, PYTHON, Program, extension};
 
-use crate::{as_nobody, beside, board, client, holder_and_waiter, json, outcome, signal, until};
+use crate::{
+    TOOL, as_nobody, beside, board, client, holder_and_waiter, json, outcome, signal, until,
+};
 
 /// A stock client in a process of its own.
 fn stock(board: &Board) -> Agent {
@@ -314,6 +316,31 @@ fn processes_that_a_user_may_not_see_are_mentioned() {
     assert!(has_write(&status(&board)));
     let said = as_nobody(&["status"]);
     assert!(!said.contains("but SQLite's own lock"), "{said}");
+}
+
+/// A worker in a container has the write lock, and is process 1 there. An operator asks in another container, where the tool is
+/// process 1: it does not take itself for the holder.
+#[test]
+fn the_tool_does_not_take_itself_for_the_holder() {
+    vfs_tests::needs!("unshare", vfs_tests::needs::ROOT);
+    let board = board();
+    let mut holder = Command::new("unshare");
+    holder.args(["--pid", "--fork", "--kill-child", PYTHON]);
+    holder.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../vfs-tests/src/agent.py")).arg(extension());
+    let mut holder = Lines::start(holder);
+    for said in
+        [value!(["open", "c", board.uri("kanban"), 200]), value!(["sql", "c", "BEGIN IMMEDIATE"])]
+    {
+        holder.say(&said.to_string());
+        assert!(holder.hear().contains("rows"));
+    }
+    let mut it = Command::new("unshare");
+    it.args(["--pid", "--fork", "--mount-proc", "--kill-child", TOOL, "status", "--json"]);
+    let output = it.arg(board.path()).output().unwrap();
+    let seen: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    let said = ["pid", "program", "command", "gone", "kept_by"].map(|name| &seen["holder"][name]);
+    assert_eq!(said, [&value!(1), &Value::Null, &Value::Null, &value!(true), &value!([])]);
 }
 
 /// A user asks who is at a board. `/proc` is mounted so that it shows the processes of others without their files, without

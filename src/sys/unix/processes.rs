@@ -171,8 +171,7 @@ pub(crate) fn has_open(pid: u32, file: Inode, limit: Duration) -> Option<bool> {
     let watch = Stopwatch::start();
     let is_over = || watch.elapsed() > limit;
     let mut has_it = false;
-    let process = format!("/proc/{pid}");
-    each_open(process.as_ref(), &[file], &is_over, |_| {
+    each_open(in_proc(pid, "").as_ref(), &[file], &is_over, |_| {
         has_it = true;
         true
     })
