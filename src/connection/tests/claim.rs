@@ -685,3 +685,26 @@ fn a_connection_does_not_wait_beside_its_handler_for_one_of_its_process() {
     own.claim.wait.sleep_beside_handler(Duration::from_millis(1));
     assert_eq!(own.claim.wait.place(), None);
 }
+
+/// A busy handler throws an exception over SQLite and this VFS, as that of Ruby's sqlite3 does. SQLite had read the header of the
+/// wal-index, and forgets whether its cache is older than that. So the next snapshot is refused with a code after which SQLite empties
+/// the cache and begins again.
+#[test]
+fn sqlite_empties_its_cache_after_a_handler_that_did_not_return() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut own, base) = connection(&directory);
+    base.has_bytes(4096);
+    base.is_immediate.set(true);
+    let _holder = Elsewhere::has_write_lock(&own);
+    runs(base, 1, true);
+    begins_in_vain(&mut own);
+    *base.busy_handler.borrow_mut() = Some(Box::new(|| std::panic::resume_unwind(Box::new(()))));
+    let mut reads = || {
+        let read = || own.shm_lock(READ.0, READ.1);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).ok()
+    };
+    assert_eq!(reads(), None);
+    *base.busy_handler.borrow_mut() = None;
+    assert_eq!(reads(), Some(ResultCode::SCHEMA));
+    assert_eq!(reads(), Some(ResultCode::OK));
+}
