@@ -374,8 +374,10 @@ impl<B: BaseFile> Claim<B> {
     /// A statement is about to ask for its first lock on the database, a statement of its kind was refused to write before, and the
     /// write lock is taken. Either SQLite has asked its busy handler and tries again, or this is another statement: SQLite
     /// does not tell. It would be refused, and the handler asked. So this asks the handler in SQLite's place. If there is none, or it
-    /// gives up, the statement goes on at once and is refused. If it has slept by itself, the connection has a place in the queue here
-    /// for as long as it has slept since that refusal.
+    /// gives up, the statement goes on at once. If it has slept by itself, the connection has a place in the queue here for as long.
+    ///
+    /// A handler may sleep so that other threads of its process run meanwhile: Ruby's gem keeps the interpreter's lock through a
+    /// lock call. So a connection never waits here for one of its own process, and never for longer than the handler has just slept.
     #[cold]
     pub(super) fn wait_beside_handler(&mut self) {
         if !self.wait.may_have_slept_by_itself() {
@@ -385,20 +387,20 @@ impl<B: BaseFile> Claim<B> {
         let in_the_way = |(purpose, held)| purpose == Purpose::Write || held < CHECKPOINT_LASTS;
         if self.refused_kind.is_none()
             || self.refused_kind != self.kind_that_writes()
+            || self.database.is_held_here()
             || !self.database.held_for().is_some_and(in_the_way)
         {
             return;
         }
-        let slept = self.wait.since_refusal();
         if let Some(waited) = self.wait.refused(Obstacle::WriteLock) {
             // Another wait, that the connection has given up before without a sign.
             self.gave_up(waited);
         }
         self.tell_wait_of_user(true);
         self.wait.take_ticket();
-        let watch = Stopwatch::start();
+        let asked = Stopwatch::start();
         if self.base.ask_busy_handler() == Some(true) {
-            self.wait.sleep_beside_handler(slept + watch.elapsed());
+            self.wait.sleep_beside_handler(asked.elapsed());
         }
     }
 

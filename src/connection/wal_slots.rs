@@ -19,6 +19,8 @@ pub(super) struct WalSlots {
     pub(super) has_snapshot: bool,
     /// It has CKPT: it asks for WRITE to finish a checkpoint.
     pub(super) has_ckpt: bool,
+    /// The call that shares a READ slot may ask the busy handler now, or the handler has left it without returning.
+    pub(super) may_ask: bool,
 }
 
 impl WalSlots {
@@ -183,11 +185,19 @@ impl<B: BaseFile> Connection<B> {
     #[inline(never)]
     fn share(&mut self, slot: ShmSlot) -> ResultCode {
         if slot.is_read() {
+            if std::mem::replace(&mut self.wal.may_ask, true) {
+                // The handler has thrown an exception over the call (longjmp(3), as Ruby does). SQLite had read the header of
+                // the wal-index, and does not know any more whether its cache is older than that. An error empties the
+                // cache, and after this one SQLite itself begins the statement again.
+                self.wal.may_ask = false;
+                return ResultCode::SCHEMA;
+            }
             if !self.claim.wait.is_quiet() {
                 self.claim.wait_far_from_head();
                 self.claim.wait_beside_handler();
             }
             self.begin_with_snapshot();
+            self.wal.may_ask = false;
             self.claim.takes_snapshot();
         }
         let rc = match self.base.shm_lock(slot.into(), ShmFlags::LOCK_SHARED) {

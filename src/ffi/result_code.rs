@@ -21,6 +21,7 @@ impl ResultCode {
     pub(crate) const FULL: Self = Self(13);
     pub(crate) const CANTOPEN: Self = Self(14);
     pub(crate) const PROTOCOL: Self = Self(15);
+    pub(crate) const SCHEMA: Self = Self(17);
     pub(crate) const WARNING: Self = Self(28);
     /// The answer of a lock call that may block when its time is over: SQLite does not call the
     /// busy handler then.

@@ -179,6 +179,11 @@ impl Database {
         self.queue()?.held_for()
     }
 
+    /// Whether a connection of this process has the write lock, or tries for it.
+    pub(crate) fn is_held_here(&self) -> bool {
+        self.owner.is_taken()
+    }
+
     /// Whether any connection of any process has the write lock.
     pub(crate) fn is_held(&self) -> bool {
         self.queue().is_some_and(|queue| !queue.is_free())

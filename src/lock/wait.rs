@@ -464,18 +464,14 @@ impl Wait {
         }
     }
 
-    /// How long ago it was refused.
-    pub(crate) fn since_refusal(&self) -> Duration {
-        let refused_at = self.shared.waiting.lock().refused_at;
-        Duration::from_nanos(sys::kernel_ns().saturating_sub(refused_at))
-    }
-
     /// The write lock was refused, and the busy handler was asked and says to try again. If it `has_slept` so long by itself, and
-    /// not in xSleep, sleeps in the queue as long, and at most [`BESIDE_HANDLER`].
+    /// not in xSleep, sleeps in the queue as long, and at most [`BESIDE_HANDLER`]. Not for a connection of this process, whose thread
+    /// may need what the caller keeps.
     pub(crate) fn sleep_beside_handler(&mut self, has_slept: Duration) {
         let mut waiting = self.shared.waiting.lock();
         let limit = has_slept.min(BESIDE_HANDLER);
-        if waiting.last_step == LastStep::Slept || limit < WORTH_A_NAP {
+        let has_slept_here = waiting.last_step == LastStep::Slept;
+        if has_slept_here || limit < WORTH_A_NAP || waiting.database.is_held_here() {
             return;
         }
         waiting.last_step = LastStep::SleptBesideHandler;

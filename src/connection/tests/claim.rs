@@ -4,7 +4,8 @@ use super::super::base_file::Running;
 use super::super::claim::{CHECKPOINT_LASTS, Need, Request};
 use super::*;
 use crate::lock::kinds::Kind;
-use crate::lock::queue::{Purpose, Rank, Until};
+use crate::lock::queue::{Pace, Purpose, Queue, Rank, Taken, Until};
+use crate::lock::sidecar::Sidecar;
 use crate::lock::wait::Obstacle;
 use std::time::Instant;
 
@@ -549,15 +550,57 @@ fn a_transaction_shows_no_label_for_the_one_before() {
     assert_eq!(own.shm_lock(ShmSlot::WRITE, UNLOCK), ResultCode::OK);
 }
 
+/// A connection of another process that has the write lock of a database, until it is released.
+struct Elsewhere {
+    queue: Queue<Sidecar>,
+    taken: Taken,
+}
+
+impl Elsewhere {
+    fn has_write_lock(connection: &TestConnection) -> Self {
+        connection.database().make_sidecar();
+        let sidecar = Sidecar::open(connection.database().path(), false).expect("there is one");
+        let queue = Queue::new(sidecar);
+        let taken = queue.try_acquire(0, Purpose::Write, None, &mut Pace::default());
+        Self { taken: taken.expect("no I/O").expect("it is free"), queue }
+    }
+
+    fn release(self) {
+        self.queue.release(self.taken, None, || {}).expect("no I/O");
+    }
+}
+
+/// The connection runs a statement of that kind.
+fn runs(base: &TestBase, kind: u64, may_write: bool) {
+    let kind = Some(Kind::of_hash(kind));
+    base.running.set(Some(Running { kind, may_write, ..Running::default() }));
+}
+
+/// The READ slot that SQLite shares first.
+const READ: (ShmSlot, ShmFlags) = (ShmSlot::READ_0, ShmFlags::LOCK_SHARED);
+
+/// SQLite begins to write, and is refused. Whether the connection had a place in the queue then, and how long it took to begin to
+/// read.
+fn begins_in_vain(own: &mut TestConnection) -> (bool, Duration) {
+    let began = Instant::now();
+    assert_eq!(own.shm_lock(READ.0, READ.1), ResultCode::OK);
+    let found = (own.claim.wait.place().is_some(), began.elapsed());
+    assert_eq!(own.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::BUSY);
+    assert_eq!(own.claim.wait.place(), None);
+    assert_eq!(own.shm_lock(READ.0, ShmFlags::UNLOCK_SHARED), ResultCode::OK);
+    found
+}
+
 /// A busy handler sleeps by itself, and then SQLite begins anew. While the write lock is taken, the handler is asked once, in
 /// SQLite's place, and then the connection has a place in the queue until it is refused again. If the handler says no, it has none;
 /// and the handler is not asked for a statement of another kind, or for one that only reads.
 #[test]
 fn a_connection_has_a_place_after_its_handler_has_slept_by_itself() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (mut holder, base) = connection(&directory);
+    let (mut own, base) = connection(&directory);
     base.has_bytes(4096);
     base.is_immediate.set(true);
+    let holder = Elsewhere::has_write_lock(&own);
     let asked: &Cell<u32> = Box::leak(Box::default());
     let handler = |goes_on| {
         Box::new(move || {
@@ -566,45 +609,102 @@ fn a_connection_has_a_place_after_its_handler_has_slept_by_itself() {
             goes_on
         })
     };
-    let runs = |kind, may_write| {
-        let kind = Some(Kind::of_hash(kind));
-        base.running.set(Some(Running { kind, may_write, ..Running::default() }));
-    };
-    let read = (ShmSlot::READ_0, ShmFlags::LOCK_SHARED);
-    assert_eq!(holder.shm_lock(read.0, read.1), ResultCode::OK);
-    assert_eq!(holder.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
-
-    let mut own = connection_over(&directory, base);
-    // Whether it has a place after it has begun to read, and how often the handler was asked; then it is refused.
-    let mut begins = || {
-        assert_eq!(own.shm_lock(read.0, read.1), ResultCode::OK);
-        let found = (own.claim.wait.place().is_some(), asked.take());
-        assert_eq!(own.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::BUSY);
-        assert_eq!(own.claim.wait.place(), None);
-        assert_eq!(own.shm_lock(read.0, ShmFlags::UNLOCK_SHARED), ResultCode::OK);
-        found
-    };
-    runs(1, true);
+    // Whether it has a place after it has begun to read, and how often the handler was asked.
+    let mut begins = || (begins_in_vain(&mut own).0, asked.take());
+    runs(base, 1, true);
     *base.busy_handler.borrow_mut() = Some(handler(true));
     assert_eq!(begins(), (false, 0), "it was not refused before");
     assert_eq!(begins(), (true, 1));
     assert_eq!(begins(), (true, 1));
     *base.busy_handler.borrow_mut() = Some(handler(false));
     assert_eq!(begins(), (false, 1));
-    runs(2, true);
+    runs(base, 2, true);
     assert_eq!(begins(), (false, 0));
-    runs(2, false);
+    runs(base, 2, false);
     assert_eq!(begins(), (false, 0));
     *base.busy_handler.borrow_mut() = None;
-    runs(1, true);
+    runs(base, 1, true);
     assert_eq!((begins(), begins()), ((false, 0), (false, 0)));
-    let queue = holder.database().queue().expect("a sidecar");
-    assert!(queue.on_the_page().is_empty());
+    assert!(holder.queue.on_the_page().is_empty());
 
     // The lock is free: there is nothing to wait for.
     *base.busy_handler.borrow_mut() = Some(handler(true));
-    assert_eq!(holder.shm_lock(ShmSlot::WRITE, UNLOCK), ResultCode::OK);
-    assert_eq!(own.shm_lock(read.0, read.1), ResultCode::OK);
+    holder.release();
+    assert_eq!(own.shm_lock(READ.0, READ.1), ResultCode::OK);
     assert_eq!((own.claim.wait.place(), asked.take()), (None, 0));
     assert_eq!(own.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
+}
+
+/// An application has been refused, and has done something else for a while. When it tries again, its handler sleeps for a moment.
+/// The connection does not wait in the queue for as long as the application has done something else.
+#[test]
+fn what_an_application_does_between_two_statements_is_no_sleep_of_its_handler() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut own, base) = connection(&directory);
+    base.has_bytes(4096);
+    base.is_immediate.set(true);
+    let _holder = Elsewhere::has_write_lock(&own);
+    runs(base, 1, true);
+    *base.busy_handler.borrow_mut() = Some(Box::new(|| {
+        std::thread::sleep(Duration::from_millis(1));
+        true
+    }));
+    begins_in_vain(&mut own);
+    let pause = Duration::from_millis(50);
+    let took = (0..5).map(|_| {
+        std::thread::sleep(pause);
+        let (has_place, took) = begins_in_vain(&mut own);
+        assert!(has_place);
+        took
+    });
+    assert!(took.min().expect("there are five") < pause);
+}
+
+/// A thread of the same process has the write lock. A busy handler may sleep by itself so that this thread runs, which could not while
+/// the connection waits inside a lock call (Ruby's sqlite3). So the connection does not, and the handler is left to SQLite.
+#[test]
+fn a_connection_does_not_wait_beside_its_handler_for_one_of_its_process() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut holder, base) = connection(&directory);
+    base.has_bytes(4096);
+    base.is_immediate.set(true);
+    let mut own = connection_over(&directory, base);
+    assert_eq!(holder.shm_lock(READ.0, READ.1), ResultCode::OK);
+    assert_eq!(holder.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
+    runs(base, 1, true);
+    let asked: &Cell<u32> = Box::leak(Box::default());
+    *base.busy_handler.borrow_mut() = Some(Box::new(|| {
+        asked.set(asked.get() + 1);
+        std::thread::sleep(Duration::from_millis(1));
+        true
+    }));
+    for _ in 0..3 {
+        assert!(!begins_in_vain(&mut own).0);
+        assert_eq!(asked.get(), 0);
+    }
+    own.claim.wait.sleep_beside_handler(Duration::from_millis(1));
+    assert_eq!(own.claim.wait.place(), None);
+}
+
+/// A busy handler throws an exception over SQLite and this VFS, as that of Ruby's sqlite3 does. SQLite had read the header of the
+/// wal-index, and forgets whether its cache is older than that. So the next snapshot is refused with a code after which SQLite empties
+/// the cache and begins again.
+#[test]
+fn sqlite_empties_its_cache_after_a_handler_that_did_not_return() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut own, base) = connection(&directory);
+    base.has_bytes(4096);
+    base.is_immediate.set(true);
+    let _holder = Elsewhere::has_write_lock(&own);
+    runs(base, 1, true);
+    begins_in_vain(&mut own);
+    *base.busy_handler.borrow_mut() = Some(Box::new(|| std::panic::resume_unwind(Box::new(()))));
+    let mut reads = || {
+        let read = || own.shm_lock(READ.0, READ.1);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).ok()
+    };
+    assert_eq!(reads(), None);
+    *base.busy_handler.borrow_mut() = None;
+    assert_eq!(reads(), Some(ResultCode::SCHEMA));
+    assert_eq!(reads(), Some(ResultCode::OK));
 }

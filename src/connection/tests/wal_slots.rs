@@ -8,7 +8,7 @@ use super::*;
 #[test]
 fn the_slots_that_are_held_tell_what_write_is_for() {
     let need = |has_snapshot, has_ckpt, may_block| {
-        WalSlots { has_snapshot, has_ckpt, is_mapped: true }.need_of_write(may_block)
+        WalSlots { has_snapshot, has_ckpt, ..WalSlots::default() }.need_of_write(may_block)
     };
     assert_eq!(need(false, false, false), Need::Recovery);
     assert_eq!(need(true, false, false), Need::Write);

@@ -83,6 +83,22 @@ fn an_application_in_ruby_is_reached() {
     deferred_transactions_succeed(&RUBY_PROGRAMS);
 }
 
+/// A busy handler in Ruby raises an exception, as a time limit does while it sleeps: that jumps over SQLite and the VFS. The VFS calls
+/// handlers where SQLite does not, when SQLite has read which commits there are and not dropped its older pages yet. The connection
+/// still sees what others have committed, and writes on that, as on the stock VFS.
+#[test]
+fn an_exception_out_of_a_busy_handler_leaves_no_old_pages() {
+    needs!(RUBY);
+    for is_preloaded in [false, true] {
+        let place = tempfile::tempdir().unwrap();
+        let program = include_str!("../../src/languages/raises.rb");
+        let out = run(&RUBY_PROGRAMS, program, place.path(), is_preloaded);
+        let expected =
+            "immediate: it has given up\n1 more\ndeferred: it has given up\n1 more\n403\nok\n";
+        assert_eq!(out, expected, "preloaded: {is_preloaded}");
+    }
+}
+
 /// PHP's SQLite3 and PDO, whose libraries PHP loads with `RTLD_DEEPBIND`.
 #[test]
 fn an_application_in_php_is_reached() {
