@@ -373,7 +373,8 @@ impl<B: BaseFile> Claim<B> {
 
     /// A statement is about to ask for its first lock on the database, a statement of its kind was refused to write before, and the
     /// write lock is taken. Either SQLite has asked its busy handler and tries again, or this is another statement: SQLite
-    /// does not tell. It would be refused, and the handler asked. So this asks the handler in SQLite's place. If there is none, or it
+    /// does not tell. It would be refused, and the handler asked. Beside others that wait in the queue and are woken it would be so
+    /// nearly each time. So this asks the handler in SQLite's place if anybody waits there. If there is none, or it
     /// gives up, the statement goes on at once. If it has slept by itself, the connection has a place in the queue here for as long.
     ///
     /// A handler may sleep so that other threads of its process run meanwhile: Ruby's gem keeps the interpreter's lock through a
@@ -388,6 +389,7 @@ impl<B: BaseFile> Claim<B> {
         if self.refused_kind.is_none()
             || self.refused_kind != self.kind_that_writes()
             || self.database.is_held_here()
+            || !self.database.queue().is_some_and(|queue| queue.has_waiters())
             || !self.database.held_for().is_some_and(in_the_way)
         {
             return;

@@ -471,6 +471,11 @@ impl<S: QueueFile> Queue<S> {
         in_order(&page, |waiter| waiter.state != SlotState::Refused && self.is_alive(waiter.slot))
     }
 
+    /// Whether any connection waits in the queue, as far as the page tells.
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.sidecar.read().is_ok_and(|page| page.waiters().any(|waiter| waiter.is_there()))
+    }
+
     /// All waiters that have a slot, also those whose attempt was refused a moment ago.
     #[cfg(test)]
     pub(crate) fn on_the_page(&self) -> Vec<Waiter> {

@@ -4,7 +4,7 @@ use super::super::base_file::Running;
 use super::super::claim::{CHECKPOINT_LASTS, Need, Request};
 use super::*;
 use crate::lock::kinds::Kind;
-use crate::lock::queue::{Pace, Purpose, Queue, Rank, Taken, Until};
+use crate::lock::queue::{Pace, Place, Purpose, Queue, Rank, Taken, Until};
 use crate::lock::sidecar::Sidecar;
 use crate::lock::wait::Obstacle;
 use std::time::Instant;
@@ -550,10 +550,11 @@ fn a_transaction_shows_no_label_for_the_one_before() {
     assert_eq!(own.shm_lock(ShmSlot::WRITE, UNLOCK), ResultCode::OK);
 }
 
-/// A connection of another process that has the write lock of a database, until it is released.
+/// A connection of another process that has the write lock of a database, until it is released, and one that waits for it.
 struct Elsewhere {
     queue: Queue<Sidecar>,
     taken: Taken,
+    place: Place,
 }
 
 impl Elsewhere {
@@ -562,10 +563,15 @@ impl Elsewhere {
         let sidecar = Sidecar::open(connection.database().path(), false).expect("there is one");
         let queue = Queue::new(sidecar);
         let taken = queue.try_acquire(0, Purpose::Write, None, &mut Pace::default());
-        Self { taken: taken.expect("no I/O").expect("it is free"), queue }
+        let taken = taken.expect("no I/O").expect("it is free");
+        let place = queue.join(Rank::Last, Duration::ZERO, Purpose::Write);
+        let mut place = place.expect("there is room");
+        assert_eq!(queue.wait(&mut place, Duration::from_millis(1), Until::Turn), None);
+        Self { queue, taken, place }
     }
 
     fn release(self) {
+        self.queue.leave(&self.place);
         self.queue.release(self.taken, None, || {}).expect("no I/O");
     }
 }
@@ -625,7 +631,10 @@ fn a_connection_has_a_place_after_its_handler_has_slept_by_itself() {
     *base.busy_handler.borrow_mut() = None;
     runs(base, 1, true);
     assert_eq!((begins(), begins()), ((false, 0), (false, 0)));
-    assert!(holder.queue.on_the_page().is_empty());
+    assert_eq!(holder.queue.on_the_page().len(), 1, "the other one's");
+    holder.queue.leave(&holder.place);
+    *base.busy_handler.borrow_mut() = Some(handler(true));
+    assert_eq!((begins(), begins()), ((false, 0), (false, 0)), "nobody waits in the queue");
 
     // The lock is free: there is nothing to wait for.
     *base.busy_handler.borrow_mut() = Some(handler(true));

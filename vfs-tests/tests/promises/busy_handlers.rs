@@ -67,27 +67,40 @@ fn those_that_sleep_by_themselves_have_a_place_in_the_queue() {
         let [stock, ours] = [apart(&stock), apart(&ours)];
         // On a busy machine both kinds may write equally often on the stock VFS.
         assert!(
-            ours < stock.max(2.0),
+            ours < stock.max(3.0),
             "{mode}: {ours:.1} times as often, on the stock VFS {stock:.1} times"
         );
     }
 }
 
-/// A client waits by such a handler. It is seen in the queue, and has the lock when it is free. On the stock VFS nobody sees it.
+/// A client waits by such a handler, beside one that waits by a busy timeout. It is seen in the queue, and has the lock after that one.
+/// On the stock VFS nobody sees it.
 #[test]
 fn it_is_seen_in_the_queue_and_gets_the_lock() {
     for mode in MODES {
         let board = board(mode);
         let holder = connect(&board.kanban());
         holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let mut queued = agent(Program::Rust);
+        queued.open("q", &board.kanban(), 60_000);
+        queued.send_sql("q", "BEGIN IMMEDIATE");
+        let began = Instant::now();
+        let wait_for = |pid: u32| {
+            let is_there = |queue: &serde_json::Value| {
+                queue.as_array().unwrap().iter().any(|waiter| waiter["pid"] == pid)
+            };
+            while !is_there(&status(&holder, "/queue")) {
+                assert!(began.elapsed() < PATIENCE, "{mode}: {}", status(&holder, "/queue"));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        wait_for(queued.pid());
         let mut own = client(&board, "kanban", 5, None);
         own.send_sql("c", "BEGIN IMMEDIATE");
-        let began = Instant::now();
-        while status(&holder, "/queue")[0]["pid"] != own.pid() {
-            assert!(began.elapsed() < PATIENCE, "{mode}: {}", status(&holder, "/queue"));
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_for(own.pid());
         holder.execute_batch("COMMIT").unwrap();
+        queued.reply().rows();
+        queued.sql("q", "COMMIT").rows();
         own.reply().rows();
         own.sql("c", "COMMIT").rows();
         assert_eq!(own.log(), Vec::<String>::new(), "{mode}");

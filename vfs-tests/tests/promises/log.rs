@@ -162,6 +162,7 @@ def fails():
 fails()
 log = os.environ['KANBAN_LOG']
 if sys.argv[2] == 'rights':
+    os.chdir('/') # The sources may lie where only their owner may look.
     os.setuid(65534)
 elif sys.argv[2] == 'directory':
     os.remove(log)
