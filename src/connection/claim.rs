@@ -3,25 +3,9 @@
 //!
 //! SQLite asks for a lock of its own; the write lock is taken before that and released after it. A lock call does not
 //! wait for a writer: it is refused with SQLITE_BUSY, and the connection waits in xSleep, without its snapshot, when
-//! SQLite's busy handler sleeps. What does wait inside a lock call is bounded:
-//!
-//! | who | for what | at most | with which locks |
-//! |---|---|---|---|
-//! | [`Claim::block`] | the write lock, where SQLite lets lock calls block | as long as SQLite says | none, or a snapshot |
-//! | [`Claim::take_to_begin`] | the write lock, before a transaction has a snapshot | as long as the busy handler says, or `kanban_busy_timeout_min` | none |
-//! | `Connection::lock_shared` | the commit of a rollback mode, if the busy handler has given up before ([`Begun::InVain`]) | 200 ms ([`COMMIT_LASTS`]) | none |
-//! | [`Claim::wait_beside_handler`] | the write lock, after a busy handler that has slept by itself | as long as that has slept, 50 ms | none |
-//! | [`Claim::wait_far_from_head`] | the head of the queue to come near | as long as the busy handler says | none |
-//! | `Connection::wait_at_least` | SHARED, or EXCLUSIVE to commit | `kanban_busy_timeout_min` | none, or what SQLite keeps while it asks again |
-//! | [`Claim::wait_out_checkpoint`] | a checkpoint that has the write lock | 100 ms | a snapshot |
-//! | [`Claim::wait_out_timeout`] | the write lock | what is left of the busy timeout | a snapshot |
-//! | [`Claim::wait_out_stock_writer`] | WRITE, which a stock client has | what is left of the busy timeout | a snapshot, the write lock |
-//! | [`Claim::granted_after_wait`] | nothing: its snapshot is stale | what is left of the busy timeout | a snapshot |
-//! | a refused upgrade to WRITE | another connection's look | 50 us | a snapshot, the write lock |
-//! | a checkpoint | the write lock | 4 ms | CKPT |
-//! | a checkpoint | WRITE, to repair a failed sync | 1 s | CKPT |
-//! | a checkpoint of group commit | its own sync, and readers' marks | the sync, 1 ms | CKPT, the write lock |
-//! | a repair of a failed sync | the leader of a sync | 100 ms | WRITE, or the database |
+//! SQLite's busy handler sleeps. What does wait inside a lock call is in [`waits`].
+
+mod waits;
 
 use std::ffi::c_int;
 use std::sync::Arc;
@@ -38,11 +22,11 @@ use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot};
 use crate::format::Salts;
 use crate::lock::kinds::Kind;
 use crate::lock::queue::Purpose;
-use crate::lock::wait::{Obstacle, Wait, forget_on_this_thread};
-use crate::lock::{Arrival, Database, Refused, WriteLock, keepers};
+use crate::lock::wait::{Obstacle, Wait};
+use crate::lock::{Database, Refused, WriteLock, keepers};
 use crate::log::Log;
 use crate::recorder::Recording;
-use crate::sys::{self, Stopwatch};
+use crate::sys;
 
 /// How long a transaction waits for the write lock before it begins to read.
 #[derive(Clone, Copy, Debug)]
@@ -69,13 +53,6 @@ const GOES_ON_WITHIN_NS: u64 = 10_000_000;
 
 /// Longer than another connection's probe holds SQLite's lock.
 const LOOK_LASTS: Duration = Duration::from_micros(50);
-
-/// A connection that waits for a checkpoint inside a lock call looks this often whether a writer
-/// has taken the write lock: that writer may wait for locks of this connection.
-const LOOKS_FOR_WRITER: Duration = Duration::from_millis(4);
-
-/// How often the write lock is tried for when it is refused although nobody holds it.
-const LOOKS: u32 = 3;
 
 /// For how long a writer of a rollback mode keeps others from SHARED when it commits, if no reader is in its way.
 pub(super) const COMMIT_LASTS: Duration = Duration::from_millis(200);
@@ -353,147 +330,6 @@ impl<B: BaseFile> Claim<B> {
         }
     }
 
-    /// The busy handler has slept, and SQLite tries again. As long as the connection is far from the head of the queue, this
-    /// asks the handler at once, as SQLite would after an attempt in vain: where hundreds wait, most of the processors' time
-    /// would go into such attempts. To be called while the connection has no snapshot.
-    #[cold]
-    pub(super) fn wait_far_from_head(&mut self) {
-        let is_far = |wait: &Wait| wait.place().is_some_and(|place| place.is_far());
-        while self.wait.has_slept()
-            && is_far(&self.wait)
-            && !self.wait.is_at_its_end()
-            && !self.base.is_interrupted()
-        {
-            let _ = self.wait.refused(Obstacle::WriteLock);
-            if self.base.ask_busy_handler() != Some(true) {
-                break;
-            }
-        }
-    }
-
-    /// A statement is about to ask for its first lock on the database, a statement of its kind was refused to write before, and the
-    /// write lock is taken. Either SQLite has asked its busy handler and tries again, or this is another statement: SQLite
-    /// does not tell. It would be refused, and the handler asked. Beside others that wait in the queue and are woken it would be so
-    /// nearly each time. So this asks the handler in SQLite's place if anybody waits there. If there is none, or it
-    /// gives up, the statement goes on at once. If it has slept by itself, the connection has a place in the queue here for as long.
-    ///
-    /// A handler may sleep so that other threads of its process run meanwhile: Ruby's gem keeps the interpreter's lock through a
-    /// lock call. So a connection never waits here for one of its own process, and never for longer than the handler has just slept.
-    #[cold]
-    pub(super) fn wait_beside_handler(&mut self) {
-        if !self.wait.may_have_slept_by_itself() {
-            return;
-        }
-        // Beside a checkpoint that lasts it would go on without the write lock.
-        let in_the_way = |(purpose, held)| purpose == Purpose::Write || held < CHECKPOINT_LASTS;
-        if self.refused_kind.is_none()
-            || self.refused_kind != self.kind_that_writes()
-            || self.database.is_held_here()
-            || !self.database.queue().is_some_and(|queue| queue.has_waiters())
-            || !self.database.held_for().is_some_and(in_the_way)
-        {
-            return;
-        }
-        if let Some(waited) = self.wait.refused(Obstacle::WriteLock) {
-            // Another wait, that the connection has given up before without a sign.
-            self.gave_up(waited);
-        }
-        self.tell_wait_of_user(true);
-        self.wait.take_ticket();
-        let asked = Stopwatch::start();
-        if self.base.ask_busy_handler() == Some(true) {
-            self.wait.sleep_beside_handler(asked.elapsed());
-        }
-    }
-
-    /// The kind of the statement that runs, if that may write.
-    fn kind_that_writes(&self) -> Option<Kind> {
-        self.base.running(true).filter(|running| running.may_write)?.kind
-    }
-
-    /// Waits inside a lock call, as SQLite does after a refused one: by the busy handler. Also returns whether that has waited
-    /// and has given up.
-    #[cold]
-    fn wait_to_begin(&mut self, patience: Patience) -> (Result<(), Refused>, bool) {
-        const LOOKS_FOR_INTERRUPT: Duration = Duration::from_millis(50);
-        count(&self.database.counters.refused);
-        let (mut watch, mut arrival) = (Stopwatch::start(), None);
-        self.wait.is_used_by(self.base.user());
-        // The transaction has not begun.
-        self.wait.holds(Vec::new());
-        if let Some(waited) = self.wait.refused(Obstacle::WriteLock) {
-            // Another wait, that the connection has given up before without a sign.
-            self.gave_up(waited);
-        }
-        let mut acquired = Err(Refused::Busy);
-        let mut least = patience.least;
-        let (mut handler_waits, mut handler_gave_up) = (false, false);
-        loop {
-            let checkpoint_lasts = self.database.held_for().is_some_and(|(purpose, held)| {
-                purpose == Purpose::Upkeep && held >= CHECKPOINT_LASTS
-            });
-            if checkpoint_lasts {
-                // Writers go on beside it without the write lock, too.
-                break;
-            }
-            let asked = Stopwatch::start();
-            let by_handler = self.base.ask_busy_handler();
-            handler_waits |= by_handler == Some(true);
-            handler_gave_up = handler_waits && by_handler == Some(false);
-            acquired = if by_handler == Some(true) {
-                if !self.wait.has_slept() {
-                    // A handler of the application's own, which decides by itself.
-                    least = Duration::ZERO;
-                    self.wait.sleep_beside_handler(asked.elapsed());
-                }
-                self.try_acquire(sys::monotonic_ns(), Purpose::Write, true)
-            } else {
-                let limit =
-                    if by_handler.is_none() { patience.if_unknown.max(least) } else { least };
-                let left = limit.saturating_sub(watch.elapsed()).min(LOOKS_FOR_INTERRUPT);
-                if left.is_zero() {
-                    break;
-                }
-                self.acquire_in_queue(left, &mut arrival, &mut watch)
-            };
-            if !matches!(acquired, Err(Refused::Busy)) || self.base.is_interrupted() {
-                break;
-            }
-            // If the wait ends by this, no statement has failed, and nobody is told.
-            let _ = self.wait.refused(Obstacle::WriteLock);
-        }
-        if acquired.is_err() {
-            let waited = self.wait.age();
-            let now = sys::kernel_ns();
-            let since = now.saturating_sub(waited.as_nanos() as u64);
-            self.begin_wait = (!waited.is_zero()).then_some((since, now));
-            let _ = self.wait.end();
-            forget_on_this_thread();
-        }
-        (acquired, handler_gave_up)
-    }
-
-    /// Waits for the write lock in the queue, at most so long, and notes that in `watch`.
-    fn acquire_in_queue(
-        &mut self,
-        limit: Duration,
-        arrival: &mut Option<Arrival>,
-        watch: &mut Stopwatch,
-    ) -> Result<(), Refused> {
-        if self.database.queue().is_none() {
-            // Another connection is about to make the sidecar.
-            watch.sleep(limit.min(Duration::from_millis(1)));
-            return self.try_acquire(sys::monotonic_ns(), Purpose::Write, true);
-        }
-        let (waited, ticket) = (self.wait.age(), self.wait.leave_queue());
-        let arrival = arrival.get_or_insert(Arrival::with(ticket, waited));
-        let acquired = self.write_lock.acquire_within(limit, arrival, Purpose::Write);
-        if acquired.is_err() {
-            watch.note_sleep(limit);
-        }
-        acquired
-    }
-
     /// The write lock was refused. `Ok` means to go on, perhaps with the write lock after a wait.
     ///
     /// # Errors
@@ -612,160 +448,6 @@ impl<B: BaseFile> Claim<B> {
             // Down to what SQLite knows of; it may be NONE.
             Sought::Database(_) => {
                 HeldLevel::above(self.base, request.level.min(LockLevel::SHARED)).unlock()
-            }
-        }
-    }
-
-    /// Waits in the lock call, as SQLite has allowed, and leaves the base file the rest of that time. Goes on, without the
-    /// write lock, beside a checkpoint that lasts.
-    ///
-    /// # Errors
-    /// The time is over, or there can be no write lock.
-    fn block(&mut self) -> Result<(), Refused> {
-        let allowed = Duration::from_millis(u64::from(self.blocks_ms.unsigned_abs()));
-        let waited = self.wait.age();
-        let limit = allowed.saturating_sub(waited);
-        let mut arrival = Arrival::with(self.wait.leave_queue(), waited);
-        let mut watch = Stopwatch::start();
-        count(&self.database.counters.refused);
-        loop {
-            let left = limit.saturating_sub(watch.elapsed());
-            if left.is_zero() {
-                self.wait.end();
-                self.events.forget_refusal();
-                self.gave_up(waited + watch.elapsed());
-                return Err(Refused::Busy);
-            }
-            let held = match self.database.held_for() {
-                Some((Purpose::Upkeep, held)) => held,
-                _ => Duration::ZERO,
-            };
-            // For no longer than until a checkpoint has lasted, or until another connection may have left WAL mode.
-            let chunk = left.min(CHECKPOINT_LASTS.saturating_sub(held));
-            if chunk.is_zero() || self.base.is_reserved() {
-                break;
-            }
-            match self.write_lock.acquire_within(chunk, &mut arrival, Purpose::Write) {
-                Ok(()) => {
-                    self.waited(watch.elapsed());
-                    self.events.wait_ended(watch.elapsed());
-                    break;
-                }
-                Err(Refused::Busy) if self.database.queue().is_none() => {
-                    // Another connection is about to make the sidecar.
-                    watch.sleep(Duration::from_millis(1));
-                    let now = sys::monotonic_ns();
-                    match self.write_lock.try_acquire(now, Purpose::Write, true, None) {
-                        Ok(()) => break,
-                        Err(Refused::Busy) => {}
-                        Err(why) => return Err(why),
-                    }
-                }
-                Err(Refused::Busy) => watch.note_sleep(chunk),
-                Err(why) => return Err(why),
-            }
-        }
-        let left = limit.saturating_sub(watch.elapsed()).as_millis().max(1);
-        self.base.may_block(c_int::try_from(left).unwrap_or(c_int::MAX));
-        Ok(())
-    }
-
-    /// If a checkpoint holds the write lock, waits inside the lock call for its end: a checkpoint makes no snapshot stale.
-    /// If it lasts, goes on beside it, with SQLite's own lock alone, as on the stock VFS. Whether to go on.
-    ///
-    /// Until it has lasted, connections with a busy handler sleep in that instead, without their snapshot, which would
-    /// keep the next writer from restarting the WAL. For an upgrade SQLite does not ask the handler, so an upgrade
-    /// waits here.
-    fn wait_out_checkpoint(&mut self) -> bool {
-        let sleeps = self.wait.has_busy_handler() && !self.base.is_upgrade();
-        let place = self.wait.place();
-        if place.is_some_and(|place| place.is_far()) {
-            return false;
-        }
-        let waits_here = !sleeps && (place.is_none() || self.wait.is_at_its_end());
-        let mut watch = Stopwatch::start();
-        let mut in_vain = 0;
-        while in_vain < LOOKS {
-            let left = CHECKPOINT_LASTS.saturating_sub(watch.elapsed());
-            let acquired = match self.database.held_for() {
-                Some((Purpose::Upkeep, held)) => {
-                    if left.is_zero() || held >= CHECKPOINT_LASTS {
-                        return true;
-                    }
-                    if !waits_here {
-                        return false;
-                    }
-                    let limit =
-                        left.min(CHECKPOINT_LASTS.saturating_sub(held)).min(LOOKS_FOR_WRITER);
-                    // Its own place would be one that it overtakes.
-                    self.wait.leave_queue();
-                    let acquired = self.write_lock.acquire_soon(Purpose::Write, limit);
-                    if acquired.is_err() {
-                        watch.note_sleep(limit);
-                    }
-                    acquired
-                }
-                None if waits_here => {
-                    in_vain += 1;
-                    let now = sys::monotonic_ns();
-                    self.write_lock.try_acquire(now, Purpose::Write, false, None)
-                }
-                _ => return false,
-            };
-            if acquired.is_ok() {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// SQLite's busy handler sleeps no more, and its last sleep was cut short for a turn: waits inside the lock call for what
-    /// is left of the busy timeout, so that SQLITE_BUSY does not come before that is over. Whether it has the write lock, and
-    /// nobody has committed since it took its snapshot: else that is stale.
-    fn wait_out_timeout(&mut self) -> bool {
-        let rest = self.take_rest();
-        if rest.is_zero() {
-            return false;
-        }
-        let mut watch = Stopwatch::start();
-        // It is not known in a transaction that has read before it was refused.
-        let snapshot = self.snapshot.or_else(|| self.base.committed());
-        if self.base.committed() == snapshot {
-            let mut arrival = Arrival::with(self.wait.leave_queue(), self.wait.age());
-            if self.write_lock.acquire_within(rest, &mut arrival, Purpose::Write).is_ok() {
-                if self.base.committed() == snapshot {
-                    self.wait.leave_rest(rest.saturating_sub(watch.elapsed()));
-                    return true;
-                }
-                self.write_lock.release();
-            }
-        }
-        // Nobody must wait for its turn meanwhile.
-        self.wait.leave_queue();
-        watch.sleep(rest.saturating_sub(watch.elapsed()));
-        false
-    }
-
-    /// What is left of the busy timeout, if its handler sleeps no more.
-    fn take_rest(&mut self) -> Duration {
-        self.wait.is_used_by(self.base.user());
-        self.wait.take_rest()
-    }
-
-    /// The same where a stock client has WRITE: nobody wakes a waiter, which looks every millisecond. What WRITE was answered
-    /// with at last, and what is left to sleep, without the write lock, if the snapshot has become stale.
-    fn wait_out_stock_writer(&mut self) -> (ResultCode, Duration) {
-        let (rest, mut watch) = (self.take_rest(), Stopwatch::start());
-        loop {
-            let left = rest.saturating_sub(watch.elapsed());
-            if left.is_zero() || self.is_snapshot_stale() {
-                return (ResultCode::BUSY, left);
-            }
-            watch.sleep(left.min(Duration::from_millis(1)));
-            let rc = self.base.shm_lock(ShmSlot::WRITE.into(), ShmFlags::LOCK_EXCLUSIVE);
-            if rc != ResultCode::BUSY {
-                self.wait.leave_rest(rest.saturating_sub(watch.elapsed()));
-                return (rc, Duration::ZERO);
             }
         }
     }

@@ -55,7 +55,7 @@
 //!
 //! SQLite's own locks (8) are taken after the write lock and released before it. Some callers ask
 //! for the write lock while they hold one of SQLite's locks. None of them can deadlock, because
-//! none waits without bound: `connection/claim.rs` has the table of bounded waits. A connection
+//! none waits without bound: `connection/claim/waits.rs` has the table of bounded waits. A connection
 //! that cleans up on its last close does not wait at all.
 
 mod circle;

@@ -1,6 +1,6 @@
 //! A connection's wait for the write lock.
 //!
-//! A lock call does not wait for a writer; `connection/claim.rs` has a table of the bounded
+//! A lock call does not wait for a writer; `connection/claim/waits.rs` has a table of the bounded
 //! exceptions. It answers SQLITE_BUSY. SQLite then releases its locks and calls its busy handler
 //! (<https://www.sqlite.org/c3ref/busy_handler.html>), whose default calls xSleep and then tries
 //! again. The connection waits in xSleep, in the queue, and returns from there as soon as an
