@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -96,11 +96,6 @@ impl Stat {
     /// Whether it has no file open any more. Its first thread may end, and be a zombie, before the others do.
     fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X') && self.threads < 2
-    }
-
-    /// Whether its first thread has ended, and another lives.
-    fn is_first_thread_dead(&self) -> bool {
-        matches!(self.state, 'Z' | 'X') && self.threads >= 2
     }
 
     /// Whether it ends: of a process, its first thread; of a thread, that thread.
@@ -195,33 +190,6 @@ fn each_open(
     is_over: &dyn Fn() -> bool,
     mut look: impl FnMut(OpenFile) -> bool,
 ) -> io::Result<()> {
-    if each_open_of(process, files, is_over, &mut look)? == 0 {
-        if let Some(thread) = living_thread(process) {
-            each_open_of(&thread, files, is_over, &mut look)?;
-        }
-    }
-    Ok(())
-}
-
-/// A thread of a process whose first thread has ended, by its directory: /proc/PID/fd shows the files of the first thread only.
-/// `None` if the first thread lives, or if none does. proc(5), /proc/PID/task
-fn living_thread(process: &Path) -> Option<PathBuf> {
-    let stat = |of: &Path| Stat::parse(&read_text(of.join("stat")).ok()?);
-    if !stat(process)?.is_first_thread_dead() {
-        return None;
-    }
-    let threads = beyond_standard(|| fs::read_dir(process.join("task"))).ok()?;
-    let mut threads = threads.flatten().map(|thread| thread.path());
-    threads.find(|thread| stat(thread).is_some_and(|stat| !stat.is_exiting()))
-}
-
-/// [`each_open`] of a process or a thread. Returns how many files it has open, as far as they were looked at.
-fn each_open_of(
-    process: &Path,
-    files: &[Inode],
-    is_over: &dyn Fn() -> bool,
-    look: &mut dyn FnMut(OpenFile) -> bool,
-) -> io::Result<u32> {
     let mut descriptors = Entries::of(&process.join("fd"))?;
     let mut seen = 0_u32;
     while let Some(name) = descriptors.next() {
@@ -230,34 +198,18 @@ fn each_open_of(
         if seen % 64 == 0 && is_over() {
             break;
         }
-        let found = descriptors.inode_behind(&name);
-        let name = OsStr::from_bytes(name.to_bytes());
-        let inode = match found {
-            Ok(inode) => inode,
-            Err(why) if is_denied(&why) => {
-                // Root without CAP_SYS_PTRACE, as in a container, may list what a process of another user has open, and not
-                // look at it. A file system may refuse to tell of a file, too.
-                match fs::read_link(process.join("fd").join(name)) {
-                    Err(why) if is_denied(&why) => return Err(why),
-                    _ => continue,
-                }
-            }
-            Err(_) => continue,
-        };
+        let Some(inode) = descriptors.inode_behind(&name) else { continue };
         if !files.contains(&inode) {
             continue;
         }
+        let name = OsStr::from_bytes(name.to_bytes());
         let info = read_text(process.join("fdinfo").join(name)).unwrap_or_default();
         let locks = info.lines().filter_map(lock_of).collect();
         if look(OpenFile { inode, is_to_look: is_to_look(&info), locks }) {
             break;
         }
     }
-    Ok(seen)
-}
-
-fn is_denied(why: &io::Error) -> bool {
-    why.kind() == io::ErrorKind::PermissionDenied
+    Ok(())
 }
 
 /// A directory that is read, whose entries are looked at from where it is: a process may have thousands, and each path from
@@ -275,53 +227,47 @@ impl Entries {
         })
     }
 
-    /// The name of the next entry, in no order, but for the directory itself and its parent. readdir(3)
+    /// The name of the next entry, in no order. readdir(3)
     fn next(&mut self) -> Option<CString> {
-        loop {
-            // SAFETY: an open directory, which no other thread reads.
-            let entry = NonNull::new(unsafe { libc::readdir(self.0.as_ptr()) })?;
-            // SAFETY: an entry is valid until the next call, and its name is terminated. The reference is to the name alone,
-            // since an entry may be shorter than its type.
-            let name = unsafe { CStr::from_ptr((&raw const (*entry.as_ptr()).d_name).cast()) };
-            if !name.to_bytes().starts_with(b".") {
-                return Some(name.to_owned());
-            }
-        }
+        // SAFETY: an open directory, which no other thread reads.
+        let entry = NonNull::new(unsafe { libc::readdir(self.0.as_ptr()) })?;
+        // SAFETY: an entry is valid until the next call, and its name is terminated. The reference is to the name alone, since
+        // an entry may be shorter than its type.
+        let name = unsafe { CStr::from_ptr((&raw const (*entry.as_ptr()).d_name).cast()) };
+        Some(name.to_owned())
     }
 
     /// The file that an entry leads to. It asks no server: a process may have a file open on a network file system that does
     /// not answer, and stat(2) would wait for that in vain, and could not be killed. statx(2)
     #[doc(alias = "AT_STATX_DONT_SYNC")]
     #[cfg(target_os = "linux")]
-    fn inode_behind(&self, name: &CStr) -> io::Result<Inode> {
+    fn inode_behind(&self, name: &CStr) -> Option<Inode> {
         // SAFETY: an open directory.
         let directory = unsafe { libc::dirfd(self.0.as_ptr()) };
         match statx(directory, name, libc::AT_STATX_DONT_SYNC, libc::STATX_INO) {
-            Ok(found) => Ok(Inode::of_statx(&found)),
+            Ok(found) => Some(Inode::of_statx(&found)),
             // Linux before 4.11 does not know the call, and a seccomp filter may refuse it.
             Err(why) if matches!(why.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
                 self.inode_by_stat(name)
             }
-            Err(why) => Err(why),
+            Err(_) => None,
         }
     }
 
     /// The file that an entry leads to.
     #[cfg(not(target_os = "linux"))]
-    fn inode_behind(&self, name: &CStr) -> io::Result<Inode> {
+    fn inode_behind(&self, name: &CStr) -> Option<Inode> {
         self.inode_by_stat(name)
     }
 
     /// The same, also if the file system's server must be asked. fstatat(2)
-    fn inode_by_stat(&self, name: &CStr) -> io::Result<Inode> {
+    fn inode_by_stat(&self, name: &CStr) -> Option<Inode> {
         let mut found = MaybeUninit::<libc::stat>::zeroed();
         // SAFETY: the descriptor of an open directory, a terminated name, and a struct that the call fills in if it succeeds.
         unsafe {
             let directory = libc::dirfd(self.0.as_ptr());
-            match libc::fstatat(directory, name.as_ptr(), found.as_mut_ptr(), 0) {
-                0 => Ok(Inode::of(found.assume_init_ref())),
-                _ => Err(io::Error::last_os_error()),
-            }
+            let rc = libc::fstatat(directory, name.as_ptr(), found.as_mut_ptr(), 0);
+            (rc == 0).then(|| Inode::of(found.assume_init_ref()))
         }
     }
 }
