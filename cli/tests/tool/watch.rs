@@ -141,7 +141,9 @@ fn forty_columns_are_enough() {
     let mut waiter = client(&board, "kanban");
     waiter.send_sql("c", "BEGIN IMMEDIATE");
     let terminal = Terminal::of_size(&board, 40, 30);
-    let screen = terminal.until("queue: 1 waiting");
+    terminal.until("queue: 1 waiting");
+    // The last line: the screen is drawn from its top.
+    let screen = terminal.until("? explains");
     assert!(
         screen.contains(&format!("holder    pid {} (python3), for ", holder.pid())),
         "{screen}"
