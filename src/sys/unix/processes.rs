@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -98,6 +98,11 @@ impl Stat {
         matches!(self.state, 'Z' | 'X') && self.threads < 2
     }
 
+    /// Whether its first thread has ended, and another lives.
+    fn is_first_thread_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X') && self.threads >= 2
+    }
+
     /// Whether it ends: of a process, its first thread; of a thread, that thread.
     fn is_exiting(&self) -> bool {
         const PF_EXITING: u64 = 0x0000_0004;
@@ -171,16 +176,16 @@ pub(crate) fn has_open(pid: u32, file: Inode, limit: Duration) -> Option<bool> {
     let watch = Stopwatch::start();
     let is_over = || watch.elapsed() > limit;
     let mut has_it = false;
-    each_open(in_proc(pid, "").as_ref(), &[file], &is_over, |_| {
+    let saw_all = each_open(in_proc(pid, "").as_ref(), &[file], &is_over, |_| {
         has_it = true;
         true
     })
     .ok()?;
-    (has_it || !is_over()).then_some(has_it)
+    (has_it || saw_all && !is_over()).then_some(has_it)
 }
 
-/// Calls `look` with each of `files` that a process has open, once for each descriptor, until it is true. proc(5),
-/// /proc/PID/fdinfo
+/// Calls `look` with each of `files` that a process has open, once for each descriptor, until it is true. Returns false if this
+/// process may list that one's descriptors, but not look at them. proc(5), /proc/PID/fdinfo
 ///
 /// # Errors
 /// This process may not look into that one, or that one has ended.
@@ -189,8 +194,25 @@ fn each_open(
     files: &[Inode],
     is_over: &dyn Fn() -> bool,
     mut look: impl FnMut(OpenFile) -> bool,
-) -> io::Result<()> {
+) -> io::Result<bool> {
+    let mut saw_all = each_listed(process, files, is_over, &mut look)?;
+    if saw_all.is_none() {
+        if let Some(thread) = living_thread(process) {
+            saw_all = each_listed(&thread, files, is_over, &mut look)?;
+        }
+    }
+    Ok(saw_all.unwrap_or(true))
+}
+
+/// [`each_open`] of a process, or of a thread by its directory. `None` if no descriptor is listed.
+fn each_listed(
+    process: &Path,
+    files: &[Inode],
+    is_over: &dyn Fn() -> bool,
+    look: &mut dyn FnMut(OpenFile) -> bool,
+) -> io::Result<Option<bool>> {
     let mut descriptors = Entries::of(&process.join("fd"))?;
+    let mut saw_all = true;
     let mut seen = 0_u32;
     while let Some(name) = descriptors.next() {
         seen += 1;
@@ -198,18 +220,50 @@ fn each_open(
         if seen % 64 == 0 && is_over() {
             break;
         }
-        let Some(inode) = descriptors.inode_behind(&name) else { continue };
+        let found = descriptors.inode_behind(&name);
+        let name = OsStr::from_bytes(name.to_bytes());
+        let inode = match found {
+            Ok(inode) => inode,
+            Err(why) if is_denied(&why) => {
+                // Root without CAP_SYS_PTRACE, as in most containers, may list what a process of another user has open, and
+                // not look at it. A file system may refuse to tell of its file, too.
+                match fs::read_link(process.join("fd").join(name)) {
+                    Err(why) if is_denied(&why) => {
+                        saw_all = false;
+                        break;
+                    }
+                    _ => continue,
+                }
+            }
+            Err(_) => continue,
+        };
         if !files.contains(&inode) {
             continue;
         }
-        let name = OsStr::from_bytes(name.to_bytes());
         let info = read_text(process.join("fdinfo").join(name)).unwrap_or_default();
         let locks = info.lines().filter_map(lock_of).collect();
         if look(OpenFile { inode, is_to_look: is_to_look(&info), locks }) {
             break;
         }
     }
-    Ok(())
+    Ok((seen > 0).then_some(saw_all))
+}
+
+/// Whether this process may not do it.
+fn is_denied(why: &io::Error) -> bool {
+    why.kind() == io::ErrorKind::PermissionDenied
+}
+
+/// A thread of a process whose first thread has ended, by its directory: /proc/PID/fd shows the files of the first thread only.
+/// `None` if the first thread lives, or if none does. proc(5), /proc/PID/task
+fn living_thread(process: &Path) -> Option<PathBuf> {
+    let stat = |of: &Path| Stat::parse(&read_text(of.join("stat")).ok()?);
+    if !stat(process)?.is_first_thread_dead() {
+        return None;
+    }
+    let threads = beyond_standard(|| fs::read_dir(process.join("task"))).ok()?;
+    let mut threads = threads.flatten().map(|thread| thread.path());
+    threads.find(|thread| stat(thread).is_some_and(|stat| !stat.is_exiting()))
 }
 
 /// A directory that is read, whose entries are looked at from where it is: a process may have thousands, and each path from
@@ -227,47 +281,53 @@ impl Entries {
         })
     }
 
-    /// The name of the next entry, in no order. readdir(3)
+    /// The name of the next entry, in no order, but not of the directory itself or its parent. readdir(3)
     fn next(&mut self) -> Option<CString> {
-        // SAFETY: an open directory, which no other thread reads.
-        let entry = NonNull::new(unsafe { libc::readdir(self.0.as_ptr()) })?;
-        // SAFETY: an entry is valid until the next call, and its name is terminated. The reference is to the name alone, since
-        // an entry may be shorter than its type.
-        let name = unsafe { CStr::from_ptr((&raw const (*entry.as_ptr()).d_name).cast()) };
-        Some(name.to_owned())
+        loop {
+            // SAFETY: an open directory, which no other thread reads.
+            let entry = NonNull::new(unsafe { libc::readdir(self.0.as_ptr()) })?;
+            // SAFETY: an entry is valid until the next call, and its name is terminated. The reference is to the name alone,
+            // since an entry may be shorter than its type.
+            let name = unsafe { CStr::from_ptr((&raw const (*entry.as_ptr()).d_name).cast()) };
+            if !name.to_bytes().starts_with(b".") {
+                return Some(name.to_owned());
+            }
+        }
     }
 
     /// The file that an entry leads to. It asks no server: a process may have a file open on a network file system that does
     /// not answer, and stat(2) would wait for that in vain, and could not be killed. statx(2)
     #[doc(alias = "AT_STATX_DONT_SYNC")]
     #[cfg(target_os = "linux")]
-    fn inode_behind(&self, name: &CStr) -> Option<Inode> {
+    fn inode_behind(&self, name: &CStr) -> io::Result<Inode> {
         // SAFETY: an open directory.
         let directory = unsafe { libc::dirfd(self.0.as_ptr()) };
         match statx(directory, name, libc::AT_STATX_DONT_SYNC, libc::STATX_INO) {
-            Ok(found) => Some(Inode::of_statx(&found)),
+            Ok(found) => Ok(Inode::of_statx(&found)),
             // Linux before 4.11 does not know the call, and a seccomp filter may refuse it.
             Err(why) if matches!(why.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
                 self.inode_by_stat(name)
             }
-            Err(_) => None,
+            Err(why) => Err(why),
         }
     }
 
     /// The file that an entry leads to.
     #[cfg(not(target_os = "linux"))]
-    fn inode_behind(&self, name: &CStr) -> Option<Inode> {
+    fn inode_behind(&self, name: &CStr) -> io::Result<Inode> {
         self.inode_by_stat(name)
     }
 
     /// The same, also if the file system's server must be asked. fstatat(2)
-    fn inode_by_stat(&self, name: &CStr) -> Option<Inode> {
+    fn inode_by_stat(&self, name: &CStr) -> io::Result<Inode> {
         let mut found = MaybeUninit::<libc::stat>::zeroed();
         // SAFETY: the descriptor of an open directory, a terminated name, and a struct that the call fills in if it succeeds.
         unsafe {
             let directory = libc::dirfd(self.0.as_ptr());
-            let rc = libc::fstatat(directory, name.as_ptr(), found.as_mut_ptr(), 0);
-            (rc == 0).then(|| Inode::of(found.assume_init_ref()))
+            match libc::fstatat(directory, name.as_ptr(), found.as_mut_ptr(), 0) {
+                0 => Ok(Inode::of(found.assume_init_ref())),
+                _ => Err(io::Error::last_os_error()),
+            }
         }
     }
 }
@@ -333,8 +393,8 @@ fn each_process<T>(
     seen
 }
 
-/// The lock that a line of /proc/PID/fdinfo/N tells of, say `lock: 1: OFDLCK ADVISORY WRITE -1 08:01:131081 8192 EOF`;
-/// `None` if it tells of none, or of one of another kind. proc(5)
+/// The lock in a line of /proc/PID/fdinfo/N, say `lock: 1: OFDLCK ADVISORY WRITE -1 08:01:131081 8192 EOF`;
+/// `None` if it has none, or one of another kind. proc(5)
 pub(super) fn lock_of(line: &str) -> Option<FileLock> {
     let fields: Vec<_> = line.strip_prefix("lock:")?.split_whitespace().collect();
     let [_, kind, .., access, _, _, start, last] = fields[..] else { return None };

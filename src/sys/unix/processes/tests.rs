@@ -122,9 +122,12 @@ fn a_process_that_is_gone_is_known_to_be() {
     child.wait().expect("it ends");
 }
 
-/// The first thread of a process ends, and another lives: the process has not ended before that is killed.
+/// The first thread of a process ends, and another lives. The process has not ended before that is killed, and has its files
+/// open, although /proc/PID/fd is empty, or root's.
 #[test]
 fn a_process_lives_as_long_as_its_last_thread() {
+    let file = tempfile::tempfile().expect("a file");
+    let inode = entry_of(&file).expect("it is open").inode;
     // SAFETY: the child uses of this process's memory what fork(2) leaves usable: it makes a thread, and ends this one alone.
     let child = unsafe {
         let child = libc::fork();
@@ -145,12 +148,54 @@ fn a_process_lives_as_long_as_its_last_thread() {
     let stat = || Stat::parse(&read_text(format!("/proc/{pid}/stat")).ok()?);
     let is_headless = until(&|| stat().is_some_and(|stat| stat.state == 'Z'));
     let ended_before = has_ended(pid, Duration::ZERO);
+    let has_it = has_open(pid, inode, Duration::MAX);
     // SAFETY: a child that nobody else kills or waits for.
     unsafe { libc::kill(child, libc::SIGKILL) };
     let has_ended = until(&|| has_ended(pid, Duration::ZERO));
     // SAFETY: as above; it asks for no status.
     unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
     assert_eq!((is_headless, ended_before, has_ended), (true, false, true));
+    assert_ne!(has_it, Some(false));
+}
+
+/// Takes from this thread, for good, the right to look into the processes of all users. capabilities(7)
+fn give_up_ptrace() {
+    const VERSION_3: u32 = 0x2008_0522;
+    const CAP_SYS_PTRACE: u32 = 19;
+    let mut header = [VERSION_3, 0];
+    // Effective, permitted and inheritable, of the first 32 capabilities and of the next.
+    let mut sets = [0_u32; 6];
+    let (about, all) = (header.as_mut_ptr(), sets.as_mut_ptr());
+    // SAFETY: the structs that version 3 asks for; 0 stands for this thread.
+    unsafe {
+        assert_eq!(libc::syscall(libc::SYS_capget, about, all), 0);
+        *all &= !(1 << CAP_SYS_PTRACE);
+        assert_eq!(libc::syscall(libc::SYS_capset, about, all), 0);
+    }
+}
+
+/// A process of another user has a file open. Root without CAP_SYS_PTRACE, as in most containers, may list its descriptors, and
+/// not look at them. So it is not known whether that process has the file open.
+#[test]
+fn a_process_that_may_not_be_looked_into_is_not_innocent() {
+    use std::os::unix::process::CommandExt;
+    let file = tempfile::tempfile().expect("a file");
+    let inode = entry_of(&file).expect("it is open").inode;
+    // SAFETY: the call takes nothing.
+    if unsafe { libc::geteuid() } != 0 {
+        // Only root may begin a process of another user.
+        return;
+    }
+    let mut sleep = std::process::Command::new("sleep");
+    let mut child = sleep.arg("600").stdin(file).uid(65534).gid(65534).spawn().expect("sleep(1)");
+    let pid = child.id();
+    let asks = std::thread::spawn(move || {
+        give_up_ptrace();
+        has_open(pid, inode, Duration::MAX)
+    });
+    let found = asks.join().expect("no panic");
+    child.kill().and_then(|()| child.wait()).expect("it is ours");
+    assert_eq!(found, None);
 }
 
 /// A process that has given itself a name, printed by printf(1). It ends when its standard input does.
