@@ -55,8 +55,9 @@ pub(crate) struct TestBase {
     pub(crate) is_immediate: Cell<bool>,
     pub(crate) doing: Cell<Option<Doing>>,
     pub(crate) running: Cell<Option<Running>>,
-    /// Whether the connection writes to another database.
+    /// Whether the connection writes to any database.
     pub(crate) is_writing: Cell<bool>,
+    /// Whether the connection writes to another database.
     pub(crate) writes_elsewhere: Cell<bool>,
     /// Whether BEGIN has begun a transaction.
     pub(crate) is_in_transaction: Cell<bool>,

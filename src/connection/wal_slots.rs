@@ -131,8 +131,9 @@ impl<B: BaseFile> Connection<B> {
     /// [`Self::shm_lock_failed`] on an error). False for all others, which
     /// [`Self::shm_lock_checked`] handles. A call is passed on if it shares a slot, unlocks a
     /// shared one, or is exclusive for one of READ(1) to READ(4). But no transaction may begin or
-    /// end by it that has or may want the write lock, and the connection must not wait. A snapshot
-    /// is noted before the base file is called; a failure undoes that.
+    /// end by it that has or may want the write lock, and the connection must not wait. Nor may its
+    /// busy handler have left the last such call without returning. A snapshot is noted before the
+    /// base file is called; a failure undoes that.
     ///
     /// Every read transaction makes two such calls, so this must be quick, and never panic.
     #[inline]
@@ -154,7 +155,8 @@ impl<B: BaseFile> Connection<B> {
             self.wal.has_snapshot = false;
             return true;
         }
-        let is_plain = self.claim.wait.is_quiet() && !self.guards.files.count_read();
+        let is_plain =
+            self.claim.wait.is_quiet() && !self.wal.may_ask && !self.guards.files.count_read();
         if is_plain {
             self.wal.has_snapshot = true;
         }

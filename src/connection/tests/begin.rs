@@ -248,13 +248,18 @@ fn a_reader_takes_no_write_lock() {
     assert!(!takes(&mut connection));
 }
 
+/// From here on the connection has `kanban_begin=auto`.
+fn learns(connection: &mut TestConnection) {
+    connection.begin = super::super::begin::Begin::new(&Settings::defaults_of(
+        &Options::default().with_begin(Begin::Auto),
+    ));
+}
+
 /// A connection with `kanban_begin=auto` that has begun a transaction of that kind, and has a READ
 /// slot.
 fn learning(directory: &tempfile::TempDir, kind: u64) -> (TestConnection, &'static TestBase) {
     let (mut connection, base) = begun(directory, Some(false));
-    connection.begin = super::super::begin::Begin::new(&Settings::defaults_of(
-        &Options::default().with_begin(Begin::Auto),
-    ));
+    learns(&mut connection);
     base.running.set(Some(Running { kind: Some(Kind::of_hash(kind)), ..Running::default() }));
     assert_eq!(read_slot(&mut connection, SHARED), ResultCode::OK);
     (connection, base)
@@ -349,9 +354,7 @@ fn a_wait_for_a_trial_takes_no_place_in_the_queue() {
     keeper.database().make_sidecar();
     let (_first, _) = learning(&directory, 5);
     let (mut second, base) = begun(&directory, Some(false));
-    second.begin = super::super::begin::Begin::new(&Settings::defaults_of(
-        &Options::default().with_begin(Begin::Auto),
-    ));
+    learns(&mut second);
     base.running.set(Some(Running { kind: Some(Kind::of_hash(6)), ..Running::default() }));
     assert_eq!(read_slot(&mut second, SHARED), ResultCode::OK);
     assert_eq!(second.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
@@ -366,4 +369,36 @@ fn a_wait_for_a_trial_takes_no_place_in_the_queue() {
     base.running.set(Some(Running { kind: Some(Kind::of_hash(5)), ..Running::default() }));
     assert_eq!(read_slot(&mut second, SHARED), ResultCode::OK);
     assert!(keeper.database().waiters().is_empty(), "{:?}", keeper.database().waiters());
+}
+
+/// A busy handler throws an exception while its connection waits for a trial. The application rolls
+/// back, and the next statement needs nothing but a READ slot. It may not have that at once: SQLite
+/// may still have pages that are older than the header that it has read.
+#[test]
+fn no_plain_read_follows_a_handler_that_did_not_return() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (keeper, _) = connection(&directory);
+    keeper.database().make_sidecar();
+    let (_first, _) = learning(&directory, 5);
+    let (mut second, base) = begun(&directory, None);
+    learns(&mut second);
+    second.guards = guards_of(&second);
+    base.is_in_transaction.set(false);
+    // After these reads its guards have nothing to do.
+    for _ in 0..2 {
+        assert_eq!(second.shm_lock(SLOT, SHARED), ResultCode::OK);
+        assert_eq!(second.shm_lock(SLOT, UNLOCK_SHARED), ResultCode::OK);
+    }
+    assert!(
+        second.note_plain(SLOT.into(), SHARED) && second.note_plain(SLOT.into(), UNLOCK_SHARED)
+    );
+
+    base.is_in_transaction.set(true);
+    base.running.set(Some(Running { kind: Some(Kind::of_hash(5)), ..Running::default() }));
+    *base.busy_handler.borrow_mut() = Some(Box::new(|| std::panic::resume_unwind(Box::new(()))));
+    let reads = std::panic::AssertUnwindSafe(|| read_slot(&mut second, SHARED));
+    assert!(std::panic::catch_unwind(reads).is_err());
+    base.is_in_transaction.set(false);
+    assert_eq!(read_slot(&mut second, SHARED), ResultCode::SCHEMA);
+    assert!(second.note_plain(SLOT.into(), SHARED));
 }
