@@ -318,9 +318,12 @@ fn a_holder_finds_the_waiter_that_could_not_announce_itself() {
 fn a_dead_waiter_is_passed_over() {
     let (scene, mut pace, taken, places) = Scene::new();
     scene.kill(1);
+    assert!(scene.queues[0].has_waiters());
     scene.queues[0].release(taken, Some(&mut pace), || {}).expect("no I/O");
     assert_eq!(scene.states(), [(places[1].slot, SlotState::Woken)]);
     assert_eq!(scene.page().turn().map(|turn| turn.slot), Some(places[1].slot));
+    scene.kill(2);
+    assert!(!scene.queues[0].has_waiters(), "its slot is void");
 }
 
 /// The first waiter does not come for its turn, which expires. Holders pass it over until it is back; it keeps

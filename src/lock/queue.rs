@@ -471,9 +471,10 @@ impl<S: QueueFile> Queue<S> {
         in_order(&page, |waiter| waiter.state != SlotState::Refused && self.is_alive(waiter.slot))
     }
 
-    /// Whether any connection waits in the queue, as far as the page tells.
+    /// Whether a living waiter is there to take a turn.
     pub(crate) fn has_waiters(&self) -> bool {
-        self.sidecar.read().is_ok_and(|page| page.waiters().any(|waiter| waiter.is_there()))
+        let is_there = |waiter: Waiter| waiter.is_there() && self.is_alive(waiter.slot);
+        self.sidecar.read().is_ok_and(|page| page.waiters().any(is_there))
     }
 
     /// All waiters that have a slot, also those whose attempt was refused a moment ago.

@@ -5,13 +5,14 @@
 //! | [`Claim::block`] | the write lock, where SQLite lets lock calls block | as long as SQLite says | none, or a snapshot |
 //! | [`Claim::take_to_begin`] | the write lock, before a transaction has a snapshot | as long as the busy handler says, or `kanban_busy_timeout_min` | none |
 //! | `Connection::lock_shared` | the commit of a rollback mode, if the busy handler has given up before ([`super::Begun::InVain`]) | 200 ms ([`super::COMMIT_LASTS`]) | none |
-//! | [`Claim::wait_beside_handler`] | the write lock, after a busy handler that has slept by itself | as long as that has slept, 50 ms | none |
+//! | [`Claim::wait_beside_handler`] | the write lock, after a busy handler that has slept by itself, beside others in the queue | as long as that has slept, 50 ms | none |
 //! | [`Claim::wait_far_from_head`] | the head of the queue to come near | as long as the busy handler says | none |
 //! | `Connection::wait_at_least` | SHARED, or EXCLUSIVE to commit | `kanban_busy_timeout_min` | none, or what SQLite keeps while it asks again |
 //! | [`Claim::wait_out_checkpoint`] | a checkpoint that has the write lock | 100 ms | a snapshot |
 //! | [`Claim::wait_out_timeout`] | the write lock | what is left of the busy timeout | a snapshot |
 //! | [`Claim::wait_out_stock_writer`] | WRITE, which a stock client has | what is left of the busy timeout | a snapshot, the write lock |
 //! | [`Claim::granted_after_wait`] | nothing: its snapshot is stale | what is left of the busy timeout | a snapshot |
+//! | `Connection::look_and_judge` | a transaction of its kind that is on trial (`kanban_begin=auto`) | 100 ms, after one call of the busy handler | none |
 //! | a refused upgrade to WRITE | another connection's look | 50 us | a snapshot, the write lock |
 //! | a checkpoint | the write lock | 4 ms | CKPT |
 //! | a checkpoint | WRITE, to repair a failed sync | 1 s | CKPT |
@@ -59,9 +60,9 @@ impl<B: BaseFile> Claim<B> {
 
     /// A statement is about to ask for its first lock on the database, a statement of its kind was refused to write before, and the
     /// write lock is taken. Either SQLite has asked its busy handler and tries again, or this is another statement: SQLite
-    /// does not tell. It would be refused, and the handler asked. Beside others that wait in the queue and are woken it would be so
-    /// nearly each time. So this asks the handler in SQLite's place if anybody waits there. If there is none, or it
-    /// gives up, the statement goes on at once. If it has slept by itself, the connection has a place in the queue here for as long.
+    /// does not tell. It would be refused now, and the handler asked. If others wait in the queue, which are woken, that would go on for
+    /// long. So then this asks the handler in SQLite's place. If there is no handler, or it gives up, the statement goes on at once. If
+    /// it has slept by itself, the connection waits here, with a place in the queue, for as long.
     ///
     /// A handler may sleep so that other threads of its process run meanwhile: Ruby's gem keeps the interpreter's lock through a
     /// lock call. So a connection never waits here for one of its own process, and never for longer than the handler has just slept.

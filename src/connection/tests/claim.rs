@@ -550,20 +550,20 @@ fn a_transaction_shows_no_label_for_the_one_before() {
     assert_eq!(own.shm_lock(ShmSlot::WRITE, UNLOCK), ResultCode::OK);
 }
 
-/// A connection of another process that has the write lock of a database, until it is released, and one that waits for it.
+/// A connection of another process that waits for the write lock of a database, and perhaps one that has it.
 struct Elsewhere {
     queue: Queue<Sidecar>,
-    taken: Taken,
+    taken: Option<Taken>,
     place: Place,
 }
 
 impl Elsewhere {
-    fn has_write_lock(connection: &TestConnection) -> Self {
-        connection.database().make_sidecar();
+    /// Takes the write lock, if it is free.
+    fn beside(connection: &TestConnection) -> Self {
         let sidecar = Sidecar::open(connection.database().path(), false).expect("there is one");
         let queue = Queue::new(sidecar);
         let taken = queue.try_acquire(0, Purpose::Write, None, &mut Pace::default());
-        let taken = taken.expect("no I/O").expect("it is free");
+        let taken = taken.expect("no I/O");
         let place = queue.join(Rank::Last, Duration::ZERO, Purpose::Write);
         let mut place = place.expect("there is room");
         assert_eq!(queue.wait(&mut place, Duration::from_millis(1), Until::Turn), None);
@@ -572,8 +572,31 @@ impl Elsewhere {
 
     fn release(self) {
         self.queue.leave(&self.place);
-        self.queue.release(self.taken, None, || {}).expect("no I/O");
+        self.queue.release(self.taken.expect("it has it"), None, || {}).expect("no I/O");
     }
+}
+
+/// A connection that is about to write, by a statement of kind 1, while another process has the write lock.
+fn refused_by_another_process() -> (tempfile::TempDir, TestConnection, &'static TestBase, Elsewhere)
+{
+    let directory = tempfile::tempdir().expect("a directory");
+    let (own, base) = connection(&directory);
+    base.has_bytes(4096);
+    base.is_immediate.set(true);
+    runs(base, 1, true);
+    own.database().make_sidecar();
+    let holder = Elsewhere::beside(&own);
+    assert!(holder.taken.is_some());
+    (directory, own, base, holder)
+}
+
+/// A busy handler that sleeps for 1 ms by itself, and says whether SQLite `goes_on`. Counts its calls.
+fn sleeps(asked: &'static Cell<u32>, goes_on: bool) -> Option<Box<dyn Fn() -> bool>> {
+    Some(Box::new(move || {
+        asked.set(asked.get() + 1);
+        std::thread::sleep(Duration::from_millis(1));
+        goes_on
+    }))
 }
 
 /// The connection runs a statement of that kind.
@@ -597,32 +620,20 @@ fn begins_in_vain(own: &mut TestConnection) -> (bool, Duration) {
     found
 }
 
-/// A busy handler sleeps by itself, and then SQLite begins anew. While the write lock is taken, the handler is asked once, in
-/// SQLite's place, and then the connection has a place in the queue until it is refused again. If the handler says no, it has none;
-/// and the handler is not asked for a statement of another kind, or for one that only reads.
+/// A busy handler sleeps by itself, and then SQLite begins anew. While the write lock is taken and another waits for it, the handler is
+/// asked once, in SQLite's place, and then the connection has a place in the queue until it is refused again. If the handler says no,
+/// it has none. The handler is not asked for a statement of another kind, or for one that only reads, or if none waits.
 #[test]
 fn a_connection_has_a_place_after_its_handler_has_slept_by_itself() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (mut own, base) = connection(&directory);
-    base.has_bytes(4096);
-    base.is_immediate.set(true);
-    let holder = Elsewhere::has_write_lock(&own);
+    let (_directory, mut own, base, holder) = refused_by_another_process();
     let asked: &Cell<u32> = Box::leak(Box::default());
-    let handler = |goes_on| {
-        Box::new(move || {
-            asked.set(asked.get() + 1);
-            std::thread::sleep(Duration::from_millis(1));
-            goes_on
-        })
-    };
     // Whether it has a place after it has begun to read, and how often the handler was asked.
     let mut begins = || (begins_in_vain(&mut own).0, asked.take());
-    runs(base, 1, true);
-    *base.busy_handler.borrow_mut() = Some(handler(true));
+    *base.busy_handler.borrow_mut() = sleeps(asked, true);
     assert_eq!(begins(), (false, 0), "it was not refused before");
     assert_eq!(begins(), (true, 1));
     assert_eq!(begins(), (true, 1));
-    *base.busy_handler.borrow_mut() = Some(handler(false));
+    *base.busy_handler.borrow_mut() = sleeps(asked, false);
     assert_eq!(begins(), (false, 1));
     runs(base, 2, true);
     assert_eq!(begins(), (false, 0));
@@ -633,11 +644,10 @@ fn a_connection_has_a_place_after_its_handler_has_slept_by_itself() {
     assert_eq!((begins(), begins()), ((false, 0), (false, 0)));
     assert_eq!(holder.queue.on_the_page().len(), 1, "the other one's");
     holder.queue.leave(&holder.place);
-    *base.busy_handler.borrow_mut() = Some(handler(true));
+    *base.busy_handler.borrow_mut() = sleeps(asked, true);
     assert_eq!((begins(), begins()), ((false, 0), (false, 0)), "nobody waits in the queue");
 
     // The lock is free: there is nothing to wait for.
-    *base.busy_handler.borrow_mut() = Some(handler(true));
     holder.release();
     assert_eq!(own.shm_lock(READ.0, READ.1), ResultCode::OK);
     assert_eq!((own.claim.wait.place(), asked.take()), (None, 0));
@@ -648,16 +658,8 @@ fn a_connection_has_a_place_after_its_handler_has_slept_by_itself() {
 /// The connection does not wait in the queue for as long as the application has done something else.
 #[test]
 fn what_an_application_does_between_two_statements_is_no_sleep_of_its_handler() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (mut own, base) = connection(&directory);
-    base.has_bytes(4096);
-    base.is_immediate.set(true);
-    let _holder = Elsewhere::has_write_lock(&own);
-    runs(base, 1, true);
-    *base.busy_handler.borrow_mut() = Some(Box::new(|| {
-        std::thread::sleep(Duration::from_millis(1));
-        true
-    }));
+    let (_directory, mut own, base, _holder) = refused_by_another_process();
+    *base.busy_handler.borrow_mut() = sleeps(Box::leak(Box::default()), true);
     begins_in_vain(&mut own);
     let pause = Duration::from_millis(50);
     let took = (0..5).map(|_| {
@@ -669,8 +671,9 @@ fn what_an_application_does_between_two_statements_is_no_sleep_of_its_handler() 
     assert!(took.min().expect("there are five") < pause);
 }
 
-/// A thread of the same process has the write lock. A busy handler may sleep by itself so that this thread runs, which could not while
-/// the connection waits inside a lock call (Ruby's sqlite3). So the connection does not, and the handler is left to SQLite.
+/// A thread of the same process has the write lock, and another process waits for it. A busy handler may sleep by itself so that this
+/// thread runs, which could not while the connection waits inside a lock call (Ruby's sqlite3). So the connection does not, and the
+/// handler is left to SQLite.
 #[test]
 fn a_connection_does_not_wait_beside_its_handler_for_one_of_its_process() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -680,13 +683,11 @@ fn a_connection_does_not_wait_beside_its_handler_for_one_of_its_process() {
     let mut own = connection_over(&directory, base);
     assert_eq!(holder.shm_lock(READ.0, READ.1), ResultCode::OK);
     assert_eq!(holder.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
+    let waiter = Elsewhere::beside(&own);
+    assert!(waiter.taken.is_none() && waiter.queue.has_waiters());
     runs(base, 1, true);
     let asked: &Cell<u32> = Box::leak(Box::default());
-    *base.busy_handler.borrow_mut() = Some(Box::new(|| {
-        asked.set(asked.get() + 1);
-        std::thread::sleep(Duration::from_millis(1));
-        true
-    }));
+    *base.busy_handler.borrow_mut() = sleeps(asked, true);
     for _ in 0..3 {
         assert!(!begins_in_vain(&mut own).0);
         assert_eq!(asked.get(), 0);
@@ -700,12 +701,7 @@ fn a_connection_does_not_wait_beside_its_handler_for_one_of_its_process() {
 /// the cache and begins again.
 #[test]
 fn sqlite_empties_its_cache_after_a_handler_that_did_not_return() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (mut own, base) = connection(&directory);
-    base.has_bytes(4096);
-    base.is_immediate.set(true);
-    let _holder = Elsewhere::has_write_lock(&own);
-    runs(base, 1, true);
+    let (_directory, mut own, base, _holder) = refused_by_another_process();
     begins_in_vain(&mut own);
     *base.busy_handler.borrow_mut() = Some(Box::new(|| std::panic::resume_unwind(Box::new(()))));
     let mut reads = || {

@@ -7,6 +7,7 @@ other = fork do
   told.close
   heard.close
   board = SQLite3::Database.new(path)
+  board.busy_timeout(60_000)
   while (sql = commands.gets)
     board.execute(sql.chomp)
     replies.puts
@@ -21,6 +22,17 @@ writes = lambda do |*statements|
   end
 end
 writes.call('PRAGMA journal_mode=wal', 'CREATE TABLE t (x)', 'INSERT INTO t VALUES (1)')
+# A third process waits in the queue whenever the second one has the lock. So the VFS asks the handler in SQLite's place.
+queued = fork do
+  told.close
+  heard.close
+  board = SQLite3::Database.new(path)
+  board.busy_timeout(60_000)
+  loop do
+    board.execute('BEGIN IMMEDIATE')
+    board.execute('ROLLBACK')
+  end
+end
 %w[immediate deferred].each do |kind|
   board = SQLite3::Database.new(path)
   rows = -> { board.get_first_value('SELECT count(*) FROM t') }
@@ -32,6 +44,7 @@ writes.call('PRAGMA journal_mode=wal', 'CREATE TABLE t (x)', 'INSERT INTO t VALU
     raise 'it takes too long' unless is_first
     is_first = false
     commits.call
+    sleep 0.1
     true
   end
   begin
@@ -46,6 +59,10 @@ writes.call('PRAGMA journal_mode=wal', 'CREATE TABLE t (x)', 'INSERT INTO t VALU
     puts "#{kind}: it has begun"
   rescue RuntimeError, SQLite3::BusyException
     puts "#{kind}: it has given up"
+  end
+  if kind == 'immediate'
+    Process.kill('KILL', queued)
+    Process.wait(queued)
   end
   board.execute('ROLLBACK') if board.transaction_active?
   writes.call('COMMIT')

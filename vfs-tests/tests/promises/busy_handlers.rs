@@ -29,6 +29,31 @@ fn client(board: &Board, vfs: &str, ms: u32, times: Option<u32>) -> Agent {
     client
 }
 
+/// Returns when that process is seen in the queue.
+fn wait_for(board: &Board, pid: u32) {
+    let observer = connect(&board.kanban());
+    let began = Instant::now();
+    loop {
+        let queue = status(&observer, "/queue");
+        if queue.as_array().unwrap().iter().any(|waiter| waiter["pid"] == pid) {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{queue}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A client that waits by a busy timeout. Only beside such a one the VFS asks handlers in SQLite's place.
+fn queued(board: &Board, vfs: &str) -> Agent {
+    let mut queued = agent(Program::Rust);
+    queued.open("q", &board.uri(vfs), 60_000);
+    queued.send_sql("q", "BEGIN IMMEDIATE");
+    if vfs == "kanban" {
+        wait_for(board, queued.pid());
+    }
+    queued
+}
+
 /// How long the transactions of some clients have waited, in us, from the shortest to the longest.
 fn waits(clients: &mut [Agent]) -> Vec<u64> {
     let rows = clients.iter_mut().flat_map(|client| client.reply().rows());
@@ -81,23 +106,10 @@ fn it_is_seen_in_the_queue_and_gets_the_lock() {
         let board = board(mode);
         let holder = connect(&board.kanban());
         holder.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let mut queued = agent(Program::Rust);
-        queued.open("q", &board.kanban(), 60_000);
-        queued.send_sql("q", "BEGIN IMMEDIATE");
-        let began = Instant::now();
-        let wait_for = |pid: u32| {
-            let is_there = |queue: &serde_json::Value| {
-                queue.as_array().unwrap().iter().any(|waiter| waiter["pid"] == pid)
-            };
-            while !is_there(&status(&holder, "/queue")) {
-                assert!(began.elapsed() < PATIENCE, "{mode}: {}", status(&holder, "/queue"));
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        };
-        wait_for(queued.pid());
+        let mut queued = queued(&board, "kanban");
         let mut own = client(&board, "kanban", 5, None);
         own.send_sql("c", "BEGIN IMMEDIATE");
-        wait_for(own.pid());
+        wait_for(&board, own.pid());
         holder.execute_batch("COMMIT").unwrap();
         queued.reply().rows();
         queued.sql("q", "COMMIT").rows();
@@ -108,7 +120,7 @@ fn it_is_seen_in_the_queue_and_gets_the_lock() {
 }
 
 /// An application has an event loop. Its handler says no at once, or after a while, and so does SQLite. Then the application does something
-/// else, and tries again. The handler is asked as often as on the stock VFS, also if there is none; and not for a
+/// else, and tries again. Another client waits in the queue. The handler is asked as often as on the stock VFS, also if there is none; and not for a
 /// statement that needs no lock to write on that board. A client that has given up is in nobody's way.
 #[test]
 fn a_handler_that_gives_up_is_asked_as_often_as_on_the_stock_vfs() {
@@ -119,6 +131,7 @@ fn a_handler_that_gives_up_is_asked_as_often_as_on_the_stock_vfs() {
                 let mut holder = agent(Program::Rust);
                 holder.open("h", &board.uri(vfs), 0);
                 holder.sql("h", "BEGIN IMMEDIATE").rows();
+                let mut queued = queued(&board, vfs);
                 let mut own = match times {
                     Some(times) => client(&board, vfs, 2, Some(times)),
                     None => {
@@ -136,6 +149,8 @@ fn a_handler_that_gives_up_is_asked_as_often_as_on_the_stock_vfs() {
                 own.sql("c", "INSERT INTO copy SELECT * FROM t").rows();
                 calls.push(own.call(&json!(["calls of busy handler"])).rows());
                 holder.sql("h", "COMMIT").rows();
+                queued.reply().rows();
+                queued.sql("q", "COMMIT").rows();
                 let mut next = agent(Program::Rust);
                 next.open("n", &board.uri(vfs), 0);
                 next.sql("n", "INSERT INTO t VALUES (2)").rows();
@@ -150,7 +165,7 @@ fn a_handler_that_gives_up_is_asked_as_often_as_on_the_stock_vfs() {
     }
 }
 
-/// An application is refused, does something else, and tries again. Its handler sleeps three times for a moment, and gives up. The
+/// An application is refused beside a client that waits in the queue, does something else, and tries again. Its handler sleeps three times for a moment, and gives up. The
 /// application is told so after hardly longer than on the stock VFS, however long it has done something else.
 #[test]
 fn a_handler_that_gives_up_soon_blocks_hardly_longer_than_on_the_stock_vfs() {
@@ -160,6 +175,7 @@ fn a_handler_that_gives_up_soon_blocks_hardly_longer_than_on_the_stock_vfs() {
             let mut holder = agent(Program::Rust);
             holder.open("h", &board.uri(vfs), 0);
             holder.sql("h", "BEGIN IMMEDIATE").rows();
+            let mut queued = queued(&board, vfs);
             let mut own = client(&board, vfs, 2, Some(3));
             let refusals = (0..5).map(|_| {
                 std::thread::sleep(Duration::from_millis(100));
@@ -168,7 +184,10 @@ fn a_handler_that_gives_up_soon_blocks_hardly_longer_than_on_the_stock_vfs() {
                 began.elapsed()
             });
             // The VFS knows of no refusal before the first.
-            refusals.skip(1).min().unwrap()
+            let shortest = refusals.skip(1).min().unwrap();
+            holder.sql("h", "COMMIT").rows();
+            queued.reply().rows();
+            shortest
         });
         assert!(ours < 4 * stock, "{mode}: {ours:?}, on the stock VFS {stock:?}");
     }
