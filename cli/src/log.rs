@@ -81,9 +81,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     }
 }
 
-/// Whether a file is the board, or one of those beside it.
+/// Whether a file, which need not exist, is the board or one of those beside it.
 fn is_of_board(file: &Path, board: &Path) -> bool {
-    let file = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let made = || {
+        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = std::fs::canonicalize(directory.unwrap_or(Path::new("."))).ok()?;
+        Some(directory.join(file.file_name()?))
+    };
+    let file = std::fs::canonicalize(file).ok().or_else(made).unwrap_or_else(|| file.to_owned());
     ["", "-wal", "-shm", "-journal", "-lock", "-kanban-log"].iter().any(|suffix| {
         let mut one = board.as_os_str().to_owned();
         one.push(suffix);

@@ -108,8 +108,8 @@ enum Command {
     /// that it starts.
     ///
     /// Reaches every SQLite that is linked dynamically, Node's, and those of a Python that has the
-    /// package kanban_vfs. A line on standard error names each database that is used without this
-    /// VFS.
+    /// package kanban_vfs. A process that uses a database without this VFS says so once, on standard
+    /// error.
     Run(Box<run::Arguments>),
     /// Measures waits and throughput of the stock VFS, an application's flock and this VFS, side by
     /// side.

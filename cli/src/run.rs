@@ -71,8 +71,8 @@ pub(crate) struct Arguments {
     /// Record the statements of events.
     #[arg(long, value_name = "0|1", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = ["0", "1"])]
     record_sql: Option<String>,
-    /// How long a transaction or checkpoint holds the write lock, or waits for it, before it is
-    /// recorded, in ms.
+    /// How long a transaction holds the write lock or waits for it, or a checkpoint lasts, before it
+    /// is recorded, in ms.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
     slow_ms: Option<u32>,
     /// Report on standard error databases that are used without this VFS (1), or not (0).

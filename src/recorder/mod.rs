@@ -101,8 +101,8 @@ pub(crate) struct Recorder {
     has_log: AtomicBool,
     /// What is to be recorded. Mutex rule: held to look and to change, without any other lock.
     waiting: Mutex<Waiting>,
-    /// What the file has of this process's counters. Mutex rule: held while this process has the log of this database open,
-    /// only tried for.
+    /// What the file has of this process's counters. Mutex rule: held while this process has the log of this database open, so
+    /// no thread waits for it.
     added: Mutex<Words>,
     /// Empty in a child of the process that made it.
     own: Own<()>,
@@ -125,7 +125,7 @@ impl Waiting {
         if self.second != second {
             (self.second, self.recorded) = (second, 0);
         }
-        // The disk may answer nobody for a while.
+        // The thread that writes may wait for the disk, and leave many behind.
         if self.recorded >= MOST || self.events.len() >= MOST as usize {
             self.left_out = self.left_out.saturating_add(1);
             return false;
@@ -167,12 +167,12 @@ impl Recorder {
 
     /// The last connection of this process closes the database: adds what is left. A log that was not there a moment ago is
     /// not looked for once more.
-    pub(crate) fn close(&self, counters: &Counters) {
-        let is_due = || self.is_due(sys::monotonic_ns());
-        let is_counted = || tally::words(counters) != *self.added.lock();
+    pub(crate) fn close(&mut self, counters: &Counters) {
         // Nobody has written if it was never due.
         let has_begun = self.due.load(Ordering::Relaxed) != 0;
-        if has_begun && (self.has_log.load(Ordering::Relaxed) || is_due()) && is_counted() {
+        let is_due = || self.is_due(sys::monotonic_ns());
+        let looks = has_begun && (self.has_log.load(Ordering::Relaxed) || is_due());
+        if looks && tally::words(counters) != *self.added.get_mut() {
             self.add(counters, sys::monotonic_ns());
         }
     }

@@ -334,7 +334,7 @@ fn the_log_follows_the_rights_of_its_database() {
 /// locked.
 #[test]
 fn counters_of_all_add_up() {
-    let (_place, path, recorder) = board();
+    let (_place, path, mut recorder) = board();
     let other = Recorder::of(&path);
     let (mine, others) = (Counters::default(), Counters::default());
     mine.holds.count(5);

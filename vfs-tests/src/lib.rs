@@ -56,6 +56,9 @@ pub const STOCK_VFS: &str = if cfg!(windows) { "win32" } else { "unix" };
 /// Debian's Python, whatever comes first on the PATH.
 pub const PYTHON: &str = "/usr/bin/python3";
 
+/// The client in Python.
+const AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/agent.py");
+
 /// What a process has said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
@@ -250,6 +253,15 @@ impl Reply {
     }
 }
 
+/// Keeps the variables for the tests from a client, which would say in its log that they mean nothing.
+fn remove_variables(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("KANBAN_") {
+            command.env_remove(name);
+        }
+    }
+}
+
 impl Agent {
     /// Starts a client. `rust_agent` is the path of the `agent` binary, which only a test knows:
     /// `env!("CARGO_BIN_EXE_agent")`.
@@ -307,6 +319,21 @@ impl Agent {
             .then(|| Self(Lines::start(command(rust_agent))))
     }
 
+    /// A client in Python, in a pid namespace of its own, where it is process 1, as in a container. Only root may make one.
+    /// [`Self::pid`] is that of unshare(1), whose only child it is. pid_namespaces(7)
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn start_in_pid_namespace() -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", PYTHON, AGENT]).arg(extension());
+        remove_variables(&mut command);
+        command.current_dir("/");
+        Self(Lines::start(command))
+    }
+
     /// As [`Self::start`], in a directory and with environment variables of its own.
     ///
     /// # Panics
@@ -326,16 +353,11 @@ impl Agent {
                     "the README names what the tests need: python3"
                 );
                 let mut command = Command::new(PYTHON);
-                command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/agent.py")).arg(extension());
+                command.arg(AGENT).arg(extension());
                 command
             }
         };
-        // Those that are for the tests mean nothing to a client, which would say so in its log.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("KANBAN_") {
-                command.env_remove(name);
-            }
-        }
+        remove_variables(&mut command);
         command.current_dir(directory).envs(variables.iter().copied());
         Self(Lines::start(command))
     }

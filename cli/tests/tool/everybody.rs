@@ -132,18 +132,9 @@ fn a_process_is_known_by_its_command_line() {
 fn a_holder_in_a_container_is_found() {
     vfs_tests::needs!("unshare", vfs_tests::needs::ROOT);
     let board = board();
-    let mut contained = Command::new("unshare");
-    contained.args(["--pid", "--fork", "--kill-child", PYTHON]);
-    contained
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../vfs-tests/src/agent.py"))
-        .arg(extension());
-    let mut contained = Lines::start(contained);
-    for command in
-        [value!(["open", "c", board.uri("kanban"), 0]), value!(["sql", "c", "BEGIN IMMEDIATE"])]
-    {
-        contained.say(&command.to_string());
-        assert!(contained.hear().contains("rows"));
-    }
+    let mut contained = Agent::start_in_pid_namespace();
+    contained.open("c", &board.uri("kanban"), 0);
+    contained.sql("c", "BEGIN IMMEDIATE").rows();
     let pid = contained.pid();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     let seen = status(&board);
@@ -324,16 +315,9 @@ fn processes_that_a_user_may_not_see_are_mentioned() {
 fn the_tool_does_not_take_itself_for_the_holder() {
     vfs_tests::needs!("unshare", vfs_tests::needs::ROOT);
     let board = board();
-    let mut holder = Command::new("unshare");
-    holder.args(["--pid", "--fork", "--kill-child", PYTHON]);
-    holder.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../vfs-tests/src/agent.py")).arg(extension());
-    let mut holder = Lines::start(holder);
-    for said in
-        [value!(["open", "c", board.uri("kanban"), 200]), value!(["sql", "c", "BEGIN IMMEDIATE"])]
-    {
-        holder.say(&said.to_string());
-        assert!(holder.hear().contains("rows"));
-    }
+    let mut holder = Agent::start_in_pid_namespace();
+    holder.open("c", &board.uri("kanban"), 200);
+    holder.sql("c", "BEGIN IMMEDIATE").rows();
     let mut it = Command::new("unshare");
     it.args(["--pid", "--fork", "--mount-proc", "--kill-child", TOOL, "status", "--json"]);
     let output = it.arg(board.path()).output().unwrap();
