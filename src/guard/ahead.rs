@@ -21,8 +21,8 @@
 //!
 //! # What it does not do
 //! - It does nothing in rollback modes.
-//! - An observer that takes longer than [`PAUSE`] from one look to the next may still see a torn
-//!   file.
+//! - An observer that takes longer than [`PAUSE`] from one look to the next may still take the file
+//!   for torn.
 //! - So may an observer that looks within [`PAUSE`] of a connection's first write, which makes the
 //!   file longer without waiting, if another connection's checkpoint comes at once.
 //! - So may an observer that takes longer than [`PAUSE_AT_CLOSE`], if clients open the database one

@@ -7,7 +7,8 @@
 //! transactions that read wait for the write lock, and be refused when they write.
 //!
 //! Processes read and write the page by system calls: if the sidecar is cut short, that is an error
-//! and not a SIGBUS. Only futexes use a mapping.
+//! and not a SIGBUS. No code reads or writes a mapping of it directly: futexes use its addresses,
+//! and on Linux pread(2), which writes to them.
 //!
 //! | bytes | field | written by |
 //! |---|---|---|

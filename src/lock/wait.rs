@@ -16,9 +16,9 @@
 //! moment.
 //!
 //! A busy handler of the application's own may sleep by itself, outside of this VFS, where nobody can wake it. Beside others that are
-//! woken it would find the lock taken nearly each time. So its connection takes a ticket, and after each sleep of the handler it sleeps in
-//! the queue as long ([`Wait::sleep_beside_handler`]), inside a lock call. In between it has no place, so that nobody
-//! gives it a turn for which it would not come.
+//! woken it would find the lock taken nearly each time. So its connection takes a ticket. When the VFS has called the handler in
+//! SQLite's place, the connection sleeps in the queue for as long as the handler has ([`Wait::sleep_beside_handler`]), inside a lock
+//! call. In between it has no place, so that nobody gives it a turn for which it would not come.
 //!
 //! Where SQLite's own lock is in its way, nobody can wake a waiter: it looks every millisecond. A slot of the page shows it
 //! to observers meanwhile.
@@ -31,12 +31,12 @@
 //!
 //! | event | method | what it changes |
 //! |---|---|---|
-//! | it was refused the write lock, or SQLite's own after it | [`Wait::refused`] | `waits`, `can_queue`, `probe`, `refused_at`, `last_step`, `thread`; if a wait begins, `first_refused_at`, `resumed_at`, `handler`, `ticket`; if one ends, `place` |
+//! | it was refused the write lock, or SQLite's own after it | [`Wait::refused`] | `waits`, `can_queue`, `probe`, `refused_at`, `last_step`, `thread`; if a wait begins, `first_refused_at`, `resumed_at`, `handler`, `ticket`; if one ends, or it has slept beside its handler, `place` |
 //! | it was refused another lock | [`Wait::refused_unrelated`] | `can_queue`, `last_step`, `thread` |
 //! | its busy handler calls xSleep | [`sleep`], `begin_nap` | `handler`, `last_step`, `place`; after a stale snapshot, `waits`, `can_queue`, `resumed_at`, `refused_at`, and `first_refused_at` and `ticket` if it had not waited |
 //! | xSleep returns | [`sleep`] | `place`, `ticket`, `handler.unslept` |
 //! | its busy handler may sleep by itself | [`Wait::take_ticket`] | `ticket` |
-//! | that has slept by itself | [`Wait::sleep_beside_handler`] | `handler`, `last_step`, `place` |
+//! | that has slept by itself | [`Wait::sleep_beside_handler`] | `handler`, `last_step`, `place`, `ticket` |
 //! | it has the lock | [`Wait::acquired`] | `waits`, `place`; if it did not wait, `first_refused_at`, `ticket`, `handler` |
 //! | it has released the lock at once | [`Wait::released_at_once`] | `thread`; by [`Wait::is_used_by`], `user` |
 //! | it has committed | [`forget_on_this_thread`] | for which connection this thread sleeps |
@@ -479,7 +479,7 @@ impl Wait {
         let nap = waiting.nap(limit, Stage::Other);
         drop(waiting);
         self.shared.sleep(nap, std::thread::sleep);
-        // The handler counts on nothing of it.
+        // The handler has not asked for this sleep, so nothing of it is left over.
         self.shared.waiting.lock().handler.unslept = Duration::ZERO;
     }
 

@@ -1,13 +1,14 @@
 //! A board seen from outside: who holds the write lock, who waits, and what can be judged
 //! without a connection.
 //!
-//! [`observe`] reads the sidecar and asks the kernel for its locks. It does not open the database,
-//! the WAL or the wal-index, does not wait, and creates and changes nothing. So it disturbs no
-//! client of the database, in this process or another, and answers even when the board is stuck.
-//! `docs/locking-protocol.md` describes what it reads.
+//! [`observe`] reads the sidecar, asks the kernel for its locks, and looks whether the holder's
+//! process has the sidecar open. It does not open the database, the WAL or the wal-index, does not
+//! wait, and creates and changes nothing. So it disturbs no client of the database, in this process
+//! or another, and answers even when the board is stuck. `docs/locking-protocol.md` describes what
+//! it reads.
 //!
-//! [`Observation::survey`] also looks into other processes, by proc(5): which of them have the
-//! database open, and which have SQLite's locks. `Observation::wal` opens and reads the wal-index.
+//! [`Observation::survey`] looks into all processes, by proc(5): which of them have the database
+//! open, and which have SQLite's locks. `Observation::wal` opens and reads the wal-index.
 //!
 //! Windows does not list locks. There `observe` tries the locks of waiters, and of a holder that
 //! was killed: shared, and for a moment, as the VFS itself does (`docs/windows.md`).
@@ -79,8 +80,8 @@ pub struct Observation {
     /// Whether another program has locked the bytes of the write lock, which keeps out all writers
     /// of this VFS. Always false on Windows, which does not tell.
     pub is_locked_by_a_stranger: bool,
-    /// The waiters for the write lock in the queue, the next one first. Connections without a place
-    /// in the queue, and stock clients, are not in it.
+    /// The waiters for the write lock in the queue, the next one first. Stock clients are not in it,
+    /// nor is a connection while its own busy handler sleeps by itself.
     pub queue: Vec<Waiter>,
     /// The waiters for SQLite's own lock, the longest wait first: a stock client has it, or readers
     /// are in the way. Only waits in this VFS of 10 ms or more, as far as the page has room for

@@ -165,7 +165,7 @@ pub struct Process {
     pub pid: u32,
     /// Its command line, cut, or its program's name. Empty if it is not known, or if the process was gone when the event was recorded.
     pub command: String,
-    /// Its pid namespace, as lsns(8) shows it. `None` if it is not known, as that of a holder always is. pid_namespaces(7)
+    /// Its pid namespace, as lsns(8) shows it. `None` if it is not known: that of a holder never is. pid_namespaces(7)
     pub pid_namespace: Option<u32>,
 }
 

@@ -250,7 +250,7 @@ fn open_found(
     }
     // Another program's, perhaps of this process, whose POSIX locks would go when this closes.
     if found.len == 0 && sys::is_locked(found.inode) {
-        // A log is locked when it has its length, which its maker may have given it since.
+        // Clients lock a log only once it has its length, which its maker may have given it since.
         let is_empty_still =
             sys::entry_at(path).is_ok_and(|now| now.inode == found.inode && now.len == 0);
         return Err(if is_empty_still { NoLog::Foreign } else { NoLog::Missing });
@@ -410,7 +410,7 @@ fn counted(file: &File, place: u64) -> io::Result<Words> {
     Ok(Words::default())
 }
 
-/// Makes a log for `database`, if there is none, so that counters begin. Called by those who ask for counters.
+/// Makes a log for `database`, if there is none, so that its clients begin to count. For an operator who wants counters.
 ///
 /// # Errors
 /// There is one that cannot be used, or none can be made.

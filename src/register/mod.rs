@@ -54,8 +54,8 @@ pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
         return make_default(known.vfs);
     }
     if !other.is_null() {
-        // Another copy of this library may have registered it: that VFS keeps its options. SAFETY:
-        // SQLite found it, so it is a registered VFS.
+        // Another copy of this library may have registered it: that VFS keeps its options.
+        // SAFETY: SQLite found it, so it is a registered VFS.
         return match unsafe { vfs::base_of_ours(other) } {
             Some(_) => make_default(other),
             None => Err(is_taken()),

@@ -460,8 +460,8 @@ impl BaseFile for Base {
     fn stands(&self, path: &Path) -> Stands {
         let host = self.host();
         // SQLite tells a file its connection as soon as the file is open (FCNTL_PDB); another VFS
-        // may not pass that on. SAFETY: the connection is of this SQLite, and is the one that
-        // calls.
+        // may not pass that on.
+        // SAFETY: the connection is of this SQLite, and is the one that calls.
         let is_called_by_sqlite = self.db().is_some_and(|db| unsafe {
             host.has_database_that(db, path, |schema| {
                 pointer(host, db, schema, SQLITE_FCNTL_FILE_POINTER)

@@ -287,8 +287,8 @@ unsafe extern "C" fn x_shm_lock(
 ) -> ResultCode {
     // Each arm is a tail call of an `extern "C"` function, so a read saves none of the registers
     // that a write needs. The code of a write transaction is inlined into `lock_write` and
-    // `unlock_write`, down to the system call: hence `inline(always)` on that path. SAFETY: SQLite
-    // locks slots of an open file of this table, and nothing else uses it meanwhile.
+    // `unlock_write`, down to the system call: hence `inline(always)` on that path.
+    // SAFETY: SQLite locks slots of an open file of this table, and nothing else uses it meanwhile.
     unsafe {
         match (first, flags.is_shared(), flags.is_lock()) {
             (ShmSlot::WRITE, false, true) => lock_write(file, n),

@@ -229,7 +229,7 @@ unsafe extern "C" fn x_shm_lock(
     if flags.is_lock() { refuse(file) } else { ResultCode::OK }
 }
 
-/// xShmBarrier: this connection does not use the wal-index any more.
+/// xShmBarrier: this copy of the wal-index is the child's alone, so no other process changes it.
 unsafe extern "C" fn x_shm_barrier(_: *mut sqlite3_file) {}
 
 /// xFetch: no address means that SQLite should read, which fails.

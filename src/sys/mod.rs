@@ -8,7 +8,7 @@
 //! | `inode` | which file it is |
 //! | `descriptors` | opening, keeping, duplicating and closing descriptors |
 //! | `files` | files by their names: their kind and owner, and opening them |
-//! | `directory` | what names lead to, as a quick and repeated question |
+//! | `directory` | what names lead to, asked quickly and often |
 //! | `lines`, `without_waiting` | lines for people, written without waiting |
 //! | `locks` | locks on ranges of bytes |
 //! | `words` | words on which processes wait for each other |

@@ -265,8 +265,8 @@ impl<S: QueueFile> Queue<S> {
         limit.checked_sub(elapsed).filter(|left| !left.is_zero())
     }
 
-    /// How many waiters came before, asleep or not; 0 if none of them is alive and in time. A
-    /// waiter with [`FAR`] others ahead also needs a free lock to take itself for the head: on an
+    /// How many waiters came before, asleep or not; 0 if none of them sleeps and is alive and in
+    /// time. A waiter with [`FAR`] others ahead also needs a free lock to take itself for the head: on an
     /// overloaded machine all others seem to be stopped.
     fn ahead(&self, place: &Place, page: &Page) -> u32 {
         let now = self.sidecar.shared_now();

@@ -137,7 +137,7 @@ impl Nap {
             }
         };
         if self.label.as_mut().is_some_and(|label| label.has_come_back(&queue)) {
-            // It was told so before, and its busy handler has not counted to its end yet.
+            // It still waits for itself, and its busy handler has not counted to its end yet.
             let place = self.place.take();
             return self.slept(place, Duration::ZERO);
         }
@@ -180,7 +180,7 @@ impl Nap {
                     break Some(rest.saturating_sub(look) + unslept);
                 }
                 if label.has_come_back(&queue) {
-                    // What is left is not slept.
+                    // It waits for itself. What is left is not slept later, so that its busy handler gives up soon.
                     break None;
                 }
                 if look == rest {

@@ -31,11 +31,12 @@ struct Sleeper {
     chosen: Cell<*const Shared>,
 }
 
-/// A statement has committed since, or [`LEFT_OVER`] was taken.
+/// It is not: nothing was left over, it was taken, or the statement has committed or got two more locks since.
 const NONE: u8 = 0;
 /// It is.
 const THERE: u8 = 1;
-/// Another lock was acquired since. If that is released at once, for a stale snapshot, the statement goes on.
+/// One more lock was acquired since. If that is released at once, for a stale snapshot, the statement goes on, and
+/// [`LEFT_OVER`] is of it.
 const SET_ASIDE: u8 = 2;
 
 /// A number that no other living thread has.

@@ -82,6 +82,18 @@ fn a_custom_busy_handler_is_not_at_its_end() {
     }
 }
 
+/// The waits for a database, of a statement that has waited for another with these sleeps, of which 7 ms were not slept.
+fn wait_after(sleeps: &[Duration]) -> Wait {
+    let (mut first, second) = (wait(), wait());
+    for asked in sleeps {
+        assert_eq!(first.refused(elsewhere()), None);
+        sleep(*asked, |_| {});
+    }
+    first.shared.waiting.lock().handler.unslept = ms(7);
+    assert!(matches!(first.acquired(), Some(Ok(_))));
+    second
+}
+
 /// A statement writes to two databases, and waits for both. SQLite counts the calls of its busy handler through the whole
 /// statement. So what was not slept for the first is slept for the second, and the last sleep is known to be the last.
 #[test]
@@ -89,13 +101,7 @@ fn a_wait_goes_on_from_the_one_before_in_the_same_statement() {
     for timeout in [20, 100, 300] {
         let sleeps = sleeps(timeout);
         for split in 1..sleeps.len() {
-            let (mut first, mut second) = (wait(), wait());
-            for asked in &sleeps[..split] {
-                assert_eq!(first.refused(elsewhere()), None);
-                sleep(*asked, |_| {});
-            }
-            first.shared.waiting.lock().handler.unslept = ms(7);
-            assert!(matches!(first.acquired(), Some(Ok(_))));
+            let mut second = wait_after(&sleeps[..split]);
             let (slept, mut ended) = (Cell::new(Duration::ZERO), second.refused(elsewhere()));
             for asked in &sleeps[split..] {
                 assert_eq!(ended, None, "{timeout} ms, {split}");
@@ -118,13 +124,7 @@ fn a_stale_snapshot_of_another_database_goes_on_from_the_wait_before() {
         for timeout in [20, 50, 100] {
             let sleeps = sleeps(timeout);
             for split in 1..sleeps.len() {
-                let (mut first, mut second) = (wait(), wait());
-                for asked in &sleeps[..split] {
-                    assert_eq!(first.refused(elsewhere()), None);
-                    sleep(*asked, |_| {});
-                }
-                first.shared.waiting.lock().handler.unslept = ms(7);
-                assert!(matches!(first.acquired(), Some(Ok(_))));
+                let mut second = wait_after(&sleeps[..split]);
                 if recovers {
                     second.refused_unrelated();
                 }

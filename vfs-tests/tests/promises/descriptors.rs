@@ -430,6 +430,18 @@ say(told.stdout.strip(), told.stderr)
     }
 }
 
+/// In Python: a connection has the write lock, and another waits for it in vain, and does so again when it is called.
+#[cfg(target_os = "linux")]
+const WAITS: &str = "
+path, uri = sys.argv[3:]
+holder, waiter = connect(uri), connect(uri)
+holder.execute('PRAGMA journal_mode=wal'); holder.execute('CREATE TABLE t (x)')
+waiter.execute('PRAGMA busy_timeout=50')
+holder.execute('BEGIN IMMEDIATE')
+def waits(): return tried(waiter, 'INSERT INTO t VALUES (1)')
+say(waits())
+";
+
 /// A waiter writes its place in the queue by a file in memory. A daemon closes all descriptors that
 /// it does not know, also the one of that file, and opens another file, which gets its number. The
 /// next waiter must not write to the other file. On the stock VFS none would.
@@ -438,13 +450,6 @@ say(told.stdout.strip(), told.stderr)
 fn a_file_that_has_the_number_of_one_in_memory_stays_as_it_is() {
     const SCRIPT: &str = "
 import tempfile
-path, uri = sys.argv[3:]
-holder, waiter = connect(uri), connect(uri)
-holder.execute('PRAGMA journal_mode=wal'); holder.execute('CREATE TABLE t (x)')
-waiter.execute('PRAGMA busy_timeout=50')
-holder.execute('BEGIN IMMEDIATE')
-def waits(): return tried(waiter, 'INSERT INTO t VALUES (1)')
-say(waits())
 def is_ours(n):
     try: return os.readlink('/proc/self/fd/%d' % n).startswith('/dev/shm/#')
     except OSError: return False
@@ -459,7 +464,7 @@ say(waits())
 ";
     let refused = "database is locked";
     for (vfs, files) in [("unix", "0 in memory"), ("kanban", "1 in memory")] {
-        let said = prints_of(&Board::new(), vfs, SCRIPT, &[]);
+        let said = prints_of(&Board::new(), vfs, &[WAITS, SCRIPT].concat(), &[]);
         assert_eq!(said, [refused, files, refused, "True", "[]"], "{vfs}");
     }
 }
@@ -472,13 +477,6 @@ say(waits())
 fn the_memory_of_a_child_that_ran_no_handler_stays_as_it_is() {
     const SCRIPT: &str = "
 import ctypes, platform
-path, uri = sys.argv[3:]
-holder, waiter = connect(uri), connect(uri)
-holder.execute('PRAGMA journal_mode=wal'); holder.execute('CREATE TABLE t (x)')
-waiter.execute('PRAGMA busy_timeout=50')
-holder.execute('BEGIN IMMEDIATE')
-def waits(): return tried(waiter, 'INSERT INTO t VALUES (1)')
-say(waits())
 mapped = [line.split() for line in open('/proc/self/maps') if line.rstrip().endswith('-lock')]
 ranges = [[int(end, 16) for end in line[0].split('-')] for line in mapped]
 say(len(ranges), 'mapped')
@@ -497,7 +495,7 @@ os.waitpid(child, 0)
 ";
     let refused = "database is locked";
     for (vfs, ranges, untouched) in [("unix", "0 mapped", "[]"), ("kanban", "1 mapped", "[True]")] {
-        let said = prints_of(&Board::new(), vfs, SCRIPT, &[]);
+        let said = prints_of(&Board::new(), vfs, &[WAITS, SCRIPT].concat(), &[]);
         assert_eq!(said, [refused, ranges, refused, untouched], "{vfs}");
     }
 }
