@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json as value};
 
-use vfs_tests::{Agent, Board, Lines, PYTHON, Program, extension};
+use vfs_tests::{Agent, Board, Lines, PYTHON, Program};
 
 use crate::{
     TOOL, as_nobody, beside, board, client, holder_and_waiter, json, outcome, signal, until,
