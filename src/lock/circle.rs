@@ -22,15 +22,15 @@ use super::queue::Queue;
 use super::sidecar::Sidecar;
 use crate::sys;
 
-/// The bits of a label that make it unlike all others; those above them count.
+/// The bits of a label that make it unlike all others; the bits above them are a count.
 const UNIQUE_BITS: u32 = 24;
 
 /// The greatest count that is believed: a page may be forged.
 const MOST: u64 = 1 << 39;
 
 /// How often a transaction is told that it waits for itself. SQLite's busy handler gives up by
-/// then, if its timeout is shorter than 95 s. An application's own may never give up: from then on
-/// it sleeps as usual.
+/// then, if its timeout is shorter than 95 s. An application's own handler may never give up: from
+/// then on the transaction sleeps as usual.
 const MOST_TOLD: u32 = 1000;
 
 /// The greatest count that this process has seen. When a transaction that copied a label waits

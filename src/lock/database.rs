@@ -46,7 +46,7 @@ type Registry = HashMap<DatabaseKey, Weak<Database>>;
 /// deleted, and across fork(2), so that a child knows of every descriptor.
 static REGISTRY: ForkMutex<Option<Registry>> = ForkMutex::new(None);
 
-/// For how long, at most, to look into other processes for the one that has a lock.
+/// The longest time to look into other processes for the one that has a lock.
 const LOOKS_FOR: Duration = Duration::from_millis(100);
 
 /// A database that this process has open.
@@ -79,7 +79,7 @@ impl Database {
         Self::of(path, None)
     }
 
-    /// The database at `path`, which exists; `known` is which file that is, and its directory, if the caller has just looked.
+    /// The database at `path`, which exists; `known` is its inode and directory, if the caller has just looked them up.
     pub(crate) fn of(path: &Path, known: Option<(Inode, Arc<Directory>)>) -> Arc<Self> {
         let (inode, directory) = known.unzip();
         let inode = inode.or_else(|| sys::entry_at(path).ok().map(|found| found.inode));
@@ -170,8 +170,7 @@ impl Database {
         }
     }
 
-    /// What the write lock is held for, and for how long, as [`Queue::held_for`], and also for a
-    /// checkpoint of this process.
+    /// The answer of [`Queue::held_for`], and also for how long a checkpoint of this process has held the lock.
     pub(crate) fn held_for(&self) -> Option<(Purpose, Duration)> {
         if let Some(held) = self.owner.upkeep() {
             return Some((Purpose::Upkeep, held));
@@ -212,7 +211,7 @@ impl Database {
         }
     }
 
-    /// [`Self::holder`], as this process can tell by its open sidecar, with one system call.
+    /// [`Self::holder`], but by this process's open sidecar, with one system call.
     pub(crate) fn holder_by_sidecar(&self) -> Option<(Holder, bool)> {
         if self.owner.is_taken() {
             return Some((Holder::since(sys::monotonic_ns(), Purpose::Write), true));
@@ -220,8 +219,8 @@ impl Database {
         Some((self.queue()?.holder()?, false))
     }
 
-    /// Whether the process with the id of [`Self::holder`] in this pid namespace is that one, as far as can be told. Looks at
-    /// what it has open for at most [`LOOKS_FOR`].
+    /// Whether the process that has the holder's id in this pid namespace is the holder, as far as can be told. Looks at what
+    /// that process has open, for at most [`LOOKS_FOR`].
     pub(crate) fn is_to_be_seen(&self, (holder, ours): (Holder, bool)) -> bool {
         let sidecar = self.queue().map(|queue| queue.sidecar().inode());
         sidecar.is_none_or(|sidecar| holder.is_to_be_seen(sidecar, ours, LOOKS_FOR))
@@ -243,9 +242,8 @@ impl Database {
         keepers::of(&self.path, holder, ours, LOOKS_FOR)
     }
 
-    /// The processes that have SQLite's own write lock; `None` if none is found. Unless it
-    /// `is_anybody`, only those that have it as an OFD lock, which children inherit. Looks into
-    /// other processes for at most [`LOOKS_FOR`].
+    /// The processes that have SQLite's own write lock; `None` if none is found. Without `is_anybody`, only those that have
+    /// it as an OFD lock, which children inherit. Looks into other processes for at most [`LOOKS_FOR`].
     pub(crate) fn sqlite_lockers(&self, is_anybody: bool) -> Option<Lockers> {
         self.own.get()?;
         let found = keepers::of_sqlite(&self.path, !is_anybody, LOOKS_FOR);

@@ -1,8 +1,8 @@
 //! The processes that keep the write lock of a holder that is gone.
 //!
 //! The kernel releases the lock when the last descriptor of the sidecar's open file description is
-//! closed. The holder's death closes it, unless a child has a copy. A child of fork(2) closes them
-//! at once (`register::fork`). A child that runs no fork handlers (`_Fork`, vfork(2), clone(2), a
+//! closed. The holder's death closes it, unless a child has a copy. A child of fork(2) closes its
+//! copies at once (`register::fork`). A child that runs no fork handlers (`_Fork`, vfork(2), clone(2), a
 //! `posix_spawn` that waits in one of its file actions) keeps its copies until it executes a
 //! program or ends, since Linux has no close-on-fork. Its copies of SQLite's own locks keep stock
 //! clients out as well. A process that may trace the child could release the lock by its descriptor
@@ -93,11 +93,12 @@ impl fmt::Display for Lockers {
 pub(crate) enum Whereabouts {
     /// Its process, by the id that it has in this pid namespace.
     There(NamedProcess),
-    /// Nothing: it is dead, or runs where this process cannot see it. Those that have its lock, as far as they can be seen.
+    /// Nothing: the holder is dead, or runs where this process cannot see it. With the processes that have its lock, as far
+    /// as they can be seen.
     Gone(Lockers),
 }
 
-/// Where the holder of the write lock on `database` is, which is this process if it is `ours`. Looks into other processes for
+/// Where the holder of the write lock on `database` is. If it is `ours`, that is this process. Looks into other processes for
 /// at most `limit`.
 pub(crate) fn of(database: &Path, holder: Holder, ours: bool, limit: Duration) -> Whereabouts {
     let there = |pid| Whereabouts::There(NamedProcess::of(pid));
@@ -112,10 +113,9 @@ pub(crate) fn of(database: &Path, holder: Holder, ours: bool, limit: Duration) -
     itself.map_or_else(|| Whereabouts::Gone(Lockers::of(&found)), |locker| there(locker.pid))
 }
 
-/// The processes that have one of SQLite's own write locks on `database`, through any VFS. If it
-/// `is_ofd`, only those that have it as an OFD lock, which children inherit. Looks into other
-/// processes for at most `limit`. Opens no file of the database, since closing it would drop
-/// SQLite's locks.
+/// The processes that have one of SQLite's own write locks on `database`, through any VFS. With `is_ofd`, only those that
+/// have it as an OFD lock, which children inherit. Looks into other processes for at most `limit`. Opens no file of the
+/// database, since closing it would drop SQLite's locks.
 pub(crate) fn of_sqlite(database: &Path, is_ofd: bool, limit: Duration) -> Lockers {
     let inode = |path: &Path| sys::entry_at(path).ok().map(|found| found.inode);
     let index = inode(&format::beside(database, format::WAL_INDEX_SUFFIX));

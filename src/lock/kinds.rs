@@ -3,17 +3,17 @@
 //!
 //! A connection that was refused the upgrade of a read transaction writes the transaction's kind on
 //! the page ([`learn`]). From then on transactions of that kind take the write lock before they
-//! read. A kind begins as on the stock VFS again when its last [`FORGETS_AFTER`] transactions have
-//! not written, or when another kind needs its place on the page.
+//! read. A kind begins as on the stock VFS again after [`FORGETS_AFTER`] transactions in a row that did not write,
+//! or when another kind needs its place on the page.
 //!
 //! The first transaction of a kind is on trial ([`try_out`]): others of its kind that begin while
 //! it runs wait for a moment, until it writes or ends. If it writes, all of them would have been
 //! refused; now they take the write lock first, and none is. If it ends without a write, no
 //! transaction of its kind waits again unless one is refused.
 //!
-//! These are hints, like all of the page. If two processes write at once, one of the entries may be
-//! lost, and is learned once more. Whatever the bytes say, at worst a transaction waits in vain, or
-//! is refused as on the stock VFS.
+//! Like all of the page, these are hints. If two processes write at once, one of the entries may be lost, and is
+//! learned once more. Whatever the bytes say, at worst a transaction waits in vain, or is refused as on the stock
+//! VFS.
 //!
 //! | bits of an entry, a little-endian u32 | |
 //! |---|---|
@@ -27,7 +27,7 @@
 //! | | | reads | that transaction ends without a write, or another has waited for it in vain |
 //! | writing | 126 | writes | another of its kind begins |
 //! | | | no entry | that transaction ends before another of its kind begins |
-//! | any | | writes | a transaction is refused to write |
+//! | any | | writes | a transaction is refused when it begins to write |
 //! | writes | 0 to 99: how many of its transactions in a row have not written | reads | 100 have not |
 //! | reads | 125 | | |
 
@@ -129,7 +129,7 @@ impl Kinds {
     }
 }
 
-/// A transaction of that kind was refused to write, or would have been. Returns the kind's entry;
+/// A transaction of `kind` was refused when it began to write, or would have been. Returns the kind's entry;
 /// `None` if there is no page.
 pub(crate) fn learn(database: &Database, kind: Kind) -> Option<KnownKind> {
     let kinds = Kinds::of(database)?;
@@ -144,7 +144,7 @@ pub(crate) fn learn(database: &Database, kind: Kind) -> Option<KnownKind> {
     Some(KnownKind { kind, nth: place.nth, bits: 0 })
 }
 
-/// A transaction of a known kind, which took the write lock first, has ended. `wrote` says whether it has written.
+/// A transaction of a known kind, which took the write lock first, has ended. `wrote` says whether it wrote.
 pub(crate) fn note_use(database: &Database, known: KnownKind, wrote: bool) {
     if wrote && known.bits == 0 {
         return;
@@ -159,7 +159,7 @@ pub(crate) fn note_use(database: &Database, known: KnownKind, wrote: bool) {
 
 /// The first transaction of a kind begins, and is on trial. Returns the kind's entry.
 pub(crate) fn try_out(database: &Database, kinds: &Kinds, kind: Kind) -> KnownKind {
-    // So that kinds that begin at the same moment do not take the same entry.
+    // Kinds that begin at the same moment should not take the same entry.
     let first = kind.place(KIND_ENTRIES);
     let mut places = (first..KIND_ENTRIES).chain(0..first);
     let nth = places.find(|nth| kinds.nth(*nth).kind == Kind(0)).unwrap_or(first);
@@ -174,7 +174,7 @@ pub(crate) fn trial_writes(database: &Database, tried: KnownKind) {
     }
 }
 
-/// The transaction that is on trial has ended. `wrote` says whether it has written; `None` if that means nothing.
+/// The transaction that is on trial has ended. `wrote` says whether it wrote; `None` if that is not known.
 pub(crate) fn trial_ended(database: &Database, tried: KnownKind, wrote: Option<bool>) {
     if again(database, tried).is_some_and(|now| matches!(now.bits, ON_TRIAL | WRITING)) {
         match wrote {
@@ -184,7 +184,7 @@ pub(crate) fn trial_ended(database: &Database, tried: KnownKind, wrote: Option<b
     }
 }
 
-/// A transaction has waited in vain for the one that is on trial: no other waits for it.
+/// A transaction has waited in vain for the one that is on trial, so no other waits for it.
 pub(crate) fn trial_takes_long(database: &Database, kind: Kind) {
     let tried = Kinds::of(database).and_then(|kinds| kinds.find(kind));
     if let Some(tried) = tried.filter(|tried| tried.bits == ON_TRIAL) {

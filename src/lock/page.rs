@@ -6,9 +6,8 @@
 //! COMMIT return before its sync. By forged kinds of transactions (`kinds`) it can make
 //! transactions that read wait for the write lock, and be refused when they write.
 //!
-//! Processes read and write the page by system calls: if the sidecar is cut short, that is an error
-//! and not a SIGBUS. No code reads or writes a mapping of it directly: futexes use its addresses,
-//! and on Linux pread(2), which writes to them.
+//! Processes read and write the page by system calls: if the sidecar is cut short, that is an error and not a SIGBUS. No code
+//! reads or writes a mapping of it directly. Its addresses serve futexes and, on Linux, writes by pread(2) from another file.
 //!
 //! | bytes | field | written by |
 //! |---|---|---|
@@ -33,7 +32,7 @@
 //! | 3776 to 3779 | extent: slots from this one on are free (u32) | a waiter that takes a slot there, or finds it too small; a holder that finds it too great |
 //! | 3784 to 3791 | label of the holder of the write lock, which waits for another database, see `lock::circle`; 0 for none (u64) | the holder |
 //! | 3792 to 3795 | process id of that holder (u32) | the holder |
-//! | 3840 + 4 n | kind n of transactions, and whether it writes after it has read, see `lock::kinds` (u32) | a connection that was refused to write; one that has ended such a transaction |
+//! | 3840 + 4 n | kind n of transactions, and whether it writes after it has read, see `lock::kinds` (u32) | a connection that was refused when it began to write; one that has ended such a transaction |
 //! | 4096 + 32 (n - 116) | slot n, from 116 to 1139, as above | |
 //!
 //! Numbers are little-endian. A slot belongs to a process as long as that process has the kernel's
@@ -48,7 +47,7 @@
 //! |---|---|---|
 //! | free | `Present` | a refused connection sleeps in the VFS for the first time |
 //! | `Present` | `Woken` | a holder that unlocks lets it try, or gives it the turn |
-//! | `Present`, `Woken` | `Refused` | its attempt was refused again: SQLite sleeps again in a moment, or has given up without a sign |
+//! | `Present`, `Woken` | `Refused` | its attempt was refused again: SQLite sleeps again in a moment, or has given up, which no call shows |
 //! | `Woken` | `Away` | its turn has expired: holders pass it over until it is back |
 //! | `Present`, `Woken` | the same, but holders pass it over | it has not looked in time: it is stopped, or gets no processor: [`Looks`] |
 //! | `Away`, `Refused` | `Present` | SQLite sleeps again |
@@ -400,8 +399,7 @@ impl Page {
         Ticket(self.u32_at(COUNTER))
     }
 
-    /// The ticket of a waiter that comes after all others. Processes that ask at the same time may
-    /// get the same.
+    /// The ticket of a waiter that comes after all others. Processes that ask at the same time may get the same ticket.
     pub(crate) fn next_ticket(&self) -> Ticket {
         let counter = self.counter();
         let ahead = self.waiters().map(|waiter| waiter.ticket.0.wrapping_sub(counter.0));

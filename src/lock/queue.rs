@@ -8,15 +8,15 @@
 //!
 //! A waiter hears of a free lock in one of three ways:
 //!
-//! 1. It has announced itself (the waiters' byte; to a holder of its own process, the count of its slots), and the
+//! 1. It announced itself (by the waiters' byte or, to a holder of its own process, by the count of its slots), and the
 //!    holder wakes it on release.
 //! 2. It could not announce itself, because the holder took that byte. So a holder that has left
 //!    waiters no time for 2 ms looks for locked slots when it releases the lock
 //!    ([`Pace::take_look`]).
-//! 3. It finds the lock free itself: when its sleep times out or, at the head, also before it sleeps. In its last
-//!    sleep ([`Until::Turn`]) it does not look.
+//! 3. It finds the lock free itself: when its sleep times out or, at the head, also before it sleeps. A waiter in its
+//!    last sleep ([`Until::Turn`]) does not look.
 //!
-//! A turn is given in 1 and 2 only.
+//! Turns are given only in 1 and 2.
 //!
 //! Waiters are served in the order of their tickets, which a counter on the page gives. Clients may
 //! have different clocks (time namespaces, libfaketime). So a time that another process wrote does
@@ -105,7 +105,7 @@ pub(crate) trait QueueFile {
     fn process_of(&self, _: Holder) -> Option<Process> {
         None
     }
-    /// Whether the process of a holder has ended, which [`Self::process_of`] has found.
+    /// Whether the process that [`Self::process_of`] found for a holder has ended.
     fn has_ended(&self, _: Holder) -> bool {
         false
     }
@@ -120,8 +120,8 @@ pub(crate) struct Queue<S> {
     /// Whether a connection of this process has the write lock. The kernel does not tell, since a
     /// process's own locks never conflict.
     held_here: AtomicBool,
-    /// Whether somebody waited when the lock was last taken. Then the attempt to take it together with the
-    /// waiters' byte would most likely fail, and is not made.
+    /// Whether somebody waited when the lock was last taken. Then an attempt to take the lock together with the waiters'
+    /// byte would most likely fail, and is not made.
     is_contended: AtomicBool,
     /// The label of a holder of this process that the page shows; 0 for none.
     label_shown: AtomicU64,
@@ -439,9 +439,9 @@ impl<S: QueueFile> Queue<S> {
         self.died.lock().take()
     }
 
-    /// What the write lock is held for, or what the waiter whose turn it is wants it for. Also for
-    /// how long another process has held it: as the holder says, or as this process has seen, if
-    /// the holder's clock is ahead. `None` if any connection could take it.
+    /// The purpose of the holder or, if the lock is free, of the waiter whose turn it is. Also how long another process
+    /// has held the lock: as the holder says or, if the holder's clock is ahead, as this process has seen. `None` if any
+    /// connection could take the lock.
     pub(crate) fn held_for(&self) -> Option<(Purpose, Duration)> {
         if self.held_here.load(Ordering::Acquire) {
             return Some((Purpose::Write, Duration::ZERO));
@@ -484,8 +484,8 @@ impl<S: QueueFile> Queue<S> {
     }
 }
 
-/// Whether a waiter has waited since `since` for as long as newcomers may overtake it. A time in
-/// the future is of another clock and says nothing: then the waiter is due.
+/// Whether a waiter that came at `since` has waited so long that newcomers may no longer overtake it. A time in the
+/// future comes from another clock and says nothing: then the waiter is due.
 fn is_due(since: Since, now: u64) -> bool {
     since.ago(now).is_none_or(|waited| waited >= OVERTAKING)
 }

@@ -34,7 +34,7 @@ pub(crate) use kernel_locks::{held_range, in_the_way};
 pub(crate) use opening::{look_at, obstacle};
 pub(crate) use unusable::{FOREIGN, Unusable};
 
-/// For how long a waiter sleeps that cannot be woken.
+/// How long a waiter that cannot be woken sleeps before it looks again.
 const POLL: Duration = Duration::from_millis(1);
 
 /// An open sidecar, which holds a page of ours.
@@ -61,12 +61,12 @@ impl Sidecar {
         self.file.descriptor()
     }
 
-    /// Whether waiters can be woken, not only polled.
+    /// Whether waiters can be woken; else they poll.
     pub(crate) fn is_mapped(&self) -> bool {
         self.words.is_some()
     }
 
-    /// The file, in the process that opened it. In a child the descriptor may be another file's.
+    /// The file, in the process that opened it. In a forked child, the descriptor's number may be another file's.
     #[inline(always)]
     fn own_file(&self) -> io::Result<&LockFile> {
         #[cold]
@@ -133,8 +133,8 @@ impl Sidecar {
 
     /// Changes the futex word of group commit, and wakes all that sleep on it.
     pub(crate) fn wake_group(&self) {
-        // Writes a word that differs from the one anybody has read, and nothing behind it: the record there may be
-        // another leader's by now.
+        // The word must differ from any that a waiter has read. Nothing behind it is written: the record there may
+        // be another leader's by now.
         let word = (sys::monotonic_ns() as u32).to_le_bytes();
         let _ = self.put(GROUP as u64, &word);
         if let Some(words) = &self.words {

@@ -1,54 +1,51 @@
 //! A connection's wait for the write lock.
 //!
-//! A lock call does not wait for a writer; `connection/claim/waits.rs` has a table of the bounded
-//! exceptions. It answers SQLITE_BUSY. SQLite then releases its locks and calls its busy handler
-//! (<https://www.sqlite.org/c3ref/busy_handler.html>), whose default calls xSleep and then tries
-//! again. The connection waits in xSleep, in the queue, and returns from there as soon as an
-//! attempt is worth making. The handler counts what it asked for and not the time that passed. So
-//! what was not slept is added to the next sleep, and the busy timeout stays what it says.
+//! A lock call answers SQLITE_BUSY instead of waiting for a writer; `connection/claim/waits.rs` has a table of the bounded
+//! exceptions. SQLite then releases its locks and calls its busy handler (<https://www.sqlite.org/c3ref/busy_handler.html>).
+//! The default handler calls xSleep and then tries again. The connection waits in xSleep, in the queue, and returns as soon as
+//! an attempt is worth making. The handler counts the time it asked for, not the time that passed. So what was not slept is
+//! added to the next sleep, and the busy timeout keeps its meaning.
 //!
-//! SQLite does not tell xSleep which connection is to sleep. It is the one whose lock was the last to be refused on
-//! this thread. Or it was granted the lock for a snapshot that was already stale: then SQLite released the lock at
-//! once, without a commit (SQLITE_BUSY_SNAPSHOT).
+//! SQLite does not tell xSleep which connection sleeps. It is the one that was last refused a lock on this thread. Or it is the
+//! one that got the lock with a stale snapshot, and released it at once, without a commit (SQLITE_BUSY_SNAPSHOT).
 //!
-//! With group commit, connections that write at the same time do not sync under the write lock, which is free again
-//! within microseconds, mostly sooner than a place in the queue is taken. So a waiter first lets others run for a
+//! With group commit, connections that write at the same time do not sync under the write lock. The lock is free again within
+//! microseconds, mostly sooner than a waiter can take a place in the queue. So a waiter first yields to other threads for a
 //! moment.
 //!
-//! A busy handler of the application's own may sleep by itself, outside of this VFS, where nobody can wake it. Beside others that are
-//! woken it would find the lock taken nearly each time. So its connection takes a ticket. When the VFS has called the handler in
-//! SQLite's place, the connection sleeps in the queue for as long as the handler has ([`Wait::sleep_beside_handler`]), inside a lock
-//! call. In between it has no place, so that nobody gives it a turn for which it would not come.
+//! An application's own busy handler may sleep by itself, outside this VFS, where nobody can wake it. While others are woken,
+//! it would find the lock taken nearly each time. So its connection takes a ticket. If the VFS has called the handler in
+//! SQLite's place, the connection then sleeps in the queue for as long as the handler did, inside a lock call
+//! ([`Wait::sleep_beside_handler`]). Between these sleeps it has no place, so that nobody gives it a turn that it would miss.
 //!
-//! Where SQLite's own lock is in its way, nobody can wake a waiter: it looks every millisecond. A slot of the page shows it
-//! to observers meanwhile.
+//! If SQLite's own lock is in the way, nobody can wake the waiter: it looks every millisecond. Meanwhile a slot of the page
+//! shows it to observers.
 //!
-//! SQLite tells nobody that it gives up. The default handler is known by its sleeps
-//! ([`busy_handler`]), and so is the last of them: a refusal after that ends the wait. All other
-//! waits are known to have ended only when the connection is used again later, or closed. Such
-//! waits have no busy handler, or the application's own, or a timeout that is shorter than
+//! SQLite does not say when it gives up. The default handler is recognised by its sleeps ([`busy_handler`]), and so is its last
+//! sleep: a refusal after that ends the wait. The end of any other wait shows only when the connection is used again later, or
+//! closed. Such a wait has no busy handler, or the application's own, or a timeout that is shorter than
 //! [`busy_handler::FEWEST`] entries of the table or ends exactly with an entry.
 //!
-//! | event | method | what it changes |
+//! | event (it: the connection) | method | what it changes |
 //! |---|---|---|
 //! | it was refused the write lock, or SQLite's own after it | [`Wait::refused`] | `waits`, `can_queue`, `probe`, `refused_at`, `last_step`, `thread`; if a wait begins, `first_refused_at`, `resumed_at`, `handler`, `ticket`; if one ends, or it has slept beside its handler, `place` |
 //! | it was refused another lock | [`Wait::refused_unrelated`] | `can_queue`, `last_step`, `thread` |
 //! | its busy handler calls xSleep | [`sleep`], `begin_nap` | `handler`, `last_step`, `place`; after a stale snapshot, `waits`, `can_queue`, `resumed_at`, `refused_at`, and `first_refused_at` and `ticket` if it had not waited |
 //! | xSleep returns | [`sleep`] | `place`, `ticket`, `handler.unslept` |
 //! | its busy handler may sleep by itself | [`Wait::take_ticket`] | `ticket` |
-//! | that has slept by itself | [`Wait::sleep_beside_handler`] | `handler`, `last_step`, `place`, `ticket` |
+//! | the handler has slept by itself | [`Wait::sleep_beside_handler`] | `handler`, `last_step`, `place`, `ticket` |
 //! | it has the lock | [`Wait::acquired`] | `waits`, `place`; if it did not wait, `first_refused_at`, `ticket`, `handler` |
 //! | it has released the lock at once | [`Wait::released_at_once`] | `thread`; by [`Wait::is_used_by`], `user` |
 //! | it has committed | [`forget_on_this_thread`] | for which connection this thread sleeps |
 //! | it has given up, or closes | [`Wait::end`] | `waits`, `place` |
-//! | it waits in a lock call next | [`Wait::leave_queue`] | `place` |
-//! | it waits there for what was not slept | [`Wait::take_rest`], [`Wait::leave_rest`] | `handler.unslept` |
+//! | it is about to wait in a lock call | [`Wait::leave_queue`] | `place` |
+//! | it waits there for the time that was not slept | [`Wait::take_rest`], [`Wait::leave_rest`] | `handler.unslept` |
 //! | it waited before, when its transaction began | [`Wait::began_at`] | `first_refused_at` |
 //! | the application sets the busy timeout | [`Wait::note_timeout`] | `handler` |
-//! | it has released locks of SQLite's | [`Wait::unlocked`] | `probe` |
+//! | it has released some of SQLite's locks | [`Wait::unlocked`] | `probe` |
 //! | it is used | [`Wait::remove_probe`] | `probe` |
 //!
-//! What each transaction asks lies also outside the mutex: `is_quiet`, and in [`Wait`] `thread` and how long the `probe`
+//! What each transaction reads is also kept outside the mutex: `is_quiet`, and in [`Wait`] `thread` and how long the `probe`
 //! lives.
 
 mod busy_handler;
@@ -79,7 +76,7 @@ use sleeper::this_thread;
 /// Attempts further apart than this, without a sleep between them, do not belong to one wait, in ns.
 const APART_NS: u64 = 1_000_000_000;
 
-/// For how long a connection sleeps in the queue after its busy handler has slept by itself, inside a lock call, at most.
+/// The longest sleep in the queue, inside a lock call, of a connection whose busy handler has slept by itself.
 const BESIDE_HANDLER: Duration = Duration::from_millis(50);
 
 /// A shorter sleep is not worth a place in the queue.
@@ -87,18 +84,17 @@ const WORTH_A_NAP: Duration = Duration::from_micros(50);
 
 /// Tells whether SQLite's own lock, which was refused, has become free.
 ///
-/// A thread that sleeps for the connection calls it from xSleep, with the mutex of [`Shared`], as
-/// long as the connection is not in use: from [`Wait::refused`] until [`Wait::remove_probe`], and
-/// not while [`Wait::with_probe_paused`] has paused it. It must not wait, call the [`Wait`], or ask
-/// for the write lock.
+/// A thread that sleeps for the connection calls the probe from xSleep, with the mutex of [`Shared`], while the connection is
+/// not in use: from [`Wait::refused`] until [`Wait::remove_probe`], except during [`Wait::with_probe_paused`]. The probe must
+/// not wait, call the [`Wait`], or ask for the write lock.
 pub(crate) type Probe = Box<dyn FnMut() -> bool + Send>;
 
 /// What a connection that was refused waits for.
 pub(crate) enum Obstacle {
     /// The write lock, in the queue.
     WriteLock,
-    /// SQLite's own lock. With `until_unlock`, the probe asks about the locks that the connection has now, and means
-    /// nothing once it has released one of them.
+    /// SQLite's own lock. With `until_unlock`, the probe relies on the locks that the connection has now, and says nothing
+    /// after the connection has released one of them.
     SqliteLock { probe: Option<Probe>, until_unlock: bool },
 }
 
@@ -112,7 +108,7 @@ impl Obstacle {
 /// The waits of one connection.
 pub(crate) struct Wait {
     shared: Arc<Shared>,
-    /// The thread that used it last, also in [`Waiting`].
+    /// The thread that used the connection last; [`Waiting`] has a copy.
     thread: usize,
     probe: ProbeLife,
 }
@@ -128,32 +124,32 @@ enum ProbeLife {
     UntilUse,
 }
 
-/// What a connection and the thread that sleeps for it know of its waits.
+/// What a connection and the thread that sleeps for it share about its waits.
 struct Shared {
     /// Whether there is no wait to end and nothing to reset when the lock is acquired.
     is_quiet: AtomicBool,
-    /// Mutex rule: held to look and to change, for a probe, and across SQLite's unlock while the probe is paused, but
-    /// not during a sleep. One thread at a time uses a connection, but another may believe that it was the last to be
-    /// refused.
+    /// Mutex rule: held to look and to change, while a probe runs, and across SQLite's unlock while the probe is
+    /// paused, but not during a sleep. One thread at a time uses a connection. Another thread may still take it for the
+    /// connection that was last refused there.
     waiting: Mutex<Waiting>,
 }
 
 struct Waiting {
     database: Arc<Database>,
-    /// Whether holders do not sync, as far as the connection knows.
+    /// Whether holders release the lock without a sync, as far as the connection knows.
     is_brief: bool,
     /// The thread that used the connection last.
     thread: usize,
     /// Whether the connection waits: it was refused the write lock, or SQLite's own lock after it.
     waits: bool,
-    /// Whether it waits for the write lock, so that the queue is where to wait.
+    /// Whether it waits for the write lock, and so in the queue.
     can_queue: bool,
     probe: Option<Probe>,
-    /// When its wait began, in ns of [`sys::kernel_ns`]. It outlasts an acquired lock whose snapshot was stale.
+    /// When its wait began, in ns of [`sys::kernel_ns`]. It stays if the lock is acquired with a stale snapshot.
     first_refused_at: u64,
-    /// The ticket that it has had in this wait. It outlasts what [`Self::first_refused_at`] does.
+    /// Its ticket in this wait. It stays as long as [`Self::first_refused_at`] does.
     ticket: Option<Ticket>,
-    /// When its wait began or, later, went on after a stale snapshot, in ns.
+    /// When its wait began, or last resumed after a stale snapshot, in ns.
     resumed_at: u64,
     /// When it was last refused, in ns.
     refused_at: u64,
@@ -161,26 +157,26 @@ struct Waiting {
     handler: BusyHandler,
     /// The `sqlite3` whose busy handler sleeps: an address, 0 if that is not known.
     user: usize,
-    /// The queues of other databases of which that connection has the write lock.
+    /// The queues of other databases whose write lock this `sqlite3` has.
     held: Vec<Arc<Queue<Sidecar>>>,
     /// Shows this wait to the transactions that wait for those write locks.
     label: Option<Label>,
-    /// A child must not leave the queue for its parent.
+    /// A forked child must not leave the queue for its parent.
     place: Option<Own<Queued>>,
 }
 
-/// What a connection has done last.
+/// What a connection did last.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LastStep {
-    /// It was refused what it waits for. Whether it has slept since the refusal before.
+    /// It was refused what it waits for; `after_sleep` if it had slept since the refusal before.
     Refused { after_sleep: bool },
-    /// It has slept.
+    /// It slept.
     Slept,
-    /// It has slept, and then was refused a lock that has nothing to do with the write lock.
+    /// It slept, and then was refused a lock that has nothing to do with the write lock.
     SleptAndRefusedUnrelated,
-    /// Its thread has slept for longer than SQLite's busy handler does.
+    /// Its thread slept longer than SQLite's default busy handler would.
     SleptByItself,
-    /// Its busy handler has slept by itself, and then the connection as long in the queue.
+    /// Its busy handler slept by itself, and then the connection slept as long in the queue.
     SleptBesideHandler,
 }
 
@@ -191,9 +187,9 @@ impl LastStep {
     }
 }
 
-/// Sleeps for the connection that was refused last on this thread, if it is its busy handler that asks. Called for each
-/// xSleep, without any lock. `base_sleep` is the base's xSleep. False, without a sleep, if it is not: then the caller is
-/// to sleep as the base does.
+/// Sleeps for the connection that was last refused a lock on this thread, if its busy handler asks for this sleep. Called for
+/// each xSleep, without any lock. `base_sleep` is the base VFS's xSleep. Returns false, without a sleep, if something else
+/// asks: then the caller sleeps as the base does.
 #[must_use]
 pub(crate) fn sleep(asked: Duration, base_sleep: impl Fn(Duration)) -> bool {
     if asked.is_zero() || asked.subsec_micros() % 1000 != 0 {
@@ -212,7 +208,7 @@ pub(crate) fn sleep(asked: Duration, base_sleep: impl Fn(Duration)) -> bool {
 }
 
 impl Shared {
-    /// Sleeps that nap, and keeps what it leaves to the next. Without the mutex.
+    /// Sleeps `nap`, without the mutex, and keeps what it leaves to the next nap.
     fn sleep(&self, nap: Nap, base_sleep: impl Fn(Duration)) {
         let slept = nap.sleep(base_sleep, || self.waiting.lock().is_worth_trying());
         let mut waiting = self.waiting.lock();
@@ -228,26 +224,26 @@ impl Shared {
 }
 
 impl Waiting {
-    /// The sleep for which it is asked; `None` if it is not for this connection.
+    /// The nap for a sleep of `asked`; `None` if the sleep is not for this connection.
     fn begin_nap(&mut self, asked: Duration) -> Option<Nap> {
         if self.thread != this_thread() {
             return None;
         }
         if self.waits && matches!(self.last_step, LastStep::Slept | LastStep::SleptBesideHandler) {
-            // A busy handler sleeps once, and then SQLite tries. Here nobody has tried: the statement has ended, and
-            // the application sleeps, for as long as it said.
+            // SQLite tries for the lock after each sleep of a busy handler. Here it did not, so the statement has ended. The
+            // application itself sleeps, for its full time.
             self.place = None;
             return None;
         }
         let left_over = sleeper::take_left_over(self.user);
         let goes_on = self.waits || left_over.is_some();
         if let Some(before) = left_over {
-            // A wait for another database has ended in the same statement.
+            // The same statement waited for another database before.
             self.handler.go_on_from(before, asked);
         }
         if !self.handler.note_sleep(asked, self.waits, goes_on) {
             if self.waits {
-                // A handler of the application's own, perhaps. It has not given up while it sleeps.
+                // Perhaps an application's own handler. While it sleeps, it has not given up.
                 self.last_step = LastStep::SleptByItself;
                 self.place = None;
             }
@@ -283,7 +279,7 @@ impl Waiting {
         }
     }
 
-    /// The lock was granted for a stale snapshot. The connection does not lose its place by that.
+    /// The lock was granted, but the snapshot was stale. The connection does not lose its place by that.
     fn resume(&mut self) {
         let now = sys::kernel_ns();
         if self.first_refused_at == 0 {
@@ -293,8 +289,8 @@ impl Waiting {
         (self.waits, self.can_queue) = (true, true);
     }
 
-    /// Whether SQLite's own lock is free, as far as there is a probe for that. A nap calls it between two sleeps, and
-    /// holds the mutex while the probe runs.
+    /// Whether SQLite's own lock is free, if there is a probe for it. A nap calls this between two sleeps. The mutex is held
+    /// while the probe runs.
     fn is_worth_trying(&mut self) -> bool {
         let is_mine = self.thread == this_thread();
         self.probe.as_mut().filter(|_| is_mine).is_some_and(|probe| probe())
@@ -308,14 +304,14 @@ impl Waiting {
         self.held.clear();
     }
 
-    /// It was refused, and this ends no wait: it sleeps again, or has given up without a sign.
+    /// The connection was refused, and its wait goes on: it sleeps again, or has given up, which no call shows.
     fn leave_turns_to_others(&self) {
         if let Some(queued) = self.place.as_ref().and_then(Own::get) {
             queued.was_refused();
         }
     }
 
-    /// Ends the wait, if there is one: how long it took until the last refusal.
+    /// Ends the wait, if there is one. Returns how long it lasted, up to the last refusal.
     fn end(&mut self) -> Option<Duration> {
         if !self.waits {
             return None;
@@ -324,7 +320,7 @@ impl Waiting {
         Some(Duration::from_nanos(self.refused_at.saturating_sub(self.first_refused_at)))
     }
 
-    /// Ends a wait that the connection has given up without a sign: it was refused a while ago and has not slept since.
+    /// Ends a wait that the connection gave up, which no call showed: it was refused a while ago and has not slept since.
     fn end_if_stale(&mut self, now: u64) -> Option<Duration> {
         let is_stale =
             !self.last_step.has_slept() && now.saturating_sub(self.refused_at) > APART_NS;
@@ -337,8 +333,8 @@ impl Waiting {
 }
 
 impl Wait {
-    /// The waits of a connection to `database`, of which there is none yet. `is_brief` if holders of the write lock do
-    /// not sync, as far as the connection knows.
+    /// The waits of a connection to `database`: none so far. `is_brief` if holders of the write lock do not sync, as far as the
+    /// connection knows.
     pub(crate) fn of(database: &Arc<Database>, is_brief: bool) -> Self {
         let waiting = Waiting {
             database: Arc::clone(database),
@@ -362,8 +358,8 @@ impl Wait {
         Self { shared: Arc::new(shared), thread: 0, probe: ProbeLife::Absent }
     }
 
-    /// The connection was refused the write lock, or SQLite's own lock after it. Returns the wait that ended by it, if
-    /// one did.
+    /// The connection was refused the write lock, or SQLite's own lock after it. Returns how long a wait lasted that this
+    /// refusal ends.
     pub(crate) fn refused(&mut self, cause: Obstacle) -> Option<Duration> {
         let now = sys::kernel_ns();
         self.become_last();
@@ -387,12 +383,12 @@ impl Wait {
             }
         };
         if !waiting.last_step.has_slept() {
-            // It may be another statement that is refused: the one before has given up without a sign.
+            // Another statement may be the refused one: the previous one may have given up.
             waiting.label = None;
         }
         waiting.refused_at = now;
         if waiting.last_step == LastStep::SleptBesideHandler {
-            // Its handler sleeps next, or gives up. Nobody could wake it.
+            // Its handler sleeps next, where nobody could wake it, or gives up.
             waiting.place = None;
         }
         waiting.last_step = LastStep::Refused { after_sleep: waiting.last_step.has_slept() };
@@ -404,8 +400,8 @@ impl Wait {
         waiting.end()
     }
 
-    /// The connection was refused a lock that has nothing to do with the write lock: what this thread sleeps next is
-    /// not for the write lock.
+    /// The connection was refused a lock that has nothing to do with the write lock. So this thread's next sleep is not for the
+    /// write lock.
     pub(crate) fn refused_unrelated(&mut self) {
         let mut waiting = self.shared.waiting.lock();
         waiting.can_queue = false;
@@ -422,8 +418,8 @@ impl Wait {
         }
     }
 
-    /// The connection has the lock. Returns the wait that ended with that: `Ok` if it was for this lock, `Err` if the
-    /// connection had given it up before, without a sign.
+    /// The connection has the lock. Returns the wait that ended: `Ok` if it was for this lock, `Err` if the connection had
+    /// given it up earlier, which no call showed.
     #[inline]
     pub(crate) fn acquired(&mut self) -> Option<Result<Duration, Duration>> {
         sleeper::acquired();
@@ -438,8 +434,8 @@ impl Wait {
         if waiting.waits {
             sleeper::leave_over(waiting.handler, waiting.user);
             waiting.stop();
-            // `first_refused_at` stays: if the snapshot was stale, the wait goes on from there. The next acquisition
-            // forgets it.
+            // `first_refused_at` stays: if the snapshot is stale, the wait goes on from there. The next acquisition without a
+            // wait resets it.
             return Some(Ok(Duration::from_nanos(now.saturating_sub(waiting.resumed_at))));
         }
         (waiting.first_refused_at, waiting.ticket) = (0, None);
@@ -448,7 +444,7 @@ impl Wait {
         gave_up.map(Err)
     }
 
-    /// Whether the connection waits, was refused, and has not slept here since. A busy handler that sleeps by itself may have.
+    /// Whether the connection waits, was refused, and has not slept in xSleep since. Its busy handler may have slept by itself.
     pub(crate) fn may_have_slept_by_itself(&self) -> bool {
         let waiting = self.shared.waiting.lock();
         let not_here =
@@ -456,7 +452,7 @@ impl Wait {
         waiting.waits && not_here
     }
 
-    /// Takes the ticket of this wait, if it has none: the busy handler, which is asked next, may sleep by itself.
+    /// Takes a ticket for this wait, if it has none: the busy handler is called next, and may sleep by itself.
     pub(crate) fn take_ticket(&mut self) {
         let mut waiting = self.shared.waiting.lock();
         if waiting.ticket.is_none() {
@@ -464,9 +460,9 @@ impl Wait {
         }
     }
 
-    /// The write lock was refused, and the busy handler was asked and says to try again. If it `has_slept` so long by itself, and
-    /// not in xSleep, sleeps in the queue as long, and at most [`BESIDE_HANDLER`]. Not for a connection of this process, whose thread
-    /// may need what the caller keeps.
+    /// The write lock was refused, and the busy handler was called and wants to try again. If it slept by itself, for
+    /// `has_slept`, and not in xSleep, the connection sleeps as long in the queue, at most [`BESIDE_HANDLER`]. It does not
+    /// sleep if a connection of this process has the lock, whose thread may need a lock that the caller keeps.
     pub(crate) fn sleep_beside_handler(&mut self, has_slept: Duration) {
         let mut waiting = self.shared.waiting.lock();
         let limit = has_slept.min(BESIDE_HANDLER);
@@ -479,7 +475,7 @@ impl Wait {
         let nap = waiting.nap(limit, Stage::Other);
         drop(waiting);
         self.shared.sleep(nap, std::thread::sleep);
-        // The handler has not asked for this sleep, so nothing of it is left over.
+        // The handler did not ask for this sleep, so nothing of it is left over.
         self.shared.waiting.lock().handler.unslept = Duration::ZERO;
     }
 
@@ -496,8 +492,8 @@ impl Wait {
         }
     }
 
-    /// The connection is used: no thread calls its probe from here on. To be called before each lock of SQLite's, and
-    /// before the file is closed. Waits for a probe that is running.
+    /// The connection is used: from here on, no thread calls its probe. Call this before each of SQLite's locks, and before the
+    /// file is closed. Waits for a probe that is running.
     #[inline]
     pub(crate) fn remove_probe(&mut self) {
         if self.has_probe() {
@@ -516,15 +512,15 @@ impl Wait {
         self.probe != ProbeLife::Absent
     }
 
-    /// What `act` returns, which runs while the probe is paused, and so must not call this [`Wait`].
+    /// Runs `act` while the probe is paused, so `act` must not call this [`Wait`].
     #[inline(never)]
     pub(crate) fn with_probe_paused<T>(&self, act: impl FnOnce() -> T) -> T {
         let _paused = self.has_probe().then(|| self.shared.waiting.lock());
         act()
     }
 
-    /// The connection released the lock as soon as it had it. If it sleeps next, its snapshot was stale. Whether the statement
-    /// has waited before, perhaps for a lock of another database: then [`Self::is_used_by`] is to be called.
+    /// The connection released the lock as soon as it had it. If it sleeps next, its snapshot was stale. Returns whether the
+    /// statement waited before, perhaps for a lock of another database: then the caller must call [`Self::is_used_by`].
     #[inline]
     pub(crate) fn released_at_once(&mut self) -> bool {
         self.become_last();
@@ -536,7 +532,7 @@ impl Wait {
         self.shared.waiting.lock().end()
     }
 
-    /// The connection waits since then, in ns of [`sys::kernel_ns`], if it waits.
+    /// If the connection waits, its wait began at `since`, in ns of [`sys::kernel_ns`], or earlier.
     pub(crate) fn began_at(&mut self, since: u64) {
         let mut waiting = self.shared.waiting.lock();
         waiting.first_refused_at = since.min(waiting.first_refused_at);
@@ -560,12 +556,12 @@ impl Wait {
         self.shared.waiting.lock().user = user;
     }
 
-    /// The queues of other databases of which that database connection has the write lock.
+    /// Notes the queues of other databases whose write lock the same `sqlite3` has.
     pub(crate) fn holds(&self, held: Vec<Arc<Queue<Sidecar>>>) {
         self.shared.waiting.lock().held = held;
     }
 
-    /// Whether the connection waits, or has given up without a sign.
+    /// Whether the connection waits, or has given up, which no call showed.
     pub(crate) fn is_on(&self) -> bool {
         self.shared.waiting.lock().waits
     }
@@ -577,8 +573,8 @@ impl Wait {
         Duration::from_nanos(since.map_or(0, |since| sys::kernel_ns().saturating_sub(since)))
     }
 
-    /// Whether a busy handler sleeps when the connection is refused, as far as that is known: one has slept after the
-    /// last refusal, or the one before, and has not come to its end.
+    /// Whether a busy handler sleeps when the connection is refused, as far as is known: it slept after the last refusal, or
+    /// the one before, and is not at its end.
     pub(crate) fn has_busy_handler(&self) -> bool {
         let waiting = self.shared.waiting.lock();
         match waiting.last_step {
@@ -593,8 +589,8 @@ impl Wait {
         self.shared.waiting.lock().handler.is_at_its_end()
     }
 
-    /// What was not slept of the busy timeout, if the handler sleeps no more in this statement: its last sleep was cut short
-    /// for a turn, of this database or of another that the statement has locked with it.
+    /// Takes what was not slept of the busy timeout, if the handler sleeps no more in this statement. Its last sleep was cut
+    /// short for a turn, in this database or in another that the statement has locked.
     pub(crate) fn take_rest(&mut self) -> Duration {
         let mut waiting = self.shared.waiting.lock();
         if let Some(mut before) = sleeper::take_left_over(waiting.user) {
@@ -609,7 +605,7 @@ impl Wait {
         Duration::ZERO
     }
 
-    /// What is left of that after a part of it was slept, while the connection still waits.
+    /// Keeps `rest`, what is still left of [`Self::take_rest`], if the connection still waits.
     pub(crate) fn leave_rest(&mut self, rest: Duration) {
         let mut waiting = self.shared.waiting.lock();
         if waiting.waits {
@@ -622,7 +618,7 @@ impl Wait {
         self.shared.waiting.lock().handler.note_timeout(Duration::from_millis(ms));
     }
 
-    /// Its busy handler has slept for the last time in this wait, which was cut short by `rest`.
+    /// Its busy handler slept for the last time in this wait, and `rest` of that sleep is left.
     #[cfg(test)]
     pub(crate) fn comes_with_rest(&mut self, rest: Duration) {
         let mut waiting = self.shared.waiting.lock();
@@ -630,7 +626,7 @@ impl Wait {
             (busy_handler::HandlerKind::AtItsEnd, rest);
     }
 
-    /// Makes the connection wait, and its busy handler has slept for the last time, which was cut short by `rest`.
+    /// Makes the connection wait, as if its busy handler had slept for the last time and `rest` of that sleep were left.
     #[cfg(test)]
     pub(crate) fn ends_with_rest(&mut self, rest: Duration) {
         assert!(self.refused(Obstacle::WriteLock).is_none());

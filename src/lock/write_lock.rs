@@ -81,7 +81,7 @@ impl WriteLock {
         }
     }
 
-    /// Notes the `sqlite3` that it is for: an address.
+    /// Notes the address of the `sqlite3` that uses the connection.
     pub(crate) fn is_for(&self, user: usize) {
         self.database.note_user(self.connection, user);
     }
@@ -90,8 +90,8 @@ impl WriteLock {
         self.held.is_some()
     }
 
-    /// Acquires it, or says why not. Never waits. `now` is of [`sys::monotonic_ns`]; `place` is the connection's in
-    /// the queue, if it has one. Makes a sidecar only if it may `create` one.
+    /// Acquires it, or says why not. Never waits. `now` is of [`sys::monotonic_ns`]; `place` is the connection's
+    /// place in the queue, if it has one. Makes a sidecar only if it may `create` one.
     #[inline(always)]
     pub(crate) fn try_acquire(
         &mut self,
@@ -150,8 +150,8 @@ impl WriteLock {
         self.acquire_within(limit, &mut { Arrival::AHEAD }, purpose)
     }
 
-    /// Acquires it as [`Self::try_acquire`] does, but waits at most `limit` in the queue, with the
-    /// rank of that `arrival`. Leaves the connection's ticket there, for another wait.
+    /// Acquires it as [`Self::try_acquire`] does, but waits at most `limit` in the queue, with the rank of
+    /// `arrival`. Leaves the connection's ticket in `arrival`, for another wait.
     pub(crate) fn acquire_within(
         &mut self,
         limit: Duration,
@@ -233,7 +233,7 @@ impl WriteLock {
         self.release();
     }
 
-    /// Forgets the lock: in a child of the process that opened the connection, it is the parent's.
+    /// Forgets the lock: in a forked child, it is the lock of the parent, which opened the connection.
     #[cold]
     fn forget(&mut self) -> Option<Released> {
         std::mem::forget(self.held.take());
@@ -248,7 +248,7 @@ impl WriteLock {
 
 impl Drop for WriteLock {
     fn drop(&mut self) {
-        // In a child the mutex may be held for ever, by another thread of the parent.
+        // In a forked child the mutex may stay locked for ever, if another thread of the parent had it.
         if self.generation == fork::generation() {
             self.database.forget_user(self.connection);
         }

@@ -82,8 +82,8 @@ impl OpenSidecar {
         self.next_check.store(0, Ordering::Relaxed);
     }
 
-    /// Closes the sidecar: the kernel has failed, and perhaps left a lock behind. When the last waiter has left the
-    /// queue, the description is closed, which releases its locks, too.
+    /// Closes the sidecar: the kernel failed, and may have left a lock behind. Once the last waiter has left the
+    /// queue, the description is closed, which also releases its locks.
     pub(crate) fn close(&self) {
         self.clear(&mut self.queue.lock());
     }
@@ -140,7 +140,7 @@ impl OpenSidecar {
 
 // Methods of the database, since they need its path, directory and counters.
 impl Database {
-    /// The queue of the sidecar, which is opened if it is not open, and again if it is no longer in its place.
+    /// The queue of the sidecar. Opens the sidecar if it is not open, and again if it is no longer in its place.
     pub(crate) fn checked_queue(&self, now: u64, create: bool) -> Opened {
         let sidecar = &self.sidecar;
         let is_due = sidecar.is_check_due(now);
@@ -164,8 +164,8 @@ impl Database {
         }
     }
 
-    /// The queue of the sidecar, which is opened if there is one, but not created. `None` in a child of the process
-    /// that opened the database.
+    /// The queue of the sidecar. Opens the sidecar if there is one, but does not create it. `None` in a child of
+    /// the process that opened the database.
     pub(crate) fn queue(&self) -> Option<Arc<Queue<Sidecar>>> {
         self.own.get()?;
         let mut open = self.sidecar.queue.lock();

@@ -91,14 +91,14 @@ impl<S: QueueFile> Queue<S> {
         Some(Place::new(slot, ticket, self.refused_before(waited), purpose, page.word(slot)))
     }
 
-    /// When a connection was first refused that has waited for that long, by the clocks of a [`Place`].
+    /// When a connection that has waited for `waited` was first refused, by the two clocks of a [`Place`].
     fn refused_before(&self, waited: Duration) -> (u64, Since) {
         let waited = waited.as_nanos() as u64;
         let came = self.sidecar.now().saturating_sub(waited);
         (came, Since::at(self.sidecar.shared_now().saturating_sub(waited)))
     }
 
-    /// The ticket of a connection that comes now and joins the queue later, behind all others that have come.
+    /// The ticket of a connection that comes now but joins the queue later. It stands behind all that came earlier.
     pub(crate) fn take_ticket(&self) -> Ticket {
         let ticket = self.sidecar.read().unwrap_or(Page::EMPTY).next_ticket();
         self.note_given(ticket);
@@ -177,8 +177,8 @@ impl<S: QueueFile> Queue<S> {
             || !matches!(self.sidecar.conflicting(slot_range(slot)), Ok(None))
     }
 
-    /// Whether another process has locked a slot: it may wait and not have been able to announce
-    /// it. To ask the kernel costs less than to read the page.
+    /// Whether another process has locked a slot: its waiter may have been unable to announce itself. Asking the
+    /// kernel costs less than reading the page.
     #[inline(never)]
     pub(super) fn is_any_slot_locked(&self) -> bool {
         let slots = Range { start: SLOT_BYTE, len: SLOTS as i64 };

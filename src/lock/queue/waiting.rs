@@ -60,7 +60,7 @@ pub(crate) struct Place {
     pub(super) word: u32,
     /// When the last turn it came for expires; it comes once for each turn.
     pub(super) turn: u64,
-    /// By when it will have looked at the page, as its slot says.
+    /// By when it will have looked at the page, according to its slot.
     pub(super) looks: Looks,
     /// How many waiters were before it when it last looked, asleep or not; 0 if it was the head.
     pub(super) ahead: u32,
@@ -69,7 +69,8 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// One of a waiter that has not looked at the page yet, first refused at that time by the two clocks.
+    /// The place of a waiter that has not looked at the page yet; `came` and `since` are the same moment by two
+    /// clocks.
     pub(super) fn new(
         slot: usize,
         ticket: Ticket,
@@ -194,8 +195,8 @@ impl<S: QueueFile> Queue<S> {
         None
     }
 
-    /// The head of the queue has waited for the holder for that long in this sleep. After a while
-    /// it notes the holder's process, since nothing else would show that this process has ended.
+    /// The head of the queue has waited for `slept` in this sleep. After a while it notes the holder's process,
+    /// since nothing else would show that this process has ended.
     fn watch_holder(&self, slept: Duration) {
         if slept < WATCHES_AFTER {
             return;

@@ -1,12 +1,10 @@
-//! Files that were found in the place of a sidecar and are somebody else's: another program's lock file, or a database that
-//! is named so.
+//! Files in the place of a sidecar that are somebody else's: another program's lock file, or a database with such a name.
 //!
-//! This process may have them open elsewhere, and locked: closing any descriptor of a file drops
-//! the POSIX locks that the process has on it (<https://www.sqlite.org/howtocorrupt.html> 2.2). So
-//! such a file stays open, and is not opened again, as long as this process has a POSIX lock on it,
-//! or has it open elsewhere and it may be a database, which SQLite can lock at any moment. All
-//! others are closed at once. So each file that stays open costs one descriptor, beside one that
-//! the process has anyway.
+//! This process may have them open elsewhere, and locked: closing any descriptor of a file drops the POSIX locks that the
+//! process has on it (<https://www.sqlite.org/howtocorrupt.html> 2.2). So such a file stays open, and is not opened again,
+//! as long as this process has a POSIX lock on it. The same holds if this process has it open elsewhere and it may be a
+//! database, which SQLite can lock at any moment. All others are closed at once. So each file that stays open costs one
+//! descriptor, beside one that the process has anyway.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -58,8 +56,8 @@ pub(super) fn keep(file: LockFile, inode: Inode) {
     }
 }
 
-/// Whether closing the nth of these files may drop a lock of this process, now or in a moment. `descriptors` becomes how
-/// many the process has of each file, if that is asked for.
+/// Whether closing the nth of these files may drop a lock of this process, now or in a moment. `descriptors` keeps how many
+/// descriptors the process has of each file, once that was needed.
 fn may_unlock(
     files: &[(Inode, LockFile)],
     nth: usize,
@@ -87,8 +85,8 @@ fn may_be_database(file: &LockFile) -> bool {
     file.file().metadata().map_or(true, |found| found.len() % SMALLEST_PAGE == 0)
 }
 
-/// Whether a file that was `found` is open already, and somebody else's still. If it is not any more, it is closed: nobody
-/// has it locked then.
+/// Whether a file that was `found` is already open and still somebody else's. If it no longer is, closes it: then nobody
+/// has it locked.
 pub(super) fn has(found: &Entry) -> bool {
     let mut open = OPEN.lock();
     let is_it = |(known, _): &(Inode, LockFile)| *known == found.inode;

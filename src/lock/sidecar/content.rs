@@ -1,9 +1,9 @@
 //! What a file in the sidecar's place holds, and how it becomes a page of ours.
 //!
-//! A client of this VFS that creates the file writes [`HEADER`]. One that finds it empty, cut short or zeroed
-//! writes [`FOUND`], because it may be another program's: it is used, but nobody changes its rights or deletes
-//! it. A page of an older layout is made one of this layout by a client that finds it open nowhere else. A page of a newer
-//! layout, and a file that holds anything else, stays as it is.
+//! A client of this VFS that creates the file writes [`HEADER`]. A client that finds it empty, cut short or zeroed writes
+//! [`FOUND`], because it may be another program's: it is used, but nobody changes its rights or deletes it. A client that
+//! finds a page of an older layout, open nowhere else, makes it one of this layout. A page of a newer layout stays as it
+//! is, and so does a file that holds anything else.
 
 use std::fs::File;
 use std::io;
@@ -16,7 +16,7 @@ use crate::sys::{self, Entry, LockFile, Range};
 /// How long to wait for a process that is making or deleting a sidecar, each time.
 pub(super) const RETRY_AFTER: Duration = Duration::from_micros(100);
 
-/// The byte that all processes share that have the sidecar open.
+/// The byte on which every process that has the sidecar open has a shared lock.
 pub(super) const OPEN: Range = Range { start: 8189, len: 1 };
 
 /// What a sidecar holds.
@@ -49,7 +49,7 @@ pub(super) enum Origin {
 /// It cannot be read.
 pub(crate) fn content_of(file: &File, len: u64) -> io::Result<Content> {
     let start = start_of(file, len)?;
-    // It may have been made longer by a process that was killed before it wrote the new header.
+    // A process may have made it longer, and been killed before it wrote the new header.
     Ok(if len <= LENGTH as u64 && OLDER.contains(&start) {
         Content::Older
     } else if len <= LENGTH as u64 && is_newer(&start) {
@@ -68,7 +68,7 @@ pub(super) fn begins_with_header(file: &File, len: u64) -> io::Result<bool> {
     Ok(start_of(file, len)? == HEADER)
 }
 
-/// What a file of `len` bytes begins with, and zeros behind its end.
+/// The first bytes of a file of `len` bytes, with zeros behind its end.
 fn start_of(file: &File, len: u64) -> io::Result<[u8; HEADER.len()]> {
     let mut start = [0; HEADER.len()];
     let n = start.len().min(len as usize);
@@ -82,7 +82,7 @@ fn is_foreign(start: &[u8]) -> bool {
         && start.iter().any(|byte| *byte != 0)
 }
 
-/// What is known of a file that was found, after a process that may be making it has had the time to write it.
+/// Looks at a file that was `found` until it is written, or a process that may be making it has had the time for that.
 pub(super) fn after_its_maker(file: &File, mut found: Entry) -> Entry {
     // Some 5 ms, once in the life of a file that was there before: after that it is a whole page.
     for _ in 0..50 {
@@ -99,15 +99,15 @@ pub(super) fn after_its_maker(file: &File, mut found: Entry) -> Entry {
 /// [`DATABASE`] locked.
 const CONTENT: Range = Range { start: 0, len: PAGE as i64 };
 
-/// The byte that a connection has locked, shared, as long as it has a database open that is named like a sidecar: it may be
-/// empty, and must not become one. It lies clear of SQLite's own, which are from byte 0x40000000 on.
+/// The byte on which a connection has a shared lock as long as it has a database open that is named like a sidecar. The
+/// database may be empty, and must not become a sidecar. SQLite's own bytes lie elsewhere, from byte 0x40000000 on.
 #[cfg(unix)]
 pub(super) const DATABASE: Range = Range { start: 0, len: 1 };
 
-/// The bytes that SQLite locks in a database: a stock client may have begun to write one that is empty still.
+/// The bytes that SQLite locks in a database: a stock client may be about to write one that is still empty.
 const SQLITES: Range = Range { start: LOCK_BYTES.start, len: LOCK_BYTES.end - LOCK_BYTES.start };
 
-/// Whether somebody has the file locked as no client of this VFS locks a sidecar. The range of a holder of the write lock
+/// Whether somebody has locked the file as no client of this VFS locks a sidecar. The range of a holder of the write lock
 /// covers SQLite's bytes, but begins before them.
 fn is_locked_otherwise(file: &LockFile) -> bool {
     let found = |range| file.conflicting(range).ok().flatten();
@@ -115,9 +115,8 @@ fn is_locked_otherwise(file: &LockFile) -> bool {
     found(CONTENT).is_some() || sys::KERNEL_TELLS_RANGES && found(SQLITES).is_some_and(is_sqlites)
 }
 
-/// Whether a file that was `found` must not be used. Either it holds something else than a page of
-/// ours. Or it has no page yet, but a second name, so it may be a user's file elsewhere; or locks
-/// that no client of this VFS takes.
+/// Whether a file that was `found` must not be used, because it holds something other than a page of ours. Or it has no
+/// page yet, but a second name, and so may be a user's file elsewhere; or it has locks that no client of this VFS takes.
 ///
 /// # Errors
 /// It cannot be read.
@@ -138,7 +137,7 @@ pub(super) fn renew(file: &LockFile, len: u64) -> io::Result<bool> {
     const BEHIND: usize = GROUP + GROUP_SIZE;
     let start = start_of(file.file(), len)?;
     let is_ours = OLDER.contains(&start) && start[..12] == HEADER[..12];
-    // Windows does not exchange a lock for another, but nobody deletes the file there in between.
+    // Windows does not exchange one lock for another, but there nobody deletes the file in between.
     let gives_up_own = || !sys::REMOVES_OPEN_FILES && file.unlock(OPEN).is_ok();
     let is_alone = file.try_lock(OPEN, false)? || gives_up_own() && file.try_lock(OPEN, false)?;
     if !is_alone {
@@ -164,8 +163,8 @@ pub(super) fn seed(file: &LockFile, found: &Entry, is_made: bool) -> io::Result<
     let file = file.file();
     match content_of(file, found.len)? {
         Content::Foreign | Content::Older | Content::Newer => return Ok(None),
-        // Another process may have been faster to write, which could not know that the file is ours. Or it has opened the
-        // file as a database.
+        // Another process may have written first, without knowing that the file is ours. Or it has opened the file as a
+        // database.
         _ if is_made => {
             if is_locked_otherwise(locks) {
                 return Ok(None);

@@ -1,9 +1,8 @@
 //! The last process to close a sidecar deletes it.
 //!
-//! The sidecar goes as `-shm` goes, so that nothing stays, and the next process makes it with the rights that the
-//! database has then. A process that has it open has a shared lock on [`OPEN`]; a process that has that byte
-//! exclusively may delete the file. So a file that was opened counts only if its path still leads to it once the
-//! shared lock is taken:
+//! The sidecar is deleted as `-shm` is, so that no file is left, and the next process makes it with the rights that the
+//! database has then. A process that has it open has a shared lock on [`OPEN`]; a process that has that byte exclusively may
+//! delete the file. So an opened file counts only if its path still leads to it once the shared lock is taken:
 //!
 //! | one process opens it | the other closes it | then |
 //! |---|---|---|
@@ -11,9 +10,9 @@
 //! | asks for the shared lock, and is refused | has an exclusive one | the opener looks again, and finds none |
 //! | has opened it, and asks for the lock | has deleted and closed it | the opener finds another or none at its path, and looks again |
 //!
-//! Two processes that close it at the same time both have the shared lock, and both are refused the exclusive one.
-//! So a process that is refused releases its own and asks once more, and the last of them gets it. A process that
-//! dies in between leaves the file, or has deleted it.
+//! Two processes that close it at the same time both have the shared lock, and both are refused the exclusive one. So a process
+//! that is refused releases its own and asks once more, and the last of them gets the exclusive lock. A process that dies in
+//! between leaves the file, or has deleted it.
 
 #[cfg(unix)]
 use std::fs::File;
@@ -31,9 +30,9 @@ use crate::lock::page::{GROUP, GroupBytes};
 use crate::sys::{self, Inode, LockFile};
 
 impl Sidecar {
-    /// Deletes it, unless another process has it open, another program may have made it, or its record says of a
-    /// WAL that is still there that a sync has failed: that must outlive all processes. Called when this process is
-    /// about to close it, while no thread forks.
+    /// Deletes it, unless another process has it open, another program may have made it, or its record says that a sync of a
+    /// WAL that still exists has failed: that must outlive all processes. Called when this process is about to close it, while
+    /// no thread forks.
     pub(crate) fn delete(&self, database: &Path) {
         let Some(file) = self.file.get().filter(|_| sys::REMOVES_OPEN_FILES) else {
             return;
@@ -50,16 +49,16 @@ impl Sidecar {
     }
 }
 
-/// A connection has opened `file` by the name `path` as a database, which is named like a sidecar. If it is the sidecar of
-/// another database, and the connection may `create` its own, deletes it, and returns true: the database is to be opened
-/// once more. Those that have the sidecar open go on without one. Else nobody makes it one as long as the connection has it
-/// open. A sidecar that tells of a failed sync stays.
+/// A connection opened `file` as a database, by the name `path`, which is that of a sidecar. If the file is the sidecar of
+/// another database, and the connection may `create` its own, deletes it and returns true: the caller must open the database
+/// again. Clients that have the sidecar open go on without one. Otherwise nobody makes the file a sidecar as long as the
+/// connection has it open. A sidecar that records a failed sync stays.
 ///
 /// Two locks keep a file from being made a sidecar by one process and opened as a database by another: each takes its own
 /// lock first and then looks for the other's.
 #[cfg(unix)]
 pub(crate) fn make_way(file: &File, path: &Path, create: bool) -> bool {
-    // For longer than it takes to make one.
+    // Longer than it takes to make a sidecar.
     for _ in 0..50 {
         if sys::try_lock(file, DATABASE, true).is_err() {
             return false;
@@ -90,8 +89,8 @@ pub(crate) fn make_way(file: &File, path: &Path, create: bool) -> bool {
     false
 }
 
-/// Deletes the file at `path` if it is this one, no other process has it open, and it `may` go. Asks that last, under
-/// the exclusive lock on [`OPEN`].
+/// Deletes the file at `path` if it is this one, no other process has it open, and it `may` go. Calls `may` last, under the
+/// exclusive lock on [`OPEN`].
 pub(super) fn delete(file: &LockFile, path: &Path, inode: Inode, may: impl Fn(&LockFile) -> bool) {
     let has_exclusive = || match file.try_lock(OPEN, false) {
         Ok(taken) => taken,

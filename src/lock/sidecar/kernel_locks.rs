@@ -28,14 +28,14 @@ pub(crate) fn in_the_way(
     sys::read_exact_at(file.file(), &mut last, LAST_BYTE)?;
     let last = i64::from_le_bytes(last);
     if last == 0 {
-        // To ask the kernel would lock the byte for a moment.
+        // Asking the kernel would lock the byte for a moment.
         return Ok(None);
     }
     let held = Range { start: WRITE_BYTE, len: last.saturating_sub(WRITE_BYTE - 1) };
     Ok(file.conflicting(Range { len: 1, ..range })?.map(|_| held))
 }
 
-/// Records in the page what was locked, or `None` before it is released, where the kernel does not tell.
+/// Where the kernel does not tell ranges, records in the page what was locked, or `None` before it is released.
 pub(super) fn record(file: &LockFile, range: Option<Range>) {
     if !sys::KERNEL_TELLS_RANGES {
         let last = range.map_or(0, |range| range.start + range.len - 1);
@@ -44,9 +44,9 @@ pub(super) fn record(file: &LockFile, range: Option<Range>) {
     }
 }
 
-/// The range that the holder of the write lock on `database` has locked, also if that is this process: it asks by an
-/// open file description of its own, because a process's locks do not conflict with themselves. Changes nothing, and
-/// needs only the right to read the sidecar.
+/// The range that the holder of the write lock on `database` has locked, even if the holder is this process. The
+/// question needs an open file description of its own, because a process's locks do not conflict with themselves.
+/// Changes nothing, and needs only the right to read the sidecar.
 pub(crate) fn held_range(database: &Path) -> Option<Range> {
     look_at(database, |file| in_the_way(file, WRITE_RANGE, || true)).ok()?.ok()?
 }

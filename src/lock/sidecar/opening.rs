@@ -1,7 +1,7 @@
 //! Opens a sidecar: all processes get the same file, though others may create, replace or delete it
 //! at the same time.
 //!
-//! No function here opens the database, also if a name leads to it, or a file that may be another program's
+//! No function here opens the database, even if the sidecar's name leads to it, or a file that may be another program's
 //! ([`check_kind`]).
 
 use std::fs::File;
@@ -17,7 +17,7 @@ use crate::lock::page::LENGTH;
 use crate::sys::fork;
 use crate::sys::{self, Entry, LockFile, Rights, Words};
 
-/// How often a sidecar is looked at again that was another by the time it was open.
+/// How many times to look again if the path led to another file by the time the sidecar was open.
 const ATTEMPTS: u32 = 10;
 
 impl Sidecar {
@@ -25,7 +25,7 @@ impl Sidecar {
     /// rights, as far as this process may. Called while no thread forks, so that a child knows of every descriptor.
     pub(crate) fn open(database: &Path, create: bool) -> Result<Self, Unusable> {
         let path = path_of(database);
-        // Each turn ends the loop unless another process has removed or created the file meanwhile.
+        // Each pass ends the loop unless another process has removed or created the file meanwhile.
         let mut made = None;
         for _ in 0..ATTEMPTS {
             let like = sys::entry_behind(database);
@@ -67,8 +67,8 @@ impl Sidecar {
     }
 }
 
-/// The file at `path`, and whether this call has created it, with the rights of `like`, the database. `None` if
-/// another process has removed or created it meanwhile.
+/// The file at `path`, and whether this call created it, with the rights of the database, `like`. `None` if another process
+/// removed or created it meanwhile.
 fn open_or_create(
     path: &Path,
     like: Result<&Entry, &io::Error>,
@@ -92,8 +92,8 @@ fn open_or_create(
     }
 }
 
-/// Whether SQLite's own files have room beside a sidecar at `path`. They come later, and must not fail for want of what the
-/// sidecar has taken.
+/// Whether SQLite's own files have room beside a sidecar at `path`. They come later, and must not fail because the sidecar
+/// took their room.
 fn has_room_for(path: &Path) -> bool {
     /// The sidecar, a journal or WAL, a wal-index, and a super-journal or what a VACUUM needs.
     const FILES: u64 = 4;
@@ -130,10 +130,10 @@ fn prepare(
     Ok((Words::map(file, path, LENGTH).ok(), origin))
 }
 
-/// What `see` sees of the sidecar of `database`, which is open for that alone. Changes nothing, and needs only the right to
-/// read it.
+/// Opens the sidecar of `database` for `see` alone, and returns what `see` does. Changes nothing, and needs only the right to
+/// read the file.
 ///
-/// A file that is somebody else's, or may become that, stays open as long as closing it could drop a lock of this process.
+/// A file that is somebody else's, or may become so, stays open as long as closing it could drop a lock of this process.
 pub(crate) fn look_at<T>(database: &Path, see: impl FnOnce(&LockFile) -> T) -> Result<T, Unusable> {
     let path = path_of(database);
     let found = match sys::entry_at(&path) {
@@ -157,8 +157,8 @@ pub(crate) fn look_at<T>(database: &Path, see: impl FnOnce(&LockFile) -> T) -> R
     seen
 }
 
-/// Closes a file that was only looked at. If it has no page of ours, another thread of this process may have it open, and lock
-/// it at any moment.
+/// Closes a file that was only looked at. If it has no page of ours, it may stay open: another thread of this process may have
+/// it open, and lock it at any moment.
 fn close(file: LockFile, found: &Entry) {
     match content::content_of(file.file(), found.len) {
         Ok(Content::Page | Content::Older) => {}

@@ -38,7 +38,7 @@ impl Sidecar {
     }
 }
 
-/// Gives a sidecar, `found` so, the rights of its database. Leaves one with a second name alone, which may be
+/// Gives the sidecar that was `found` the rights of its database, unless it has a second name: then it may be
 /// somebody's file elsewhere.
 pub(super) fn give_rights(file: &File, found: &Entry, like: Rights) {
     if found.rights != like && found.links == 1 {

@@ -6,11 +6,11 @@ use std::io;
 /// Why a sidecar cannot be used.
 #[derive(Debug)]
 pub(crate) enum Unusable {
-    /// It is something else than a regular file: what it is.
+    /// It is not a regular file: what it is.
     NotAFile(&'static str),
     /// It is a hard link of the database.
     IsDatabase,
-    /// It holds something else than a page of ours.
+    /// It holds something other than a page of ours.
     Foreign,
     /// It holds a page of an older layout, and other processes have it open.
     Older,
@@ -20,12 +20,12 @@ pub(crate) enum Unusable {
     Moving,
     /// There is none, and none was to be made.
     Missing,
-    /// The database cannot be looked at, whose rights a new sidecar would get.
+    /// The database, whose rights a new sidecar would get, cannot be looked at.
     NoDatabase(io::Error),
     /// There is so little room that SQLite's own files may need it.
     NoRoom,
     Create(io::Error),
-    /// It cannot be opened. With the user who owns it, where files have an owner.
+    /// It cannot be opened. With the id of its owner, where files have one.
     Open(io::Error, Option<u32>),
     Lock(io::Error),
     /// It cannot be made a page of ours.
@@ -33,7 +33,7 @@ pub(crate) enum Unusable {
 }
 
 impl Unusable {
-    /// Whether the reason will most likely be there a moment later, too.
+    /// Whether the reason will most likely remain a moment later.
     pub(crate) fn lasts(&self) -> bool {
         !matches!(self, Self::Moving | Self::Missing)
     }

@@ -1,11 +1,11 @@
-//! SQLite's default busy handler, as it is known by its sleeps.
+//! SQLite's default busy handler, recognised by its sleeps.
 //!
-//! `sqliteDefaultBusyCallback` sleeps by a fixed table and cuts its last sleep to what is left of the timeout
+//! `sqliteDefaultBusyCallback` sleeps by a fixed table and cuts its last sleep to the rest of the timeout
 //! (<https://www.sqlite.org/c3ref/busy_timeout.html>). So a refusal after a shortened sleep is the last.
 //!
-//! A handler of the application's own may call sqlite3_sleep, which comes to the same xSleep where this VFS is the
-//! default one. Its sleeps are as long as it likes, and none of them is known to be the last. So only a handler that
-//! has followed the table from its first entry on is taken for the default one.
+//! An application's own handler may call sqlite3_sleep, which calls the same xSleep if this VFS is the default one. Its
+//! sleeps have any length, and none of them is known to be the last. So a handler counts as the default one only if it has
+//! followed the table from the first entry on.
 
 use std::time::Duration;
 
@@ -29,10 +29,10 @@ fn default_sleep(n: usize) -> Duration {
 /// The busy handler of a connection.
 #[derive(Clone, Copy, Default)]
 pub(super) struct BusyHandler {
-    /// How many calls it has had in this wait, by what it asks for.
+    /// How many calls it has had in this wait, judging by its sleeps.
     pub(super) sleeps: usize,
     pub(super) kind: HandlerKind,
-    /// What it asked for in this wait and was not slept.
+    /// What it asked for in this wait but was not slept.
     pub(super) unslept: Duration,
     /// The busy timeout, if the application has set it by a pragma, or an earlier wait has shown it.
     timeout: Option<Duration>,
@@ -46,32 +46,32 @@ pub(super) enum HandlerKind {
     Unknown,
     /// Each of its sleeps was seen, and was the table's.
     FollowsTable,
-    /// It followed the table, and its last sleep was shorter. It makes no more, unless it is an application's own that
-    /// begins like the default one.
+    /// It followed the table, and its last sleep was shorter. It makes no more, unless it is an application's own handler
+    /// that begins like the default one.
     MayBeAtItsEnd,
     /// It followed the table, and its last sleep was cut short: it makes no more.
     AtItsEnd,
 }
 
 impl BusyHandler {
-    /// One that has not been called.
+    /// A handler that has not been called.
     pub(super) const NONE: Self =
         Self { sleeps: 0, kind: HandlerKind::Unknown, unslept: Duration::ZERO, timeout: None };
 
-    /// Notes a sleep that was asked for, while the connection `waits` or after it released the lock at once. In both cases
-    /// the handler `goes_on`, unless the connection had not waited for that lock. False if no busy handler would have asked
-    /// for it.
+    /// Notes that a sleep was `asked` for, while the connection `waits` or after it released the lock at once. In both
+    /// cases the handler `goes_on`, unless the connection had not waited for that lock. Returns false if no busy handler
+    /// would ask for this sleep.
     pub(super) fn note_sleep(&mut self, asked: Duration, waits: bool, goes_on: bool) -> bool {
         if asked == default_sleep(0) {
-            // It starts over: for another statement.
+            // It starts over, for another statement.
             if waits {
                 self.learn_timeout();
             }
             let timeout = self.timeout;
             *self = Self { kind: HandlerKind::FollowsTable, timeout, ..Self::default() };
         } else if waits && asked > default_sleep(self.sleeps) {
-            // Some calls were not seen: it waits for a file of another VFS, too. Or this is not the default handler,
-            // or no handler.
+            // Some calls were not seen, because it also waits for a file of another VFS. Or this is not the default
+            // handler, or no handler.
             if self.kind == HandlerKind::FollowsTable {
                 self.kind = HandlerKind::Unknown;
             }
@@ -88,7 +88,7 @@ impl BusyHandler {
         let is_cut_short = asked < default_sleep(self.sleeps);
         self.kind = match self.kind {
             HandlerKind::FollowsTable if !is_cut_short => HandlerKind::FollowsTable,
-            // As the one before: that may be the longest sleep of a handler of the application's own.
+            // As long as the one before: this may be the longest sleep of an application's own handler.
             HandlerKind::FollowsTable if asked == default_sleep(self.sleeps - 1) => {
                 HandlerKind::MayBeAtItsEnd
             }
@@ -103,8 +103,8 @@ impl BusyHandler {
         true
     }
 
-    /// Goes on from where the handler was when the wait for another lock has ended, if it asks for what comes after that:
-    /// SQLite counts its calls through a whole statement, which may write to several databases.
+    /// Continues from `before`, where the handler was when the wait for another lock ended, if `asked` can follow it.
+    /// SQLite counts the handler's calls through a whole statement, which may write to several databases.
     pub(super) fn go_on_from(&mut self, before: Self, asked: Duration) {
         let is_next = asked != default_sleep(0) && asked <= default_sleep(before.sleeps);
         if self.sleeps == 0 && before.sleeps > 0 && is_next {
@@ -118,14 +118,14 @@ impl BusyHandler {
         self.timeout = Some(timeout);
     }
 
-    /// The wait has ended without a sign, and not by the lock: the busy timeout ends with a sleep of the table.
+    /// The connection gave up, which no call showed: so the busy timeout ends with a sleep of the table.
     pub(super) fn learn_timeout(&mut self) {
         if self.kind == HandlerKind::FollowsTable && self.sleeps >= FEWEST {
             self.timeout = Some(sum(self.sleeps));
         }
     }
 
-    /// Whether it makes no more calls in this wait, or may make none, as far as is known.
+    /// Whether it may make no more calls in this wait, as far as is known.
     pub(super) fn may_sleep_no_more(&self) -> bool {
         match self.kind {
             HandlerKind::MayBeAtItsEnd | HandlerKind::AtItsEnd => true,
@@ -139,7 +139,7 @@ impl BusyHandler {
         self.kind == HandlerKind::AtItsEnd
     }
 
-    /// Whether its first sleep of this wait is the last one that was asked for.
+    /// Whether it has slept exactly once in this wait.
     pub(super) fn has_slept_once(&self) -> bool {
         self.sleeps == 1
     }

@@ -1,8 +1,8 @@
 //! One sleep of a busy handler: in the queue, or looking for SQLite's own lock.
 //!
 //! Each return costs one of the handler's calls, and their number is limited. So a nap that returns early leaves what
-//! was not slept to the next, and with more than [`MOST_UNSLEPT`] left over it does not return when the lock is merely
-//! free and nobody has given it the turn.
+//! was not slept to the next. With more than [`MOST_UNSLEPT`] left, it returns only for a turn, not because the lock
+//! is free.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,21 +15,21 @@ use crate::lock::sidecar::Sidecar;
 use crate::sys::Stopwatch;
 use crate::sys::fork::Own;
 
-/// The most that a nap leaves to the next when the lock is merely free and nobody has given it the turn.
+/// The most that a nap leaves to the next if it returns without a turn, because the lock is free.
 const MOST_UNSLEPT: Duration = Duration::from_millis(100);
 
-/// How long a waiter lets others run before it queues, where holders do not sync.
+/// How long a waiter yields to other threads before it queues, where holders do not sync.
 const YIELDS: Duration = Duration::from_micros(200);
-/// How often a waiter lets others run, at most.
+/// How many times a waiter yields, at most.
 const MOST_YIELDS: usize = 1000;
 
-/// A wait for SQLite's own lock is shown to observers from then on; a shorter one is not worth the system calls.
+/// After this time a wait for SQLite's own lock is shown to observers; a shorter wait is not worth the system calls.
 const SHOWN_AFTER: Duration = Duration::from_millis(10);
 
-/// How often a connection that has write locks of other databases looks whether it waits for itself.
+/// How often a connection that has write locks of other databases checks whether it waits for itself.
 const LOOKS_FOR_CIRCLE: Duration = Duration::from_millis(1);
 
-/// What a waiter sleeps before it looks whether SQLite's own lock is free; the last is repeated.
+/// How long a waiter sleeps before each look at SQLite's own lock; the last is repeated.
 const PAUSES: [Duration; 4] = [
     Duration::from_micros(100),
     Duration::from_micros(200),
@@ -44,7 +44,7 @@ pub(super) struct Queued {
 }
 
 impl Queued {
-    /// The connection has tried in vain.
+    /// The connection tried in vain.
     pub(super) fn was_refused(&self) {
         self.queue.was_refused(&self.place);
     }
@@ -56,7 +56,7 @@ impl Drop for Queued {
     }
 }
 
-/// A connection that waits for SQLite's own lock, as it is shown to observers until this is dropped.
+/// Shows observers a connection that waits for SQLite's own lock, until this is dropped.
 struct Shown {
     queue: Arc<Queue<Sidecar>>,
     slot: usize,
@@ -80,7 +80,7 @@ pub(super) struct Nap {
     pub(super) limit: Duration,
     /// The database whose lock it waits for.
     pub(super) database: Arc<Database>,
-    /// Whether that is the write lock, so that the queue is where to wait, and not SQLite's own lock.
+    /// Whether it waits for the write lock, in the queue, and not for SQLite's own lock.
     pub(super) can_queue: bool,
     /// How long the wait has lasted.
     pub(super) waited: Duration,
@@ -88,7 +88,7 @@ pub(super) struct Nap {
     pub(super) ticket: Option<Ticket>,
     pub(super) place: Option<Own<Queued>>,
     pub(super) stage: Stage,
-    /// The queues of other databases of which its database connection has the write lock.
+    /// The queues of other databases whose write lock its `sqlite3` has.
     pub(super) held: Vec<Arc<Queue<Sidecar>>>,
     pub(super) label: Option<Label>,
     /// Whether there is a probe.
@@ -128,7 +128,7 @@ impl Nap {
         let queue = match queue {
             Some(queue) if self.can_queue => queue,
             other => {
-                // Nobody must wait for this connection to come for a turn.
+                // Without a place, nobody waits for this connection to come for a turn.
                 self.place = None;
                 let shown = other.and_then(|queue| Shown::new(queue, self.waited));
                 let unslept = self.look(base_sleep, is_worth_trying);
@@ -137,14 +137,14 @@ impl Nap {
             }
         };
         if self.label.as_mut().is_some_and(|label| label.has_come_back(&queue)) {
-            // It still waits for itself, and its busy handler has not counted to its end yet.
+            // The connection still waits for itself. No sleep: its busy handler soon counts to its end.
             let place = self.place.take();
             return self.slept(place, Duration::ZERO);
         }
         let watch = Stopwatch::start();
         let left = || self.limit.saturating_sub(watch.elapsed());
         if self.stage == Stage::FirstOfBrief {
-            // A clock may stand still.
+            // The count ends the loop if the clock stands still.
             for _ in 0..MOST_YIELDS {
                 if watch.elapsed() >= YIELDS {
                     break;
@@ -156,7 +156,7 @@ impl Nap {
                 }
             }
         }
-        // If the sidecar was replaced, its place is in another queue.
+        // If the sidecar was replaced, the connection's place is in another queue.
         let place = self.place.take().filter(|queued| Arc::ptr_eq(&queued.queue, &queue));
         let mut place = place.or_else(|| {
             let rank = self.ticket.map_or(Rank::Last, Rank::Kept);
@@ -180,7 +180,8 @@ impl Nap {
                     break Some(rest.saturating_sub(look) + unslept);
                 }
                 if label.has_come_back(&queue) {
-                    // It waits for itself. What is left is not slept later, so that its busy handler gives up soon.
+                    // The connection waits for itself. The rest is never slept, so that its busy handler gives up
+                    // soon.
                     break None;
                 }
                 if look == rest {
@@ -189,7 +190,7 @@ impl Nap {
             },
             (Some(queued), None) => queue.wait(&mut queued.place, left(), until),
             (None, _) => {
-                // A poller returns more often in vain.
+                // A poller returns more often in vain, so it sleeps first.
                 let least = self.limit.saturating_sub(MOST_UNSLEPT);
                 if until == Until::Free && !least.is_zero() {
                     base_sleep(least);
@@ -207,12 +208,12 @@ impl Nap {
         Slept { place, unslept, label: self.label }
     }
 
-    /// Whether it, or the wait before it, is long enough for people to ask who waits.
+    /// Whether the wait so far, or this sleep, is so long that people may ask about it.
     fn is_long(&self) -> bool {
         self.waited.max(self.limit) >= SHOWN_AFTER
     }
 
-    /// Sleeps until it is worth trying for SQLite's own lock. Returns what was not slept.
+    /// Sleeps until an attempt at SQLite's own lock is worth making. Returns what was not slept.
     fn look(
         &self,
         base_sleep: impl Fn(Duration),
