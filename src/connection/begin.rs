@@ -1,17 +1,16 @@
 //! Transactions that take the write lock when they begin to read (`kanban_begin`): all of them, or those of a kind that was
-//! refused to write before ([`crate::lock::kinds`]).
+//! refused when it began to write ([`crate::lock::kinds`]).
 //!
 //! A transaction that reads first and writes later is refused at its first write if another connection has written
 //! meanwhile: its snapshot is stale (SQLITE_BUSY_SNAPSHOT), or two readers of a rollback mode would wait for each other.
 //! SQLite does not call its busy handler for that, since waiting does not help. So such a transaction takes the write lock
-//! with the lock by which it begins to read: it has no snapshot then, and may wait.
+//! together with the lock by which it begins to read. It has no snapshot yet, and may wait.
 //!
-//! The wait is inside that lock call. After SQLITE_BUSY, SQLite would ask for a READ slot a hundred
-//! times and then fail with SQLITE_PROTOCOL; and a reader would fail that reads on the stock VFS.
-//! So this connection calls the busy handler itself (FCNTL_BUSYHANDLER), as SQLite does after a
-//! refused lock: SQLite's default one sleeps in the queue ([`crate::lock::wait`]), an application's
-//! own may do anything, and without one the connection does not wait. A handler that gives up has
-//! given up for the rest of the statement, so that no statement waits twice.
+//! The wait is inside that lock call. After SQLITE_BUSY, SQLite would ask for a READ slot a hundred times and then fail with
+//! SQLITE_PROTOCOL; and a reader would fail that succeeds on the stock VFS. So this connection calls the busy handler itself
+//! (FCNTL_BUSYHANDLER), as SQLite does after a refused lock: SQLite's default one sleeps in the queue ([`crate::lock::wait`]),
+//! an application's own may do anything, and without one the connection does not wait. A handler that gives up has given up for
+//! the rest of the statement, so that no statement waits twice.
 //!
 //! | the write lock is taken for [`Reason::Begin`] | when SQLite asks for |
 //! |---|---|
@@ -25,19 +24,18 @@
 //! | when SQLite unlocks to SHARED, in autocommit | the transaction is over, and another statement reads on |
 //! | when SQLite maps the wal-index | the database is in WAL mode, and a READ slot comes next |
 //!
-//! It is kept when SQLite unlocks a READ slot to ask for another at once ([`Begin::expects_retry`]): SQLite compares the
-//! header of the wal-index with the one it read before the wait. If that has changed, it begins anew.
+//! It is kept when SQLite unlocks a READ slot to ask for another at once ([`Begin::expects_retry`]): SQLite compares the header
+//! of the wal-index with the one it read before the wait, and begins anew if the header has changed.
 //!
-//! With `kanban_busy_timeout_min`, statements that may write take the write lock there, too, also outside of a transaction: a
-//! busy timeout of 0 is no busy handler, so that SQLite would not ask for WRITE or RESERVED again. There the
-//! connection may wait without one.
+//! With `kanban_busy_timeout_min`, statements that may write take the write lock at the same points, even outside a
+//! transaction. A busy timeout of 0 means no busy handler, so SQLite would not ask for WRITE or RESERVED again. At these points
+//! the connection may wait without one.
 //!
-//! With `auto`, a connection notes the kind of each transaction when that begins to read. It learns
-//! the kind if the transaction is refused to write. That is the case if the write lock, WRITE or
-//! RESERVED is refused, or if WRITE is granted for a stale snapshot: the header of the wal-index
-//! has changed since the beginning. The first transaction of a kind is on trial from then until it
-//! ends: others of its kind wait for it, at most [`TRIAL_LASTS`], where they would wait for the
-//! write lock.
+//! With `auto`, a connection notes the kind of each transaction when that begins to read. It learns the kind if the transaction
+//! is refused when it begins to write: the write lock, WRITE or RESERVED is refused, or WRITE is granted although the header of
+//! the wal-index has changed since the beginning, so that the snapshot is stale. The first transaction of a kind is on trial
+//! from its beginning to its end. Others of its kind wait for it, at most [`TRIAL_LASTS`], where they would wait for the write
+//! lock.
 
 use super::Connection;
 use super::base_file::BaseFile;
@@ -51,17 +49,17 @@ use crate::lock::wait::forget_on_this_thread;
 use crate::options::{Begin as Mode, Settings};
 use crate::sys::{self, Stopwatch};
 
-/// For how long a kind is taken not to write, in ns of a clock that ticks every few ms, so that a reader in a tight loop does
-/// not ask each time.
+/// How long a kind is taken not to write, in ns of a clock that ticks every few ms, so that a reader in a tight loop does not
+/// look each time.
 const READS_FOR_NS: u64 = 1_000_000;
 
 /// How many such kinds a connection knows.
 const READERS: usize = 8;
 
-/// For how long a transaction waits for another of its kind that is on trial.
+/// How long a transaction waits for another of its kind that is on trial.
 const TRIAL_LASTS: Duration = Duration::from_millis(100);
 
-/// How often it looks.
+/// How often a transaction that waits for a trial looks.
 const LOOKS_EVERY: Duration = Duration::from_micros(500);
 
 /// SQLite begins anew sooner than this, in ns. An unlock that comes later ends the transaction.
@@ -81,11 +79,11 @@ pub(super) struct Begin {
     is_exclusive: bool,
     /// SHARED was taken in a rollback mode.
     has_journal: bool,
-    /// When a READ slot was taken that SQLite unlocks at once, in ns; 0 if none was.
+    /// When a READ slot was taken that SQLite will unlock at once, in ns; 0 if none was.
     expects_retry: u64,
-    /// With `auto`: the transaction that has begun last. It may be over.
+    /// With `auto`: the transaction that began last. It may be over.
     transaction: Option<Transaction>,
-    /// Kinds that were seen not to write, each at the place that its number says, and until when they are taken not to, in ns.
+    /// Kinds that were seen not to write, each at the place that its number gives, and until when that is relied on, in ns.
     readers: [(Kind, u64); READERS],
 }
 
@@ -93,9 +91,9 @@ pub(super) struct Begin {
 #[derive(Debug)]
 struct Transaction {
     kind: Kind,
-    /// If the kind is known, it was to take the write lock first.
+    /// Set if the kind is known: then the transaction was to take the write lock first.
     known: Option<KnownKind>,
-    /// If it is on trial, for its kind.
+    /// Set if the transaction is on trial, for its kind.
     trial: Option<KnownKind>,
     /// The header of the wal-index when it began to read, if it has a snapshot.
     header: Option<[u32; HEADERS / 2]>,
@@ -151,14 +149,14 @@ impl Begin {
 }
 
 impl<B: BaseFile> Connection<B> {
-    /// Whether a READ slot is more than a slot that SQLite `locks`, or unlocks: a transaction begins or ends with it that has the
-    /// write lock, or may want it. Each read transaction asks twice.
+    /// Whether a transaction that has the write lock, or may want it, begins with the READ slot that SQLite `locks`, or ends
+    /// with the one that it unlocks. Each read transaction asks twice.
     #[inline]
     pub(super) fn begins_or_ends(&mut self, locks: bool) -> bool {
         self.begin.is_on() && self.begins_or_ends_with_lock(locks)
     }
 
-    /// Apart, so that the others save no registers for it.
+    /// A function of its own, so that transactions that need none of it save no registers for it.
     #[inline(never)]
     fn begins_or_ends_with_lock(&mut self, locks: bool) -> bool {
         let may = self.claim.has(Reason::Begin)
@@ -168,9 +166,8 @@ impl<B: BaseFile> Connection<B> {
         may && !(locks && self.begins_as_reader())
     }
 
-    /// Whether the transaction that shares a READ slot now wants no write lock, as far as that is
-    /// known without a look at the sidecar. Notes the kind of the transaction, in case it is
-    /// refused to write.
+    /// Whether the transaction that shares a READ slot now wants no write lock, as far as that is known without a look at the
+    /// sidecar. Notes the kind of the transaction, in case it is refused when it begins to write.
     fn begins_as_reader(&mut self) -> bool {
         let begin = &self.begin;
         if self.read_only || begin.is_query_only || begin.is_exclusive {
@@ -196,7 +193,7 @@ impl<B: BaseFile> Connection<B> {
             return Begun::AsWanted;
         }
         if !self.begin.has_journal && self.base.header().is_some_and(|header| header.is_wal()) {
-            // It takes the write lock with its READ slot.
+            // The transaction takes the write lock with its READ slot.
             return Begun::AsWanted;
         }
         self.begin.has_journal = true;
@@ -208,7 +205,7 @@ impl<B: BaseFile> Connection<B> {
         if !self.begin.is_on() {
             return;
         }
-        // SQLite has read the header before.
+        // SQLite read the header before.
         let before = self.base.wal_index_header();
         if !self.wants_to_begin(before) {
             return;
@@ -232,7 +229,7 @@ impl<B: BaseFile> Connection<B> {
         self.trial_may_end();
     }
 
-    /// SQLite has unlocked what it reads by. A transaction that was on trial is over, unless SQLite begins it anew.
+    /// SQLite has unlocked the lock by which it reads. This ends a transaction that was on trial, unless SQLite begins it anew.
     #[inline]
     pub(super) fn trial_may_end(&mut self) {
         if self.begin.is_on_trial() {
@@ -257,7 +254,7 @@ impl<B: BaseFile> Connection<B> {
         }
     }
 
-    /// Nothing that it has begun needs the write lock any more.
+    /// Nothing that this connection has begun needs the write lock any more.
     #[inline]
     pub(super) fn begin_ended(&mut self) {
         if self.claim.has(Reason::Begin) {
@@ -276,8 +273,8 @@ impl<B: BaseFile> Connection<B> {
         }
     }
 
-    /// WRITE or RESERVED was asked for, to write, with that answer. With `auto`, learns the kind of a transaction that has read
-    /// and is refused to write.
+    /// SQLite asked for WRITE or RESERVED, to write, and was answered `rc`. With `auto`, learns the kind of a transaction that
+    /// has read and is refused now.
     #[inline]
     pub(super) fn tried_to_write(&mut self, rc: ResultCode) {
         if self.begin.mode == Mode::Auto && self.begin.transaction.is_some() {
@@ -309,8 +306,9 @@ impl<B: BaseFile> Connection<B> {
         }
     }
 
-    /// Whether a statement begins to read in a transaction that may write later, and is to take the write lock first. `header` is
-    /// that of the wal-index, in WAL mode: SQLite begins anew if it is another by the time that the transaction has its snapshot.
+    /// Whether a statement begins to read in a transaction that may write later, and is to take the write lock first. `header`
+    /// is that of the wal-index, in WAL mode: SQLite begins anew if it has changed by the time the transaction has its
+    /// snapshot.
     fn wants_to_begin(&mut self, header: Option<[u32; HEADERS / 2]>) -> bool {
         let begin = &mut self.begin;
         if self.read_only || begin.is_query_only || begin.is_exclusive || self.claim.is_held() {
@@ -332,12 +330,12 @@ impl<B: BaseFile> Connection<B> {
             }
             None => None,
         };
-        // VACUUM INTO only reads, for long, in a transaction that SQLite has begun. A statement that is being compiled reads
-        // the schema, in a transaction that ends with that.
+        // VACUUM INTO only reads, for long, in a transaction that SQLite began. A statement that is being compiled reads the
+        // schema, in a transaction that ends with the compilation.
         match running {
             None => false,
             Some(running) if running.is_vacuum => false,
-            // It waits here for longer than its busy handler does.
+            // The statement may wait here longer than its busy handler does.
             Some(running) if running.may_write && !self.begin.least.is_zero() => true,
             Some(_) if self.begin.mode == Mode::Deferred || self.base.is_in_autocommit() => false,
             Some(running) => kind.is_none_or(|kind| {
@@ -353,8 +351,8 @@ impl<B: BaseFile> Connection<B> {
         }
     }
 
-    /// What a transaction of that kind does that begins now: it takes the write lock first, since its kind is known, or it is on
-    /// trial, or, with neither, begins as on the stock VFS. It writes `at_once` if its first statement may write.
+    /// How a transaction of `kind` begins now. If it has a known kind, it takes the write lock first; else it may be on trial;
+    /// with neither, it begins as on the stock VFS. It writes `at_once` if its first statement may write.
     #[inline]
     fn judge(&mut self, kind: Kind, at_once: bool) -> (Option<KnownKind>, Option<KnownKind>) {
         match self.begin.is_reader(kind) {
@@ -381,7 +379,7 @@ impl<B: BaseFile> Connection<B> {
             match (standing, kinds) {
                 (Standing::Writes(known), _) => return (Some(known), None),
                 (Standing::Writing, _) => return (kinds::learn(&self.database, kind), None),
-                // The one that it has waited for has written and ended.
+                // The transaction that it waited for has written and ended.
                 (Standing::New, _) if waited.is_some() => {
                     return (kinds::learn(&self.database, kind), None);
                 }
@@ -389,9 +387,9 @@ impl<B: BaseFile> Connection<B> {
                     return (None, Some(kinds::try_out(&self.database, &kinds, kind)));
                 }
                 (Standing::OnTrial, _) if !at_once => {
-                    // What the busy handler sleeps now is no wait for the write lock.
+                    // What the busy handler sleeps next is no wait for the write lock.
                     forget_on_this_thread();
-                    // Without one it waits for nobody.
+                    // Without a handler, the transaction does not wait.
                     if waited.is_none() && self.base.ask_busy_handler() != Some(false) {
                         waited = Some(Stopwatch::start());
                     }
@@ -414,7 +412,7 @@ impl<B: BaseFile> Connection<B> {
     }
 
     fn take_to_begin(&mut self) -> Begun {
-        // A connection that writes to another board and waits for this one could wait for another that does the reverse.
+        // A connection that writes to another board must not wait for this one: another connection may do the reverse.
         let waits = !self.base.writes_elsewhere();
         let patience =
             Patience { least: self.begin.least, if_unknown: self.settings.begin_timeout() };

@@ -1,9 +1,9 @@
 //! One connection's claim to the write lock: for which of SQLite's locks it wants it, how it waits for it, and what it does
 //! without it.
 //!
-//! SQLite asks for a lock of its own; the write lock is taken before that and released after it. A lock call does not
-//! wait for a writer: it is refused with SQLITE_BUSY, and the connection waits in xSleep, without its snapshot, when
-//! SQLite's busy handler sleeps. What does wait inside a lock call is in [`waits`].
+//! The write lock is taken before SQLite's own lock and released after it. A lock call does not wait for a writer: it answers
+//! SQLITE_BUSY, and the connection waits in xSleep, without its snapshot, when SQLite's busy handler sleeps. [`waits`] has what
+//! does wait inside a lock call.
 
 mod waits;
 
@@ -31,33 +31,33 @@ use crate::sys;
 /// How long a transaction waits for the write lock before it begins to read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// For that long at least, also if the busy handler gives up before, unless it is one of the application's own that waits.
+    /// The least time to wait, even if the busy handler gives up sooner. Not applied if the application's own handler waits.
     pub(super) least: Duration,
-    /// For that long if the busy handler is not known.
+    /// The time to wait if the busy handler is not known.
     pub(super) if_unknown: Duration,
 }
 
-/// How a transaction has begun that was to take the write lock first.
+/// How a transaction that was to take the write lock first has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Begun {
     /// With the write lock, or without a need for it.
     AsWanted,
-    /// Without it. SQLite waits by the busy handler afterwards, if there is one, as on the stock VFS.
+    /// Without it. SQLite then waits by the busy handler, if there is one, as on the stock VFS.
     Without,
-    /// Without it: the busy handler has waited and has given up, for the rest of the statement.
+    /// Without it: the busy handler waited and gave up, for the rest of the statement.
     InVain,
 }
 
-/// A statement asks for a lock to write sooner than this after it has begun to read, in ns.
+/// Within this time after a wait in vain to begin, a statement asks for a lock to write, in ns.
 const GOES_ON_WITHIN_NS: u64 = 10_000_000;
 
 /// Longer than another connection's probe holds SQLite's lock.
 const LOOK_LASTS: Duration = Duration::from_micros(50);
 
-/// For how long a writer of a rollback mode keeps others from SHARED when it commits, if no reader is in its way.
+/// How long a writer of a rollback mode keeps others from SHARED when it commits, if no reader is in its way.
 pub(super) const COMMIT_LASTS: Duration = Duration::from_millis(200);
 
-/// For how long a checkpoint that holds the write lock is waited for.
+/// How long a connection waits for a checkpoint that holds the write lock.
 pub(super) const CHECKPOINT_LASTS: Duration = Duration::from_millis(100);
 
 /// The claim of one connection.
@@ -70,24 +70,23 @@ pub(super) struct Claim<B: BaseFile> {
     /// A set of [`Reason`]s.
     reasons: u8,
     pub(super) wait: Wait,
-    /// Whether the wait is for SHARED, so far.
+    /// Whether the wait is, so far, for SHARED.
     waits_to_read: bool,
-    /// Whether EXCLUSIVE was refused, for the rollback of a hot journal, which another connection may do meanwhile.
+    /// Whether EXCLUSIVE was refused for the rollback of a hot journal. Another connection may roll it back meanwhile.
     waits_for_journal: bool,
     /// For how long a lock call may block now, in ms.
     blocks_ms: c_int,
-    /// The wait of the last transaction that has begun in vain: when it began and when it ended, in ns of
-    /// [`sys::kernel_ns`].
+    /// The last wait in vain to begin a transaction: when it began and when it ended, in ns of [`sys::kernel_ns`].
     begin_wait: Option<(u64, u64)>,
     /// What was committed when the connection took its snapshot, if it waits or has just waited.
     snapshot: Option<(Salts, u32)>,
-    /// The kind of the statement that the write lock was refused to last, if that may write.
+    /// The kind of the statement that was last refused the write lock, if that statement may write.
     refused_kind: Option<Kind>,
     pub(super) events: Events<B>,
 }
 
 impl<B: BaseFile> Claim<B> {
-    /// `id` tells the connection from all others of this process. With `is_brief`, write locks are held for no sync.
+    /// `id` tells the connection from all others of this process. `is_brief` says that no sync happens under the write lock.
     pub(super) fn new(
         base: B,
         database: &Arc<Database>,
@@ -119,7 +118,7 @@ impl<B: BaseFile> Claim<B> {
         self.write_lock.is_held()
     }
 
-    /// The base file knows which database connection uses it.
+    /// The base file now knows which `sqlite3` uses it.
     pub(super) fn has_user(&self) {
         self.write_lock.is_for(self.base.user());
     }
@@ -138,14 +137,14 @@ impl<B: BaseFile> Claim<B> {
         self.blocks_ms
     }
 
-    /// SQLite announces for how long the next lock calls may block, in ms; a negative number for any time
-    /// (FCNTL_LOCK_TIMEOUT). Only an SQLite with SQLITE_ENABLE_SETLK_TIMEOUT does, and it takes WRITE before its snapshot.
+    /// SQLite announces for how long the next lock calls may block, in ms; a negative number means without limit
+    /// (FCNTL_LOCK_TIMEOUT). Only an SQLite with SQLITE_ENABLE_SETLK_TIMEOUT does so, and it takes WRITE before its snapshot.
     pub(super) fn may_block(&mut self, ms: c_int) {
         self.blocks_ms = if ms < 0 { c_int::MAX } else { ms };
     }
 
-    /// Runs `take`, which takes a lock of SQLite's, under the write lock. If it fails, the write lock is held only if
-    /// it was before, or if SQLite's lock cannot be unlocked.
+    /// Runs `take`, which takes one of SQLite's locks, under the write lock. If `take` fails, the write lock is held only if it
+    /// was before, or if SQLite's lock cannot be unlocked.
     #[inline]
     pub(super) fn take(
         &mut self,
@@ -173,7 +172,8 @@ impl<B: BaseFile> Claim<B> {
         }
     }
 
-    /// The connection is about to have a snapshot, of what is committed now: SQLite looks afterwards whether that is still so.
+    /// The connection is about to take a snapshot of what is committed now. SQLite checks afterwards whether that is still
+    /// current.
     #[inline]
     pub(super) fn takes_snapshot(&mut self) {
         self.snapshot = if self.wait.is_quiet() { None } else { self.base.committed() };
@@ -184,19 +184,20 @@ impl<B: BaseFile> Claim<B> {
         self.snapshot.is_some_and(|then| self.base.committed() != Some(then))
     }
 
-    /// SQLite's lock was granted to a connection that waits or has just waited, or to recover.
-    /// Returns what to answer SQLite.
+    /// SQLite's lock was granted to a connection that waits or has just waited, or for a recovery. Returns the answer to
+    /// SQLite.
     ///
-    /// SQLite may find its snapshot stale only now. If its busy handler sleeps no more, and its last sleep was cut short for a
-    /// turn, SQLITE_BUSY would come before the busy timeout is over. Then this unlocks, sleeps for what is left, and refuses.
+    /// SQLite may find its snapshot stale only now. If its busy handler sleeps no more, and the last sleep was cut short for a
+    /// turn, SQLITE_BUSY would come before the busy timeout is over. Then this unlocks, sleeps for the rest of the timeout, and
+    /// refuses.
     #[cold]
     fn granted_after_wait(&mut self, request: &Request, had_reason: bool) -> ResultCode {
         if request.need == Need::Recovery {
-            // This is not what it waits for, and the wait goes on.
+            // The connection does not wait for this lock, so its wait goes on.
             return ResultCode::OK;
         }
         let writes = request.sought == Sought::Write && request.need == Need::Write;
-        // The write lock must be for this alone, so that it is not held through the sleep.
+        // The write lock must be held for this request alone, so that it is not held through the sleep.
         let is_alone = !had_reason && self.reasons == request.reason() as u8;
         if writes && is_alone && self.asks_busy_handler() && self.is_snapshot_stale() {
             let rest = self.take_rest();
@@ -204,7 +205,7 @@ impl<B: BaseFile> Claim<B> {
             if rest.is_zero() {
                 write.keep();
             } else if write.unlock() == ResultCode::OK {
-                // Nobody must wait for its turn meanwhile.
+                // Without a place, nobody waits for this connection to come for a turn.
                 self.wait.leave_queue();
                 self.release(request.reason());
                 std::thread::sleep(rest);
@@ -216,8 +217,8 @@ impl<B: BaseFile> Claim<B> {
         ResultCode::OK
     }
 
-    /// Whether SQLite asks its busy handler if it is refused WRITE now. For an upgrade it does not. A statement that writes to an
-    /// attached database, too, looks like one, since it has begun to write to another.
+    /// Whether SQLite calls its busy handler if WRITE is refused now. For an upgrade it does not. A statement that also writes
+    /// to an attached database looks like an upgrade, since it has begun to write to another database.
     fn asks_busy_handler(&self) -> bool {
         let has_asked = || self.wait.is_on() && self.wait.has_slept();
         !self.base.is_upgrade() || has_asked() || self.base.is_in_autocommit()
@@ -226,7 +227,7 @@ impl<B: BaseFile> Claim<B> {
     /// Asks the guards, and takes the write lock if it is not held.
     #[inline(always)]
     fn prepare(&mut self, request: &Request, guards: &mut Guards<B>) -> Result<(), ResultCode> {
-        // A write transaction in WAL mode that does not wait leaves nothing to decide.
+        // A write transaction in WAL mode, of a connection that does not wait, leaves nothing to decide.
         let is_plain = request.sought == Sought::Write
             && request.need == Need::Write
             && self.reasons == 0
@@ -276,7 +277,8 @@ impl<B: BaseFile> Claim<B> {
         self.write_lock.try_acquire(now, purpose, create, place.as_ref())
     }
 
-    /// Takes the write lock to clean up, if it is free: for others to see, since SQLite's own lock excludes them.
+    /// Takes the write lock to clean up, if it is free. This only shows others that it is held: SQLite's own lock excludes
+    /// them.
     pub(super) fn take_to_clean_up(&mut self) {
         if !self.is_held() {
             let _ = self.try_acquire(sys::monotonic_ns(), Purpose::Write, false);
@@ -293,8 +295,8 @@ impl<B: BaseFile> Claim<B> {
         }
     }
 
-    /// Takes the write lock for a checkpoint, for which it waits so long at the most, at the head of the queue. Whether it
-    /// is held.
+    /// Takes the write lock for a checkpoint. Waits for it at most `limit`, at the head of the queue. Returns whether it is
+    /// held.
     pub(super) fn take_for_checkpoint(&mut self, limit: Duration) -> bool {
         let now = sys::monotonic_ns();
         let mut acquired = self.write_lock.try_acquire(now, Purpose::Upkeep, false, None);
@@ -307,7 +309,7 @@ impl<B: BaseFile> Claim<B> {
         acquired.is_ok()
     }
 
-    /// Takes the write lock for a transaction that is about to begin to read. With patience, it waits for as long as the
+    /// Takes the write lock for a transaction that is about to begin to read. With `patience`, waits as long as the
     /// connection's busy handler says.
     pub(super) fn take_to_begin(&mut self, patience: Option<Patience>) -> Begun {
         let now = sys::monotonic_ns();
@@ -323,14 +325,14 @@ impl<B: BaseFile> Claim<B> {
                 Begun::AsWanted
             }
             Err(why) => {
-                // No error, whether or not SQLite asks for the lock later.
+                // Not an error, whether or not SQLite asks for the lock later.
                 let _ = self.goes_without(&why);
                 if handler_gave_up { Begun::InVain } else { Begun::Without }
             }
         }
     }
 
-    /// The write lock was refused. `Ok` means to go on, perhaps with the write lock after a wait.
+    /// The write lock was refused. `Ok` means that the caller goes on, perhaps with the write lock after a wait.
     ///
     /// # Errors
     /// What the lock call answers.
@@ -338,9 +340,9 @@ impl<B: BaseFile> Claim<B> {
     fn after_refusal(&mut self, why: Refused, request: &Request) -> Result<(), ResultCode> {
         match why {
             Refused::Busy if request.sought == Sought::Write && self.base.is_reserved() => {
-                // A connection has left WAL mode, and has not said so in the header yet, which it does under RESERVED; this
-                // one has come in between, in WAL mode. The other will wait for this one's SHARED, so this one must
-                // not wait for the write lock. It goes on with WRITE alone, as on the stock VFS.
+                // Another connection has left WAL mode. It has not yet said so in the header, which it does under RESERVED, and
+                // this connection came in between, in WAL mode. The other will wait for this one's SHARED, so this one must not
+                // wait for the write lock. It goes on with WRITE alone, as on the stock VFS.
                 Ok(())
             }
             Refused::Busy if request.sought == Sought::Write && self.blocks_ms > 0 => {
@@ -389,7 +391,7 @@ impl<B: BaseFile> Claim<B> {
         Ok(())
     }
 
-    /// SQLite's own lock was refused, under the write lock, with `rc`; perhaps it is not if it is asked for once more.
+    /// SQLite's own lock was refused with `rc`, under the write lock. Perhaps a second attempt is granted.
     #[cold]
     fn sqlite_refused(
         &mut self,
@@ -397,11 +399,11 @@ impl<B: BaseFile> Claim<B> {
         request: &Request,
         had_reason: bool,
     ) -> ResultCode {
-        // A call that has blocked for its time is not made once more.
+        // A call that has blocked for its time is not repeated.
         let is_at_once = rc == ResultCode::BUSY;
         if is_at_once && request.sought == Sought::Write && self.base.is_upgrade() {
-            // For an upgrade SQLite does not ask the busy handler, and this one may have met another connection's look
-            // whether the lock is free.
+            // For an upgrade SQLite does not call the busy handler. The attempt may have met another connection's probe, which
+            // holds the lock for a moment.
             std::thread::sleep(LOOK_LASTS);
             rc = self.base.shm_lock(ShmSlot::WRITE.into(), ShmFlags::LOCK_EXCLUSIVE);
         }
@@ -424,14 +426,14 @@ impl<B: BaseFile> Claim<B> {
             std::thread::sleep(unslept);
         }
         if rc.is_busy() {
-            // SQLite's own lock is in its way, not the write lock.
+            // SQLite's own lock is in the way, not the write lock.
             let cause = self.cause(request.sought, request.is_for_journal());
             self.refused(request.need, request.sought, cause);
         }
         rc
     }
 
-    /// Unlocks a lock of SQLite's whose call has failed, so that it may be held.
+    /// Unlocks one of SQLite's locks whose call failed, since the base file may hold it.
     #[cold]
     fn step_back(&self, request: &Request) -> ResultCode {
         match request.sought {
@@ -445,14 +447,14 @@ impl<B: BaseFile> Claim<B> {
                     }
                 }
             }
-            // Down to what SQLite knows of; it may be NONE.
+            // Down to the level that SQLite knows of, which may be NONE.
             Sought::Database(_) => {
                 HeldLevel::above(self.base, request.level.min(LockLevel::SHARED)).unlock()
             }
         }
     }
 
-    /// Releases the write lock, if it was held for that reason alone. Whether it was.
+    /// Releases the write lock, if it was held for `reason` alone. Returns whether it was.
     #[inline(never)]
     pub(super) fn release(&mut self, reason: Reason) -> bool {
         self.release_inlined(reason)
@@ -473,9 +475,9 @@ impl<B: BaseFile> Claim<B> {
     }
 
     /// The WRITE slot was unlocked. With `waits_for_sync`, COMMIT waits for a sync of group commit next. `to_write` says
-    /// whether WRITE was taken to write a transaction: an immediate release may mean that SQLite found its snapshot stale,
-    /// and that its busy handler sleeps next. If it was a commit, FCNTL_COMMIT_PHASETWO, which comes after the unlock, takes
-    /// that back ([`crate::lock::wait::forget_on_this_thread`]).
+    /// whether WRITE was taken to write a transaction. Then an immediate release may mean that SQLite found its snapshot stale,
+    /// and that its busy handler sleeps next. After a commit, FCNTL_COMMIT_PHASETWO follows the unlock and takes that back
+    /// ([`crate::lock::wait::forget_on_this_thread`]).
     #[inline]
     pub(super) fn release_after_write(&mut self, waits_for_sync: bool, to_write: bool) {
         if waits_for_sync && self.is_held() {
@@ -483,7 +485,7 @@ impl<B: BaseFile> Claim<B> {
         }
         let without_commit = self.events.note_end();
         if self.release_inlined(Reason::Wal) && to_write {
-            // In a transaction that BEGIN has begun it may be a rollback, which mostly takes longer.
+            // In a transaction that BEGIN began it may be a rollback, which mostly takes longer.
             let is_at_once = self.base.is_in_autocommit() || self.write_lock.pace().was_brief();
             if is_at_once && self.wait.released_at_once() {
                 self.wait.is_used_by(self.base.user());
@@ -501,17 +503,17 @@ impl<B: BaseFile> Claim<B> {
         self.refused(Need::Write, Sought::Database(LockLevel::SHARED), cause);
     }
 
-    /// EXCLUSIVE was refused, for the rollback of a hot journal.
+    /// EXCLUSIVE was refused for the rollback of a hot journal.
     pub(super) fn journal_refused(&mut self) {
         (self.waits_to_read, self.waits_for_journal) = (false, true);
     }
 
-    /// SHARED was taken. If another connection has rolled the journal back meanwhile, the wait was to read.
+    /// SHARED was taken. If another connection rolled the journal back meanwhile, the wait was to read.
     pub(super) fn took_shared(&mut self) {
         self.waits_to_read |= std::mem::take(&mut self.waits_for_journal);
     }
 
-    /// The database was unlocked. A wait to read has ended with that: the connection has read, and was not about to write.
+    /// The database was unlocked. This ends a wait to read: the connection has read, and was not about to write.
     pub(super) fn unlocked_database(&mut self) {
         if std::mem::take(&mut self.waits_to_read) {
             self.acquired();
@@ -519,7 +521,7 @@ impl<B: BaseFile> Claim<B> {
         self.tell_later();
     }
 
-    /// Records what was kept until the write lock is not held.
+    /// Records the events that were kept, unless the write lock is still held.
     #[inline]
     pub(super) fn tell_later(&mut self) {
         if !self.is_held() {
@@ -527,7 +529,7 @@ impl<B: BaseFile> Claim<B> {
         }
     }
 
-    /// The base file has closed, and with that unlocked everything.
+    /// The base file has closed, which unlocked everything.
     pub(super) fn close(&mut self) {
         self.reasons = 0;
         self.write_lock.close();
@@ -546,7 +548,7 @@ impl<B: BaseFile> Claim<B> {
         }
     }
 
-    /// `wait` has ended, with the lock or, unnoticed, without it.
+    /// `wait` has ended, with the lock or, unnoticed until now, without it.
     #[cold]
     fn wait_ended(&mut self, wait: Result<Duration, Duration>) {
         match wait {
@@ -576,7 +578,7 @@ impl<B: BaseFile> Claim<B> {
         Obstacle::SqliteLock { probe, until_unlock }
     }
 
-    /// The lock that it sought was refused: a connection with that need waits now, unless it only recovers.
+    /// The lock `sought` was refused: a connection with that `need` waits now, unless it only recovers.
     pub(super) fn refused(&mut self, need: Need, sought: Sought, cause: Obstacle) {
         if need == Need::Recovery {
             return self.wait.refused_unrelated();
@@ -591,7 +593,7 @@ impl<B: BaseFile> Claim<B> {
             self.events.forget_refusal();
         }
         if let Some(waited) = ended {
-            // This wait; or, if one is on, another before that.
+            // This wait or, if one goes on, an earlier one.
             self.gave_up(waited);
         }
         if is_on {
@@ -599,7 +601,7 @@ impl<B: BaseFile> Claim<B> {
             self.events.note_refusal(is_held);
             self.events.refused(need, sought, by_write_lock);
         }
-        // The statement that has waited in vain at its beginning is refused to write: that is one wait.
+        // A statement that waited in vain when it began is now refused when it writes: that is one wait.
         let now = sys::kernel_ns();
         if let Some((since, ended)) = self.begin_wait.take() {
             if now.saturating_sub(ended) < GOES_ON_WITHIN_NS {
@@ -608,7 +610,7 @@ impl<B: BaseFile> Claim<B> {
         }
     }
 
-    /// Tells the wait, which is for the write lock or not, which database connection it is for, and what that holds.
+    /// Tells the wait which `sqlite3` it is for and, if it is for the write lock, which other write locks that one holds.
     fn tell_wait_of_user(&self, by_write_lock: bool) {
         let user = self.base.user();
         self.wait.is_used_by(user);

@@ -56,7 +56,7 @@ impl<B: BaseFile> Connection<B> {
         rc
     }
 
-    /// Takes the write lock that goes with that level, and the level.
+    /// Takes the level, after the write lock that goes with it.
     fn take_level(&mut self, level: LockLevel) -> ResultCode {
         let base = self.base;
         let need = if level >= LockLevel::RESERVED {
@@ -126,7 +126,7 @@ impl<B: BaseFile> Connection<B> {
         self.claim.take_to_clean_up();
         let mut repaired = Ok(());
         if self.group.is_on() {
-            // If it fails, the WAL is needed.
+            // If the repair fails, the WAL is needed.
             repaired = self.group.repair().map(|_| ());
         }
         if repaired.is_ok() {
@@ -185,9 +185,9 @@ impl<B: BaseFile> Connection<B> {
         ResultCode::BUSY
     }
 
-    /// A lock on the database was answered `rc`. If it was refused, and the busy handler gives up
-    /// before `kanban_busy_timeout_min` is over, waits on. For these locks SQLite asks again and
-    /// keeps the locks that it has.
+    /// A lock on the database was answered with `rc`. If it was refused, and the busy handler gives up
+    /// before `kanban_busy_timeout_min` is over, goes on waiting. SQLite asks again for these locks,
+    /// and keeps those that it has.
     fn wait_at_least(&mut self, level: LockLevel, mut rc: ResultCode) -> ResultCode {
         let mut least = self.settings.busy_timeout_min();
         if !rc.is_busy() || least.is_zero() || !self.base.is_main() {

@@ -21,7 +21,7 @@ use crate::sys;
 /// A refusal that came sooner than this counts as immediate.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
-/// A refusal as it happened. That it was the last of its wait may become known much later.
+/// A refusal as it happened. It may turn out much later that it was the last of its wait.
 pub(super) struct LastRefusal {
     unix_us: u64,
     /// Whether the connection had the write lock itself.
@@ -36,8 +36,8 @@ pub(super) struct Events<B: BaseFile> {
     base: B,
     database: Arc<Database>,
     recording: Recording,
-    /// A transaction that has held the write lock for that long, in ns, is recorded; 0 to record
-    /// this one in any case.
+    /// A transaction that has held the write lock for this long, in ns, is recorded; 0 to record the
+    /// current one in any case.
     threshold: u64,
     /// For how long the transaction has waited, if that is why it is recorded.
     waited: Duration,
@@ -46,17 +46,17 @@ pub(super) struct Events<B: BaseFile> {
     ended: LastCommit,
     /// Whether the transaction is one of WAL mode, and `begun` and `ended` are known.
     is_of_wal: bool,
-    /// A transaction of a rollback mode has committed, since the database was last unlocked.
+    /// Whether a transaction of a rollback mode has committed since the database was last unlocked.
     pub(super) has_committed: bool,
     first_statement: Option<String>,
     /// Whether the connection closes: then its statements must not be looked at.
     pub(super) is_ending: bool,
     /// When its checkpoint began, in ns of [`sys::monotonic_ns`]; 0 if there is none.
     pub(super) checkpoint_began: u64,
-    /// Whether the refusal that ends its wait is recorded already, should the wait turn out to have
-    /// ended.
+    /// Whether the last refusal is recorded already, should it turn out to have ended the wait.
     is_refusal_told: bool,
-    /// The last refusal of a wait that goes on, or that the connection has given up without a sign.
+    /// The last refusal of a wait that goes on, or that the connection has given up, which no call
+    /// showed.
     last_refusal: Option<LastRefusal>,
     /// Events to record once the write lock is released.
     later: Vec<Event>,
@@ -121,14 +121,14 @@ impl<B: BaseFile> Events<B> {
         self.ended.change == self.begun.change
     }
 
-    /// A transaction has ended that has committed nothing.
+    /// A transaction ended without a commit.
     #[cold]
     pub(super) fn ended_without_commit(&mut self, to_write: bool) {
         if !self.recording.is_on {
             return;
         }
         self.failed_sync();
-        // SQLite has asked for WRITE to upgrade, and goes on as if it had not been granted.
+        // SQLite asked for WRITE to upgrade, and goes on as if it had not been granted.
         if to_write && !self.is_ending && self.base.only_reads() {
             self.refused_at_once(Cause::StaleSnapshot, None);
         }
@@ -148,7 +148,7 @@ impl<B: BaseFile> Events<B> {
         }
     }
 
-    /// The write lock was released, which `reason` was the last to need.
+    /// The write lock was released; `reason` was the last one to need it.
     #[cold]
     pub(super) fn released(&mut self, released: Released, reason: Reason) {
         self.tell_later();
@@ -244,8 +244,8 @@ impl<B: BaseFile> Events<B> {
         self.tell(event, true);
     }
 
-    /// A lock was refused, and the connection waits, or fails without a sign. `is_held` says
-    /// whether the connection has the write lock.
+    /// A lock was refused. The connection waits, or fails, which no call shows. `is_held` says whether
+    /// the connection has the write lock.
     pub(super) fn note_refusal(&mut self, is_held: bool) {
         self.last_refusal = self.recording.is_on.then(|| {
             let holder = if is_held { None } else { self.database.holder_by_sidecar() };
@@ -259,7 +259,7 @@ impl<B: BaseFile> Events<B> {
         LastRefusal { unix_us: recorder::unix_us(), is_held, holder, statement }
     }
 
-    /// The refusal that was noted last, since a wait has ended without a sign.
+    /// Takes the refusal that was noted last: a wait has ended, which no call showed.
     pub(super) fn take_refusal(&mut self) -> Option<LastRefusal> {
         self.last_refusal.take()
     }
@@ -269,7 +269,7 @@ impl<B: BaseFile> Events<B> {
         self.last_refusal = None;
     }
 
-    /// A wait has ended without the lock, by that refusal.
+    /// A wait has ended without the lock, by `refusal`.
     #[cold]
     pub(super) fn gave_up(&mut self, waited: Duration, refusal: LastRefusal) {
         if std::mem::take(&mut self.is_refusal_told) {
@@ -371,7 +371,8 @@ impl<B: BaseFile> Events<B> {
         self.database.recorder.record(event, create, &self.database.counters);
     }
 
-    /// The process of a holder. Without its command if that cannot be seen: its id may be another's here.
+    /// The process of a holder. Without its command if the process cannot be seen: its id may be
+    /// another's here.
     fn process_of(&self, holder: (Holder, bool)) -> Process {
         let pid = holder.0.pid;
         match self.database.is_to_be_seen(holder) {

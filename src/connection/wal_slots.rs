@@ -15,11 +15,11 @@ use crate::sys;
 pub(super) struct WalSlots {
     /// The wal-index is mapped, or about to be: the database is in WAL mode.
     pub(super) is_mapped: bool,
-    /// It has a READ slot: it asks for WRITE to write, else to recover.
+    /// It has a READ slot, so it asks for WRITE to write; without one, to recover.
     pub(super) has_snapshot: bool,
-    /// It has CKPT: it asks for WRITE to finish a checkpoint.
+    /// It has CKPT, so it asks for WRITE to finish a checkpoint.
     pub(super) has_ckpt: bool,
-    /// The call that shares a READ slot may ask the busy handler now, or the handler has left it without returning.
+    /// The call that shares a READ slot may call the busy handler now, or the handler has left that call without returning.
     pub(super) may_ask: bool,
 }
 
@@ -49,7 +49,7 @@ impl<B: BaseFile> Connection<B> {
         }
     }
 
-    /// xShmLock, of slots from WRITE on, exclusively: the write lock first.
+    /// xShmLock, exclusively, of slots from WRITE on: takes the write lock first.
     #[inline]
     pub(crate) fn lock_write(&mut self, slots: ShmSlots) -> ResultCode {
         self.claim.wait.remove_probe();
@@ -75,7 +75,7 @@ impl<B: BaseFile> Connection<B> {
         rc
     }
 
-    /// xShmLock, to unlock slots from WRITE on: the write lock last.
+    /// xShmLock, to unlock slots from WRITE on: releases the write lock last.
     #[inline]
     pub(crate) fn unlock_write(&mut self, slots: ShmSlots) -> ResultCode {
         if self.group.is_on() {
@@ -118,7 +118,7 @@ impl<B: BaseFile> Connection<B> {
         rc
     }
 
-    /// Unlocks slots of the base file's while no sleeping thread probes for the connection.
+    /// Unlocks slots of the base file while no sleeping thread probes for the connection.
     #[inline]
     fn unlock_slots(&self, slots: ShmSlots, flags: ShmFlags) -> ResultCode {
         let base = self.base;
@@ -127,13 +127,11 @@ impl<B: BaseFile> Connection<B> {
         if wait.has_probe() { wait.with_probe_paused(unlock) } else { unlock() }
     }
 
-    /// Notes a call of xShmLock that the caller only has to pass on to the base file (with
-    /// [`Self::shm_lock_failed`] on an error). False for all others, which
-    /// [`Self::shm_lock_checked`] handles. A call is passed on if it shares a slot, unlocks a
-    /// shared one, or is exclusive for one of READ(1) to READ(4). But no transaction may begin or
-    /// end by it that has or may want the write lock, and the connection must not wait. Nor may its
-    /// busy handler have left the last such call without returning. A snapshot is noted before the
-    /// base file is called; a failure undoes that.
+    /// Notes a call of xShmLock that the caller only has to pass on to the base file (with [`Self::shm_lock_failed`] on an
+    /// error). Returns false for all others, which [`Self::shm_lock_checked`] handles. A call is passed on if it shares a slot,
+    /// unlocks a shared one, or is exclusive for one of READ(1) to READ(4). But the call must not begin or end a transaction
+    /// that has or may want the write lock, and the connection must not wait. Nor may its busy handler have left the last such
+    /// call without returning. A snapshot is noted before the base file is called; a failure undoes that.
     ///
     /// Every read transaction makes two such calls, so this must be quick, and never panic.
     #[inline]
@@ -163,7 +161,7 @@ impl<B: BaseFile> Connection<B> {
         is_plain
     }
 
-    /// xShmLock has failed with `rc`. Returns what to answer SQLite.
+    /// xShmLock failed with `rc`. Returns the answer to SQLite.
     pub(crate) fn shm_lock_failed(
         &mut self,
         slots: ShmSlots,
@@ -188,9 +186,9 @@ impl<B: BaseFile> Connection<B> {
     fn share(&mut self, slot: ShmSlot) -> ResultCode {
         if slot.is_read() {
             if std::mem::replace(&mut self.wal.may_ask, true) {
-                // The handler has thrown an exception over the call (longjmp(3), as Ruby does). SQLite had read the header of
-                // the wal-index, and does not know any more whether its cache is older than that. An error empties the
-                // cache, and after this one SQLite itself begins the statement again.
+                // The handler left the call by an exception (longjmp(3), as in Ruby). SQLite had read the header of the
+                // wal-index, and no longer knows whether its cache is older than that header. An error empties the cache, and
+                // after this one SQLite itself begins the statement again.
                 self.wal.may_ask = false;
                 return ResultCode::SCHEMA;
             }
@@ -230,7 +228,7 @@ impl<B: BaseFile> Connection<B> {
         ResultCode::OK
     }
 
-    /// xShmLock, of other slots than WRITE, exclusively.
+    /// xShmLock, exclusively, of slots other than WRITE.
     #[inline(never)]
     fn lock_exclusively(&mut self, slots: ShmSlots) -> ResultCode {
         let base = self.base;
@@ -288,8 +286,8 @@ impl<B: BaseFile> Connection<B> {
         }
     }
 
-    /// xShmMap is about to map the wal-index: the database is in WAL mode, where SQLite keeps
-    /// SHARED until the connection closes: a first connect ends here.
+    /// xShmMap is about to map the wal-index. The database is in WAL mode, where SQLite keeps SHARED until the connection
+    /// closes, so a first connect ends here.
     pub(crate) fn shm_mapping(&mut self) {
         if !self.wal.is_mapped && self.lock.level == LockLevel::EXCLUSIVE {
             // The connection has switched to WAL mode and opens the WAL only now, to close it, as
@@ -304,13 +302,14 @@ impl<B: BaseFile> Connection<B> {
         self.claim.release(Reason::FirstConnect);
     }
 
-    /// xShmMap was asked for the first region of the wal-index, and has answered OK. `wal` is the WAL, if its syncs can be deferred.
+    /// xShmMap was asked for the first region of the wal-index, and answered OK. `wal` is the WAL, if its syncs can be
+    /// deferred.
     pub(crate) fn shm_mapped(&mut self, wal: Option<B::Wal>) {
         self.guards.wal_opened();
         self.group.wal_opened(wal, self.guards.files.wal());
     }
 
-    /// xShmUnmap has unmapped the wal-index, and with that unlocked its slots.
+    /// xShmUnmap has unmapped the wal-index, which unlocked its slots.
     pub(crate) fn shm_unmapped(&mut self) {
         self.wal = WalSlots::default();
         self.guards.wal_closed();

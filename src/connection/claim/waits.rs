@@ -1,11 +1,11 @@
 //! What a connection waits for inside a lock call, with which of SQLite's locks, and for how long at most:
 //!
-//! | who | for what | at most | with which locks |
+//! | what waits | for what | at most | with which locks |
 //! |---|---|---|---|
 //! | [`Claim::block`] | the write lock, where SQLite lets lock calls block | as long as SQLite says | none, or a snapshot |
 //! | [`Claim::take_to_begin`] | the write lock, before a transaction has a snapshot | as long as the busy handler says, or `kanban_busy_timeout_min` | none |
-//! | `Connection::lock_shared` | the commit of a rollback mode, if the busy handler has given up before ([`super::Begun::InVain`]) | 200 ms ([`super::COMMIT_LASTS`]) | none |
-//! | [`Claim::wait_beside_handler`] | the write lock, after a busy handler that has slept by itself, beside others in the queue | as long as that has slept, 50 ms | none |
+//! | `Connection::lock_shared` | the commit of a rollback mode, after the busy handler has given up ([`super::Begun::InVain`]) | 200 ms ([`super::COMMIT_LASTS`]) | none |
+//! | [`Claim::wait_beside_handler`] | the write lock, in the queue, after a busy handler that slept by itself | as long as the handler slept, 50 ms | none |
 //! | [`Claim::wait_far_from_head`] | the head of the queue to come near | as long as the busy handler says | none |
 //! | `Connection::wait_at_least` | SHARED, or EXCLUSIVE to commit | `kanban_busy_timeout_min` | none, or what SQLite keeps while it asks again |
 //! | [`Claim::wait_out_checkpoint`] | a checkpoint that has the write lock | 100 ms | a snapshot |
@@ -36,13 +36,13 @@ use crate::sys::{self, Stopwatch};
 /// has taken the write lock: that writer may wait for locks of this connection.
 const LOOKS_FOR_WRITER: Duration = Duration::from_millis(4);
 
-/// How often the write lock is tried for when it is refused although nobody holds it.
+/// How often to try for the write lock if it is refused although nobody holds it.
 const LOOKS: u32 = 3;
 
 impl<B: BaseFile> Claim<B> {
-    /// The busy handler has slept, and SQLite tries again. As long as the connection is far from the head of the queue, this
-    /// asks the handler at once, as SQLite would after an attempt in vain: where hundreds wait, most of the processors' time
-    /// would go into such attempts. To be called while the connection has no snapshot.
+    /// The busy handler has slept, and SQLite tries again. While the connection is far from the head of the queue, this calls
+    /// the handler at once, as SQLite would after an attempt in vain. Where hundreds wait, such attempts would take most of the
+    /// processors' time. To be called while the connection has no snapshot.
     #[cold]
     pub(in crate::connection) fn wait_far_from_head(&mut self) {
         let is_far = |wait: &Wait| wait.place().is_some_and(|place| place.is_far());
@@ -58,20 +58,22 @@ impl<B: BaseFile> Claim<B> {
         }
     }
 
-    /// A statement is about to ask for its first lock on the database, a statement of its kind was refused to write before, and the
-    /// write lock is taken. Either SQLite has asked its busy handler and tries again, or this is another statement: SQLite
-    /// does not tell. It would be refused now, and the handler asked. If others wait in the queue, which are woken, that would go on for
-    /// long. So then this asks the handler in SQLite's place. If there is no handler, or it gives up, the statement goes on at once. If
-    /// it has slept by itself, the connection waits here, with a place in the queue, for as long.
+    /// A statement is about to ask for its first lock on the database, another holder has the write lock, and a statement of
+    /// this kind was refused that lock before. Either SQLite called its busy handler and tries again, or this is another
+    /// statement: SQLite does not say. It would be refused now, and SQLite would call the handler. Beside waiters in the queue,
+    /// which are woken, this would repeat for long. So this calls the handler in SQLite's place. If there is no handler, or it
+    /// gives up, the statement goes on at once. If the handler slept by itself, the connection waits here for as long, with a
+    /// place in the queue.
     ///
-    /// A handler may sleep so that other threads of its process run meanwhile: Ruby's gem keeps the interpreter's lock through a
-    /// lock call. So a connection never waits here for one of its own process, and never for longer than the handler has just slept.
+    /// A handler may sleep so that other threads of its process run meanwhile: Ruby's gem keeps the interpreter's lock through
+    /// a lock call. So a connection never waits here for one of its own process, and never longer than the handler has just
+    /// slept.
     #[cold]
     pub(in crate::connection) fn wait_beside_handler(&mut self) {
         if !self.wait.may_have_slept_by_itself() {
             return;
         }
-        // Beside a checkpoint that lasts it would go on without the write lock.
+        // Beside a long checkpoint it would go on without the write lock.
         let in_the_way = |(purpose, held)| purpose == Purpose::Write || held < CHECKPOINT_LASTS;
         if self.refused_kind.is_none()
             || self.refused_kind != self.kind_that_writes()
@@ -82,7 +84,7 @@ impl<B: BaseFile> Claim<B> {
             return;
         }
         if let Some(waited) = self.wait.refused(Obstacle::WriteLock) {
-            // Another wait, that the connection has given up before without a sign.
+            // This ends an earlier wait, which the connection gave up without any call that showed it.
             self.gave_up(waited);
         }
         self.tell_wait_of_user(true);
@@ -98,18 +100,18 @@ impl<B: BaseFile> Claim<B> {
         self.base.running(true).filter(|running| running.may_write)?.kind
     }
 
-    /// Waits inside a lock call, as SQLite does after a refused one: by the busy handler. Also returns whether that has waited
-    /// and has given up.
+    /// Waits inside a lock call as SQLite does after a refused one: by the busy handler. Also returns whether the handler
+    /// waited and gave up.
     #[cold]
     pub(super) fn wait_to_begin(&mut self, patience: Patience) -> (Result<(), Refused>, bool) {
         const LOOKS_FOR_INTERRUPT: Duration = Duration::from_millis(50);
         count(&self.database.counters.refused);
         let (mut watch, mut arrival) = (Stopwatch::start(), None);
         self.wait.is_used_by(self.base.user());
-        // The transaction has not begun.
+        // The transaction has not begun, so it has no write locks.
         self.wait.holds(Vec::new());
         if let Some(waited) = self.wait.refused(Obstacle::WriteLock) {
-            // Another wait, that the connection has given up before without a sign.
+            // This ends an earlier wait, which the connection gave up without any call that showed it.
             self.gave_up(waited);
         }
         let mut acquired = Err(Refused::Busy);
@@ -120,7 +122,7 @@ impl<B: BaseFile> Claim<B> {
                 purpose == Purpose::Upkeep && held >= CHECKPOINT_LASTS
             });
             if checkpoint_lasts {
-                // Writers go on beside it without the write lock, too.
+                // Like other writers, it goes on beside the checkpoint without the write lock.
                 break;
             }
             let asked = Stopwatch::start();
@@ -129,7 +131,7 @@ impl<B: BaseFile> Claim<B> {
             handler_gave_up = handler_waits && by_handler == Some(false);
             acquired = if by_handler == Some(true) {
                 if !self.wait.has_slept() {
-                    // A handler of the application's own, which decides by itself.
+                    // An application's own handler, which decides by itself.
                     least = Duration::ZERO;
                     self.wait.sleep_beside_handler(asked.elapsed());
                 }
@@ -146,7 +148,7 @@ impl<B: BaseFile> Claim<B> {
             if !matches!(acquired, Err(Refused::Busy)) || self.base.is_interrupted() {
                 break;
             }
-            // If the wait ends by this, no statement has failed, and nobody is told.
+            // If this ends the wait, no statement has failed, so that is not reported.
             let _ = self.wait.refused(Obstacle::WriteLock);
         }
         if acquired.is_err() {
@@ -160,7 +162,7 @@ impl<B: BaseFile> Claim<B> {
         (acquired, handler_gave_up)
     }
 
-    /// Waits for the write lock in the queue, at most so long, and notes that in `watch`.
+    /// Waits for the write lock in the queue, at most `limit`, and notes that time in `watch`.
     fn acquire_in_queue(
         &mut self,
         limit: Duration,
@@ -181,8 +183,8 @@ impl<B: BaseFile> Claim<B> {
         acquired
     }
 
-    /// Waits in the lock call, as SQLite has allowed, and leaves the base file the rest of that time. Goes on, without the
-    /// write lock, beside a checkpoint that lasts.
+    /// Waits in the lock call as long as SQLite allows, and leaves the rest of that time to the base file. Goes on without the
+    /// write lock beside a long checkpoint.
     ///
     /// # Errors
     /// The time is over, or there can be no write lock.
@@ -205,7 +207,7 @@ impl<B: BaseFile> Claim<B> {
                 Some((Purpose::Upkeep, held)) => held,
                 _ => Duration::ZERO,
             };
-            // For no longer than until a checkpoint has lasted, or until another connection may have left WAL mode.
+            // Each wait ends before a checkpoint takes long, to look also whether another connection may have left WAL mode.
             let chunk = left.min(CHECKPOINT_LASTS.saturating_sub(held));
             if chunk.is_zero() || self.base.is_reserved() {
                 break;
@@ -235,12 +237,12 @@ impl<B: BaseFile> Claim<B> {
         Ok(())
     }
 
-    /// If a checkpoint holds the write lock, waits inside the lock call for its end: a checkpoint makes no snapshot stale.
-    /// If it lasts, goes on beside it, with SQLite's own lock alone, as on the stock VFS. Whether to go on.
+    /// If a checkpoint holds the write lock, waits inside the lock call for its end: a checkpoint makes no snapshot stale. If
+    /// it takes long, the connection goes on beside it, with SQLite's own lock alone, as on the stock VFS. Returns whether to
+    /// go on.
     ///
-    /// Until it has lasted, connections with a busy handler sleep in that instead, without their snapshot, which would
-    /// keep the next writer from restarting the WAL. For an upgrade SQLite does not ask the handler, so an upgrade
-    /// waits here.
+    /// Until then, connections with a busy handler sleep in the handler instead, without their snapshot, which would keep the
+    /// next writer from restarting the WAL. For an upgrade SQLite does not call the handler, so an upgrade waits here.
     pub(super) fn wait_out_checkpoint(&mut self) -> bool {
         let sleeps = self.wait.has_busy_handler() && !self.base.is_upgrade();
         let place = self.wait.place();
@@ -262,7 +264,7 @@ impl<B: BaseFile> Claim<B> {
                     }
                     let limit =
                         left.min(CHECKPOINT_LASTS.saturating_sub(held)).min(LOOKS_FOR_WRITER);
-                    // Its own place would be one that it overtakes.
+                    // Else the connection would overtake its own place.
                     self.wait.leave_queue();
                     let acquired = self.write_lock.acquire_soon(Purpose::Write, limit);
                     if acquired.is_err() {
@@ -284,16 +286,16 @@ impl<B: BaseFile> Claim<B> {
         false
     }
 
-    /// SQLite's busy handler sleeps no more, and its last sleep was cut short for a turn: waits inside the lock call for what
-    /// is left of the busy timeout, so that SQLITE_BUSY does not come before that is over. Whether it has the write lock, and
-    /// nobody has committed since it took its snapshot: else that is stale.
+    /// SQLite's busy handler sleeps no more, and its last sleep was cut short for a turn. This waits inside the lock call for
+    /// the rest of the busy timeout, so that SQLITE_BUSY does not come before that is over. Returns whether the connection has
+    /// the write lock and nobody has committed since it took its snapshot: otherwise the snapshot is stale.
     pub(super) fn wait_out_timeout(&mut self) -> bool {
         let rest = self.take_rest();
         if rest.is_zero() {
             return false;
         }
         let mut watch = Stopwatch::start();
-        // It is not known in a transaction that has read before it was refused.
+        // `snapshot` is not known in a transaction that had read before it was refused.
         let snapshot = self.snapshot.or_else(|| self.base.committed());
         if self.base.committed() == snapshot {
             let mut arrival = Arrival::with(self.wait.leave_queue(), self.wait.age());
@@ -305,7 +307,7 @@ impl<B: BaseFile> Claim<B> {
                 self.write_lock.release();
             }
         }
-        // Nobody must wait for its turn meanwhile.
+        // Without a place, nobody waits for this connection to come for a turn.
         self.wait.leave_queue();
         watch.sleep(rest.saturating_sub(watch.elapsed()));
         false
@@ -317,8 +319,8 @@ impl<B: BaseFile> Claim<B> {
         self.wait.take_rest()
     }
 
-    /// As [`Self::wait_out_timeout`], where a stock client has WRITE: nobody wakes a waiter, which looks every millisecond. What WRITE was answered
-    /// with at last, and what is left to sleep, without the write lock, if the snapshot has become stale.
+    /// As [`Self::wait_out_timeout`], where a stock client has WRITE: nobody wakes a waiter, so this looks every millisecond.
+    /// Returns the last answer for WRITE and, if the snapshot has become stale, the time left to sleep, without the write lock.
     pub(super) fn wait_out_stock_writer(&mut self) -> (ResultCode, Duration) {
         let (rest, mut watch) = (self.take_rest(), Stopwatch::start());
         loop {
