@@ -98,8 +98,8 @@ pub(crate) trait BaseFile: WalIndex {
     fn is_writing(&self) -> bool;
     /// Whether the connection writes to another database in this transaction. False if that is not known.
     fn writes_elsewhere(&self) -> bool;
-    /// The statement that the connection runs; `None` if it runs none, or that is not known. Tells its kind if that is
-    /// wanted.
+    /// The statement that the connection runs, with its kind if `wants_kind`; `None` if it runs none, or that is not
+    /// known.
     fn running(&self, wants_kind: bool) -> Option<Running>;
     /// Calls the connection's busy handler, which mostly sleeps. Returns whether the handler says
     /// to try again; `None` if the handler is not known. The caller must have no lock of this
@@ -161,7 +161,7 @@ pub(crate) struct LastCommit {
     pub(crate) frames: u32,
 }
 
-/// A lock of SQLite's that was refused.
+/// One of SQLite's locks, which was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sought {
     /// That level on the database.

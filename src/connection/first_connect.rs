@@ -18,8 +18,8 @@ pub(super) struct FirstConnect {
 }
 
 impl FirstConnect {
-    /// `PRAGMA journal_mode=wal` is being compiled. SQLite says so once, also if it only explains the statement or never
-    /// runs it, and not again when it runs.
+    /// `PRAGMA journal_mode=wal` is being compiled. SQLite announces that once, even if it only explains the statement
+    /// or never runs it, and not again when it runs.
     pub(super) fn expect_mode_change(&mut self) {
         self.expects_mode_change = true;
     }

@@ -11,7 +11,7 @@
 //! Readers take no write lock, except inside BEGIN, on a database that is still empty or with
 //! `kanban_begin`.
 //!
-//! SQLite uses a connection from one thread at a time, and so calls these methods.
+//! SQLite uses a connection, and so calls these methods, from one thread at a time.
 
 mod base_file;
 mod begin;
@@ -78,7 +78,7 @@ pub(crate) struct Connection<B: BaseFile> {
     lock: DatabaseLock,
     wal: WalSlots,
     closing: Closing,
-    /// Whether the application itself has said whether to keep the WAL.
+    /// Whether the application itself has decided whether to keep the WAL.
     app_persists_wal: bool,
     guards: Guards<B>,
     group: GroupCommit<B>,
@@ -130,12 +130,12 @@ impl<B: BaseFile> Connection<B> {
         self.claim.has_user();
     }
 
-    /// Only a VFS that encrypts may use it.
+    /// Only a VFS that encrypts may use this connection.
     pub(crate) fn go_under_ciphers(&mut self) {
         self.goes_under_ciphers = true;
     }
 
-    /// Whether SQLite itself uses it although a VFS that encrypts should.
+    /// Whether SQLite itself uses this connection, although a VFS that encrypts should.
     pub(crate) fn is_unencrypted(&mut self) -> bool {
         self.goes_under_ciphers =
             self.goes_under_ciphers && self.base.stands(self.database.path()) != Stands::Below;
@@ -196,7 +196,7 @@ impl<B: BaseFile> Connection<B> {
         self.first_connect.expect_mode_change();
     }
 
-    /// FCNTL_LOCK_TIMEOUT: for how long the next lock calls may block, in ms; a negative number for any time.
+    /// FCNTL_LOCK_TIMEOUT: for how long the next lock calls may block, in ms; a negative number means without limit.
     pub(crate) fn may_block(&mut self, ms: c_int) {
         self.claim.may_block(ms);
     }
@@ -240,8 +240,7 @@ impl<B: BaseFile> Connection<B> {
     ) -> ResultCode {
         let is_last = self.closing == Closing::CopiesAll;
         let length = &mut self.guards.length;
-        // Without CKPT: the last connection has no slot of the wal-index here, nor has one in
-        // exclusive locking mode.
+        // No CKPT: here the last connection has no slot of the wal-index, and neither has one in exclusive locking mode.
         let rc = if self.wal.has_ckpt || self.lock.level == LockLevel::EXCLUSIVE {
             length.truncate_after_checkpoint(size, self.wal.is_mapped, is_last, truncate)
         } else {
@@ -264,16 +263,16 @@ impl<B: BaseFile> Connection<B> {
     /// The same, with a look at the file. While the wal-index counts no pages, only the pager calls
     /// this, for the page count, and is told the length by the header.
     ///
-    /// Callers that act on the file are told its real length. Such a caller is a checkpoint, which
-    /// compares it with what it is about to write. Without a wal-index, it is the pager that looks
-    /// whether the database is empty, rolls back or cuts the file, or a backup that cuts its
-    /// target. The base file handles memory mapping (`PRAGMA mmap_size`) by itself.
+    /// Callers that act on the file are told its real length. Such a caller is a checkpoint, which compares it with what it is
+    /// about to write. Without a wal-index, such a caller is the pager, which looks whether the database is empty, rolls back
+    /// or cuts the file; or a backup, which cuts its target. The base file handles memory mapping (`PRAGMA mmap_size`) by
+    /// itself.
     pub(crate) fn length_to_tell(&mut self, size: i64) -> i64 {
         self.guards.length.without_distance(size)
     }
 
-    /// FCNTL_SYNC: a transaction has written all, and in a rollback mode not committed yet; or a
-    /// rollback is complete.
+    /// FCNTL_SYNC: a transaction has written everything, but in a rollback mode is not committed yet; or a rollback is
+    /// complete.
     ///
     /// # Errors
     /// SQLITE_IOERR_WRITE: SQLite rolls back.
@@ -294,7 +293,7 @@ impl<B: BaseFile> Connection<B> {
         !self.group.is_on() && self.guards.files.note_commit()
     }
 
-    /// FCNTL_COMMIT_PHASETWO: the transaction is committed, and with group commit not durable yet.
+    /// FCNTL_COMMIT_PHASETWO: the transaction is committed, but with group commit not durable yet.
     ///
     /// # Errors
     /// The code for COMMIT to return: the files have moved, or a sync has failed.

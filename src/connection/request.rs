@@ -4,9 +4,9 @@ use super::base_file::Sought;
 use crate::ffi::LockLevel;
 use crate::lock::queue::Purpose;
 
-/// A lock of SQLite's that the write lock covers. A connection may have several at once. A reason
-/// is noted also if the connection goes on without the write lock; [`super::claim::Claim::is_held`]
-/// says whether it holds that.
+/// One of SQLite's locks that the write lock covers. A connection may have several at once. A
+/// reason is noted even if the connection goes on without the write lock;
+/// [`super::claim::Claim::is_held`] says whether the connection holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Reason {
@@ -27,7 +27,7 @@ pub(super) enum Reason {
 pub(super) enum Need {
     /// To write a transaction.
     Write,
-    /// To finish a checkpoint, which excludes writers for that.
+    /// To finish a checkpoint, which excludes writers to do so.
     FinishCheckpoint,
     /// For a first connect.
     FirstConnect,
@@ -51,7 +51,7 @@ impl Need {
 pub(super) struct Request {
     pub(super) need: Need,
     pub(super) sought: Sought,
-    /// The lock that it holds on the database.
+    /// The lock that the connection holds on the database.
     pub(super) level: LockLevel,
 }
 

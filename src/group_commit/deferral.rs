@@ -90,7 +90,7 @@ impl<C: Committer> Syncs<C> {
         (ended.was_asked, flags)
     }
 
-    /// Whether all syncs have succeeded that SQLite has made since the last call; `None` if it has made none.
+    /// Whether all syncs that SQLite has made since the last call have succeeded; `None` if it has made none.
     pub(super) fn take_synced(&mut self) -> Option<bool> {
         self.synced.take()
     }

@@ -76,7 +76,7 @@ impl SharedSyncs {
         self.failed_by(record, id).map(|failure| failure.durable)
     }
 
-    /// The failure of that WAL that stands, by the page's `record` and by what this process has seen.
+    /// The failure of that WAL that still stands, by the page's `record` and by what this process has seen.
     pub(super) fn failed_by(&self, record: Option<Record>, id: &WalId) -> Option<Record> {
         let mut failure = self.failure.lock();
         if let Some(record) = record {
@@ -128,12 +128,12 @@ impl SharedSyncs {
         Ok(bytes.failures(id))
     }
 
-    /// Returns when the first `frames` of the WAL are durable. Leads a sync of all committed frames
-    /// if no other connection does. The caller keeps the WAL from restarting. It sleeps here while
-    /// others lead, so a commit unlocks WRITE before; a checkpoint may have the write lock.
+    /// Returns when the first `frames` of the WAL are durable. Leads a sync of all committed frames if no other
+    /// connection does. The caller keeps the WAL from restarting. The connection sleeps here while others lead, so a
+    /// commit unlocks WRITE first; a checkpoint may have the write lock.
     ///
     /// # Errors
-    /// They may not be durable, and no later sync will show that: [`NotDurable::Failed`] or
+    /// The frames may not be durable, and no later sync will show that: [`NotDurable::Failed`] or
     /// [`NotDurable::AnotherFailed`].
     pub(super) fn wait(
         &self,
@@ -207,8 +207,8 @@ impl SharedSyncs {
         None
     }
 
-    /// Waits for the other connections to commit, too, as long as they do, until the frames behind the `durable` ones
-    /// are a whole round's.
+    /// Waits as long as other connections commit, too, until the frames behind the `durable` ones are those of a whole
+    /// round.
     fn gather(&self, wal: &impl Wal, durable: u32) {
         let (sync, round) = (self.sync_ns.load(Ordering::Relaxed), wal.round());
         if sync < SLOW_NS || round == 0 {
@@ -245,8 +245,7 @@ impl SharedSyncs {
         Ok(Durable { frames: durable, committed: wal.committed().max(durable) })
     }
 
-    /// Makes all committed frames durable; `known` is the page's record before. Returns the record
-    /// for afterwards.
+    /// Makes all committed frames durable; `known` is what the page said before. Returns what it says afterwards.
     fn sync(
         &self,
         sidecar: &impl RecordFile,
@@ -282,9 +281,8 @@ impl SharedSyncs {
         }
     }
 
-    /// Notes in the page and in this process that a sync has failed. Writes the frames behind the
-    /// durable ones once more, so that the next sync covers them, also that of a client without
-    /// group commit.
+    /// Notes in the page and in this process that a sync has failed. Writes the frames behind the durable ones once
+    /// more, so that the next sync covers them, even that of a client without group commit.
     fn note_failure(&self, sidecar: &impl RecordFile, wal: &impl Wal) {
         let bytes = sidecar.read().unwrap_or_default();
         let known = bytes.record(wal.id());

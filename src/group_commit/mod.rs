@@ -114,9 +114,9 @@ pub(crate) trait Committer: Copy {
     /// Whether its open transaction may become durable after it is committed. xSync of the WAL asks
     /// this in each commit.
     ///
-    /// Not if another database takes part in the transaction. If the sync of this one failed later,
-    /// one database would keep its half of the transaction and the other would not. With a
-    /// super-journal SQLite also ignores the answer of SQLITE_FCNTL_COMMIT_PHASETWO.
+    /// It must not if another database takes part in the transaction. If the sync of this one failed later, one database would
+    /// keep its half of the transaction and the other would not. With a super-journal SQLite also ignores the answer of
+    /// SQLITE_FCNTL_COMMIT_PHASETWO.
     fn may_defer(self) -> bool;
 }
 

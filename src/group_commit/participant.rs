@@ -29,7 +29,7 @@ const KERNEL_TELLS_EACH: bool = cfg!(target_os = "linux");
 /// How long a checkpoint waits for the connections whose commits it has made durable to release their read marks.
 const MARKS_LAST: Duration = Duration::from_millis(1);
 
-/// The sync of the connection's last transaction that has locked WRITE.
+/// The sync of the connection's last transaction that locked WRITE.
 ///
 /// | call | state | what happens | state after it |
 /// |---|---|---|---|
@@ -56,7 +56,7 @@ enum CommitSync {
     Deferrable,
     /// It was deferred, WRITE is unlocked, and COMMIT is about to wait.
     Pending(Pending),
-    /// It was deferred, could not be shared, and has failed when WRITE was unlocked.
+    /// It was deferred, could not be shared, and failed when WRITE was unlocked.
     Failed(ResultCode),
 }
 
@@ -329,7 +329,7 @@ impl<B: WalIndex> GroupCommit<B> {
     /// for [`MARKS_LAST`] at most while `is_marked` finds a read mark before the last frame.
     ///
     /// # Errors
-    /// What the sync has answered. Another sync might answer SQLITE_OK, since the kernel reports an error once.
+    /// What the sync answered. Another sync might answer SQLITE_OK, since the kernel reports an error once.
     pub(crate) fn drain(&self, is_marked: impl Fn(u32) -> bool) -> Result<(), ResultCode> {
         let Some(wal) = self.wal_to_sync() else { return Ok(()) };
         let (queue, counters) = (self.database.queue(), &self.database.counters);
@@ -369,7 +369,7 @@ impl<B: WalIndex> GroupCommit<B> {
     /// page says so, for others to see.
     ///
     /// # Errors
-    /// SQLITE_IOERR_FSYNC, or what the sync has answered. SQLite's error log is told.
+    /// SQLITE_IOERR_FSYNC, or what the sync answered. The failure is logged.
     pub(crate) fn repair(&self) -> Result<bool, ResultCode> {
         self.try_repair().map_err(|why| {
             let line = "frames whose sync has failed cannot be written once more; nothing is taken out of the WAL; see \

@@ -107,7 +107,7 @@ pub(super) trait RecordFile {
     fn unlock(&self, range: Range) -> io::Result<()>;
     /// Sleeps while the futex word is `word`, for `limit` at most.
     fn wait(&self, word: u32, limit: Duration);
-    /// Changes the futex word, and wakes all who sleep on it.
+    /// Changes the futex word, and wakes all that sleep on it.
     fn wake(&self);
 }
 

@@ -40,7 +40,7 @@ impl SharedSyncs {
             NotDurable::Failed(_) => sync_again(wal, durable),
             _ => Err(why),
         })?;
-        // From here on the page counts again, also if it says that a failure stands.
+        // From here on the page counts again, even if it says that a failure stands.
         *self.failure.lock() = None;
         let repaired =
             Record { id: *wal.id(), durable: frames, failures: failure.failures.wrapping_add(1) };

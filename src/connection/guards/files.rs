@@ -29,7 +29,7 @@ pub(crate) struct Files {
     logged: Cell<Option<Displaced>>,
     /// After how many more read transactions to look at the clock.
     until_look: u8,
-    /// This transaction was checked when it began.
+    /// Whether this transaction was checked when it began.
     is_checked: bool,
 }
 
@@ -63,7 +63,7 @@ impl Files {
         self.identity.as_mut()?.check(sys::monotonic_ns()).err().or(self.logged.get())
     }
 
-    /// Before anything is locked to write. `now` is of [`sys::monotonic_ns`].
+    /// Checks the files before anything is locked to write. `now` is of [`sys::monotonic_ns`].
     ///
     /// # Errors
     /// SQLITE_READONLY_DBMOVED, or SQLITE_READONLY for hard links.
@@ -75,8 +75,8 @@ impl Files {
         checked.or_else(|why| self.refuse(why))
     }
 
-    /// Before anything is locked to recover or clean up, or for a first connect, which may only
-    /// read: hard links do no harm then.
+    /// Checks the files before anything is locked to recover or clean up, or for a first connect, which may
+    /// only read. Hard links do no harm then.
     ///
     /// # Errors
     /// SQLITE_READONLY_DBMOVED.
@@ -98,7 +98,8 @@ impl Files {
         false
     }
 
-    /// After a lock to read was taken. The next look is due after `next_look` read transactions.
+    /// Checks the files after a lock to read was taken. The next look is due after `next_look` read
+    /// transactions.
     ///
     /// # Errors
     /// SQLITE_READONLY_DBMOVED; the lock is to be unlocked.
@@ -122,7 +123,7 @@ impl Files {
         Ok(())
     }
 
-    /// [`Self::after_commit`] where the transaction was checked when it began; else false.
+    /// [`Self::after_commit`] for a transaction that was checked when it began; false for any other.
     pub(crate) fn note_commit(&mut self) -> bool {
         std::mem::take(&mut self.is_checked)
     }

@@ -116,8 +116,8 @@ impl<B: BaseFile> Length<B> {
     /// rollback is complete.
     ///
     /// # Errors
-    /// SQLITE_IOERR_WRITE: a write of this transaction that extended the file was lost. SQLite
-    /// rolls back; that is not refused.
+    /// SQLITE_IOERR_WRITE: a write of this transaction that extended the file was lost. SQLite rolls back, which is not
+    /// refused.
     pub(crate) fn before_commit(&mut self) -> Result<(), ResultCode> {
         let torn = self.written.torn(|| self.base.size().ok());
         self.written.synced(torn.is_some());
@@ -130,10 +130,9 @@ impl<B: BaseFile> Length<B> {
         }
     }
 
-    /// xWrite, of the first page by a checkpoint. Before the new header is written, makes the file
-    /// as long as that header says, and longer, unless the file is too short already. Then waits
-    /// for observers that may have seen the old length: less long if the checkpoint `is_last`, of a
-    /// connection that closes.
+    /// xWrite, of the first page by a checkpoint. Before the new header is written, makes the file as long as that
+    /// header says, and longer, unless the file is too short already. Then waits for observers that may have seen the
+    /// old length. The wait is shorter if the checkpoint `is_last`, of a connection that closes.
     ///
     /// # Errors
     /// The file cannot be extended: SQLITE_FULL without room, else what the base file answered.

@@ -40,7 +40,7 @@ pub(crate) struct Guards<B: BaseFile> {
 
 /// What the guards must know about a database when a connection opens it.
 pub(crate) struct AtOpen {
-    /// Its files; `None` if it is no file that can be found by its name, an error if the kernel does not say.
+    /// Its files; `None` if it is no file that can be found by its name, an error if the kernel does not identify it.
     pub(crate) identity: io::Result<Option<Identity>>,
     /// Why WAL mode is refused there, if it is.
     pub(crate) no_wal: Option<String>,
@@ -74,7 +74,7 @@ impl<B: BaseFile> Guards<B> {
         self.no_wal.as_deref()
     }
 
-    /// After a lock to read was taken.
+    /// Checks the files, after a lock to read was taken.
     ///
     /// # Errors
     /// SQLITE_READONLY_DBMOVED; the lock is to be unlocked.
@@ -84,8 +84,8 @@ impl<B: BaseFile> Guards<B> {
         self.files.check_reader(if self.length.is_measured() { LOOKS_AFTER } else { 1 })
     }
 
-    /// SHARED was taken. The first time, compares the file's length with its header: not in WAL mode, where the WAL may have
-    /// the rest.
+    /// SHARED was taken. The first time, compares the file's length with its header, except in WAL mode, where the WAL may
+    /// have the rest.
     pub(super) fn took_shared(&mut self) {
         if self.length.is_measured() {
             return;

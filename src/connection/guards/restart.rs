@@ -58,7 +58,7 @@ impl<B: BaseFile> Restart<B> {
     /// the WAL, and has copied no frame yet.
     ///
     /// # Errors
-    /// SQLITE_BUSY: a writer has restarted it since the checkpoint began. READ(0) is unlocked.
+    /// SQLITE_BUSY: a writer has restarted the WAL since the checkpoint began. READ(0) is unlocked.
     pub(crate) fn before_backfill(&mut self) -> Result<(), ResultCode> {
         let is_stale =
             self.salts.is_some_and(|began| self.base.salts().is_some_and(|now| now != began));

@@ -57,7 +57,7 @@ impl<B: BaseFile> Surplus<B> {
         (0..count).map(move |nth| self.from + nth * CHUNK)
     }
 
-    /// Where those pages of a chunk begin that have anything but zeros.
+    /// Where the pages of a chunk that have anything but zeros begin.
     fn pages_with_data(self, chunk: i64, buffer: &mut [u8]) -> Result<Vec<i64>, ResultCode> {
         let bytes = usize::try_from(CHUNK.min(self.to - chunk)).unwrap_or(0);
         let read = &mut buffer[..bytes];
