@@ -137,8 +137,8 @@ impl TestBase {
         }
     }
 
-    /// Lets it live as long as the test's process, since a connection copies its handle of the base
-    /// file freely.
+    /// Keeps it for the life of the test's process, since a connection copies its handle of the base file
+    /// freely.
     pub(crate) fn leak(self) -> &'static Self {
         Box::leak(Box::new(self))
     }

@@ -221,7 +221,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Process 0 has the write lock. The others have waited for it for long, in the order of their numbers.
+    /// Process 0 has the write lock. The others have long waited for it, in the order of their numbers.
     fn new() -> (Self, Pace, Taken, Vec<Place>) {
         let machine =
             Threads(Arc::new((Mutex::new(Kernel::new()), Condvar::new(), Instant::now())));
@@ -257,7 +257,7 @@ impl Scene {
     }
 }
 
-/// A newcomer takes the lock, which is free, and releases it.
+/// A newcomer takes the free lock and releases it.
 fn passes_on(queue: &Queue<Process<Threads>>) {
     let mut pace = Pace::default();
     let now = queue.sidecar().now();

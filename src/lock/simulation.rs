@@ -17,7 +17,7 @@ use crate::sys::Range;
 
 /// How long newcomers may overtake the first waiter, in ns.
 const OVERTAKING_NS: u64 = 2_000_000;
-/// How exact the time is, in ns, since when a waiter waits: the page rounds at both ends.
+/// By how much the time since when a waiter waits may be wrong, in ns: the page rounds at both ends.
 const TICK_NS: u64 = 2 << 16;
 /// How many processes there are.
 const PROCESSES: usize = 3;

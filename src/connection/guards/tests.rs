@@ -17,7 +17,7 @@ fn on<'g>(guards: &'g mut TestGuards, base: &'static TestBase) -> &'g mut TestGu
     guards
 }
 
-/// The value of the counter, which is reset.
+/// The value of the counter, which this resets.
 fn counted(counter: &AtomicU64) -> u64 {
     counter.swap(0, Ordering::Relaxed)
 }
@@ -48,9 +48,8 @@ fn a_wal_is_restarted_only_while_nobody_checkpoints() {
     assert_eq!(counted(&database.counters.restarts_put_off), 0);
 }
 
-/// CKPT is refused, or its lock fails and may be held; the stock VFS asks for no such lock. So the
-/// writer is told to append to the WAL, as when a reader uses it. Or the readers' slots cannot be
-/// locked. No slot stays locked.
+/// CKPT is refused, or its lock fails and may be held; the stock VFS asks for no such lock. So the writer is told to
+/// append to the WAL, as if a reader used it. Or the readers' slots cannot be locked. No slot stays locked.
 #[test]
 fn a_restart_that_fails_leaves_no_slot_locked() {
     let (_place, database, mut guards) = board();
@@ -101,10 +100,10 @@ fn a_checkpoint_of_another_wal_gives_up() {
     assert_eq!(on(&mut guards, base).restart.before_backfill(), Ok(()));
 }
 
-/// A checkpoint sets the file's length to 4096 bytes. A file that lacks some of what the checkpoint
-/// has written below that is left as it is. The answer is an error, and also if the file lacks
-/// bytes after its length was set. The counter counts both. Bytes that the checkpoint has not
-/// written may be missing before: setting the length adds them.
+/// A checkpoint sets the file's length to 4096 bytes. If the file lacks some of what the checkpoint wrote below that
+/// length, it is left as it is, and the answer is an error. The answer is also an error if the file lacks bytes after
+/// its length was set. The counter counts both. Bytes that the checkpoint did not write may be missing before: setting
+/// the length adds them.
 #[test]
 fn a_length_that_the_file_lacks_is_an_error() {
     let (_place, database, mut guards) = board();
@@ -165,7 +164,7 @@ fn frames_that_were_lost_do_not_count_as_copied() {
     assert_eq!(ends(&[(9, 2)], 2), (vec![], 0), "the checkpoint has copied no frame");
 }
 
-/// A commit of a rollback mode finds fewer bytes in the file than it has written. It is refused once. The rollback
+/// A commit of a rollback mode finds fewer bytes in the file than it wrote. The commit is refused once. The rollback
 /// that follows is not refused.
 #[test]
 fn a_commit_that_has_lost_a_write_is_refused() {
@@ -199,7 +198,7 @@ fn a_commit_that_has_lost_a_write_is_refused() {
     }
 }
 
-/// A connection rolls back what another has left. That is never refused. In exclusive locking mode commits follow
+/// A connection rolls back what another connection left. That is never refused. In exclusive locking mode commits follow
 /// without a lock call in between. A commit that has lost a write is refused.
 #[test]
 fn a_rollback_of_what_another_has_left_is_not_refused() {
@@ -275,9 +274,8 @@ fn the_file_is_made_long_enough_before_the_header_says_so() {
     assert_eq!(*base.calls.borrow(), [], "another VFS decides the length");
 }
 
-/// The disk is full. Setting the file's length still works if files may have holes. If not, the
-/// header that would say more than the file has is refused. A disk that fails refuses it, too, but
-/// is not reported as full.
+/// The disk is full. Setting the file's length still works if files may have holes. If not, a header that would say more
+/// than the file has is refused. A failing disk refuses the header, too, but is not reported as full.
 #[test]
 fn a_header_is_refused_for_which_there_is_no_room() {
     let (_place, _database, mut guards) = board();
@@ -291,7 +289,7 @@ fn a_header_is_refused_for_which_there_is_no_room() {
         *base.sizes.borrow_mut() = vec![Some(4096), Some(size_then * 4096)];
         let answered = on(&mut guards, base).length.before_first_page(&header(3), false);
         assert_eq!(answered, answer);
-        // It has tried twice: with the distance, and without, which is the same here.
+        // The guard tried twice: with the distance, and without, which is the same here.
         assert_eq!(*base.calls.borrow(), [&calls[..], &calls[..more]].concat());
     }
 }
@@ -453,8 +451,9 @@ fn what_sqlite_is_told_follows_the_header() {
     }
 }
 
-/// EXCLUSIVE without a wal-index, of a database in WAL mode: exclusive locking mode. A file that is ahead is cut, unless
-/// the WAL has something, or a journal is hot, or it is no database in WAL mode: then something is rolled back.
+/// EXCLUSIVE without a wal-index, of a database in WAL mode, means exclusive locking mode. A file that is ahead is cut.
+/// It is not cut if the WAL has something, a journal is hot, or the database is not in WAL mode: then something is
+/// rolled back.
 #[test]
 fn a_file_is_cut_before_its_wal_is_opened_exclusively() {
     let (_place, database, mut guards) = board();
@@ -600,8 +599,7 @@ fn pragmas_that_turn_durability_off_are_noticed() {
     }
 }
 
-/// The guards check the files at the first read transaction of a connection, and then at one of every
-/// [`LOOKS_AFTER`].
+/// The guards check the files at the first read transaction of a connection, and then at one in every [`LOOKS_AFTER`].
 #[test]
 fn the_first_read_transaction_is_checked_and_then_some() {
     let (_place, _database, mut guards) = board();

@@ -41,7 +41,7 @@ fn the_first_word_is_behind_comments() {
     }
 }
 
-/// A statement is cut off, or no statement at all.
+/// A statement that is cut off, or is no statement at all, has a kind, too.
 #[test]
 fn any_bytes_have_a_kind() {
     for sql in ["", "'", "\"", "/*", "--", "[", "?", "1", "é'", "/", "-"] {

@@ -9,8 +9,8 @@ const SHARED: ShmFlags = ShmFlags::LOCK_SHARED;
 const UNLOCK_SHARED: ShmFlags = ShmFlags::UNLOCK_SHARED;
 const SLOT: ShmSlot = ShmSlot::read(1);
 
-/// A connection in a transaction that reads, over a base of its own. Its busy handler gives that
-/// answer, if it is known.
+/// A connection in a transaction that reads, over a base of its own. Its busy handler answers `handler`; `None` if the
+/// handler is not known.
 fn begun(
     directory: &tempfile::TempDir,
     handler: Option<bool>,
@@ -100,9 +100,8 @@ fn a_lock_that_is_refused_releases_the_write_lock() {
     }
 }
 
-/// Another VFS keeps the busy handler from this one: `kanban_begin_timeout` counts. A handler that
-/// gives up ends the wait at once. Either way the transaction goes on without the write lock, and
-/// no give-up is counted.
+/// Another VFS keeps the busy handler from this one, so `kanban_begin_timeout` counts. A handler that gives up ends the wait
+/// at once. Either way the transaction goes on without the write lock, and no give-up is counted.
 #[test]
 fn a_wait_ends_by_the_busy_handler_or_by_its_time() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -124,8 +123,8 @@ fn a_wait_ends_by_the_busy_handler_or_by_its_time() {
     assert_eq!(holder.shm_lock(ShmSlot::WRITE, UNLOCK), ResultCode::OK);
 }
 
-/// The wait has ended in vain, and the busy handler with it, when a writer commits in a rollback mode. SQLite would not
-/// call the handler again: the connection waits for the commit.
+/// A transaction has waited in vain to begin, and its busy handler has given up. Then a writer commits in a rollback mode.
+/// SQLite would not call the handler again, so the connection waits for the commit.
 #[test]
 fn a_commit_is_waited_for_when_the_busy_handler_has_given_up() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -152,9 +151,9 @@ fn commits_until_attempt(base: &TestBase, granted: u32) {
     }));
 }
 
-/// A transaction goes on without the write lock, and its busy handler has not waited: there is
-/// none, it is not known, the connection writes to another database, or the sidecar cannot be used.
-/// Then the lock call does not wait for a commit: SQLite waits or not, as on the stock VFS.
+/// A transaction goes on without the write lock, and its busy handler has not waited. There is no handler, it is not known,
+/// the connection writes to another database, or the sidecar cannot be used. Then the lock call does not wait for a commit:
+/// SQLite waits or not, as on the stock VFS.
 #[test]
 fn a_commit_is_not_waited_for_without_a_busy_handler() {
     const NO_SIDECAR: &str = "no sidecar";
@@ -177,8 +176,8 @@ fn a_commit_is_not_waited_for_without_a_busy_handler() {
     }
 }
 
-/// In a rollback mode the write lock is kept until the database is unlocked; if another statement reads on, until SHARED
-/// without a transaction. The rollback of a hot journal, which ends with SHARED too, comes before.
+/// In a rollback mode the write lock is kept until the database is unlocked. If another statement reads on, it is kept until
+/// SHARED in autocommit. The rollback of a hot journal, which also ends with SHARED, comes before that.
 #[test]
 fn the_write_lock_goes_with_shared() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -248,15 +247,14 @@ fn a_reader_takes_no_write_lock() {
     assert!(!takes(&mut connection));
 }
 
-/// From here on the connection has `kanban_begin=auto`.
+/// Gives the connection `kanban_begin=auto` from here on.
 fn learns(connection: &mut TestConnection) {
     connection.begin = super::super::begin::Begin::new(&Settings::defaults_of(
         &Options::default().with_begin(Begin::Auto),
     ));
 }
 
-/// A connection with `kanban_begin=auto` that has begun a transaction of that kind, and has a READ
-/// slot.
+/// A connection with `kanban_begin=auto` that has begun a transaction of `kind`, and has a READ slot.
 fn learning(directory: &tempfile::TempDir, kind: u64) -> (TestConnection, &'static TestBase) {
     let (mut connection, base) = begun(directory, Some(false));
     learns(&mut connection);
@@ -265,8 +263,8 @@ fn learning(directory: &tempfile::TempDir, kind: u64) -> (TestConnection, &'stat
     (connection, base)
 }
 
-/// The first transaction of a kind is on trial until it is over: not while SQLite begins it anew, since its header was stale,
-/// and also if it is rolled back, by another statement.
+/// The first transaction of a kind is on trial until it is over. It is not over while SQLite begins it anew, since its header
+/// was stale. It is over when another statement rolls it back.
 #[test]
 fn a_trial_lasts_as_long_as_its_transaction() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -291,14 +289,14 @@ fn a_trial_lasts_as_long_as_its_transaction() {
     }
 }
 
-/// Whether a transaction of that kind takes the write lock first.
+/// Whether a transaction of `kind` takes the write lock first.
 fn is_known(directory: &tempfile::TempDir, kind: u64) -> bool {
     learning(directory, kind).0.holds_write_lock()
 }
 
-/// A transaction that has read is refused to write: the write lock is held, or WRITE is granted and
-/// its snapshot is stale. Its kind is known to all from then on. A transaction that is granted
-/// WRITE for its snapshot, or has not read before, teaches nothing, and an error neither.
+/// A transaction that has read is refused when it begins to write: the write lock is held, or WRITE is granted but the
+/// snapshot is stale. From then on all know its kind. A transaction that is granted WRITE for its snapshot, or has not read
+/// before, teaches nothing, and neither does an error.
 #[test]
 fn a_refused_upgrade_is_learned() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -344,9 +342,8 @@ fn a_refused_upgrade_to_reserved_is_learned() {
     }
 }
 
-/// A connection has rolled back, and begins a transaction of a kind that is on trial. The sleep of
-/// its busy handler for the trial is no wait for the write lock: the connection does not stay in
-/// the queue, where others would give it turns.
+/// A connection has rolled back, and begins a transaction of a kind that is on trial. Its busy handler sleeps for the trial,
+/// which is no wait for the write lock. So the connection does not stay in the queue, where others would give it turns.
 #[test]
 fn a_wait_for_a_trial_takes_no_place_in_the_queue() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -371,9 +368,9 @@ fn a_wait_for_a_trial_takes_no_place_in_the_queue() {
     assert!(keeper.database().waiters().is_empty(), "{:?}", keeper.database().waiters());
 }
 
-/// A busy handler throws an exception while its connection waits for a trial. The application rolls
-/// back, and the next statement needs nothing but a READ slot. It may not have that at once: SQLite
-/// may still have pages that are older than the header that it has read.
+/// A busy handler throws an exception while its connection waits for a trial. The application rolls back, and the next
+/// statement needs only a READ slot. It must not get that slot at once: SQLite may still have pages that are older than the
+/// header that it has read.
 #[test]
 fn no_plain_read_follows_a_handler_that_did_not_return() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -4,10 +4,10 @@ use super::*;
 #[cfg(target_os = "linux")]
 use crate::group_commit::test_wal::{TestWal, frames, salts};
 
-/// A reader keeps a snapshot, and all frames before it are copied. Each commit that finds the WAL
-/// long tries a checkpoint, which can copy nothing and so takes no write lock. Once the reader has
-/// gone, or has a later mark, the checkpoint copies under the write lock. An SQLite whose lock
-/// calls may block does not wait while the checkpoint looks for readers.
+/// A reader keeps a snapshot, and all frames before it are copied. Each commit that finds the WAL long tries a
+/// checkpoint, which can copy nothing and so takes no write lock. Once the reader is gone, or has a later mark, the
+/// checkpoint copies under the write lock. The look for readers does not wait, even in an SQLite whose lock calls
+/// may block.
 #[test]
 fn a_checkpoint_that_can_copy_nothing_takes_no_write_lock() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -30,8 +30,8 @@ fn a_checkpoint_that_can_copy_nothing_takes_no_write_lock() {
     }
 }
 
-/// A checkpoint takes the write lock and releases it. Its connection's right to go on writing still
-/// depends on how it wrote before.
+/// A checkpoint takes the write lock and releases it. The connection's right to go on writing still depends on how
+/// it wrote before.
 #[test]
 fn a_checkpoint_does_not_change_the_pace_of_writes() {
     let directory = tempfile::tempdir().expect("a directory");

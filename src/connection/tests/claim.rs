@@ -52,8 +52,8 @@ fn a_connection_that_ends_releases_the_write_lock() {
     assert!(!connection.holds_write_lock());
 }
 
-/// A checkpoint holds the write lock and does not end. Once it has lasted, writers go on beside it at once, as on
-/// the stock VFS.
+/// A checkpoint holds the write lock and does not end. Once it has taken long, writers go on beside it at once, as on the stock
+/// VFS.
 #[test]
 fn a_checkpoint_holds_no_writer_up_for_long() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -79,7 +79,7 @@ fn a_checkpoint_holds_no_writer_up_for_long() {
     shm_lock(&mut writer, write(LOCK));
     assert!(writer.holds_write_lock());
 
-    // A connection with a busy handler sleeps until the checkpoint has lasted, and no longer.
+    // A connection with a busy handler sleeps until the checkpoint has taken long, and no longer.
     let mut sleeper = connection_over(&directory, base);
     shm_lock(&mut sleeper, (ShmSlot::READ_0, ShmFlags::LOCK_SHARED));
     base.is_immediate.set(true);
@@ -102,7 +102,7 @@ fn a_checkpoint_holds_no_writer_up_for_long() {
         _ => assert!(began.elapsed() >= CHECKPOINT_LASTS),
     }
     std::thread::sleep(CHECKPOINT_LASTS);
-    // At the second attempt, the connection has not waited before.
+    // The second time, the connection has not waited before.
     for _ in 0..2 {
         assert_eq!(attempt(&mut sleeper), ResultCode::OK);
         assert!(!sleeper.holds_write_lock());
@@ -110,11 +110,10 @@ fn a_checkpoint_holds_no_writer_up_for_long() {
     }
 }
 
-/// The busy handler of a connection has slept for the last time, and that sleep was cut short for a
-/// turn. It has a new snapshot, and others commit before it has WRITE. SQLite would find its
-/// snapshot stale and answer SQLITE_BUSY at once, before the busy timeout is over. So the lock call
-/// lasts until the timeout is over, whether WRITE was free, a checkpoint ran, or another connection
-/// had WRITE for a while. If nobody has committed, WRITE is granted.
+/// The busy handler of a connection has slept for the last time, and that sleep was cut short for a turn. The connection has a
+/// new snapshot, and others commit before it has WRITE. SQLite would find the snapshot stale and answer SQLITE_BUSY at once,
+/// before the busy timeout is over. So the lock call lasts until the timeout is over, whether WRITE was free, a checkpoint ran,
+/// or another connection had WRITE for a while. If nobody has committed, WRITE is granted.
 #[test]
 fn a_stale_snapshot_is_refused_when_the_timeout_is_over() {
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -125,7 +124,7 @@ fn a_stale_snapshot_is_refused_when_the_timeout_is_over() {
         Stock,
     }
     let ways = [Way::Free, Way::Checkpoint, Way::Writer, Way::Stock];
-    // The last is attached to a database that the statement writes to already.
+    // In the last case the database is attached, and the statement already writes to another.
     let cases = ways.map(|way| (way, false)).into_iter().chain([(Way::Free, true)]);
     for (way, is_attached) in cases {
         for is_stale in [true, false] {
@@ -185,7 +184,7 @@ fn a_stale_snapshot_is_refused_when_the_timeout_is_over() {
                 assert!(waited >= rest, "{way:?}: {waited:?}");
                 assert!(!connection.holds_write_lock(), "{way:?}");
                 let is_last = base.slots.borrow().last() == Some(&(ShmSlot::WRITE.into(), LOCK));
-                // A stock client has refused it.
+                // A stock client refused it.
                 assert_eq!(is_last, way == Way::Stock, "{way:?}: WRITE is unlocked");
                 assert_eq!(refused_waited_and_gave_up(&connection)[1..], [0, 1], "{way:?}");
             } else {
@@ -200,7 +199,7 @@ fn a_stale_snapshot_is_refused_when_the_timeout_is_over() {
     }
 }
 
-/// The same where a stock client keeps WRITE for longer.
+/// The same, but a stock client keeps WRITE for longer.
 #[test]
 fn a_stock_writer_is_waited_for_until_the_timeout_is_over() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -218,8 +217,7 @@ fn a_stock_writer_is_waited_for_until_the_timeout_is_over() {
     assert_eq!(refused_waited_and_gave_up(&connection)[1..], [0, 1]);
 }
 
-/// A connection that waits to write finds a wal-index that it has to recover. Its wait goes on
-/// afterwards.
+/// A connection that waits to write finds a wal-index that it must recover. Its wait goes on afterwards.
 #[test]
 fn a_recovery_ends_no_wait() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -237,13 +235,13 @@ fn a_recovery_ends_no_wait() {
     assert_eq!(refused_waited_and_gave_up(&connection), [0, 1, 0]);
 }
 
-/// SQLite unlocks WRITE as soon as it has it, since its snapshot was stale, and its busy handler sleeps. That
-/// sleep is a wait for the write lock, however long the machine was busy with other things. In a transaction that BEGIN has
-/// begun it is not, if the lock was held for long: the application has rolled back.
+/// SQLite unlocks WRITE as soon as it has it, since its snapshot was stale, and its busy handler sleeps. That sleep is a wait
+/// for the write lock, however long the machine was busy with other things. In a transaction that BEGIN began, it is no wait if
+/// the lock was held for long: then the application has rolled back.
 #[test]
 fn an_immediate_release_of_write_is_a_wait_for_it() {
     let directory = tempfile::tempdir().expect("a directory");
-    // The sidecar stays open, so that the lock is taken fast.
+    // The sidecar stays open, so that taking the lock is fast.
     let (keeper, _) = connection(&directory);
     keeper.database().make_sidecar();
     let waits_after = |held: Duration, has_begun: bool| {
@@ -266,9 +264,8 @@ fn an_immediate_release_of_write_is_a_wait_for_it() {
     assert!(waits_after(Duration::from_millis(30), false));
 }
 
-/// A transaction that is as short commits. A sleep of its thread is no wait for the write lock
-/// then, whether [`Connection::note_commit`] was enough for the commit or [`Connection::committed`]
-/// had to follow.
+/// An equally short transaction commits. Then a sleep of its thread is no wait for the write lock, whether
+/// [`Connection::note_commit`] was enough for the commit or [`Connection::committed`] had to follow.
 #[test]
 fn a_connection_that_has_committed_does_not_wait() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -293,9 +290,8 @@ fn a_connection_that_has_committed_does_not_wait() {
     }
 }
 
-/// A sleeping thread probes the lock that was refused. After the rollback of a hot journal SQLite
-/// starts over, so nothing is probed and kept for that. For WRITE and RESERVED the probe goes on
-/// after the connection has unlocked.
+/// A sleeping thread probes the lock that was refused. After the rollback of a hot journal SQLite starts over, so a lock that
+/// was refused for that gets no probe. For WRITE and RESERVED the probe goes on after the connection has unlocked.
 #[test]
 fn a_sleeper_probes_the_lock_that_was_refused() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -348,8 +344,9 @@ fn a_lock_that_may_be_held_is_unlocked() {
     assert!(!connection.holds_write_lock());
 }
 
-/// A transaction has the write lock since it began (`kanban_begin`), after a wait whose last sleep was cut short. A stock client
-/// commits before it has WRITE. It goes on, and finds its snapshot stale at once: it must not sleep with the write lock.
+/// A transaction has had the write lock since it began (`kanban_begin`), after a wait whose last sleep was cut short. A stock
+/// client commits before the transaction has WRITE. The transaction goes on, and finds its snapshot stale at once: it must not
+/// sleep with the write lock.
 #[test]
 fn nobody_sleeps_with_the_write_lock() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -367,9 +364,9 @@ fn nobody_sleeps_with_the_write_lock() {
     assert!(began.elapsed() < rest);
 }
 
-/// A waiter finds its snapshot stale when it has WRITE, when a stock client has it, or when another
-/// of ours has the write lock. While it sleeps for the rest of its busy timeout, it holds up
-/// nobody: it has neither the write lock nor a place in the queue that could get a turn.
+/// A waiter finds its snapshot stale when it has WRITE, when a stock client has WRITE, or when another client of ours has the
+/// write lock. While the waiter sleeps for the rest of its busy timeout, it holds up nobody: it has neither the write lock nor
+/// a place in the queue that could get a turn.
 #[test]
 fn a_stale_waiter_keeps_nobody_out_while_it_sleeps() {
     for answer in [Some(ResultCode::OK), Some(ResultCode::BUSY), None] {
@@ -377,7 +374,7 @@ fn a_stale_waiter_keeps_nobody_out_while_it_sleeps() {
     }
 }
 
-/// WRITE gets that answer; `None` if the write lock is refused before.
+/// WRITE is answered with `answer`; with `None`, the write lock is refused first.
 fn a_stale_waiter_sleeps(answer: Option<ResultCode>) {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut waiter, base) = connection(&directory);
@@ -443,9 +440,8 @@ fn a_stale_waiter_sleeps(answer: Option<ResultCode>) {
     });
 }
 
-/// A wait has ended with the lock, and its last sleep was cut short. The next call of that thread
-/// is for another database connection, without a busy handler: it is refused at once, and does not
-/// wait for the rest of the first one's timeout.
+/// A wait ended with the lock, and its last sleep was cut short. The next call of that thread is for another `sqlite3`, without
+/// a busy handler. It is refused at once, and does not wait for the rest of the first one's timeout.
 #[test]
 fn what_is_left_of_a_timeout_is_its_own_connections() {
     let rest = Duration::from_secs(60);
@@ -472,9 +468,9 @@ fn what_is_left_of_a_timeout_is_its_own_connections() {
     }
 }
 
-/// Twenty wait before a connection whose busy handler has slept once. When SQLite tries again to
-/// begin, the handler is asked at once, without an attempt, until it gives up or sleeps no more.
-/// Near the head, the handler is not called first: the connection tries.
+/// Twenty wait before a connection whose busy handler has slept once. When SQLite tries again to begin, the VFS calls the
+/// handler at once, without an attempt, until the handler gives up or sleeps no more. Near the head, the VFS does not call the
+/// handler first: the connection tries.
 #[test]
 fn the_busy_handler_is_asked_far_from_the_head() {
     for (before, sleeps, expected) in [(20, true, 6), (20, false, 1), (3, true, 0)] {
@@ -509,9 +505,8 @@ fn the_busy_handler_is_asked_far_from_the_head() {
     }
 }
 
-/// A transaction has the write lock of one database, waits for another's, and so shows a label. It
-/// gives up without a sign, and ends. The next transaction has no write lock when it waits: it
-/// shows no label on the first database.
+/// A transaction has the write lock of one database, waits for another's, and so shows a label. It gives up, which no call
+/// shows, and ends. The next transaction has no write lock when it waits, so it shows no label on the first database.
 #[test]
 fn a_transaction_shows_no_label_for_the_one_before() {
     let directories = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
@@ -590,7 +585,7 @@ fn refused_by_another_process() -> (tempfile::TempDir, TestConnection, &'static 
     (directory, own, base, holder)
 }
 
-/// A busy handler that sleeps for 1 ms by itself, and says whether SQLite `goes_on`. Counts its calls.
+/// A busy handler that sleeps for 1 ms by itself, and says whether SQLite `goes_on`. Counts its calls in `asked`.
 fn sleeps(asked: &'static Cell<u32>, goes_on: bool) -> Option<Box<dyn Fn() -> bool>> {
     Some(Box::new(move || {
         asked.set(asked.get() + 1);
@@ -599,7 +594,7 @@ fn sleeps(asked: &'static Cell<u32>, goes_on: bool) -> Option<Box<dyn Fn() -> bo
     }))
 }
 
-/// The connection runs a statement of that kind.
+/// Makes the connection run a statement of `kind`.
 fn runs(base: &TestBase, kind: u64, may_write: bool) {
     let kind = Some(Kind::of_hash(kind));
     base.running.set(Some(Running { kind, may_write, ..Running::default() }));
@@ -608,8 +603,8 @@ fn runs(base: &TestBase, kind: u64, may_write: bool) {
 /// The READ slot that SQLite shares first.
 const READ: (ShmSlot, ShmFlags) = (ShmSlot::READ_0, ShmFlags::LOCK_SHARED);
 
-/// SQLite begins to write, and is refused. Whether the connection had a place in the queue then, and how long it took to begin to
-/// read.
+/// SQLite begins to write, and is refused. Returns whether the connection had a place in the queue then, and how long it took
+/// to begin to read.
 fn begins_in_vain(own: &mut TestConnection) -> (bool, Duration) {
     let began = Instant::now();
     assert_eq!(own.shm_lock(READ.0, READ.1), ResultCode::OK);
@@ -620,9 +615,10 @@ fn begins_in_vain(own: &mut TestConnection) -> (bool, Duration) {
     found
 }
 
-/// A busy handler sleeps by itself, and then SQLite begins anew. While the write lock is taken and another waits for it, the handler is
-/// asked once, in SQLite's place, and then the connection has a place in the queue until it is refused again. If the handler says no,
-/// it has none. The handler is not asked for a statement of another kind, or for one that only reads, or if none waits.
+/// A busy handler sleeps by itself, and then SQLite begins anew. While the write lock is taken and another connection waits for
+/// it, the VFS calls the handler once, in SQLite's place. Then the connection has a place in the queue until it is refused
+/// again. If the handler says no, the connection has none. The VFS does not call the handler for a statement of another kind,
+/// for one that only reads, or if nobody waits.
 #[test]
 fn a_connection_has_a_place_after_its_handler_has_slept_by_itself() {
     let (_directory, mut own, base, holder) = refused_by_another_process();
@@ -654,8 +650,8 @@ fn a_connection_has_a_place_after_its_handler_has_slept_by_itself() {
     assert_eq!(own.shm_lock(ShmSlot::WRITE, LOCK), ResultCode::OK);
 }
 
-/// An application has been refused, and has done something else for a while. When it tries again, its handler sleeps for a moment.
-/// The connection does not wait in the queue for as long as the application has done something else.
+/// An application was refused, and then did something else for a while. When it tries again, its handler sleeps for a moment.
+/// The connection does not wait in the queue for as long as the application did something else.
 #[test]
 fn what_an_application_does_between_two_statements_is_no_sleep_of_its_handler() {
     let (_directory, mut own, base, _holder) = refused_by_another_process();
@@ -671,9 +667,9 @@ fn what_an_application_does_between_two_statements_is_no_sleep_of_its_handler() 
     assert!(took.min().expect("there are five") < pause);
 }
 
-/// A thread of the same process has the write lock, and another process waits for it. A busy handler may sleep by itself so that this
-/// thread runs, which could not while the connection waits inside a lock call (Ruby's sqlite3). So the connection does not, and the
-/// handler is left to SQLite.
+/// A thread of the same process has the write lock, and another process waits for it. A busy handler may sleep by itself so
+/// that this thread runs, which it could not while the connection waits inside a lock call (Ruby's sqlite3). So the connection
+/// does not wait there, and leaves the handler to SQLite.
 #[test]
 fn a_connection_does_not_wait_beside_its_handler_for_one_of_its_process() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -696,9 +692,9 @@ fn a_connection_does_not_wait_beside_its_handler_for_one_of_its_process() {
     assert_eq!(own.claim.wait.place(), None);
 }
 
-/// A busy handler throws an exception over SQLite and this VFS, as that of Ruby's sqlite3 does. SQLite had read the header of the
-/// wal-index, and forgets whether its cache is older than that. So the next snapshot is refused with a code after which SQLite empties
-/// the cache and begins again.
+/// A busy handler throws an exception over SQLite and this VFS, as in Ruby's sqlite3. SQLite had read the header of the
+/// wal-index, and no longer knows whether its cache is older than that. So the next snapshot is refused with a code after which
+/// SQLite empties the cache and begins again.
 #[test]
 fn sqlite_empties_its_cache_after_a_handler_that_did_not_return() {
     let (_directory, mut own, base, _holder) = refused_by_another_process();

@@ -27,8 +27,8 @@ fn a_closing_connection_blocks_no_writer() {
     base.on_lock.take();
 }
 
-/// The last connection that closes has excluded all others by SQLite's own lock. It takes the write
-/// lock only to show itself.
+/// The last connection that closes has excluded all others by SQLite's own lock. It takes the write lock only so that
+/// others see it.
 #[test]
 fn the_last_connection_cleans_up_under_the_write_lock() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -44,8 +44,8 @@ fn the_last_connection_cleans_up_under_the_write_lock() {
     assert!(!closing.holds_write_lock() && closing.closing != Closing::CopiesAll);
 }
 
-/// The last connection closes, and another file has taken the database's place: it copies and deletes nothing. The lock by
-/// which it has excluded all others is released again, unless it had that before (exclusive locking mode).
+/// The last connection closes, and another file has taken the database's place: the connection copies and deletes nothing.
+/// It releases the lock by which it excluded all others, unless it had that lock before (exclusive locking mode).
 #[test]
 fn the_last_connection_to_a_replaced_database_cleans_up_nothing() {
     for held in [LockLevel::SHARED, LockLevel::EXCLUSIVE] {

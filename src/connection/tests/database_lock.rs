@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// A writer that commits refuses a reader SHARED, and the reader reads a moment later. It has waited, and has not
-/// given up.
+/// A writer that commits refuses a reader SHARED, and the reader reads a moment later. That counts as a wait, not as
+/// a give-up.
 #[test]
 fn a_reader_that_has_waited_has_not_given_up() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -23,7 +23,7 @@ fn a_reader_that_has_waited_has_not_given_up() {
     assert_eq!(refused_waited_and_gave_up(&connection), [1, 1, 0]);
 }
 
-/// A reader finds a hot journal while another connection rolls it back. The reader waits for that, also when it finds
+/// A reader finds a hot journal while another connection rolls it back. The reader waits for that, even if it finds
 /// the journal a second time. Once it has read, it waits for nothing.
 #[test]
 fn a_reader_waits_for_the_rollback_of_a_hot_journal() {

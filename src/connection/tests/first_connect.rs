@@ -15,10 +15,9 @@ fn a_first_connection_does_not_keep_the_write_lock_in_wal_mode() {
     assert!(!connection.holds_write_lock());
 }
 
-/// A connection creates the first table while another of its statements reads on. SQLite unlocks to
-/// SHARED then, and others may write: the write lock must be released, too. While the database is
-/// empty still, a rolled back write does not end the connection's first transaction, which may
-/// write again.
+/// A connection creates the first table while another of its statements reads on. SQLite unlocks to SHARED then,
+/// and others may write, so the write lock must be released, too. While the database is still empty, a write that
+/// is rolled back does not end the connection's first transaction, which may write again.
 #[test]
 fn a_first_write_ends_while_a_statement_reads_on() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,5 @@
-//! A connection over a base file that tests control. Each file here tests the file of its name beside this folder.
+//! A connection over a base file that tests control. Each file here tests the file of the same name in the folder
+//! above.
 
 mod begin;
 mod checkpoint;

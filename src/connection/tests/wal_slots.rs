@@ -3,8 +3,8 @@
 use super::super::claim::Need;
 use super::*;
 
-/// The slots that a connection holds show what it wants WRITE for. That decides which checks come
-/// before, and what a refusal means.
+/// The slots that a connection holds show what it wants WRITE for. That decides which checks come first, and what
+/// a refusal means.
 #[test]
 fn the_slots_that_are_held_tell_what_write_is_for() {
     let need = |has_snapshot, has_ckpt, may_block| {
@@ -53,8 +53,8 @@ fn a_snapshot_ends_with_its_slot() {
     }
 }
 
-/// A lock on a slot is refused: the connection leaves the slot alone. A lock fails and may be held, or an unlock
-/// fails: the connection unlocks the slot, or tries once more to.
+/// If a lock on a slot is refused, the connection leaves the slot alone. If the lock fails and may be held, the
+/// connection unlocks the slot. If an unlock fails, it tries once more.
 #[test]
 fn a_slot_that_may_be_locked_is_unlocked() {
     let directory = tempfile::tempdir().expect("a directory");

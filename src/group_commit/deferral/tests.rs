@@ -4,8 +4,8 @@ use crate::group_commit::test_wal::{TestCommitter, TestWal, frames};
 const SYNC_FULL: c_int = 3;
 const HEADER: usize = WalHeader::SIZE;
 
-/// The sync of a commit is deferred if it follows no header. Other syncs are not, nor are those of
-/// a connection that has not asked for it, or that also writes to another database.
+/// The sync of a commit is deferred if it follows no header. Other syncs are not deferred, nor are
+/// those of a connection that has not asked for it, or that also writes to another database.
 #[test]
 fn the_sync_of_one_commit_is_deferred() {
     let wal = TestWal::new(Vec::new());
@@ -42,7 +42,7 @@ fn the_sync_of_one_commit_is_deferred() {
     super::super::note_super_journal(false);
 }
 
-/// The answers of SQLite's syncs are kept until they are taken, also across a commit whose sync is
+/// The answers of SQLite's syncs are kept until they are taken, even across a commit whose sync is
 /// deferred. A success does not hide a failure.
 #[test]
 fn what_sqlites_syncs_have_answered_is_known() {
@@ -61,8 +61,8 @@ fn what_sqlites_syncs_have_answered_is_known() {
     assert_eq!(wal.take_synced(), Some(false));
 }
 
-/// SQLite gets the error of a sync that fails, also of the header's. But if the error may have been
-/// repaired already, the header is first written and synced once more, and only once.
+/// SQLite gets the error of a sync that fails, even of the header's sync. But if the error may have
+/// been repaired already, the header is first written and synced once more, and only once.
 #[test]
 fn an_error_of_the_headers_sync_is_told_unless_it_comes_late() {
     for (reports_late, failing, answers, synced) in [

@@ -274,7 +274,7 @@ fn a_file_does_not_vouch_for_frames_that_are_older_than_it() {
     let next = id.restarted([3, 4]);
     let opened = Noted::opened_at(&id, 5).open_file.get();
     assert!(!opened.at(&next, 9).may_miss_errors_behind(0));
-    // Before that, the connection cannot sync in its commits either.
+    // Until then, the connection cannot sync in its commits either.
     assert!(!opened.vouches_for_all(0) && !WalDescription::default().vouches_for_all(0));
     assert!(opened.at(&next, 9).vouches_for_all(0) && !opened.at(&next, 9).vouches_for_all(2));
     // The file has reported an error. Nothing tells which frames are lost, nor of which WAL.
@@ -284,8 +284,8 @@ fn a_file_does_not_vouch_for_frames_that_are_older_than_it() {
     }
 }
 
-/// A failed sync was repaired. A file that has not reported the error yet reports it now. That
-/// means no loss, also if the WAL has restarted since. A second error in a row does mean a loss.
+/// A failed sync was repaired. A file that has not reported the error yet reports it now. That means no loss, even
+/// if the WAL has restarted since. A second error in a row does mean a loss.
 #[test]
 fn an_error_that_is_reported_after_its_repair_is_no_loss() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -364,9 +364,8 @@ fn a_record_of_frames_that_are_not_there_is_voided() {
     }
 }
 
-/// A sync has failed, and another that was under way fails, too: the count of failures stays odd.
-/// It stays odd also if the page was lost and another process, which knows of no failure, has made
-/// a new one.
+/// A sync has failed, and another that was under way fails, too: the count of failures stays odd. It stays odd even
+/// if the page was lost and another process, which knows of no failure, has made a new one.
 #[test]
 fn a_failure_stands_until_it_is_repaired() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -419,9 +418,9 @@ impl RecordFile for Unwell<'_> {
     }
 }
 
-/// A sync was repaired, and another one fails while the page cannot be read or written. The process
-/// remembers the failure, and repairs it, with or without the page. Then no failure stands, also
-/// when the page can be used again, unless the page itself has one.
+/// A sync was repaired, and another one fails while the page cannot be read or written. The process remembers the
+/// failure, and repairs it, with or without the page. Then no failure stands, even when the page can be used again,
+/// unless the page itself has one.
 #[test]
 fn a_failure_is_known_and_repaired_without_the_page() {
     for (reads, writes) in [(true, false), (false, true), (true, true)] {
@@ -458,8 +457,7 @@ fn a_failure_is_known_and_repaired_without_the_page() {
     }
 }
 
-/// Frames that were durable before a sync failed are still durable, for every process, also if the
-/// page was lost.
+/// Frames that were durable before a sync failed are still durable, for every process, even if the page was lost.
 #[test]
 fn a_failure_takes_nothing_from_what_was_durable() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -195,8 +195,8 @@ mod with_a_wal {
         }
     }
 
-    /// A sole writer syncs in its commits as soon as its file is known to report every error, until
-    /// another connection commits.
+    /// A sole writer syncs in its commits once its file is known to report every error, until another
+    /// connection commits.
     #[test]
     fn a_sole_writer_defers_nothing() {
         let mut board = Board::new();
@@ -348,7 +348,8 @@ mod with_a_wal {
         }
     }
 
-    /// A checkpoint that has excluded writers makes their commits durable first, and fails if that fails.
+    /// A checkpoint that has excluded writers makes their commits durable first. If that fails, the
+    /// checkpoint fails, too.
     #[test]
     fn a_checkpoint_makes_commits_durable_first() {
         for (failing, answer) in [(0, Ok(())), (9, Err(ResultCode::IOERR_FSYNC))] {
@@ -368,8 +369,7 @@ mod with_a_wal {
         }
     }
 
-    /// The status says why syncs are not shared. Of several reasons it names the one to remove
-    /// first.
+    /// The status says why syncs are not shared. Of several reasons it names the one to remove first.
     #[test]
     fn the_status_says_why_syncs_are_not_shared() {
         let mut board = Board::new();

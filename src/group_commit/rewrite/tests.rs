@@ -32,7 +32,7 @@ fn a_frame_that_is_not_what_was_committed_is_an_error() {
     const FRAME: usize = 24 + 512;
     let whole = frames(0x377f_0682, 512, 3);
     let second = 32 + FRAME;
-    // At which byte a bit is wrong, how many frames are durable, and how many writes there are before.
+    // The byte at which a bit is wrong, how many frames are durable, and how many writes come before.
     for (at, behind, writes) in [
         (0, 0, 0), // the header's magic number
         (3, 0, 0), // its byte order

@@ -12,8 +12,8 @@ fn held(directory: &tempfile::TempDir, name: &str) -> (Arc<Queue<Sidecar>>, Take
 }
 
 /// A transaction copies the label of the holder it waits for. Then it waits again, for a holder
-/// without a label, while others may still show the copied one: its new label is greater. A forged
-/// page does not change that.
+/// without a label, while others may still show the copied label. So its new label is greater. A
+/// forged page does not change that.
 #[test]
 fn a_label_is_greater_than_all_that_were_seen() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -63,8 +63,9 @@ fn a_holder_tells_for_how_long_it_has_held_the_lock() {
     assert_eq!(to_ms(u64::MAX), u64::MAX / 1_000_000 % (1 << 40));
 }
 
-/// The holder is gone, and another process has its id by now; or it runs in another container, and has the id there that another has
-/// here, this process perhaps. That one is not taken for the holder. A process that has the sidecar open may be it.
+/// The holder is gone, and another process has its id by now. Or the holder runs in another container, and its id there is that
+/// of another process here, perhaps of this one. That process is not taken for the holder. A process that has the sidecar open
+/// may be the holder.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_innocent_process_is_not_taken_for_the_holder() {

@@ -42,7 +42,7 @@ fn a_kind_is_known_once_it_is_learned() {
     assert_eq!(standing(&database, 3), Standing::New);
 }
 
-/// A kind whose transactions do not write any more is forgotten, and one that writes now and then is not.
+/// A kind whose transactions no longer write is forgotten, and one that writes now and then is not.
 #[test]
 fn a_kind_that_does_not_write_is_forgotten() {
     let (_directory, database) = board();
@@ -70,19 +70,19 @@ fn a_kind_is_tried_out_once() {
     };
     trial_ended(&database, begins(1), Some(false));
     assert_eq!(standing(&database, 1), Standing::Reads);
-    // It writes while no other of its kind runs.
+    // The transaction writes while no other of its kind runs.
     let alone = begins(2);
     trial_writes(&database, alone);
     assert_eq!(standing(&database, 2), Standing::Writing);
     trial_ended(&database, alone, Some(true));
     assert_eq!(standing(&database, 2), Standing::New);
-    // Another begins while it writes.
+    // Another transaction of the kind begins while it writes.
     let not_alone = begins(3);
     trial_writes(&database, not_alone);
     learn(&database, kind(3));
     trial_ended(&database, not_alone, Some(true));
     known(&database, 3);
-    // Another waits for it in vain, and then it writes.
+    // Another transaction waits for it in vain, and then it writes.
     let long = begins(4);
     trial_takes_long(&database, kind(4));
     trial_writes(&database, long);

@@ -55,8 +55,8 @@ fn waiter(slot: usize, ticket: Ticket, state: SlotState) -> Waiter {
     Waiter { slot, word: 0, state, ticket, since, looks, pid: 1, purpose, program }
 }
 
-/// The counter wraps. A newcomer is behind all waiters, also if the counter is behind them, because
-/// another process has written an old value. A ticket far from the counter counts as forged.
+/// The counter wraps. A newcomer is behind all waiters, even if the counter is behind them, because another
+/// process has written an old value. A ticket far from the counter counts as forged.
 #[test]
 fn a_newcomer_is_behind_all_waiters() {
     for counter in [0, 1, 77, u32::MAX - 1, u32::MAX] {
@@ -78,8 +78,8 @@ fn a_newcomer_is_behind_all_waiters() {
     }
 }
 
-/// How long a waiter has waited, to a fraction of a ms. A time in the future means that the clock
-/// was set, unless it is only a moment ahead: then the reader has read the clock before.
+/// How long a waiter has waited, to a fraction of a ms. A time in the future means that the clock was set,
+/// unless it is only a moment ahead: then the reader read the clock first.
 #[test]
 fn a_time_in_the_future_is_not_in_the_past() {
     let (now, ms) = (1 << 50, |ns| Duration::from_nanos(ns).as_millis());

@@ -25,7 +25,7 @@ fn a_holder_wakes_a_sleeping_waiter() {
     });
     let began = Instant::now();
     let answer = loop {
-        // Again, since it may not sleep yet.
+        // More than once, since the waiter may not sleep yet.
         QueueFile::wake(&waker, 3);
         match was_woken.recv_timeout(Duration::from_millis(1)) {
             Ok(answer) => break answer,
@@ -46,7 +46,7 @@ fn made() -> (tempfile::TempDir, PathBuf, Sidecar) {
     (directory, board, sidecar)
 }
 
-/// A sidecar tells its descriptor, which a forked child closes, and whether it is in its place, since one that was
+/// A sidecar tells its descriptor, which a forked child closes. It also tells whether it is in its place, since one that was
 /// moved or replaced excludes nobody.
 #[test]
 fn a_sidecar_knows_its_file_and_its_place() {
@@ -80,7 +80,7 @@ fn an_open_that_fails_says_why() {
     assert!(matches!(look_at(&long, |_| ()), Err(Unusable::Open(_, None))));
 }
 
-/// A process sees a sidecar that is gone, or another, when it opens it. That is no error: the process looks again.
+/// A process sees a sidecar, which is gone or replaced when the process opens it. That is no error: it looks again.
 #[test]
 fn a_sidecar_that_changes_before_it_is_opened_is_looked_at_again() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -101,8 +101,8 @@ fn a_sidecar_that_changes_before_it_is_opened_is_looked_at_again() {
     assert!(!is_at(&path, found.inode), "there is another");
 }
 
-/// Threads open the sidecar and close it as the last, all the time. Each that has it open has the one in its place,
-/// and in the end there is none.
+/// Threads open the sidecar and close it as the last, all the time. Each that has it open has the one in its place, and in the
+/// end there is no sidecar.
 #[test]
 fn an_open_sidecar_is_the_one_in_its_place() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -124,14 +124,14 @@ fn an_open_sidecar_is_the_one_in_its_place() {
         if !path_of(&board).exists() {
             break;
         }
-        // A child that another test has forked has what was open, until it ends.
+        // A child that another test forked keeps what was open, until the child ends.
         assert!(began.elapsed() < std::time::Duration::from_secs(10), "it stays");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 
-/// The last process that has it open deletes it, and none does while another has it open. It stays if it says of a
-/// WAL that is there that a sync has failed, or if somebody has written something else into it.
+/// The last process that has it open deletes it, and none does while another has it open. It stays if it records that a sync of
+/// an existing WAL has failed, or if somebody has written something else into it.
 #[test]
 fn the_last_to_close_deletes_it_if_nothing_is_lost() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -181,7 +181,7 @@ fn an_error_of_the_lock_deletes_nothing() {
     assert!(path.exists());
 }
 
-/// A file that was there, empty or cut short, is used. But nobody changes its rights or deletes it, and one that
+/// A file that was there before, empty or cut short, is used. But nobody changes its rights or deletes it, and a file that
 /// another program has locked in its own way stays as it is.
 #[test]
 fn a_file_that_was_found_is_not_deleted() {
@@ -246,8 +246,8 @@ fn two_processes_that_make_it_at_once_share_it() {
     }
 }
 
-/// A process of an older version has died, or has the board open still. Its page is made one of this version when nobody has
-/// it open, and what group commit has noted stays; until then it is left alone.
+/// A process of an older version has died, or still has the board open. Once nobody has it open, its page is made one of this
+/// version, and keeps what group commit has noted. Until then it is left alone.
 #[test]
 fn a_page_of_an_older_version_is_renewed_when_nobody_has_it_open() {
     for (older, newer) in OLDER.into_iter().zip([HEADER, FOUND, HEADER, FOUND]) {
@@ -280,8 +280,8 @@ fn a_page_of_an_older_version_is_renewed_when_nobody_has_it_open() {
     }
 }
 
-/// A process of a newer version has the board open, or has died. This one cannot know what its page means: it leaves it alone,
-/// and does not call it somebody else's file that is to be moved away.
+/// A process of a newer version has the board open, or has died. This process cannot know what the page means, so it leaves the
+/// page alone. It does not call the file somebody else's, to be moved away.
 #[test]
 fn a_page_of_a_newer_version_is_left_alone() {
     for header in [HEADER, FOUND] {
@@ -311,10 +311,9 @@ fn a_page_of_a_newer_version_is_left_alone() {
     assert!(!is_newer(&other) && !is_newer(&HEADER) && !is_newer(&OLDER[1]));
 }
 
-/// A file in the place of a sidecar that is another program's is closed at once, unless that would
-/// drop locks of this process. The process may have locks on it, or get some at any moment, since
-/// it has the file open and that may be a database. It is closed once the process has closed its
-/// own. That is seen when more have come.
+/// Another program's file in the place of a sidecar is closed at once, unless that would drop locks of this process. The
+/// process may have locks on it. Or it may take some at any moment, since it has the file open and the file may be a database.
+/// The file is closed once the process has closed its own descriptor. That is noticed when more such files have come.
 #[test]
 fn a_file_of_others_stays_open_only_while_a_close_could_unlock_it() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -343,7 +342,7 @@ fn a_file_of_others_stays_open_only_while_a_close_could_unlock_it() {
         let (file, inode) = opened(name);
         anothers::keep(file, inode);
         assert_eq!(anothers::kept_of(inode), usize::from(stays), "{name}");
-        // Another thread has opened it at the same time.
+        // Another thread opened it at the same time.
         let file = sys::open_to_lock(&path(name)).expect("it is there");
         anothers::keep(LockFile::new(file), inode);
         assert_eq!(anothers::kept_of(inode), 2 * usize::from(stays), "{name}");
@@ -364,8 +363,8 @@ fn a_file_of_others_stays_open_only_while_a_close_could_unlock_it() {
     }
 }
 
-/// A program has an empty file of its own in the place of a sidecar, and locks it: before somebody looks there, or in the middle
-/// of the look. It keeps its lock.
+/// A program has an empty file of its own in the place of a sidecar, and locks it, either before somebody looks there or in the
+/// middle of the look. The program keeps its lock.
 #[test]
 fn a_look_drops_no_lock_of_this_process() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -393,8 +392,8 @@ fn a_look_drops_no_lock_of_this_process() {
     }
 }
 
-/// Somebody cuts the file short under a process that writes to its mapping. That is an error, and fatal to nobody. When the file
-/// is whole again, what is written is in it.
+/// Somebody cuts the file short under a process that writes to its mapping. That is an error, and kills nobody. Once the file
+/// is whole again, it has what is written.
 #[test]
 fn a_page_is_written_through_its_mapping() {
     let (_directory, board, sidecar) = made();
@@ -412,8 +411,8 @@ fn a_page_is_written_through_its_mapping() {
     assert!(words.write(LENGTH - 2, b"behind its end").is_err());
 }
 
-/// The file system has no shared mappings, so that nobody can wake a waiter. It waits for as long as it is to, and not shorter,
-/// also behind another; and it sees that it was woken.
+/// The file system has no shared mappings, so nobody can wake a waiter. The waiter waits as long as it should, even behind
+/// another, and sees that it was woken.
 #[test]
 fn a_waiter_that_cannot_be_woken_waits_as_long() {
     use crate::lock::queue::{Purpose, Queue, Rank, Until};
@@ -446,8 +445,8 @@ fn a_waiter_that_cannot_be_woken_waits_as_long() {
     queue.leave(&second);
 }
 
-/// Somebody cuts the file short within its last page, so that a write to the mapping would succeed and lengthen nothing. It gets
-/// its length back.
+/// Somebody cuts the file short within its last page, so that a write to the mapping would succeed and lengthen nothing. The
+/// file gets its length back.
 #[test]
 fn a_file_cut_within_its_last_page_gets_its_length_back() {
     let (_directory, board, sidecar) = made();

@@ -92,8 +92,8 @@ proptest! {
         run_with(Simulation::with_clocks(clocks), steps);
     }
 
-    /// Somebody sets the clock that turns expire by, again and again. There is one holder at a time, and once nobody sets it
-    /// any more, all get the lock.
+    /// Somebody sets the clock that turns expire by, again and again. There is one holder at a time, and once nobody sets
+    /// the clock any more, all get the lock.
     #[test]
     fn a_clock_that_is_set_keeps_nobody_out(
         clocks in clocks(), steps in prop::collection::vec(step_or_set(), 0..120)
@@ -101,16 +101,15 @@ proptest! {
         run_with(Simulation::with_clocks(clocks), steps);
     }
 
-    /// Clients in tight loops come back at once, and one came before them. They overtake it for no
-    /// longer than newcomers may, plus a slice of the holder, plus the time until a holder that has
-    /// seen nobody wait looks again.
+    /// Clients in tight loops come back at once, and one came before them. They overtake it for no longer than newcomers
+    /// may, plus a slice of the holder, plus the time until a holder that saw nobody wait looks again.
     #[test]
     fn overtaking_is_bounded(
         holds in prop::collection::vec(10..800_u16, 1..20),
         naps in prop::collection::vec(20..200_u16, 1..20),
     ) {
-        // 2 ms of patience, a slice of at most 4 ms, 2 ms until a holder looks that has seen nobody wait, and a
-        // round of naps and holds.
+        // 2 ms of patience, a slice of at most 4 ms, 2 ms until a holder that saw nobody wait looks, and a round of naps and
+        // holds.
         const BOUND: u64 = 2_000_000 + 4_000_000 + 2_000_000 + ALL as u64 * 1_000_000;
         let mut simulation = Simulation::new();
         let mut longest = 0;
@@ -158,9 +157,8 @@ fn a_holder_that_gives_the_turn_leaves_the_lock_to_it() {
     simulation.end();
 }
 
-/// A client got the lock from its place in the queue and gives the next client the turn, since it
-/// is not known to be in a tight loop. Then it wants the lock again at once. Its slice is over
-/// nevertheless.
+/// A client got the lock from its place in the queue and gives the next client the turn, since it is not known to be in a
+/// tight loop. Then it wants the lock again at once. Its slice is over nevertheless.
 #[test]
 fn a_holder_that_gives_the_turn_has_no_slice_left() {
     let mut simulation = Simulation::new();
@@ -201,11 +199,11 @@ fn a_transaction_that_nobody_waits_for_costs_two_calls() {
     simulation.run(Step::Go(0));
     assert!(simulation.giver.is_some(), "a turn is given");
     simulation.run(Step::Leave(CLIENTS));
-    // The first reads the page before it takes the lock, and again before it releases it.
+    // The first transaction reads the page before it takes the lock, and again before it releases it.
     assert_eq!([0; 5].map(|_| calls(&mut simulation)), [4, 2, 2, 2, 2]);
 }
 
-/// A waiter that would overtake another leaves it the lock and gives it the turn. A process that has seen nobody
+/// A waiter that would overtake another leaves the lock to that one and gives it the turn. A process that has seen nobody
 /// wait does not know of that turn, and overtakes once, as it may.
 #[test]
 fn a_waiter_that_would_overtake_gives_the_turn_instead() {
@@ -222,15 +220,15 @@ fn a_waiter_that_would_overtake_gives_the_turn_instead() {
     simulation.end();
 }
 
-/// The holder is killed while two wait, of which the first is stopped. So nobody releases the lock,
-/// and the stopped head does not look whether it is free. The other waiter looks itself.
+/// The holder is killed while two wait, and the first of them is stopped. So nobody releases the lock, and the stopped head
+/// does not look whether it is free. The other waiter looks itself.
 #[test]
 fn a_waiter_behind_a_stopped_head_looks_for_itself() {
     let mut simulation = Simulation::new();
     for step in [Step::Go(0), Step::Go(2), Step::Go(4), Step::Kill(0)] {
         simulation.run(step);
     }
-    // It gives the first its turn, which expires.
+    // The process gives the first waiter its turn, which expires.
     for _ in 0..3 {
         simulation.run(Step::Wait(4, 60_000));
     }
@@ -317,8 +315,8 @@ fn the_order_outlasts_the_greatest_ticket() {
     simulation.end();
 }
 
-/// A waiter was refused in its turn, and its connection has given up without a sign. The next
-/// clients do not wait for it: they get the lock at once.
+/// A waiter was refused in its turn, and its connection gave up, which no call showed. The next clients do not wait for it:
+/// they get the lock at once.
 #[test]
 fn a_waiter_that_was_refused_keeps_nobody_out() {
     let [holder, sibling, waiter, newcomer] = [0, 1, CLIENTS, 2 * CLIENTS];

@@ -82,7 +82,7 @@ fn a_custom_busy_handler_is_not_at_its_end() {
     }
 }
 
-/// The waits for a database, of a statement that has waited for another with these sleeps, of which 7 ms were not slept.
+/// The waits for one database, of a statement that made these `sleeps` for another; 7 ms of them were not slept.
 fn wait_after(sleeps: &[Duration]) -> Wait {
     let (mut first, second) = (wait(), wait());
     for asked in sleeps {
@@ -95,7 +95,7 @@ fn wait_after(sleeps: &[Duration]) -> Wait {
 }
 
 /// A statement writes to two databases, and waits for both. SQLite counts the calls of its busy handler through the whole
-/// statement. So what was not slept for the first is slept for the second, and the last sleep is known to be the last.
+/// statement. So what was not slept for the first is slept for the second, and the last sleep is recognised as the last.
 #[test]
 fn a_wait_goes_on_from_the_one_before_in_the_same_statement() {
     for timeout in [20, 100, 300] {
@@ -115,9 +115,9 @@ fn a_wait_goes_on_from_the_one_before_in_the_same_statement() {
     }
 }
 
-/// The second of two databases is free, but the snapshot of it is stale, so that SQLite unlocks it at once and asks its busy
-/// handler. Perhaps a writer was at the header of its wal-index before that, and recovery was refused. The wait goes on from the
-/// one for the first, and what was not slept for that is slept.
+/// The second of two databases is free, but its snapshot is stale, so SQLite unlocks it at once and calls its busy handler.
+/// Perhaps a writer was at the header of its wal-index before that, and recovery was refused. The wait continues the one for
+/// the first database, and what was not slept for that one is slept.
 #[test]
 fn a_stale_snapshot_of_another_database_goes_on_from_the_wait_before() {
     for recovers in [false, true] {
@@ -145,8 +145,8 @@ fn a_stale_snapshot_of_another_database_goes_on_from_the_wait_before() {
     }
 }
 
-/// The last sleep for the first of two databases was cut short for a turn. SQLite sleeps no more, and the second waits for
-/// what is left, once. After a commit, another statement has a timeout of its own.
+/// The last sleep for the first of two databases was cut short for a turn. SQLite sleeps no more, and the second waits for the
+/// rest of the timeout, once. After a commit, another statement has a timeout of its own.
 #[test]
 fn what_is_left_of_the_timeout_is_the_statements() {
     for commits in [false, true] {
@@ -182,8 +182,8 @@ fn what_is_left_of_the_timeout_is_known_at_its_end() {
     }
 }
 
-/// A busy timeout that ends with a sleep of the table is known from the pragma that has set it, or from a wait that has ended
-/// so. Then the last sleep is known, and what is left of it. It is forgotten when the handler goes on.
+/// A busy timeout that ends with a sleep of the table is known from the pragma that set it, or from a wait that ended with that
+/// sleep. Then the last sleep is known, and what is left of it. The timeout is forgotten when the handler goes on.
 #[test]
 fn a_timeout_that_ends_with_a_sleep_of_the_table_is_learned() {
     let waits = |wait: &mut Wait, timeout| {
@@ -208,8 +208,8 @@ fn a_timeout_that_ends_with_a_sleep_of_the_table_is_learned() {
     }
 }
 
-/// The lock is granted for a stale snapshot, and the sleep that follows is the last of the timeout: what was not slept before
-/// is slept with it.
+/// The lock is granted with a stale snapshot, and the sleep that follows is the last of the timeout. It is longer by what was
+/// not slept before.
 #[test]
 fn a_last_sleep_may_follow_a_stale_snapshot() {
     let mut wait = wait();
@@ -225,8 +225,8 @@ fn a_last_sleep_may_follow_a_stale_snapshot() {
     assert!(waiting.waits && waiting.handler.is_at_its_end());
 }
 
-/// A statement was refused and has ended, or has read in the end, and the application sleeps again and again. Each
-/// sleep is as long as it said. SQLite's mptester waits so for others, 200 times for 50 ms.
+/// A statement was refused and has ended, or read in the end, and the application sleeps again and again. Each sleep takes its
+/// full time. SQLite's mptester waits for others like this, 200 times for 50 ms.
 #[test]
 fn an_application_that_has_not_tried_sleeps_as_long_as_it_said() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -245,8 +245,8 @@ fn an_application_that_has_not_tried_sleeps_as_long_as_it_said() {
     assert!(wait.place().is_none(), "nobody waits for it");
 }
 
-/// A statement waits for SHARED and then, without an end in between that the VFS could see, for RESERVED. The handler
-/// counts from the beginning again, and nobody has given up.
+/// A statement waits for SHARED and then for RESERVED, without an end in between that the VFS could see. The handler counts
+/// from the beginning again, and nobody has given up.
 #[test]
 fn a_busy_handler_that_starts_over_is_not_at_its_end() {
     let mut wait = wait();
@@ -270,8 +270,8 @@ fn a_wait_ends_once_by_the_lock_or_by_giving_up() {
     assert_eq!(wait.end(), None);
 }
 
-/// The lock is granted for a stale snapshot, and SQLite sleeps again. The wait goes on, as old as it was, and the
-/// handler's calls are counted on.
+/// The lock is granted with a stale snapshot, and SQLite sleeps again. The wait goes on from its old beginning, and so does the
+/// count of the handler's calls.
 #[test]
 fn a_stale_snapshot_does_not_begin_a_new_wait() {
     let mut wait = wait();
@@ -289,7 +289,7 @@ fn a_stale_snapshot_does_not_begin_a_new_wait() {
     assert_eq!((waiting.first_refused_at, waiting.handler.sleeps), (since, 4));
 }
 
-/// An application has committed, or rolled back, and sleeps. It sleeps as long as it said.
+/// An application has committed, or rolled back, and sleeps. Its sleep takes its full time.
 #[test]
 fn an_application_sleeps_undisturbed_after_a_transaction() {
     for asked in [0, 1, 2, 5, 10, 100, 1000] {
@@ -329,7 +329,7 @@ fn a_waiter_looks_for_sqlites_own_lock() {
         wait.refused(Obstacle::SqliteLock { probe: Some(probe), until_unlock });
     };
     let longest = Cell::new(Duration::ZERO);
-    // Does not sleep, so that a busy machine has time for all looks.
+    // This does not sleep, so that a busy machine has time for all looks.
     let pause = |asked: Duration| {
         longest.set(longest.get().max(asked));
         std::thread::yield_now();
@@ -366,8 +366,8 @@ fn a_waiter_looks_for_sqlites_own_lock() {
     assert_eq!(*looks.lock(), 1, "the connection is in use");
 }
 
-/// A connection that never waited gets the lock for a stale snapshot, and its busy handler sleeps. It waits from then
-/// on, and has waited when it has the lock.
+/// A connection that never waited gets the lock with a stale snapshot, and its busy handler sleeps. The connection waits from
+/// then on, and has waited when it has the lock.
 #[test]
 fn a_wait_may_begin_with_a_stale_snapshot() {
     let mut wait = wait();
@@ -377,7 +377,7 @@ fn a_wait_may_begin_with_a_stale_snapshot() {
     assert!(matches!(wait.acquired(), Some(Ok(_))));
 }
 
-/// A connection without a busy handler was refused, another one of the same thread acquires the lock, and the
+/// A connection without a busy handler was refused. Then another connection of the same thread acquires the lock, and the
 /// application sleeps. The sleep is for neither.
 #[test]
 fn a_thread_sleeps_for_nobody_after_it_acquired_a_lock() {
@@ -388,7 +388,7 @@ fn a_thread_sleeps_for_nobody_after_it_acquired_a_lock() {
     assert_eq!(first.shared.waiting.lock().handler.sleeps, 0);
 }
 
-/// With group commit, a waiter lets others run for a moment, and takes a place in the queue if the lock is not free
+/// With group commit, a waiter yields to other threads for a moment. It takes a place in the queue only if the lock is not free
 /// then, or is taken again. Without group commit it queues at once.
 #[test]
 fn a_waiter_queues_a_moment_later_if_holders_do_not_sync() {
@@ -439,7 +439,7 @@ fn a_thread_sleeps_for_the_connection_that_was_refused_last() {
     assert_eq!(sleeps_of(&first), 0, "no handler sleeps so long");
 }
 
-/// Puts the last refusal a while back, after a wait of 5 ms.
+/// Makes the last refusal one of a while ago, after a wait of 5 ms.
 fn a_while_ago(wait: &Wait) {
     let mut waiting = wait.shared.waiting.lock();
     waiting.refused_at -= 2 * APART_NS;
@@ -451,8 +451,8 @@ fn end_if_stale(wait: &Wait) -> Option<Duration> {
     wait.shared.waiting.lock().end_if_stale(sys::kernel_ns())
 }
 
-/// A connection without a busy handler gives up and tells nobody. It is used again a while later: its wait has ended,
-/// and is not a part of the next. A connection that sleeps, or was refused a moment ago, still waits.
+/// A connection without a busy handler gives up, which no call shows. It is used again a while later: its wait has ended, and
+/// is no part of the next. A connection that sleeps, or was refused a moment ago, still waits.
 #[test]
 fn a_connection_that_has_not_slept_for_a_while_has_given_up() {
     let mut wait = wait();
@@ -500,8 +500,8 @@ fn a_busy_handler_is_known_by_its_sleeps() {
     assert!(!wait.has_busy_handler());
 }
 
-/// A handler's calls are counted by what it asks for. The VFS does not see those in which it sleeps for a file of
-/// another VFS, and a sleep that the handler never asks for is the application's.
+/// A handler's calls are counted by the sleeps that it asks for. The VFS does not see those for a file of another VFS, and a
+/// sleep for which the handler never asks is the application's.
 #[test]
 fn a_sleep_that_no_busy_handler_asks_for_is_not_counted() {
     let mut wait = wait();
@@ -523,9 +523,8 @@ fn a_sleep_that_no_busy_handler_asks_for_is_not_counted() {
     }
 }
 
-/// A connection sleeps for a lock of SQLite's, with some time left over from sleeps that returned early. It sleeps all
-/// but the last 100 ms at once, and then looks, often at first. In its last sleep it does not look, since no attempt
-/// follows.
+/// A connection sleeps for one of SQLite's locks, with some time left over from sleeps that returned early. It sleeps all but
+/// the last 100 ms at once, and then looks, often at first. In its last sleep it does not look, since no attempt follows.
 #[test]
 fn a_waiter_looks_at_the_end_of_a_long_sleep() {
     for (asked, expected) in
@@ -551,7 +550,7 @@ fn a_waiter_looks_at_the_end_of_a_long_sleep() {
     }
 }
 
-/// One thread uses a connection, and then another. The first does not sleep for it any more.
+/// One thread uses a connection, and then another does. The first no longer sleeps for it.
 #[test]
 fn only_the_thread_that_used_a_connection_last_sleeps_for_it() {
     let mut wait = wait();

@@ -25,7 +25,7 @@ fn take_for(
     lock.try_acquire(sys::monotonic_ns(), purpose, true, None).map(|()| lock)
 }
 
-/// However a holder ends, another connection of its process can have the lock next, and another process, too.
+/// However a holder ends, the lock is free for another connection of its process, and for another process.
 #[test]
 fn a_holder_releases_the_lock_however_it_ends() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -76,8 +76,8 @@ fn a_child_does_not_release_its_parents_lock() {
     }
 }
 
-/// Connections of this process and of another can tell whether a checkpoint or a writer has the lock, since a
-/// checkpoint makes nobody's snapshot stale.
+/// Connections of this process and of another can tell whether a checkpoint or a writer has the lock. The
+/// difference matters, since a checkpoint makes nobody's snapshot stale.
 #[test]
 fn a_checkpoint_is_told_from_a_writer() {
     let directory = tempfile::tempdir().expect("a directory");
