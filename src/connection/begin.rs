@@ -121,7 +121,7 @@ impl Begin {
         self.is_on
     }
 
-    /// Whether the transaction that has begun last is on trial.
+    /// Whether the transaction that began last is on trial.
     #[inline]
     fn is_on_trial(&self) -> bool {
         self.transaction.as_ref().is_some_and(|transaction| transaction.trial.is_some())

@@ -13,7 +13,7 @@ use crate::guard::cancellation::Protection;
 use crate::guard::identity::Identity;
 use crate::sys;
 
-/// How far the last connection has come with closing.
+/// How far the last connection is with closing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Closing {
     /// It does not know itself to be the last one.

@@ -6,7 +6,7 @@
 //! | while it holds the wal-index's WRITE slot | [`Reason::Wal`](claim::Reason::Wal): a write transaction in WAL mode, recovery of the wal-index, also by the first connection, which creates it |
 //! | from SHARED until no lock, the end of the first write, or WAL mode: for `PRAGMA journal_mode=wal`, or on an empty database if the reading statement may write next | [`Reason::FirstConnect`](claim::Reason::FirstConnect): see [`first_connect`] |
 //! | while it holds the wal-index's CKPT slot, if there is little to copy and the lock is free | [`Reason::Checkpoint`](claim::Reason::Checkpoint): see [`checkpoint`] |
-//! | from SHARED or a READ slot until that is unlocked, in a transaction that BEGIN has begun, if `kanban_begin` says so | [`Reason::Begin`](claim::Reason::Begin): see [`begin`] |
+//! | from SHARED or a READ slot until that is unlocked, in a transaction that BEGIN began, if `kanban_begin` says so | [`Reason::Begin`](claim::Reason::Begin): see [`begin`] |
 //!
 //! Readers take no write lock, except inside BEGIN, on a database that is still empty or with
 //! `kanban_begin`.

@@ -81,7 +81,7 @@ impl<C: Committer> Syncs<C> {
         *self = Self { rule: Rule::Refuse, ..Self::default() };
     }
 
-    /// Ends what [`Self::defer`] or [`Self::refuse`] has begun. Returns whether SQLite has asked for the sync of a
+    /// Ends what [`Self::defer`] or [`Self::refuse`] began. Returns whether SQLite has asked for the sync of a
     /// commit since, and the flags of the deferred one.
     pub(crate) fn take_asked(&mut self) -> (bool, Option<c_int>) {
         let ended = std::mem::take(self);

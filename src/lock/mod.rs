@@ -28,9 +28,9 @@
 //! | `wait/sleeper.rs` | A thread sleeps for the connection that was refused last on it. |
 //! | `wait/nap.rs` | One sleep ends as soon as an attempt is worth making. |
 //!
-//! `docs/locking-protocol.md` has the layout of the sidecar. Nothing here reads a journal or a WAL. It keeps
-//! the bytes of group commit, deletes no sidecar that tells of a failed sync, and looks for SQLite's locks to name who
-//! has them.
+//! `docs/locking-protocol.md` has the layout of the sidecar. Nothing here reads a journal or a WAL. This room keeps
+//! the bytes of group commit, deletes no sidecar that records a failed sync, and looks for SQLite's locks to name the
+//! processes that have them.
 //!
 //! # Lock order
 //!
@@ -50,13 +50,13 @@
 //! Last come the mutexes of the event log ([`crate::recorder`]) and of the holder that waiters
 //! watch. They are held while an event is written, or while the holder's process is looked up.
 //!
-//! A thread that holds one of the mutexes does not ask for the lead of a sync (7). Of those that
-//! hold the write lock, only a checkpoint does.
+//! A thread that holds one of the mutexes does not ask for the lead of a sync (7). Of the holders of
+//! the write lock, only a checkpoint does.
 //!
 //! SQLite's own locks (8) are taken after the write lock and released before it. Some callers ask
 //! for the write lock while they hold one of SQLite's locks. None of them can deadlock, because
-//! none waits without bound: `connection/claim/waits.rs` has the table of bounded waits. A connection
-//! that cleans up on its last close does not wait at all.
+//! none waits without bound: `connection/claim/waits.rs` has the table of bounded waits. The last
+//! connection, which cleans up when it closes, does not wait at all.
 
 mod circle;
 pub(crate) mod database;

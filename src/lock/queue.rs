@@ -380,8 +380,7 @@ impl<S: QueueFile> Queue<S> {
         None
     }
 
-    /// Shows the label of the holder, the caller's transaction, to those that wait for the write
-    /// lock.
+    /// Shows the label of the holder, which is the caller's transaction, to the waiters.
     pub(super) fn show_label(&self, label: u64) {
         self.label_shown.store(label, Ordering::Relaxed);
         self.write_label(label);

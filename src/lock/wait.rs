@@ -296,7 +296,7 @@ impl Waiting {
         self.probe.as_mut().filter(|_| is_mine).is_some_and(|probe| probe())
     }
 
-    /// The connection has the lock, or does not want it any more.
+    /// The connection has the lock, or no longer wants it.
     fn stop(&mut self) {
         self.waits = false;
         self.handler.wait_ended();
@@ -527,7 +527,7 @@ impl Wait {
         sleeper::released_at_once()
     }
 
-    /// The connection does not want the lock any more. Returns the wait that ended without it.
+    /// The connection no longer wants the lock. Returns the wait that ended without it.
     pub(crate) fn end(&mut self) -> Option<Duration> {
         self.shared.waiting.lock().end()
     }

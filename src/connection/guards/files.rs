@@ -102,7 +102,7 @@ impl Files {
     /// transactions.
     ///
     /// # Errors
-    /// SQLITE_READONLY_DBMOVED; the lock is to be unlocked.
+    /// SQLITE_READONLY_DBMOVED; the caller must unlock the lock.
     pub(super) fn check_reader(&mut self, next_look: u8) -> Result<(), ResultCode> {
         self.until_look = next_look;
         let Some(identity) = &mut self.identity else { return Ok(()) };

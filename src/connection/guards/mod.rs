@@ -77,7 +77,7 @@ impl<B: BaseFile> Guards<B> {
     /// Checks the files, after a lock to read was taken.
     ///
     /// # Errors
-    /// SQLITE_READONLY_DBMOVED; the lock is to be unlocked.
+    /// SQLITE_READONLY_DBMOVED; the caller must unlock the lock.
     pub(super) fn check_reader(&mut self) -> Result<(), ResultCode> {
         // Until the length is measured, each read is checked, since only then is `took_snapshot`
         // called.
@@ -105,7 +105,7 @@ impl<B: BaseFile> Guards<B> {
     /// is empty. If not, the WAL must be the one that the wal-index describes.
     ///
     /// # Errors
-    /// SQLITE_READONLY_DBMOVED; the slot is to be unlocked.
+    /// SQLITE_READONLY_DBMOVED; the caller must unlock the slot.
     pub(super) fn took_snapshot(&mut self) -> Result<(), ResultCode> {
         let base = self.base;
         if self.length.is_measured() {

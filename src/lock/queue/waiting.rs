@@ -101,7 +101,7 @@ pub(crate) enum Until {
 }
 
 impl<S: QueueFile> Queue<S> {
-    /// Waits at most `limit`. Returns what is left of it if an attempt is worth making before.
+    /// Waits at most `limit`. Returns what is left of `limit` if an attempt is worth making sooner.
     pub(crate) fn wait(
         &self,
         place: &mut Place,

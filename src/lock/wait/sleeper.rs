@@ -23,7 +23,7 @@ thread_local! {
 
 /// The part of [`LAST`] that each transaction reads and changes, so it must cost next to nothing.
 struct Sleeper {
-    /// Whether this thread sleeps for the chosen connection, if it is to sleep.
+    /// Whether this thread sleeps for the chosen connection, if it sleeps.
     has_last: Cell<bool>,
     /// Whether [`LEFT_OVER`] belongs to the statement that runs: [`NONE`], [`THERE`] or [`SET_ASIDE`].
     left_over: Cell<u8>,
