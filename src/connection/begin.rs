@@ -1,16 +1,16 @@
 //! Transactions that take the write lock when they begin to read (`kanban_begin`): all of them, or those of a kind that was
 //! refused when it began to write ([`crate::lock::kinds`]).
 //!
-//! A transaction that reads first and writes later is refused at its first write if another connection has written
-//! meanwhile: its snapshot is stale (SQLITE_BUSY_SNAPSHOT), or two readers of a rollback mode would wait for each other.
+//! A transaction that reads first and writes later is refused at its first write if another connection has written meanwhile.
+//! Its snapshot is stale (SQLITE_BUSY_SNAPSHOT) or, in a rollback mode, two readers would wait for each other.
 //! SQLite does not call its busy handler for that, since waiting does not help. So such a transaction takes the write lock
 //! together with the lock by which it begins to read. It has no snapshot yet, and may wait.
 //!
 //! The wait is inside that lock call. After SQLITE_BUSY, SQLite would ask for a READ slot a hundred times and then fail with
 //! SQLITE_PROTOCOL; and a reader would fail that succeeds on the stock VFS. So this connection calls the busy handler itself
-//! (FCNTL_BUSYHANDLER), as SQLite does after a refused lock: SQLite's default one sleeps in the queue ([`crate::lock::wait`]),
-//! an application's own may do anything, and without one the connection does not wait. A handler that gives up has given up for
-//! the rest of the statement, so that no statement waits twice.
+//! (FCNTL_BUSYHANDLER), as SQLite does after a refused lock. SQLite's default handler sleeps in the queue
+//! ([`crate::lock::wait`]). An application's own may do anything. Without a handler the connection does not wait. A handler
+//! that gives up has given up for the rest of the statement, so that no statement waits twice.
 //!
 //! | the write lock is taken for [`Reason::Begin`] | when SQLite asks for |
 //! |---|---|
@@ -24,7 +24,7 @@
 //! | when SQLite unlocks to SHARED, in autocommit | the transaction is over, and another statement reads on |
 //! | when SQLite maps the wal-index | the database is in WAL mode, and a READ slot comes next |
 //!
-//! It is kept when SQLite unlocks a READ slot to ask for another at once ([`Begin::expects_retry`]): SQLite compares the header
+//! It is kept when SQLite unlocks a READ slot to ask for another at once ([`Begin::expects_retry`]). SQLite compares the header
 //! of the wal-index with the one it read before the wait, and begins anew if the header has changed.
 //!
 //! With `kanban_busy_timeout_min`, statements that may write take the write lock at the same points, even outside a
@@ -32,10 +32,10 @@
 //! the connection may wait without one.
 //!
 //! With `auto`, a connection notes the kind of each transaction when that begins to read. It learns the kind if the transaction
-//! is refused when it begins to write: the write lock, WRITE or RESERVED is refused, or WRITE is granted although the header of
-//! the wal-index has changed since the beginning, so that the snapshot is stale. The first transaction of a kind is on trial
-//! from its beginning to its end. Others of its kind wait for it, at most [`TRIAL_LASTS`], where they would wait for the write
-//! lock.
+//! is refused when it begins to write. It is refused if the write lock, WRITE or RESERVED is. It is also refused if WRITE is
+//! granted with a stale snapshot: the header of the wal-index has changed since the beginning. The first transaction of a kind
+//! is on trial from its beginning to its end. Others of its kind wait for it, at most [`TRIAL_LASTS`], where they would wait
+//! for the write lock.
 
 use super::Connection;
 use super::base_file::BaseFile;

@@ -1,8 +1,8 @@
 //! What a connection records in the event log ([`crate::recorder`]): its long transactions, its
 //! refusals, its checkpoints.
 //!
-//! Events that happen under the write lock are kept until it is released, so that no writer waits
-//! for the log; only a guard's findings are written at once. SHARED and a snapshot may be held. A
+//! Events that happen under the write lock are kept until it is released, so that no writer waits for
+//! the log. Only a guard's findings are written at once. SHARED and a snapshot may be held. A
 //! transaction that is not recorded costs a few instructions.
 
 use std::sync::Arc;

@@ -264,9 +264,8 @@ impl<B: BaseFile> Connection<B> {
     /// this, for the page count, and is told the length by the header.
     ///
     /// Callers that act on the file are told its real length. Such a caller is a checkpoint, which compares it with what it is
-    /// about to write. Without a wal-index, such a caller is the pager, which looks whether the database is empty, rolls back
-    /// or cuts the file; or a backup, which cuts its target. The base file handles memory mapping (`PRAGMA mmap_size`) by
-    /// itself.
+    /// about to write. Without a wal-index, it is a backup, which cuts its target, or the pager, which looks whether the
+    /// database is empty, rolls back, or cuts the file. The base file handles memory mapping (`PRAGMA mmap_size`) by itself.
     pub(crate) fn length_to_tell(&mut self, size: i64) -> i64 {
         self.guards.length.without_distance(size)
     }

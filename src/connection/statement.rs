@@ -5,8 +5,8 @@ use crate::lock::kinds::Kind;
 /// Only this many bytes of a statement count.
 const LOOKS_AT: usize = 4096;
 
-/// The kind of transactions that begin with a statement: the same for statements that differ only in their values, in upper and
-/// lower case, in white space, or in comments. A list of values counts as one.
+/// The kind of transactions that begin with a statement. Statements that differ only in their values, in upper and lower case,
+/// in white space, or in comments have the same kind. A list of values counts as one.
 ///
 /// Processes of different builds must agree, so the hash is a fixed one: FNV-1a.
 pub(crate) fn kind_of(sql: &[u8]) -> Kind {

@@ -29,9 +29,8 @@ impl WalDescription {
         self.id.is_some() && self.older == 0 && !self.may_report_late(failures)
     }
 
-    /// Whether frames behind the first `durable` ones may be lost without an error from this file:
-    /// another file may have reported the loss before this one was opened, or this one may have
-    /// reported it already.
+    /// Whether frames behind the first `durable` ones may be lost without an error from this file. Another file may
+    /// have reported the loss before this one was opened, or this one may have reported it already.
     pub(super) fn may_miss_errors_behind(self, durable: u32) -> bool {
         durable < self.older
     }

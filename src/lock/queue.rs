@@ -370,8 +370,8 @@ impl<S: QueueFile> Queue<S> {
                 let turn = Turn { ticket: head.ticket, expires: now + TURN_NS, slot: head.slot };
                 let (at, bytes) = turn.encode();
                 let _ = self.sidecar.write(at, &bytes);
-                // The turn binds this holder, too: its slice is over, and it looks at the page before it tries
-                // for the lock again, even if the waiter could not yet lock the waiters' byte.
+                // The turn also binds this holder: its slice is over. It looks at the page before it tries for the lock
+                // again, even if the waiter could not yet lock the waiters' byte.
                 pace.end_slice(pace.released_at);
                 self.is_contended.store(true, Ordering::Relaxed);
             }

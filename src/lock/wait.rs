@@ -573,8 +573,8 @@ impl Wait {
         Duration::from_nanos(since.map_or(0, |since| sys::kernel_ns().saturating_sub(since)))
     }
 
-    /// Whether a busy handler sleeps when the connection is refused, as far as is known: it slept after the last refusal, or
-    /// the one before, and is not at its end.
+    /// Whether a busy handler sleeps when the connection is refused, as far as is known. It does if it slept after the last
+    /// refusal, or the one before, and is not at its end.
     pub(crate) fn has_busy_handler(&self) -> bool {
         let waiting = self.shared.waiting.lock();
         match waiting.last_step {

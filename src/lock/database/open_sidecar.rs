@@ -98,9 +98,8 @@ impl OpenSidecar {
         self.queue.get_mut().take()
     }
 
-    /// Closes the descriptor that a forked child has inherited, by its number: the child cannot
-    /// wait for the mutex of the queue, which a thread of its parent may have held. Called in the
-    /// child.
+    /// Closes the descriptor that a forked child has inherited, by its number. The child cannot wait for the
+    /// mutex of the queue, which a thread of its parent may have held. Called in the child.
     #[cfg(unix)]
     pub(super) fn close_inherited(&self) {
         let descriptor = self.descriptor.swap(-1, Ordering::Relaxed);

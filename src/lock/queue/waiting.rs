@@ -19,16 +19,16 @@ const OTHERS_LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How much later for each waiter ahead: a thousand waiters that look often would leave writers no
 /// time.
 const LATER_FOR_EACH: Duration = Duration::from_micros(500);
-/// After how long a waiter tries again to lock the waiters' byte, if a holder had that byte; then
-/// after twice as long, and so on up to [`HEAD_LOOKS_EVERY`].
+/// How long a waiter that found the waiters' byte taken by a holder waits before it tries again. The time doubles
+/// up to [`HEAD_LOOKS_EVERY`].
 const ANNOUNCES_AGAIN_AFTER: Duration = Duration::from_micros(50);
 
-/// With this many waiters ahead, a waiter tries only when it is woken: each attempt costs system
-/// calls whose time grows with the number of processes that have the board open.
+/// With this many waiters ahead, a waiter tries only when it is woken. Each attempt costs system calls whose time
+/// grows with the number of processes that have the board open.
 const FAR: u32 = 16;
 
-/// For how long the lock must stay free before a connection relies on its turn: a holder in its
-/// slice may not know of the turn, but would come back within this time.
+/// How long the lock must stay free before a connection relies on its turn. A holder in its slice may not know of
+/// the turn, but would come back within this time.
 const COMES_TO_BE_SURE: Duration = Duration::from_nanos(COMES_BACK_NS);
 
 /// After how long a waiter notes who the holder is.

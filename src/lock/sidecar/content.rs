@@ -115,8 +115,9 @@ fn is_locked_otherwise(file: &LockFile) -> bool {
     found(CONTENT).is_some() || sys::KERNEL_TELLS_RANGES && found(SQLITES).is_some_and(is_sqlites)
 }
 
-/// Whether a file that was `found` must not be used, because it holds something other than a page of ours. Or it has no
-/// page yet, but a second name, and so may be a user's file elsewhere; or it has locks that no client of this VFS takes.
+/// Whether a file that was `found` must not be used. It may hold something other than a page of ours. Or it has no page
+/// yet, but a second name, and so may be a user's file elsewhere. Or it has no page yet, but locks that no client of this
+/// VFS takes.
 ///
 /// # Errors
 /// It cannot be read.

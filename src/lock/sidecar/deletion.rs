@@ -30,9 +30,9 @@ use crate::lock::page::{GROUP, GroupBytes};
 use crate::sys::{self, Inode, LockFile};
 
 impl Sidecar {
-    /// Deletes it, unless another process has it open, another program may have made it, or its record says that a sync of a
-    /// WAL that still exists has failed: that must outlive all processes. Called when this process is about to close it, while
-    /// no thread forks.
+    /// Deletes it, unless another process has it open or another program may have made it. It also stays if its record says
+    /// that a sync of a WAL that still exists has failed: that must outlive all processes. Called when this process is about to
+    /// close it, while no thread forks.
     pub(crate) fn delete(&self, database: &Path) {
         let Some(file) = self.file.get().filter(|_| sys::REMOVES_OPEN_FILES) else {
             return;
@@ -54,8 +54,8 @@ impl Sidecar {
 /// again. Clients that have the sidecar open go on without one. Otherwise nobody makes the file a sidecar as long as the
 /// connection has it open. A sidecar that records a failed sync stays.
 ///
-/// Two locks keep a file from being made a sidecar by one process and opened as a database by another: each takes its own
-/// lock first and then looks for the other's.
+/// Two locks prevent that one process makes a file a sidecar while another opens it as a database. Each takes its own lock
+/// first and then looks for the other's.
 #[cfg(unix)]
 pub(crate) fn make_way(file: &File, path: &Path, create: bool) -> bool {
     // Longer than it takes to make a sidecar.

@@ -226,8 +226,8 @@ fn is_same_file(file: &File, found: &Entry) -> bool {
     sys::entry_of(file).is_ok_and(|now| now.inode == found.inode && now.links == found.links)
 }
 
-/// Refuses what must not be opened: the database itself, a FIFO, which would make the opener wait, and a file that is
-/// too long to be a sidecar, since closing it could drop locks that this process has on it.
+/// Refuses what must not be opened: the database itself, and a FIFO, which would make the opener wait. Also refuses a file
+/// that is too long to be a sidecar, since closing it could drop locks that this process has on it.
 fn check_kind(database: Option<&Entry>, found: &Entry) -> Result<(), Unusable> {
     if let Some(kind) = found.odd_kind {
         return Err(Unusable::NotAFile(kind));
