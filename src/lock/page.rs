@@ -209,6 +209,13 @@ impl Looks {
     const UNIT_BITS: u32 = 23;
     /// How many units late a waiter may be that only has to wait for a processor: some 20 ms.
     const LATE: i32 = 2;
+    /// How many units late a waiter is that is stopped, or as good as stopped: 0.27 s.
+    const STOPPED: i32 = 32;
+    /// By at most how many units a waiter looks later than now: 0.6 s.
+    const AHEAD: i32 = 72;
+    /// The same as a time.
+    pub(super) const FARTHEST: Duration =
+        Duration::from_nanos((Self::AHEAD as u64) << Self::UNIT_BITS);
 
     /// A look by that time, in ns of [`crate::sys::shared_ns`].
     pub(crate) fn by(ns: u64) -> Self {
@@ -222,9 +229,15 @@ impl Looks {
         units as i32 >> (32 - Self::BITS)
     }
 
-    /// Whether it should have looked by `now`, in ns of that clock.
+    /// Whether it should have looked by `now`, in ns of that clock. A look that seems to be far in the
+    /// future is one of the past: the waiter has been stopped for more than 2 s.
     pub(crate) fn is_overdue(self, now: u64) -> bool {
-        self.before(Self::by(now)) > Self::LATE
+        !(-Self::AHEAD..=Self::LATE).contains(&self.before(Self::by(now)))
+    }
+
+    /// Whether it is overdue by so much that its waiter does not come soon.
+    pub(super) fn is_missed(self, now: u64) -> bool {
+        !(-Self::AHEAD..=Self::STOPPED).contains(&self.before(Self::by(now)))
     }
 
     /// Whether a waiter that will have looked by `other` may leave this on the page: waiters write

@@ -354,8 +354,7 @@ impl<S: QueueFile> Queue<S> {
                     .turn()
                     .is_some_and(|turn| turn.is_for(head.slot, head.ticket) && !turn.binds(now));
             if has_missed_its_turn {
-                let away = encode_state(head.word, SlotState::Away);
-                let _ = self.sidecar.write(slot_offset(head.slot) as u64, &away);
+                self.set_away(&head);
                 continue;
             }
             if !self.is_alive(head.slot) {
@@ -363,7 +362,11 @@ impl<S: QueueFile> Queue<S> {
                 continue;
             }
             if head.looks.is_overdue(now) {
-                // The waiter is stopped. When it runs again, it looks at the page.
+                // The waiter is stopped. When it runs again, it looks at the page. The time on the page
+                // wraps, so a waiter that stays stopped would seem to be in time again.
+                if head.looks.is_missed(now) {
+                    self.set_away(&head);
+                }
                 continue;
             }
             if is_due {
@@ -412,6 +415,12 @@ impl<S: QueueFile> Queue<S> {
             Holder::from_range(self.sidecar.conflicting(WRITE_RANGE).ok()??)?.pid
         };
         (holder == pid).then_some(label)
+    }
+
+    /// Holders pass the waiter over from now on, until it is back.
+    fn set_away(&self, waiter: &Waiter) {
+        let away = encode_state(waiter.word, SlotState::Away);
+        let _ = self.sidecar.write(slot_offset(waiter.slot) as u64, &away);
     }
 
     fn wake(&self, waiter: &Waiter) {

@@ -368,6 +368,16 @@ impl Agent {
         self.0.pid()
     }
 
+    /// Sends the client a signal. kill(2)
+    ///
+    /// # Panics
+    /// If it cannot be sent.
+    #[cfg(unix)]
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: the call only sends a signal, to a child of this process that nobody has waited for.
+        assert_eq!(unsafe { libc::kill(self.pid().cast_signed(), signal) }, 0);
+    }
+
     /// Sends a command and does not wait for the answer.
     ///
     /// # Panics

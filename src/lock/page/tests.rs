@@ -55,6 +55,29 @@ fn waiter(slot: usize, ticket: Ticket, state: SlotState) -> Waiter {
     Waiter { slot, word: 0, state, ticket, since, looks, pid: 1, purpose, program }
 }
 
+/// A waiter is stopped. The time by which it was to look is seen to be over, also when the number of
+/// that time begins again, but for the moment in which it could be in time again.
+#[test]
+fn a_waiter_that_is_stopped_for_long_stays_overdue() {
+    const MS: u64 = 1_000_000;
+    for at in (0..5000).step_by(97).map(|ms| ms * MS) {
+        let looks = Looks::by(at);
+        for in_time in [0, 1, 100, 590] {
+            assert!(
+                !looks.is_overdue(at.saturating_sub(in_time * MS)),
+                "{at}, {in_time} ms before"
+            );
+        }
+        assert!(!looks.is_overdue(at + 10 * MS), "it waits for a processor");
+        for late in 30..3600 {
+            assert!(looks.is_overdue(at + late * MS), "{at}, {late} ms after");
+            let is_missed = looks.is_missed(at + late * MS);
+            assert!(is_missed || late < 300, "{at}, {late} ms after");
+            assert!(!is_missed || late > 250, "{at}, {late} ms after");
+        }
+    }
+}
+
 /// The counter wraps. A newcomer is behind all waiters, even if the counter is behind them, because another
 /// process has written an old value. A ticket far from the counter counts as forged.
 #[test]

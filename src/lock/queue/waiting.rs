@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::pace::COMES_BACK_NS;
 use super::{HEAD_LOOKS_EVERY, Purpose, Queue, QueueFile};
 use crate::lock::holder::Holder;
-use crate::lock::page::{Looks, Page, Since, SlotState, Ticket, Turn, Waiter};
+use crate::lock::page::{Looks, Page, SLOTS, Since, SlotState, Ticket, Turn, Waiter};
 use crate::recorder::event::Process;
 use crate::sys::Stopwatch;
 
@@ -19,6 +19,10 @@ const OTHERS_LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How much later for each waiter ahead: a thousand waiters that look often would leave writers no
 /// time.
 const LATER_FOR_EACH: Duration = Duration::from_micros(500);
+const _: () = assert!(
+    OTHERS_LOOK_EVERY.as_nanos() + LATER_FOR_EACH.as_nanos() * SLOTS as u128
+        <= Looks::FARTHEST.as_nanos()
+);
 /// How long a waiter that found the waiters' byte taken by a holder waits before it tries again. The time doubles
 /// up to [`HEAD_LOOKS_EVERY`].
 const ANNOUNCES_AGAIN_AFTER: Duration = Duration::from_micros(50);
@@ -171,7 +175,7 @@ impl<S: QueueFile> Queue<S> {
                 Until::Free => timed_out,
                 Until::Turn => false,
             };
-            if looks && is_nobody_elses && self.is_free() {
+            if looks && is_nobody_elses && self.is_free() && self.stays_free(place, &mut watch) {
                 self.note_if_ended();
                 return Some(left);
             }
@@ -233,6 +237,20 @@ impl<S: QueueFile> Queue<S> {
         }
         self.sleep(COMES_TO_BE_SURE, watch);
         self.is_free() && self.sidecar.read().is_ok_and(|page| page.turn() == Some(*turn))
+    }
+
+    /// Whether the lock, which is free, stays so because no waiter ahead comes for it. Then a waiter
+    /// that is far from the head tries, too: all those ahead may be stopped, and nobody gives turns
+    /// while the lock is free.
+    fn stays_free(&self, place: &mut Place, watch: &mut Stopwatch) -> bool {
+        if place.is_far() {
+            self.sleep(HEAD_LOOKS_EVERY, watch);
+            if !self.is_free() {
+                return false;
+            }
+            place.ahead = 0;
+        }
+        true
     }
 
     fn sleep(&self, duration: Duration, watch: &mut Stopwatch) {
