@@ -43,7 +43,7 @@ fn wait_for(board: &Board, pid: u32) {
     }
 }
 
-/// A client that waits with a busy timeout. Only while such a client waits, the VFS calls handlers in SQLite's place.
+/// A client that waits with a busy timeout. The VFS calls handlers in SQLite's place only while such a client waits.
 fn queued(board: &Board, vfs: &str) -> Agent {
     let mut queued = agent(Program::Rust);
     queued.open("q", &board.uri(vfs), 60_000);
