@@ -6,10 +6,10 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// SQLite is older than 3.31.0, the first that lets a VFS list URI parameters
+    /// SQLite is older than 3.31.0, the first version that lets a VFS list URI parameters
     /// (<https://www.sqlite.org/c3ref/uri_boolean.html>).
     SqliteTooOld {
-        /// Its `sqlite3_libversion_number()`, say 3030001.
+        /// The `sqlite3_libversion_number()` of that SQLite, for example 3030001.
         version: i32,
     },
     /// A name with a NUL in it.
@@ -17,13 +17,13 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// The library that an application has named (`kanban_vfs_register` in `include/kanban_vfs.h`) does not
-    /// export this function of SQLite. Rust programs never get this error.
+    /// The library that an application named (`kanban_vfs_register` in `include/kanban_vfs.h`) does
+    /// not export this function of SQLite. Rust programs never get this error.
     MissingFunction {
         /// The name of the function.
         name: String,
     },
-    /// There is no VFS of that name to build on.
+    /// No VFS of that name is registered to build on.
     NoBaseVfs {
         /// The name, empty for the default VFS.
         name: String,
@@ -35,8 +35,8 @@ pub enum Error {
         /// The name of the default VFS.
         name: String,
     },
-    /// The base encrypts. Under another VFS, which changes the pointers by which it finds its
-    /// files, it would write plain text. Register it over this VFS instead.
+    /// The base encrypts. It finds its files by pointers that a VFS above it changes, so it would
+    /// write plain text. Register it over this VFS instead.
     BaseUnfit {
         /// The name of the base.
         name: String,
@@ -58,7 +58,8 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// The fork handlers, by which a child gives up inherited locks, cannot be installed.
+    /// The fork handlers, which release in a child the locks that it inherited, cannot be
+    /// installed.
     AtFork {
         /// The errno of pthread_atfork(3).
         errno: i32,

@@ -1,4 +1,4 @@
-//! SQLite's byte layouts and the names of the files beside a database, each in this one place:
+//! SQLite's byte layouts, and the names of the files beside a database. No other file has them:
 //! <https://www.sqlite.org/fileformat2.html> and <https://www.sqlite.org/walformat.html>.
 
 use std::io::{self, Read};
@@ -28,16 +28,17 @@ pub(crate) fn beside(database: &Path, suffix: &str) -> PathBuf {
 /// <https://www.sqlite.org/fileformat2.html#the_lock_byte_page>
 pub(crate) const LOCK_BYTES: std::ops::Range<i64> = 0x4000_0000..0x4000_0000 + 512;
 
-/// The bytes of a wal-index that SQLite locks: WRITE, CKPT, RECOVER, those of the readers, and the dead man's switch.
-/// <https://www.sqlite.org/walformat.html#locks>
+/// The bytes of a wal-index that SQLite locks: WRITE, CKPT, RECOVER, the readers' slots, and the
+/// dead man's switch. <https://www.sqlite.org/walformat.html#locks>
 #[cfg(unix)]
 pub(crate) const WAL_INDEX_LOCK_BYTES: std::ops::Range<i64> = 120..129;
 
-/// Whether a journal has something to roll back: it is there and not empty, and its header is not zeroed, as
-/// `journal_mode=persist` leaves it. <https://www.sqlite.org/fileformat2.html#the_rollback_journal>
+/// Whether a journal has something to roll back: it exists, is not empty, and its header is not
+/// zeroed as `journal_mode=persist` leaves it.
+/// <https://www.sqlite.org/fileformat2.html#the_rollback_journal>
 ///
 /// # Errors
-/// The journal is there, or may be, and cannot be read.
+/// The journal exists, or may exist, but cannot be read.
 pub(crate) fn is_hot(journal: &Path) -> io::Result<bool> {
     let mut first = [0];
     let mut file = match sys::open_to_read(journal) {
@@ -53,7 +54,7 @@ fn word_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// The start of a database's first page.
+/// The header at the start of a database's first page.
 /// <https://www.sqlite.org/fileformat2.html#the_database_header>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header(pub(crate) [u8; Header::SIZE]);
@@ -81,7 +82,7 @@ impl Header {
         self.0[18..20] == [2, 2]
     }
 
-    /// The size of a page in bytes; `None` if this is no header of a database.
+    /// The size of a page in bytes; `None` if this is not the header of a database.
     pub(crate) fn page_size(&self) -> Option<i64> {
         let bytes = match u16::from_be_bytes([self.0[16], self.0[17]]) {
             1 => 65536,
@@ -91,8 +92,8 @@ impl Header {
         self.is_database().then_some(bytes)
     }
 
-    /// The length of the file by this header, in bytes; `None` if an old writer did not update the
-    /// page count. <https://www.sqlite.org/fileformat2.html#in_header_database_size>
+    /// The length of the file according to this header, in bytes; `None` if an old writer did not
+    /// update the page count. <https://www.sqlite.org/fileformat2.html#in_header_database_size>
     pub(crate) fn length(&self) -> Option<i64> {
         let page = self.page_size()?;
         let (change_counter, version_valid_for) = (word_at(&self.0, 24), word_at(&self.0, 92));
@@ -106,11 +107,11 @@ impl Header {
     }
 }
 
-/// The salts of a WAL's frames, as the wal-index has them: the bytes of the file, read as native words. They change
-/// when the WAL is restarted.
+/// The salts of a WAL's frames, as the wal-index has them: the file's bytes, read as native words.
+/// They change when the WAL is restarted.
 pub(crate) type Salts = [u32; 2];
 
-/// The checksum of WALs, over pairs of words, after those whose checksum is `seed`.
+/// The checksum of WALs over pairs of words. `seed` is the checksum of all words before them.
 /// <https://www.sqlite.org/fileformat2.html#checksum_algorithm>
 pub(crate) fn checksum(seed: [u32; 2], pairs: impl IntoIterator<Item = [u32; 2]>) -> [u32; 2] {
     pairs.into_iter().fold(seed, |[s0, s1], [x0, x1]| {
@@ -130,7 +131,7 @@ impl WalHeader {
     /// The magic number. Its last bit says whether words are big-endian for the checksum.
     const MAGIC: u32 = 0x377f_0682;
 
-    /// Whether a WAL may begin with these bytes: with the magic number, or, if it holds nothing, with zeros.
+    /// Whether a WAL may begin with these bytes: the magic number or, in an empty WAL, zeros.
     #[cfg_attr(windows, expect(dead_code, reason = "nobody looks from outside there"))]
     pub(crate) fn is_magic(bytes: [u8; 4]) -> bool {
         let magic = u32::from_be_bytes(bytes);
@@ -158,7 +159,7 @@ impl WalHeader {
         is_whole.then_some(frames)
     }
 
-    /// The checksum at its end, which is the seed of the first frame's.
+    /// The checksum at its end, which is the seed for the first frame's checksum.
     pub(crate) fn checksum(&self) -> [u32; 2] {
         stored_pair(&self.0, 24)
     }
@@ -169,17 +170,17 @@ impl WalHeader {
     }
 }
 
-/// A word, read as a native one.
+/// The word at this offset, in native byte order.
 fn native_word(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// Two words, read as native ones.
+/// The two words at this offset, in native byte order.
 fn native_pair(bytes: &[u8], at: usize) -> [u32; 2] {
     [native_word(bytes, at), native_word(bytes, at + 4)]
 }
 
-/// Two words that the file has as big-endian ones.
+/// The two words at this offset, which the file stores as big-endian.
 fn stored_pair(bytes: &[u8], at: usize) -> [u32; 2] {
     [word_at(bytes, at), word_at(bytes, at + 4)]
 }
@@ -200,17 +201,17 @@ impl Frames {
         WalHeader::SIZE as i64 + before * (self.page + Frame::HEADER) as i64
     }
 
-    /// A frame of zeros, to be read into.
+    /// A frame of zeros, as a buffer to read into.
     pub(crate) fn room(&self) -> Frame {
         Frame(vec![0; Frame::HEADER + self.page])
     }
 
-    /// The checksum of `frame`, if that of all frames before it is `seed`.
+    /// The checksum of `frame`. `seed` is the checksum of all frames before it.
     pub(crate) fn checksum(&self, seed: [u32; 2], frame: &Frame) -> [u32; 2] {
         self.sum(self.sum(seed, &frame.0[..8]), &frame.0[Frame::HEADER..])
     }
 
-    /// The checksum of these bytes, after those whose checksum is `seed`.
+    /// The checksum of these bytes. `seed` is the checksum of all bytes before them.
     fn sum(&self, seed: [u32; 2], bytes: &[u8]) -> [u32; 2] {
         let number = if self.is_big_endian { u32::from_be_bytes } else { u32::from_le_bytes };
         let pair = |eight: &[u8]| {
@@ -227,7 +228,7 @@ impl Frame {
     /// The size of its header in bytes.
     pub(crate) const HEADER: usize = 24;
 
-    /// Its header, to read only that.
+    /// The header alone, as a buffer to read into.
     pub(crate) fn header_mut(&mut self) -> &mut [u8] {
         &mut self.0[..Self::HEADER]
     }
@@ -237,7 +238,7 @@ impl Frame {
         native_pair(&self.0, 8)
     }
 
-    /// The checksum that its header has.
+    /// The checksum that the header stores.
     pub(crate) fn checksum(&self) -> [u32; 2] {
         stored_pair(&self.0, 16)
     }

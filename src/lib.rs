@@ -30,8 +30,8 @@
 //! nor needs a copy of SQLite. See the README for the `sqlite3` shell and Python.
 //!
 //! # Look at a stuck board
-//! [`observe`] says who holds the write lock and who waits, without a connection. The tool
-//! `kanban-vfs` (`cli` in the repository) shows it in a terminal.
+//! [`observe`] tells, without a connection, who holds the write lock and who waits. The tool
+//! `kanban-vfs` (`cli` in the repository) shows that in a terminal.
 //!
 //! # What it guarantees
 //! | guarantee | where |
@@ -82,8 +82,8 @@ pub use error::Error;
 pub use observation::observe;
 pub use options::{Begin, Options, VARIABLES, unknown_variables};
 
-/// Registers the VFS with the SQLite this program links. With equal options, a second call only
-/// honours [`Options::with_make_default`].
+/// Registers the VFS with the SQLite that this program links. A second call with equal options only
+/// applies [`Options::with_make_default`].
 ///
 /// # Errors
 /// - [`Error::SqliteTooOld`]: SQLite before 3.31.0.
@@ -96,8 +96,8 @@ pub fn register(options: &Options) -> Result<(), Error> {
     register::register(ffi::host::Host::linked()?, options)
 }
 
-/// Unregisters the VFS named `name` from the SQLite this program links. In-memory databases may go
-/// on using it.
+/// Unregisters the VFS named `name` from the SQLite that this program links. In-memory databases
+/// may go on using it.
 ///
 /// # Errors
 /// - [`Error::InUse`]: databases are open through it.

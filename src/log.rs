@@ -5,11 +5,11 @@
 //! | SQLite's error log (<https://www.sqlite.org/errlog.html>) | always; most programs cannot read it |
 //! | where `KANBAN_LOG` says ([`open`]) | with the time, the process and the code; at most [`MOST`] lines in a second |
 //! | `PRAGMA kanban_last_error` | the last line of that connection ([`Log::last`]) |
-//! | `kanban_vfs_last_line` | the last line of that thread ([`last_of_thread`]), for an open that has failed |
+//! | `kanban_vfs_last_line` | the last line of that thread ([`last_of_thread`]), for an open that failed |
 //!
 //! # Mutex rule
-//! [`STATE`] is taken last. While it is locked, nothing is written and no function of SQLite is
-//! called.
+//! [`STATE`] is taken last. While it is locked, this module writes nothing and calls no function of
+//! SQLite.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -24,31 +24,31 @@ use crate::ffi::host::Host;
 use crate::sys;
 use crate::sys::fork::ForkMutex;
 
-/// How many lines of one process `KANBAN_LOG` gets in a second.
+/// How many lines of one process go to `KANBAN_LOG` in a second.
 const MOST: u32 = 20;
 
-/// How long a line may be, in bytes: a pipe takes as many at once, so lines stay whole. pipe(7),
+/// The most bytes of a line. A pipe takes that many in one write, so lines stay whole. pipe(7),
 /// PIPE_BUF
 const LONGEST: usize = 4000;
 
-/// A file that begins with this is a database, and no destination for lines.
+/// The first bytes of a database, which must not become a destination for lines.
 const MAGIC: &[u8] = crate::format::Header::MAGIC;
 
-/// Where the lines go beside SQLite's error log.
+/// Where the lines go, apart from SQLite's error log.
 static DESTINATION: OnceLock<Destination> = OnceLock::new();
 
 enum Destination {
     StandardError,
-    /// Opened for each line, so that it may be moved away at any time, and no descriptor stays
+    /// Opened for each line: so an operator may move it away at any time, and no descriptor stays
     /// open.
     File(PathBuf),
 }
 
 /// The connections' last lines, and how many lines were written in this second.
 struct Lines {
-    /// The last line of each connection that has said something.
+    /// The last line of each connection that logged one.
     last: Vec<(u64, String)>,
-    /// When the current second began, and how many lines were written and left out in it.
+    /// When the current second began, and how many lines were written and left out since.
     second: u64,
     written: u32,
     left_out: u32,
@@ -57,11 +57,11 @@ struct Lines {
 static STATE: ForkMutex<Lines> =
     ForkMutex::new(Lines { last: Vec::new(), second: 0, written: 0, left_out: 0 });
 
-/// Whether any connection has said something.
+/// Whether any connection logged a line.
 static HAS_LINES: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// The last line that was said on this thread.
+    /// The last line that was logged on this thread.
     static OF_THREAD: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
@@ -70,7 +70,7 @@ thread_local! {
 ///
 /// # Errors
 /// A text that says why lines cannot go there. A file that cannot be opened is no error: the lines
-/// go to standard error, the first of which says why.
+/// go to standard error, and the first one says why.
 pub(crate) fn open(destination: &OsStr) -> Result<(), String> {
     if destination.is_empty() {
         return Err("is empty; name a file, or stderr, or unset it".to_owned());
@@ -79,7 +79,7 @@ pub(crate) fn open(destination: &OsStr) -> Result<(), String> {
         let _ = DESTINATION.set(Destination::StandardError);
         return Ok(());
     }
-    // The program may go to another directory.
+    // The program may change its working directory.
     let path = std::path::absolute(destination).map_err(|why| why.to_string())?;
     let opened = sys::append(&path, b"", MAGIC);
     if opened.as_ref().is_err_and(|why| why.kind() == std::io::ErrorKind::InvalidData) {
@@ -114,7 +114,7 @@ pub(crate) fn about(host: &Host, rc: ResultCode, what: &str, file: &Path) {
     note(rc, what, Some(file));
 }
 
-/// The line that was said last on this thread; empty if none was.
+/// The line that was logged last on this thread; empty if none was.
 pub(crate) fn last_of_thread() -> String {
     OF_THREAD.try_with(|last| last.borrow().clone()).unwrap_or_default()
 }
@@ -126,7 +126,7 @@ pub(crate) fn hold_for_fork() -> impl std::any::Any {
     STATE.lock()
 }
 
-/// The log of one connection, with the SQLite that it belongs to.
+/// The log of one connection, with the SQLite that the connection belongs to.
 #[derive(Clone, Copy)]
 pub(crate) struct Log {
     host: Host,
@@ -141,8 +141,8 @@ impl Log {
         Self { host, connection, records }
     }
 
-    /// Logs a line about a file as [`Host::log_about`] does, which it shadows, and keeps it as the
-    /// connection's last.
+    /// Logs a line about a file, and keeps it as the connection's last. It shadows
+    /// [`Host::log_about`], which does only the former.
     pub(crate) fn log_about(&self, rc: ResultCode, what: &str, file: &Path) {
         self.host.log_about(rc, what, file);
         let said = note(rc, what, Some(file));
@@ -154,14 +154,14 @@ impl Log {
         }
     }
 
-    /// The connection's last line; `None` if it has said nothing.
+    /// The connection's last line; `None` if it logged none.
     pub(crate) fn last(&self) -> Option<String> {
         let state = STATE.lock();
         let own = state.last.iter().find(|(connection, _)| *connection == self.connection);
         own.map(|(_, line)| line.clone())
     }
 
-    /// The connection is closed.
+    /// Forgets the connection's line, since it is closed.
     pub(crate) fn close(&self) {
         if HAS_LINES.load(Ordering::Relaxed) {
             STATE.lock().last.retain(|(connection, _)| *connection != self.connection);
@@ -176,7 +176,7 @@ impl Deref for Log {
     }
 }
 
-/// Notes a line for this thread and writes it; the line.
+/// Notes a line for this thread and writes it. Returns the line.
 fn note(rc: ResultCode, what: &str, file: Option<&Path>) -> String {
     let said = line(rc, what, file);
     let _ = OF_THREAD.try_with(|last| last.replace(said.clone()));
@@ -184,8 +184,8 @@ fn note(rc: ResultCode, what: &str, file: Option<&Path>) -> String {
     said
 }
 
-/// `2026-11-30T02:46:47.123456Z process 7 (python3) SQLITE_BUSY (5) /x/board.db: ...`, without the characters that an
-/// operator's terminal obeys, or that would end the line.
+/// `2026-11-30T02:46:47.123456Z process 7 (python3) SQLITE_BUSY (5) /x/board.db: ...`. Characters
+/// that an operator's terminal obeys, or that would end the line, are replaced.
 fn line(rc: ResultCode, what: &str, file: Option<&Path>) -> String {
     let name = sys::program_name();
     let name = String::from_utf8_lossy(&name);
@@ -201,7 +201,7 @@ fn line(rc: ResultCode, what: &str, file: Option<&Path>) -> String {
 }
 
 /// Writes a line where `KANBAN_LOG` says, unless there were too many in this second. The next line
-/// that is written is preceded by how many were left out.
+/// that is written begins with how many were left out.
 fn write(said: &str) {
     let Some(destination) = DESTINATION.get() else { return };
     let left_out = {
@@ -231,8 +231,8 @@ fn write(said: &str) {
 }
 
 /// Writes a line to a destination, or to standard error if that fails: the disk is full, the file
-/// has become a database, or this process may no longer write it. The first time, standard error
-/// gets the reason.
+/// has become a database, or this process may no longer write to it. The first such line is
+/// preceded by the reason.
 fn write_to(destination: &Destination, text: &str) {
     if let Destination::File(path) = destination {
         static IS_TOLD: AtomicBool = AtomicBool::new(false);
@@ -259,7 +259,7 @@ fn cannot_be_written(path: &Path, why: &str) -> String {
     line(ResultCode::WARNING, &what, Some(path))
 }
 
-/// A time as ISO 8601 has it, in UTC, to the us.
+/// A time in UTC by ISO 8601, to the microsecond.
 fn time(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(at(4_107_542_400, 0), "2100-03-01T00:00:00.000000Z");
     }
 
-    /// A file is named by an escape sequence and a newline, and has a name without end.
+    /// A file's name has an escape sequence and a newline, and is very long.
     #[test]
     fn a_line_stays_one_line() {
         let said = line(ResultCode::BUSY, "no\x1b[31m\nwait", Some(Path::new("a\nb")));

@@ -15,20 +15,19 @@ pub enum Begin {
     /// transaction began to read, SQLite refuses the write at once.
     #[default]
     Deferred,
-    /// When it first reads the main database of its connection. It waits there for as long as the connection's busy
-    /// handler says, so that its first write is not refused. If the wait ends without the lock, it goes on as
-    /// deferred.
+    /// When it first reads the main database of its connection. It waits there as long as the
+    /// connection's busy handler says, so that its first write is not refused. If the wait ends
+    /// without the lock, the transaction goes on as deferred.
     Immediate,
     /// As deferred, until a transaction is refused because it wrote after it had read, or writes
-    /// while another of its kind waits for it. Transactions are of one kind if their first
-    /// statement is the same but for its values. From then on this kind begins as with
-    /// [`Begin::Immediate`], in all processes that have the database open, until 100 in a row have
-    /// not written.
+    /// while another of its kind waits for it. Transactions whose first statement is the same but
+    /// for its values are of one kind. From then on this kind begins as with [`Begin::Immediate`],
+    /// in all processes that have the database open. That ends when 100 in a row have not written.
     Auto,
 }
 
 impl Begin {
-    /// The mode of that name: what `kanban_begin` and `KANBAN_BEGIN` take.
+    /// The mode of that name, which `kanban_begin` and `KANBAN_BEGIN` take.
     fn parse(text: &[u8]) -> Option<Self> {
         match text {
             b"deferred" => Some(Self::Deferred),
@@ -48,7 +47,7 @@ impl Begin {
     }
 }
 
-/// How a VFS is registered, and the defaults of the connections opened through it.
+/// How a VFS is registered, and the defaults of connections through it.
 ///
 /// The loadable extension takes the same defaults from environment variables;
 /// `docs/configuration.md` lists all of them.
@@ -122,8 +121,8 @@ impl Options {
         self
     }
 
-    /// For how long a transaction waits for the write lock when it begins to read, in whole ms, if
-    /// a VFS above this one does not pass on the connection's busy handler. Unset, it is 5 s.
+    /// How long a transaction waits for the write lock when it begins to read, in whole ms, if a
+    /// VFS above this one does not pass on the connection's busy handler. Unset, it is 5 s.
     /// <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlbusyhandler>
     #[must_use]
     pub fn with_begin_timeout(mut self, timeout: Duration) -> Self {
@@ -139,9 +138,9 @@ impl Options {
         self
     }
 
-    /// The least time that a statement waits for the write lock, in whole ms, for drivers that set
-    /// a busy timeout of 0 or of a few ms. If the application's own busy handler waits, it alone
-    /// decides. Zero, or unset: there is no least time.
+    /// The least time that a statement waits for the write lock, in whole ms. It helps drivers that
+    /// set a busy timeout of 0 or of a few ms. If the application has its own busy handler, that
+    /// alone decides. Zero, or unset: there is no least time.
     #[must_use]
     pub fn with_busy_timeout_min(mut self, timeout: Duration) -> Self {
         self.connection.busy_timeout_min = timeout;
@@ -187,7 +186,7 @@ impl Options {
         self
     }
 
-    /// Whether the WAL, empty, and the wal-index stay when the last connection closes
+    /// Whether the wal-index and the WAL, emptied, stay when the last connection closes
     /// (<https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpersistwal>).
     /// Unset, they stay only if another client still has the wal-index open although it has lost
     /// its lock on the database.
@@ -198,23 +197,23 @@ impl Options {
     }
 
     /// Whether events are recorded in the event log beside the database, `<database>-kanban-log`:
-    /// long transactions and checkpoints, refusals, holders that died. Unset, they are.
+    /// long transactions and checkpoints, refusals, and holders that died. Unset, they are.
     #[must_use]
     pub fn with_record(mut self, record: bool) -> Self {
         self.connection.record = record;
         self
     }
 
-    /// Whether the event log has the first and the last statement of a transaction. The values of
-    /// parameters are left out, literals in the statement are not. Unset, it has no statements.
+    /// Whether the event log has the first and the last statement of a transaction. It leaves out
+    /// the values of parameters, but not literals in the statement. Unset, it has no statements.
     #[must_use]
     pub fn with_record_sql(mut self, record: bool) -> Self {
         self.connection.record_sql = record;
         self
     }
 
-    /// A transaction or checkpoint is recorded if it held the write lock, or waited for it, for at
-    /// least this time, in whole ms. Unset, it is 100 ms.
+    /// A transaction or checkpoint is recorded if it held the write lock, or waited for it, at
+    /// least this long, in whole ms. Unset, it is 100 ms.
     #[must_use]
     pub fn with_slow(mut self, slow: Duration) -> Self {
         self.connection.slow = slow;
@@ -241,7 +240,8 @@ impl Options {
         Self { make_default: other.make_default, ..self.clone() } == *other
     }
 
-    /// The defaults, overruled by the environment, for the loadable extension. `get` returns the value of a variable.
+    /// The defaults, overruled by the environment, for the loadable extension. `get` returns a
+    /// variable's value.
     ///
     /// # Errors
     /// A text that names a malformed variable and what it should hold.
@@ -288,12 +288,12 @@ pub(crate) struct Settings {
     pub(crate) record: bool,
     /// Whether statements are recorded with them.
     pub(crate) record_sql: bool,
-    /// The least time held or waited with which a transaction or checkpoint is recorded.
+    /// A transaction or checkpoint that held the lock or waited at least this long is recorded.
     pub(crate) slow: Duration,
 }
 
-/// The names of the settings: behind `kanban_` those of the URI parameters, and in capitals, behind `KANBAN_`, those of the
-/// environment variables.
+/// The names of the settings. `kanban_` before a name makes the URI parameter; `KANBAN_` before the
+/// name in capitals makes the environment variable.
 const SETTINGS: [&str; 12] = [
     "begin",
     "begin_timeout",
@@ -309,8 +309,8 @@ const SETTINGS: [&str; 12] = [
     "slow_ms",
 ];
 
-/// The environment variables that the extension reads, and those that its loaders read: `run`, the
-/// Python package (`docs/configuration.md`).
+/// The environment variables that the extension reads, and those that its loaders read: `run` and
+/// the Python package (`docs/configuration.md`).
 pub const VARIABLES: [&str; 16] = [
     "KANBAN_BASE_VFS",
     "KANBAN_BEGIN",
@@ -349,7 +349,7 @@ impl Settings {
         options.connection.clone()
     }
 
-    /// The settings of a main database, by its `kanban_` parameters.
+    /// The settings of a main database, from its `kanban_` parameters.
     ///
     /// # Errors
     /// A text that names a wrong parameter and what it should be.
@@ -360,7 +360,8 @@ impl Settings {
             keys.filter(|key| key.to_bytes().starts_with(PREFIX.as_bytes()))
         };
         for (nth, key) in ours().enumerate() {
-            // SQLite returns the value of the first only, so a second one would be ignored.
+            // SQLite returns the value of the first only, so a second one would be ignored
+            // silently.
             if ours().take(nth).any(|earlier| earlier == key) {
                 return Err(format!("{} is given more than once", key.to_string_lossy()));
             }
@@ -406,7 +407,7 @@ impl Settings {
         self.begin
     }
 
-    /// For how long it waits for the write lock if the busy handler is not known.
+    /// How long such a transaction waits for the write lock if the busy handler is not known.
     pub(crate) fn begin_timeout(&self) -> Duration {
         self.begin_timeout
     }
@@ -423,7 +424,7 @@ impl Settings {
     }
 }
 
-/// The flag that `0` or `1` stands for.
+/// The flag that `0` or `1` means.
 fn flag(value: &[u8]) -> Result<bool, String> {
     match value {
         b"0" => Ok(false),
@@ -443,7 +444,7 @@ fn ms(value: &[u8]) -> Result<Duration, String> {
     Ok(Duration::from_millis(ms.unsigned_abs().into()))
 }
 
-/// What is wrong with a value.
+/// Says that a value is malformed, and what it should be.
 fn malformed(value: &[u8], is: &str) -> String {
     format!("{:?} is {is}", String::from_utf8_lossy(value))
 }

@@ -65,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     Ok(!has_errors)
 }
 
-/// A case, and the result of each run of each way.
+/// A case as JSON, with the result of each run of each way.
 fn as_json(case: &Case, outcomes: &[(Way, Vec<Outcome>)]) -> Value {
     let ms = |duration: Duration| duration.as_micros() as f64 / 1e3;
     let run = |outcome: &Outcome| {

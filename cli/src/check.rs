@@ -19,7 +19,7 @@ enum State {
     Problem,
     /// It could not be done.
     Unchecked,
-    /// All is whole, but the WAL grows.
+    /// Everything is sound, but the WAL grows.
     Grows,
 }
 
@@ -151,7 +151,7 @@ fn findings(facts: &Facts) -> Result<Vec<Finding>> {
     findings.push(wal_size(facts));
     let is_unsafe = has_displaced || problems.iter().any(|problem| !is_short(problem));
     findings.push(if is_unsafe {
-        // An open might recover from the wrong WAL.
+        // If it were opened, it might recover from the wrong WAL.
         let text = "not run: open it when the above is repaired";
         Finding::new("quick_check", State::Unchecked, text)
     } else {
@@ -173,7 +173,7 @@ fn what_is_well(step: &str, seen: &Observation) -> &'static str {
     }
 }
 
-/// Why the WAL is as large as it is, and which readers keep it so.
+/// Why the WAL is as large as it is, and which readers keep it at that size.
 fn wal_size(facts: &Facts) -> Finding {
     let size = facts.wal_size();
     let state = match (size, &facts.wal_unread) {
@@ -196,7 +196,7 @@ fn wal_size(facts: &Facts) -> Finding {
 fn sidecar(seen: &Observation) -> Finding {
     let (_, why) = status::sidecar(&seen.sidecar_state);
     let write_lock = seen.guarantees.iter().find(|one| one.name == "write_lock");
-    // Other users may read it.
+    // Other users may be able to read it.
     let is_unknown = write_lock.is_some_and(|one| matches!(one.judgement, Judgement::Unknown(_)));
     let text = why.unwrap_or_else(|| "a page of this VFS".to_owned());
     let state = match seen.sidecar_state {
@@ -212,7 +212,7 @@ fn sidecar(seen: &Observation) -> Finding {
 }
 
 /// Runs quick_check through the VFS, read-only. Like every reader, it creates `-wal` and `-shm` if
-/// a board in WAL mode has none; they are removed afterwards. It does not checkpoint.
+/// a board in WAL mode has none, and they are removed afterwards. It does not checkpoint.
 fn quick_check(seen: &Observation) -> Finding {
     let step = "quick_check";
     let rows = || -> rusqlite::Result<Vec<String>> {
@@ -254,8 +254,8 @@ fn quick_check(seen: &Observation) -> Finding {
 }
 
 /// Makes SQLite delete a `-wal` and `-shm` that did not exist before: a connection that may write
-/// does so if it is the last to close. This one uses the stock VFS, which leaves the sidecar and
-/// the length of the file alone.
+/// does so if it is the last to close. This connection uses the stock VFS, which leaves the sidecar
+/// and the length of the file alone.
 fn remove_wal(database: &Path) -> rusqlite::Result<()> {
     let is_there = |suffix: &str| {
         let mut name = database.as_os_str().to_owned();

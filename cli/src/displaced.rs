@@ -1,5 +1,5 @@
-//! Processes that have a database, WAL, wal-index or sidecar open that its name no longer leads to:
-//! no other process sees what they write.
+//! Processes that have a database, WAL, wal-index or sidecar open to which its name no longer
+//! leads. No other process sees what they write.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::printable;
 
-/// proc(5) writes this behind the name of a deleted file.
+/// The text that proc(5) appends to the name of a deleted file.
 const DELETED: &str = " (deleted)";
 
 /// A sentence for each such process, as far as this user may look: only root sees the files of
@@ -27,7 +27,8 @@ pub(crate) fn find(database: &Path) -> Vec<String> {
             let Some(path) = link.strip_suffix(DELETED) else { continue };
             let suffix = path.strip_prefix(&*database.to_string_lossy());
             let Some(what) = suffix.and_then(name_of) else { continue };
-            // It may be a file of another mount namespace, by the same name. stat(2), nothing is opened.
+            // The file may be in another mount namespace, under the same name. This is stat(2):
+            // nothing is opened.
             let is_ours = |file: &Metadata| {
                 let current = Path::new(path).metadata();
                 file.dev() == device && !current.is_ok_and(|now| now.ino() == file.ino())

@@ -9,21 +9,21 @@ use kanban_vfs::observation::{
 
 use crate::{Result, observe};
 
-/// For how long it looks into other processes.
+/// How long to look into other processes, at most.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A board at one moment.
 pub(crate) struct Facts {
     pub(crate) seen: Observation,
     pub(crate) survey: Survey,
-    /// The state of the WAL; `None` if no client uses a wal-index, or if that cannot be read, with
+    /// The state of the WAL; `None` if no client uses a wal-index, or if it cannot be read, with
     /// the reason.
     pub(crate) wal: Option<Wal>,
     pub(crate) wal_unread: Option<String>,
 }
 
 impl Facts {
-    /// The facts of a board that was observed a moment ago.
+    /// The facts of a board that was just observed.
     pub(crate) fn of(seen: Observation) -> Self {
         let survey = seen.survey(LOOK);
         let (wal, wal_unread) = match seen.wal() {
@@ -54,8 +54,8 @@ impl Facts {
         self.wal.map(|wal| wal.why(&self.survey, size))
     }
 
-    /// SQLite's own locks that keep others from writing, without those of the holder of the write
-    /// lock. If there is a holder, a lock by this VFS of an unknown process counts as the holder's.
+    /// SQLite's own locks that keep others from writing, without those of the write lock's holder.
+    /// If there is a holder, a lock that an unknown process has by this VFS counts as the holder's.
     pub(crate) fn sqlite_writers(&self) -> impl Iterator<Item = &SqliteLock> {
         let is_held = self.seen.holder.is_some();
         let holder = self.survey.holder.as_ref().map(|one| one.pid);
@@ -83,7 +83,7 @@ impl Facts {
         })
     }
 
-    /// How many wait, in the queue or for SQLite's own lock.
+    /// How many clients wait, in the queue or for SQLite's own lock.
     pub(crate) fn waiters(&self) -> usize {
         self.seen.queue.len() + self.seen.sqlite_waiters.len()
     }

@@ -10,13 +10,13 @@ use serde_json::{Map, Value, json};
 use crate::facts::Facts;
 use crate::status::{COUNTERS, sidecar};
 
-/// The error of a board about which nothing can be said.
+/// The error if nothing can be said about a board.
 pub(crate) fn error(board: Option<&Path>, error: &impl ToString) -> Value {
     let board = board.map(|board| board.to_string_lossy());
     json!({"version": env!("CARGO_PKG_VERSION"), "database": board, "error": error.to_string()})
 }
 
-/// The same names as in `PRAGMA kanban_status`, where it has them.
+/// The status, with the names of `PRAGMA kanban_status` where it has the same field.
 pub(crate) fn status(facts: &Facts) -> Value {
     let Facts { seen, survey, .. } = facts;
     let holder = seen.holder.as_ref().map(|holder| {
@@ -107,11 +107,11 @@ fn process(one: &ProcessInfo) -> Value {
     })
 }
 
-/// `said` with the members for a process added; without a process, `said` alone.
+/// `said` with the members for a process added; only `said` if there is no process.
 fn merged(mut said: Value, one: Option<&ProcessInfo>) -> Value {
     let known = one.map_or_else(|| json!({"confirmed": false}), process);
     for name in ["pid", "program", "command", "user", "state", "own_pid", "confirmed"] {
-        // Null, unless `said` has it.
+        // It is null, unless `said` has it.
         let place = &mut said[name];
         if let Some(known) = known.get(name) {
             place.clone_from(known);
@@ -129,7 +129,7 @@ fn waited(waiter: &Waiter, process: Option<&ProcessInfo>) -> Value {
     merged(said, process)
 }
 
-/// Whether a lock is on the wal-index, and SQLite's name of it.
+/// SQLite's name of a lock, and whether it is on the wal-index.
 fn lock(one: &SqliteLock) -> Value {
     let said = json!({
         "file": if one.lock.is_on_wal_index() { "wal-index" } else { "database" },

@@ -1,4 +1,4 @@
-//! `log`: what has happened on a board, as sentences, JSON or a drawing.
+//! `log`: what happened on a board, as sentences, JSON or a drawing.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use kanban_vfs::observation::{Cause, Event, EventKind, NoLog, Observation, Outco
 
 use crate::{Result, observe_board, say, text, time, timeline};
 
-/// How often `--follow` looks whether there is more.
+/// How often `--follow` looks for new events.
 const LOOKS_EVERY: Duration = Duration::from_millis(250);
 
 #[derive(clap::Args)]
@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let seen = observe_board(&arguments.board)?;
     let events = events(&seen, since)?;
     if let Some(file) = &arguments.svg {
-        // The name of the board instead of that of a drawing would cost all that is in it.
+        // If the board's name were given as that of the drawing, the board would be overwritten.
         if is_of_board(file, &seen.database) {
             return Err(format!(
                 "{}: that belongs to the board; name another file",
@@ -67,12 +67,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let mut events = events;
     let mut told = HashSet::new();
     loop {
-        // A record that was being written at the last look comes late, with a lower number. After a log was deleted, numbers begin
-        // anew, at other times.
+        // A record that was being written at the last look appears late, with a lower number. After
+        // a log was deleted, numbers begin anew, at other times.
         let all: HashSet<_> = events.iter().map(|event| (event.number, event.unix_us)).collect();
         events.retain(|event| !told.contains(&(event.number, event.unix_us)));
         tell("", &events, arguments.json)?;
-        // A log that cannot be read for a moment has not lost its events.
+        // A log that could not be read for a moment has not lost its events.
         if !all.is_empty() {
             told = all;
         }
@@ -81,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     }
 }
 
-/// Whether a file, which need not exist, is the board or one of those beside it.
+/// Whether a file, which need not exist, is the board or one of the files beside it.
 fn is_of_board(file: &Path, board: &Path) -> bool {
     let made = || {
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -96,13 +96,13 @@ fn is_of_board(file: &Path, board: &Path) -> bool {
     })
 }
 
-/// Says something, and then events.
+/// Prints `first`, and then the events.
 fn tell(first: &str, events: &[Event], as_json: bool) -> Result<()> {
     let lines = events.iter().map(|event| line(event, as_json));
     say(&(first.to_owned() + &lines.collect::<String>()))
 }
 
-/// What was recorded since then. Without a log, nothing was.
+/// What was recorded since that time; empty if there is no log.
 fn events(seen: &Observation, since: u64) -> Result<Vec<Event>> {
     let mut events = match seen.event_log() {
         Ok(log) => log.events,
@@ -143,7 +143,7 @@ fn named(process: &Process) -> String {
     named
 }
 
-/// What has happened, to whom and why.
+/// What happened, to which process, and why.
 pub(crate) fn sentence(event: &Event) -> String {
     let who = named(&event.process);
     let held = text::duration(event.held);

@@ -120,7 +120,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // A worker of `bench`.
+    // This process is a worker of `bench`.
     let arguments: Vec<_> = std::env::args_os().map(|text| text.into_string()).collect();
     if let [_, Ok(worker), Ok(orders), ..] = &arguments[..]
         && worker == "--worker"
@@ -151,7 +151,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// The exit status of wrong arguments, or of a question for help. With `--json`, an error is JSON.
+/// The exit status for wrong arguments, or for a question for help. With `--json`, an error is
+/// JSON.
 fn refuse(error: &clap::Error) -> ExitCode {
     let is_json = std::env::args_os().any(|argument| argument == "--json");
     if is_json && error.use_stderr() {
@@ -163,7 +164,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     error.exit()
 }
 
-/// Passes on a command's result. With `as_json`, an error is written to standard output as well.
+/// Passes on a command's result. With `as_json`, also writes an error to standard output.
 fn told(board: Option<&Path>, as_json: bool, done: Result<bool>) -> Result<bool> {
     if let (true, Err(error)) = (as_json, &done) {
         say(&format!("{:#}\n", json::error(board, error)))?;
@@ -193,8 +194,8 @@ fn observe(board: &Path) -> Result<kanban_vfs::observation::Observation> {
     kanban_vfs::observe(board).map_err(|error| format!("{}: {error}", board.display()).into())
 }
 
-/// As [`observe`]; an error also if the file is no database, as far as that shows without opening
-/// one that is in use.
+/// Like [`observe`], but also fails if the file is no database, as far as that shows without
+/// opening a database that is in use.
 fn observe_board(board: &Path) -> Result<kanban_vfs::observation::Observation> {
     let seen = observe(board)?;
     match kind::not_a_database(&seen) {
@@ -214,7 +215,7 @@ fn say(text: &str) -> Result<()> {
 
 /// The connection string of a board through a VFS, <https://www.sqlite.org/uri.html>.
 fn uri(board: &Path, vfs: &str) -> String {
-    // SQLite decodes to bytes, so that a name need not be UTF-8.
+    // SQLite decodes the URI to bytes, so a name need not be UTF-8.
     let path: String = board
         .as_os_str()
         .as_encoded_bytes()
@@ -235,7 +236,7 @@ mod tests {
 
     use super::*;
 
-    /// The man page, as it is read.
+    /// The man page's source.
     const PAGE: &str = include_str!("../kanban-vfs.1");
 
     /// The part of the man page that describes a command.
@@ -272,7 +273,8 @@ mod tests {
         options
     }
 
-    /// A reader of the man page finds each option of each command, and none that is not there.
+    /// A reader of the man page finds each option of each command, and no option that does not
+    /// exist.
     #[test]
     fn the_man_page_has_all_options() {
         let tool = Arguments::command();

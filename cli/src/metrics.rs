@@ -1,8 +1,8 @@
 //! `metrics`: the counters and the present state of boards, as text for Prometheus.
 //!
-//! There are two formats, which differ in the name of a counter's family, and in some lines.
+//! There are two formats. They differ in the name of a counter's family, and in some lines.
 //! Scrapers ask for OpenMetrics (<https://openmetrics.io>). The node exporter's textfile collector,
-//! and everything else, reads the older one:
+//! and everything else, reads the older format:
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 //!
 //! Counters cover the whole board: all processes that use it through the VFS add their counts to
@@ -29,7 +29,7 @@ enum Format {
 }
 
 impl Format {
-    /// The type that a scraper is told.
+    /// The content type for the scraper.
     fn content_type(self) -> &'static str {
         match self {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
@@ -38,16 +38,16 @@ impl Format {
     }
 }
 
-/// For how long a scraper may take to ask, and then to read the answer.
+/// How long a scraper may take to ask, and then to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many scrapers are answered at the same time. Others wait.
 const AT_A_TIME: usize = 16;
 
-/// How long a request may be, in bytes.
+/// The greatest length of a request, in bytes.
 const LONGEST: u64 = 16 << 10;
 
-/// The classes of durations from this one on, longer than a quarter of an hour, are shown as one.
+/// Classes of durations from this one on, longer than a quarter of an hour, are shown as one class.
 const CLASSES: usize = 27;
 
 #[derive(clap::Args)]
@@ -66,7 +66,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let mut is_well = true;
     for board in &arguments.boards {
-        // So that clients count from now on. A board without a log is still shown, with
+        // Clients then count from now on. A board without a log is still shown, with
         // `kanban_recorded` 0.
         if let Err(error) = make_event_log(board) {
             complain(&error.to_string());
@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     std::thread::scope(|scope| {
         for _ in 1..AT_A_TIME {
             let serve = || serve(&listener, &arguments.boards, &snapshots);
-            // If a thread cannot be started, the others do the work.
+            // If a thread cannot be started, the other threads do the work.
             let _ = std::thread::Builder::new().spawn_scoped(scope, serve);
         }
         serve(&listener, &arguments.boards, &snapshots)
@@ -106,8 +106,8 @@ fn make_event_log(board: &Path) -> Result<()> {
     })
 }
 
-/// Answers one scraper after another. Several threads do so, so that a slow scraper does not hold
-/// up the others.
+/// Answers one scraper after another. Several threads do this, so that a slow scraper does not keep
+/// the others waiting.
 fn serve(listener: &TcpListener, boards: &[PathBuf], snapshots: &Mutex<Snapshots>) -> ! {
     loop {
         match listener.accept() {
@@ -130,7 +130,7 @@ impl<'s> Limited<'s> {
         Self { stream, until: Instant::now() + PATIENCE }
     }
 
-    /// For how long the next call may wait.
+    /// How long the next call may wait.
     fn left(&self) -> std::io::Result<Duration> {
         let left = self.until.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(std::io::ErrorKind::TimedOut.into()) } else { Ok(left) }
@@ -182,7 +182,7 @@ fn answer(
     let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
     let (status, kind, body) = match (method, path.split('?').next()) {
         ("GET" | "HEAD", Some("/metrics")) => {
-            // One scraper after another: a look at the boards takes moments.
+            // One scraper at a time: a look at the boards takes only moments.
             let mut snapshots = snapshots.lock().unwrap_or_else(PoisonError::into_inner);
             ("200 OK", format.content_type(), text(boards, format, Some(&mut snapshots)))
         }
@@ -198,7 +198,7 @@ fn answer(
     Limited::from_now_on(stream).write_all(format!("{head}{body}").as_bytes())
 }
 
-/// A board, and what is known of it.
+/// A board, and what is known about it.
 struct Board {
     /// Its label.
     label: String,
@@ -216,13 +216,13 @@ impl Board {
     }
 }
 
-/// The oldest snapshot of each board, known by its process and its last frame, and since when it
-/// has been seen.
+/// The oldest snapshot of each board, identified by its process and its last frame, and when it was
+/// first seen.
 #[derive(Default)]
 struct Snapshots(HashMap<String, (Option<u32>, u32, Instant)>);
 
 impl Snapshots {
-    /// For how long a board's oldest snapshot has been seen; zero without one.
+    /// How long ago a board's oldest snapshot was first seen; zero if it has none.
     fn age(&mut self, board: &Board) -> Option<Duration> {
         let oldest = board.facts.as_ref()?.readers().into_iter().next();
         let Some(oldest) = oldest else {
@@ -238,7 +238,7 @@ impl Snapshots {
     }
 }
 
-/// The metrics of all boards. With `snapshots`, also for how long each oldest snapshot has been
+/// The metrics of all boards. With `snapshots`, also how long ago each oldest snapshot was first
 /// seen: nothing else knows its age.
 fn text(boards: &[PathBuf], format: Format, snapshots: Option<&mut Snapshots>) -> String {
     let boards: Vec<_> = boards.iter().map(|path| Board::of(path)).collect();
@@ -381,7 +381,7 @@ impl Metrics {
         let _ = writeln!(self.text, "{line}");
     }
 
-    /// What is said of a family. If it has a unit, its name ends with that.
+    /// Describes a family. If it has a unit, its name ends with the unit.
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         let suffix =
             if kind == "counter" && self.format == Format::Prometheus { "_total" } else { "" };
@@ -393,7 +393,7 @@ impl Metrics {
         self.line(format_args!("# HELP {name}{suffix} {help}"));
     }
 
-    /// The time from which on a counter counts.
+    /// When a counter began to count.
     fn created(&mut self, name: &str, labels: &str, log: &EventLog) {
         if self.format == Format::OpenMetrics {
             let seconds = log.made_unix_us as f64 / 1e6;
@@ -416,7 +416,7 @@ impl Metrics {
         }
     }
 
-    /// A counter, with the time from which on it counts.
+    /// A counter, and when it began to count.
     fn counter(&mut self, name: &str, labels: &str, value: f64, log: &EventLog) {
         self.line(format_args!("{name}_total{{{labels}}} {value}"));
         self.created(name, labels, log);

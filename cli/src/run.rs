@@ -1,15 +1,15 @@
-//! `run`: starts an unchanged application with this VFS as the default one, also in all programs
-//! that it starts.
+//! `run`: starts an unchanged application with this VFS as the default one, which all programs that
+//! it starts inherit.
 //!
-//! It sets environment variables and executes the application in its own place.
+//! It sets environment variables and replaces itself with the application.
 //!
 //! | variable | does |
 //! |---|---|
 //! | `LD_PRELOAD` | reaches every SQLite that is linked dynamically: `preload/` |
 //! | `NODE_OPTIONS` | reaches better-sqlite3 and node:sqlite: `node.js` |
 //! | `KANBAN_VFS_DEFAULT=1` | reaches sqlite3, pysqlite3 and apsw of every Python that has the package installed |
-//! | `KANBAN_REQUIRE=1` | reports a database that none of these reaches; unless it is set already |
-//! | `KANBAN_BEGIN=auto` | makes transactions that read first and write later take the write lock first, once others of their kind have written; unless it is set already |
+//! | `KANBAN_REQUIRE=1` | reports a database that none of these reaches; not set if it is set already |
+//! | `KANBAN_BEGIN=auto` | makes transactions that read first and write later take the write lock first, once others of their kind have written; not set if it is set already |
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -123,7 +123,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
 }
 
 impl Arguments {
-    /// The environment variables that set what was asked for (docs/configuration.md).
+    /// The environment variables for the options that were given (docs/configuration.md).
     fn variables(&self) -> Result<Vec<(&'static str, OsString)>> {
         let times = [
             ("KANBAN_BUSY_TIMEOUT", self.busy_timeout),
@@ -147,7 +147,7 @@ impl Arguments {
         let flags =
             flags.into_iter().filter_map(|(name, flag)| Some((name, flag.as_ref()?.into())));
         let log = match &self.log {
-            // The application, or a child of it, may have gone to another directory by then.
+            // The application, or a child of it, may have changed its directory by then.
             Some(file) if file != "stderr" && !file.is_empty() => {
                 Some(std::path::absolute(file)?.into())
             }
@@ -168,7 +168,7 @@ fn libraries(named: Option<&Path>) -> Result<PathBuf> {
             let beside = program.parent().unwrap_or(Path::new("/"));
             places.push(beside.to_owned());
             places.push(beside.join("../lib/kanban-vfs"));
-            // `cargo install` installs programs only; this is where they were built.
+            // `cargo install` installs programs only; the libraries stay where they were built.
             places.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release"));
         }
     }
@@ -186,7 +186,7 @@ fn libraries(named: Option<&Path>) -> Result<PathBuf> {
     .into())
 }
 
-/// `LD_PRELOAD` with that library last: some libraries, such as AddressSanitizer's, must come
+/// `LD_PRELOAD` with that library at its end: some libraries, such as AddressSanitizer's, must come
 /// first. ld.so(8)
 fn preloaded(library: &Path) -> Result<OsString> {
     if library.as_os_str().as_bytes().iter().any(|byte| b" :$".contains(byte)) {
@@ -224,19 +224,19 @@ fn tell_if_private(file: &Path) {
     }
 }
 
-/// Whether this process is root's, and so may change its user.
+/// Whether this process runs as root, and so may change its user.
 fn is_root() -> bool {
     std::fs::metadata("/proc/self")
         .is_ok_and(|found| std::os::unix::fs::MetadataExt::uid(&found) == 0)
 }
 
-/// The script that Node runs first, if it is here.
+/// The script that Node runs first, if it exists here.
 fn node(libraries: &Path) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/node.js");
     [libraries.join(NODE), source].into_iter().find(|file| file.is_file())
 }
 
-/// `NODE_OPTIONS` with that file first.
+/// `NODE_OPTIONS` with that file at its beginning.
 fn node_options(file: &Path) -> OsString {
     let quoted = file.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
     let mut options = OsString::from(format!("--require \"{quoted}\""));
@@ -263,9 +263,9 @@ fn where_is(program: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|place| place.join(program)).find(is_program)
 }
 
-/// Why no preloaded library reaches a program; `None` if its file shows no reason.
+/// Why a preloaded library cannot reach a program; `None` if its file shows no reason.
 fn not_reached(program: &Path) -> Option<&'static str> {
-    // Only a regular file is opened: open(2) of a FIFO waits for a writer.
+    // Only a regular file is opened: open(2) of a FIFO would wait for a writer.
     let found = program.metadata().ok().filter(std::fs::Metadata::is_file)?;
     if found.permissions().mode() & 0o6000 != 0 {
         return Some(
@@ -278,8 +278,8 @@ fn not_reached(program: &Path) -> Option<&'static str> {
     )
 }
 
-/// Whether a file is a program that is linked statically: an ELF file without an interpreter. `None` if it is no ELF file of
-/// 64 bits, little-endian. elf(5)
+/// Whether a file is a statically linked program: an ELF file without an interpreter. `None` if it
+/// is no ELF file of 64 bits, little-endian. elf(5)
 fn is_static(file: &File) -> Option<bool> {
     const PT_INTERP: u64 = 3;
     let little = |at: u64, size: usize| -> Option<u64> {

@@ -25,7 +25,7 @@ pub(crate) fn run(board: &Path, as_json: bool) -> Result<bool> {
     Ok(true)
 }
 
-/// The name of a state, and a remark on it.
+/// The name of a state, and a remark about it.
 pub(crate) fn sidecar(state: &SidecarState) -> (&'static str, Option<String>) {
     match state {
         SidecarState::Absent => (
@@ -58,7 +58,7 @@ pub(crate) fn named(one: &ProcessInfo) -> String {
     format!("pid {} ({program})", one.pid)
 }
 
-/// `; STOPPED until kill -CONT 7; user alice; python3 worker.py`, as far as it is known.
+/// `; STOPPED until kill -CONT 7; user alice; python3 worker.py`, as far as this is known.
 pub(crate) fn described(one: &ProcessInfo) -> String {
     let mut said = match one.state {
         Some(ProcessState::Stopped) => format!("; STOPPED until kill -CONT {}", one.pid),
@@ -81,7 +81,7 @@ pub(crate) fn described(one: &ProcessInfo) -> String {
     said
 }
 
-/// `pid 7 (python3)`, or that it cannot be known.
+/// `pid 7 (python3)`, or a text that says that it cannot be known.
 fn who(one: Option<&ProcessInfo>) -> String {
     one.map_or_else(|| "a process that this user may not look into".to_owned(), named)
 }
@@ -163,13 +163,13 @@ fn sqlite_lock(lock: &SqliteLock) -> String {
     format!("{}: {}, {vfs}{details}", lock.name(), who(lock.process.as_ref()))
 }
 
-/// The processes whose locks of SQLite's keep others from writing, a line for each.
+/// The processes whose SQLite locks keep others from writing, one line for each.
 pub(crate) fn sqlite_writers(facts: &Facts) -> Vec<String> {
     let mut lines: Vec<(Option<&ProcessInfo>, String)> = Vec::new();
     for lock in facts.sqlite_writers() {
         let process = lock.process.as_ref();
         match lines.iter_mut().find(|(known, _)| process.is_some() && *known == process) {
-            // RESERVED, PENDING and EXCLUSIVE of one commit.
+            // The same process has RESERVED, PENDING and EXCLUSIVE during a commit.
             Some((_, line)) => *line = format!("{}, {line}", lock.name()),
             None => lines.push((process, sqlite_lock(lock))),
         }
@@ -236,7 +236,7 @@ pub(crate) fn wal(facts: &Facts) -> String {
     said
 }
 
-/// Why a WAL is large, in a sentence; `None` if it is not.
+/// Why a WAL is large, in a sentence; `None` if it is not large.
 pub(crate) fn why_large(size: WalSize) -> Option<&'static str> {
     Some(match size {
         WalSize::Kept => {

@@ -1,4 +1,4 @@
-//! `stress`: a burst of writer processes, killed now and then, and what is left of their rows.
+//! `stress`: a burst of writer processes, some of which are killed, and what is left of their rows.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -85,7 +85,7 @@ enum Vfs {
     Unix,
 }
 
-/// The orders of a writer process.
+/// What a writer process is asked to do.
 #[derive(clap::Args)]
 pub(crate) struct Orders {
     board: PathBuf,
@@ -131,19 +131,19 @@ impl Place {
     }
 }
 
-/// What all writers together have reported so far.
+/// What all writers together reported so far.
 #[derive(Default)]
 struct Reports {
-    /// Writer and number of each row whose commit was acknowledged.
+    /// The writer and the number of each row whose commit was acknowledged.
     acknowledged: BTreeSet<(u64, u64)>,
     waits: Vec<Duration>,
     /// When each of these waits was reported, since the burst began.
     at: Vec<Duration>,
-    /// Of failed transactions and writers.
+    /// The errors of failed transactions and writers.
     errors: Vec<String>,
 }
 
-/// Set at the first SIGINT or SIGTERM; the second one ends the process as it is.
+/// Set at the first SIGINT or SIGTERM; the second one ends the process as it would by default.
 fn interrupted() -> Result<Arc<AtomicBool>> {
     let is_interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -200,7 +200,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
             Ok((outcome, reports))
         })
     };
-    // Also after a failure.
+    // This happens after a failure, too.
     if arguments.existing && !arguments.keep {
         connection.execute_batch("DROP TABLE kanban_vfs_stress").map_err(about)?;
     }
@@ -223,8 +223,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     told
 }
 
-/// Runs all writers to their end, or kills them when it is interrupted. Also returns how many were
-/// killed before.
+/// Runs all writers to their end, or kills them if the burst is interrupted. Also returns how many
+/// were killed before.
 fn burst(
     arguments: &Arguments,
     board: &Path,
@@ -273,8 +273,8 @@ fn burst(
                         std::thread::sleep(every.min(Duration::from_millis(5)));
                     }
                     next += every;
-                    // Locked, so that no other thread waits for this process: its id is still its
-                    // own.
+                    // While this is locked, no other thread waits for that process, so the id is
+                    // still its own.
                     let mut victim = lock(victim);
                     if victim.as_mut().is_some_and(|child| child.kill().is_ok()) {
                         let n = kills.fetch_add(1, Ordering::Relaxed) + 1;
@@ -356,19 +356,19 @@ fn drive(
         let child = lock(place).take();
         let status = child.ok_or("no child")?.wait()?;
         if let Some(code) = status.code().filter(|code| *code != 0) {
-            // The writer has reported why; it has not begun with its rows.
+            // The writer has reported the reason; it has not begun with its rows.
             lock(reports).errors.push(format!("writer {writer} ended with status {code}"));
             break;
         }
         if status.code().is_none() {
-            // It may have committed this row, and died before it said so.
+            // It may have committed this row, but died before it reported that.
             first += 1;
         }
     }
     Ok(())
 }
 
-/// `row 7 120`: acknowledged, after 120 us; `error 7 why`.
+/// Parses `row 7 120`, acknowledged after 120 us, or `error 7 why`.
 fn report_of(line: &str) -> Option<(u64, std::result::Result<Duration, String>)> {
     let mut parts = line.trim_end().splitn(3, ' ');
     let (kind, number, rest) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?);
@@ -416,12 +416,12 @@ struct Outcome {
     acknowledged: usize,
     /// How many acknowledged rows are missing.
     lost: usize,
-    /// How many rows are there that no writer has acknowledged.
+    /// How many rows exist that no writer acknowledged.
     surplus: usize,
     /// How many writers were killed. Each may have committed one row without acknowledging it.
     kills: u64,
     elapsed: Duration,
-    /// What `PRAGMA integrity_check` says.
+    /// The result of `PRAGMA integrity_check`.
     integrity: Vec<String>,
     errors: usize,
 }
@@ -460,7 +460,7 @@ impl Outcome {
         self.lost == 0 && self.errors == 0 && self.integrity == ["ok"] && is_explained
     }
 
-    /// Transactions in a second.
+    /// Transactions per second.
     fn rate(&self) -> f64 {
         self.acknowledged as f64 / self.elapsed.as_secs_f64()
     }
@@ -510,7 +510,7 @@ impl Outcome {
     }
 }
 
-/// The drawing of a burst: each transaction by when it ended and how long it waited.
+/// The drawing of a burst: each transaction's time of end and wait.
 fn drawing(reports: &Reports, elapsed: Duration) -> String {
     /// From 10 us to 100 s.
     const DECADES: (f64, f64) = (-5.0, 2.0);
@@ -533,7 +533,7 @@ fn drawing(reports: &Reports, elapsed: Duration) -> String {
     let title =
         format!("{} transactions: how long each waited for the write lock", reports.waits.len());
     let mut out = frame.begin(&title, ("time since the burst began, s", &x), ("wait", &y));
-    // Points that lie over each other are drawn as one.
+    // Points at the same place are drawn as one.
     let place = |(at, wait): (&Duration, &Duration)| {
         let x = frame.left + at.as_secs_f64() / most * frame.width;
         let y = frame.top + (1.0 - share(*wait)) * frame.height;

@@ -1,8 +1,8 @@
-//! What drawings have in common: a frame with labelled axes.
+//! The common parts of drawings: a frame with labelled axes.
 
 use std::fmt::Write;
 
-/// The places of things on a drawing, in its units.
+/// The positions of the parts of a drawing, in its units.
 pub(crate) struct Frame {
     pub(crate) left: f64,
     pub(crate) top: f64,
@@ -10,10 +10,10 @@ pub(crate) struct Frame {
     pub(crate) height: f64,
 }
 
-/// A label on an axis: its place, from 0 to 1, and its text.
+/// A label on an axis: its position, from 0 to 1, and its text.
 pub(crate) type Tick = (f64, String);
 
-/// A text as it may stand in a drawing. Characters that XML does not allow are left out.
+/// A text as a drawing may contain it. Characters that XML does not allow are left out.
 /// <https://www.w3.org/TR/xml/#charsets>
 pub(crate) fn escaped(text: &str) -> String {
     let is_none = |c: char| matches!(c, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}');
@@ -25,8 +25,8 @@ pub(crate) fn escaped(text: &str) -> String {
 }
 
 impl Frame {
-    /// The beginning of a drawing: its title, a frame, the ticks of both axes, and what the axes are. `contents` and `</svg>`
-    /// follow.
+    /// The beginning of a drawing: its title, a frame, the ticks of both axes, and the names of the
+    /// axes. `contents` and `</svg>` follow.
     pub(crate) fn begin(&self, title: &str, x: (&str, &[Tick]), y: (&str, &[Tick])) -> String {
         let Self { left, top, width, height } = *self;
         let (right, bottom) = (left + width, top + height);
@@ -79,7 +79,7 @@ impl Frame {
     }
 }
 
-/// Round numbers from 0 to `most` and a little beyond, some five of them; and the last one.
+/// Round numbers from 0 to a little beyond `most`, about five of them, and the last one.
 pub(crate) fn round_numbers(most: f64) -> (Vec<f64>, f64) {
     let rough = (most / 5.0).max(f64::MIN_POSITIVE);
     let power = 10f64.powf(rough.log10().floor());

@@ -35,10 +35,10 @@ pub(crate) fn size(size: Option<u64>) -> String {
     size.map_or_else(|| "none".to_owned(), bytes)
 }
 
-/// A text in lines of at most `width` characters, broken between words if possible; all but the
-/// first line are indented.
+/// A text in lines of at most `width` characters, broken between words if possible. All lines but
+/// the first are indented.
 pub(crate) fn folded(text: &str, width: usize, indent: usize) -> Vec<String> {
-    // In a narrower place nothing can be read anyway.
+    // With less width nothing could be read anyway.
     let (width, indent) = (width.max(8), indent.min(width / 2));
     let mut lines = Vec::new();
     let mut rest = text;
@@ -49,7 +49,7 @@ pub(crate) fn folded(text: &str, width: usize, indent: usize) -> Vec<String> {
             lines.push(format!("{:prefix$}{rest}", ""));
             return lines;
         };
-        // A label has spaces behind it, which are no place to break.
+        // The spaces after a label are no place to break.
         let label = if lines.is_empty() { indent } else { 0 };
         let until = rest.char_indices().take(room + 1);
         let space = until.skip(label).filter(|(_, c)| *c == ' ').last();

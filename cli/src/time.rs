@@ -1,4 +1,4 @@
-//! Times as people read and write them: local ones.
+//! Times as people read and write them: local times.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,12 +8,13 @@ pub(crate) fn now_us() -> u64 {
     since.as_micros() as u64
 }
 
-/// Year, month, day, hour, minute and second of a time in s since 1970, where this machine is. localtime_r(3)
+/// Year, month, day, hour, minute and second of a time in s since 1970, in this machine's time
+/// zone. localtime_r(3)
 fn broken_down(seconds: i64) -> libc::tm {
     // SAFETY: zeros are a value of this struct.
     let mut tm = unsafe { std::mem::zeroed() };
     let seconds = seconds as libc::time_t;
-    // SAFETY: both are places of the caller's, of the types that the call asks for.
+    // SAFETY: both are variables of this function, of the types that the call asks for.
     unsafe { libc::localtime_r(&raw const seconds, &raw mut tm) };
     tm
 }
@@ -24,7 +25,7 @@ pub(crate) fn local(unix_us: u64) -> String {
     format!("{} {}.{:03}", date(&tm), clock(&tm), unix_us / 1000 % 1000)
 }
 
-/// `03:12:09`, with the date before it if that is wanted.
+/// `03:12:09`, with the date before it if asked for.
 pub(crate) fn local_seconds(unix_us: u64, with_date: bool) -> String {
     let tm = broken_down((unix_us / 1_000_000) as i64);
     if with_date { format!("{} {}", date(&tm), clock(&tm)) } else { clock(&tm) }
@@ -81,9 +82,9 @@ pub(crate) fn parse(text: &str, now_us: u64) -> Option<u64> {
         }
         (tm.tm_hour, tm.tm_min, tm.tm_sec) = (hour, minute, second);
     }
-    // The system decides whether it is summer time.
+    // Lets the system decide whether it is summer time.
     tm.tm_isdst = -1;
-    // SAFETY: a place of this function's, of the type that the call asks for.
+    // SAFETY: a variable of this function, of the type that the call asks for.
     let seconds = unsafe { libc::mktime(&raw mut tm) };
     u64::try_from(seconds).ok().map(|seconds| seconds * 1_000_000)
 }

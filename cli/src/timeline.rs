@@ -1,4 +1,5 @@
-//! The drawing of `log --svg`: holders as bars, waiters below them, refusals marked, over the time.
+//! The drawing of `log --svg`: over time, holders as bars, waiters below them, and marks for
+//! refusals.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -9,10 +10,10 @@ use crate::log::sentence;
 use crate::svg::{Frame, Tick, escaped};
 use crate::time;
 
-/// How high a row is, and the bar in it.
+/// The height of a row, and of the bar in it.
 const ROW: f64 = 22.0;
 const BAR: f64 = 14.0;
-/// At most this many waiters have rows of their own; others share the last row.
+/// At most this many waiters have a row of their own; the others share the last row.
 const MOST_WAITERS: usize = 12;
 
 /// A row of the drawing, from the top.
@@ -58,7 +59,7 @@ pub(crate) fn of(board: &Path, events: &[Event]) -> String {
     }
     let first = spans.iter().map(|span| span.from).min().unwrap_or(0);
     let last = spans.iter().map(|span| span.to).max().unwrap_or(0);
-    // A time may be any number: other users may write the log.
+    // A time may be any number, since other users may write the log.
     let last = last.max(first.saturating_add(1_000));
     let rows = FIRST_WAITER + waiters.len().max(1);
     let frame = Frame { left: 110.0, top: 40.0, width: 1000.0, height: rows as f64 * ROW };
@@ -123,7 +124,7 @@ pub(crate) fn of(board: &Path, events: &[Event]) -> String {
     svg + "</svg>\n"
 }
 
-/// Some six round times between two times, with their labels; none if the numbers overflow.
+/// About six round times between two times, with their labels; none if the numbers overflow.
 fn times(first: u64, last: u64) -> Vec<(u64, String)> {
     const S: u64 = 1_000_000;
     const STEPS: [u64; 20] = [
@@ -150,7 +151,7 @@ fn times(first: u64, last: u64) -> Vec<(u64, String)> {
     ];
     let step = STEPS.into_iter().find(|step| (last - first) / step <= 8);
     let step = step.unwrap_or_else(|| ((last - first) / 6).max(1));
-    // Midnight is where this machine is.
+    // Midnight is that of this machine's time zone.
     let offset = time::parse(&time::local(first)[..10], first).unwrap_or(0) % step;
     let begin = (first - offset.min(first)).checked_next_multiple_of(step);
     let begin = begin.and_then(|begin| begin.checked_add(offset));
@@ -181,7 +182,7 @@ mod tests {
         assert!(label.ends_with(":00"), "{label}");
     }
 
-    /// A forged log has a time near the greatest number.
+    /// A forged log has a time near the greatest possible number.
     #[test]
     fn times_end_where_numbers_do() {
         for first in [0, 1_796_006_807_412_345, u64::MAX - 1_000_000, u64::MAX] {

@@ -18,25 +18,26 @@ use ratatui::{DefaultTerminal, Frame};
 use crate::facts::Facts;
 use crate::{Result, json, observe, observe_board, printable, status, text};
 
-/// How often it looks at the board: more often than it shows it, to count hand-overs.
+/// How often to look at the board. It is more often than the display changes, to count hand-overs.
 const LOOK: Duration = Duration::from_millis(20);
 /// The time over which rates are computed.
 const WINDOW: Duration = Duration::from_secs(5);
 
-/// How many updates the curves show.
+/// How many updates a curve shows.
 const MOMENTS: usize = 300;
 
 /// What was seen so far.
 struct Seen {
-    /// At the last moment that was shown.
+    /// The state at the last moment that was shown.
     now: Result<Facts>,
-    /// The longest wait between two shown moments, in ms, and the WAL's size in bytes, the last one first.
+    /// The longest wait between two shown moments, in ms, and the WAL's size in bytes, the newest
+    /// first.
     waits: VecDeque<u64>,
     wals: VecDeque<u64>,
     wait_since: Duration,
-    /// Process id of the last holder and when it took the lock.
+    /// The process id of the last holder, and when it took the lock.
     holder: Option<(u32, Instant)>,
-    /// When it was seen that another holder had come.
+    /// When each change of the holder was seen.
     hand_overs: VecDeque<Instant>,
     /// The size of the WAL over time.
     wal: VecDeque<(Instant, u64)>,
@@ -61,12 +62,12 @@ impl Seen {
         };
         seen.note(&first);
         seen.show(Ok(first));
-        // The holder at the first look is no hand-over.
+        // The holder at the first look is not a hand-over.
         seen.hand_overs.clear();
         seen
     }
 
-    /// Takes an observation to show from now on.
+    /// Takes an observation, which is shown from now on.
     fn show(&mut self, now: Result<Observation>) {
         self.now = now.map(Facts::of);
         let Ok(now) = &self.now else { return };
@@ -77,7 +78,7 @@ impl Seen {
         self.wals.truncate(MOMENTS);
     }
 
-    /// A look between the shown moments.
+    /// Notes a look between the shown moments.
     fn note(&mut self, now: &Observation) {
         let at = Instant::now();
         if let Some(holder) = &now.holder {
@@ -123,13 +124,13 @@ impl Seen {
         said
     }
 
-    /// Hand-overs per second that were seen; there may have been more.
+    /// How many hand-overs per second were seen; there may have been more.
     fn hand_over_rate(&self) -> f64 {
         let window = self.began.elapsed().min(WINDOW).as_secs_f64().max(0.1);
         self.hand_overs.len() as f64 / window
     }
 
-    /// By how many bytes per second the WAL grows.
+    /// How many bytes per second the WAL grows by.
     fn wal_growth(&self) -> f64 {
         match (self.wal.front(), self.wal.back()) {
             (Some((from, before)), Some((to, after))) if to > from => {
@@ -166,8 +167,8 @@ pub(crate) fn run(board: &Path, interval: u64, count: Option<u64>, as_json: bool
     Ok(true)
 }
 
-/// Looks at the board until the next update is due, with a `pause` before each look; the last look
-/// is that update. False if a pause says to end.
+/// Looks at the board until the next update is due, with a `pause` before each look. The last look
+/// is for that update. False if a pause says to end.
 fn look(
     board: &Path,
     seen: &mut Seen,
@@ -189,7 +190,7 @@ fn look(
     Ok(true)
 }
 
-/// Ends at q, Esc, Ctrl-C, SIGTERM. (SIGHUP ends the process as usual: there is no terminal to
+/// Ends at q, Esc, Ctrl-C, or SIGTERM. (SIGHUP ends the process as usual: there is no terminal to
 /// restore, and a wait for its keys would last for ever.)
 fn live(
     board: &Path,
@@ -262,7 +263,7 @@ fn lines(
         };
         let line = if as_json { line } else { printable(&line) };
         shown += 1;
-        // The pipe is closed: a normal end.
+        // The pipe is closed, which is a normal end.
         if !say_line(&line) || count == Some(shown) {
             break;
         }
@@ -292,7 +293,7 @@ STOPPED: a signal has stopped it, kill -CONT lets it go on
 rates: how often another process was seen to have the write lock, and how fast the WAL grows
 ?, Esc: back; q, Esc, Ctrl-C: end";
 
-/// The columns that a label takes.
+/// The width of a label in columns.
 const LABEL: usize = 10;
 
 fn draw(frame: &mut Frame<'_>, board: &Path, seen: &Seen, is_help: bool) {
@@ -374,7 +375,7 @@ fn draw(frame: &mut Frame<'_>, board: &Path, seen: &Seen, is_help: bool) {
             add("!", &format!("{} does not hold: {why}", guarantee.name), alarm);
         }
     }
-    // Keeps room for the curves and the head of the queue on a low terminal.
+    // Leaves room for the curves and the head of the queue on a low terminal.
     let height = u16::try_from(top.len()).unwrap_or(u16::MAX).min(area.height.saturating_sub(5));
     let [above, waits, wals, below] = Layout::vertical([
         Constraint::Length(height),
@@ -401,7 +402,7 @@ fn curve(frame: &mut Frame<'_>, area: Rect, label: &str, newest: &str, over_time
     frame.render_widget(Sparkline::default().data(data), right);
 }
 
-/// The waiters. The most important columns come first, and those without room are left out.
+/// The waiters. The most important columns come first; those without room are left out.
 fn queue(now: &Facts, width: usize) -> Table<'static> {
     let is_wide = width >= 60;
     let ours = now.seen.queue.iter().zip(&now.survey.queue).enumerate();
@@ -448,7 +449,7 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
-    /// The board is deleted under the watcher: it says so and goes on.
+    /// The board is deleted while it is watched: the watcher says so and goes on.
     #[test]
     fn a_board_that_is_gone_is_said_to_be() -> Result<()> {
         let directory = tempfile::tempdir()?;

@@ -1,9 +1,9 @@
-//! Functions with names of SQLite's and the C library's. Every library of the process finds these
-//! first.
+//! Functions with the names of functions of SQLite and the C library. Every library of the process
+//! finds these first.
 //!
-//! Which SQLite is meant depends on the caller, so a function's first instructions add the caller's
-//! return address to its arguments. The C library's dlopen(3) and dlsym(3) also look at their
-//! caller's address. So without `RTLD_DEEPBIND`, this jumps to dlopen(3) with the stack unchanged.
+//! The caller decides which SQLite is meant, so a function's first instructions add the caller's
+//! return address to its arguments. The C library's dlopen(3) and dlsym(3) look at their caller's
+//! address, too. So without `RTLD_DEEPBIND`, this jumps to dlopen(3) with the stack unchanged.
 
 use std::arch::naked_asm;
 use std::ffi::{c_char, c_int, c_void};
@@ -11,10 +11,11 @@ use std::sync::atomic::AtomicPtr;
 
 use crate::{behind_us, sqlite, watch};
 
-/// A function that takes the arguments of SQLite's and, in the register `$argument` behind them, its caller's address.
+/// A function that takes SQLite's arguments and, in the register `$argument` after them, its
+/// caller's address.
 macro_rules! with_caller {
     ($name:ident, $with:path, x86_64: $x86_64:literal, aarch64: $aarch64:literal) => {
-        /// As SQLite's of the same name, <https://www.sqlite.org/c3ref/open.html>.
+        /// Like SQLite's function of the same name, <https://www.sqlite.org/c3ref/open.html>.
         ///
         /// # Safety
         /// As SQLite's.
@@ -33,7 +34,8 @@ with_caller!(sqlite3_open, sqlite::open::<0>, x86_64: "rdx", aarch64: "x2");
 with_caller!(sqlite3_open16, sqlite::open::<1>, x86_64: "rdx", aarch64: "x2");
 with_caller!(sqlite3_open_v2, sqlite::open_v2, x86_64: "r8", aarch64: "x4");
 
-/// The same function for callers of the copy of SQLite with the number `$nth`, which it adds in place of an address.
+/// The same function for callers of copy `$nth` of SQLite. It adds that number in place of an
+/// address.
 macro_rules! of_copy {
     ($with:path, $nth:literal, x86_64: $x86_64:literal, aarch64: $aarch64:literal) => {{
         #[unsafe(naked)]
@@ -60,10 +62,10 @@ macro_rules! of_copies {
     };
 }
 
-/// For each copy of SQLite, its functions in the order of [`sqlite::OPENS`].
+/// For each copy of SQLite, its opening functions in the order of [`sqlite::OPENS`].
 pub(crate) const OF_COPIES: [[Entry; 3]; sqlite::MOST] = of_copies!(0 1 2 3 4 5 6 7);
 
-/// The functions that find the copy by their caller, in that order.
+/// The functions that find the copy from their caller, in the same order.
 pub(crate) const BY_CALLER: [Entry; 3] = [sqlite3_open, sqlite3_open16, sqlite3_open_v2];
 
 /// The C library's dlopen(3), once it is known.
@@ -74,7 +76,7 @@ const DEEPBIND: c_int = 8;
 #[cfg(target_env = "gnu")]
 const _: () = assert!(DEEPBIND == libc::RTLD_DEEPBIND);
 
-/// As the C library's, dlopen(3).
+/// Like the C library's dlopen(3).
 ///
 /// # Safety
 /// As the C library's.
@@ -129,9 +131,9 @@ extern "C" fn real_dlopen() -> *mut c_void {
     behind_us(&DLOPEN, &[c"dlopen"])
 }
 
-/// Loads a library whose symbols are bound to its own dependencies first: it does not see the
-/// functions of this file. The C library takes this library for the caller, and would use its
-/// RUNPATH for a name without a slash; such names are rare here, and left alone.
+/// Loads a library whose symbols are bound to its own dependencies first, so that it does not see
+/// the functions of this file. The C library takes this library for the caller, and would use its
+/// RUNPATH for a name without a slash. Such names are rare here, and get no special treatment.
 ///
 /// # Safety
 /// As the C library's.
@@ -147,8 +149,9 @@ unsafe extern "C" fn open_deeply(file: *const c_char, flags: c_int) -> *mut c_vo
     loaded
 }
 
-/// As the C library's, fcntl(2). It has a variable number of arguments, which stable Rust cannot define; the third arrives
-/// in a register like any other on these machines (System V ABI, AMD64 and AArch64), whether it is a number or a pointer.
+/// Like the C library's fcntl(2). That has a variable number of arguments, which stable Rust cannot
+/// define. The third arrives in a register like any other on these machines (System V ABI, AMD64
+/// and AArch64), whether it is a number or a pointer.
 ///
 /// # Safety
 /// As the C library's.
@@ -158,7 +161,7 @@ unsafe extern "C" fn fcntl(descriptor: c_int, command: c_int, argument: *mut c_v
     unsafe { watch::fcntl(descriptor, command, argument) }
 }
 
-/// As the C library's: the name under which programs with 64-bit offsets call [`fcntl`].
+/// Like the C library's: the name by which programs with 64-bit offsets call [`fcntl`].
 ///
 /// # Safety
 /// As the C library's.

@@ -1,31 +1,33 @@
-//! `libkanban_vfs_preload.so`, for `LD_PRELOAD`: makes the VFS `kanban` the default one of every SQLite that a program, or
-//! a library that it loads later, links dynamically. `kanban-vfs run` sets it; children inherit it. ld.so(8)
+//! `libkanban_vfs_preload.so`, for `LD_PRELOAD`: makes the VFS `kanban` the default one of every
+//! SQLite that a program, or a library that it loads later, links dynamically. `kanban-vfs run`
+//! sets the variable; children inherit it. ld.so(8)
 //!
-//! It is a small library of its own, and not the extension: SQLite loads extensions with
-//! `RTLD_GLOBAL`. If the extension exported SQLite's functions, it would interpose them wherever it
-//! is loaded. This library loads the extension, `libkanban_vfs.so` beside it, only when the process
-//! opens a database. A program that links SQLite gets it at its start, since later the dynamic
+//! It is a small library of its own, not the extension: SQLite loads extensions with `RTLD_GLOBAL`.
+//! If the extension exported SQLite's functions, it would interpose them wherever it is loaded.
+//! This library loads the extension, `libkanban_vfs.so` beside it, only when the process opens a
+//! database. A program that links SQLite gets it at the program's start, since later the dynamic
 //! linker might be busy. So a program without SQLite gets only the few functions below.
 //!
 //! # What it interposes
 //! | function | does |
 //! |---|---|
 //! | `sqlite3_open`, `sqlite3_open_v2`, `sqlite3_open16` | register the VFS with that SQLite before its first open (`sqlite.rs`) |
-//! | `dlopen` with `RTLD_DEEPBIND`, as PHP loads its extensions | a library loaded so does not see the functions above: registers the VFS with the SQLite that comes with the library, if one does (`sqlite.rs`) |
+//! | `dlopen` with `RTLD_DEEPBIND`, as PHP loads its extensions | register the VFS with the SQLite that comes with the library, if one does: a library that is loaded like this does not see the functions above (`sqlite.rs`) |
 //! | `fcntl`, `fcntl64` | if `KANBAN_REQUIRE=1`, report on standard error a database that is used without this VFS (`watch.rs`) |
 //!
 //! The VFS is registered at an open, not by a constructor, for two reasons. If a module of Python
-//! or Ruby loads libsqlite3, a constructor runs before that. And to register initialises SQLite,
-//! after which SQLite refuses an application's sqlite3_config(). At the first open neither matters.
+//! or Ruby loads libsqlite3, this library's constructor runs before that. And a registration
+//! initialises SQLite, after which SQLite refuses an application's sqlite3_config(). At the first
+//! open neither matters.
 //!
 //! # What it cannot reach
 //! An SQLite that is linked statically into a program or a module calls its own functions, which
 //! nothing outside can replace: Node, apsw, most programs in Go and Rust. Their calls of fcntl(2)
-//! still come here. A static program loads no library at all, and ld.so ignores `LD_PRELOAD` in a
+//! still come here. A static program loads no library at all, and ld.so ignores `LD_PRELOAD` for a
 //! program with the setuid bit.
 //!
 //! A program that looks for SQLite by a weak symbol finds the functions here, which then fail. If a
-//! process has several SQLites, the very first open may not show which one it is meant for: it is
+//! process has several SQLites, the very first open may not show which one is meant. Then it is
 //! refused (`sqlite.rs`).
 //!
 //! With `KANBAN_VFS_DEFAULT=0` it does nothing.
@@ -50,8 +52,8 @@ fn environment(name: &CStr) -> Option<&'static [u8]> {
     unsafe extern "C" {
         fn secure_getenv(name: *const c_char) -> *const c_char;
     }
-    // SAFETY: a terminated name; a value stays until the program changes its environment, as C programs do at their
-    // beginning, if ever.
+    // SAFETY: a terminated name. A value stays until the program changes its environment, which C
+    // programs do at their beginning, if ever.
     unsafe {
         let value = secure_getenv(name.as_ptr());
         (!value.is_null()).then(|| CStr::from_ptr(value).to_bytes())
@@ -76,8 +78,8 @@ fn is_wanted() -> bool {
     environment(c"KANBAN_VFS_DEFAULT") != Some(b"0")
 }
 
-/// The next function behind this library with the first of these names that exists: the C
-/// library's. Kept in `known`. dlsym(3)
+/// The C library's function: the next one after this library's that has one of these names, tried
+/// in order. Kept in `known`. dlsym(3)
 fn behind_us(known: &AtomicPtr<c_void>, names: &[&CStr]) -> *mut c_void {
     let found = known.load(Ordering::Relaxed);
     if !found.is_null() {
@@ -90,7 +92,8 @@ fn behind_us(known: &AtomicPtr<c_void>, names: &[&CStr]) -> *mut c_void {
     found
 }
 
-/// Keeps errno(3) while `f` runs: the caller of the C library's function looks at it afterwards.
+/// Runs `f` and restores errno(3), which the caller of the C library's function looks at
+/// afterwards.
 fn keeping_errno<T>(f: impl FnOnce() -> T) -> T {
     // SAFETY: it is this thread's own.
     unsafe {

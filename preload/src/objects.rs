@@ -1,9 +1,9 @@
-//! The objects of this process, as the dynamic linker has loaded them: which functions each
-//! defines, and to which functions each is bound. elf(5), dl_iterate_phdr(3)
+//! The objects of this process, as the dynamic linker loaded them: which functions each defines,
+//! and to which functions each is bound. elf(5), dl_iterate_phdr(3)
 //!
 //! dlsym(3) would tell more, but takes the dynamic linker's lock, which is held while a library's
-//! constructor runs. A constructor that waits for a thread that opens a database would wait for
-//! ever. dl_iterate_phdr(3) takes another lock, only while it walks the list.
+//! constructor runs. If a constructor waited for a thread that opens a database, both would wait
+//! for ever. dl_iterate_phdr(3) takes another lock, and only while it walks the list.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,19 +64,20 @@ struct Tables {
     names: usize,
     gnu_hash: usize,
     hash: usize,
-    /// Where relocations begin, and how many bytes they are.
+    /// Where the relocations begin, and their length in bytes.
     jumps: (usize, usize),
     others: (usize, usize),
-    /// How many of the others come first and name no symbol.
+    /// How many of the other relocations come first and name no symbol.
     relative: usize,
 }
 
-/// How many objects were ever loaded, and how many unloaded: as long as neither changes, the list is the same.
+/// How many objects were ever loaded, and how many unloaded. While neither number changes, the list
+/// is the same.
 pub(crate) type Age = (u64, u64);
 
-/// Calls `f` with the age of the list, and a function that reads it. During the call glibc loads
-/// and unloads nothing: `f` must not call dlopen(3) and the like. (musl may load during the call,
-/// and unloads only what it failed to load.)
+/// Calls `f` with the age of the list, and a function that reads the list. During the call glibc
+/// loads and unloads nothing, so `f` must not call dlopen(3) and the like. (musl may load during
+/// the call, and unloads only what it failed to load.)
 pub(crate) fn with_objects<T>(f: impl FnOnce(Age, &dyn Fn() -> Vec<Object<'static>>) -> T) -> T {
     struct Call<'a> {
         run: &'a mut dyn FnMut(Age),
@@ -108,7 +109,7 @@ pub(crate) fn with_objects<T>(f: impl FnOnce(Age, &dyn Fn() -> Vec<Object<'stati
     }
 }
 
-/// The list.
+/// Reads the list.
 fn read() -> Vec<Object<'static>> {
     unsafe extern "C" fn one(info: *mut dl_phdr_info, _: usize, all: *mut c_void) -> c_int {
         // SAFETY: the C library passes an object, and what it was given for this call. The object stays while the list is
@@ -140,10 +141,10 @@ impl Tables {
         let dynamic = headers.iter().find(|header| header.p_type == libc::PT_DYNAMIC)?;
         let mut entry = base.wrapping_add(dynamic.p_vaddr as usize) as *const Dyn;
         let mut tables = Self::default();
-        // glibc has added the base, but not where it cannot write: in the kernel's own object. musl
-        // never does. An object may lie below the address that it was linked for: then the base is
-        // negative, and a comparison with it means nothing. A table that lies outside of the object
-        // is left out.
+        // glibc has added the base, except where it cannot write: in the kernel's own object. musl
+        // never adds it. An object may lie below the address that it was linked for: then the base
+        // is negative, and a comparison with it means nothing. A table outside the object is left
+        // out.
         let placed = |value: u64| {
             let value = value as usize;
             let places = [value, base.wrapping_add(value)];
@@ -173,7 +174,7 @@ impl Tables {
     }
 }
 
-/// The header of the segment of an object that an address lies in.
+/// The header of the segment of an object that has this address.
 fn segment(base: usize, headers: &[Elf64_Phdr], address: usize) -> Option<&Elf64_Phdr> {
     headers.iter().filter(|header| header.p_type == libc::PT_LOAD).find(|header| {
         let start = base.wrapping_add(header.p_vaddr as usize);
@@ -182,13 +183,13 @@ fn segment(base: usize, headers: &[Elf64_Phdr], address: usize) -> Option<&Elf64
 }
 
 impl Object<'_> {
-    /// Whether an address lies in it.
+    /// Whether an address lies in this object.
     pub(crate) fn contains(&self, address: usize) -> bool {
         segment(self.base, self.headers, address).is_some()
     }
 
-    /// Whether an address lies in the part that the dynamic linker makes read-only once the object
-    /// is bound.
+    /// Whether an address lies in the part that the dynamic linker makes read-only after it has
+    /// bound the object.
     fn becomes_read_only(&self, address: usize) -> bool {
         self.headers.iter().filter(|header| header.p_type == libc::PT_GNU_RELRO).any(|header| {
             let start = self.base.wrapping_add(header.p_vaddr as usize);
@@ -198,7 +199,7 @@ impl Object<'_> {
         })
     }
 
-    /// The address of the function of that name that it defines.
+    /// The address of the function with this name that the object defines.
     pub(crate) fn find(&self, name: &CStr) -> Option<usize> {
         // SAFETY: they are the tables of an object that is loaded.
         unsafe {
@@ -279,7 +280,7 @@ impl Object<'_> {
         None
     }
 
-    /// The address of that symbol, if it is a function of that name that this object defines.
+    /// The address of that symbol, if it is a function of that name and this object defines it.
     ///
     /// # Safety
     /// There is a symbol of that number.
@@ -304,8 +305,8 @@ impl Object<'_> {
         }
     }
 
-    /// The places where it keeps addresses of functions whose names begin with `prefix`, of its own
-    /// or other objects.
+    /// The places where the object keeps addresses of functions, its own or others', whose names
+    /// begin with `prefix`.
     pub(crate) fn slots(&self, prefix: &str) -> Vec<(&CStr, Slot)> {
         let relative = self.tables.relative * size_of::<Rela>();
         let others = self.tables.others;
@@ -350,7 +351,7 @@ impl Object<'_> {
     }
 }
 
-/// Where the page of an address begins.
+/// Where the page that has an address begins.
 fn page_of(address: usize) -> usize {
     address & !(page_size() - 1)
 }
@@ -360,7 +361,7 @@ fn page_size() -> usize {
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
 }
 
-/// Whether a page is mapped read-only at present; `None` if the kernel does not say. proc_pid_maps(5)
+/// Whether a page is mapped read-only now; `None` if the kernel does not say. proc_pid_maps(5)
 fn is_read_only(page: usize) -> Option<bool> {
     let maps = std::fs::read("/proc/thread-self/maps").ok()?;
     String::from_utf8_lossy(&maps).lines().find_map(|line| {
@@ -383,7 +384,7 @@ pub(crate) struct Slot {
 /// When the place of an address can be written.
 enum Access {
     Always,
-    /// Until the dynamic linker has bound the object: then its page is read-only.
+    /// Until the dynamic linker has bound the object. Then its page is read-only.
     UntilBound,
     Never,
 }
@@ -395,11 +396,10 @@ impl Slot {
         unsafe { AtomicUsize::from_ptr(self.place) }.load(Ordering::Relaxed)
     }
 
-    /// Exchanges the address, if it is still the old one. If that fails, the old one stays.
-    /// mprotect(2)
+    /// Exchanges the address if it is still `old`. If that fails, `old` stays. mprotect(2)
     pub(crate) fn exchange(&self, old: usize, new: usize) {
-        // SAFETY: as in `get`; and it is called only while the place can be written. The object calls what stands there, which is
-        // a function of the same type.
+        // SAFETY: as in `get`; and this is called only while the place can be written. The object
+        // calls what is there, which is a function of the same type.
         let exchange = || unsafe {
             let place = AtomicUsize::from_ptr(self.place);
             let _ = place.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
@@ -411,8 +411,8 @@ impl Slot {
                 // SAFETY: the page is one of an object that is loaded; what can be read of it stays readable.
                 let protect =
                     |how| unsafe { libc::mprotect(page as *mut c_void, page_size(), how) == 0 };
-                // While the page can be written, another thread may be binding the object: to make it read-only now would
-                // end the process.
+                // While the page can be written, another thread may be binding the object. To make
+                // the page read-only now would end the process.
                 if is_read_only(page) == Some(true) && protect(libc::PROT_READ | libc::PROT_WRITE) {
                     exchange();
                     protect(libc::PROT_READ);

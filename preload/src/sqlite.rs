@@ -16,10 +16,11 @@ const SQLITE_ERROR: c_int = 1;
 /// The name of the extension, which lies beside this library.
 const EXTENSION: &str = "libkanban_vfs.so";
 
-/// As sqlite3_open() or sqlite3_open16(), the first two of [`OPENS`], for a caller at that address.
+/// Like sqlite3_open() or sqlite3_open16(), the first two of [`OPENS`], for a caller at that
+/// address.
 ///
 /// # Safety
-/// As that function, <https://www.sqlite.org/c3ref/open.html>.
+/// As for that function, <https://www.sqlite.org/c3ref/open.html>.
 pub(crate) unsafe extern "C" fn open<const NTH: usize>(
     name: *const c_void,
     connection: *mut *mut c_void,
@@ -36,10 +37,10 @@ pub(crate) unsafe extern "C" fn open<const NTH: usize>(
     }
 }
 
-/// As sqlite3_open_v2(), for a caller at that address.
+/// Like sqlite3_open_v2(), for a caller at that address.
 ///
 /// # Safety
-/// As sqlite3_open_v2(), <https://www.sqlite.org/c3ref/open.html>.
+/// As for sqlite3_open_v2(), <https://www.sqlite.org/c3ref/open.html>.
 pub(crate) unsafe extern "C" fn open_v2(
     name: *const c_char,
     connection: *mut *mut c_void,
@@ -59,8 +60,8 @@ pub(crate) unsafe extern "C" fn open_v2(
     }
 }
 
-/// The answer of an open in a process without SQLite: a program has asked dlsym(3) for the function
-/// and found ours.
+/// The answer to an open in a process without SQLite: a program asked dlsym(3) for the function and
+/// found ours.
 ///
 /// # Safety
 /// `connection` is null or may be written to.
@@ -72,7 +73,8 @@ unsafe fn nothing_there(connection: *mut *mut c_void) -> c_int {
     SQLITE_ERROR
 }
 
-/// SQLite's function of that name for a caller at that address, after the VFS was registered with that SQLite.
+/// SQLite's function of that name for a caller at that address. The VFS is registered with that
+/// SQLite first.
 fn prepared(name: &'static CStr, caller: *const c_void) -> *mut c_void {
     keeping_errno(|| match find(name, caller as usize) {
         Found::In(copy, function) => {
@@ -99,7 +101,7 @@ fn prepared(name: &'static CStr, caller: *const c_void) -> *mut c_void {
 /// The functions that open a database.
 pub(crate) const OPENS: [&CStr; 3] = [c"sqlite3_open", c"sqlite3_open16", c"sqlite3_open_v2"];
 
-/// Functions that every SQLite has, and that no other library which interposes its opens has.
+/// Functions that every SQLite has. No other library that interposes SQLite's opens has them.
 const OF_SQLITE: [&CStr; 2] = [c"sqlite3_prepare_v2", c"sqlite3_close"];
 
 /// A copy of SQLite.
@@ -115,28 +117,29 @@ struct Copy {
 enum Found {
     /// A copy's function.
     In(Copy, usize),
-    /// The function that dlsym(3) has found; null for none.
+    /// The function that dlsym(3) found; null for none.
     Elsewhere(*mut c_void),
-    /// Unknown. dlsym(3) does not find the SQLites of plugins that were loaded with `RTLD_LOCAL`,
-    /// or may find another one than the caller's, whose functions would crash with its connection.
+    /// Unknown. dlsym(3) does not find the SQLites of plugins that were loaded with `RTLD_LOCAL`.
+    /// Or it may find another copy's function than the caller's, which would crash with the
+    /// caller's connection.
     Several,
 }
 
-/// The meaning of a call by the list of objects.
+/// What the list of objects says about a call.
 enum Meant {
     Is(Found),
-    /// The function that the dynamic linker would bind that object to now, or that dlsym(3) would
-    /// find.
+    /// The call is meant for the function that the dynamic linker would bind that object to now, or
+    /// that dlsym(3) would find.
     AsLinked(Option<CString>),
 }
 
-/// The function that the dynamic linker has bound a caller to, or would have without this library.
+/// The function that the dynamic linker bound a caller to, or would have without this library.
 ///
-/// With one copy of SQLite, it is that copy's. With several, other functions of SQLite are bound in
-/// the caller's object: it is the copy that they are bound to. But the return address may be of an
-/// object that does not use the function: another object's tail call has jumped here. So when a
-/// second copy is seen, each object is bound to functions of this library that know their copy
-/// ([`interposed::OF_COPIES`]).
+/// If there is one copy of SQLite, the function is that copy's. If there are several, it is that of
+/// the copy to which other functions of SQLite are bound in the caller's object. But the return
+/// address may be in an object that does not use the function, if another object's tail call jumped
+/// here. So when a second copy is seen, each object is bound to functions of this library that know
+/// their copy ([`interposed::OF_COPIES`]).
 fn find(name: &'static CStr, caller: usize) -> Found {
     let meant = {
         let _walk = Turn::take(&WALK);
@@ -156,11 +159,11 @@ fn find(name: &'static CStr, caller: usize) -> Found {
 }
 
 /// The address of the only copy of SQLite, the age of the list of objects at that time, and the
-/// copy's functions that open.
+/// copy's opening functions.
 static ONLY: [AtomicUsize; 6] = [const { AtomicUsize::new(0) }; 6];
 
-/// The function of the only copy, if the list is unchanged and that copy is served. Read and
-/// written in a fixed order.
+/// The only copy's function, if the list is unchanged and the copy is served. The fields are read
+/// and written in a fixed order.
 fn only_copy(age: objects::Age, name: &CStr) -> Option<Found> {
     let [base, adds, subs, functions @ ..] =
         [0, 1, 2, 3, 4, 5].map(|nth: usize| ONLY[nth].load(Ordering::Relaxed));
@@ -191,7 +194,7 @@ fn meant(name: &CStr, caller: usize, age: objects::Age, objects: &[Object<'_>]) 
         [only] if defining.len() == 1 => {
             if is_served(only.base) {
                 let functions = OPENS.map(|open| only.find(open).unwrap_or(0));
-                // The address is written last, in case a signal handler opens a database in
+                // The address is written last, since a signal handler may open a database in
                 // between.
                 let all = [0, age.0 as usize, age.1 as usize].into_iter().chain(functions);
                 let places = ONLY.iter().zip(all).chain([(&ONLY[0], only.base)]);
@@ -199,12 +202,12 @@ fn meant(name: &CStr, caller: usize, age: objects::Age, objects: &[Object<'_>]) 
             }
             return only.find(name).map_or(Meant::AsLinked(None), |function| found(only, function));
         }
-        // Another library interposes SQLite, too.
+        // Another library interposes SQLite's functions, too.
         [_] => return Meant::AsLinked(None),
         _ => {}
     }
-    // The copy that each object that opens databases is bound to, if another of its functions shows
-    // that.
+    // The copy to which each object that opens databases is bound, if another of the object's
+    // functions shows it.
     let uses: Vec<_> = others()
         .filter_map(|object| {
             let slots = object.slots("sqlite3_");
@@ -233,7 +236,7 @@ fn meant(name: &CStr, caller: usize, age: objects::Age, objects: &[Object<'_>]) 
         None => {
             let mut jumps = uses.iter().filter(|(_, opens, _)| calls_here(opens));
             match (jumps.next(), jumps.next()) {
-                // The caller has asked dlsym(3) for the function.
+                // The caller asked dlsym(3) for the function.
                 (None, _) => return Meant::AsLinked(None),
                 (Some((object, _, None)), None) => {
                     return Meant::AsLinked(Some(object.path.to_owned()));
@@ -259,7 +262,7 @@ fn meant(name: &CStr, caller: usize, age: objects::Age, objects: &[Object<'_>]) 
 }
 
 /// The function that dlsym(3) finds: the next one in the scope of the whole program, or else one of
-/// that object's own dependencies.
+/// the object's own dependencies.
 fn as_linked(name: &CStr, object: Option<&CStr>) -> Found {
     // SAFETY: terminated names, and handles that are good.
     let function = unsafe {
@@ -278,7 +281,7 @@ fn as_linked(name: &CStr, object: Option<&CStr>) -> Found {
     in_copy(function).map_or(Found::Elsewhere(function), |copy| Found::In(copy, function as usize))
 }
 
-/// The copy of SQLite that a function belongs to; `None` if it is none of an SQLite's.
+/// The copy of SQLite that a function belongs to; `None` if it belongs to no SQLite.
 fn in_copy(function: *const c_void) -> Option<Copy> {
     let _walk = Turn::take(&WALK);
     objects::with_objects(|_, read| {
@@ -290,7 +293,7 @@ fn in_copy(function: *const c_void) -> Option<Copy> {
 }
 
 /// A library was loaded with `RTLD_DEEPBIND`: if an SQLite came with it, registers the VFS with
-/// that.
+/// that SQLite.
 pub(crate) fn loaded_deeply(library: *mut c_void) {
     if !is_wanted() {
         return;
@@ -304,20 +307,20 @@ pub(crate) fn loaded_deeply(library: *mut c_void) {
     });
 }
 
-/// How many copies of SQLite in one process are served. The extension tells four apart.
+/// How many copies of SQLite in one process are served. The extension can tell four apart.
 pub(crate) const MOST: usize = 8;
 
-/// A copy of SQLite that is known.
+/// A known copy of SQLite.
 struct Known {
     /// Where it is loaded; 0 for none.
     base: AtomicUsize,
-    /// What was done with it.
+    /// What was done with this copy.
     is: AtomicU8,
 }
 
 /// Nothing was tried yet.
 const NEW: u8 = 0;
-/// Another thread loads the extension for it, and cannot go on at present.
+/// Another thread is loading the extension for it, and cannot go on at present.
 const WAITS: u8 = 1;
 /// The VFS was registered with it, or was refused.
 const SERVED: u8 = 2;
@@ -325,7 +328,7 @@ const SERVED: u8 = 2;
 static COPIES: [Known; MOST] =
     [const { Known { base: AtomicUsize::new(0), is: AtomicU8::new(NEW) } }; MOST];
 
-/// The place of a copy in [`COPIES`]; `None` if none is left.
+/// The place of a copy in [`COPIES`]; `None` if no place is left.
 fn number_of(base: usize) -> Option<usize> {
     COPIES.iter().position(|copy| {
         match copy.base.compare_exchange(0, base, Ordering::SeqCst, Ordering::SeqCst) {
@@ -340,9 +343,9 @@ fn is_served(base: usize) -> bool {
     number_of(base).is_some_and(|nth| COPIES[nth].is.load(Ordering::SeqCst) == SERVED)
 }
 
-/// Registers the VFS with a copy of SQLite, before any thread opens a database by it. Threads that
-/// open the first database at once each register the VFS, which is harmless: all but one find it
-/// registered.
+/// Registers the VFS with a copy of SQLite, before any thread opens a database with it. Threads
+/// that open the first database at the same time each register the VFS. That is harmless: all but
+/// one find it registered.
 fn serve(copy: &Copy) {
     let known = number_of(copy.base).map(|nth| &COPIES[nth]);
     if known.is_some_and(|known| known.is.load(Ordering::SeqCst) != NEW) {
@@ -353,7 +356,7 @@ fn serve(copy: &Copy) {
         _ if is_single_threaded() => Some(load_and_register(copy)),
         _ => beside(copy.clone()),
     };
-    // Reported once; without a place left, at each open.
+    // Reported once, or, if no place is left for the copy, at each open.
     let is_first = known.is_none_or(|known| {
         let now = if registered.is_some() { SERVED } else { WAITS };
         known.is.compare_exchange(NEW, now, Ordering::SeqCst, Ordering::SeqCst).is_ok()
@@ -371,11 +374,11 @@ fn serve(copy: &Copy) {
     }
 }
 
-/// For how long, at most, an open waits for a library to be loaded: while a constructor runs, no
-/// other library can be. dlopen(3)
+/// How long an open waits, at most, for a library to be loaded: while a constructor runs, no other
+/// library can be loaded. dlopen(3)
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A task of one thread for another.
+/// A task that one thread has for another.
 struct Task {
     copy: Copy,
     result: Mutex<Option<Result<(), String>>>,
@@ -383,8 +386,8 @@ struct Task {
 }
 
 /// Loads the extension and registers the VFS in a new thread, which waits for the dynamic linker in
-/// place of this one. Returns the result; `None` if that thread still waits. (Not a thread of std,
-/// which calls dlsym(3) to create one.)
+/// place of this one. Returns the result; `None` if that thread still waits. (It is not a thread of
+/// std, which calls dlsym(3) to create one.)
 fn beside(copy: Copy) -> Option<Result<(), String>> {
     extern "C" fn work(task: *mut c_void) -> *mut c_void {
         // SAFETY: `beside` has made it of such a pointer.
@@ -400,8 +403,8 @@ fn beside(copy: Copy) -> Option<Result<(), String>> {
     }
     let task = Arc::new(Task { copy, result: Mutex::new(None), is_done: Condvar::new() });
     let passed = Arc::into_raw(Arc::clone(&task)).cast_mut();
-    // SAFETY: the calls fill in what they get. The thread takes the application's signals from nobody: it has them blocked,
-    // as it inherits from this one.
+    // SAFETY: the calls fill in what they get. The thread takes no signals of the application: it
+    // has them blocked, as it inherits that from this one.
     let made = unsafe {
         let [mut all, mut before]: [libc::sigset_t; 2] = std::mem::zeroed();
         let mut thread: libc::pthread_t = std::mem::zeroed();
@@ -426,10 +429,10 @@ fn beside(copy: Copy) -> Option<Result<(), String>> {
     result.take()
 }
 
-/// glibc's `__libc_single_threaded`, if it has it.
+/// glibc's `__libc_single_threaded`; null if it does not have that.
 static SINGLE_THREADED: AtomicPtr<c_char> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Whether this thread is the only one: then no other has the dynamic linker's lock.
+/// Whether this thread is the only one, so that no other has the dynamic linker's lock.
 fn is_single_threaded() -> bool {
     let told = SINGLE_THREADED.load(Ordering::Relaxed);
     // SAFETY: a variable of the C library's, of that size.
@@ -443,8 +446,9 @@ fn is_loaded_at_start(copy: &Copy) -> bool {
     AT_START.iter().any(|base| base.load(Ordering::Relaxed) == copy.base)
 }
 
-/// Prepares all that must not wait for the dynamic linker later. Called when this library is
-/// loaded. If the program links an SQLite, loads the extension: there is no other thread yet.
+/// Prepares everything that must not wait for the dynamic linker later. Called when this library is
+/// loaded. If the program links an SQLite, this loads the extension, since there is no other thread
+/// yet.
 pub(crate) fn at_load() {
     // SAFETY: a terminated name.
     let told = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };
@@ -471,25 +475,26 @@ pub(crate) fn at_load() {
 /// A lock of this library, by the id of the thread that has it; 0 for none.
 type Lock = AtomicI32;
 
-/// Held by the thread that loads a library or forks.
+/// Held by a thread that loads a library or forks.
 static LOADING: Lock = Lock::new(0);
 
-/// Held by the thread that walks the list of objects or forks: the child would find that list locked for ever.
+/// Held by a thread that walks the list of objects or forks: otherwise a child could find that list
+/// locked for ever.
 static WALK: Lock = Lock::new(0);
 
-/// A lock. A thread with [`LOADING`] may load a library, or fork: ld.so aborts a child that loads a
-/// library if a thread of its parent was loading one. No other lock is taken while it is held,
-/// since a fork asks for it when it has the locks of the extension.
+/// Holds a lock. A thread that holds [`LOADING`] may load a library, or fork: ld.so aborts a child
+/// that loads a library if a thread of its parent was loading one. No other lock is taken
+/// meanwhile, since a fork takes this lock when it has the extension's locks.
 struct Turn(&'static Lock);
 
 impl Turn {
-    /// Waits for it. `None` if this thread has it already: a signal handler that interrupts it
-    /// opens a database.
+    /// Waits for the lock. `None` if this thread already has it, because a signal handler that
+    /// interrupted the thread opens a database.
     fn take(lock: &'static Lock) -> Option<Self> {
         Self::take_until(lock, || false)
     }
 
-    /// Waits for it until `is_over`.
+    /// Waits for the lock until `is_over`.
     fn take_until(lock: &'static Lock, mut is_over: impl FnMut() -> bool) -> Option<Self> {
         // SAFETY: the call takes nothing.
         let me = unsafe { libc::gettid() };
@@ -510,8 +515,8 @@ impl Drop for Turn {
     }
 }
 
-/// Keeps each fork(2) apart from the loading of a library, for [`PATIENCE`] at most: a constructor
-/// that forks keeps all others from loading. pthread_atfork(3)
+/// Keeps each fork(2) apart from the loading of a library, for at most [`PATIENCE`]: a constructor
+/// that forks keeps all other threads from loading. pthread_atfork(3)
 pub(crate) fn watch_forks() {
     extern "C" fn prepare() {
         let began = Instant::now();
@@ -535,11 +540,12 @@ pub(crate) fn watch_forks() {
             let _ = copy.is.compare_exchange(WAITS, NEW, Ordering::SeqCst, Ordering::SeqCst);
         }
     }
-    // SAFETY: the functions stay: a preloaded library is never unloaded. If it fails for want of memory, so do forks.
+    // SAFETY: the functions stay: a preloaded library is never unloaded. If this fails, memory is
+    // so short that forks fail, too.
     unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) };
 }
 
-/// The extension's `kanban_vfs_register_by`, once it is loaded.
+/// The extension's `kanban_vfs_register_by`; null until the extension is loaded.
 static REGISTER: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
 type Find = unsafe extern "C" fn(*const c_char, *mut c_void) -> *mut c_void;
@@ -551,7 +557,7 @@ fn registers() -> Option<Register> {
     (!found.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, Register>(found) })
 }
 
-/// A function of the extension, which this loads; if it fails, with the reason.
+/// A function of the extension, which this loads; the reason if that fails.
 fn of_extension(name: &CStr) -> Result<*mut c_void, String> {
     let extension = extension_path().ok_or("this library cannot tell where it is")?;
     let path = CString::new(extension.as_os_str().as_bytes()).map_err(|why| why.to_string())?;
@@ -571,7 +577,7 @@ fn of_extension(name: &CStr) -> Result<*mut c_void, String> {
     }
 }
 
-/// The extension's function that registers the VFS; if it cannot be loaded, the reason.
+/// The extension's function that registers the VFS; the reason if it cannot be loaded.
 fn load_extension() -> Result<Register, String> {
     if registers().is_none() {
         REGISTER.store(of_extension(c"kanban_vfs_register_by")?, Ordering::SeqCst);
@@ -579,7 +585,8 @@ fn load_extension() -> Result<Register, String> {
     registers().ok_or_else(|| "it is another library".to_owned())
 }
 
-/// Loads the extension, if it is not, and registers the VFS with a copy of SQLite, which is not unloaded any more.
+/// Loads the extension, if that is not done, and registers the VFS with a copy of SQLite. That copy
+/// is never unloaded afterwards.
 fn load_and_register(copy: &Copy) -> Result<(), String> {
     let register = load_extension()?;
     if !is_loaded_at_start(copy) {
@@ -591,9 +598,9 @@ fn load_and_register(copy: &Copy) -> Result<(), String> {
     register_by(register, copy)
 }
 
-/// Registers the VFS with a copy of SQLite as its default one; if it fails, with the reason.
+/// Registers the VFS as the default one with a copy of SQLite; the reason if that fails.
 fn register_by(register: Register, copy: &Copy) -> Result<(), String> {
-    /// The address of a function of the copy of SQLite that is loaded there.
+    /// The address of a function of the copy of SQLite that is loaded at `base`.
     unsafe extern "C" fn of_copy(name: *const c_char, base: *mut c_void) -> *mut c_void {
         // SAFETY: the extension passes a terminated name.
         let name = unsafe { CStr::from_ptr(name) };
@@ -636,7 +643,7 @@ fn extension_path() -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(mine.to_bytes())).with_file_name(EXTENSION))
 }
 
-/// Whether the extension is loaded in this process, in any way.
+/// Whether the extension is loaded in this process by any means.
 pub(crate) fn is_extension_loaded() -> bool {
     let _walk = Turn::take(&WALK);
     objects::with_objects(|_, read| {

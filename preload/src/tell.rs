@@ -5,12 +5,12 @@ use std::fmt::Arguments;
 use crate::printable::printable;
 use crate::without_waiting::{Open, write_line_to_standard_error};
 
-/// How long a line may be, in bytes: a pipe takes as many at once, so lines stay whole. pipe(7),
+/// The most bytes of a line. A pipe takes that many in one write, so lines stay whole. pipe(7),
 /// PIPE_BUF
 const LONGEST: usize = 4000;
 
 /// Writes `kanban-vfs: process 7 (program): ...` to standard error, unless that would wait, or the
-/// program has closed it. Control characters are replaced.
+/// program closed it. Control characters are replaced.
 pub(crate) fn line(text: Arguments<'_>) {
     const OPEN: Open = |options, path| options.open(path);
     let program = std::fs::read("/proc/self/comm").unwrap_or_default();

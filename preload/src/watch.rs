@@ -2,9 +2,9 @@
 //!
 //! SQLite's own VFS locks a database by fcntl(2) before its first read, at bytes that no other
 //! program locks (<https://www.sqlite.org/fileformat2.html#the_lock_byte_page>). This VFS takes its
-//! locks without the C library, also the POSIX locks that it falls back to when the program itself
-//! has locked the whole database. So a call for such a lock that comes here is a stock
-//! connection's, also if its SQLite is linked statically and cannot be reached.
+//! locks without the C library. That is true even for the POSIX locks that it falls back to when
+//! the program itself has locked the whole database. So a call for such a lock that comes here is a
+//! stock connection's, even if its SQLite is linked statically and cannot be reached.
 
 use std::ffi::{c_int, c_void};
 use std::mem::transmute;
@@ -15,22 +15,22 @@ use crate::{behind_us, environment, is_wanted, keeping_errno, sqlite, tell};
 /// The C library's fcntl(2), once it is known.
 static FCNTL: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Whether a line was written. Children of fork(2) inherit this, as they inherit the connection.
+/// Whether the line was written. Children of fork(2) inherit this, as they inherit the connection.
 static IS_TOLD: AtomicBool = AtomicBool::new(false);
 
-/// Finds the C library's function; to be called when this library is loaded, since a signal handler may call fcntl(2), but
-/// not dlsym(3).
+/// Finds the C library's function. To be called when this library is loaded, since a signal handler
+/// may call fcntl(2), but not dlsym(3).
 pub(crate) fn find() {
     real();
 }
 
 /// The C library's fcntl(2).
 fn real() -> *mut c_void {
-    // glibc before 2.28 has the second name only.
+    // glibc before 2.28 has only the second name.
     behind_us(&FCNTL, &[c"fcntl64", c"fcntl"])
 }
 
-/// As the C library's fcntl(2), which it calls with the same arguments.
+/// Like the C library's fcntl(2), which it calls with the same arguments.
 ///
 /// # Safety
 /// As the C library's.
@@ -48,7 +48,8 @@ pub(crate) unsafe fn fcntl(descriptor: c_int, command: c_int, argument: *mut c_v
     made
 }
 
-/// Whether it is a lock that only SQLite takes, on a database: SHARED, which every connection takes before it reads.
+/// Whether it is a lock that only SQLite takes, on a database: SHARED, which every connection takes
+/// before it reads.
 fn is_sqlites(lock: &libc::flock) -> bool {
     const SHARED: (i64, i64) = (0x4000_0002, 510);
     let is_taken = c_int::from(lock.l_type) != libc::F_UNLCK;

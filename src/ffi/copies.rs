@@ -1,5 +1,5 @@
-//! The copies of SQLite in this process. SQLite does not tell a callback which copy calls it. So
-//! each copy gets a callback of its own, compiled with the number of the copy.
+//! The copies of SQLite in this process. SQLite does not tell a callback which copy calls it. So each copy gets its own
+//! callback, compiled with the copy's number.
 
 use std::sync::OnceLock;
 
@@ -8,11 +8,11 @@ use super::host::Host;
 /// How many copies of SQLite in one process this VFS can tell apart.
 pub(crate) const MOST: usize = 4;
 
-/// One copy of SQLite, from when it is first seen. It is kept for ever.
+/// One copy of SQLite, from when it was first seen. It is kept for ever.
 struct Library {
-    /// The functions by which it was seen first.
+    /// The functions with which it was first seen.
     seen: OnceLock<Host>,
-    /// The functions that the copy itself has passed: perhaps more than were linked.
+    /// The functions that the copy itself passed, which may be more than were linked.
     passed: OnceLock<Host>,
 }
 
@@ -24,14 +24,14 @@ pub(crate) fn number_of(host: &Host) -> Option<usize> {
     COPIES.iter().position(|copy| copy.seen.get_or_init(|| *host).same_library(host))
 }
 
-/// Notes the functions that a copy of SQLite has passed itself.
+/// Notes the functions that a copy of SQLite itself passed.
 pub(crate) fn note_passed(host: &Host) {
     if let Some(nth) = number_of(host) {
         COPIES[nth].passed.get_or_init(|| *host);
     }
 }
 
-/// The functions that SQLite itself has passed, which may be more than a `host` has; the `host`'s own if it has passed none.
+/// The functions that SQLite itself passed, which may be more than `host` has; `host` itself if it passed none.
 pub(crate) fn most_of(host: &'static Host) -> &'static Host {
     let mut passed = COPIES.iter().filter_map(|copy| copy.passed.get());
     passed.find(|passed| passed.same_library(host)).unwrap_or(host)

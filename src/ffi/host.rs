@@ -1,8 +1,8 @@
 //! The functions of SQLite that the VFS calls.
 //!
-//! An extension must call the SQLite that loaded it, not a copy of its own: connections of one copy
-//! do not find a VFS that is registered with another ("no such vfs"). So nothing here is linked,
-//! and a [`Host`] is a table of pointers to the functions of one SQLite ([`functions`]).
+//! An extension must call the SQLite that loaded it, not a copy of its own: connections of one copy do not find a VFS that is
+//! registered with another ("no such vfs"). So nothing here is linked. A [`Host`] is a table of pointers to the functions of
+//! one SQLite ([`functions`]).
 #![allow(unsafe_code)]
 
 mod functions;
@@ -22,32 +22,32 @@ pub(crate) use functions::Host;
 pub(crate) struct Statement<'s> {
     /// Its SQL; `None` while it is being compiled.
     pub(crate) text: Option<&'s [u8]>,
-    /// It has begun, has not ended, and is no EXPLAIN.
+    /// Whether it has begun, has not ended, and is not an EXPLAIN.
     pub(crate) runs: bool,
-    /// It may write to a database: <https://www.sqlite.org/c3ref/stmt_readonly.html>.
+    /// Whether it may write to a database: <https://www.sqlite.org/c3ref/stmt_readonly.html>.
     pub(crate) may_write: bool,
 }
 
 impl Host {
-    /// Whether both are one copy of SQLite.
+    /// Whether both are the same copy of SQLite.
     pub(crate) fn same_library(&self, other: &Self) -> bool {
         self.sqlite3_vfs_register as usize == other.sqlite3_vfs_register as usize
     }
 
-    /// For instance 3040001, <https://www.sqlite.org/c3ref/libversion.html>.
+    /// The version, for example 3040001, <https://www.sqlite.org/c3ref/libversion.html>.
     pub(crate) fn version_number(&self) -> c_int {
         // SAFETY: it takes nothing and may be called at any time.
         unsafe { (self.sqlite3_libversion_number)() }
     }
 
-    /// Whether an unlock of wal-index slots that a connection does not hold leaves them locked for
-    /// other connections of this process. Before 3.40 it unlocks them.
+    /// Whether other connections of this process still see wal-index slots as locked after a connection that does not hold
+    /// them unlocks them. SQLite before 3.40 unlocks them.
     pub(crate) fn unlocks_own_slots_only(&self) -> bool {
         self.version_number() >= 3_040_000
     }
 
-    /// The state of the transaction of `db`, whichever of its databases has got farthest, also a temporary one. `None` if this
-    /// SQLite cannot tell.
+    /// The state of the transaction of `db`: that of the database, temporary ones included, where it has got farthest. `None`
+    /// if this SQLite cannot tell.
     ///
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread.
@@ -66,9 +66,8 @@ impl Host {
         self.sqlite3_is_interrupted.is_some_and(|is| unsafe { is(db) != 0 })
     }
 
-    /// Passes the SQL of the statement that `db` runs to `see`, and whether it may write. If
-    /// several run, the one that was prepared last counts: it runs within the others. `None` if
-    /// none runs.
+    /// Passes to `see` the SQL of the statement that `db` runs, and whether the statement may write. If several run, it is the
+    /// one that was prepared last, which runs within the others. `None` if none runs.
     ///
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread: no other thread prepares or finalizes a statement
@@ -88,20 +87,20 @@ impl Host {
         }
     }
 
-    /// All statements of `db`, the one that was prepared last first: <https://www.sqlite.org/c3ref/next_stmt.html>.
+    /// All statements of `db`, the latest prepared first: <https://www.sqlite.org/c3ref/next_stmt.html>.
     ///
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread: nobody prepares or finalizes a statement meanwhile.
     unsafe fn prepared(&self, db: *mut sqlite3) -> impl Iterator<Item = *mut sqlite3_stmt> {
         let mut statement = std::ptr::null_mut();
         std::iter::from_fn(move || {
-            // SAFETY: the caller's promise; null begins.
+            // SAFETY: the caller's promise; null asks for the first one.
             statement = unsafe { (self.sqlite3_next_stmt)(db, statement) };
             (!statement.is_null()).then_some(statement)
         })
     }
 
-    /// Whether no transaction was begun by BEGIN: <https://www.sqlite.org/c3ref/get_autocommit.html>.
+    /// Whether no BEGIN has begun a transaction: <https://www.sqlite.org/c3ref/get_autocommit.html>.
     ///
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread.
@@ -110,7 +109,7 @@ impl Host {
         unsafe { (self.sqlite3_get_autocommit)(db) != 0 }
     }
 
-    /// What is known of all statements of `db`.
+    /// A description of each statement of `db`.
     ///
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread: nobody prepares or finalizes a statement while one of
@@ -136,14 +135,14 @@ impl Host {
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread, and nothing is detached while a name is used.
     unsafe fn attached<'n>(&self, db: *mut sqlite3) -> Option<impl Iterator<Item = &'n CStr>> {
-        /// Behind `main` and `temp`.
+        /// `main` and `temp` come before.
         const FIRST_ATTACHED: c_int = 2;
         let name = self.sqlite3_db_name?;
         // SAFETY: the caller's promise: a name is valid until its database is detached.
         Some((FIRST_ATTACHED..).map_while(move |nth| unsafe { text(name(db, nth)) }))
     }
 
-    /// Whether `db` has attached databases of which one is being written to. `None` if this SQLite cannot tell.
+    /// Whether `db` writes to an attached database. `None` if this SQLite cannot tell.
     ///
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread.
@@ -164,8 +163,8 @@ impl Host {
         unsafe { text((self.sqlite3_db_filename)(db, schema.as_ptr())) }
     }
 
-    /// Whether `db` has a database at `path` that `is_it` accepts by its schema's name. True if
-    /// that cannot be known: this SQLite may not list attached databases.
+    /// Whether `db` has a database at `path` whose schema's name `is_it` accepts. True if that cannot be known: this SQLite
+    /// may not list attached databases.
     ///
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread.
@@ -197,8 +196,8 @@ impl Host {
         unsafe { (self.sqlite3_log)(rc.0, c"%s".as_ptr(), message.as_ptr()) }
     }
 
-    /// Writes one line about a file to SQLite's error log. The file's name is cut from the left as far as it must:
-    /// SQLite before 3.42 cuts a line after 210 bytes.
+    /// Writes one line about a file to SQLite's error log. The file's name is cut from the left as far as needed, since SQLite
+    /// before 3.42 cuts a line after 210 bytes.
     pub(crate) fn log_about(&self, rc: ResultCode, what: &str, file: &Path) {
         const MOST: usize = 205;
         let name = file.display().to_string();
@@ -243,8 +242,7 @@ impl Host {
         unsafe { (self.sqlite3_vfs_find)(name.map_or(std::ptr::null(), CStr::as_ptr)) }
     }
 
-    /// <https://www.sqlite.org/c3ref/vfs_find.html>. A VFS that is registered already is only made
-    /// the default.
+    /// <https://www.sqlite.org/c3ref/vfs_find.html>. If the VFS is already registered, this can only make it the default one.
     ///
     /// # Safety
     /// `vfs` is complete and is never freed.
@@ -362,8 +360,8 @@ impl Host {
         unsafe { text((self.sqlite3_uri_key)(name, n)) }
     }
 
-    /// The names of the journal and the WAL, as SQLite keeps them beside that of the database, and passes
-    /// them to the VFS: <https://www.sqlite.org/c3ref/filename_database.html>.
+    /// The names of the journal and the WAL, which SQLite keeps beside the database's name and passes to the VFS:
+    /// <https://www.sqlite.org/c3ref/filename_database.html>.
     ///
     /// # Safety
     /// `name` is the file name SQLite passed to xOpen for a main database.
@@ -389,7 +387,7 @@ unsafe fn copy_into(allocate: impl FnOnce(usize) -> *mut c_void, text: &str) -> 
     copy.cast()
 }
 
-/// A string of C's; `None` for null.
+/// A C string; `None` for null.
 ///
 /// # Safety
 /// `text` is null or a terminated string that outlives `'n`.

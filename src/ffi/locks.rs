@@ -36,7 +36,7 @@ impl ShmSlot {
         Self(3 + n)
     }
 
-    /// Whether a reader holds it as long as it has a snapshot.
+    /// Whether it is a READ slot, which a reader holds as long as it has a snapshot.
     pub(crate) fn is_read(self) -> bool {
         self >= Self::READ_0
     }
@@ -90,7 +90,7 @@ impl ShmFlags {
         self.0 & Self::SHARED != 0
     }
 
-    /// The flags that unlock that kind of lock.
+    /// The flags that unlock a lock of this kind.
     pub(crate) fn unlock(self) -> Self {
         if self.is_shared() { Self::UNLOCK_SHARED } else { Self::UNLOCK_EXCLUSIVE }
     }

@@ -2,8 +2,8 @@
 //! nothing about this VFS.
 //!
 //! Every function that SQLite calls and that may panic goes through [`no_panic`], so that no panic
-//! crosses the C boundary. Nor does pthread_cancel(3) then unwind a thread where a panic would be
-//! caught.
+//! crosses the C boundary. It also keeps pthread_cancel(3) from unwinding a thread where a panic
+//! would be caught.
 #![allow(unsafe_code)]
 
 pub(crate) mod copies;
@@ -22,13 +22,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::sys::Uncancelled;
 
-/// Runs `body`; a panic in it becomes `or`. The thread cannot be cancelled in it.
+/// Runs `body`, in which the thread cannot be cancelled. If `body` panics, the result is `or`.
 pub(crate) fn no_panic<T>(or: T, body: impl FnOnce() -> T) -> T {
     let _uncancelled = Uncancelled::begin();
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(or)
 }
 
-/// `text`, which ends with its only NUL, as a C string. For constants only: panics for any other
+/// `text`, whose only NUL is at its end, as a C string. For constants only: panics for any other
 /// text.
 pub(crate) const fn c_text(text: &'static str) -> &'static CStr {
     match CStr::from_bytes_with_nul(text.as_bytes()) {

@@ -3,8 +3,9 @@
 use std::ffi::c_int;
 use std::fmt;
 
-/// What a method of SQLite's interface returns. The low byte is the primary code; an extended one says more in the bytes
-/// above it. <https://www.sqlite.org/rescode.html#primary_result_codes_versus_extended_result_codes>
+/// What a method of SQLite's interface returns. The low byte is the primary code. The bytes above it make the code an
+/// extended one, which says more.
+/// <https://www.sqlite.org/rescode.html#primary_result_codes_versus_extended_result_codes>
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResultCode(pub(crate) c_int);
@@ -23,8 +24,7 @@ impl ResultCode {
     pub(crate) const PROTOCOL: Self = Self(15);
     pub(crate) const SCHEMA: Self = Self(17);
     pub(crate) const WARNING: Self = Self(28);
-    /// The answer of a lock call that may block when its time is over: SQLite does not call the
-    /// busy handler then.
+    /// The answer of a lock call that may block, when its time is over. Then SQLite does not call the busy handler.
     pub(crate) const BUSY_TIMEOUT: Self = Self::BUSY.extended(3);
     pub(crate) const IOERR_SHORT_READ: Self = Self::IOERR.extended(2);
     pub(crate) const IOERR_WRITE: Self = Self::IOERR.extended(3);
@@ -40,19 +40,18 @@ impl ResultCode {
         Self(self.0 | number << 8)
     }
 
-    /// Whether another connection's lock was in the way, with any extended code.
+    /// Whether another connection's lock was in the way: SQLITE_BUSY or one of its extended codes.
     pub(crate) const fn is_busy(self) -> bool {
         self.0 & 0xff == Self::BUSY.0
     }
 
-    /// Every code but SQLITE_OK is an error.
+    /// An error for every code but SQLITE_OK.
     pub(crate) fn ok(self) -> Result<(), Self> {
         if self == Self::OK { Ok(()) } else { Err(self) }
     }
 }
 
-/// `SQLITE_BUSY (5)`, for people. An extended code that is not among those above has the name of
-/// its primary code.
+/// `SQLITE_BUSY (5)`, for people. An extended code that is not defined above has the name of its primary code.
 impl fmt::Display for ResultCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match *self {

@@ -62,7 +62,7 @@ opaque! {
     sqlite3_api_routines;
 }
 
-/// A method of a table: null if the table has none.
+/// A method of a table, which is null if the table does not have it.
 macro_rules! method {
     (fn $args:tt $(-> $result:ty)?) => {
         Option<unsafe extern "C" fn $args $(-> $result)?>
@@ -131,7 +131,7 @@ pub(crate) struct sqlite3_vfs {
     pub(crate) xDlClose: method!(fn(*mut sqlite3_vfs, *mut c_void)),
     pub(crate) xRandomness: method!(fn(*mut sqlite3_vfs, c_int, *mut c_char) -> c_int),
     /// It unwinds if pthread_cancel(3) ends the thread, since nanosleep(2) is a cancellation point.
-    /// Other methods call such functions, too, but only where the thread cannot be cancelled.
+    /// Other methods call cancellation points, too, but only where the thread cannot be cancelled.
     pub(crate) xSleep: Option<unsafe extern "C-unwind" fn(*mut sqlite3_vfs, c_int) -> c_int>,
     pub(crate) xCurrentTime: method!(fn(*mut sqlite3_vfs, *mut f64) -> ResultCode),
     pub(crate) xGetLastError: method!(fn(*mut sqlite3_vfs, c_int, *mut c_char) -> ResultCode),
@@ -144,12 +144,13 @@ pub(crate) struct sqlite3_vfs {
     pub(crate) xNextSystemCall: method!(fn(*mut sqlite3_vfs, *const c_char) -> *const c_char),
 }
 
-/// A table that SQLite or a VFS provides. Each version appends methods to the previous one.
+/// A table that SQLite or a VFS provides. Each version appends methods to those of the previous
+/// one.
 ///
 /// # Safety
 /// The type is `repr(C)`, its first field is `iVersion`, and null is a value of every field.
 pub(crate) unsafe trait Versioned: Sized {
-    /// The sizes of versions 1 and 2, in bytes: there the methods of the next version begin.
+    /// The sizes of versions 1 and 2, in bytes. The methods of the next version begin there.
     const ENDS: [usize; 2];
 }
 
@@ -164,7 +165,7 @@ unsafe impl Versioned for sqlite3_vfs {
         [offset_of!(Self, xCurrentTimeInt64), offset_of!(Self, xSetSystemCall)];
 }
 
-/// A copy of `table`, of version 3 at most, with null where its version has no method.
+/// A copy of `table`, with version 3 at most, and null for methods that its version does not have.
 ///
 /// # Safety
 /// `table` is as long as its `iVersion` says, and does not change during the call.
@@ -185,8 +186,8 @@ pub(crate) unsafe fn complete<T: Versioned>(table: *const T) -> T {
     }
 }
 
-/// FCNTL_BUSYHANDLER passes the address of this: how to call the busy handler of the connection
-/// that uses the file.
+/// How to call the busy handler of the connection that uses the file. FCNTL_BUSYHANDLER passes the
+/// address of this.
 /// <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlbusyhandler>
 #[repr(C)]
 #[derive(Clone, Copy)]

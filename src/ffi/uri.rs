@@ -7,8 +7,7 @@ use std::path::Path;
 use super::host::Host;
 use crate::sys;
 
-/// The file name of an open and its parameters. [`FileName`] asks SQLite for them; tests have a
-/// list.
+/// The file name of an open, and its parameters. [`FileName`] asks SQLite for them; tests pass a list.
 pub(crate) trait Uri {
     /// Whether there is no name, as for a temporary file.
     fn is_null(&self) -> bool;
@@ -32,9 +31,8 @@ pub(crate) struct FileName<'h> {
 
 impl<'h> FileName<'h> {
     /// # Safety
-    /// `name` is null or what an SQLite that is `host` has passed to xOpen, and is used only until
-    /// xOpen returns. Unless it is a main database's, only [`Uri::is_null`] and [`Uri::path`] may
-    /// be called.
+    /// `name` is null or what the SQLite of `host` passed to xOpen, and is used only until xOpen returns. If it is not a main
+    /// database's, only [`Uri::is_null`] and [`Uri::path`] may be called.
     pub(crate) unsafe fn new(name: *const c_char, host: &'h Host) -> Self {
         Self { name, host }
     }

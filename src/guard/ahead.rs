@@ -1,32 +1,32 @@
 //! An observer that takes a checkpoint for a torn file (<https://www.sqlite.org/howtocorrupt.html> 3.1).
 //!
-//! Applications compare the length of their database with the page count in its header, to find a
-//! torn file. An application that reads the length first and then the header takes a healthy file
-//! for torn if a checkpoint of another process raises the page count in between.
+//! To find a torn file, applications compare the length of their database with the page count in
+//! its header. An application that reads first the length and then the header can take a healthy
+//! file for torn: a checkpoint of another process may raise the page count in between.
 //!
 //! # What it does
-//! In WAL mode it keeps the file longer than its header says: ahead by more than checkpoints add
-//! while an observer looks. SQLite takes the page count from the header, so a longer file is legal
-//! (<https://www.sqlite.org/fileformat2.html#in_header_database_size>). A checkpoint that has to
-//! make the file longer waits for [`PAUSE`] before it writes the header, and keeps the checkpoint
-//! lock for that time. So whatever page count an observer reads, the file was long enough for it
-//! [`PAUSE`] ago. The checkpoint of a last close waits for [`PAUSE_AT_CLOSE`]; then the file gets
-//! the length that its header says.
+//! In WAL mode it keeps the file ahead of its header: by more than checkpoints add while an
+//! observer looks. SQLite takes the page count from the header, so a longer file is legal
+//! (<https://www.sqlite.org/fileformat2.html#in_header_database_size>). A checkpoint that must make
+//! the file longer waits for [`PAUSE`] before it writes the header, and keeps the checkpoint lock
+//! meanwhile. So whatever page count an observer reads, the file was long enough for it [`PAUSE`]
+//! ago. The checkpoint of a last close waits for [`PAUSE_AT_CLOSE`]; then the file gets the length
+//! that its header says.
 //!
-//! SQLite sets the file's length when a checkpoint has copied all, and so cuts off freed pages.
-//! Here the file stays long. The bytes behind the database are overwritten by zeros instead, so
-//! that no deleted data stay there. A file that is much too long is cut, after a pause for
-//! observers that have read the old header. The last close cuts off zeros only: other bytes there
+//! SQLite sets the file's length when a checkpoint has copied all frames, which cuts off freed
+//! pages. Here the file stays long instead, and the bytes behind the database are overwritten with
+//! zeros, so that no deleted data stay there. A file that is much too long is cut, after a pause
+//! for observers that read the old header. The last close cuts off zeros only: other bytes there
 //! mean that the header is wrong, as in a torn copy.
 //!
 //! # What it does not do
 //! - It does nothing in rollback modes.
 //! - An observer that takes longer than [`PAUSE`] from one look to the next may still take the file
 //!   for torn.
-//! - So may an observer that looks within [`PAUSE`] of a connection's first write, which makes the
-//!   file longer without waiting, if another connection's checkpoint comes at once.
+//! - So may an observer that looks within [`PAUSE`] of a connection's first write, if another
+//!   connection's checkpoint comes at once: that write makes the file longer without waiting.
 //! - So may an observer that takes longer than [`PAUSE_AT_CLOSE`], if clients open the database one
-//!   after the other and each closes it as the last.
+//!   after the other and each closes the last connection.
 
 use std::time::Duration;
 
@@ -34,53 +34,52 @@ use std::time::Duration;
 const LEAST: i64 = 256 << 10;
 
 /// The largest distance that a checkpoint makes, in bytes. Each checkpoint that has copied all
-/// reads the bytes behind the database.
+/// frames reads the bytes behind the database.
 const MOST: i64 = 4 << 20;
 
-/// A file that has to be made longer gets this many times the distance, so that few checkpoints
-/// have to do it.
+/// A file that must grow gets this many times the distance, so that few checkpoints must make it
+/// longer.
 const AT_ONCE: i64 = 4;
 
-/// The largest distance that is left when a file is cut, in bytes, unless the database's length asks for more.
+/// The largest distance that a cut leaves, in bytes, unless the database's length asks for more.
 const MOST_AFTER_CUT: i64 = 4 << 20;
 
-/// A file that is further ahead than a connection would make it, by more than this, in bytes, is
-/// cut.
+/// A file that is ahead by this many bytes more than a connection would make it is cut.
 const TOO_FAR: i64 = 16 << 20;
 
-/// By how much further a file may stay ahead, in bytes: other connections may add more than this
-/// one.
+/// How many bytes more a file may stay ahead: other connections may add more than this one.
 const MAY_STAY: i64 = 4 << 20;
 
-/// After this many checkpoints in a row that find the file further ahead than that, it is cut.
+/// After this many checkpoints in a row that find the file ahead by more than that, it is cut.
 const CUT_AFTER: u32 = 16;
 
-/// The distance is at least this fraction of the database.
+/// The distance is at least the database's length divided by this.
 const PART: i64 = 16;
 
-/// How long a checkpoint that has made the file longer waits, with its locks: longer than an
-/// observer takes from one look to the next.
+/// How long a checkpoint that made the file longer waits, with its locks: longer than an observer
+/// takes from one look to the next.
 pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long the checkpoint of a last close waits: the next client waits for it, and clients may come one after the other.
+/// How long the checkpoint of a last close waits. It is short: the next client waits for it, and
+/// clients may come one by one.
 pub(crate) const PAUSE_AT_CLOSE: Duration = Duration::from_millis(2);
 
 /// How far ahead one connection keeps the file.
 ///
 /// While the WAL is empty, SQLite takes the page count from the file's length, and writes that
-/// count into the frames that it commits. If the file is then cut to much less than such a count,
-/// the next checkpoint calls it malformed. [`Told`] prevents that for our connections, but stock
+/// count into the frames that it commits. If the file is then cut to much less than that count, the
+/// next checkpoint calls it malformed. [`Told`] prevents that for our connections, but stock
 /// clients see the file's own length. So a checkpoint cuts the file to no less than the length that
 /// SQLite sets, and the last close cuts it only when the WAL is gone.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
-    /// The most that one of its checkpoints has added, in bytes. Each checkpoint that has copied
-    /// all takes an eighth off, so that one import has no lasting effect.
+    /// The most that one of its checkpoints added, in bytes. Each checkpoint that copies all frames
+    /// reduces this by an eighth, so that one import has no lasting effect.
     largest_growth: i64,
-    /// How many of its checkpoints in a row have found the file further ahead than it may stay.
+    /// How many of its checkpoints in a row found the file ahead by more than it may stay.
     found_far: u32,
-    /// Whether a cut had no effect, because SQLITE_FCNTL_CHUNK_SIZE keeps the file long. That is
-    /// distance enough then, and the file's length is left to SQLite.
+    /// Whether a cut had no effect, because SQLITE_FCNTL_CHUNK_SIZE keeps the file long. Then that
+    /// distance is enough, and the file's length is left to SQLite.
     pub(crate) stays_long: bool,
     /// Whether this connection's first write transaction has made sure that the file is ahead.
     pub(crate) has_begun: bool,
@@ -97,8 +96,8 @@ impl Ahead {
     }
 
     /// A write transaction begins, before there is anything to copy. The file has `size` bytes, and
-    /// `length` by its header. Returns the length that it must have, in bytes; `None` if it is far
-    /// enough ahead.
+    /// its header says `length`. Returns the length that the file must have, in bytes; `None` if it
+    /// is far enough ahead.
     pub(crate) fn before_writing(&self, size: i64, length: i64) -> Option<i64> {
         let distance = self.distance(length);
         (size < length + distance).then_some(length + AT_ONCE * distance)
@@ -126,13 +125,13 @@ impl Ahead {
     }
 }
 
-/// The length that a connection tells SQLite for a file that is ahead. It matters as long as the
-/// WAL has no commit, when SQLite takes the page count from it.
+/// The length that a connection tells SQLite for a file that is ahead. It matters only while the
+/// WAL has no commit, since SQLite then takes the page count from it.
 ///
-/// The database's header is read once. A client that changes it has committed and checkpointed
-/// before: then the wal-index has another header, or was recovered. While the wal-index has the
-/// same header, SQLite keeps using the first page that it has read, and this keeps using the
-/// length.
+/// The database's header is read once. Before a client changes it, that client commits and
+/// checkpoints: then the wal-index has another header, or was recovered. While the wal-index has
+/// the same header, SQLite keeps using the first page that it has read, and this struct keeps using
+/// the length.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     /// The file's own length, in bytes.
@@ -150,16 +149,17 @@ impl Told {
         (self.size == size && self.checksum == checksum).then_some(self.length)
     }
 
-    /// The same, with the length `by_header` if the file is ahead: never more than `size`.
+    /// Notes and returns the length to tell: `by_header` if the file is ahead, but never more than
+    /// `size`.
     pub(crate) fn read(&mut self, size: i64, checksum: u32, by_header: Option<i64>) -> i64 {
         let length = by_header.map_or(size, |length| length.min(size));
         *self = Self { size, checksum, length };
         length
     }
 
-    /// The database's header may change from now on.
+    /// Forgets the length, since the database's header may change from now on.
     pub(crate) fn forget(&mut self) {
-        // A file without bytes is not ahead.
+        // For a file of 0 bytes this tells 0 bytes, which is right: such a file is not ahead.
         *self = Self::default();
     }
 }

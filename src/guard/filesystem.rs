@@ -1,5 +1,5 @@
-//! A WAL whose clients do not share memory. "All processes using a database must be on the same host computer; WAL
-//! does not work over a network filesystem" (<https://www.sqlite.org/wal.html>).
+//! A WAL whose clients do not share memory: "All processes using a database must be on the same
+//! host computer; WAL does not work over a network filesystem" (<https://www.sqlite.org/wal.html>).
 //!
 //! Two machines open a board on a network share. Each maps its own copy of the wal-index, so each
 //! overwrites the other's frames. And the locks of network file systems often do not work
@@ -11,7 +11,7 @@
 //!
 //! # What it does not do
 //! - It does not test a network file system's locks.
-//! - It does not know every network file system: one that is not in its list passes for a local
+//! - It does not know every network file system: it takes one that is not in its list for a local
 //!   one.
 
 use std::io;
@@ -19,7 +19,8 @@ use std::path::Path;
 
 use crate::sys;
 
-/// The type of the file system that a file lies on, by the number of statfs(2); `None` for a database that is no file there.
+/// The type of a file's file system, as a number of statfs(2); `None` for a database that is not a
+/// file.
 fn kind_of(file: &Path) -> io::Result<Option<u64>> {
     match sys::file_system_type(file) {
         Ok(kind) => Ok(Some(kind)),
@@ -29,10 +30,10 @@ fn kind_of(file: &Path) -> io::Result<Option<u64>> {
 }
 
 /// Whether two openers of a file share it, as far as one machine can tell: their locks exclude each
-/// other, and one's write appears in the other's shared mapping. Tried with a file that this
+/// other, and one's write appears in the other's shared mapping. It tries that with a file that it
 /// creates beside `file`.
 pub(crate) fn shares(file: &Path) -> bool {
-    // If this process may create no file there, another place on the same file system serves as
+    // If this process may not create files there, another place on the same file system serves as
     // well.
     let elsewhere = std::env::temp_dir();
     let is_same = sys::mount_of(&elsewhere) == sys::mount_of(file);
@@ -65,13 +66,13 @@ const SERVED: [u64; 3] = [0x786f_4256, 0x0102_1997, 0x6573_5546];
 /// tells whether all openers of a file there share it.
 ///
 /// A sandbox shows its own root as 9p or FUSE, and all of its processes share what is there. So if
-/// the root is on such a file system, a test of it decides, not its name. The same holds if a
-/// sandbox refuses statfs(2).
+/// the root is on such a file system, a test of that file system decides, not its name. The test
+/// decides, too, if a sandbox refuses statfs(2).
 pub(crate) fn wal_refusal(database: &Path, shares: impl FnOnce() -> bool) -> Option<String> {
     refusal(kind_of(database), || sys::mount_of(database), shares)
 }
 
-/// [`wal_refusal`], by the file system's type, and where it is mounted with its type's name.
+/// [`wal_refusal`], from the file system's type, its mount point and its type's name.
 fn refusal(
     kind: io::Result<Option<u64>>,
     mount: impl FnOnce() -> Option<(String, String)>,

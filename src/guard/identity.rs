@@ -3,8 +3,8 @@
 //!
 //! An operator restores a backup over a board that a program has open. The program goes on writing
 //! to the deleted file: its writes are lost to all others. If only the WAL was replaced, its frames
-//! mix with those of another. And if a database has two hard links, each name has its own journal
-//! and lock, so two writers do not see each other's.
+//! mix with those of another WAL. And if a database has two hard links, each name has its own
+//! journal and lock, so two writers do not see each other's.
 //!
 //! # What it does
 //! A connection remembers the device and the inode number of each file when it opens it. Before it
@@ -52,24 +52,25 @@ impl fmt::Display for Displaced {
     }
 }
 
-/// The files of one connection, as they were when it opened them.
+/// The files of one connection, as they were when the connection opened them.
 #[derive(Debug)]
 pub(crate) struct Identity {
     database: (Name, Inode),
     wal: (Name, Option<Inode>),
     wal_index: (Name, Option<Inode>),
-    /// Why the kernel did not tell which files the WAL and the wal-index are, if it did not.
+    /// Why the kernel did not tell which files the WAL and the wal-index are; `None` if it did.
     wal_untold: Option<String>,
     directory: Arc<Directory>,
-    /// Whether names lead elsewhere than before, since this process has changed its root directory
-    /// or mount namespace. Then the files are looked up in the open directory.
+    /// Whether this process has changed its root directory or mount namespace, so that names lead
+    /// elsewhere than before. Then the files are looked up in the open directory.
     is_elsewhere: bool,
     /// The directory when all files were last found in their places. As long as the directory does
-    /// not change, they still are, unless a parent directory was moved. `None` if its last change
-    /// was so recent that another change might get the same time.
+    /// not change, the files are still there, unless a parent directory was moved. `None` if its
+    /// last change was so recent that another change might get the same time.
     unchanged: Option<Found>,
-    /// Whether the files were compared since SQLite opened the WAL. The first comparison remembers nothing of the
-    /// directory: many connections write once, and the first to write makes the sidecar there.
+    /// Whether the files were compared since SQLite opened the WAL. The first comparison does not
+    /// remember the directory: many connections write only once, and the first to write creates the
+    /// sidecar there.
     was_checked: bool,
     /// Whether the user allows hard links (`kanban_hard_links=1`).
     may_have_links: bool,
@@ -77,13 +78,13 @@ pub(crate) struct Identity {
     checked: u64,
 }
 
-/// How often a connection that only reads checks, and how often a writer checks for hard links and
-/// moves of parent directories, which the directory does not show, in ns.
+/// How often a connection that only reads checks, in ns. A writer checks as often for what the
+/// directory does not show: hard links elsewhere, and moves of parent directories.
 const CHECK_NS: u64 = 1_000_000_000;
 
 impl Identity {
     /// The files of the database at `path`, which was just opened. `None` if there is no such file,
-    /// or a NUL is in its name.
+    /// or its name has a NUL.
     ///
     /// # Errors
     /// The kernel does not tell which file it is. lstat(2)
@@ -134,14 +135,14 @@ impl Identity {
         self.wal_index.1
     }
 
-    /// Why the kernel did not tell which file the WAL or the wal-index is. That file is not
-    /// compared then.
+    /// Why the kernel did not tell which file the WAL or the wal-index is. Then that file is not
+    /// compared.
     pub(crate) fn wal_untold(&self) -> Option<&str> {
         self.wal_untold.as_deref()
     }
 
-    /// SQLite has just opened the WAL and the wal-index. If it had one open before, the first one
-    /// counts.
+    /// Notes the WAL and the wal-index, which SQLite has just opened. If one was already noted,
+    /// that one stays.
     pub(crate) fn wal_opened(&mut self) {
         for (name, inode) in [&mut self.wal, &mut self.wal_index] {
             if inode.is_none() {
@@ -162,7 +163,7 @@ impl Identity {
         (self.unchanged, self.was_checked) = (None, false);
     }
 
-    /// SQLite has closed the WAL and the wal-index.
+    /// Forgets the WAL and the wal-index, which SQLite has closed.
     pub(crate) fn wal_closed(&mut self) {
         (self.wal.1, self.wal_index.1) = (None, None);
         self.wal_untold = None;
@@ -182,8 +183,8 @@ impl Identity {
         self.check_each(directory, now)
     }
 
-    /// Compares each file. `directory` is the present state of the directory if that is to be remembered:
-    /// not in a rollback mode, where the journal changes the directory in each transaction.
+    /// Compares each file. `directory` is the directory's present state if it is to be remembered.
+    /// It is not in a rollback mode, where the journal changes the directory in each transaction.
     fn check_each(&mut self, directory: Option<Found>, now: u64) -> Result<(), Displaced> {
         let mut found = self.look(self.is_elsewhere);
         if found.is_err() && !self.is_elsewhere && self.directory.is_seen_from_elsewhere() {
@@ -203,7 +204,7 @@ impl Identity {
         Ok(())
     }
 
-    /// Compares each file with the one its name leads to, or, if `within`, with the one of that
+    /// Compares each file with the one that its name leads to or, if `within`, with the one of that
     /// name in the open directory. Returns the database as found; `None` if this process may not
     /// look.
     fn look(&self, within: bool) -> Result<Option<Found>, Displaced> {
@@ -249,7 +250,7 @@ impl Identity {
     }
 }
 
-/// The file found by a name, if it is the one that was `opened`; `None` if this process may not
+/// What a name leads to, if that is the file that was `opened`; `None` if this process may not
 /// look.
 fn compare(
     found: std::io::Result<Found>,

@@ -1,9 +1,9 @@
 //! A database that is mounted over another file (`mount --bind a.db b.db`, a container's
 //! `--volume a.db:/data/b.db`): <https://www.sqlite.org/howtocorrupt.html> 2.5.
 //!
-//! One file is in two directories. The sidecar, and SQLite's journal, WAL and wal-index, would lie
-//! beside the name that a client uses. So two writers that use different names would not see each
-//! other's.
+//! One file then appears in two directories. The sidecar, and SQLite's journal, WAL and wal-index,
+//! would lie beside the name that a client uses. So two writers that use different names would not
+//! see each other's.
 //!
 //! # What it does
 //! It refuses to open the database by the mounted name.

@@ -1,7 +1,7 @@
 //! A WAL that was deleted while its index lives on (<https://www.sqlite.org/howtocorrupt.html> 1.4).
 //!
 //! A user deletes the WAL of a board that a program has open. The next connection creates an empty
-//! WAL, and finds an index of a hundred frames: it writes the next frame behind a hole, and reads
+//! WAL, but finds an index of a hundred frames. It writes the next frame behind a hole, and reads
 //! pages that do not exist.
 //!
 //! # What it does
@@ -17,14 +17,13 @@ use std::path::Path;
 use crate::format::{Salts, WalHeader};
 use crate::sys;
 
-/// Whether the index may belong to this WAL: whether the file has these salts, and is long enough
-/// for the frames (<https://www.sqlite.org/walformat.html>). True if the WAL cannot be opened or
-/// read.
+/// Whether the index may belong to this WAL: the file has these salts, and is long enough for the
+/// frames (<https://www.sqlite.org/walformat.html>). True if the WAL cannot be opened or read.
 pub(crate) fn speaks_of(wal: &Path, frames: u32, salts: Salts) -> bool {
     let Ok(file) = sys::open_to_read(wal) else { return true };
     let mut header = WalHeader([0; WalHeader::SIZE]);
     if let Err(error) = sys::read_exact_at(&file, &mut header.0, 0) {
-        // A WAL that is shorter than its header is another one; any other error is a failure.
+        // A file shorter than a WAL's header is another WAL; any other error is a failure to read.
         return error.kind() != io::ErrorKind::UnexpectedEof;
     }
     let length = header.length_with(frames);
@@ -36,7 +35,7 @@ mod tests {
     use super::*;
 
     const PAGE: u32 = 512;
-    /// The bytes of the two salts; the index has the same bytes.
+    /// The bytes of the two salts. The index has the same bytes.
     const SALTS: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 
     /// A WAL of `length` bytes.

@@ -1,14 +1,13 @@
 //! Which processes have a database open, and by which VFS.
 //!
-//! A process's open files, and the kind of its locks, show this, by proc(5). None of the files is
-//! opened.
+//! A process's open files, and the kind of its locks, show this; proc(5) tells both. None of the files is opened.
 //!
 //! | a process with the database, its WAL, its wal-index or its journal open, and with | uses |
 //! |---|---|
 //! | the sidecar open, or an open-file-description lock on one of these | this VFS |
 //! | a lock of the other kind on one of these | SQLite's own VFS |
-//! | no such lock, and their directory open by O_PATH | this VFS, which opens the directory with the database; or a stock client between its transactions that uses another database there by this VFS |
-//! | none of these | unknown: a stock client in a rollback mode has no lock between its transactions; a child of fork(2) has inherited the descriptors, but no lock; another program copies the file |
+//! | no such lock, and their directory open by O_PATH | this VFS, which opens the directory with the database; or SQLite's own, between transactions, in a process that uses another database there by this VFS |
+//! | none of these | unknown: a stock client in a rollback mode has no lock between its transactions; a child of fork(2) inherited the descriptors, but no lock; another program copies the file |
 
 use super::processes::ProcessInfo;
 use crate::sys::{Inode, OpenFile};
@@ -31,15 +30,15 @@ pub enum ClientVfs {
     Kanban,
     /// SQLite's own: it is a stock client.
     Stock,
-    /// Both: it also has a connection that does not use this VFS, whose locks are dropped when the
-    /// process closes any descriptor of the file.
+    /// Both: it also has a connection that does not use this VFS. That connection's locks are dropped when the process closes
+    /// any descriptor of the file.
     Both,
-    /// It has no file of this VFS open, and no lock now: an idle stock client, a child that has
-    /// inherited the descriptor, or a program that does not use SQLite.
+    /// It has no file of this VFS open, and no lock now: an idle stock client, a child that inherited the descriptor, or a
+    /// program that does not use SQLite.
     Unknown,
 }
 
-/// By which VFS a process with these open files uses a database with these files; `None` if it does not have it open.
+/// By which VFS a process with these open files uses a database with these files; `None` if it does not have the database open.
 pub(super) fn judge(
     open: &[OpenFile],
     its_own: &[Inode],

@@ -28,14 +28,14 @@ pub enum Problem {
     /// Clients use a wal-index with frames that the WAL does not have: the WAL was deleted or
     /// replaced while they have it open.
     OtherWal {
-        /// How many frames are committed, by the wal-index.
+        /// How many frames are committed, according to the wal-index.
         frames: u32,
     },
-    /// The file with the WAL's name has content, but is no WAL of SQLite's.
+    /// The file with the WAL's name has content, but is not a WAL of SQLite's.
     NotAWal,
-    /// The WAL, the wal-index or the journal is no regular file.
+    /// The WAL, the wal-index or the journal is not a regular file.
     NotAFile {
-        /// The end of its name, say `-wal`.
+        /// The end of its name, for example `-wal`.
         suffix: &'static str,
         /// What it is instead, in a word.
         kind: &'static str,
@@ -65,13 +65,14 @@ impl fmt::Display for Problem {
     }
 }
 
-/// How many looks must find a problem, since clients may write at the same time.
+/// How many looks must find a problem before it is reported, since clients may write at the same
+/// time.
 const LOOKS: usize = 5;
 /// The pause between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
-/// Compares the database's header, the WAL and the wal-index. It takes no lock. It reports only
-/// problems that all of five looks find, 20 ms apart.
+/// Compares the database's header, the WAL and the wal-index. It takes no lock. It reports a
+/// problem only if five looks, 20 ms apart, all find it.
 ///
 /// It opens and closes these files, which drops the POSIX locks of this process on them
 /// (<https://www.sqlite.org/howtocorrupt.html> 2.2). So call it only in a process that does not
@@ -159,8 +160,8 @@ fn is_a_wal(wal: &Path) -> io::Result<bool> {
     Ok(WalHeader::is_magic(magic))
 }
 
-/// The header of the wal-index; `None` if no client uses it, since the next client then makes
-/// another.
+/// The header of the wal-index; `None` if no client uses it, since then the next client makes a new
+/// one.
 fn wal_index_header(path: &Path) -> io::Result<Option<WalIndexHeader>> {
     let file = in_use(path).map_err(|error| named(path, &error))?;
     let Some(file) = file else { return Ok(None) };
@@ -171,7 +172,7 @@ fn wal_index_header(path: &Path) -> io::Result<Option<WalIndexHeader>> {
     Ok(WalIndexHeader::of(&header))
 }
 
-/// The error of a file other than the database, with its name.
+/// The error of a file other than the database, with the file's name.
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

@@ -14,14 +14,13 @@ use crate::sys::{self, FileLock, Inode, ListedLock};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SqliteLock {
-    /// Which one.
+    /// Which lock it is.
     pub lock: LockName,
     /// Whether it excludes all others from this lock.
     pub is_exclusive: bool,
     /// The process that has it; `None` if this user may not know.
     pub process: Option<ProcessInfo>,
-    /// By which VFS it was taken, judged by its kind: [`ClientVfs::Kanban`] or
-    /// [`ClientVfs::Stock`].
+    /// By which VFS it was taken, as its kind shows: [`ClientVfs::Kanban`] or [`ClientVfs::Stock`].
     pub vfs: ClientVfs,
 }
 
@@ -54,8 +53,8 @@ pub enum LockName {
     Pending,
     /// On the database: the writer in a rollback mode.
     Reserved,
-    /// On the database: readers, and in WAL mode all that have it open. Exclusive, it is SQLite's
-    /// EXCLUSIVE.
+    /// On the database: readers, and in WAL mode all that have it open. If exclusive, it is
+    /// SQLite's EXCLUSIVE.
     Shared,
     /// On the wal-index: the writer.
     Write,
@@ -68,7 +67,7 @@ pub enum LockName {
 }
 
 impl LockName {
-    /// The lock of a byte of the database; `None` if it is no lock byte of SQLite's.
+    /// The lock of a byte of the database; `None` if SQLite does not lock that byte.
     fn of_database(byte: i64) -> Option<Self> {
         match byte - format::LOCK_BYTES.start {
             0 => Some(Self::Pending),
@@ -118,14 +117,14 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Those of a database.
+    /// The files of a database.
     pub(super) fn of(database: &Path) -> Self {
         let inode = |path: &Path| sys::entry_at(path).ok().map(|found| found.inode);
         let wal_index = inode(&format::beside(database, WAL_INDEX_SUFFIX));
         Self { database: inode(database), wal_index }
     }
 
-    /// The locks on them that the kernel lists.
+    /// The locks on these files that the kernel lists.
     pub(super) fn listed(self) -> Vec<ListedLock> {
         let all: Vec<_> = [self.database, self.wal_index].into_iter().flatten().collect();
         sys::listed_locks(&all)
@@ -146,8 +145,8 @@ impl Files {
         bytes.filter_map(name).collect()
     }
 
-    /// SQLite's locks for a process's kernel lock on one of the files. SQLite's own VFSes take no
-    /// OFD locks.
+    /// SQLite's locks that a process's kernel lock on one of the files stands for. SQLite's own
+    /// VFSes take no OFD locks.
     pub(super) fn sqlite_locks(
         self,
         file: Inode,
@@ -184,8 +183,9 @@ pub(super) fn unseen(
 mod tests {
     use super::*;
 
-    /// A stock client has WRITE and CKPT, which the kernel shows as one lock; a client of this VFS reads with the last mark,
-    /// whose byte lies beside that of the dead man's switch. A committer in a rollback mode has everything.
+    /// A stock client has WRITE and CKPT, which the kernel shows as one lock. A client of this VFS
+    /// reads with the last mark, whose byte is next to that of the dead man's switch. A connection
+    /// that commits in a rollback mode has everything.
     #[test]
     fn locks_side_by_side_are_told_apart() {
         let [first, second] = [(), ()].map(|()| tempfile::tempfile().expect("a file"));
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(files.names(database, lock(120, 121)), []);
     }
 
-    /// The kernel lists two locks of one kind, and one of them was seen at a process.
+    /// The kernel lists two locks of one kind, and only one of them was seen in a process.
     #[test]
     fn a_lock_that_nobody_shows_is_left_over() {
         let file = tempfile::tempfile().expect("a file");

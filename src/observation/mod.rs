@@ -1,5 +1,5 @@
-//! A board seen from outside: who holds the write lock, who waits, and what can be judged
-//! without a connection.
+//! A board seen from outside: who holds the write lock, who waits, and what can be judged without a
+//! connection.
 //!
 //! [`observe`] reads the sidecar, asks the kernel for its locks, and looks whether the holder's
 //! process has the sidecar open. It does not open the database, the WAL or the wal-index, does not
@@ -10,8 +10,9 @@
 //! [`Observation::survey`] looks into all processes, by proc(5): which of them have the database
 //! open, and which have SQLite's locks. `Observation::wal` opens and reads the wal-index.
 //!
-//! Windows does not list locks. There `observe` tries the locks of waiters, and of a holder that
-//! was killed: shared, and for a moment, as the VFS itself does (`docs/windows.md`).
+//! Windows does not list locks. There `observe` tries the locks of waiters, and that of a holder
+//! that was killed. It takes them as shared locks, for a moment, as the VFS itself does
+//! (`docs/windows.md`).
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -80,18 +81,19 @@ pub struct Observation {
     /// Whether another program has locked the bytes of the write lock, which keeps out all writers
     /// of this VFS. Always false on Windows, which does not tell.
     pub is_locked_by_a_stranger: bool,
-    /// The waiters for the write lock in the queue, the next one first. Stock clients are not in it,
-    /// nor is a connection while its own busy handler sleeps by itself.
+    /// The waiters for the write lock in the queue, the next one first. Stock clients are not in
+    /// the queue, nor is a connection whose own busy handler sleeps without the VFS.
     pub queue: Vec<Waiter>,
-    /// The waiters for SQLite's own lock, the longest wait first: a stock client has it, or readers
-    /// are in the way. Only waits in this VFS of 10 ms or more, as far as the page has room for
-    /// them. They are served in no order.
+    /// The waiters for SQLite's own lock, the longest wait first: a stock client has that lock, or
+    /// readers are in the way. The list has only waits in this VFS of 10 ms or more, and only as
+    /// many as the queue page has room for. They are served in no order.
     pub sqlite_waiters: Vec<Waiter>,
     /// How large its files are.
     pub sizes: Sizes,
     /// How many hard links the database has.
     pub hard_links: u64,
-    /// Where its file system is mounted, and the name of its type, if the system tells.
+    /// Where its file system is mounted, and the name of that file system's type, if the system
+    /// tells.
     pub mount: Option<(PathBuf, String)>,
     /// The guarantees of `PRAGMA kanban_status`, by their names there.
     pub guarantees: Vec<Guarantee>,
@@ -121,16 +123,18 @@ pub enum SidecarState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
-    /// Its process id, in its own pid namespace: for people to read, not for programs to rely on.
+    /// Its process id, in its own pid namespace. It is for people to read; programs must not rely
+    /// on it.
     pub pid: u32,
-    /// The name of the program that has this process id here, as far as this process may know it.
+    /// The name of the program that has this process id here, if this process may know it.
     pub program: Option<String>,
     /// How long it has held the lock, to the ms. It is wrong if the holder is in another time namespace.
     pub held: Duration,
     /// Whether it holds the lock for a checkpoint or a recovery rather than a transaction.
     pub is_upkeep: bool,
-    /// Whether no process here has that id, or only one that began later or does not have the sidecar open. Then a child has
-    /// inherited the lock and keeps it, or the holder is in another pid namespace. [`Observation::survey`] looks for the child.
+    /// Whether no process here has that id, or only one that began later or does not have the
+    /// sidecar open. Then a child inherited the lock and keeps it, or the holder is in another pid
+    /// namespace. [`Observation::survey`] looks for the child.
     pub is_gone: bool,
 }
 
@@ -140,13 +144,13 @@ pub struct Holder {
 pub struct Waiter {
     /// Its process id, in its own pid namespace.
     pub pid: u32,
-    /// The name of its program, or the first 12 bytes of that, as the waiter itself wrote it.
+    /// The name of its program, or the first 12 bytes of the name, as the waiter itself wrote it.
     pub program: String,
     /// How long it has waited, to the ms. It is wrong if the waiter is in another time namespace.
     pub waited: Duration,
     /// Whether it waits to checkpoint or recover rather than for a transaction.
     pub is_upkeep: bool,
-    /// Whether it has the turn: until it uses the turn, or the turn expires, later clients are
+    /// Whether it has the turn. Until it uses the turn, or the turn expires, later clients are
     /// refused.
     pub has_turn: bool,
     /// Whether it has missed its turn, for example because it is stopped, and is passed over.
@@ -155,7 +159,7 @@ pub struct Waiter {
     slot: usize,
 }
 
-/// The sizes of a database's files in bytes; `None` for a file that is not there.
+/// The sizes of a database's files in bytes; `None` for a file that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sizes {
@@ -165,8 +169,8 @@ pub struct Sizes {
     pub wal: Option<u64>,
     /// The wal-index, `-shm`.
     pub wal_index: Option<u64>,
-    /// The rollback journal, `-journal`. If there is no writer, it is hot, and the next client rolls it back
-    /// (<https://www.sqlite.org/lockingv3.html#hot_journals>).
+    /// The rollback journal, `-journal`. If there is no writer, the journal is hot, and the next
+    /// client rolls it back (<https://www.sqlite.org/lockingv3.html#hot_journals>).
     pub journal: Option<u64>,
     /// The sidecar, `-lock`.
     pub sidecar: Option<u64>,
@@ -199,11 +203,11 @@ pub enum Judgement {
 pub enum ObserveError {
     /// There is nothing by that name.
     Missing,
-    /// It is no regular file, but this kind of file.
+    /// It is not a regular file, but this kind of file.
     NotAFile(&'static str),
     /// This user may not look there.
     Denied(io::Error),
-    /// A system call has failed.
+    /// A system call failed.
     Io(io::Error),
 }
 
@@ -233,17 +237,17 @@ impl From<io::Error> for ObserveError {
     }
 }
 
-/// For how long, at most, to look whether the holder's process has the sidecar open.
+/// How long to look, at most, whether the holder's process has the sidecar open.
 const LOOKS_FOR: Duration = Duration::from_millis(100);
 
 /// Looks at the database at `path` from outside. It does not wait, creates nothing, and opens only
 /// the sidecar, for reading.
 ///
 /// # Errors
-/// There is no such file, it is no regular file, or this process may not look at it. A sidecar that cannot
-/// be read is no error, but a [`SidecarState`].
+/// There is no such file, it is not a regular file, or this process may not look at it. A sidecar
+/// that cannot be read is no error, but a [`SidecarState`].
 pub fn observe(path: impl AsRef<Path>) -> Result<Observation, ObserveError> {
-    // This is the name that xFullPathname returns. It resolves links and opens nothing.
+    // This is the name that xFullPathname returns: it resolves links and opens nothing.
     let database = sys::canonical(path.as_ref())?;
     if let Some(kind) = sys::entry_at(&database)?.odd_kind {
         return Err(ObserveError::NotAFile(kind));
@@ -298,21 +302,21 @@ impl Observation {
     /// there is an event to record.
     ///
     /// # Errors
-    /// There is another program's file in its place, or this process cannot make it.
+    /// Another program's file is in its place, or this process cannot create it.
     pub fn make_event_log(&self) -> Result<(), NoLog> {
         recorder::file::make(&self.database)
     }
 
-    /// The processes that have the database open or one of SQLite's locks on it, and those of the
-    /// holder and the waiters. It looks into other processes by proc(5), for at most `limit`, as
-    /// far as this user may; on systems without proc(5) it finds none. It opens no file of the
-    /// database, and does not wait.
+    /// The processes that have the database open or have one of SQLite's locks on it, and the
+    /// processes of the holder and the waiters. It looks into other processes by proc(5), for at
+    /// most `limit`, as far as this user may. On systems without proc(5) it finds none. It opens no
+    /// file of the database, and does not wait.
     #[must_use]
     pub fn survey(&self, limit: Duration) -> Survey {
         Survey::of(self, limit)
     }
 
-    /// The state of the WAL by the wal-index; `None` if no client uses a wal-index. It takes no
+    /// The state of the WAL, from the wal-index; `None` if no client uses a wal-index. It takes no
     /// lock.
     ///
     /// It opens and closes the wal-index, which drops the POSIX locks of this process on it
@@ -378,8 +382,9 @@ impl Observation {
         Ok(())
     }
 
-    /// The process with the holder's id here may be another one than the holder. Called when the sidecar is closed again, so
-    /// that this process has it open only if it is a client. pid_namespaces(7)
+    /// Clears the holder's process if it cannot be the holder: another process may have the
+    /// holder's id here. Called after the sidecar was closed, so that this process has it open only
+    /// if it is a client. pid_namespaces(7)
     fn clear_innocent(&mut self) {
         let Some(holder) = &mut self.holder else { return };
         let Ok(sidecar) = sys::entry_at(&self.sidecar) else { return };
@@ -442,7 +447,7 @@ fn sizes(database: &Path, length: u64) -> Sizes {
 
 /// Whether WAL mode is refused where it is not safe: the guarantee `wal_file_system`.
 fn file_system(database: &Path) -> Judgement {
-    // The test whether files are shared would create one.
+    // The test whether openers share a file would create one.
     let refusal = |shares| filesystem::wal_refusal(database, || shares);
     match (refusal(true), refusal(false)) {
         (Some(why), _) => Judgement::Inactive(why),

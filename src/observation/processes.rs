@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::sys;
 
-/// A process that has something to do with a database, as proc(5) shows it. Fields that this user
-/// may not know are `None`.
+/// A process that has to do with a database, as proc(5) shows it. Fields that this user may not
+/// know are `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessInfo {
@@ -15,14 +15,15 @@ pub struct ProcessInfo {
     pub program: Option<String>,
     /// Its command line: the first 200 characters, with question marks for control characters.
     pub command: Option<String>,
-    /// The user for whom it runs: the name in passwd(5) or, without one there, the number.
+    /// The user it runs as: the name in passwd(5) or, if there is none, the number.
     pub user: Option<String>,
     /// Whether it runs, sleeps or is stopped.
     pub state: Option<ProcessState>,
-    /// Its process id in its own pid namespace, if that is another one, as in a container. pid_namespaces(7)
+    /// Its process id in its own pid namespace, if that differs, as in a container.
+    /// pid_namespaces(7)
     pub own_pid: Option<u32>,
-    /// Whether the kernel confirms that it is this process. If not, it was found by the process id
-    /// and the program name that a holder or waiter wrote into the sidecar.
+    /// Whether the kernel confirms that it is this process. Otherwise it was found by the process
+    /// id and the program name that a holder or waiter wrote into the sidecar.
     pub is_confirmed: bool,
 }
 
@@ -52,7 +53,7 @@ impl ProcessInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProcessState {
-    /// It runs, or could.
+    /// It runs, or is ready to run.
     Running,
     /// It waits for something.
     Sleeping,
@@ -62,13 +63,13 @@ pub enum ProcessState {
     Stopped,
     /// A debugger has stopped it.
     Traced,
-    /// A zombie: it has ended, and its parent has not waited for it. Other threads of it may still
+    /// A zombie: it has ended, and its parent has not waited for it. Its other threads may still
     /// run.
     Ended,
 }
 
 impl ProcessState {
-    /// The state of that letter.
+    /// The state that this letter stands for.
     fn of(letter: char) -> Option<Self> {
         Some(match letter {
             'R' => Self::Running,

@@ -1,4 +1,4 @@
-//! All processes that use a database, found by one walk through the processes of the machine.
+//! All processes that use a database, found in one walk through the machine's processes.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,7 +23,7 @@ pub struct Survey {
     /// The process of [`Observation::holder`]; `None` if there is no holder, or its process is not
     /// found here.
     pub holder: Option<ProcessInfo>,
-    /// The processes that keep the write lock of a holder that is gone: a child that runs no fork
+    /// The processes that keep the write lock of a holder that is gone. A child that runs no fork
     /// handler (`_Fork`, clone(2), vfork(2)) keeps its parent's locks until it executes a program
     /// or ends. `None` if there is no holder, or it is not gone.
     pub keepers: Option<Vec<ProcessInfo>>,
@@ -34,14 +34,15 @@ pub struct Survey {
     pub sqlite_waiters: Vec<Option<ProcessInfo>>,
     /// SQLite's own locks that processes have, and those processes, in the order of the locks.
     pub locks: Vec<SqliteLock>,
-    /// At least this many processes could not be looked into: only their user and root may.
+    /// At least this many processes could not be looked into: only their user and root may do so.
     pub hidden: usize,
-    /// Whether more were left out, because time ran out, or `/proc` is not there or hides them.
+    /// Whether more processes were left out, because time ran out, or `/proc` does not exist or
+    /// hides them.
     pub is_partial: bool,
 }
 
 impl Survey {
-    /// Why there may be more, and which user could see them; `None` if these are all.
+    /// Why more processes may use it, and which user could see them; `None` if these are all.
     #[must_use]
     pub fn missing(&self) -> Option<String> {
         keepers::missing(self.hidden, self.is_partial)
@@ -76,8 +77,8 @@ impl Survey {
             let process = known.process(*pid, true);
             survey.locks.extend(files.sqlite_locks(*inode, *lock, Some(process)));
         }
-        // Listed before and after the walk: a lock that came or went during it is not missing from
-        // any process.
+        // Listed before and after the walk: a lock that came or went during the walk is not
+        // reported as one that no process shows.
         let before = locks::unseen(listed_before, &locks);
         let mut unseen = locks::unseen(listed_after, &locks);
         unseen.retain(|one| before.contains(one));
@@ -95,7 +96,8 @@ impl Survey {
         let have_it = walk.with_sidecar_lock(|one| lock.has(one));
         let have_it: Vec<_> = have_it.into_iter().map(|pid| known.process(pid, true)).collect();
         let is_holder = |one: &&ProcessInfo| one.own_pid.unwrap_or(one.pid) == holder.pid;
-        // A holder in another pid namespace, or with another clock, seems to be gone.
+        // A holder in another pid namespace, or with another clock, seems to be gone although it is
+        // not.
         self.holder = have_it.iter().find(is_holder).cloned();
         match &self.holder {
             None if holder.is_gone => self.keepers = Some(have_it),
@@ -105,7 +107,7 @@ impl Survey {
     }
 }
 
-/// What a walk through the processes has found.
+/// What a walk through the processes found.
 struct Walk {
     seen: sys::Openers,
     its_own: Vec<Inode>,
@@ -138,14 +140,14 @@ impl Walk {
         self.seen.found.iter().filter_map(of).collect()
     }
 
-    /// The locks that the processes show, once for each process.
+    /// The locks that the processes show, each once per process.
     fn locks(&self) -> Vec<(u32, Inode, FileLock)> {
         let of = |(pid, open): &(u32, Vec<sys::OpenFile>)| {
             let all =
                 open.iter().flat_map(|file| file.locks.iter().map(|lock| (file.inode, *lock)));
             let mut once: Vec<_> = Vec::new();
             for (inode, lock) in all {
-                // Two descriptors of one description show the same locks.
+                // Two descriptors of one open file description show the same locks.
                 if !once.contains(&(*pid, inode, lock)) {
                     once.push((*pid, inode, lock));
                 }
@@ -165,7 +167,8 @@ impl Walk {
     }
 }
 
-/// The processes that were looked at, each once: one may be client, holder, waiter and reader.
+/// The processes that were looked at, each once: a process may be client, holder, waiter and
+/// reader.
 #[derive(Default)]
 struct Processes(HashMap<u32, ProcessInfo>);
 
@@ -176,8 +179,8 @@ impl Processes {
         known.clone()
     }
 
-    /// The process with an id from the sidecar, if it may be the one that wrote it: it is of this
-    /// pid namespace, and its program has the name `program`, as far as that is known.
+    /// The process with an id from the sidecar, if it may be the one that wrote the id. It is in
+    /// this pid namespace, and its program's name is `program`, as far as that is known.
     fn supposed(&mut self, pid: u32, program: Option<&str>) -> Option<ProcessInfo> {
         let process = self.process(pid, false);
         let name = process.program.as_deref()?;

@@ -1,5 +1,5 @@
 //! How much of a WAL is not in the database yet, which readers keep it from being copied, and why
-//! it is as large as it is.
+//! the WAL is as large as it is.
 //!
 //! The wal-index has the number of committed frames, how many of them checkpoints have copied, and
 //! the last frame for the readers of each read mark. The kernel's locks show which marks are in
@@ -16,7 +16,7 @@ use super::survey::Survey;
 use crate::format::{Frame, WAL_INDEX_SUFFIX, WalIndexHeader, beside, wal_index as layout};
 use crate::sys;
 
-/// How often it reads an index again that is being written.
+/// How often a wal-index is read again while it is being written.
 const LOOKS: usize = 10;
 
 /// The state of a WAL, by its wal-index.
@@ -30,16 +30,16 @@ pub struct Wal {
     /// How many of them checkpoints have copied into the database: `nBackfill`.
     pub copied: u32,
     /// Up to which frame the last checkpoint meant to copy: `nBackfillAttempted`. If that is more
-    /// than were copied, the checkpoint has failed, or runs, or the index was recovered since.
+    /// than were copied, the checkpoint failed, or is running, or the index was recovered since.
     pub attempted: u32,
     /// The last frame that the readers of each mark may read; `None` for a mark that is not in use.
     marks: [Option<u32>; 5],
 }
 
 impl Wal {
-    /// Reads an index that a client uses; `None` if none does, since the next client then makes
-    /// another. Opens and closes the index, as [`super::examine`] does, with the same effect on the
-    /// locks of the calling process.
+    /// Reads a wal-index that a client uses; `None` if none does, since then the next client makes
+    /// a new one. It opens and closes the index, as [`super::examine`] does, with the same effect
+    /// on the locks of the calling process.
     pub(super) fn of(database: &Path) -> io::Result<Option<Self>> {
         let Some(file) = in_use(&beside(database, WAL_INDEX_SUFFIX))? else { return Ok(None) };
         let mut bytes = [0; layout::ALL_HEADERS];
@@ -83,9 +83,9 @@ impl Wal {
         size / self.bytes_of(1).max(512)
     }
 
-    /// The last frame that the readers of a mark let checkpoints copy.
+    /// The last frame that checkpoints may copy while readers use this mark.
     fn frame_of(&self, mark: u8) -> u32 {
-        // The readers of mark 0 read the database alone, as it is: nothing more may be copied into
+        // The readers of mark 0 read only the database, as it is: nothing more may be copied into
         // it.
         match mark {
             0 => self.copied,
@@ -135,7 +135,7 @@ impl Wal {
         if is_locked(LockName::Checkpoint) {
             return WalSize::Checkpointing;
         }
-        // Once there are enough frames, each commit tries a checkpoint.
+        // Once the WAL has enough frames, each commit tries a checkpoint.
         match self.attempted > self.copied && self.frames - self.attempted <= FEW_FRAMES {
             true => WalSize::CheckpointsFail,
             false => WalSize::NoCheckpoints,
@@ -143,7 +143,7 @@ impl Wal {
     }
 }
 
-/// A wal-index that a client uses; `None` if none does: the next client then makes another.
+/// A wal-index that a client uses; `None` if none does, since then the next client makes a new one.
 pub(super) fn in_use(wal_index: &Path) -> io::Result<Option<File>> {
     match sys::open_to_read(wal_index) {
         Ok(file) if sys::conflicting_lock(&file, layout::IN_USE)?.is_some() => Ok(Some(file)),
@@ -170,8 +170,8 @@ pub struct Reader {
     pub mark: u8,
     /// The last frame that a checkpoint may copy while it reads.
     pub frame: u32,
-    /// How many frames it keeps from being copied. Over several readers, the greatest number
-    /// counts, not the sum.
+    /// How many frames it keeps from being copied. For several readers, the greatest number counts,
+    /// not the sum.
     pub kept: u32,
 }
 
@@ -181,17 +181,17 @@ pub struct Reader {
 pub enum WalSize {
     /// It is not large: it has room for 4000 frames at most.
     Small,
-    /// It was larger before it was reset, and the file keeps that size: that is normal
+    /// It was larger before it was reset, and the file keeps that size, which is normal
     /// (<https://www.sqlite.org/pragma.html#pragma_journal_size_limit>).
     Kept,
     /// Readers keep more than 1000 frames from being copied.
     Pinned,
     /// A checkpoint runs.
     Checkpointing,
-    /// The last checkpoint has begun, and has not copied all it meant to copy.
+    /// The last checkpoint began, but did not copy all it meant to copy.
     CheckpointsFail,
-    /// No checkpoint has begun to copy the last 1000 frames or more: autocheckpoint is off, or set
-    /// high, in the writers.
+    /// No checkpoint began to copy the last 1000 frames or more: autocheckpoint is off in the
+    /// writers, or set high.
     NoCheckpoints,
     /// All but the last 1000 frames are copied. But a writer resets the WAL only when all are
     /// copied and no reader is in the WAL, and that did not happen.

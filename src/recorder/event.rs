@@ -2,17 +2,17 @@
 //!
 //! | bytes of a record | |
 //! |---|---|
-//! | 0 to 7 | its number, from 1 on; 0: there is none (u64) |
-//! | 8 to 15 | the checksum of all others (FNV-1a, u64) |
+//! | 0 to 7 | its number, from 1 on; 0 if there is no event (u64) |
+//! | 8 to 15 | the checksum of all other bytes (FNV-1a, u64) |
 //! | 16 to 23 | when it ended, in us since 1970 (u64) |
 //! | 24 to 27 | kind, outcome, cause (u8 each), and a byte that is 0 |
 //! | 28 to 31 | the process (u32) |
 //! | 32 to 35 | the process that had the write lock; 0: none (u32) |
 //! | 36 to 39 | how many frames, or pages (u32) |
-//! | 40 to 47 | for how long it waited, in us (u64) |
-//! | 48 to 55 | for how long it held the write lock, or worked, in us (u64) |
+//! | 40 to 47 | how long it waited, in us (u64) |
+//! | 48 to 55 | how long it held the write lock, or worked, in us (u64) |
 //! | 56 to 59 | SQLite's result code (i32) |
-//! | 60 to 63 | how many events of its process were left out before it (u32) |
+//! | 60 to 63 | how many events of its process were left out before this one (u32) |
 //! | 64 to 155 | the command of the process |
 //! | 156 to 159 | its pid namespace; 0: not known (u32) |
 //! | 160 to 255 | the command of the process that had the write lock |
@@ -26,13 +26,13 @@ use std::time::Duration;
 use crate::json::{Object, Text};
 use crate::sys;
 
-/// How long a record is, in bytes.
+/// The length of a record in bytes.
 pub(super) const RECORD: usize = 512;
 
-/// More events than any log has had. A number beyond it is damage.
+/// More events than any log can have. A greater number is damage.
 pub(super) const MOST_EVENTS: u64 = 1 << 48;
 
-/// The end of the year 9999, in us since 1970. A time beyond it is damage.
+/// The end of the year 9999, in us since 1970. A later time is damage.
 const END_OF_TIME: u64 = 253_402_300_800_000_000;
 
 const COMMAND: std::ops::Range<usize> = 64..156;
@@ -41,25 +41,25 @@ const OTHER: std::ops::Range<usize> = 160..256;
 const FIRST: std::ops::Range<usize> = 256..384;
 const LAST: std::ops::Range<usize> = 384..512;
 
-/// What has happened.
+/// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A transaction has held the write lock, or waited for it, for longer than `kanban_slow_ms`.
+    /// A transaction held the write lock, or waited for it, for longer than `kanban_slow_ms`.
     Transaction = 1,
     /// A statement was refused at once, with SQLITE_BUSY. Without a busy handler, refusals of one
-    /// connection less than a second apart are one event, for the last of them.
+    /// connection less than a second apart are one event, that of the last one.
     Refusal = 2,
-    /// A statement has waited and was refused, with SQLITE_BUSY.
+    /// A statement waited and was refused, with SQLITE_BUSY.
     GiveUp = 3,
-    /// A process has ended while it held the write lock; a waiter found the lock free.
+    /// A process ended while it held the write lock, and a waiter found the lock free.
     HolderDied = 4,
-    /// A checkpoint has lasted for longer than `kanban_slow_ms`, or has failed.
+    /// A checkpoint lasted for longer than `kanban_slow_ms`, or failed.
     Checkpoint = 5,
-    /// A guard has refused a harmful operation, or has found damage.
+    /// A guard refused a harmful operation, or found damage.
     Guard = 6,
-    /// A sync has failed.
+    /// A sync failed.
     SyncFailed = 7,
     /// A hot journal was rolled back: its writer did not end its transaction.
     JournalRolledBack = 8,
@@ -98,15 +98,15 @@ impl EventKind {
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The transaction has committed.
+    /// The transaction committed.
     Committed = 1,
-    /// The transaction has committed nothing.
+    /// The transaction committed nothing.
     RolledBack = 2,
-    /// The checkpoint has copied all frames.
+    /// The checkpoint copied all frames.
     Complete = 3,
-    /// The checkpoint has left frames that readers still need.
+    /// The checkpoint left frames that readers still need.
     Partial = 4,
-    /// The checkpoint has not copied what it meant to copy.
+    /// The checkpoint did not copy what it meant to copy.
     Failed = 5,
 }
 
@@ -134,9 +134,9 @@ impl Outcome {
 pub enum Cause {
     /// Another connection had the write lock, or the turn.
     WriteLock = 1,
-    /// Another connection had committed since its transaction began to read.
+    /// Another connection committed after this transaction had begun to read.
     StaleSnapshot = 2,
-    /// A client that does not use this VFS had SQLite's own lock, as far as can be told.
+    /// A client that does not use this VFS had SQLite's own lock, as far as this VFS can tell.
     SqliteLock = 3,
     /// The connection had the write lock, and readers were in its way.
     Readers = 4,
@@ -157,15 +157,17 @@ impl Cause {
     }
 }
 
-/// A process of an event.
+/// A process that an event concerns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Process {
     /// Its id, in its own pid namespace; 0 if it is not known.
     pub pid: u32,
-    /// Its command line, cut, or its program's name. Empty if it is not known, or if the process was gone when the event was recorded.
+    /// Its command line, cut, or its program's name. Empty if it is not known, or if the process
+    /// was gone when the event was recorded.
     pub command: String,
-    /// Its pid namespace, as lsns(8) shows it. `None` if it is not known: that of a holder never is. pid_namespaces(7)
+    /// Its pid namespace, as lsns(8) shows it. `None` if it is not known, as for every holder.
+    /// pid_namespaces(7)
     pub pid_namespace: Option<u32>,
 }
 
@@ -176,7 +178,7 @@ impl Process {
         Self { pid, command: command.unwrap_or_default(), pid_namespace: None }
     }
 
-    /// A process of which only the id is known.
+    /// A process about which only the id is known.
     pub(crate) fn unknown(pid: u32) -> Self {
         Self { pid, ..Self::default() }
     }
@@ -191,22 +193,21 @@ impl Process {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// Its number among those of the log; 0 if it is in none.
+    /// Its number among the events of the log; 0 if it is in none.
     pub number: u64,
     /// When it ended, in us since 1970, by the clock of its process.
     pub unix_us: u64,
-    /// What has happened.
+    /// What happened.
     pub kind: EventKind,
-    /// The process that it happened to.
+    /// The process to which it happened.
     pub process: Process,
-    /// The process that had the write lock; for [`EventKind::HolderDied`], the process that has
-    /// ended.
+    /// The process that had the write lock; for [`EventKind::HolderDied`], the process that ended.
     pub holder: Option<Process>,
-    /// For how long it waited.
+    /// How long it waited.
     pub waited: Duration,
-    /// For how long it held the write lock; for a checkpoint, how long that took.
+    /// How long it held the write lock; for a checkpoint, how long that took.
     pub held: Duration,
-    /// How many frames it has written to the WAL; for a checkpoint, how many it has left uncopied.
+    /// How many frames it wrote to the WAL; for a checkpoint, how many it left uncopied.
     pub frames: u32,
     /// How it ended, if that is known.
     pub outcome: Option<Outcome>,
@@ -214,13 +215,14 @@ pub struct Event {
     pub cause: Option<Cause>,
     /// The result code that SQLite got; 0 if there is none.
     pub code: i32,
-    /// How many events of the same process were left out before it, since there were too many.
+    /// How many events of the same process were left out before this one, because there were too
+    /// many.
     pub left_out: u32,
-    /// The statement that took the write lock, or was refused. With `kanban_record_sql`.
+    /// The statement that took the write lock, or was refused. Only with `kanban_record_sql`.
     pub first_statement: Option<String>,
-    /// The statement that released the write lock. With `kanban_record_sql`.
+    /// The statement that released the write lock. Only with `kanban_record_sql`.
     pub last_statement: Option<String>,
-    /// The line that the VFS has logged.
+    /// The line that the VFS logged.
     pub message: Option<String>,
 }
 
@@ -246,7 +248,7 @@ impl Event {
         }
     }
 
-    /// Whether the texts behind the commands are a message.
+    /// Whether the two texts after the commands are a message.
     fn has_message(kind: EventKind) -> bool {
         matches!(kind, EventKind::Guard | EventKind::SyncFailed)
     }
@@ -287,7 +289,7 @@ impl Event {
         record
     }
 
-    /// The event of a record; `None` if there is none, or it is torn, or damaged.
+    /// The event in a record; `None` if there is none, or it is torn or damaged.
     pub(super) fn decode(record: &[u8; RECORD]) -> Option<Self> {
         let short = |at: usize| u32_at(record, at);
         let long = |at: usize| u64_at(record, at);
@@ -363,7 +365,7 @@ impl Event {
     }
 }
 
-/// The start of a text, cut to at most `bytes`.
+/// The start of a text, at most `bytes` long.
 fn cut(text: &str, bytes: usize) -> &[u8] {
     let end = (0..=bytes.min(text.len())).rfind(|at| text.is_char_boundary(*at));
     &text.as_bytes()[..end.unwrap_or(0)]
@@ -377,7 +379,7 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
 }
 
-/// The checksum of a record or tally: of all bytes but those of the checksum itself, which are 8 to 15.
+/// The checksum of a record or tally, over all bytes but its own, which are 8 to 15.
 pub(super) fn checksum(bytes: &[u8]) -> u64 {
     let (before, rest) = bytes.split_at(8);
     let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);

@@ -6,14 +6,14 @@
 //! | 16 to 23 | the number of the newest event, or of an older one (u64) |
 //! | 24 to 31 | when the log was made, in us since 1970 (u64) |
 //! | 1024 n, from n = 1 to 16 | a place for counters ([`super::tally`]) |
-//! | 17408 + 512 n, from n = 0 to 999 | a record ([`super::event`]): that of the events whose number is n modulo 1000 |
-//! | 529408 | a byte that is 0, by which the file is no database: those consist of pages |
+//! | 17408 + 512 n, from n = 0 to 999 | a record ([`super::event`]) of the events whose number is n modulo 1000 |
+//! | 529408 | a byte that is 0, which keeps the file from being taken for a database: those consist of pages |
 //!
-//! The file has its whole length from the beginning, with holes that fill up; a file of 0 bytes is
+//! The file has its whole length from the beginning, with holes that fill up. A file of 0 bytes is
 //! being made, or its maker was killed. It is read and written by pread(2) and pwrite(2), so that a
-//! file that is cut short is an error. A process that writes a record or adds to a place locks the
-//! byte of that record or place, by an OFD lock. If another process has it, the process takes the
-//! next one: it does not wait. It has the file open for that moment only.
+//! file that is cut short gives an error. A process that writes a record or adds to a place locks
+//! the byte of that record or place, by an OFD lock. If another process has locked it, the process
+//! takes the next one: it does not wait. It has the file open for that moment only.
 
 use std::fs::File;
 use std::io;
@@ -32,7 +32,7 @@ pub(crate) const RECORDS: u64 = 1000;
 /// How many places it has for counters.
 const PLACES: u64 = 16;
 
-/// What it begins with.
+/// The first bytes of a log.
 const MAGIC: [u8; 16] = *b"kanban-vfs log\0\x01";
 
 const NEWEST: u64 = 16;
@@ -43,16 +43,17 @@ const FIRST_RECORD: u64 = (1 + PLACES) * PLACE as u64;
 /// Its length in bytes.
 pub(crate) const LENGTH: u64 = FIRST_RECORD + RECORDS * RECORD as u64 + 1;
 
-/// Where the bytes lie that are locked: behind the file's end, since Windows' locks keep others from reading.
+/// Where the locked bytes begin: behind the file's end, since Windows' locks keep others from
+/// reading.
 const LOCKS: i64 = 1 << 32;
 
-/// How many records a process tries that others have locked.
+/// How many records a process tries if others have locked them.
 const TRIES: u64 = 64;
 
-/// How often a reader looks at a log that is replaced meanwhile, or at a place for counters that is torn.
+/// How often a reader looks if the log is replaced meanwhile, or a place for counters is torn.
 const LOOKS: u32 = 3;
 
-/// The bytes that must be free on the disk for an event: SQLite's own files come first.
+/// How many bytes must be free on the disk for an event, to leave room for SQLite's own files.
 const ROOM: u64 = 1 << 20;
 
 /// `<database>-kanban-log`
@@ -64,13 +65,13 @@ pub(crate) fn path_of(database: &Path) -> PathBuf {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum NoLog {
-    /// There is none: there was nothing to record yet, or no client may record.
+    /// There is none: nothing was recorded yet, or no client may record.
     Missing,
-    /// It holds something else, or has another length or a second name.
+    /// The file is no log, or has another length or a second name.
     Foreign,
-    /// It is of a newer version of this VFS.
+    /// A newer version of this VFS made it.
     Newer,
-    /// It is something else than a regular file: what it is.
+    /// It is no regular file. The text says what it is.
     NotAFile(&'static str),
     /// It cannot be opened or read.
     Io(io::Error),
@@ -92,11 +93,12 @@ impl fmt::Display for NoLog {
 
 impl error::Error for NoLog {}
 
-/// A log that is open, to record something.
+/// An open log, to record something.
 pub(super) struct LogFile(LockFile);
 
 impl LogFile {
-    /// The log of `database`, if there is one that can be used. Called with a [`super::Opening`].
+    /// The log of `database`, if there is one that can be used. The caller has a
+    /// [`super::Opening`].
     pub(super) fn open(database: &Path) -> Option<Self> {
         let path = path_of(database);
         let found = sys::entry_at(&path).ok()?;
@@ -110,8 +112,8 @@ impl LogFile {
         open_found(&path, &found, sys::open_to_lock).ok().map(|file| Self(LockFile::new(file)))
     }
 
-    /// The same, with room for a record, and the rights that the database has by now. If there is none, makes it if it may
-    /// `create` it.
+    /// The same, with room for a record, and with the rights that the database has now. If there is
+    /// no log, makes one if it may `create` it.
     pub(super) fn open_to_record(database: &Path, create: bool) -> Option<Self> {
         let path = path_of(database);
         let like = sys::entry_behind(database).ok()?.rights;
@@ -120,13 +122,13 @@ impl LogFile {
         if may_not_be_written() || !has_room {
             return None;
         }
-        // Another process may make it meanwhile.
+        // Another process may make the log meanwhile.
         for _ in 0..3 {
             match sys::entry_at(&path) {
                 Ok(found) => {
                     let file = match open_found(&path, &found, sys::open_to_lock) {
                         Ok(file) => file,
-                        // Somebody has deleted it, or its maker has locked it by now.
+                        // Somebody deleted it, or its maker has locked it by now.
                         Err(NoLog::Missing) => continue,
                         Err(_) if found.len == 0 => continue,
                         Err(_) => return None,
@@ -148,7 +150,7 @@ impl LogFile {
                 Err(_) => return None,
             };
             if make_whole(&file).is_err() {
-                // Of no use to anybody.
+                // A file that was made only in part is of no use.
                 let _ = sys::remove(&path);
                 return None;
             }
@@ -157,23 +159,25 @@ impl LogFile {
         None
     }
 
-    /// Writes an event in the place of the oldest one, or of another if somebody writes there.
+    /// Writes an event in the place of the oldest one, or of another if that place is locked.
     pub(super) fn append(&self, event: &Event) {
         let file = self.0.file();
         if self.append_behind(newest(file), event) {
             return;
         }
-        // A process that was stopped between its two writes has said that an old event is the newest.
+        // A process that was stopped between its two writes may have noted an old event as the
+        // newest.
         self.append_behind(last(file), event);
     }
 
-    /// Writes an event with the first number behind `newest` whose place is free. False if the
-    /// caller may try again: the event is not written yet, but may be.
+    /// Writes an event with the first number after `newest` whose place is free. False if all
+    /// places that it tried were taken, so that the caller may try again.
     fn append_behind(&self, newest: u64, event: &Event) -> bool {
         let file = self.0.file();
         let mut next = newest + 1;
         if next + TRIES > MOST_EVENTS {
-            // No log has so many: a record was forged. All would seem older than that one, so none of them stays.
+            // No log has so many events: a record was forged. All others would seem older than that
+            // one, so none stays.
             if sys::write_all_at(file, &vec![0; RECORDS as usize * RECORD], FIRST_RECORD).is_err() {
                 return true;
             }
@@ -187,11 +191,11 @@ impl LogFile {
                 Ok(false) => continue,
                 Err(_) => return true,
             }
-            // Another process may have been faster, and have unlocked it again.
+            // Another process may have written here and unlocked the place again.
             let is_free = record(file, slot).is_none_or(|there| there.number < number);
             if is_free {
                 let written = sys::write_all_at(file, &event.encode(number), at(slot));
-                // Others may have recorded more since.
+                // Others may have recorded newer events since.
                 if written.is_ok() && said(file).is_none_or(|newest| newest < number) {
                     let _ = sys::write_all_at(file, &number.to_le_bytes(), NEWEST);
                 }
@@ -226,13 +230,14 @@ impl LogFile {
     }
 }
 
-/// Whether SIGXFSZ could end this process if it wrote so far. setrlimit(2)
+/// Whether SIGXFSZ could end this process if it wrote to the end of a log. setrlimit(2)
 fn may_not_be_written() -> bool {
     sys::file_size_limit().is_some_and(|limit| limit < LENGTH as i64)
 }
 
-/// Opens what was found at `path`, if it is a log: no database, no other program's file, not one that has a second name. It is
-/// missing if it is not there any more, if another is, or if it is being made.
+/// Opens what was found at `path`, if it is a log: not a database, not another program's file, and
+/// not one with a second name. The answer is that it is missing if it is not there any more, if
+/// another file is, or if it is being made.
 fn open_found(
     path: &Path,
     found: &Entry,
@@ -242,15 +247,15 @@ fn open_found(
         return Err(NoLog::NotAFile(kind));
     }
     if found.links == 0 {
-        // It was deleted while lstat(2) looked.
+        // It was deleted during lstat(2).
         return Err(NoLog::Missing);
     }
     if ![0, LENGTH].contains(&found.len) || found.links != 1 {
         return Err(NoLog::Foreign);
     }
-    // Another program's, perhaps of this process, whose POSIX locks would go when this closes.
+    // It may be another program's, or this process's own, whose POSIX locks a close would drop.
     if found.len == 0 && sys::is_locked(found.inode) {
-        // Clients lock a log only once it has its length, which its maker may have given it since.
+        // Clients lock a log only once it has its length, which its maker may have set meanwhile.
         let is_empty_still =
             sys::entry_at(path).is_ok_and(|now| now.inode == found.inode && now.len == 0);
         return Err(if is_empty_still { NoLog::Foreign } else { NoLog::Missing });
@@ -275,14 +280,14 @@ fn open_found(
     let is_newer = start[..15] == MAGIC[..15] && start[15] > MAGIC[15];
     match start {
         MAGIC => Ok(file),
-        // As the one of 0 bytes: it is being made, or its maker was killed.
+        // As for a file of 0 bytes: it is being made, or its maker was killed.
         [0, ..] if start == [0; MAGIC.len()] => Ok(file),
         _ if is_newer => Err(NoLog::Newer),
         _ => Err(NoLog::Foreign),
     }
 }
 
-/// Whether a log has no beginning yet.
+/// Whether a log has no header yet.
 fn is_unmade(file: &File) -> bool {
     let mut first = [0];
     match sys::read_exact_at(file, &mut first, 0) {
@@ -291,7 +296,7 @@ fn is_unmade(file: &File) -> bool {
     }
 }
 
-/// Gives a log that has none yet its length and its beginning.
+/// Sets the length and the header of a log that has none yet.
 fn make_whole(file: &File) -> io::Result<()> {
     file.set_len(LENGTH)?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -306,14 +311,14 @@ fn at(slot: u64) -> u64 {
     FIRST_RECORD + slot * RECORD as u64
 }
 
-/// The event in a place, if it is whole.
+/// The event in a record; `None` if it is not whole.
 fn record(file: &File, slot: u64) -> Option<Event> {
     let mut bytes = [0; RECORD];
     sys::read_exact_at(file, &mut bytes, at(slot)).ok()?;
     Event::decode(&bytes).filter(|event| event.number % RECORDS == slot)
 }
 
-/// The number that the file says is that of the newest event, if there is that event.
+/// The number that the file notes as the newest event's, if that event is there.
 fn said(file: &File) -> Option<u64> {
     let mut bytes = [0; 8];
     sys::read_exact_at(file, &mut bytes, NEWEST).ok()?;
@@ -321,12 +326,12 @@ fn said(file: &File) -> Option<u64> {
     record(file, said % RECORDS).filter(|event| event.number == said).map(|_| said)
 }
 
-/// The number of the newest event, or of one some time before it; 0 if there is none.
+/// The number of the newest event, or of a somewhat older one; 0 if there is none.
 fn newest(file: &File) -> u64 {
     said(file).unwrap_or_else(|| last(file))
 }
 
-/// The number of the newest event, by a look at all of them; 0 if there is none.
+/// The number of the newest event, from a look at all of them; 0 if there is none.
 fn last(file: &File) -> u64 {
     let events = events(file).unwrap_or_default();
     events.into_iter().map(|event| event.number).max().unwrap_or(0)
@@ -351,18 +356,18 @@ pub struct EventLog {
     pub path: PathBuf,
     /// When it was made, in us since 1970; the counters count from then on.
     pub made_unix_us: u64,
-    /// Its events, the oldest first. A record that is torn or damaged is left out.
+    /// Its events, oldest first. Torn or damaged records are left out.
     pub events: Vec<Event>,
     /// What was counted.
     pub tally: Tally,
 }
 
-/// What the log of `database` holds. It takes no lock, and changes nothing.
+/// What the log of `database` holds. This takes no lock, and changes nothing.
 pub(crate) fn read(database: &Path) -> Result<EventLog, NoLog> {
     let path = path_of(database);
     for _ in 0..LOOKS {
         match read_at(&path) {
-            // Somebody deletes it at this moment, perhaps, and makes another.
+            // Perhaps it is being deleted and made anew at this moment.
             Err(NoLog::Missing) if sys::entry_at(&path).is_ok_and(|found| found.len > 0) => {}
             other => return other,
         }
@@ -396,7 +401,7 @@ fn read_at(path: &Path) -> Result<EventLog, NoLog> {
     Ok(EventLog { path: path.to_owned(), made_unix_us, events, tally: sum.tally() })
 }
 
-/// What a place for counters has; nothing, if it is damaged.
+/// The counters in a place; none if it is damaged.
 fn counted(file: &File, place: u64) -> io::Result<Words> {
     for _ in 0..LOOKS {
         let mut bytes = [0; PLACE];
@@ -404,16 +409,17 @@ fn counted(file: &File, place: u64) -> io::Result<Words> {
         if let Some(words) = Words::decode(&bytes) {
             return Ok(words);
         }
-        // Somebody adds to it at this moment.
+        // Perhaps a process is adding to it at this moment.
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(Words::default())
 }
 
-/// Makes a log for `database`, if there is none, so that its clients begin to count. For an operator who wants counters.
+/// Makes a log for `database` if there is none, so that its clients begin to count. It is for an
+/// operator who wants counters.
 ///
 /// # Errors
-/// There is one that cannot be used, or none can be made.
+/// There is a log that cannot be used, or none can be made.
 pub(crate) fn make(database: &Path) -> Result<(), NoLog> {
     let _opening = super::Opening::begin();
     match read(database) {

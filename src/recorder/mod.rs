@@ -1,4 +1,4 @@
-//! What has happened on a board, for its operator: the event log beside the database, `<database>-kanban-log`.
+//! What happened on a board, for its operator: the event log beside the database, `<database>-kanban-log`.
 //!
 //! | file | promise |
 //! |---|---|
@@ -7,12 +7,11 @@
 //! | [`tally`] | Counters cover all processes of the board. |
 //! | [`mod@file`] | The file never grows, has the rights of its database, and is no other program's. |
 //!
-//! The log is made when there is something to record, and stays when the last connection closes. It
-//! holds the last [`file::RECORDS`] events, and the counters of all processes. Each process counts
-//! for itself ([`crate::counters`]), and adds to the file what it has counted at most once a
-//! second, when a transaction ends, and when it closes the database. So a transaction makes no
-//! added system call, and a killed process loses the counts of its last second. While there is no
-//! log, a process looks for one at most once a second, too.
+//! The log is made when there is something to record, and stays when the last connection closes. It holds the last
+//! [`file::RECORDS`] events, and the counters of all processes. Each process counts for itself ([`crate::counters`]). It adds
+//! its counts to the file when a transaction ends, at most once a second, and when it closes the database. So a transaction
+//! makes no additional system call, and a killed process loses the counts of its last second. While there is no log, a process
+//! looks for one at most once a second, too.
 //!
 //! Where the log cannot be used (rights, a full disk, another program's file in its place), nothing
 //! is recorded. That is no error, and is reported only to those who read the log.
@@ -35,7 +34,7 @@ use event::{Event, EventKind, Process};
 use file::LogFile;
 use tally::Words;
 
-/// A process adds what it has counted when that is older, in ns.
+/// A process adds its counts to the log when they are this old, in ns.
 const FLUSHES_AFTER_NS: u64 = 1_000_000_000;
 
 /// How many events of one database a process records in a second.
@@ -44,7 +43,7 @@ const MOST: u32 = 20;
 /// How many logs are open. Locked to change it, and while a thread forks.
 static OPEN: ForkMutex<usize> = ForkMutex::new(0);
 
-/// A log may be open until this is dropped: no thread forks, so that no child inherits its descriptor, and with it a lock.
+/// While this lives, a log may be open, and no thread forks: so no child inherits the log's descriptor, and with it a lock.
 struct Opening;
 
 impl Opening {
@@ -80,29 +79,29 @@ pub(crate) struct Recording {
     pub(crate) is_on: bool,
     /// Whether it records statements.
     pub(crate) has_statements: bool,
-    /// From when on it records a transaction or a checkpoint, in ns. [`u64::MAX`] if it records nothing.
+    /// The shortest transaction or checkpoint that it records, in ns. [`u64::MAX`] if it records nothing.
     pub(crate) slow_ns: u64,
 }
 
 impl Recording {
-    /// Of a connection with these settings.
+    /// What a connection with these settings records.
     pub(crate) fn new(is_on: bool, has_statements: bool, slow: Duration) -> Self {
         let slow_ns = if is_on { slow.as_nanos() as u64 } else { u64::MAX };
         Self { is_on, has_statements: is_on && has_statements, slow_ns }
     }
 }
 
-/// What this process records of one database.
+/// What this process records about one database.
 pub(crate) struct Recorder {
     database: PathBuf,
-    /// When to add what was counted, in ns of [`sys::monotonic_ns`].
+    /// When the counts are due to be added, in ns of [`sys::monotonic_ns`].
     due: AtomicU64,
     /// Whether there was a log when it was last looked for.
     has_log: AtomicBool,
-    /// What is to be recorded. Mutex rule: held to look and to change, without any other lock.
+    /// What is to be recorded. Mutex rule: held to look and to change, while no other lock is taken.
     waiting: Mutex<Waiting>,
-    /// What the file has of this process's counters. Mutex rule: held while this process has the log of this database open, so
-    /// no thread waits for it.
+    /// The part of this process's counters that the file already has. Mutex rule: held while this process has the log of this
+    /// database open, so no thread waits for it.
     added: Mutex<Words>,
     /// Empty in a child of the process that made it.
     own: Own<()>,
@@ -110,22 +109,22 @@ pub(crate) struct Recorder {
 
 #[derive(Default)]
 struct Waiting {
-    /// What no thread has written yet, each with whether it makes a log.
+    /// The events that no thread has written yet, each with whether it makes a log.
     events: Vec<(Event, bool)>,
-    /// The second in which events came last, how many, and how many were left out since the last that was not.
+    /// The second of the last events, how many were recorded in it, and how many were left out since then.
     second: u64,
     recorded: u32,
     left_out: u32,
 }
 
 impl Waiting {
-    /// Takes an event; false if there are too many.
+    /// Takes an event; false if there were too many.
     fn take(&mut self, mut event: Event, create: bool) -> bool {
         let second = sys::monotonic_ns() / 1_000_000_000;
         if self.second != second {
             (self.second, self.recorded) = (second, 0);
         }
-        // The thread that writes may wait for the disk, and leave many behind.
+        // The thread that writes may wait for the disk while many events gather.
         if self.recorded >= MOST || self.events.len() >= MOST as usize {
             self.left_out = self.left_out.saturating_add(1);
             return false;
@@ -138,7 +137,7 @@ impl Waiting {
 }
 
 impl Recorder {
-    /// That of the database at `path`, of which nothing is recorded yet.
+    /// The recorder of the database at `path`, with nothing recorded yet.
     pub(crate) fn of(path: &Path) -> Self {
         Self {
             database: path.to_owned(),
@@ -165,10 +164,10 @@ impl Recorder {
         }
     }
 
-    /// The last connection of this process closes the database: adds what is left. A log that was not there a moment ago is
-    /// not looked for once more.
+    /// The last connection of this process closes the database: adds what is left. If a log was missing a moment ago, it is
+    /// not looked for again.
     pub(crate) fn close(&mut self, counters: &Counters) {
-        // Nobody has written if it was never due.
+        // 0: this process has added nothing yet, since it never wrote.
         let has_begun = self.due.load(Ordering::Relaxed) != 0;
         let is_due = || self.is_due(sys::monotonic_ns());
         let looks = has_begun && (self.has_log.load(Ordering::Relaxed) || is_due());
@@ -177,8 +176,8 @@ impl Recorder {
         }
     }
 
-    /// Records an event of this process, and with it what was counted. Makes the log if it may `create` it. If another thread
-    /// writes to the log of this database, that thread does it.
+    /// Records an event of this process, and adds the counts. Makes the log if it may `create` it. If another thread is
+    /// writing to the log of this database, that thread does all this.
     #[cold]
     pub(crate) fn record(&self, event: Event, create: bool, counters: &Counters) {
         if self.own.get().is_none() {
@@ -191,13 +190,13 @@ impl Recorder {
         }
     }
 
-    /// Writes what is to be recorded, and what was counted, unless another thread does.
+    /// Writes the events that are to be recorded, and the counts, unless another thread is doing so.
     fn write(&self, counters: &Counters) {
         loop {
             let Some(mut added) = self.added.try_lock() else { return };
             self.write_to_log(&mut added, counters);
             drop(added);
-            // Those that have come meanwhile have left it to this thread.
+            // A thread that came meanwhile left its event to this one.
             if self.waiting.lock().events.is_empty() {
                 return;
             }
@@ -228,7 +227,7 @@ impl Recorder {
     }
 }
 
-/// An event that has just ended, of no process yet.
+/// An event that has just ended, without its process.
 pub(crate) fn ended(kind: EventKind) -> Event {
     Event { unix_us: unix_us(), ..Event::of(kind) }
 }
@@ -238,30 +237,30 @@ pub(crate) fn unix_us() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 
-/// Whether a sync of a journal or WAL has failed that no connection has recorded.
+/// Whether any thread has a failed sync of a journal or WAL that no connection has recorded yet.
 static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// What the last such sync on this thread has answered; 0 for none.
+    /// The result of the last such sync on this thread; 0 for none.
     static FAILED: Cell<i32> = const { Cell::new(0) };
 }
 
-/// A sync of a journal or WAL has failed. The connection that writes it on this thread is told by [`take_failed_sync`].
+/// Notes that a sync of a journal or WAL failed. The connection that writes that file, on this thread, gets it from
+/// [`take_failed_sync`].
 #[cold]
 pub(crate) fn note_failed_sync(code: i32) {
     let _ = FAILED.try_with(|failed| failed.set(code));
     HAS_FAILED.store(true, Ordering::Relaxed);
 }
 
-/// What a sync has answered that has failed on this thread; `None` if none has since the last call. It was one of this
-/// transaction, unless that writes to several databases: then it is told to the first of them that ends.
+/// The result of the sync that failed on this thread; `None` if none failed since the last call. That sync belongs to this
+/// transaction, unless the transaction writes to several databases: then the first of them that ends gets it.
 #[inline(always)]
 pub(crate) fn take_failed_sync() -> Option<i32> {
     #[cold]
     fn take() -> Option<i32> {
         let failed = FAILED.try_with(|failed| failed.replace(0)).unwrap_or(0);
-        // Another thread's failure is not lost, since it stays in that thread's memory; it is only
-        // found a little later.
+        // Another thread's failure is not lost: it stays in that thread's memory, and is only found a little later.
         if failed != 0 {
             HAS_FAILED.store(false, Ordering::Relaxed);
         }

@@ -1,7 +1,8 @@
-//! The counters of a board: what all processes have counted since the log was made.
+//! The counters of a board: the sum of what all processes counted since the log was made.
 //!
-//! The log has several places for them, each of which some process adds to, and a board's counters are their sum. A place that
-//! is torn, or damaged, counts nothing, and begins anew.
+//! The log has several places for counters. Each process adds to one of them, and the board's
+//! counters are the sum of all places. A place that is torn or damaged counts as nothing, and
+//! begins anew.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use super::event::{checksum, u64_at};
 use crate::counters::{CLASSES, Counters, FIRST_CLASS, Histogram};
 
-/// How long a place is, in bytes: 8 that are 0, a checksum, and the words.
+/// The length of a place in bytes: 8 that are 0, a checksum, and the words.
 pub(super) const PLACE: usize = 1024;
 
 /// How many words there are: numbers, and two histograms.
@@ -17,7 +18,7 @@ const WORDS: usize = NUMBERS + 2 * (CLASSES + 1);
 const NUMBERS: usize = 16;
 const _: () = assert!(16 + WORDS * 8 <= PLACE);
 
-/// Counters as the log has them.
+/// Counters as the log stores them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Words([u64; WORDS]);
 
@@ -58,12 +59,12 @@ pub(crate) fn words(counters: &Counters) -> Words {
 }
 
 impl Words {
-    /// What was counted since it was `before`.
+    /// The counts since they were `before`.
     pub(super) fn since(&self, before: &Self) -> Self {
         Self(std::array::from_fn(|n| self.0[n].wrapping_sub(before.0[n])))
     }
 
-    /// Both together.
+    /// The sum of both.
     pub(super) fn and(&self, other: &Self) -> Self {
         Self(std::array::from_fn(|n| self.0[n].wrapping_add(other.0[n])))
     }
@@ -81,14 +82,14 @@ impl Words {
     /// The words of a place; `None` if it is torn or damaged.
     pub(super) fn decode(place: &[u8; PLACE]) -> Option<Self> {
         if place.iter().all(|byte| *byte == 0) {
-            // Nobody has counted there.
+            // No process has counted there.
             return Some(Self::default());
         }
         (u64_at(place, 8) == checksum(place))
             .then(|| Self(std::array::from_fn(|n| u64_at(place, 16 + n * 8))))
     }
 
-    /// As people and programs read them.
+    /// The counters as people and programs read them.
     pub(super) fn tally(&self) -> Tally {
         let n = |nth: usize| self.0[nth];
         let durations = |nth: usize| {
@@ -127,7 +128,8 @@ pub struct Durations {
 }
 
 impl Durations {
-    /// All durations up to that class are shorter than this; `None` for the last class.
+    /// All durations of that class and of lower ones are shorter than this; `None` for the last
+    /// class.
     #[must_use]
     pub fn bound(class: usize) -> Option<Duration> {
         let power = u32::try_from(class).ok().filter(|_| class + 1 < CLASSES)? + FIRST_CLASS;
@@ -150,29 +152,30 @@ pub struct Tally {
     /// Statements that were refused at once. Without a busy handler, refusals of one connection
     /// less than a second apart count as one.
     pub refusals: u64,
-    /// Statements that have waited, and were refused.
+    /// Statements that waited, and were refused.
     pub give_ups: u64,
-    /// Processes that have ended while they held the write lock and others waited for it.
+    /// Processes that ended while they held the write lock and others waited for it.
     pub holders_died: u64,
-    /// Checkpoints that had copied all frames when they ended.
+    /// Checkpoints that copied all frames.
     pub checkpoints_complete: u64,
-    /// Checkpoints that had left frames which readers still need.
+    /// Checkpoints that left frames, because readers still needed them.
     pub checkpoints_partial: u64,
     /// Checkpoints that did not copy all they meant to copy.
     pub checkpoints_failed: u64,
-    /// Checkpoints that did not begin, since another was at work.
+    /// Checkpoints that did not begin because another was running.
     pub checkpoints_busy: u64,
-    /// Commits and checkpoints that have failed, since a sync had failed.
+    /// Commits and checkpoints that failed because a sync had failed.
     pub syncs_failed: u64,
-    /// Commits and checkpoints that were refused, since the file was too short.
+    /// Commits and checkpoints that were refused because the file was too short.
     pub short_files: u64,
-    /// Locks that were refused, since a file was not in its place, or the database had several hard links.
+    /// Locks that were refused because a file was not in its place, or the database had several
+    /// hard links.
     pub displaced: u64,
-    /// Events that were not recorded, since there were too many.
+    /// Events that were not recorded because there were too many.
     pub events_left_out: u64,
-    /// For how long transactions held the write lock. The number of durations is the number of
+    /// How long transactions held the write lock. The number of durations is the number of
     /// transactions.
     pub holds: Durations,
-    /// How long waits took that ended with the write lock.
+    /// How long the waits took that ended with the write lock.
     pub waits: Durations,
 }

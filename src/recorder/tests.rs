@@ -6,7 +6,7 @@ use super::event::{Cause, Outcome};
 use super::file::{EventLog, LENGTH, NoLog, RECORDS, make, path_of, read};
 use super::*;
 
-/// A database with the right of its owner only, and its recorder.
+/// A database that only its owner may use, and its recorder.
 fn board() -> (tempfile::TempDir, PathBuf, Recorder) {
     let place = tempfile::tempdir().expect("a directory");
     let path = place.path().join("board.db");
@@ -65,7 +65,7 @@ fn an_event_is_read_as_it_was_recorded() {
     assert!(json.contains(r#""cause":"stale_snapshot""#) && json.contains(r#""held_ms":0.012,"#));
 }
 
-/// More is recorded than there is room for. The last events are there, in order, and the file is as long as it was.
+/// More events are recorded than the log has room for. The last ones are there, in order, and the file has not grown.
 #[test]
 fn the_log_keeps_the_last_events_and_does_not_grow() {
     let (_place, path, recorder) = board();
@@ -93,15 +93,15 @@ fn events_of_many_at_once_are_all_there() {
     assert_eq!(frames, (0..200).collect::<Vec<_>>());
 }
 
-/// Somebody has torn records, written over the number of the newest event, or over all with zeros, ones or noise: what is whole is read,
-/// and the next event is recorded behind it.
+/// Somebody tore records, and overwrote the number of the newest event, or everything, with zeros, ones or noise. What is whole
+/// is read, and the next event is recorded after it.
 #[test]
 fn damage_is_skipped() {
     let (_place, path, recorder) = board();
     record(&path, &recorder, 0..10);
     let file = std::fs::File::options().write(true).open(path_of(&path)).expect("it is there");
     let at = |number: u64| LENGTH - 1 - (RECORDS - number) * 512;
-    // The third is torn in its middle, the fourth says that it is another.
+    // The third record is torn in its middle, and the fourth has the number of another.
     file.write_all_at(&[0xff; 100], at(3) + 200).expect("it is ours");
     file.write_all_at(&9_u64.to_le_bytes(), at(4)).expect("it is ours");
     for newest in [0, 2, 7, u64::MAX] {
@@ -109,7 +109,7 @@ fn damage_is_skipped() {
         let numbers: Vec<_> = log_of(&path).events.iter().map(|event| event.number).collect();
         assert_eq!(numbers, [1, 2, 5, 6, 7, 8, 9, 10]);
     }
-    // Others have recorded since that was read.
+    // Others recorded events since that number was read.
     file.write_all_at(&5_u64.to_le_bytes(), 16).expect("it is ours");
     record(&path, &recorder, 10..11);
     let numbers: Vec<_> = log_of(&path).events.iter().map(|event| event.number).collect();
@@ -129,9 +129,9 @@ fn damage_is_skipped() {
     }
 }
 
-/// A process was stopped after it had written its record, and then says that this is the newest
-/// event. By then others have recorded more than a process looks for at once. The next events are
-/// still recorded, and the number is right again.
+/// A process was stopped after it had written its record, and later notes that this is the newest event. By then others have
+/// recorded more events than a process looks for at once. The next events are recorded nevertheless, and the number is right
+/// again.
 #[test]
 fn a_process_that_was_stopped_does_not_stop_the_log() {
     for events in [150, RECORDS as u32 + 150] {
@@ -154,7 +154,7 @@ fn a_process_that_was_stopped_does_not_stop_the_log() {
     }
 }
 
-/// Somebody has written a record with the greatest number that there is, or one near it. The next events are recorded.
+/// Somebody wrote a record with the greatest possible number, or one near it. The next events are recorded nevertheless.
 #[test]
 fn a_number_that_cannot_be_does_not_stop_the_log() {
     for forged in [(1 << 48) - 1, (1 << 48) - 5] {
@@ -170,7 +170,7 @@ fn a_number_that_cannot_be_does_not_stop_the_log() {
     }
 }
 
-/// Somebody has written a record with a time that no clock shows. It is skipped; one of the last second that there is, is not.
+/// Somebody wrote a record with a time that no clock shows. It is skipped, but one with the last possible second is not.
 #[test]
 fn a_time_that_cannot_be_is_skipped() {
     let (_place, path, recorder) = board();
@@ -186,8 +186,8 @@ fn a_time_that_cannot_be_is_skipped() {
     assert_eq!(numbers, [1, 4]);
 }
 
-/// The log is deleted again and again, and clients make another. A reader finds one of them, or
-/// none, but never a file that is no log, and a client records in the new one.
+/// The log is deleted again and again, and clients make another. A reader finds one of them or none, but never a file that is
+/// no log, and a client records in the new one.
 #[test]
 fn a_log_that_is_replaced_meanwhile_is_a_log() {
     let (_place, path, recorder) = board();
@@ -216,8 +216,8 @@ fn a_log_that_cannot_be_read_is_not_empty() {
     super::file::events(&short).expect_err("half of it is missing");
 }
 
-/// What lies in the log's place is somebody else's: it stays as it is, and nothing is recorded. A log that was cut short is not
-/// used either.
+/// What is in the log's place belongs to another program: it stays as it is, and nothing is recorded. A log that was cut short
+/// is not used either.
 #[test]
 fn what_is_no_log_stays_as_it_is() {
     let (place, path, recorder) = board();
@@ -263,7 +263,8 @@ fn what_is_no_log_stays_as_it_is() {
     untouched(&|| true, "newer version");
 }
 
-/// A process was killed when it had made the file, and had not given it its length, or had not written to it. Others go on with it.
+/// A process was killed when it had made the file, but had not set its length, or had not written to it. Others go on with the
+/// file.
 #[test]
 fn a_log_that_was_half_made_is_used() {
     for length in [0, LENGTH] {
@@ -271,7 +272,7 @@ fn a_log_that_was_half_made_is_used() {
         let file = std::fs::File::create_new(path_of(&path)).expect("a file");
         file.set_len(length).expect("it is ours");
         assert!(matches!(read(&path), Err(NoLog::Missing)));
-        // Counters alone are no reason to go on with it.
+        // Counters alone do not make a process go on with the file.
         recorder.add(&Counters::default(), 0);
         assert_eq!(file.metadata().expect("it is open").len(), length);
         record(&path, &recorder, 0..2);
@@ -319,7 +320,7 @@ fn the_first_events_of_many_are_all_there() {
     }
 }
 
-/// An administrator has given the board to another group or mode: the log follows when something is recorded.
+/// An administrator changed the board's group or mode: the log gets the same when something is recorded.
 #[test]
 fn the_log_follows_the_rights_of_its_database() {
     let (_place, path, recorder) = board();
@@ -330,8 +331,8 @@ fn the_log_follows_the_rights_of_its_database() {
     assert_eq!((mode & 0o777, log_of(&path).events.len()), (0o666, 2));
 }
 
-/// Two processes count; a third has not got so far yet. The log has what both have counted, also if one of the places for it was damaged or is
-/// locked.
+/// Two processes count; a third has not counted yet. The log has what both counted, even if one place for counters was damaged
+/// or is locked.
 #[test]
 fn counters_of_all_add_up() {
     let (_place, path, mut recorder) = board();
@@ -365,14 +366,14 @@ fn counters_of_all_add_up() {
     assert_eq!(log_of(&path).tally.holds.count(), 4);
 }
 
-/// The disk keeps a thread that writes to the log of one board. Another thread records on the same board, and on another one, and
-/// waits for neither. Its event is written by the thread that is kept.
+/// The disk blocks a thread that writes to the log of one board. Another thread records on the same board, and on another one,
+/// and waits for neither. The blocked thread writes that thread's event.
 #[test]
 fn nobody_waits_for_anothers_write() {
     let (_place, path, recorder) = board();
     let (_other_place, other_path, other) = board();
     let counters = Counters::default();
-    // As a thread that is in the middle of a write.
+    // As if a thread were in the middle of a write.
     let (added, opening) = (recorder.added.lock(), Opening::begin());
     let (told, all_told) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
@@ -393,7 +394,7 @@ fn nobody_waits_for_anothers_write() {
     assert_eq!(log_of(&path).events.len(), 1);
 }
 
-/// Several threads of a process record on one board at once: each event is there when the last of them has come back.
+/// Several threads of a process record on one board at once: each event is there when the last thread has returned.
 #[test]
 fn threads_leave_no_event_behind() {
     let (_place, path, recorder) = board();
@@ -410,7 +411,7 @@ fn threads_leave_no_event_behind() {
     assert_eq!(log_of(&path).events.len(), 16);
 }
 
-/// A thread forks when no log is open.
+/// A thread that forks waits until no log is open.
 #[test]
 fn a_fork_waits_for_an_open_log() {
     let opening = Opening::begin();
@@ -425,8 +426,7 @@ fn a_fork_waits_for_an_open_log() {
     forker.join().expect("it ends").expect("it is heard");
 }
 
-/// A process adds to the counters again and again. A reader at any moment finds them whole: they
-/// never go down.
+/// A process adds to the counters again and again. A reader finds them whole at any moment: they never go down.
 #[test]
 fn counters_never_go_down() {
     let (_place, path, recorder) = board();
@@ -449,7 +449,7 @@ fn counters_never_go_down() {
     assert_eq!(log_of(&path).tally.holds.count(), 5000);
 }
 
-/// A program is refused in a loop: some of its events of each second are recorded, and how many were not.
+/// A program is refused in a loop. Some of its events of each second are recorded, with the number of the others.
 #[test]
 fn a_flood_leaves_room_for_others() {
     let (_place, path, recorder) = board();

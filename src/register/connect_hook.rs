@@ -1,5 +1,5 @@
 //! What happens when a connection opens: SQLite calls an auto-extension for each
-//! (<https://www.sqlite.org/c3ref/auto_extension.html>), after its main database was opened.
+//! (<https://www.sqlite.org/c3ref/auto_extension.html>), after it has opened the main database.
 
 use std::ffi::{CStr, c_char, c_int};
 
@@ -10,7 +10,7 @@ use crate::ffi::{
 };
 use crate::shim::{FCNTL_OPENED, Opened};
 
-/// The auto-extension of the `nth` copy of SQLite. Further copies in a process have no number: they
+/// The auto-extension of the `nth` copy of SQLite. Copies beyond the last number have none. They
 /// are served only if they pass their table of functions.
 pub(super) fn of(nth: Option<usize>) -> AutoExtension {
     let all: [AutoExtension; copies::MOST] =
@@ -18,16 +18,16 @@ pub(super) fn of(nth: Option<usize>) -> AutoExtension {
     nth.map_or(on_connect::<{ usize::MAX }> as AutoExtension, |nth| all[nth])
 }
 
-/// Gives a connection `kanban_version()` and, if its main database is ours, a busy timeout.
-/// Fails the open, with a message, of a database that xOpen refused.
+/// Defines `kanban_version()` on a connection and, if its main database is ours, sets a busy
+/// timeout. If xOpen refused the database, fails the open with a message.
 ///
-/// SQLite calls it at the end of sqlite3_open(), with the connection's mutex, and for connections
-/// of every VFS. An error makes the open fail, so it returns one only for a database of ours that
+/// SQLite calls this at the end of sqlite3_open(), with the connection's mutex, for connections of
+/// every VFS. An error makes the open fail, so this returns one only for a database of ours that
 /// xOpen refused. It begins no transaction.
 ///
-/// `NTH` is the copy of SQLite that calls it. A copy that was built without extension loading
-/// (SQLITE_OMIT_LOAD_EXTENSION) passes no table of its functions, and another copy's functions must
-/// not be called with its connection.
+/// `NTH` is the copy of SQLite that calls this. A copy built without extension loading
+/// (SQLITE_OMIT_LOAD_EXTENSION) passes no table of its functions. Another copy's functions must not
+/// be called with its connection.
 ///
 /// # Safety
 /// SQLite calls it as an auto-extension.
@@ -49,7 +49,7 @@ unsafe extern "C" fn on_connect<const NTH: usize>(
     })
 }
 
-/// Defines `kanban_version()`. Out of memory, it leaves the function out.
+/// Defines `kanban_version()`. If memory runs out, the function is left out.
 ///
 /// # Safety
 /// `db` is an open connection of `host`.
@@ -95,7 +95,7 @@ fn version_function(nth: usize) -> ScalarFunction {
     functions[nth]
 }
 
-/// `kanban_version()`: SQLite evaluates it, with the mutex of a connection of that copy.
+/// `kanban_version()`: SQLite evaluates it with the mutex of a connection of that copy.
 unsafe extern "C" fn version<const NTH: usize>(
     context: *mut sqlite3_context,
     _: c_int,

@@ -1,14 +1,15 @@
 //! The entry points of the loadable extension, <https://www.sqlite.org/loadext.html>.
 //!
-//! SQLite derives `sqlite3_kanbanvfs_init` from the name of the file. If an application's
-//! connection strings cannot change, name the other entry point:
+//! SQLite derives `sqlite3_kanbanvfs_init` from the file's name. If an application's connection
+//! strings cannot change, name the other entry point:
 //!
 //! ```sql
 //! SELECT load_extension('libkanban_vfs', 'sqlite3_kanbanvfs_default_init');
 //! ```
 //!
-//! [`kanban_vfs_register`] is for applications that reach their SQLite only as a shared library, not
-//! through a connection that may load extensions. `include/kanban_vfs.h` declares all but one of them for C.
+//! [`kanban_vfs_register`] is for applications that reach SQLite only as a shared library, not
+//! through a connection that may load extensions. `include/kanban_vfs.h` declares all but one of
+//! these functions for C.
 // The functions are public to the linker.
 #![allow(unsafe_code, unreachable_pub)]
 
@@ -24,10 +25,11 @@ use crate::options::{self, Options};
 use crate::sys;
 
 /// Registers the VFS `kanban` with the SQLite that loads the extension. Loading it again is
-/// harmless. SQLite calls it with the mutex of the connection that loads.
+/// harmless. SQLite calls this with the mutex of the connection that loads.
 ///
-/// Returns `SQLITE_OK_LOAD_PERMANENTLY`, or `SQLITE_ERROR` and a message: an SQLite before 3.31,
-/// a malformed environment variable, a base VFS that does not exist, or another VFS named kanban.
+/// Returns `SQLITE_OK_LOAD_PERMANENTLY`, or `SQLITE_ERROR` and a message. The errors: SQLite is
+/// older than 3.31, an environment variable is malformed, the base VFS does not exist, or another
+/// VFS is named kanban.
 ///
 /// # Safety
 /// SQLite calls it, with an open connection, null or a place for a message, and its functions.
@@ -41,8 +43,8 @@ pub unsafe extern "C" fn sqlite3_kanbanvfs_init(
     unsafe { init(db, message, api, false) }
 }
 
-/// Does what [`sqlite3_kanbanvfs_init`] does, and makes `kanban` the default VFS: connections that name no
-/// VFS get it.
+/// Does what [`sqlite3_kanbanvfs_init`] does, and makes `kanban` the default VFS, for connections
+/// that name none.
 ///
 /// # Safety
 /// SQLite calls it, with an open connection, null or a place for a message, and its functions.
@@ -56,15 +58,16 @@ pub unsafe extern "C" fn sqlite3_kanbanvfs_default_init(
     unsafe { init(db, message, api, true) }
 }
 
-/// Registers the VFS `kanban` with the SQLite whose functions dlsym(3) finds through `library`:
-/// what dlopen(3) gave for that SQLite or for a library that is linked with it, or `RTLD_DEFAULT`.
-/// A second call is harmless. If `make_default` is not 0, the VFS becomes the default one.
+/// Registers the VFS `kanban` with the SQLite whose functions dlsym(3) finds through `library`.
+/// That is a handle that dlopen(3) returned for that SQLite or for a library linked with it, or
+/// `RTLD_DEFAULT`. A second call is harmless. If `make_default` is not 0, the VFS becomes the
+/// default one.
 ///
-/// Takes a handle rather than a table of functions, so that no caller, in whatever language, can
-/// fill in the wrong one. Connections that are open already do not get `kanban_version()`.
+/// It takes a handle rather than a table of functions, so that no caller, in whatever language, can
+/// fill in the wrong one. Connections that are already open do not get `kanban_version()`.
 ///
 /// Returns `SQLITE_OK` and an empty message; `SQLITE_ERROR` for the reasons of
-/// [`sqlite3_kanbanvfs_init`]; or `SQLITE_NOTFOUND` if dlsym(3) does not find a function: an SQLite
+/// [`sqlite3_kanbanvfs_init`]; or `SQLITE_NOTFOUND` if dlsym(3) does not find a function. An SQLite
 /// whose symbols are hidden can only load the extension. The message is cut to `size` bytes and
 /// terminated. After a panic it is empty, and standard error has the reason.
 ///
@@ -82,9 +85,9 @@ pub unsafe extern "C" fn kanban_vfs_register(
     unsafe { register_found(|name| sys::find_symbol(library, name), make_default, message, size) }
 }
 
-/// As [`kanban_vfs_register`], but `find(name, of)` finds SQLite's functions. For
-/// `libkanban_vfs_preload.so`, which must not call dlsym(3): another thread may hold the dynamic
-/// linker's lock. Not in the header.
+/// Like [`kanban_vfs_register`], but `find(name, of)` finds SQLite's functions. It is for
+/// `libkanban_vfs_preload.so`, which must not call dlsym(3), since another thread may hold the
+/// dynamic linker's lock. The header does not declare it.
 ///
 /// # Safety
 /// What `find` returns is null or a function of one SQLite, of that name. Neither that SQLite nor this library is ever unloaded.
@@ -102,7 +105,7 @@ pub unsafe extern "C" fn kanban_vfs_register_by(
 }
 
 /// # Safety
-/// As [`kanban_vfs_register_by`].
+/// As for [`kanban_vfs_register_by`].
 unsafe fn register_found(
     find: impl Fn(&CStr) -> *mut c_void,
     make_default: c_int,
@@ -110,7 +113,8 @@ unsafe fn register_found(
     size: usize,
 ) -> ResultCode {
     if !message.is_null() && size > 0 {
-        // SAFETY: the caller's promise: there is room for the terminator, which is all there is after a panic.
+        // SAFETY: the caller's promise: there is room for the terminator. After a panic the message
+        // is only that.
         unsafe { message.write(0) };
     }
     no_panic(ResultCode::ERROR, || {
@@ -139,8 +143,8 @@ fn register(host: Host, make_default: bool) -> Result<(), String> {
     super::register(host, &options.with_make_default(make_default)).map_err(|why| why.to_string())
 }
 
-/// Reports unknown `KANBAN_` variables once, since a misspelt one would go unnoticed. Not in
-/// SQLite's error log: an application for kanban boards may have such variables of its own.
+/// Reports unknown `KANBAN_` variables once, since a misspelt one would go unnoticed. They do not
+/// go to SQLite's error log: an application for kanban boards may have such variables of its own.
 fn report_unknown_variables() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -155,10 +159,10 @@ fn report_unknown_variables() {
     });
 }
 
-/// Copies the last line that the VFS has logged on this thread into `line`, cut to `size` bytes and
-/// terminated. After a failed open it says why, where SQLite says only "unable to open database
-/// file". It begins with the time, as `2026-11-30T02:46:47.123456Z`. Returns the length of the
-/// whole line in bytes, 0 if there is none.
+/// Copies the last line that the VFS logged on this thread into `line`, cut to `size` bytes and
+/// terminated. After a failed open the line says why, where SQLite says only "unable to open
+/// database file". It begins with the time, as in `2026-11-30T02:46:47.123456Z`. Returns the length
+/// of the whole line in bytes; 0 if there is none.
 ///
 /// # Safety
 /// `line` is null or has room for `size` bytes.
@@ -205,8 +209,8 @@ unsafe fn init(
     };
     no_panic(ResultCode::ERROR, || {
         if api.is_null() {
-            // sqlite3_auto_extension() of an SQLite that was built without extension loading passes
-            // none.
+            // sqlite3_auto_extension() of an SQLite built without extension loading passes no
+            // functions.
             return ResultCode::ERROR;
         }
         // SAFETY: SQLite passes its own functions.

@@ -1,10 +1,10 @@
-//! A child of fork(2) shares its parent's open file descriptions, and so its locks: unlocking in
-//! the child would unlock the parent, and a child that lives on would keep the locks of a parent
-//! that died (<https://www.sqlite.org/howtocorrupt.html> 2.6).
+//! A child of fork(2) shares its parent's open file descriptions, and so its locks
+//! (<https://www.sqlite.org/howtocorrupt.html> 2.6). An unlock in the child would release the
+//! parent's lock, and a child that lives on would keep the locks of a parent that died.
 //!
-//! So the child closes its copies at once, which leaves the parent's locks as they are. Neither its
-//! inherited connections ([`crate::shim::inherited`]) nor SQLite's book-keeping of locks
-//! ([`crate::guard::cancellation`]) use them afterwards.
+//! So the child at once closes its copies, which leaves the parent's locks as they are. Afterwards
+//! neither its inherited connections ([`crate::shim::inherited`]) nor SQLite's book-keeping of
+//! locks ([`crate::guard::cancellation`]) use them.
 //!
 //! Windows has no fork.
 //!
@@ -15,17 +15,17 @@
 //! |---|---|---|
 //! | `prepare` | before the fork | takes every lock of the process, so that the child finds what they protect in a consistent state |
 //! | `parent` | afterwards, in the parent | releases them |
-//! | `child` | afterwards, in the child, which has this thread only | releases them, and gives up what it inherited |
+//! | `child` | afterwards, in the child, which has only this thread | releases them, and abandons what it inherited |
 //!
-//! `prepare` takes the locks in the order in which code that holds one asks for another.
-//! Registrations come first, since to register takes all others. Then come the locks of open files,
-//! of databases, of event logs, of the tables of locks, of directories, and of the log. The child
-//! must not call SQLite, whose mutexes other threads of the parent may have held, nor wait for any
-//! lock.
+//! `prepare` takes the locks in the order in which code that holds one takes another. The lock of
+//! registrations comes first, since a registration takes all others. Then come the locks of open
+//! files, of databases, of event logs, of the tables of locks, of directories, and of the log. The
+//! child must not call SQLite, whose mutexes other threads of the parent may have held, nor wait
+//! for any lock.
 
 use std::io;
 
-/// Makes every later child of this process give up what it inherits. Call it before the first
+/// Makes every later child of this process abandon what it inherits. Call this before the first
 /// database is opened.
 ///
 /// # Errors
@@ -81,7 +81,7 @@ pub(crate) fn watch() -> io::Result<()> {
         .map_err(io::Error::from_raw_os_error)
 }
 
-/// Nothing is forked.
+/// Does nothing: Windows has no fork.
 #[cfg(windows)]
 pub(crate) fn watch() -> io::Result<()> {
     Ok(())

@@ -16,12 +16,13 @@ use crate::options::Options;
 use crate::sys::fork::ForkMutex;
 use crate::vfs::{self, Instance, OF_THE_SYSTEM};
 
-/// Instances that are registered now. Locked while one is registered or unregistered, before any other lock of ours and
-/// SQLite's own, and while a thread forks. No callback of SQLite's asks for it but an extension's entry point.
+/// The instances that are registered now. Locked while one is registered or unregistered, before
+/// any other lock of ours and SQLite's own, and while a thread forks. Of SQLite's callbacks, only
+/// an extension's entry point takes it.
 static REGISTERED: ForkMutex<Vec<&'static Instance>> = ForkMutex::new(Vec::new());
 
-/// Registers the VFS that `options` describe with `host`. A second call only honours
-/// `make_default`, and registers the VFS again if the application has unregistered it.
+/// Registers the VFS that `options` describe with `host`. A second call only applies
+/// `make_default`. If the application has unregistered the VFS, it registers the VFS again.
 ///
 /// # Errors
 /// [`Error::InvalidName`], [`Error::AtFork`], [`Error::NameTaken`], [`Error::Sqlite`], and those of [`base_for`].
@@ -45,7 +46,7 @@ pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
             return Err(is_taken());
         }
         // The application may have removed both by sqlite3_vfs_unregister(), sqlite3_shutdown() or
-        // sqlite3_reset_auto_extension(). SQLite ignores a callback that it has already.
+        // sqlite3_reset_auto_extension(). SQLite ignores a callback that it already has.
         check(host.add_auto_extension(on_connect))?;
         if other.is_null() {
             // SAFETY: an instance is complete and never freed.
@@ -62,13 +63,13 @@ pub(crate) fn register(host: Host, options: &Options) -> Result<(), Error> {
         };
     }
     let (base, encrypts) = base_for(&host, options)?;
-    // Before the instance: this may run out of memory, and an instance replaces system calls for
-    // good.
+    // Before the instance is made: this may run out of memory, and an instance replaces system
+    // calls for good.
     check(host.add_auto_extension(on_connect))?;
     // SAFETY: SQLite found it, so it is registered.
     let instance = unsafe { Instance::leak(name, base, host, options, encrypts) };
-    // SAFETY: an instance is complete and never freed. This fails only where SQLite is not initialised, and it has found
-    // a VFS above.
+    // SAFETY: an instance is complete and never freed. This fails only if SQLite is not
+    // initialised, but it found a VFS above.
     check(unsafe { host.register_vfs(instance.vfs, options.make_default()) })?;
     registered.push(instance);
     Ok(())
@@ -119,17 +120,17 @@ fn to_c(name: &str) -> Result<CString, Error> {
 const CIPHERS: &str = "multipleciphers-";
 
 /// The base VFS: the one that `options` name, else the default VFS if it is the operating system's.
-/// If that is a VFS of this project, whose locks would conflict with ours, the base of that. Also
-/// whether only SQLite3MultipleCiphers may open databases through ours.
+/// If that is a VFS of this project, whose locks would conflict with ours, the base is that VFS's
+/// base. Also returns whether only SQLite3MultipleCiphers may open databases through ours.
 ///
 /// Any other default VFS does something that the application wants, so it must not be left out. But
-/// it may find its files by the pointers to their names and methods, which this VFS changes, so to
-/// build on it may be wrong. The application must choose. The exception is SQLite3MultipleCiphers,
-/// which goes over any VFS: ours is then built on the VFS that it encrypts for, and is used under
-/// it only.
+/// it may find its files by the pointers to their names and methods, which this VFS changes. Then
+/// it would be wrong to build on it, so the application must choose. The exception is
+/// SQLite3MultipleCiphers, which works over any VFS: ours is then built on the VFS that it encrypts
+/// for, and is used only under it.
 ///
 /// # Errors
-/// [`Error::InvalidName`], [`Error::NoBaseVfs`]; [`Error::BaseUnfit`], [`Error::BaseUnnamed`]: this
+/// [`Error::InvalidName`], [`Error::NoBaseVfs`]; [`Error::BaseUnfit`], [`Error::BaseUnnamed`]: the
 /// VFS cannot be its base.
 fn base_for(host: &Host, options: &Options) -> Result<(*mut sqlite3_vfs, bool), Error> {
     let find = |name: Option<&str>| -> Result<(*mut sqlite3_vfs, String), Error> {

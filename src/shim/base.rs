@@ -37,16 +37,17 @@ pub(super) struct State {
     pub(super) statement: Option<(Box<[u8]>, Kind)>,
     /// How to call the connection's busy handler; null if SQLite has not said.
     pub(super) busy: *const BusyCall,
-    /// Where SQLite keeps the address of the connection that uses the file; null if it has not said.
+    /// Where SQLite keeps the address of the connection that uses the file; null if SQLite has not
+    /// said.
     pub(super) db: *const *mut sqlite3,
     /// The first region of the wal-index, as SQLite has mapped it; null while it has not. A VFS
-    /// does not move it before xShmUnmap: SQLite keeps the address, too.
+    /// does not move the region before xShmUnmap: SQLite keeps the address, too.
     pub(super) wal_index: *const c_void,
     /// Present with group commit.
     pub(super) wanted: Option<Wanted>,
-    /// Dropped when the base has closed the file.
+    /// Dropped after the base has closed the file.
     pub(super) _protected: Option<Protected>,
-    /// Dropped last: then the VFS may be unregistered.
+    /// Dropped last, so that only then the VFS may be unregistered.
     pub(super) counted: OpenDatabase,
 }
 
@@ -74,19 +75,19 @@ impl Base {
         unsafe { self.0.state() }
     }
 
-    /// FCNTL_PDB: where SQLite keeps the address of the connection.
+    /// Notes where SQLite keeps the address of the connection (FCNTL_PDB).
     pub(super) fn set_db(self, place: *const *mut sqlite3) {
         // SAFETY: the state is there, and nothing has a reference to this field.
         unsafe { (*self.state()).db = place };
     }
 
-    /// FCNTL_BUSYHANDLER: how to call the connection's busy handler.
+    /// Notes how to call the connection's busy handler (FCNTL_BUSYHANDLER).
     pub(super) fn set_busy_call(self, call: *const BusyCall) {
         // SAFETY: the state is there, and nothing has a reference to this field.
         unsafe { (*self.state()).busy = call };
     }
 
-    /// The functions of the connection's SQLite, also those of newer versions if SQLite has passed
+    /// The functions of the connection's SQLite, with those of newer versions if SQLite has passed
     /// them.
     fn host(self) -> &'static Host {
         copies::most_of(&self.context().host)
@@ -110,8 +111,8 @@ impl Base {
         unsafe { (*self.state()).counted.context() }
     }
 
-    /// The kind of transactions that begin with a statement. The last one is kept, since most
-    /// transactions begin with the same.
+    /// The kind of the transactions that begin with a statement. The last one is kept, since most
+    /// transactions begin with the same statement.
     fn kind_of(self, sql: &[u8]) -> Kind {
         // SAFETY: the state is there, and nothing has a reference to this field.
         let last = unsafe { &mut (*self.state()).statement };
@@ -142,11 +143,11 @@ impl Base {
         self.control_number(SQLITE_FCNTL_HAS_MOVED, &mut moved) == ResultCode::OK && moved != 0
     }
 
-    /// The words of the first region of the wal-index; `None` if SQLite has not mapped it. To be used before the
-    /// current call of SQLite's returns.
+    /// The words of the first region of the wal-index; `None` if SQLite has not mapped it. Use them
+    /// only before SQLite's current call returns.
     ///
-    /// [`BaseFile::salts`] needs it while WRITE is locked, only with CKPT. Inlined nevertheless: as
-    /// a call, it would cost each write transaction an instruction.
+    /// [`BaseFile::salts`] needs it, while WRITE is locked, only with CKPT. It is inlined
+    /// nevertheless: as a call, it would cost each write transaction an instruction.
     #[inline(always)]
     fn wal_index(&self) -> Option<&[AtomicU32; REGION as usize / 4]> {
         // SAFETY: the state is there, and nothing has a reference to this field. The base has mapped that many bytes, aligned
@@ -160,7 +161,7 @@ impl Base {
         self.words([CHECKSUM]).map(|[checksum]| checksum)
     }
 
-    /// xShmMap has mapped the first region of the wal-index, of `size` bytes, there.
+    /// Notes where xShmMap has mapped the first region of the wal-index, of `size` bytes.
     pub(super) fn wal_index_mapped(self, region: *const c_void, size: c_int) {
         if size >= REGION {
             // SAFETY: the state is there, and nothing has a reference to this field.
@@ -168,22 +169,22 @@ impl Base {
         }
     }
 
-    /// xShmUnmap is about to unmap it.
+    /// Forgets the region, which xShmUnmap is about to unmap.
     pub(super) fn wal_index_unmapping(self) {
         // SAFETY: as above.
         unsafe { (*self.state()).wal_index = std::ptr::null() };
     }
 
-    /// Some words of the wal-index.
+    /// These words of the wal-index; `None` if SQLite has not mapped it.
     fn words<const N: usize>(&self, words: [usize; N]) -> Option<[u32; N]> {
         let index = self.wal_index()?;
         Some(words.map(|n| index[n].load(Ordering::Relaxed)))
     }
 
-    /// The WAL that the connection has open, if group commit is on and this is its main database,
-    /// by name, too: for an attached one SQLite may ignore the answer of FCNTL_COMMIT_PHASETWO.
-    /// Call it while the connection is about to read: when the connection closes, the mutexes that
-    /// SQLite takes to answer may be gone.
+    /// The WAL that the connection has open, if group commit is on and this file is its main
+    /// database, by name, too: for an attached database SQLite may ignore the answer to
+    /// FCNTL_COMMIT_PHASETWO. Call this while the connection is about to read: when it closes, the
+    /// mutexes that SQLite takes to answer may be gone.
     pub(super) fn wal(self) -> Option<OpenWal> {
         // SAFETY: the state is there, and this field never changes.
         let database = unsafe { (*self.state()).wanted.as_ref() }?.database();
@@ -203,7 +204,7 @@ impl Base {
     }
 }
 
-/// The file of a database, or its journal or WAL, by a control that SQLite answers itself without
+/// The file of a database, or its journal or WAL, from a control that SQLite answers itself without
 /// the VFS.
 ///
 /// # Safety
@@ -329,8 +330,9 @@ impl BaseFile for Base {
     }
 
     fn ask_busy_handler(&self) -> Option<bool> {
-        // SAFETY: the state is there, and SQLite keeps what FCNTL_BUSYHANDLER has passed while the file is open. It is asked
-        // for within a lock call, as SQLite allows, and must not use this connection (sqlite.org/c3ref/busy_handler.html).
+        // SAFETY: the state is there, and SQLite keeps what FCNTL_BUSYHANDLER has passed while the
+        // file is open. The busy handler is called within a lock call, as SQLite allows, and must
+        // not use this connection (sqlite.org/c3ref/busy_handler.html).
         unsafe {
             let BusyCall { function, argument } = *(*self.state()).busy.as_ref()?;
             Some(function?(argument) != 0)
@@ -437,8 +439,8 @@ impl BaseFile for Base {
     }
 
     fn write_zeros(&self, at: i64, bytes: i64) -> Result<(), ResultCode> {
-        // On the heap, to be written to: SQLite's checksum VFS puts its checksum into the buffer
-        // that it gets.
+        // On the heap, since the buffer must be writable: SQLite's checksum VFS puts its checksum
+        // into the buffer that it gets.
         let mut zeros = vec![0_u8; usize::try_from(bytes).unwrap_or(0)];
         let from = zeros.as_mut_ptr().cast_const().cast();
         let bytes = c_int::try_from(zeros.len()).unwrap_or(0);

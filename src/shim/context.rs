@@ -12,14 +12,14 @@ pub(crate) struct Context {
     pub(crate) host: Host,
     /// szOsFile of the base, in bytes.
     pub(crate) base_file_size: c_int,
-    /// What FCNTL_VFSNAME answers, `kanban/unix` for instance.
+    /// The answer to FCNTL_VFSNAME, for example `kanban/unix`.
     pub(crate) full_name: String,
     /// Whether the base is one of the operating system's VFSes.
     pub(crate) is_over_system: bool,
-    /// Whether only SQLite3MultipleCiphers may open a database through it: otherwise data that
-    /// should be encrypted would be written as plain text.
+    /// Whether only SQLite3MultipleCiphers may open a database through this VFS. Otherwise data
+    /// that should be encrypted would be written as plain text.
     pub(crate) goes_under_ciphers: bool,
-    /// What keeps the close of another descriptor from dropping the locks on its databases.
+    /// The protection that keeps its databases' locks when another descriptor is closed.
     pub(crate) protection: Protection,
     /// How many databases are open through it.
     pub(crate) open_databases: AtomicUsize,

@@ -9,8 +9,8 @@
 //! | FCNTL_VFSNAME | an application, at any time | any |
 //! | FCNTL_PRAGMA | SQLite, when it compiles a pragma | any |
 //! | FCNTL_PERSIST_WAL | an application, at any time; SQLite, to ask, when the last connection closes | any; EXCLUSIVE |
-//! | FCNTL_LOCK_TIMEOUT | SQLite, before and after it asks for locks, to say for how long they may block, if it was built with SQLITE_ENABLE_SETLK_TIMEOUT | any |
-//! | FCNTL_SYNC | SQLite, when a transaction has written all, or a rollback is complete, before it syncs the database | EXCLUSIVE; in WAL mode any |
+//! | FCNTL_LOCK_TIMEOUT | SQLite built with SQLITE_ENABLE_SETLK_TIMEOUT, before and after it asks for locks, to say how long they may block | any |
+//! | FCNTL_SYNC | SQLite, when a transaction has written everything, or a rollback is complete, before it syncs the database | EXCLUSIVE; in WAL mode any |
 //! | FCNTL_COMMIT_PHASETWO | SQLite, when a transaction is committed | EXCLUSIVE; in WAL mode a READ slot, WRITE is released |
 //! | FCNTL_ROLLBACK_ATOMIC_WRITE | SQLite, when the base has undone a batch of writes | EXCLUSIVE |
 //!
@@ -27,8 +27,8 @@ use crate::ffi::{
     sqlite3_file,
 };
 
-/// The file control by which the connect hook asks. Files of other VFSes do not know it. (SQLite
-/// reserves the numbers below 100.)
+/// The file control by which the connect hook asks how the open went. Files of other VFSes do not
+/// know it. (SQLite reserves the numbers below 100.)
 pub(crate) const FCNTL_OPENED: c_int = 0x6b62_6e01;
 
 /// How the open of a main database went.
@@ -36,12 +36,13 @@ pub(crate) const FCNTL_OPENED: c_int = 0x6b62_6e01;
 pub(crate) struct Opened {
     /// The busy timeout, in ms, of a connection that sets none.
     pub(crate) busy_timeout: c_int,
-    /// Why it is refused, a string that lives as long as the file; null if it is not refused.
+    /// Why the open is refused: a string that lives as long as the file; null if it is not refused.
     pub(crate) refusal: *const c_char,
 }
 
-/// xFileControl: the table of this file says who calls it when, with which locks. Each write transaction makes one call,
-/// FCNTL_COMMIT_PHASETWO, which most connections only note and pass on.
+/// xFileControl: the table at the top of this file says who calls it when, and with which locks.
+/// Each write transaction makes one call, FCNTL_COMMIT_PHASETWO, which most connections only note
+/// and pass on.
 pub(super) unsafe extern "C" fn x_file_control(
     file: *mut sqlite3_file,
     op: c_int,
@@ -56,7 +57,7 @@ pub(super) unsafe extern "C" fn x_file_control(
     base.file_control(op, arg)
 }
 
-/// The rest of [`x_file_control`], as a tail call, for which that function saves no registers.
+/// The rest of [`x_file_control`]. It is a tail call, for which that function saves no registers.
 ///
 /// # Safety
 /// SQLite has passed all of it to [`x_file_control`], which uses no reference to the file any more.
@@ -102,7 +103,7 @@ unsafe extern "C" fn file_control(
     })
 }
 
-/// The connect hook asks, in sqlite3_open(), before the connection has any lock: how the open went.
+/// The connect hook asks how the open went, in sqlite3_open(), before the connection has any lock.
 ///
 /// # Safety
 /// `answer` is a place for an [`Opened`].
@@ -117,7 +118,7 @@ unsafe fn opened(connection: &mut Connection<Base>, answer: *mut Opened) -> Resu
     ResultCode::OK
 }
 
-/// FCNTL_VFSNAME: an application asks for the names of the VFSes, at any time.
+/// FCNTL_VFSNAME: an application asks for the names of the VFSes.
 ///
 /// # Safety
 /// `answer` is a place for a string, which the application frees.
@@ -128,8 +129,8 @@ unsafe fn vfs_name(base: Base, answer: *mut *mut c_char) -> ResultCode {
     ResultCode::OK
 }
 
-/// FCNTL_PERSIST_WAL: an application says whether to keep the WAL. Or SQLite asks that, when the
-/// last connection closes and holds EXCLUSIVE.
+/// FCNTL_PERSIST_WAL: an application says whether to keep the WAL. Or SQLite asks whether to, when
+/// the last connection closes and holds EXCLUSIVE.
 ///
 /// # Safety
 /// `number` points to a number; a negative one asks, and is replaced by the answer.
@@ -182,8 +183,8 @@ unsafe fn pragma(
     let no_wal = connection.guards().no_wal().filter(|_| is_wal).map(str::to_owned);
     let is_ours = name.len() > 7 && name[..7].eq_ignore_ascii_case(b"kanban_");
     let (rc, text) = if let Some(why) = no_wal {
-        // SQLite itself gives this answer where WAL mode does not work: on it, applications fall
-        // back to a rollback mode.
+        // SQLite itself gives this answer where WAL mode does not work. Then applications fall back
+        // to a rollback mode.
         (ResultCode::PROTOCOL, format!("locking protocol: {why}"))
     } else if !is_ours {
         return None;

@@ -1,10 +1,10 @@
-//! The methods of a database that are ours, as C calls them. What they do is in [`crate::connection`]; the file controls
-//! are in [`super::control`].
+//! Our methods of a database, as C calls them. What they do is in [`crate::connection`]; the file
+//! controls are in [`super::control`].
 //!
 //! SQLite calls all of them for one connection, from one thread at a time ([`super`]). The
 //! connection may hold the write lock, and the locks of SQLite that each method names; no mutex of
-//! ours is held. No lock call waits for the write lock, since the connection's locks would hold up
-//! others; `connection::claim` has the bounded exceptions.
+//! ours is held. No lock call waits for the write lock, since the connection's locks would keep
+//! others waiting. `connection::claim` has the bounded exceptions.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
@@ -42,7 +42,7 @@ pub(super) fn over(base: &sqlite3_io_methods) -> sqlite3_io_methods {
     }
 }
 
-/// A copy of `base` with our methods, but no wal-index: SQLite refuses WAL mode then.
+/// A copy of `base` with our methods, but without a wal-index: then SQLite refuses WAL mode.
 pub(super) fn over_without_wal(base: &sqlite3_io_methods) -> sqlite3_io_methods {
     sqlite3_io_methods {
         xShmMap: None,
@@ -53,8 +53,8 @@ pub(super) fn over_without_wal(base: &sqlite3_io_methods) -> sqlite3_io_methods 
     }
 }
 
-/// Puts our methods in front of a main database that the base has opened. SQLITE_CANTOPEN if the
-/// database was replaced during the open; it is closed then.
+/// Puts our methods in front of a main database that the base has opened. If the database was
+/// replaced during the open, closes it and answers SQLITE_CANTOPEN.
 ///
 /// # Safety
 /// `file` is memory of [`super::size_with_state`] bytes, opened by the base of `context`; `name` is what
@@ -118,7 +118,7 @@ pub(crate) unsafe fn install_database(
     unsafe { base.0.begin(Box::new(state)) };
     // SAFETY: SQLite has passed the name to xOpen, by the functions of its own copy.
     inherited::opened(file, path, unsafe { host.names_beside(name) });
-    // Only now is it certain that the file found by name above is the open one.
+    // Only now is it certain that the file found by name above is the open file.
     if !base.has_moved() {
         return ResultCode::OK;
     }
@@ -132,8 +132,8 @@ pub(crate) unsafe fn install_database(
     ResultCode::CANTOPEN
 }
 
-/// xClose: SQLite closes the connection, and has unlocked the database. Must not use the state after it is dropped, nor
-/// drop it before the base has closed the file.
+/// xClose: SQLite closes the connection, and has unlocked the database. Must neither use the state
+/// after it is dropped nor drop it before the base has closed the file.
 unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
     no_panic(ResultCode::IOERR, || {
         // SAFETY: SQLite closes an open file once. The address of the state is taken out of it for good, before the base,
@@ -178,7 +178,8 @@ unsafe extern "C" fn x_write(
     rc
 }
 
-/// xSync: SQLite makes durable what it has written, in a rollback mode with EXCLUSIVE, in WAL mode with CKPT.
+/// xSync: SQLite syncs what it has written, in a rollback mode with EXCLUSIVE, in WAL mode with
+/// CKPT.
 unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode {
     let _uncancelled = Uncancelled::begin();
     // SAFETY: SQLite syncs an open file of this table, and nothing else uses it meanwhile.
@@ -233,7 +234,7 @@ unsafe extern "C" fn look_for_file_size(file: *mut sqlite3_file, size: *mut i64)
     })
 }
 
-/// A function that only asks the connection, and answers `$failed` to a panic.
+/// Defines a function that only asks the connection, and answers `$failed` if it panics.
 macro_rules! of_connection {
     (
         $(#[$about:meta])*
@@ -255,22 +256,22 @@ macro_rules! of_connection {
 
 of_connection! {
     /// xLock: SQLite asks for a higher lock than the connection has. After SQLITE_BUSY it may call
-    /// the busy handler, and ask again. Must not wait for the write lock while it has SHARED, which
-    /// would keep others from writing. If it asks for SHARED itself, the transaction may wait for
-    /// the write lock (`kanban_begin`).
+    /// the busy handler, and ask again. A connection that has SHARED must not wait for the write
+    /// lock, since it would keep others from writing. When it asks for SHARED itself, the
+    /// transaction may wait for the write lock (`kanban_begin`).
     fn x_lock(level: LockLevel) = lock(level) or IOERR_LOCK
 }
 
 of_connection! {
-    /// xUnlock: SQLite lowers the connection's lock to SHARED or none, whatever this answers. Must not leave the write lock
-    /// taken when SQLite's lock is gone.
+    /// xUnlock: SQLite lowers the connection's lock to SHARED or none, whatever this answers. Must
+    /// not keep the write lock when SQLite's lock is gone.
     fn x_unlock(level: LockLevel) = unlock(level) or IOERR
 }
 
 /// xShmLock: SQLite locks or unlocks slots of the wal-index, with SHARED on the database. A
-/// connection that asks for one slot may hold others. Must not wait for the write lock with a
-/// snapshot, which would be stale afterwards. If it asks for the READ slot of a snapshot, the
-/// transaction may wait (`kanban_begin`).
+/// connection that asks for one slot may hold others. A connection with a snapshot must not wait
+/// for the write lock, since its snapshot would be stale afterwards. When it asks for the READ slot
+/// of a snapshot, the transaction may wait (`kanban_begin`).
 ///
 /// | slots | are locked or unlocked | by |
 /// |---|---|---|
@@ -299,16 +300,17 @@ unsafe extern "C" fn x_shm_lock(
 }
 
 of_connection! {
-    /// [`x_shm_lock`], to write, recover, or restart the WAL.
+    /// [`x_shm_lock`], of WRITE and perhaps later slots: to write, to recover, or to restart the
+    /// WAL.
     fn lock_write(n: c_int) = lock_write(ShmSlots { first: ShmSlot::WRITE, n }) or IOERR_LOCK
 }
 
 of_connection! {
-    /// [`x_shm_lock`], when a write transaction or a recovery ends.
+    /// [`x_shm_lock`], to unlock these when a write transaction or a recovery ends.
     fn unlock_write(n: c_int) = unlock_write(ShmSlots { first: ShmSlot::WRITE, n }) or IOERR_LOCK
 }
 
-/// [`x_shm_lock`], of other slots, or shared: each read transaction makes two such calls.
+/// [`x_shm_lock`] of other slots, or of shared locks. Each read transaction makes two such calls.
 ///
 /// # Safety
 /// SQLite has passed an open file of this table to [`x_shm_lock`], and nothing else uses it.
@@ -332,20 +334,20 @@ unsafe extern "C" fn shm_lock(
 }
 
 of_connection! {
-    /// [`shm_lock`], for calls that are not simply passed on.
+    /// [`shm_lock`] for calls that are not simply passed on.
     fn shm_lock_checked(first: ShmSlot, n: c_int, flags: ShmFlags) =
         shm_lock_checked(ShmSlots { first, n }, flags) or IOERR_LOCK
 }
 
 of_connection! {
-    /// [`shm_lock`], after the base's answer.
+    /// [`shm_lock`] after the base has failed.
     #[cold]
     fn shm_lock_failed(slot: ShmSlot, flags: ShmFlags, rc: ResultCode) =
         shm_lock_failed(slot.into(), flags, rc) or IOERR_LOCK
 }
 
-/// xShmMap: SQLite maps a region of the wal-index, with SHARED, when it begins to use a WAL, or
-/// when the wal-index grows: then it may hold WRITE, too.
+/// xShmMap: SQLite maps a region of the wal-index, with SHARED, when it begins to use a WAL or when
+/// the wal-index grows. In the latter case it may hold WRITE, too.
 unsafe extern "C" fn x_shm_map(
     file: *mut sqlite3_file,
     region: c_int,
@@ -371,8 +373,8 @@ unsafe extern "C" fn x_shm_map(
     })
 }
 
-/// xShmUnmap: SQLite closes the WAL and has unlocked all slots. It holds EXCLUSIVE to have the
-/// wal-index deleted.
+/// xShmUnmap: SQLite closes the WAL and has unlocked all slots. It holds EXCLUSIVE if the wal-index
+/// is to be deleted.
 unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> ResultCode {
     no_panic(ResultCode::IOERR, || {
         // SAFETY: SQLite unmaps the wal-index of an open file of this table, and nothing else uses it meanwhile.

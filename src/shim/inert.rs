@@ -1,5 +1,5 @@
-//! Methods that do nothing, and answer with one error: for a file that was refused ([`super::refused`]), and for one that
-//! a forked child has inherited ([`super::inherited`]), which both replace the methods in which they differ.
+//! Methods that do nothing, and answer with one error. A file that was refused ([`super::refused`]) and one that a forked
+//! child inherited ([`super::inherited`]) use them, and replace those in which they differ.
 //!
 //! They touch neither the file nor any lock, so any thread may call them at any time.
 
@@ -7,8 +7,8 @@ use std::ffi::{c_int, c_void};
 
 use crate::ffi::{LockLevel, ResultCode, sqlite3_file, sqlite3_io_methods};
 
-/// A table of version 1. Methods that read, write, lock or ask fail with `RC`; methods that unlock
-/// do nothing and succeed. xClose and xFileControl are for the caller to fill in.
+/// A table of version 1. Methods that read, write, lock or ask fail with `RC`; methods that unlock do nothing and
+/// succeed. The caller fills in xClose and xFileControl.
 pub(super) const fn methods<const RC: c_int>() -> sqlite3_io_methods {
     sqlite3_io_methods {
         iVersion: 1,

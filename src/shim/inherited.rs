@@ -2,25 +2,26 @@
 //!
 //! A child that used, rolled back or closed its parent's files would harm the parent
 //! (<https://www.sqlite.org/howtocorrupt.html> 2.6). So in the child these files get methods that
-//! do nothing, and the wal-index becomes the child's own copy. In the child the base never closes
-//! them: its close also unlocks, by open file descriptions that the parent shares.
+//! do nothing, and the wal-index becomes the child's own copy. The base never closes these files in
+//! the child: its close also unlocks them, through open file descriptions that the parent shares.
 //!
-//! An inherited connection believes that it has the parent's locks of the time of the fork, so it
-//! asks for none. Its next step goes through the VFS, by name: it opens or deletes a journal or a
-//! WAL. The child's own connections to the same database use the same names. SQLite passes the very
-//! string that it keeps beside the database's name
-//! (<https://www.sqlite.org/c3ref/filename_database.html>), so its address tells whose file it is.
+//! An inherited connection believes that it has the locks that the parent had at the fork, so it
+//! asks for none. Its next step goes through the VFS by name: it opens or deletes a journal or a
+//! WAL. The child's own connections to the same database use the same names. But SQLite passes the
+//! very string that it keeps beside the database's name
+//! (<https://www.sqlite.org/c3ref/filename_database.html>). So the string's address tells whose
+//! file it is.
 //!
 //! One mutex protects the table of open files ([`OPEN`]). It is held for a look-up, and while a
 //! thread forks. SQLite calls the methods here for an inherited connection, which believes that it
-//! has locks: none may touch the base's file.
+//! has locks. So none of them may touch the base's file.
 //!
 //! | an inherited connection in a forked child | is refused by |
 //! |---|---|
 //! | reads, writes, truncates, syncs or locks a database, journal, WAL, super-journal or statement journal that is open | [`METHODS`] |
 //! | opens a journal or a WAL to write to it | [`is_parents`], in xOpen |
 //! | deletes one | [`is_parents`], in xDelete |
-//! | writes a journal's name into a super-journal, to commit to several databases | [`is_parents`], in xWrite of the super-journal: SQLite deletes the super-journal again |
+//! | writes a journal's name into a super-journal, to commit to several databases | [`names_parents`], in xWrite of the super-journal: SQLite deletes the super-journal again |
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -39,15 +40,15 @@ use crate::sys::fork::{self, ForkMutex};
 /// Where a region of a wal-index is mapped, and its size in bytes.
 type Region = (usize, usize);
 
-/// The log line about a child's use of its parent's connection.
+/// Why a child must not use its parent's connection, for the log.
 pub(crate) const WHY: &str =
     "the connection was opened before a fork, by the parent; open one in the child";
 
 struct Inheritable {
-    /// Empty for a statement journal.
+    /// The file's path; empty for a statement journal.
     path: PathBuf,
-    /// The addresses of the names of a database's journal and WAL, as SQLite keeps them while the file is open; null for
-    /// others.
+    /// The addresses of the names of a database's journal and WAL, which SQLite keeps while the
+    /// file is open; null for other files.
     beside: [usize; 2],
     is_inherited: bool,
     regions: Vec<Region>,
@@ -61,22 +62,22 @@ fn with_open<T>(file: *mut sqlite3_file, look: impl FnOnce(&mut Inheritable) -> 
     OPEN.lock().as_mut()?.get_mut(&file.expose_provenance()).map(look)
 }
 
-/// A file was opened, and has its methods. `beside` are a database's names of its journal and WAL, and null for other
-/// files.
+/// Notes a file that was opened, and has its methods. `beside` are the names of a database's
+/// journal and WAL, and null for other files.
 pub(super) fn opened(file: *mut sqlite3_file, path: &Path, beside: [*const c_char; 2]) {
     let (path, beside) = (path.to_owned(), beside.map(<*const c_char>::expose_provenance));
     let open = Inheritable { path, beside, is_inherited: false, regions: Vec::new() };
     OPEN.lock().get_or_insert_default().insert(file.expose_provenance(), open);
 }
 
-/// A file is about to be closed.
+/// Forgets a file that is about to be closed.
 pub(super) fn closing(file: *mut sqlite3_file) {
     if let Some(open) = OPEN.lock().as_mut() {
         open.remove(&file.expose_provenance());
     }
 }
 
-/// A region of a file's wal-index was mapped, of that many bytes.
+/// Notes a mapped region of a file's wal-index, of that many bytes.
 pub(super) fn mapped(file: *mut sqlite3_file, region: *mut c_void, bytes: c_int) {
     let region = (region.expose_provenance(), usize::try_from(bytes).unwrap_or(0));
     with_open(file, |open| {
@@ -86,7 +87,7 @@ pub(super) fn mapped(file: *mut sqlite3_file, region: *mut c_void, bytes: c_int)
     });
 }
 
-/// A file's wal-index is about to be unmapped.
+/// Forgets the regions of a file's wal-index, which is about to be unmapped.
 pub(super) fn unmapping(file: *mut sqlite3_file) {
     with_open(file, |open| open.regions.clear());
 }
@@ -97,7 +98,7 @@ pub(crate) fn hold_for_fork() -> impl std::any::Any {
 }
 
 /// Whether the journal or WAL that SQLite asks for by `name` belongs to a connection that this
-/// process has inherited: the parent writes and deletes that file.
+/// process inherited. The parent writes and deletes that file.
 ///
 /// # Safety
 /// `name` is null or a terminated string.
@@ -108,7 +109,7 @@ pub(crate) unsafe fn is_parents(name: *const c_char) -> bool {
     if let Some(is_inherited) = is_inherited(name.cast()) {
         return is_inherited;
     }
-    // A VFS above this one has copied the name.
+    // Otherwise a VFS above this one has copied the name, so compare the text.
     // SAFETY: the caller's promise: it is terminated, and was found not to be null.
     let name = unsafe { CStr::from_ptr(name) }.to_bytes();
     let Some(database) = name.strip_suffix(b"-journal").or_else(|| name.strip_suffix(b"-wal"))
@@ -121,20 +122,20 @@ pub(crate) unsafe fn is_parents(name: *const c_char) -> bool {
     known.peek().is_some() && known.all(|open| open.is_inherited)
 }
 
-/// Whether the connection to which this very pointer to a name belongs is inherited; `None` if it
-/// belongs to none.
+/// Whether the connection that this very pointer to a name belongs to is inherited; `None` if the
+/// pointer belongs to none.
 fn is_inherited(name: *const c_void) -> Option<bool> {
     let open = OPEN.lock();
     let has_it = |open: &&Inheritable| !name.is_null() && open.beside.contains(&name.addr());
     open.iter().flat_map(HashMap::values).find(has_it).map(|open| open.is_inherited)
 }
 
-/// Whether the data that SQLite writes is the name of a journal of the parent's.
+/// Whether the data that SQLite writes is the name of one of the parent's journals.
 pub(super) fn names_parents(data: *const c_void) -> bool {
     fork::generation() != 0 && is_inherited(data) == Some(true)
 }
 
-/// In a forked child, which has this thread only: disables the files that its parent has open. Must
+/// In a forked child, which has only this thread: disables the files that its parent had open. Must
 /// not call SQLite, whose mutexes other threads of the parent may have held.
 pub(crate) fn abandon() {
     let mut open = OPEN.lock();
@@ -171,7 +172,7 @@ static METHODS: sqlite3_io_methods = sqlite3_io_methods {
     xShmMap: Some(inert::x_shm_map::<{ ResultCode::IOERR.0 }>),
     xShmLock: Some(x_shm_lock),
     xShmBarrier: Some(x_shm_barrier),
-    // The mapping is the parent's.
+    // The mapping belongs to the parent.
     xShmUnmap: Some(inert::x_shm_unmap::<{ ResultCode::OK.0 }>),
     xFetch: Some(x_fetch),
     xUnfetch: Some(inert::x_unfetch::<{ ResultCode::OK.0 }>),
@@ -203,8 +204,8 @@ unsafe extern "C" fn x_lock(file: *mut sqlite3_file, _: LockLevel) -> ResultCode
     refuse(file)
 }
 
-/// xFileControl: a change of a mode, or a commit, fails here: it may need no other method of the
-/// file.
+/// xFileControl: a change of a mode, or a commit, must fail here, since it may need no other method
+/// of the file.
 unsafe extern "C" fn x_file_control(
     file: *mut sqlite3_file,
     op: c_int,
@@ -232,7 +233,7 @@ unsafe extern "C" fn x_shm_lock(
 /// xShmBarrier: this copy of the wal-index is the child's alone, so no other process changes it.
 unsafe extern "C" fn x_shm_barrier(_: *mut sqlite3_file) {}
 
-/// xFetch: no address means that SQLite should read, which fails.
+/// xFetch: without an address SQLite reads instead, which fails.
 unsafe extern "C" fn x_fetch(
     _: *mut sqlite3_file,
     _: i64,
@@ -248,7 +249,7 @@ unsafe extern "C" fn x_fetch(
 mod tests {
     use super::*;
 
-    /// A child makes its own copy of regions that are mapped at the fork. It leaves alone the
+    /// A child makes its own copy of the regions that are mapped at the fork. It does not touch the
     /// address of a region that was unmapped before, where other memory may be.
     #[test]
     fn a_mapped_region_is_known_until_it_is_unmapped() {

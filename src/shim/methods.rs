@@ -1,5 +1,5 @@
-//! Tables of methods: ours over the base's, and how a method of ours finds the base's table and our state from the file
-//! that it is called for.
+//! Tables of methods: ours over the base's. From the file that it is called for, a method of ours
+//! finds the base's table and our state.
 //!
 //! | bytes of a file's memory | hold |
 //! |---|---|
@@ -29,9 +29,9 @@ pub(super) fn state_offset(base: c_int) -> usize {
 #[repr(C)]
 pub(super) struct Methods {
     pub(super) ours: sqlite3_io_methods,
-    /// A complete copy: null where the base's version has no method.
+    /// A complete copy: null for methods that the base's version does not have.
     pub(super) base: sqlite3_io_methods,
-    /// The base's table itself, to be put back.
+    /// The base's table itself, to restore it.
     base_table: *const sqlite3_io_methods,
     state_offset: usize,
     pub(super) kind: FileKind,
@@ -39,7 +39,7 @@ pub(super) struct Methods {
 
 // SAFETY: the contents never change, and the pointer is only put back into a file.
 unsafe impl Send for Methods {}
-// SAFETY: the contents never change, so that any number of threads may read them.
+// SAFETY: the contents never change, so any number of threads may read them.
 unsafe impl Sync for Methods {}
 
 /// Which files a table is for.
@@ -58,7 +58,7 @@ pub(super) enum FileKind {
 }
 
 /// All tables that were made. Locked for a look-up, and while a thread forks. SQLite is not called
-/// while it is locked.
+/// meanwhile.
 static METHOD_TABLES: ForkMutex<Vec<&'static Methods>> = ForkMutex::new(Vec::new());
 
 /// Keeps other threads from making tables until the result is dropped.
@@ -68,7 +68,8 @@ pub(super) fn hold_for_fork() -> impl std::any::Any {
 }
 
 impl Methods {
-    /// The table that `ours` makes from the base's: one for each base table, offset and kind.
+    /// The table in which `ours` is put over the base's table. There is one for each base table,
+    /// offset and kind.
     ///
     /// # Safety
     /// `base` is the table of a file that its VFS has just opened.
@@ -83,7 +84,7 @@ impl Methods {
         Self::made_once(ours(&complete), complete, base, state_offset, kind)
     }
 
-    /// A table with these fields, or the one that was made for this base before; `base_table` is
+    /// A table with these fields, or the one that was already made for this base. `base_table` is
     /// null for files without a base. Tables live for ever.
     pub(super) fn made_once(
         ours: sqlite3_io_methods,
@@ -122,8 +123,8 @@ impl Interposed {
         Self { file, methods: unsafe { &*(*file).pMethods.cast::<Methods>() } }
     }
 
-    /// For xClose: gives the file the base's methods again, and forgets it, so that a forked child
-    /// does not write to its memory.
+    /// For xClose: restores the base's methods, and forgets the file, so that a forked child does
+    /// not write to its memory.
     ///
     /// # Safety
     /// `file` is open, has one of our tables, and is about to be closed.
@@ -170,13 +171,13 @@ impl Interposed {
     }
 }
 
-/// Calls the base's own method on an [`Interposed`] file; if the base does not have it, fails with
-/// `$missing`.
+/// Calls the base's own method on an [`Interposed`] file; fails with `$missing` if the base does
+/// not have it.
 macro_rules! call {
     ($interposed:expr, $method:ident, $missing:expr $(, $arg:expr)*) => {
         match $interposed.methods.base.$method {
-            // SAFETY: the base has opened the file and gets what its own method asks for: what SQLite has passed to the
-            // one in front of it, or what lives in the caller.
+            // SAFETY: the base has opened the file, and gets what its own method asks for: what
+            // SQLite passed to our method in front of it, or what lives in the caller.
             Some(method) => unsafe { method($interposed.file, $($arg),*) },
             None => $missing,
         }

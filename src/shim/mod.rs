@@ -1,15 +1,15 @@
-//! Interposition: how our methods come before those of the base's file.
+//! Interposition: how our methods are called before those of the base's file.
 //!
-//! The base's file lies at the start of the memory that SQLite gives us. Behind it lies the address
-//! of our state, if there is one. When the base has opened a main database, a WAL or a journal, the
+//! The base's file is at the start of the memory that SQLite gives us. Behind it is the address of
+//! our state, if there is one. When the base has opened a main database, a WAL or a journal, the
 //! file's method table is replaced by a copy in which a few methods are ours. The others are the
 //! base's own pointers.
 //!
 //! | file | promise |
 //! |---|---|
-//! | [`methods`] | from a file, a method of ours finds the base's table and our state |
+//! | [`methods`] | a method of ours finds the base's table and our state from its file |
 //! | [`database`] | the methods of a database, as C calls them |
-//! | [`control`] | the file controls of a database, also our own, by which the connect hook asks how the open went |
+//! | [`control`] | the file controls of a database, with our own, by which the connect hook asks how the open went |
 //! | [`base`] | the base's database file, as a connection uses it |
 //! | [`wal`] | the WAL of a database with group commit, whose sync can be deferred |
 //! | [`watched`] | other WALs and journals are known while they are open |
@@ -20,14 +20,15 @@
 //!
 //! # Threads and locks
 //! SQLite uses a connection, and so its files, from one thread at a time
-//! (<https://www.sqlite.org/threadsafe.html>). It calls a method with the connection's mutex, and
-//! with a shared cache also the cache's mutex, or the application has promised to serialise. So no
-//! method needs a lock for its file's state. A method must not keep a lock of ours when it returns,
-//! nor use its connection, which would begin another call.
+//! (<https://www.sqlite.org/threadsafe.html>). It calls a method with the connection's mutex and,
+//! if a cache is shared, the cache's mutex; or the application has promised to serialise its calls.
+//! So no method needs a lock for its file's state. A method must not keep a lock of ours when it
+//! returns. Nor may it use its connection, which would begin another call.
 //!
-//! The locks of this room are of the whole process, and are held for a look-up only: which WALs are
-//! wanted ([`wal`]), the tables ([`methods`]), the open files ([`inherited`]). A thread that has
-//! one of them does not ask for another, except a thread that forks: it takes all, in that order.
+//! The locks of this directory are of the whole process, and are held for a look-up only: which
+//! WALs are wanted ([`wal`]), the tables ([`methods`]), the open files ([`inherited`]). A thread
+//! that holds one of them does not take another, except a thread that forks: it takes all, in that
+//! order.
 #![allow(unsafe_code)]
 
 mod base;
@@ -64,7 +65,7 @@ mod tests {
         ResultCode::OK
     }
 
-    /// A closed file is forgotten, also one that is only watched. Otherwise a forked child would
+    /// A closed file is forgotten, even one that is only watched. Otherwise a forked child would
     /// write to memory that has another use by then.
     #[test]
     fn every_table_of_ours_sees_the_file_close() {

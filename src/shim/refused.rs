@@ -1,9 +1,9 @@
 //! A database that xOpen refused.
 //!
-//! The error of an xOpen has no message: SQLite would say "unable to open database file" and no
-//! more. So xOpen returns a file that can do nothing. When the connect hook asks that file (see
-//! [`super::control`]), the open fails with the reason. The database itself is not opened, nor
-//! created. ATTACH does not ask: then the first lock fails with SQLITE_CANTOPEN.
+//! The error of an xOpen has no message: SQLite would only say "unable to open database file". So
+//! xOpen returns a file that can do nothing. When the connect hook asks that file (see
+//! [`super::control`]), the open fails with the reason. The database itself is neither opened nor
+//! created. ATTACH does not ask: there the first lock fails with SQLITE_CANTOPEN.
 //!
 //! SQLite calls these methods for one connection, from one thread at a time, and no lock of ours is held. They must not
 //! touch the file at that path.
@@ -20,7 +20,7 @@ struct Refused {
     _opened: OpenDatabase,
 }
 
-/// Makes `file` a refused one, with the reason `why`.
+/// Makes `file` a refused one, for the reason `why`.
 ///
 /// # Safety
 /// `file` is memory of [`super::size_with_state`] bytes; `out_flags` is null or may be written to.
@@ -53,7 +53,7 @@ pub(crate) unsafe fn refuse(
     ResultCode::OK
 }
 
-/// xClose: SQLite closes the connection, also after a failed open.
+/// xClose: SQLite closes the connection, even after a failed open.
 unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
     no_panic(ResultCode::IOERR, || {
         // SAFETY: SQLite closes a file once, and this table is only of files that `refuse` has given a `Refused`.
@@ -65,7 +65,7 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
     })
 }
 
-/// xRead: opening a connection reads the header; it finds an empty file.
+/// xRead: SQLite reads the header when it opens a connection, and finds an empty file.
 /// <https://www.sqlite.org/c3ref/io_methods.html>: a short read must fill the rest with zeros.
 unsafe extern "C" fn x_read(_: *mut sqlite3_file, to: *mut c_void, n: c_int, _: i64) -> ResultCode {
     // SAFETY: SQLite passes room for n bytes.
@@ -80,7 +80,7 @@ unsafe extern "C" fn x_file_size(_: *mut sqlite3_file, size: *mut i64) -> Result
     ResultCode::OK
 }
 
-/// xCheckReservedLock: the database was not opened, so not locked.
+/// xCheckReservedLock: the database was not opened, so it is not locked.
 unsafe extern "C" fn x_check_reserved_lock(_: *mut sqlite3_file, out: *mut c_int) -> ResultCode {
     // SAFETY: SQLite passes a place for the answer.
     unsafe { *out = 0 };

@@ -29,7 +29,7 @@ pub(super) fn hold_for_fork() -> impl std::any::Any {
     WANTED.lock()
 }
 
-/// While this lives, the WAL of that database is opened with deferrable syncs.
+/// While this lives, the WAL of its database is opened with syncs that can be deferred.
 pub(super) struct Wanted(PathBuf);
 
 impl Wanted {
@@ -117,8 +117,8 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
     })
 }
 
-/// xWrite: SQLite writes the header, with WRITE, when it restarts the WAL, or frames of a
-/// transaction. Notes which of them.
+/// xWrite: SQLite writes, with WRITE, the header when it restarts the WAL, or a transaction's frames. Notes which of the
+/// two.
 unsafe extern "C" fn x_write(
     file: *mut sqlite3_file,
     data: *const c_void,
@@ -136,9 +136,8 @@ unsafe extern "C" fn x_write(
     call!(wal, xWrite, ResultCode::IOERR, data, bytes, at)
 }
 
-/// xSync: SQLite syncs the header or a commit, with WRITE, or the frames that a checkpoint copies,
-/// with CKPT. Must not wait for another connection's sync: group commit waits after WRITE is
-/// released.
+/// xSync: SQLite syncs the header or a commit, with WRITE, or the frames that a checkpoint copies, with CKPT. Must not
+/// wait for another connection's sync: group commit waits after WRITE is released.
 unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode {
     let _uncancelled = Uncancelled::begin();
     // SAFETY: SQLite syncs an open file of this table, and nothing else uses it meanwhile.

@@ -1,6 +1,6 @@
 //! Files beside a database: a WAL, a journal, a super-journal, a statement journal. They keep the
-//! base's methods, except that ours see the close, so that a forked child knows its parent's open
-//! files ([`super::inherited`]), and note a failed sync for the event log.
+//! base's methods, with two exceptions. Our close lets a forked child know its parent's open files
+//! ([`super::inherited`]), and our sync notes a failure for the event log.
 //!
 //! A super-journal also tells [`crate::group_commit`] that several databases commit, and refuses
 //! the name of a parent's journal. The WAL of a database with group commit has methods of its own:
@@ -62,8 +62,7 @@ pub(crate) unsafe fn watch(
     inherited::opened(file, path, [std::ptr::null(); 2]);
 }
 
-/// xSync: SQLite makes a journal or a WAL durable. An error is noted for the event log of the
-/// database.
+/// xSync: SQLite syncs a journal or a WAL. An error is noted for the event log of the database.
 unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> ResultCode {
     let _uncancelled = Uncancelled::begin();
     // SAFETY: SQLite syncs an open file, and this method is only in tables of ours.
@@ -87,9 +86,9 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> ResultCode {
     })
 }
 
-/// xWrite of a super-journal: SQLite writes the names of journals to it, each from the connection's
-/// own memory, while it holds RESERVED or more on all databases that take part. If a name belongs
-/// to a parent's connection, the commit fails.
+/// xWrite of a super-journal: SQLite writes the names of journals to it, each from the memory of
+/// the connection it belongs to. It holds RESERVED or more on all databases that take part. If a
+/// name belongs to a parent's connection, the commit fails.
 unsafe extern "C" fn x_write_name(
     file: *mut sqlite3_file,
     name: *const c_void,

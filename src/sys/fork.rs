@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// How many forks lie between the process that loaded this library and this one.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
-/// How many forks lie between the process that loaded this library and this one: a child has another number than its
-/// parent.
+/// How many forks lie between the process that loaded this library and this one. So a child's number differs from its
+/// parent's.
 #[inline]
 pub(crate) fn generation() -> u64 {
     FORKS.load(Ordering::Relaxed)
@@ -58,8 +58,8 @@ impl<T> Drop for Own<T> {
     }
 }
 
-/// A mutex that a child can unlock after a fork, though other threads of the parent waited for it. parking_lot's mutex
-/// would look for them in a table of waiters, which another thread may have locked at the fork.
+/// A mutex that a child can unlock after a fork although other threads of the parent waited for it. parking_lot's
+/// mutex would look for them in a table of waiters, which another thread may have locked at the fork.
 pub(crate) struct ForkMutex<T>(std::sync::Mutex<T>);
 
 /// What a [`ForkMutex`] protects, while it is locked.
@@ -71,7 +71,7 @@ impl<T> ForkMutex<T> {
         Self(std::sync::Mutex::new(value))
     }
 
-    /// Locks the mutex, unless it is locked.
+    /// Locks the mutex; `None` if it is locked already.
     pub(crate) fn try_lock(&'static self) -> Option<ForkGuard<T>> {
         match self.0.try_lock() {
             Ok(guard) => Some(guard),
@@ -87,8 +87,8 @@ impl<T> ForkMutex<T> {
     }
 }
 
-/// This process has begun as a child of fork(2): what its parent made is not its own. The fork handler calls it in the
-/// child, before anything else of this module.
+/// Notes that this process is a child of fork(2): what its parent made is not its own. The fork handler calls this in
+/// the child, before anything else of this module.
 #[cfg(unix)]
 pub(crate) fn begin_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
@@ -99,8 +99,8 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    /// A child drops what its parent has made: that must not close or unlock anything. In the process that made it,
-    /// it is dropped as ever.
+    /// A child drops what its parent made, which must not close or unlock anything. The process that made it drops it
+    /// as usual.
     #[test]
     fn a_child_forgets_what_its_parent_has_made() {
         struct Made<'c>(&'c Cell<bool>);

@@ -1,13 +1,13 @@
-//! System calls, each item with the man page that it answers to. Nothing here knows of SQLite.
+//! System calls. Each item names the man page that describes its call. Nothing here knows SQLite.
 //!
-//! `unix` and `windows` have the same items; each build has one of them. This file has what both
+//! `unix` and `windows` have the same items; each build has one of the two. This file has what they
 //! share. The files of `unix`:
 //!
 //! | file | what it is about |
 //! |---|---|
 //! | `inode` | which file it is |
 //! | `descriptors` | opening, keeping, duplicating and closing descriptors |
-//! | `files` | files by their names: their kind and owner, and opening them |
+//! | `files` | files by name: their kind and owner, and how to open them |
 //! | `directory` | what names lead to, asked quickly and often |
 //! | `lines`, `without_waiting` | lines for people, written without waiting |
 //! | `locks` | locks on ranges of bytes |
@@ -65,7 +65,7 @@ impl Range {
 }
 
 /// How much of a wait is over: by the clock or, if that is more, by the sleeps. A clock may stand
-/// still, so a wait that used it alone might never end.
+/// still, so a wait that went by the clock alone might never end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopwatch {
     /// When it began, in ns of the clock that is passed to [`Self::elapsed_at`].
@@ -89,7 +89,7 @@ impl Stopwatch {
         self.elapsed_at(kernel_ns())
     }
 
-    /// The time elapsed at `now`, of the clock that it was started by.
+    /// The time elapsed at `now`, a time of the same clock that it was started with.
     pub(crate) fn elapsed_at(&self, now: u64) -> Duration {
         Duration::from_nanos(now.saturating_sub(self.began)).max(self.slept)
     }
@@ -106,18 +106,19 @@ impl Stopwatch {
     }
 }
 
-/// The directories that this process has open. Mutex rule: held for open(2) and stat(2); no other mutex is
-/// taken meanwhile.
+/// The directories that this process has open. Mutex rule: held during open(2) and stat(2); no
+/// other mutex is taken meanwhile.
 static DIRECTORIES: ForkMutex<Vec<Weak<Directory>>> = ForkMutex::new(Vec::new());
 
 /// Keeps other threads from opening directories until the result is dropped. The thread that forks
-/// calls it before the fork, after all such calls but the log's. fork(2)
+/// calls this before the fork, after all such functions except the log's. fork(2)
 #[cfg(unix)]
 pub(crate) fn hold_directories() -> impl std::any::Any {
     DIRECTORIES.lock()
 }
 
-/// The directory at `path`. All callers that name the same one share it. `None` if there is a NUL in its name.
+/// The directory at `path`, shared by all callers that name the same one. `None` if its name has a
+/// NUL.
 pub(crate) fn directory_at(path: &Path) -> Option<Arc<Directory>> {
     let mut directories = DIRECTORIES.lock();
     let mut live = directories.iter().filter_map(Weak::upgrade);
@@ -172,24 +173,26 @@ pub(crate) struct Details {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OpenFile {
     pub(crate) inode: Inode,
-    /// Whether it is open by O_PATH.
+    /// Whether it was opened with O_PATH.
     pub(crate) is_to_look: bool,
     /// The locks that its process or its open file description has.
     pub(crate) locks: Vec<FileLock>,
 }
 
-/// Findings in other processes, as far as this one may look into them.
+/// What was found in other processes, as far as this one may look into them.
 #[derive(Debug)]
 pub(crate) struct Seen<T> {
     /// One entry for each process in which something was found.
     pub(crate) found: Vec<T>,
-    /// How many processes, at least, this one may not look into.
+    /// How many processes this one may not look into, at least.
     pub(crate) hidden: usize,
-    /// Whether others may be missing: there was no time to look at all, or the system does not tell.
+    /// Whether processes may be missing from `found` and `hidden`: time ran out, or the system does
+    /// not tell.
     pub(crate) is_partial: bool,
 }
 
-/// The processes that have some of certain files open: their ids in this process's pid namespace, and which they have open.
+/// The processes that have some of the given files open: each one's id in this process's pid
+/// namespace, and those files.
 pub(crate) type Openers = Seen<(u32, Vec<OpenFile>)>;
 
 /// A process that has a lock.

@@ -1,7 +1,7 @@
 //! Texts that terminals print. `preload/` and `cli/` compile this file, too.
 
-/// A text, with a question mark for each control character and each character that changes the
-/// direction of a line: processes choose their names and arguments, and users choose file names.
+/// A text in which a question mark replaces each control character and each character that changes
+/// a line's direction. Processes choose their names and arguments, and users choose file names.
 pub(crate) fn printable(text: &str) -> String {
     let is_obeyed = |c: char| {
         c.is_control()

@@ -1,5 +1,5 @@
-//! xFullPathname of the Windows VFSes, which do not resolve symbolic links: two names of one database would have two
-//! sidecars, journals and WALs.
+//! xFullPathname of the Windows VFSes. They do not resolve symbolic links, so two names of one database would have
+//! two sidecars, journals and WALs.
 
 use std::ffi::{CStr, c_char, c_int};
 
@@ -8,8 +8,8 @@ use crate::ffi::{ResultCode, no_panic, sqlite3_vfs};
 use crate::log;
 use crate::sys;
 
-/// xFullPathname: SQLite asks for the full path of a database before it opens it, without a lock.
-/// Fails, and logs a line, if links cannot be resolved.
+/// xFullPathname: SQLite asks for the full path of a database before it opens it, without a lock. Fails, and logs a
+/// line, if links cannot be resolved.
 pub(super) unsafe extern "C" fn x_full_pathname(
     vfs: *mut sqlite3_vfs,
     name: *const c_char,
@@ -42,7 +42,7 @@ pub(super) unsafe extern "C" fn x_full_pathname(
                 }
                 "its name is too long".to_owned()
             }
-            // The open will fail, or create a file of this very name.
+            // Then the open fails, or creates a file of this very name.
             Err(error) if sys::is_absent(&error) => return rc,
             Err(error) => format!(
                 "cannot tell where its name leads: {error}; this user must be allowed to look \

@@ -1,6 +1,6 @@
 //! The registered `sqlite3_vfs`, an [`Instance`], and its methods. xOpen, xSleep and xDelete are
-//! ours, and on Windows xFullPathname; xGetSystemCall also answers another VFS of this project. All
-//! others only call the base.
+//! ours, and on Windows xFullPathname. xGetSystemCall is the base's, but also answers another VFS
+//! of this project. All other methods only call the base.
 //!
 //! SQLite calls them from any thread, and mostly with the mutex of the connection that opens,
 //! deletes or sleeps (<https://www.sqlite.org/threadsafe.html>). They do not change the object, and
@@ -33,7 +33,8 @@ use crate::sys;
 use full_pathname::x_full_pathname;
 use open::{OpenPlan, plan_open};
 
-/// One registered VFS. Lives for ever: SQLite may hold its address in connections without files.
+/// One registered VFS. It lives for ever, since connections without files may keep its address in
+/// SQLite.
 pub(crate) struct Instance {
     /// The object that SQLite knows.
     pub(crate) vfs: *mut sqlite3_vfs,
@@ -66,11 +67,11 @@ pub(crate) const OF_THE_SYSTEM: &[&str] = if cfg!(windows) {
     ]
 };
 
-/// xGetSystemCall of a VFS of this project answers this name, and no other VFS does.
+/// The xGetSystemCall of a VFS of this project answers this name, and that of no other VFS does.
 const MARK: &CStr = c"kanban_vfs";
 
-/// The base of a VFS of this project, of this copy of the library or another; `None` for any other
-/// VFS.
+/// The base of a VFS of this project, made by this copy of the library or another; `None` for any
+/// other VFS.
 ///
 /// # Safety
 /// `vfs` is registered.
@@ -152,8 +153,8 @@ unsafe fn instance(vfs: *mut sqlite3_vfs) -> &'static Instance {
     unsafe { &*(*vfs).pAppData.cast::<Instance>() }
 }
 
-/// Calls a method of the base; one that the base does not have answers `$missing`. The call is
-/// unsafe: the base gets itself, and the arguments that SQLite has passed to our method.
+/// Calls a method of the base; answers `$missing` if the base does not have it. The call is unsafe:
+/// the base gets itself, and the arguments that SQLite passed to our method.
 macro_rules! call_base {
     ($instance:expr, $method:ident($($arg:expr),*) or $missing:expr) => {{
         let base = $instance.base;
@@ -236,14 +237,13 @@ unsafe extern "C" fn x_open(
     })
 }
 
-/// xSleep: SQLite's busy handler sleeps: its connection was refused a lock, and holds the
-/// connection's mutex and the locks it had before. Or an application calls sqlite3_sleep(), without
-/// a mutex. Here a writer waits in the queue. Must not sleep longer than asked, and returns that
-/// time.
+/// xSleep: SQLite's busy handler sleeps. Its connection was refused a lock, and has its mutex and
+/// the locks it had before. Or an application calls sqlite3_sleep(), without a mutex. A writer
+/// waits in the queue here. Must not sleep longer than asked. Returns the time that was asked for.
 ///
-/// pthread_cancel(3) ends a thread that sleeps in the base's xSleep: here as well, after a sleep in
-/// the queue. That unwinds the thread's stack, so nothing needs to be dropped, and no panic is
-/// caught, at that point.
+/// pthread_cancel(3) ends a thread that sleeps in the base's xSleep. Here it ends the thread as
+/// well, after a sleep in the queue. That unwinds the thread's stack, so at that point nothing
+/// needs to be dropped, and no panic is caught.
 unsafe extern "C-unwind" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_int {
     let base_sleep = |duration: Duration| {
         if cfg!(windows) {
@@ -267,8 +267,8 @@ unsafe extern "C-unwind" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) 
 }
 
 /// xDelete: SQLite deletes a journal or a WAL, with RESERVED or more on its database, or a
-/// super-journal. Must not delete a file of a connection that this process has inherited: the
-/// parent needs it.
+/// super-journal. Must not delete a file of a connection that this process inherited: the parent
+/// needs it.
 unsafe extern "C" fn x_delete(
     vfs: *mut sqlite3_vfs,
     name: *const c_char,
@@ -319,7 +319,8 @@ forward! {
 #[cfg(unix)]
 use base_full_pathname as x_full_pathname;
 
-/// xGetSystemCall: an application asks for a system call of the base's; another VFS of this project, for its base.
+/// xGetSystemCall: an application asks for one of the base's system calls, or another VFS of this
+/// project for our base.
 unsafe extern "C" fn x_get_system_call(
     vfs: *mut sqlite3_vfs,
     name: *const c_char,
@@ -328,7 +329,8 @@ unsafe extern "C" fn x_get_system_call(
     unsafe {
         let base = instance(vfs).base;
         if !name.is_null() && CStr::from_ptr(name) == MARK {
-            // An address in place of a function's, for [`base_of_ours`], which never calls it.
+            // The base's address in place of a function's, for [`base_of_ours`], which never calls
+            // it.
             return std::mem::transmute::<*mut sqlite3_vfs, sqlite3_syscall_ptr>(base);
         }
         if (*base).iVersion < 3 {

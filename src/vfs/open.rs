@@ -12,7 +12,7 @@ use crate::options::{Options, Settings};
 
 /// What to do with a file that is being opened.
 pub(crate) enum OpenPlan {
-    /// It stays the base's: a temporary or in-memory database, or one that is opened without locks.
+    /// It stays the base's: the database is temporary, in memory, or opened without locks.
     LeaveToBase,
     /// A WAL, a journal or a statement journal, which has no name. It keeps the base's methods, but a forked child
     /// must not use it.

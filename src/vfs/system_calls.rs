@@ -5,23 +5,23 @@
 //! |---|---|
 //! | fcntl(2) | a lock must outlast the close of another descriptor: [`fcntl`] |
 //! | open(2), close(2) | [`crate::guard::cancellation`] must know when a descriptor's number becomes another file's |
-//! | fstat(2), stat(2) | SQLite recognises files by them, and would take its parent's files for its own |
+//! | fstat(2), stat(2) | SQLite recognises files by them, and a forked child would take its parent's files for its own |
 //!
-//! All unix VFSes of one copy of SQLite share them, and the functions are not told which copy calls,
-//! so each gets functions of its own.
+//! All unix VFSes of one copy of SQLite share these calls. The functions cannot know which copy
+//! calls, so each copy gets functions of its own.
 //!
-//! fcntl(2)'s third argument is variadic in C. On x86-64 and AArch64 Linux it still arrives in a
-//! register like any other; the calls are replaced there only.
+//! The third argument of fcntl(2) is variadic in C. On x86-64 and AArch64 Linux it arrives in a
+//! register like any other. The calls are replaced only there.
 //!
 //! # Threads and locks
-//! SQLite calls them from any thread, mostly with mutexes of `os_unix.c`: a file's for its locks, a
-//! wal-index's for its slots, and that of all files (`unixBigLock`) to open and close. So these
-//! functions must not call SQLite, not even its error log. They take the lock of a [`LockTable`] at
-//! most, which is never held while SQLite is called. Each sets errno(3) as the call that it
-//! replaces would.
+//! SQLite calls these functions from any thread, mostly with mutexes of `os_unix.c`: a file's for
+//! its locks, a wal-index's for its slots, and that of all files (`unixBigLock`) to open and close.
+//! So they must not call SQLite, not even its error log. The only lock they take is that of a
+//! [`LockTable`], which is never held while SQLite is called. Each sets errno(3) as the call that
+//! it replaces would.
 //!
 //! open(2) and close(2) are cancellation points, and so is fcntl(2) when it waits: there
-//! pthread_cancel(3) ends a thread by unwinding its stack, through the functions of type
+//! pthread_cancel(3) ends a thread. It unwinds the thread's stack, through the functions of type
 //! "C-unwind". At these calls they have nothing to drop, and catch no panic.
 
 mod fcntl;
@@ -44,10 +44,11 @@ use crate::lock::sidecar;
 use crate::sys::{self, Inode, fork};
 use fcntl::{MARK, fcntl_of};
 
-/// Names each call once, in the order in which they are put in place: fcntl(2) last, since locks change by it.
+/// Names each call once, in the order in which they are put in place: fcntl(2) last, since it
+/// changes what locks are.
 macro_rules! calls {
     ($($call:ident by $ours:ident: $type:ty;)*) => {
-        /// The functions that were there before, which ours call; or ours.
+        /// The functions that were there before, which ours call. Or our own functions.
         #[derive(Clone, Copy)]
         struct Calls {
             $($call: $type,)*
@@ -57,7 +58,8 @@ macro_rules! calls {
             /// The functions that `base` uses now; `None` if it does not tell all of them.
             ///
             /// # Safety
-            /// `get` is the xGetSystemCall of `base`, a unix VFS: what it calls by these names are functions of these types.
+            /// `get` is the xGetSystemCall of `base`, a unix VFS: the base calls functions of these
+            /// types by these names.
             unsafe fn of(base: *mut sqlite3_vfs, get: GetSystemCall) -> Option<Self> {
                 // SAFETY: the caller's promise: the base calls each as a function of that type.
                 Some(unsafe {
@@ -114,7 +116,7 @@ impl Calls {
 
 /// One copy of SQLite.
 struct Library {
-    /// Its system calls from before; empty as long as none is replaced.
+    /// The system calls it had before; empty as long as none is replaced.
     calls: OnceLock<Calls>,
     locks: &'static LockTable,
 }
@@ -126,8 +128,8 @@ static LIBRARIES: [Library; copies::MOST] = {
     [library(0), library(1), library(2), library(3)]
 };
 
-/// Replaces the calls of `base` and all VFSes that share them. Done once and never undone: locks
-/// made by our functions must be unlocked by them.
+/// Replaces the calls of `base` and of all VFSes that share them. This is done once and never
+/// undone: locks made by our functions must be unlocked by them.
 ///
 /// # Safety
 /// `base` is registered with `host`.
@@ -163,7 +165,7 @@ unsafe fn replace(nth: usize, base: *mut sqlite3_vfs) -> Result<Protection, &'st
         let (get, set) = methods.ok_or(NONE)?;
         let calls = Calls::of(base, get).ok_or(NONE)?;
         if (calls.fcntl)(-1, MARK, std::ptr::null_mut()) == MARK {
-            // Replaced already, by this copy of this library or by another.
+            // They are replaced already, by this copy of this library or by another.
             return match library.calls.get() {
                 Some(_) => Ok(Protection::by(nth)),
                 None => Err("another copy of this library protects them, and only it can tell"),
@@ -185,7 +187,7 @@ unsafe fn replace(nth: usize, base: *mut sqlite3_vfs) -> Result<Protection, &'st
     }
 }
 
-/// What a system call that has failed returns.
+/// Sets errno(3), and returns what a failed system call returns.
 fn fail(errno: c_int) -> c_int {
     sys::set_errno(errno);
     -1
@@ -195,9 +197,9 @@ fn fail(errno: c_int) -> c_int {
 unsafe extern "C-unwind" fn close_of<const NTH: usize>(file: c_int) -> c_int {
     let library = &LIBRARIES[NTH];
     let Some(calls) = library.calls.get() else { return fail(libc::ENOSYS) };
-    // Before the close: afterwards the number can be another file's.
+    // Before the close, since the number can be another file's afterwards.
     if !no_panic(true, || library.locks.closing(file)) {
-        // The application has closed SQLite's descriptor, and ours got the number.
+        // The application had closed SQLite's descriptor, and ours got the number.
         return 0;
     }
     // SAFETY: SQLite closes its own descriptor.
@@ -234,8 +236,8 @@ unsafe extern "C-unwind" fn open_of<const NTH: usize>(
     file
 }
 
-/// Lives while this thread opens, through this VFS, a database that is named like the sidecar of
-/// another.
+/// Lives while this thread opens a database through this VFS whose name is that of another
+/// database's sidecar.
 pub(super) struct OpensDatabase(());
 
 thread_local! {
@@ -243,7 +245,7 @@ thread_local! {
 }
 
 impl OpensDatabase {
-    /// For the database at `path`; `None` if it is not named so.
+    /// For the database at `path`; `None` if it has no such name.
     pub(super) fn begin(path: &Path) -> Option<Self> {
         let is_named_so = path.as_os_str().as_bytes().ends_with(SIDECAR_SUFFIX.as_bytes());
         is_named_so.then(|| {
@@ -263,15 +265,15 @@ impl Drop for OpensDatabase {
     }
 }
 
-/// Makes it known that SQLite has opened this file as a database. Returns whether it was a sidecar,
-/// which is deleted now: then the caller opens the name once more, if SQLite creates missing files.
+/// Notes that SQLite opened this file as a database. Returns whether the file was a sidecar, which
+/// is deleted now. Then the caller opens the name once more, if SQLite creates missing files.
 fn makes_way(file: c_int, path: &CStr, flags: c_int) -> bool {
     // SAFETY: it was just opened, and stays open.
     let file = ManuallyDrop::new(unsafe { File::from_raw_fd(file) });
     sidecar::make_way(&file, &sys::path_from(path), flags & libc::O_CREAT != 0)
 }
 
-/// Notes whose wal-index SQLite has opened, if any database is open through this VFS.
+/// Notes whose wal-index SQLite opened, if any database is open through this VFS.
 fn opened_wal_index(file: c_int, database: &OsStr, library: &'static Library) {
     if !library.locks.has_ours() {
         return;
@@ -281,14 +283,14 @@ fn opened_wal_index(file: c_int, database: &OsStr, library: &'static Library) {
     match sys::entry_behind(path) {
         Ok(database) => library.locks.opened_wal_index(database.inode, index),
         Err(why) if sys::is_absent(&why) => {}
-        // As far as can be known, it is the database that was opened by this name.
+        // As far as can be known, it belongs to the database that was opened by this name.
         Err(_) => library.locks.opened_wal_index_beside(path, index),
     }
 }
 
 /// fstat(2): SQLite looks for its book-keeping of a file that it has opened, by device and inode. A
-/// forked child must not recognise a file of its parent: that book-keeping counts locks that the
-/// child does not have.
+/// forked child must not find that of its parent's file, which counts locks that the child does not
+/// have.
 unsafe extern "C" fn fstat_of<const NTH: usize>(file: c_int, found: *mut libc::stat) -> c_int {
     let library = &LIBRARIES[NTH];
     let Some(calls) = library.calls.get() else { return fail(libc::ENOSYS) };
@@ -296,8 +298,8 @@ unsafe extern "C" fn fstat_of<const NTH: usize>(file: c_int, found: *mut libc::s
     unsafe { as_of_this_process((calls.fstat)(file, found), found, library) }
 }
 
-/// stat(2): SQLite looks for a descriptor that a closed connection has left for the next one, which
-/// must not be the parent's. It also checks, by the inode alone, whether a file is still in its
+/// stat(2): SQLite looks for a descriptor that a closed connection left for the next one. It must
+/// not be the parent's. SQLite also checks, by the inode alone, whether a file is still in its
 /// place.
 unsafe extern "C" fn stat_of<const NTH: usize>(
     name: *const c_char,

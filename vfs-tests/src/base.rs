@@ -1,5 +1,5 @@
-//! A base VFS, over SQLite's own `unix` (or `win32`), that does to each call what a test decides: makes it, fails
-//! it, makes it and says that it failed, or only says that it was made.
+//! A base VFS, over SQLite's own `unix` (or `win32`). A test decides for each call whether the base
+//! makes it, fails it, makes it and reports a failure, or does not make it and reports success.
 //!
 //! ```no_run
 //! # use vfs_tests::base::{Base, Fault, File, Method};
@@ -29,23 +29,23 @@ use rusqlite::ffi::{
 #[derive(Clone, Copy)]
 pub struct Base(&'static Shared);
 
-/// What is to become of a call.
+/// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It is made.
     None,
-    /// It is not made, and answers this. (A close is made.)
+    /// It is not made, and answers this. (But a close is made.)
     Fail(c_int),
-    /// It is made, and answers this whatever came of it. (An open that failed leaves no file.)
+    /// It is made, and answers this whatever its result. (An open that fails leaves no file.)
     FailAfter(c_int),
-    /// Of a read or a write, the first half is made, and of anything else nothing; answers this.
+    /// A read or write is made for its first half, and any other call is not made; it answers this.
     Half(c_int),
-    /// It is not made, and answers SQLITE_OK, with zeros where more is asked for. (A close is made,
-    /// an open fails, a sleep is over at once.)
+    /// It is not made, and answers SQLITE_OK, with zeros for what it should return. (But a close is
+    /// made, an open fails, and a sleep ends at once.)
     Pretend,
 }
 
-/// What a file is to SQLite.
+/// What SQLite uses a file for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum File {
     /// A main database.
@@ -54,7 +54,7 @@ pub enum File {
     Wal,
     /// Its rollback journal.
     Journal,
-    /// Temporary files and what they need, super-journals.
+    /// Super-journals, and temporary files with their journals.
     Other,
 }
 
@@ -87,20 +87,20 @@ pub enum Method<'c> {
 
 /// A call that is about to be made.
 pub struct Call<'c> {
-    /// Which file.
+    /// The kind of its file.
     pub file: File,
-    /// Its name; empty if it has none.
+    /// The file's name; empty if it has none.
     pub path: &'c Path,
-    /// What is asked of it.
+    /// The method that SQLite calls.
     pub method: Method<'c>,
-    /// How many calls there were before it since the test decided.
+    /// How many calls came before it since the test set its decision.
     pub number: u32,
     real: *mut sqlite3_file,
 }
 
 impl Call<'_> {
-    /// Which open file: of all those that are open, no other has this number, and an open's is that
-    /// of the file it is to be.
+    /// A number of the file, which no other open file has at the same time. For an open, it is the
+    /// number that the file will have.
     #[must_use]
     pub fn handle(&self) -> usize {
         self.real.addr()
@@ -112,7 +112,7 @@ impl Call<'_> {
         !self.real.is_null() && unsafe { !(*self.real).pMethods.is_null() }
     }
 
-    /// The size of the file now, past all decisions. 0 if it is not open.
+    /// The size of the file now, whatever the test decides; 0 if it is not open.
     #[must_use]
     pub fn size(&self) -> i64 {
         let mut size = 0;
@@ -133,7 +133,7 @@ impl Call<'_> {
         }
     }
 
-    /// What the file has at `offset`, past all decisions; zeros where it has nothing.
+    /// The N bytes of the file at `offset`, whatever the test decides; zeros behind its end.
     #[must_use]
     pub fn read<const N: usize>(&self, offset: i64) -> [u8; N] {
         let mut bytes = [0; N];
@@ -146,16 +146,16 @@ impl Call<'_> {
     }
 }
 
-/// The locks that an open main database has, as the `unix` VFS sees it.
+/// The locks of an open main database, as the `unix` VFS knows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Locks {
     /// Its name.
     pub path: PathBuf,
     /// SQLITE_LOCK_...
     pub level: c_int,
-    /// The slots of the wal-index that it has shared, a bit each.
+    /// The slots of the wal-index that it has locked as shared, one bit each.
     pub shared: u16,
-    /// Those it has exclusively.
+    /// The slots that it has locked exclusively.
     pub exclusive: u16,
 }
 
@@ -178,7 +178,7 @@ struct Decision {
 struct Shared {
     unix: *mut sqlite3_vfs,
     decision: Mutex<Option<Arc<Decision>>>,
-    /// Of the main databases that are open, by their address.
+    /// The locks of the main databases that are open, by the address of their file.
     locks: Mutex<HashMap<usize, Locks>>,
 }
 
@@ -189,7 +189,7 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Base {
-    /// Registers a base of that name, which makes all calls until it is told otherwise.
+    /// Registers a base of that name, which makes all calls until a test decides otherwise.
     ///
     /// # Panics
     /// If the name is taken.
@@ -213,8 +213,8 @@ impl Base {
         }
     }
 
-    /// Asks `decide` before each call from now on, in whatever thread makes it, also of files that
-    /// are open. It may wait, but a panic in it ends the process.
+    /// From now on asks `decide` before each call, in the thread that makes the call, even for
+    /// files that are already open. `decide` may wait, but a panic in it ends the process.
     pub fn on(&self, decide: impl Fn(&Call<'_>) -> Fault + Send + Sync + 'static) {
         let decision = Decision { decide: Box::new(decide), calls: AtomicU32::new(0) };
         *lock(&self.0.decision) = Some(Arc::new(decision));
@@ -265,7 +265,7 @@ impl Fault {
         }
     }
 
-    /// Of a call that moves `n` bytes.
+    /// Applies this to a call that moves `n` bytes.
     fn apply_to_bytes(self, n: c_int, call: impl FnOnce(c_int) -> c_int) -> c_int {
         match self {
             Self::Half(rc) => {
@@ -296,7 +296,7 @@ impl File {
     }
 }
 
-/// An open file. The `unix` VFS's lies behind it.
+/// An open file. The `unix` VFS's file comes after it.
 #[repr(C)]
 struct Opened {
     methods: *const sqlite3_io_methods,
@@ -491,7 +491,7 @@ unsafe extern "C" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_in
     }
 }
 
-/// Methods of the VFS that only go on.
+/// Methods of the VFS that only call those of `unix`.
 macro_rules! forward {
     ($(fn $ours:ident($($arg:ident: $type:ty),*) -> $ret:ty = $method:ident or $missing:expr;)*) => {$(
         unsafe extern "C" fn $ours(vfs: *mut sqlite3_vfs, $($arg: $type),*) -> $ret {
@@ -523,7 +523,7 @@ forward! {
     fn x_next_system_call(name: *const c_char) -> *const c_char = xNextSystemCall or null();
 }
 
-/// What a file was opened as, and the `unix` VFS's.
+/// What a file was opened as, and the file of the `unix` VFS.
 ///
 /// # Safety
 /// `file` is an open file of ours.
@@ -532,8 +532,8 @@ unsafe fn parts<'f>(file: *mut sqlite3_file) -> (&'f Opened, *mut sqlite3_file) 
     unsafe { (&*file.cast::<Opened>(), real_file(file)) }
 }
 
-/// Methods of a file: what they are called in a decision, an answer for [`Fault::Pretend`], and what
-/// is to be noted when the call has been made.
+/// Methods of a file: the name by which a decision sees each, an answer for [`Fault::Pretend`], and
+/// what to note after the call.
 macro_rules! methods {
     ($(fn $ours:ident($($arg:ident: $type:ty),*) = $method:ident, $called:expr
        $(, zero $out:ident[$n:expr])? $(, then $note:expr)?;)*) => {$(
@@ -617,7 +617,7 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {
         let (opened, real) = parts(file);
         let fault = opened.shared.decide(opened.file, &opened.path, Method::Close, real);
         if opened.file == File::Main {
-            // Whatever it answered before: an unmapping that failed must not leak its locks.
+            // This is done whatever it answered: an unmapping that failed must not leak its locks.
             method(real).xShmUnmap.map(|unmap| unmap(real, 0));
             lock(&opened.shared.locks).remove(&file.addr());
         }
@@ -647,7 +647,7 @@ forward_file! {
     fn x_shm_barrier() -> () = xShmBarrier or ();
 }
 
-/// What may have changed of a file's locks.
+/// Which of a file's locks may have changed.
 enum Note {
     Level,
     Slots { slot: c_int, n: c_int, flags: c_int },
@@ -700,8 +700,8 @@ mod tests {
         result.err().and_then(|error| error.sqlite_error_code())
     }
 
-    /// Each decision does what it says to the writes of a commit, while the connection is open: the
-    /// row is there only after the first.
+    /// Each decision is applied to the writes of a commit, while the connection is open: only after
+    /// the first decision the row exists.
     #[test]
     fn it_does_as_it_is_told() {
         let base = Base::register("base-told");
@@ -750,7 +750,7 @@ mod tests {
         }
     }
 
-    /// Decisions see the file as it is, and count the calls.
+    /// A decision sees the file as it is, and the number of its call.
     #[test]
     fn it_shows_the_file() {
         let base = Base::register("base-file");

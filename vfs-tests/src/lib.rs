@@ -1,5 +1,5 @@
-//! Machinery for the tests: clients in processes of their own, driven line by line, so that a
-//! test says who does what in which order.
+//! Machinery for the tests: clients in their own processes, driven line by line, so that a test
+//! says who does what in which order.
 
 pub mod base;
 #[cfg(target_os = "linux")]
@@ -33,13 +33,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// Longer than anything a test waits for on a loaded machine: a test that needs it has hung.
+/// Longer than any wait of a test on a loaded machine. A test that exceeds it has hung.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A client program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// Rust, with the newest SQLite, which it links; the VFS is registered by the crate.
+    /// Rust, linked with the newest SQLite; the crate registers the VFS.
     Rust,
     /// Debian's Python with Debian's SQLite 3.40.1; the VFS is loaded as an extension.
     Python,
@@ -53,24 +53,24 @@ impl Program {
 /// SQLite's own VFS.
 pub const STOCK_VFS: &str = if cfg!(windows) { "win32" } else { "unix" };
 
-/// Debian's Python, whatever comes first on the PATH.
+/// Debian's Python, whatever comes first in the PATH.
 pub const PYTHON: &str = "/usr/bin/python3";
 
 /// The client in Python.
 const AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/agent.py");
 
-/// What a process has said.
+/// What a process has written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// Its next line.
     Line(String),
-    /// Nothing, and it has closed its output, as a process that ends.
+    /// It has closed its output without a further line, like a process that ends.
     End,
     /// Nothing yet.
     Nothing,
 }
 
-/// A process that is spoken to line by line. Killed, with SIGKILL, when dropped.
+/// A process that reads and writes lines. Killed with SIGKILL when dropped.
 pub struct Lines {
     child: Child,
     input: Option<ChildStdin>,
@@ -78,7 +78,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Starts it.
+    /// Starts the process.
     ///
     /// # Panics
     /// If it does not start.
@@ -104,7 +104,7 @@ impl Lines {
         self.child.id()
     }
 
-    /// Sends it a line.
+    /// Sends a line to the process.
     ///
     /// # Panics
     /// If the process has ended.
@@ -122,7 +122,7 @@ impl Lines {
         self.hear_within(PATIENCE).expect("the program hangs")
     }
 
-    /// As [`Self::hear`]; `None` if it takes longer.
+    /// Like [`Self::hear`]; `None` if it takes longer than `limit`.
     ///
     /// # Panics
     /// If the process has ended.
@@ -135,12 +135,12 @@ impl Lines {
         }
     }
 
-    /// As [`Self::say`]; whether the process has not ended.
+    /// Like [`Self::say`]; false if the process has ended.
     pub fn try_say(&mut self, line: &str) -> bool {
         self.input.as_mut().is_some_and(|input| writeln!(input, "{line}").is_ok())
     }
 
-    /// What it says within so long.
+    /// What it writes within `limit`.
     #[must_use]
     pub fn hear_or(&mut self, limit: Duration) -> Heard {
         match self.output.recv_timeout(limit) {
@@ -150,7 +150,7 @@ impl Lines {
         }
     }
 
-    /// Its next line; `None` if it has ended without.
+    /// Its next line; `None` if it ended without one.
     ///
     /// # Panics
     /// If neither happens in [`PATIENCE`].
@@ -163,10 +163,10 @@ impl Lines {
         }
     }
 
-    /// Ends what it reads. Its status, if it ends by itself within so long.
+    /// Closes its input. Returns its status if it ends by itself within `limit`.
     ///
     /// # Panics
-    /// If it cannot be waited for.
+    /// If waiting for it fails.
     pub fn ends_within(&mut self, limit: Duration) -> Option<ExitStatus> {
         self.input = None;
         let began = Instant::now();
@@ -179,10 +179,10 @@ impl Lines {
         }
     }
 
-    /// Kills it with SIGKILL and waits until it is gone.
+    /// Kills the process with SIGKILL, and waits until it is gone.
     ///
     /// # Panics
-    /// If it cannot be waited for.
+    /// If waiting for it fails.
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
@@ -196,15 +196,15 @@ impl Drop for Lines {
     }
 }
 
-/// A client process. Killed, with SIGKILL, when dropped.
+/// A client process. Killed with SIGKILL when dropped.
 pub struct Agent(Lines);
 
-/// What a client said.
+/// The answer of a client.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
-    /// It went well; the rows, for a query.
+    /// Success; with the rows, for a query.
     Rows(Vec<Vec<Value>>),
-    /// SQLite's error: the extended code (Python before 3.11: 0) and message.
+    /// SQLite's error: the extended code (0 in Python before 3.11) and the message.
     Error {
         /// <https://www.sqlite.org/rescode.html>
         code: i64,
@@ -217,7 +217,7 @@ impl Reply {
     /// The rows.
     ///
     /// # Panics
-    /// If it was an error.
+    /// If it is an error.
     #[track_caller]
     pub fn rows(self) -> Vec<Vec<Value>> {
         match self {
@@ -229,7 +229,7 @@ impl Reply {
     /// The error's primary code.
     ///
     /// # Panics
-    /// If it was none.
+    /// If it is no error.
     #[track_caller]
     #[must_use]
     pub fn code(self) -> i64 {
@@ -242,7 +242,7 @@ impl Reply {
     /// The error's message.
     ///
     /// # Panics
-    /// If it was none.
+    /// If it is no error.
     #[track_caller]
     #[must_use]
     pub fn message(self) -> String {
@@ -253,7 +253,8 @@ impl Reply {
     }
 }
 
-/// Keeps the variables for the tests from a client, which would say in its log that they mean nothing.
+/// Removes the variables for the tests from a client's environment: the client would log that they
+/// are unknown.
 fn remove_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("KANBAN_") {
@@ -273,8 +274,8 @@ impl Agent {
         Self::start_in(program, rust_agent, Path::new("/"), &[])
     }
 
-    /// As [`Self::start`], but the client knows nothing of this project's VFS until it is told to
-    /// `register` it.
+    /// Like [`Self::start`], but the client does not know this project's VFS until it gets the
+    /// command `register`.
     ///
     /// # Panics
     /// If it does not start.
@@ -283,8 +284,8 @@ impl Agent {
         Self::start_in(program, rust_agent, Path::new("/"), &[("STOCK_AGENT", "1")])
     }
 
-    /// As [`Self::start`], with what the library `clock.c` shows it for the time: `still`, `runs`, or by how many seconds it
-    /// is ahead.
+    /// Like [`Self::start`], with the library `clock.c`, which shows the client another time.
+    /// `still` and `runs` say whether its clock stands; a number says how many seconds it is ahead.
     ///
     /// # Panics
     /// If it does not start.
@@ -295,7 +296,7 @@ impl Agent {
         Self::start_in(program, rust_agent, Path::new("/"), &variables)
     }
 
-    /// As [`Self::start`], in a time namespace whose monotonic clock is that many seconds ahead;
+    /// Like [`Self::start`], in a time namespace whose monotonic clock is `ahead` seconds ahead;
     /// `None` if this user may not make one. time_namespaces(7), unshare(1)
     ///
     /// # Panics
@@ -319,8 +320,9 @@ impl Agent {
             .then(|| Self(Lines::start(command(rust_agent))))
     }
 
-    /// A client in Python, in a pid namespace of its own, where it is process 1, as in a container. Only root may make one.
-    /// [`Self::pid`] is that of unshare(1), whose only child it is. pid_namespaces(7)
+    /// A client in Python, in its own pid namespace, where it is process 1, as in a container. Only
+    /// root may make one. [`Self::pid`] is that of unshare(1), whose only child the client is.
+    /// pid_namespaces(7)
     ///
     /// # Panics
     /// If it does not start.
@@ -334,7 +336,7 @@ impl Agent {
         Self(Lines::start(command))
     }
 
-    /// As [`Self::start`], in a directory and with environment variables of its own.
+    /// Like [`Self::start`], with its own directory and environment variables.
     ///
     /// # Panics
     /// If it does not start.
@@ -395,7 +397,7 @@ impl Agent {
         self.reply_within(PATIENCE).expect("the agent hangs")
     }
 
-    /// As [`Self::reply`]; `None` if it takes longer.
+    /// Like [`Self::reply`]; `None` if it takes longer than `limit`.
     ///
     /// # Panics
     /// If the process has ended.
@@ -425,7 +427,7 @@ impl Agent {
         self.call(&json!(["open", name, uri, timeout_ms])).rows();
     }
 
-    /// As [`Self::open`], leaving the busy timeout as it is.
+    /// Like [`Self::open`], but leaves the busy timeout as it is.
     #[track_caller]
     pub fn try_open(&mut self, name: &str, uri: &str) -> Reply {
         self.call(&json!(["open", name, uri, null]))
@@ -437,12 +439,12 @@ impl Agent {
         self.call(&json!(["sql", name, sql]))
     }
 
-    /// Sends SQL to a connection and does not wait.
+    /// Sends SQL for a connection and does not wait.
     pub fn send_sql(&mut self, name: &str, sql: &str) {
         self.send(&json!(["sql", name, sql]));
     }
 
-    /// The result of what [`pause::Stops::begin`] began on a connection. Python only.
+    /// The result of what [`pause::Stops::begin`] started on a connection. Python only.
     #[track_caller]
     pub fn end(&mut self, name: &str) -> Reply {
         self.call(&json!(["end", name]))
@@ -454,14 +456,14 @@ impl Agent {
         self.call(&json!(["close", name])).rows();
     }
 
-    /// Opens a file, looks at its first 16 bytes and closes it, as an application does with its own
-    /// database. POSIX drops all locks that a process has on a file when it does that.
+    /// Opens a file, reads its first 16 bytes and closes it, as an application does with its own
+    /// database. The close drops all POSIX locks that the process has on the file.
     #[track_caller]
     pub fn read(&mut self, path: &Path) {
         self.call(&json!(["read", path])).rows();
     }
 
-    /// Forks a child, which has copies of all connections. [`Self::child`] speaks to it.
+    /// Forks a child, which has copies of all connections. [`Self::child`] sends commands to it.
     #[track_caller]
     pub fn fork(&mut self) {
         self.call(&json!(["fork"])).rows();
@@ -491,23 +493,23 @@ impl Agent {
         self.call(&json!(["kill child"])).rows();
     }
 
-    /// The lines SQLite logged since the last call. Rust only.
+    /// The lines that SQLite logged since the last call. Rust only.
     #[track_caller]
     pub fn log(&mut self) -> Vec<String> {
         let rows = self.call(&json!(["log"])).rows();
         rows.iter().map(|row| row[0].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// Kills it with SIGKILL and waits until it is gone.
+    /// Kills the client with SIGKILL, and waits until it is gone.
     ///
     /// # Panics
-    /// If it cannot be waited for.
+    /// If waiting for it fails.
     pub fn kill(self) {
         self.0.kill();
     }
 }
 
-/// A directory for one test, with a board in it that need not exist yet.
+/// A directory for one test, with the path of a board, which need not exist yet.
 pub struct Board {
     directory: tempfile::TempDir,
 }
@@ -519,7 +521,7 @@ impl Default for Board {
 }
 
 impl Board {
-    /// A new directory.
+    /// Creates a new directory.
     ///
     /// # Panics
     /// If there is no place for it.
@@ -572,7 +574,7 @@ impl Board {
     }
 }
 
-/// `board.db-shm` and the like: the path with a suffix.
+/// `board.db-shm` and the like: the path with a suffix appended.
 #[must_use]
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -595,8 +597,8 @@ pub fn uri_of(path: &Path, vfs: &str) -> String {
     format!("file:{path}?vfs={vfs}")
 }
 
-/// The loadable extension, built once a run from this tree, in release, with the features users
-/// build it with; or the one that `KANBAN_EXTENSION` names, where there is no cargo.
+/// The loadable extension, built once per run from this tree, in release, with the features that
+/// users build it with. Where there is no cargo, it is the one that `KANBAN_EXTENSION` names.
 ///
 /// # Panics
 /// If it cannot be built.
@@ -608,7 +610,7 @@ pub fn extension() -> &'static Path {
     })
 }
 
-/// The library for `LD_PRELOAD`, built when it is first asked for, beside the extension.
+/// The library for `LD_PRELOAD`, built at the first call, beside the extension.
 #[must_use]
 #[cfg(target_os = "linux")]
 pub fn preload() -> &'static Path {
@@ -619,7 +621,7 @@ pub fn preload() -> &'static Path {
     })
 }
 
-/// Builds the library of a package of this workspace; the directory that it is in then.
+/// Builds the library of a package of this workspace. Returns the directory that has the library.
 fn built(package: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("in the workspace");
     let target = root.join("target/extension");
@@ -648,7 +650,7 @@ pub fn run(program: impl AsRef<OsStr>, arguments: &[&str]) -> String {
     text
 }
 
-/// Whether this process may do as it likes with files.
+/// Whether this process is root's.
 #[must_use]
 #[cfg(unix)]
 pub fn is_root() -> bool {

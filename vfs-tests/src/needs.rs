@@ -1,6 +1,6 @@
-//! What single tests need beside Rust, a C compiler and Python. A test whose need is not met skips
-//! itself by name, on the terminal and in a list that is shown when all have run. With
-//! `KANBAN_TESTS=all` in the environment, as in CI, it fails.
+//! What some tests need apart from Rust, a C compiler and Python. If a need is not met, the test skips
+//! itself: its name appears on the terminal, and in a list that is shown when all tests have run. With
+//! `KANBAN_TESTS=all` in the environment, as in CI, the test fails instead.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,13 +8,13 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Being root.
+/// The need to be root.
 pub const ROOT: &str = "root";
 
 /// A C++ compiler that `gcc` finds.
 pub const CXX: &str = "c++";
 
-/// The header of the system's SQLite, and with it the library to link.
+/// The header of the system's SQLite, and the library to link with it.
 pub const SQLITE_HEADER: &str = "sqlite3.h";
 
 /// Ruby, and its module for SQLite.
@@ -26,8 +26,8 @@ pub const PHP: &str = "php-sqlite3";
 /// Perl, and its module for SQLite.
 pub const PERL: &str = "DBD::SQLite";
 
-/// Ends the test that it stands in unless all that it names is here: programs by their names, [`ROOT`],
-/// [`CXX`], [`SQLITE_HEADER`], [`RUBY`], [`PHP`], [`PERL`].
+/// Ends the test that uses it unless everything that it names is here: programs by their names,
+/// [`ROOT`], [`CXX`], [`SQLITE_HEADER`], [`RUBY`], [`PHP`], [`PERL`].
 ///
 /// ```no_run
 /// fn a_watcher_sees_it() {
@@ -43,7 +43,7 @@ macro_rules! needs {
     };
 }
 
-/// Skips the test that it stands in, with a reason: `return skip!("no mounts here")`.
+/// Skips the test that uses it, for a reason: `return skip!("no mounts here")`.
 #[macro_export]
 macro_rules! skip {
     ($why:expr) => {{
@@ -52,7 +52,7 @@ macro_rules! skip {
     }};
 }
 
-/// What is missing of that, and how to get it; `None` if nothing is.
+/// Which of these needs are not met, and how to meet them; `None` if all are met.
 #[must_use]
 pub fn missing(needs: &[&str]) -> Option<String> {
     let missing: Vec<_> =
@@ -82,7 +82,7 @@ fn compiles(arguments: &[&str]) -> bool {
     runs("cc", &[&["-fsyntax-only"], arguments].concat())
 }
 
-/// Whether a program is here and ends well.
+/// Whether a program is here and succeeds.
 fn runs(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
@@ -105,7 +105,7 @@ fn said(need: &str) -> String {
     format!("needs {need} (apt-get install {package})")
 }
 
-/// The path of the function that `of` stands in.
+/// The path of the function that has `of`.
 #[doc(hidden)]
 #[must_use]
 pub fn name_of<T>(_: &T) -> &'static str {
@@ -113,8 +113,8 @@ pub fn name_of<T>(_: &T) -> &'static str {
     name.strip_suffix("::here").unwrap_or(name)
 }
 
-/// Notes that a test has skipped itself. The test harness shows nothing that a passed test prints, so
-/// this writes to the terminal past it.
+/// Notes that a test skips itself. The test harness does not show what a passed test prints, so this
+/// writes to the terminal directly.
 ///
 /// # Panics
 /// If `KANBAN_TESTS=all` says that nothing may be skipped.
@@ -125,7 +125,7 @@ pub fn skipped(test: &str, why: &str) {
         std::env::var_os("KANBAN_TESTS").is_none_or(|tests| tests != "all"),
         "{test} {why}, and KANBAN_TESTS=all lets nothing be skipped"
     );
-    // One write: others write beside it.
+    // With one write, since other tests write at the same time.
     let _ = io::stderr().write_all(format!("\nskipped: {test} {why}\n").as_bytes());
     let note = || -> io::Result<()> {
         let list = list();
@@ -133,11 +133,12 @@ pub fn skipped(test: &str, why: &str) {
         let mut list = fs::File::options().create(true).append(true).open(list)?;
         list.write_all(format!("{test} {why}\n").as_bytes())
     };
-    // The line on the terminal is enough if this user may not write there.
+    // If this user may not write there, the line on the terminal is enough.
     let _ = note();
 }
 
-/// What this run of cargo has skipped so far, a line each in order of their names; they are forgotten.
+/// The tests that this run of cargo has skipped so far, a line each, sorted by name. They are then
+/// forgotten.
 #[must_use]
 pub fn take_skipped() -> Vec<String> {
     let list = list();
@@ -145,12 +146,12 @@ pub fn take_skipped() -> Vec<String> {
     let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
     lines.sort();
     lines.dedup();
-    // With those of runs that ended before they came to this.
+    // Also removes the lists of runs that ended before they came here.
     let _ = fs::remove_dir_all(list.parent().expect("a directory"));
     lines
 }
 
-/// The list of this run: all of its test programs are children of one cargo.
+/// The list of this run, recognised by cargo, the parent of all test programs of the run.
 fn list() -> PathBuf {
     let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../target");
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| OsString::from(target));

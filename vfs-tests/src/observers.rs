@@ -1,5 +1,5 @@
-//! Those who look at a database from outside and compare its length with its header: a check of an application,
-//! in either order, and a tool that copies page by page.
+//! Observers that look at a database from outside and compare its length with its header: an application's check, in
+//! either order, and a tool that copies page by page.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a database is, in bytes, by the beginning of its header.
+/// The length of a database in bytes, according to the beginning of its header.
 /// <https://www.sqlite.org/fileformat2.html#the_database_header>
 #[must_use]
 pub fn by_header(header: &[u8; 32]) -> u64 {
@@ -24,24 +24,24 @@ fn page_size(header: &[u8; 32]) -> u64 {
     }
 }
 
-/// How long a checkpoint that adds much waits for observers: one that is kept from running for longer between its two
-/// looks may see what was in between. `docs/file-length.md` says so.
+/// How long a checkpoint that adds much waits for observers. An observer that does not run for longer than this
+/// between its two looks may see an intermediate state, as `docs/file-length.md` says.
 const WAITED_FOR: Duration = Duration::from_millis(20);
 
-/// A file that an observer has found shorter than its header says.
+/// A file that an observer found shorter than its header says.
 #[derive(Clone, Debug)]
 pub struct Deficit {
     /// Which observer.
     pub observer: &'static str,
-    /// Its length, in bytes.
+    /// The file's length, in bytes.
     pub size: u64,
-    /// What the header said, in bytes.
+    /// The length according to the header, in bytes.
     pub length: u64,
-    /// What passed from the first look to the last.
+    /// The time between the first look and the last.
     pub took: Duration,
 }
 
-/// Three observers of one database, as threads that look again and again.
+/// Three observers of one database: threads that look again and again.
 pub struct Observers {
     is_over: Arc<AtomicBool>,
     seen: Arc<Mutex<Vec<Deficit>>>,
@@ -49,7 +49,7 @@ pub struct Observers {
 }
 
 impl Observers {
-    /// Begins to look at the database at `path`, which has a header already.
+    /// Begins to look at the database at `path`, which must already have a header.
     ///
     /// # Panics
     /// If it cannot be opened.
@@ -71,19 +71,19 @@ impl Observers {
         Self { is_over, seen, threads: threads.into() }
     }
 
-    /// The files that one of them has found shorter than their header says, if it was not kept from running meanwhile.
+    /// The files that an observer found too short, without the cases in which it did not run for a while.
     #[must_use]
     pub fn deficits(&self) -> Vec<Deficit> {
         self.seen().into_iter().filter(|deficit| deficit.took < WAITED_FOR).collect()
     }
 
-    /// All of them, also those of an observer that was kept from running.
+    /// All files that an observer found too short, with those cases.
     #[must_use]
     pub fn seen(&self) -> Vec<Deficit> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ends them, and says the same as [`Self::deficits`].
+    /// Ends the observers, and returns the same as [`Self::deficits`].
     ///
     /// # Panics
     /// If one of them could not look.
@@ -123,7 +123,7 @@ fn header_first(file: &File) -> Option<Deficit> {
     (size < length).then_some(deficit)
 }
 
-/// It reads for long; what counts is that a page is missing that the header still speaks of.
+/// Copying takes long; a deficit is a missing page that the header then still counts.
 fn copies(file: &File) -> Option<Deficit> {
     let header = header(file);
     let (length, bytes) = (by_header(&header), page_size(&header));

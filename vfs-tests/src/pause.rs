@@ -1,5 +1,5 @@
-//! Clients that can be stopped at a call to the VFS, by `pause.c`: a base VFS, `vfs=pause`, over
-//! which `vfs=kanban` is loaded.
+//! Clients that can be stopped at a call to the VFS. `pause.c` does that: a base VFS, `vfs=pause`,
+//! over which `vfs=kanban` is loaded.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -32,33 +32,33 @@ pub fn agent(library: Library) -> Agent {
     Agent::start_in(Program::Python, "", Path::new("/"), &variables)
 }
 
-/// A call at which a thread is to stop: before the `n`-th of `method` on a file of kind `file`
-/// (`main`, `wal`, `other`, or `vfs` for the VFS's own). `*` is any.
+/// A call at which a thread must stop: before the `n`-th call of `method` on a file of kind `file`
+/// (`main`, `wal`, `other`, or `vfs` for the VFS's own methods). `*` stands for any.
 #[derive(Clone, Copy, Debug)]
 pub struct At<'a> {
-    /// As in `sqlite3_io_methods` or `sqlite3_vfs`.
+    /// The method's name in `sqlite3_io_methods` or `sqlite3_vfs`.
     pub method: &'a str,
-    /// Kind of file.
+    /// The kind of file.
     pub file: &'a str,
-    /// From 1.
+    /// Counted from 1.
     pub n: usize,
 }
 
 impl At<'_> {
-    /// The `n`-th call, whatever it is.
+    /// The `n`-th call of any method.
     #[must_use]
     pub fn any(n: usize) -> Self {
         Self { method: "*", file: "*", n }
     }
 }
 
-/// Where threads that stop report.
+/// The place where stopped threads report.
 pub struct Stops {
     directory: tempfile::TempDir,
     reports: Receiver<UnixStream>,
 }
 
-/// A thread that stands before a call. It goes on when this is dropped.
+/// A thread that is stopped before a call. It goes on when this is dropped.
 pub struct Stopped {
     call: String,
     slots: u32,
@@ -66,8 +66,8 @@ pub struct Stopped {
 }
 
 impl Stopped {
-    /// What it is about to call, as `xShmLock main lock exclusive 3+1`; with `may block` behind it
-    /// if SQLite has allowed that (`SQLITE_FCNTL_LOCK_TIMEOUT`).
+    /// The call that it is about to make, for example `xShmLock main lock exclusive 3+1`. If SQLite
+    /// has allowed the call to block (`SQLITE_FCNTL_LOCK_TIMEOUT`), `may block` follows.
     #[must_use]
     pub fn call(&self) -> &str {
         &self.call
@@ -87,7 +87,7 @@ impl Default for Stops {
 }
 
 impl Stops {
-    /// None yet.
+    /// No thread is stopped yet.
     ///
     /// # Panics
     /// If there is no place for a socket.
@@ -110,9 +110,9 @@ impl Stops {
         self.directory.path().join("stops")
     }
 
-    /// Lets a client run SQL on a connection in a thread of its own, which is to stop at a call.
-    /// Returns when it stands there, or with nothing if it came to its end without. The client does
-    /// other things meanwhile; [`Agent::end`] is how to get the result.
+    /// Lets a client run SQL on a connection in a thread of its own, which must stop at a call.
+    /// Returns when the thread has stopped; `None` if it ended without that call. The client can do
+    /// other things meanwhile. [`Agent::end`] gets the result.
     ///
     /// # Panics
     /// If neither happens in [`PATIENCE`].

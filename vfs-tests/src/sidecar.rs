@@ -1,16 +1,17 @@
-//! The sidecar as an outsider sees it, by `docs/locking-protocol.md` and not by the crate's code.
+//! The sidecar as an outsider sees it, according to `docs/locking-protocol.md` and without the
+//! crate's code.
 
 use std::fs::OpenOptions;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-/// The byte every holder of the write lock locks.
+/// The byte that every holder of the write lock locks.
 pub const WRITE_BYTE: i64 = 8192;
 
-/// The process that has the write lock, if any has it.
+/// The process that has the write lock; `None` if no process has it.
 ///
 /// # Panics
-/// If the sidecar cannot be opened, or the lock is none of a holder's.
+/// If the sidecar cannot be opened, or the lock is not a holder's.
 #[must_use]
 pub fn holder(sidecar: &Path) -> Option<u32> {
     if !sidecar.exists() {
@@ -34,8 +35,8 @@ pub fn holder(sidecar: &Path) -> Option<u32> {
     Some((last - WRITE_BYTE) as u32 & 0x3f_ffff)
 }
 
-/// Takes the write lock of a sidecar without being a client of its database; released when the file
-/// is dropped.
+/// Takes the write lock of a sidecar without being a client of its database. It is released when
+/// the file is dropped.
 ///
 /// # Panics
 /// If another has it.
@@ -54,10 +55,10 @@ pub fn hold(sidecar: &Path) -> std::fs::File {
     file
 }
 
-/// Whether somebody has a lock on that byte.
+/// Whether any process has a lock on that byte.
 ///
 /// # Panics
-/// If it cannot be asked.
+/// If the kernel does not answer.
 #[must_use]
 pub fn is_locked(sidecar: &std::fs::File, byte: i64) -> bool {
     // SAFETY: all of its fields are integers.

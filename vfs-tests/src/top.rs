@@ -1,5 +1,5 @@
-//! A VFS over another, as applications stack them, that keeps main databases in its own form. It
-//! delays writes like SQLite's crash-test VFS, or splits the file like SQLite's multiplexor, or
+//! A VFS over another one, as applications stack them, which keeps main databases in its own form.
+//! It delays writes like SQLite's crash-test VFS, or splits the file like SQLite's multiplexor, or
 //! changes every byte like a VFS that encrypts.
 
 use std::collections::BTreeMap;
@@ -13,14 +13,14 @@ use rusqlite::ffi::{
     sqlite3_vfs_register,
 };
 
-/// What it does with a main database.
+/// The form in which it keeps a main database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Writes wait for the next sync or unlock; a length that is set is not waited for.
+    /// Writes wait for the next sync or unlock; changes of the length do not wait.
     HeldBack,
-    /// What lies behind the first 64 KiB is in another file.
+    /// What follows the first 64 KiB is in another file.
     Split,
-    /// Every byte is changed, of the WAL and the journal, too. Only whole pages are written.
+    /// Every byte is changed, in the WAL and the journal, too. Only whole pages are written.
     Changed,
 }
 
@@ -34,7 +34,7 @@ struct Shared {
     form: Form,
 }
 
-/// An open file. That of the VFS below lies behind it.
+/// An open file. The file of the VFS below comes after it.
 #[repr(C)]
 struct Opened {
     methods: *const sqlite3_io_methods,
@@ -50,10 +50,10 @@ struct File {
 /// Where the file of the VFS below begins.
 const BELOW: usize = size_of::<Opened>().next_multiple_of(8);
 
-/// How much of a database that is split is in its first file.
+/// How many bytes of a split database are in its first file.
 const FIRST: i64 = 65536;
 
-/// Registers one of that name over the VFS named `below`.
+/// Registers a VFS of that name over the VFS named `below`.
 ///
 /// # Panics
 /// If there is no VFS `below`, or if `name` is taken.
@@ -197,7 +197,7 @@ struct Below(*mut sqlite3_file);
 macro_rules! call {
     ($below:expr, $method:ident, $missing:expr $(, $arg:expr)*) => {{
         let below: *mut sqlite3_file = $below.0;
-        // SAFETY: the file is open, and gets what SQLite has passed, or memory of this function's.
+        // SAFETY: the file is open, and gets what SQLite has passed, or memory of this function.
         unsafe { (*(*below).pMethods).$method.map_or($missing, |method| method(below, $($arg),*)) }
     }};
 }
@@ -306,7 +306,8 @@ unsafe extern "C" fn x_write(
             }
         }
         Some(Form::Changed) => {
-            // In place, as SQLite's checksum VFS writes its checksums.
+            // In place, like SQLite's checksum VFS, which writes its checksums into SQLite's
+            // buffer.
             let change = || {
                 // SAFETY: SQLite's own buffers can be written to.
                 let bytes = unsafe {

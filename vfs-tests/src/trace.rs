@@ -1,8 +1,8 @@
-//! A client that is stopped at each of its system calls, by ptrace(2), so that it can be killed at
-//! any of them, or the call made to fail. Linux only, and for clients of one thread.
+//! A client that is stopped at each of its system calls, by ptrace(2), so that it can be killed
+//! there, or the call can be made to fail. Linux only, and for clients of one thread.
 //!
-//! Where [`crate::pause`] stops between two calls of SQLite, this stops between two steps of the
-//! VFS itself. For example, after a place in the queue was taken and before it is announced, or
+//! [`crate::pause`] stops a client between two calls of SQLite; this stops it between two steps of
+//! the VFS itself. Examples: after a place in the queue was taken and before it is announced, or
 //! after the turn was given and before the lock is free.
 
 use std::mem::MaybeUninit;
@@ -26,21 +26,21 @@ pub struct Call {
     pid: libc::pid_t,
 }
 
-/// What is to become of a system call.
+/// What happens to a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It is made.
     None,
     /// It is not made, and fails with this errno.
     Fail(i32),
-    /// It is made, and fails with this errno whatever came of it.
+    /// It is made, and fails with this errno whatever its result.
     FailAfter(i32),
-    /// A read or write of about half as many bytes, at least one.
+    /// It is made as a read or write of about half as many bytes, at least one.
     Shorten,
 }
 
 impl Call {
-    /// The file behind the nth argument, a descriptor.
+    /// The file behind the nth argument, which is a descriptor.
     #[must_use]
     pub fn file(&self, nth: usize) -> Option<PathBuf> {
         fs::read_link(format!("/proc/{}/fd/{}", self.pid, self.args[nth] as i32)).ok()
@@ -55,19 +55,19 @@ impl Call {
         Some(byte[0])
     }
 
-    /// The nth argument, a name.
+    /// The nth argument, which is a name.
     #[must_use]
     pub fn name(&self, nth: usize) -> Option<PathBuf> {
         let memory = fs::File::open(format!("/proc/{}/mem", self.pid)).ok()?;
         let mut bytes = vec![0; libc::PATH_MAX as usize];
-        // It may end where the memory does.
+        // The read may be short at the end of the memory.
         let n = memory.read_at(&mut bytes, self.args[nth]).ok()?;
         let name = bytes[..n].split(|byte| *byte == 0).next()?;
         Some(Path::new(std::ffi::OsStr::from_bytes(name)).to_owned())
     }
 
-    /// What the nth argument, a `struct flock`, asks for: its type, and the first byte and length of
-    /// its range.
+    /// What the nth argument, a `struct flock`, asks for: the type, and the first byte and the
+    /// length of the range.
     #[must_use]
     pub fn lock(&self, nth: usize) -> Option<(i32, i64, i64)> {
         let memory = fs::File::open(format!("/proc/{}/mem", self.pid)).ok()?;
@@ -78,7 +78,7 @@ impl Call {
         Some((lock.l_type.into(), lock.l_start, lock.l_len))
     }
 
-    /// The file that is mapped at the nth argument, an address.
+    /// The file that is mapped at the nth argument, which is an address.
     #[must_use]
     pub fn mapped(&self, nth: usize) -> Option<PathBuf> {
         let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid)).ok()?;
@@ -90,17 +90,17 @@ impl Call {
     }
 }
 
-/// A client in the hands of this thread. It dies if the thread does.
+/// A client that this thread traces. It dies if the thread does.
 pub struct Traced {
     client: Agent,
     pid: libc::pid_t,
 }
 
 impl Traced {
-    /// Takes a client that has answered all commands.
+    /// Takes over a client that has answered all commands.
     ///
     /// # Panics
-    /// If the system does not let us.
+    /// If the system does not allow it.
     #[must_use]
     pub fn new(client: Agent) -> Self {
         let pid = client.pid().cast_signed();
@@ -112,11 +112,13 @@ impl Traced {
         traced
     }
 
-    /// Sends commands, and stops the client when it is about to make a system call at which it is
-    /// to stop: told how many it has made since, and its number. Returns the number.
+    /// Sends commands, and stops the client before the first system call for which `stops` is true.
+    /// `stops` gets how many calls the client has made since, and the call's number. Returns the
+    /// call's number.
     ///
     /// # Errors
-    /// If it is about to give its last answer before: the calls it has made.
+    /// The client is about to give its last answer before that. The error is the calls that it
+    /// made.
     pub fn run(
         &mut self,
         commands: &[Value],
@@ -130,7 +132,7 @@ impl Traced {
             self.request(libc::PTRACE_SYSCALL, 0);
             self.wait();
             match self.call_begun() {
-                // It waits for a command.
+                // The client waits for a command.
                 None | Some((libc::SYS_read, 0)) => {}
                 Some((libc::SYS_write, 1)) => answers += 1,
                 Some((call, _)) if stops(made.len(), call) => return Ok(call),
@@ -140,11 +142,11 @@ impl Traced {
         Err(made)
     }
 
-    /// Sends a command and returns the answer. Asks `fault` before each system call on the way.
-    /// `None` if the client does not answer in [`PATIENCE`], and is dead for that.
+    /// Sends a command and returns the answer. Asks `fault` before each system call until then. If
+    /// the client does not answer in [`PATIENCE`], kills it and returns `None`.
     ///
     /// # Panics
-    /// If the client dies of it.
+    /// If the client dies because of a fault.
     #[cfg(target_arch = "x86_64")]
     pub fn call(
         &mut self,
@@ -157,7 +159,7 @@ impl Traced {
         let watch = std::thread::spawn(move || {
             use std::sync::mpsc::RecvTimeoutError::Timeout;
             let hangs = waits.recv_timeout(PATIENCE) == Err(Timeout);
-            // SAFETY: a process that was started by this one, and is not waited for before.
+            // SAFETY: a process that this process started, and has not waited for.
             hangs && unsafe { libc::kill(pid, libc::SIGKILL) } == 0
         });
         let has_answered = self.until_answered(&mut fault);
@@ -167,7 +169,7 @@ impl Traced {
         has_answered.then(|| self.client.reply())
     }
 
-    /// False if it ends before.
+    /// False if the client ends before it answers.
     #[cfg(target_arch = "x86_64")]
     fn until_answered(&mut self, fault: &mut dyn FnMut(&Call) -> Fault) -> bool {
         loop {
@@ -205,10 +207,11 @@ impl Traced {
         }
     }
 
-    /// Lets it go on until its next system call begins or ends. False if it ends before.
+    /// Lets the client run until its next system call begins or ends. False if the client ends
+    /// before.
     ///
     /// # Panics
-    /// If it crashes.
+    /// If the client crashes.
     #[cfg(target_arch = "x86_64")]
     fn step(&self) -> bool {
         self.request(libc::PTRACE_SYSCALL, 0);
@@ -238,7 +241,7 @@ impl Traced {
         assert_eq!(rc, 0, "ptrace: {}", std::io::Error::last_os_error());
     }
 
-    /// Kills it where it is.
+    /// Kills the client at its present call.
     pub fn kill(self) {
         self.client.kill();
     }
@@ -249,12 +252,12 @@ impl Traced {
         self.client.pid()
     }
 
-    /// The call it is about to make, and its first argument.
+    /// The call that it is about to make, and the call's first argument.
     fn call_begun(&self) -> Option<(i64, u64)> {
         self.entry().map(|call| (call.number, call.args[0]))
     }
 
-    /// The call it is about to make.
+    /// The call that it is about to make.
     fn entry(&self) -> Option<Call> {
         let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
         let size = size_of_val(&info);
@@ -265,7 +268,7 @@ impl Traced {
             assert!(got > 0, "{}", std::io::Error::last_os_error());
             info.assume_init()
         };
-        // SAFETY: that is what the kernel has filled in then.
+        // SAFETY: the kernel has filled in this part for such a stop.
         (info.op == libc::PTRACE_SYSCALL_INFO_ENTRY).then(|| unsafe {
             Call { number: info.u.entry.nr.cast_signed(), args: info.u.entry.args, pid: self.pid }
         })
@@ -278,7 +281,7 @@ impl Traced {
         assert_eq!(rc, 0, "ptrace: {}", std::io::Error::last_os_error());
     }
 
-    /// Until it stops.
+    /// Waits until the client stops.
     #[track_caller]
     fn wait(&self) {
         let mut status = 0;

@@ -34,7 +34,7 @@ fn a_drawing_has_a_point_for_each_wait() {
     }
 }
 
-/// A row was acknowledged and is gone, or a transaction failed: then the burst fails.
+/// An acknowledged row is gone, or a transaction failed: then the burst fails.
 #[test]
 fn a_lost_row_and_an_error_are_found() -> Result<()> {
     let connection = Connection::open_in_memory()?;

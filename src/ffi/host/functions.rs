@@ -14,16 +14,16 @@ use crate::ffi::{
     sqlite3_api_routines, sqlite3_context, sqlite3_stmt, sqlite3_vfs,
 };
 
-/// The oldest SQLite with `sqlite3_uri_key`, by which unknown options are found.
+/// The oldest SQLite with `sqlite3_uri_key`, which the VFS needs to find unknown options.
 const OLDEST_SQLITE: c_int = 3_031_000;
 
 /// The position of `sqlite3_malloc`, which every SQLite that loads extensions has.
 pub(super) const MALLOC: usize = 68;
 
-/// `sqlite3_destructor_type`, passed as the integer that `SQLITE_TRANSIENT` is.
+/// `sqlite3_destructor_type`, passed as an integer, since `SQLITE_TRANSIENT` is one.
 type Destructor = isize;
 
-/// Where a function of SQLite's is found.
+/// Where to find a function of SQLite's.
 #[derive(Clone, Copy)]
 struct Symbol {
     /// Its position in `struct sqlite3_api_routines`, to which SQLite only ever appends (`sqlite3ext.h`).
@@ -33,8 +33,8 @@ struct Symbol {
 }
 
 /// Names each function once: its position in `struct sqlite3_api_routines`, its name, and its type as `sqlite3.h`
-/// declares it. Those under `newer` are null in an SQLite before that version, and in a linked one, which may be older
-/// than the one the program was built with.
+/// declares it. Those under `newer` are null in an SQLite before that version. They are null, too, in a linked SQLite,
+/// which may be older than the one that the program was built with.
 macro_rules! functions {
     (
         $($at:literal $name:ident: fn $args:tt $(-> $result:ty)?;)*
@@ -55,14 +55,14 @@ macro_rules! functions {
                 Self { position: $new_at, name: c_text(concat!(stringify!($new), "\0")) };)*
         }
 
-        /// The functions of the SQLite this program links. libsqlite3-sys only does the linking:
-        /// which functions its bindings declare depends on its version and features.
+        /// The functions of the SQLite that this program links. libsqlite3-sys only does the linking: its version and
+        /// features decide which functions its bindings declare.
         #[cfg(feature = "linked")]
         mod linked {
             use super::*;
             use libsqlite3_sys as _;
 
-            // SAFETY: `sqlite3.h` declares them so from 3.31.0 on.
+            // SAFETY: `sqlite3.h` declares them like this from 3.31.0 on.
             unsafe extern "C" {
                 $(pub(super) fn $name $args $(-> $result)?;)*
             }
@@ -72,8 +72,8 @@ macro_rules! functions {
             /// The SQLite whose functions `find` finds.
             ///
             /// # Safety
-            /// `find` answers with the function of that name of one SQLite, which is never unloaded. Before the
-            /// version is known to be 3.31.0 at least, only `sqlite3_libversion_number` need be there.
+            /// `find` answers with the function of that name of one SQLite, which is never unloaded. Until the version
+            /// is known to be at least 3.31.0, only `sqlite3_libversion_number` need exist.
             #[allow(clippy::missing_transmute_annotations, reason = "the field has the type")]
             unsafe fn found(
                 find: impl Fn(Symbol) -> Result<*const (), Error>,
@@ -95,10 +95,10 @@ macro_rules! functions {
                 })
             }
 
-            /// The SQLite this program links.
+            /// The SQLite that this program links.
             ///
-            /// `inline`, so that its code is in the crates that call it and never in the extension,
-            /// which must not need an SQLite.
+            /// It is `inline`, so that its code is in the crates that call it and never in the extension, which must
+            /// not need an SQLite.
             ///
             /// # Errors
             /// [`Error::SqliteTooOld`] before 3.31.0.
@@ -169,8 +169,9 @@ impl Host {
     /// `api` is what SQLite passed to an extension's entry point or to an auto-extension.
     pub(crate) unsafe fn from_api(api: *const sqlite3_api_routines) -> Result<Self, Error> {
         let table = api.cast::<*const ()>();
-        // SAFETY: the caller passes SQLite's table, which has `sqlite3_libversion_number` in every SQLite that loads
-        // extensions, all others from 3.31.0 on, and the newer ones from the versions that stand beside them.
+        // SAFETY: the caller passes SQLite's table. In every SQLite that loads extensions it has
+        // `sqlite3_libversion_number`, from 3.31.0 on all others, and the newer ones from the versions that are given
+        // with them.
         unsafe { Self::found(|symbol| Ok(*table.add(symbol.position))) }
     }
 
@@ -180,8 +181,7 @@ impl Host {
     /// [`Error::MissingFunction`]; [`Error::SqliteTooOld`] before 3.31.0.
     ///
     /// # Safety
-    /// What `find` answers is null or the function of that name of one SQLite, which is never
-    /// unloaded.
+    /// What `find` answers is null or the function of that name of one SQLite, which is never unloaded.
     pub(crate) unsafe fn from_symbols(find: impl Fn(&CStr) -> *mut c_void) -> Result<Self, Error> {
         let find = |Symbol { name, .. }| match find(name).cast_const().cast::<()>() {
             missing if missing.is_null() => {
@@ -189,7 +189,7 @@ impl Host {
             }
             function => Ok(function),
         };
-        // SAFETY: the caller's promise; null has become an error.
+        // SAFETY: the caller's promise; null became an error above.
         unsafe { Self::found(find) }
     }
 }

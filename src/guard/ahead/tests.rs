@@ -2,7 +2,8 @@ use super::*;
 
 const PAGE: i64 = 4096;
 
-/// A small board grows page by page. The file is always far enough ahead, and few checkpoints make it longer.
+/// A small board grows page by page. The file is always far enough ahead, and few checkpoints have
+/// to make it longer.
 #[test]
 fn few_small_checkpoints_make_the_file_longer() {
     let mut ahead = Ahead::default();
@@ -19,8 +20,8 @@ fn few_small_checkpoints_make_the_file_longer() {
     assert!((5..30).contains(&grown), "{grown}");
 }
 
-/// A client stores a blob that is larger than the file is ahead by. The next blob of that size
-/// finds the file long enough, whichever connection's checkpoint copies it.
+/// A client stores a blob that is larger than the distance by which the file is ahead. The next
+/// blob of that size finds the file long enough, whichever connection's checkpoint copies it.
 #[test]
 fn the_file_is_ahead_by_more_than_the_largest_growth() {
     let blob = 1 << 20;
@@ -71,8 +72,8 @@ fn the_distance_of_an_import_does_not_last() {
     assert!((LEAST..=MOST_AFTER_CUT).contains(&lasts), "{lasts}");
 }
 
-/// Two connections share a board. One imports, the other writes little. The file is not cut and
-/// extended by turns.
+/// Two connections share a board. One imports, the other writes little. They do not cut and extend
+/// the file by turns.
 #[test]
 fn a_small_writer_does_not_cut_the_file_beside_an_import() {
     let [mut importer, mut writer] = [(); 2].map(|()| Ahead::default());
@@ -97,8 +98,8 @@ fn the_distance_is_bounded() {
 }
 
 /// SQLite asks for the length in one read transaction after the other. The header is read once, and
-/// again when it may have changed: the file has another length, the wal-index another header, or
-/// the connection itself has checkpointed or recovered.
+/// again only when it may have changed: the file has another length, the wal-index another header,
+/// or the connection itself checkpointed or recovered.
 #[test]
 fn the_header_is_read_again_when_it_may_have_changed() {
     let size = 100 * PAGE;
@@ -118,7 +119,7 @@ fn the_header_is_read_again_when_it_may_have_changed() {
     assert_eq!(told.known(0, 0), Some(0), "a file without bytes has no other length");
 }
 
-/// For a file that is not ahead SQLite is told the file's own length, without another look.
+/// If a file is not ahead, SQLite is told the file's own length, without another look.
 #[test]
 fn sqlite_is_told_no_more_than_the_files_length() {
     for by_header in [Some(5 * PAGE), Some(6 * PAGE), None] {

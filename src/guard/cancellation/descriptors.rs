@@ -9,10 +9,11 @@ use std::os::fd::RawFd;
 
 use crate::sys::Inode;
 
-/// A descriptor by which SQLite has locked.
+/// A descriptor through which SQLite has made a lock call.
 #[derive(Clone, Copy)]
 pub(super) struct Descriptor {
-    /// The file; `None` if a parent of this process opened it, and locked it by a descriptor that it shares.
+    /// The file; `None` if a parent of this process opened it and locked it by the descriptor that
+    /// both share.
     pub(super) inode: Option<Inode>,
     pub(super) is_writable: bool,
 }
@@ -22,13 +23,13 @@ pub(super) struct Descriptor {
 pub(super) struct Descriptors {
     /// The descriptors by which SQLite has locked.
     pub(super) sqlites: BTreeMap<RawFd, Descriptor>,
-    /// The files that our lock descriptors are of.
+    /// The file of each of our lock descriptors.
     pub(super) own: BTreeMap<RawFd, Inode>,
 }
 
 impl Descriptors {
-    /// Of these numbers of one file, the one to reopen the file by: the latest that is open for
-    /// writing, else the latest.
+    /// Which of these numbers of one file to reopen the file by: the latest one that is open for
+    /// writing, else the latest one.
     pub(super) fn best_of(&self, numbers: &[RawFd]) -> Option<RawFd> {
         self.writable_of(numbers).or(numbers.last().copied())
     }

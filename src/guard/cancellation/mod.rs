@@ -5,26 +5,26 @@
 //!
 //! # What it does
 //! Open-file-description locks belong to an open file description, not to a process (fcntl(2)). So the locks that
-//! SQLite asks for on a file become such locks, all of a process on one descriptor that nobody else has. They and
-//! POSIX locks exclude each other, so clients in other processes notice nothing. SQLite keeps its own book of what
-//! its connections hold, as ever. `vfs::system_calls` replaces the system calls of a unix VFS and asks [`table`] what
+//! SQLite asks for become such locks, all those of a process and file on one descriptor that nobody else has. They and
+//! POSIX locks exclude each other, so clients in other processes notice nothing. SQLite keeps its own book of what its
+//! connections hold, as ever. `vfs::system_calls` replaces the system calls of a unix VFS and asks [`table`] what
 //! becomes of each lock.
 //!
 //! # What it does not do
-//! - It protects the databases that this process has open through the VFS, and their wal-indexes, whichever connection
-//!   locks them. The locks of all other files stay POSIX locks.
+//! - It protects only the databases that this process has open through the VFS, and their wal-indexes, whichever
+//!   connection locks them. The locks of all other files stay POSIX locks.
 //! - A file that the process had locked before the VFS opened it keeps POSIX locks until it is unlocked.
-//! - Code that closes our own descriptor of a file drops the locks, too.
+//! - Code that closes our own descriptor of a file drops the locks nevertheless.
 //!
 //! # Copies of SQLite
-//! A process may have several copies of SQLite, whose books do not know of each other (2.2.1). Each copy has a table,
-//! and so a descriptor of its own for each file: the copies exclude each other like processes.
+//! A process may have several copies of SQLite, whose books do not know each other (2.2.1). Each copy has a table, and
+//! so its own lock descriptor for each file: the copies exclude each other like processes.
 //!
 //! # Files
 //! | file | what it keeps |
 //! |---|---|
 //! | [`table`] | which kind of lock each lock becomes |
-//! | `published` | what a lock call learns of it without a mutex |
+//! | `published` | what a lock call learns from the table without a mutex |
 //! | `lock_descriptor` | the descriptor that has the locks of one file |
 //! | `ours` | which files are open through the VFS |
 //! | `descriptors` | which file is behind a number |
@@ -62,8 +62,8 @@ pub(crate) const fn table_of(nth: usize) -> &'static table::LockTable {
     &TABLES[nth]
 }
 
-/// From now on the table of that copy of SQLite protects its locks, and knows which databases the other copies have
-/// open. The caller has replaced the system calls. `has_shortcut` is that of [`table::LockTable::begin`].
+/// From now on the table of that copy of SQLite protects the copy's locks, and knows which databases the other copies
+/// have open. The caller has replaced the system calls. `has_shortcut` is as for [`table::LockTable::begin`].
 ///
 /// # Errors
 /// There is no /proc.
@@ -77,14 +77,14 @@ pub(crate) fn begin(nth: usize, has_shortcut: bool) -> std::io::Result<Protectio
     Ok(Protection::by(nth))
 }
 
-/// Keeps other threads from changing the tables until the result is dropped. The thread that forks calls it
-/// before the fork.
+/// Keeps other threads from changing the tables until the result is dropped. The thread that forks calls this before
+/// the fork.
 #[cfg(unix)]
 pub(crate) fn hold_for_fork() -> impl std::any::Any {
     TABLES.each_ref().map(table::LockTable::hold_for_fork)
 }
 
-/// In a forked child, after [`hold_for_fork`]'s result was dropped: closes the lock descriptors that it inherited.
+/// In a forked child, after the result of [`hold_for_fork`] was dropped: closes the inherited lock descriptors.
 #[cfg(unix)]
 pub(crate) fn abandon_inherited() {
     for table in &TABLES {
@@ -104,7 +104,7 @@ impl Protection {
         Self(Ok(table_of(nth)))
     }
 
-    /// Not at all, and why.
+    /// They are not protected, and why.
     pub(crate) fn none(why: &'static str) -> Self {
         Self(Err(why))
     }
@@ -118,8 +118,8 @@ impl Protection {
         }
     }
 
-    /// Whether somebody else, of this process or another, has a lock on that range of a file; `None` if nobody can
-    /// tell.
+    /// Whether another connection of this process, or another process, has a lock on that range of a file; `None` if
+    /// that cannot be known.
     pub(crate) fn is_locked_by_others(&self, file: Inode, range: Range) -> Option<bool> {
         self.0.ok()?.is_locked_by_others(file, range)
     }
@@ -138,7 +138,7 @@ impl Protection {
     }
 }
 
-/// A database that is open through the VFS, and so protected until this is dropped, which must be after SQLite has
+/// A database that is open through the VFS, and so is protected until this is dropped. Drop it only after SQLite has
 /// closed its descriptor.
 #[cfg(unix)]
 pub(crate) struct Protected(Inode);
@@ -152,7 +152,8 @@ impl Drop for Protected {
     }
 }
 
-/// On Windows a lock belongs to its handle, and no other close releases it (LockFileEx): there is nothing to protect.
+/// On Windows a lock belongs to its handle, and closing another handle does not release it (LockFileEx): nothing needs
+/// protection.
 #[cfg(windows)]
 #[derive(Clone, Copy)]
 pub(crate) struct Protection;
@@ -164,7 +165,7 @@ impl Protection {
         None
     }
 
-    /// Always `None`: nothing is to be counted.
+    /// Always `None`: there is nothing to count.
     pub(crate) fn opened(&self, _: Inode, _: &Path) -> Option<Protected> {
         None
     }
@@ -175,6 +176,6 @@ impl Protection {
     }
 }
 
-/// A database that is open through the VFS; no value of it is needed, nor made.
+/// A database that is open through the VFS. No value is needed, nor made.
 #[cfg(windows)]
 pub(crate) enum Protected {}

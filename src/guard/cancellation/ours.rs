@@ -1,6 +1,7 @@
 //! Which files are ours: the databases that this process has open through the VFS, and their wal-indexes.
 //!
-//! Only their locks change. All other files of the process keep POSIX locks, and the stock VFS's behaviour.
+//! Only the locks of these files change. All other files of the process keep POSIX locks and the stock VFS's
+//! behaviour.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,9 +15,9 @@ pub(super) struct Ours(HashMap<Inode, Database>);
 #[derive(Clone, Default)]
 struct Database {
     connections: usize,
-    /// The names by which they have opened it.
+    /// The names by which connections opened it.
     names: Vec<PathBuf>,
-    /// Its wal-index, while SQLite has that open.
+    /// Its wal-index, while SQLite has it open.
     wal_index: Option<Inode>,
 }
 
@@ -39,8 +40,9 @@ impl Ours {
         self.0.values().any(|known| known.wal_index.is_some())
     }
 
-    /// One more connection to `database`, by the name `path`. Returns what is ours of it. `find_wal_index` looks for a
-    /// wal-index that SQLite may have open already; it is not called if that is known.
+    /// Counts one more connection to `database`, by the name `path`. Returns which of its files are ours.
+    /// `find_wal_index` looks for a wal-index that SQLite may have open already; it is not called if the wal-index is
+    /// known.
     pub(super) fn joined(
         &mut self,
         database: Inode,
@@ -56,9 +58,9 @@ impl Ours {
         [Some(database), known.wal_index]
     }
 
-    /// One connection less. Returns what is not ours any more.
+    /// Counts one connection less. Returns what is not ours any more.
     pub(super) fn left(&mut self, database: Inode) -> Pair {
-        // A forked child does not know what its parent has opened.
+        // A forked child does not know which databases its parent opened.
         let Some(known) = self.0.get_mut(&database) else { return [None; 2] };
         known.connections -= 1;
         if known.connections > 0 {
@@ -67,7 +69,7 @@ impl Ours {
         [Some(database), self.0.remove(&database).and_then(|known| known.wal_index)]
     }
 
-    /// What is open through the VFS and another copy of SQLite is ours, too.
+    /// Adds what is open through the VFS and another copy of SQLite: it is ours, too.
     pub(super) fn absorb(&mut self, other: Self) {
         for (database, Database { connections, names, wal_index }) in other.0 {
             let known = self.0.entry(database).or_default();
@@ -77,15 +79,15 @@ impl Ours {
         }
     }
 
-    /// SQLite has opened the wal-index of `database`, if that is ours.
+    /// SQLite has opened the wal-index of `database`: remembers it if that database is ours.
     pub(super) fn opened_wal_index(&mut self, database: Inode, wal_index: Inode) {
         if let Some(known) = self.0.get_mut(&database) {
             known.wal_index = Some(wal_index);
         }
     }
 
-    /// SQLite has opened the wal-index of a database of ours that has this name, if there is one, and nobody can tell
-    /// which file the name leads to.
+    /// The same if stat(2) does not tell which file the database is, for the database of ours that was opened by this
+    /// name, if there is one.
     pub(super) fn opened_wal_index_beside(&mut self, database: &Path, wal_index: Inode) {
         let has_name = |known: &&mut Database| known.names.iter().any(|name| name == database);
         if let Some(known) = self.0.values_mut().find(has_name) {
@@ -93,15 +95,15 @@ impl Ours {
         }
     }
 
-    /// SQLite has closed a file, which may be a wal-index. SQLite deletes it when it leaves WAL mode, and then another
-    /// file may get its inode number.
+    /// SQLite has closed a file, which may be a wal-index: forgets it. SQLite deletes a wal-index when it leaves WAL
+    /// mode, and then another file may get its inode number.
     pub(super) fn forget_wal_index(&mut self, inode: Inode) {
         for known in self.0.values_mut() {
             known.wal_index.take_if(|known| *known == inode);
         }
     }
 
-    /// All files that were ours. None is any more.
+    /// Returns all files that were ours, and forgets them.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Inode> {
         let both = |(database, known): (Inode, Database)| [Some(database), known.wal_index];
         self.0.drain().flat_map(both).flatten()

@@ -1,7 +1,7 @@
 //! The POSIX locks that this process has, as far as the kernel tells: proc(5), /proc/PID/fdinfo.
 //!
-//! A file that is locked by POSIX locks must keep them. Both kinds of locks exclude each other, so SQLite's next
-//! lock of the other kind would meet its own, and nobody would release the first.
+//! A file that is locked by POSIX locks must keep them. Both kinds of locks exclude each other: SQLite's next lock, of
+//! the other kind, would meet SQLite's own POSIX lock, which nobody would release.
 
 use std::collections::HashSet;
 use std::io;
@@ -9,8 +9,8 @@ use std::os::fd::RawFd;
 
 use crate::sys::{self, Inode};
 
-/// Whether this process may have a POSIX lock on the file `inode` that it took by this descriptor. If the kernel tells
-/// in no way, it may.
+/// Whether this process may have a POSIX lock on the file `inode` that it took by this descriptor. True if the kernel
+/// does not tell.
 pub(super) fn may_have_locked(descriptor: RawFd, inode: Inode) -> bool {
     sys::is_of(descriptor, inode)
         && sys::has_posix_locks(descriptor)
@@ -19,13 +19,13 @@ pub(super) fn may_have_locked(descriptor: RawFd, inode: Inode) -> bool {
             .unwrap_or(true)
 }
 
-/// The files on which the process had POSIX locks before the table was made. SQLite counts those locks among its own,
-/// by descriptors that the table has never seen.
+/// The files on which the process had POSIX locks before the table began. SQLite counts those locks among its own, and
+/// made them by descriptors that the table never saw.
 #[derive(Default)]
 pub(super) struct LockedBefore(HashSet<Inode>);
 
 impl LockedBefore {
-    /// Those of this moment.
+    /// The files that are locked at this moment.
     ///
     /// # Errors
     /// There is no /proc.
@@ -38,8 +38,8 @@ impl LockedBefore {
         self.0.contains(&inode)
     }
 
-    /// Whether a file, of which SQLite has the descriptor `by`, was locked then and may be locked still. If the kernel
-    /// tells in no way, it may.
+    /// Whether a file was locked then and may be locked still. `by` is SQLite's descriptor of the file. True if the
+    /// kernel does not tell.
     pub(super) fn may_still_have(&mut self, inode: Inode, by: Option<RawFd>) -> bool {
         if !self.contains(inode) {
             return false;
@@ -54,12 +54,12 @@ impl LockedBefore {
         may_have
     }
 
-    /// A file was unlocked.
+    /// Forgets a file, which was unlocked.
     pub(super) fn forget(&mut self, inode: Inode) {
         self.0.remove(&inode);
     }
 
-    /// In a forked child, which has none of its parent's POSIX locks: fcntl(2).
+    /// Forgets all files, in a forked child: it has none of its parent's POSIX locks. fcntl(2)
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

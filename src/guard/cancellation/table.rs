@@ -3,23 +3,22 @@
 //! | the file | its [`LockKind`] | its locks | until |
 //! |---|---|---|---|
 //! | is not open through the VFS | `Stock` | POSIX, as SQLite asks | the VFS opens it |
-//! | is ours, but a POSIX lock of this process is on it or on its way | `Locked` | POSIX | it is found unlocked: when SQLite unlocks all of it, or another connection locks it |
+//! | is ours, but has a POSIX lock of this process, or a call that makes one is under way | `Locked` | POSIX | it is found unlocked: when SQLite unlocks all of it, or another connection locks it |
 //! | is ours | `Ofd` | open-file-description locks on one descriptor that nobody else has | SQLite has closed its last descriptor of the file |
 //! | is ours, and the system refuses such locks | `Refused` | POSIX | the VFS's last connection to it is closed, or, if the system was only short of something, another connection locks it |
 //!
 //! `Locked` and `Refused` become `Stock` when the VFS's last connection to the file is closed. `Ofd` does not: stock
-//! connections may go on with the locks that they have. A file is forgotten when SQLite closes its last
-//! descriptor of it.
+//! connections may go on with the locks that they have. The table forgets a file when SQLite closes its last descriptor of it.
 //!
-//! [`decision`] makes these transitions, [`super::published`] is what a lock call sees of them, [`child`] is what is
-//! left in a forked child.
+//! [`decision`] makes these transitions. [`super::published`] is what a lock call sees of them. [`child`] is what is left in a
+//! forked child.
 //!
 //! # Mutex rules
-//! 1. One mutex protects all of a table but the published words. It is held for system calls; only the one that
+//! 1. One mutex protects a whole table except the published words. It is held during system calls; only the call that
 //!    [`LockTable::before`] makes may wait.
-//! 2. No thread takes another mutex of this library while it holds a table's, and none takes two tables', but for the
+//! 2. A thread that holds a table's mutex takes no other mutex of this library, nor that of another table. The exception is the
 //!    thread that forks: it takes all, in the order of their numbers.
-//! 3. A child of fork(2) must be able to unlock it, so it is a [`ForkMutex`].
+//! 3. A child of fork(2) must be able to unlock the mutex, so it is a [`ForkMutex`].
 
 mod child;
 mod decision;
@@ -50,13 +49,13 @@ const NOT_OURS: &str = "the file is not one that this process has opened through
 /// What the locks that SQLite asks for on a descriptor become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// POSIX locks, as SQLite asks, also if the file `is_ours`. The caller makes the call and then tells
+    /// POSIX locks, as SQLite asks, even if the file `is_ours`. The caller makes the call and then reports it to
     /// [`LockTable::called`].
     AsItIs { is_ours: bool },
-    /// None: a parent of this process opened the file.
+    /// No locks: a parent of this process opened the file.
     Inherited,
-    /// None: nobody can tell which file it is, so the call fails with this errno. A POSIX lock would
-    /// exclude our own locks, and nobody would release it.
+    /// No locks: it is not known which file it is, so the call fails with this errno. A POSIX lock would exclude our own locks,
+    /// and nobody would release it.
     Unknown(i32),
     /// Open-file-description locks on this descriptor.
     Through {
@@ -73,36 +72,36 @@ pub(crate) struct LockTable {
     table: ForkMutex<Option<Table>>,
 }
 
-/// What a [`LockTable`]'s mutex protects.
+/// What the mutex of a [`LockTable`] protects.
 struct Table {
     published: &'static Published,
     descriptors: Descriptors,
-    /// The files that SQLite has locked, as long as it has a descriptor that it locked them by.
+    /// The files that SQLite has locked. Each stays here as long as SQLite has a descriptor by which it locked the file.
     files: HashMap<Inode, File>,
     ours: Ours,
     locked_before: LockedBefore,
-    /// In a forked child: the files that a parent had open through the VFS.
+    /// The files that a parent had open through the VFS. Empty unless this is a forked child.
     inherited: child::Inherited,
 }
 
 /// A file that SQLite has locked.
 struct File {
     kind: LockKind,
-    /// SQLite's descriptors of it by which it has locked it, in the order of their first locks.
+    /// SQLite's descriptors by which it has locked the file, in the order of their first locks.
     descriptors: Vec<RawFd>,
-    /// How many calls are being made as they are, but for those that [`Published`] counts.
+    /// How many calls are being made as they are, without those that [`Published`] counts.
     calling: usize,
 }
 
 /// What the locks of a file are.
 enum LockKind {
-    /// Open-file-description locks: the file is ours, or was when it was locked first.
+    /// Open-file-description locks: the file is ours, or was when SQLite first locked it.
     Ofd(LockDescriptor),
     /// POSIX locks: the file is not ours.
     Stock,
-    /// POSIX locks although the file is ours: it was locked by them, and was not unlocked since. Why.
+    /// POSIX locks although the file is ours: it had such locks, and was not unlocked since. The text says why.
     Locked(&'static str),
-    /// POSIX locks although the file is ours: the system refuses the others, and why.
+    /// POSIX locks although the file is ours: the system refuses the others. The error says why.
     Refused(io::Error),
 }
 
@@ -111,14 +110,14 @@ impl LockTable {
         Self { published: Published::new(), table: ForkMutex::new(None) }
     }
 
-    /// Calls `act` on the table; returns `before` if that has not begun.
+    /// Calls `act` on the table; returns `before` if the table has not begun.
     fn with<T>(&'static self, before: T, act: impl FnOnce(&mut Table) -> T) -> T {
         self.table.lock().as_mut().map_or(before, act)
     }
 
-    /// Begins. Files that the process has locked by now keep POSIX locks until they are unlocked. SQLite's calls must
-    /// go through [`Self::before`] already, so that nothing is locked meanwhile. [`Self::through`] knows something
-    /// only if `has_shortcut`: if locks may be made without the function that SQLite would call.
+    /// Begins. Files that the process has locked by now keep POSIX locks until they are unlocked. SQLite's calls must already
+    /// go through [`Self::before`], so that nothing is locked meanwhile. [`Self::through`] answers only if `has_shortcut`: if
+    /// locks may be made without the function that SQLite would call.
     ///
     /// # Errors
     /// There is no /proc.
@@ -136,20 +135,20 @@ impl LockTable {
         Ok(())
     }
 
-    /// Makes a call as it is, under the mutex, if the table has not begun; `None` if it has. [`Self::begin`] then
-    /// either sees the lock or comes before the call.
+    /// Makes a call as it is, under the mutex, if the table has not begun; `None` if it has. So [`Self::begin`] either sees the
+    /// lock or comes before the call.
     pub(crate) fn before<T>(&'static self, call: impl FnOnce() -> T) -> Option<T> {
         let table = self.table.lock();
         table.is_none().then(call)
     }
 
-    /// The descriptor that the locks asked for on `descriptor` are made through; `None` if [`Self::known`] must be
-    /// asked. It takes no mutex.
+    /// The descriptor through which to make the locks asked for on `descriptor`; `None` if [`Self::known`] must be asked. It
+    /// takes no mutex.
     pub(crate) fn through(&self, descriptor: RawFd) -> Option<RawFd> {
         self.published.through(descriptor)
     }
 
-    /// What is known of a descriptor that [`Self::through`] does not know. It takes no mutex.
+    /// What is known about a descriptor for which [`Self::through`] has no answer. It takes no mutex.
     pub(crate) fn known(&self, descriptor: RawFd) -> KnownTarget<'_> {
         self.published.known(descriptor)
     }
@@ -159,13 +158,13 @@ impl LockTable {
         self.with(Target::AsItIs { is_ours: false }, |table| table.target(descriptor))
     }
 
-    /// A call by a descriptor was made as it is, since [`Self::target`] has said so. `unlocked`: it has released all
+    /// Notes that a call by a descriptor was made as it is, as [`Self::target`] asked. If `unlocked`, the call released all
     /// locks on the file.
     pub(crate) fn called(&'static self, descriptor: RawFd, unlocked: bool) {
         self.with((), |table| table.called(descriptor, unlocked));
     }
 
-    /// A lock call by a descriptor has succeeded on `range`, and [`Self::through`] did not know the descriptor.
+    /// Notes that a lock call by a descriptor succeeded on `range`, for a descriptor for which [`Self::through`] had no answer.
     /// `locked` is false for an unlock.
     #[cold]
     pub(crate) fn note(&'static self, descriptor: RawFd, range: Range, locked: bool) {
@@ -176,23 +175,23 @@ impl LockTable {
         });
     }
 
-    /// A lock through a file's lock descriptor has met a POSIX lock of this process, which would not be in the way of another:
-    /// an application has locked its own database by lockf(3), say. From now on the file's locks are POSIX locks, until it is
-    /// unlocked. SQLite makes one lock call on a file at a time. False if that cannot be done: the process has locked bytes
-    /// of it exclusively.
+    /// A lock through a file's lock descriptor has met a POSIX lock of this very process, for example because the application
+    /// locked its own database by lockf(3). That lock would not be in the way of another POSIX lock. So from now on the file's
+    /// locks are POSIX locks, until it is unlocked. SQLite makes one lock call on a file at a time. Returns false if that
+    /// cannot be done: the process has locked bytes of the file exclusively.
     #[cold]
     pub(crate) fn goes_without(&'static self, descriptor: RawFd) -> bool {
         self.with(false, |table| table.goes_without(descriptor))
     }
 
-    /// A lock through a file's lock descriptor has failed with EBADF: somebody has closed that, or it cannot be written
-    /// by. Opens another. False if there is nothing to repair, or it cannot be repaired.
+    /// A lock through a file's lock descriptor failed with EBADF: the lock descriptor was closed behind our back, or is not
+    /// open for writing. Opens another. Returns false if there is nothing to repair, or it cannot be repaired.
     pub(crate) fn repair(&'static self, descriptor: RawFd) -> bool {
         self.with(false, |table| table.repair(descriptor))
     }
 
-    /// A database was opened through the VFS, by the name `path`. It is ours until [`Self::left`] was called as often as
-    /// this. `find_wal_index` looks for its wal-index, which SQLite may have open already; it is called under the mutex.
+    /// A database was opened through the VFS, by the name `path`. It is ours until [`Self::left`] was called as often as this
+    /// function. `find_wal_index` looks for a wal-index that SQLite may have open already; it is called under the mutex.
     pub(crate) fn joined(
         &'static self,
         database: Inode,
@@ -213,7 +212,7 @@ impl LockTable {
         self.with((), |table| table.left(database));
     }
 
-    /// SQLite has opened a descriptor: whatever was known by that number, somebody else has closed.
+    /// SQLite has opened a descriptor: if the table knows the number, that earlier descriptor was closed behind our back.
     pub(crate) fn opened(&'static self, descriptor: RawFd) {
         self.with((), |table| {
             let lost = table.descriptors.own.remove(&descriptor);
@@ -231,12 +230,12 @@ impl LockTable {
         self.with((), |table| table.ours.opened_wal_index(database, wal_index));
     }
 
-    /// As [`Self::opened_wal_index`], where it is not known which file the database is, but what it is called.
+    /// Like [`Self::opened_wal_index`], if only the database's name is known, and not which file it is.
     pub(crate) fn opened_wal_index_beside(&'static self, database: &Path, wal_index: Inode) {
         self.with((), |table| table.ours.opened_wal_index_beside(database, wal_index));
     }
 
-    /// SQLite is about to close a descriptor. False if the number is another file's by now, perhaps of ours: then
+    /// SQLite is about to close a descriptor. Returns false if the number is another file's by now, perhaps one of ours: then
     /// the caller must not close it.
     pub(crate) fn closing(&'static self, descriptor: RawFd) -> bool {
         self.with(true, |table| table.closing(descriptor))
@@ -255,8 +254,8 @@ impl LockTable {
         })
     }
 
-    /// Whether somebody else, of this process or another, has a lock on that range of a file; `None` if nobody can
-    /// tell, since the process's own locks on it may be POSIX locks, too.
+    /// Whether another connection of this process, or another process, has a lock on that range of a file; `None` if that
+    /// cannot be known, since the process's own locks on it may be POSIX locks, too.
     pub(crate) fn is_locked_by_others(&'static self, inode: Inode, range: Range) -> Option<bool> {
         self.with(None, |table| match &table.files.get(&inode)?.kind {
             LockKind::Ofd(lock) => lock.is_locked_by_others(range),
@@ -298,7 +297,7 @@ impl Table {
         }
     }
 
-    /// SQLite locks by a descriptor that the table does not know.
+    /// Adds a descriptor by which SQLite makes its first lock.
     fn add(&mut self, descriptor: RawFd, inode: Inode) -> Descriptor {
         let known = Descriptor { inode: Some(inode), is_writable: sys::is_writable(descriptor) };
         self.descriptors.sqlites.insert(descriptor, known);
@@ -310,7 +309,7 @@ impl Table {
         known
     }
 
-    /// SQLite closes a descriptor, or somebody else has closed it.
+    /// Removes a descriptor that SQLite closes, or that was closed behind its back.
     fn remove(&mut self, descriptor: RawFd) {
         let Some(known) = self.descriptors.sqlites.remove(&descriptor) else { return };
         self.published.publish(descriptor, Answer::AskTheTable);
@@ -326,7 +325,7 @@ impl Table {
         }
     }
 
-    /// Removes SQLite's descriptors of a file that somebody else has closed.
+    /// Removes SQLite's descriptors of a file that were closed behind its back.
     fn remove_closed(&mut self, inode: Inode) {
         let known = self.files.get(&inode).map(|file| file.descriptors.clone());
         for closed in known.into_iter().flatten().filter(|number| !sys::is_of(*number, inode)) {
@@ -378,7 +377,7 @@ impl Table {
             if self.descriptors.own.contains_key(&descriptor) {
                 return false;
             }
-            // It may be a wal-index that was not locked.
+            // It may be a wal-index that was never locked.
             if self.ours.has_wal_index() {
                 let inode = sys::inode_of(descriptor).ok();
                 if let Some(inode) = inode.filter(|inode| !self.files.contains_key(inode)) {
@@ -393,7 +392,7 @@ impl Table {
         !is_anothers
     }
 
-    /// The lock descriptor of the file behind one of SQLite's descriptors.
+    /// The lock descriptor of the file behind one of SQLite's descriptors; `None` if its locks are POSIX locks.
     fn lock_descriptor(&mut self, descriptor: RawFd) -> Option<&mut LockDescriptor> {
         let inode = self.descriptors.sqlites.get(&descriptor)?.inode?;
         match &mut self.files.get_mut(&inode)?.kind {

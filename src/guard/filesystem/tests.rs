@@ -1,7 +1,7 @@
 use super::*;
 
-/// Why WAL mode is refused on a file system of this type and mount, which `shares` its files or
-/// does not.
+/// Why WAL mode is refused on a file system of this type and mount. `shares`: whether openers share
+/// a file there.
 fn refused_on(kind: u64, mount: &str, shares: bool) -> Option<String> {
     let kind = if kind == UNKNOWN { Err(io::ErrorKind::Other.into()) } else { Ok(Some(kind)) };
     refusal(kind, || Some((mount.to_owned(), "the-type".to_owned())), || shares)
@@ -33,8 +33,8 @@ fn a_root_that_is_served_is_judged_by_what_it_can_do() {
     }
 }
 
-/// A board is in a directory of this machine. Whatever the name of its file system, the test there
-/// finds that files are shared.
+/// A board is in a directory of this machine. Whatever the name of the file system, the test there
+/// finds that openers share files.
 #[test]
 #[cfg_attr(windows, ignore = "no file system is judged by that there")]
 fn a_directory_of_this_machine_is_seen_to_share() {
@@ -60,8 +60,8 @@ fn a_file_system_that_cannot_be_told_is_judged_by_what_it_can_do() {
     }
 }
 
-/// A database that is no file of any directory has no file system. If statfs(2) fails for a file,
-/// it still has one.
+/// A database that is no file in any directory has no file system. A file has one even if statfs(2)
+/// fails.
 #[test]
 #[cfg_attr(windows, ignore = "statfs(2)")]
 fn a_missing_file_is_told_from_an_unknown_file_system() {

@@ -1,7 +1,7 @@
 use super::*;
 use std::fs;
 
-/// Longer ago than a comparison stays valid, in ns.
+/// An age at which a comparison is no longer valid, in ns.
 const LONG_AGO: u64 = 2 * CHECK_NS;
 
 impl Identity {
@@ -9,7 +9,7 @@ impl Identity {
         self.check(sys::monotonic_ns())
     }
 
-    /// Pretends that the last check was that long ago, in ns.
+    /// Pretends that the last check was `ago` ns ago.
     fn was_checked(&mut self, ago: u64) {
         self.checked = sys::monotonic_ns().wrapping_sub(ago);
     }
@@ -53,8 +53,8 @@ fn an_identity_knows_the_files_that_it_has_opened() {
     assert_eq!((identity.wal(), identity.wal_index()), (None, None));
 }
 
-/// Each of the files is replaced in turn. The opened file is compared, also if more of the
-/// wal-index is mapped later.
+/// Each of the files is replaced in turn. The file that was first opened is compared, even if more
+/// of the wal-index is mapped later.
 #[test]
 fn a_writer_misses_each_file_that_is_replaced() {
     let files = [("", "the database"), ("-wal", "the WAL"), ("-shm", "the wal-index (-shm)")];
@@ -79,7 +79,7 @@ fn a_writer_misses_each_file_that_is_replaced() {
 }
 
 /// The board gets a second name in another directory, which its own directory does not show. A
-/// writer notices that at its look once a second. A connection that only reads goes on.
+/// writer notices it at its check once a second. A connection that only reads goes on.
 #[test]
 fn a_second_name_elsewhere_is_noticed_after_a_while() {
     let (place, path, mut identity) = board();
@@ -94,8 +94,8 @@ fn a_second_name_elsewhere_is_noticed_after_a_while() {
     assert_eq!(identity.check_now(), Ok(()));
 }
 
-/// The directory is moved, or its parent, and another board takes its place. A writer notices the
-/// former at once, the latter at its look once a second.
+/// The directory is moved, or its parent, and another board takes its place. A writer notices a
+/// moved directory at once, and a moved parent at its check once a second.
 #[test]
 fn a_writer_misses_a_directory_that_was_moved() {
     for (what, is_above) in [("boards", false), ("", true)] {
@@ -115,7 +115,8 @@ fn a_writer_misses_a_directory_that_was_moved() {
     }
 }
 
-/// Another directory of the same name has the same files. A writer notices changes of them there.
+/// Another directory of the same name has the same files. A writer notices when they are replaced
+/// there.
 #[test]
 fn a_directory_that_was_replaced_vouches_for_nothing() {
     let (place, path, mut identity) = board();

@@ -3,8 +3,8 @@ use super::*;
 
 const PAGE: u32 = 4096;
 
-/// The index of a WAL with `frames`, of which checkpoints have `copied` some and `attempted`
-/// some.
+/// The index of a WAL with `frames`. Checkpoints copied `copied` of them, and the last one meant to
+/// copy up to `attempted`.
 fn index(frames: u32, copied: u32, attempted: u32, marks: [u32; 5]) -> Wal {
     let mut bytes = [0; layout::ALL_HEADERS];
     let mut put = |nth: usize, word: u32| {
@@ -47,8 +47,8 @@ fn an_index_is_read() {
     assert_eq!(index(5, 7, 9, [NONE; 5]).copied, 5);
 }
 
-/// One reader reads the database alone, one an old part of the WAL, one all of it; a writer
-/// that resets the WAL has the marks exclusively.
+/// One reader reads only the database, one an old part of the WAL, and one all of it. A writer that
+/// resets the WAL has the marks exclusively.
 #[test]
 fn readers_come_by_the_frame_that_they_pin() {
     let wal = index(50, 20, 20, [0, 50, 30, NONE, 99]);

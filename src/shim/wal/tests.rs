@@ -10,10 +10,10 @@ use crate::group_commit::deferral::SYNC_NORMAL;
 struct Memory {
     file: sqlite3_file,
     bytes: Vec<u8>,
-    /// The flags of its syncs, and how many of the next fail.
+    /// The flags of its syncs, and how many of the next syncs fail.
     synced: Vec<c_int>,
     failing: usize,
-    /// Where, and how much, was written.
+    /// The offset and the length of each write.
     written: Vec<(i64, c_int)>,
     state: StateSlot,
 }
@@ -127,7 +127,7 @@ impl TestWal {
         assert_eq!(rc, ResultCode::OK);
     }
 
-    /// The flags of the syncs since this was last asked.
+    /// The flags of the syncs since the last call.
     fn synced(&self) -> Vec<c_int> {
         self.seen(|memory| std::mem::take(&mut memory.synced))
     }
@@ -153,7 +153,7 @@ fn client() -> (rusqlite::Connection, WalWriter) {
     (connection, WalWriter { db, host })
 }
 
-/// The sync of a commit is deferred once. The sync of a header is made. If it fails, perhaps with
+/// The sync of a commit is deferred once. The sync of a header is made. If that fails, perhaps with
 /// the late error of a repaired sync, the header is written again and synced once more.
 #[test]
 fn a_wal_defers_and_repeats_syncs_as_group_commit_says() {

@@ -1,7 +1,7 @@
 //! This process's descriptors: open(2), fcntl(2), dup(2).
 //!
-//! Whatever this library opens, it opens by [`open`] or [`beyond_standard`]. A descriptor below 3 would be
-//! a standard stream to the program, which prints to it, and one day puts another file in its place
+//! This library opens files only by [`open`] or [`beyond_standard`]. A program takes a descriptor below 3 for a standard
+//! stream: it prints to that descriptor, and one day puts another file in its place
 //! (<https://www.sqlite.org/howtocorrupt.html> 1.1).
 
 #[cfg(test)]
@@ -20,18 +20,18 @@ use super::inode::{Inode, inode_of, is_of};
 /// The first number that is no standard stream's. stdin(3)
 const FIRST: RawFd = 3;
 
-/// Opens a file, by a descriptor that is no standard stream's. open(2)
+/// Opens a file, with a descriptor that is no standard stream's. open(2)
 pub(crate) fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
     let file = beyond_standard(|| options.open(path))?;
     if file.as_raw_fd() >= FIRST {
         return Ok(file);
     }
-    // Another thread has closed a standard stream since.
+    // Another thread closed a standard stream meanwhile.
     duplicate(file.as_raw_fd()).map(File::from)
 }
 
-/// Reads all of a file of proc(5). What is no UTF-8 becomes U+FFFD: the kernel cuts a program's name after 15 bytes, wherever
-/// that is in a character, and a path may have any bytes.
+/// Reads all of a file of proc(5). Bytes that are not UTF-8 become U+FFFD: the kernel cuts a program's name after 15 bytes,
+/// even in the middle of a character, and a path may have any bytes.
 pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     let mut bytes = Vec::with_capacity(1024);
     // Not `fs::read`: it would ask for the file's length first, which proc(5) does not tell.
@@ -39,8 +39,8 @@ pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Calls `open` while no descriptor below 3 is free, so that what it opens gets a higher one. Closing a
-/// low one afterwards would not do: that drops the POSIX locks of this process on the file.
+/// Calls `open` while no descriptor below 3 is free, so that the file gets a higher one. To move it and close the low one
+/// afterwards would drop the POSIX locks of this process on the file.
 pub(crate) fn beyond_standard<T>(open: impl FnOnce() -> T) -> T {
     let fillers = (!are_taken()).then(fillers);
     let opened = open();
@@ -63,14 +63,15 @@ fn fillers() -> Vec<Kept> {
 }
 
 /// How many descriptors SQLite may need after it has opened a database: for a WAL, a wal-index, and a directory that it
-/// syncs. What we keep must leave them free: SQLite cannot go on without them, and we can.
+/// syncs. The descriptors that we keep open must leave these free: SQLite cannot go on without them, but we can go on without
+/// ours.
 const LEFT_FOR_SQLITE: RawFd = 3;
 
-/// The limit of this process's descriptors, as it was when one came near it; 0 before. getrlimit(2)
+/// The limit of this process's descriptors, as it was when the process last came near it; 0 before. getrlimit(2)
 static LIMIT: AtomicI32 = AtomicI32::new(0);
 
-/// Whether SQLite's are free if all descriptors below `number` are taken. The kernel gives the lowest free one, so
-/// `number` may be one behind the last that was opened.
+/// Whether SQLite's descriptors are free if all below `number` are taken. The kernel gives the lowest free number, so
+/// `number` may be the one after the last that was opened.
 pub(super) fn leaves_room_from(number: RawFd) -> bool {
     let fits = |limit: RawFd| number <= limit.saturating_sub(LEFT_FOR_SQLITE);
     if fits(LIMIT.load(Ordering::Relaxed)) {
@@ -92,29 +93,29 @@ fn limit() -> RawFd {
     }
 }
 
-/// Whether one more descriptor of ours leaves free what SQLite may need, after it has got `last`.
+/// Makes sure that one more descriptor of ours leaves free what SQLite may need, after SQLite has got `last`.
 ///
 /// # Errors
 /// EMFILE, as from open(2), if it does not.
 pub(crate) fn leave_room_after(last: RawFd) -> io::Result<()> {
-    // Ours is the next one.
+    // Ours gets the next number.
     match leaves_room_from(last.saturating_add(2)) {
         true => Ok(()),
         false => Err(io::Error::from_raw_os_error(libc::EMFILE)),
     }
 }
 
-/// The same, if it is not known what was opened last.
+/// Like [`leave_room_after`], if it is not known which number was opened last.
 ///
 /// # Errors
 /// EMFILE, as from open(2), if it does not.
 pub(crate) fn leave_room() -> io::Result<()> {
     let looked = File::options().read(true).custom_flags(TO_LOOK).open("/")?;
-    // It has the number that ours gets.
+    // Our next descriptor gets the number that this one has now.
     leave_room_after(looked.as_raw_fd() - 1)
 }
 
-/// Opens a file to look at it, not to read it. This needs no right to read it, and gives none. open(2)
+/// Flag to open a file to look at it, not to read it. That needs no right to read it, and gives none. open(2)
 #[doc(alias = "O_PATH")]
 #[cfg(target_os = "linux")]
 pub(super) const TO_LOOK: libc::c_int = libc::O_PATH;
@@ -131,8 +132,8 @@ fn are_taken() -> bool {
     rc >= 0 && low.iter().all(|descriptor| descriptor.revents & libc::POLLNVAL == 0)
 }
 
-/// A file that stays open until this is dropped. The program may close the descriptor behind our back, and then its
-/// number may be another file's: that one is not closed.
+/// A file that stays open until this is dropped. The program may close the descriptor behind our back, and another file may
+/// get its number: that file is not closed.
 #[derive(Debug)]
 pub(crate) struct Kept {
     file: ManuallyDrop<File>,
@@ -147,7 +148,7 @@ impl Kept {
         Self { file: ManuallyDrop::new(file), inode }
     }
 
-    /// The file, or what has its number by now.
+    /// The file, or another one that has its number by now.
     #[inline(always)]
     pub(crate) fn file(&self) -> &File {
         &self.file
@@ -205,7 +206,7 @@ pub(crate) fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Makes the number `descriptor` one of the open file description of `by`, in one step. The description that it was of
+/// Makes `descriptor` a descriptor of `by`'s open file description, in one step. The open file description that it had before
 /// loses this descriptor. The caller owns the number `descriptor`. dup(2)
 #[doc(alias = "dup3")]
 pub(crate) fn replace(descriptor: RawFd, by: &impl AsRawFd) -> io::Result<()> {
@@ -226,8 +227,8 @@ pub(crate) fn replace(descriptor: RawFd, by: &impl AsRawFd) -> io::Result<()> {
     }
 }
 
-/// In the child of a fork: closes its copy of a descriptor of a file, which leaves the parent's locks alone. A number
-/// that is another file's by now stays open. close(2)
+/// In the child of a fork: closes its copy of a file's descriptor, which leaves the parent's locks alone. If the number is
+/// another file's by now, it stays open. close(2)
 ///
 /// The owner of the descriptor must never use or close it again.
 pub(crate) fn close_inherited(descriptor: RawFd, inode: Inode) {
@@ -237,7 +238,7 @@ pub(crate) fn close_inherited(descriptor: RawFd, inode: Inode) {
     }
 }
 
-/// What only tests do.
+/// Functions that only tests use.
 #[cfg(test)]
 pub(crate) mod for_tests {
     use super::*;

@@ -1,4 +1,4 @@
-//! What names lead to, told fast and again and again: stat(2).
+//! What names lead to, asked quickly and often: stat(2).
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -20,19 +20,19 @@ pub(crate) struct Found {
     pub(crate) inode: Inode,
     /// How many hard links it has.
     pub(crate) links: u64,
-    /// When it last changed, in s and ns since 1970. Nobody can set this back. stat(2), `st_ctim`
+    /// When it last changed, in s and ns since 1970. No call sets this back. stat(2), `st_ctim`
     changed: (i64, i64),
 }
 
 impl Found {
-    /// Whether another change, now, would leave another time. File systems keep time by the kernel's
-    /// tick, of 10 ms at most, or by whole seconds, or by two.
+    /// Whether a change at this moment would certainly get another time. File systems keep time by the kernel's tick,
+    /// of 10 ms at most, or by one or two whole seconds.
     pub(crate) fn was_changed_a_while_ago(&self) -> bool {
         // The file's time is the kernel's, so this must be, too.
         let now = i128::from(of_kernel(libc::CLOCK_REALTIME)) / 1_000_000;
         let ms = |(s, ns): (i64, i64)| i128::from(s) * 1000 + i128::from(ns) / 1_000_000;
         let tick_ms = if self.changed.1 == 0 { 4000 } else { 20 };
-        // A time in the future is of a clock that was set back, and may come again.
+        // A time in the future comes from a clock that was set back. It may come again.
         now > ms(self.changed) + tick_ms
     }
 }
@@ -72,13 +72,13 @@ unsafe fn found_by(rc: libc::c_int, found: &MaybeUninit<libc::stat>) -> io::Resu
     Ok(Found { inode: Inode::of(found), links, changed: (found.st_ctime, found.st_ctime_nsec) })
 }
 
-/// A directory, by its name and, if it could be opened, as itself. The open directory is faster to look at, the more so
-/// the longer the name, and stays the same one when the name leads elsewhere.
+/// A directory, by its name and, if it could be opened, by a descriptor. A look by the descriptor is faster, above all
+/// if the name is long, and always finds the same directory, even when the name leads elsewhere.
 #[derive(Debug)]
 pub(crate) struct Directory {
     name: Name,
     descriptor: Option<Kept>,
-    /// Where names led from when it was opened.
+    /// How this process saw names when it was opened.
     viewpoint: Viewpoint,
 }
 
@@ -105,7 +105,7 @@ impl Directory {
             && self.stat().is_ok_and(|found| self.is_in_place(&found))
     }
 
-    /// What it is now: the one that was opened, else the one of that name. fstat(2)
+    /// What the directory is now: the opened one, or else the one of that name. fstat(2)
     #[inline]
     pub(crate) fn stat(&self) -> io::Result<Found> {
         let Some(descriptor) = &self.descriptor else { return stat(&self.name) };
@@ -119,13 +119,13 @@ impl Directory {
         self.descriptor.is_none() || stat(&self.name).is_ok_and(|now| now.inode == found.inode)
     }
 
-    /// Whether names may lead elsewhere than when it was opened, though nobody has moved anything: this process has
+    /// Whether names may lead elsewhere than when it was opened, although nobody moved anything: this process has
     /// another root directory, or is in another mount namespace. chroot(2), pivot_root(2), unshare(2)
     pub(crate) fn is_seen_from_elsewhere(&self) -> bool {
         self.descriptor.is_some() && !self.viewpoint.is_of(&Viewpoint::now())
     }
 
-    /// What the last part of `name` leads to in it; a symbolic link is not followed. fstatat(2)
+    /// What the last part of `name` leads to in this directory; a symbolic link is not followed. fstatat(2)
     pub(crate) fn stat_within(&self, name: &Name) -> io::Result<Found> {
         let Some(descriptor) = &self.descriptor else { return stat(name) };
         let whole = name.0.as_bytes_with_nul();
@@ -144,11 +144,11 @@ impl Directory {
     }
 }
 
-/// Where names lead from. path_resolution(7)
+/// The root from which names are resolved, and the mounts they pass. path_resolution(7)
 #[derive(Debug)]
 struct Viewpoint {
     root: Option<Inode>,
-    /// The mount namespace, if there is a /proc that tells it. mount_namespaces(7)
+    /// The mount namespace; `None` if no /proc tells it. mount_namespaces(7)
     mounts: Option<Inode>,
 }
 

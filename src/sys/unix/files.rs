@@ -1,4 +1,4 @@
-//! Files by their names: what they are, whose they are, and opening them: stat(2), open(2), chown(2).
+//! Files by name: what they are, who owns them, and how to open them: stat(2), open(2), chown(2).
 
 use std::borrow::Cow;
 use std::ffi::{CStr, CString, OsStr};
@@ -14,7 +14,7 @@ use super::inode::Inode;
 /// What a name leads to, or what is open. inode(7)
 pub(crate) struct Entry {
     pub(crate) inode: Inode,
-    /// What it is, in a word, if it is no regular file.
+    /// What it is, in a word, unless it is a regular file.
     pub(crate) odd_kind: Option<&'static str>,
     /// The user who owns it, where files have one.
     pub(crate) owner: Option<u32>,
@@ -63,7 +63,7 @@ pub(crate) fn entry_of(file: &File) -> io::Result<Entry> {
     Ok(Entry::from(&file.metadata()?))
 }
 
-/// What a kind of file that is not a regular one is called.
+/// What a kind of file other than a regular one is called.
 pub(crate) fn name_of(kind: FileType) -> &'static str {
     if kind.is_dir() {
         "directory"
@@ -83,7 +83,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     std::fs::remove_file(path)
 }
 
-/// Whether a file that others have open can be deleted, so that they find it missing by its name. unlink(2)
+/// Whether a file that others have open can be deleted, so that they no longer find it by its name. unlink(2)
 pub(crate) const REMOVES_OPEN_FILES: bool = true;
 
 /// Whether this process may create files in `directory`, as far as its permissions say. faccessat(2)
@@ -120,7 +120,8 @@ pub(crate) fn write_all_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()>
     file.write_all_at(bytes, at)
 }
 
-/// What no open may do: follow a symbolic link, block on a FIFO, or make a terminal the controlling one. open(2)
+/// Flags that keep an open from following a symbolic link, blocking on a FIFO, or making a terminal the controlling one.
+/// open(2)
 const CAREFULLY: libc::c_int =
     libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
 
@@ -137,7 +138,7 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
     open(OpenOptions::new().read(true).custom_flags(CAREFULLY), path)
 }
 
-/// Creates `path`, which must not exist, with the rights `like`, as far as this process may give them. Fails with EMFILE before
+/// Creates `path`, which must not exist, with the rights `like`, as far as this process may set them. Fails with EMFILE before
 /// SQLite's descriptors run out. open(2)
 #[doc(alias = "O_EXCL")]
 pub(crate) fn create_like(path: &Path, like: Rights) -> io::Result<File> {
@@ -149,8 +150,8 @@ pub(crate) fn create_like(path: &Path, like: Rights) -> io::Result<File> {
     Ok(file)
 }
 
-/// Gives a file that has the rights `now` the rights `like`, as far as this process may. Root may give all of them. The
-/// owner may not give the file to another user, and only to a group of which it is a member. fchown(2), fchmod(2)
+/// Changes a file's rights from `now` to `like`, as far as this process may. Root may change all of them. The owner may not
+/// give the file to another user, and only to a group that the owner is a member of. fchown(2), fchmod(2)
 pub(crate) fn give_rights(file: &File, now: Rights, like: Rights) {
     let mut mode = now.mode;
     if now.group != like.group {
@@ -161,13 +162,13 @@ pub(crate) fn give_rights(file: &File, now: Rights, like: Rights) {
         let _ = std::os::unix::fs::fchown(file, Some(like.user), None);
         mode = u32::MAX;
     }
-    // Last, since chown(2) may clear bits, and since the umask has cleared some at open(2).
+    // Last, since chown(2) may clear bits, and the umask has cleared some at open(2).
     if mode != like.mode {
         let _ = file.set_permissions(PermissionsExt::from_mode(like.mode));
     }
 }
 
-/// Cuts the file at `path` to no bytes. ftruncate(2)
+/// Cuts the file at `path` to 0 bytes. ftruncate(2)
 ///
 /// # Errors
 /// NotFound if the file there is not `inode`.

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::os::unix::fs::MetadataExt;
 
-/// What makes two names, or two descriptors, the same file: its device and its number there. stat(2), `st_dev` and
+/// What identifies a file, whatever its name or descriptor: its device and its inode number there. stat(2), `st_dev` and
 /// `st_ino`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Inode {
@@ -17,27 +17,27 @@ pub(crate) struct Inode {
 }
 
 impl Inode {
-    /// That of what stat(2) has found.
+    /// The inode of what stat(2) found.
     #[allow(clippy::unnecessary_cast, reason = "its type is another on other systems")]
     pub(crate) fn of(found: &libc::stat) -> Self {
         Self { device: found.st_dev as u64, number: found.st_ino }
     }
 
-    /// That of what statx(2) has found.
+    /// The inode of what statx(2) found.
     #[cfg(target_os = "linux")]
     pub(super) fn of_statx(found: &libc::statx) -> Self {
         let device = libc::makedev(found.stx_dev_major, found.stx_dev_minor);
         Self { device, number: found.stx_ino }
     }
 
-    /// The device's two numbers, as /proc/locks has them. makedev(3)
+    /// The device's two numbers, as they are in /proc/locks. makedev(3)
     #[allow(clippy::unnecessary_cast, reason = "their type is another on other systems")]
     pub(crate) fn device(self) -> [u32; 2] {
         let device = self.device as libc::dev_t;
         [libc::major(device) as u32, libc::minor(device) as u32]
     }
 
-    /// The device and the number.
+    /// The device and the inode number.
     pub(crate) fn numbers(self) -> [u64; 2] {
         [self.device, self.number]
     }
@@ -85,8 +85,8 @@ pub(super) fn statx(
     }
 }
 
-/// Whether a descriptor is open and a database can be behind it: a regular file or a block device. If the kernel does not say,
-/// it can. Asks no server of a network file system, which might not answer. statx(2)
+/// Whether a descriptor is open and can be a database's: of a regular file or a block device. True if the kernel does not say.
+/// It asks no server of a network file system, which might not answer. statx(2)
 #[doc(alias = "AT_STATX_DONT_SYNC")]
 #[cfg(target_os = "linux")]
 pub(super) fn can_be_database(descriptor: RawFd) -> bool {
@@ -101,14 +101,14 @@ pub(super) fn can_be_database(descriptor: RawFd) -> bool {
     }
 }
 
-/// Always true: statx(2) is Linux's.
+/// Always true: only Linux has statx(2).
 #[cfg(not(target_os = "linux"))]
 pub(super) fn can_be_database(_: RawFd) -> bool {
     true
 }
 
-/// Whether a descriptor is that file's: neither closed nor another's. If fstat(2) fails otherwise, it is: a descriptor
-/// must not stay open for good because the kernel did not answer.
+/// Whether a descriptor is that file's: neither closed nor another file's. True if fstat(2) fails for another reason: a
+/// descriptor must not stay open for good because the kernel did not answer.
 pub(crate) fn is_of(descriptor: RawFd, inode: Inode) -> bool {
     match inode_of(descriptor) {
         Ok(found) => found == inode,
@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// A registration reads what the kernel says of the locks of each file that can be a database, and of no other.
+    /// A registration reads what the kernel says about the locks of each file that can be a database, and of no other.
     #[test]
     fn a_file_can_be_a_database_and_a_terminal_cannot() {
         let file = tempfile::NamedTempFile::new().expect("a file");

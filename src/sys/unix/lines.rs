@@ -14,7 +14,7 @@ use super::descriptors::open;
 use super::without_waiting::note_standard_error;
 use super::without_waiting::{write_line, write_line_to_standard_error};
 
-/// Adds a line to the end of a file, which it creates if need be. open(2), write(2)
+/// Appends a line to a file, which it creates if need be. open(2), write(2)
 ///
 /// # Errors
 /// The file cannot be opened or written, or its other end does not read; `InvalidData` if it begins with `not`.
@@ -22,7 +22,7 @@ pub(crate) fn append(path: &Path, line: &[u8], not: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
     options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC);
-    // Opened to read, too, unless it is a FIFO, which would seem to have a reader.
+    // It is opened to read, too, except a FIFO, which would then seem to have a reader.
     let may_be_read = path.metadata().is_ok_and(|found| found.is_file());
     let file = match open(options.read(may_be_read), path) {
         Err(why) if may_be_read && why.kind() == io::ErrorKind::PermissionDenied => {
@@ -45,8 +45,8 @@ pub(crate) fn write_to_standard_error(line: &[u8]) -> io::Result<()> {
     write_line_to_standard_error(line, open)
 }
 
-/// Notes which file standard error is, when the library is loaded: the program may close it later, and its number become
-/// another file's.
+/// Notes which file standard error is, when the library is loaded. The program may close it later, and another file may
+/// get its number.
 #[cfg(target_os = "linux")]
 #[used]
 #[unsafe(link_section = ".init_array")]

@@ -10,7 +10,7 @@ use super::processes::{is_listed, is_lock_of, lock_of};
 use super::this_process::pid;
 use crate::sys::{FileLock, Range};
 
-/// What fcntl(2) takes for a lock of `range`.
+/// The struct by which fcntl(2) takes a lock of `range`.
 fn flock(kind: impl Into<libc::c_int>, range: Range) -> libc::flock {
     #[allow(clippy::needless_update, reason = "it has more fields on other systems")]
     libc::flock {
@@ -25,7 +25,7 @@ fn flock(kind: impl Into<libc::c_int>, range: Range) -> libc::flock {
     }
 }
 
-/// Makes a lock call, again if a signal has interrupted it.
+/// Makes a lock call, and repeats it if a signal interrupts it.
 #[inline(always)]
 fn fcntl(file: &impl AsRawFd, command: libc::c_int, lock: &mut libc::flock) -> io::Result<()> {
     loop {
@@ -38,9 +38,8 @@ fn fcntl(file: &impl AsRawFd, command: libc::c_int, lock: &mut libc::flock) -> i
     }
 }
 
-/// fcntl(2) for a lock that does not wait; if it fails, with which errno(3). It goes past the C
-/// library, whose fcntl spends some 35 instructions a call on commands that can wait, or take
-/// no struct; each transaction makes several such calls.
+/// fcntl(2) for a lock that does not wait; its errno(3) if it fails. It bypasses the C library, whose fcntl spends some 35
+/// instructions a call on commands that can wait or take no struct. Each transaction makes several such calls.
 ///
 /// # Safety
 /// `lock` is what the command asks for.
@@ -77,10 +76,10 @@ pub(crate) unsafe fn fcntl_lock(
     made
 }
 
-/// Takes an exclusive or shared open-file-description lock on `range`; false if another
-/// open file description has a lock in its way. It replaces what this description had locked there.
-/// The kernel releases it when the last descriptor of the description is closed: at
-/// the latest when the process dies, unless a child has inherited the description. fcntl(2)
+/// Takes an exclusive or shared open-file-description lock on `range`; false if another open file description has a lock in
+/// its way. The lock replaces what this description had locked there. The kernel releases it when the last descriptor of
+/// the description is closed. That is at the latest when the process dies, unless a child inherited the description.
+/// fcntl(2)
 #[doc(alias = "F_OFD_SETLK")]
 #[inline(always)]
 pub(crate) fn try_lock(file: &impl AsRawFd, range: Range, shared: bool) -> io::Result<bool> {
@@ -97,7 +96,7 @@ fn is_granted(made: io::Result<()>) -> io::Result<bool> {
     }
 }
 
-/// Whether [`try_lock`] has failed because the kernel, or the file system, has no such locks. fcntl(2)
+/// Whether [`try_lock`] failed because the kernel, or the file system, has no such locks. fcntl(2)
 pub(crate) fn has_no_locks(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP))
 }
@@ -117,7 +116,7 @@ pub(crate) fn conflicting_lock(file: &impl AsRawFd, range: Range) -> io::Result<
     Ok(found.map(|lock| Range { start: lock.l_start, len: lock.l_len }))
 }
 
-/// An open file, and the locks of its open file description. One that was just opened has none.
+/// An open file, and the locks of its open file description. A file that was just opened has none.
 pub(crate) type LockFile = Kept;
 
 impl LockFile {
@@ -138,7 +137,7 @@ impl LockFile {
         unlock(self, range)
     }
 
-    /// The range of a lock that somebody else has: [`conflicting_lock`].
+    /// The range of a lock of another open file description: [`conflicting_lock`].
     pub(crate) fn conflicting(&self, range: Range) -> io::Result<Option<Range>> {
         conflicting_lock(self, range)
     }
@@ -147,14 +146,14 @@ impl LockFile {
 /// Whether [`LockFile::conflicting`] tells the whole range of the lock in the way.
 pub(crate) const KERNEL_TELLS_RANGES: bool = true;
 
-/// The files on which this process has POSIX locks; pipes, terminals and the like are left out. proc(5), /proc/PID/fdinfo
+/// The files on which this process has POSIX locks, without pipes, terminals and the like. proc(5), /proc/PID/fdinfo
 ///
 /// # Errors
 /// There is no /proc.
 pub(crate) fn with_posix_locks() -> io::Result<Vec<Inode>> {
     let mut found = Vec::new();
     for descriptor in descriptors_in("/proc/self/fdinfo")? {
-        // A descriptor that was closed since is an error.
+        // It is an error if the descriptor was closed meanwhile.
         if can_be_database(descriptor) && matches!(has_posix_locks(descriptor), Ok(true)) {
             found.extend(inode_of(descriptor));
         }
@@ -185,7 +184,7 @@ fn descriptors_in(directory: &str) -> io::Result<Vec<RawFd>> {
     Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
 }
 
-/// The lock in the way of `lock`, which an open file description asks for; `None` if there is none. fcntl(2)
+/// The lock in the way of `lock`, as seen from this open file description; `None` if there is none. fcntl(2)
 #[doc(alias = "F_OFD_GETLK")]
 pub(crate) fn lock_in_the_way(
     file: &impl AsRawFd,
@@ -198,7 +197,7 @@ pub(crate) fn lock_in_the_way(
     Ok((!is_free).then_some(found))
 }
 
-/// Whether the lock that F_OFD_GETLK has found is a POSIX lock of this process. fcntl(2)
+/// Whether the lock that F_OFD_GETLK found is a POSIX lock of this process. fcntl(2)
 pub(crate) fn is_own_posix_lock(found: &libc::flock) -> bool {
     libc::c_int::from(found.l_type) != libc::c_int::from(libc::F_UNLCK)
         && u32::try_from(found.l_pid) == Ok(pid())
@@ -213,28 +212,28 @@ pub(crate) fn locks_of(descriptor: RawFd) -> io::Result<Vec<FileLock>> {
     Ok(info.lines().filter_map(lock_of).collect())
 }
 
-/// Shares a range by a POSIX lock of this process. False if somebody else has a lock in its way. fcntl(2)
+/// Takes a shared POSIX lock on a range. False if another lock is in its way. fcntl(2)
 #[doc(alias = "F_SETLK")]
 pub(crate) fn share_by_posix(descriptor: RawFd, range: Range) -> io::Result<bool> {
     is_granted(fcntl(&descriptor, libc::F_SETLK, &mut flock(libc::F_RDLCK, range)))
 }
 
-/// Whether this process has POSIX locks on the file `inode` behind a descriptor, by whichever it took them; `None` if the
-/// kernel does not tell. It tells also where /proc/self/fdinfo cannot be read. fcntl(2), proc(5), /proc/locks
+/// Whether this process has POSIX locks on the file `inode` behind `descriptor`, taken by any of its descriptors; `None` if
+/// the kernel does not tell. This works also where /proc/self/fdinfo cannot be read. fcntl(2), proc(5), /proc/locks
 #[doc(alias = "F_OFD_GETLK")]
 pub(crate) fn has_posix_locks_on(descriptor: RawFd, inode: Inode) -> Option<bool> {
-    // To an open file description, the process's own POSIX locks are another's.
+    // To an open file description, even the process's own POSIX locks are in the way.
     match lock_in_the_way(&descriptor, &flock(libc::F_WRLCK, Range { start: 0, len: 0 })) {
         Ok(None) => return Some(false),
         Ok(Some(lock)) if is_own_posix_lock(&lock) => return Some(true),
         _ => {}
     }
-    // A lock of somebody else may hide it.
+    // Another lock may hide a POSIX lock of this process.
     is_listed(|line| posix_locker(line) == Some(pid()) && is_lock_of(line, inode)).ok()
 }
 
-/// The process of a POSIX lock in a line of /proc/locks, say `1: POSIX  ADVISORY  WRITE 1234 08:01:131081 0 EOF`; `None` if
-/// it is another kind, or waits, as `1: -> POSIX ...` does. proc(5)
+/// The process of a POSIX lock in a line of /proc/locks such as `1: POSIX  ADVISORY  WRITE 1234 08:01:131081 0 EOF`; `None`
+/// if the lock is of another kind, or waits, as in `1: -> POSIX ...`. proc(5)
 fn posix_locker(line: &str) -> Option<u32> {
     match line.split_whitespace().collect::<Vec<_>>()[..] {
         [_, "POSIX", _, _, pid, ..] => pid.parse().ok(),
@@ -258,8 +257,8 @@ mod tests {
     use super::*;
     use crate::sys::for_tests::lock_by_posix;
 
-    /// The kernel tells of a POSIX lock of this process by any descriptor of the file, also if somebody else's lock, here
-    /// one of another open file description, would hide it.
+    /// The kernel shows a POSIX lock of this process by any descriptor of the file, even if another lock, here one of
+    /// another open file description, would hide it.
     #[test]
     fn a_lock_of_this_process_is_known_by_any_descriptor() {
         let file = tempfile::NamedTempFile::new().expect("a file");

@@ -1,10 +1,10 @@
-//! This process's memory, and what of it others share: mmap(2), proc(5).
+//! This process's memory, and which parts it shares with others: mmap(2), proc(5).
 
 use std::io;
 
 use super::descriptors::read_text;
 
-/// Makes memory that other processes share this process's own, with what is in it now. mmap(2)
+/// Makes memory that this process shares with others private, with its present contents. mmap(2)
 ///
 /// # Safety
 /// `address` and `bytes` are of a mapping that can be written to, from the beginning of a page to the
@@ -33,8 +33,8 @@ pub(crate) unsafe fn make_private(address: *mut u8, bytes: usize) -> io::Result<
     Ok(())
 }
 
-/// The memory that this process shares with others, from each first byte to the one behind the last; empty without a
-/// /proc. proc(5), /proc/PID/maps
+/// The memory that this process shares with others: for each part, the address of its first byte and the one after its
+/// last. Empty without a /proc. proc(5), /proc/PID/maps
 pub(crate) fn shared_memory() -> Vec<(usize, usize)> {
     let maps = read_text("/proc/self/maps").unwrap_or_default();
     let shared = maps.lines().filter_map(|line| {
@@ -46,7 +46,7 @@ pub(crate) fn shared_memory() -> Vec<(usize, usize)> {
     shared.collect()
 }
 
-/// Bytes of a page of memory. sysconf(3)
+/// The size of a page of memory in bytes. sysconf(3)
 #[doc(alias = "_SC_PAGESIZE")]
 pub(crate) fn page_bytes() -> usize {
     // SAFETY: the call takes a number, and cannot fail for this one.

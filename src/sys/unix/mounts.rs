@@ -34,8 +34,8 @@ pub(crate) fn file_system_type(path: &Path) -> io::Result<u64> {
     Ok(found.f_type as u64)
 }
 
-/// How many files can be made where `path` lies, and how many bytes be written, by this user; `None` if the file system does
-/// not say. statvfs(3)
+/// How many files this user can still create where `path` lies, and how many bytes write; `None` if the file system does not
+/// say. statvfs(3)
 pub(crate) fn room_at(path: &Path) -> Option<(u64, u64)> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     let mut found = MaybeUninit::<libc::statvfs>::zeroed();
@@ -46,7 +46,7 @@ pub(crate) fn room_at(path: &Path) -> Option<(u64, u64)> {
         }
         found.assume_init()
     };
-    // File systems that do not count say that there are none at all.
+    // File systems that do not count files say that there are none at all.
     #[allow(clippy::unnecessary_cast, reason = "their types are others on other systems")]
     let (files, bytes) =
         (found.f_favail as u64, (found.f_bavail as u64).saturating_mul(found.f_frsize as u64));
@@ -64,7 +64,7 @@ pub(crate) fn mount_of(path: &Path) -> Option<(String, String)> {
         let name = line.split(" - ").nth(1)?.split(' ').next()?;
         path.starts_with(&point).then(|| (point, name.to_owned()))
     });
-    // Of several mounts at one place, the last is the one that is seen.
+    // Of several mounts at one place, only the last is visible.
     found.fold(None, |best: Option<(String, String)>, next| match best {
         Some(best) if best.0.len() > next.0.len() => Some(best),
         _ => Some(next),
@@ -90,14 +90,14 @@ impl<'l> Mount<'l> {
         Some(Self { id, parent, device, root: unescape(next()?), point: unescape(next()?) })
     }
 
-    /// Where `path`, which is on it, lies in its file system.
+    /// The place of `path`, which lies on this mount, in the mount's file system.
     fn place_of(&self, path: &Path) -> Option<PathBuf> {
         path.strip_prefix(&self.point).ok().map(|rest| Path::new(&self.root).join(rest))
     }
 }
 
-/// Whether `path` is a file that was mounted over another, so that the directory it is
-/// seen in is not the one it lies in. False where the kernel does not tell (Linux before 5.8). statx(2)
+/// Whether `path` is a file that was mounted over another, so that the directory it is seen in is not the one it lies in.
+/// False where the kernel does not tell (Linux before 5.8). statx(2)
 #[doc(alias = "STATX_ATTR_MOUNT_ROOT")]
 #[cfg(target_os = "linux")]
 pub(crate) fn is_mount_point(path: &Path) -> bool {
@@ -113,7 +113,7 @@ pub(crate) fn is_mount_point(_: &Path) -> bool {
     false
 }
 
-/// Whether what is mounted at `path` is what lies there without that mount: service managers mount a file so to give a
+/// Whether what is mounted at `path` is what lies there without that mount. Service managers mount a file this way to give a
 /// service other rights to it. proc(5), /proc/PID/mountinfo
 pub(crate) fn is_mounted_over_itself(path: &Path) -> bool {
     let mounts = read_text("/proc/self/mountinfo").unwrap_or_default();
@@ -123,7 +123,7 @@ pub(crate) fn is_mounted_over_itself(path: &Path) -> bool {
 /// The answer of [`is_mounted_over_itself`], by these lines of /proc/PID/mountinfo.
 fn is_over_itself(path: &Path, mounts: &str) -> bool {
     let mounts: Vec<_> = mounts.lines().filter_map(Mount::of).collect();
-    // Of several mounts at one place, the last is the one that is seen, and is mounted over the one before.
+    // Of several mounts at one place, only the last is visible. It is mounted over the one before.
     let Some(mut top) = mounts.iter().rev().find(|mount| Path::new(&mount.point) == path) else {
         return false;
     };
@@ -139,7 +139,7 @@ fn is_over_itself(path: &Path, mounts: &str) -> bool {
     false
 }
 
-/// A name that proc(5) has written with blanks and the like as `\040`.
+/// A name in which proc(5) wrote blanks and the like as `\040`.
 fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -159,8 +159,8 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Whether a file in `directory` that is opened twice is one file: a lock by one descriptor excludes the other, and
-/// what is written by one is in the other's shared mapping. Creates a file there, and deletes it. fcntl(2), mmap(2)
+/// Whether two opens of a file in `directory` give one file: a lock by one descriptor excludes the other, and a write by one
+/// appears in the other's shared mapping. Creates a file there, and deletes it. fcntl(2), mmap(2)
 ///
 /// # Errors
 /// This process may not create files there, or a call has failed.

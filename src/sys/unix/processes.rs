@@ -23,21 +23,21 @@ use crate::sys::{
     Details, FileLock, ListedLock, Locker, Lockers, OpenFile, Openers, Seen, Stopwatch, printable,
 };
 
-/// Whether the process `pid` that did something `ago` is gone: there is none in this pid namespace, it
-/// is dead and its parent has not waited for it, or the id is a younger process's by now. kill(2), proc(5)
+/// Whether the process `pid` that did something `ago` is gone: this pid namespace has no such process, it is dead and its
+/// parent has not waited for it, or a younger process has the id by now. kill(2), proc(5)
 pub(crate) fn is_gone(pid: u32, ago: Duration) -> bool {
     is_gone_or(pid, |stat| stat.is_dead() || stat.is_younger_than(ago))
 }
 
-/// Whether the process `pid` that did something `ago` is gone, or on its way: the kernel releases the locks of one that ends before
-/// others see it as a zombie. Its first thread may end long before the others do. kill(2), proc(5), /proc/PID/task
+/// Whether the process `pid` that did something `ago` is gone, or is ending: the kernel releases a process's locks before
+/// others see the process as a zombie. Its first thread may end long before the others do. kill(2), proc(5), /proc/PID/task
 pub(crate) fn has_ended(pid: u32, ago: Duration) -> bool {
     is_gone_or(pid, |stat| {
         stat.is_dead() || stat.is_younger_than(ago) || stat.is_exiting() && do_all_threads_end(pid)
     })
 }
 
-/// Whether there is no process `pid` in this pid namespace, or it is one that `says_so`.
+/// Whether there is no process `pid` in this pid namespace, or `says_so` is true for it.
 fn is_gone_or(pid: u32, says_so: impl FnOnce(Stat) -> bool) -> bool {
     let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
     if pid <= 0 {
@@ -52,11 +52,11 @@ fn is_gone_or(pid: u32, says_so: impl FnOnce(Stat) -> bool) -> bool {
         return true;
     }
     let stat = read_text(format!("/proc/{pid}/stat")).ok().and_then(|stat| Stat::parse(&stat));
-    // Its parent may have waited for it since the first question, or /proc hides it.
+    // Its parent may have waited for it since the first question. Or /proc hides it.
     stat.map_or_else(|| !is_there(), says_so)
 }
 
-/// Whether each thread of the process `pid` ends or has ended. One that was listed and is not there any more has.
+/// Whether each thread of the process `pid` is ending or has ended. A thread that was listed but is no longer there has ended.
 fn do_all_threads_end(pid: u32) -> bool {
     let ends = |thread: fs::DirEntry| {
         let stat = read_text(thread.path().join("stat")).ok();
@@ -68,7 +68,7 @@ fn do_all_threads_end(pid: u32) -> bool {
     }
 }
 
-/// What /proc/PID/stat says of a process, or /proc/PID/task/TID/stat of a thread. proc(5)
+/// What /proc/PID/stat says about a process, or /proc/PID/task/TID/stat about a thread. proc(5)
 struct Stat {
     /// `Z` is a zombie, `X` is dead.
     state: char,
@@ -82,7 +82,7 @@ struct Stat {
 impl Stat {
     /// `None` if the text is cut short.
     fn parse(text: &str) -> Option<Self> {
-        // The program's name may have any bytes in it.
+        // The program's name may contain any bytes.
         let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
         let number = |nth: usize| fields.get(nth)?.parse().ok();
         Some(Self {
@@ -103,7 +103,7 @@ impl Stat {
         matches!(self.state, 'Z' | 'X') && self.threads >= 2
     }
 
-    /// Whether it ends: of a process, its first thread; of a thread, that thread.
+    /// Whether it is ending: for a process, its first thread; for a thread, that thread.
     fn is_exiting(&self) -> bool {
         const PF_EXITING: u64 = 0x0000_0004;
         self.flags & PF_EXITING != 0
@@ -115,7 +115,7 @@ impl Stat {
         self.flags & PF_KTHREAD != 0
     }
 
-    /// Whether it began after what happened `ago`. If the machine was suspended since, it looks older.
+    /// Whether it began later than `ago`. If the machine was suspended since, the process looks older.
     fn is_younger_than(&self, ago: Duration) -> bool {
         const SLACK: Duration = Duration::from_millis(100);
         let Some(now) = since_boot() else { return false };
@@ -139,9 +139,9 @@ fn since_boot() -> Option<Duration> {
     None
 }
 
-/// The processes that have a lock on one of `files` for which `is_it` is true, as far as this process may look into
-/// them; looks for at most `limit`. A lock that processes share by fork(2) or clone(2) is found in all of them. It
-/// neither opens nor locks the files: statx(2) follows /proc/PID/fd. proc(5), /proc/PID/fdinfo
+/// The processes that have a lock on one of `files` for which `is_it` is true, as far as this process may look into them. It
+/// looks for at most `limit`. If processes share a lock by fork(2) or clone(2), all of them are found. It neither opens nor
+/// locks the files: statx(2) follows /proc/PID/fd. proc(5), /proc/PID/fdinfo
 pub(crate) fn with_lock(
     files: &[Inode],
     is_it: impl Fn(Inode, FileLock) -> bool,
@@ -157,8 +157,8 @@ pub(crate) fn with_lock(
     })
 }
 
-/// The processes that have one of `files` open, and which of them, as far as this process may look into them; looks for at
-/// most `limit`. It opens none of them. proc(5), /proc/PID/fd
+/// The processes that have one of `files` open, and which of them, as far as this process may look into them. It looks for at
+/// most `limit`, and opens none of the files. proc(5), /proc/PID/fd
 pub(crate) fn with_open(files: &[Inode], limit: Duration) -> Openers {
     each_process(limit, |pid, process, is_over| {
         let mut all = Vec::new();
@@ -170,8 +170,8 @@ pub(crate) fn with_open(files: &[Inode], limit: Duration) -> Openers {
     })
 }
 
-/// Whether the process `pid` has a file open; `None` if this process may not look into that one, or it has too many open to
-/// look at all in `limit`. proc(5), /proc/PID/fd
+/// Whether the process `pid` has a file open; `None` if this process may not look into that one, or it has too many open files
+/// to look at within `limit`. proc(5), /proc/PID/fd
 pub(crate) fn has_open(pid: u32, file: Inode, limit: Duration) -> Option<bool> {
     let watch = Stopwatch::start();
     let is_over = || watch.elapsed() > limit;
@@ -184,11 +184,11 @@ pub(crate) fn has_open(pid: u32, file: Inode, limit: Duration) -> Option<bool> {
     (has_it || saw_all && !is_over()).then_some(has_it)
 }
 
-/// Calls `look` with each of `files` that a process has open, once for each descriptor, until it is true. Returns false if this
-/// process may list that one's descriptors, but not look at them. proc(5), /proc/PID/fdinfo
+/// Calls `look` with each of `files` that a process has open, once for each descriptor, until `look` returns true. Returns
+/// false if this process may list the other's descriptors, but not look at them. proc(5), /proc/PID/fdinfo
 ///
 /// # Errors
-/// This process may not look into that one, or that one has ended.
+/// This process may not look into the other, or the other has ended.
 fn each_open(
     process: &Path,
     files: &[Inode],
@@ -204,7 +204,7 @@ fn each_open(
     Ok(saw_all.unwrap_or(true))
 }
 
-/// [`each_open`] of a process, or of a thread by its directory. `None` if no descriptor is listed.
+/// [`each_open`] for a process, or for a thread given by its directory. `None` if no descriptor is listed.
 fn each_listed(
     process: &Path,
     files: &[Inode],
@@ -225,8 +225,8 @@ fn each_listed(
         let inode = match found {
             Ok(inode) => inode,
             Err(why) if is_denied(&why) => {
-                // Root without CAP_SYS_PTRACE, as in most containers, may list what a process of another user has open, and
-                // not look at it. A file system may refuse to tell of its file, too.
+                // Root without CAP_SYS_PTRACE, as in most containers, may list another user's descriptors, but not look at
+                // them. A file system may refuse to show its file, too.
                 match fs::read_link(process.join("fd").join(name)) {
                     Err(why) if is_denied(&why) => {
                         saw_all = false;
@@ -249,13 +249,13 @@ fn each_listed(
     Ok((seen > 0).then_some(saw_all))
 }
 
-/// Whether this process may not do it.
+/// Whether the error means that this process may not do it.
 fn is_denied(why: &io::Error) -> bool {
     why.kind() == io::ErrorKind::PermissionDenied
 }
 
-/// A thread of a process whose first thread has ended, by its directory: /proc/PID/fd shows the files of the first thread only.
-/// `None` if the first thread lives, or if none does. proc(5), /proc/PID/task
+/// The directory of a living thread of a process whose first thread has ended: /proc/PID/fd shows the first thread's files
+/// only. `None` if the first thread lives, or none does. proc(5), /proc/PID/task
 fn living_thread(process: &Path) -> Option<PathBuf> {
     let stat = |of: &Path| Stat::parse(&read_text(of.join("stat")).ok()?);
     if !stat(process)?.is_first_thread_dead() {
@@ -266,8 +266,8 @@ fn living_thread(process: &Path) -> Option<PathBuf> {
     threads.find(|thread| stat(thread).is_some_and(|stat| !stat.is_exiting()))
 }
 
-/// A directory that is read, whose entries are looked at from where it is: a process may have thousands, and each path from
-/// the root costs twice as much.
+/// An open directory, whose entries are looked at relative to it. A process may have thousands of entries, and a path from the
+/// root costs twice as much for each.
 struct Entries(NonNull<libc::DIR>);
 
 impl Entries {
@@ -281,7 +281,7 @@ impl Entries {
         })
     }
 
-    /// The name of the next entry, in no order, but not of the directory itself or its parent. readdir(3)
+    /// The name of the next entry, in no order, without the directory itself and its parent. readdir(3)
     fn next(&mut self) -> Option<CString> {
         loop {
             // SAFETY: an open directory, which no other thread reads.
@@ -295,8 +295,8 @@ impl Entries {
         }
     }
 
-    /// The file that an entry leads to. It asks no server: a process may have a file open on a network file system that does
-    /// not answer, and stat(2) would wait for that in vain, and could not be killed. statx(2)
+    /// The file that an entry leads to. This asks no server: if a process has a file open on a network file system that does
+    /// not answer, stat(2) would wait in vain, and could not be killed. statx(2)
     #[doc(alias = "AT_STATX_DONT_SYNC")]
     #[cfg(target_os = "linux")]
     fn inode_behind(&self, name: &CStr) -> io::Result<Inode> {
@@ -318,7 +318,7 @@ impl Entries {
         self.inode_by_stat(name)
     }
 
-    /// The same, also if the file system's server must be asked. fstatat(2)
+    /// The same, but may ask the file system's server. fstatat(2)
     fn inode_by_stat(&self, name: &CStr) -> io::Result<Inode> {
         let mut found = MaybeUninit::<libc::stat>::zeroed();
         // SAFETY: the descriptor of an open directory, a terminated name, and a struct that the call fills in if it succeeds.
@@ -339,7 +339,7 @@ impl Drop for Entries {
     }
 }
 
-/// Whether the flags in a /proc/PID/fdinfo/N, say `flags: 012100000`, have O_PATH. proc(5)
+/// Whether the flags in a /proc/PID/fdinfo/N, for example `flags: 012100000`, have O_PATH. proc(5)
 fn is_to_look(info: &str) -> bool {
     const O_PATH: u32 = 0o10_000_000;
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
@@ -348,8 +348,8 @@ fn is_to_look(info: &str) -> bool {
     })
 }
 
-/// The processes in which `look` finds something; it can ask whether the `limit` is over. Its error means that this
-/// process may not look into that one, or that it has ended.
+/// The processes in which `look` finds something; `look` can ask whether the `limit` is over. An error of `look` means that
+/// this process may not look into the other, or that the other has ended.
 fn each_process<T>(
     limit: Duration,
     look: impl Fn(u32, &Path, &dyn Fn() -> bool) -> io::Result<Option<T>>,
@@ -361,8 +361,8 @@ fn each_process<T>(
         seen.is_partial = true;
         return seen;
     };
-    // Each pid namespace has a process 1. Where it is not to be seen, /proc is mounted with `hidepid`, and lists only the
-    // processes of this user.
+    // Each pid namespace has a process 1. If it is not visible, /proc is mounted with `hidepid`, and lists only this user's
+    // processes.
     seen.is_partial = fs::symlink_metadata("/proc/1").is_err();
     for process in all.flatten() {
         let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
@@ -375,7 +375,7 @@ fn each_process<T>(
                     Ok(stat) => {
                         seen.hidden += usize::from(Stat::parse(&stat).is_some_and(has_files));
                     }
-                    // With `hidepid` nobody knows whether it is a thread of the kernel.
+                    // With `hidepid` it is not known whether it is a thread of the kernel.
                     Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                         seen.is_partial = true;
                     }
@@ -393,8 +393,8 @@ fn each_process<T>(
     seen
 }
 
-/// The lock in a line of /proc/PID/fdinfo/N, say `lock: 1: OFDLCK ADVISORY WRITE -1 08:01:131081 8192 EOF`;
-/// `None` if it has none, or one of another kind. proc(5)
+/// The lock in a line of /proc/PID/fdinfo/N such as `lock: 1: OFDLCK ADVISORY WRITE -1 08:01:131081 8192 EOF`; `None` if the
+/// line has none, or one of another kind. proc(5)
 pub(super) fn lock_of(line: &str) -> Option<FileLock> {
     let fields: Vec<_> = line.strip_prefix("lock:")?.split_whitespace().collect();
     let [_, kind, .., access, _, _, start, last] = fields[..] else { return None };
@@ -406,15 +406,15 @@ pub(super) fn lock_of(line: &str) -> Option<FileLock> {
     })
 }
 
-/// The locks on `files` that the kernel lists, without those that somebody only waits for; none where it does not tell. The
-/// list names the process of a POSIX lock also to those who may not look into that process, but not those in a pid namespace
-/// that this process cannot see. proc(5), /proc/locks
+/// The locks on `files` that the kernel lists, without those that a process only waits for. Empty where the kernel does not
+/// tell. The list names the process of a POSIX lock even to those that may not look into that process, but not a process in a
+/// pid namespace that this process cannot see. proc(5), /proc/locks
 pub(crate) fn listed_locks(files: &[Inode]) -> Vec<ListedLock> {
     let list = read_text("/proc/locks").unwrap_or_default();
     let of_line = |line: &str| {
         let rest = line.split_once(':')?.1;
         let inode = *files.iter().find(|file| is_lock_on(line, **file))?;
-        // As in fdinfo, whose lines begin with a word more.
+        // The same as in fdinfo, where one more word precedes it.
         let lock = lock_of(&format!("lock: 0: {}", rest.trim_start()))?;
         let pid = rest.split_whitespace().nth(3)?.parse().ok();
         Some(ListedLock { inode, lock, pid })
@@ -422,8 +422,8 @@ pub(crate) fn listed_locks(files: &[Inode]) -> Vec<ListedLock> {
     list.lines().filter(|line| !line.contains(" -> ")).filter_map(of_line).collect()
 }
 
-/// Whether a line of /proc/locks is of a file, by its device, too. On file systems that have no device of their own (btrfs,
-/// overlayfs) stat(2) may tell another one of that kind. proc(5)
+/// Whether a line of /proc/locks is about a file; it compares the device, too. On file systems without a device of their own
+/// (btrfs, overlayfs) stat(2) may tell another such device. proc(5)
 fn is_lock_on(line: &str, file: Inode) -> bool {
     let Some(device) = line.split_whitespace().rev().nth(2) else { return false };
     let mut numbers = device.split(':').map(|number| u32::from_str_radix(number, 16));
@@ -432,12 +432,12 @@ fn is_lock_on(line: &str, file: Inode) -> bool {
     is_lock_of(line, file) && major == stat_major && (major == 0 || minor == stat_minor)
 }
 
-/// What may be known of a process: proc(5), /proc/PID/status and /proc/PID/cmdline, which everybody may read unless /proc is
-/// mounted with `hidepid`.
+/// What may be known about a process: proc(5), /proc/PID/status and /proc/PID/cmdline. All users may read these, unless /proc
+/// is mounted with `hidepid`.
 pub(crate) fn details_of(pid: u32) -> Details {
     let status = read_text(format!("/proc/{pid}/status")).unwrap_or_default();
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-    // The effective one, by which rights go.
+    // The effective user, which decides about rights.
     let user = field("Uid:").and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
     Details {
         command: command_of(pid),
@@ -447,14 +447,14 @@ pub(crate) fn details_of(pid: u32) -> Details {
     }
 }
 
-/// The arguments of a process, as they would be typed, with question marks for control characters; no more than
-/// [`MOST_COMMAND`] characters. `None` for a process that has none. proc(5), /proc/PID/cmdline
+/// The arguments of a process, as they would be typed, with question marks for control characters, and cut to [`MOST_COMMAND`]
+/// characters. `None` for a process that has none. proc(5), /proc/PID/cmdline
 pub(crate) fn command_of(pid: u32) -> Option<String> {
     let file = open(File::options().read(true), in_proc(pid, "cmdline").as_ref()).ok()?;
     let mut start = Vec::new();
     // A process chooses where its arguments end. prctl(2), PR_SET_MM_ARG_END
     file.take(MOST_BYTES).read_to_end(&mut start).ok()?;
-    // One that has written over its arguments may have left zeros behind them.
+    // A process that has overwritten its arguments may have left zeros behind them.
     let end = start.iter().rposition(|byte| *byte != 0)? + 1;
     Some(shown_command(&start[..end]))
 }
@@ -464,7 +464,7 @@ const MOST_COMMAND: usize = 200;
 /// How many bytes of it are read: enough for [`MOST_COMMAND`] characters of any length.
 const MOST_BYTES: u64 = 8 * MOST_COMMAND as u64;
 
-/// Arguments with zeros between them, as they are shown.
+/// Arguments that zeros separate, as they are shown.
 fn shown_command(arguments: &[u8]) -> String {
     let arguments = arguments.split(|byte| *byte == 0).map(|argument| {
         let argument = String::from_utf8_lossy(argument);
@@ -480,7 +480,7 @@ fn shown_command(arguments: &[u8]) -> String {
     }
 }
 
-/// The name of a user, or the number if there is none in the file. It asks no directory service, which might keep it waiting.
+/// The name of a user, or the number if the file has no name for it. It asks no directory service, which might keep it waiting.
 /// passwd(5)
 fn user_name(user: u32) -> String {
     let users = read_text("/etc/passwd").unwrap_or_default();
@@ -493,9 +493,8 @@ fn user_name(user: u32) -> String {
     users.lines().find_map(of_line).unwrap_or(number)
 }
 
-/// Whether any process may have an exclusive lock on one of `files`, or, if it `is_ofd`, an exclusive
-/// open-file-description lock: a quick look before [`with_lock`]. True where the system does not tell. proc(5),
-/// /proc/locks
+/// Whether any process may have an exclusive lock on one of `files` or, if `is_ofd`, an exclusive open-file-description lock.
+/// It is a quick look before [`with_lock`]. True where the system does not tell. proc(5), /proc/locks
 pub(crate) fn may_be_locked(files: &[Inode], is_ofd: bool) -> bool {
     let Ok(locks) = read_text("/proc/locks") else { return true };
     locks.lines().any(|line| {
@@ -505,20 +504,20 @@ pub(crate) fn may_be_locked(files: &[Inode], is_ofd: bool) -> bool {
     })
 }
 
-/// Whether any process that this one can see has locked a file as a whole. False where the system does not
-/// tell. flock(2), proc(5), /proc/locks
+/// Whether any process that this one can see locked a file as a whole. False where the system does not tell. flock(2), proc(5),
+/// /proc/locks
 pub(crate) fn has_flock(file: Inode) -> bool {
     is_listed(|line| line.contains(" FLOCK ") && is_lock_of(line, file)).unwrap_or(false)
 }
 
-/// The same, with a lock of any kind on any part of the file.
+/// The same for a lock of any kind on any part of the file.
 pub(crate) fn is_locked(file: Inode) -> bool {
     is_listed(|line| is_lock_of(line, file)).unwrap_or(false)
 }
 
-/// Whether a line of /proc/locks is of that kind. The kernel lists the locks a page of memory at a time. If one that it has listed
-/// is released before the next page, it leaves another out. So this reads the list again until it has the line, a few times
-/// at most. proc(5), /proc/locks
+/// Whether /proc/locks has a line for which `is_it` is true. The kernel lists the locks a page of memory at a time. If a lock
+/// that it has listed is released before the next page, it leaves out another one. So this reads the list again, a few times at
+/// most, until it finds the line. proc(5), /proc/locks
 ///
 /// # Errors
 /// It cannot be read.
@@ -532,8 +531,8 @@ pub(super) fn is_listed(is_it: impl Fn(&str) -> bool) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Whether a line of /proc/locks may be of a file. It compares the inode's number only: on some file systems the device
-/// there is not the one that stat(2) tells.
+/// Whether a line of /proc/locks may be about a file. It compares only the inode's number: on some file systems the device in
+/// the list is not the one that stat(2) tells.
 pub(super) fn is_lock_of(line: &str, file: Inode) -> bool {
     let number =
         |line: &str| line.split_whitespace().rev().nth(2)?.rsplit(':').next()?.parse().ok();
@@ -543,7 +542,7 @@ pub(super) fn is_lock_of(line: &str, file: Inode) -> bool {
 /// The name of a process's program, as far as this process may know it. proc(5), /proc/PID/comm
 pub(crate) fn program_of(pid: u32) -> Option<String> {
     let name = read_text(in_proc(pid, "comm")).ok()?;
-    // A process chooses its name itself, and an operator's terminal obeys escape sequences.
+    // A process chooses its own name, and an operator's terminal obeys escape sequences.
     Some(printable(name.trim_end()))
 }
 
@@ -560,8 +559,8 @@ pub(crate) fn pid_namespace() -> Option<u32> {
     None
 }
 
-/// A file of a process in `/proc`. That may be mounted for another pid namespace, where this process has another id.
-/// pid_namespaces(7), proc(5), /proc/self
+/// The path of a file of a process in `/proc`, which may be mounted for another pid namespace, where this process has another
+/// id. pid_namespaces(7), proc(5), /proc/self
 fn in_proc(pid: u32, file: &str) -> String {
     if pid == this_pid() { format!("/proc/self/{file}") } else { format!("/proc/{pid}/{file}") }
 }

@@ -22,8 +22,8 @@ pub(crate) fn pid() -> u32 {
     }
 }
 
-/// The value of an environment variable, unless another user may have set it: the program's file
-/// has the setuid bit, say. secure_getenv(3)
+/// The value of an environment variable, unless another user may have set it: for instance, the program's file has the
+/// setuid bit. secure_getenv(3)
 pub(crate) fn environment(name: &str) -> Option<OsString> {
     #[cfg(target_os = "linux")]
     // SAFETY: it takes a number.
@@ -34,7 +34,7 @@ pub(crate) fn environment(name: &str) -> Option<OsString> {
     if is_secure { None } else { std::env::var_os(name) }
 }
 
-/// Forgets the process id. To be called in a child of fork(2), which has another than its parent.
+/// Forgets the process id. To be called in a child of fork(2), which has another id than its parent.
 pub(crate) fn forget_pid() {
     PID.store(0, Ordering::Relaxed);
 }
@@ -56,15 +56,15 @@ pub(crate) fn at_fork(
     }
 }
 
-/// Time since some moment, in ns. It stands still while the machine is suspended. Processes of other time namespaces
-/// have another, and a library that is preloaded (libfaketime) may show this process any, also one that stands still. So
-/// it serves only this process, and only where a wrong time costs little. clock_gettime(2), time_namespaces(7)
+/// Time since some moment, in ns. It stands still while the machine is suspended. In another time namespace it differs,
+/// and a preloaded library (libfaketime) may show this process any time, even one that stands still. So it serves only
+/// this process, and only where a wrong time costs little. clock_gettime(2), time_namespaces(7)
 #[doc(alias = "CLOCK_MONOTONIC")]
 pub(crate) fn monotonic_ns() -> u64 {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// [`monotonic_ns`] as it was at the kernel's last tick, some ms ago, for a fifth of the price. clock_gettime(2)
+/// [`monotonic_ns`] as of the kernel's last tick, some ms ago, at a fifth of the cost. clock_gettime(2)
 #[doc(alias = "CLOCK_MONOTONIC_COARSE")]
 pub(crate) fn coarse_ns() -> u64 {
     #[cfg(target_os = "linux")]
@@ -73,15 +73,15 @@ pub(crate) fn coarse_ns() -> u64 {
     monotonic_ns()
 }
 
-/// [`monotonic_ns`] as the kernel tells it, whatever library is preloaded. On Linux this is a system call, so it serves
-/// waits. clock_gettime(2)
+/// [`monotonic_ns`] as the kernel tells it, whatever library is preloaded. On Linux this is a system call, so only waits
+/// use it. clock_gettime(2)
 pub(crate) fn kernel_ns() -> u64 {
     of_kernel(libc::CLOCK_MONOTONIC)
 }
 
-/// A time in ns that all processes of this machine read alike, whatever their time namespace and
-/// whatever library is preloaded. It may be set, so code that compares two such times must accept
-/// any. clock_gettime(2), time_namespaces(7)
+/// A time in ns that all processes of this machine read alike, whatever their time namespace and whatever library is
+/// preloaded. The clock may be set, so code that compares two such times must accept any result. clock_gettime(2),
+/// time_namespaces(7)
 #[doc(alias = "CLOCK_REALTIME")]
 pub(crate) fn shared_ns() -> u64 {
     // Other systems have no time namespaces, and nobody sets their monotonic clock.
@@ -113,7 +113,7 @@ fn in_ns(time: libc::timespec) -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// What tells this run of the kernel from all others; `None` without a /proc. proc(5), /proc/sys/kernel/random
+/// An id that differs for each boot of the machine; `None` without a /proc. proc(5), /proc/sys/kernel/random
 pub(crate) fn boot_id() -> Option<u128> {
     static BOOT: OnceLock<Option<u128>> = OnceLock::new();
     *BOOT.get_or_init(|| {
@@ -122,8 +122,8 @@ pub(crate) fn boot_id() -> Option<u128> {
     })
 }
 
-/// The length in bytes beyond which this process may not write to a file: SIGXFSZ would end it. `None` without a limit.
-/// getrlimit(2)
+/// The length in bytes beyond which this process may not write to a file, because SIGXFSZ would end it. `None` without a
+/// limit. getrlimit(2)
 #[doc(alias = "RLIMIT_FSIZE")]
 pub(crate) fn file_size_limit() -> Option<i64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -133,8 +133,7 @@ pub(crate) fn file_size_limit() -> Option<i64> {
         .then(|| i64::try_from(limit.rlim_cur).unwrap_or(i64::MAX))
 }
 
-/// The address of what `library`, or a library it is linked with, exports by that name;
-/// null if none does. dlsym(3)
+/// The address of the symbol `name` in `library` or a library that it is linked with; null if none exports it. dlsym(3)
 ///
 /// # Safety
 /// `library` is what dlopen(3) gave, or a pseudo-handle of dlsym.

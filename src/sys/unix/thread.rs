@@ -11,11 +11,11 @@ unsafe extern "C-unwind" {
     safe fn pthread_testcancel();
 }
 
-/// Keeps this thread from being ended by pthread_cancel(3) until it is dropped. A request that comes meanwhile stays:
-/// the next cancellation point after that ends the thread. pthread_setcancelstate(3)
+/// Keeps this thread from being ended by pthread_cancel(3) until this is dropped. A request that comes meanwhile stays pending:
+/// the next cancellation point afterwards ends the thread. pthread_setcancelstate(3)
 ///
-/// The C library unwinds the stack of the thread that it ends, and std::panic::catch_unwind ends
-/// the process when it meets that. So code that catches panics holds one of these for that time.
+/// The C library unwinds the stack of a thread that it ends, and std::panic::catch_unwind ends the process when it meets that.
+/// So code that catches panics holds an [`Uncancelled`] meanwhile.
 #[doc(alias = "PTHREAD_CANCEL_DISABLE")]
 pub(crate) struct Uncancelled {
     previous: c_int,
@@ -40,14 +40,14 @@ impl Drop for Uncancelled {
 /// PTHREAD_CANCEL_DISABLE
 const DISABLE: c_int = if cfg!(target_vendor = "apple") { 0 } else { 1 };
 
-/// [`Uncancelled`], while this thread sleeps, except in [`AsBefore`].
+/// [`Uncancelled`] while this thread sleeps, except within [`AsBefore`].
 pub(crate) struct UncancelledSleep {
     _uncancelled: Uncancelled,
 }
 
 thread_local! {
-    /// What pthread_setcancelstate(3) has said when the sleep began. A signal handler that jumps out of it leaves it here,
-    /// until this thread sleeps again.
+    /// The cancellation state when the sleep began, from pthread_setcancelstate(3). If a signal handler jumps out of the sleep,
+    /// the value stays until this thread sleeps again.
     static BEFORE_THE_SLEEP: Cell<c_int> = const { Cell::new(DISABLE) };
 }
 
@@ -65,13 +65,13 @@ impl Drop for UncancelledSleep {
     }
 }
 
-/// As long as this lives, the thread's cancellation state is the one before its [`UncancelledSleep`], so that a signal handler
-/// which jumps out of the sleep by longjmp(3) leaves it so. For one system call by syscall(2), which is no cancellation point:
-/// the call itself does not end the thread. If the thread can be cancelled at any moment (PTHREAD_CANCEL_ASYNCHRONOUS), its
-/// state does not change.
+/// While this lives, the thread has the cancellation state from before its [`UncancelledSleep`]. So a signal handler that jumps
+/// out of the sleep by longjmp(3) leaves it in that state. It is for one system call by syscall(2), which is no cancellation
+/// point: the call itself does not end the thread. If the thread can be cancelled at any moment (PTHREAD_CANCEL_ASYNCHRONOUS),
+/// its state does not change.
 ///
-/// A signal handler that runs meanwhile may call a cancellation point. If somebody has just asked for the thread's end, so that
-/// the system call has not returned yet, that ends the process, as pthread_exit(3) in the handler does (`docs/guarantees.md`).
+/// A signal handler that runs meanwhile may call a cancellation point. If a cancellation was just requested, so that the system
+/// call has not returned yet, that ends the process, as pthread_exit(3) in the handler does (`docs/guarantees.md`).
 #[cfg(target_os = "linux")]
 pub(super) struct AsBefore {
     is_changed: bool,
@@ -105,9 +105,9 @@ impl Drop for AsBefore {
     }
 }
 
-/// Ends this thread if somebody has asked for that. pthread_testcancel(3)
+/// Ends this thread if its cancellation was requested. pthread_testcancel(3)
 ///
-/// Must not be called where anything would have to be dropped, nor below std::panic::catch_unwind.
+/// Must not be called where something would have to be dropped, nor below std::panic::catch_unwind.
 pub(crate) fn end_if_cancelled() {
     pthread_testcancel();
 }

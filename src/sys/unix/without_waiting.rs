@@ -1,4 +1,4 @@
-//! Lines for people, written so that they neither wait nor end the process. `preload/` compiles this file, too.
+//! Lines for people. Writing them neither waits nor ends the process. `preload/` compiles this file, too.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,15 +11,15 @@ use std::sync::OnceLock;
 /// Opens a file for [`write_line`].
 pub(crate) type Open = fn(&OpenOptions, &Path) -> io::Result<File>;
 
-/// What `f` says of an open descriptor, as a file.
+/// Calls `f` with an open descriptor as a file.
 fn with_file<T>(descriptor: RawFd, f: impl FnOnce(&File) -> T) -> T {
     // SAFETY: it is not closed here; if it is not open, each call on it fails.
     f(&ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor) }))
 }
 
-/// Writes a line by one write(2), unless it would wait: a pipe that has room takes a line of PIPE_BUF bytes at once. A broken
-/// pipe and a file that is as long as it may be do not end the process: their signals are held back, and taken away if this
-/// has caused them. The descriptor's flags, which other processes may share, stay as they are. signal(7)
+/// Writes a line by one write(2), unless that would wait: a pipe with room takes a line of PIPE_BUF bytes at once. A broken
+/// pipe, or a file that may not grow further, does not end the process: the signals are held back, and removed if this write
+/// caused them. The descriptor's flags, which other processes may share, stay as they are. signal(7)
 ///
 /// # Errors
 /// Not the whole line was written.
@@ -34,7 +34,7 @@ pub(crate) fn write_line(descriptor: RawFd, line: &[u8], open: Open) -> io::Resu
         if kind.is_socket() {
             return send(descriptor, line);
         }
-        // Of a regular file nobody waits for another's end.
+        // A write to a regular file does not wait for a reader.
         if !kind.is_fifo() && !kind.is_char_device() {
             return write(descriptor, line);
         }
@@ -42,12 +42,12 @@ pub(crate) fn write_line(descriptor: RawFd, line: &[u8], open: Open) -> io::Resu
             Err(why) if why.kind() == io::ErrorKind::Unsupported => {}
             written => return written,
         }
-        // An open file description of its own, which does not wait. open(2), O_NONBLOCK
+        // A separate open file description, which does not wait. open(2), O_NONBLOCK
         let mut options = OpenOptions::new();
         options.write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC);
         match open(&options, Path::new(&format!("/proc/self/fd/{descriptor}"))) {
             Ok(again) => write(again.as_raw_fd(), line),
-            // It may wait, if others fill it between the two calls.
+            // It may wait nevertheless, if others fill the pipe between the two calls.
             Err(_) if is_ready(descriptor) => write(descriptor, line),
             Err(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -72,7 +72,7 @@ fn send(descriptor: RawFd, line: &[u8]) -> io::Result<usize> {
     })
 }
 
-/// Writes what needs no wait. pwritev2(2), RWF_NOWAIT
+/// Writes as much as needs no wait. pwritev2(2), RWF_NOWAIT
 ///
 /// # Errors
 /// `Unsupported` if this kernel, or this kind of file, cannot.
@@ -101,7 +101,7 @@ fn write_now(descriptor: RawFd, line: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// Whether a write of some bytes does not wait. poll(2)
+/// Whether a write would not wait. poll(2)
 fn is_ready(descriptor: RawFd) -> bool {
     let mut ready = libc::pollfd { fd: descriptor, events: libc::POLLOUT, revents: 0 };
     // SAFETY: one struct; with a timeout of 0 the call does not wait.
@@ -111,7 +111,8 @@ fn is_ready(descriptor: RawFd) -> bool {
 /// Calls `write` so that neither SIGPIPE nor SIGXFSZ ends the process.
 fn without_signals<T>(write: impl FnOnce() -> T) -> T {
     let signals = [libc::SIGPIPE, libc::SIGXFSZ];
-    // SAFETY: the calls fill in the sets that they get, for which zeros are a value. Waiting ends at once: the signal is there.
+    // SAFETY: the calls fill in the sets that they get, for which zeros are a value. sigwait(3) returns at once, since the
+    // signal is pending.
     unsafe {
         let [mut set, mut before, mut pending]: [libc::sigset_t; 3] = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
@@ -142,7 +143,7 @@ fn without_signals<T>(write: impl FnOnce() -> T) -> T {
 /// Which file standard error was when it was noted: device and inode.
 static STANDARD_ERROR: OnceLock<Option<(u64, u64)>> = OnceLock::new();
 
-/// Notes which file standard error is. The first time counts.
+/// Notes which file standard error is. Only the first call counts.
 pub(crate) fn note_standard_error() {
     STANDARD_ERROR.get_or_init(|| {
         let found = with_file(libc::STDERR_FILENO, File::metadata).ok()?;
@@ -153,9 +154,8 @@ pub(crate) fn note_standard_error() {
 /// Writes a line to standard error, as [`write_line`] does. stderr(3)
 ///
 /// # Errors
-/// As there. Or the program has closed standard error, and the number may be another file of its
-/// own: not the file that was noted, no terminal or the like, and no log that lines are appended
-/// to.
+/// As for [`write_line`]. Or the program closed standard error, and another file of its own may have the number: it is not the
+/// file that was noted, no terminal or the like, and no log that is opened to append.
 pub(crate) fn write_line_to_standard_error(line: &[u8], open: Open) -> io::Result<()> {
     note_standard_error();
     let noted = STANDARD_ERROR.get().copied().flatten();

@@ -23,9 +23,8 @@ mod futex {
     use crate::sys::unix::inode::inode_of;
     use crate::sys::unix::thread::AsBefore;
 
-    /// The first bytes of a file, mapped only for their addresses, which futex(2) needs. This
-    /// process never touches the memory itself: if the file is cut short, that would be fatal,
-    /// while system calls only fail.
+    /// The first bytes of a file, mapped only for their addresses, which futex(2) needs. This process never touches the memory
+    /// itself: if the file is cut short, that would be fatal, while system calls only fail.
     pub(crate) struct Words {
         address: NonNull<libc::c_void>,
         /// In bytes.
@@ -42,9 +41,9 @@ mod futex {
     impl Words {
         /// Maps the first `size` bytes of the file, which is at `path`. mmap(2)
         ///
-        /// A mapping holds its open file description, and
-        /// that holds its locks: those of a connection whose descriptors somebody has closed, or of a dead process
-        /// whose child shares its memory. So it is mapped by a description that never has a lock.
+        /// A mapping keeps its open file description alive, and with it the description's locks. Those would be the locks of a
+        /// connection whose descriptors somebody closed, or of a dead process whose child shares its memory. So the mapping
+        /// uses a description that never has a lock.
         pub(crate) fn map(file: &File, path: &Path, size: usize) -> io::Result<Self> {
             let file = match reopen(file.as_raw_fd(), true) {
                 Ok(file) => file,
@@ -71,7 +70,7 @@ mod futex {
             };
             let mut address = map(libc::PROT_READ | libc::PROT_WRITE);
             if address == libc::MAP_FAILED {
-                // Waits for words still work.
+                // A wait on a word still works.
                 address = map(libc::PROT_READ);
             }
             if address == libc::MAP_FAILED {
@@ -89,18 +88,18 @@ mod futex {
             }
         }
 
-        /// Writes bytes at the offset `at`: the kernel copies them from a file in memory into the mapping. It takes less than
-        /// pwrite(2) to the file itself, for which a file system may have to write a time to its journal, and wait for a sync of
-        /// another file. pread(2)
+        /// Writes bytes at the offset `at`: the kernel copies them from a file in memory into the mapping. That takes less than
+        /// pwrite(2) to the file itself, for which a file system may have to write a time to its journal, and wait for a sync
+        /// of another file. pread(2)
         ///
         /// # Errors
-        /// The page of memory is not there any more, or was mapped only to be read; there is no file in memory, or another thread
-        /// has it; or a parent of this process made the mapping.
+        /// The page of memory does not exist any more, or was mapped read-only; there is no file in memory, or another thread
+        /// uses it; or a parent of this process made the mapping.
         pub(crate) fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
             if at.checked_add(bytes.len()).is_none_or(|end| end > self.size) {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
-            // In a child that has run no fork handler the mapping is not there, and may be other memory by now.
+            // In a child that ran no fork handler the mapping does not exist, and other memory may be there by now.
             if process_id() != self.process {
                 return Err(io::ErrorKind::Unsupported.into());
             }
@@ -126,11 +125,11 @@ mod futex {
             unsafe { self.address.as_ptr().cast::<u8>().add(at).cast() }
         }
 
-        /// Sleeps while the word at the offset `at` is `value`, for at most `limit`: false if that is over. May return
-        /// early. It is not FUTEX_PRIVATE: others are in other processes. futex(2)
+        /// Sleeps while the word at the offset `at` is `value`, for at most `limit`; false if the limit was reached. May return
+        /// early. It is not FUTEX_PRIVATE, since others wait in other processes. futex(2)
         ///
         /// # Errors
-        /// The word is not there any more.
+        /// The word does not exist any more.
         #[doc(alias = "FUTEX_WAIT")]
         pub(crate) fn wait(&self, at: usize, value: u32, limit: Duration) -> io::Result<bool> {
             let limit =
@@ -153,7 +152,7 @@ mod futex {
             }
         }
 
-        /// Wakes all that sleep on the word at the offset `at`. futex(2)
+        /// Wakes all threads that sleep on the word at the offset `at`. futex(2)
         #[doc(alias = "FUTEX_WAKE")]
         pub(crate) fn wake(&self, at: usize) {
             // SAFETY: the word is mapped; the kernel copes with one that is not there any more.
@@ -161,21 +160,21 @@ mod futex {
         }
     }
 
-    /// What this process's id is, asked of the kernel. getpid(2)
+    /// This process's id, asked of the kernel. getpid(2)
     fn process_id() -> libc::pid_t {
         // SAFETY: the call takes nothing and cannot fail.
         unsafe { libc::getpid() }
     }
 
-    /// What `act` returns, which gets a file without a name in memory that only this process uses, and only one thread at a time.
-    /// It is opened once, and closed never. open(2)
+    /// Calls `act` with an unnamed file in memory, which only this process uses, and only one thread at a time. It is opened
+    /// once and never closed. open(2)
     ///
     /// # Errors
-    /// Those of `act`; or there is no such file, or another thread has it.
+    /// Those of `act`; or there is no such file, or another thread uses it.
     #[doc(alias = "O_TMPFILE")]
     fn in_memory<T>(act: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
-        /// The file, and the generation ([`fork::generation`]) that has made it, or tried to. Mutex rule: nobody waits for it,
-        /// since a child of fork(2) may have it from another thread of its parent. A child closes its copy.
+        /// The file, and the generation ([`fork::generation`]) that made it or tried to. Mutex rule: nobody waits for it: in a
+        /// child of fork(2), another thread of the parent may have had it locked. A child closes its copy.
         static FILE: Mutex<Option<(u64, Option<Kept>)>> = Mutex::new(None);
         let now = fork::generation();
         let mut known = FILE.try_lock().ok_or(io::ErrorKind::WouldBlock)?;
@@ -200,7 +199,7 @@ mod futex {
     }
 }
 
-/// Other systems have no futex between processes. There waiters look every millisecond.
+/// Other systems have no futex that works across processes. There waiters look every millisecond.
 #[cfg(not(target_os = "linux"))]
 pub(crate) struct Words;
 

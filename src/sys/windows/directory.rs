@@ -35,7 +35,8 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Whether a change now would certainly get another time: the last one is at least 40 ms old.
+    /// Whether a change at this moment would certainly get another time: the last change is at
+    /// least 40 ms old.
     pub(crate) fn was_changed_a_while_ago(&self) -> bool {
         const TICKS: i64 = 400_000;
         let mut now = FILETIME::default();
@@ -80,7 +81,7 @@ impl Directory {
         true
     }
 
-    /// Whether names may lead elsewhere than when it was opened, without a move: never.
+    /// Whether names may lead elsewhere than when it was opened, although nothing was moved: never.
     pub(crate) fn is_seen_from_elsewhere(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! Files by their names: what they are, and opening them.
+//! Files by name: what they are, and how to open them.
 
 use std::borrow::Cow;
 use std::ffi::CStr;
@@ -19,13 +19,13 @@ use super::inode::{Inode, inode_of_file};
 /// What a name leads to, or what is open.
 pub(crate) struct Entry {
     pub(crate) inode: Inode,
-    /// What it is, in a word, if it is no regular file.
+    /// What it is, in a word, unless it is a regular file.
     pub(crate) odd_kind: Option<&'static str>,
     /// `None`: a user is no number here.
     pub(crate) owner: Option<u32>,
     /// Its length, in bytes.
     pub(crate) len: u64,
-    /// 1: [`super::directory::stat`] tells how many hard links it has.
+    /// Always 1: [`super::directory::stat`] tells how many hard links it has.
     pub(crate) links: u64,
     pub(crate) rights: Rights,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rights;
 
-/// Opens a file or directory to look at its kind, not to read it. Others can open it as before.
+/// Opens a file or directory to look at its kind, not to read it. Others can still open it.
 /// CreateFileW
 #[doc(alias = "FILE_READ_ATTRIBUTES")]
 pub(super) fn open_to_look(path: &Path, flags: u32) -> io::Result<File> {
@@ -94,12 +94,13 @@ pub(crate) fn path_from(name: &CStr) -> Cow<'_, Path> {
     }
 }
 
-/// How many links, each leading to the next, are followed.
+/// How many links in a row are followed.
 const MOST_LINKS: u32 = 40;
 
-/// The one name of the file at an absolute path: without links (symbolic links, junctions, drives that
-/// stand for directories), short names, and cases other than the file's own. If the file does not exist
-/// yet, it is the name of the one that opening the path would create. GetFinalPathNameByHandleW
+/// The one name of the file at an absolute path. It has no links (symbolic links, junctions, drives
+/// that stand for directories), no short names, and the file's own upper and lower case. If the
+/// file does not exist yet, the name is that of the file that opening the path would create.
+/// GetFinalPathNameByHandleW
 ///
 /// # Errors
 /// The file's directory does not exist, or this process may not look at it.
@@ -125,8 +126,7 @@ pub(crate) fn canonical(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many symbolic links"))
 }
 
-/// The path without `\\?\`, unless the path, or the path with a journal's suffix, needs that
-/// prefix.
+/// The path without `\\?\`, unless the path, perhaps with a journal's suffix, needs that prefix.
 fn simplified(path: PathBuf) -> PathBuf {
     const MOST: usize = 240;
     if path.as_os_str().len() > MOST { path } else { dunce::simplified(&path).to_owned() }
@@ -169,8 +169,8 @@ fn open_to_keep(writable: bool) -> OpenOptions {
     options
 }
 
-/// Opens a file. Tries again while another program, for example a virus scanner, has it open for a
-/// moment without sharing.
+/// Opens a file. Tries again while another program, for example a virus scanner, has it open
+/// without sharing for a moment.
 #[doc(alias = "ERROR_SHARING_VIOLATION")]
 fn open_patiently(options: &OpenOptions, path: &Path) -> io::Result<File> {
     const TRIES: u32 = 10;
@@ -204,7 +204,7 @@ pub(crate) fn create_like(path: &Path, _: Rights) -> io::Result<File> {
 /// Does nothing: files inherit their rights.
 pub(crate) fn give_rights(_: &File, _: Rights, _: Rights) {}
 
-/// Cuts the file at `path` to no bytes. SetEndOfFile
+/// Cuts the file at `path` to 0 bytes. SetEndOfFile
 ///
 /// # Errors
 /// NotFound if the file there is not `inode`.

@@ -10,7 +10,8 @@ use windows_sys::Win32::Storage::FileSystem::{
     GetFileInformationByHandle, GetFileInformationByHandleEx,
 };
 
-/// What makes two paths the same file: the volume's serial number and the file's index on it. FILE_ID_INFO
+/// What identifies a file, whatever its path: the volume's serial number and the file's index on it.
+/// FILE_ID_INFO
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Inode {
     pub(super) volume: u64,
@@ -38,7 +39,7 @@ pub(crate) fn inode_of_file(file: &File) -> io::Result<Inode> {
     Ok(Inode { volume: found.dwVolumeSerialNumber.into(), index })
 }
 
-/// What Windows says of an open file. GetFileInformationByHandleEx
+/// Information about an open file. GetFileInformationByHandleEx
 ///
 /// # Safety
 /// `class` is the one that fills in a `T`, a struct of integers.
@@ -58,7 +59,7 @@ pub(super) unsafe fn information<T>(
     }
 }
 
-/// What Windows says of an open file on any file system. GetFileInformationByHandle
+/// Information about an open file on any file system. GetFileInformationByHandle
 pub(super) fn by_handle(file: &File) -> io::Result<BY_HANDLE_FILE_INFORMATION> {
     let mut found = MaybeUninit::zeroed();
     // SAFETY: an open handle, and a struct of integers that the call fills in.

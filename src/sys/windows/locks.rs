@@ -43,8 +43,8 @@ impl LockFile {
         -1
     }
 
-    /// Takes an exclusive or shared lock on `range`; false if another handle has a lock in its
-    /// way. Windows releases it when the handle is closed: at the latest when its process ends. LockFileEx
+    /// Takes an exclusive or shared lock on `range`; false if another handle has a lock in its way. Windows releases
+    /// the lock when the handle is closed: at the latest when its process ends. LockFileEx
     #[doc(alias = "LockFileEx")]
     pub(crate) fn try_lock(&self, range: Range, shared: bool) -> io::Result<bool> {
         let mut held = self.held.lock();
@@ -72,8 +72,8 @@ impl LockFile {
         unlocked
     }
 
-    /// `range`, if another handle has an exclusive lock on its first byte. Windows does not list
-    /// locks, so this locks the byte, shared, and releases it at once.
+    /// `range`, if another handle has an exclusive lock on its first byte. Windows does not list locks, so this
+    /// takes a shared lock on the byte, and releases it at once.
     pub(crate) fn conflicting(&self, range: Range) -> io::Result<Option<Range>> {
         let first = Range { len: 1, ..range };
         let held = self.held.lock();
@@ -136,13 +136,13 @@ fn overlapped(range: Range) -> OVERLAPPED {
     overlapped
 }
 
-/// Whether this process has locks on a file that closing another of its handles drops. Always false: there are none.
+/// Whether this process has locks on a file that a close of another handle would drop. Always false: Windows has no
+/// such locks.
 pub(crate) fn has_posix_locks_on(_: i32, _: Inode) -> Option<bool> {
     Some(false)
 }
 
-/// How many descriptors this process has of each file whose close drops the locks of others. Always
-/// none.
+/// How many descriptors this process has of each file, where a close of one drops the locks of others. Always none.
 pub(crate) fn descriptors_by_file() -> io::Result<HashMap<Inode, usize>> {
     Ok(HashMap::new())
 }
@@ -173,7 +173,7 @@ mod tests {
         let is_free = |file: &LockFile, start| {
             file.conflicting(Range { start, len: 1 }).expect("it can be tried").is_none()
         };
-        // The queue's: the waiters' byte and the write lock in one, then a shared one over it.
+        // As in the queue: the waiters' byte and the write lock in one, then a shared lock over it.
         assert!(lock(&a, 100, 1 << 40, false));
         assert!(!lock(&b, 101, 1 << 50, false) && !lock(&b, 100, 1, true));
         assert!(is_free(&a, 101) && !is_free(&b, 101));

@@ -1,4 +1,4 @@
-//! Windows. What differs from unix is told in `docs/windows.md`.
+//! Windows. `docs/windows.md` says what differs from unix.
 
 mod directory;
 mod files;

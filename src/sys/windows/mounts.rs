@@ -17,13 +17,13 @@ pub(crate) fn is_mount_point(_: &Path) -> bool {
     false
 }
 
-/// Always `None`: nobody asks.
+/// Always `None`: no caller needs it here.
 pub(crate) fn room_at(_: &Path) -> Option<(u64, u64)> {
     None
 }
 
-/// The type of the file system that `path` lies on, by the numbers of statfs(2): that of SMB for every
-/// network drive, and 0 for all others. GetDriveTypeW
+/// The type of the file system that `path` lies on, as a number of statfs(2): SMB's for every network drive, and 0 for
+/// all others. GetDriveTypeW
 pub(crate) fn file_system_type(path: &Path) -> io::Result<u64> {
     const DRIVE_REMOTE: u32 = 4;
     const SMB2: u64 = 0xfe53_4d42;
@@ -47,14 +47,14 @@ fn volume_of(path: &Path) -> io::Result<Vec<u16>> {
     if rc == 0 { Err(io::Error::last_os_error()) } else { Ok(volume) }
 }
 
-/// Where the volume that `path` lies on is mounted, and what it is called. Only asked of network drives.
+/// Where the volume that `path` lies on is mounted, and what it is called. Only called for network drives.
 pub(crate) fn mount_of(path: &Path) -> Option<(String, String)> {
     let volume = volume_of(path).ok()?;
     let volume = String::from_utf16_lossy(&volume);
     Some((volume.trim_end_matches('\0').to_owned(), "a network drive".to_owned()))
 }
 
-/// Whether a file in `directory` that is opened twice is one file. Always false: it is only asked of 9p and FUSE, which
+/// Whether two opens of a file in `directory` give one file. Always false: this is only called for 9p and FUSE, which
 /// have another type here.
 pub(crate) fn shares_memory(_: &Path) -> io::Result<bool> {
     Ok(false)

@@ -29,7 +29,7 @@ pub(crate) fn with_lock(_: &[Inode], _: impl Fn(Inode, FileLock) -> bool, _: Dur
     Lockers { found: Vec::new(), hidden: 0, is_partial: true }
 }
 
-/// The processes that have one of these files open: none is found, since Windows does not tell who has one.
+/// The processes that have one of these files open: none is found, since Windows does not tell.
 pub(crate) fn with_open(_: &[Inode], _: Duration) -> Openers {
     Openers { found: Vec::new(), hidden: 0, is_partial: true }
 }
@@ -49,12 +49,12 @@ pub(crate) fn listed_locks(_: &[Inode]) -> Vec<ListedLock> {
     Vec::new()
 }
 
-/// What may be known of a process: nothing but its program, [`program_of`].
+/// What may be known about a process: nothing but its program, [`program_of`].
 pub(crate) fn details_of(_: u32) -> Details {
     Details::default()
 }
 
-/// The arguments of a process: nothing, since Windows does not tell others.
+/// The arguments of a process: nothing, since Windows does not tell other processes.
 pub(crate) fn command_of(_: u32) -> Option<String> {
     None
 }

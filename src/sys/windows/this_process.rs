@@ -34,12 +34,12 @@ pub(crate) fn monotonic_ns() -> u64 {
 
 /// The same.
 pub(crate) use self::monotonic_ns as coarse_ns;
-/// The same: nobody shows a process another time.
+/// The same: no library shows a process another time.
 pub(crate) use self::monotonic_ns as kernel_ns;
 /// The same: all processes read it alike.
 pub(crate) use self::monotonic_ns as shared_ns;
 
-/// What tells this run of the machine from all others: always `None`, since Windows does not tell.
+/// An id that differs for each boot of the machine: always `None`, since Windows does not tell.
 pub(crate) fn boot_id() -> Option<u128> {
     None
 }
@@ -49,8 +49,8 @@ pub(crate) fn file_size_limit() -> Option<i64> {
     None
 }
 
-/// The address of what `library`, or the program if that is null, exports by that name; null if it does
-/// not. GetProcAddress
+/// The address of the symbol `name` in `library` or, if that is null, in the program; null if it does not export it.
+/// GetProcAddress
 ///
 /// # Safety
 /// `library` is null or what LoadLibrary gave.

@@ -1,6 +1,6 @@
 //! This thread. Windows never unwinds a thread's stack to cancel it: TerminateThread just ends it.
 
-/// Keeps nothing from happening.
+/// Does nothing.
 pub(crate) struct Uncancelled;
 
 impl Uncancelled {
@@ -9,7 +9,7 @@ impl Uncancelled {
     }
 }
 
-/// Keeps nothing from happening.
+/// Does nothing.
 pub(crate) struct UncancelledSleep;
 
 impl UncancelledSleep {

@@ -20,20 +20,20 @@ use windows_sys::Win32::System::Threading::{
 use super::inode::{Inode, inode_of_file};
 use super::{owned, wide};
 
-/// Connects processes that wait for a change of a word with those that change it: each word has an
+/// Connects processes that wait for a change of a word with those that change it. Each word has an
 /// event, named after the file's identity.
 pub(crate) struct Words {
     name: String,
-    /// The events of the words that this process has waited for, by the word's offset in bytes. Mutex rule: held to
-    /// look at the list or change it, never for a wait.
+    /// The events of the words that this process has waited for, by the word's offset in bytes.
+    /// Mutex rule: held to look at the list or change it, never during a wait.
     events: Mutex<HashMap<usize, Arc<OwnedHandle>>>,
 }
 
 impl Words {
-    /// The words of a file. It makes no event yet.
+    /// The words of a file. No event is made yet.
     pub(crate) fn map(file: &File, _: &Path, _: usize) -> io::Result<Self> {
         let Inode { volume, index } = inode_of_file(file)?;
-        // For services and the sessions of all users.
+        // "Global" makes the event visible to services and to the sessions of all users.
         let name = format!("Global\\kanban-vfs-{volume:x}-{index:x}-");
         Ok(Self { name, events: Mutex::default() })
     }
@@ -43,11 +43,12 @@ impl Words {
         wide(OsStr::new(&format!("{}{at}", self.name)))
     }
 
-    /// Sleeps until the word at the offset `at` is woken, for at most `limit`: false after that
-    /// time. May return early; a wake since the last wait ends it at once. CreateEventW
+    /// Sleeps until the word at the offset `at` is woken, for at most `limit`; false if the limit
+    /// was reached. May return early. A wake since the last wait ends this one at once.
+    /// CreateEventW
     ///
     /// # Errors
-    /// Another user has made an event of this name that this one may not use.
+    /// Another user made an event of this name that this user may not use.
     #[doc(alias = "CreateEventW")]
     pub(crate) fn wait(&self, at: usize, _: u32, limit: Duration) -> io::Result<bool> {
         let known = self.events.lock().get(&at).map(Arc::clone);
@@ -67,7 +68,8 @@ impl Words {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Wakes a thread that sleeps on the word at the offset `at`, or the next that will. SetEvent
+    /// Wakes a thread that sleeps on the word at the offset `at`, or the next that will sleep.
+    /// SetEvent
     #[doc(alias = "SetEvent")]
     pub(crate) fn wake(&self, at: usize) {
         let name = self.name_of(at);
@@ -80,8 +82,8 @@ impl Words {
     }
 }
 
-/// Waits for an event, for at most `limit`: false after that time. It waits for a timer as well,
-/// since the wait functions round their timeouts to the system's tick, mostly of 15.6 ms.
+/// Waits for an event, for at most `limit`; false if the limit was reached. It waits for a timer as
+/// well, since the wait functions round their timeouts to the system's tick, mostly 15.6 ms.
 /// WaitForMultipleObjects
 fn wait_for(event: &OwnedHandle, limit: Duration) -> io::Result<bool> {
     thread_local! {
@@ -98,7 +100,7 @@ fn wait_for(event: &OwnedHandle, limit: Duration) -> io::Result<bool> {
     let event = event.as_raw_handle();
     let waited = TIMER.try_with(|timer| {
         let timer = timer.as_ref()?.as_raw_handle();
-        // A negative time is one from now, in units of 100 ns.
+        // A negative time counts from now, in units of 100 ns.
         let due = -i64::try_from(limit.as_nanos() / 100).unwrap_or(i64::MAX).max(1);
         // SAFETY: open handles of this thread's timer and of an event, and a time that the call reads.
         unsafe {

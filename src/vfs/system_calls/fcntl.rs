@@ -1,29 +1,29 @@
-//! fcntl(2), as SQLite calls it for its locks. A call is handled by the first function that
-//! applies, quickest first:
+//! fcntl(2), as SQLite calls it for its locks. The first of these functions that applies handles a
+//! call; the quickest comes first:
 //!
-//! | function | the call is | and |
+//! | function | the call is | and the function |
 //! |---|---|---|
 //! | [`fcntl_of`] | F_SETLK on a descriptor that is published | locks the table's descriptor |
 //! | [`fcntl_slowly`] | no lock, or on a file that is not ours | goes on as it is |
 //! | [`fcntl_slowly`] | F_SETLK on a published read-only descriptor | is refused if it is exclusive, else locks the table's descriptor |
-//! | [`fcntl_by_the_table`] | any other lock: the first of a file, one that a parent opened, one whose locks are noted | goes by [`LockTable::target`](crate::guard::cancellation::table::LockTable::target) |
+//! | [`fcntl_by_the_table`] | any other lock: the first of a file, one on a file that a parent opened, one whose locks are noted | goes by [`LockTable::target`](crate::guard::cancellation::table::LockTable::target) |
 //!
-//! A descriptor is in one of these states, and a lock on it has one of these results:
+//! A descriptor is in one of these states, which decides what becomes of a lock on it:
 //!
 //! | state | a lock | an unlock |
 //! |---|---|---|
-//! | [`Target::Through`] | becomes one of the open file description of the table's descriptor | unlocks that |
-//! | [`Target::Through`], to read by | exclusive: EBADF, as from the kernel; shared: becomes one of that description | unlocks that |
-//! | [`Target::AsItIs`] | is SQLite's own | is SQLite's own; the table learns if all is unlocked |
-//! | [`Target::Inherited`] | EIO | nothing: it would be the parent's |
+//! | [`Target::Through`] | becomes a lock of the table's descriptor | unlocks that |
+//! | [`Target::Through`], read-only | exclusive: EBADF, as from the kernel; shared: becomes a lock of the table's descriptor | unlocks that |
+//! | [`Target::AsItIs`] | is SQLite's own | is SQLite's own; the table is informed if it unlocks all |
+//! | [`Target::Inherited`] | EIO | does nothing: the lock is the parent's |
 //! | [`Target::Unknown`] | that errno | that errno |
 //!
 //! | an open-file-description lock fails with | then |
 //! |---|---|
 //! | EINTR | it is made again, as long as signals interrupt it, except F_SETLKW |
 //! | any error, for an unlock | it is made once more: SQLite takes the unlock for done, whatever the call returns |
-//! | EBADF | the application has closed the table's descriptor, and the table opens another |
-//! | EAGAIN on a database, and a POSIX lock of this very process is in its way, by lockf(3) for instance | the file's locks become POSIX locks, as on the stock VFS, and it is made again |
+//! | EBADF | the table opens another descriptor, since the application closed the table's |
+//! | EAGAIN on a database, because of a POSIX lock of this very process (by lockf(3), for instance) | the file's locks become POSIX locks, as on the stock VFS, and it is made again |
 
 use std::ffi::{c_int, c_void};
 
@@ -34,11 +34,11 @@ use crate::guard::cancellation;
 use crate::guard::cancellation::table::{KnownTarget, Target};
 use crate::sys::{self, Range};
 
-/// An fcntl(2) command that only ours knows, to recognise it by.
+/// An fcntl(2) command that only our function knows, by which to recognise it.
 pub(super) const MARK: c_int = 0x6b62_6e02;
 
-/// fcntl(2): SQLite locks or unlocks bytes of a database or a wal-index, asks for a lock, or sets FD_CLOEXEC. This is called
-/// several times in each transaction.
+/// fcntl(2): SQLite locks or unlocks bytes of a database or a wal-index, asks for a lock, or sets
+/// FD_CLOEXEC. Each transaction calls this several times.
 pub(super) unsafe extern "C-unwind" fn fcntl_of<const NTH: usize>(
     file: c_int,
     command: c_int,
@@ -55,7 +55,8 @@ pub(super) unsafe extern "C-unwind" fn fcntl_of<const NTH: usize>(
     unsafe { fcntl_slowly(file, command, argument, library) }
 }
 
-/// F_SETLK: locks or unlocks by the table's `descriptor` of a file what SQLite asks for by its own.
+/// F_SETLK: makes through the table's `descriptor` the lock or unlock that SQLite asks for on its
+/// own.
 ///
 /// # Safety
 /// `argument` is a lock.
@@ -103,8 +104,8 @@ unsafe extern "C-unwind" fn once_more(
     until_done(Err(errno), true, unlocks, call).map_or_else(fail, |()| 0)
 }
 
-/// Whether to ask for a lock that was refused with `errno` as a POSIX lock: this program has its
-/// own POSIX lock on the file, which would not be in the way then.
+/// Whether to make a lock that was refused with `errno` as a POSIX lock instead: the lock in the
+/// way is this program's own POSIX lock, which would not be in the way of a POSIX lock.
 fn goes_without(
     descriptor: c_int,
     file: c_int,
@@ -121,16 +122,16 @@ fn goes_without(
         })
 }
 
-/// Whether a lock is one of a wal-index, where refusals are normal and their cause must not be
+/// Whether a lock is one of a wal-index. There refusals are normal, and their cause must not be
 /// looked for. <https://www.sqlite.org/walformat.html#locks>
 fn is_of_wal_index(lock: &libc::flock) -> bool {
     format::WAL_INDEX_LOCK_BYTES.contains(&lock.l_start)
 }
 
-/// Whether a lock that was found in the way of one that SQLite has `asked` for is a POSIX lock that this program has taken by
-/// itself: it begins before SQLite's bytes. One of lockf(3) begins where the program has read to. A lock that begins among
-/// SQLite's bytes may be of another copy of SQLite in this process, which must be excluded.
-/// <https://www.sqlite.org/howtocorrupt.html> 2.2.1
+/// Whether the lock `found` in the way of the one that SQLite has `asked` for is a POSIX lock that
+/// this program took by itself: it begins before SQLite's bytes. A lock by lockf(3) begins where
+/// the program has read to. A lock that begins among SQLite's bytes may be of another copy of
+/// SQLite in this process, which must be excluded. <https://www.sqlite.org/howtocorrupt.html> 2.2.1
 fn is_the_programs(found: &libc::flock, asked: &libc::flock) -> bool {
     let sqlites = match is_of_wal_index(asked) {
         true => format::WAL_INDEX_LOCK_BYTES,
@@ -139,9 +140,10 @@ fn is_the_programs(found: &libc::flock, asked: &libc::flock) -> bool {
     sys::is_own_posix_lock(found) && found.l_start < sqlites.start
 }
 
-/// Repeats a lock call that was `made`. If it `is_repeated`, as long as signals interrupt it:
-/// SQLite would take that for BUSY, and an interrupted unlock for done. If it `unlocks`, once more
-/// after any error, since SQLite takes the unlock for done. Returns the last result, or its errno.
+/// Repeats a lock call that was `made`, and returns the last result or its errno. If it
+/// `is_repeated`, repeats it as long as signals interrupt it: SQLite would take an interrupted lock
+/// for BUSY, and an interrupted unlock for done. If it `unlocks`, repeats it once after any error,
+/// since SQLite takes the unlock for done.
 fn until_done(
     mut made: Result<(), c_int>,
     is_repeated: bool,
@@ -157,8 +159,8 @@ fn until_done(
     made
 }
 
-/// All calls that [`fcntl_of`] does not make itself. A tail call with the same arguments, so that
-/// [`fcntl_of`] saves and moves no registers.
+/// All calls that [`fcntl_of`] does not make itself. It is a tail call with the same arguments, so
+/// that [`fcntl_of`] saves and moves no registers.
 ///
 /// # Safety
 /// `argument` is what the command asks for.
@@ -192,8 +194,8 @@ unsafe extern "C-unwind" fn fcntl_slowly(
     }
 }
 
-/// A lock that the table must decide. The table's mutex is held for each question, and for the call
-/// itself only before the table has begun.
+/// A lock that the table must decide. Each question takes the table's mutex for a moment. The call
+/// itself is made under the mutex only before the table has begun.
 ///
 /// # Safety
 /// `argument` is a lock.
@@ -215,7 +217,7 @@ unsafe extern "C-unwind" fn fcntl_by_the_table(
     let (asked, unlocks) = (*lock, is_unlock(lock));
     let exclusive = command != libc::F_GETLK && is_exclusive(lock);
     let descriptor = match no_panic(Target::Inherited, || library.locks.target(file)) {
-        // The kernel's own answer for a read-only descriptor; the table's descriptor could have the
+        // The kernel's own answer for a read-only descriptor. The table's descriptor could have the
         // lock.
         Target::Through { is_read_only: true, .. } if exclusive => return fail(libc::EBADF),
         Target::Through { descriptor, .. } => descriptor,
@@ -246,7 +248,7 @@ unsafe extern "C-unwind" fn fcntl_by_the_table(
     };
     lock.l_pid = 0;
     let locks_by = |descriptor, unlocks| {
-        // SAFETY: SQLite's lock, which has no process id any more, as this command asks for.
+        // SAFETY: SQLite's lock, whose process id was set to 0, as this command asks for.
         let call = || match unsafe { (calls.fcntl)(descriptor, ofd_command, argument) } {
             -1 => Err(errno()),
             _ => Ok(()),

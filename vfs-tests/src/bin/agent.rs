@@ -1,7 +1,8 @@
-//! A client for the tests: reads a command a line, answers a line. See `vfs_tests::Agent`.
+//! A client for the tests: reads one command per line, and answers each with one line. See
+//! `vfs_tests::Agent`.
 //!
-//! The busy timeout is set only when asked for, which `rusqlite::Connection::open` does not leave
-//! open; so connections are opened by the C interface and handed to rusqlite.
+//! The busy timeout is set only if a test asks for it. `rusqlite::Connection::open` always sets
+//! one, so connections are opened by the C interface and handed to rusqlite.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -37,13 +38,13 @@ fn register() {
     kanban_vfs::register(&kanban_vfs::Options::default()).expect("the VFS registers");
 }
 
-/// How many files, and other things that have a descriptor or handle, this process has open.
+/// How many descriptors this process has open.
 #[cfg(unix)]
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("on Linux").count()
 }
 
-/// The same.
+/// How many handles this process has open.
 #[cfg(windows)]
 fn descriptors() -> usize {
     use windows_sys::Win32::System::Threading::{GetCurrentProcess, GetProcessHandleCount};
@@ -101,7 +102,7 @@ impl Client {
                 return Ok(lines.into_iter().map(|line| vec![json!(line)]).collect());
             }
             "read" => {
-                // An application that looks at its own database file.
+                // Like an application that looks at its own database file.
                 let file = File::open(text(1)).expect("it exists");
                 file.take(16).read_to_end(&mut Vec::new()).expect("it is readable");
             }
@@ -151,7 +152,7 @@ impl Client {
     }
 }
 
-/// In a mount namespace of its own, mounts an empty directory over one.
+/// Makes a mount namespace, and mounts an empty directory over `directory` in it.
 #[cfg(target_os = "linux")]
 fn cover(directory: &str) {
     let directory = CString::new(directory).expect("no NUL");
@@ -165,7 +166,7 @@ fn cover(directory: &str) {
     }
 }
 
-/// Opens that many descriptors, for good.
+/// Opens that many descriptors, and never closes them.
 #[cfg(unix)]
 fn use_descriptors(n: u64) {
     // SAFETY: a struct of integers, which the first call fills in.
@@ -180,7 +181,7 @@ fn use_descriptors(n: u64) {
     }
 }
 
-/// Gives up root's rights, if it has them.
+/// Drops root's rights, if this process has them.
 #[cfg(unix)]
 fn become_nobody() {
     if vfs_tests::is_root() {
@@ -190,8 +191,8 @@ fn become_nobody() {
     }
 }
 
-/// Makes the VFS the default one, and waits by a handler that never gives up and calls `sqlite3_sleep`, as that of
-/// SQLite's mptester does.
+/// Makes the VFS the default one, and installs a busy handler that never gives up and calls
+/// `sqlite3_sleep`, like that of SQLite's mptester.
 fn own_busy_handler(connection: &mut Connection, ms: u64) {
     static MS: AtomicI32 = AtomicI32::new(0);
     MS.store(i32::try_from(ms).expect("a time"), Ordering::Relaxed);
@@ -211,7 +212,8 @@ fn own_busy_handler(connection: &mut Connection, ms: u64) {
 /// How often [`sleeping_busy_handler`] was called.
 static CALLS: AtomicI32 = AtomicI32::new(0);
 
-/// Waits by a handler that sleeps by itself, for so many ms each time, and gives up after so many times, or never.
+/// Installs a busy handler that sleeps by itself, `ms` each time, and gives up after so many times,
+/// or never.
 fn sleeping_busy_handler(connection: &mut Connection, ms: i32, times: Option<i32>) {
     static MS: AtomicI32 = AtomicI32::new(0);
     static TIMES: AtomicI32 = AtomicI32::new(0);
@@ -229,8 +231,8 @@ fn sleeping_busy_handler(connection: &mut Connection, ms: i32, times: Option<i32
     connection.busy_handler(Some(handler)).expect("no statement runs");
 }
 
-/// Writes one transaction after the other for so long, each of which `holds` the lock so long and is followed by a pause. How
-/// long each has waited, in us.
+/// Writes one transaction after the other for some time. Each `holds` the lock for a given time,
+/// and a pause follows it. Returns how long each waited, in us.
 fn write_for(
     connection: &Connection,
     time: Duration,
@@ -251,7 +253,7 @@ fn write_for(
     Ok(waits)
 }
 
-/// Becomes another user, of these groups, with an umask.
+/// Becomes another user, with these groups and this umask.
 #[cfg(unix)]
 fn become_user(command: &Value) {
     let number = |value: &Value| value.as_u64().expect("a number") as libc::gid_t;
@@ -327,7 +329,7 @@ fn failure(error: rusqlite::Error) -> (i64, String) {
     }
 }
 
-/// What only unix has.
+/// Commands that only unix has.
 #[cfg(unix)]
 mod fork {
     use std::io::{self, BufReader, Read};
@@ -352,7 +354,7 @@ mod fork {
                     drop((to_child, from_child));
                     self.child = None;
                     self.serve(BufReader::new(commands), &mut replies);
-                    // It closes what is open, as a program does that returns from main.
+                    // It closes what is open, like a program that returns from main.
                     self.connections.clear();
                     std::process::exit(0);
                 }
@@ -365,7 +367,7 @@ mod fork {
     }
 
     impl Child {
-        /// Lets it exit. Returns its exit code.
+        /// Lets the child exit. Returns its exit code.
         pub(super) fn end(mut self) -> i32 {
             drop(self.commands);
             self.replies.read_to_end(&mut Vec::new()).expect("it ends");

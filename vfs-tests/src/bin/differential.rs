@@ -19,6 +19,6 @@ fn main() -> ExitCode {
     command::run(&arguments)
 }
 
-/// It knows Linux only.
+/// This test exists for Linux only.
 #[cfg(not(target_os = "linux"))]
 fn main() {}

@@ -1,4 +1,5 @@
-//! Power cuts, as many as one likes: `cargo run --release -p vfs-tests --bin power-loss -- --help`
+//! Simulated power cuts, for as many as wanted: `cargo run --release -p vfs-tests --bin power-loss
+//! -- --help`
 
 #[cfg(unix)]
 use std::process::ExitCode;
@@ -91,6 +92,6 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// It knows unix only.
+/// This test exists for unix only.
 #[cfg(not(unix))]
 fn main() {}

@@ -1,4 +1,4 @@
-//! Many kinds of clients on one board, killed, stopped and replaced, for as long as one likes; see
+//! Many kinds of clients on one board, killed, stopped and replaced, for as long as wanted; see
 //! `vfs_tests::soak`.
 //!
 //!     cargo run --release -p vfs-tests --bin soak -- --minutes 60
@@ -27,6 +27,6 @@ fn main() -> ExitCode {
     if summary.failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// It knows unix only.
+/// This test exists for unix only.
 #[cfg(not(unix))]
 fn main() {}

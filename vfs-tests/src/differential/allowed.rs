@@ -1,4 +1,4 @@
-//! What is allowed to differ: all of it, in one table.
+//! The differences that are allowed, all in one table.
 
 use rusqlite::ffi::{SQLITE_BUSY, SQLITE_FCNTL_CHUNK_SIZE, SQLITE_FULL, SQLITE_IOERR};
 
@@ -7,17 +7,17 @@ use super::observe::Observation;
 use super::protocol::Outcome;
 use super::schedule::{Operation, Step};
 
-/// A difference, and what led to it.
+/// A difference, and the steps that led to it.
 pub struct Scene<'a> {
-    /// Whether nobody uses our VFS.
+    /// Whether no client uses our VFS.
     pub is_plain: bool,
     /// The steps so far; the last is the one that was compared.
     pub steps: &'a [Step],
-    /// What the stock side answered to it.
+    /// The stock side's outcome of that step.
     pub stock: &'a Outcome,
-    /// What ours answered.
+    /// Our side's outcome of that step.
     pub ours: &'a Outcome,
-    /// The files of our side before it.
+    /// The files of our side before that step.
     pub before: &'a Observation,
     /// What differs.
     pub difference: &'a Difference,
@@ -29,8 +29,8 @@ impl Scene<'_> {
         &self.steps.last().expect("one was compared").operation
     }
 
-    /// Whether a file was cut while the connection of the last step was in a transaction that it had begun; any connection
-    /// of the process, if all are closed.
+    /// Whether a file was cut while the connection of the last step was in a transaction that it had begun. If all are
+    /// closed, any connection of the process counts.
     fn was_cut_within_transaction(&self) -> bool {
         let last = self.steps.last().expect("one was compared");
         let closes_all = matches!(last.operation, Operation::CloseAll);
@@ -54,7 +54,7 @@ impl Scene<'_> {
         was_cut
     }
 
-    /// Whether a process that has a stock connection has opened a database's file and closed it.
+    /// Whether a process with a stock connection opened a database's file and closed it.
     fn may_have_lost_locks(&self) -> bool {
         let is_stock = |step: &Step| matches!(&step.operation, Operation::Open(_, parameters) if parameters.contains("vfs="));
         self.steps.iter().enumerate().any(|(at, step)| {
@@ -76,36 +76,35 @@ impl Scene<'_> {
             && ours.lock < stock.lock
     }
 
-    /// Whether the difference is that ours gives this primary code.
+    /// Whether the difference is that our side answered this primary code.
     fn is_code(&self, code: i32) -> bool {
         self.difference.kind == Kind::Code && self.ours.code & 0xff == code
     }
 }
 
-/// The level as SQLITE_FCNTL_LOCKSTATE gives it.
+/// The level PENDING, as SQLITE_FCNTL_LOCKSTATE reports it.
 const PENDING: i32 = 3;
 
 /// An entry of the table.
 pub struct Allowed {
-    /// Its name in the closing line.
+    /// Its name in the last line of the report.
     pub name: &'static str,
-    /// Where the documents say so: a file, and words that stand in it.
+    /// Where the documents say so: a file, and words that it has.
     pub documented: &'static str,
-    /// Whether this is it.
+    /// Whether the scene is this difference.
     pub is: fn(&Scene<'_>) -> bool,
 }
 
-/// A list of files without those whose names and lengths have these words.
+/// A list of files, without those whose names and lengths contain one of these words.
 fn without<'a>(files: &'a str, words: &str) -> Vec<&'a str> {
     files.split(", ").filter(|file| !file.contains(words)).collect()
 }
 
-/// The table. Each entry ends its schedule: one side has done what the other has refused, and what
-/// follows is no longer the same.
+/// The table. Each entry ends its schedule: one side did what the other refused, so what follows is not comparable.
 pub const TABLE: &[Allowed] = &[
     Allowed {
-        // SQLite before 3.41 keeps PENDING when EXCLUSIVE is refused, and so locks readers out. It does not always say that
-        // it was refused: a ROLLBACK tries, too, where the locking mode has become exclusive.
+        // SQLite before 3.41 keeps PENDING when EXCLUSIVE is refused, which keeps readers out. It does not always report
+        // the refusal: a ROLLBACK tries to lock, too, if the locking mode has become exclusive.
         name: "a connection that is refused holds no more than before",
         documented: "docs/locking-protocol.md: takes the write lock, then SQLite's",
         is: |scene| {
@@ -114,17 +113,17 @@ pub const TABLE: &[Allowed] = &[
         },
     },
     Allowed {
-        // A transaction that has read cannot wait for the write lock, so that of several which look whether there
-        // are tables, and then create them, all but one would fail at once, whatever their timeout. Nothing tells
-        // one that will not write from these, so they queue: on an empty database, after BEGIN.
+        // A transaction that has read cannot wait for the write lock. If several look whether tables exist and then create
+        // them, all but one would fail at once, whatever their timeout. Transactions that will not write cannot be told
+        // from these, so all of them queue: on an empty database, after BEGIN.
         name: "an empty database has one transaction at a time",
         documented: "docs/locking-protocol.md: SHARED on a database without content",
         is: |scene| {
             let is_empty = |(name, length): (&String, &u64)| name.ends_with(".db") && *length == 0;
-            // A connection that was refused has not seen a version yet.
+            // A connection that was refused has not read a version yet.
             let has_seen_less = scene.difference.kind == Kind::Rows
                 && scene.operation().is_sql_with("data_version");
-            // Outside of a transaction, a connection that only reads is not refused.
+            // Outside a transaction, a connection that only reads is not refused.
             let only_reads = scene.ours.transaction.is_some_and(|ours| ours.autocommit)
                 && ["SELECT", "EXPLAIN", "ATTACH"]
                     .iter()
@@ -144,7 +143,7 @@ pub const TABLE: &[Allowed] = &[
         name: "what became too short within a transaction is not committed",
         documented: "docs/audit.md: it notices before the transaction commits",
         is: |scene| {
-            // The code of a commit at the close is not reported.
+            // The code of a commit that a close makes is not reported.
             let is_whole = scene.difference.kind == Kind::Content
                 && scene.difference.stock.contains("malformed")
                 && !scene.difference.ours.contains("malformed");
@@ -152,8 +151,8 @@ pub const TABLE: &[Allowed] = &[
         },
     },
     Allowed {
-        // Somebody has made the file longer, or it grows in chunks. SQLite counts that as pages, and with psow=0 writes
-        // those that share a sector with the one that changes. Ours counts what the header says.
+        // Somebody made the file longer, or it grows in chunks. SQLite counts the extra bytes as pages, and with psow=0
+        // writes those that share a sector with the changed page. Ours counts what the header says.
         name: "what a file has behind its last page is not counted",
         documented: "docs/file-length.md: the length that the header says",
         is: |scene| {
@@ -179,14 +178,14 @@ pub const TABLE: &[Allowed] = &[
         },
     },
     Allowed {
-        // On the stock side nobody opens the file and closes it.
+        // The stock side leaves out the step that opens the file and closes it.
         name: "a stock connection can lose its locks where the database is not open through us",
         documented: "docs/audit.md: keeps POSIX locks, and all of the stock VFS's behaviour",
         is: |scene| scene.may_have_lost_locks(),
     },
 ];
 
-/// The entry that allows it.
+/// The entry that allows the difference of this scene.
 #[must_use]
 pub fn allowed(scene: &Scene<'_>) -> Option<&'static Allowed> {
     TABLE.iter().find(|entry| (entry.is)(scene))
@@ -202,7 +201,7 @@ mod tests {
         assert_eq!(names.len(), TABLE.len());
     }
 
-    /// What the documents are said to say stands in them.
+    /// The documents have the words that the table cites.
     #[test]
     fn what_is_documented_is_there() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -1,4 +1,4 @@
-//! SQLite's functions, from whichever library a worker was told to load.
+//! SQLite's functions, from the library that a worker loads.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uchar, c_void};
 use std::path::Path;
@@ -14,7 +14,7 @@ macro_rules! table {
         }
 
         impl Api {
-            /// Loads a shared library that is an SQLite. It stays loaded.
+            /// Loads a shared library that is an SQLite. It is never unloaded.
             ///
             /// # Panics
             /// If it does not load, or lacks a function.

@@ -1,4 +1,4 @@
-//! The command: many seeds, several jobs, one difference that is shrunk and printed.
+//! The command: many seeds and several jobs. A difference is shrunk and printed.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -52,7 +52,7 @@ pub struct Arguments {
     pub command: Option<Command>,
 }
 
-/// Only for itself.
+/// Commands by which the program starts itself.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Does what it is told on its standard input.
@@ -83,17 +83,17 @@ pub enum GroupCommit {
     Both,
 }
 
-/// What a schedule is run with.
+/// The settings with which a schedule is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// With Debian's SQLite, else the newest.
+    /// Whether with Debian's SQLite; otherwise with the newest.
     pub debian: bool,
-    /// With group commit on our side.
+    /// Whether our side has group commit.
     pub group_commit: bool,
 }
 
 impl Setting {
-    /// That of a seed.
+    /// The setting for a seed.
     fn of(arguments: &Arguments, seed: u64) -> Self {
         Self {
             debian: match arguments.sqlite {
@@ -109,7 +109,7 @@ impl Setting {
         }
     }
 
-    /// Both sides' programs; `executable` is this program, `extension` the built VFS.
+    /// The programs of both sides; `executable` is this program, `extension` the built VFS.
     #[must_use]
     pub fn programs(self, executable: &Path, extension: &Path) -> [Program; 2] {
         let sqlite = if self.debian { DEBIAN_SQLITE } else { env!("NEWEST_SQLITE") };
@@ -127,7 +127,7 @@ impl Setting {
     }
 }
 
-/// The name in the report of differences that the stock VFS has with itself.
+/// The report's name for differences that the stock VFS has with itself.
 const CHANCE: &str = "the stock VFS differs from itself";
 
 /// How often two stock sides are compared after a difference.
@@ -147,7 +147,7 @@ struct Shared<'a> {
     report: Mutex<Report>,
 }
 
-/// Runs them all.
+/// Runs all schedules.
 ///
 /// # Panics
 /// If there is no place for the databases, or the extension cannot be built.
@@ -238,8 +238,8 @@ impl Shared<'_> {
         }
     }
 
-    /// Whether the stock VFS differs from itself in the same way: what SQLite writes to a file that was cut can
-    /// depend on memory that it has not initialised.
+    /// Whether the stock VFS differs from itself in the same way: what SQLite writes to a file that
+    /// was cut can depend on uninitialised memory.
     fn is_chance(&self, schedule: &Schedule, setting: Setting, found: &Found, job: usize) -> bool {
         let [[one, _], [other, _]] =
             [(); 2].map(|()| setting.programs(&self.executable, crate::extension()));
@@ -251,7 +251,7 @@ impl Shared<'_> {
         })
     }
 
-    /// Prints a difference, with a schedule as short as possible.
+    /// Prints a difference, with a schedule that is as short as possible.
     fn tell(
         &self,
         schedule: &Schedule,
@@ -296,7 +296,7 @@ impl Shared<'_> {
         }
     }
 
-    /// A line from time to time.
+    /// Prints a line from time to time.
     fn progress(&self, began: Instant) {
         let mut told = Instant::now();
         while !self.is_over() {
@@ -310,7 +310,8 @@ impl Shared<'_> {
     }
 }
 
-/// A job that ends, at its last seed or by a panic, lets the others finish what they are at.
+/// When a job ends, at its last seed or by a panic, this makes the others end after their current
+/// schedule.
 struct EndsAll<'a>(&'a AtomicBool);
 
 impl Drop for EndsAll<'_> {

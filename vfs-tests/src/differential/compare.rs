@@ -1,4 +1,4 @@
-//! What the two sides differ in after a step.
+//! The differences between the two sides after a step.
 
 use std::fmt;
 
@@ -9,21 +9,21 @@ use super::schedule::Operation;
 /// A difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// In what.
+    /// Its kind.
     pub kind: Kind,
-    /// On the stock side.
+    /// The value on the stock side.
     pub stock: String,
-    /// On ours.
+    /// The value on our side.
     pub ours: String,
 }
 
 impl Difference {
-    /// Whether a shorter schedule shows the same: what depends on rows may be another.
+    /// Whether a shorter schedule shows the same difference. Values that depend on rows may differ.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
         let head = |text: &str| match self.kind {
             Kind::Transaction => text.to_owned(),
-            // Which there are, and which of them are empty.
+            // Compare which files exist, and which of them are empty.
             Kind::Files => {
                 let head = |file: &str| match file.split_once(' ') {
                     Some((name, length)) if length != "(0)" => name.to_owned(),
@@ -39,7 +39,7 @@ impl Difference {
     }
 }
 
-/// In what the sides differ.
+/// The kind of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The result code of the step.
@@ -48,15 +48,15 @@ pub enum Kind {
     Rows,
     /// The connection's transaction, or its lock.
     Transaction,
-    /// What a process would read that came now, or what integrity_check says of it.
+    /// What a process that came now would read, or the result of integrity_check.
     Content,
-    /// Which files there are, or which are empty.
+    /// Which files exist, or which are empty.
     Files,
-    /// A process crashed or hangs.
+    /// A process crashed or hung.
     Process,
 }
 
-/// The differences after a step: what it said first, then what it left behind. In a plain schedule
+/// The differences after a step: first its outcome, then what it left behind. In a plain schedule
 /// children are compared, too.
 #[must_use]
 pub fn compare(
@@ -77,7 +77,7 @@ pub fn compare(
         let gone = Some(outcome).filter(|outcome| is_gone(outcome)).or(child);
         gone.map(|gone| (gone.code, gone.to_string())).unwrap_or_default()
     };
-    // By which signal is chance: where the stock side crashes as well, SQLite or the worker does.
+    // The signal is chance. If the stock side crashes as well, the cause is SQLite or the worker.
     let [stock_end, our_end] = [gone(stock), gone(ours)];
     if stock_end.0 != our_end.0 {
         differ(Kind::Process, stock_end.1, our_end.1);
@@ -124,7 +124,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// A code as SQLite's documentation writes it: primary and extension.
+/// A code as SQLite's documentation writes it: the primary code and the extension.
 #[must_use]
 pub fn code_name(code: i32) -> String {
     let primary = match code & 0xff {
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(kinds(&answer, &answer, [&stock, &ours]), [Kind::Content, Kind::Files]);
     }
 
-    /// What the stock side has left out has no answer to compare.
+    /// If the stock side left out a step, there is no answer to compare.
     #[test]
     fn a_child_that_is_spared_counts_if_nobody_uses_ours() {
         let forks = Operation::Fork(Child::Inherited("COMMIT".to_owned()));

@@ -8,25 +8,26 @@ use rusqlite::ffi::{self, sqlite3, sqlite3_blob, sqlite3_stmt};
 use super::api::Api;
 use super::protocol::{Outcome, Transaction};
 
-/// More rows of a statement are read, but not told.
+/// How many rows of a statement are reported; further ones are only read.
 const ROWS: usize = 100;
 
-/// A connection, and what it has begun. Nothing ends by itself: a dropped connection stays open.
+/// A connection, and what it has begun. Nothing ends without a call: a dropped connection stays
+/// open.
 pub struct Connection<'a> {
     api: &'a Api,
-    /// The handle; null once it is closed.
+    /// The handle; null after it was closed.
     pub db: *mut sqlite3,
-    /// Whether it uses the stock VFS where others do not.
+    /// Whether it uses the stock VFS although others do not.
     pub is_stock: bool,
     cursor: *mut sqlite3_stmt,
     blob: *mut sqlite3_blob,
 }
 
 impl<'a> Connection<'a> {
-    /// Opens it by a URI.
+    /// Opens a connection by a URI.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// SQLite's outcome, if the open fails.
     pub fn open(api: &'a Api, uri: &str) -> Result<Self, Outcome> {
         let uri = CString::new(uri).expect("no NUL");
         let mut db = null_mut();
@@ -36,7 +37,7 @@ impl<'a> Connection<'a> {
         let connection = Self { api, db, is_stock: false, cursor: null_mut(), blob: null_mut() };
         if code != ffi::SQLITE_OK {
             let outcome = connection.result(code);
-            // SAFETY: also a handle that did not open is closed.
+            // SAFETY: a handle must be closed even if the open failed.
             unsafe { (api.close)(db) };
             return Err(outcome);
         }
@@ -45,7 +46,8 @@ impl<'a> Connection<'a> {
         Ok(connection)
     }
 
-    /// The code with the connection's message; the extended code if the call gave the primary one.
+    /// The outcome with the connection's message, and with the extended code if the call returned
+    /// the primary one.
     pub fn result(&self, code: c_int) -> Outcome {
         if matches!(code, ffi::SQLITE_OK | ffi::SQLITE_ROW | ffi::SQLITE_DONE) {
             return Outcome { code, ..Outcome::default() };
@@ -59,7 +61,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Where it stands.
+    /// The state of its transaction.
     pub fn transaction(&self) -> Transaction {
         let mut lock: c_int = -1;
         // SAFETY: SQLite writes an int.
@@ -74,7 +76,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Runs SQL, all statements of it until one fails.
+    /// Runs all statements of an SQL text, until one fails.
     pub fn sql(&mut self, sql: &str) -> Outcome {
         let sql = CString::new(sql).expect("no NUL");
         let mut rest = sql.as_ptr();
@@ -138,7 +140,7 @@ impl<'a> Connection<'a> {
         (0..columns).map(value).collect::<Vec<_>>().join("|")
     }
 
-    /// Begins a query, after the end of the one before.
+    /// Begins a query, after it ends the one before.
     pub fn cursor(&mut self, sql: &str) -> Outcome {
         self.end_cursor();
         let sql = CString::new(sql).expect("no NUL");
@@ -148,7 +150,7 @@ impl<'a> Connection<'a> {
         if outcome.code == ffi::SQLITE_OK { self.step_cursor() } else { outcome }
     }
 
-    /// Its next row.
+    /// Reads the next row.
     pub fn step_cursor(&mut self) -> Outcome {
         if self.cursor.is_null() {
             return Outcome::default();
@@ -162,14 +164,14 @@ impl<'a> Connection<'a> {
         outcome
     }
 
-    /// Ends it.
+    /// Ends the query.
     pub fn end_cursor(&mut self) -> Outcome {
         let cursor = std::mem::replace(&mut self.cursor, null_mut());
-        // SAFETY: a statement of this connection, or null; nobody uses it again.
+        // SAFETY: a statement of this connection, or null; it is not used again.
         self.result(unsafe { (self.api.finalize)(cursor) })
     }
 
-    /// Opens a blob, after closing the one before.
+    /// Opens a blob, after it closes the one before.
     pub fn open_blob(&mut self, row: i64, write: bool) -> Outcome {
         self.close_blob();
         let mut blob = null_mut();
@@ -185,7 +187,7 @@ impl<'a> Connection<'a> {
         outcome
     }
 
-    /// Reads its first bytes, writes them, or moves it to another row.
+    /// Reads the blob's first bytes, writes them, or moves it to another row.
     pub fn use_blob(&mut self, what: BlobUse) -> Outcome {
         if self.blob.is_null() {
             return Outcome::default();
@@ -207,13 +209,13 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Closes it.
+    /// Closes the blob.
     pub fn close_blob(&mut self) -> Outcome {
         let blob = std::mem::replace(&mut self.blob, null_mut());
         if blob.is_null() {
             return Outcome::default();
         }
-        // SAFETY: an open blob, which nobody uses again.
+        // SAFETY: an open blob, which is not used again.
         self.result(unsafe { (self.api.blob_close)(blob) })
     }
 
@@ -228,9 +230,9 @@ impl<'a> Connection<'a> {
         Outcome { rows: vec![format!("{log}|{copied}")], ..self.result(code) }
     }
 
-    /// A file control of the main database that takes an int, and maybe changes it.
+    /// A file control of the main database that takes an int, and may change it.
     pub fn file_control(&mut self, control: c_int, mut value: c_int) -> Outcome {
-        // SAFETY: it takes and gives an int.
+        // SAFETY: the control takes an int and may write one.
         let code = unsafe {
             let place = (&raw mut value).cast::<c_void>();
             (self.api.file_control)(self.db, c"main".as_ptr(), control, place)
@@ -238,7 +240,7 @@ impl<'a> Connection<'a> {
         Outcome { code, rows: vec![value.to_string()], ..Outcome::default() }
     }
 
-    /// Ends what it has begun and closes it.
+    /// Ends what the connection has begun, and closes it.
     pub fn close(&mut self) -> Outcome {
         self.end_cursor();
         self.close_blob();
@@ -247,23 +249,24 @@ impl<'a> Connection<'a> {
         Outcome { code, ..Outcome::default() }
     }
 
-    /// Closes it as soon as nothing of it is open any more.
+    /// Closes the connection as soon as nothing of it is open any more (`sqlite3_close_v2`).
     ///
-    /// A blob whose row was changed or deleted is closed first: once it has answered SQLITE_ABORT, SQLite does not count
-    /// it. `sqlite3_close_v2` then frees the connection, and a later `sqlite3_blob_close` uses what was freed.
+    /// A blob whose row was changed or deleted is closed first: after it has answered SQLITE_ABORT,
+    /// SQLite does not count it. Then `sqlite3_close_v2` frees the connection, and a later
+    /// `sqlite3_blob_close` would use freed memory.
     pub fn abandon(&mut self) -> Outcome {
-        // SAFETY: an open blob, or none: then, or if it has expired, it has no bytes.
+        // SAFETY: an open blob, or none. Without a blob, or with an expired one, this returns 0.
         if unsafe { (self.api.blob_bytes)(self.blob) } == 0 {
             self.close_blob();
         }
-        // SAFETY: only its cursor and blob are used from now on, to end them.
+        // SAFETY: from now on only its cursor and blob are used, to end them.
         let code = unsafe { (self.api.close_v2)(self.db) };
         Outcome { code, ..Outcome::default() }
     }
 
-    /// Ends what keeps it alive after [`Self::abandon`].
+    /// Ends what keeps the connection alive after [`Self::abandon`].
     pub fn bury(mut self) {
-        // SAFETY: an open blob, or none, of which nobody else knows; then the statement.
+        // SAFETY: an open blob, or none, which nothing else uses; then the statement.
         unsafe {
             if !self.blob.is_null() {
                 (self.api.blob_close)(self.blob);
@@ -274,7 +277,7 @@ impl<'a> Connection<'a> {
     }
 }
 
-/// What is done with an open blob.
+/// What to do with an open blob.
 #[derive(Clone, Copy)]
 pub enum BlobUse {
     /// Read it.

@@ -5,13 +5,13 @@ use fastrand::Rng;
 use super::schedule::{Child, Database, Operation, Schedule, Step};
 use super::statements::{self, pick};
 
-/// The schedule of a seed: always the same one.
+/// The schedule of a seed, which is the same each time.
 #[must_use]
 pub fn generate(seed: u64) -> Schedule {
     let mut rng = Rng::with_seed(seed);
     let processes = rng.usize(1..=3);
     let connections = rng.usize(processes.max(2)..=6);
-    // Each process has one, the others are anywhere.
+    // Each process has one connection; the others belong to any process.
     let homes: Vec<usize> =
         (0..connections).map(|n| if n < processes { n } else { rng.usize(..processes) }).collect();
     let is_plain = rng.u8(..16) == 0;
@@ -25,7 +25,7 @@ pub fn generate(seed: u64) -> Schedule {
     Schedule { is_plain, steps: maker.steps }
 }
 
-/// What the schedule's maker knows of a connection; it does not know what will fail.
+/// What the generator knows about a connection. It does not know which steps will fail.
 struct Model {
     process: usize,
     database: Option<Database>,
@@ -57,7 +57,7 @@ impl Maker {
         self.push(n, Operation::Sql(sql));
     }
 
-    /// Makes the board, or leaves it empty.
+    /// Creates the board, or leaves it empty.
     fn begin(&mut self) {
         if self.rng.u8(..40) == 0 {
             return;
@@ -129,8 +129,9 @@ impl Maker {
         }
     }
 
-    /// A few steps that seldom come together: pages of a transaction that is not committed are in
-    /// the file when something happens; or one reads on while another writes and checkpoints.
+    /// A few steps that seldom occur together: something happens while the file has pages of a
+    /// transaction that is not committed; or one connection reads on while another writes and
+    /// checkpoints.
     fn scene(&mut self, n: usize, database: Database) {
         let write = statements::write(&mut self.rng);
         if self.rng.bool() {
@@ -161,7 +162,7 @@ impl Maker {
             16 => "mode=rw",
             17 => "cache=shared",
             18 => "mode=ro&readonly_shm=1",
-            // On both sides: a stock client beside ours, in a process that has ours.
+            // On both sides: a stock client beside ours, in a process that uses our VFS.
             19 => "vfs=unix",
             _ => "psow=0",
         };
@@ -256,7 +257,7 @@ impl Maker {
         }
     }
 
-    /// Calls that few applications make.
+    /// Makes a call that few applications make.
     fn small(&mut self, n: usize) {
         use rusqlite::ffi;
         let rng = &mut self.rng;
@@ -271,7 +272,7 @@ impl Maker {
         self.push(n, operation);
     }
 
-    /// Something that is not of one connection.
+    /// A step of a process rather than of one connection.
     fn process_step(&mut self, n: usize) {
         let rng = &mut self.rng;
         let database = if rng.u8(..5) > 0 { Database::Board } else { Database::Other };

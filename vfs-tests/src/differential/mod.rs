@@ -1,9 +1,10 @@
 //! The differential test: the same schedule of steps, by up to six connections in up to three
-//! processes, on the stock VFS and on ours. What they answer, where their transactions stand and what
-//! is in the files is compared after every step; what may differ is in one table, [`allowed::TABLE`].
+//! processes, on the stock VFS and on ours. After every step the answers, the states of the
+//! transactions and the contents of the files are compared. What may differ is in one table,
+//! [`allowed::TABLE`].
 //!
-//! Steps are taken one at a time and nobody waits, so a schedule is a function of its seed, and what
-//! it shows is shown again. A difference is shrunk to the few steps that it takes.
+//! Steps are taken one at a time and nobody waits. So the seed decides the whole schedule, and a
+//! difference can be reproduced. It is then shrunk to the few steps that are needed.
 
 pub mod allowed;
 pub mod api;

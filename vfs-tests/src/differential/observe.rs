@@ -1,5 +1,5 @@
-//! What the files of a side hold, found out without touching a lock or a file of theirs. To open
-//! and close a database may recover or checkpoint it, so a copy is opened.
+//! What the files of a side hold, without touching its locks or files. To open and close a database
+//! may recover or checkpoint it, so this opens a copy.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,17 +15,18 @@ use super::connection::blob;
 /// A directory at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// The files, without sidecars, and how long they are. While somebody has it open, a database's file
-    /// counts as long or empty: in WAL mode ours is longer than the stock one.
+    /// The files, without sidecars, and their lengths. While a connection has a database open, the
+    /// file's length is only empty or not: in WAL mode our file is longer than the stock one.
     pub files: BTreeMap<String, u64>,
-    /// What a client would read that came after everybody here was killed, for each database.
+    /// What a client would read, for each database, if it came after all processes here were
+    /// killed.
     pub contents: BTreeMap<String, Arc<str>>,
 }
 
 /// Looks at one side.
 pub struct Observer {
     scratch: PathBuf,
-    /// What was seen last: nothing is opened that has not changed.
+    /// The databases as last seen: a database that has not changed is not opened again.
     seen: BTreeMap<String, Seen>,
 }
 
@@ -35,25 +36,25 @@ struct Seen {
     content: Arc<str>,
 }
 
-/// What makes up a database.
+/// The files that make up a database, by their suffixes.
 const PARTS: [&str; 3] = ["", "-wal", "-journal"];
 
 impl Observer {
-    /// One that puts its copies into this directory.
+    /// An observer that puts its copies into this directory.
     #[must_use]
     pub fn new(scratch: PathBuf) -> Self {
         Self { scratch, seen: BTreeMap::new() }
     }
 
-    /// Another schedule begins.
+    /// Forgets what was seen, since another schedule begins.
     pub fn forget(&mut self) {
         self.seen.clear();
     }
 
-    /// Looks at a directory. `is_closed`: nobody has a database there open.
+    /// Looks at a directory. `is_closed`: no connection has a database there open.
     ///
     /// # Panics
-    /// If it is not there.
+    /// If the directory does not exist.
     pub fn observe(&mut self, directory: &Path, is_closed: bool) -> Observation {
         let mut observation = Observation::default();
         for entry in std::fs::read_dir(directory).expect("it was made").flatten() {
@@ -70,7 +71,7 @@ impl Observer {
                 length = 0;
             }
             if name.ends_with(".db") {
-                // With a WAL beside it, the last to close could not clean up.
+                // If there is a WAL beside it, the last connection to close could not clean up.
                 if !is_closed || directory.join(format!("{name}-wal")).exists() {
                     length = length.min(1);
                 }

@@ -8,19 +8,19 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use super::protocol::{DIED, HANGS, Outcome, Request};
 
-/// Longer than any step takes on a loaded machine, a child's end included.
+/// Longer than any step takes on a loaded machine, with the end of a child.
 const PATIENCE_MS: i32 = 30_000;
 
 /// How the workers of a side are started.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// This program.
+    /// The executable of this program.
     pub executable: std::path::PathBuf,
     /// The library that they load.
     pub sqlite: std::path::PathBuf,
     /// The extension, on our side.
     pub extension: Option<std::path::PathBuf>,
-    /// What each URI has, unless the schedule is plain.
+    /// The parameters of each URI, unless the schedule is plain.
     pub parameters: String,
 }
 
@@ -32,7 +32,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it, for the databases in a directory, by URIs with these parameters.
+    /// Starts a process for the databases in a directory, with URIs that have these parameters.
     ///
     /// # Panics
     /// If it does not start.
@@ -43,7 +43,7 @@ impl Process {
         if let Some(extension) = &program.extension {
             command.arg("--extension").arg(extension);
         }
-        // Steps come one at a time, so no wait is ever rewarded.
+        // Steps come one at a time, so no wait could succeed.
         command.env("KANBAN_BUSY_TIMEOUT", "0");
         // Memory that is used after it was freed has other bytes: mallopt(3).
         command.env("MALLOC_PERTURB_", "165");
@@ -56,28 +56,28 @@ impl Process {
         process
     }
 
-    /// The databases are in another directory from now on, and URIs have these parameters. Returns
-    /// whether it still lives.
+    /// From now on the databases are in this directory, and URIs have these parameters. Returns
+    /// whether the process is still alive.
     pub fn begin(&mut self, directory: &Path, parameters: &str) -> bool {
         self.send(&Request::Begin(directory.to_owned(), parameters.to_owned()));
         self.receive().code == 0
     }
 
-    /// Asks it for something.
+    /// Sends a request to the process.
     ///
     /// # Panics
     /// If the request is no text.
     pub fn send(&mut self, request: &Request) {
         let mut line = serde_json::to_vec(request).expect("it is text");
         line.push(b'\n');
-        // One that has died is noticed when it does not answer.
+        // If the process has died, that is noticed when it does not answer.
         let _ = self.input.write_all(&line);
     }
 
-    /// Its answer; if there is none, why.
+    /// Its answer; if there is none, an outcome that says why.
     ///
     /// # Panics
-    /// If it is nonsense.
+    /// If the answer cannot be parsed.
     pub fn receive(&mut self) -> Outcome {
         let mut poll = libc::pollfd {
             fd: self.output.get_ref().as_raw_fd(),

@@ -17,14 +17,14 @@ use super::side::{Kind, Side};
 pub struct Pair {
     stock: Side,
     ours: Side,
-    /// Whether the last schedule ended before its end, with connections open.
+    /// Whether the last schedule ended early, with connections open.
     is_used_up: bool,
 }
 
-/// A difference that nobody allows.
+/// A difference that the table does not allow.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// After which step.
+    /// The number of the step after which it was found.
     pub at: usize,
     /// The step.
     pub step: Step,
@@ -32,21 +32,21 @@ pub struct Found {
     pub difference: Difference,
 }
 
-/// What schedules came to.
+/// The results of schedules.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// How many schedules.
     pub schedules: u64,
     /// Their steps.
     pub steps: u64,
-    /// Allowed differences, by name. Each has ended a schedule.
+    /// Allowed differences, by name. Each ended a schedule.
     pub allowed: BTreeMap<&'static str, u64>,
-    /// How many steps on the stock side had which result.
+    /// How many steps on the stock side had each result.
     pub codes: BTreeMap<String, u64>,
 }
 
 impl Report {
-    /// Adds another one.
+    /// Adds another report to this one.
     pub fn add(&mut self, other: &Self) {
         self.schedules += other.schedules;
         self.steps += other.steps;
@@ -80,8 +80,8 @@ impl Pair {
         }
     }
 
-    /// Runs a schedule, until its end or the first difference that is not allowed. With `fresh`, in
-    /// processes that have done nothing yet.
+    /// Runs a schedule, until its end or the first difference that is not allowed. With `fresh`, it runs in new
+    /// processes.
     pub fn run(&mut self, schedule: &Schedule, fresh: bool, report: &mut Report) -> Option<Found> {
         let fresh = std::mem::replace(&mut self.is_used_up, true) || fresh;
         self.stock.begin(schedule.is_plain, fresh);
@@ -94,11 +94,11 @@ impl Pair {
             connection: 0,
             operation: Operation::CloseAll,
         }));
-        // What was killed leaves what it has; a file that was resized, or is to grow in chunks, is no longer as long as
-        // its header says.
+        // A killed process leaves its files as they are. A file that was resized, or that grows in chunks, is not as
+        // long as its header says.
         let is_regular = !schedule.steps.iter().any(|step| match step.operation {
             Operation::Kill | Operation::FileControl(SQLITE_FCNTL_CHUNK_SIZE, _) => true,
-            // A stock client that closes last cuts nothing.
+            // A stock client that closes last does not cut the file.
             Operation::Open(_, ref parameters) if parameters.contains("vfs=") => true,
             ref other => other.is_outside() || other.is_spared_stock(),
         });
@@ -119,7 +119,7 @@ impl Pair {
                 [&stock, &ours],
                 [&stock_left, &our_left],
             );
-            // The others follow from the first.
+            // The other differences follow from the first.
             if let Some(difference) = differences.into_iter().next() {
                 let scene = Scene {
                     is_plain: schedule.is_plain,

@@ -1,4 +1,4 @@
-//! A schedule: who does what, step by step.
+//! A schedule: which connection does what, step by step.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Steps that are taken one after the other, first to last.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
-    /// Whether nobody uses our VFS, on our side either: there it is loaded only, and must change
+    /// Whether no client uses our VFS. On our side the VFS is then only loaded, and must change
     /// nothing.
     #[serde(default)]
     pub is_plain: bool,
@@ -49,9 +49,9 @@ pub enum Child {
 /// What a step does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Operation {
-    /// Opens the connection, with more parameters for the URI. `mode=` in them says how.
+    /// Opens the connection, with further parameters for the URI; `mode=` among them says how.
     Open(Database, String),
-    /// Ends what the connection has begun, and closes it.
+    /// Ends what the connection has begun, and closes the connection.
     Close,
     /// `sqlite3_close_v2`: the connection lives on while a cursor or a blob is open.
     Abandon,
@@ -65,17 +65,17 @@ pub enum Operation {
     CursorStep,
     /// Ends the query.
     CursorEnd,
-    /// Opens the blob `b` of the row of `t` that has this id, to write it or not.
+    /// Opens the blob `b` in the row of `t` that has this id; true: to write it.
     BlobOpen(i64, bool),
-    /// Reads some of it.
+    /// Reads some bytes of the blob.
     BlobRead,
-    /// Writes some of it.
+    /// Writes some bytes of the blob.
     BlobWrite,
-    /// Moves on to another row.
+    /// Moves the blob to another row.
     BlobReopen(i64),
-    /// Closes it.
+    /// Closes the blob.
     BlobClose,
-    /// Copies pages of the connection's database into that of another connection, in steps.
+    /// Copies pages of the connection's database into that of another connection, step by step.
     Backup(usize, i32),
     /// Ends the backup.
     BackupEnd,
@@ -100,7 +100,7 @@ pub enum Operation {
     Append(Database, u64),
     /// The file is made shorter than its header says, by that many bytes.
     Cut(Database, u64),
-    /// The process closes all it has.
+    /// The process closes all its connections.
     CloseAll,
 }
 
@@ -116,28 +116,28 @@ impl Database {
 }
 
 impl Operation {
-    /// Whether the stock VFS cannot bear it. POSIX locks are lost when their file is closed, and a
-    /// child that uses its parent's connection can do anything; so the stock side leaves it out, and
-    /// what follows on ours must be as though nothing had happened.
+    /// Whether the stock VFS cannot survive the step. Closing a database's file drops POSIX locks,
+    /// and a child that uses its parent's connection can do any damage. So the stock side leaves
+    /// the step out, and on our side everything must go on as if the step had not happened.
     #[must_use]
     pub fn is_spared_stock(&self) -> bool {
         matches!(self, Self::Touch(..) | Self::Fork(Child::Inherited(_) | Child::Closes))
     }
 
-    /// Whether it runs SQL that contains this, also in a child's own connection.
+    /// Whether it runs SQL that contains this, even in a child's own connection.
     #[must_use]
     pub fn is_sql_with(&self, text: &str) -> bool {
         let (Self::Sql(sql) | Self::Fork(Child::Own(_, sql))) = self else { return false };
         sql.contains(text)
     }
 
-    /// Whether it runs a statement that begins so.
+    /// Whether it runs a statement that begins with this.
     #[must_use]
     pub fn is_sql(&self, verb: &str) -> bool {
         matches!(self, Self::Sql(sql) if sql.starts_with(verb))
     }
 
-    /// Whether the runner does it to the files, and no process.
+    /// Whether the runner does it to the files, rather than a process.
     #[must_use]
     pub fn is_outside(&self) -> bool {
         matches!(self, Self::Append(..) | Self::Cut(..))

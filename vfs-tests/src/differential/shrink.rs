@@ -1,9 +1,9 @@
-//! Makes a schedule that shows a difference as short as it can be.
+//! Makes a schedule that shows a difference as short as possible.
 
 use super::schedule::{Operation, Schedule};
 
-/// Leaves out steps, and statements of steps, for as long as `shows` says that the difference is
-/// still there.
+/// Leaves out steps, and statements of steps, as long as `shows` says that the difference is still
+/// there.
 pub fn shrink(schedule: &Schedule, mut shows: impl FnMut(&Schedule) -> bool) -> Schedule {
     let mut best = schedule.clone();
     loop {
@@ -20,7 +20,7 @@ pub fn shrink(schedule: &Schedule, mut shows: impl FnMut(&Schedule) -> bool) -> 
 fn without_steps(best: &mut Schedule, shows: &mut impl FnMut(&Schedule) -> bool) {
     let mut length = best.steps.len() / 2;
     while length > 0 {
-        // From the end, since what is late depends on what is early.
+        // From the end, since late steps depend on early ones.
         let mut at = best.steps.len();
         while at > 0 {
             at = at.saturating_sub(length);

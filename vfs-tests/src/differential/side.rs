@@ -1,4 +1,4 @@
-//! One side of the comparison: a directory, the processes that work in it, and who looks at it.
+//! One side of the comparison: a directory, the processes that work in it, and its observer.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -12,7 +12,7 @@ use super::schedule::{Child, Operation, Step};
 /// The parameters of a plain schedule.
 const PLAIN: &str = "vfs=unix";
 
-/// Which of the two.
+/// Which of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// SQLite's own VFS.
@@ -25,15 +25,15 @@ pub enum Kind {
 pub struct Side {
     kind: Kind,
     program: Program,
-    /// Those of the schedule. One that was killed is started when it is needed.
+    /// The processes of the schedule. A process that was killed is started again when it is needed.
     processes: Vec<Option<Process>>,
-    /// On the stock side, what a forked child does with a connection of its own is done by this
-    /// process, since a child of stock has its parent's idea of the locks.
+    /// On the stock side, this process does what a forked child does with a connection of its own:
+    /// a child there has its parent's book-keeping of the locks.
     stand_in: Option<Process>,
     observer: Observer,
     /// Where the directories of the schedules are.
     home: PathBuf,
-    /// That of this schedule.
+    /// The directory of this schedule.
     directory: PathBuf,
     /// Whether all clients of this schedule are stock ones.
     is_plain: bool,
@@ -62,8 +62,7 @@ impl Side {
         }
     }
 
-    /// Begins a schedule, in an empty directory; with processes that have done nothing yet, if
-    /// wanted.
+    /// Begins a schedule, in an empty directory. If `fresh`, also starts new processes.
     ///
     /// # Panics
     /// If there is no place for it.
@@ -87,7 +86,7 @@ impl Side {
         }
     }
 
-    /// Removes what the schedule has left.
+    /// Removes the files of the schedule.
     pub fn end(&mut self) {
         if self.directory != Path::new("") {
             let _ = std::fs::remove_dir_all(&self.directory);
@@ -115,7 +114,7 @@ impl Side {
             .send(&request);
     }
 
-    /// What came of it.
+    /// The outcome of the step.
     pub fn finish(&mut self, step: &Step) -> Outcome {
         if self.is_silent(step) {
             return Outcome::default();
@@ -131,17 +130,17 @@ impl Side {
         outcome
     }
 
-    /// Whether this is the stock side, and ours is to be better.
+    /// Whether this is the stock side, and our side should do better.
     fn has_stand_in(&self) -> bool {
         self.kind == Kind::Stock && !self.is_plain
     }
 
-    /// Whether no process of this side is asked.
+    /// Whether no process of this side is asked to take the step.
     fn is_silent(&self, step: &Step) -> bool {
         step.operation == Operation::Kill
             || step.operation.is_outside()
             || (self.has_stand_in() && step.operation.is_spared_stock())
-            // One that has not begun yet has nothing to close.
+            // A process that was not started yet has nothing to close.
             || (step.operation == Operation::CloseAll && self.processes[step.process].is_none())
     }
 
@@ -151,7 +150,7 @@ impl Side {
             Operation::Append(database, bytes) => {
                 self.resize(database.file_name(), |promised, now| now.max(promised + bytes));
             }
-            // A file that is empty is another database; this one is still the same.
+            // An empty file would be another database; this way it stays the same one.
             Operation::Cut(database, bytes) => {
                 self.resize(database.file_name(), |promised, now| {
                     now.min(promised.saturating_sub(*bytes).max(512))
@@ -161,8 +160,8 @@ impl Side {
         }
     }
 
-    /// Gives a file the length that follows from what its header promises and what it has now: ours
-    /// is longer than the stock one in WAL mode.
+    /// Sets a file's length, computed from what its header promises and what it has now: in WAL
+    /// mode our file is longer than the stock one.
     fn resize(&self, name: &str, length: impl Fn(u64, u64) -> u64) {
         let Ok(file) = OpenOptions::new().read(true).write(true).open(self.directory.join(name))
         else {
@@ -181,7 +180,7 @@ impl Side {
         let _ = file.set_len(length(u64::from(pages) * page, now));
     }
 
-    /// What is in the directory now. `is_closed`: nobody has a database there open.
+    /// What is in the directory now. `is_closed`: no connection has a database there open.
     pub fn observe(&mut self, is_closed: bool) -> Observation {
         self.observer.observe(&self.directory, is_closed)
     }

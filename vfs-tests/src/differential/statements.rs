@@ -2,12 +2,12 @@
 
 use fastrand::Rng;
 
-/// One of them.
+/// One of these texts.
 pub fn pick<'a>(rng: &mut Rng, these: &[&'a str]) -> &'a str {
     these[rng.usize(..these.len())]
 }
 
-/// The tables that most statements speak of, and some rows.
+/// Creates the tables that most statements use, and some rows.
 pub fn setup(rng: &mut Rng) -> String {
     let mut sql = Vec::new();
     if rng.u8(..4) > 0 {
@@ -93,7 +93,7 @@ pub fn transaction(rng: &mut Rng) -> String {
     pick(rng, &what).to_owned()
 }
 
-/// A statement about the schema, or that moves the file's pages.
+/// A statement that changes the schema, or moves the file's pages.
 pub fn schema(rng: &mut Rng) -> String {
     let what = [
         "CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, a, b)",
@@ -114,7 +114,7 @@ pub fn schema(rng: &mut Rng) -> String {
     pick(rng, &what).to_owned()
 }
 
-/// A statement over two databases.
+/// A statement that uses two databases.
 pub fn attach(rng: &mut Rng) -> String {
     let what = [
         "ATTACH '{other}' AS o",
@@ -166,6 +166,6 @@ pub fn pragma(rng: &mut Rng) -> String {
         _ => ("quick_check", ""),
     };
     let value = if value.is_empty() { String::new() } else { format!("={value}") };
-    // EXPLAIN's rows are of the byte code, which is SQLite's.
+    // EXPLAIN shows byte code, which differs between versions of SQLite, not VFSes.
     format!("{explain}PRAGMA {name}{value}")
 }

@@ -1,4 +1,4 @@
-//! A worker: a client process that does what it is told, step by step.
+//! A worker: a client process that takes the steps it is asked to take.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read, Write};
@@ -22,13 +22,13 @@ pub struct Arguments {
     pub extension: Option<PathBuf>,
 }
 
-/// Seconds after which a child that does not end is killed by a signal.
+/// After how many seconds a child that does not end is killed by a signal.
 const CHILD_SECONDS: u32 = 5;
 
 /// Answers requests until its standard input ends.
 ///
 /// # Panics
-/// If the runner is gone, or talks nonsense.
+/// If the runner is gone, or sends something else than requests.
 pub fn work(arguments: &Arguments) {
     let api = Api::load(&arguments.sqlite);
     if let Some(extension) = &arguments.extension {
@@ -54,7 +54,7 @@ pub fn work(arguments: &Arguments) {
 
 struct Worker<'a> {
     api: &'a Api,
-    /// `vfs=` among them.
+    /// The parameters of URIs, with `vfs=`.
     parameters: String,
     directory: PathBuf,
     connections: BTreeMap<usize, Connection<'a>>,
@@ -174,7 +174,7 @@ impl Worker<'_> {
         if self.connections.contains_key(&n) {
             return Outcome { code: NOT_OPEN, ..Outcome::default() };
         }
-        // What is named again counts.
+        // SQLite takes the last `vfs` and `mode` of a URI.
         let uri = format!("{}&{parameters}", self.uri(database.file_name()));
         match Connection::open(self.api, &uri) {
             Ok(mut connection) => {
@@ -186,7 +186,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Whether a backup writes into this connection, which must not be used then.
+    /// Whether a backup writes into this connection, which must not be used during that.
     fn is_target(&self, n: usize) -> bool {
         self.backups.iter().any(|backup| backup.to == n)
     }
@@ -228,7 +228,7 @@ impl Worker<'_> {
     fn end_backups(&mut self, which: impl Fn(&Backup) -> bool) -> Outcome {
         let mut outcome = Outcome::default();
         for backup in self.backups.extract_if(.., |backup| which(backup)) {
-            // SAFETY: it was not finished yet, and nobody knows it any more.
+            // SAFETY: it was not finished yet, and is not used again.
             outcome.code = unsafe { (self.api.backup_finish)(backup.handle) };
         }
         outcome
@@ -244,9 +244,9 @@ impl Worker<'_> {
         Outcome { rows, ..Outcome::default() }
     }
 
-    /// What a child does, in it.
+    /// Does in the child what the child is to do.
     fn child(&mut self, child: &Child, n: usize) -> Outcome {
-        // By itself a stock connection does what it always does to its parent.
+        // A stock connection that our VFS does not serve harms its parent, as it always does.
         let is_spared = self.connections.get(&n).is_some_and(|connection| connection.is_stock);
         match child {
             Child::Inherited(_) | Child::Closes if is_spared => Outcome::default(),
@@ -281,7 +281,7 @@ impl Worker<'_> {
             unsafe { libc::alarm(CHILD_SECONDS) };
             let outcome = self.child(child, n);
             let _ = to_parent.write_all(&serde_json::to_vec(&outcome).expect("it is text"));
-            // SAFETY: no exit handler is to run here.
+            // SAFETY: exit handlers must not run here.
             unsafe { libc::_exit(0) };
         }
         drop(to_parent);
@@ -302,7 +302,7 @@ impl Worker<'_> {
     }
 }
 
-/// What cancels a process's POSIX locks.
+/// Opens and closes the file, which drops a process's POSIX locks on it.
 fn touch(path: &Path) {
     if let Ok(file) = std::fs::File::open(path) {
         let _ = file.take(16).read_to_end(&mut Vec::new());

@@ -1,5 +1,6 @@
 //! What the fuzzer runs, and what the tests replay: functions of arbitrary bytes that panic if a promise
-//! is broken. `fuzz/Cargo.toml` says how to run the fuzzer; `tests/corpora.rs` replays what it has found.
+//! is broken. `fuzz/Cargo.toml` says how to run the fuzzer; `tests/corpora.rs` replays the inputs that it
+//! found.
 
 pub mod sidecar_page;
 pub mod uri;
@@ -7,7 +8,7 @@ pub mod vfs_calls;
 
 use std::path::{Path, PathBuf};
 
-/// The inputs kept for a target, one a file.
+/// The inputs that are kept for a target, one per file.
 #[must_use]
 pub fn corpus(target: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("in the workspace");

@@ -1,6 +1,6 @@
-//! Arbitrary bytes as the sidecar. Whatever they say, one connection at a time writes, and no wait
-//! lasts for ever. A sidecar that is not ours is left as it is and not locked. One that is ours is
-//! completed, and the last connection deletes it.
+//! Arbitrary bytes as the sidecar. Whatever they are, one connection at a time writes, and no wait
+//! lasts for ever. A sidecar that is not ours stays as it is and is not locked. A sidecar that is
+//! ours is completed, and the last connection deletes it.
 
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -10,9 +10,9 @@ use rusqlite::Connection;
 use crate::beside;
 use crate::sidecar::{WRITE_BYTE, holder};
 
-/// What a sidecar of ours begins with, and its length, by `docs/locking-protocol.md`.
+/// The first bytes of a sidecar of ours, which has [`LENGTH`]. `docs/locking-protocol.md`
 const HEADER: [u8; 16] = *b"kanban-vfs\0\0\x03\0\0\0";
-/// The same, of a file that was there before.
+/// The same for a file that existed before.
 const FOUND: [u8; 16] = *b"kanban-vfs\0\x01\x03\0\0\0";
 const LENGTH: usize = 36_864;
 
@@ -33,13 +33,13 @@ impl Board {
     fn connect(&self) -> Connection {
         let uri = format!("file:{}?vfs=kanban&kanban_busy_timeout=0", self.path.display());
         let connection = Connection::open(uri).expect("the sidecar is not looked at yet");
-        // Rusqlite sets one of its own.
+        // Rusqlite sets a busy timeout of its own.
         connection.busy_timeout(std::time::Duration::ZERO).expect("open");
         connection
     }
 }
 
-/// The first two bytes say how long a script is; behind it are the sidecar's.
+/// The first two bytes give the length of a script; the sidecar's bytes follow it.
 ///
 /// # Panics
 /// If a promise is broken.
@@ -47,7 +47,7 @@ pub fn run(data: &[u8]) {
     thread_local!(static BOARD: Board = Board::new());
     let Some((&[script, whole], rest)) = data.split_first_chunk() else { return };
     let (script, bytes) = rest.split_at(rest.len().min(usize::from(script)));
-    // Most of what can be said is said by a page that is ours.
+    // A page that is ours allows the most cases, so most inputs get its header.
     let mut content = Vec::new();
     if whole % 4 > 0 {
         content.extend(HEADER);
@@ -60,7 +60,7 @@ pub fn run(data: &[u8]) {
     BOARD.with(|board| open(board, &content));
 }
 
-/// Two connections on a board with that sidecar, and somebody else who locks it.
+/// Two connections on a board with that sidecar, and another process's lock on it.
 fn open(board: &Board, content: &[u8]) {
     let sidecar = beside(&board.path, "-lock");
     std::fs::write(&sidecar, content).expect("the sidecar");
@@ -78,7 +78,7 @@ fn open(board: &Board, content: &[u8]) {
     begin(&second).expect_err("one at a time");
     end(&first).expect("no I/O");
     assert_eq!(holder(&sidecar), None);
-    // A page that gives the turn to somebody else may cost one turn: only those who wait.
+    // If the page gives another the turn, a connection that waits loses one turn at most.
     second.busy_timeout(std::time::Duration::from_secs(10)).expect("open");
     begin(&second).expect("nobody has the lock");
     assert_eq!(holder(&sidecar), me);
@@ -96,7 +96,7 @@ fn open(board: &Board, content: &[u8]) {
     end(&first).expect("no I/O");
     let after = std::fs::read(&sidecar).expect("the sidecar");
     drop((first, second));
-    // What was there before and was no whole page of ours may be somebody's, and stays.
+    // A file that existed before and was no whole page of ours may be another program's, and stays.
     let is_whole = is_ours && content.len() == LENGTH && content.starts_with(&HEADER);
     assert_eq!(sidecar.exists(), !is_whole);
     if is_ours {
@@ -108,7 +108,7 @@ fn open(board: &Board, content: &[u8]) {
     }
 }
 
-/// What a holder in another process locks.
+/// Takes a lock as a holder in another process would.
 fn lock(file: &std::fs::File, kind: i32) {
     // SAFETY: all of its fields are integers.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };

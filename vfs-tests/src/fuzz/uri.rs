@@ -1,9 +1,8 @@
-//! Arbitrary URI parameters: the database is opened with exactly the settings they ask for, or refused
-//! with a message that names the wrong one, and then no file is created.
+//! Arbitrary URI parameters. Either the database is opened with exactly the settings that they ask
+//! for. Or it is refused with a message that names the wrong parameter, and no file is created.
 //!
-//! What SQLite makes of the bytes is told by a second implementation of
-//! <https://www.sqlite.org/uri.html>, what the VFS makes of the parameters by
-//! `docs/configuration.md`.
+//! A second implementation of <https://www.sqlite.org/uri.html> tells what SQLite makes of the
+//! bytes. `docs/configuration.md` tells what the VFS makes of the parameters.
 
 use std::ffi::{CStr, CString, c_int};
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use rusqlite::ffi::{
 
 use crate::beside;
 
-/// A board under two names, so that `kanban_hard_links` shows, and a place without one.
+/// A board with two names, so that `kanban_hard_links` has an effect, and a path without a board.
 struct Boards {
     _directory: tempfile::TempDir,
     board: PathBuf,
@@ -37,9 +36,9 @@ impl Boards {
     }
 }
 
-/// The parameters behind a `?`, as SQLite passes them to a VFS.
+/// The parameters after a `?`, as SQLite passes them to a VFS.
 fn parameters(query: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
-    // As `sqlite3ParseUri` writes them: key, NUL, value, NUL, ..., NUL.
+    // As `sqlite3ParseUri` writes them: key, NUL, value, NUL, and so on, then a NUL.
     let (mut out, mut at, mut in_key) = (vec![0_u8], 0, true);
     let byte = |at: usize| query.get(at).copied().unwrap_or(0);
     let hex = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
@@ -84,7 +83,7 @@ fn parameters(query: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     found
 }
 
-/// What the parameters ask of this VFS.
+/// The settings that the parameters ask for.
 #[derive(Debug)]
 struct Asked {
     begin: &'static str,
@@ -94,7 +93,7 @@ struct Asked {
     persist_wal: bool,
 }
 
-/// The settings, or the key that is wrong.
+/// The settings, or the wrong key.
 fn asked(parameters: &[(Vec<u8>, Vec<u8>)]) -> Result<Asked, String> {
     let mut asked = Asked {
         begin: "deferred",
@@ -151,10 +150,10 @@ fn asked(parameters: &[(Vec<u8>, Vec<u8>)]) -> Result<Asked, String> {
     Ok(asked)
 }
 
-/// `sqlite3_uri_boolean`, of the first parameter of that name.
+/// `sqlite3_uri_boolean` of the first parameter of that name.
 fn is_true(parameters: &[(Vec<u8>, Vec<u8>)], name: &[u8]) -> bool {
     parameters.iter().find(|(key, _)| key == name).is_some_and(|(_, value)| match value.first() {
-        // As `sqlite3Atoi`: the number it begins with, but 0 if that is too large.
+        // Like `sqlite3Atoi`: the number at the start of the text, or 0 if it is too large.
         Some(b'0'..=b'9') => {
             let is_hex = value.len() > 2
                 && matches!(value[1], b'x' | b'X')
@@ -214,7 +213,7 @@ impl Open {
     }
 }
 
-/// Opens a board, and one that is not there, with the bytes as parameters.
+/// Opens a board, and one that does not exist, with the bytes as parameters.
 ///
 /// # Panics
 /// If a promise is broken.
@@ -226,7 +225,7 @@ pub fn run(data: &[u8]) {
         let is_ours = all(b"vfs").next_back().is_none_or(|(_, vfs)| vfs == b"kanban");
         let is_memory = all(b"mode").any(|(_, mode)| mode == b"memory");
         if all(b"modeof").next().is_some() {
-            // If that file is not there, SQLite's unixOpen loses what it has allocated.
+            // If that file does not exist, SQLite's unixOpen leaks memory.
             return;
         }
         let sqlite_agrees = all(b"mode")
@@ -284,7 +283,7 @@ fn check(open: &Open, asked: &Asked, parameters: &[(Vec<u8>, Vec<u8>)]) {
     assert_eq!(field("/guarantees/identity/active"), asked.hard_links);
     let reads_only = parameters.iter().rfind(|(key, _)| key == b"mode");
     let writes = asked.hard_links && reads_only.is_none_or(|(_, mode)| mode != b"ro");
-    // A connection that can only read may begin to write, but has nothing to say about links.
+    // A connection that can only read may begin to write, but hard links do not concern it.
     if reads_only.is_none_or(|(_, mode)| mode != b"ro") {
         let rc = open.execute(c"BEGIN IMMEDIATE; ROLLBACK");
         assert_eq!(rc == SQLITE_OK, writes, "{rc}: {}", open.message());

@@ -1,9 +1,9 @@
-//! Sequences of VFS calls as SQLite would make them, by two or three connections of one process, against
-//! a model of its locking rules (<https://www.sqlite.org/lockingv3.html>, and
+//! Sequences of VFS calls as SQLite would make them, by two or three connections of one process.
+//! They run against a model of SQLite's locking rules (<https://www.sqlite.org/lockingv3.html>, and
 //! <https://www.sqlite.org/walformat.html#locks> for the wal-index) and of the write lock
-//! (`docs/locking-protocol.md`). A lock is granted if and only if the model grants it; the sidecar is
-//! locked if and only if somebody has a reason; the file holds what was written; after the last close
-//! nothing is locked.
+//! (`docs/locking-protocol.md`). A lock is granted if and only if the model grants it. The sidecar
+//! is locked if and only if a connection has a reason. The file holds what was written. After the
+//! last close nothing is locked.
 
 use std::ffi::{CString, c_int, c_void};
 use std::os::fd::AsRawFd;
@@ -25,7 +25,7 @@ use rusqlite::ffi::{
 use crate::beside;
 use crate::sidecar::holder;
 
-/// One call, or what SQLite does by several in a row. `u8`s are reduced to what they choose from.
+/// One call, or several that SQLite makes in a row. A `u8` is reduced to the number of choices.
 #[derive(Arbitrary, Debug)]
 enum Step {
     Open(u8),
@@ -57,9 +57,9 @@ enum Step {
     Sleep,
 }
 
-/// Steps of one input, at most; each is some system calls.
+/// The most steps of one input. Each makes some system calls.
 const STEPS: usize = 80;
-/// Sleeps of one input, at most, of a millisecond.
+/// The most sleeps of one input, of a millisecond each.
 const SLEEPS: usize = 3;
 
 const PAGE: usize = 1024;
@@ -98,11 +98,11 @@ impl Fixture {
         let content = std::fs::read(&path).expect("a board");
         let c =
             |suffix| CString::new(beside(&path, suffix).as_os_str().as_bytes()).expect("no NUL");
-        // SAFETY: terminated texts, of which it makes copies.
+        // SAFETY: terminated texts, which SQLite copies.
         let (vfs, name) = unsafe {
             let (journal, wal) = (c("-journal"), c("-wal"));
             let name = c("");
-            // The model's file has the length that it is given.
+            // The model's file must have exactly the length that the steps set.
             let parameters = [c"kanban_file_ahead".as_ptr(), c"0".as_ptr()];
             let name = sqlite3_create_filename(
                 name.as_ptr(),
@@ -120,24 +120,24 @@ impl Fixture {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        // SAFETY: it was made by sqlite3_create_filename, and no file has it any more.
+        // SAFETY: it was made by sqlite3_create_filename, and no open file uses it any more.
         unsafe { sqlite3_free_filename(self.name) };
     }
 }
 
-/// A connection: its file, and what SQLite believes that it has locked.
+/// A connection: its file, and the locks that SQLite believes it has.
 struct Connection {
     memory: Vec<u64>,
     is_open: bool,
     level: c_int,
-    /// What the base has, which may be more than SQLite knows of after a sleep.
+    /// The lock that the base has. After a sleep, it may be higher than SQLite knows.
     base_level: c_int,
     region: *mut u32,
     shared: u8,
     exclusive: u8,
-    /// What was locked exclusively together: offset and number.
+    /// Slots that were locked exclusively in one call: the first, and how many.
     groups: Vec<(c_int, c_int)>,
-    /// CKPT is held besides, while the WAL begins anew.
+    /// Whether CKPT is held, too, while the WAL is restarted.
     keeps_ckpt: bool,
     reasons: u8,
     has_write_lock: bool,
@@ -146,7 +146,8 @@ struct Connection {
     salts: Option<[u32; 2]>,
     blocks: bool,
     was_refused: bool,
-    /// It was refused and has slept since: it may be given the turn, and others are refused in it.
+    /// Whether it was refused and has slept since: it may get the turn, during which others are
+    /// refused.
     may_queue: bool,
 }
 
@@ -234,7 +235,7 @@ fn mask(offset: c_int, n: c_int) -> u8 {
 struct Board<'f> {
     fixture: &'f Fixture,
     connections: Vec<Connection>,
-    /// What the file must hold.
+    /// The bytes that the file must have.
     file: Vec<u8>,
     is_wal: bool,
     sleeps: usize,
@@ -246,7 +247,7 @@ impl Board<'_> {
         self.others(nth).any(|other| other.has_write_lock)
     }
 
-    /// Whether it may be another's turn to have the write lock.
+    /// Whether another connection may have the turn to take the write lock.
     fn may_be_anothers_turn(&self, nth: usize) -> bool {
         self.others(nth).any(|other| other.may_queue)
     }
@@ -267,7 +268,7 @@ impl Board<'_> {
         connection.is_open = true;
     }
 
-    /// As SQLite closes: the wal-index first, then the file, with whatever lock it has.
+    /// Closes as SQLite does: first the wal-index, then the file, whatever lock it has.
     fn close(&mut self, nth: usize) {
         self.unmap(nth);
         let connection = &mut self.connections[nth];
@@ -297,7 +298,7 @@ impl Board<'_> {
         connection.has_write_lock &= connection.reasons != 0;
     }
 
-    /// A lock was granted for a reason to have the write lock.
+    /// Notes that a lock was granted which is a reason to have the write lock.
     fn granted(&mut self, nth: usize, reason: u8) {
         self.connections[nth].reasons |= reason;
         self.connections[nth].has_write_lock = true;
@@ -346,7 +347,7 @@ impl Board<'_> {
         assert_eq!(connection.lock_state(), level);
         (connection.level, connection.base_level) = (level, level);
         self.release(nth, ROLLBACK);
-        // While another statement reads on, a first write ends at SHARED.
+        // While another statement reads on, a first write only has SHARED.
         let has_begun = level == SQLITE_LOCK_SHARED && !self.file.is_empty();
         if level == SQLITE_LOCK_NONE || has_begun {
             self.release(nth, FIRST);
@@ -374,17 +375,17 @@ impl Board<'_> {
         let checkpoints = self.connections[nth].is_checkpointing();
         let restarts = (offset, n) == (READ + 1, 4) && writes && !checkpoints;
         if restarts {
-            // The guard against the WAL-reset bug: not while anybody checkpoints.
+            // The guard against the WAL-reset bug: refused while another connection checkpoints.
             grants &= self.others(nth).all(|other| other.all_slots() & mask(CKPT, 1) == 0);
         }
         if (offset, n, is_shared) == (READ, 1, false) && checkpoints && !writes {
-            // And the other: not if the WAL has begun anew since the checkpoint began.
+            // The opposite case: refused if the WAL was restarted since the checkpoint began.
             let now = self.connections[nth].read_salts();
             grants &= self.connections[nth].salts == Some(now);
         }
         let is_write = (offset, is_shared) == (WRITE, false);
-        // Recovery and checkpoints hold the write lock for upkeep, which others wait out for a while and
-        // then go on beside it.
+        // Recovery and checkpoints hold the write lock for upkeep. Other connections wait for a
+        // while, and then go on without it.
         if is_write {
             grants &= !self.is_locked_to(nth);
         }
@@ -417,7 +418,7 @@ impl Board<'_> {
         true
     }
 
-    /// Releases the nth of the locked slots; the read mark last.
+    /// Releases the nth of the locked slots, with the read mark last.
     fn unlock_slots(&mut self, nth: usize, which: usize) {
         let connection = &mut self.connections[nth];
         if connection.groups.is_empty() {
@@ -429,7 +430,7 @@ impl Board<'_> {
             }
             return;
         }
-        // In the reverse order, as SQLite does, but for the read marks, which come and go.
+        // In reverse order, as SQLite does, except the read marks, which come and go.
         let last = connection.groups.len() - 1;
         let at =
             if connection.groups[which % (last + 1)].0 >= READ { which % (last + 1) } else { last };
@@ -506,7 +507,7 @@ impl Board<'_> {
             Step::Exclusive(_)
                 if (SQLITE_LOCK_SHARED..SQLITE_LOCK_EXCLUSIVE).contains(&level) && is_idle =>
             {
-                // The base may have it by now, from a look at it in a sleep.
+                // The base may have this lock by now, since it tried to take it in a sleep.
                 if self.connections[n].base_level < SQLITE_LOCK_EXCLUSIVE {
                     self.lock(n, SQLITE_LOCK_EXCLUSIVE);
                 } else {
@@ -539,7 +540,8 @@ impl Board<'_> {
                 assert_eq!((rc, moved), (SQLITE_OK, 0));
             }
             Step::LockTimeout(_, ms) => {
-                // Only an SQLite that waits in its lock calls announces it; the base may not know it.
+                // Only an SQLite that waits in its lock calls sends this control, which the base
+                // may not know.
                 let mut ms = c_int::from(ms % 2);
                 self.connections[n].blocks = ms > 0;
                 self.connections[n].control(SQLITE_FCNTL_LOCK_TIMEOUT, &mut ms);
@@ -551,7 +553,7 @@ impl Board<'_> {
             Step::Truncate(_, pages) if may_write => {
                 let size = usize::from(pages % 8) * PAGE;
                 let rc = call!(self.connections[n], xTruncate, size as i64);
-                // Nothing that was written is lost here, so that it is refused nothing.
+                // Nothing that was written is lost here, so the call must not be refused.
                 assert_eq!(rc, SQLITE_OK);
                 self.file.resize(size, 0);
             }
@@ -587,11 +589,12 @@ impl Board<'_> {
             0 => self.fixture.content[..PAGE].to_vec(),
             _ => vec![byte; PAGE],
         };
-        // An empty file has no header, so nothing is known of it; a hole there says that nothing is amiss.
+        // An empty file has no header to compare with. Where the header is a hole, the guard finds nothing wrong.
         let from = bytes.as_ptr().cast();
         let rc = call!(self.connections[n], xWrite, from, PAGE as c_int, at as i64);
         assert_eq!(rc, SQLITE_OK);
-        // No SQLite calls, so that the file is not made as long as the first page says.
+        // The caller is not SQLite, so the VFS does not give the file the length that the first page
+        // says.
         let end = self.file.len().max(at + PAGE);
         self.file.resize(end, 0);
         self.file[at..at + PAGE].copy_from_slice(&bytes);
@@ -602,7 +605,7 @@ impl Board<'_> {
         let (has_mark, writes, checkpoints) =
             (connection.shared != 0, connection.has(WRITE), connection.is_checkpointing());
         let is_free = |slot| connection.all_slots() & mask(slot, 1) == 0;
-        // While the write lock is held for upkeep, others wait for 100 ms; the fuzzer does not.
+        // While the write lock is held for upkeep, others wait for 100 ms. The fuzzer skips that.
         let upkeep = |c: &Connection| c.has_write_lock && c.reasons & WAL != 0 && c.shared == 0;
         let is_upkept = self.others(n).any(upkeep);
         match *step {
@@ -636,7 +639,7 @@ impl Board<'_> {
                 }
             }
             Step::UnlockSlots(_, which) => self.unlock_slots(n, which.into()),
-            // As a stock client does who begins the WAL anew.
+            // Like a stock client that restarts the WAL.
             Step::NewSalts(_) => {
                 // SAFETY: the region is mapped and aligned, and this thread alone uses it.
                 unsafe {
@@ -662,7 +665,7 @@ impl Board<'_> {
         }
     }
 
-    /// What can be seen from outside, and what must never be.
+    /// Checks what can be seen from outside, and what must never be.
     fn check(&self) {
         let writers = self.connections.iter().filter(|c| c.has_write_lock).count();
         assert!(writers <= 1, "two have the write lock");
@@ -674,7 +677,7 @@ impl Board<'_> {
     }
 }
 
-/// The lock that anybody has on a file, if any.
+/// A lock on a file, if any process has one.
 fn locked(path: &std::path::Path) -> Option<(i64, i64)> {
     let file = std::fs::File::options().read(true).write(true).open(path).ok()?;
     // SAFETY: all of its fields are integers.
@@ -687,8 +690,8 @@ fn locked(path: &std::path::Path) -> Option<(i64, i64)> {
     (i32::from(lock.l_type) != libc::F_UNLCK).then_some((lock.l_start, lock.l_len))
 }
 
-/// Two or three connections make the calls that the bytes describe, on a board in a rollback mode, in WAL
-/// mode, or one that is still empty.
+/// Two or three connections make the calls that the bytes describe, on a board that is in a
+/// rollback mode, in WAL mode, or empty.
 ///
 /// # Panics
 /// If a promise is broken.
@@ -700,7 +703,7 @@ pub fn run(data: &[u8]) {
         let is_empty = kind % 4 == 3;
         let content: &[u8] = if is_empty { &[] } else { &fixture.content };
         std::fs::write(&fixture.path, content).expect("the board");
-        // So that the connection that cleans up has a sidecar to lock.
+        // This gives the connection that cleans up a sidecar to lock.
         let mut sidecar = b"kanban-vfs\0\0\x03\0\0\0".to_vec();
         sidecar.resize(36_864, 0);
         std::fs::write(beside(&fixture.path, "-lock"), sidecar).expect("the sidecar");

@@ -1,4 +1,4 @@
-//! The board: what is done to it, and how it has to look afterwards.
+//! The board: what is done to it, and how it must look afterwards.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,12 +15,12 @@ use super::record::{Event, Recorder, When};
 use crate::base::{Base, Call, File, Locks, Method};
 use crate::{PATIENCE, sidecar};
 
-/// How many transactions there may be, and what they leave.
+/// How many transactions the board may have, and its contents after each.
 #[derive(Clone, Default)]
 pub(super) struct Expected {
-    /// No fewer.
+    /// The least number.
     pub(super) acknowledged: u32,
-    /// No more.
+    /// The greatest number.
     pub(super) attempted: u32,
     /// The digest of the board after each number of transactions.
     contents: Vec<u64>,
@@ -33,12 +33,13 @@ impl std::fmt::Debug for Expected {
 }
 
 impl Expected {
-    /// What is there and was read is promised.
+    /// The same, but with exactly `n` transactions: what was read after a power cut must stay.
     pub(super) fn exactly(&self, n: u32) -> Self {
         Self { acknowledged: n, attempted: n, contents: self.contents.clone() }
     }
 
-    /// Transaction `n`, from 1, is about to be committed. It may be another than failed before.
+    /// Transaction `n`, from 1, is about to be committed. Its content may differ from an earlier
+    /// attempt that failed.
     pub(super) fn attempt(&mut self, n: u32, content: u64) {
         self.attempted = n;
         self.contents.resize(n as usize, 0);
@@ -73,21 +74,22 @@ fn digest_of(cards: &Cards) -> u64 {
 enum Step {
     /// A transaction.
     Write(Writer, End),
-    /// The other writer tries while one is at it.
+    /// The other writer tries to write while one has a transaction open.
     Contend,
     /// A reader keeps its snapshot while both write.
     LongRead,
-    /// A third of all cards go.
+    /// Deletes a third of all cards.
     Clear,
     Vacuum,
-    /// An index is made, or dropped.
+    /// Creates or drops an index.
     Index,
     Checkpoint(&'static str),
-    /// A writer commits while another connection checkpoints.
+    /// A writer commits during another connection's checkpoint.
     CheckpointBeside,
-    /// A writer commits while another's commit is synced, with group commit.
+    /// With group commit, a writer commits during the sync of another's commit.
     CommitBeside,
-    /// The last connection makes it a board in DELETE mode, and all make it one in WAL mode again.
+    /// The last connection changes the board to DELETE mode, and then all change it to WAL mode
+    /// again.
     LeaveWal,
     /// A connection is closed, and opened again.
     Reopen(Writer),
@@ -103,7 +105,7 @@ enum Writer {
 #[derive(Clone, Copy, PartialEq)]
 enum End {
     Commit,
-    /// A part is taken back before.
+    /// Rolls back a part of the transaction before the commit.
     CommitPart,
     Rollback,
 }
@@ -137,15 +139,15 @@ const STEPS: [Step; 23] = {
     ]
 };
 
-/// Something that is to happen in the middle of a checkpoint: before it has written all pages.
+/// What is to happen in the middle of a checkpoint, before the checkpoint has written all pages.
 type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 
-/// What is to happen at the syncs of the WAL that commits have put off.
+/// What is to happen at the WAL syncs that commits have deferred.
 #[derive(Clone, Default)]
 struct Syncs {
-    /// When the next one was recorded.
+    /// When the next sync was recorded.
     recorded: Meanwhile,
-    /// Before the next one after that is.
+    /// Before the sync after that one is recorded.
     before: Meanwhile,
 }
 
@@ -161,8 +163,8 @@ struct Clients {
     recorder: Recorder,
     meanwhile: Meanwhile,
     syncs: Syncs,
-    /// The two writers and a reader, who also does what is nobody's. All waits are 0: it is one
-    /// thread that plays them all.
+    /// The two writers, and a reader that also does what belongs to neither. All busy timeouts are
+    /// 0, since one thread plays all of them.
     connections: [Option<Connection>; 3],
     cards: Cards,
     next_id: i64,
@@ -171,7 +173,7 @@ struct Clients {
     beside_syncs: usize,
 }
 
-/// Does everything twice, in some order.
+/// Takes each step twice, in a random order.
 pub(super) fn run(base: Base, vfs: &str, directory: &Path, run: Run) -> Workload {
     let meanwhile = Meanwhile::default();
     let hook = Arc::clone(&meanwhile);
@@ -230,7 +232,7 @@ pub(super) fn run(base: Base, vfs: &str, directory: &Path, run: Run) -> Workload
     Workload { events: clients.recorder.take(), beside_checkpoints, beside_syncs }
 }
 
-/// In a thread of its own, as another process would.
+/// Runs `meanwhile` in a thread of its own, as another process would.
 fn run_meanwhile(meanwhile: &Meanwhile, call: &Call<'_>) {
     if !(call.file == File::Main && matches!(call.method, Method::Write { .. })) {
         return;
@@ -256,8 +258,9 @@ impl Clients {
         let connection = Connection::open(&self.uri).expect("it opens");
         connection.busy_timeout(Duration::ZERO).expect("it is set");
         let (mode, synchronous) = (self.run.mode.journal(), self.run.mode.synchronous());
-        // To enter WAL mode is a transaction of DELETE mode, in which NORMAL may corrupt: the journal's
-        // checksum does not cover all of a page, and its header is not synced after the pages.
+        // A change to WAL mode is a transaction in DELETE mode, where NORMAL may corrupt the
+        // database: the journal's checksum does not cover all of a page, and its header is not
+        // synced after the pages.
         connection
             .execute_batch(&format!(
                 "PRAGMA page_size={}; PRAGMA journal_mode={mode}; PRAGMA synchronous={synchronous}; \
@@ -279,7 +282,7 @@ impl Clients {
         self.connection(n).execute_batch(sql)
     }
 
-    /// The tables are the first transaction.
+    /// Creates the tables, which is the first transaction.
     fn create(&mut self) {
         let auto_vacuum = self.random.u8(..3);
         self.open(0);
@@ -309,7 +312,7 @@ impl Clients {
             }
             Step::LongRead => {
                 self.sql(2, "BEGIN; SELECT count(*) FROM card").expect("readers may read");
-                // In rollback modes, they cannot commit.
+                // In rollback modes, these writers cannot commit.
                 self.write(0, End::Commit);
                 self.write(1, End::Commit);
                 self.sql(2, "COMMIT").expect("it ends");
@@ -367,7 +370,7 @@ impl Clients {
         }
     }
 
-    /// Begins a transaction and makes changes; what they come to.
+    /// Begins a transaction and makes changes. Returns the resulting cards.
     fn begin(&mut self, n: usize) -> rusqlite::Result<Cards> {
         self.sql(n, "BEGIN IMMEDIATE")?;
         let mut cards = self.cards.clone();
@@ -404,7 +407,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Row n of the log is the n-th transaction's.
+    /// Writes row n of the log, which belongs to the n-th transaction.
     fn log(&self, n: usize) -> rusqlite::Result<()> {
         let sql = "INSERT INTO log VALUES (?)";
         self.connection(n).execute(sql, [self.acknowledged + 1]).map(drop)
@@ -423,10 +426,10 @@ impl Clients {
         self.recorder.note(Event::Acknowledged(self.acknowledged));
     }
 
-    /// The first writer commits. When its sync has begun, the second does, and waits for the next sync,
-    /// which begins when the first was told that it has committed.
+    /// The first writer commits. When its sync has begun, the second writer commits, and waits for
+    /// the next sync. That sync begins when the first writer's COMMIT has returned.
     fn commit_beside(&mut self) {
-        // A checkpoint within the first one's COMMIT would sync for the second.
+        // A checkpoint within the first writer's COMMIT would sync for the second.
         self.sql(0, "PRAGMA wal_autocheckpoint=0").expect("it is set");
         let cards = self.begin(0).expect("nobody else writes");
         let n = self.acknowledged + 1;
@@ -450,7 +453,7 @@ impl Clients {
                 });
                 sender.send((writer, committed)).expect("somebody waits");
             });
-            // Until it has committed, and COMMIT waits.
+            // Waits until the second writer has committed, and its COMMIT waits.
             let began = Instant::now();
             let count = "SELECT count(*) FROM log";
             while reader.query_row(count, [], |row| row.get(0)) != Ok(n + 1) {
@@ -471,7 +474,7 @@ impl Clients {
         );
         self.commit(0, cards).expect("nobody else is there");
         match take(&self.syncs.recorded) {
-            // It has synced nothing.
+            // The first writer synced nothing.
             Some(second) => second(),
             None => self.beside_syncs += 1,
         }
@@ -488,7 +491,7 @@ impl Clients {
     fn checkpoint_beside(&mut self) {
         self.sql(0, "PRAGMA wal_autocheckpoint=0").expect("it is set");
         self.write(0, End::Commit);
-        // With a transaction begun, the checkpoint cannot exclude the writer.
+        // While this transaction is open, the checkpoint cannot exclude the writer.
         let cards = self.begin(0).expect("nobody else writes");
         let (writer, recorder) = (self.connections[0].take().expect("open"), self.recorder.clone());
         let (sender, done) = channel();
@@ -507,7 +510,7 @@ impl Clients {
         set(Some(Box::new(commit)));
         self.sql(2, "PRAGMA wal_checkpoint(PASSIVE)").expect("it does what it can");
         match set(None) {
-            // There was nothing to copy.
+            // The checkpoint had nothing to copy.
             Some(commit) => commit(),
             None => self.beside_checkpoints += 1,
         }
@@ -517,8 +520,8 @@ impl Clients {
     }
 }
 
-/// Opens the board after a power cut, reads it, checkpoints it. How many transactions there are, and
-/// what was done to the files.
+/// Opens the board after a power cut, reads it and checkpoints it. Returns how many transactions it
+/// has, and what was done to the files.
 pub(super) fn recover(
     base: Base,
     vfs: &str,
@@ -559,7 +562,7 @@ pub(super) fn look_at(directory: &Path, expected: &Expected) -> Result<(), Strin
     let status: String = board
         .query_row("PRAGMA kanban_status", [], |row| row.get(0))
         .map_err(|error| format!("its status cannot be read: {error}"))?;
-    // Garbage is left as it is, and the board is written as on the stock VFS.
+    // The VFS leaves a sidecar with garbage as it is, and the board is written as on the stock VFS.
     let is_garbage = status.contains("the sidecar holds something else");
     if holder != Some(std::process::id()) && !is_garbage {
         return Err(format!("a writer does not have the write lock, but {holder:?}: {status}"));
@@ -576,7 +579,7 @@ pub(super) fn look_at(directory: &Path, expected: &Expected) -> Result<(), Strin
     }
 }
 
-/// How many transactions there are, if they are whole.
+/// How many transactions the board has, if they are whole.
 fn transactions(board: &Connection, expected: &Expected) -> rusqlite::Result<Result<u32, String>> {
     let tables = "SELECT count(*) FROM sqlite_schema WHERE name IN ('log', 'card', 'lanes')";
     let n: u32 = match board.query_row(tables, [], |row| row.get(0))? {

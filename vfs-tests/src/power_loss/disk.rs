@@ -1,4 +1,4 @@
-//! What may be on the disk, by what was recorded.
+//! What may be on the disk, according to the record.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,17 +10,17 @@ use super::record::{Event, FileId};
 
 const SECTOR: usize = 512;
 
-/// All that the events until now leave open.
+/// All states that the events so far allow.
 #[derive(Default)]
 pub(super) struct Disk {
     files: HashMap<FileId, Content>,
-    /// What each name stood for since the directory was synced last; the first is what it stood for
-    /// then.
+    /// What each name stood for since the last sync of the directory. The first entry is what it
+    /// stood for at that sync.
     names: BTreeMap<PathBuf, Vec<Since<Option<FileId>>>>,
     events: usize,
 }
 
-/// What something has been since that event.
+/// A value that something has had since that event.
 #[derive(Clone)]
 struct Since<T> {
     event: usize,
@@ -29,29 +29,29 @@ struct Since<T> {
 
 #[derive(Default)]
 struct Content {
-    /// What was there at the last sync.
+    /// The contents at the last sync.
     durable: Vec<u8>,
-    /// What the processes see.
+    /// The contents that processes see.
     now: Vec<u8>,
-    /// The sizes it had since the last sync.
+    /// The sizes since the last sync.
     sizes: Vec<Since<usize>>,
     /// What was written since then, by sector.
     sectors: BTreeMap<usize, Vec<Since<[u8; SECTOR]>>>,
 }
 
-/// How much of what was not synced has reached the disk.
+/// How much of what was not synced reached the disk.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fate {
     /// Nothing.
     Lost,
     /// Everything.
     Kept,
-    /// What happened until some moment, and of the next write some sectors.
+    /// Everything up to some moment, and some sectors of the next write.
     Until,
-    /// The same, and none of what came before is torn.
+    /// The same, but no earlier write is torn.
     InOrder,
-    /// Each sector, each size and each name is as it was at some moment of its own: the last, with
-    /// the probability of that many in 16.
+    /// Each sector, each size and each name is as it was at some moment of its own. It is the last
+    /// moment with a probability of this number of sixteenths.
     Mixed(u8),
 }
 
@@ -66,12 +66,12 @@ impl Fate {
     }
 }
 
-/// What reaches the disk in the order it was done, if it does.
+/// What reaches the disk, if at all, in the order in which it was done.
 #[derive(Clone, Copy)]
 pub(super) struct Orders {
-    /// No file has a size it got after the deletion of a file that is back.
+    /// No file has a size that it got after the deletion of a file that is back.
     pub(super) sizes_wait: bool,
-    /// What is written to a journal.
+    /// Writes to a journal are in order.
     pub(super) journals: bool,
 }
 
@@ -79,14 +79,14 @@ pub(super) struct Orders {
 #[derive(Default)]
 pub(super) struct State {
     files: BTreeMap<PathBuf, Vec<u8>>,
-    /// Whether a deleted file is there.
+    /// Whether a deleted file is back.
     pub(super) is_back: bool,
-    /// What became of each file, for a report.
+    /// The fate of each file, for a report.
     pub(super) fates: Vec<(PathBuf, Fate)>,
 }
 
 impl Disk {
-    /// The disk that a state is, in a directory, with its files numbered as they come.
+    /// Makes a disk from a state, in a directory, and numbers its files in order.
     pub(super) fn of(state: &State, directory: &Path) -> Self {
         let mut disk = Self::default();
         let files = state.in_directory(directory).zip(state.files.values());
@@ -131,8 +131,8 @@ impl Disk {
         was.push(Since { event: self.events, was: file });
     }
 
-    /// One of the disks a power cut may leave now: all files share a fate, or each has one of its
-    /// own.
+    /// One of the disks that a power cut may leave now. With a fate, all files share it; otherwise
+    /// each file has its own.
     pub(super) fn cut(&self, fate: Option<Fate>, orders: Orders, random: &mut Rng) -> State {
         let mut state = State::default();
         let mut found = Vec::new();
@@ -163,7 +163,7 @@ impl Disk {
         state
     }
 
-    /// Whether what the processes see, by the record, is what is in the files.
+    /// Whether the files have the contents that processes see according to the record.
     pub(super) fn matches(&self) -> bool {
         self.names.iter().all(|(name, was)| {
             match (was.last().and_then(|last| last.was), std::fs::read(name)) {
@@ -213,7 +213,8 @@ impl Content {
                 random.choice(written.chain(resized).collect::<Vec<_>>())
             }
         };
-        // The last before the moment, or at it by chance; without a moment, the last or any.
+        // Up to a moment: the last event before it, or at it by chance. Without a moment: the last
+        // event, or any.
         let mut pick = |events: &[usize]| match (moment, fate) {
             (Some(moment), _) => {
                 let before = events.iter().filter(|event| **event < moment).count();
@@ -244,12 +245,12 @@ impl Content {
                 n => Some(was[n - 2].was),
             };
             let new = match n {
-                // A file has grown, and what is to be there is not there yet.
+                // The file has grown, and what was written there is not on the disk yet.
                 0 => old.unwrap_or([garbage.unwrap_or(0); SECTOR]),
                 n => was[n - 1].was,
             };
             room.copy_from_slice(&new[..room.len()]);
-            // Sectors are written from one end to the other.
+            // A sector is written from one end to the other.
             let may_be_torn = match fate {
                 Fate::InOrder => n > 0 && Some(was[n - 1].event) == moment,
                 _ => n > 0,
@@ -264,7 +265,7 @@ impl Content {
     }
 }
 
-/// A sector of a file, with zeros behind its end; `None` if it begins there.
+/// A sector of a file, with zeros behind the file's end; `None` if the sector begins there.
 fn padded(bytes: &[u8], sector: usize) -> Option<[u8; SECTOR]> {
     let bytes = bytes.get(sector * SECTOR..).filter(|bytes| !bytes.is_empty())?;
     let mut whole = [0; SECTOR];
@@ -280,12 +281,12 @@ impl State {
         hasher.finish()
     }
 
-    /// The names of its files, if they are in another directory.
+    /// The names of its files, in another directory.
     pub(super) fn in_directory(&self, directory: &Path) -> impl Iterator<Item = PathBuf> {
         self.files.keys().map(|name| directory.join(name.file_name().expect("a file's name")))
     }
 
-    /// Makes an empty directory be that disk.
+    /// Writes this disk into an empty directory.
     pub(super) fn write(&self, directory: &Path) -> std::io::Result<()> {
         let mut files = self.in_directory(directory).zip(self.files.values());
         files.try_for_each(|(name, bytes)| std::fs::write(name, bytes))

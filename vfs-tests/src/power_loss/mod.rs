@@ -3,34 +3,36 @@
 //! may leave them (`disk`). It opens them through `kanban` and looks at them (`board`).
 //!
 //! # What a state is
-//! A moment of the record, and for each file what of it had reached the disk:
-//! - its size is one of those it had since it was synced last;
-//! - each sector of 512 bytes is what it was at some moment since then. So of the writes that were not
-//!   synced each may be lost, kept, torn, or have overtaken another, of the same file or of others.
-//!   Rarely, a sector is torn too, between two writes and from one end to the other;
-//! - what was never there, in a file that has grown, is zeros or garbage;
-//! - its name is in the directory, or not, as at some moment since the directory was synced last:
-//!   a file that was created may be missing, one that was deleted may be back. SQLite syncs the
-//!   directory when `xDelete` is told to, and at the first sync of each handle of a journal or a WAL.
-//!   (Unless [`Run::sizes_overtake`], sizes do not overtake deletions. With NORMAL in a rollback mode,
-//!   what is written to the journal gets there in order: SQLite syncs it once only.)
+//! A moment of the record, and for each file the part of it that had reached the disk:
+//! - its size is one of those it had since it was last synced;
+//! - each sector of 512 bytes is what it was at some moment since then. So each write that was not
+//!   synced may be lost, kept, torn, or have overtaken another one, of the same file or of others.
+//!   Rarely, a sector is torn, too: between two writes, from one end to the other;
+//! - where a file has grown, bytes that were never written are zeros or garbage;
+//! - its name is in the directory, or not, as at some moment since the directory was last synced: a
+//!   file that was created may be missing, and one that was deleted may be back. SQLite syncs the
+//!   directory when `xDelete` is asked to, and at the first sync of each handle of a journal or a
+//!   WAL. (Unless [`Run::sizes_overtake`], sizes do not overtake deletions. With NORMAL in a
+//!   rollback mode, writes to the journal arrive in order: SQLite syncs it only once.)
 //!
-//! A write never changes bytes beside its own: the unix VFS claims SQLITE_IOCAP_POWERSAFE_OVERWRITE.
-//! `-shm` and `-lock` promise nothing: they are missing, cut short, garbage, or as they were last.
+//! A write never changes bytes beside its own: the unix VFS claims
+//! SQLITE_IOCAP_POWERSAFE_OVERWRITE. `-shm` and `-lock` promise nothing: they are missing, cut
+//! short, garbage, or as they were at the end.
 //!
-//! The moments are those before and after each sync, at each lock and unlock that something was done
-//! before, after each acknowledged transaction, and a sample of those between. Of each, the disks
-//! where nothing and where all that was not synced is kept, and some at random.
+//! The moments are those before and after each sync, at each lock and unlock that follows a change,
+//! after each acknowledged transaction, and a sample of those between. For each moment there are
+//! the disk that lost everything not synced, the disk that kept all of it, and some random ones.
 //!
 //! # What is asked of a state
 //! The database opens, and `integrity_check` finds nothing. It has the content that some number of
-//! transactions left, none in part: no more than were attempted, and no fewer than were acknowledged
-//! if their mode promises that ([`Mode`]). A row can be written, and who writes it has the write
-//! lock by the sidecar. Of some states, the recovery itself is recorded, and the power cut again at
-//! its boundaries: then there are as many transactions as it has found.
+//! transactions left, and no part of another. There are no more transactions than were attempted,
+//! and no fewer than were acknowledged if their mode promises that ([`Mode`]). A row can be
+//! written, and the writer has the write lock in the sidecar. For some states, the recovery itself
+//! is recorded, and the power is cut again at its boundaries: then there are as many transactions
+//! as the recovery found.
 //!
 //! # What is not modelled
-//! Disks that lie about syncs, but to show that this is found ([`Lie`]); bits that rot; several
+//! Disks that lie about syncs, except to show that this is found ([`Lie`]); bit rot; several
 //! databases in one transaction; mmap; a third power cut before the second was recovered from.
 
 mod board;
@@ -49,27 +51,28 @@ use board::Expected;
 use disk::{Disk, Fate, Orders, State};
 use record::Event;
 
-/// `PRAGMA journal_mode` and `PRAGMA synchronous`, and so what is promised of acknowledged
-/// transactions. <https://www.sqlite.org/pragma.html#pragma_synchronous>
+/// `PRAGMA journal_mode` and `PRAGMA synchronous`. They decide which acknowledged transactions must
+/// be there. <https://www.sqlite.org/pragma.html#pragma_synchronous>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// All are there.
+    /// All acknowledged transactions.
     WalFull,
-    /// All are: with group commit, some of which commit while another's sync is under way.
+    /// All, with group commit, where some commit while another's sync is under way.
     WalFullGroup,
-    /// Those are that were acknowledged before the WAL was synced last, by a checkpoint.
+    /// Those that were acknowledged before a checkpoint last synced the WAL.
     WalNormal,
-    /// All are, but for the last if its journal is back: FULL does not sync the directory after the
+    /// All, except the last one if its journal is back: FULL does not sync the directory after the
     /// journal was deleted.
     DeleteFull,
-    /// The same, but on disks that write the journal in order: its header may name pages before
-    /// they are there, and the checksum of a page in the journal does not cover all of it.
+    /// The same, but only on disks that write the journal in order: its header may name pages
+    /// before they are on the disk, and the checksum of a page in the journal does not cover all of
+    /// the page.
     DeleteNormal,
-    /// All are.
+    /// All.
     DeleteExtra,
-    /// All are.
+    /// All.
     TruncateFull,
-    /// All are.
+    /// All.
     PersistFull,
 }
 
@@ -111,27 +114,27 @@ impl Mode {
         self.journal() == "wal"
     }
 
-    /// Whether disks write journals in order.
+    /// Whether it only holds on disks that write journals in order.
     fn needs_order(self) -> bool {
         self == Self::DeleteNormal
     }
 
-    /// Whether a deleted journal may be back without harm to more than the last transaction, if the
-    /// size of the database did not reach the disk before it: see [`Run::sizes_overtake`].
+    /// Whether a deleted journal may be back without harm to more than the last transaction, unless
+    /// the size of the database reached the disk before: see [`Run::sizes_overtake`].
     #[must_use]
     pub fn sizes_wait(self) -> bool {
         matches!(self, Self::DeleteFull | Self::DeleteNormal)
     }
 }
 
-/// A disk that says it has synced what it has not: what the machinery must find.
+/// A disk that reports syncs that it did not make. The test must find that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lie {
     /// No file is synced.
     Everything,
-    /// No file of that kind is.
+    /// No file of that kind is synced.
     About(File),
-    /// The directory is not.
+    /// The directory is not synced.
     Directory,
 }
 
@@ -148,57 +151,57 @@ impl Lie {
 /// What to explore.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
-    /// How the board is kept.
+    /// The board's journal mode.
     pub mode: Mode,
-    /// Decides everything that is decided at random.
+    /// Decides everything that is random.
     pub seed: u64,
-    /// Disks made at random of each boundary, beside the two that are not.
+    /// How many random disks each boundary has, apart from the two fixed ones.
     pub of_each: usize,
-    /// The percentage of the moments between that are explored.
+    /// The percentage of the moments between boundaries that are explored.
     pub between: u8,
     /// The percentage of the states whose recovery is cut, too.
     pub again: u8,
-    /// Whether the size of a file may reach the disk before the deletion of another that came first.
-    /// No journaling file system does that, and SQLite, in DELETE mode with FULL, does not survive
-    /// it: it truncates the database after it has deleted the journal, in which the pages that go are
-    /// not saved.
+    /// Whether the size of a file may reach the disk before an earlier deletion of another file. No
+    /// journaling file system does that, and SQLite, in DELETE mode with FULL, does not survive it.
+    /// It truncates the database after it has deleted the journal, which does not have the pages
+    /// that are cut off.
     pub sizes_overtake: bool,
     /// What the disk lies about.
     pub lie: Option<Lie>,
 }
 
-/// What was explored without finding anything.
+/// What was explored without a failure.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Report {
     /// Transactions that were acknowledged.
     pub acknowledged: u32,
-    /// Those of them that were committed in the middle of a checkpoint.
+    /// Transactions of these that were committed in the middle of a checkpoint.
     pub beside_checkpoints: usize,
-    /// And those while another's sync was under way.
+    /// Transactions of these that were committed while another's sync was under way.
     pub beside_syncs: usize,
-    /// Things that were done to files.
+    /// Changes of files.
     pub changes: usize,
     /// Syncs of files and of the directory.
     pub syncs: usize,
     /// Boundaries: before and after syncs, at locks, after acknowledgements.
     pub boundaries: usize,
-    /// Moments between.
+    /// Moments between boundaries that were explored.
     pub between: usize,
-    /// Disks that were opened and looked at, all different or with different things promised.
+    /// Disks that were opened and looked at. All differ, in content or in what is promised.
     pub states: usize,
-    /// Those of them that are of a recovery.
+    /// Disks of these that come from a recovery.
     pub recoveries: usize,
     /// How long that took, with the workload.
     pub took: Duration,
 }
 
-/// A disk that is not as it should be.
+/// A disk that is not as it must be.
 #[derive(Debug)]
 pub struct Failure {
     run: Run,
     /// How many events were recorded before the cut.
     moment: usize,
-    /// And, of the recovery, before the second cut.
+    /// How many events of the recovery were recorded before the second cut.
     again: Option<usize>,
     expected: Expected,
     fates: Vec<(PathBuf, Fate)>,
@@ -232,7 +235,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Registers both, the base by that name. One exploration at a time.
+    /// Registers both, the base by that name. Only one exploration runs at a time.
     ///
     /// # Panics
     /// If the name is taken.
@@ -245,16 +248,16 @@ impl Recording {
         Self { name: name.to_owned(), base, vfs }
     }
 
-    /// The same without `kanban`, but for looking at the disks.
+    /// The same without `kanban`, which is only used to look at the disks.
     #[must_use]
     pub fn stock(&self) -> Self {
         Self { vfs: self.name.clone(), ..self.clone() }
     }
 
-    /// Runs a workload and explores what power cuts make of it.
+    /// Runs a workload, and explores the disks that power cuts leave.
     ///
     /// # Errors
-    /// The first disk that is not as it should be.
+    /// The first disk that is not as it must be.
     ///
     /// # Panics
     /// If the workload itself fails.
@@ -262,10 +265,10 @@ impl Recording {
         self.find(run, |_| true)
     }
 
-    /// As [`Self::explore`], but passes over all problems that are not `wanted`.
+    /// Like [`Self::explore`], but ignores problems that are not `wanted`.
     ///
     /// # Errors
-    /// The first that is.
+    /// The first disk with a wanted problem.
     ///
     /// # Panics
     /// If the workload itself fails.
@@ -298,7 +301,7 @@ impl Recording {
     }
 }
 
-/// The seed that the environment asks for, or another each time.
+/// The seed from the environment, or a random one.
 ///
 /// # Panics
 /// If POWER_LOSS_SEED is no number.
@@ -310,7 +313,7 @@ pub fn seed() -> u64 {
     }
 }
 
-/// A directory in memory where there is one: it is not this machine's power that fails.
+/// A directory in memory if there is one, since no real power fails.
 fn directory() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let new = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
@@ -320,14 +323,14 @@ fn directory() -> tempfile::TempDir {
 struct Explorer<'r, W> {
     recording: &'r Recording,
     run: Run,
-    /// Whether a problem is one.
+    /// Whether a problem counts.
     wanted: W,
     random: Rng,
     disk: Disk,
     /// The `-shm` and `-lock` of the workload, as they were at its end.
     left_over: [(&'static str, Vec<u8>); 2],
     expected: Expected,
-    /// How many transactions were acknowledged when the WAL was synced last.
+    /// How many transactions were acknowledged when the WAL was last synced.
     synced: u32,
     seen: HashSet<(u64, u32, u32)>,
     moment: usize,
@@ -336,7 +339,7 @@ struct Explorer<'r, W> {
 
 impl<W: Fn(&str) -> bool> Explorer<'_, W> {
     fn explore(&mut self, events: &[Event]) -> Result<(), Box<Failure>> {
-        // Whether something has happened since the last boundary.
+        // Whether anything happened since the last boundary.
         let mut is_new = false;
         for (moment, event) in events.iter().enumerate() {
             self.moment = moment;
@@ -387,7 +390,7 @@ impl<W: Fn(&str) -> bool> Explorer<'_, W> {
         (0..self.run.of_each).try_for_each(|_| self.cut(None))
     }
 
-    /// The power is cut now.
+    /// Cuts the power now.
     fn cut(&mut self, fate: Option<Fate>) -> Result<(), Box<Failure>> {
         let state = self.disk.cut(fate, self.orders(), &mut self.random);
         let mut expected = self.expected.clone();
@@ -411,7 +414,7 @@ impl<W: Fn(&str) -> bool> Explorer<'_, W> {
         }
     }
 
-    /// The power is cut while the board recovers.
+    /// Cuts the power while the board recovers.
     fn cut_again(&mut self, state: &State, expected: &Expected) -> Result<(), Box<Failure>> {
         let directory = directory();
         state.write(directory.path()).expect("there is room");

@@ -11,47 +11,47 @@ use rusqlite::ffi::{
 use super::Lie;
 use crate::base::{Base, Call, Fault, File, Method};
 
-/// A file, whatever its name: one that is deleted and created again is another.
+/// A file, whatever its name: a file that is deleted and created again is another one.
 pub(super) type FileId = usize;
 
 /// Something that happened.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A file of that name, empty, was created.
+    /// An empty file of that name was created.
     Create(PathBuf, FileId),
-    /// The name was taken out of the directory.
+    /// The name was removed from the directory.
     Delete(PathBuf),
     Write(FileId, u64, Vec<u8>),
     Truncate(FileId, u64),
-    /// All that was done to the file until now is on the disk.
+    /// Everything done to the file so far is on the disk.
     Sync(FileId, File),
-    /// So is all that was done to the directory.
+    /// Everything done to the directory so far is on the disk.
     SyncDirectory,
     /// A lock was asked for or released, or a file was closed.
     Lock,
     /// Transaction n, which would leave this content (a digest), is about to be committed.
     Attempt(u32, u64),
-    /// SQLite has said that it is committed.
+    /// SQLite has reported that transaction n is committed.
     Acknowledged(u32),
 }
 
 impl Event {
-    /// Whether it changes what may be on the disk.
+    /// Whether this event changes what may be on the disk.
     pub(super) fn is_change(&self) -> bool {
         matches!(self, Self::Create(..) | Self::Delete(_) | Self::Write(..) | Self::Truncate(..))
     }
 }
 
-/// When something happens beside a call.
+/// When something happens relative to a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
     /// Before it is recorded.
     Before,
-    /// After that, and before it is made.
+    /// After it is recorded, and before it is made.
     Recorded,
 }
 
-/// The log of all that the connections of one directory do through a base.
+/// The log of all calls that the connections of one directory make through a base.
 #[derive(Clone)]
 pub(super) struct Recorder(Arc<Mutex<Log>>);
 
@@ -61,17 +61,17 @@ struct Log {
     events: Vec<Event>,
     files: usize,
     names: HashMap<PathBuf, FileId>,
-    /// How long each file is, by the calls, when all that were recorded are made.
+    /// The length of each file when all recorded calls have been made.
     lengths: HashMap<FileId, u64>,
     handles: HashMap<usize, FileId>,
-    /// Those whose first sync is to sync the directory, as `unixOpen` has it: the unix VFS does so
-    /// for journals and WALs that it may create, and not for databases.
+    /// The handles whose first sync also syncs the directory, as `unixOpen` decides: the unix VFS does so for journals and
+    /// WALs that it may create, and not for databases.
     directory_syncs: HashSet<usize>,
 }
 
 impl Recorder {
-    /// Records from now on, in a directory that has these files, numbered from 0. `meanwhile` is called
-    /// before each call is recorded, and after each, without anything held.
+    /// Records from now on, in a directory that has these files, numbered from 0. `meanwhile` is called before and after
+    /// each call is recorded, with no lock held.
     pub(super) fn start(
         base: Base,
         directory: &Path,
@@ -105,7 +105,7 @@ impl Recorder {
         self.log().events.push(event);
     }
 
-    /// What was recorded until now; it is taken out.
+    /// Takes the events that were recorded so far.
     pub(super) fn take(&self) -> Vec<Event> {
         std::mem::take(&mut self.log().events)
     }
@@ -116,9 +116,9 @@ impl Recorder {
 }
 
 impl Log {
-    /// The calls are made, and succeed: `Disk::matches` finds it if one did not.
+    /// Records a call. Calls are made, and are assumed to succeed: `Disk::matches` finds it if one did not.
     fn record(&mut self, call: &Call<'_>) -> Fault {
-        // Temporary files have no name, and are of no use after a power cut.
+        // Temporary files have no name, and nobody needs them after a power cut.
         if call.file == File::Other || !call.path.starts_with(&self.directory) {
             return Fault::None;
         }
@@ -188,9 +188,9 @@ impl Log {
         self.events.push(Event::Truncate(file, size));
     }
 
-    /// `kanban` itself empties the WAL, not by the base, when the last connection closes. It has all slots of the
-    /// wal-index locked exclusively while it does, and unlocks them next. Only then is a WAL that is shorter than the calls
-    /// say a truncation: at other times another thread may have recorded a write that it has not made yet.
+    /// `kanban` itself empties the WAL, without the base, when the last connection closes. Meanwhile it has all slots of
+    /// the wal-index locked exclusively, and then it unlocks them. Only at that moment is a WAL that is shorter than the
+    /// calls say a truncation. At other times another thread may have recorded a write that it has not made yet.
     fn look_at_wal(&mut self, database: &Path) {
         let mut name = database.as_os_str().to_owned();
         name.push("-wal");
@@ -211,7 +211,7 @@ mod tests {
     use crate::Board;
     use crate::power_loss::disk::Disk;
 
-    /// Whether the events truncate a file, and that they leave what is in the files.
+    /// Whether the events truncate a file and lead to the present contents of the files.
     fn truncates(events: &[Event]) -> bool {
         let mut disk = Disk::default();
         events.iter().for_each(|event| disk.apply(event));
@@ -225,7 +225,7 @@ mod tests {
         connection
     }
 
-    /// A writer has recorded the write of a frame, and not made it yet. A reader then locks and unlocks its slot of the
+    /// A writer has recorded the write of a frame, but not made it yet. A reader then locks and unlocks its slot of the
     /// wal-index, and finds a WAL that is shorter than the record says: nothing has truncated it.
     #[test]
     fn a_write_that_is_still_to_be_made_is_no_truncation() {
@@ -252,7 +252,7 @@ mod tests {
         base.off();
     }
 
-    /// The last connection closes with a WAL that is to stay: `kanban` empties it without a call of the base.
+    /// The last connection closes, and its WAL is to stay: `kanban` empties the WAL without a call of the base.
     #[test]
     fn a_wal_that_is_emptied_beside_the_calls_is_a_truncation() {
         let base = Base::register("recorder-close");

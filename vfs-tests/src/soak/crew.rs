@@ -1,4 +1,4 @@
-//! The clients as processes: started, killed, stopped, and followed to their end.
+//! The clients as processes: how they are started, killed, stopped, and followed to their end.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,7 +27,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The clients of a board: `writers` is whether they are writers only.
+    /// The clients of a board. If `writers`, they are writers only.
     #[must_use]
     pub fn crew(processes: usize, writers: bool) -> Vec<Self> {
         use Kind::{Python, Rust};
@@ -49,8 +49,8 @@ impl Kind {
         crew
     }
 
-    /// The same without the extension, and without children, which would write with what they
-    /// inherit.
+    /// The same without the extension, and without children, which would write by connections that
+    /// they inherited.
     #[must_use]
     pub fn on_stock(self) -> Self {
         match self {
@@ -82,7 +82,7 @@ impl Kind {
     }
 }
 
-/// What a new process needs to know.
+/// What a new process must know.
 pub struct Birth<'a> {
     /// The program of Rust clients.
     pub program: &'a Path,
@@ -92,32 +92,32 @@ pub struct Birth<'a> {
     pub seed: u64,
     /// The number of its first connection.
     pub first: u64,
-    /// After how many steps it ends.
+    /// After how many steps the process ends.
     pub steps: u64,
     /// Its busy timeout, in ms.
     pub timeout: u64,
-    /// Whether it is on the stock VFS, whatever it is otherwise.
+    /// Whether it uses the stock VFS, whatever its kind.
     pub stock: bool,
 }
 
-/// A process, with what its connections say.
+/// A process, and the diaries of its connections.
 pub struct Process {
     /// Of which kind.
     pub kind: Kind,
     child: Child,
-    /// Whether we have killed it.
+    /// Whether the parent killed it.
     pub killed: bool,
     /// Until when it is stopped.
     pub stopped: Option<Instant>,
     /// When it last said something.
     pub heard: Instant,
     diaries: PathBuf,
-    /// `None` where nothing is to come.
+    /// `None` if nothing more will come.
     readers: BTreeMap<u64, Option<Reader>>,
 }
 
 impl Process {
-    /// Starts it.
+    /// Starts the process.
     ///
     /// # Panics
     /// If it does not start.
@@ -152,7 +152,8 @@ impl Process {
             }
         };
         let said = File::create(diaries.with_extension("stderr")).expect("a place");
-        // Its stdout, which it never writes to, ends when it and all of its children are gone.
+        // Its stdout, to which it never writes, ends when the process and all of its children are
+        // gone.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(said);
         // SAFETY: prctl is async-signal-safe.
         unsafe {
@@ -170,7 +171,7 @@ impl Process {
         Self { kind, child, killed: false, stopped: None, heard, diaries, readers }
     }
 
-    /// Sends a signal to it, if it runs.
+    /// Sends a signal to the process, if it runs.
     pub fn signal(&mut self, signal: i32) {
         if matches!(self.child.try_wait(), Ok(None)) {
             // SAFETY: it only sends a signal, to a child that was not waited for.
@@ -178,10 +179,10 @@ impl Process {
         }
     }
 
-    /// Whether the process has ended; its children need not have.
+    /// Whether the process has ended; its children may still run.
     ///
     /// # Errors
-    /// If it has ended otherwise than well, or by us.
+    /// If it ended with a failure, and was not killed by the parent.
     pub fn has_ended(&mut self) -> Result<bool, String> {
         let Ok(Some(status)) = self.child.try_wait() else { return Ok(false) };
         let ours = self.killed && status.signal() == Some(libc::SIGKILL);
@@ -192,7 +193,7 @@ impl Process {
         Err(format!("{:?} has ended: {status}: {}", self.kind, said.unwrap_or_default()))
     }
 
-    /// Whether nobody is left who could write.
+    /// Whether no process is left that could write.
     ///
     /// # Errors
     /// As [`Self::has_ended`].
@@ -204,7 +205,7 @@ impl Process {
         Ok(self.has_ended()? && silent)
     }
 
-    /// What its connections have said since the last call.
+    /// What its connections wrote since the last call.
     ///
     /// # Panics
     /// If its diaries cannot be read.
@@ -231,7 +232,7 @@ impl Process {
         lines
     }
 
-    /// The numbers of its connections, of those that have not quit.
+    /// The numbers of its connections, without those that have quit.
     #[must_use]
     pub fn ids(&self) -> Vec<u64> {
         let open = self.readers.iter().filter(|(_, reader)| reader.is_some());

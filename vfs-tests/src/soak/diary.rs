@@ -1,26 +1,26 @@
-//! What a client says of itself, a line for each thing, appended to a file of its own by one
-//! write(2): what it has written outlives it.
+//! What a client reports, one line for each event. It appends a line to a file of its own by one
+//! write(2), so what was written survives the client.
 //!
 //! | line | |
 //! |---|---|
 //! | `v <vfs>` | which VFS it uses |
 //! | `a <txn>` | it is about to begin that transaction |
-//! | `c <txn> <waited> <now>` | COMMIT has returned SQLITE_OK; for how many ms BEGIN waited; the time |
+//! | `c <txn> <waited> <now>` | COMMIT returned SQLITE_OK; how many ms BEGIN waited; the time |
 //! | `b <txn> <waited>` | it gave up after its busy timeout, and rolled back |
-//! | `r <txn>` | it was refused at once, as who upgrades a stale snapshot must be; rolled back |
-//! | `q` | this was the last; it goes on with another diary |
-//! | `n <what>` | it did something, to be counted |
-//! | `e <text>` | something happened that must not |
+//! | `r <txn>` | it was refused at once, as the upgrade of a stale snapshot must be, and rolled back |
+//! | `q` | this was the last line; it goes on with another diary |
+//! | `n <what>` | it did something that is counted |
+//! | `e <text>` | something happened that must not happen |
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// A client's own file.
+/// A client's diary.
 pub struct Diary(File);
 
 impl Diary {
-    /// Begins it, with the VFS: `ours` or the stock one.
+    /// Begins a diary, with the client's VFS: `ours` or the stock one.
     ///
     /// # Panics
     /// If it cannot be created.
@@ -42,7 +42,7 @@ impl Diary {
     }
 }
 
-/// A client's file as the parent reads it.
+/// A client's diary, as the parent reads it.
 pub struct Reader {
     file: File,
     unfinished: Vec<u8>,
@@ -55,43 +55,43 @@ pub enum Line {
     Vfs(String),
     /// It is about to begin that transaction.
     Attempt(u64),
-    /// A commit.
+    /// A commit was acknowledged.
     Committed {
-        /// Which.
+        /// Its transaction.
         txn: u64,
         /// How long BEGIN took, in ms.
         waited: u64,
         /// In ms of CLOCK_MONOTONIC.
         at: u64,
     },
-    /// A busy timeout that expired.
+    /// A busy timeout expired.
     Busy {
         /// Which transaction.
         txn: u64,
-        /// How long, in ms.
+        /// How long it waited, in ms.
         waited: u64,
     },
-    /// Refused at once.
+    /// A transaction was refused at once.
     Refused(u64),
-    /// It was the last.
+    /// It was the last line of the diary.
     Quit,
-    /// Something to be counted.
+    /// Something that is counted.
     Did(String),
     /// Something that must not happen.
     Failed(String),
 }
 
 impl Reader {
-    /// `None` if there is none yet.
+    /// Opens a diary; `None` if there is none yet.
     #[must_use]
     pub fn open(path: &PathBuf) -> Option<Self> {
         Some(Self { file: File::open(path).ok()?, unfinished: Vec::new() })
     }
 
-    /// The lines that have come since the last call.
+    /// The lines that came since the last call.
     ///
     /// # Panics
-    /// If it is not a diary.
+    /// If the file is not a diary.
     pub fn lines(&mut self) -> Vec<Line> {
         self.file.read_to_end(&mut self.unfinished).expect("it can be read");
         let end = self.unfinished.iter().rposition(|byte| *byte == b'\n').map_or(0, |n| n + 1);

@@ -1,11 +1,11 @@
-//! The soak: many kinds of clients on one board, killed, stopped and replaced, and a model of what
-//! they were told is committed, checked all the time. Of those on this VFS, every second connection has
-//! group commit.
+//! The soak: many kinds of clients on one board are killed, stopped and replaced. A model of the
+//! commits that were acknowledged to them is checked all the time. Of the connections on this VFS,
+//! every second one has group commit.
 //!
-//! It fails, stops at once, and keeps the directory if
+//! It fails, stops at once, and keeps the directory in these cases:
 //!
-//! - an acknowledged row is missing, wrong or there twice, a transaction is torn, or a row is there that no
-//!   client wrote or that was rolled back;
+//! - an acknowledged row is missing, wrong or there twice; a transaction is torn; or a row is there
+//!   that no client wrote, or that was rolled back;
 //! - integrity_check finds anything;
 //! - a client sees an error other than SQLITE_BUSY;
 //! - a client of ours waits longer than its busy timeout, or any client hangs or crashes;
@@ -64,7 +64,7 @@ pub struct Arguments {
     /// the next.
     #[arg(long)]
     pub come_and_go: bool,
-    /// Of the random numbers; the operating system's choices are not reproduced.
+    /// The seed of the random numbers; the operating system's choices are not reproduced.
     #[arg(long)]
     pub seed: Option<u64>,
     /// The busy timeout of all clients, in ms.
@@ -86,22 +86,22 @@ pub enum Command {
     Worker(worker::Worker),
 }
 
-/// What a client of ours may wait beyond its timeout: it was stopped, or not scheduled.
+/// How long a client of ours may wait beyond its timeout, since it was stopped or not scheduled.
 const GRACE_MS: u64 = 8000;
 
-/// Numbers for connections of one process.
+/// How many numbers a process has for its connections.
 const BLOCK: u64 = 1 << 20;
 
-/// How long a stop lasts at most, in ms.
+/// How long a process is stopped at most, in ms.
 const STOP_MS: u64 = 700;
 
-/// How often long readers come and go: they are there for the first part of each period.
+/// The period in which long readers come and go: they are there during its first part.
 const PERIOD: Duration = Duration::from_secs(30);
 
 /// Runs the soak.
 ///
 /// # Panics
-/// If the machine does not let it.
+/// If the machine does not allow it.
 #[must_use]
 pub fn run(arguments: &Arguments) -> Summary {
     let directory = tempfile::Builder::new().prefix("soak-").tempdir().expect("a directory");
@@ -109,7 +109,7 @@ pub fn run(arguments: &Arguments) -> Summary {
     let outcome = soak.run();
     soak.summary.seconds = soak.began.elapsed().as_secs_f64();
     if let Err(failure) = outcome {
-        // As it is, before anybody changes more of it.
+        // The clients are killed at once, before they change more of the board.
         soak.crew.clear();
         soak.leaving.clear();
         soak.summary.failure = Some(failure);
@@ -126,22 +126,22 @@ struct Soak<'a> {
     began: Instant,
     board: Connection,
     model: Model,
-    /// One for each kind of the crew.
+    /// One process for each kind of the crew.
     crew: Vec<Process>,
-    /// Those that were replaced and are not gone, or whose children are not.
+    /// Processes that were replaced but still run, or whose children still run.
     leaving: Vec<Process>,
     next_id: u64,
     /// Connections that have quit since the last check.
     quit: Vec<u64>,
     /// Connections that are gone, whose rows are still there.
     dead: Vec<u64>,
-    /// Their VFS, true if ours.
+    /// Whether each connection uses our VFS.
     ours: std::collections::HashMap<u64, bool>,
-    /// When processes were killed, and nobody has committed since, in ms.
+    /// When processes were killed, in ms, without any commit since.
     killed_at: Vec<u64>,
-    /// How many the elders had, each time.
+    /// How many descriptors the elders had at each look.
     descriptors: Vec<u64>,
-    /// The shortest the WAL was in this calm.
+    /// The smallest size of the WAL in this calm.
     calm: Option<u64>,
     bar: ProgressBar,
     summary: Summary,
@@ -194,7 +194,7 @@ impl<'a> Soak<'a> {
             self.crew.push(process);
         }
         let observers = self.arguments.observers.then(|| {
-            // The file is ahead before anybody looks.
+            // This makes the file ahead before the observers look.
             self.board.query_row("PRAGMA wal_checkpoint", [], |_| Ok(())).expect("a checkpoint");
             Observers::start(&self.directory.join("board.db"))
         });
@@ -274,7 +274,7 @@ impl<'a> Soak<'a> {
         )
     }
 
-    /// Others in the place of those that have ended.
+    /// Starts processes in place of those that ended.
     fn replace(&mut self) -> Result<(), String> {
         for n in 0..self.crew.len() {
             let is_calm = self.is_calm();
@@ -300,7 +300,7 @@ impl<'a> Soak<'a> {
         Ok(())
     }
 
-    /// Whether it is a time without long readers.
+    /// Whether there are no long readers at present.
     fn is_calm(&self) -> bool {
         let period = PERIOD.min(Duration::from_secs_f64(self.arguments.minutes * 60.0));
         self.since_period(period) > period * 3 / 5
@@ -376,7 +376,7 @@ impl<'a> Soak<'a> {
         }
     }
 
-    /// Lets go on who was stopped long enough, or all.
+    /// Continues the processes that were stopped long enough, or all.
     fn wake(&mut self, all: bool) {
         for process in self.crew.iter_mut().chain(&mut self.leaving) {
             if process.stopped.is_some_and(|until| all || until <= Instant::now()) {
@@ -386,7 +386,7 @@ impl<'a> Soak<'a> {
         }
     }
 
-    /// At the size of the WAL, and at the elders' descriptors.
+    /// Looks at the size of the WAL, and at the elders' descriptors.
     fn look(&mut self) -> Result<(), String> {
         let wal = self.directory.join("board.db-wal").metadata().map_or(0, |wal| wal.len());
         self.summary.largest_wal = self.summary.largest_wal.max(wal);
@@ -404,7 +404,7 @@ impl<'a> Soak<'a> {
         } else if let Some(shortest) = self.calm.take() {
             self.summary.calms += 1;
             self.summary.longest_calm_wal = self.summary.longest_calm_wal.max(shortest);
-            // Checkpoints begin at 1000; what VACUUM writes comes on top.
+            // Checkpoints begin at 1000 frames; VACUUM writes more on top.
             let bound = 4000 + 2 * pages.unsigned_abs();
             if shortest > bound {
                 return Err(format!("the WAL has {shortest} frames and does not begin anew"));
@@ -422,14 +422,14 @@ impl<'a> Soak<'a> {
         Ok(())
     }
 
-    /// The board against the model; the pages too, if asked to.
+    /// Compares the board with the model, and checks its pages, too, if asked to.
     fn check(&mut self, pages: bool) -> Result<(), String> {
-        // A client that is stopped may have what this waits for.
+        // A stopped client may hold a lock that this waits for.
         self.wake(true);
         if self.arguments.come_and_go {
             self.board = connect(self.arguments, &self.directory).map_err(|e| e.to_string())?;
         }
-        // What these have begun has happened or never will.
+        // What these processes have begun is done by now, or will never be.
         let mut gone = Vec::new();
         for process in &mut self.leaving {
             let is_gone = process.is_gone()?;
@@ -456,7 +456,7 @@ impl<'a> Soak<'a> {
         self.retire()
     }
 
-    /// Deletes the rows of the dead, so that the board stays small.
+    /// Deletes the rows of dead writers, so that the board stays small.
     fn retire(&mut self) -> Result<(), String> {
         if self.model.committed(&self.dead) < 3000 {
             return Ok(());
@@ -495,7 +495,7 @@ impl<'a> Soak<'a> {
         ));
     }
 
-    /// All end, and the board is looked at once more, through both VFSes.
+    /// Ends all clients, and checks the board once more, through both VFSes.
     fn end(&mut self) -> Result<(), String> {
         std::fs::write(self.directory.join("stop"), "").expect("a place for it");
         self.wake(true);
@@ -521,7 +521,7 @@ impl<'a> Soak<'a> {
     }
 }
 
-/// Whether it waited no longer than it should, if it is ours.
+/// Whether a client of ours waited no longer than it should.
 fn bound(limit: u64, ours: bool, waited: u64, kind: Kind) -> Result<(), String> {
     match ours && waited > limit + GRACE_MS {
         true => Err(format!("{kind:?} waited {waited} ms, its timeout is {limit} ms")),
@@ -545,7 +545,7 @@ fn pages_are_right(board: &Connection, check: &str) -> Result<(), String> {
     if found == "ok" { Ok(()) } else { Err(format!("{check}: {found}")) }
 }
 
-/// Something that happens at an average interval, in seconds.
+/// An event at random times, with a mean interval.
 struct Timer {
     mean: Duration,
     next: Instant,

@@ -1,4 +1,4 @@
-//! What must be on the board, from what writers have said.
+//! What must be on the board, according to what writers reported.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,14 +7,14 @@ use rusqlite::Connection;
 use super::diary::Line;
 use super::rows;
 
-/// What is known of a transaction.
+/// What is known about a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// It was begun. It may be there or not.
+    /// It was begun, and may be there or not.
     Unknown,
-    /// Acknowledged, or seen: it must be there.
+    /// It was acknowledged, or seen: it must be there.
     Committed,
-    /// Rolled back, or not there after its writer's death: it must never be there.
+    /// It was rolled back, or was missing after its writer's death: it must never be there.
     Never,
 }
 
@@ -25,7 +25,7 @@ pub struct Model {
     retired: HashSet<u64>,
 }
 
-/// What was found in one snapshot: which parts each transaction has, a bit for each.
+/// What one snapshot has: the parts of each transaction, one bit each.
 pub struct Found(HashMap<(u64, u64), u64>);
 
 impl Found {
@@ -37,10 +37,10 @@ impl Found {
 }
 
 impl Model {
-    /// A writer has said something.
+    /// Notes what a writer reported.
     ///
     /// # Errors
-    /// If it cannot be.
+    /// If that cannot be true.
     pub fn said(&mut self, writer: u64, line: &Line) -> Result<(), String> {
         let txns = self.writers.entry(writer).or_default();
         let (txn, outcome) = match line {
@@ -63,7 +63,7 @@ impl Model {
         Ok(())
     }
 
-    /// Whether everything acknowledged so far is in a snapshot that was taken since. Looks at each
+    /// Checks that a snapshot taken now has everything that was acknowledged so far. Looks at each
     /// row, and at the tally.
     ///
     /// # Errors
@@ -84,8 +84,9 @@ impl Model {
         Ok(found)
     }
 
-    /// Whether everything in that snapshot is complete and was attempted, now that all attempts
-    /// that came before it are known. `dead` are the writers that were dead before it.
+    /// Checks that everything in that snapshot is complete and was attempted. All attempts from
+    /// before the snapshot must be known by now. `dead` are the writers that were dead before the
+    /// snapshot.
     ///
     /// # Errors
     /// What is wrong.
@@ -117,14 +118,14 @@ impl Model {
         Ok(())
     }
 
-    /// Transactions that must be there of those writers.
+    /// How many transactions of those writers must be there.
     #[must_use]
     pub fn committed(&self, writers: &[u64]) -> usize {
         let txns = writers.iter().filter_map(|writer| self.writers.get(writer)).flatten();
         txns.filter(|outcome| **outcome == Outcome::Committed).count()
     }
 
-    /// Their rows were deleted, by a transaction that was acknowledged.
+    /// Notes that the rows of these writers were deleted, by an acknowledged transaction.
     pub fn retire(&mut self, writers: &[u64]) {
         for writer in writers {
             self.writers.remove(writer);

@@ -29,7 +29,7 @@ impl Random {
         self.number().is_multiple_of(n)
     }
 
-    /// One of them.
+    /// One of these values.
     pub fn of<'a, T>(&mut self, among: &'a [T]) -> &'a T {
         &among[self.between(0, among.len() as u64) as usize]
     }

@@ -1,7 +1,7 @@
-//! What writers write: all of it follows from who writes and which of its transactions it is, so
-//! that anybody can tell a right row from a wrong one. `worker.py` has the same rules.
+//! What writers write. The writer and the number of its transaction determine all of it, so anybody
+//! can tell a right row from a wrong one. `worker.py` has the same rules.
 
-/// The board. `tally` counts transactions in the transactions themselves.
+/// The schema of the board. Each transaction counts itself in `tally`.
 pub const SCHEMA: &str = "
 CREATE TABLE row (writer INTEGER, txn INTEGER, part INTEGER, body TEXT);
 CREATE INDEX row_writer ON row (writer, txn);
@@ -10,7 +10,8 @@ CREATE TABLE tally (n INTEGER, retired INTEGER);
 INSERT INTO tally VALUES (0, 0);
 ";
 
-/// In every snapshot, zero: a transaction adds its first row and one to the tally, or neither.
+/// Zero in every snapshot: a transaction inserts its first row and adds one to the tally, or does
+/// neither.
 pub const OFF_BALANCE: &str =
     "SELECT n - retired - (SELECT count(*) FROM row WHERE part = 0) FROM tally";
 
@@ -20,7 +21,7 @@ pub fn parts(writer: u64, txn: u64) -> u64 {
     1 + (writer + txn * 7) % 4
 }
 
-/// The text of a row, mostly short, sometimes of several pages.
+/// The text of a row: mostly short, sometimes several pages long.
 #[must_use]
 pub fn body(writer: u64, txn: u64, part: u64) -> String {
     let h = (writer * 1_000_003 + txn * 10_007 + part * 101) % 65_521;

@@ -1,4 +1,4 @@
-//! What came of it.
+//! The result of a soak.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,9 +13,9 @@ pub struct Writes {
     pub commits: u64,
     /// The longest BEGIN, in ms.
     pub longest_wait_ms: u64,
-    /// Busy timeouts that expired.
+    /// How many busy timeouts expired.
     pub gave_up: u64,
-    /// Upgrades of a stale snapshot, refused at once.
+    /// Upgrades of a stale snapshot, which were refused at once.
     pub refused: u64,
 }
 
@@ -35,10 +35,10 @@ impl Writes {
     }
 }
 
-/// What came of a soak.
+/// The result of a soak.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// What it was made of.
+    /// The seed of its random numbers.
     pub seed: u64,
     /// How long it ran.
     pub seconds: f64,
@@ -46,15 +46,15 @@ pub struct Summary {
     pub processes: u64,
     /// How many were killed.
     pub kills: u64,
-    /// How many times one was stopped for a while.
+    /// How many times a process was stopped for a while.
     pub stops: u64,
-    /// The longest time from a kill to the next commit of anybody, in ms.
+    /// The longest time from a kill to the next commit of any client, in ms.
     pub longest_pause_after_kill_ms: u64,
     /// Transactions begun.
     pub attempts: u64,
-    /// Through kanban.
+    /// What clients of this VFS did.
     pub ours: Writes,
-    /// Through the stock VFS.
+    /// What clients of the stock VFS did.
     pub stock: Writes,
     /// What else was done, and how often.
     pub did: BTreeMap<String, u64>,
@@ -62,23 +62,23 @@ pub struct Summary {
     pub checks: u64,
     /// How many rows were compared in all of them.
     pub rows_compared: u64,
-    /// How many of them with quick_check.
+    /// How many of the comparisons also ran quick_check.
     pub quick_checks: u64,
     /// Transactions whose rows were compared and then deleted.
     pub retired: u64,
-    /// Bytes.
+    /// The largest WAL, in bytes.
     pub largest_wal: u64,
-    /// How many times without long readers.
+    /// How many times there were no long readers.
     pub calms: u64,
-    /// The shortest the WAL was in each of them, in frames: the greatest of these.
+    /// The smallest size of the WAL in each of these times, in frames: the greatest of these sizes.
     pub longest_calm_wal: u64,
-    /// Pages of the board.
+    /// The largest size of the board, in pages.
     pub largest_board_pages: u64,
-    /// The most descriptors of a process that lives long.
+    /// The most descriptors that a long-lived process had.
     pub most_descriptors: u64,
-    /// Why it ended, if not well.
+    /// Why it failed; `None` if it did not.
     pub failure: Option<String>,
-    /// Where to look then.
+    /// The directory that was kept then.
     pub directory: Option<PathBuf>,
 }
 

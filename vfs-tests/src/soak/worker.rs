@@ -1,5 +1,5 @@
-//! The clients that are Rust programs, with the newest SQLite. Each thread has a connection and a
-//! diary of its own.
+//! The clients that are Rust programs, with the newest SQLite. Each thread has its own connection
+//! and diary.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -20,43 +20,44 @@ pub enum Role {
     Stock,
     /// Three threads that write, one of them on the stock VFS.
     Threads,
-    /// The same, which connect anew again and again and look at the files' bytes; never killed.
+    /// The same, but they reconnect again and again, look at the files' bytes, and are never
+    /// killed.
     Elder,
-    /// Writes on the stock VFS in a process that has the board open through kanban, too, and looks
+    /// Writes on the stock VFS, in a process that has the board open through kanban, too, and looks
     /// at the files' bytes after each commit.
     Prober,
-    /// Short snapshots.
+    /// Reads in short snapshots.
     Reader,
     /// The same, in a process without kanban.
     StockReader,
-    /// Snapshots of seconds.
+    /// Reads in snapshots that last for seconds.
     LongReader,
     /// Checkpoints of all modes.
     Checkpointer,
     /// The same, in a process without kanban.
     StockCheckpointer,
-    /// Indexes, columns and blobs of a megabyte that come and go, and VACUUM.
+    /// Creates and drops indexes, columns and blobs of a megabyte, and runs VACUUM.
     Maintainer,
 }
 
-/// A client to be.
+/// The orders of a client.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Worker {
     /// What it does.
     pub role: Role,
     /// The board.
     pub board: PathBuf,
-    /// Where its diaries go.
+    /// The directory for its diaries.
     pub diaries: PathBuf,
     /// The number of its first thread.
     pub first: u64,
-    /// Of its random numbers.
+    /// The seed of its random numbers.
     pub seed: u64,
-    /// How many things it does before it ends by itself.
+    /// How many steps it takes before it ends.
     pub steps: u64,
     /// Its busy timeout, in ms.
     pub timeout: u64,
-    /// Whether it is on the stock VFS, whatever it is otherwise.
+    /// Whether it uses the stock VFS, whatever its role.
     #[arg(long)]
     pub stock: bool,
 }
@@ -64,13 +65,13 @@ pub struct Worker {
 const KANBAN: &str = "kanban";
 const STOCK: &str = "unix";
 
-/// How many connections a process has at most at a time, all of them numbered.
+/// How many connections, each with a number, a process has at a time at most.
 const THREADS: u64 = 3;
 
-/// Is that client until its end.
+/// Runs the client to its end.
 ///
 /// # Panics
-/// If it cannot even begin.
+/// If the client cannot even begin.
 pub fn work(worker: &Worker) {
     let without = [Role::Stock, Role::StockReader, Role::StockCheckpointer];
     let vfs = if worker.stock || without.contains(&worker.role) {
@@ -82,8 +83,8 @@ pub fn work(worker: &Worker) {
     match worker.role {
         Role::Writer | Role::Stock => Client::begin(worker, 0, vfs).write(|_| {}),
         Role::Threads | Role::Elder => std::thread::scope(|scope| {
-            // The board is open through kanban before it is on the stock VFS, so that SQLite's
-            // locks in this process are of the kind that a probe does not cancel.
+            // The board is open through kanban before it is opened on the stock VFS. So SQLite's
+            // locks in this process are open-file-description locks, which a probe does not cancel.
             let _first = worker.connect(vfs, false);
             for (n, vfs) in (0..).zip([vfs, vfs, STOCK]) {
                 let mut client = Client::begin(worker, n, vfs);
@@ -141,7 +142,7 @@ impl<'w> Client<'w> {
         client
     }
 
-    /// As programs do at every connect.
+    /// Sets up a connection, as programs do after each connect.
     fn set_up(&mut self, group_commit: bool) {
         if group_commit {
             self.diary.say(format_args!("n group commit"));
@@ -151,7 +152,7 @@ impl<'w> Client<'w> {
         self.hear("set_up", |board| board.execute_batch(&sql));
     }
 
-    /// Does it and counts it, or what became of it.
+    /// Calls `act`, and counts the call or its error.
     fn hear<T>(
         &mut self,
         what: &str,
@@ -183,7 +184,7 @@ impl<'w> Client<'w> {
         (1..=self.worker.steps).take_while(move |_| !stop.exists())
     }
 
-    /// Transactions, each recorded before and after.
+    /// Runs transactions, each recorded before and after.
     fn write(&mut self, mut then: impl FnMut(&mut Self)) {
         for _ in self.steps() {
             self.txn += 1;
@@ -229,8 +230,8 @@ impl<'w> Client<'w> {
         transaction.commit()
     }
 
-    /// Opens the board's files, reads a little, and closes them: what no process may do whose
-    /// locks are the stock VFS's.
+    /// Opens the board's files, reads a little, and closes them. A process whose locks are the
+    /// stock VFS's must not do that.
     fn probe(&mut self, once_in: u64) {
         if !self.random.once_in(once_in) {
             return;
@@ -254,7 +255,7 @@ impl<'w> Client<'w> {
             self.set_up(group_commit);
             self.diary.say(format_args!("n reconnect"));
             if self.txn > 200 {
-                // So that what it has written so far need not be kept for ever.
+                // So a diary need not be kept for ever.
                 self.diary.say(format_args!("q"));
                 self.id += THREADS;
                 self.txn = 0;
@@ -263,7 +264,7 @@ impl<'w> Client<'w> {
         }
     }
 
-    /// Snapshots of that many ms, which must be consistent and not change.
+    /// Reads in snapshots of `lasting` ms, which must be consistent and must not change.
     fn read(&mut self, lasting: std::ops::Range<u64>) {
         let kind = if lasting.start > 0 { "long read" } else { "read" };
         for _ in self.steps() {
@@ -286,7 +287,7 @@ impl<'w> Client<'w> {
     }
 
     fn checkpoint(&mut self) {
-        // All but passive ones keep writers out while they wait for readers.
+        // All checkpoints except passive ones keep writers out while they wait for readers.
         self.board.busy_timeout(Duration::from_millis(300)).expect("it is open");
         for _ in self.steps() {
             let mode = self.random.of(&["passive", "passive", "full", "restart", "truncate"]);
@@ -322,7 +323,7 @@ impl<'w> Client<'w> {
     }
 }
 
-/// The board grows by a megabyte at once, and keeps three of them at most.
+/// Makes the board grow by a megabyte at once; it keeps three of these blobs at most.
 const BLOB: &str = "BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS blob (x); \
                     INSERT INTO blob VALUES (zeroblob(1000000)); \
                     DELETE FROM blob WHERE rowid <= (SELECT max(rowid) - 3 FROM blob); COMMIT";

@@ -1,5 +1,5 @@
-//! With `kanban_begin=immediate` a transaction that reads first and writes later takes the write lock when it begins to
-//! read, so that its first write is not refused.
+//! With `kanban_begin=immediate`, a transaction that reads first and writes later takes the write lock when it begins to read.
+//! So its first write is not refused.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ fn opened(program: Program, board: &Board, timeout_ms: u32) -> Agent {
     client
 }
 
-/// Somebody else can write at once: nobody has the write lock, or SQLite's.
+/// Checks that another client can write at once: nobody has the write lock, nor SQLite's.
 #[track_caller]
 fn assert_free(board: &Board, when: &str) {
     let other = connect(&board.kanban());
@@ -52,9 +52,8 @@ fn until_waiting(observer: &Connection, n: usize) {
     }
 }
 
-/// Two clients look for work and then take it. On the stock VFS the second to write is refused at once, whatever its
-/// busy timeout, since it has read what the other changes. With `immediate` it waits before it reads, and takes the next
-/// task.
+/// Two clients look for work and then take it. On the stock VFS the second to write is refused at once, whatever its busy
+/// timeout, since it has read what the other changes. With `immediate` it waits before it reads, and takes the next task.
 #[test]
 fn a_transaction_that_reads_first_may_write() {
     for mode in MODES {
@@ -106,7 +105,7 @@ fn refused(board: &Board, uri: &str) -> usize {
             for sql in steps {
                 client.send_sql("c", sql);
             }
-            // It ends what was refused.
+            // This ends the transaction that was refused.
             client.send_sql("c", "ROLLBACK");
         }
     }
@@ -121,7 +120,7 @@ fn refused(board: &Board, uri: &str) -> usize {
     let rows: i64 = connect(&board.kanban())
         .query_row("SELECT count(*) FROM t WHERE x=1", [], |row| row.get(0))
         .unwrap();
-    // Where INSERT was refused, COMMIT was not, and nothing is written.
+    // Where INSERT was refused, COMMIT succeeded, but nothing was written.
     assert_eq!(rows as usize, CLIENTS * EACH - refused);
     refused
 }
@@ -137,9 +136,9 @@ fn no_transaction_is_refused_in_a_storm() {
     }
 }
 
-/// A writer goes on for longer than another client waits. The other is not refused its read, as it would not be on the
-/// stock VFS, and reads when its busy timeout is over, however that was set; without one, at once. Then it is refused to
-/// write, as on the stock VFS.
+/// A writer goes on for longer than another client waits. The other client's read is not refused, just as on the stock VFS. It
+/// reads when its busy timeout is over, however that was set; without a timeout, at once. Its write is then refused, as on the
+/// stock VFS.
 #[test]
 fn a_wait_that_ends_without_the_lock_still_reads() {
     for mode in MODES {
@@ -157,7 +156,7 @@ fn a_wait_that_ends_without_the_lock_still_reads() {
                 let began = Instant::now();
                 assert_eq!(client.sql("c", "SELECT count(*) FROM t").rows(), [[1]]);
                 let waited = began.elapsed();
-                // The upper bound is for a timeout that is lost, not for a slow machine.
+                // The upper bound is for a lost timeout, not for a slow machine.
                 let possible = Duration::from_millis(least)..Duration::from_secs(20);
                 assert!(possible.contains(&waited), "{mode}, {timeout:?}: {waited:?}");
                 assert_eq!(client.sql("c", "INSERT INTO t VALUES (2)").code(), SQLITE_BUSY);
@@ -170,8 +169,8 @@ fn a_wait_that_ends_without_the_lock_still_reads() {
     }
 }
 
-/// A transaction begins with a statement that writes, while another writes for longer than it waits. It waits for its busy
-/// timeout, and not twice.
+/// A transaction begins with a statement that writes, while another client writes for longer than the busy timeout. The
+/// statement waits for its busy timeout once, not twice.
 #[test]
 fn no_statement_waits_twice() {
     for mode in MODES {
@@ -188,8 +187,8 @@ fn no_statement_waits_twice() {
     }
 }
 
-/// An application waits by a busy handler of its own, which sleeps 10 ms and never gives up. It is called for the wait at
-/// the beginning, too.
+/// An application waits with its own busy handler, which sleeps 10 ms and never gives up. The handler is also called for the
+/// wait at the beginning.
 #[test]
 fn a_busy_handler_of_the_applications_own_is_called() {
     for mode in MODES {
@@ -207,7 +206,7 @@ fn a_busy_handler_of_the_applications_own_is_called() {
     }
 }
 
-/// Somebody writes for long. Nobody waits for it who does not read the board in a transaction in which he may write to it.
+/// A client writes for long. Only a client that reads the board in a transaction that may write to it waits for that.
 #[test]
 fn those_that_will_not_write_never_wait() {
     for mode in MODES {
@@ -230,7 +229,7 @@ fn those_that_will_not_write_never_wait() {
             let sql =
                 "BEGIN; SELECT * FROM t; SELECT * FROM board.t; INSERT INTO t VALUES (1); COMMIT";
             client.sql("other", sql).rows();
-            // A copy, which SQLite reads in a transaction of its own.
+            // A copy: SQLite reads the original in a transaction of its own.
             let copy = other.directory().join("copy.db");
             client.sql("c", &format!("VACUUM INTO '{}'", copy.display())).rows();
             for name in ["c", "ro", "other"] {
@@ -244,8 +243,8 @@ fn those_that_will_not_write_never_wait() {
     }
 }
 
-/// A client writes to a board and then reads another, in one transaction; a second client does the reverse. Each would
-/// wait for the other. A transaction that writes elsewhere already takes the lock only if it is free.
+/// A client writes to a board and then reads another, in one transaction; a second client does the reverse. Each would wait for
+/// the other. So a transaction that has already written elsewhere takes the lock only if it is free.
 #[test]
 fn a_transaction_that_writes_elsewhere_does_not_wait() {
     for mode in MODES {
@@ -262,7 +261,7 @@ fn a_transaction_that_writes_elsewhere_does_not_wait() {
     }
 }
 
-/// However the transaction ends, the write lock is free.
+/// However the transaction ends, the write lock is free afterwards.
 #[test]
 fn the_lock_is_free_when_the_transaction_is_over() {
     for mode in MODES {
@@ -298,7 +297,7 @@ fn the_lock_is_free_when_the_transaction_is_over() {
             let code = client.sql("c", "INSERT OR ROLLBACK INTO u VALUES (1)").code();
             assert_eq!(code, SQLITE_CONSTRAINT);
             assert_free(&board, &format!("{mode}: OR ROLLBACK"));
-            // It never comes to read: its statement cannot be compiled.
+            // It never reads: its statement cannot be compiled.
             client.sql("c", "BEGIN").rows();
             assert_eq!(client.sql("c", "SELECT * FROM missing").code(), SQLITE_ERROR);
             client.sql("c", "COMMIT").rows();
@@ -322,7 +321,7 @@ fn client_pid(observer: &Connection) -> serde_json::Value {
     holder["pid"].clone()
 }
 
-/// A cursor of another statement reads on when the transaction is over, outside of any.
+/// A cursor of another statement reads on after the transaction, outside of any transaction.
 #[test]
 fn a_statement_that_reads_on_keeps_nobody_waiting() {
     for mode in ["wal", "persist"] {
@@ -339,8 +338,8 @@ fn a_statement_that_reads_on_keeps_nobody_waiting() {
     }
 }
 
-/// `PRAGMA locking_mode=EXCLUSIVE` keeps SQLite's locks when a transaction is over. The write lock is not taken for a
-/// transaction that reads, since it would be kept as well. (In WAL mode SQLite locks the database for itself alone.)
+/// `PRAGMA locking_mode=EXCLUSIVE` keeps SQLite's locks after a transaction. A transaction that reads does not take the write
+/// lock, since that would be kept as well. (In WAL mode SQLite locks the database for itself alone.)
 #[test]
 fn exclusive_locking_mode_keeps_nothing() {
     for mode in ["delete", "persist"] {
@@ -356,8 +355,8 @@ fn exclusive_locking_mode_keeps_nothing() {
     }
 }
 
-/// A thread waits at the beginning, and another interrupts it: the wait ends long before the busy timeout. (On the stock
-/// VFS, and with SQLite before 3.41, an interrupt takes effect when a wait is over.)
+/// A thread waits at the beginning, and another interrupts it: the wait ends long before the busy timeout. (On the stock VFS,
+/// and with SQLite before 3.41, an interrupt takes effect only when a wait is over.)
 #[test]
 fn an_interrupt_ends_the_wait() {
     for mode in MODES {
@@ -382,8 +381,8 @@ fn an_interrupt_ends_the_wait() {
     }
 }
 
-/// With group commit, the write lock is free before the sync: also that of a transaction that has begun with it. Two clients
-/// commit beside each other, and one sync serves both.
+/// With group commit, the write lock is free before the sync, even if the transaction began with the lock. Two clients commit
+/// at the same time, and one sync serves both.
 #[test]
 fn group_commit_shares_syncs() {
     let board = board("wal");
@@ -414,7 +413,7 @@ fn group_commit_shares_syncs() {
     assert_free(&board, "all have committed");
 }
 
-/// A process forks in such a transaction. What the child does, and that it ends, does not end the parent's transaction.
+/// A process forks in such a transaction. Neither what the child does nor its end ends the parent's transaction.
 #[test]
 fn a_child_leaves_its_parents_transaction_alone() {
     for mode in MODES {
@@ -423,7 +422,7 @@ fn a_child_leaves_its_parents_transaction_alone() {
             let mut parent = opened(program, &board, 0);
             parent.sql("c", "BEGIN; SELECT * FROM t").rows();
             parent.fork();
-            // It has the parent's transaction in its memory, and cannot write.
+            // The child has the parent's transaction in its memory, and cannot write.
             assert_ne!(parent.child_sql("c", "INSERT INTO t VALUES (7)").code(), SQLITE_BUSY);
             parent.child(&json!(["open", "own", immediate(&board), 0])).rows();
             parent.child_sql("own", "BEGIN; SELECT * FROM t; COMMIT").rows();
@@ -450,9 +449,9 @@ fn takes_the_lock(client: &mut Agent, sql: &str) -> bool {
     status["holder"]["this_connection"] == true
 }
 
-/// Two clients look for work and then take it, again and again. On the stock VFS the second is refused each time. With `auto` it
-/// is refused once: then transactions of this kind take the write lock first, also in processes that come later. The kind is
-/// the first statement, whatever its values. Others begin as ever.
+/// Two clients look for work and then take it, again and again. On the stock VFS the second is refused each time. With `auto`
+/// it is refused once: then transactions of this kind take the write lock first, even in processes that come later. The first
+/// statement decides the kind, whatever its values. Other kinds begin as before.
 #[test]
 fn a_kind_of_transaction_is_refused_once() {
     for mode in MODES {
@@ -492,8 +491,8 @@ fn a_kind_of_transaction_is_refused_once() {
     }
 }
 
-/// A kind of transaction has written once, and then only reads: it is forgotten, and waits for nobody any more. One that writes
-/// now and then is not.
+/// A kind of transaction wrote once, and then only reads: it is forgotten, and no longer waits. A kind that writes now and then
+/// is not forgotten.
 #[test]
 fn a_kind_that_only_reads_is_forgotten() {
     for program in Program::ALL {
@@ -518,12 +517,12 @@ fn a_kind_that_only_reads_is_forgotten() {
     }
 }
 
-/// Six clients read and write in tight loops, on a board that nobody has used before. The first transaction of all is on trial, and
-/// the others wait for it. On the stock VFS many are refused.
+/// Six clients read and write in tight loops, on a new board. The very first transaction is on trial, and the others wait for
+/// it. On the stock VFS many are refused.
 #[test]
 fn a_storm_learns() {
     for mode in MODES {
-        // A client that is not run for as long as the others wait for it is refused, or they are.
+        // If a client does not run for as long as the others wait for it, it or they are refused.
         let storm = || {
             let ours = board(mode);
             refused(&ours, &auto(&ours))
@@ -533,9 +532,9 @@ fn a_storm_learns() {
     }
 }
 
-/// Two clients look for work and then take it, the first that do so since the board was opened. The first has begun to
-/// write when the second begins to read: on the stock VFS the second is refused. With `auto` it waits before it reads, though nobody
-/// was refused before, and from then on all of this kind do.
+/// Two clients look for work and then take it, the first to do so since the board was opened. The first has begun to write when
+/// the second begins to read: on the stock VFS the second is refused. With `auto` it waits before it reads, although nobody was
+/// refused before. From then on all transactions of this kind do.
 #[test]
 fn the_first_transaction_of_a_kind_is_on_trial() {
     for mode in MODES {
@@ -568,8 +567,8 @@ fn the_first_transaction_of_a_kind_is_on_trial() {
     }
 }
 
-/// The first transaction of a kind that writes meets no other of its kind: the next one begins as on the stock VFS, and is on trial
-/// itself. If it does not write, however it ends, no other of its kind is.
+/// The first transaction of a kind that writes meets no other of its kind: the next one begins as on the stock VFS, and is on
+/// trial itself. If that one does not write, however it ends, no further one is on trial.
 #[test]
 fn a_trial_ends_with_its_transaction() {
     let read = "SELECT max(x) FROM t";
@@ -607,7 +606,7 @@ fn a_trial_ends_with_its_transaction() {
 }
 
 /// A transaction has read, and then does nothing for long. Another of its kind waits for a moment, and goes on as on the stock
-/// VFS, and so do those that come later: they only read, as far as anybody knows. The first ones are refused if they write.
+/// VFS, and so do later ones: as far as anybody knows, they only read. The first ones are refused if they write.
 #[test]
 fn nobody_waits_long_for_a_transaction_on_trial() {
     let read = "BEGIN; SELECT max(x) FROM t";
@@ -634,8 +633,8 @@ fn nobody_waits_long_for_a_transaction_on_trial() {
     }
 }
 
-/// Somebody scribbles over what was learned, all the time, while clients read and write. Transactions may be refused, or wait
-/// for their turns; what is written is there, and nobody crashes.
+/// Somebody overwrites all the time what was learned, while clients read and write. Transactions may be refused, or wait for
+/// their turns; but what is written is there, and nobody crashes.
 #[test]
 fn a_hostile_page_teaches_no_wrong() {
     use std::os::unix::fs::FileExt;
@@ -654,7 +653,7 @@ fn a_hostile_page_teaches_no_wrong() {
                 std::thread::sleep(Duration::from_micros(50));
             }
         });
-        // It checks that all rows are there that were acknowledged, and no others.
+        // It checks that exactly the acknowledged rows are there.
         refused(&board, &auto(&board));
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });

@@ -1,5 +1,5 @@
-//! An application waits by a busy handler of its own, which sleeps by its own means: usleep(3), or what its language has for that. No VFS
-//! sees such a sleep or can end it. <https://www.sqlite.org/c3ref/busy_handler.html>
+//! An application waits with its own busy handler, which sleeps by usleep(3) or by a function of its language. No VFS sees such
+//! a sleep, or can end it. <https://www.sqlite.org/c3ref/busy_handler.html>
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ fn board(mode: &str) -> Board {
     board
 }
 
-/// A client with a handler that sleeps by itself, and gives up after so many calls, or never.
+/// A client with a handler that sleeps by itself, and gives up after that many calls, or never.
 fn client(board: &Board, vfs: &str, ms: u32, times: Option<u32>) -> Agent {
     let mut client = agent(Program::Rust);
     client.open("c", &board.uri(vfs), 0);
@@ -43,7 +43,7 @@ fn wait_for(board: &Board, pid: u32) {
     }
 }
 
-/// A client that waits by a busy timeout. Only beside such a one the VFS asks handlers in SQLite's place.
+/// A client that waits with a busy timeout. The VFS calls handlers in SQLite's place only while such a client waits.
 fn queued(board: &Board, vfs: &str) -> Agent {
     let mut queued = agent(Program::Rust);
     queued.open("q", &board.uri(vfs), 60_000);
@@ -54,7 +54,7 @@ fn queued(board: &Board, vfs: &str) -> Agent {
     queued
 }
 
-/// How long the transactions of some clients have waited, in us, from the shortest to the longest.
+/// How long the transactions of some clients waited, in us, sorted.
 fn waits(clients: &mut [Agent]) -> Vec<u64> {
     let rows = clients.iter_mut().flat_map(|client| client.reply().rows());
     let mut waits: Vec<_> = rows.map(|row| row[0].as_u64().unwrap()).collect();
@@ -62,9 +62,10 @@ fn waits(clients: &mut [Agent]) -> Vec<u64> {
     waits
 }
 
-/// Eight processes write as fast as they can. Four have a busy timeout, and four a handler that sleeps 5 ms by itself. On the stock VFS
-/// the latter write several times as often, since SQLite's handler sleeps for longer and longer. In the queue the others were woken, and
-/// these found the lock taken whenever they tried, for seconds. Now they wait hardly longer. Compared within one run.
+/// Eight processes write as fast as they can. Four have a busy timeout, and four a handler that sleeps 5 ms by itself. On the
+/// stock VFS the latter write several times as often, since SQLite's handler sleeps for longer and longer. In the queue it was
+/// the reverse: the others were woken, and these found the lock taken whenever they tried, for seconds. Now they wait hardly
+/// longer. Both VFSes are compared in one run.
 #[test]
 fn those_that_sleep_by_themselves_have_a_place_in_the_queue() {
     for mode in MODES {
@@ -84,7 +85,7 @@ fn those_that_sleep_by_themselves_have_a_place_in_the_queue() {
         let median = |waits: &[u64]| waits[waits.len() / 2];
         let [queued, own] = ours.each_ref().map(|waits| median(waits));
         assert!(own <= 3 * queued, "{mode}: {own} us, those with a busy timeout {queued} us");
-        // How much more often the one kind writes than the other.
+        // By what factor one kind writes more often than the other.
         let apart = |[queued, own]: &[Vec<u64>; 2]| {
             let [less, more] = [queued.len().min(own.len()), queued.len().max(own.len())];
             more as f64 / less as f64
@@ -98,8 +99,8 @@ fn those_that_sleep_by_themselves_have_a_place_in_the_queue() {
     }
 }
 
-/// A client waits by such a handler, beside one that waits by a busy timeout. It is seen in the queue, and has the lock after that one.
-/// On the stock VFS nobody sees it.
+/// A client waits with such a handler, behind one that waits with a busy timeout. It is seen in the queue, and gets the lock
+/// after that one. On the stock VFS nobody sees it.
 #[test]
 fn it_is_seen_in_the_queue_and_gets_the_lock() {
     for mode in MODES {
@@ -119,9 +120,10 @@ fn it_is_seen_in_the_queue_and_gets_the_lock() {
     }
 }
 
-/// An application has an event loop. Its handler says no at once, or after a while, and so does SQLite. Then the application does something
-/// else, and tries again. Another client waits in the queue. The handler is asked as often as on the stock VFS, also if there is none; and not for a
-/// statement that needs no lock to write on that board. A client that has given up is in nobody's way.
+/// An application has an event loop. Its handler gives up at once, or after a while, and SQLite reports that. Then the
+/// application does something else, and tries again. Another client waits in the queue. The handler is called as often
+/// as on the stock VFS. It is not called for a statement that needs no write lock on that board. An application without
+/// a handler is refused as on the stock VFS, too. A client that has given up is in nobody's way.
 #[test]
 fn a_handler_that_gives_up_is_asked_as_often_as_on_the_stock_vfs() {
     for mode in MODES {
@@ -165,8 +167,9 @@ fn a_handler_that_gives_up_is_asked_as_often_as_on_the_stock_vfs() {
     }
 }
 
-/// An application is refused beside a client that waits in the queue, does something else, and tries again. Its handler sleeps three times for a moment, and gives up. The
-/// application is told so after hardly longer than on the stock VFS, however long it has done something else.
+/// An application is refused while another client waits in the queue, does something else, and tries again. Its handler sleeps
+/// three times for a moment, and gives up. The application gets its answer after hardly longer than on the stock VFS, however
+/// long it did something else.
 #[test]
 fn a_handler_that_gives_up_soon_blocks_hardly_longer_than_on_the_stock_vfs() {
     for mode in MODES {
@@ -183,7 +186,7 @@ fn a_handler_that_gives_up_soon_blocks_hardly_longer_than_on_the_stock_vfs() {
                 assert_eq!(own.sql("c", "BEGIN IMMEDIATE").code(), SQLITE_BUSY, "{vfs}, {mode}");
                 began.elapsed()
             });
-            // The VFS knows of no refusal before the first.
+            // The VFS cannot know about a refusal before the first.
             let shortest = refusals.skip(1).min().unwrap();
             holder.sql("h", "COMMIT").rows();
             queued.reply().rows();

@@ -1,4 +1,4 @@
-//! One database, one write lock, by whatever name it is opened.
+//! One database has one write lock, by whatever name it is opened.
 
 use std::os::unix::fs::symlink;
 use std::process::Command;
@@ -10,8 +10,8 @@ use vfs_tests::{Board, Program, needs, skip};
 use crate::{agent, connect, status};
 
 /// Two programs open one board by different names: through a symbolic link to the file, one to its
-/// directory, a link to a link, `..`, a relative name from a directory they then leave. Each sees
-/// the other as the holder when that one writes, and no second sidecar is made.
+/// directory, a link to a link, `..`, or a relative name from a directory that they then leave.
+/// Each sees the other as the holder when that one writes, and there is only one sidecar.
 #[test]
 fn every_spelling_meets_in_one_sidecar() {
     for program in Program::ALL {
@@ -62,8 +62,8 @@ fn every_spelling_meets_in_one_sidecar() {
     }
 }
 
-/// Two connections of one process, by two names of one file, exclude each other: they share one
-/// open file description, in which the kernel sees no conflict.
+/// Two connections of one process, by two names of one file, exclude each other, although they
+/// share one open file description, in which the kernel sees no conflict.
 #[test]
 fn two_names_in_one_process_exclude_each_other() {
     let board = Board::new();
@@ -117,9 +117,9 @@ fn a_directory_mounted_twice_meets_in_one_sidecar() {
     assert!(said.contains("database is locked"), "{said}");
 }
 
-/// A container is given the board as a single file (`--volume board.db:/data/board.db`). On the
-/// stock VFS its WAL and the original's are two files: each side commits, and what one side wrote
-/// the other never sees. Ours refuses, says why, and what to do.
+/// A container gets the board as a single file (`--volume board.db:/data/board.db`). On the stock
+/// VFS its WAL and the original's are two files: each side commits, and neither ever sees what the
+/// other wrote. Our VFS refuses, and says why and what to do.
 #[test]
 fn a_mounted_file_is_refused() {
     needs!("unshare", "mount", "sqlite3");
@@ -151,8 +151,9 @@ fn a_mounted_file_is_refused() {
     assert!(!ours.contains(" rows"), "{ours}");
 }
 
-/// A service manager mounts the files of a board over themselves (`ReadOnlyPaths=`, `ReadWritePaths=`): read-only for a
-/// dashboard, or writable in a directory that is not. Their names and directory are what they were.
+/// A service manager mounts the files of a board over themselves (`ReadOnlyPaths=`,
+/// `ReadWritePaths=`): read-only for a dashboard, or writable in a directory that is not. Their
+/// names and directory stay the same.
 #[test]
 fn a_file_mounted_over_itself_is_opened() {
     for (mode, is_writer) in [("wal", false), ("delete", false), ("wal", true)] {

@@ -1,4 +1,4 @@
-//! Transactions over several databases that wait for each other: one of them is told at once.
+//! Transactions over several databases wait for each other: one of them is refused at once.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -21,9 +21,8 @@ fn boards(n: usize) -> Vec<Board> {
     (0..n).map(board).collect()
 }
 
-/// Client n of a ring has written to board n, and then writes to board n + 1, which the next client
-/// has written to. A refused client rolls back, and the others commit. Returns how many were
-/// refused, and when the last client had an answer.
+/// Client n of a ring has written to board n, and then writes to board n + 1, to which the next client has written. A refused
+/// client rolls back, and the others commit. Returns how many were refused, and when the last client had its answer.
 fn ring(clients: usize, uri: impl Fn(&Board) -> String) -> (usize, Duration) {
     let boards = boards(clients);
     let mut ring: Vec<Agent> = (0..clients).map(|_| agent(Program::Rust)).collect();
@@ -79,8 +78,8 @@ fn a_circle_of_writers_is_refused_once_and_at_once() {
     assert!(ours.1 < stock.1 / 4, "{ours:?}");
 }
 
-/// Four clients write to two boards each, in a ring, again and again: they hold locks, wait in circles, are refused, and hold
-/// others. On the stock VFS most statements of a circle wait for their whole busy timeout. Here none does.
+/// Four clients write to two boards each, in a ring, again and again: they hold locks, wait in circles, are refused, and take
+/// other locks. On the stock VFS most statements of a circle wait for their whole busy timeout. Here none does.
 #[test]
 fn a_ring_of_writers_goes_on() {
     const TIMEOUT: u32 = 20_000;
@@ -181,7 +180,7 @@ fn transactions_that_keep_one_order_are_not_refused() {
     });
 }
 
-/// Two clients have each written to a board of their own, and attached the other's. Returns the boards and the clients.
+/// Two clients have each written to their own board, and attached the other's. Returns the boards and the clients.
 fn pair(uri: impl Fn(&Board) -> String, timeouts: [u32; 2]) -> (Vec<Board>, [Agent; 2]) {
     let boards = boards(2);
     let mut clients = [(); 2].map(|()| agent(Program::Rust));
@@ -193,9 +192,9 @@ fn pair(uri: impl Fn(&Board) -> String, timeouts: [u32; 2]) -> (Vec<Board>, [Age
     (boards, clients)
 }
 
-/// A client of a circle waits by a handler of its own, which calls sqlite3_sleep and never gives up. It came last, so that it
-/// is the one to see the circle. It has the lock when the other has rolled back, as on the stock VFS. Until then it sleeps as
-/// long as it wants, but for the first thousand calls.
+/// A client of a circle waits with its own handler, which calls sqlite3_sleep and never gives up. It came last, so it is the
+/// one that detects the circle. It gets the lock when the other has rolled back, as on the stock VFS. Until then it sleeps as
+/// long as it asks to, except in the first thousand calls.
 #[test]
 fn a_handler_that_never_gives_up_gets_the_lock_of_a_circle() {
     for ms in [1, 50] {
@@ -228,10 +227,9 @@ fn a_handler_that_never_gives_up_gets_the_lock_of_a_circle() {
     }
 }
 
-/// A client of a circle is refused. Its busy timeout is exactly a sum of SQLite's sleeps, so its
-/// last sleep cannot be recognised. It rolls back, and the other goes on and keeps both locks. The
-/// next statement of the client that was refused waits in no circle: it has its whole timeout, as
-/// on the stock VFS.
+/// A client of a circle is refused. Its busy timeout is exactly a sum of SQLite's sleeps, so its last sleep cannot be
+/// recognised. It rolls back, and the other goes on and keeps both locks. The next statement of the refused client waits in
+/// no circle. It waits for its whole timeout, as on the stock VFS.
 #[test]
 fn a_circle_ends_with_the_statement_that_was_refused() {
     const TIMEOUT: u32 = 328;

@@ -23,10 +23,10 @@ fn board(mode: &str) -> Board {
     board
 }
 
-/// A writer holds the lock and forgets to commit. Another waits for it, and its clock stands still,
-/// or is ahead by a second more at each look. SQLite's busy handler counts the sleeps that it asked
-/// for, so on the stock VFS the wait ends when the busy timeout is over, and here as well. (It once
-/// never ended, or ended at once.)
+/// A writer holds the lock and forgets to commit. Another waits for it, and the waiter's clock
+/// stands still, or gains a second at each look. SQLite's busy handler counts the sleeps that it
+/// asked for, so on the stock VFS the wait ends when the busy timeout is over, and here as well.
+/// (Once it never ended, or ended at once.)
 #[test]
 fn a_busy_timeout_ends_whatever_the_clock_shows() {
     const TIMEOUT_MS: u32 = 400;
@@ -43,7 +43,7 @@ fn a_busy_timeout_ends_whatever_the_clock_shows() {
                     let began = Instant::now();
                     assert_eq!(waiter.sql("c", "INSERT INTO t VALUES (1)").code(), 5);
                     let waited = began.elapsed();
-                    // The upper bound is for a wait that has lost its timeout, not for a slow machine.
+                    // The upper bound is for a lost timeout, not for a slow machine.
                     let possible = Duration::from_millis(380)..Duration::from_secs(20);
                     assert!(possible.contains(&waited), "{vfs}, {mode}, {clock}: {waited:?}");
                 }
@@ -53,16 +53,16 @@ fn a_busy_timeout_ends_whatever_the_clock_shows() {
 }
 
 /// The same for waits inside a lock call of a rollback mode. With `kanban_busy_timeout_min` a
-/// connection waits for SHARED, which a stock client prevents, and to commit beside a reader. With
-/// `kanban_begin=immediate` it waits for another's commit after its busy handler has given up. (A
-/// connection whose clock stood still once waited for ever.)
+/// connection waits for SHARED, which a stock client prevents, and waits to commit while another
+/// client reads. With `kanban_begin=immediate` it waits for another's commit after its busy handler
+/// has given up. (A connection whose clock stood still once waited for ever.)
 #[test]
 fn a_wait_inside_a_lock_call_ends_whatever_the_clock_shows() {
     let at_least = "&kanban_busy_timeout_min=700";
     for (option, timeout_ms, other, holds, sql, least_ms) in [
         (at_least, 0, "unix", "BEGIN EXCLUSIVE", "SELECT * FROM t", 680),
         (at_least, 0, "unix", "BEGIN; SELECT * FROM t", "INSERT INTO t VALUES (1)", 680),
-        // 200 ms more than the busy timeout.
+        // This lasts 200 ms longer than the busy timeout.
         (
             "&kanban_begin=immediate",
             400,
@@ -77,7 +77,7 @@ fn a_wait_inside_a_lock_call_ends_whatever_the_clock_shows() {
             connect(&board.stock()).execute_batch("INSERT INTO t VALUES (0)").unwrap();
             let mut waiter = shown(Program::Rust, clock);
             waiter.open("c", &format!("{}{option}", board.kanban()), timeout_ms);
-            // So that it knows the schema.
+            // So the waiter knows the schema.
             waiter.sql("c", "SELECT * FROM t").rows();
             let mut holder = agent(Program::Rust);
             holder.open("c", &board.uri(other), 0);
@@ -93,8 +93,8 @@ fn a_wait_inside_a_lock_call_ends_whatever_the_clock_shows() {
 }
 
 /// Clients with different clocks come one after the other while one holds the lock. They are served
-/// in that order. (When a ticket was a time, clients with slow clocks came first, and those with
-/// fast clocks last.)
+/// in the order in which they came. (When a ticket was a time, clients with slow clocks came first,
+/// and those with fast clocks last.)
 #[test]
 fn clients_are_served_in_order_whatever_their_clocks_show() {
     for mode in ["wal", "delete"] {
@@ -117,7 +117,7 @@ fn clients_are_served_in_order_whatever_their_clocks_show() {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        // All have waited for longer than newcomers may overtake them, and for no hour.
+        // All have waited for longer than newcomers may overtake them, but by no means for an hour.
         std::thread::sleep(Duration::from_millis(20));
         for n in 0..waiters.len() {
             let waited = status(&observer, &format!("/queue/{n}/waited_ms"));
@@ -133,9 +133,9 @@ fn clients_are_served_in_order_whatever_their_clocks_show() {
     }
 }
 
-/// Two processes write in tight loops. The clock of one of them is another, or stands still. Both
-/// have their turns. (When a ticket was a time, a client 10 s behind had every turn, and one ahead
-/// had none. One whose clock stood still gave no turn, since its slice never ended.)
+/// Two processes write in tight loops. The clock of one of them differs, or stands still. Both get
+/// their turns. (When a ticket was a time, a client 10 s behind had every turn, and one ahead had
+/// none. One whose clock stood still never handed over, since its slice never ended.)
 #[test]
 fn clients_in_tight_loops_take_turns_whatever_their_clocks_show() {
     const ROWS: i64 = 8000;
@@ -150,7 +150,7 @@ fn clients_in_tight_loops_take_turns_whatever_their_clocks_show() {
             let insert = format!("INSERT INTO t VALUES ({n});").repeat(ROWS as usize);
             writer.send_sql("c", &insert);
         }
-        // Both begin at once.
+        // Both must begin at once.
         let began = Instant::now();
         while status(&holder, "/waiters") != 2 {
             assert!(began.elapsed() < PATIENCE, "{}", status(&holder, "/queue"));
@@ -160,7 +160,7 @@ fn clients_in_tight_loops_take_turns_whatever_their_clocks_show() {
         for writer in &mut writers {
             writer.reply().rows();
         }
-        // How many rows each has written by the time when the other has written its last.
+        // How many rows each has written by the time at which the other writes its last.
         for (one, other) in [(0, 1), (1, 0)] {
             let before = format!(
                 "SELECT count(*) FROM t WHERE x={one}
@@ -168,7 +168,8 @@ fn clients_in_tight_loops_take_turns_whatever_their_clocks_show() {
             );
             let count = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
             let rows = connect(&board.kanban()).query_row(&before, [], count).unwrap();
-            // One whose clock runs ends its slice at once, and gets fewer: 156 of 8000 were seen beside other work.
+            // A client whose clock runs ends its slice at once, and gets fewer turns: 156 of 8000
+            // rows were seen on a busy machine.
             assert!(rows * 100 > ROWS, "{clock}: {one} has written {rows} of {ROWS}");
         }
     }

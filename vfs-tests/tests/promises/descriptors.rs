@@ -1,5 +1,5 @@
-//! Descriptors: none of this VFS is a standard stream, a connection locks by its own rights, the
-//! descriptors of others stay as they are, and no number is trusted after its file was closed.
+//! Descriptors: none of this VFS is a standard stream, a connection locks by its own rights, other
+//! programs' descriptors stay as they are, and no number is trusted after its file was closed.
 
 use std::path::Path;
 use std::process::Command;
@@ -49,7 +49,7 @@ def outsider(path):
     }
 }
 
-/// The same, with the board's path and URI as the first arguments.
+/// The same, with the board's path and URI as the script's first arguments.
 fn prints_of(board: &Board, vfs: &str, script: &str, arguments: &[&str]) -> Vec<String> {
     let (path, uri) = (board.path(), board.uri(vfs));
     let board = [path.to_str().unwrap(), &uri];
@@ -57,9 +57,9 @@ fn prints_of(board: &Board, vfs: &str, script: &str, arguments: &[&str]) -> Vec<
 }
 
 /// A daemon opens its board, and closes its standard streams before it uses the board, or before it
-/// loads the extension. Then a library prints, and the daemon puts /dev/null where the streams
-/// were. The line must not land in a file of the board's, nor /dev/null in the place of a lock.
-/// SQLite prevents that for its own files: it keeps no descriptor below 3.
+/// loads the extension. Then a library prints, and the daemon opens /dev/null in place of the
+/// streams. The line must not land in a file of the board, nor may /dev/null replace a descriptor
+/// that has a lock. SQLite prevents that for its own files: it keeps no descriptor below 3.
 #[test]
 fn no_descriptor_is_a_standard_stream() {
     const SCRIPT: &str = "
@@ -142,12 +142,12 @@ fn beside_a_reader(program: Program, client: Client, script: &[(&str, &str)]) ->
     said
 }
 
-/// A process has a read-only connection to the board beside one that writes. The read-only
-/// connection closes, or asks for another journal mode, which is refused. At its close SQLite asks
-/// by its descriptor for an exclusive lock, which a read-only descriptor cannot have. That must
-/// cost the writer nothing: it still leaves WAL mode, copies the WAL when it closes, and writes.
-/// Nor may the read-only connection lock by the writer's descriptor what it has no right to. All as
-/// on the stock VFS.
+/// A process has a read-only connection to the board, and one that writes. The read-only connection
+/// closes, or asks for another journal mode, which is refused. At its close SQLite asks by its
+/// descriptor for an exclusive lock, which a read-only descriptor cannot have. That must not affect
+/// the writer: it still leaves WAL mode, copies the WAL when it closes, and writes. Nor may the
+/// read-only connection lock by the writer's descriptor what it has no right to lock. All of this
+/// is as on the stock VFS.
 #[test]
 fn a_read_only_connection_locks_by_its_own_rights() {
     const READ: &str = "SELECT count(*) FROM t";
@@ -245,7 +245,7 @@ fn a_read_only_connection_locks_by_its_own_rights() {
 
 /// A program has loaded the extension for one of its databases, and opens others on the stock VFS.
 /// Nothing changes for those: their locks are POSIX locks, they take no further descriptor, and a
-/// child of fork uses the inherited connections as before. (That is no good idea, but it works,
+/// forked child uses the inherited connections as before. (That is no good idea, but it works,
 /// since the child only reads.)
 #[test]
 fn a_database_that_is_not_ours_stays_as_it_is() {
@@ -295,8 +295,9 @@ plain.close(); made.close(); say(state(), os.path.exists(path + '-wal'), os.path
 }
 
 /// A stock connection is open, and perhaps in a transaction, when the same process opens the board
-/// through this VFS. Its locks stay POSIX locks, and hold. When they are released, all locks are
-/// protected; in WAL mode, when it has closed the wal-index. The status says which locks are.
+/// through this VFS. The stock connection's locks stay POSIX locks, and hold. When they are
+/// released, all locks are protected; in WAL mode, when the connection has closed the wal-index.
+/// The status says which locks are protected.
 #[test]
 fn a_stock_connection_is_protected_when_its_locks_are_gone() {
     const SCRIPT: &str = "
@@ -340,10 +341,10 @@ plain.execute('BEGIN IMMEDIATE'); look(); outsider(path); say(tried(plain, 'COMM
     }
 }
 
-/// A daemon closes all descriptors, also those of a connection that it has forgotten. It opens
-/// another board, or the same again, which gets their numbers. Its locks must be locks of that
-/// board. The forgotten connection may only do what it could on the stock VFS, where it has lost
-/// its files.
+/// A daemon closes all descriptors, even those of a connection that it has forgotten. It opens
+/// another board, or the same one again, which gets their numbers. The new connection's locks must
+/// be on that board. The forgotten connection may do only what it could do on the stock VFS, where
+/// it has lost its files.
 #[test]
 fn descriptors_that_were_closed_behind_our_back_are_forgotten() {
     const SCRIPT: &str = "
@@ -374,7 +375,7 @@ board.execute('BEGIN IMMEDIATE'); outsider(other); say(tried(board, 'COMMIT'))
     for mode in ["delete", "wal"] {
         for (gap, is_same) in (0..8).flat_map(|gap| [(gap, false), (gap, true)]) {
             if is_same && mode == "wal" {
-                // SQLite goes on using the wal-index that was closed.
+                // SQLite goes on using the wal-index whose descriptor was closed.
                 continue;
             }
             let with = |vfs| {
@@ -387,7 +388,7 @@ board.execute('BEGIN IMMEDIATE'); outsider(other); say(tried(board, 'COMMIT'))
             let (stock, _) = with("unix");
             assert_eq!(stock[0], "an outsider was refused: database is locked", "{stock:?}");
             let (said, content) = with("kanban");
-            // On the stock VFS the leaked connections may close a file of the board's.
+            // On the stock VFS the leaked connections may close a file of the board.
             assert_eq!(said[..6], stock[..6], "{mode}, {gap}");
             assert_eq!(
                 said[6..],
@@ -430,7 +431,8 @@ say(told.stdout.strip(), told.stderr)
     }
 }
 
-/// In Python: a connection has the write lock, and another waits for it in vain, and does so again when it is called.
+/// In Python: a connection has the write lock. Another waits for it in vain, and does so again at
+/// each call.
 #[cfg(target_os = "linux")]
 const WAITS: &str = "
 path, uri = sys.argv[3:]
@@ -442,9 +444,9 @@ def waits(): return tried(waiter, 'INSERT INTO t VALUES (1)')
 say(waits())
 ";
 
-/// A waiter writes its place in the queue by a file in memory. A daemon closes all descriptors that
-/// it does not know, also the one of that file, and opens another file, which gets its number. The
-/// next waiter must not write to the other file. On the stock VFS none would.
+/// A waiter writes its place in the queue by means of a file in memory. A daemon closes all
+/// descriptors that it does not know, with that file's, and opens another file, which gets the
+/// number. The next waiter must not write to that other file. On the stock VFS none would.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_file_that_has_the_number_of_one_in_memory_stays_as_it_is() {
@@ -470,8 +472,8 @@ say(waits())
 }
 
 /// A program forks without the C library, so that no fork handler runs. The child has its parent's
-/// connections, but not the mapping by which waiters write their places. Other memory may be there,
-/// and a child that waits must not write to it.
+/// connections, but not the mapping by which waiters write their places. Other memory may be at
+/// that address, and a child that waits must not write to it.
 #[test]
 #[cfg(target_os = "linux")]
 fn the_memory_of_a_child_that_ran_no_handler_stays_as_it_is() {
@@ -501,7 +503,7 @@ os.waitpid(child, 0)
 }
 
 /// A process has no descriptor left when a connection that can write joins one that cannot. On the
-/// stock VFS the second connection needs none.
+/// stock VFS the second connection needs no further descriptor.
 #[test]
 fn a_connection_that_joins_to_write_needs_no_descriptor() {
     const SCRIPT: &str = "
@@ -534,8 +536,8 @@ say(tried(connect(path), 'SELECT * FROM t'), tried(connect(path), 'PRAGMA integr
 }
 
 /// A service has a thousand descriptors, and keeps a database for each of its tenants open, or a
-/// pool of connections to one. SQLite takes three descriptors for a database in WAL mode, this VFS
-/// three more, and one for each directory. For a further connection this VFS takes none.
+/// pool of connections to one. SQLite takes three descriptors for a database in WAL mode; this VFS
+/// takes three more, and one for each directory. For a further connection this VFS takes none.
 #[test]
 fn a_board_takes_six_descriptors_and_a_connection_two() {
     const SCRIPT: &str = "

@@ -1,5 +1,5 @@
-//! A database, WAL or wal-index that is deleted, renamed or replaced while somebody has it open, and
-//! a database by two names.
+//! A database, WAL or wal-index that is deleted, renamed or replaced while a client has it open, and a database with
+//! two names.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -25,15 +25,15 @@ fn scene(program: Program, vfs: &str, mode: &str) -> (Board, Agent) {
     client.open("c", &board.uri(vfs), 5000);
     assert_eq!(client.sql("c", "SELECT x FROM t").rows(), [[1]]);
     client.sql("c", "INSERT INTO t VALUES (2)").rows();
-    // Long enough that the directory's time will tell of whatever is next.
+    // Long enough for the directory's time to show the next change.
     std::thread::sleep(Duration::from_millis(50));
     client.sql("c", "UPDATE t SET x = x").rows();
-    // The frames in the WAL would be lost with it.
+    // The frames in the WAL would be lost with the WAL.
     client.sql("c", "PRAGMA wal_checkpoint(truncate)").rows();
     (board, client)
 }
 
-/// What happens to the files, and what the message says has moved.
+/// What happens to the files, and the file that the message names as moved.
 type Mishap = (&'static str, fn(&Board));
 
 fn beside(board: &Board, suffix: &str) -> std::path::PathBuf {
@@ -82,9 +82,9 @@ fn refused(reply: vfs_tests::Reply, what: &str) {
     }
 }
 
-/// A worker has the board open in WAL mode when the database is replaced by a backup, deleted or
-/// renamed, or its directory is. On the stock VFS its next commits are acknowledged, and nobody will ever see them. (In
-/// rollback modes SQLite itself looks whether the file has moved.)
+/// A worker has the board open in WAL mode when the database is replaced by a backup, deleted or renamed, or its
+/// directory is. On the stock VFS its next commits are acknowledged, and nobody will ever see them. (In rollback modes
+/// SQLite itself checks whether the file has moved.)
 #[test]
 fn nothing_is_written_to_a_database_that_is_not_there() {
     for (what, mishap) in TO_THE_DATABASE {
@@ -117,7 +117,7 @@ fn nothing_is_written_to_a_database_that_is_not_there() {
                     serde_json::from_str(says[0][0].as_str().unwrap()).unwrap();
                 assert_eq!(says["guarantees"]["identity"]["active"], false, "{what}");
                 assert!(says["counters"]["displaced"].as_u64() >= Some(2), "{what}");
-                // A file that is there now is written as usual by clients that open it now.
+                // Clients that open the new file write to it as usual.
                 client.close("c");
                 client.open("c", &board.kanban(), 5000);
                 if what.starts_with("mv backup") {
@@ -132,8 +132,8 @@ fn nothing_is_written_to_a_database_that_is_not_there() {
     }
 }
 
-/// The WAL, or its index, is deleted or replaced under a worker. On the stock VFS its commits go to a
-/// file that nobody else has, or by an index that nobody else has, and are lost.
+/// The WAL, or its index, is deleted or replaced under a worker. On the stock VFS the worker commits to a file, or with
+/// an index, that no other client has, and its commits are lost.
 #[test]
 fn nothing_is_written_to_a_wal_that_is_not_there() {
     for (what, mishap) in TO_THE_WAL {
@@ -145,7 +145,7 @@ fn nothing_is_written_to_a_wal_that_is_not_there() {
             acknowledged += i64::from(matches!(reply, vfs_tests::Reply::Rows(_)));
         };
         insert(&mut client, 3);
-        // Another comes and does its work, and the worker goes on until it is killed.
+        // Another client comes and does its work, and the worker goes on until it is killed.
         let mut other = agent(Program::Rust);
         other.open("c", &board.stock(), 5000);
         other.sql("c", "SELECT count(*) FROM t");
@@ -175,8 +175,7 @@ fn nothing_is_written_to_a_wal_that_is_not_there() {
     }
 }
 
-/// A checkpoint as the last connection closes must not copy an orphaned WAL into a database that
-/// others use by now.
+/// The checkpoint at the last close must not copy an orphaned WAL into a database that others use by now.
 #[test]
 fn an_orphaned_wal_is_not_copied_at_close() {
     let (board, mut client) = scene(Program::Rust, "kanban", "wal");
@@ -192,8 +191,7 @@ fn an_orphaned_wal_is_not_copied_at_close() {
     assert_eq!(fs::read(beside(&board, "-wal")).unwrap(), before);
 }
 
-/// A dashboard only reads, and would show the board of yesterday for ever. It is told, if it reads on,
-/// a second later.
+/// A dashboard only reads, and would show yesterday's board for ever. If it reads on, it gets an error a second later.
 #[test]
 fn readers_are_told() {
     for mode in ["wal", "delete"] {
@@ -201,7 +199,7 @@ fn readers_are_told() {
             let (board, mut client) = scene(Program::Rust, vfs, mode);
             fs::rename(board.directory().join("backup.db"), board.path()).unwrap();
             let began = Instant::now();
-            // The stock VFS reads on, however long.
+            // The stock VFS reads on, for any time.
             let patience =
                 if vfs == "unix" { Duration::from_millis(1500) } else { vfs_tests::PATIENCE };
             let mut reply = client.sql("c", "SELECT count(*) FROM t");
@@ -219,9 +217,8 @@ fn readers_are_told() {
     }
 }
 
-/// Two names of one database in two directories, and a worker by each. Each name has a journal of its
-/// own: a worker that is killed leaves one that the other does not find. On the stock VFS the other
-/// goes on with half a transaction.
+/// One database has two names in two directories, and a worker by each name. Each name has its own journal: a worker
+/// that is killed leaves one that the other does not find. On the stock VFS the other goes on with half a transaction.
 #[test]
 fn a_database_by_two_names_is_not_written() {
     let linked = |vfs: &str| {
@@ -237,7 +234,7 @@ fn a_database_by_two_names_is_not_written() {
     let (board, other) = linked("unix");
     let mut killed = agent(Program::Rust);
     killed.open("c", &board.stock(), 5000);
-    // With so small a cache, pages are in the file before the commit.
+    // With such a small cache, pages are in the file before the commit.
     let half = "PRAGMA cache_size=1; BEGIN; UPDATE big SET x = hex(randomblob(100))";
     killed.sql("c", half).rows();
     killed.kill();
@@ -264,9 +261,9 @@ fn a_database_by_two_names_is_not_written() {
     assert_eq!(client.sql("c", "PRAGMA integrity_check").rows(), [["ok"]]);
 }
 
-/// A worker has the board open, with commits that are only in the WAL, when somebody deletes the WAL.
-/// Another opens the board: the index tells of frames that its new, empty WAL has not. On the stock
-/// VFS it goes on after them, and what it was told is safe is lost when the index is.
+/// A worker has the board open, with commits that are only in the WAL, when somebody deletes the WAL. Another client
+/// opens the board. The index has frames that the new, empty WAL does not have. On the stock VFS the client goes on
+/// after them, and its acknowledged commits are lost when the index is.
 #[test]
 fn a_newcomer_does_not_go_by_the_index_of_another_wal() {
     let orphaned = |client: Client, program: Program| {
@@ -304,7 +301,7 @@ fn a_newcomer_does_not_go_by_the_index_of_another_wal() {
             newcomer.close("c");
             worker.close("c");
             newcomer.open("c", &board.kanban(), 5000);
-            // The rows of u that were only in the WAL went with it.
+            // The rows of u that were only in the WAL were lost with the WAL.
             assert_eq!(newcomer.sql("c", "SELECT x FROM u").rows(), [[1]], "{context}");
             newcomer.sql("c", "INSERT INTO t VALUES (5)").rows();
             assert_eq!(newcomer.sql("c", "SELECT x FROM t").rows(), [[1], [5]], "{context}");
@@ -313,9 +310,9 @@ fn a_newcomer_does_not_go_by_the_index_of_another_wal() {
     }
 }
 
-/// A worker has the board to itself (locking_mode=EXCLUSIVE), in a rollback mode, when the database
-/// is replaced, deleted or renamed. SQLite looks for that only when it opens its journal, which stays
-/// open here: on the stock VFS the next commits are acknowledged, and nobody will ever see them.
+/// A worker has the board for itself (locking_mode=EXCLUSIVE), in a rollback mode, when the database is replaced,
+/// deleted or renamed. SQLite checks for that only when it opens its journal, which stays open here. On the stock VFS
+/// the next commits are acknowledged, and nobody will ever see them.
 #[test]
 fn an_exclusive_connection_is_told_too() {
     let displaced = |client: Client, program: Program, mode: &str, mishap: fn(&Board)| {
@@ -348,18 +345,18 @@ fn an_exclusive_connection_is_told_too() {
     }
 }
 
-/// A tool that restores files restores the times of their directories, too (tar, rsync -t): the
-/// directory of a replaced WAL looks as if nothing had happened there.
+/// A tool that restores files restores the times of their directories, too (tar, rsync -t). The directory of a replaced
+/// WAL then looks unchanged.
 #[test]
 fn the_time_of_a_directory_is_not_believed() {
     let (what, replace) = TO_THE_WAL[3];
     let replaced = |vfs: &str, program: Program| {
         let (board, mut client) = scene(program, vfs, "wal");
-        // A time long past, as if nothing had happened there for an hour.
+        // A time an hour ago, as if nothing had happened there since.
         let directory = fs::File::open(board.directory()).unwrap();
         let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
         directory.set_modified(long_ago).unwrap();
-        // What came before that time was set is not remembered, then.
+        // Then the changes before that time was set are not remembered.
         std::thread::sleep(Duration::from_millis(100));
         client.sql("c", "INSERT INTO t VALUES (3)").rows();
         client.sql("c", "INSERT INTO t VALUES (4)").rows();
@@ -379,8 +376,8 @@ fn the_time_of_a_directory_is_not_believed() {
     }
 }
 
-/// The WAL of a hard-linked board has frames of a worker that was killed; or none, since all went
-/// well. Its first reader, who makes the index anew, reads it. To write is refused, as ever.
+/// The WAL of a hard-linked board has frames of a worker that was killed, or has none, since all went well. The first
+/// reader, which makes the index anew, reads the board. Writing is refused as before.
 #[test]
 fn the_first_reader_of_a_database_by_two_names_reads_it() {
     for program in Program::ALL {
@@ -414,9 +411,9 @@ fn the_first_reader_of_a_database_by_two_names_reads_it() {
     }
 }
 
-/// A process that can no longer search the directory, since it has given up its rights or somebody
-/// has taken them, cannot see whether its files are in their place. It is not told that they moved,
-/// and goes on. (As on the stock VFS.)
+/// A process can no longer search the directory, since it has dropped its rights or somebody has removed them. So it
+/// cannot see whether its files are in their places. It goes on, and gets no error that they moved. (As on the stock
+/// VFS.)
 #[test]
 fn a_file_that_cannot_be_looked_at_has_not_moved() {
     let mut clients = Vec::new();
@@ -450,9 +447,9 @@ fn a_file_that_cannot_be_looked_at_has_not_moved() {
     }
 }
 
-/// A database by two names is switched to WAL mode, by a connection's first statement. It is refused
-/// before anything is written: a refusal in the middle would leave a hot journal, and a refusal of its
-/// rollback a board that nobody can read.
+/// A connection's first statement switches a database with two names to WAL mode. It is refused before anything is
+/// written. A refusal in the middle would leave a hot journal, and a refusal of the rollback would leave a board that
+/// nobody can read.
 #[test]
 fn a_refusal_leaves_no_hot_journal() {
     for program in Program::ALL {
@@ -467,7 +464,7 @@ fn a_refusal_leaves_no_hot_journal() {
             assert!(!beside(&board, "-journal").exists(), "{sql}");
             assert_eq!(client.sql("c", "SELECT count(*) FROM t").rows(), [[2]], "{sql}");
         }
-        // A writer that was allowed to is killed in the middle: its journal is rolled back by a reader.
+        // A writer that may write is killed in the middle. A reader rolls back its journal.
         let mut killed = agent(program);
         killed.open("c", &format!("{}&kanban_hard_links=1", board.kanban()), 5000);
         killed.sql("c", "CREATE TABLE big (x); INSERT INTO big VALUES (randomblob(200000))").rows();
@@ -481,9 +478,9 @@ fn a_refusal_leaves_no_hot_journal() {
     }
 }
 
-/// A daemon opens its board and changes its root directory after that, or enters a sandbox in which something else
-/// lies over the board's directory. Its files are where they were, and it goes on, in its turn. That the board is
-/// moved then is seen as ever.
+/// A daemon opens its board and then changes its root directory, or enters a sandbox in which something else covers the
+/// board's directory. Its files are where they were, so it goes on, in its turn. If the board is moved later, that is
+/// noticed as before.
 #[test]
 fn a_process_that_sees_other_names_has_not_lost_its_files() {
     if !vfs_tests::is_root() {
@@ -506,7 +503,7 @@ fn a_process_that_sees_other_names_has_not_lost_its_files() {
                     if how == "chroot" { elsewhere.path().into() } else { board.directory() };
                 client.call(&serde_json::json!([how, place])).rows();
                 for n in 4..7 {
-                    // What was looked at is believed for a second.
+                    // A comparison stays valid for a second.
                     std::thread::sleep(Duration::from_millis(if n == 5 { 1100 } else { 1 }));
                     client.sql("c", "BEGIN IMMEDIATE").rows();
                     client.sql("c", &format!("INSERT INTO t VALUES ({n})")).rows();
@@ -532,8 +529,8 @@ fn a_process_that_sees_other_names_has_not_lost_its_files() {
     }
 }
 
-/// A service has many boards in one directory, and pools of connections to them: they share one descriptor of it, which
-/// is none of the standard streams', and which is closed with the last of them.
+/// A service has many boards in one directory, and pools of connections to them. All share one descriptor of the
+/// directory. It is no standard stream's, and the last connection closes it.
 #[test]
 fn a_directory_is_opened_once() {
     for (program, mode) in

@@ -1,13 +1,13 @@
-//! A service ends its worker threads from outside: by pthread_cancel(3), or out of a signal handler. One of them is just
-//! waiting for the write lock, or opens, commits or closes. On the stock VFS that thread ends and the process lives on.
-//! Here it must, too, and a thread that only waited must not stand in the way of others. The C library ends a thread by
-//! unwinding its stack, and Rust's catch_unwind ends the process when it meets that.
+//! A service ends its worker threads from outside: by pthread_cancel(3), or from a signal handler. One of them is waiting for
+//! the write lock, or opens, commits or closes. On the stock VFS that thread ends and the process lives on. It must here, too,
+//! and a thread that only waited must not be in others' way. The C library ends a thread by unwinding its stack, and Rust's
+//! catch_unwind ends the process when it meets that.
 
 use std::process::Command;
 
 use vfs_tests::{Board, extension};
 
-/// What the service says of `moment` and `means`, and its exit status.
+/// What the service prints for `moment` and `means`, and its exit status.
 fn told(sqlite: &str, loads: bool, vfs: &str, mode: &str, means: &str, moment: &str) -> String {
     let board = Board::new();
     let directory = board.directory();
@@ -20,7 +20,7 @@ fn told(sqlite: &str, loads: bool, vfs: &str, mode: &str, means: &str, moment: &
     format!("{}, {}{}", output.status, text(&said), text(&errors))
 }
 
-/// The same thing happens to a service with the stock VFS, with both, and with ours.
+/// Compares the service with the stock VFS, with both VFSes, and with ours.
 fn compared(means: &str, moment: &str, expected: &str) {
     for sqlite in ["libsqlite3.so.0", env!("NEWEST_SQLITE")] {
         for mode in ["wal", "delete"] {
@@ -41,7 +41,7 @@ fn a_thread_is_cancelled_while_it_waits() {
     compared("pthread_cancel", "waits", expected);
 }
 
-/// The request to end comes before the worker opens the database, commits or closes: reads, writes and syncs are
+/// The cancellation is requested before the worker opens the database, commits or closes: reads, writes and syncs are
 /// cancellation points, and so are open(2) and close(2).
 #[test]
 fn a_thread_is_cancelled_while_it_works() {
@@ -51,8 +51,8 @@ fn a_thread_is_cancelled_while_it_works() {
     }
 }
 
-/// A signal handler jumps out of the wait, as those do that set a limit of time by alarm(2). The thread can be cancelled after
-/// that as before.
+/// A signal handler jumps out of the wait, like handlers that limit a time by alarm(2). Afterwards the thread can be cancelled
+/// as before.
 #[test]
 fn a_signal_handler_jumps_out_of_a_wait() {
     let expected =
@@ -60,7 +60,7 @@ fn a_signal_handler_jumps_out_of_a_wait() {
     compared("longjmp", "waits", expected);
 }
 
-/// A signal handler ends the program by exit(3) in the middle of a wait, and that closes what is open.
+/// A signal handler ends the program by exit(3) in the middle of a wait, which closes what is open.
 #[test]
 fn a_signal_handler_exits_in_a_wait() {
     compared("exit", "waits", "exit status: 0, exits");

@@ -1,5 +1,5 @@
-//! "database is locked", last night, and nobody has looked. The event log beside the board says in the morning who was refused and who had
-//! the lock, who died, and what took long. It is no reason for anything to fail, and no file grows.
+//! "database is locked", last night, when nobody was looking. In the morning the event log beside the board says who was
+//! refused, who had the lock, who died, and what took long. Nothing fails because of the log, and it does not grow.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -29,7 +29,7 @@ fn events(path: &Path) -> Vec<Event> {
     }
 }
 
-/// Those of one kind.
+/// The events of one kind.
 fn of(board: &Board, kind: EventKind) -> Vec<Event> {
     events(&board.path()).into_iter().filter(|event| event.kind == kind).collect()
 }
@@ -41,7 +41,7 @@ fn client(board: &Board, timeout: u32, parameters: &str) -> Agent {
     client
 }
 
-/// A board in a journal mode, with a table of one row, which nobody has open, and no log.
+/// A board in a journal mode, with a table of one row. No client has it open, and it has no log.
 fn board(mode: &str) -> Board {
     let board = Board::new();
     let mut maker = client(&board, 5000, "&kanban_record=0");
@@ -51,8 +51,8 @@ fn board(mode: &str) -> Board {
     board
 }
 
-/// A worker waits in vain for the dispatcher, and ends; the dispatcher ends, too. In the morning nobody has the board open, and the log says who was
-/// refused, for how long it had waited, and who had the lock. On the stock VFS nothing tells.
+/// A worker waits in vain for the dispatcher, and ends; the dispatcher ends, too. In the morning no client has the board open.
+/// The log says who was refused, how long it had waited, and who had the lock. On the stock VFS nothing does.
 #[test]
 fn a_refused_client_is_found_in_the_morning() {
     for mode in ["wal", "delete"] {
@@ -86,9 +86,9 @@ fn a_refused_client_is_found_in_the_morning() {
     }
 }
 
-/// A worker reads in a transaction, another commits, and the worker is refused to write, at once and whatever its timeout; or the other has
-/// not committed yet, and has the lock. The log tells one from the other, and with `kanban_record_sql` which statement was refused, without its
-/// values.
+/// A worker reads in a transaction, and another client commits. The worker's write is refused at once, whatever its timeout. Or
+/// the other has not committed yet, and has the lock. The log shows which of the two it was and, with `kanban_record_sql`, the
+/// refused statement without its values.
 #[test]
 fn a_refused_upgrade_has_its_reason() {
     for (commits, cause) in [(true, Cause::StaleSnapshot), (false, Cause::WriteLock)] {
@@ -115,7 +115,8 @@ fn a_refused_upgrade_has_its_reason() {
     }
 }
 
-/// A client without a busy timeout is refused while another writes. It is told once it uses the board again, or closes it.
+/// A client without a busy timeout is refused while another writes. That is recorded when the client uses the board again, or
+/// closes it.
 #[test]
 fn a_client_that_does_not_wait_is_reported_too() {
     let board = board("wal");
@@ -128,8 +129,8 @@ fn a_client_that_does_not_wait_is_reported_too() {
     assert_eq!(event.holder.as_ref().map(|it| it.pid), Some(holder.pid()));
 }
 
-/// A client without a busy timeout is refused while one worker writes. It comes back later, when another worker writes, or it closes the board
-/// then. The log names the worker that was in its way, the statement that was refused, and when that was.
+/// A client without a busy timeout is refused while one worker writes. It comes back later, when another worker writes, or it
+/// closes the board then. The log names the worker that was in its way, the refused statement, and the time of the refusal.
 #[test]
 fn a_refusal_that_is_noticed_late_is_told_as_it_was() {
     for closes in [true, false] {
@@ -157,7 +158,7 @@ fn a_refusal_that_is_noticed_late_is_told_as_it_was() {
     }
 }
 
-/// Comes back when a client has waited for so long that it knows who the holder is.
+/// Returns when a client has waited for so long that it knows who the holder is.
 fn waits(board: &Board) {
     let began = Instant::now();
     let waited = || kanban_vfs::observe(board.path()).unwrap().queue.first().map(|it| it.waited);
@@ -167,8 +168,8 @@ fn waits(board: &Board) {
     }
 }
 
-/// The dispatcher is killed in the middle of a transaction while a worker waits. The worker goes on, and the log says who has died. A
-/// dispatcher that commits, and then ends, has not.
+/// The dispatcher is killed in the middle of a transaction while a worker waits. The worker goes on, and the log says who died.
+/// If a dispatcher commits and then ends, the log has no such event.
 #[test]
 fn a_holder_that_dies_is_recorded() {
     for is_killed in [true, false] {
@@ -198,8 +199,8 @@ fn a_holder_that_dies_is_recorded() {
     }
 }
 
-/// A transaction holds the lock for long, and another waits for it: both are recorded, with what they have committed, and with
-/// their statements if that is wanted. Short ones are not.
+/// A transaction holds the lock for long, and another waits for it: both are recorded, with what they committed and, if asked
+/// for, with their statements. Short ones are not.
 #[test]
 fn a_slow_transaction_is_recorded_with_its_statements() {
     for mode in ["wal", "delete"] {
@@ -239,13 +240,13 @@ fn a_slow_transaction_is_recorded_with_its_statements() {
     }
 }
 
-/// A writer of a rollback mode is killed when it has begun to write the database. The client that
-/// rolls it back records that.
+/// A writer in a rollback mode is killed when it has begun to write the database. The client that rolls the journal back
+/// records that.
 #[test]
 fn a_journal_that_was_left_is_recorded() {
     let board = board("delete");
     let mut writer = client(&board, 0, "");
-    // Its cache is too small for the transaction, so that the database is written before the end.
+    // The cache is too small for the transaction, so the database is written before the end.
     writer
         .sql(
             "c",
@@ -260,7 +261,7 @@ fn a_journal_that_was_left_is_recorded() {
     assert_eq!(found.iter().map(|event| event.process.pid).collect::<Vec<_>>(), [next.pid()]);
 }
 
-/// `PRAGMA kanban_log` answers the events as JSON, on a board with a log and on one without. The tool reads the same.
+/// `PRAGMA kanban_log` answers the events as JSON, on a board with a log and on one without. The tool reads the same events.
 #[test]
 fn the_pragma_answers_the_events() {
     let board = board("wal");
@@ -285,8 +286,8 @@ fn the_pragma_answers_the_events() {
     assert!(why.contains("holds something else"), "{why}");
 }
 
-/// What must leave no log: connections that record nothing, a database that is made in one long
-/// transaction, a copy by VACUUM INTO, short transactions, and clients that do not name the VFS.
+/// What must create no log: connections that record nothing, a database that is created in one long transaction, a copy by
+/// VACUUM INTO, short transactions, and clients that do not name the VFS.
 #[test]
 fn events_not_worth_a_file_leave_none() {
     let board = board("wal");
@@ -318,8 +319,8 @@ fn events_not_worth_a_file_leave_none() {
     assert!(copy.exists() && !Path::new(&copied).exists());
 }
 
-/// Users of one group share a board. A member who did not make the log records in it, and so does root; a user who may only read the board is refused
-/// nothing, and records nothing.
+/// Users of one group share a board. A member that did not create the log records in it, and so does root. A user that may only
+/// read the board is not refused, and records nothing.
 #[test]
 fn the_log_follows_the_rights_of_its_board() {
     needs!(ROOT);
@@ -354,7 +355,7 @@ fn the_log_follows_the_rights_of_its_board() {
     );
     assert_eq!(events(&board.path()).len(), 3);
 
-    // A stranger may only read the board.
+    // Another user, who may only read the board.
     let mut stranger = agent(Program::Python);
     stranger.call(&json!(["become", 2009, 2009, [], 0o022])).rows();
     stranger.open("c", &format!("{}&kanban_slow_ms=0", board.kanban()), 0);
@@ -364,14 +365,15 @@ fn the_log_follows_the_rights_of_its_board() {
     let told = stranger.sql("c", "PRAGMA kanban_log").rows();
     assert!(told[0][0].as_str().unwrap().starts_with("[{"), "{told:?}");
     assert_eq!(events(&board.path()).len(), 3);
-    // The log is another's by now, and may not be written: the transaction goes on.
+    // The log belongs to another user by now, and may not be written: the transaction goes on.
     fs::set_permissions(log_path(&board), PermissionsExt::from_mode(0o600)).unwrap();
     std::os::unix::fs::chown(log_path(&board), Some(0), Some(0)).unwrap();
     slow(&mut start(2002));
     assert_eq!(events(&board.path()).len(), 3);
 }
 
-/// The disk is full, but for the pages that the WAL has already: transactions commit, and nothing is recorded. With room, it is again.
+/// The disk is full, except for the pages that the WAL already has: transactions commit, and nothing is recorded. With room
+/// again, events are recorded.
 #[test]
 fn a_full_disk_fails_no_transaction() {
     needs!(ROOT);
@@ -401,7 +403,8 @@ fn a_full_disk_fails_no_transaction() {
     assert!(before > 0 && full <= before + 1 && after > full, "{before}, {full}, {after}");
 }
 
-/// Three processes write, two of them at once and one for a moment; one is refused. The board's counters are those of all, once they have closed it.
+/// Three processes write, two of them at the same time and one for a moment; one is refused. When they have closed the board,
+/// its counters are the sum of theirs.
 #[test]
 fn counters_are_those_of_the_board() {
     let board = board("wal");
@@ -422,12 +425,13 @@ fn counters_are_those_of_the_board() {
     let log = kanban_vfs::observe(board.path()).unwrap().event_log().unwrap();
     assert_eq!(log.tally.give_ups, 1);
     assert_eq!(log.tally.checkpoints_complete, 1);
-    // The last connection holds the lock when it cleans up.
+    // The last connection to close holds the lock while it cleans up.
     assert!((151..=152).contains(&log.tally.holds.count()), "{:?}", log.tally);
     assert!(log.tally.holds.sum > Duration::ZERO);
 }
 
-/// A process is killed at any moment of its life, again and again, while others record: whatever it leaves, the log is read, and others go on.
+/// A process is killed at any moment of its life, again and again, while others record. Whatever it leaves, the log can be
+/// read, and others go on.
 #[test]
 fn a_killed_process_leaves_a_log_that_is_read() {
     let board = board("wal");
@@ -449,7 +453,8 @@ fn a_killed_process_leaves_a_log_that_is_read() {
     assert!(numbers.is_sorted() && numbers.first() == Some(&1), "{numbers:?}");
 }
 
-/// A child of fork() shares none of its parent's log: what the parent records while the child lives is recorded, and the other way round.
+/// A forked child shares nothing of its parent's log: what the parent records while the child lives is recorded, and the
+/// reverse.
 #[test]
 fn a_child_does_not_keep_its_parents_log() {
     let board = board("wal");
@@ -467,10 +472,9 @@ fn a_child_does_not_keep_its_parents_log() {
     parent.end_child();
 }
 
-/// The disk fails a sync: of the WAL when a transaction commits or a checkpoint begins, of the
-/// database when a checkpoint copies, of a journal. The log records each, also if the only writer
-/// has group commit. A checkpoint that did not complete counts as failed. The next transaction does
-/// not fail, and is no such event.
+/// The disk fails a sync: of the WAL when a transaction commits or a checkpoint begins, of the database when a checkpoint
+/// copies, or of a journal. The log records each, even if the only writer has group commit. A checkpoint that did not complete
+/// counts as failed. The next transaction succeeds, and is no such event.
 #[test]
 fn a_sync_that_fails_is_recorded() {
     let (base, ours) = over_faulty("faulty-sync");

@@ -1,11 +1,12 @@
-//! The loadable extension neither carries nor needs an SQLite, and says so clearly when the one
-//! that loads it is too old.
+//! The loadable extension neither has nor needs an SQLite of its own, and says so clearly when the
+//! one that loads it is too old.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
 use vfs_tests::{extension, run};
 
-/// An extension that carries a second SQLite registers its VFS with that copy, where nobody looks.
+/// An extension with a second SQLite inside would register its VFS with that copy, where nobody
+/// looks.
 #[test]
 fn it_carries_and_needs_no_sqlite() {
     vfs_tests::needs!("nm", "readelf");
@@ -37,8 +38,8 @@ fn it_carries_and_needs_no_sqlite() {
     assert!(has(of_its_parser, &this), "and this program does");
 }
 
-/// A program is linked with the library by its path, in a build directory, and installed: without a name of the library's
-/// own it would look for that path on every machine.
+/// A program is linked with the library by its path, in a build directory, and then installed.
+/// Without a name (soname) of the library, the program would look for that path on every machine.
 #[cfg(target_os = "linux")]
 #[test]
 fn it_has_a_name_of_its_own() {
@@ -66,8 +67,8 @@ unsafe extern "C" fn allocate(n: c_int) -> *mut c_void {
     unsafe { libc::malloc(n as usize) }
 }
 
-/// SQLite 3.30.1 loads the extension. It lacks functions the VFS calls; calling what lies there
-/// instead would crash the application.
+/// SQLite 3.30.1 loads the extension. It lacks functions that the VFS calls; a call of what is in
+/// their place would crash the application.
 #[test]
 fn an_old_sqlite_is_refused() {
     let mut functions = [std::ptr::null::<()>(); 240];
@@ -93,8 +94,8 @@ fn an_old_sqlite_is_refused() {
     }
 }
 
-/// Calls the `kanban_vfs_register` of the extension with a library that is loaded for it. Returns
-/// what it answered and the message it wrote into `size` bytes.
+/// Calls `kanban_vfs_register` of the extension, with a library that is loaded for this. Returns
+/// its answer, and the message that it wrote into `size` bytes.
 fn register_with(library: &str, size: usize) -> (c_int, String) {
     let [extension, library] =
         [extension().to_str().unwrap(), library].map(|file| CString::new(file).unwrap());
@@ -120,8 +121,8 @@ fn register_with(library: &str, size: usize) -> (c_int, String) {
     (rc, String::from_utf8(message[..end].to_vec()).unwrap())
 }
 
-/// An application without extension loading names a library in which there is no SQLite, or only
-/// one that is too old: it is told so, in as much room as it has.
+/// An application without extension loading names a library that has no SQLite, or only one that is
+/// too old. It gets a message about that, cut to the room that it has.
 #[test]
 fn a_library_without_a_good_sqlite_is_refused() {
     const SQLITE_ERROR: c_int = 1;

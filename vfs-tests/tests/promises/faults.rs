@@ -1,4 +1,4 @@
-//! What the tests that let calls fail have in common.
+//! The common parts of the tests that let calls fail.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,7 +7,7 @@ use vfs_tests::{Agent, Board, Program};
 
 use crate::{agent, stock_agent, went_well};
 
-/// Returns an error, unless it holds.
+/// Returns an error unless a condition holds.
 macro_rules! ensure {
     ($holds:expr, $($what:tt)+) => {
         if !$holds {
@@ -22,14 +22,15 @@ pub(crate) fn tries_all() -> bool {
     std::env::var("KANBAN_FAULTS").is_ok_and(|value| value == "all")
 }
 
-/// Which of these positions faults are tried at: with `KANBAN_FAULTS=all` every one, else one of
-/// `every`, others in each run (by the process id).
+/// At which of these positions faults are tried. With `KANBAN_FAULTS=all` it is every one, else one
+/// of `every`; the process id decides which, so it differs in each run.
 pub(crate) fn sampled(positions: usize, every: usize) -> impl Iterator<Item = usize> {
     let every = if tries_all() { 1 } else { every };
     (std::process::id() as usize % every..positions).step_by(every)
 }
 
-/// What a process has of a directory's files: `open ...` for descriptors, `mapped ...` for memory.
+/// What a process has open of a directory's files: `open ...` for descriptors, `mapped ...` for
+/// memory.
 pub(crate) fn left_open(pid: u32, directory: &Path) -> Vec<String> {
     let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let open = descriptors.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
@@ -41,7 +42,7 @@ pub(crate) fn left_open(pid: u32, directory: &Path) -> Vec<String> {
     open.chain(mapped.map(|line| format!("mapped {line}"))).collect()
 }
 
-/// Those whose calls do not fail: one of ours, and one that has never heard of the VFS.
+/// Clients whose calls do not fail: one of ours, and one that does not know the VFS.
 pub(crate) struct Healthy {
     pub(crate) ours: Agent,
     pub(crate) stock: Agent,
@@ -52,7 +53,7 @@ impl Healthy {
         Self { ours: agent(Program::Rust), stock: stock_agent(Program::Python) }
     }
 
-    /// Both can write, and find what was acknowledged and a database without damage.
+    /// Checks that both can write, and find what was acknowledged and a database without damage.
     pub(crate) fn find_whole(
         &mut self,
         board: &Board,

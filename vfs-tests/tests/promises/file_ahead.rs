@@ -75,12 +75,12 @@ fn writes_of(base: &Base) -> Arc<Mutex<Vec<(i64, Instant)>>> {
     writes
 }
 
-/// About the longest time of an observer between its two looks.
+/// About the longest time between an observer's two looks.
 const LONG_ENOUGH: Duration = Duration::from_millis(10);
 
-/// A client stores a blob that is larger than the distance of the file, or small blobs until the
-/// file is no longer far enough ahead. The checkpoint makes the file longer, and waits before it
-/// writes the header. In that time observers that have read the old length read the old header.
+/// A client stores a blob that is larger than the file is ahead, or small blobs until the file is
+/// no longer far enough ahead. The checkpoint makes the file longer, and waits before it writes the
+/// header. In that time observers that have read the old length read the old header.
 #[test]
 fn a_checkpoint_that_makes_the_file_longer_waits_for_observers() {
     let (base, ours) = over_faulty("faulty-sudden");
@@ -140,9 +140,9 @@ fn a_last_close_waits_for_observers_for_a_moment() {
     }
 }
 
-/// A client writes, and no checkpoint has run yet. The file is ahead of its header already, so that
-/// the first checkpoint need not wait for observers. On the stock VFS the file is as long as its
-/// header says.
+/// A client writes, and no checkpoint has run yet. The file is already ahead of its header, so the
+/// first checkpoint need not wait for observers. On the stock VFS the file is as long as its header
+/// says.
 #[test]
 fn the_first_writes_bring_the_file_ahead() {
     let distance = |vfs: &str| {
@@ -205,8 +205,8 @@ struct Course {
     sql: &'static str,
 }
 
-/// After statements that change the length of the file, the board and the answers of SQLite are the
-/// same as on the stock VFS.
+/// After statements that change the length of the file, the board and SQLite's answers are the same
+/// as on the stock VFS.
 #[test]
 fn nothing_else_changes() {
     let courses = [
@@ -277,7 +277,7 @@ fn nothing_else_changes() {
 }
 
 /// A board is copied with `cp` while it is open, idle and checkpointed. The copy is longer than its
-/// header says. That is legal: both VFSs use the copy as any database.
+/// header says. That is legal: both VFSes use the copy like any database.
 #[test]
 fn a_copy_of_an_idle_board_is_whole() {
     for mode in ["wal", "delete"] {
@@ -320,7 +320,7 @@ fn a_copy_of_an_idle_board_is_whole() {
 #[test]
 fn observers_of_both_orders_see_no_deficit() {
     let seconds = std::env::var("KANBAN_OBSERVE_SECONDS").map_or(4, |n| n.parse().unwrap());
-    // No run on a busy machine took as long.
+    // Longer than any run on a busy machine took.
     let patience = Instant::now() + Duration::from_secs(60);
     while observe(Client::Stock, Duration::from_secs(2)) == 0 {
         assert!(Instant::now() < patience, "it has nothing to show");
@@ -331,7 +331,7 @@ fn observers_of_both_orders_see_no_deficit() {
     }
 }
 
-/// How many deficits the observers have seen.
+/// How many deficits the observers saw.
 fn observe(client: Client, limit: Duration) -> u64 {
     let board = Board::new();
     let start = |program| {
@@ -384,10 +384,10 @@ fn write_for(limit: Duration, nth: usize, mut client: Agent) {
     client.close("c");
 }
 
-/// A board is copied while it is open and ahead, or its last client is killed: the WAL is empty, so
-/// that SQLite takes the length of the file for the page count, and commits that count. A later
-/// checkpoint must not make the file shorter than that, or SQLite calls the board malformed, for
-/// stock clients, too.
+/// A board is copied while it is open and ahead, or its last client is killed. The WAL is empty, so
+/// SQLite takes the length of the file for the page count, and commits that count. A later
+/// checkpoint must not make the file shorter than that. Otherwise SQLite calls the board malformed,
+/// for stock clients, too.
 #[test]
 fn a_page_count_that_sqlite_took_from_the_file_stays_true() {
     let blob = |bytes: i64| format!("INSERT INTO t VALUES (zeroblob({bytes}))");
@@ -530,9 +530,9 @@ fn a_torn_copy_keeps_what_can_be_salvaged() {
     }
 }
 
-/// A limit (`ulimit -f`) keeps a board from growing, and a checkpoint cannot copy all pages. On the
+/// A limit (`ulimit -f`) keeps a board from growing, so a checkpoint cannot copy all pages. On the
 /// stock VFS it leaves a header that counts more pages than the file has, for good. Here the header
-/// stays true. On both VFSs all rows are in the WAL.
+/// stays true. On both VFSes all rows are in the WAL.
 #[test]
 fn without_room_the_header_does_not_run_ahead() {
     vfs_tests::needs!("sqlite3");
@@ -562,7 +562,7 @@ fn without_room_the_header_does_not_run_ahead() {
 }
 
 /// A process may write files only up to a size (`ulimit -f`), and the kernel ends it if it writes
-/// beyond. Its board is smaller, and stays smaller with what it writes.
+/// beyond. Its board is smaller than that, even with what the process adds.
 #[test]
 fn a_limit_of_the_files_size_is_kept() {
     vfs_tests::needs!("sqlite3");
@@ -615,11 +615,11 @@ fn pages_of_last_commit(board: &Board) -> u64 {
     word(wal.len() - frame + 4)
 }
 
-/// A worker is killed after a checkpoint: the WAL is empty, and the file ahead of its header. Then
-/// SQLite takes the page count from the file's length, and writes it into the next commit. The file
-/// is truncated to less than its header says. On the stock VFS a checkpoint copies the pages that
-/// the WAL has, also the lost one. If the commit had counted the distance, each checkpoint would
-/// call the board malformed, and the WAL would stay.
+/// A worker is killed after a checkpoint: the WAL is empty, and the file is ahead of its header.
+/// Then SQLite takes the page count from the file's length, and writes it into the next commit. The
+/// file is truncated to less than its header says. On the stock VFS a checkpoint copies the pages
+/// in the WAL, which include the lost one. If the commit had counted the distance, each checkpoint
+/// would call the board malformed, and the WAL would stay.
 #[test]
 fn a_commit_after_a_kill_counts_what_the_header_says() {
     for (program, is_exclusive) in
@@ -660,10 +660,10 @@ fn a_commit_after_a_kill_counts_what_the_header_says() {
     }
 }
 
-/// The file of a board is ahead, and its WAL is empty. SQLite asks for the file's length in each
-/// read transaction of a reader. The answer, which is not the real length, costs one look at the
-/// header and no other system call of the base VFS. When the board has become longer, the reader
-/// sees that.
+/// The file of a board is ahead, and its WAL is empty. SQLite asks for the file's length in each of
+/// a reader's transactions. The answer, which is not the real length, costs one look at the header
+/// and no other system call of the base VFS. When the board has become longer, the reader sees
+/// that.
 #[test]
 fn a_reader_of_a_board_that_is_ahead_makes_no_more_calls() {
     let (base, ours) = over_faulty("faulty-reader");
@@ -712,8 +712,8 @@ fn a_reader_of_a_board_that_is_ahead_makes_no_more_calls() {
 }
 
 /// The first pages of a board were written, and a client that may only read the board asks for a
-/// checkpoint. SQLite lets it try, and the write fails. The client gets the error of the stock VFS,
-/// not that the disk is full.
+/// checkpoint. SQLite lets it try, and the write fails. The client gets the stock VFS's error, not
+/// the one for a full disk.
 #[test]
 fn a_read_only_client_does_not_get_disk_full() {
     let [stock, ours] = [Client::Stock, Client::Ours].map(|client| {

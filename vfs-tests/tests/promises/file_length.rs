@@ -1,6 +1,5 @@
-//! The database file is as long as its header says: a torn extension is caught before it is
-//! committed, and a checkpoint neither leaves one nor shows one. A file that is too short is
-//! reported, and left as it is.
+//! The database file is as long as its header says. A torn extension is caught before it is committed, and a
+//! checkpoint neither leaves nor shows one. A file that is too short is reported, and left as it is.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -16,7 +15,7 @@ use vfs_tests::{Agent, Board, Program, Reply};
 
 use crate::{agent, connect, over_faulty, went_well};
 
-/// By how many bytes a file of that size is shorter than its header says.
+/// How many bytes a file of that size is shorter than its header says.
 /// <https://www.sqlite.org/fileformat2.html#the_database_header>
 fn deficit(header: &[u8; 100], size: i64) -> i64 {
     let word = |at: usize| i64::from(u32::from_be_bytes(header[at..at + 4].try_into().unwrap()));
@@ -24,7 +23,7 @@ fn deficit(header: &[u8; 100], size: i64) -> i64 {
         1 => 65536,
         page => i64::from(page),
     };
-    // Else it was written by an SQLite that does not count its pages.
+    // Otherwise an SQLite that does not maintain the page count wrote the file.
     let is_kept = word(24) == word(92);
     if is_kept { (word(28) * page - size).max(0) } else { 0 }
 }
@@ -50,7 +49,7 @@ fn code(result: rusqlite::Result<()>) -> Option<ErrorCode> {
     result.err().and_then(|error| error.sqlite_error_code())
 }
 
-/// A base that drops whatever would make the database longer than `limit`, and says it is done.
+/// Makes a base that drops writes beyond `limit` bytes of the database, and reports success.
 fn drop_beyond(base: Base, limit: i64) {
     base.on(move |call| {
         let end = match call.method {
@@ -63,8 +62,8 @@ fn drop_beyond(base: Base, limit: i64) {
     });
 }
 
-/// A worker commits a row of many pages, and the pages behind the end of the file, all or the last
-/// of them, never get there, although the file system said so. The header says they have.
+/// A worker commits a row of many pages. The pages behind the end of the file, all or the last of them, never reach
+/// the disk, although the file system reported success. The header counts them.
 #[test]
 fn a_torn_extension_is_rolled_back() {
     let (base, ours) = over_faulty("faulty-torn");
@@ -115,9 +114,9 @@ fn a_torn_extension_is_rolled_back() {
     }
 }
 
-/// A checkpoint copies rows into the database, and what would make it longer never gets there: the
-/// pages, or the pages and the truncation that would stand in for them with zeros. The stock VFS says
-/// that all is copied, and the WAL, the only place where the rows are, goes.
+/// A checkpoint copies rows into the database, and what would make it longer never reaches the disk: the pages, or
+/// both the pages and the truncation that would replace them with zeros. The stock VFS reports that all is copied, and
+/// the WAL, the only place of the rows, goes.
 #[test]
 fn a_checkpoint_that_leaves_the_file_short_is_refused() {
     let (base, ours) = over_faulty("faulty-checkpoint");
@@ -142,7 +141,7 @@ fn a_checkpoint_that_leaves_the_file_short_is_refused() {
         }
         (board, connection)
     };
-    // More than the file is ahead of its header.
+    // More than the file is ahead.
     const INSERT: &str = "INSERT INTO t VALUES (zeroblob(600000))";
     let how = |mode: &str| format!("PRAGMA wal_checkpoint({mode})");
     let explicit = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"].map(how);
@@ -196,8 +195,8 @@ fn wal(board: &Board) -> std::path::PathBuf {
     board.directory().join("board.db-wal")
 }
 
-/// A program looks at the file before each step of passive checkpoints. The stock VFS writes the
-/// header, with the new page count, before the pages it counts.
+/// A program looks at the file before each step of passive checkpoints. The stock VFS writes the header, with the new
+/// page count, before the pages that it counts.
 #[test]
 fn a_checkpoint_never_shows_a_header_ahead_of_its_file() {
     let (base, ours) = over_faulty("faulty-observed");
@@ -238,16 +237,15 @@ fn a_checkpoint_never_shows_a_header_ahead_of_its_file() {
     }
 }
 
-/// Eight workers write rows of many pages and checkpoint, while a monitor compares the header with
-/// the file all the time. On the stock VFS it would see what the test above shows, and report boards
-/// as torn that are not.
+/// Eight workers write rows of many pages and checkpoint, while a monitor compares the header with the file all the
+/// time. On the stock VFS it would see what the test above shows, and report boards as torn that are not.
 ///
 /// Takes some seconds; KANBAN_OBSERVE_SECONDS says how many.
 #[test]
 fn a_monitor_never_sees_a_deficit() {
     let seconds = std::env::var("KANBAN_OBSERVE_SECONDS").map_or(4, |n| n.parse().unwrap());
     let began = Instant::now();
-    // Each round has a new board, so that a long run fills no disk.
+    // Each round has a new board, so a long run does not fill the disk.
     while began.elapsed() < Duration::from_secs(seconds) {
         observe(Duration::from_secs(seconds.min(4)));
     }
@@ -258,7 +256,7 @@ fn observe(limit: Duration) {
     let mut first = agent(Program::Rust);
     first.open("c", &board.kanban(), 60_000);
     first.sql("c", "PRAGMA journal_mode=wal; CREATE TABLE t (x)").rows();
-    // This process has no connection to the board, whose locks the descriptor could drop.
+    // This process has no connection to the board whose locks a close of this descriptor could drop.
     let file = std::fs::File::open(board.path()).unwrap();
     let size = || file.metadata().unwrap().len() as i64;
     let is_over = AtomicBool::new(false);
@@ -267,7 +265,7 @@ fn observe(limit: Duration) {
             while !is_over.load(Ordering::Relaxed) {
                 let mut header = [0; 100];
                 file.read_exact_at(&mut header, 0).unwrap();
-                // The header first: the file may grow meanwhile, as it should.
+                // The header first: the file may grow meanwhile.
                 let size = size();
                 assert_eq!(deficit(&header, size), 0, "of {size}: {header:?}");
             }
@@ -285,7 +283,7 @@ fn observe(limit: Duration) {
     });
 }
 
-/// Rows written.
+/// How many rows were written.
 fn write_for(limit: Duration, mut client: Agent, board: &Board) -> i64 {
     client.open("c", &board.kanban(), 60_000);
     let began = Instant::now();
@@ -301,9 +299,9 @@ fn write_for(limit: Duration, mut client: Agent, board: &Board) -> i64 {
     written
 }
 
-/// A board was copied while it was written, or restored in part: its file ends before its last page.
-/// Nobody can make it whole, so it is reported, and not made to look whole. The stock VFS says
-/// "malformed", as of anything else, and of a page that is there in part nothing.
+/// A board was copied while it was written, or restored in part: its file ends before its last page. Nobody can make
+/// it whole, so it is reported, and not made to look whole. The stock VFS says "malformed", as for any damage, and
+/// says nothing about a page that is there in part.
 #[test]
 fn a_file_that_is_short_at_open_is_reported_and_left() {
     let cases = ["delete", "truncate", "persist", "wal"]
@@ -362,8 +360,8 @@ fn file_length(client: &mut Agent) -> Value {
     status.pointer("/guarantees/file_length").cloned().unwrap_or_else(|| panic!("{status}"))
 }
 
-/// Boards that are whole: none is reported, least of all one whose file is behind its WAL, or whose
-/// last checkpoint was cut off after the header and is in the WAL once more.
+/// Boards that are whole: none is reported. That includes a board whose file is behind its WAL, and one whose last
+/// checkpoint was cut off after the header: the WAL still has its frames.
 #[test]
 fn a_file_that_is_behind_its_wal_is_no_false_alarm() {
     let (base, _) = over_faulty("faulty-cut-off");
@@ -388,7 +386,7 @@ fn a_file_that_is_behind_its_wal_is_no_false_alarm() {
             .execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t (x)")
             .and_then(|()| connection.execute_batch("INSERT INTO t VALUES (zeroblob(20000))"))
             .unwrap();
-        // A checkpoint, when it closes, of which only the first write gets anywhere.
+        // At its close a checkpoint, of which only the first write reaches the disk.
         let writes = AtomicU32::new(0);
         base.on(move |call| {
             let is_write = call.file == File::Main && matches!(call.method, Method::Write { .. });
@@ -412,9 +410,9 @@ fn a_file_that_is_behind_its_wal_is_no_false_alarm() {
     }
 }
 
-/// A reader keeps a checkpoint from copying all, and what it copies behind the end of the file is lost. Another
-/// checkpoint, of another client and when the disk is well again, copies the rest, and the WAL goes. The stock VFS
-/// takes the first part for copied.
+/// A reader keeps a checkpoint from copying all frames, and what it copies behind the end of the file is lost. Another
+/// client's checkpoint, when the disk works again, copies the rest, and the WAL goes. The stock VFS takes the first
+/// part for copied.
 #[test]
 fn frames_that_half_a_checkpoint_has_lost_are_copied_again() {
     let (base, ours) = over_faulty("faulty-half");
@@ -427,7 +425,7 @@ fn frames_that_half_a_checkpoint_has_lost_are_copied_again() {
                 "PRAGMA page_size={page}; PRAGMA journal_mode=wal; PRAGMA wal_autocheckpoint=0; \
                  CREATE TABLE t (x); CREATE TABLE u (x); PRAGMA wal_checkpoint"
             ));
-            // More than the file is ahead of its header.
+            // More than the file is ahead.
             let insert = format!("INSERT INTO t VALUES (randomblob({}))", 6 * page + 400_000);
             run(&insert);
             reader.execute_batch("BEGIN").unwrap();
@@ -457,12 +455,12 @@ fn frames_that_half_a_checkpoint_has_lost_are_copied_again() {
     }
 }
 
-/// What a client is told, statement by statement.
+/// A client's answers, statement by statement.
 fn told(client: &mut Agent, statements: &[&str]) -> Vec<(String, Reply)> {
     statements.iter().map(|sql| ((*sql).to_owned(), client.sql("c", sql))).collect()
 }
 
-/// A board whose last byte is missing, as a careless copy leaves it: the table `t` is not in its last page.
+/// A board whose last byte is missing, as after a careless copy. The table `t` is not in its last page.
 fn a_byte_short(mode: &str) -> Board {
     let board = Board::new();
     connect(&board.stock())
@@ -478,12 +476,12 @@ fn a_byte_short(mode: &str) -> Board {
     board
 }
 
-/// With so small a cache, pages are written before the transaction ends.
+/// With such a small cache, pages are written before the transaction ends.
 const SPILL: &str = "PRAGMA cache_size=1; PRAGMA cache_spill=1";
 
-/// A board is a byte short. SQLite reads it and writes to it as ever, and so does every client here: its
-/// transactions have not made it so. A COMMIT that is refused would be rolled back, and a rollback that is
-/// refused leaves a journal by which nobody reads any more.
+/// A board is a byte short. SQLite reads it and writes to it as before, and so does every client here: its
+/// transactions did not make it short. A refused COMMIT would be rolled back, and a refused rollback would leave a
+/// journal with which nobody can read any more.
 #[test]
 fn a_board_that_was_short_before_is_used_as_ever() {
     for program in Program::ALL {
@@ -538,8 +536,8 @@ fn a_board_that_was_short_before_is_used_as_ever() {
     }
 }
 
-/// A stock writer of such a board is killed in the middle of a transaction. The next client rolls
-/// it back, and reads.
+/// A stock writer of such a board is killed in the middle of a transaction. The next client rolls its transaction
+/// back, and reads.
 #[test]
 fn a_hot_journal_of_a_short_board_is_rolled_back() {
     for program in Program::ALL {
@@ -576,8 +574,8 @@ fn a_hot_journal_of_a_short_board_is_rolled_back() {
     }
 }
 
-/// A transaction is rolled back whose pages beyond the end of the file, written early, were lost: nothing is lost by
-/// that, and the rollback is not refused.
+/// A transaction writes pages beyond the end of the file early, and they are lost; then it is rolled back. Nothing is
+/// lost by that, and the rollback is not refused.
 #[test]
 fn a_rollback_is_never_refused() {
     let (base, ours) = over_faulty("faulty-rollback");
@@ -597,13 +595,13 @@ fn a_rollback_is_never_refused() {
                           INSERT INTO t SELECT zeroblob(900) FROM n";
             let size = board.path().metadata().unwrap().len() as i64;
             drop_beyond(base, size);
-            // It reads its own pages, if they are there.
+            // It reads its own pages, if they exist.
             let _ = run(&format!("BEGIN; {insert}"));
             let rolled_back = run("ROLLBACK");
             base.off();
             assert!(connection.is_autocommit(), "{context}");
             if rolled_back.is_err() {
-                // SQLite had rolled it back by itself.
+                // SQLite had already rolled it back.
                 assert!(
                     format!("{rolled_back:?}").contains("no transaction"),
                     "{context}: {rolled_back:?}"
@@ -618,8 +616,8 @@ fn a_rollback_is_never_refused() {
     }
 }
 
-/// Part of a page lies behind the end of the board, as a writer leaves it that the disk had no room for. SQLite counts
-/// it as a page; such a board can be written, checkpointed, and leave WAL mode.
+/// Part of a page is behind the end of the board, left by a writer for which the disk had no room. SQLite counts it as
+/// a page. Such a board can be written, checkpointed, and leave WAL mode.
 #[test]
 fn part_of_a_page_behind_the_end_is_in_nobodys_way() {
     for program in Program::ALL {
@@ -663,8 +661,8 @@ fn part_of_a_page_behind_the_end_is_in_nobodys_way() {
     }
 }
 
-/// A board is emptied by the backup of an empty one, with pages of another size. SQLite writes a header and cuts the
-/// file to a length that it does not say.
+/// A board is emptied by the backup of an empty one with another page size. SQLite writes a header, and cuts the file
+/// to a length that differs from the header's.
 #[test]
 fn an_empty_board_is_copied_over_one_with_other_pages() {
     let copied = |vfs: &str, from: u32, to: u32, mode: &str| {
@@ -698,8 +696,8 @@ fn an_empty_board_is_copied_over_one_with_other_pages() {
     }
 }
 
-/// Before a checkpoint writes the header, the file is made long enough: by whole pages, since a base that encrypts or
-/// checks its pages can write nothing else.
+/// Before a checkpoint writes the header, the file is made long enough, by whole pages: a base that encrypts or checks
+/// its pages can write nothing else.
 #[test]
 fn only_whole_pages_are_written() {
     let (base, ours) = over_faulty("faulty-whole-pages");

@@ -10,9 +10,9 @@ use crate::{agent, pairs, went_well};
 
 const SQLITE_BUSY: i64 = 5;
 
-/// One process is about to write the first table of a new database; another one, patient for
-/// a minute, switches it to WAL. The switch reads the header and then upgrades, for which SQLite
-/// does not consult the busy handler: on the stock VFS "database is locked", at once.
+/// One process is about to write the first table of a new database. Another one, with a timeout of
+/// a minute, switches the database to WAL. The switch reads the header and then upgrades, for which
+/// SQLite does not call the busy handler: on the stock VFS "database is locked", at once.
 #[test]
 fn switching_a_new_database_to_wal_waits() {
     switching_waits(|_, _| {});
@@ -55,9 +55,9 @@ fn switching_waits(prepare: impl Fn(&mut Agent, &str)) {
     }
 }
 
-/// Two programs migrate a new database as frameworks do: begin, look which tables there are, create
+/// Two programs migrate a new database as frameworks do: begin, look which tables exist, create
 /// those that are missing. Both look, then both upgrade: on the stock VFS one of them is refused at
-/// once, and the other cannot commit. Here the second does not look before the first is done.
+/// once, and the other cannot commit. Here the second looks only after the first is done.
 #[test]
 fn migrating_a_new_database_waits() {
     const LOOK: &str = "BEGIN; SELECT count(*) FROM sqlite_master";
@@ -85,8 +85,8 @@ fn migrating_a_new_database_waits() {
     }
 }
 
-/// A program prepares the switch and forgets to run it: as a reader it soon touches the write lock
-/// no more than any other.
+/// A program prepares the switch and forgets to run it. Soon it touches the write lock no more than
+/// any other reader.
 #[test]
 fn a_switch_that_is_not_run_is_forgotten() {
     let board = Board::new();
@@ -98,9 +98,9 @@ fn a_switch_that_is_not_run_is_forgotten() {
     assert_eq!(vfs_tests::sidecar::holder(&board.sidecar()), None);
 }
 
-/// A program tries the switch beside a writer, or within a transaction, or only has it explained. SQLite
-/// announces all three alike. What the program reads next is read as by anybody: beside a writer, which it
-/// keeps from nothing.
+/// A program tries the switch while another writes, or within a transaction, or only explains it.
+/// SQLite announces all three alike. The program's next read is like any other: it succeeds while
+/// another writes, and keeps the writer from nothing.
 #[test]
 fn reads_after_a_switch_that_did_not_happen_are_reads() {
     for program in Program::ALL {
@@ -124,7 +124,7 @@ fn reads_after_a_switch_that_did_not_happen_are_reads() {
                     assert!(went_well(&read), "{context}: {read:?}");
                 }
                 writer.sql("c", "ROLLBACK").rows();
-                // Whether a transaction is open depends on the attempt.
+                // It depends on the attempt whether a transaction is open.
                 reader.sql("c", "COMMIT");
                 reader.sql("c", "BEGIN; SELECT count(*) FROM t").rows();
                 let write = writer.sql("c", "BEGIN IMMEDIATE");
@@ -135,9 +135,9 @@ fn reads_after_a_switch_that_did_not_happen_are_reads() {
     }
 }
 
-/// A program is about to write the first table of a board. Others look at it, or attach it, also
-/// while they write elsewhere, and see that it is empty: neither they nor other writers are refused
-/// more often than on the stock VFS.
+/// A program is about to write the first table of a board. Others look at the board, or attach it,
+/// even while they write elsewhere, and see that it is empty. Neither they nor other writers are
+/// refused more often than on the stock VFS.
 #[test]
 fn readers_of_an_empty_board_are_in_nobodys_way() {
     for program in Program::ALL {
@@ -169,9 +169,9 @@ fn readers_of_an_empty_board_are_in_nobodys_way() {
     }
 }
 
-/// 48 processes at once open a board that does not exist, switch it to WAL, create its schema and
-/// insert a row each, with a timeout of 10 s. On the stock VFS about one in 200 says "database is
-/// locked" (not often enough to assert; `switching_a_new_database_to_wal_waits` does).
+/// At the same time 48 processes open a board that does not exist, switch it to WAL, create its
+/// schema and insert a row each, with a timeout of 10 s. On the stock VFS about one in 200 says
+/// "database is locked" (not often enough to assert; `switching_a_new_database_to_wal_waits` does).
 #[test]
 fn a_storm_of_first_connections_succeeds() {
     const PROCESSES: i64 = 48;

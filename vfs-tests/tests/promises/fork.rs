@@ -1,4 +1,4 @@
-//! A forked child shares its parent's locks; it must not be able to free or to keep them, nor to
+//! A forked child shares its parent's locks. It must not be able to release or keep them, nor to
 //! end its parent's transaction (<https://www.sqlite.org/howtocorrupt.html> 2.6).
 
 use std::process::Command;
@@ -28,7 +28,7 @@ loader.load_extension(sys.argv[1])
 }
 
 /// A Python gateway forks a child, as multiprocessing does. Whatever the child does with what it
-/// inherited, the parent's write lock stands; the child says what it was told.
+/// inherited, the parent's write lock holds, and the child prints the errors it gets.
 #[test]
 fn a_child_cannot_free_its_parents_lock() {
     let board = Board::new();
@@ -64,7 +64,7 @@ print(board.execute('SELECT group_concat(x) FROM t').fetchone()[0], flush=True)
     assert_eq!(parent.hear(), "1");
 }
 
-/// A process that a test kills in the end.
+/// A process that a test kills at its end.
 struct LivesOn(i32);
 
 impl LivesOn {
@@ -82,9 +82,10 @@ impl Drop for LivesOn {
 }
 
 /// A parent in the middle of a transaction makes a child, by fork, posix_spawn or vfork, the latter
-/// two with descriptors to inherit; its locks stand. Then it is killed, and the child lives on. The
-/// kernel keeps a lock as long as anybody has its open file description: without care, the write
-/// lock and SQLite's own would last as long as the child. (On the stock VFS no child has any lock.)
+/// two with descriptors to inherit; its locks hold. Then it is killed, and the child lives on. The
+/// kernel keeps a lock as long as any process has its open file description. Without care, the
+/// write lock and SQLite's own would last as long as the child. (On the stock VFS the child has no
+/// locks.)
 #[test]
 fn a_child_does_not_keep_a_dead_parents_locks() {
     let script = "
@@ -118,7 +119,7 @@ time.sleep(600)
             assert_locked(&mut outsiders, how);
             assert_eq!(holder(&board.sidecar()), Some(parent.pid()), "{mode}, {how}");
             parent.kill();
-            // The child gives up what it inherited as soon as it runs.
+            // The child abandons what it inherited as soon as it runs.
             let killed = Instant::now();
             for outsider in &mut outsiders {
                 outsider.sql("c", "PRAGMA busy_timeout=60000").rows();
@@ -132,8 +133,8 @@ time.sleep(600)
     }
 }
 
-/// A process whose threads open and close boards all the time forks; the child uses SQLite, and must
-/// not find a lock that a thread it does not have has taken.
+/// A process whose threads open and close boards all the time forks. The child uses SQLite, and
+/// must not find a lock that is held by a thread which the child does not have.
 #[test]
 fn a_child_of_a_busy_process_does_not_hang() {
     let board = Board::new();
@@ -165,9 +166,9 @@ fn fill(x: i64) -> String {
     )
 }
 
-/// A client in the middle of a transaction on `c`, most of whose pages have left its cache: in
-/// rollback modes they are in the database, with a journal beside it, in WAL mode in the WAL. The
-/// transaction sets 500 rows from 0 to 1, and adds another 500 rows of 1.
+/// A client in the middle of a transaction on `c`, most of whose pages have left its cache. In
+/// rollback modes they are in the database, with a journal beside it; in WAL mode they are in the
+/// WAL. The transaction sets 500 rows from 0 to 1, and adds another 500 rows of 1.
 fn in_a_transaction(board: &Board, mode: &str, program: Program, client: Client) -> Agent {
     let mut client = client.open(program, board);
     let create = format!("PRAGMA journal_mode={mode}; CREATE TABLE t (x, y); {}", fill(0));
@@ -177,7 +178,7 @@ fn in_a_transaction(board: &Board, mode: &str, program: Program, client: Client)
     client
 }
 
-/// The number and the sum of the rows, as a newcomer finds them.
+/// The number and the sum of the rows, as a new client finds them.
 fn count_and_sum(board: &Board) -> (i64, i64) {
     let mut newcomer = stock_agent(Program::Rust);
     newcomer.open("c", &board.stock(), 60_000);
@@ -196,7 +197,7 @@ fn child_does(parent: &mut Agent, what: &str) -> Option<Reply> {
     }
 }
 
-/// Both kinds of outsiders are refused.
+/// Checks that both kinds of outsiders are refused.
 #[track_caller]
 fn assert_locked(outsiders: &mut [Agent; 2], context: &str) {
     for (outsider, kind) in outsiders.iter_mut().zip(["stock", "ours"]) {
@@ -209,10 +210,10 @@ fn assert_locked(outsiders: &mut [Agent; 2], context: &str) {
 const READ: &str = "SELECT sum(length(y)) FROM t";
 
 /// A parent is in the middle of a transaction when it forks. The child closes the connection that
-/// it has inherited, or rolls back, or just exits, as a worker of multiprocessing may. On the stock
-/// VFS it rolls back its parent's transaction: in rollback modes it plays the journal back into the
-/// database and deletes it, in WAL mode it wipes the wal-index; the parent finds its database
-/// malformed, and cannot commit.
+/// it inherited, or rolls back, or just exits, as a worker of multiprocessing may. On the stock VFS
+/// that rolls back the parent's transaction. In rollback modes the child plays the journal back
+/// into the database and deletes it; in WAL mode it resets the wal-index. The parent finds its
+/// database malformed, and cannot commit.
 #[test]
 fn a_child_cannot_roll_its_parent_back() {
     for mode in ["delete", "truncate", "persist", "wal"] {
@@ -254,8 +255,8 @@ fn a_child_cannot_roll_its_parent_back() {
     }
 }
 
-/// The child commits what its parent has not yet committed; then the parent is killed, or rolls
-/// back. On the stock VFS the parent's unfinished work stands, or some of it.
+/// The child commits what its parent has not committed yet; then the parent is killed, or rolls
+/// back. On the stock VFS the parent's unfinished work stays, or part of it.
 #[test]
 fn a_child_cannot_commit_its_parents_transaction() {
     for mode in ["delete", "wal"] {
@@ -292,10 +293,10 @@ fn a_child_cannot_commit_its_parents_transaction() {
     }
 }
 
-/// A parent in journal mode PERSIST forks at the beginning of a transaction, and goes on; the child
-/// changes the journal mode of the inherited connection, which deletes the journal file, by name and
-/// not through the connection. Then the parent is killed. On the stock VFS there is no journal to
-/// undo what it has written by then.
+/// A parent in journal mode PERSIST forks at the beginning of a transaction, and goes on. The child
+/// changes the journal mode of the inherited connection, which deletes the journal file by name,
+/// and not through the connection. Then the parent is killed. On the stock VFS no journal is left
+/// to undo what the parent has written by then.
 #[test]
 fn a_child_does_not_delete_its_parents_journal() {
     for program in Program::ALL {
@@ -318,7 +319,7 @@ fn a_child_does_not_delete_its_parents_journal() {
     }
 }
 
-/// What is found, if the database is whole.
+/// The number and the sum of the rows; `None` if the database is damaged.
 fn found(board: &Board) -> Option<(i64, i64)> {
     let mut newcomer = stock_agent(Program::Rust);
     newcomer.open("c", &board.stock(), 60_000);
@@ -329,7 +330,7 @@ fn found(board: &Board) -> Option<(i64, i64)> {
     (check == [["ok"]]).then_some((rows[0][0].as_i64()?, rows[0][1].as_i64()?))
 }
 
-/// The files beside the board, which the sidecar and the event log are none of.
+/// The files beside the board, without the sidecar and the event log.
 fn files(board: &Board) -> Vec<String> {
     let name =
         |file: std::io::Result<std::fs::DirEntry>| file.unwrap().file_name().into_string().unwrap();
@@ -339,12 +340,12 @@ fn files(board: &Board) -> Vec<String> {
     files
 }
 
-/// A parent has the lock to write when it forks, and has written nothing yet. It writes and commits; then
-/// the child, whose copy of the connection believes that it has the lock still, writes by it, and knows all
-/// the pages that it needs. It is told so, but on the stock VFS the parent's acknowledged commit is undone:
-/// the child commits over it, or leaves its journal, which the next to come rolls back. Here it opens
-/// none. Its own connection to the same board has a journal of the same name, and goes on. So does a child
-/// of the child.
+/// A parent has the lock to write when it forks, and has written nothing yet. It writes and
+/// commits. Then the child writes through its copy of the connection, which believes that it still
+/// has the lock and knows all the pages that it needs. On the stock VFS it gets an error, but the
+/// parent's acknowledged commit is undone: the child commits over it, or leaves its journal, which
+/// the next client rolls back. Here it opens no journal. The child's own connection to the same
+/// board has a journal of the same name, and works. So does that of a child of the child.
 #[test]
 fn a_child_writes_nothing_by_the_locks_of_its_parent() {
     const BEGIN: [&str; 3] = [
@@ -368,7 +369,7 @@ fn a_child_writes_nothing_by_the_locks_of_its_parent() {
             parent.sql("c", "INSERT INTO t VALUES (0, 0); SELECT * FROM t").rows();
             parent.sql("c", begin).rows();
             parent.fork();
-            // What one of a later generation does.
+            // A command for a child of a later generation.
             let nested =
                 |command: Value| (1..generations).fold(command, |c, _| json!(["child", c]));
             if generations > 1 {
@@ -408,7 +409,8 @@ fn a_child_writes_nothing_by_the_locks_of_its_parent() {
         }
         assert!(undone > 0, "{mode}");
 
-        // Its own connection has the same names, before, while and after the inherited one is used.
+        // Its own connection uses the same names, before, while and after the inherited one is
+        // used.
         for begin in BEGIN.into_iter().filter(|begin| !begin.contains("locking_mode")) {
             let board = Board::new();
             let mut parent = Ours.open(program, &board);
@@ -435,14 +437,15 @@ fn a_child_writes_nothing_by_the_locks_of_its_parent() {
     }
 }
 
-/// What else a child can do by what it has inherited, in Python: the parent has the board for itself, or is
-/// in a transaction, when a thread of it forks, goes on, and then lets the child run. On the stock VFS each
-/// of these changes what the parent has acknowledged, or is about to. Here the child is told an error, and
-/// leaves no file behind:
+/// What else a child can do with what it inherited, in Python. The parent has the board for itself,
+/// or is in a transaction, when one of its threads forks, goes on, and then lets the child run. On
+/// the stock VFS each of these changes what the parent has had acknowledged, or is about to. Here
+/// the child gets an error, and leaves no file behind:
 ///
-/// - a backup into the parent's database, VACUUM, and a plain INSERT, by locks that it does not have;
-/// - an UPDATE after a SAVEPOINT: the journal of that is a file without a name, which parent and child share,
-///   and the parent's ROLLBACK TO goes by what the child has written there;
+/// - a backup into the parent's database, VACUUM, and a plain INSERT, with locks that the child
+///   does not have;
+/// - an UPDATE after a SAVEPOINT: its journal is a file without a name, which parent and child
+///   share, and the parent's ROLLBACK TO uses what the child wrote there;
 /// - a COMMIT to two databases, which makes a super-journal.
 #[test]
 fn a_child_changes_nothing_by_what_it_has_inherited() {
@@ -533,7 +536,8 @@ print(refused, found, [name for name in files if not name.endswith(('-wal', '-sh
             assert_eq!(ours, "True [(2000, 2000)] []", "{mode}, {what}");
             let stock = with("unix");
             let is_undone = stock.starts_with("False") && !stock.contains("[(2000, 2000)]");
-            // The same once more, or parent and child write the same places of an exclusive WAL.
+            // The stock VFS may be lucky: the child repeats its parent's work, or both write the
+            // same places of an exclusive WAL.
             let is_lucky = ["COMMIT", "VACUUM"].contains(&what) || mode == "wal";
             assert!(is_undone || is_lucky, "{mode}, {what}: {stock}");
         }
@@ -541,9 +545,9 @@ print(refused, found, [name for name in files if not name.endswith(('-wal', '-sh
 }
 
 /// A parent has a connection open, but idle. In the child, every call on it answers an error, and
-/// the log says why. Nothing the child does with it, and no exit, frees a lock of its parent or
-/// deletes its WAL. (Nor does it on the stock VFS, where the child's fcntl frees nothing that is
-/// its parent's; ours has locks that are shared.)
+/// the log says why. Nothing that the child does with it, nor its exit, releases a lock of its
+/// parent or deletes its WAL. (On the stock VFS neither does, since the child's fcntl cannot
+/// release its parent's locks; ours are shared.)
 #[test]
 fn an_inherited_connection_is_of_no_use() {
     for mode in ["delete", "wal"] {
@@ -579,7 +583,7 @@ fn an_inherited_connection_is_of_no_use() {
                 }
                 child_does(&mut parent, what);
                 assert_eq!(parent.end_child(), 0, "{context}");
-                // The reader's lock stands, in rollback modes SHARED, in WAL mode its read mark.
+                // The reader's lock holds: SHARED in rollback modes, its read mark in WAL mode.
                 match mode {
                     "delete" => assert_locked(&mut outsiders, &context),
                     _ => {
@@ -602,12 +606,12 @@ fn an_inherited_connection_is_of_no_use() {
     }
 }
 
-/// Every kind of process that forks, and of its child's own connection.
+/// Every kind of process that forks, with every kind of its child's own connection.
 const OWN: [(Client, Client); 3] = [(Ours, Ours), (Ours, StockBesideOurs), (StockBesideOurs, Ours)];
 
-/// A child opens its own connection while its parent is inside a transaction. It is refused, as
-/// anybody is, until its parent is done; then parent and child take turns. On the stock VFS the
-/// child goes by what its parent had locked when it forked: it is refused for ever.
+/// A child opens its own connection while its parent is in a transaction. Like any client it is
+/// refused until its parent is done; then parent and child take turns. On the stock VFS the child
+/// has its parent's book-keeping of locks from the fork: it is refused for ever.
 #[test]
 fn a_childs_own_connection_is_a_client_like_any_other() {
     for mode in ["delete", "wal"] {
@@ -631,7 +635,7 @@ fn a_childs_own_connection_is_a_client_like_any_other() {
                     assert_eq!(reply.code(), SQLITE_BUSY, "{context}");
                     return false;
                 }
-                // Closing what it has inherited costs the child no lock of its own.
+                // When the child closes what it inherited, it loses no lock of its own.
                 parent.child(&json!(["close", "c"])).rows();
                 assert_eq!(parent.sql("c", &insert(9)).code(), SQLITE_BUSY, "{context}");
                 assert_eq!(outsider.sql("c", &insert(9)).code(), SQLITE_BUSY, "{context}");
@@ -669,9 +673,9 @@ fn a_childs_own_connection_is_a_client_like_any_other() {
     }
 }
 
-/// A parent and its child both read; then the parent has read enough, writes, and in WAL mode moves
-/// the WAL into the database. On the stock VFS the child believes that it has its parent's lock, and
-/// takes none: what it reads is changed under it.
+/// A parent and its child both read; then the parent has read enough, writes, and in WAL mode
+/// copies the WAL into the database. On the stock VFS the child believes that it has its parent's
+/// lock, and takes none: what it reads is changed under it.
 #[test]
 fn a_childs_reader_holds_a_lock_of_its_own() {
     for mode in ["delete", "wal"] {
@@ -706,9 +710,9 @@ fn a_childs_reader_holds_a_lock_of_its_own() {
     }
 }
 
-/// A parent waits for the write lock in one thread and forks in another; the child uses what it has
-/// inherited, and exits. Its parent keeps its place in the queue, before one who came later. (The
-/// stock VFS has no queue.)
+/// A parent waits for the write lock in one thread and forks in another. The child uses what it
+/// inherited, and exits. Its parent keeps its place in the queue, ahead of a client that came
+/// later. (The stock VFS has no queue.)
 #[test]
 fn a_waiting_parent_keeps_its_place() {
     let script = "
@@ -761,7 +765,7 @@ thread.join()
     later.send_sql("c", "INSERT INTO t VALUES (2)");
     until_waiting(2);
     assert_eq!(status(&observer, "/queue/0/pid"), parent.pid());
-    // Until the first has waited long enough, newcomers may overtake.
+    // Until the first one has waited long enough, newcomers may overtake it.
     std::thread::sleep(Duration::from_millis(20));
     observer.execute_batch("COMMIT").unwrap();
     later.reply().rows();
@@ -771,9 +775,9 @@ thread.join()
 
 /// A multiprocessing pool, started by fork in a program that has the database open: each of four
 /// workers opens its own connection and writes 50 rows while the parent does. Half-way the parent
-/// closes its connection, and opens it anew. On the stock VFS the workers go by locks that their
-/// parent had, and have none of their own: the parent, who believes it is alone, deletes the WAL
-/// that they are writing to, and half of their rows vanish.
+/// closes its connection, and opens a new one. On the stock VFS the workers rely on locks that
+/// their parent had, and have none of their own. The parent believes that it is alone, and deletes
+/// the WAL that they are writing to: half of their rows vanish.
 #[test]
 fn a_pool_of_workers_loses_nothing() {
     const SCRIPT: &str = "
@@ -836,9 +840,9 @@ fn rows(board: &Board) -> i64 {
     newcomer.sql("c", "SELECT count(*) FROM t").rows()[0][0].as_i64().unwrap()
 }
 
-/// A stock connection beside one of ours is guarded as far as its locks go:
-/// a child that closes its copy frees nothing. (On the stock VFS it does not either: fcntl's locks
-/// are not a child's. Ours are, unless care is taken.)
+/// A stock connection in a process that uses our VFS is guarded as far as its locks go: a child
+/// that closes its copy releases nothing. (On the stock VFS it does not either, since a child does
+/// not have fcntl's locks. It does have ours, unless care is taken.)
 #[test]
 fn a_child_frees_no_lock_of_a_stock_connection() {
     for mode in ["delete", "wal"] {
@@ -863,9 +867,9 @@ fn a_child_frees_no_lock_of_a_stock_connection() {
     }
 }
 
-/// A daemon: the board is open when the process forks, and the child closes every descriptor but the
-/// first three, those of what it has inherited too. Its own connections, of either kind, are clients
-/// like any other. (As on the stock VFS, in rollback modes.)
+/// A daemon: the board is open when the process forks, and the child closes every descriptor but
+/// the first three, even those of what it inherited. Its own connections, of either kind, are
+/// clients like any other. (As on the stock VFS, in rollback modes.)
 #[test]
 fn a_child_that_closes_all_descriptors_opens_its_own() {
     const SCRIPT: &str = "
@@ -905,7 +909,7 @@ print('parent wrote', flush=True)
             ("load", "kanban", &["unix", "kanban"]),
         ] {
             if mode == "wal" && load == "stock" {
-                // It tries for ten seconds, and gives up.
+                // It tries for ten seconds, and then gives up.
                 continue;
             }
             let context = format!("{mode}, {load}, {opened}, {own:?}");
@@ -921,10 +925,10 @@ print('parent wrote', flush=True)
     }
 }
 
-/// A gateway has two connections to a board in WAL mode and closes one. SQLite, which has locks on the
-/// file, keeps that one's descriptor for the next connection to come. That is one of a child's after a
-/// fork: it must not be given what its parent opened, which it cannot lock by, but a descriptor of its
-/// own, and is a client like any other.
+/// A gateway has two connections to a board in WAL mode and closes one. SQLite, which has locks on
+/// the file, keeps that connection's descriptor for the next one. After a fork, the next one is a
+/// child's. It must not get the descriptor that its parent opened, by which it cannot lock. It must
+/// get a descriptor of its own, and be a client like any other.
 #[test]
 fn a_child_takes_over_no_descriptor_that_its_parent_left() {
     const SCRIPT: &str = "
@@ -978,8 +982,8 @@ print('parent wrote', flush=True)
 }
 
 /// The base `unix-excl` has the wal-index in the heap, among everything else. A child's heap must
-/// stay one piece, like its parent's. Other memory in the index's place would also replace what
-/// lies beside the index, and some children would die of that. They close what they have inherited,
+/// stay intact, like its parent's. Other memory in place of the index would also replace what is
+/// beside the index, and some children would die of that. The children close what they inherited,
 /// use their memory, and end well, and the parent goes on.
 #[test]
 fn no_child_dies_of_an_index_in_the_heap() {
@@ -1021,11 +1025,11 @@ print(died, 'died,', split, 'split', flush=True)
     assert_eq!(Lines::start(command).hear(), "0 died, 0 split");
 }
 
-/// A thread of a gateway leads a sync that others may wait for, inside its COMMIT, when another thread
-/// forks. The child is no party to that: what it has inherited answers errors, and its own connection
-/// commits, by a sync of its own; nor does its end, however sudden, give the lead away. The parent's
-/// COMMIT returns when its own sync has. (The child leaves the connection that commits alone: on every
-/// VFS, it would wait for the thread that uses it.)
+/// A thread of a gateway leads a sync that others may wait for, inside its COMMIT, when another
+/// thread forks. The child has no part in that. Connections that it inherited answer errors, and
+/// its own connection commits, with a sync of its own. Nor does the child's end, however sudden,
+/// end the parent's lead. The parent's COMMIT returns when its own sync has. (The child does not
+/// touch the connection that commits: on every VFS, it would wait for the thread that uses it.)
 #[test]
 fn a_child_neither_confirms_nor_disturbs_a_commit_that_waits() {
     let board = Board::new();
@@ -1061,7 +1065,7 @@ fn a_child_neither_confirms_nor_disturbs_a_commit_that_waits() {
         assert_eq!((leaders_byte(), frames()), (true, durable));
         parent.kill_child();
         assert_eq!((leaders_byte(), frames()), (true, durable));
-        // A commit of another client waits for it no longer than for any leader.
+        // Another client's commit waits for it no longer than for any leader.
         parent.sql("idle", "INSERT INTO t VALUES (1)").rows();
         drop(leads);
         parent.call(&json!(["end", "c"])).rows();

@@ -1,6 +1,6 @@
-//! A disk that is full, or has no inode left, before the first write: there is no sidecar to lock. What the
-//! stock VFS can still do, ours does, too, and says why it has no write lock. When there is room, it takes
-//! one.
+//! A disk is full, or has no inode left, before the first write, so there can be no sidecar to lock. What
+//! the stock VFS can still do, ours does, too, and says why it has no write lock. When there is room, it
+//! takes one.
 
 use std::ffi::{CStr, CString};
 use std::io::Write;
@@ -14,7 +14,7 @@ use vfs_tests::{Agent, Board, Program, Reply, needs, skip};
 
 use crate::{Client, status_of, stock_agent};
 
-/// A small file system of its own in a directory, gone when dropped.
+/// A small file system mounted on a directory. It is unmounted when this is dropped.
 pub(crate) struct Disk(PathBuf);
 
 impl Disk {
@@ -29,7 +29,7 @@ impl Disk {
         Ok(Self(directory.to_owned()))
     }
 
-    /// Leaves no byte of it free.
+    /// Fills it to the last byte.
     pub(crate) fn fill(&self) -> PathBuf {
         let path = self.0.join("filler");
         let mut file = std::fs::File::create(&path).unwrap();
@@ -37,7 +37,7 @@ impl Disk {
         path
     }
 
-    /// Leaves it no room for another file.
+    /// Creates files until there is no room for another one.
     fn use_inodes(&self) -> Vec<PathBuf> {
         let paths = (0..).map(|n| self.0.join(format!("filler {n}")));
         paths.take_while(|path| std::fs::File::create(path).is_ok()).collect()
@@ -52,7 +52,7 @@ impl Drop for Disk {
     }
 }
 
-/// What becomes of reads and writes, as far as a client is told: by a fresh connection.
+/// The codes of a client's attempts to read and to write, by a new connection.
 fn attempts(client: &mut Agent, uri: &str) -> [i64; 3] {
     client.open("c", uri, 0);
     let statements = [
@@ -69,9 +69,9 @@ fn attempts(client: &mut Agent, uri: &str) -> [i64; 3] {
     })
 }
 
-/// A board on a disk without room, or without inodes, in each journal mode, that a stock client has open, is
-/// used by clients of both VFSes: both can do the same. With room again, ours takes the write lock within a
-/// second. Where nobody may mount a disk, only `system_call_errors` says so.
+/// A board is on a disk without room, or without inodes, in each journal mode, and a stock client has it
+/// open. Clients of both VFSes use it: both can do the same. With room again, ours takes the write lock
+/// within a second. If this user may not mount a disk, only `system_call_errors` tests this.
 #[test]
 fn a_full_disk_allows_what_it_allows_without_a_sidecar() {
     needs!(ROOT);
@@ -92,7 +92,7 @@ fn a_full_disk_allows_what_it_allows_without_a_sidecar() {
                 );
                 keeper.sql("c", &set_up).rows();
                 if mode == "wal" {
-                    // It can be written again.
+                    // This lets the WAL be written from its beginning again.
                     keeper.sql("c", "PRAGMA wal_checkpoint(RESTART)").rows();
                 }
                 let fillers = if has_inodes { vec![disk.fill()] } else { disk.use_inodes() };

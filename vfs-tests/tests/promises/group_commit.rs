@@ -69,8 +69,7 @@ fn count(counter: &AtomicU32) -> u32 {
     counter.load(Ordering::SeqCst)
 }
 
-/// Holds each sync of the WAL. A sync announces itself by the receiver, and waits for the fault that the sender
-/// tells it.
+/// Holds each sync of the WAL. A sync announces itself to the receiver, and waits for the sender's fault.
 fn hold_syncs(base: Base) -> (Receiver<()>, Sender<Fault>) {
     let (arrives, arrived) = channel();
     let (tell, told) = channel();
@@ -94,9 +93,9 @@ fn see(reader: &Connection, n: usize) {
     }
 }
 
-/// While one writer's commit syncs, two others commit. On the stock VFS, and without group commit, they wait for
-/// the lock, and then each for a sync of its own. With group commit they have committed and readers see their
-/// rows, but no COMMIT has returned, and one more sync serves both.
+/// While one writer's commit syncs, two others commit. On the stock VFS, and without group commit, they wait for the lock, and
+/// then each for its own sync. With group commit they have committed and readers see their rows, but no COMMIT has returned,
+/// and one more sync serves both.
 #[test]
 fn one_sync_serves_all_commits_before_it() {
     let (base, ours) = over_faulty("group-shares");
@@ -154,13 +153,12 @@ fn one_sync_serves_all_commits_before_it() {
     }
 }
 
-/// A disk fails a sync. The kernel reports that once to each open file, and then takes the pages for clean: the
-/// next sync succeeds and does not write them. So the COMMIT that waited answers the error. While the disk goes on
-/// failing, no commit that is to be durable builds on the lost frames, not even one by a new connection: each is
-/// rolled back, as on the stock VFS. Readers go on, and so does a writer with `synchronous=NORMAL`, which has no
-/// promise of durability. A checkpoint takes nothing out of the WAL. Then the disk reports success again, and the
-/// next writer, whichever it is, writes those frames once more and syncs them before it writes its own. (On the
-/// stock VFS the frames were never committed, and the next writer overwrites them.)
+/// A disk fails a sync. The kernel reports that once to each open file, and then takes the pages for clean: the next sync
+/// succeeds and does not write them. So the COMMIT that waited answers the error. While the disk goes on failing, no durable
+/// commit builds on the lost frames, not even one by a new connection: each is rolled back, as on the stock VFS. Readers go on,
+/// and so does a writer with `synchronous=NORMAL`, which promises no durability. A checkpoint removes nothing from the WAL.
+/// Then the disk reports success again. The next writer, whichever it is, writes those frames once more and syncs them before
+/// it writes its own. (On the stock VFS the frames were never committed, and the next writer overwrites them.)
 #[test]
 fn nothing_durable_is_built_on_a_failed_sync_until_it_is_repaired() {
     let (base, vfs) = over_faulty("group-fails");
@@ -228,8 +226,8 @@ fn nothing_durable_is_built_on_a_failed_sync_until_it_is_repaired() {
     assert!(status(&first, "/counters/syncs_failed").as_u64() >= Some(1));
 }
 
-/// One process is told that a sync has failed. A client in another process, also one with another SQLite, commits or
-/// checkpoints next. It repairs the sync, and the first process goes on, too.
+/// One process gets the error of a failed sync. Then a client in another process, perhaps with another SQLite, commits or
+/// checkpoints. It repairs the sync, and the first process goes on, too.
 #[test]
 fn a_failed_sync_is_repaired_by_another_process() {
     let (base, vfs) = over_faulty("group-others-repair");
@@ -263,11 +261,10 @@ fn a_failed_sync_is_repaired_by_another_process() {
     }
 }
 
-/// Two connections write in turns, with an autocheckpoint after every other commit, and one call to
-/// the base file fails once: each write, sync and truncation of the WAL or the database in turn,
-/// also because the disk is full. On the stock VFS at most one statement answers the error, and
-/// everything goes on by itself. Group commit does no worse: no statement answers an error of an
-/// autocheckpoint, whatever `synchronous` is, and every row that was acknowledged is there.
+/// Two connections write in turns, with an autocheckpoint after every other commit, and one call to the base file fails once.
+/// Each write, sync and truncation of the WAL or the database fails in turn, also because the disk is full. On the stock VFS at
+/// most one statement answers the error, and everything goes on by itself. Group commit does no worse: no statement answers an
+/// autocheckpoint's error, whatever `synchronous` is, and every acknowledged row is there.
 #[test]
 fn one_error_stops_nobody() {
     const ROWS: i32 = 6;
@@ -329,7 +326,7 @@ fn one_error_stops_nobody() {
             let found = run(&ours, nth);
             let context = format!("{context}: stock {stock:?}, ours {found:?}");
             assert!(stock.1 <= 1 && !stock.2, "{context}");
-            // A refused row may be there: COMMIT answers the error after the frames can be read.
+            // A refused row may be there: COMMIT answers the error after the frames have become readable.
             assert!(found.1 <= 1 && !found.2, "{context}");
             // If no commit syncs, a sync of the WAL is for a new header or a checkpoint.
             let in_commits = synchronous == "full" || !found.0.is_some_and(|(_, sync)| sync);
@@ -342,9 +339,9 @@ fn one_error_stops_nobody() {
     }
 }
 
-/// This is the case in which that error was first seen, with `synchronous=NORMAL`. The autocheckpoint of a commit
-/// fails to sync, no COMMIT answers the error, and the disk goes on failing for a while. As on the stock VFS all
-/// connections go on: the one that met the error, one that has written before, and one that has not.
+/// The case in which that error was first seen, with `synchronous=NORMAL`. The autocheckpoint of a commit fails to sync, no
+/// COMMIT answers the error, and the disk goes on failing for a while. As on the stock VFS all connections go on: the one that
+/// met the error, one that has written before, and one that has not.
 #[test]
 fn an_autocheckpoint_that_fails_refuses_nobody() {
     let (base, ours) = over_faulty("group-autocheckpoint");
@@ -374,8 +371,8 @@ fn an_autocheckpoint_that_fails_refuses_nobody() {
     }
 }
 
-/// A disk that reports its errors as Linux does (fsync(2)): once to each file that was open when the error happened,
-/// and to a file that is opened later only if no file was told before.
+/// A disk that reports its errors as Linux does (fsync(2)): once to each file that was open when the error happened. A file
+/// that is opened later gets the error only if no file got it before.
 #[derive(Default)]
 struct ErrorsOnce {
     errors: u32,
@@ -415,10 +412,9 @@ impl ErrorsOnce {
     }
 }
 
-/// The disk has one error, and six connections, each of which has the WAL open, hear of it at their
-/// next sync. One of them hears of it at once. A connection that was not told yet repairs the sync
-/// in a checkpoint. The others are told later, some after a restart of the WAL, but still commit.
-/// The next error is an error again, and the next commit repairs it.
+/// The disk has one error, and six connections, each of which has the WAL open, get it at their next sync. One of them gets it
+/// at once. A connection that has not got it yet repairs the sync in a checkpoint. The others get it later, some after a
+/// restart of the WAL, but still commit. The next error is an error again, and the next commit repairs it.
 #[test]
 fn an_error_that_was_repaired_fails_nobody() {
     let (base, vfs) = over_faulty("group-once");
@@ -447,7 +443,7 @@ fn an_error_that_was_repaired_fails_nobody() {
     insert(&open(&board, &vfs), 12).unwrap();
     assert_eq!(rows(&first), (0..13).collect::<Vec<_>>());
 
-    // A checkpoint makes its own sync and is told once, as on the stock VFS. That stops nobody.
+    // A checkpoint makes its own sync and gets the error once, as on the stock VFS. That stops nobody.
     assert_eq!(code(checkpoint(&others[4], "PASSIVE")), IOERR_FSYNC);
     insert(&others[4], 13).unwrap();
     checkpoint(&others[4], "PASSIVE").unwrap();
@@ -462,10 +458,9 @@ fn an_error_that_was_repaired_fails_nobody() {
     base.off();
 }
 
-/// A writer is killed before its sync. A disk error loses what it wrote, and the kernel tells
-/// another client. A connection that opens after that gets no error, and commits on top of those
-/// frames. It writes them once more before its sync. Without that, a power cut would take what it
-/// acknowledges, with all frames before it.
+/// A writer is killed before its sync. A disk error loses what it wrote, and the kernel reports that to another client. A
+/// connection that opens after that gets no error, and commits on top of those frames. So it writes them once more before its
+/// sync. Otherwise a power cut would remove what it acknowledges, with all frames before it.
 #[test]
 fn a_new_connection_rewrites_the_frames_that_it_cannot_vouch_for() {
     let (base, vfs) = over_faulty("group-vouches");
@@ -498,7 +493,7 @@ fn a_new_connection_rewrites_the_frames_that_it_cannot_vouch_for() {
     let synced = calls.iter().rposition(Option::is_none).unwrap();
     assert_eq!(synced, calls.len() - 1, "{calls:?}");
     assert!(calls.contains(&Some(lost.start)), "{calls:?}, {lost:?}");
-    // From now on its descriptor has seen every write.
+    // From now on its descriptor was open during every write.
     insert(&new, 4).unwrap();
     insert(&first, 5).unwrap();
     insert(&new, 6).unwrap();
@@ -509,8 +504,8 @@ fn a_new_connection_rewrites_the_frames_that_it_cannot_vouch_for() {
     assert_eq!(rows(&new), [0, 1, 2, 3, 4, 5, 6]);
 }
 
-/// All clients are killed, and a restore in place (`rsync --inplace`) sets the files back by some commits, with their
-/// inodes and salts, while the sidecar still says how many frames were durable. Every later commit is synced.
+/// All clients are killed. A restore in place (`rsync --inplace`) sets the files back by some commits, with their inodes and
+/// salts, while the sidecar still says how many frames were durable. Every later commit is synced.
 #[test]
 fn every_commit_to_restored_files_is_synced() {
     let (base, vfs) = over_faulty("group-restored");
@@ -548,8 +543,8 @@ fn every_commit_to_restored_files_is_synced() {
     base.off();
 }
 
-/// One client writes for a while, and nobody else does. It has nobody to share its syncs with, and makes them
-/// where the stock VFS does. Then another client commits, and both share their syncs again.
+/// One client writes for a while, and nobody else does. It has nobody to share its syncs with, so it syncs where the stock VFS
+/// does. Then another client commits, and both share their syncs again.
 #[test]
 fn a_sole_writer_syncs_in_its_commit() {
     let (base, vfs) = over_faulty("group-alone");
@@ -577,8 +572,8 @@ fn a_sole_writer_syncs_in_its_commit() {
     base.off();
 }
 
-/// Three commits wait for a sync that one of them makes, and it fails. All three answer the error. The board is
-/// closed, which checkpoints, and opened again. It works.
+/// Three commits wait for a sync that one of them makes, and the sync fails. All three answer the error. The board is closed,
+/// which checkpoints, and opened again. It works.
 #[test]
 fn all_commits_that_waited_for_a_failed_sync_answer_the_error() {
     let (base, vfs) = over_faulty("group-fails-all");
@@ -606,8 +601,8 @@ fn all_commits_that_waited_for_a_failed_sync_answer_the_error() {
     assert_eq!(rows(&again), [0, 1, 2, 2, 3]);
 }
 
-/// A process is killed, or stopped, while it syncs for others. They do not wait for it: for one that is stopped once, and not at
-/// each of their commits.
+/// A process is killed, or stopped, while it syncs for others. They do not wait for it. If it is stopped, they wait once, and
+/// not at each of their commits.
 #[test]
 fn a_leader_that_is_killed_or_stopped_is_replaced() {
     for kill in [true, false] {
@@ -703,7 +698,7 @@ fn a_commit_does_not_trust_a_record_that_is_not_its_own() {
         insert(&connection, 10 + n as i32).unwrap();
         assert_eq!(count(&syncs), before + 1, "{bytes:?}");
     }
-    // A restarted WAL is another WAL.
+    // After a restart, the record belongs to an earlier WAL.
     let of_the_old = record(&board);
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
     insert(&connection, 20).unwrap();
@@ -745,9 +740,9 @@ fn without_a_page_each_commit_syncs_for_itself() {
     assert!(why.as_str().unwrap().contains("not set"), "{why}");
 }
 
-/// A transaction writes to three databases, two of them with rollback journals. SQLite commits it by a
-/// super-journal, and after that ignores what the end of the commit answers. So the WAL is synced before. If that
-/// sync fails, nothing of the transaction is committed.
+/// A transaction writes to three databases, two of them with rollback journals. SQLite commits it with a super-journal, and
+/// then ignores the answer to the end of the commit. So the WAL is synced before that. If that sync fails, nothing of the
+/// transaction is committed.
 #[test]
 fn a_transaction_over_several_databases_syncs_before_it_commits() {
     let (base, vfs) = over_faulty("group-several");
@@ -776,9 +771,9 @@ fn a_transaction_over_several_databases_syncs_before_it_commits() {
     }
 }
 
-/// A transaction writes to two databases. The main one is in WAL mode with group commit; the other has a rollback
-/// journal or a WAL, by this VFS or another. The sync of the WAL fails. As on the stock VFS, neither database has
-/// its half. (There is no super-journal, and SQLite commits one database after the other.)
+/// A transaction writes to two databases. The main one is in WAL mode with group commit; the other has a rollback journal or a
+/// WAL, on this VFS or another. The sync of the WAL fails. As on the stock VFS, neither database has its half. (There is no
+/// super-journal, and SQLite commits one database after the other.)
 #[test]
 fn a_failed_sync_leaves_no_half_of_a_transaction() {
     let (base, ours) = over_faulty("group-halves");
@@ -821,9 +816,8 @@ fn a_failed_sync_leaves_no_half_of_a_transaction() {
     }
 }
 
-/// Threads share a cache. Each of two boards is the main database of one connection, and attached by another.
-/// Every row that was acknowledged is there, nobody waits for ever, and the last connection to close uses nothing
-/// that is gone.
+/// Threads share a cache. Each of two boards is the main database of one connection, and attached by another. Every
+/// acknowledged row is there, nobody waits for ever, and the last connection to close uses nothing that was freed.
 #[test]
 fn connections_with_a_shared_cache_group_the_commits_of_their_main_database() {
     const ROWS: usize = 40;
@@ -835,7 +829,7 @@ fn connections_with_a_shared_cache_group_the_commits_of_their_main_database() {
         let connection = connect(&shared(main));
         let attach = format!("PRAGMA synchronous=full; ATTACH '{}' AS a", shared(attached));
         connection.execute_batch(&attach).unwrap();
-        // Other connections with that cache lock tables, for which SQLite calls no busy handler.
+        // Other connections with that cache lock tables; SQLite calls no busy handler for those locks.
         let run = |sql: &str| loop {
             match connection.execute_batch(sql) {
                 Ok(()) => break,
@@ -863,8 +857,8 @@ fn connections_with_a_shared_cache_group_the_commits_of_their_main_database() {
     assert!(status(&first, "/counters/syncs_led").as_u64() > Some(0));
 }
 
-/// Syncs for other reasons are not deferred: that of a WAL's new header, before what follows it is written, and
-/// that of a checkpoint, before it writes to the database.
+/// Syncs for other reasons are not deferred: that of a WAL's new header, before frames follow it, and that of a checkpoint,
+/// before it writes to the database.
 #[test]
 fn only_the_syncs_of_commits_are_deferred() {
     let (base, vfs) = over_faulty("group-others");
@@ -898,8 +892,8 @@ fn only_the_syncs_of_commits_are_deferred() {
     assert_eq!(checkpointed, ["sync", "page"]);
 }
 
-/// Clients with group commit, without it, and stock ones, of two versions of SQLite, in processes and threads,
-/// write as fast as they can. Every row that was acknowledged is there.
+/// Clients with group commit, without it, and stock ones, of two versions of SQLite, in processes and threads, write as fast as
+/// they can. Every acknowledged row is there.
 #[test]
 fn all_kinds_of_clients_share_a_board() {
     const EACH: usize = 60;

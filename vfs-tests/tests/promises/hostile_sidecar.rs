@@ -1,5 +1,6 @@
-//! Whatever stands in the sidecar's place or happens to it: a repair, or a clear line and SQLite's own locks
-//! alone; never a crash, never two writers, never a byte of the database.
+//! Whatever is in the sidecar's place or happens to it, the VFS repairs it, or logs a clear line
+//! and uses only SQLite's own locks. It never crashes, never lets two writers in, and never changes
+//! a byte of the database.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -25,9 +26,9 @@ fn make_fifo(path: &Path) {
     assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
 }
 
-/// Somebody has put a directory, a FIFO, a symbolic link (to the database, to nothing) or a hard
-/// link (of the database!) where the sidecar belongs. Opening a FIFO could hang, following the
-/// link or writing to it would destroy the database, and closing it would drop SQLite's locks.
+/// In the sidecar's place somebody has put a directory, a FIFO, a symbolic link (to the database,
+/// to nothing) or a hard link (to the database!). An open of a FIFO could hang. To follow the link
+/// or write to it would destroy the database, and to close it would drop SQLite's locks.
 #[test]
 fn a_foreign_sidecar_is_not_used() {
     type Make = fn(&Board);
@@ -44,13 +45,13 @@ fn a_foreign_sidecar_is_not_used() {
         let board = board();
         make(&board);
         let mut client = agent(Program::Rust);
-        // Without that, a hard link would be the first to be found.
+        // Without that parameter, the hard link itself would be refused first.
         client.open("c", &format!("{}&kanban_hard_links=1", board.kanban()), 5000);
         client.sql("c", "INSERT INTO t VALUES (2)").rows();
         let why = crate::status_of(&mut client, "c", "/guarantees/write_lock/why");
         assert!(why.as_str().unwrap().contains(what), "{why}");
         let mut log = client.log();
-        // SQLite adds lines of its own.
+        // SQLite logs lines of its own.
         log.retain(|line| line.contains("sidecar"));
         let [line] = &log[..] else { panic!("{what}: not one line: {log:?}") };
         assert!(line.contains(what) && line.contains("board.db-lock"), "{line}");
@@ -63,7 +64,7 @@ fn a_foreign_sidecar_is_not_used() {
         assert_eq!(client.sql("c", "SELECT x FROM t").rows(), [[1], [2]], "{what}");
         assert_eq!(client.sql("c", "PRAGMA integrity_check").rows(), [["ok"]], "{what}");
 
-        // Once it is moved away, the same connection has the write lock, a second later.
+        // When it is moved away, the same connection gets the write lock, a second later.
         std::fs::rename(board.sidecar(), board.directory().join("away")).unwrap();
         std::thread::sleep(Duration::from_millis(1100));
         client.sql("c", "BEGIN IMMEDIATE; INSERT INTO t VALUES (3)").rows();
@@ -73,11 +74,11 @@ fn a_foreign_sidecar_is_not_used() {
     }
 }
 
-/// A sidecar that only another user may open. (Root may open any: there the error cannot be had.)
+/// A sidecar that only another user may open. (Root may open any, so root cannot get this error.)
 #[test]
 fn one_without_permission_is_named() {
     if is_root() {
-        // As an ordinary user, in a process of its own.
+        // Run it as an ordinary user, in a process of its own.
         return crate::as_nobody("hostile_sidecar::one_without_permission_is_named");
     }
     let board = board();
@@ -95,8 +96,8 @@ fn one_without_permission_is_named() {
     assert_eq!(client.sql("c", "SELECT x FROM t").rows(), [[1], [2]]);
 }
 
-/// A tool that copies directories by hard links (cp -l, rsnapshot) has given the sidecar a second
-/// name. It is a file like any other.
+/// A tool that copies directories by hard links (cp -l, rsnapshot) gave the sidecar a second name.
+/// It is used like any other.
 #[test]
 fn a_second_name_of_the_sidecar_is_harmless() {
     let board = board();
@@ -109,8 +110,8 @@ fn a_second_name_of_the_sidecar_is_harmless() {
     assert_eq!(status(&connection, "/counters/sidecars_replaced"), 0);
 }
 
-/// A board in WAL mode that was not closed cleanly, in a directory where no sidecar can be: readers
-/// recover its wal-index as they do on the stock VFS. Status says what writers will be told.
+/// A board in WAL mode was not closed cleanly, in a directory where no sidecar can be created.
+/// Readers recover its wal-index as on the stock VFS. The status says what writers will get.
 #[test]
 fn recovery_needs_no_sidecar() {
     let original = board();
@@ -133,8 +134,8 @@ fn recovery_needs_no_sidecar() {
     }
 }
 
-/// Garbage from the beginning: it may be another program's file, so it is left as it is, and is no sidecar.
-/// SQLite's own locks keep writers apart; status says what is missing.
+/// Garbage from its first byte: it may be another program's file, so it stays as it is, and is not
+/// used as a sidecar. SQLite's own locks keep writers apart, and the status says what is missing.
 #[test]
 fn garbage_is_left_alone_and_writers_still_exclude_each_other() {
     for len in [20, 4096, 50_000_u32] {
@@ -157,8 +158,8 @@ fn garbage_is_left_alone_and_writers_still_exclude_each_other() {
     }
 }
 
-/// An empty sidecar, one cut short, and one of zeros (a file system that lost its data in a power
-/// cut) are ours, and are made whole.
+/// An empty sidecar, one that was cut short, and one of zeros (from a file system that lost data in
+/// a power cut) are ours, and are completed.
 #[test]
 fn an_empty_or_shortened_one_is_repaired() {
     for content in
@@ -174,9 +175,9 @@ fn an_empty_or_shortened_one_is_repaired() {
     }
 }
 
-/// While one process is in a transaction, somebody deletes the sidecar, truncates it, fills it
-/// with garbage, or replaces it. Another process, which opens the new one, must not write; when
-/// the first is done, both meet again.
+/// While one process is in a transaction, somebody deletes the sidecar, truncates it, fills it with
+/// garbage, or replaces it. Another process, which opens the new one, must not write. When the
+/// first is done, both use the same one again.
 #[test]
 fn damage_while_it_is_held_lets_nobody_in() {
     type Damage = fn(&Path);
@@ -207,8 +208,8 @@ fn damage_while_it_is_held_lets_nobody_in() {
             assert_eq!(other.sql("c", "SELECT x FROM t").rows(), [[1], [2], [3]], "{mode}, {what}");
             assert_eq!(other.sql("c", "PRAGMA integrity_check").rows(), [["ok"]]);
 
-            // Both meet in one lock again: the first notices that its sidecar is not in its place
-            // when SQLite's own lock is refused to it, and a second later at the latest.
+            // Both use the same lock again: the first notices that its sidecar is not in its place
+            // when SQLite's own lock is refused, or a second later at the latest.
             if mode == "delete" {
                 std::thread::sleep(Duration::from_millis(1100));
             } else {

@@ -1,4 +1,4 @@
-//! Every journal mode and every kind of statement behaves through the VFS as it does without.
+//! Every journal mode and every kind of statement behaves through the VFS as it does without it.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use vfs_tests::{Board, Program};
 
 use crate::{Client, connect};
 
-/// Runs each statement and writes down what came of it.
+/// Runs each statement, and returns the answers as text.
 fn transcript(vfs: &str, mode: &str) -> String {
     let (board, attached) = (Board::new(), Board::new());
     let first = connect(&board.uri(vfs));
@@ -119,8 +119,8 @@ fn rows(connection: &Connection, sql: &str) -> Result<Vec<Vec<Value>>, String> {
     run().map_err(|error: rusqlite::Error| error.to_string())
 }
 
-/// Two connections do everything SQLite documents locks for, through the stock VFS and through
-/// ours, in every journal mode. What they are told must be the same to the letter.
+/// Two connections do everything for which SQLite documents locks, on the stock VFS and on ours, in every journal mode. All
+/// answers must be exactly the same.
 #[test]
 fn every_mode_behaves_as_documented() {
     for mode in ["delete", "truncate", "persist", "memory", "off", "wal"] {
@@ -133,10 +133,10 @@ fn every_mode_behaves_as_documented() {
     }
 }
 
-/// One process leaves WAL mode: SQLite deletes the WAL, unlocks, and takes RESERVED a moment later to say so in the header.
-/// Another opens the database in that moment, reads of WAL mode in the header, and makes a WAL of its own. The first
-/// will not get EXCLUSIVE until the second closes. On the stock VFS the second writes meanwhile; if it waited for the
-/// write lock, which the first holds, each would wait for the other: "locking protocol", after ten seconds.
+/// One process leaves WAL mode: SQLite deletes the WAL, unlocks, and takes RESERVED a moment later to change the header.
+/// Another process opens the database in that moment, reads WAL mode in the header, and makes its own WAL. The first will
+/// not get EXCLUSIVE until the second closes. On the stock VFS the second writes meanwhile. If it waited for the write
+/// lock, which the first holds, each would wait for the other: "locking protocol", after ten seconds.
 #[test]
 fn a_writer_in_wal_mode_does_not_wait_for_one_that_leaves_the_mode() {
     for client in [Client::Stock, Client::Ours] {

@@ -1,6 +1,6 @@
-//! The WAL and its index go when the last connection closes, as on the stock VFS, unless a client
-//! that was wrongly not counted still has the index open: then they stay, so that this client does
-//! not lose them. They stay as well where that is asked for, and the WAL is empty then.
+//! The WAL and its index go when the last connection closes, as on the stock VFS. They stay if a
+//! client still has the index open but was wrongly not counted, so that the client does not lose
+//! them. They also stay where that is asked for, and then the WAL is empty.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ fn files(board: &Board) -> Vec<String> {
 
 const ALL: [&str; 3] = ["board.db", "board.db-shm", "board.db-wal"];
 
-/// What it takes to keep them.
+/// The URI that keeps them.
 fn keeping(board: &Board) -> String {
     format!("{}&kanban_persist_wal=1", board.kanban())
 }
@@ -37,8 +37,8 @@ fn write(board: &Board, program: Program, uri: &str) {
     assert!(board.path().exists());
 }
 
-/// A worker, the only one at the moment, comes and goes. The stock VFS deletes both files, and so does ours,
-/// unless it is told to keep them.
+/// A worker, the only one at the moment, comes and goes. The stock VFS deletes both files, and so
+/// does ours, unless it is asked to keep them.
 #[test]
 fn they_go_at_the_last_close() {
     for program in Program::ALL {
@@ -65,9 +65,9 @@ fn they_go_at_the_last_close() {
 }
 
 /// A stock client has the board open, and its application looks at the file, which drops SQLite's
-/// locks. The next client to close does not count it, and believes to be the last. On the stock VFS
-/// its next commits go to a file that is gone. (SQLite 3.51, which the Rust client has, looks for
-/// others, too.)
+/// locks. The next client to close does not count it, and believes that it is the last. On the
+/// stock VFS the first client's next commits go to a file that is gone. (SQLite 3.51, which the
+/// Rust client has, looks for others, too.)
 #[test]
 fn they_stay_while_somebody_has_the_index_open() {
     for program in Program::ALL {
@@ -87,7 +87,7 @@ fn they_stay_while_somebody_has_the_index_open() {
             let rows = newcomer.sql("c", "SELECT x FROM t").rows();
             assert_eq!(rows == [[1], [2], [3]], keeps, "{context}: {rows:?}");
             assert_eq!(newcomer.sql("c", "PRAGMA integrity_check").rows(), [["ok"]], "{context}");
-            // With the last who knows of it, it goes.
+            // When the last client that knows of the WAL closes, the WAL goes.
             looks.close("c");
             newcomer.close("c");
             write(&board, program, &board.kanban());
@@ -96,7 +96,7 @@ fn they_stay_while_somebody_has_the_index_open() {
     }
 }
 
-/// What the application sets by SQLite's own file control, or asks, is what it is without this VFS.
+/// SQLite's own file control sets and answers for the application what it does without this VFS.
 #[test]
 fn an_application_is_told_what_it_has_set() {
     use rusqlite::ffi;
@@ -127,8 +127,8 @@ fn an_application_is_told_what_it_has_set() {
     }
 }
 
-/// An application keeps the WAL by SQLite's own file control: that is its own choice, and what stays is what stays on
-/// the stock VFS, also when WAL mode is left.
+/// An application keeps the WAL by SQLite's own file control. That is its own choice, so the same
+/// files stay as on the stock VFS, even when WAL mode is left.
 #[test]
 fn the_persist_wal_of_an_application_is_left() {
     use rusqlite::ffi;
@@ -170,8 +170,9 @@ fn the_persist_wal_of_an_application_is_left() {
     }
 }
 
-/// The last to leave may only read, as a dashboard does: what was committed is in the WAL still, as
-/// on the stock VFS. A writer's checkpoint brings it home, merely opening the board does not.
+/// The last client to close may only read, as a dashboard does. What was committed stays in the
+/// WAL, as on the stock VFS. A writer's checkpoint copies it into the database; just opening the
+/// board does not.
 #[test]
 fn a_read_only_client_leaves_the_wal_as_it_is() {
     let board = Board::new();
@@ -198,9 +199,8 @@ fn a_read_only_client_leaves_the_wal_as_it_is() {
     assert_eq!(count(&connect(&copy.stock())), Ok(1));
 }
 
-/// The board is switched back to a rollback mode. There the WAL must go: with a WAL that stays,
-/// SQLite says "delete" and is in WAL mode still, which is what the stock VFS does when told to keep
-/// it.
+/// The board is switched back to a rollback mode. Then the WAL must go. If it stays, SQLite answers
+/// "delete" but is still in WAL mode, as the stock VFS does when it is asked to keep the WAL.
 #[test]
 fn it_goes_when_wal_mode_is_left() {
     for program in Program::ALL {
@@ -216,7 +216,7 @@ fn it_goes_when_wal_mode_is_left() {
             let mode = connect(&board.stock())
                 .query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0));
             assert_eq!(mode.unwrap(), "delete");
-            // In a transaction of its own, and when the connection has it to itself.
+            // Also in a transaction, and when the connection has the board for itself.
             client.sql("c", "PRAGMA locking_mode=exclusive").rows();
             assert_eq!(client.sql("c", "PRAGMA journal_mode=wal").rows(), [["wal"]]);
             client.sql("c", "INSERT INTO t VALUES (3)").rows();
@@ -235,7 +235,8 @@ fn it_goes_when_wal_mode_is_left() {
     }
 }
 
-/// An attached board is switched by an unqualified pragma, of which SQLite tells only the main one.
+/// An unqualified pragma switches an attached board, but SQLite passes it to the main database
+/// only.
 #[test]
 fn it_goes_when_an_attached_board_leaves_wal_mode() {
     let (board, other) = (Board::new(), Board::new());
@@ -252,8 +253,8 @@ fn it_goes_when_an_attached_board_leaves_wal_mode() {
     }
 }
 
-/// A worker indexes 3000 rows, makes a backup, deletes some rows, and goes: nobody has the board
-/// open. Then the backup is put in its place.
+/// A worker indexes 3000 rows, makes a backup, deletes some rows, and closes: no client has the
+/// board open. Then the backup replaces the board.
 fn restore(program: Program, client: Client, keeps: bool, after: Client, put: fn(&Path, &Path)) {
     let context = format!("{program:?}, {client:?}, keeps: {keeps}, {after:?}");
     let board = Board::new();
@@ -268,7 +269,7 @@ fn restore(program: Program, client: Client, keeps: bool, after: Client, put: fn
         backup.display()
     );
     worker.sql("c", &create).rows();
-    // The WAL has a few pages of the table, and a few of its index.
+    // The WAL then has a few pages of the table, and a few of its index.
     worker.sql("c", "DELETE FROM t WHERE x BETWEEN 1000 AND 1200").rows();
     worker.close("c");
     for suffix in ["-wal", "-shm"] {
@@ -286,9 +287,9 @@ fn restore(program: Program, client: Client, keeps: bool, after: Client, put: fn
     assert_eq!(newcomer.sql("c", "PRAGMA integrity_check").rows(), [["ok"]], "{context}");
 }
 
-/// Everybody has closed the board when it is replaced by a backup, by `cp` or by `mv`. The WAL is deleted by
-/// then, or empty, so what is opened is the backup. Frames in a WAL that stays would be taken for the
-/// backup's.
+/// All clients have closed the board when a backup replaces it, by `cp` or by `mv`. By then the WAL
+/// is deleted, or empty, so clients open the backup. Frames in a WAL that stays would be taken for
+/// the backup's.
 #[test]
 fn a_closed_board_can_be_replaced_by_a_backup() {
     let copy: fn(&Path, &Path) = |backup, board| {

@@ -1,4 +1,4 @@
-//! A holder that is killed frees the write lock at once, and its transaction is rolled back.
+//! A killed holder releases the write lock at once, and its transaction is rolled back.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use vfs_tests::{Agent, Board, PATIENCE, Program};
 
 use crate::{Client, pairs, stock_agent};
 
-/// A worker is killed with SIGKILL in the middle of a transaction. A lock made of a file's
-/// existence, or of a row, would stay for ever; this one is the kernel's.
+/// A worker is killed with SIGKILL in the middle of a transaction. A lock that consists of a file,
+/// or of a row, would stay for ever; this one is the kernel's.
 #[test]
 fn a_killed_holder_frees_the_lock() {
     for mode in ["delete", "wal"] {
@@ -31,14 +31,14 @@ fn a_killed_holder_frees_the_lock() {
             victim.kill();
             let killed = Instant::now();
             survivor.reply().rows();
-            // Not a minute later: the kernel frees the lock, no timeout does.
+            // It does not take a minute: the kernel releases the lock, not a timeout.
             assert!(killed.elapsed() < Duration::from_secs(30));
             assert_eq!(survivor.sql("s", "SELECT x FROM t").rows(), [[2]]);
         }
     }
 }
 
-/// A process that was left behind; killed when dropped.
+/// A process that its parent left behind; killed when dropped.
 struct Orphan(u32);
 
 impl Drop for Orphan {
@@ -61,15 +61,15 @@ fn child_of(pid: u32) -> u32 {
     }
 }
 
-/// A worker is killed in a transaction while it starts a program: its child runs no fork handler and hangs.
-/// Returns the child.
+/// A worker is killed in a transaction while it starts a program: its child runs no fork handler,
+/// and hangs. Returns the child.
 fn killed_while_it_starts_a_child(mut victim: Agent, how: &str, fifo: &Path) -> Orphan {
     let made = std::process::Command::new("mkfifo").arg(fifo).status().unwrap();
     assert!(made.success());
     victim.send(&json!(["child without handlers", how, fifo]));
     let orphan = Orphan(child_of(victim.pid()));
     let child = orphan.0;
-    // It waits in open(2): nobody writes to the FIFO.
+    // The child waits in open(2), since nobody writes to the FIFO.
     let began = Instant::now();
     let waits = || std::fs::read_to_string(format!("/proc/{child}/syscall"));
     while !waits().is_ok_and(|call| call.starts_with("257 ") || call.starts_with("56 ")) {
@@ -80,8 +80,8 @@ fn killed_while_it_starts_a_child(mut victim: Agent, how: &str, fifo: &Path) -> 
     orphan
 }
 
-/// The log names the process that has the lock; if the look into all processes took too long, at
-/// the next attempt.
+/// Checks that the log names the process that has the lock. If the look into all processes took too
+/// long, the next attempt names it.
 fn is_refused_until_it_is_told(client: &mut Agent, line: &str) {
     let began = Instant::now();
     loop {
@@ -94,9 +94,9 @@ fn is_refused_until_it_is_told(client: &mut Agent, line: &str) {
     }
 }
 
-/// A worker is killed in a transaction, and a child of it lives on that no fork handler has run in:
-/// stock locks are the parent's own and gone. Ours are shared by such a child, and Linux has no way
-/// to keep them from it. So the board is locked, for stock clients, too. But the status names that
+/// A worker is killed in a transaction, and a child in which no fork handler ran lives on. Stock
+/// locks are the parent's own, and are gone. Ours are shared by such a child, and Linux has no way
+/// to prevent that. So the board is locked, for stock clients, too. But the status names that
 /// process, and when it executes a program, or ends, the board is free.
 #[test]
 fn a_child_that_ran_no_fork_handler_is_named() {
@@ -140,10 +140,10 @@ fn a_child_that_ran_no_fork_handler_is_named() {
     }
 }
 
-/// The same with a stock connection in a process that has loaded the VFS: its locks are shared by
-/// such a child, too, and there is no write lock of ours. Nor is there one if such a child has
-/// closed its copy of the sidecar, although it shares its parent's memory and with it the mapping.
-/// The holder of SQLite's own lock is named.
+/// The same with a stock connection in a process that has loaded the VFS: such a child shares its
+/// locks, too, and there is no write lock of ours. Nor is there one if such a child has closed its
+/// copy of the sidecar, although it shares its parent's memory, and so the mapping. The holder of
+/// SQLite's own lock is named.
 #[test]
 fn a_child_that_keeps_sqlites_own_lock_is_named() {
     for (client, how, mode) in [
@@ -170,7 +170,7 @@ fn a_child_that_keeps_sqlites_own_lock_is_named() {
     }
 }
 
-/// The same, many times over, with the victim killed at any moment of a tight loop of writes.
+/// The same, many times, with the victim killed at any moment of a tight loop of writes.
 #[test]
 fn kills_at_any_moment_leave_the_board_usable() {
     let board = Board::new();

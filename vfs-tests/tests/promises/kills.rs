@@ -1,6 +1,6 @@
 //! Any process is killed at any point: no acknowledged row is lost, and the others go on.
 //!
-//! `KANBAN_KILLS` is how many kills each test makes at least, about, if not 25.
+//! `KANBAN_KILLS` is about how many kills each test makes at least; 25 if it is not set.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -30,15 +30,15 @@ fn insert(id: i64) -> String {
     )
 }
 
-/// Seven that share a board with the one to be killed; two of them are stock clients.
+/// Seven clients that share a board with the one to be killed. Two of them are stock clients.
 struct Others {
     clients: Vec<(Agent, &'static str)>,
     next: i64,
-    /// Transactions that were acknowledged, and those of the dead.
+    /// The rows of acknowledged transactions, and those of dead clients.
     acknowledged: BTreeSet<i64>,
     perhaps: BTreeSet<i64>,
     longest: Duration,
-    /// The system calls that somebody was killed at.
+    /// The system calls at which a client was killed.
     calls: BTreeSet<i64>,
     kills: usize,
     /// How many of those killed had the write lock.
@@ -74,7 +74,7 @@ impl Others {
         }
     }
 
-    /// Those on these VFSes open the board.
+    /// Opens the board for the clients on these VFSes.
     fn open(&mut self, board: &Board, which: impl Fn(&str) -> bool) {
         for (client, vfs) in &mut self.clients {
             if which(vfs) {
@@ -83,7 +83,7 @@ impl Others {
         }
     }
 
-    /// All close it, ours last: they keep the WAL.
+    /// Closes the board for all clients. Ours come last, since they keep the WAL.
     fn close(&mut self) {
         for last in [OURS, STOCK] {
             for (client, _) in self.clients.iter_mut().filter(|(_, vfs)| *vfs != last) {
@@ -92,14 +92,14 @@ impl Others {
         }
     }
 
-    /// Each on these VFSes begins a transaction; what it is told is not awaited.
+    /// Lets each client on these VFSes begin a transaction, without waiting for the answer.
     fn begin(&mut self, before: &str, which: impl Fn(&str) -> bool) -> Vec<i64> {
         let first = self.next + 1;
         self.next += self.clients.len() as i64;
         let ids: Vec<i64> = (first..=self.next).collect();
         for ((client, vfs), id) in self.clients.iter_mut().zip(&ids) {
             if which(vfs) {
-                // Of the stock clients, which may run into the WAL-reset bug, none checkpoints.
+                // The stock clients do not checkpoint, since they could run into the WAL-reset bug.
                 let pages = if *vfs == STOCK { 0 } else { 1000 };
                 let set_up = format!("PRAGMA wal_autocheckpoint={pages}; PRAGMA synchronous=off;");
                 client.send_sql("c", &format!("{set_up}{before}{}", insert(*id)));
@@ -108,14 +108,15 @@ impl Others {
         ids
     }
 
-    /// A transaction of the victim's, which may come to be or not.
+    /// A transaction of the victim, which may be committed or not.
     fn transaction(&mut self) -> i64 {
         self.next += 1;
         self.perhaps.insert(self.next);
         self.next
     }
 
-    /// Kills the victim, stopped before a call, and lets the others end what they have begun.
+    /// Kills the victim, which is stopped before a call, and lets the others end what they have
+    /// begun.
     fn outlive(&mut self, board: &Board, victim: Traced, call: i64, begun: &[i64]) {
         self.kill(board, victim, call);
         let killed = Instant::now();
@@ -130,7 +131,7 @@ impl Others {
         victim.kill();
     }
 
-    /// What those on these VFSes have begun ends well.
+    /// Checks that what the clients on these VFSes have begun ends well.
     fn end(&mut self, begun: &[i64], which: impl Fn(&str) -> bool) {
         let clients = self.clients.iter_mut().zip(begun).filter(|((_, vfs), _)| which(vfs));
         for ((client, vfs), id) in clients {
@@ -141,7 +142,7 @@ impl Others {
         }
     }
 
-    /// Whether the board has all that was acknowledged, and nothing by halves.
+    /// Checks that the board has all that was acknowledged, and no half of a transaction.
     fn check(&self, board: &Connection) {
         let ok: String = board.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
         assert_eq!(ok, "ok");
@@ -165,7 +166,7 @@ impl Others {
     }
 }
 
-/// Where to stop among `all` calls.
+/// At which of `all` calls to stop.
 fn positions(all: usize, wanted: usize) -> BTreeSet<usize> {
     (0..wanted.min(all)).map(|n| n * all / wanted.min(all)).collect()
 }
@@ -182,7 +183,8 @@ fn victim(program: Program, board: &Board) -> Agent {
     victim
 }
 
-/// A client that has used the VFS, but not this board: what it does once in its life is done.
+/// A client that has used the VFS, but not this board, so that it makes the calls of a first use no
+/// more.
 fn newcomer(program: Program) -> Agent {
     let elsewhere = Board::new();
     let mut newcomer = agent(program);
@@ -192,17 +194,17 @@ fn newcomer(program: Program) -> Agent {
     newcomer
 }
 
-/// The call before which it stands.
+/// The call before which it is stopped.
 fn call_of(stopped: &Result<i64, Vec<i64>>) -> i64 {
     *stopped.as_ref().unwrap_or(&libc::SYS_write)
 }
 
-/// Where a victim is to stop, see [`Traced::run`].
+/// Where a victim must stop, see [`Traced::run`].
 type Stops<'a> = &'a dyn Fn(usize, i64) -> bool;
 
-/// Calls `story` for victims of both programs, to be killed at the first system call of each kind
-/// that they make, and at others spread over all of them. `story` says which calls its victim has
-/// made if it came to its end.
+/// Calls `story` for victims of both programs. They are killed at the first system call of each
+/// kind that they make, and at others spread over all of them. `story` returns the calls of its
+/// victim if the victim was not stopped.
 fn at_steps(mut story: impl FnMut(Program, Stops<'_>) -> Result<i64, Vec<i64>>) {
     for (program, share) in [(Program::Rust, 3), (Program::Python, 1)] {
         let calls = story(program, &|_, _| false).unwrap_err();
@@ -235,14 +237,14 @@ fn in_a_transaction() {
             stopped
         });
         others.report(&format!("in a transaction, {mode}"));
-        // Of its calls, many are those that open the sidecar.
+        // Many of its calls open the sidecar.
         assert!(others.holders > others.kills / 6, "of holders only {}", others.holders);
     }
 }
 
 /// All others wait, five of them in the queue, while the holder commits and hands over. It is
-/// killed at any of its system calls: also when it has given the turn and still has the lock, and
-/// when it has freed the lock and nobody is woken.
+/// killed at any of its system calls. That includes the moment when it has given the turn and still
+/// has the lock, and the moment when it has released the lock and nobody is woken.
 #[test]
 fn handing_over() {
     let board = Board::new();
@@ -273,8 +275,8 @@ fn handing_over() {
     assert!(others.calls.contains(&libc::SYS_futex), "killed before waking the next");
 }
 
-/// A client waits in the queue, behind a holder and before all others, and is killed. Its place is
-/// given to nobody for longer than it takes to see that it is dead.
+/// A client waits in the queue, behind a holder and before all others, and is killed. Its place
+/// stays blocked no longer than it takes to see that it is dead.
 #[test]
 fn waiting() {
     let board = Board::new();
@@ -285,12 +287,12 @@ fn waiting() {
     let mut holder = agent(Program::Rust);
     holder.open("h", &board.kanban(), 60_000);
     for (program, share) in [(Program::Rust, 3), (Program::Python, 1)] {
-        // It looks again and again, as long as it waits: the calls have no end.
+        // While it waits it looks again and again, so the calls have no end.
         for n in positions(60, kills() * share / 4) {
             holder.sql("h", "BEGIN IMMEDIATE").rows();
             let mut victim = Traced::new(victim(program, &board));
             let id = others.transaction();
-            // Once, whatever the others hit, where it sleeps.
+            // One kill is where it sleeps, whatever the others hit.
             let stops = |made, call| if n == 0 { call == libc::SYS_futex } else { made == n };
             let call = victim.run(&[sql(&insert(id))], stops).expect("it waits");
             let begun = others.begin("", |_| true);
@@ -334,8 +336,8 @@ fn in_a_checkpoint() {
     }
 }
 
-/// All have gone, the last one killed, and left a WAL. The first client to come recovers it, and is
-/// killed at any system call from its open on, while the others come.
+/// All clients have gone, the last one killed, and have left a WAL. The first client to come
+/// recovers it, and is killed at any system call from its open on, while the others come.
 #[test]
 fn in_recovery() {
     let board = Board::new();
@@ -344,7 +346,7 @@ fn in_recovery() {
     others.open(&board, |_| true);
     at_steps(|program, stops| {
         let mut last = victim(Program::Rust, &board);
-        // As much to recover each time.
+        // Then there is as much to recover each time.
         last.sql("v", "PRAGMA wal_checkpoint(TRUNCATE)").rows();
         let begun = others.begin("", |_| true);
         others.end(&begun, |_| true);
@@ -413,7 +415,7 @@ fn at_the_first_connect() {
         let killed = Instant::now();
         others.end(&begun, |vfs| vfs == OURS);
         others.longest = others.longest.max(killed.elapsed());
-        // The stock clients come later: they do not wait where ours do.
+        // The stock clients come later, since they do not wait where ours do.
         others.open(&board, |vfs| vfs == STOCK);
         let begun = others.begin("", |vfs| vfs == STOCK);
         others.end(&begun, |vfs| vfs == STOCK);
@@ -428,8 +430,8 @@ fn at_the_first_connect() {
     assert!(sidecars.iter().any(|size| size.is_some() && *size < whole), "{sidecars:?}");
 }
 
-/// 24 writers, of them seven on the stock VFS, of both programs; with three threads, too, and one
-/// that looks at its files' bytes. One of them is killed every 50 ms or so, at any moment, and
+/// There are 24 writers of both programs, seven of them on the stock VFS. Some have three threads,
+/// and one looks at its files' bytes. About every 50 ms one of them is killed, at any moment, and
 /// replaced.
 #[test]
 fn at_any_moment() {

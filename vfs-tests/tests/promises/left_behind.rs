@@ -1,7 +1,6 @@
-//! What a closed board leaves behind is what the stock VFS leaves: the database. And each user who
-//! may use the database can use it, whatever the files beside it. Cases are users of one group, a
-//! migration by root, an umask, a chown of the idle board, another program's file in the sidecar's
-//! place, and a full disk.
+//! A closed board leaves behind what it leaves on the stock VFS: the database. And each user that may use the database can use
+//! it, whatever the files beside it. The cases are users of one group, a migration by root, an umask, a chown of the idle
+//! board, another program's file in the sidecar's place, and a full disk.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,15 +23,15 @@ const ALICE: (u32, u32) = (2001, 2001);
 const BOB: (u32, u32) = (2002, 2002);
 const TEAM: u32 = 3000;
 
-/// A client that is a user with an umask, and member of some groups.
+/// A client that runs as a user, with an umask and some groups.
 fn user(client: Client, program: Program, (user, group): (u32, u32), umask: u32) -> Agent {
     let mut agent = client.start(program);
     agent.call(&json!(["become", user, group, [group, TEAM], umask])).rows();
     agent
 }
 
-/// The names in a board's directory, in order. The event log, which stays if there was something to record, is none of them: a busy machine
-/// makes any transaction slow (`event_log`).
+/// The names in a board's directory, sorted, without the event log. That stays if there was an event, and on a busy machine any
+/// transaction may be slow (`event_log`).
 fn names(board: &Board) -> Vec<String> {
     let files = board.directory().read_dir().unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -44,7 +43,7 @@ fn may(path: &Path, mode: u32) {
     fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
 }
 
-/// Both journal modes, on the stock VFS and on ours, by both programs.
+/// Runs a scene in both journal modes, on the stock VFS and on ours, with both programs.
 fn each(scene: impl Fn(&str, Client, Program)) {
     for mode in ["wal", "delete"] {
         for client in [Stock, Ours] {
@@ -62,7 +61,7 @@ fn create(client: &mut Agent, uri: &str, mode: &str) {
     client.close("c");
 }
 
-/// Writes a row and says how many there are.
+/// Writes a row, and returns how many there are.
 #[track_caller]
 fn write(client: &mut Agent, uri: &str) -> i64 {
     client.open("c", uri, 5000);
@@ -72,8 +71,8 @@ fn write(client: &mut Agent, uri: &str) -> i64 {
     rows
 }
 
-/// A worker is refused, and all close the board. The stock VFS leaves the database alone; this one leaves the event log, too. If nobody
-/// was refused, it is not there.
+/// A worker is refused, and all close the board. The stock VFS leaves only the database; this one leaves the event log, too. If
+/// nobody was refused, there is no log.
 #[test]
 fn the_event_log_stays_if_there_was_an_event() {
     each(|mode, client, program| {
@@ -101,8 +100,8 @@ fn the_event_log_stays_if_there_was_an_event() {
     });
 }
 
-/// An application closes its board and deletes the files that SQLite's documentation names: that leaves an
-/// empty directory. Between times the database is all there is.
+/// An application closes its board and deletes the files that SQLite's documentation names: that leaves an empty directory.
+/// When the board is closed, the database is its only file.
 #[test]
 fn a_closed_board_is_one_file() {
     each(|mode, client, program| {
@@ -126,9 +125,9 @@ fn a_closed_board_is_one_file() {
     });
 }
 
-/// Four processes write, and close at the same moment, again and again: the last deletes the sidecar, and all
-/// rows are there. (The WAL stays where two of them close at once, as on the stock VFS, for the next.) A client
-/// that was killed leaves its files to the next, who leaves the database alone.
+/// Four processes write, and close at the same moment, again and again. The last one deletes the sidecar, and all rows are
+/// there. (If two of them close at once, the WAL stays for the next client, as on the stock VFS.) A killed client leaves its
+/// files to the next client, which leaves only the database.
 #[test]
 fn the_last_client_leaves_nothing() {
     for mode in ["wal", "delete"] {
@@ -159,7 +158,7 @@ fn the_last_client_leaves_nothing() {
     }
 }
 
-/// A dashboard that may only read is the last to go: it deletes nothing, as on the stock VFS.
+/// A dashboard that may only read is the last to close: it deletes nothing, as on the stock VFS.
 #[test]
 fn a_reader_deletes_nothing() {
     let board = Board::new();
@@ -172,7 +171,7 @@ fn a_reader_deletes_nothing() {
     status_of(&mut reader, "r", "/holder");
     let all = ["board.db", "board.db-lock", "board.db-shm", "board.db-wal"];
     assert_eq!(names(&board), all);
-    // It has the sidecar open, too, since it has asked who waits.
+    // The reader has the sidecar open, too, since it has asked who waits.
     writer.close("c");
     reader.close("r");
     assert_eq!(names(&board), all);
@@ -180,8 +179,8 @@ fn a_reader_deletes_nothing() {
     assert_eq!(names(&board), ["board.db"]);
 }
 
-/// Alice and bob are users of one team, and so is the board's directory. Alice makes the board with
-/// an umask that lets others only read, and the board's own mode is repaired.
+/// Alice and Bob are users of one team, to which the board's directory belongs. Alice makes the board with an umask that lets
+/// others only read, and the board's own mode is changed later.
 #[test]
 fn users_of_one_group_share_a_board() {
     if !is_root() {
@@ -201,7 +200,7 @@ fn users_of_one_group_share_a_board() {
             assert_eq!(write(&mut bob, &uri), rows, "{context}");
             assert_eq!(write(&mut alice, &uri), rows + 1, "{context}");
         }
-        // Both at once: the one that creates the files creates them so that the other may use them.
+        // Both have it open: the one that creates the files gives the other the right to use them.
         alice.open("a", &uri, 5000);
         alice.sql("a", "INSERT INTO t VALUES (6)").rows();
         if client == Ours {
@@ -216,8 +215,8 @@ fn users_of_one_group_share_a_board() {
     });
 }
 
-/// Alice makes a board with umask 077 and closes it; root gives it to the team. Or root runs a migration,
-/// and gives the board to alice.
+/// Alice makes a board with umask 077 and closes it; root gives the board to the team. Or root runs a migration, and gives the
+/// board to Alice.
 #[test]
 fn an_idle_board_can_be_given_away() {
     if !is_root() {
@@ -243,8 +242,8 @@ fn an_idle_board_can_be_given_away() {
     });
 }
 
-/// A service runs as root and has the board open when it is given to another user, group and mode: the
-/// sidecar follows, within a second.
+/// A service runs as root and has the board open when the board gets another user, group and mode. The sidecar gets them, too,
+/// within a second.
 #[test]
 fn the_sidecar_follows_the_database() {
     if !is_root() {
@@ -266,9 +265,9 @@ fn the_sidecar_follows_the_database() {
     }
 }
 
-/// In a directory like /tmp, somebody has put something of his where root's sidecar belongs: a link to a
-/// file of root's, a second name of a file of his own, or another program's file. It is neither changed nor
-/// given away nor deleted, and the board is written as on the stock VFS.
+/// In a directory like /tmp, somebody has put something where root's sidecar belongs: a link to a file of root's, a second name
+/// of that user's own file, or another program's file. It is not changed, given to another user or deleted, and the board is
+/// written as on the stock VFS.
 #[test]
 fn a_planted_sidecar_is_left_alone() {
     if !is_root() {
@@ -309,8 +308,8 @@ fn a_planted_sidecar_is_left_alone() {
     }
 }
 
-/// Clients that cannot use the sidecar, and what keeps them from it: `keep` does it, while others have the
-/// board open, and `mend` undoes it.
+/// Clients that cannot use the sidecar, and what prevents it: `keep` does that while others have the board open, and `mend`
+/// undoes it.
 struct Obstacle {
     what: &'static str,
     keep: fn(&Board),
@@ -349,8 +348,8 @@ const OBSTACLES: [Obstacle; 4] = [
     },
 ];
 
-/// Alice has the sidecar, bob cannot have it: each waits for the other, by SQLite's own locks, both write all
-/// their rows, bob is told why, once, and once he can have it he takes it.
+/// Alice has the sidecar, but Bob cannot have it. Each waits for the other, by SQLite's own locks, and both write all their
+/// rows. Bob gets the reason once. When he can have the sidecar, he uses it.
 #[test]
 fn clients_with_and_without_the_sidecar_exclude_each_other() {
     if !is_root() {
@@ -361,7 +360,7 @@ fn clients_with_and_without_the_sidecar_exclude_each_other() {
             mixed("wal", program, &obstacle);
         }
     }
-    // A rollback journal is created in the directory.
+    // In delete mode, a rollback journal is created in the directory.
     for obstacle in &OBSTACLES[..2] {
         mixed("delete", Program::Python, obstacle);
     }
@@ -425,8 +424,7 @@ fn mixed(mode: &str, program: Program, obstacle: &Obstacle) {
     assert_eq!(status_of(&mut bob, "c", "/guarantees/write_lock/active"), true, "{context}");
 }
 
-/// Another application has a lock file by the sidecar's name, and has all of it locked. It is not
-/// waited for.
+/// Another application has a lock file with the sidecar's name, and has locked all of it. Nobody waits for it.
 #[test]
 fn another_programs_lock_file_locks_nobody_out() {
     for (mode, client) in [("wal", Stock), ("wal", Ours), ("delete", Stock), ("delete", Ours)] {
@@ -448,8 +446,8 @@ fn another_programs_lock_file_locks_nobody_out() {
     }
 }
 
-/// Another application has an empty lock file by the sidecar's name, which it locks now and then (flock(2)). While
-/// it has it locked, it stays as it is; and nobody gives it other rights, or deletes it.
+/// Another application has an empty lock file with the sidecar's name, which it locks now and then (flock(2)). While it is
+/// locked, the file stays as it is: nobody changes its rights, or deletes it.
 #[test]
 fn another_programs_empty_lock_file_stays() {
     for (mode, program) in [("wal", Program::Python), ("delete", Program::Rust)] {
@@ -474,8 +472,8 @@ fn another_programs_empty_lock_file_stays() {
     }
 }
 
-/// Connections that do not wait, of a process that cannot have a sidecar: none is told that the board is
-/// locked when it is not, also when another is about to look for the sidecar again.
+/// Connections of a process that cannot have a sidecar do not wait. None gets the answer that the board is locked when it is
+/// not, even while another connection is about to look for the sidecar again.
 #[test]
 fn nobody_is_refused_for_a_sidecar_that_cannot_be() {
     let board = Board::new();

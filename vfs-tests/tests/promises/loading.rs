@@ -1,4 +1,4 @@
-//! The VFS loads everywhere, as often as anybody likes, and wrong options are named.
+//! The VFS loads everywhere, any number of times, and wrong options are named.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ fn python(program: &str, arguments: &[&str]) -> String {
     run(PYTHON, &[&["-c", program, extension], arguments].concat())
 }
 
-/// Debian's shell: load, open, ask for the VFS.
+/// Debian's shell loads it, opens a board, and asks for the VFS's name.
 #[test]
 fn the_shell_loads_it() {
     vfs_tests::needs!("sqlite3");
@@ -70,7 +70,7 @@ print(sqlite3.connect(uri, uri=True).execute('SELECT count(*) FROM t').fetchone(
     assert_eq!(said, "160\n");
 }
 
-/// Loading it into a connection that is open already leaves that connection's timeout alone.
+/// Loading it into a connection that is already open does not change that connection's timeout.
 #[test]
 fn loading_it_changes_no_open_connection() {
     let board = Board::new();
@@ -110,7 +110,8 @@ for entry in ['sqlite3_kanbanvfs_init', 'sqlite3_kanbanvfs_default_init', 'sqlit
     assert_eq!(said, "0 []\n1 True\n1 True\n");
 }
 
-/// The extension's defaults come from the environment; a malformed one fails the load by name.
+/// The extension's defaults come from the environment. A malformed variable fails the load, with
+/// its name in the message.
 #[test]
 fn the_environment_sets_the_extensions_defaults() {
     vfs_tests::needs!("sqlite3");
@@ -140,9 +141,9 @@ fn the_environment_sets_the_extensions_defaults() {
     }
 }
 
-/// A program with the setuid bit loads the extension. Any user who starts it chooses its
-/// environment, so none of the variables may count: secure_getenv(3). The same variable counts
-/// where the program has no such bit.
+/// A program with the setuid bit loads the extension. Any user that starts the program chooses its
+/// environment, so none of the variables may count: secure_getenv(3). The same variable counts in a
+/// program without that bit.
 #[test]
 #[cfg(unix)]
 fn the_environment_does_not_count_in_a_setuid_program() {
@@ -180,8 +181,8 @@ fn the_environment_does_not_count_in_a_setuid_program() {
     assert_eq!(timeout(0o4755), "5000\n");
 }
 
-/// A typing error in a connection string. The stock VFS ignores it, and the application runs
-/// without what it asked for; here the open fails, names the parameter and creates nothing.
+/// A connection string has a typing error. The stock VFS ignores it, and the application runs
+/// without what it asked for. Here the open fails, names the parameter and creates nothing.
 #[test]
 fn a_wrong_parameter_fails_the_open() {
     for program in Program::ALL {
@@ -201,7 +202,7 @@ fn a_wrong_parameter_fails_the_open() {
                 assert_eq!(reply.code(), 14, "SQLITE_CANTOPEN");
                 assert!(client.log().iter().any(|line| line.contains(why)));
             }
-            // The stock VFS's open created an empty file; the refused one did nothing.
+            // The stock VFS's open created an empty file. The refused open did not change it.
             assert_eq!(board.path().metadata().unwrap().len(), 0);
             std::fs::remove_file(board.path()).unwrap();
             let message =
@@ -209,7 +210,7 @@ fn a_wrong_parameter_fails_the_open() {
             assert!(message.contains(why), "{message}");
             assert!(!board.path().exists());
 
-            // ATTACH cannot show the reason, but fails, too.
+            // ATTACH cannot show the reason, but it fails, too.
             client.open("m", ":memory:", 0);
             let attach = format!("ATTACH '{}&{parameter}' AS board", board.kanban());
             assert!(client.sql("m", &attach).message().contains("unable to open"));
@@ -218,7 +219,7 @@ fn a_wrong_parameter_fails_the_open() {
     }
 }
 
-/// A misspelt pragma of ours is an error, not silence.
+/// A misspelt pragma of ours is an error, and not ignored.
 #[test]
 fn an_unknown_pragma_is_named() {
     let board = Board::new();
@@ -232,7 +233,7 @@ fn an_unknown_pragma_is_named() {
     );
 }
 
-/// A Rust program registers the VFS twice, under other names, with other options, wrongly.
+/// A Rust program registers the VFS twice, with other names, with other options, and wrongly.
 #[test]
 fn registering_is_idempotent_and_errors_are_typed() {
     let options = Options::default().with_name("kanban-twice");
@@ -257,8 +258,8 @@ fn registering_is_idempotent_and_errors_are_typed() {
     );
 }
 
-/// A Rust program with the crate linked in loads the extension too: two copies of the VFS, of
-/// which the second finds the first and leaves it in place.
+/// A Rust program with the crate linked in loads the extension, too. Of these two copies of the
+/// VFS, the second finds the first and leaves it in place.
 #[test]
 fn the_extension_loads_beside_the_crate() {
     let board = Board::new();
@@ -275,7 +276,7 @@ fn the_extension_loads_beside_the_crate() {
     assert_eq!(version, env!("CARGO_PKG_VERSION"));
 }
 
-/// What both of the following tests do with a SQLite that ctypes has loaded.
+/// What both of the following tests do with an SQLite that ctypes has loaded.
 const CTYPES: &str = r#"
 import ctypes, sys
 extension, path, *libraries = sys.argv[1:]
@@ -295,8 +296,9 @@ def run(library, db, sql):
     assert rc == 0, (sql, rc, library.sqlite3_errmsg(db))
 "#;
 
-/// A process has two copies of SQLite, and one was built without extension loading, as Qt's and Apple's are: it passes its
-/// functions to nobody. The VFS serves both, whichever registers it first, and calls for each its own functions.
+/// A process has two copies of SQLite. One was built without extension loading, as Qt's and Apple's
+/// are, and passes its functions to nobody. The VFS serves both, whichever registers it first, and
+/// calls each copy's own functions.
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "it is built for Linux")]
 fn a_copy_of_sqlite_without_extension_loading_is_served_by_its_own_functions() {
@@ -325,8 +327,8 @@ for nth, library in enumerate(libraries):
     }
 }
 
-/// An application takes the VFS out of SQLite, or shuts SQLite down, or removes all auto-extensions, and registers again: then
-/// the VFS is there again, with what it does when a connection opens.
+/// An application unregisters the VFS, or shuts SQLite down, or removes all auto-extensions, and
+/// registers the VFS again. Then the VFS is there again, with what it does when a connection opens.
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "it is built for Linux")]
 fn the_vfs_is_registered_again_after_it_was_taken_out() {

@@ -1,5 +1,5 @@
 //! A process that opens and closes its own database keeps its locks. POSIX drops all locks that a
-//! process has on a file when it closes any descriptor of it
+//! process has on a file when the process closes any descriptor of it
 //! (<https://www.sqlite.org/howtocorrupt.html> 2.2).
 
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ use crate::{Client, agent, beside, connect, status_of, stock_agent, went_well};
 
 const SQLITE_BUSY: i64 = 5;
 
-/// A process whose locks are guarded, beside an outsider of either kind.
+/// A process whose locks are guarded, with an outsider of either kind.
 const GUARDED: [(Client, Client); 4] =
     [(Ours, Stock), (Ours, Ours), (StockBesideOurs, Stock), (StockBesideOurs, Ours)];
 
@@ -28,7 +28,7 @@ fn board(mode: &str) -> Board {
     board
 }
 
-/// The rows as a newcomer sees them, in the order of their values.
+/// The rows as a new client sees them, sorted by value.
 fn rows(board: &Board) -> Vec<i64> {
     let mut newcomer = stock_agent(Program::Rust);
     newcomer.open("c", &board.stock(), 60_000);
@@ -37,7 +37,7 @@ fn rows(board: &Board) -> Vec<i64> {
     rows.iter().map(|row| row[0].as_i64().unwrap()).collect()
 }
 
-/// Everything a gateway can look at in its board's directory.
+/// Looks at all files in the board's directory.
 fn look_at_all(gateway: &mut Agent, board: &Board) {
     for file in ["", "-wal", "-shm", "-journal"].map(|suffix| beside(board, suffix)) {
         if file.exists() {
@@ -50,7 +50,7 @@ const ACTIVE: &str = "/guarantees/lock_cancellation/active";
 const WHY: &str = "/guarantees/lock_cancellation/why";
 
 /// A gateway commits ten rows and looks at its files after each; a worker comes, writes a row and
-/// goes. Returns the rows that were acknowledged, and those that are there in the end.
+/// goes. Returns the acknowledged rows, and those that are there at the end.
 fn gateway_and_workers(program: Program, gateway: Client, worker: Client) -> (Vec<i64>, Vec<i64>) {
     let board = board("wal");
     let mut gateway = gateway.open(program, &board);
@@ -72,9 +72,9 @@ fn gateway_and_workers(program: Program, gateway: Client, worker: Client) -> (Ve
     (acknowledged, rows(&board))
 }
 
-/// A gateway reads 16 bytes of its database, its WAL and its wal-index after each commit, beside
-/// workers that come, write and go. On the stock VFS that gives up its locks: each worker believes
-/// it is the last one, and deletes the WAL that the gateway goes on writing to. About half of the
+/// A gateway reads 16 bytes of its database, its WAL and its wal-index after each commit, while
+/// workers come, write and go. On the stock VFS that drops its locks: each worker believes that it
+/// is the last client, and deletes the WAL to which the gateway goes on writing. About half of the
 /// acknowledged rows vanish, and integrity_check says "ok".
 #[test]
 fn a_gateway_that_looks_at_its_files_loses_nothing() {
@@ -90,32 +90,32 @@ fn a_gateway_that_looks_at_its_files_loses_nothing() {
     }
 }
 
-/// What came of an outsider who tried to write inside somebody's transaction.
+/// What happened when an outsider tried to write inside another client's transaction.
 #[derive(Debug, PartialEq)]
 struct BreakIn {
-    /// The outsider's row, 2, was acknowledged.
+    /// Whether the outsider's row, 2, was acknowledged.
     wrote: bool,
-    /// The holder's COMMIT of its row, 1, was.
+    /// Whether the holder's COMMIT of its row, 1, was acknowledged.
     committed: bool,
     rows: Vec<i64>,
 }
 
 impl BreakIn {
-    /// The outsider was kept out, and nothing else happened.
+    /// Checks that the outsider was kept out, and nothing else happened.
     #[track_caller]
     fn assert_none(&self, context: &str) {
         assert_eq!(*self, Self { wrote: false, committed: true, rows: vec![1] }, "{context}");
     }
 
-    /// The outsider's row is lost, although it was acknowledged.
+    /// Checks that the outsider's row is lost, although it was acknowledged.
     #[track_caller]
     fn assert_damage(&self, context: &str) {
         assert!(self.wrote && !self.rows.contains(&2), "{context}: {self:?}");
     }
 }
 
-/// Sees to it that a WAL has frames. A writer that finds it empty would start it anew, and notice
-/// somebody else who has done so; it would take SQLite 10 s to give up.
+/// Makes sure that a WAL has frames. A writer that finds it empty would restart it, and notice if
+/// another client had done so; SQLite would give up only after 10 s.
 fn fill_wal(client: &mut Agent, name: &str) {
     if client.sql(name, "PRAGMA journal_mode").rows() == [["wal"]] {
         client.sql(name, "INSERT INTO t VALUES (0); DELETE FROM t").rows();
@@ -144,9 +144,9 @@ fn break_in(
     BreakIn { wrote, committed, rows: rows(board) }
 }
 
-/// A holder of the write lock looks at the file that its lock is on: in rollback modes the
-/// database, in WAL mode the wal-index. On the stock VFS an outsider breaks in then and commits;
-/// the holder's COMMIT fails, or overwrites what the outsider was told is safe.
+/// A holder of the write lock looks at the file on which its lock is: the database in rollback
+/// modes, the wal-index in WAL mode. On the stock VFS an outsider then breaks in and commits. The
+/// holder's COMMIT fails, or overwrites the outsider's acknowledged row.
 #[test]
 fn a_holder_that_looks_at_its_database_keeps_it() {
     for (mode, suffix) in [("delete", ""), ("truncate", ""), ("persist", ""), ("wal", "-shm")] {
@@ -170,13 +170,13 @@ fn a_holder_that_looks_at_its_database_keeps_it() {
     }
 }
 
-/// Rows enough for many pages, all of them 0.
+/// Enough rows for many pages, all of them 0.
 const PAGES: &str = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 2000) \
                      INSERT INTO t SELECT 0 FROM n";
 
-/// A reader adds up one half of the table, looks at its file, lets a writer add 1 to every row (and
-/// in WAL mode, a checkpoint move that into the database), and adds up the other half.
-/// Returns both sums.
+/// A reader adds up one half of the table, and looks at its file. Then a writer adds 1 to every row
+/// (and in WAL mode, a checkpoint copies that into the database), and the reader adds up the other
+/// half. Returns both sums.
 fn torn_read(
     mode: &str,
     program: Program,
@@ -205,7 +205,7 @@ fn torn_read(
     }
     let second = sum(&mut reader, ">");
     reader.sql("c", "COMMIT").rows();
-    // The writer was kept off, not shut out.
+    // The writer had to wait, but is not locked out.
     writer.sql("c", "UPDATE t SET x = 5").rows();
     let checkpoint = writer.sql("c", "PRAGMA wal_checkpoint(TRUNCATE)").rows();
     assert_eq!(checkpoint[0][0], 0, "{mode}");
@@ -235,9 +235,9 @@ fn reader_of(board: &Board, reader: Client, program: Program, as_whom: &str) -> 
     reader
 }
 
-/// A dashboard reads, in one transaction, in two steps, and looks at its file in between. It may
+/// A dashboard reads in one transaction, in two steps, and looks at its file in between. It may
 /// write, or has opened the database read-only, or has no right to write to the file. On the stock
-/// VFS a writer writes in between, and the dashboard sees half of it.
+/// VFS a writer writes in between, and the dashboard sees half of that.
 #[test]
 fn a_reader_that_looks_at_its_database_sees_one_state() {
     for mode in ["delete", "wal"] {
@@ -255,8 +255,9 @@ fn a_reader_that_looks_at_its_database_sees_one_state() {
     }
 }
 
-/// The first connection of a process is a read-only one, through whose descriptor no write lock
-/// can be had; the second one writes, and looks at the file. On the stock VFS an outsider breaks in.
+/// The first connection of a process is read-only, and no write lock can be taken through its
+/// descriptor. The second one writes, and looks at the file. On the stock VFS an outsider breaks
+/// in.
 #[test]
 fn a_read_only_connection_may_come_first() {
     for (mode, suffix) in [("delete", ""), ("wal", "-shm")] {
@@ -285,8 +286,8 @@ fn a_read_only_connection_may_come_first() {
     }
 }
 
-/// A process that has no right to write to the database reads it; then it is given that right, and
-/// its second connection writes, and looks at the file. On the stock VFS an outsider breaks in.
+/// A process that has no right to write to the database reads it. Then it gets that right, and its
+/// second connection writes, and looks at the file. On the stock VFS an outsider breaks in.
 #[test]
 fn a_database_may_become_writable() {
     for program in Program::ALL {
@@ -320,8 +321,8 @@ fn a_database_may_become_writable() {
     }
 }
 
-/// A process with a holder, a reader in a transaction, an idle connection, a stock one, and one
-/// that is opened and closed. It looks at all of its files. On the stock VFS an outsider breaks in.
+/// A process has a holder, a reader in a transaction, an idle connection, a stock one, and one that
+/// is opened and closed. It looks at all of its files. On the stock VFS an outsider breaks in.
 #[test]
 fn a_process_of_many_connections_keeps_all_its_locks() {
     for mode in ["delete", "wal"] {
@@ -338,7 +339,7 @@ fn a_process_of_many_connections_keeps_all_its_locks() {
                 holder.open("stock", &board.stock(), 0);
                 holder.sql("stock", "SELECT * FROM t").rows();
                 if mode == "wal" {
-                    // In rollback modes a reader would keep the holder from committing.
+                    // In rollback modes, this reader would keep the holder from committing.
                     holder.sql("reader", "BEGIN; SELECT * FROM t").rows();
                 }
                 break_in(&board, &mut holder, &mut outsider, |holder| {
@@ -389,8 +390,9 @@ fn a_process_of_many_descriptors_keeps_its_locks() {
     }
 }
 
-/// A user of the database has looked at it and is idle, or reads; another client comes, writes and
-/// closes its connection. On the stock VFS that one believes it is the last, and deletes the WAL.
+/// A client of the database has looked at it and is idle, or reads. Another client comes, writes
+/// and closes its connection. On the stock VFS that client believes that it is the last, and
+/// deletes the WAL.
 #[test]
 fn the_last_closer_leaves_a_wal_that_is_in_use() {
     for program in Program::ALL {
@@ -427,9 +429,9 @@ fn the_last_closer_leaves_a_wal_that_is_in_use() {
     }
 }
 
-/// Two processes of three threads, each with a connection of its own that it opens anew now and
-/// then, write in tight loops and look at their files after each commit. Returns how many rows were
-/// acknowledged (none if a process has died), how many there are, and what integrity_check says.
+/// Two processes of three threads write in tight loops and look at their files after each commit.
+/// Each thread has its own connection, which it reopens now and then. Returns how many rows were
+/// acknowledged (none if a process died), how many there are, and the result of integrity_check.
 fn busy_processes(load: &str, vfs: &str) -> (Option<i64>, i64, String) {
     const SCRIPT: &str = "
 import os, sqlite3, sys, threading
@@ -491,9 +493,9 @@ print(len(acknowledged), flush=True)
     (acknowledged, number(count), format!("{check:?}"))
 }
 
-/// The same with threads, in tight loops, and nothing in order. On the stock VFS rows vanish, the
-/// database is destroyed, or a process dies of SIGBUS, since another has emptied the wal-index that
-/// it uses.
+/// The same with threads, in tight loops, and without a fixed order. On the stock VFS rows vanish,
+/// the database is destroyed, or a process dies of SIGBUS, since another process has emptied the
+/// wal-index that it uses.
 #[test]
 fn busy_processes_that_look_at_their_files_lose_nothing() {
     let mut damaged = false;
@@ -513,9 +515,10 @@ fn busy_processes_that_look_at_their_files_lose_nothing() {
 }
 
 /// A process has the database open, and locked, when it registers the VFS. Those locks are POSIX
-/// ones, and stay that: as long as they are in use the status says what is not guaranteed and why,
-/// and everybody excludes everybody. Once the process has closed the database, the next to open it
-/// is guarded. A database that it opens only now is guarded at once.
+/// locks, and stay so. As long as they are in use, the status says what is not guaranteed and why,
+/// and all clients exclude each other. When the process has closed the database, the next
+/// connection that opens it is guarded. A database that the process first opens now is guarded at
+/// once.
 #[test]
 fn a_database_that_was_open_before_stays_locked() {
     for (mode, suffix) in [("delete", ""), ("wal", "-shm")] {
@@ -573,8 +576,8 @@ fn a_database_that_was_open_before_stays_locked() {
     }
 }
 
-/// A process has opened the database, but holds no lock on it, when it registers the VFS: it is
-/// guarded from then on, its old connection too.
+/// A process has opened the database, but holds no lock on it, when it registers the VFS. From then
+/// on the database is guarded, even for the old connection.
 #[test]
 fn a_database_that_was_open_but_not_locked_is_guarded() {
     for program in Program::ALL {
@@ -594,8 +597,9 @@ fn a_database_that_was_open_but_not_locked_is_guarded() {
     }
 }
 
-/// What a program says that locks its own database by lockf(3), from a byte of it on, before it opens it or while the connection
-/// is idle, then writes, and lets others write. Apart from that, what its status says of its locks.
+/// What a program prints that locks its own database by lockf(3), from some byte on, before it
+/// opens the database or while the connection is idle. It then writes, and lets others write. Also
+/// returns what its status says about its locks.
 fn locks_its_database(vfs: &str, mode: &str, when: &str, how: &str) -> (String, String) {
     const PROGRAM: &str = "
 import fcntl, json, os, sqlite3, subprocess, sys
@@ -643,25 +647,26 @@ if extension and mode == 'delete':
     (text(output.stdout), text(output.stderr))
 }
 
-/// A program locks its own database by lockf(3), to be the only one of its kind say, and writes to it. POSIX locks of one
-/// process are not in each other's way, so that works on the stock VFS. An open-file-description lock would meet that lock
-/// for ever: SQLite's locks on the file stay POSIX locks then, and the status says so, until all are released.
+/// A program locks its own database by lockf(3), perhaps to be the only one of its kind, and writes
+/// to it. POSIX locks of one process are not in each other's way, so that works on the stock VFS.
+/// An open-file-description lock would meet that lock for ever. So SQLite's locks on the file stay
+/// POSIX locks, until all are released, and the status says so.
 #[test]
 fn a_program_that_locks_its_own_database_can_write() {
     const POSIX: &str = "False True\n";
     const GUARDED: &str = "True False\n";
     for (mode, when, how, says) in [
-        // SQLite has released all by its first unlock.
+        // SQLite has released everything by its first unlock.
         ("delete", "before", "ex 0", GUARDED),
         ("delete", "before", "sh 0", POSIX),
         ("delete", "idle", "ex 0", POSIX),
         ("delete", "idle", "sh 0", POSIX),
-        // It has read the header, or a page.
+        // The program has read the header, or a page.
         ("delete", "idle", "ex 100", POSIX),
         ("delete", "idle", "ex 4096", POSIX),
         ("wal", "before", "ex 0", POSIX),
         ("wal", "before", "ex 4096", POSIX),
-        // Nobody asks for more than a shared lock.
+        // Here only shared locks are asked for.
         ("wal", "before", "sh 0", GUARDED),
     ] {
         let (stock, _) = locks_its_database("unix", mode, when, how);
@@ -673,17 +678,17 @@ fn a_program_that_locks_its_own_database_can_write() {
     }
 }
 
-/// A journal lies beside the database because a client, who has looked at its database, is in the
-/// middle of a transaction. A reader asks whether that client lives, by F_GETLK. On the stock VFS
-/// nobody seems to, and the reader rolls back what is not its own.
+/// A journal is beside the database because a client that has looked at its database is in the
+/// middle of a transaction. A reader asks by F_GETLK whether that client is alive. On the stock VFS
+/// no lock is found, and the reader rolls back another's transaction.
 #[test]
 fn a_living_holder_is_seen_to_be_alive() {
     for program in Program::ALL {
         let with = |holder: Client, reader: Client| {
             let board = board("delete");
             let mut holder = holder.open(program, &board);
-            // Else the journal's header, which makes it one to roll back, is written only when the
-            // journal is synced, and the holder takes an exclusive lock then.
+            // Otherwise the journal's header, which makes the journal hot, is written only when the
+            // journal is synced, and then the holder takes an exclusive lock.
             holder.sql("c", "PRAGMA synchronous=OFF").rows();
             holder.sql("c", "BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").rows();
             holder.read(&board.path());
@@ -700,9 +705,9 @@ fn a_living_holder_is_seen_to_be_alive() {
     }
 }
 
-/// A process is not in its own way, and knows when others are: it can leave WAL mode, which takes
-/// the database for itself, when it is alone, and not while an outsider has it open. (As on the
-/// stock VFS.)
+/// A process is not in its own way, and knows when others are. To leave WAL mode it takes the
+/// database for itself: that succeeds when it is alone, and fails while an outsider has the
+/// database open. (As on the stock VFS.)
 #[test]
 fn a_process_knows_whether_it_is_alone() {
     for program in Program::ALL {
@@ -724,7 +729,7 @@ fn a_process_knows_whether_it_is_alone() {
 }
 
 /// While a holder is inside its transaction, its database is renamed, and looked at. A lock is on
-/// the file, not on its name. On the stock VFS an outsider breaks in by the other name.
+/// the file, not on its name. On the stock VFS an outsider breaks in by the new name.
 #[test]
 fn a_renamed_database_stays_locked() {
     for program in Program::ALL {
@@ -752,8 +757,8 @@ fn a_renamed_database_stays_locked() {
     }
 }
 
-/// A process has a database open that is deleted; another takes its place. Both are locked by
-/// themselves, and closing the old one frees nothing of the new one. On the stock VFS a look at the
+/// A process has a database open that is deleted, and another one takes its place. Each has its own
+/// locks, and closing the old one releases no lock of the new one. On the stock VFS a look at the
 /// new one does.
 #[test]
 fn a_database_in_the_place_of_another_is_locked_by_itself() {
@@ -788,9 +793,9 @@ fn a_database_in_the_place_of_another_is_locked_by_itself() {
     }
 }
 
-/// Databases come and go, as they do in tests, and the file system gives the number of a deleted
-/// file to the next one. What is known of the old one must not be believed of the new one. On the
-/// stock VFS a look at the file loses each of them.
+/// Databases come and go, as they do in tests, and the file system gives the inode number of a
+/// deleted file to the next one. What is known about the old file must not be used for the new one.
+/// On the stock VFS a look at the file drops the locks of each of them.
 #[test]
 fn a_reused_inode_is_a_new_database() {
     for program in Program::ALL {
@@ -833,8 +838,8 @@ fn a_reused_inode_is_a_new_database() {
 }
 
 /// Thousands of databases are opened in turn, twenty at a time, looked at, closed, and some of them
-/// deleted; one of them is opened often while one of its readers is at work. No descriptor is left.
-/// (Nor is it on the stock VFS.)
+/// deleted. One of them is opened often while one of its readers is at work. No descriptor is left.
+/// (Nor is one on the stock VFS.)
 #[test]
 fn thousands_of_databases_leave_no_descriptor() {
     const OPEN: usize = 20;
@@ -893,8 +898,8 @@ fn thousands_of_databases_leave_no_descriptor() {
     }
 }
 
-/// Debian's Python, which has also loaded another copy of SQLite, by another name. `kinds` says
-/// which copies have loaded the VFS. Connections `1` and `2` are of these copies.
+/// Debian's Python, which has also loaded another copy of SQLite, under another name. `kinds` says
+/// which copies have loaded the VFS. Connections `1` and `2` belong to these copies.
 fn two_copies(board: &Board, kinds: [Client; 2]) -> Agent {
     let library = board.directory().join("another-sqlite.so");
     std::fs::copy(Path::new(env!("SETLK_SQLITE")).join("libsqlite3.so.0"), &library).unwrap();
@@ -977,7 +982,7 @@ fn two_copies_of_sqlite_exclude_each_other() {
 }
 
 /// One copy is inside a transaction when the other opens the database, reads, and closes it. On the
-/// stock VFS that cancels the first one's locks, and an outsider breaks in.
+/// stock VFS that drops the first one's locks, and an outsider breaks in.
 #[test]
 fn one_copy_of_sqlite_frees_no_lock_of_another() {
     for mode in ["delete", "wal"] {
@@ -1006,7 +1011,7 @@ fn one_copy_of_sqlite_frees_no_lock_of_another() {
 }
 
 /// One copy is in a read transaction in WAL mode when the other checkpoints. On the stock VFS the
-/// checkpoint goes past the reader, and removes what it reads.
+/// checkpoint ignores the reader, and removes what it reads.
 #[test]
 fn one_copy_of_sqlite_sees_the_readers_of_another() {
     for (reader, other) in [("1", "2"), ("2", "1")] {
@@ -1027,7 +1032,7 @@ fn one_copy_of_sqlite_sees_the_readers_of_another() {
 }
 
 /// Sixteen threads write to a board each, through stock connections, when another thread loads the
-/// extension: some of them are inside a transaction then, some take a lock or give it back at that
+/// extension. Some of them are then inside a transaction, and some take or release a lock at that
 /// very moment. They go on, no lock is left behind, and others can write.
 #[test]
 fn threads_may_be_at_work_when_the_extension_is_loaded() {
@@ -1080,7 +1085,7 @@ sys.stdin.readline()
         let mut process = Lines::start(python);
         assert_eq!(process.hear(), "[]");
         let written = process.hear();
-        // It lives on, and is idle.
+        // The process lives on, and is idle.
         for (n, written) in written.split(' ').enumerate() {
             let outsider = [Stock, Ours][n % 2];
             let uri = outsider.uri(&board).replace("board.db", &format!("{n}.db"));
@@ -1094,10 +1099,11 @@ sys.stdin.readline()
 }
 
 /// A server opens its board as root and then becomes an ordinary user, who may not write to the
-/// file: what it has open it can write to, as on the stock VFS, and its locks hold.
+/// file. It can still write to what it has open, as on the stock VFS, and its locks hold.
 #[test]
 fn rights_may_be_given_up_while_it_is_open() {
-    // Nobody else can give up rights; who never had them cannot open it for writing.
+    // Only root can drop rights; another user could not open the file for writing in the first
+    // place.
     vfs_tests::needs!(vfs_tests::needs::ROOT);
     for mode in ["delete", "wal"] {
         for program in Program::ALL {
@@ -1130,9 +1136,9 @@ fn rights_may_be_given_up_while_it_is_open() {
 }
 
 /// A stock connection has locked the board by its own descriptor. Then the process opens the board
-/// through the VFS, too, and that connection, by another descriptor, is the first to ask the kernel
-/// for more. The stock connection's lock is no stranger's: it refuses nobody, it is released, and
-/// the last close deletes the WAL.
+/// through the VFS, too, and that connection, by another descriptor, is the first that asks the
+/// kernel for more. The stock connection's lock is not another process's: it refuses nobody, it is
+/// released, and the last close deletes the WAL.
 #[test]
 fn locks_of_a_stock_connection_are_the_processs_own() {
     for program in Program::ALL {
@@ -1166,8 +1172,8 @@ fn locks_of_a_stock_connection_are_the_processs_own() {
     }
 }
 
-/// A connection that only reads has no descriptor of the database by which it could be written, for
-/// its locks neither. (As on the stock VFS.)
+/// A connection that only reads has no descriptor of the database that is open for writing, not
+/// even for its locks. (As on the stock VFS.)
 #[test]
 fn a_reader_has_no_descriptor_to_write_by() {
     for mode in ["delete", "wal"] {
@@ -1190,7 +1196,7 @@ fn a_reader_has_no_descriptor_to_write_by() {
     }
 }
 
-/// How the descriptors that a process has of a file were opened. proc(5)
+/// The access modes of a process's descriptors of a file. proc(5)
 fn access_modes(process: &Agent, file: &Path) -> Vec<i32> {
     let proc = Path::new("/proc").join(process.pid().to_string());
     let descriptors = std::fs::read_dir(proc.join("fd")).unwrap().map(|entry| entry.unwrap());
@@ -1203,8 +1209,8 @@ fn access_modes(process: &Agent, file: &Path) -> Vec<i32> {
     .collect()
 }
 
-/// The lock calls that a client makes to read once while others read, each from another snapshot: it is refused the slots
-/// that they have, as a matter of course.
+/// The lock calls that a client makes to read once while others read, each from another snapshot.
+/// It is normal that the client is refused the slots that they have.
 #[cfg(target_arch = "x86_64")]
 fn lock_calls_beside_readers(vfs: &str) -> [usize; 2] {
     let board = Board::new();

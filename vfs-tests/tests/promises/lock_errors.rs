@@ -1,5 +1,5 @@
-//! An I/O error of the base while it locks or unlocks never leaves the write lock and the base's
-//! locks apart: proved by failing each such call once, in place of it and after it.
+//! If the base has an I/O error while it locks or unlocks, the write lock and the base's locks
+//! never differ. The tests fail each such call once, both instead of the call and after it.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use vfs_tests::{Agent, Board, PATIENCE, Program, Reply};
 
 use crate::{agent, connect, over_faulty};
 
-/// What a program does, one transaction after the other.
+/// What a program does: one transaction after the other.
 type Workload = &'static [&'static [&'static str]];
 
 const IN_ROLLBACK_MODE: Workload = &[
@@ -47,7 +47,7 @@ const IN_WAL_MODE: Workload = &[
     &["INSERT INTO t VALUES (6)"],
 ];
 
-/// What a call that locks or unlocks answers if it fails.
+/// The error of a call that locks or unlocks, if it fails.
 fn error_of(call: &Call<'_>) -> Option<i32> {
     match call.method {
         Method::Lock { .. } => Some(ffi::SQLITE_IOERR_LOCK),
@@ -59,7 +59,7 @@ fn error_of(call: &Call<'_>) -> Option<i32> {
     }
 }
 
-/// A board, a program that runs the workload on it, and the one call that fails meanwhile.
+/// A board, a program that runs the workload on it, and the one call that fails.
 struct Trial {
     base: Base,
     vfs: String,
@@ -68,7 +68,7 @@ struct Trial {
     after: bool,
     /// The call that failed.
     failed: Arc<OnceLock<String>>,
-    /// Whether another connection has tried to write since.
+    /// Whether another connection tried to write since.
     tried: Cell<bool>,
     /// Whether the base has kept others from writing since, with no transaction open.
     left_behind: Cell<bool>,
@@ -90,7 +90,7 @@ impl Trial {
                 let _ = call_failed.set(format!("{:?}", call.method));
                 if after { Fault::FailAfter(error) } else { Fault::Fail(error) }
             }
-            // While a slot that readers need is left locked, SQLite would try for ten seconds.
+            // While a slot that readers need stays locked, SQLite would try for ten seconds.
             None if matches!(call.method, Method::Sleep { .. }) => Fault::Pretend,
             _ => Fault::None,
         });
@@ -103,12 +103,12 @@ impl Trial {
         self.vfs.starts_with("kanban")
     }
 
-    /// Runs the workload. What fails is done once more; what fails again ends it. The rows of
-    /// transactions that succeeded.
+    /// Runs the workload. A transaction that fails is tried once more; if it fails again, the
+    /// workload ends. Returns the rows of transactions that succeeded.
     fn work(&self, workload: Workload) -> BTreeSet<i64> {
         let mut acknowledged = BTreeSet::new();
         let connection = connect(&self.board.uri(&self.vfs));
-        // Nobody else is there for longer than a moment.
+        // Another client has a lock for a moment at most.
         connection.busy_timeout(Duration::from_millis(20)).unwrap();
         for transaction in workload {
             let done = self.transact(&connection, transaction);
@@ -148,7 +148,7 @@ impl Trial {
             | ErrorCode::DatabaseBusy
             | ErrorCode::CannotOpen
             | ErrorCode::FileLockingProtocolFailed => true,
-            // CREATE TABLE has failed twice.
+            // CREATE TABLE failed twice.
             _ => error.to_string().contains("no such table"),
         };
         assert!(is_clean, "{self}: {error}");
@@ -165,7 +165,8 @@ impl Trial {
             assert!(holder.is_some() || !to_write, "{self}: nobody has the write lock, {locks:?}");
             let is_stuck = holder.is_some() && !to_write && is_at_rest;
             assert!(!is_stuck, "{self}: the write lock is held for nothing, {locks:?}");
-            // At rest SQLite holds no slot, and of the file what a reader in WAL mode keeps.
+            // At rest SQLite holds no slot and, on the file, only the lock that a reader in WAL
+            // mode keeps.
             let is_more = |locks: &Locks| {
                 locks.shared != 0 || locks.exclusive != 0 || locks.level > ffi::SQLITE_LOCK_SHARED
             };
@@ -191,8 +192,8 @@ impl Trial {
         }
     }
 
-    /// The connection is closed and the fault gone: all locks are released, everybody can write,
-    /// and all acknowledged rows are there.
+    /// The connection is closed and the fault gone: checks that all locks are released, that
+    /// everybody can write, and that all acknowledged rows are there.
     fn assert_whole(&self, acknowledged: &BTreeSet<i64>, others: &mut [Agent; 2]) {
         assert_eq!(self.base.locks(), [], "{self}: closed");
         assert_eq!(holder(&self.board.sidecar()), None, "{self}: closed");
@@ -224,8 +225,8 @@ impl Trial {
     }
 }
 
-/// Fails each call of `workload` once, both ways. How many calls there were, and how many of them
-/// left the board locked until the connection closed.
+/// Fails each call of `workload` once, in both ways. Returns how many calls there were, and how
+/// many of them left the board locked until the connection closed.
 fn fail_each(base: Base, vfs: String, workload: Workload) -> (u32, u32) {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
@@ -252,8 +253,8 @@ fn fail_each(base: Base, vfs: String, workload: Workload) -> (u32, u32) {
     receiver.recv_timeout(PATIENCE).expect("it fails, or hangs")
 }
 
-/// A program uses a board in a rollback mode while the file system, once, fails to lock or unlock.
-/// On the stock VFS, too, the next transaction, or the close, releases all.
+/// A program uses a board in a rollback mode, and once the file system fails to lock or unlock. On
+/// the stock VFS, too, the next transaction, or the close, releases everything.
 #[test]
 fn in_rollback_mode_an_error_leaves_no_lock_apart() {
     let (base, ours) = over_faulty("faulty-locks");
@@ -263,8 +264,8 @@ fn in_rollback_mode_an_error_leaves_no_lock_apart() {
     assert!(failed > 40, "{failed}");
 }
 
-/// The same in WAL mode, in and out of it. There SQLite does not look at what an unlock answers: the
-/// stock VFS leaves a board locked by a program that knows nothing of it.
+/// The same in WAL mode, in and out of it. There SQLite ignores the answer to an unlock: on the
+/// stock VFS the board stays locked, by a program that does not know it.
 #[test]
 fn in_wal_mode_an_error_leaves_no_lock_apart() {
     let (base, ours) = over_faulty("faulty-slots");
@@ -278,10 +279,10 @@ fn in_wal_mode_an_error_leaves_no_lock_apart() {
 struct InTheWay {
     mode: &'static str,
     holds: &'static str,
-    /// What the program has done before, and what it waits for.
+    /// What the program does before, and the statement that waits.
     before: &'static str,
     waits: &'static str,
-    /// Calls that see whether the lock is free, and the one that fails.
+    /// The calls that see whether the lock is free, and the call that fails.
     looks: fn(&Method<'_>) -> bool,
     fails: fn(&Method<'_>) -> bool,
 }
@@ -290,9 +291,9 @@ fn is_write_slot(method: &Method<'_>, flag: i32) -> bool {
     *method == Method::ShmLock { slot: 0, n: 1, flags: flag | ffi::SQLITE_SHM_EXCLUSIVE }
 }
 
-/// A program waits for a stock client, and now and then looks whether the lock is free: it takes
+/// A program waits for a stock client, and now and then checks whether the lock is free: it takes
 /// the lock and releases it. That fails. Only the VFS knows of that lock, which is in SQLite's own
-/// way if it stays. (The stock VFS does not look.)
+/// way if it stays. (The stock VFS does not check.)
 #[test]
 fn a_look_that_fails_leaves_no_lock_behind() {
     let (base, ours) = over_faulty("faulty-looks");
@@ -325,7 +326,8 @@ fn a_look_that_fails_leaves_no_lock_behind() {
     ] {
         for fault in [Fault::Fail, Fault::FailAfter].map(|fault| fault(ffi::SQLITE_IOERR_LOCK)) {
             let name = format!("{}, {}, {fault:?}", case.mode, case.waits);
-            // SQLite itself may try in place of the look that would have failed: then once more.
+            // SQLite itself may try instead of the check that would have failed. Then play the
+            // scene once more.
             let look_failed = (0..20).any(|_| {
                 let board = Board::new();
                 let connection = connect(&board.uri(&ours));
@@ -365,7 +367,7 @@ fn a_look_that_fails_leaves_no_lock_behind() {
                 let failed = failed.load(Ordering::Relaxed);
                 base.off();
                 if let Err(error) = &done {
-                    // Its own try has failed.
+                    // SQLite's own attempt has failed.
                     let code = error.sqlite_error_code().unwrap();
                     assert_eq!(code, ErrorCode::SystemIoFailure, "{name}: {error}");
                 }

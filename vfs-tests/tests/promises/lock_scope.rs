@@ -1,5 +1,5 @@
-//! When the write lock is held: from BEGIN IMMEDIATE through COMMIT, and around what a first
-//! connection does; never by readers.
+//! When the write lock is held: from BEGIN IMMEDIATE until COMMIT, and during a first connect.
+//! Readers never hold it.
 
 use rusqlite::Connection;
 use vfs_tests::sidecar::holder;
@@ -8,8 +8,8 @@ use vfs_tests::{Board, Program, is_root};
 use crate::{agent, connect, status};
 
 /// A program in each journal mode begins, writes, commits, rolls back. An outsider looks at the
-/// sidecar's locks after each step. On the stock VFS there is nothing to see: that a write
-/// transaction is open shows only to who tries to write.
+/// sidecar's locks after each step. On the stock VFS there is nothing to see: only a client that
+/// tries to write finds out that a write transaction is open.
 #[test]
 fn it_is_held_from_begin_immediate_through_commit() {
     for program in Program::ALL {
@@ -42,7 +42,7 @@ fn it_is_held_from_begin_immediate_through_commit() {
                 ("SELECT * FROM t", None),
             ] {
                 client.sql("c", sql).rows();
-                // Without a journal, ROLLBACK cannot undo what BEGIN EXCLUSIVE did not write.
+                // Without a journal, ROLLBACK can undo nothing, but here nothing was written.
                 assert_eq!(holder(&sidecar), expected, "{mode}: after {sql}");
             }
         }
@@ -50,7 +50,7 @@ fn it_is_held_from_begin_immediate_through_commit() {
 }
 
 /// An application in exclusive locking mode keeps its locks between transactions, as SQLite
-/// documents (in WAL mode until it closes); the write lock with them.
+/// documents (in WAL mode until it closes). It keeps the write lock with them.
 #[test]
 fn exclusive_locking_mode_keeps_it() {
     for mode in ["delete", "wal"] {
@@ -71,8 +71,8 @@ fn exclusive_locking_mode_keeps_it() {
     }
 }
 
-/// A program that attaches a second board writes to both in one transaction: it has both locks,
-/// and no more than those it needs.
+/// A program that attaches a second board writes to both in one transaction. It has the locks of
+/// both, and none that it does not need.
 #[test]
 fn attached_boards_have_a_lock_each() {
     let (first, second) = (Board::new(), Board::new());
@@ -90,7 +90,7 @@ fn attached_boards_have_a_lock_each() {
     assert_eq!(holder(&second.sidecar()), None);
 }
 
-/// A dashboard reads while somebody holds the write lock, and where it may not write at all.
+/// A dashboard reads while another client holds the write lock, and where it may not write at all.
 #[test]
 fn readers_never_touch_it() {
     for mode in ["delete", "wal"] {
@@ -101,7 +101,7 @@ fn readers_never_touch_it() {
         writer.sql("w", "CREATE TABLE t (x); INSERT INTO t VALUES (1)").rows();
         writer.sql("w", "BEGIN IMMEDIATE").rows();
         let reader = connect(&board.kanban());
-        // What most programs say first, and what changes nothing here.
+        // What most programs do first, and what makes no difference here.
         reader.busy_timeout(std::time::Duration::ZERO).unwrap();
         let said = reader.query_row(&format!("PRAGMA journal_mode={mode}"), [], |row| row.get(0));
         assert_eq!(said, Ok(mode.to_owned()));
@@ -140,7 +140,8 @@ fn readers_need_no_sidecar() {
     }
 }
 
-/// In-memory, temporary, immutable and unlocked databases are nobody else's: no sidecar appears.
+/// In-memory, temporary, immutable and unlocked databases are shared with nobody: no sidecar
+/// appears.
 #[test]
 fn databases_that_nobody_shares_are_left_alone() {
     let board = Board::new();
@@ -153,7 +154,7 @@ fn databases_that_nobody_shares_are_left_alone() {
             "{parameter}"
         );
     }
-    // None is true to SQLite, which locks the database as any other.
+    // SQLite takes none of these values for true, and locks the database like any other.
     for parameter in ["nolock=0v2", "nolock=0x", "nolock=2147483648", "immutable=no"] {
         let connection = connect(&format!("{}&{parameter}", board.kanban()));
         let status = connection.query_row("PRAGMA kanban_status", [], |_| Ok(()));
@@ -167,14 +168,16 @@ fn databases_that_nobody_shares_are_left_alone() {
     assert_eq!(files, ["board.db"]);
 }
 
-/// A writer was killed in mid-commit, leaving a hot journal. The client that rolls it back has the
-/// write lock for that time, so a reader that finds the journal while the lock is held waits.
+/// A writer was killed in the middle of a commit, and left a hot journal. The client that rolls it
+/// back has the write lock meanwhile, so a reader that finds the journal while the lock is held
+/// waits.
 #[test]
 fn a_hot_journal_is_rolled_back_under_it() {
     let board = Board::new();
     let connection = connect(&board.kanban());
     connection.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)").unwrap();
-    // A journal that belongs to a database nobody has RESERVED is hot: copy one in mid-transaction.
+    // A journal is hot if nobody has RESERVED on its database: so copy one in the middle of a
+    // transaction.
     connection.execute_batch("PRAGMA cache_size=1; BEGIN").unwrap();
     connection
         .execute_batch("INSERT INTO t SELECT zeroblob(9000) FROM json_each('[1,2,3,4,5,6,7,8,9]')")
@@ -203,8 +206,8 @@ fn lock_as_a_holder(board: &Board) -> std::fs::File {
     vfs_tests::sidecar::hold(&board.sidecar())
 }
 
-/// A program switches its board to WAL, but the wal-index cannot be made: something else has its
-/// name. SQLite keeps SHARED then; the write lock must not be kept with it.
+/// A program switches its board to WAL, but the wal-index cannot be created, since something else
+/// has its name. SQLite then keeps SHARED, but the write lock must be released.
 #[test]
 fn a_switch_that_fails_half_way_releases_it() {
     let board = Board::new();
@@ -217,7 +220,7 @@ fn a_switch_that_fails_half_way_releases_it() {
     assert_eq!(holder(&board.sidecar()), None);
 }
 
-/// A program that only reads opens the board read-only, and closes it as the last one.
+/// A program that only reads opens the board read-only, and is the last to close it.
 #[test]
 fn a_read_only_connection_makes_no_sidecar() {
     let board = Board::new();

@@ -1,6 +1,6 @@
-//! A program says "database is locked" or "unable to open database file", and SQLite's error log, where the VFS says why,
-//! goes nowhere. `KANBAN_LOG` sends its lines to a file or to standard error, and `PRAGMA kanban_last_error` answers the last
-//! one of a connection.
+//! A program reports "database is locked" or "unable to open database file". SQLite's error log, where the VFS says why, goes
+//! nowhere. `KANBAN_LOG` sends its lines to a file or to standard error, and `PRAGMA kanban_last_error` answers the last line
+//! of a connection.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use vfs_tests::{Agent, Board, PYTHON, Program, extension};
 
-/// A program in Python with the extension as its first argument: its output and its errors.
+/// Runs a program in Python with the extension as its first argument. Returns its output and its errors.
 fn python(program: &str, arguments: &[&Path], variables: &[(&str, &str)]) -> (String, String) {
     let mut python = Command::new("timeout");
     python.args(["100", PYTHON, "-c", program]).arg(extension()).args(arguments);
@@ -34,8 +34,8 @@ fn lines(text: &str) -> Vec<(&str, &str, &str)> {
     text.lines().map(parse).collect()
 }
 
-/// A connection waits in vain for a holder. Its program learns "database is locked"; the log names the board, the holder
-/// and the remedy, and so does the connection itself. Another connection, which was never refused, has nothing to say.
+/// A connection waits in vain for a holder. Its program gets "database is locked"; the log names the board, the holder and the
+/// remedy, and so does the connection's own last line. Another connection, which was never refused, has none.
 #[test]
 fn a_refusal_has_its_reason() {
     let board = Board::new();
@@ -70,8 +70,8 @@ fn a_refusal_has_its_reason() {
     assert_eq!(waiter.sql("other", "PRAGMA kanban_last_error").rows(), Vec::<Vec<Value>>::new());
 }
 
-/// Two hundred opens fail at once in each of four processes, which share a log. It gets some lines a second, each whole,
-/// and says how many it did not get.
+/// In each of four processes, which share a log, two hundred opens fail at once. The log gets some lines per second, each
+/// whole, and how many were left out.
 #[test]
 fn a_flood_is_bounded_and_each_line_is_whole() {
     let place = tempfile::tempdir().unwrap();
@@ -110,7 +110,7 @@ print(int(time.monotonic()) - int(before) + 2)
         *code == "CANTOPEN (14" && rest.contains("kanban_no_such")
     };
     assert_eq!(all.iter().filter(is_failure).count() + left_out.len(), all.len(), "{text}");
-    // What was written and what is said to be left out are all together.
+    // The lines that were written and those that were left out are all lines.
     let counted = left_out.iter().map(|(.., rest)| {
         let count: usize = rest.split(' ').next().unwrap().parse().expect(rest);
         count
@@ -119,8 +119,8 @@ print(int(time.monotonic()) - int(before) + 2)
     assert_eq!(all.iter().filter(is_failure).count() + counted, 4 * 201, "{text}");
 }
 
-/// Standard error is a place for lines, too. A file that cannot be written is not: the lines go to
-/// standard error, the first of which says why, and the database is still opened.
+/// Lines can go to standard error, too. If the file cannot be written, they go to standard error instead: the first line says
+/// why, and the database is still opened.
 #[test]
 fn lines_can_go_to_standard_error() {
     let place = tempfile::tempdir().unwrap();
@@ -147,8 +147,8 @@ except sqlite3.OperationalError as error:
     assert_eq!(python(program, &[place.path()], &[]).1, "");
 }
 
-/// The file for lines cannot be written any more, since the process has given up its rights, or becomes a database. From then on
-/// lines go to standard error, which is told why once. The database stays whole.
+/// The file for lines can no longer be written, since the process has dropped its rights. Or it becomes a database. From then
+/// on lines go to standard error, where the reason appears once. The database stays whole.
 #[test]
 fn lines_are_not_lost_with_their_file() {
     let program = "
@@ -193,8 +193,8 @@ if sys.argv[2] == 'database':
     }
 }
 
-/// A variable is misspelt, which nobody would notice: the log says so, once in a process, and what is known. A place for
-/// lines that is none fails the load, by name.
+/// A variable is misspelt, which nobody would notice. The log says so, once per process, and names the known variables. If the
+/// destination for lines is invalid, the load fails with the variable's name.
 #[test]
 fn a_wrong_variable_is_named() {
     let board = Board::new();
@@ -227,7 +227,7 @@ board.execute('CREATE TABLE IF NOT EXISTS t (x)')
     assert_eq!(std::fs::read(board.path()).unwrap(), before);
 }
 
-/// A process forks after it has said something: its child's lines have the child's process id.
+/// A process logs a line and forks: its child's lines have the child's process id.
 #[test]
 fn a_child_is_heard() {
     let place = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! One file per promise. Each test opens with its story; where it guards a hazard, the same
-//! scenario runs on the stock VFS first and shows the damage.
+//! One file per promise. Each test begins with its story. If it guards against a hazard, the same
+//! scene first runs on the stock VFS and shows the damage.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::path::PathBuf;
@@ -58,7 +58,7 @@ mod unchanged_languages;
 mod unloading;
 mod wal_reset;
 
-/// The Rust client; a test that runs elsewhere says where it has put it.
+/// The Rust client. A test that runs elsewhere says where it has put the program.
 fn rust_agent() -> String {
     std::env::var("KANBAN_RUST_AGENT").unwrap_or_else(|_| env!("CARGO_BIN_EXE_agent").to_owned())
 }
@@ -68,15 +68,15 @@ fn agent(program: Program) -> Agent {
     Agent::start(program, &rust_agent())
 }
 
-/// A client process that has never heard of the VFS.
+/// A client process that does not know the VFS.
 fn stock_agent(program: Program) -> Agent {
     Agent::start_stock(program, &rust_agent())
 }
 
-/// What a client is.
+/// A kind of client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Client {
-    /// It has never heard of the VFS.
+    /// It does not know the VFS.
     Stock,
     /// Its connection strings name the VFS.
     Ours,
@@ -103,7 +103,7 @@ impl Client {
     fn start_at(self, program: Program, board: &Board) -> Agent {
         let mut client = self.start(program);
         if self == Self::StockBesideOurs {
-            // Only what is there can be opened to read.
+            // A database that exists is opened read-only.
             let mode = if board.path().exists() { "ro" } else { "rwc" };
             client.open("beside", &format!("{}&mode={mode}", board.kanban()), 0);
         }
@@ -111,21 +111,20 @@ impl Client {
     }
 }
 
-/// Two clients of every pairing of programs.
+/// Two clients, for every pair of programs.
 fn pairs() -> impl Iterator<Item = (Agent, Agent)> {
     Program::ALL
         .into_iter()
         .flat_map(|a| Program::ALL.into_iter().map(move |b| (agent(a), agent(b))))
 }
 
-/// A connection of this process through the VFS named.
+/// A connection of this process, by a URI that names the VFS.
 fn connect(uri: &str) -> rusqlite::Connection {
     kanban_vfs::register(&kanban_vfs::Options::default()).unwrap();
     rusqlite::Connection::open(uri).unwrap()
 }
 
-/// A base VFS that fails as a test tells it, registered under that name, and the name of ours over
-/// it.
+/// A base VFS of that name, which fails as a test decides, and the name of our VFS over it.
 fn over_faulty(name: &str) -> (Base, String) {
     let base = Base::register(name);
     let ours = format!("kanban-over-{name}");
@@ -134,14 +133,14 @@ fn over_faulty(name: &str) -> (Base, String) {
     (base, ours)
 }
 
-/// A field of `PRAGMA kanban_status`, a JSON pointer.
+/// A field of `PRAGMA kanban_status`, named by a JSON pointer.
 fn status(connection: &rusqlite::Connection, field: &str) -> serde_json::Value {
     let text: String = connection.query_row("PRAGMA kanban_status", [], |row| row.get(0)).unwrap();
     let status: serde_json::Value = serde_json::from_str(&text).unwrap();
     status.pointer(field).unwrap_or_else(|| panic!("no {field} in {text}")).clone()
 }
 
-/// Runs one test of this program as the user nobody, from a copy nobody may run.
+/// Runs one test of this program as the user nobody, from a copy that nobody may run.
 fn as_nobody(test: &str) {
     let directory = tempfile::tempdir().unwrap();
     let open = |path: &std::path::Path| {
@@ -166,7 +165,7 @@ fn as_nobody(test: &str) {
     assert!(status.success());
 }
 
-/// As [`status`], on a connection of a client.
+/// Like [`status`], on a connection of a client.
 fn status_of(client: &mut Agent, name: &str, field: &str) -> serde_json::Value {
     let status = client.sql(name, "PRAGMA kanban_status").rows();
     let status: serde_json::Value = serde_json::from_str(status[0][0].as_str().unwrap()).unwrap();

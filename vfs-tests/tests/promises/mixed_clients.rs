@@ -1,4 +1,4 @@
-//! Clients of the stock VFS on the same file stay correct: SQLite's own locks are taken as ever.
+//! Clients of the stock VFS on the same file stay correct: SQLite's own locks are taken as before.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::agent;
 
 const SQLITE_BUSY: i64 = 5;
 
-/// A stock client and one of ours take turns to hold the lock, in both orders, in every pairing of
+/// A stock client and one of ours hold the lock in turn, in both orders, for every pair of
 /// programs: the second waits, and writes when the first is done.
 #[test]
 fn stock_clients_and_ours_exclude_each_other() {
@@ -34,7 +34,7 @@ fn stock_clients_and_ours_exclude_each_other() {
 }
 
 /// A stock client has SQLite's lock and keeps it. The log does not blame a holder of ours, since
-/// there is none, and says what else it can be.
+/// there is none, and says what else the cause can be.
 #[test]
 fn a_stock_holder_is_not_mistaken_for_one_of_ours() {
     let board = Board::new();

@@ -1,6 +1,6 @@
-//! Names that meet the sidecar's, `<database>-lock`. An application calls its databases `tasks` and `tasks-lock`, or keeps a
-//! lock file of its own by that name. On the stock VFS nothing comes of that. Here the database that cannot have its sidecar
-//! is written as by a stock client, the status and the log say so, and the other file is left alone.
+//! Names that collide with the sidecar's, `<database>-lock`. An application calls its databases `tasks` and `tasks-lock`, or
+//! has its own lock file of that name. On the stock VFS that has no effect. Here the database that cannot have its sidecar is
+//! written as by a stock client, the status and the log say so, and the other file is not touched.
 
 use std::path::{Path, PathBuf};
 
@@ -32,9 +32,9 @@ impl Processes {
     }
 }
 
-/// The databases are opened in some order before any has content, made in the opposite one, and written at the same time:
-/// by one process, and by one for each. What they hold in the end, and which of them have the write lock, as their status
-/// says while they are written.
+/// The databases are opened in some order before any has content, created in the opposite order, and written at the same time:
+/// by one process, or by one for each. Returns what they hold at the end, and which of them have the write lock according to
+/// their status while they are written.
 fn filled(order: [usize; 3], processes: usize, vfs: &str, mode: &str) -> (Vec<String>, Vec<usize>) {
     let board = Board::new();
     let mut processes = Processes::start(processes, vfs);
@@ -69,7 +69,7 @@ fn filled(order: [usize; 3], processes: usize, vfs: &str, mode: &str) -> (Vec<St
     (found, queue)
 }
 
-/// Databases by the names of each other's sidecars.
+/// Databases that have the names of each other's sidecars.
 #[test]
 fn databases_named_like_sidecars_are_databases() {
     for order in ORDERS {
@@ -85,9 +85,8 @@ fn databases_named_like_sidecars_are_databases() {
     }
 }
 
-/// `tasks` is in use, and has its sidecar. Then somebody opens `tasks-lock`: that becomes a
-/// database, clients that have the sidecar open by then go on, and both are whole. When
-/// `tasks-lock` is gone, `tasks` has a sidecar again.
+/// `tasks` is in use, and has its sidecar. Then somebody opens `tasks-lock`, which becomes a database. Clients that have the
+/// sidecar open by then go on, and both databases are whole. When `tasks-lock` is gone, `tasks` has a sidecar again.
 #[test]
 fn a_sidecar_makes_way_for_a_database() {
     for program in Program::ALL {
@@ -129,8 +128,8 @@ fn a_sidecar_makes_way_for_a_database() {
 
 const WHOLE: &str = "[[String(\"ok\")], [Number(2)]]";
 
-/// What a program says that has locked a file of its own by the name of a sidecar, has used its board, and asks whether
-/// another can lock that file now.
+/// What a program prints that has locked its own file with the sidecar's name, has used its board, and checks whether another
+/// process can lock that file now.
 fn locks_its_own_file(vfs: &str, content: &str) -> String {
     const PROGRAM: &str = "
 import fcntl, os, sqlite3, subprocess, sys
@@ -156,8 +155,8 @@ print(os.path.getsize(path + '-lock'))
     run(PYTHON, &["-c", PROGRAM, &path, &board.uri(vfs), &extension, content])
 }
 
-/// A program has a lock file of its own by the sidecar's name, with its process id in it or empty, and has locked it by
-/// lockf(3). It keeps that lock: closing any descriptor of the file would drop it.
+/// A program has its own lock file with the sidecar's name, which has its process id in it or is empty, and has locked it by
+/// lockf(3). It keeps that lock, which closing any descriptor of the file would drop.
 #[test]
 fn a_lock_file_of_the_programs_own_stays_locked() {
     for content in ["1234", ""] {
@@ -167,9 +166,9 @@ fn a_lock_file_of_the_programs_own_stays_locked() {
     }
 }
 
-/// How many descriptors a program has after ten boards and after sixty, each beside a file by the name of its sidecar, if it
-/// opens, writes and closes one after another. And what another says that wants to write to such a file, when it is a database
-/// in which the program is in the middle of a transaction, by the stock VFS.
+/// A program opens, writes and closes one board after another, each beside a file with the name of its sidecar. Returns how
+/// many descriptors it has after ten boards and after sixty. Also what another program prints that wants to write to such a
+/// file, if that is a database in which the first program, on the stock VFS, is in the middle of a transaction.
 fn uses_many_boards(vfs: &str, kind: &str) -> (Vec<i32>, String) {
     const PROGRAM: &str = "
 import os, sqlite3, subprocess, sys
@@ -214,8 +213,8 @@ print(*told)
     (lines.iter().map(|line| line.parse().unwrap()).collect(), told)
 }
 
-/// Another tool has left its lock files beside the boards, or they are databases, of the program itself or not. What the
-/// program opens it closes, so that it does not come to its limit of descriptors; but it loses no lock.
+/// Another tool has left its lock files beside the boards. Or they are databases, of the program itself or not. The program
+/// closes what it opens, so that it does not reach its limit of descriptors; but it loses no lock.
 #[test]
 fn files_by_the_sidecars_name_leave_no_descriptor() {
     for kind in ["text", "closed", "idle", "in use"] {
@@ -224,13 +223,13 @@ fn files_by_the_sidecars_name_leave_no_descriptor() {
         assert!(told == "database is locked" || told.is_empty(), "{kind}: {told}");
         let (ours, ours_told) = uses_many_boards("kanban", kind);
         assert_eq!(ours_told, told, "{kind}");
-        // Some that the program has closed by now are looked at when more have come.
+        // Some files that the program has closed by now are looked at only when more have come.
         let some = if ["idle", "in use"].contains(&kind) { 8 } else { 0 };
         assert!(ours.iter().all(|n| *n <= stock[0] + some), "{kind}: {ours:?}, stock {stock:?}");
     }
 }
 
-/// A stock client has begun to make the database `tasks-lock`, which is empty still, when somebody writes to `tasks`.
+/// A stock client has begun to make the database `tasks-lock`, which is still empty, when another client writes to `tasks`.
 #[test]
 fn a_database_that_a_stock_client_begins_is_no_sidecar() {
     let used = |vfs: &str| {

@@ -1,5 +1,5 @@
 //! Power cuts: what was acknowledged is there, what was not is there as a whole or not at all, and
-//! the board goes on. `vfs_tests::power_loss` says what a power cut may do.
+//! the board stays usable. `vfs_tests::power_loss` says what a power cut may do.
 
 use vfs_tests::base::File;
 use vfs_tests::power_loss::{Lie, Mode, Recording, Run, seed};
@@ -9,10 +9,10 @@ fn run(mode: Mode, seed: u64) -> Run {
     Run { mode, seed, of_each: 1, between: 20, again: 10, sizes_overtake, lie: None }
 }
 
-/// Two writers, one of which spills its cache, a reader that keeps its snapshot, checkpoints of all
-/// kinds, one of them beside a writer, VACUUM, indexes, connections that come and go. The power
-/// fails, in all modes: before and after each sync, at each lock, and in between. POWER_LOSS_STATES
-/// asks for more disks of each mode, POWER_LOSS_SEED for the same ones again.
+/// There are two writers, one of which spills its cache, a reader that keeps its snapshot,
+/// checkpoints of all kinds, one of them during a write, VACUUM, indexes, and connections that come
+/// and go. The power fails, in all modes: before and after each sync, at each lock, and in between.
+/// POWER_LOSS_STATES asks for more disks of each mode, POWER_LOSS_SEED for the same ones again.
 #[test]
 fn boards_survive_power_cuts() {
     let states = std::env::var("POWER_LOSS_STATES").map_or(1, |states| states.parse().unwrap());
@@ -31,7 +31,7 @@ fn boards_survive_power_cuts() {
                 mode == Mode::WalFullGroup,
                 "{mode:?}, seed {seed}"
             );
-            // Before each sync something was not synced, so there are two disks or more; and after
+            // Before each sync something was not synced, so there are at least two disks; and after
             // each transaction more is promised.
             let least = 2 * report.syncs + report.acknowledged as usize;
             assert!(report.states - report.recoveries > least, "{mode:?}, seed {seed}: of {least}");
@@ -44,8 +44,8 @@ fn boards_survive_power_cuts() {
     }
 }
 
-/// The same boards on disks that say they have synced what they have not: what SQLite then loses or
-/// corrupts is found, so it would be if this VFS swallowed a sync, or let a write pass one.
+/// The same boards on disks that report syncs that they did not make. The test finds what SQLite
+/// then loses or corrupts, as it would if this VFS swallowed a sync, or let a write overtake one.
 #[test]
 fn a_disk_that_lies_about_syncs_is_found_out() {
     let recording = Recording::register("recording-lies");
@@ -59,13 +59,13 @@ fn a_disk_that_lies_about_syncs_is_found_out() {
         (Mode::PersistFull, Lie::Everything, &is_lost),
         (Mode::WalFull, Lie::About(File::Wal), &is_lost),
         (Mode::WalFullGroup, Lie::About(File::Wal), &is_lost),
-        // A checkpoint reaches the database before the WAL it is from reaches the disk.
+        // A checkpoint reaches the database before its WAL reaches the disk.
         (Mode::WalNormal, Lie::About(File::Wal), &is_damaged),
         (Mode::WalNormal, Lie::About(File::Main), &is_damaged),
         (Mode::DeleteExtra, Lie::About(File::Main), &is_lost),
         (Mode::DeleteExtra, Lie::About(File::Journal), &is_damaged),
         (Mode::PersistFull, Lie::About(File::Journal), &is_damaged),
-        // A deleted journal comes back; one that is needed is missing.
+        // A deleted journal is back, or a journal that is needed is missing.
         (Mode::DeleteExtra, Lie::Directory, &is_lost),
         (Mode::DeleteExtra, Lie::Directory, &is_damaged),
     ] {
@@ -79,8 +79,8 @@ fn a_disk_that_lies_about_syncs_is_found_out() {
 }
 
 /// A VACUUM in DELETE mode with FULL: the database is made shorter after the journal was deleted,
-/// and neither is synced. If the power fails and only the deletion is undone, the journal takes
-/// back a file whose end is gone. EXTRA, which syncs the deletion, does not let it.
+/// and neither is synced. If the power fails and only the deletion is undone, the journal rolls
+/// back a file whose end is gone. EXTRA, which syncs the deletion, prevents that.
 #[test]
 fn a_shrunk_database_needs_the_deletion_of_its_journal() {
     let ours = Recording::register("recording-shrunk");
@@ -93,7 +93,7 @@ fn a_shrunk_database_needs_the_deletion_of_its_journal() {
     explore(&ours, Mode::DeleteExtra, 0).unwrap_or_else(|e| panic!("{e}"));
 }
 
-/// A seed is enough to see the same disks again.
+/// The same seed gives the same disks again.
 #[test]
 fn a_seed_says_it_all() {
     let recording = Recording::register("recording-seeds");

@@ -1,4 +1,4 @@
-//! Waiters are served in the order in which they came, woken at once, and hold nobody up.
+//! Waiters are served in the order in which they came, are woken at once, and delay nobody.
 
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,7 +30,7 @@ fn until_waiting(observer: &Connection, n: usize) {
     }
 }
 
-/// Ends the loops of a test's threads, also when the test fails.
+/// Ends the loops of a test's threads, even if the test fails.
 struct Until<'d>(&'d AtomicBool);
 
 impl Drop for Until<'_> {
@@ -61,7 +61,7 @@ fn opened(program: Program, board: &Board, vfs: &str) -> Agent {
 }
 
 /// Four writers come one after the other while a fifth holds the lock. On the stock VFS the client
-/// that happens to wake first is next, and the waiters cannot be seen.
+/// that happens to wake first is next, and nobody can see the waiters.
 #[test]
 fn waiters_are_served_in_order() {
     for mode in ["wal", "delete"] {
@@ -84,7 +84,7 @@ fn waiters_are_served_in_order() {
         assert_eq!(status(&observer, "/queue/0/program"), "agent");
         assert!(status(&observer, "/queue/1/program").as_str().unwrap().starts_with("python3"));
         assert_eq!(status(&observer, "/holder/program"), "agent");
-        // Until the first has waited long enough, newcomers may overtake.
+        // Until the first one has waited long enough, newcomers may overtake it.
         std::thread::sleep(Duration::from_millis(20));
         holder.sql("c", "COMMIT").rows();
         for waiter in &mut waiters {
@@ -95,7 +95,7 @@ fn waiters_are_served_in_order() {
     }
 }
 
-/// How long a waiter sleeps on, in sum, after the holder has released its lock.
+/// How long a waiter sleeps on, in total, after the holder has released its lock.
 fn latency(holder: (Program, &str), waiter: &str, mode: &str, holds: &str) -> Duration {
     let board = board();
     connect(&board.kanban()).execute_batch(&format!("PRAGMA journal_mode={mode}")).unwrap();
@@ -109,7 +109,7 @@ fn latency(holder: (Program, &str), waiter: &str, mode: &str, holds: &str) -> Du
             holder.sql("c", sql).rows();
         }
         waiter.send_sql("c", "INSERT INTO t VALUES (1)");
-        // By then the stock ladder has reached its longest sleeps; not always the same moment.
+        // By then the stock VFS's sleeps are at their longest. The moment varies.
         std::thread::sleep(Duration::from_millis(260 + 13 * n));
         holder.sql("c", "COMMIT").rows();
         let freed = Instant::now();
@@ -119,8 +119,8 @@ fn latency(holder: (Program, &str), waiter: &str, mode: &str, holds: &str) -> Du
     sum
 }
 
-/// A writer has waited for a while when the holder commits. On the stock VFS it sleeps out its 100
-/// ms while the lock stands free; measured against it in the same run.
+/// A writer has waited for a while when the holder commits. On the stock VFS it sleeps on for its
+/// 100 ms while the lock is free. Both VFSes are measured in the same run.
 #[test]
 fn a_waiter_is_woken_at_once() {
     let [stock, ours] =
@@ -128,9 +128,9 @@ fn a_waiter_is_woken_at_once() {
     assert!(ours * 2 < stock, "five waits: {ours:?}, on the stock VFS {stock:?}");
 }
 
-/// A writer waits for somebody who wakes nobody: a stock client that writes, or one that reads when it
-/// is about to commit. It looks for itself. On the stock VFS it sleeps out its 100 ms; measured against
-/// it in the same run.
+/// A writer waits for a client that wakes nobody: a stock client that writes, or one that reads
+/// when the writer is about to commit. The waiter checks by itself. On the stock VFS it sleeps on
+/// for its 100 ms. Both VFSes are measured in the same run.
 #[test]
 fn where_nobody_wakes_a_waiter_it_looks() {
     for (mode, holds) in [
@@ -146,7 +146,7 @@ fn where_nobody_wakes_a_waiter_it_looks() {
 }
 
 /// Threads of one process write in tight loops. On the stock VFS one of them can win every race
-/// (not on every machine, so it is not asserted).
+/// (but not on every machine, so this is not asserted).
 #[test]
 fn nobody_starves() {
     let board = board();
@@ -162,8 +162,8 @@ fn nobody_starves() {
     assert!(least * 3 > *most, "{counts:?}");
 }
 
-/// A process writes in a tight loop and leaves no time between its transactions, when another comes
-/// that does the same. The first has not seen that anybody waits; it finds out, and the two share.
+/// A process writes in a tight loop, with no time between its transactions, when another comes that
+/// does the same. The first could not see that anybody waits. It finds out, and the two share.
 #[test]
 fn a_process_in_a_loop_shares_with_one_that_comes() {
     const ROWS: u64 = 4000;
@@ -186,8 +186,8 @@ fn a_process_in_a_loop_shares_with_one_that_comes() {
     assert!(others as u64 * 4 > ROWS, "{others} of {ROWS}");
 }
 
-/// The first in the queue is killed, or stopped: the second still gets its turn, and the stopped
-/// one gets its own when it goes on.
+/// The first client in the queue is killed, or stopped. The second still gets its turn, and the
+/// stopped one gets its own when it goes on.
 #[test]
 fn a_dead_or_stopped_waiter_holds_nobody_up() {
     for signal in [libc::SIGKILL, libc::SIGSTOP] {
@@ -212,7 +212,7 @@ fn a_dead_or_stopped_waiter_holds_nobody_up() {
             for n in 3..20 {
                 second.sql("c", &format!("INSERT INTO t VALUES ({n})")).rows();
             }
-            // It has missed its turn, and gets another beside a holder in a loop.
+            // It missed its turn, and gets another although a holder writes in a loop.
             for n in 0..200 {
                 second.send_sql("c", &format!("INSERT INTO t VALUES ({n})"));
             }
@@ -271,8 +271,9 @@ fn stopped_waiters_miss_one_turn() {
     }
 }
 
-/// Somebody scribbles on the page, cuts the sidecar short and lengthens it, all the time, while
-/// processes and threads write. Order may suffer; no row is lost, nobody fails and nobody crashes.
+/// Somebody overwrites the page, cuts the sidecar short and lengthens it, all the time, while
+/// processes and threads write. The order may suffer, but no row is lost, nobody fails and nobody
+/// crashes.
 #[test]
 fn a_hostile_page_costs_order_and_nothing_else() {
     const ROWS: u64 = 150;
@@ -289,7 +290,7 @@ fn a_hostile_page_costs_order_and_nothing_else() {
     std::thread::scope(|scope| {
         let until = Until(&done);
         scope.spawn(|| {
-            // The first writer makes it.
+            // The first writer creates the sidecar.
             let began = Instant::now();
             let sidecar = loop {
                 match std::fs::File::options().write(true).open(board.sidecar()) {
@@ -338,7 +339,7 @@ fn a_hostile_page_costs_order_and_nothing_else() {
 }
 
 /// A stock client has SQLite's own lock all the time, so the holder of the write lock cannot use
-/// it. A waiter returns early from many a sleep, and must not spend its timeout by that.
+/// it. A waiter returns early from many sleeps, which must not use up its timeout.
 #[test]
 fn the_busy_timeout_is_what_passes() {
     for begin in ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"] {
@@ -362,7 +363,7 @@ fn the_busy_timeout_is_what_passes() {
                 waiters.into_iter().map(|waiter| waiter.join().unwrap()).collect()
             });
             for waited in waited {
-                // The upper bound is for a timeout that is lost, not for a slow machine.
+                // The upper bound is for a lost timeout, not for a slow machine.
                 let possible = Duration::from_millis(900)..Duration::from_secs(20);
                 assert!(possible.contains(&waited), "{mode}, {begin}: {waited:?}");
             }
@@ -370,7 +371,7 @@ fn the_busy_timeout_is_what_passes() {
     }
 }
 
-/// A client sleeps by itself between its attempts, beside three that queue. It has no place in the
+/// A client sleeps by itself between its attempts, while three others queue. It has no place in the
 /// queue, but still makes progress.
 #[test]
 fn a_client_with_its_own_busy_handler_gets_on() {
@@ -405,9 +406,9 @@ fn a_client_with_its_own_busy_handler_gets_on() {
     });
 }
 
-/// An operator asks for a complete checkpoint in the middle of a burst. It queues for the write lock
-/// like a writer, and is done. (Beside another checkpoint it is refused at once, as SQLite documents:
-/// so the writers make none.)
+/// An operator asks for a complete checkpoint in the middle of a burst. The checkpoint queues for
+/// the write lock like a writer, and completes. (While another checkpoint runs, it is refused at
+/// once, as SQLite documents, so the writers make none.)
 #[test]
 fn a_complete_checkpoint_gets_on_in_a_burst() {
     let board = board();
@@ -433,11 +434,13 @@ fn a_complete_checkpoint_gets_on_in_a_burst() {
     });
 }
 
-/// A read transaction upgrades, and a writer writes that does not wait, while somebody checkpoints in a
-/// tight loop. A checkpoint is in nobody's way on the stock VFS, but for the moments when it takes
-/// SQLite's WRITE lock to read the wal-index anew: these are forgiven here, too.
+/// A read transaction upgrades, and a writer writes that does not wait, while another client
+/// checkpoints in a tight loop. A checkpoint is in nobody's way on the stock VFS, except in the
+/// moments when it takes SQLite's WRITE lock to read the wal-index again. Refusals at these moments
+/// are allowed here, too.
 ///
-/// On a busy machine a thread may be kept from running at such a moment, again and again: then it is tried anew.
+/// On a busy machine a thread may not run at such a moment, again and again. Then the test is
+/// repeated.
 #[test]
 fn a_checkpoint_refuses_no_upgrade() {
     let tries: Vec<_> =
@@ -445,7 +448,7 @@ fn a_checkpoint_refuses_no_upgrade() {
     assert!(tries.len() < 5, "{tries:?} of 1000");
 }
 
-/// How many of a thousand writes are refused beside checkpoints in a tight loop.
+/// How many of a thousand writes are refused while checkpoints run in a tight loop.
 fn refused_beside_checkpoints() -> usize {
     let board = board();
     let done = AtomicBool::new(false);
@@ -473,9 +476,9 @@ fn refused_beside_checkpoints() -> usize {
     refused
 }
 
-/// Processes open the board, read and close, all the time. The last one out tries for the database's
-/// own lock; a writer that does not wait must not notice. (A reader may hold SQLite's WRITE lock for a
-/// moment, to read the wal-index anew, as on the stock VFS.)
+/// Processes open the board, read and close, all the time. The last one to close tries for the
+/// database's own lock; a writer that does not wait must not notice that. (A reader may hold
+/// SQLite's WRITE lock for a moment, to read the wal-index again, as on the stock VFS.)
 #[test]
 fn readers_that_close_refuse_no_writer() {
     let board = board();
@@ -502,8 +505,9 @@ fn readers_that_close_refuse_no_writer() {
     assert!(refused <= 10, "{refused} of 1000");
 }
 
-/// An upgrade on one board was refused and given up. A wait for something else on the same thread is
-/// not cut short by that: here for a reader to leave, by a checkpoint of another board.
+/// An upgrade on one board was refused, and the client gave up. That must not shorten a wait for
+/// something else on the same thread: here a checkpoint of another board waits for a reader to
+/// leave.
 #[test]
 fn a_refusal_that_was_given_up_shortens_no_other_wait() {
     let (refusing, other) = (board(), board());
@@ -528,7 +532,8 @@ fn a_refusal_that_was_given_up_shortens_no_other_wait() {
     assert_eq!(status(&upgrade, "/waiters"), 0);
 }
 
-/// The sidecar is cut short while a writer waits, and stays so: the busy timeout is what passes.
+/// The sidecar is cut short while a writer waits, and stays so: the wait still lasts for the busy
+/// timeout.
 #[test]
 fn a_sidecar_cut_short_costs_no_timeout() {
     let board = board();
@@ -542,9 +547,9 @@ fn a_sidecar_cut_short_costs_no_timeout() {
     assert!(began.elapsed() >= Duration::from_millis(630), "{:?}", began.elapsed());
 }
 
-/// Forty connections wait while one writes for longer than their busy timeout. Those that are far from the head of the queue ask
-/// their busy handlers without trying for the lock. Each is refused when its timeout is over, and not before, as on the stock
-/// VFS; and then it reads at once.
+/// Forty connections wait while one writes for longer than their busy timeout. Those that are far
+/// from the head of the queue call their busy handlers without trying for the lock. Each is refused
+/// when its timeout is over, and not before, as on the stock VFS; and then it reads at once.
 #[test]
 fn a_waiter_far_from_the_head_waits_for_its_busy_timeout() {
     const TIMEOUT: Duration = Duration::from_millis(700);
@@ -582,7 +587,7 @@ fn a_waiter_far_from_the_head_waits_for_its_busy_timeout() {
 }
 
 /// More connections wait than the sidecar's first page has slots. Each still has a place. When they
-/// have had the lock, the slots are free for others, although the process lives on.
+/// have had the lock, their slots are free for others, although the process lives on.
 #[test]
 fn a_long_queue_has_a_place_for_each_waiter() {
     let board = board();
@@ -611,9 +616,9 @@ fn a_long_queue_has_a_place_for_each_waiter() {
     waiter.reply().rows();
 }
 
-/// A burst of eight writers without readers. A checkpoint beside them finds no moment when all is
-/// copied and nobody writes, so that the WAL is not begun anew and grows by all that is written;
-/// 1000 pages are due to be copied, by default.
+/// Eight writers write in a burst, without readers. A checkpoint then finds no moment when all
+/// frames are copied and nobody writes. So the WAL would not be restarted, and would grow by all
+/// that is written. By default a checkpoint is due at 1000 pages.
 #[test]
 fn the_wal_stays_small_in_a_burst() {
     const ROWS: usize = 800;

@@ -1,5 +1,5 @@
 //! An SQLite with SQLITE_ENABLE_SETLK_TIMEOUT takes WRITE before its snapshot, and expects the lock
-//! call to wait: there, a writer queues inside it.
+//! call to wait. There, a writer queues inside that call.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use vfs_tests::{Agent, Board, Program};
 
 use crate::{agent, connect, over_faulty, rust_agent, status, status_of};
 
-/// Debian's Python with the newest SQLite, built so.
+/// Debian's Python with the newest SQLite, built with that option.
 fn waits_in_locks(board: &Board, vfs: &str, timeout_ms: u32) -> Agent {
     opened(&board.uri(vfs), timeout_ms)
 }
@@ -32,7 +32,7 @@ fn board() -> Board {
 
 /// Three writers wait for a fourth: two of them inside their lock calls, one in its busy handler.
 /// They are served in the order in which they came. (On the stock VFS a blocking lock is the
-/// kernel's, which wakes whom it likes, so that there is no order to lose.)
+/// kernel's, which wakes waiters in any order, so there is no order to compare.)
 #[test]
 fn it_queues_with_the_others() {
     let board = board();
@@ -66,7 +66,7 @@ fn it_queues_with_the_others() {
     assert_eq!(rows, "0,1,2");
 }
 
-/// It waits as long as its busy timeout says and no longer, for a writer of this VFS and for a
+/// It waits as long as its busy timeout says and no longer, both for a writer of this VFS and for a
 /// stock client, for which the base waits. (The stock VFS does the same.)
 #[test]
 fn it_waits_as_long_as_its_timeout_says() {
@@ -82,7 +82,7 @@ fn it_waits_as_long_as_its_timeout_says() {
         assert!(waited >= Duration::from_millis(720), "{vfs}: {waited:?}");
         assert!(waited < Duration::from_secs(20), "{vfs}: {waited:?}");
         if vfs == "kanban" {
-            // Once: it waited inside one call, and the busy handler was not asked.
+            // One wait: it was inside one call, and the busy handler was not called.
             let status = waiter.sql("c", "PRAGMA kanban_status").rows();
             assert!(status[0][0].as_str().unwrap().contains("\"refused\":1,"), "{status:?}");
         }
@@ -120,9 +120,9 @@ fn all_of_its_rows_are_there() {
     assert_eq!(rows as usize, 4 * ROWS);
 }
 
-/// Group commit works with such an SQLite, too. After a sync of another client has failed it builds
-/// nothing on what that left: it is refused when it begins to write, whether it takes WRITE before its
-/// snapshot (with a busy timeout) or after it. After a checkpoint it goes on.
+/// Group commit works with such an SQLite, too. After another client's sync has failed, the next
+/// client repairs that sync and commits, whether it takes WRITE before its snapshot (with a busy
+/// timeout) or after it.
 #[test]
 fn it_commits_in_groups() {
     let (base, vfs) = over_faulty("setlk-group");
@@ -149,9 +149,10 @@ fn it_commits_in_groups() {
     assert_eq!(clients[0].sql("c", "SELECT count(*) FROM t").rows(), [[6]]);
 }
 
-/// A transaction reads and then writes. On the stock VFS it is refused, as in any other SQLite; with `kanban_begin=immediate` it
-/// waits for the write lock in its busy handler, although other locks are waited for inside their calls. Then it may write. A
-/// transaction that begins with a write takes WRITE before its snapshot, and waits in that call.
+/// A transaction reads and then writes. On the stock VFS it is refused, as with any other SQLite.
+/// With `kanban_begin=immediate` it waits for the write lock in its busy handler, although it waits
+/// for other locks inside their calls. Then it may write. A transaction that begins with a write
+/// takes WRITE before its snapshot, and waits in that call.
 #[test]
 fn it_takes_the_write_lock_before_it_reads() {
     let board = board();

@@ -1,5 +1,5 @@
-//! A connection that opens a board, writes once and closes it, as a command in a shell script does, and the worker of a queue.
-//! Such a life is short, so what the VFS asks the kernel is most of what it costs.
+//! A connection opens a board, writes once and closes it, like a command in a shell script, or a queue's worker. Such a life
+//! is short, so most of its cost is what the VFS asks of the kernel.
 
 use serde_json::json;
 use vfs_tests::trace::Traced;
@@ -7,7 +7,7 @@ use vfs_tests::{Board, Program};
 
 use crate::{agent, connect, stock_agent};
 
-/// How many system calls a life takes, on a board that a stock client keeps open.
+/// How many system calls such a life makes, on a board that a stock client keeps open.
 fn calls(mode: &str, vfs: &str) -> usize {
     let board = Board::new();
     let keeper = connect(&board.stock());
@@ -18,7 +18,7 @@ fn calls(mode: &str, vfs: &str) -> usize {
         .unwrap();
     let mut client =
         if vfs == "kanban" { agent(Program::Rust) } else { stock_agent(Program::Rust) };
-    // What a process does once is no part of a life.
+    // These first lives make the calls that a process makes only once.
     for _ in 0..2 {
         client.open("c", &board.uri(vfs), 60_000);
         client.sql("c", "INSERT INTO t VALUES (1)").rows();
@@ -32,12 +32,11 @@ fn calls(mode: &str, vfs: &str) -> usize {
     let made = Traced::new(client).run(&life, |_, _| false).expect_err("it stops nowhere");
     let rows = keeper.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
     assert_eq!(rows, Ok(4), "it has written");
-    // Memory is the allocator's matter.
+    // brk(2) is the allocator's.
     made.iter().filter(|call| **call != libc::SYS_brk).count()
 }
 
-/// A life takes at most this many system calls more than on the stock VFS. A further call needs a
-/// reason.
+/// A life makes at most this many system calls more than on the stock VFS. A further call needs a reason.
 #[test]
 fn a_life_takes_few_system_calls_more_than_a_stock_one() {
     for (mode, most) in [("wal", 83), ("delete", 61)] {

@@ -1,5 +1,5 @@
-//! The sidecar: `<database>-lock`, with the database's permissions and owner, not empty, not
-//! inherited by other programs, deleted by the last who has it open.
+//! The sidecar, `<database>-lock`: it has the database's permissions and owner, is not empty, is
+//! not inherited by other programs, and is deleted by the last client that has it open.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
@@ -8,7 +8,7 @@ use vfs_tests::{Board, Program, is_root};
 
 use crate::{agent, connect};
 
-/// A board of a group: readable and writable by its members, owned by somebody else.
+/// A board of a group: its members may read and write it, and another user owns it.
 #[test]
 fn it_takes_the_databases_mode_and_owner() {
     for mode in [0o600, 0o640, 0o660, 0o666] {
@@ -38,7 +38,7 @@ fn it_is_seeded() {
     assert_eq!(&bytes[..16], b"kanban-vfs\0\0\x03\0\0\0");
 }
 
-/// A program that a client starts must not keep the write lock of a client that dies.
+/// A program that a client starts must not keep the write lock when the client dies.
 #[test]
 fn it_is_closed_on_exec() {
     let board = Board::new();
@@ -50,8 +50,8 @@ fn it_is_closed_on_exec() {
     assert!(!open.contains("board.db"), "{open}");
 }
 
-/// Writers come and go while one stays: it is the same all the time, since somebody may be about to lock it.
-/// With the last it goes.
+/// Writers come and go while one stays. The sidecar stays the same, since a client may be about to
+/// lock it. It goes with the last client.
 #[test]
 fn it_stays_as_long_as_somebody_has_it() {
     let board = Board::new();
@@ -71,7 +71,7 @@ fn it_stays_as_long_as_somebody_has_it() {
     assert!(!board.sidecar().exists());
 }
 
-/// A connection that is closed, and one of many, leaves no descriptor behind.
+/// A connection that is closed leaves no descriptor behind, even if it is one of many.
 #[test]
 fn it_is_closed_with_the_last_connection() {
     let board = Board::new();

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// The summary of a run of the soak, and whether it went well.
+/// The summary of a run of the soak, and whether it succeeded.
 pub(crate) fn soak(arguments: &[&str]) -> (Value, bool) {
     let output =
         Command::new(env!("CARGO_BIN_EXE_soak")).args(arguments).arg("--json").output().unwrap();
@@ -13,11 +13,10 @@ pub(crate) fn soak(arguments: &[&str]) -> (Value, bool) {
     (summary, output.status.success())
 }
 
-/// Many clients share a board for some seconds, on two versions of SQLite and on both VFSes. A
+/// Many clients share a board for some seconds, with two versions of SQLite and on both VFSes. A
 /// dispatcher reconnects all the time and looks at its own files' bytes; workers are killed and
-/// stopped at any moment. There are children of fork, short and long readers, checkpointers,
-/// migrations and VACUUM. Of all that any of them was told is committed nothing is lost, and nobody
-/// sees an error.
+/// stopped at any moment. There are forked children, short and long readers, checkpointers,
+/// migrations and VACUUM. No acknowledged commit is lost, and nobody gets an error.
 #[test]
 fn a_board_survives_everything_at_once() {
     let (summary, well) = soak(&["--minutes", "0.12"]);

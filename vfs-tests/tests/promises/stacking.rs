@@ -1,4 +1,4 @@
-//! The VFS stacks on a base written by somebody else, by that base's rules.
+//! The VFS works over a base that others wrote, by that base's rules.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,8 +16,8 @@ use vfs_tests::Board;
 use vfs_tests::sidecar::holder;
 use vfs_tests::top::{self, Form};
 
-/// A VFS by the sqlite-vfs crate: version 2, other file sizes, no WAL, no memory mapping, locks of
-/// its own among the connections of this process.
+/// A VFS made with the sqlite-vfs crate: version 2, other file sizes, no WAL, no memory mapping, and its own locks among
+/// the connections of this process.
 struct Foreign {
     locks: Arc<Mutex<HashMap<PathBuf, Locks>>>,
 }
@@ -25,7 +25,7 @@ struct Foreign {
 #[derive(Default)]
 struct Locks {
     shared: usize,
-    /// Some handle has RESERVED or more.
+    /// Whether some handle has RESERVED or more.
     writer: bool,
     pending: bool,
 }
@@ -181,7 +181,7 @@ fn register() -> &'static str {
     "kanban-over-foreign"
 }
 
-/// Four threads write through ours over the foreign VFS.
+/// Four threads write through our VFS over the foreign one.
 #[test]
 fn writers_over_a_foreign_base_exclude_each_other() {
     let vfs = register();
@@ -210,8 +210,8 @@ fn writers_over_a_foreign_base_exclude_each_other() {
     assert_eq!(holder(&board.sidecar()), None);
 }
 
-/// What the base cannot do stays impossible: asked for WAL, which it does not have, it says through
-/// ours what it says by itself. Its name stands behind ours.
+/// What the base cannot do stays impossible. It has no WAL mode, and if asked for it answers through ours what it
+/// answers by itself. Its name follows ours.
 #[test]
 fn the_bases_limits_stay_its_own() {
     let vfs = register();
@@ -230,8 +230,8 @@ fn the_bases_limits_stay_its_own() {
     assert_eq!(crate::status(&connection, "/base_vfs"), "foreign");
 }
 
-/// A program registers the VFS as the default, and then, under another name, once more: its base is
-/// the default VFS, which is ours already. It is built on what the first is built on, not on itself.
+/// A program registers the VFS as the default one, and then once more under another name. Its base would be the default
+/// VFS, which is ours already. So it is built on the first one's base, not on the first one.
 #[test]
 fn it_is_never_stacked_on_itself() {
     kanban_vfs::register(&Options::default()).unwrap();
@@ -244,7 +244,7 @@ fn it_is_never_stacked_on_itself() {
     assert_eq!(holder(&board.sidecar()), None);
 }
 
-/// What a client is told who fills, empties, checkpoints and opens a board again.
+/// The answers to a client that fills, empties, checkpoints and reopens a board.
 fn told(board: &Board, vfs: &str, mode: &str) -> Vec<String> {
     let mut told = Vec::new();
     for _ in 0..2 {
@@ -286,9 +286,9 @@ fn told(board: &Board, vfs: &str, mode: &str) -> Vec<String> {
     told
 }
 
-/// An application's own VFS lies over ours, and keeps databases in a form of its own: it holds writes back and extends
-/// files by setting their length, splits them, or encrypts. What it does with its files is its own affair: nothing is
-/// refused, nothing is added to its files, and the status claims no check that there is not.
+/// An application's own VFS is over ours, and keeps databases in its own form: it delays writes and extends files by
+/// setting their length, splits them, or encrypts. What it does with its files is its own affair: nothing is refused,
+/// nothing is added to its files, and the status claims no check that is not made.
 #[test]
 fn another_vfs_over_it_may_keep_databases_in_its_own_form() {
     kanban_vfs::register(&Options::default()).unwrap();
@@ -320,8 +320,8 @@ fn another_vfs_over_it_may_keep_databases_in_its_own_form() {
     }
 }
 
-/// Ours lies over such a VFS, which the application has named. That a file in its form is none of SQLite's to be read by
-/// its name is no harm, and what this VFS writes by itself is a page like any other.
+/// Our VFS is over such a VFS, which the application has named. SQLite cannot read a file in its form by name, but that
+/// does no harm. What this VFS writes by itself is a page like any other.
 #[test]
 fn it_goes_over_others_that_keep_databases_in_their_own_form() {
     for form in Form::ALL {
@@ -333,7 +333,7 @@ fn it_goes_over_others_that_keep_databases_in_their_own_form() {
             assert_eq!(ours, stock, "{form:?}, {mode}");
             assert!(ours.iter().all(|line| line.contains(": Ok")), "{form:?}, {mode}: {ours:#?}");
         }
-        // The WAL has frames when another comes.
+        // The WAL has frames when another client comes.
         let board = Board::new();
         let open = || rusqlite::Connection::open(board.uri(&ours)).unwrap();
         let [writer, reader] = [open(), open()];
@@ -349,7 +349,7 @@ fn it_goes_over_others_that_keep_databases_in_their_own_form() {
     }
 }
 
-/// As the one before, of a board that is attached: where SQLite tells what is attached.
+/// Like the test before, with an attached board, where SQLite can list attached databases.
 #[test]
 fn it_knows_the_vfs_over_an_attached_board() {
     kanban_vfs::register(&Options::default()).unwrap();
@@ -370,7 +370,7 @@ fn it_knows_the_vfs_over_an_attached_board() {
     assert_eq!((active("main"), active("other")), (true.into(), false.into()));
 }
 
-/// Over a base that is none of the operating system's, the status does not vouch for its files.
+/// Over a base that is not one of the operating system's, the status does not vouch for its files.
 #[test]
 fn the_length_of_a_foreign_bases_files_is_not_vouched_for() {
     let board = Board::new();
@@ -383,7 +383,7 @@ fn the_length_of_a_foreign_bases_files_is_not_vouched_for() {
     assert_eq!(crate::status(&connection, "/guarantees/file_length/active"), true);
 }
 
-/// Runs a test of this file in a process of its own, where it may change the default VFS. False in that process.
+/// Runs a test of this file in a process of its own, where it may change the default VFS. Returns false in that process.
 fn in_own_process(test: &str) -> bool {
     const INSIDE: &str = "KANBAN_TEST_INSIDE";
     if std::env::var_os(INSIDE).is_some() {
@@ -395,8 +395,8 @@ fn in_own_process(test: &str) -> bool {
     true
 }
 
-/// An application has made a VFS of its own the default one. What that does for its files nobody here knows: it is
-/// neither built upon nor left out unless the application says so.
+/// An application has made its own VFS the default one. This VFS cannot know what that one does for its files. So it
+/// neither builds on it nor leaves it out, unless the application says so.
 #[test]
 fn somebody_elses_default_vfs_is_not_built_upon() {
     if in_own_process("somebody_elses_default_vfs_is_not_built_upon") {
@@ -433,9 +433,9 @@ fn somebody_elses_default_vfs_is_not_built_upon() {
     assert_eq!(crate::status(&connection, "/base_vfs"), "unix");
 }
 
-/// SQLite3MultipleCiphers encrypts in a VFS that is the default one, and knows its files by what a VFS over it
-/// changes: the WAL would be written in plain text. It goes over ours; and who names ours, where encryption is
-/// what the default is, is told so, before anything is written.
+/// SQLite3MultipleCiphers encrypts in a VFS that is the default one, and finds its files by what a VFS over it changes:
+/// the WAL would be written as plain text. So it must be over ours. A client that names ours, where the default VFS
+/// encrypts, gets an error that says so, before anything is written.
 #[test]
 fn a_vfs_that_encrypts_goes_over_it() {
     if in_own_process("a_vfs_that_encrypts_goes_over_it") {

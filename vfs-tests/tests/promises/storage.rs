@@ -1,5 +1,5 @@
 //! What the storage cannot promise is refused or reported: WAL mode on file systems whose memory other
-//! machines do not share, journals and syncs that were given up.
+//! machines do not share, and journals and syncs that are turned off.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -10,14 +10,15 @@ use vfs_tests::{Board, Program, is_root};
 
 use crate::{agent, connect, status};
 
-/// A directory by FUSE: what is written there arrives in another. Unmounted when dropped.
+/// A directory mounted with FUSE: what is written there goes to another directory. Unmounted when
+/// dropped.
 struct Fuse {
     at: PathBuf,
     server: Child,
 }
 
 impl Fuse {
-    /// Needs bindfs; an error without the right to mount.
+    /// Needs bindfs; returns an error if this user may not mount.
     fn mount(of: &Path, at: &Path) -> Result<Self, String> {
         std::fs::create_dir(at).unwrap();
         let server = Command::new("bindfs")
@@ -64,9 +65,10 @@ fn uri(path: &Path, parameters: &str) -> String {
     format!("file:{}?vfs={parameters}", path.display())
 }
 
-/// A board on a FUSE mount is switched to WAL mode. The stock VFS does it, and clients on another
-/// machine that mounts the same would corrupt it. Ours says what is wrong and what to do, and rollback
-/// modes go on; a board that is in WAL mode already is not opened, unless it is allowed.
+/// A board on a FUSE mount is switched to WAL mode. The stock VFS does that, and clients on another
+/// machine that mounts the same would corrupt the board. Ours says what is wrong and what to do, and
+/// rollback modes still work. A board that is already in WAL mode is not opened, unless that is
+/// allowed.
 #[test]
 fn wal_is_refused_on_fuse() {
     vfs_tests::needs!("bindfs");
@@ -84,7 +86,7 @@ fn wal_is_refused_on_fuse() {
         let why = client.sql("c", "PRAGMA journal_mode=wal").message();
         assert!(why.contains("fuse") && why.contains("mount point"), "{why}");
         assert!(why.contains("kanban_network_wal=1"), "{why}");
-        // By these words applications know that they have to use a rollback mode.
+        // By this text applications know that they must use a rollback mode.
         assert!(why.starts_with("locking protocol: "), "{why}");
         client.sql("c", "CREATE TABLE IF NOT EXISTS t (x); INSERT INTO t VALUES (1)").rows();
         assert_eq!(client.sql("c", "PRAGMA journal_mode").rows(), [["delete"]]);
@@ -116,8 +118,7 @@ fn wal_is_refused_on_fuse() {
     }
 }
 
-/// Without a journal in a file, a worker that is killed may leave half a transaction. That is reported,
-/// too.
+/// Without a journal file, a worker that is killed may leave half a transaction. That is reported, too.
 #[test]
 fn a_journal_that_is_not_kept_is_reported() {
     let board = Board::new();
@@ -133,7 +134,7 @@ fn a_journal_that_is_not_kept_is_reported() {
     }
 }
 
-/// A board in a directory where nobody may create a journal, though its sidecar is there. Nothing is
+/// In the board's directory nobody may create a journal, although its sidecar is there. Nothing is
 /// written, and the log says what is missing. (Root may create files anywhere.)
 #[test]
 fn a_journal_that_cannot_be_created_is_named() {
@@ -161,8 +162,8 @@ fn a_journal_that_cannot_be_created_is_named() {
     }
 }
 
-/// `synchronous=OFF` gives the disk's promise away, and the VFS cannot see it on the disk. It sees the
-/// pragma, and says so.
+/// With `synchronous=OFF` nothing is synced, which the VFS cannot see on the disk. But it sees the
+/// pragma, and reports it.
 #[test]
 fn synchronous_off_is_reported() {
     let board = Board::new();
@@ -175,7 +176,7 @@ fn synchronous_off_is_reported() {
         assert_eq!(level != 0, active, "{value}");
         assert_eq!(status(&connection, "/guarantees/synchronous/active"), active, "{value}");
     }
-    // What SQLite refuses changes nothing.
+    // A pragma that SQLite refuses changes nothing.
     connection.execute_batch("BEGIN").unwrap();
     connection.execute_batch("PRAGMA synchronous=off").unwrap_err();
     assert_eq!(status(&connection, "/guarantees/synchronous/active"), true);

@@ -1,9 +1,10 @@
-//! Any call of the base VFS fails. A program on this VFS succeeds or gets an error of SQLite's. It
-//! does not hang, all acknowledged rows are there, and nothing is left locked, open or mapped when
-//! it has closed the board.
+//! Any call of the base VFS fails. A program on this VFS then succeeds or gets an error of
+//! SQLite's. It does not hang, all acknowledged rows are there, and nothing is left locked, open or
+//! mapped when it has closed the board.
 //!
-//! Each call of a program fails at its position: once, for ever for calls of its kind, and for ever
-//! for all that follow. With `KANBAN_FAULTS=all` that is done at every position, else at a sample.
+//! Each call of a program fails at its position: once, or from then on for all calls of its kind,
+//! or from then on for all calls. With `KANBAN_FAULTS=all` that is done at every position, else at
+//! a sample.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::channel;
@@ -18,10 +19,10 @@ use vfs_tests::{Board, PATIENCE};
 use crate::faults::{Healthy, ensure, left_open, sampled, tries_all};
 use crate::over_faulty;
 
-/// What a program does, one transaction after the other.
+/// What a program does: one transaction after the other.
 type Workload = &'static [&'static [&'static str]];
 
-/// It closes the board and opens it again.
+/// Stands for closing the board and opening it again.
 const REOPEN: &str = "";
 
 const IN_ROLLBACK_MODES: Workload = &[
@@ -103,19 +104,19 @@ fn faults_of(call: &Call<'_>) -> Vec<Fault> {
     faults
 }
 
-/// Most faults that any call has.
+/// The most faults that a call can have.
 const VARIANTS: usize = 3;
 
 /// How long a fault lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lasting {
     Once,
-    /// All calls of that method of that file.
+    /// All calls of that method on that file.
     OfItsKind,
     Wholly,
 }
 
-/// Calls that fail together, for ever: "Write of Main".
+/// The kind of calls that fail together from then on, such as "Write of Main".
 fn kind(call: &Call<'_>) -> String {
     let method = match call.method {
         Method::Write { .. } => "Write".to_owned(),
@@ -132,12 +133,12 @@ struct Plan {
     lasting: Lasting,
 }
 
-/// What has become of a plan.
+/// What happened to a plan.
 #[derive(Default)]
 struct Course {
-    /// Calls so far that could fail.
+    /// How many calls so far could have failed.
     seen: usize,
-    /// The kind of the first that failed, and how.
+    /// The kind of the first call that failed, and its fault.
     first: Option<(String, Fault)>,
     failed: usize,
 }
@@ -145,7 +146,7 @@ struct Course {
 impl Course {
     fn decide(&mut self, plan: Plan, call: &Call<'_>) -> Fault {
         if matches!(call.method, Method::Sleep { .. }) {
-            // While a slot that readers need cannot be had, SQLite would try for ten seconds.
+            // While a slot that readers need cannot be locked, SQLite would try for ten seconds.
             return Fault::Pretend;
         }
         let faults = faults_of(call);
@@ -158,7 +159,7 @@ impl Course {
                 *fault
             }
             Some((_, fault)) if plan.lasting == Lasting::Wholly => {
-                // If it has that, else what is likeliest.
+                // The call gets the same fault if it can have that, else the likeliest one.
                 if faults.contains(fault) { *fault } else { faults[0] }
             }
             Some((first, fault)) if plan.lasting == Lasting::OfItsKind && *first == kind(call) => {
@@ -194,7 +195,8 @@ struct Program {
 }
 
 impl Program {
-    /// Runs the workload. What fails is done once more; what fails again ends it.
+    /// Runs the workload. A transaction that fails is tried once more; if it fails again, the
+    /// workload ends.
     fn work(&mut self, workload: Workload) -> Result<(), String> {
         for transaction in workload {
             if self.transact(transaction)?.is_err() && self.transact(transaction)?.is_err() {
@@ -205,7 +207,7 @@ impl Program {
         Ok(())
     }
 
-    /// Says what is wrong, if something is, else whether it went well.
+    /// An error says what is wrong. Otherwise the result says whether the transaction succeeded.
     fn transact(&mut self, transaction: &[&str]) -> Result<Result<(), ()>, String> {
         let mut rows = Vec::new();
         for sql in transaction {
@@ -236,7 +238,7 @@ impl Program {
             Some(connection) => connection,
             None => {
                 let connection = Connection::open(&self.uri)?;
-                // Nobody else is there for longer than a moment.
+                // Another client has a lock for a moment at most.
                 connection.busy_timeout(Duration::from_millis(20))?;
                 self.connection.insert(connection)
             }
@@ -245,8 +247,8 @@ impl Program {
     }
 }
 
-/// Runs a workload while calls fail as planned. What has become of that, and what is wrong, if
-/// something is.
+/// Runs a workload while calls fail as planned. Returns what happened to the plan and, if something
+/// is wrong, what.
 fn attempt(
     base: Base,
     vfs: &str,
@@ -279,11 +281,11 @@ fn attempt(
     (std::mem::take(&mut *course.lock().unwrap()), checked)
 }
 
-/// What went wrong, by the kind of call that failed, how, and for how long.
+/// What went wrong, by the kind of call that failed, the fault, and how long it lasted.
 type Wrong = BTreeMap<String, String>;
 
-/// Fails the calls of a workload on a VFS over `base`. How many plans had a fault, and what went
-/// wrong.
+/// Fails the calls of a workload on a VFS over `base`. Returns how many plans had a fault, and what
+/// went wrong.
 fn fail_each(base: Base, vfs: String, workload: Workload) -> (usize, Wrong) {
     let (sender, receiver) = channel();
     let name = vfs.clone();
@@ -317,15 +319,16 @@ fn fail_each(base: Base, vfs: String, workload: Workload) -> (usize, Wrong) {
     (faults, wrong)
 }
 
-/// One of this many positions is tried.
+/// One of so many positions is tried.
 const EVERY: usize = 12;
 
-/// A read that is short says that the file ends there, which nobody can tell from the truth.
+/// A short read says that the file ends there, and nobody can know that this is false.
 fn is_lie(kind: &str) -> bool {
     kind.starts_with("Read of") && kind.contains("Half")
 }
 
-/// Nothing goes wrong but after lies, and then, if all is tried, no more than on the stock VFS.
+/// Checks that things go wrong only after such false reads and, if all positions are tried, only
+/// where they also go wrong on the stock VFS.
 fn check(name: &str, workload: Workload) {
     let (base, ours) = over_faulty(name);
     let (faults, wrong) = fail_each(base, ours, workload);
@@ -345,7 +348,7 @@ fn in_rollback_modes() {
     check("faulty-storage", IN_ROLLBACK_MODES);
 }
 
-/// A program uses a board in WAL mode, and into it and out of it.
+/// A program uses a board in WAL mode, and switches it into that mode and out of it.
 #[test]
 fn in_wal_mode() {
     check("faulty-wal", IN_WAL_MODE);

@@ -1,11 +1,12 @@
-//! Any system call of a client fails. Its transaction succeeds or gets an error of SQLite's. No
-//! client hangs, no second writer gets in, and no acknowledged row is lost. When the client has
+//! Any system call of a client fails. Its transaction then succeeds or gets an error of SQLite's.
+//! No client hangs, no second writer gets in, and no acknowledged row is lost. When the client has
 //! closed the board, nothing of it is left open, mapped or locked.
 //!
-//! Each call on a file of the board or of /proc, each shared futex and each sleep is made to fail
-//! by ptrace(2), at its position in a client's work. It fails once (EINTR three times in a row), or
-//! from then on for all calls of its kind, or for all calls. Memory that an allocator asks for is
-//! left alone: that is the client's. On x86-64 only.
+//! The calls that fail are those on a file of the board or of /proc, those on a shared futex, and
+//! sleeps. ptrace(2) makes each of them fail at its position in a client's work. It fails once
+//! (EINTR three times in a row), or from then on for all calls of its kind, or from then on for all
+//! calls. Calls that get memory for an allocator do not fail: those are the client's. On x86-64
+//! only.
 //!
 //! With `KANBAN_FAULTS=all` that is done at every position, else at a sample of them.
 
@@ -25,9 +26,9 @@ use crate::{agent, beside, stock_agent, went_well};
 /// How long a fault lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lasting {
-    /// One call; EINTR for three.
+    /// One call; three calls for EINTR.
     Once,
-    /// From then on, for all calls of that number (of fcntl, and command).
+    /// From then on, for all calls of that number (and, for fcntl, of that command).
     OfItsKind,
     /// From then on, for all calls.
     Wholly,
@@ -37,14 +38,15 @@ enum Lasting {
 #[derive(Clone, Copy)]
 struct Scene {
     name: &'static str,
-    /// The board's journal mode; none for one that is new.
+    /// The board's journal mode; `None` for a new board.
     mode: Option<&'static str>,
-    /// Whether the WAL is to be recovered.
+    /// Whether the WAL must be recovered.
     is_crashed: bool,
-    /// Whether the client has it open before, and what it has done.
+    /// The SQL that the client has run on the board before; `None` if it has not opened the board.
     before: Option<&'static str>,
     steps: &'static [&'static str],
-    /// Another client has the write lock while this one begins, or waits for it when this one ends.
+    /// Whether another client has the write lock when this one begins, or waits for it when this
+    /// one ends.
     other: Other,
 }
 
@@ -103,8 +105,8 @@ const SCENES: [Scene; 11] = [
     },
 ];
 
-/// What a call works on: a file of the board's, or of /proc; empty for none; `None` if it is nothing
-/// that the VFS has to do with.
+/// What a call works on: a file of the board, or of /proc; empty if it works on no file; `None` if
+/// the VFS has nothing to do with it.
 fn object(call: &Call, board: &Path) -> Option<String> {
     let path = match call.number {
         libc::SYS_open
@@ -151,7 +153,7 @@ fn object(call: &Call, board: &Path) -> Option<String> {
     is_ours.then(|| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
 }
 
-/// How a call may fail, what is likeliest first. (munmap(2) of all of a mapping cannot.)
+/// How a call may fail, the likeliest first. (munmap(2) of a whole mapping cannot fail.)
 fn faults_of(call: &Call) -> Vec<Fault> {
     let errnos: &[i32] = match call.number {
         libc::SYS_open | libc::SYS_openat => {
@@ -204,7 +206,7 @@ fn faults_of(call: &Call) -> Vec<Fault> {
 const LOOKS: [i64; 5] =
     [libc::SYS_stat, libc::SYS_lstat, libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx];
 
-/// Calls that fail together, for ever.
+/// Calls that fail together from then on: those of the same number and, for fcntl, command.
 fn kind(call: &Call) -> (i64, u64) {
     (call.number, if call.number == libc::SYS_fcntl { call.args[1] } else { 0 })
 }
@@ -214,16 +216,16 @@ struct Plan {
     at: usize,
     variant: usize,
     lasting: Lasting,
-    /// Calls so far that could have failed.
+    /// How many calls so far could have failed.
     seen: usize,
-    /// The first that failed: its kind, and how.
+    /// The first call that failed: its kind, and its fault.
     first: Option<((i64, u64), Fault)>,
     failed: usize,
     story: Vec<String>,
-    /// Whether the first that failed was on the sidecar.
+    /// Whether the first call that failed was on the sidecar.
     is_sidecars: bool,
     is_over: bool,
-    /// Which calls, of those that could have failed, ask which file it is.
+    /// Which of the calls that could have failed ask which file it is.
     looks: Vec<usize>,
 }
 
@@ -249,8 +251,8 @@ impl Plan {
         }
         let sleeps = [libc::SYS_nanosleep, libc::SYS_clock_nanosleep].contains(&call.number);
         if sleeps && self.first.is_some() && self.lasting != Lasting::Once {
-            // While a slot that readers need cannot be had, SQLite tries for ten seconds: no sleep,
-            // and it says that it has slept.
+            // While a slot that readers need cannot be locked, SQLite tries for ten seconds. So
+            // this skips the sleep, and reports that it has slept.
             return Fault::Fail(0);
         }
         let Some(object) = object(call, board) else { return Fault::None };
@@ -266,7 +268,7 @@ impl Plan {
                 let Some(fault) = faults.get(self.variant) else { return Fault::None };
                 let interrupts = [Fault::Fail(libc::EINTR), Fault::FailAfter(libc::EINTR)];
                 if self.lasting != Lasting::Once && interrupts.contains(fault) {
-                    // Nothing is interrupted for ever.
+                    // No call is interrupted for ever.
                     return Fault::None;
                 }
                 self.first = Some((kind(call), *fault));
@@ -281,7 +283,7 @@ impl Plan {
                 Lasting::Once => Fault::None,
                 Lasting::OfItsKind if first == kind(call) => fault,
                 Lasting::OfItsKind => Fault::None,
-                // Nothing is interrupted for ever.
+                // No call is interrupted for ever.
                 Lasting::Wholly if *likeliest == Fault::Fail(libc::EINTR) => Fault::None,
                 Lasting::Wholly => *likeliest,
             },
@@ -296,12 +298,12 @@ impl Plan {
         fault
     }
 
-    /// Whether the first that failed was one of these.
+    /// Whether the first call that failed was one of these.
     fn has_first_failed(&self, calls: &[i64]) -> bool {
         self.first.is_some_and(|((number, _), _)| calls.contains(&number))
     }
 
-    /// Whether there was a call to fail, that way.
+    /// Whether there was a call that could fail in that way.
     fn has_failed(&self) -> bool {
         self.failed > 0
     }
@@ -317,7 +319,7 @@ impl Victim {
     fn start(program: Program) -> Self {
         let elsewhere = Board::new();
         let mut client = agent(program);
-        // What a client does once in its life is done.
+        // Then it has made the calls that a client makes only once.
         client.open("w", &elsewhere.kanban(), 60_000);
         client.sql("w", "PRAGMA journal_mode=wal; CREATE TABLE t (x)").rows();
         client.close("w");
@@ -356,7 +358,7 @@ impl Victim {
 /// The victim's busy timeout.
 const TIMEOUT_MS: u32 = 200;
 
-/// What an error of the system may be to SQLite.
+/// Whether SQLite may answer this code to an error of the system.
 fn is_clean(code: i64, plan: &Plan) -> bool {
     let is_first = |calls: &[i64]| plan.lasting == Lasting::Wholly || plan.has_first_failed(calls);
     match (code & 0xff) as i32 {
@@ -366,20 +368,20 @@ fn is_clean(code: i64, plan: &Plan) -> bool {
         | ffi::SQLITE_FULL
         | ffi::SQLITE_NOMEM
         | ffi::SQLITE_PROTOCOL => true,
-        // So a pragma says that WAL mode is refused, where the file system cannot be told.
+        // This is how a pragma reports that WAL mode is refused, if the file system is not known.
         ffi::SQLITE_ERROR => plan.has_first_failed(&[libc::SYS_statfs]),
-        // What cannot be opened to write is opened to read.
+        // A file that cannot be opened for writing is opened for reading.
         ffi::SQLITE_READONLY if is_first(&[libc::SYS_open, libc::SYS_openat]) => true,
-        // What cannot be found is taken to have moved.
+        // A file that cannot be found is taken to have moved.
         ffi::SQLITE_READONLY => is_first(&[libc::SYS_stat, libc::SYS_newfstatat]),
-        // So SQLite calls EIO: SQLITE_IOERR_CORRUPTFS.
+        // This is how SQLite reports EIO: SQLITE_IOERR_CORRUPTFS.
         ffi::SQLITE_CORRUPT => is_first(&[libc::SYS_pread64]),
         _ => false,
     }
 }
 
 impl Scene {
-    /// A board as the scene begins.
+    /// A board as the scene needs it at its beginning.
     fn prepare(&self, healthy: &mut Healthy) -> Board {
         let board = Board::new();
         let Some(mode) = self.mode else { return board };
@@ -397,7 +399,7 @@ impl Scene {
         if self.is_crashed { crashed } else { board }
     }
 
-    /// Plays it. Says what is wrong, if something is.
+    /// Plays the scene. An error says what is wrong.
     fn play(
         &self,
         victim: &mut Victim,
@@ -429,7 +431,7 @@ impl Scene {
         }
         victim.log()?;
 
-        // While its calls fail.
+        // Calls fail from here on.
         let mut acknowledged = BTreeSet::new();
         let mut error = None;
         let mut calls = 0;
@@ -465,12 +467,12 @@ impl Scene {
                     let who = holder(&board.sidecar());
                     let opens = [libc::SYS_open, libc::SYS_openat];
                     if who.is_none() && plan.has_first_failed(&opens) && !plan.is_sidecars {
-                        // What could not be opened to write was opened to read, it seems, and there BEGIN
-                        // IMMEDIATE is one to read.
+                        // The database could not be opened for writing, so it was opened for
+                        // reading. There BEGIN IMMEDIATE begins a read transaction.
                         is_read_only = true;
                         continue;
                     }
-                    // Without a sidecar it goes on with SQLite's own locks.
+                    // Without a sidecar, it goes on with SQLite's own locks.
                     let does_without = who.is_none() && plan.has_failed();
                     ensure!(
                         who == Some(victim.traced.pid()) || does_without,
@@ -478,8 +480,8 @@ impl Scene {
                     );
                     assert_excluded(healthy, &board, self.other == Other::Holds)?;
                     if plan.lasting == Lasting::Once && plan.has_failed() {
-                        // An application that looks at its own database drops no lock, or the
-                        // status says so.
+                        // An application that looks at its own database drops no lock. Otherwise
+                        // the status says so.
                         let status = victim.sql("PRAGMA kanban_status")?.rows();
                         let status = status[0][0].as_str().unwrap_or_default().to_owned();
                         let files = [board.path(), beside(&board, "-shm")];
@@ -496,7 +498,8 @@ impl Scene {
         }
         if error.is_none() {
             if is_read_only {
-                // It could write after all, and it is the sidecar that could not be opened, as all files since.
+                // It could write nevertheless: the sidecar could not be opened, like all files
+                // since then.
                 let status = victim.sql("PRAGMA kanban_status")?.rows();
                 let status = status[0][0].as_str().unwrap_or_default().to_owned();
                 let says_so = status.contains("\"write_lock\":{\"active\":false");
@@ -529,7 +532,7 @@ impl Scene {
                 || plan.first.is_some_and(|(_, fault)| fault != Fault::Fail(libc::EINTR));
         }
 
-        // It was one error, and it goes on.
+        // There was one error, and the client goes on.
         let mut other_waits = self.other == Other::Waits;
         if plan.is_over {
             if other_waits {
@@ -538,7 +541,8 @@ impl Scene {
                 ensure!(went.as_ref().is_some_and(went_well), "who waited: {went:?}");
             }
             if let Some((code, _)) = error {
-                // With a file system that could not be told, WAL mode is refused until it is opened again.
+                // If the file system is not known, WAL mode is refused until the board is opened
+                // again.
                 let is_spoilt = (code & 0xff) as i32 == ffi::SQLITE_READONLY
                     || plan.has_first_failed(&[libc::SYS_statfs]);
                 if is_open && is_spoilt {
@@ -561,7 +565,7 @@ impl Scene {
         }
         plan.is_over = true;
 
-        // Nothing of it is left.
+        // Checks that nothing of the board is left.
         let left = left_open(victim.traced.pid(), &directory);
         ensure!(left.is_empty(), "left open: {left:?}");
         if other_waits {
@@ -576,13 +580,13 @@ impl Scene {
         ensure!(who.is_none(), "{who:?} has the write lock");
         healthy.find_whole(&board, &acknowledged)?;
 
-        // And it can come back.
+        // Checks that the client can open the board again.
         victim.open(&board)?;
         victim.well(BEGIN)?;
         assert_excluded(healthy, &board, false)?;
         victim.well("INSERT INTO t VALUES (4); COMMIT")?;
         let status = victim.sql("PRAGMA kanban_status")?.rows();
-        // Behind them is what was not asked for.
+        // Fields from `group_commit` on were not asked for.
         let guarantees = status[0][0].to_string();
         let guarantees = guarantees.split("group_commit").next().unwrap_or_default();
         ensure!(!guarantees.contains("false,\\\"why"), "it is not what it was: {status:?}");
@@ -592,12 +596,12 @@ impl Scene {
     }
 }
 
-/// Whether somebody waits, by a sidecar's bytes. `docs/locking-protocol.md`
+/// Whether any client waits, from a sidecar's bytes. `docs/locking-protocol.md`
 fn is_waited(page: &[u8]) -> bool {
     page[64..].chunks(32).any(|slot| slot[4..8] != [0; 4])
 }
 
-/// While one writes, nobody else can.
+/// Checks that while one client writes, nobody else can.
 fn assert_excluded(healthy: &mut Healthy, board: &Board, has_held: bool) -> Result<(), String> {
     // The holder's connection may still be in its COMMIT.
     let others = [(&mut healthy.ours, board.kanban()), (&mut healthy.stock, board.stock())];
@@ -611,7 +615,7 @@ fn assert_excluded(healthy: &mut Healthy, board: &Board, has_held: bool) -> Resu
     Ok(())
 }
 
-/// Plays a scene with each of its calls failing. How many faults there were.
+/// Plays a scene with each of its calls failing. Returns how many faults there were.
 fn fail_each(program: Program, scene: &Scene) -> usize {
     let mut healthy = Healthy::start();
     let mut victim = Victim::start(program);
@@ -619,11 +623,11 @@ fn fail_each(program: Program, scene: &Scene) -> usize {
     scene.play(&mut victim, &mut healthy, &mut unharmed).unwrap();
     let mut faults = 0;
     let mut wrong: BTreeMap<String, String> = BTreeMap::new();
-    // By its first calls an open finds out which file it is, and on that its locks depend.
+    // With its first calls an open finds out which file it is, and its locks depend on that.
     let first = if scene.name == "open, in delete mode" { 16 } else { 0 };
     let rest = sampled(unharmed.seen, 20).filter(|at| *at >= first);
     let all = [Lasting::Once, Lasting::OfItsKind, Lasting::Wholly];
-    // In WAL mode, so does SQLite's wal-index.
+    // In WAL mode, SQLite's wal-index does so, too.
     let looks = unharmed.looks.iter().filter(|_| scene.name == "open");
     let looks = looks.map(|at| (*at, &all[..1]));
     for (at, lastings) in (0..first).chain(rest).map(|at| (at, &all[..])).chain(looks) {
@@ -657,7 +661,7 @@ fn fail_each(program: Program, scene: &Scene) -> usize {
     faults
 }
 
-/// Clients of both programs play these scenes, with at least `least` faults.
+/// Clients of both programs play these scenes. Checks that there are at least `least` faults.
 fn play(names: &[&str], least: usize) {
     let scenes: Vec<_> = SCENES.iter().filter(|scene| names.contains(&scene.name)).collect();
     assert_eq!(scenes.len(), names.len());
@@ -668,7 +672,7 @@ fn play(names: &[&str], least: usize) {
     assert!(faults >= least, "only {faults} faults");
 }
 
-/// A client makes a board, or opens one, or recovers its WAL, and writes.
+/// A client creates a board, or opens one, or recovers its WAL, and writes.
 #[test]
 fn while_it_opens_a_board() {
     play(&["first connect", "open", "open, in delete mode", "recovery"], 100);
@@ -680,7 +684,7 @@ fn while_it_writes() {
     play(&["write", "write, in delete mode"], 30);
 }
 
-/// A client waits for another that has the write lock, or has it while another waits.
+/// A client waits for another that has the write lock, or has the lock while another waits.
 #[test]
 fn while_it_waits_or_hands_over() {
     play(&["wait", "hand over", "hand over, in delete mode"], 30);
@@ -692,10 +696,10 @@ fn while_it_checkpoints() {
     play(&["checkpoint", "change of journal mode"], 50);
 }
 
-/// A client commits in a rollback mode, and the call that releases SQLite's lock fails, once, or
-/// signals interrupt it, three times. SQLite takes the lock for released, and does not ask again:
-/// on the stock VFS the client has it until it uses the board the next time, and no other client
-/// can commit. Here the call is made once more, or until it is not interrupted.
+/// A client commits in a rollback mode, and the call that releases SQLite's lock fails once, or
+/// signals interrupt it three times. SQLite takes the lock for released, and does not try again. On
+/// the stock VFS the client keeps the lock until it next uses the board, and no other client can
+/// commit. Here the call is made once more, or until it is not interrupted.
 #[test]
 fn a_lock_that_was_not_released() {
     let faults = [(libc::ENOLCK, 1), (libc::EINTR, 3)];
@@ -710,8 +714,8 @@ fn a_lock_that_was_not_released() {
     }
 }
 
-/// A client commits, and the call that releases its lock fails that often. Returns the answer to
-/// another client.
+/// A client commits, and the call that releases its lock fails as often as given. Returns the
+/// answer to another client.
 fn fails_to_unlock(mut client: Agent, (errno, times): (i32, usize), is_ours: bool) -> Reply {
     let board = Board::new();
     let uri = if is_ours { board.kanban() } else { board.stock() };
@@ -732,17 +736,18 @@ fn fails_to_unlock(mut client: Agent, (errno, times): (i32, usize), is_ours: boo
         Fault::Fail(errno)
     });
     assert!(commit.as_ref().is_some_and(went_well), "{commit:?}");
-    // SQLite asks once.
+    // SQLite tries once.
     assert_eq!(failed, if is_ours { times } else { 1 });
     let mut other = stock_agent(Program::Python);
     other.open("o", &board.stock(), 500);
     other.sql("o", "INSERT INTO t VALUES (2)")
 }
 
-/// A client looks at its board by a stock connection, then opens it through the VFS and writes. A sandbox keeps it from
-/// reading /proc/self/fdinfo, by which the kernel tells what it has locked. That must not count as a lock: the kernel is
-/// asked in another way, and nobody gets in when the client looks at its file. (On the stock VFS an outsider does.) What the
-/// stock connection has really locked stays as it is until it is unlocked.
+/// A client looks at its board by a stock connection, then opens it through the VFS and writes. A
+/// sandbox keeps it from reading /proc/self/fdinfo, where the kernel tells what it has locked. That
+/// must not count as a lock. The kernel is asked in another way, and nobody gets in when the client
+/// looks at its file. (On the stock VFS an outsider does.) What the stock connection has really
+/// locked keeps its POSIX locks until it is unlocked.
 #[test]
 fn a_client_that_may_not_read_its_own_fdinfo_is_guarded() {
     for (program, reads) in Program::ALL.iter().flat_map(|p| [(*p, false), (*p, true)]) {

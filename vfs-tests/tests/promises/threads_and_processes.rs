@@ -7,8 +7,8 @@ use crate::{agent, connect};
 
 const ROWS: i64 = 40;
 
-/// Four threads with a connection each, two Rust processes, two Python processes on 3.40.1 and
-/// a stock client, forty transactions each.
+/// Four threads with a connection each, two Rust processes, two Python processes with SQLite 3.40.1
+/// and a stock client make forty transactions each.
 #[test]
 fn every_row_of_every_writer_is_there() {
     for mode in ["wal", "delete"] {
@@ -65,7 +65,7 @@ fn every_row_of_every_writer_is_there() {
     }
 }
 
-/// 1000 boards opened in turn: no descriptor, and no memory of them, stays.
+/// A thousand boards are opened in turn. They leave no descriptor and no memory.
 #[test]
 fn boards_opened_in_turn_leave_no_descriptor() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! A writer waits at most its busy timeout, then gets SQLITE_BUSY and one line in the log that
-//! names the database, the wait, and the holder with how long it has held.
+//! A writer waits at most for its busy timeout. Then it gets SQLITE_BUSY, and the log gets one line that names the database,
+//! the wait, the holder, and how long the holder has had the lock.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use crate::{agent, pairs};
 
 const SQLITE_BUSY: i64 = 5;
 
-/// One process holds the write lock and forgets to commit. Others, with timeouts of their own, try
-/// to write. On the stock VFS they get the error too, but nothing says who is to blame.
+/// One process holds the write lock and forgets to commit. Others, with their own timeouts, try to write. On the stock VFS
+/// they get the error, too, but nothing says who is to blame.
 #[test]
 fn a_refused_writer_learns_who_holds_the_lock() {
     for journal_mode in ["delete", "wal"] {
@@ -41,7 +41,7 @@ fn a_refused_writer_learns_who_holds_the_lock() {
         let began = Instant::now();
         assert_eq!(writer.sql("w", "INSERT INTO t VALUES (2)").code(), SQLITE_BUSY);
         let waited = began.elapsed();
-        // The upper bound is for a wait that has lost its timeout, not for a slow machine.
+        // The upper bound is for a lost timeout, not for a slow machine.
         let possible = Duration::from_millis(290)..Duration::from_secs(20);
         assert!(possible.contains(&waited), "gave up after {waited:?}");
         let log = writer.log();
@@ -59,7 +59,7 @@ fn a_refused_writer_learns_who_holds_the_lock() {
         assert!((290..=waited.as_millis() as u64).contains(&waited_ms), "{line}");
         assert!(held_ms >= waited_ms, "{line}");
 
-        // Nothing is lost: the same transaction goes through once the holder is done.
+        // Nothing is lost: the same transaction succeeds when the holder is done.
         holder.sql("h", "COMMIT").rows();
         writer.sql("w", "INSERT INTO t VALUES (2)").rows();
         patient.reply().rows();
@@ -68,8 +68,7 @@ fn a_refused_writer_learns_who_holds_the_lock() {
     }
 }
 
-/// A writer waits for a holder that commits in time, in whatever program. Two of the 3.40.1 and
-/// the newest SQLite in all four pairings.
+/// A writer waits for a holder that commits in time, in all four pairs of two programs, with SQLite 3.40.1 and the newest.
 #[test]
 fn a_writer_gets_its_turn_when_the_holder_commits_in_time() {
     for (mut holder, mut writer) in pairs() {
@@ -84,8 +83,8 @@ fn a_writer_gets_its_turn_when_the_holder_commits_in_time() {
     }
 }
 
-/// A client that never heard of busy timeouts (the C interface sets none) gets 5000 ms, or what its
-/// connection string says. One that asks for none gets none.
+/// A client that sets no busy timeout (the C interface sets none) gets 5000 ms, or what its connection string says. A client
+/// that asks for none gets none.
 #[test]
 fn a_connection_that_sets_no_timeout_gets_one() {
     for (suffix, expected) in
@@ -102,8 +101,7 @@ fn a_connection_that_sets_no_timeout_gets_one() {
     }
 }
 
-/// A client with a timeout of 0 is refused at once; the log gets its line when the client is used
-/// again later, or closed.
+/// A client with a timeout of 0 is refused at once. The log gets its line later, when the client is used again, or closed.
 #[test]
 fn a_writer_that_does_not_wait_is_refused_at_once() {
     let board = Board::new();
@@ -122,8 +120,8 @@ fn a_writer_that_does_not_wait_is_refused_at_once() {
     assert!(line.contains(&format!("process {}", holder.pid())), "{line}");
 }
 
-/// The same, when another client writes by the time at which that is noticed, or the refused client itself. The line names
-/// the one that was in its way.
+/// The same, but another client, or the refused client itself, writes by the time at which that is noticed. The line names the
+/// client that was in its way.
 #[test]
 fn a_refusal_that_is_noticed_late_names_its_holder() {
     for writes_then in [true, false] {
@@ -150,9 +148,9 @@ fn a_refusal_that_is_noticed_late_names_its_holder() {
     }
 }
 
-/// An application's own busy handler calls sqlite3_sleep, 10 ms each time, and goes on. The VFS is the default
-/// one, so that these sleeps come to it, too. One that ends is no sign that the client has given up: SQLite's
-/// mptester took each such line for an error, 652 in one run.
+/// An application's own busy handler calls sqlite3_sleep, 10 ms each time, and goes on. The VFS is the default one, so it gets
+/// these sleeps, too. The end of one does not mean that the client has given up. (SQLite's mptester took each such line in the
+/// log for an error, 652 in one run.)
 #[test]
 fn a_client_that_waits_by_its_own_handler_has_not_given_up() {
     for journal_mode in ["delete", "wal"] {
@@ -172,7 +170,7 @@ fn a_client_that_waits_by_its_own_handler_has_not_given_up() {
     }
 }
 
-/// The same with a handler that sleeps for longer than SQLite's own ever does, and is not heard of for more than a second.
+/// The same with a handler that sleeps for longer than SQLite's own ever does, and makes no call for more than a second.
 #[test]
 fn a_client_whose_handler_sleeps_long_has_not_given_up() {
     let board = Board::new();
@@ -189,9 +187,9 @@ fn a_client_whose_handler_sleeps_long_has_not_given_up() {
     assert_eq!(writer.log(), Vec::<String>::new());
 }
 
-/// A writer gives up when the sum of SQLite's sleeps is its timeout to the ms, so that no sleep is cut short and nothing tells
-/// that it was the last. Then the holder commits. Nobody has the lock, nobody waits, and the next writer, which does not
-/// wait, is not refused. It was, for 50 ms, because the turn was given to the one that had gone.
+/// A writer gives up when the sum of SQLite's sleeps is exactly its timeout, so no sleep is cut short and nothing shows that
+/// it was the last. Then the holder commits. Nobody has the lock, nobody waits, and the next writer, which does not wait, is
+/// not refused. It once was, for 50 ms, because the turn went to the writer that had gone.
 #[test]
 fn a_writer_that_has_given_up_keeps_nobody_out() {
     for vfs in ["unix", "kanban"] {
@@ -217,8 +215,8 @@ fn a_writer_that_has_given_up_keeps_nobody_out() {
 }
 
 /// A transaction over two attached boards waits for the first, is woken long before the sleep of SQLite's busy handler is
-/// over, and waits for the second until it gives up. SQLite counts what it asked to sleep, through the whole statement. So
-/// what was not slept for the first board belongs to the second: SQLITE_BUSY came after 278 of 300 ms.
+/// over, and waits for the second until it gives up. SQLite counts what it asked to sleep, over the whole statement. So what
+/// was not slept for the first board is left for the second. (SQLITE_BUSY once came after 278 of 300 ms.)
 #[test]
 fn a_timeout_over_two_boards_is_what_passes() {
     for timeout in [100, 300] {
@@ -234,7 +232,7 @@ fn a_timeout_over_two_boards_is_what_passes() {
             writer.sql("w", &format!("ATTACH '{}' AS other", boards[1].uri(vfs))).rows();
             let began = Instant::now();
             writer.send_sql("w", "BEGIN IMMEDIATE");
-            // In the middle of one of the longer sleeps, and in that of the last.
+            // In the middle of one of the longer sleeps, or of the last one.
             let until = if timeout == 100 { 85 } else { 190 };
             std::thread::sleep(Duration::from_millis(until).saturating_sub(began.elapsed()));
             first.sql("h", "COMMIT").rows();
@@ -249,7 +247,7 @@ fn a_timeout_over_two_boards_is_what_passes() {
 }
 
 /// Processes write in tight loops, so that a writer with a short timeout is woken again and again, often in vain. It is not
-/// refused before its timeout is over. (Some were, after 8 of 20 ms.)
+/// refused before its timeout is over. (Some once were, after 8 of 20 ms.)
 #[test]
 fn nobody_is_refused_before_the_timeout_is_over() {
     let board = Board::new();
@@ -296,8 +294,8 @@ fn nobody_is_refused_before_the_timeout_is_over() {
     }
 }
 
-/// SQLite 3.40.1 cuts a line of its log after 210 bytes. On a board in a deep directory, the name of
-/// the board is cut, from the left, and not what happened.
+/// SQLite 3.40.1 cuts a line of its log after 210 bytes. For a board in a deep directory, the board's name is cut from the
+/// left, and the event is complete.
 #[test]
 fn a_long_path_does_not_crowd_out_the_holder() {
     vfs_tests::needs!("sqlite3");
@@ -322,8 +320,8 @@ fn a_long_path_does_not_crowd_out_the_holder() {
     assert!(line.ends_with("e/board.db"), "{line}");
 }
 
-/// A dashboard opens the board, reads and closes, beside a writer and alone. The last one out tries
-/// for a lock to clean up, and needs not get it: nobody has given up, and nobody is to blame.
+/// A dashboard opens the board, reads and closes, beside a writer and alone. The last connection to close tries for a lock to
+/// clean up, but need not get it. Nobody has given up then, and nobody is to blame.
 #[test]
 fn readers_that_close_leave_no_line_in_the_log() {
     let board = Board::new();
@@ -365,7 +363,7 @@ fn a_reader_that_upgrades_is_refused_at_once() {
 }
 
 /// A driver sets a busy timeout of 0, or of a few ms. On the stock VFS, and on this one, its writers are refused at once while
-/// another writes. With `kanban_busy_timeout_min` they wait for so long at least, inside a transaction and outside; those that
+/// another writes. With `kanban_busy_timeout_min` they wait at least that long, inside a transaction and outside. Clients that
 /// only read wait for nobody.
 #[test]
 fn a_driver_that_sets_no_timeout_still_waits() {
@@ -397,7 +395,7 @@ fn a_driver_that_sets_no_timeout_still_waits() {
                     client.reply().rows();
                 }
             }
-            // It ends.
+            // The wait ends when its least time is over.
             holder.sql("h", "BEGIN IMMEDIATE").rows();
             let mut client = agent(program);
             client.open("c", &at_least(700), 0);
@@ -405,7 +403,7 @@ fn a_driver_that_sets_no_timeout_still_waits() {
             assert_eq!(client.sql("c", "INSERT INTO t VALUES (1)").code(), SQLITE_BUSY);
             let possible = Duration::from_millis(630)..Duration::from_secs(20);
             assert!(possible.contains(&began.elapsed()), "{mode}: {:?}", began.elapsed());
-            // What has waited says so.
+            // The log says how long the client waited.
             client.close("c");
             if program == Program::Rust {
                 let log = client.log();
@@ -444,8 +442,8 @@ fn a_driver_that_sets_no_timeout_waits_for_sqlites_own_locks() {
     }
 }
 
-/// An application waits by a handler of its own, which sleeps for 1 ms and gives up after the third time. It is left alone,
-/// whatever `kanban_busy_timeout_min` says.
+/// An application waits with its own handler, which sleeps for 1 ms and gives up after the third call. Its wait does not
+/// change, whatever `kanban_busy_timeout_min` says.
 #[test]
 fn a_busy_handler_of_the_applications_own_is_left_alone() {
     for mode in ["wal", "delete"] {

@@ -1,7 +1,7 @@
 //! An application that nobody can change is started with `libkanban_vfs_preload.so` in
-//! `LD_PRELOAD`: every SQLite that it links, or that a module of it brings along, has this VFS as
-//! its default one, in it and in its children. An SQLite that cannot be reached is reported, and a
-//! program without SQLite notices nothing.
+//! `LD_PRELOAD`. This VFS is then the default one of every SQLite that it links, or that a module
+//! brings along, in the application and in its children. An SQLite that cannot be reached is
+//! reported, and a program without SQLite notices nothing.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use vfs_tests::needs::SQLITE_HEADER;
 use vfs_tests::{Board, PYTHON, extension, needs, preload, run};
 
-/// A command, as `kanban-vfs run` would start it, or without the library.
+/// A command, started as `kanban-vfs run` would start it, or without the library.
 pub(crate) fn command(program: &Path, is_preloaded: bool) -> Command {
     let mut command = Command::new("timeout");
     command.arg("100").arg(program);
@@ -29,11 +29,11 @@ pub(crate) fn said(output: Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// In each of its workers a stranger breaks into a transaction, or is refused.
+/// In each of its workers an outsider breaks into a transaction, or is refused.
 const PYTHONS: &str = include_str!("../../src/application.py");
 
-/// Debian's Python, without any package, and workers of each kind: its sqlite3 is a module that is loaded when it
-/// is imported, and brings libsqlite3.
+/// Debian's Python, without any package, and workers of each kind. Its sqlite3 is a module that is
+/// loaded when it is imported, and brings libsqlite3.
 #[test]
 fn every_worker_of_a_python_is_reached() {
     for (is_preloaded, outcome) in [(false, "broke in"), (true, "database is locked")] {
@@ -62,7 +62,7 @@ fn every_worker_of_a_python_is_reached() {
     }
 }
 
-/// The same in C. `open` is its call that opens the board; the stranger is Debian's shell.
+/// The same in C. `open` is its call that opens the board; the outsider is Debian's shell.
 const HOLDER: &str = r#"
 #include <sqlite3.h>
 #include <stdio.h>
@@ -109,7 +109,8 @@ fn compile(directory: &Path, name: &str, source: &str, arguments: &[&str]) -> st
     made
 }
 
-/// Runs a program with and without the library, each on a board of its own: what it printed, and its errors.
+/// Runs a program with and without the library, each on its own board. Returns its output and its
+/// errors.
 fn on_stock_and_ours(program: &Path, arguments: &[&str]) -> [(String, String); 2] {
     [false, true].map(|is_preloaded| {
         let board = Board::new();
@@ -118,7 +119,7 @@ fn on_stock_and_ours(program: &Path, arguments: &[&str]) -> [(String, String); 2
     })
 }
 
-/// A program in C that links libsqlite3, by each of the functions that open.
+/// A program in C that links libsqlite3 opens a board with each of the functions that open.
 #[test]
 fn a_program_that_links_sqlite_is_reached() {
     needs!(SQLITE_HEADER, "sqlite3");
@@ -133,8 +134,8 @@ fn a_program_that_links_sqlite_is_reached() {
     }
 }
 
-/// A program loads the part that uses SQLite later: as Python and Ruby do, and with its symbols
-/// bound to its own SQLite, as PHP does.
+/// A program loads the part that uses SQLite later: as Python and Ruby do, or, as PHP does, with
+/// the part's symbols bound to its own SQLite.
 #[test]
 fn a_plugin_that_brings_sqlite_is_reached() {
     needs!(SQLITE_HEADER, "sqlite3");
@@ -184,7 +185,8 @@ int main(void) {
     }
 }
 
-/// A program that has no SQLite: its descriptors, locks and exit status are as before, and the extension is not loaded.
+/// A program has no SQLite: its descriptors, locks and exit status are as before, and the extension
+/// is not loaded.
 #[test]
 fn a_program_without_sqlite_notices_nothing() {
     let program = r#"
@@ -222,8 +224,7 @@ print(said)
     assert_eq!(outcomes[0], outcomes[1]);
 }
 
-/// `KANBAN_VFS_DEFAULT=0` takes a child out, without a report, since its operator has asked for
-/// that.
+/// `KANBAN_VFS_DEFAULT=0` leaves a child out, without a report, since its operator asked for that.
 #[test]
 fn a_child_can_be_left_out() {
     let board = Board::new();
@@ -283,8 +284,9 @@ for n in range(3):
     }
 }
 
-/// A program that locks the bytes that SQLite locks, and errno(3) afterwards. With `own` the
-/// program locks the whole database before, so this VFS takes POSIX locks like the stock VFS.
+/// A program that takes locks at the bytes that SQLite locks, and prints errno(3) afterwards. With
+/// `own` the program locks the whole database before, so this VFS takes POSIX locks like the stock
+/// VFS.
 const LOCKER: &str = r#"
 #include <errno.h>
 #include <fcntl.h>
@@ -318,9 +320,9 @@ int main(int n, char **all) {
 }
 "#;
 
-/// Only SQLite locks the range by which its connections begin to read. A program that locks another
-/// high range, or unlocks one, is no SQLite. A connection of this VFS is not reported either, also
-/// if it locks as the stock VFS does. The program finds errno(3) as it was.
+/// Only SQLite locks the range with which its connections begin to read. A program that locks
+/// another high range, or unlocks one, is no SQLite. A connection of this VFS is not reported
+/// either, even if it locks as the stock VFS does. The program finds errno(3) as it was.
 #[test]
 fn only_stock_connections_are_reported() {
     needs!(SQLITE_HEADER);
@@ -337,7 +339,7 @@ fn only_stock_connections_are_reported() {
     }
 }
 
-/// A program has closed standard error, and its next file has that number. No report is written
+/// A program has closed standard error, and its next file gets that number. No report is written
 /// into that file.
 #[test]
 fn a_file_in_place_of_standard_error_stays_as_it_is() {
@@ -369,8 +371,8 @@ int main(int n, char **all) {
     }
 }
 
-/// A plugin that opens a database, and says by which SQLite, and whether on this VFS. `opens` is
-/// the last call of its function, so that its return address is in the plugin's caller.
+/// A plugin that opens a database, and reports by which SQLite, and whether on this VFS. `opens` is
+/// the last call of its function, so its return address is in the plugin's caller.
 const PLUGIN: &str = r#"
 #include <sqlite3.h>
 #include <stdio.h>
@@ -425,8 +427,8 @@ int main(int n, char **all) {
 "#;
 
 /// A process has two SQLites, one of each plugin. A connection that is passed to functions of the
-/// other SQLite would crash the process. Each open reaches the SQLite of its caller, also if it is
-/// the last call of its function, and if another library was loaded for all meanwhile.
+/// other SQLite would crash the process. Each open reaches the SQLite of its caller, even if it is
+/// the last call of its function, and if another library was loaded with `RTLD_GLOBAL` meanwhile.
 #[test]
 fn each_plugin_keeps_its_own_sqlite() {
     needs!(SQLITE_HEADER);
@@ -458,8 +460,8 @@ fn each_plugin_keeps_its_own_sqlite() {
             assert_eq!(ours.0, stock.replace(" 0\n", " 1\n"), "{how} {steps:?}");
             assert_eq!(ours.1, "");
         }
-        // The very first open of the process is such a jump, and either plugin may have made it. No SQLite is better than
-        // the other one's; from then on each jump tells.
+        // The very first open of the process is such a jump, and either plugin may have made it. No
+        // SQLite is better than the wrong one. From then on each jump shows its plugin.
         let steps = ["l", &old, "l", &new, "t", "1", "t", "0", "t", "1"];
         let (out, errors) = on_stock_and_ours(&program, &steps)[1].clone();
         let is_refused = out.starts_with("1 0 3.") && out.matches(" 1\n").count() == 2;
@@ -470,9 +472,10 @@ fn each_plugin_keeps_its_own_sqlite() {
     }
 }
 
-/// A process has two SQLites, so that the library exchanges the addresses of functions in its plugins. A plugin keeps one among
-/// its constants, which only the dynamic linker could write, while it bound the plugin; and one in a packed struct, across two
-/// pages. Both stay as they are, and the process goes on.
+/// A process has two SQLites, so the library exchanges the addresses of functions in its plugins. A
+/// plugin keeps one address among its constants, where only the dynamic linker could write while it
+/// bound the plugin, and one in a packed struct, across two pages. Both stay as they are, and the
+/// process goes on.
 #[test]
 fn a_constant_of_a_plugin_is_left_alone() {
     needs!(SQLITE_HEADER);
@@ -495,8 +498,9 @@ __attribute__((aligned(PAGE))) const __typeof__(packed) packed = {{{{0}}, sqlite
     assert_eq!((ours.0, ours.1), (stock.0.replace(" 0\n", " 1\n"), String::new()));
 }
 
-/// Two libraries were linked for the same high address, as those of Wine are. The dynamic linker loads the second one below it, at
-/// a negative offset, and a plugin that opens a database is served beside them.
+/// Two libraries were linked for the same high address, like Wine's. The dynamic linker loads the
+/// second one below that address, at a negative offset. A plugin that opens a database is served
+/// nevertheless.
 #[test]
 fn a_library_below_its_own_address_is_read() {
     needs!(SQLITE_HEADER);
@@ -516,8 +520,9 @@ fn a_library_below_its_own_address_is_read() {
     assert_eq!((ours.0, ours.1), (stock.0.replace(" 0\n", " 1\n"), String::new()));
 }
 
-/// A thread opens a database while another one loads a plugin: the dynamic linker is writing the plugin's page of addresses, and
-/// makes it read-only later. A function that is chosen at that moment (`ifunc`) holds the second thread there.
+/// A thread opens a database while another one loads a plugin: the dynamic linker is writing the
+/// plugin's page of addresses, and makes the page read-only later. A function that is chosen at
+/// that moment (`ifunc`) keeps the second thread there.
 #[test]
 #[cfg(target_env = "gnu")]
 fn a_plugin_that_is_being_bound_is_left_alone() {
@@ -578,9 +583,10 @@ int main(int n, char **all) {
     assert_eq!(stock, ours);
 }
 
-/// A library's constructor starts a thread that opens a database, and waits for it. The dynamic linker has a lock meanwhile, so
-/// that nothing can be loaded, nor looked for by its name. Then it forks. Whether it is the first open of the process or not, and
-/// whether the program links SQLite or the library brings it, it goes on.
+/// A library's constructor starts a thread that opens a database, and waits for it. Meanwhile the
+/// dynamic linker has a lock, so that nothing can be loaded, nor looked up by name. Then it forks.
+/// The process goes on, whether that is its first open or not, and whether the program links SQLite
+/// or the library brings it.
 #[test]
 fn a_constructor_that_waits_for_an_open_goes_on() {
     needs!(SQLITE_HEADER);
@@ -634,8 +640,8 @@ int main(int n, char **all) {
     // reported.
     let (_, errors) = on_stock_and_ours(&brought, &[library])[1].clone();
     assert!(errors.contains("goes past kanban") && errors.lines().count() == 1, "{errors}");
-    // The extension is loaded already, for another SQLite. A thread is to keep this SQLite loaded, and waits for the
-    // constructor; the fork waits for that thread, but not for ever.
+    // The extension is already loaded, for another SQLite. A thread must keep this SQLite loaded,
+    // and waits for the constructor. The fork waits for that thread, but not for ever.
     let arguments = [&["-shared", "-fPIC"][..], &[env!("NEWEST_SQLITE")]].concat();
     let other = compile(place.path(), "other.so", PLUGIN, &arguments);
     let program = compile(place.path(), "main", LOADS_PLUGINS, &[]);
@@ -645,8 +651,8 @@ int main(int n, char **all) {
     assert!(errors.contains("goes past kanban") && errors.lines().count() == 1, "{errors}");
 }
 
-/// A malformed variable keeps the VFS out: the process says so, once for each copy of SQLite, and goes on as on the
-/// stock VFS.
+/// A malformed variable keeps the VFS out. The process reports that, once for each copy of SQLite,
+/// and goes on as on the stock VFS.
 #[test]
 fn a_failure_is_reported_and_the_application_goes_on() {
     let board = Board::new();
@@ -691,10 +697,10 @@ print(missed)
 }
 
 /// A thread opens the first database of its process, which loads the extension. Another thread
-/// forks meanwhile, and its child opens a database, too: ld.so aborts a child that loads what its
-/// parent was loading. An extension with many parts makes sure that the fork comes during the load.
-/// (It keeps the first thread busy afterwards, so that the fork does not find SQLite's mutexes
-/// locked, which no VFS helps against.)
+/// forks meanwhile, and its child opens a database, too: ld.so aborts a child that loads a library
+/// while its parent was loading one. An extension with many parts makes sure that the fork comes
+/// during the load. (It keeps the first thread busy afterwards, so that the fork does not find
+/// SQLite's mutexes locked, against which no VFS helps.)
 #[test]
 fn a_fork_beside_the_first_open_is_harmless() {
     const PARTS: usize = 400;
@@ -760,8 +766,8 @@ print(len(sqlite3.connect(sys.argv[1]).execute('PRAGMA kanban_status').fetchall(
     }
 }
 
-/// Standard error is a pipe without a reader. Printing to it ends a program in C, but the report of
-/// the library must not.
+/// Standard error is a pipe without a reader. A program in C that prints to it ends, but the
+/// library's report must not end the program.
 #[test]
 fn a_report_ends_no_process() {
     needs!(SQLITE_HEADER);

@@ -1,4 +1,4 @@
-//! Applications in Ruby, PHP and Perl that nobody can change, by Debian's packages: their modules link libsqlite3, and are
+//! Applications in Ruby, PHP and Perl that nobody can change, from Debian's packages: their modules link libsqlite3, and are
 //! loaded when the program runs. Started with `libkanban_vfs_preload.so`, each of their processes is on this VFS.
 
 use std::path::Path;
@@ -13,7 +13,7 @@ struct Language {
     interpreter: &'static str,
     /// Works in the first process, in a forked child, and in a program that a shell starts.
     holds: &'static str,
-    /// Four children add 25 to a number, one each time: they read it and write it back in a transaction that BEGIN begins.
+    /// Four children add 25 to a number, one at a time: each reads it and writes it back in a transaction that BEGIN begins.
     counts: &'static str,
 }
 
@@ -35,7 +35,7 @@ const PERL_PROGRAMS: Language = Language {
     counts: include_str!("../../src/languages/counts.pl"),
 };
 
-/// Runs a program of a language, with and without the library: what it printed.
+/// Runs a program of a language, with or without the library. Returns its output.
 fn run(language: &Language, program: &str, place: &Path, is_preloaded: bool) -> String {
     let script = place.join("program");
     std::fs::write(&script, program).unwrap();
@@ -47,8 +47,8 @@ fn run(language: &Language, program: &str, place: &Path, is_preloaded: bool) -> 
     out
 }
 
-/// Each process of a language begins to write, and looks at a file of its board, by which POSIX drops its locks. On the stock VFS
-/// a stranger then writes into its transaction. On ours it is refused.
+/// Each process of a language begins to write, and looks at a file of its board, whose close drops the process's POSIX locks.
+/// On the stock VFS an outsider then writes into its transaction. On ours the outsider is refused.
 fn each_process_is_reached(language: &Language) {
     for (is_preloaded, outcome) in [(false, "broke in"), (true, "refused")] {
         let place = tempfile::tempdir().unwrap();
@@ -83,9 +83,9 @@ fn an_application_in_ruby_is_reached() {
     deferred_transactions_succeed(&RUBY_PROGRAMS);
 }
 
-/// A busy handler in Ruby raises an exception, as a time limit does while it sleeps: that jumps over SQLite and the VFS. The VFS calls
-/// handlers where SQLite does not, when SQLite has read which commits there are and not dropped its older pages yet. The connection
-/// still sees what others have committed, and writes on that, as on the stock VFS.
+/// A busy handler in Ruby raises an exception, as a time limit does while it sleeps. The exception jumps over SQLite and the
+/// VFS. The VFS calls handlers where SQLite does not: when SQLite has read which commits there are, but has not dropped its
+/// older pages yet. The connection still sees what others have committed, and writes on top of that, as on the stock VFS.
 #[test]
 fn an_exception_out_of_a_busy_handler_leaves_no_old_pages() {
     needs!(RUBY);
@@ -115,8 +115,8 @@ fn an_application_in_perl_is_reached() {
     deferred_transactions_succeed(&PERL_PROGRAMS);
 }
 
-/// PHP's class SQLite3 takes a URI for the name of a file, so that no VFS can be named with it, and only the default one counts.
-/// PDO takes URIs, also that of another VFS.
+/// PHP's class SQLite3 takes a URI for the name of a file. So it can name no VFS, and only the default one counts. PDO takes
+/// URIs, which can name another VFS.
 #[test]
 fn php_names_a_vfs_by_pdo_only() {
     needs!(PHP);

@@ -1,10 +1,10 @@
-//! The VFS can be taken out of SQLite again while nothing is open.
+//! The VFS can be unregistered while nothing is open.
 
 use kanban_vfs::{Error, Options};
 use vfs_tests::Board;
 
-/// A program that uses the VFS for one task and wants it gone afterwards; it forgets to close a
-/// connection first.
+/// A program uses the VFS for one task and then unregisters it, but at first forgets to close a
+/// connection.
 #[test]
 fn it_is_unregistered_when_nothing_is_open() {
     let name = "kanban-to-unload";
@@ -26,7 +26,7 @@ fn it_is_unregistered_when_nothing_is_open() {
     connection.execute_batch("INSERT INTO t VALUES (1)").unwrap();
 }
 
-/// An open that was refused, or that failed in the base VFS, holds nothing up.
+/// An open that was refused, or that failed in the base VFS, does not prevent that.
 #[test]
 fn failed_opens_count_for_nothing() {
     let name = "kanban-failing";

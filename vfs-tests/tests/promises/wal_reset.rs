@@ -1,7 +1,7 @@
-//! The WAL-reset bug of SQLite 3.7.0 to 3.51.2 (<https://www.sqlite.org/wal.html#walresetbug>): A
-//! checkpointer has read how long the WAL is, all of which is copied already. A writer restarts the
-//! WAL. The checkpointer then marks frames as copied that the writer has yet to write. If either of
-//! the two is ours, no row is lost.
+//! The WAL-reset bug of SQLite 3.7.0 to 3.51.2 (<https://www.sqlite.org/wal.html#walresetbug>). A
+//! checkpointer has read how long the WAL is, and all of it is already copied. A writer restarts
+//! the WAL. The checkpointer then marks frames as copied that the writer has yet to write. If
+//! either of the two is ours, no row is lost.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ const STOCK: &str = "pause";
 const OURS: &str = "kanban";
 
 /// The one call between reading how long the WAL is and looking how much of it is copied. SQLite
-/// makes it if the header of the wal-index is not the one the connection knew.
+/// makes it if the header of the wal-index differs from the one that the connection knew.
 const WINDOW: &str = "xUnfetch main";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Role {
     }
 }
 
-/// The VFS of each.
+/// The VFS of each client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct On {
     checkpointer: &'static str,
@@ -52,10 +52,10 @@ const BOTH_OURS: On = On { checkpointer: OURS, writer: OURS };
 const OUR_CHECKPOINTER: On = On { checkpointer: OURS, writer: STOCK };
 const OUR_WRITER: On = On { checkpointer: STOCK, writer: OURS };
 
-/// The parties.
+/// The two clients.
 struct Clients {
     checkpointer: Agent,
-    /// None if it is a thread of the checkpointer's process.
+    /// `None` if the writer is a thread of the checkpointer's process.
     writer: Option<Agent>,
 }
 
@@ -86,8 +86,8 @@ struct Scene<'c> {
 }
 
 impl<'c> Scene<'c> {
-    /// After `copied` of the transactions, the writer's own checkpoint copies what there is. The
-    /// checkpointer has seen none of them.
+    /// A new scene. After `copied` of the transactions, the writer's own checkpoint copies what
+    /// there is. The checkpointer has seen none of them.
     fn new(clients: &'c mut Clients, on: On, transactions: i64, copied: i64) -> Self {
         let mut scene = Self { board: Board::new(), clients, next: 0, rows: Vec::new() };
         scene.open(Role::Writer, on.writer);
@@ -110,7 +110,7 @@ impl<'c> Scene<'c> {
     fn open(&mut self, role: Role, vfs: &str) {
         let uri = self.board.uri(vfs);
         self.clients.of(role).open(role.connection(), &uri, 5000);
-        // Synced only where it matters: where a call to xSync may be stopped at.
+        // Synced only where it matters: where a client may be stopped at a call of xSync.
         self.sql(role, "PRAGMA wal_autocheckpoint=0; PRAGMA synchronous=off");
     }
 
@@ -134,7 +134,7 @@ impl<'c> Scene<'c> {
         reply
     }
 
-    /// Both write in turn. Then all of it can be copied, and the WAL begins anew.
+    /// Both write in turn. Then all frames can be copied, and the WAL is restarted.
     fn go_on(&mut self, transactions: i64) {
         for role in [Role::Writer, Role::Checkpointer] {
             self.sql(role, "PRAGMA synchronous=off");
@@ -150,8 +150,8 @@ impl<'c> Scene<'c> {
         assert!(short[0][1].as_i64() < long[0][1].as_i64(), "{short:?} after {long:?}");
     }
 
-    /// Both leave, and somebody else looks: the acknowledged rows that are not there, and what
-    /// integrity_check says.
+    /// Both close, and another client looks. Returns how many acknowledged rows are missing, and
+    /// the result of integrity_check.
     fn left(self) -> (usize, String) {
         for role in [Role::Writer, Role::Checkpointer] {
             self.clients.of(role).close(role.connection());
@@ -171,9 +171,9 @@ fn whole() -> (usize, String) {
     (0, "ok".to_owned())
 }
 
-/// Twenty transactions, all copied. A checkpointer has read how long the WAL is, and stops there.
-/// The writer commits six more, which begin the WAL anew; the checkpointer goes on and ends; both
-/// write thirty more: fewer and then more than there were.
+/// There are twenty transactions, all copied. A checkpointer has read how long the WAL is, and
+/// stops there. The writer commits six more, which restart the WAL; the checkpointer goes on and
+/// ends. Then both write thirty more: fewer and then more than there were.
 fn overtake(clients: &mut Clients, on: On) -> (usize, String) {
     let stops = Stops::new();
     let mut scene = Scene::new(clients, on, 20, 20);
@@ -190,8 +190,8 @@ fn overtake(clients: &mut Clients, on: On) -> (usize, String) {
     scene.left()
 }
 
-/// What the bug does to clients of the stock VFS, and that `on` loses nothing: processes, of which
-/// the writer may have the newest SQLite, and threads of one process.
+/// Shows what the bug does to clients of the stock VFS, and that `on` loses nothing. The clients
+/// are processes, of which the writer may have the newest SQLite, or threads of one process.
 fn overtake_all(on: On) {
     for mut clients in [
         Clients::processes(Library::Debian, Library::Debian),
@@ -204,28 +204,28 @@ fn overtake_all(on: On) {
     }
 }
 
-/// A gateway's checkpoint is overtaken by a worker; both are ours. (On the stock VFS, acknowledged
-/// rows are gone and the index is not the table's any more.)
+/// A worker overtakes a gateway's checkpoint; both are ours. (On the stock VFS, acknowledged rows
+/// are gone, and the index no longer matches the table.)
 #[test]
 fn an_overtaken_checkpoint_loses_no_row() {
     overtake_all(BOTH_OURS);
 }
 
-/// The same beside a worker that does not use this VFS: the checkpointer sees that the WAL is not
-/// the one it began with. (Stock: as above.)
+/// The same with a worker that does not use this VFS: the checkpointer sees that the WAL is not the
+/// one with which it began. (On the stock VFS: as above.)
 #[test]
 fn our_checkpoint_overtaken_by_a_stock_writer_loses_no_row() {
     overtake_all(OUR_CHECKPOINTER);
 }
 
-/// The same with a gateway that does not use this VFS: the writer leaves the WAL as it is while
-/// anybody checkpoints. (Stock: as above.)
+/// The same with a gateway that does not use this VFS: the writer does not restart the WAL while
+/// anybody checkpoints. (On the stock VFS: as above.)
 #[test]
 fn our_writer_overtakes_no_stock_checkpoint() {
     overtake_all(OUR_WRITER);
 }
 
-/// The party that stops, while the other does what it can.
+/// The client that stops, while the other does what it can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     /// A checkpoint of that mode.
@@ -240,9 +240,9 @@ struct Seen {
     left: (usize, String),
 }
 
-/// Six transactions, of which a checkpoint has copied the first `copied`. One of the two stops
-/// before its n-th call to the base VFS; beside it the other writes, and checkpoints if the first
-/// does not; the first goes on and ends; both write more. Once for every n.
+/// There are six transactions, of which a checkpoint has copied the first `copied`. One client
+/// stops before its n-th call to the base VFS. Meanwhile the other writes, and checkpoints if the
+/// first does not. Then the first goes on and ends, and both write more. This is done for every n.
 fn sweep(clients: &mut Clients, on: On, copied: i64, stop: Stop) -> Vec<Seen> {
     let stops = Stops::new();
     let mut seen = Vec::new();
@@ -271,12 +271,12 @@ fn sweep(clients: &mut Clients, on: On, copied: i64, stop: Stop) -> Vec<Seen> {
         let result = scene.clients.of(role).end(role.connection()).rows();
         scene.rows.extend(row);
         if stop == Stop::Transaction {
-            // A writer tries for it with locks in hand.
+            // A writer tries for it while it holds locks.
             assert_ne!(call, "xShmLock main lock exclusive 1+1 may block", "{what}");
         }
         match stop {
             Stop::Checkpoint("passive") => assert_eq!(result[0][0], 0, "{what}: {result:?}"),
-            // The other had done all it would before the checkpoint went on.
+            // The other client had finished before the checkpoint went on.
             Stop::Checkpoint(_) => assert_eq!(result, [[0, 0, 0]], "{what}"),
             Stop::Transaction => {}
         }
@@ -286,7 +286,8 @@ fn sweep(clients: &mut Clients, on: On, copied: i64, stop: Stop) -> Vec<Seen> {
 }
 
 /// What `role` does while the other is `stopped`: three transactions, after a checkpoint if the
-/// other does none. Beside a passive checkpoint all go well; else they may be refused, at once.
+/// other makes none. During a passive checkpoint all succeed; otherwise they may be refused, at
+/// once.
 fn act_beside(scene: &mut Scene<'_>, role: Role, stop: Stop, stopped: Stopped, what: &str) {
     let may_refuse = stop != Stop::Checkpoint("passive");
     if may_refuse {
@@ -322,8 +323,9 @@ fn act_beside(scene: &mut Scene<'_>, role: Role, stop: Stop, stopped: Stopped, w
     drop(stopped);
 }
 
-/// Whether, on the stock VFS too, nobody can begin to read until it goes on: SQLite counts on these
-/// locks being held for a moment, tries for ten seconds, and says "locking protocol".
+/// Whether, even on the stock VFS, nobody can begin to read until the stopped client goes on.
+/// SQLite expects these locks to be held only for a moment, tries for ten seconds, and says
+/// "locking protocol".
 fn keeps_all_waiting(stopped: &Stopped) -> bool {
     const WRITE: u32 = 0;
     // A mark of readers is being moved, or the header of the wal-index is half written.
@@ -332,8 +334,8 @@ fn keeps_all_waiting(stopped: &Stopped) -> bool {
     mark || stopped.call() == "xShmBarrier main" && stopped.holds(WRITE)
 }
 
-/// All sweeps of one pairing: the calls at which anything was lost or damaged, and the number of
-/// calls. It has been in all the places that matter.
+/// All sweeps of one pairing. Returns the calls at which anything was lost or damaged, and the
+/// number of calls. Checks that the sweeps stopped at all places that matter.
 fn sweeps(clients: &mut Clients, on: On) -> (BTreeSet<String>, usize) {
     let mut all = Vec::new();
     for (stop, copied) in [
@@ -381,31 +383,31 @@ fn sweep_all(mut clients: Clients, is_fixed: bool) {
 }
 
 /// A checkpoint, passive or truncating, stops before each of its calls in turn, while a writer in
-/// another process commits; then a writer, while the other process checkpoints and writes. Nothing
-/// is lost wherever it is, and every statement ends as it would alone: a passive checkpoint and a
-/// commit well, a truncating checkpoint with an empty WAL. (On the stock VFS rows are lost at one
-/// call.)
+/// another process commits. Then a writer stops, while the other process checkpoints and writes.
+/// Nothing is lost wherever it stops, and every statement ends as it would alone: a passive
+/// checkpoint and a commit succeed, and a truncating checkpoint leaves an empty WAL. (On the stock
+/// VFS rows are lost at one call.)
 #[test]
 fn wherever_one_process_stops_no_row_is_lost() {
     sweep_all(Clients::processes(Library::Debian, Library::Debian), false);
 }
 
-/// The same with two threads of one process. (Stock: as above.)
+/// The same with two threads of one process. (On the stock VFS: as above.)
 #[test]
 fn wherever_one_thread_stops_no_row_is_lost() {
     sweep_all(Clients::threads(Library::Debian), false);
 }
 
-/// The same with the newest SQLite, which has the bug no more and waits inside its lock calls: our
-/// guard is not in the way of its own.
+/// The same with the newest SQLite, which no longer has the bug and waits inside its lock calls.
+/// Our guard is not in the way of its own.
 #[test]
 fn wherever_one_stops_the_newest_sqlite_loses_no_row_either() {
     sweep_all(Clients::processes(Library::Newest, Library::Newest), true);
 }
 
-/// A stock checkpointer stands still. Our writer, whose busy timeout is longer than any test, does
-/// not wait for it: it leaves the WAL as it is, and commits. (Stock: it does not wait either, and
-/// rows are lost.)
+/// A stock checkpointer does not go on. Our writer, whose busy timeout is longer than any test,
+/// does not wait for it: it does not restart the WAL, and commits. (On the stock VFS it does not
+/// wait either, and rows are lost.)
 #[test]
 fn a_writer_does_not_wait_for_a_checkpoint() {
     for library in [Library::Debian, Library::Newest] {
@@ -427,8 +429,8 @@ fn a_writer_does_not_wait_for_a_checkpoint() {
     }
 }
 
-/// What checkpoints of each mode answer, with nobody in the way, beside a reader, and beside a
-/// writer, on the VFS named.
+/// The answers to checkpoints of each mode, alone, with a reader, and with a writer, on the named
+/// VFS.
 fn answers(program: Program, vfs: &str, mode: &str) -> Vec<(&'static str, Vec<Vec<Value>>)> {
     let board = Board::new();
     let mut client = agent(program);
@@ -457,8 +459,8 @@ fn answers(program: Program, vfs: &str, mode: &str) -> Vec<(&'static str, Vec<Ve
     said
 }
 
-/// Checkpoints of every mode, in every state of the WAL, answer what they answer on the stock VFS,
-/// to the number, and never "busy" if nobody is in their way.
+/// Checkpoints of every mode, in every state of the WAL, give exactly the stock VFS's answers, and
+/// never "busy" if nobody is in their way.
 #[test]
 fn checkpoints_answer_what_they_answer_on_the_stock_vfs() {
     for program in Program::ALL {

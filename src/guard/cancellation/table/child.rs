@@ -1,10 +1,10 @@
 //! What a child of fork(2) does with the table of its parent.
 //!
-//! The child shares its parent's open file descriptions, and so its locks: an unlock in the child would release the
-//! parent's lock, and a child that lives on would keep the locks of a parent that died
-//! (<https://www.sqlite.org/howtocorrupt.html> 2.6). So the child closes its copies of the lock descriptors at once,
-//! which leaves the parent's locks alone, and refuses locks by descriptors that the parent had opened. A file that
-//! the child opens itself is its own. Files that were not ours keep the stock VFS's behaviour.
+//! The child shares its parent's open file descriptions, and so its locks
+//! (<https://www.sqlite.org/howtocorrupt.html> 2.6). An unlock in the child would release the parent's lock, and a
+//! child that lives on would keep the locks of a parent that died. So the child at once closes its copies of the
+//! lock descriptors, which leaves the parent's locks alone. And it refuses locks by descriptors that the parent
+//! opened. A file that the child opens itself is its own. Files that were not ours keep the stock VFS's behaviour.
 
 use std::collections::HashMap;
 
@@ -13,23 +13,24 @@ use crate::guard::cancellation::published::Answer;
 use crate::sys::Inode;
 use crate::sys::fork;
 
-/// The files that a parent had open through the VFS, and in which generation it was when it forked last.
+/// The files that a parent had open through the VFS, and the parent's generation when it last forked.
 #[derive(Default)]
 pub(super) struct Inherited(HashMap<Inode, u64>);
 
 impl LockTable {
-    /// Keeps other threads from opening lock descriptors until the result is dropped. The thread that forks calls it
-    /// before the fork.
+    /// Keeps other threads from opening lock descriptors until the result is dropped. The thread that forks calls
+    /// this before the fork.
     pub(crate) fn hold_for_fork(&'static self) -> impl std::any::Any {
         self.table.lock()
     }
 
-    /// In a forked child, before any other call: closes the lock descriptors that it inherited.
+    /// Closes the inherited lock descriptors, in a forked child before any other call.
     pub(crate) fn abandon_inherited(&'static self) {
         self.with((), Table::abandon_inherited);
     }
 
-    /// In a forked child: the generation of the parent that had a file open through the VFS; `None` if none had.
+    /// In a forked child: the generation of the parent that had a file open through the VFS; `None` if no parent
+    /// had.
     pub(crate) fn inherited(&'static self, inode: Inode) -> Option<u64> {
         self.with(None, |table| table.inherited.0.get(&inode).copied())
     }

@@ -10,9 +10,8 @@ use crate::guard::cancellation::published::Answer;
 use crate::sys::{self, Inode, Range};
 
 impl Table {
-    /// Decides what the locks of a file become, unless that is decided for good, and sees to it that its lock
-    /// descriptor is intact and, if any connection can write, writable. If the file `may_be_locked` by a POSIX lock,
-    /// asks the kernel.
+    /// Decides what the locks of a file become, unless that is decided for good. Then makes sure that its lock descriptor is
+    /// intact and, if any connection can write, writable. If the file `may_be_locked` by a POSIX lock, asks the kernel.
     pub(super) fn settle(&mut self, inode: Inode, may_be_locked: bool) {
         let Some(file) = self.files.get_mut(&inode) else { return };
         match &mut file.kind {
@@ -23,7 +22,7 @@ impl Table {
             }
             LockKind::Stock if !self.ours.contains(inode) => {}
             LockKind::Refused(why) if sys::has_no_locks(why) => {}
-            // The system may have been short of something, such as descriptors, that it has now.
+            // The system may have been short of something, such as descriptors, that is available now.
             LockKind::Refused(_) => self.decide(inode, true),
             LockKind::Ofd(_) | LockKind::Stock | LockKind::Locked(_) => {
                 self.decide(inode, may_be_locked)
@@ -32,16 +31,17 @@ impl Table {
         self.publish(inode);
     }
 
-    /// Makes the locks of a file open-file-description locks, unless a POSIX lock is on it or on its way.
+    /// Makes the locks of a file open-file-description locks, unless it has a POSIX lock, or a call that makes one is under
+    /// way.
     pub(super) fn decide(&mut self, inode: Inode, may_be_locked: bool) {
         let Some(file) = self.files.get_mut(&inode) else { return };
-        // From here on no call begins that is made as it is, and those that have begun are seen.
+        // From here on no call begins that is made as it is, and this code sees each one that has begun.
         for descriptor in &file.descriptors {
             self.published.publish(*descriptor, Answer::AskTheTable);
         }
         let Some(by) = self.descriptors.best_of(&file.descriptors) else { return };
         let has_locked = |descriptor: &RawFd| posix_locks::may_have_locked(*descriptor, inode);
-        // SQLite locks for all connections by the descriptor of one, whichever that is.
+        // SQLite makes all connections' locks by the descriptor of one of them, whichever that is.
         let is_locked = file.calling > 0
             || file.descriptors.iter().any(|descriptor| self.published.is_calling(*descriptor))
             || may_be_locked
@@ -59,8 +59,8 @@ impl Table {
         self.open_lock_descriptor(inode, by);
     }
 
-    /// A file's locks go through a descriptor of our own from now on, or are POSIX locks if none can be opened. SQLite has it
-    /// open by `by`.
+    /// Opens a lock descriptor, through which the file's locks go from now on. If that fails, they are POSIX locks. `by` is
+    /// SQLite's descriptor of the file.
     fn open_lock_descriptor(&mut self, inode: Inode, by: RawFd) {
         let is_writable = self.descriptors.is_writable(by);
         match (LockDescriptor::open(by, is_writable), self.files.get_mut(&inode)) {
@@ -70,7 +70,7 @@ impl Table {
         }
     }
 
-    /// A file's locks go through this descriptor from now on.
+    /// From now on a file's locks go through this descriptor.
     fn lock_through(&mut self, inode: Inode, lock: LockDescriptor) {
         let number = lock.number();
         let lost = self.descriptors.own.insert(number, inode).filter(|lost| *lost != inode);
@@ -87,11 +87,11 @@ impl Table {
         let Some(file) = self.files.get_mut(&inode) else { return false };
         let LockKind::Ofd(lock) = &file.kind else { return false };
         let Ok(held) = sys::locks_of(lock.number()) else { return false };
-        // Exclusive ones could not be moved without a moment in which nobody has them.
+        // Exclusive locks could not be moved without a moment in which nobody has them.
         let ranges = held.iter().map(|held| (!held.is_exclusive).then(|| Range::of(*held)));
         let Some(ranges) = ranges.collect::<Option<Vec<_>>>() else { return false };
         if !ranges.iter().all(|range| matches!(sys::share_by_posix(descriptor, *range), Ok(true))) {
-            // The shared locks that were made stay, and are released with the rest.
+            // The POSIX locks that were already made stay, and are released with the rest.
             return false;
         }
         for range in ranges {
@@ -103,18 +103,18 @@ impl Table {
         true
     }
 
-    /// A new descriptor has this number, so what SQLite had by it was closed behind its back. If we had a lock
-    /// descriptor by it, it was that of the file `lost`, which gets another.
+    /// A new descriptor has this number, so SQLite's descriptor of that number was closed behind its back. If the number was
+    /// our lock descriptor, it was that of the file `lost`, which gets another.
     pub(super) fn number_was_reused(&mut self, number: RawFd, lost: Option<Inode>) {
         self.remove(number);
         let Some(inode) = lost else { return };
         let Some(file) = self.files.get_mut(&inode) else { return };
         if let LockKind::Ofd(lock) = std::mem::replace(&mut file.kind, LockKind::Stock) {
-            // The number is another's to close, and it may be a descriptor of this very file.
+            // The number belongs to other code, which closes it, and may be a descriptor of this very file.
             let _ = ManuallyDrop::new(lock);
         }
         self.remove_closed(inode);
-        // What the descriptor had locked is lost, as if a POSIX lock had been cancelled.
+        // The locks of the lost descriptor are gone, as if POSIX locks had been cancelled.
         let Some(file) = self.files.get(&inode) else { return };
         if let Some(by) = self.descriptors.best_of(&file.descriptors) {
             self.open_lock_descriptor(inode, by);
@@ -122,7 +122,7 @@ impl Table {
         self.publish(inode);
     }
 
-    /// Publishes what has become of a file.
+    /// Publishes what the locks of a file became.
     pub(super) fn publish(&self, inode: Inode) {
         let Some(file) = self.files.get(&inode) else { return };
         for descriptor in &file.descriptors {

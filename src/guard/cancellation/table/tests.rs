@@ -4,8 +4,8 @@ use std::os::fd::AsRawFd;
 use super::*;
 use sys::for_tests::{lock_by_posix, stale};
 
-/// A thread locks a file while another registers the VFS. Until the table knows what was locked before, the
-/// call is made as it is, and under the mutex: the table either sees the lock or comes before the call.
+/// A thread locks a file while another registers the VFS. Until the table knows what was locked before, the call is made
+/// as it is, under the mutex: the table either sees the lock or comes before the call.
 #[test]
 fn calls_are_made_as_they_are_until_it_has_begun() {
     static TABLE: LockTable = LockTable::new();
@@ -14,7 +14,7 @@ fn calls_are_made_as_they_are_until_it_has_begun() {
     assert_eq!(TABLE.before(|| 7), None);
 }
 
-/// A name of the database, in these tests of each.
+/// A name of the database, the same in all of these tests.
 const NAME: &str = "/there/board.db";
 
 const PENDING: Range = Range { start: 0x4000_0000, len: 1 };
@@ -24,7 +24,7 @@ fn inode(file: &File) -> Inode {
     sys::inode_of(file.as_raw_fd()).expect("it is open")
 }
 
-/// A board, one descriptor of it to read by, and one to write by.
+/// A board, a descriptor to read it, and one to write it.
 fn board() -> (tempfile::NamedTempFile, File, File) {
     let board = tempfile::NamedTempFile::new().expect("a file");
     let open = |writes| File::options().read(true).write(writes).open(board.path());
@@ -46,7 +46,7 @@ fn with_ours(has_shortcut: bool, file: &File) -> &'static LockTable {
     table
 }
 
-/// The descriptor that a file's locks go through.
+/// The descriptor through which a file's locks go.
 fn through(table: &'static LockTable, file: &File) -> RawFd {
     match table.target(file.as_raw_fd()) {
         Target::Through { descriptor, .. } => descriptor,
@@ -54,19 +54,19 @@ fn through(table: &'static LockTable, file: &File) -> RawFd {
     }
 }
 
-/// The word that is published of a descriptor.
+/// The word that is published for a descriptor.
 fn word(table: &LockTable, file: &File) -> i32 {
     table.published.word(file.as_raw_fd())
 }
 
-/// Locks as the replaced fcntl does; false if somebody else has a lock in its way.
+/// Locks as the replaced fcntl does; false if another lock is in the way.
 fn locks(descriptor: RawFd, range: Range, shared: bool) -> io::Result<bool> {
     sys::try_lock(&sys::duplicate(descriptor)?, range, shared)
 }
 
-/// Connections that can only read lock, unlock and lock again. Then one comes that can write: it finds held what
-/// the readers hold by then, nothing more and nothing less. From then on the file can be locked exclusively, also
-/// when all that can write have gone, but never by a descriptor to read by.
+/// Connections that can only read lock, unlock and lock again. Then a connection joins that can write: the lock
+/// descriptor then has what the readers hold by then, nothing more and nothing less. From then on the file can be locked
+/// exclusively, even when all that can write have gone, but never by a read-only descriptor.
 #[test]
 fn a_writing_connection_that_joins_keeps_the_locks_of_those_that_read() {
     let (board, reads, writes) = board();
@@ -101,8 +101,8 @@ fn a_writing_connection_that_joins_keeps_the_locks_of_those_that_read() {
     assert_eq!(table.target(reads.as_raw_fd()), of_reads);
 }
 
-/// Several connections come and go. All lock by one descriptor, as long as there is one of them, ours or
-/// not. The table forgets a descriptor that was closed, since its number may be another file's next.
+/// Several connections come and go. All lock by one descriptor, as long as there is one connection, ours or not. The
+/// table forgets a descriptor that was closed, since its number may be another file's next.
 #[test]
 fn all_connections_lock_by_one_descriptor_until_the_last_closes() {
     let (board, _reads, writes) = board();
@@ -135,8 +135,8 @@ fn all_connections_lock_by_one_descriptor_until_the_last_closes() {
     }
 }
 
-/// A file that is not open through the VFS keeps POSIX locks, without a descriptor of ours. It becomes ours
-/// when the VFS opens it, unless it is locked, or a call that locks it is on its way: then when it is unlocked.
+/// A file that is not open through the VFS keeps POSIX locks, without a descriptor of ours. It becomes ours when the VFS
+/// opens it. If it is locked then, or a call that locks it is under way, it becomes ours when it is unlocked.
 #[test]
 fn a_file_that_is_not_ours_keeps_posix_locks() {
     let (board, reads, writes) = board();
@@ -208,7 +208,7 @@ fn a_wal_index_belongs_to_its_database() {
     let table = with_ours(true, &database);
     table.opened_wal_index(inode(&database), inode(&index));
     through(table, &index);
-    // SQLite closes it, locked or not, as when it leaves WAL mode: another file may have its number then.
+    // SQLite closes the wal-index, locked or not, as when it leaves WAL mode: another file may have its number then.
     for is_locked in [true, false] {
         table.opened_wal_index(inode(&database), inode(&index));
         if is_locked {
@@ -224,7 +224,8 @@ fn a_wal_index_belongs_to_its_database() {
     through(table, &index);
 }
 
-/// SQLite opens a wal-index, and stat(2) fails on its database: it is that of the database that was opened by this name.
+/// SQLite opens a wal-index, and stat(2) fails on its database: then the wal-index belongs to the database that was
+/// opened by this name.
 #[test]
 fn a_wal_index_belongs_to_a_database_by_its_name() {
     let (_board, _, database) = board();
@@ -238,8 +239,8 @@ fn a_wal_index_belongs_to_a_database_by_its_name() {
     through(table, &index);
 }
 
-/// In a child of fork(2), no lock is made by a descriptor that it inherited, and a file that it opens is its own. A
-/// file that was not ours keeps POSIX locks.
+/// In a child of fork(2), no lock is made by an inherited descriptor, and a file that the child opens is its own. A file
+/// that was not ours keeps POSIX locks.
 #[test]
 fn a_forked_child_does_not_lock_by_what_it_inherits() {
     let (_board, reads, writes) = board();
@@ -259,8 +260,8 @@ fn a_forked_child_does_not_lock_by_what_it_inherits() {
     through(table, &writes);
 }
 
-/// A file that this process had locked before keeps POSIX locks. Once it is unlocked, the next connection ends
-/// that. A number that is no descriptor is an error.
+/// A file that this process had locked before keeps POSIX locks. Once it is unlocked, the next connection changes that.
+/// A number that is no descriptor is an error.
 #[test]
 fn a_file_that_was_locked_before_keeps_posix_locks_until_it_is_unlocked() {
     let (_board, reads, writes) = board();
@@ -277,8 +278,9 @@ fn a_file_that_was_locked_before_keeps_posix_locks_until_it_is_unlocked() {
     assert_eq!(table.target(-1), Target::Unknown(libc::EBADF));
 }
 
-/// Somebody closes SQLite's descriptor of a file, or ours, and the number becomes another file's: SQLite's, which
-/// the table then knows by it; ours, which stays open; the application's, which is not closed.
+/// Code other than ours closes SQLite's descriptor of a file, or ours, and another file gets the number. If that is a
+/// file of SQLite's, the table then knows it by the number. If it is one of ours, it stays open. If it is the
+/// application's, it is not closed.
 #[test]
 fn a_number_is_not_trusted_after_its_file_was_closed() {
     /// Makes a number another file's, as close(2) and open(2) do.
@@ -290,7 +292,7 @@ fn a_number_is_not_trusted_after_its_file_was_closed() {
     let (_second, _, other) = board();
     let number = |file: &File| sys::duplicate(file.as_raw_fd()).expect("it is open");
 
-    // SQLite's, and then SQLite's.
+    // SQLite's descriptor becomes one of SQLite's.
     let table = with_ours(true, &writes);
     let leaked = File::from(number(&writes));
     let file = through(table, &leaked);
@@ -299,7 +301,7 @@ fn a_number_is_not_trusted_after_its_file_was_closed() {
     assert!(matches!(table.target(leaked.as_raw_fd()), Target::AsItIs { .. }));
     assert!(!sys::is_of(file, inode(&writes)), "the file is unlocked, and that closed");
 
-    // Ours, and then SQLite's. The file has another.
+    // Ours becomes one of SQLite's. The file gets another lock descriptor.
     let table = with_ours(true, &writes);
     let file = through(table, &writes);
     is_now(file, &other);
@@ -311,7 +313,7 @@ fn a_number_is_not_trusted_after_its_file_was_closed() {
     assert!(table.closing(file), "SQLite may");
     sys::close_inherited(file, inode(&other));
 
-    // Ours, and then the application's.
+    // Ours becomes one of the application's.
     let table = with_ours(true, &writes);
     let file = through(table, &writes);
     is_now(file, &other);
@@ -320,7 +322,7 @@ fn a_number_is_not_trusted_after_its_file_was_closed() {
     assert!(sys::is_of(file, inode(&other)), "it is not closed");
     sys::close_inherited(file, inode(&other));
 
-    // SQLite's, and then ours: it is not SQLite's to close.
+    // SQLite's becomes ours, which SQLite must not close.
     let table = with_ours(true, &writes);
     let file = through(table, &writes);
     assert!(!table.closing(file));

@@ -2,7 +2,7 @@ use super::*;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// A log is a pipe whose reader is gone. A program in C, which does not ignore SIGPIPE, goes on.
+/// A log is a pipe whose reader is gone. A program in C that does not ignore SIGPIPE goes on.
 #[test]
 fn a_broken_pipe_ends_nobody() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -15,7 +15,7 @@ fn a_broken_pipe_ends_nobody() {
     assert_eq!(written.map_err(|why| why.kind()), Err(io::ErrorKind::BrokenPipe));
 }
 
-/// A pipe is full, since nobody reads: the line is lost, and nobody waits.
+/// A pipe is full, since nobody reads it: the line is lost, and nobody waits.
 #[test]
 fn a_full_pipe_keeps_nobody() {
     let (_reader, mut writer) = std::io::pipe().expect("a pipe");
@@ -28,8 +28,8 @@ fn a_full_pipe_keeps_nobody() {
     assert_eq!(written.map_err(|why| why.kind()), Err(io::ErrorKind::WouldBlock));
 }
 
-/// A pipe has room for a part of the line, as if others had filled it since poll(2) has said that there is room: the
-/// rest is lost, and nobody waits. Its other users share its flags.
+/// A pipe has room for only a part of the line, as if others had filled it after poll(2) said that there is room.
+/// The rest is lost, and nobody waits. The flags, which its other users share, stay as they are.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_pipe_that_fills_meanwhile_keeps_nobody() {

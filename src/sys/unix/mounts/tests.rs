@@ -7,8 +7,8 @@ fn a_directory_of_this_machine_shares_memory() {
     assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 0);
 }
 
-/// A database is mounted where it lies, once or twice, whatever part of its file system is seen. Others are not:
-/// what is mounted there is of another directory, file system or name, or deleted.
+/// A database is mounted over itself, once or twice, whatever part of its file system is visible. Other mounts
+/// are not such: what is mounted there is of another directory, file system or name, or deleted.
 #[test]
 fn a_file_that_is_mounted_over_itself_is_told_from_others() {
     let path = Path::new("/srv/a b/board.db");

@@ -18,8 +18,8 @@ fn a_lock_is_read_from_its_line() {
     }
 }
 
-/// A process is killed, and its parent waits for it while another thread asks: its locks are free by then, so it has ended,
-/// at whichever moment of that the thread asks.
+/// A process is killed, and its parent waits for it while another thread asks about it. Its locks are free by then, so the
+/// answer is that it has ended, at whichever moment of the parent's wait the thread asks.
 #[test]
 fn a_process_has_ended_also_while_its_parent_waits_for_it() {
     for _ in 0..400 {
@@ -41,7 +41,7 @@ fn a_process_has_ended_also_while_its_parent_waits_for_it() {
     }
 }
 
-/// A program sets its title to what turns a terminal red, or turns the rest of the line round.
+/// A program sets its title to a text that turns a terminal red, or reverses the rest of the line.
 #[test]
 fn a_command_line_does_not_command_the_terminal() {
     assert_eq!(
@@ -57,7 +57,7 @@ fn a_command_line_does_not_command_the_terminal() {
     assert_eq!((long.len(), long.ends_with("x...")), (203, true));
 }
 
-/// This process has a lock: the kernel's list has it, with this process's id if it is of POSIX's kind, and none of it on
+/// This process has a lock. The kernel's list has that lock, with this process's id if it is a POSIX lock, and no lock on
 /// another file.
 #[test]
 fn a_listed_lock_is_found() {
@@ -102,8 +102,8 @@ fn a_process_is_known_by_its_stat() {
     assert!(Stat::parse("7 (a").is_none() && Stat::parse("").is_none());
 }
 
-/// This process lives, and did something after it began. A process is gone if none has its id, or if this
-/// process has it, but somebody else had it ten years ago, or if it is a zombie.
+/// This process lives, and did something after it began. A process is gone if none has its id, if it is a zombie, or if this
+/// process has the id but something was done ten years ago.
 #[test]
 fn a_process_that_is_gone_is_known_to_be() {
     let pid = std::process::id();
@@ -122,7 +122,7 @@ fn a_process_that_is_gone_is_known_to_be() {
     child.wait().expect("it ends");
 }
 
-/// The first thread of a process ends, and another lives. The process has not ended before that is killed, and has its files
+/// The first thread of a process ends, and another lives. The process has not ended until that one is killed, and has its files
 /// open, although /proc/PID/fd is empty, or root's.
 #[test]
 fn a_process_lives_as_long_as_its_last_thread() {
@@ -158,7 +158,7 @@ fn a_process_lives_as_long_as_its_last_thread() {
     assert_ne!(has_it, Some(false));
 }
 
-/// Takes from this thread, for good, the right to look into the processes of all users. capabilities(7)
+/// Drops for good this thread's right to look into the processes of all users. capabilities(7)
 fn give_up_ptrace() {
     const VERSION_3: u32 = 0x2008_0522;
     const CAP_SYS_PTRACE: u32 = 19;
@@ -174,7 +174,7 @@ fn give_up_ptrace() {
     }
 }
 
-/// A process of another user has a file open. Root without CAP_SYS_PTRACE, as in most containers, may list its descriptors, and
+/// A process of another user has a file open. Root without CAP_SYS_PTRACE, as in most containers, may list its descriptors, but
 /// not look at them. So it is not known whether that process has the file open.
 #[test]
 fn a_process_that_may_not_be_looked_into_is_not_innocent() {
@@ -211,7 +211,7 @@ fn named(name: &str) -> std::process::Child {
     child
 }
 
-/// A process calls itself by an escape sequence that turns a terminal red.
+/// A process has a name with an escape sequence that turns a terminal red.
 #[test]
 fn a_name_does_not_command_the_terminal() {
     let mut child = named("a\\033[31mb");
@@ -220,7 +220,7 @@ fn a_name_does_not_command_the_terminal() {
     child.wait().expect("it ends");
 }
 
-/// The kernel cuts the name of a program in the middle of a character. The process is described as any other, and known to
+/// The kernel cuts the name of a program in the middle of a character. The process is described like any other, and is known to
 /// be gone when it is a zombie.
 #[test]
 fn a_name_need_not_be_utf_8() {
@@ -239,7 +239,7 @@ fn a_name_need_not_be_utf_8() {
     child.wait().expect("it ends");
 }
 
-/// This process has a file open twice, once only to look at it, and a lock by the other: it is found with both.
+/// This process has a file open twice: once only to look at it, and once with a lock. It is found with both.
 #[test]
 fn a_process_that_has_a_file_open_is_found() {
     use std::os::unix::fs::OpenOptionsExt;
@@ -260,7 +260,8 @@ fn a_process_that_has_a_file_open_is_found() {
     assert!(with_open(&[inode], Duration::MAX).found.is_empty());
 }
 
-/// This process has a lock, by one of its descriptors: a search for that lock finds it, and for no other.
+/// This process has a lock by one of its descriptors: a search for that lock finds the process, a search for another lock does
+/// not.
 #[test]
 fn a_process_that_has_a_lock_is_found() {
     let file = tempfile::tempfile().expect("a file");
@@ -281,14 +282,14 @@ fn a_process_that_has_a_lock_is_found() {
     assert!(cut_short.is_partial && cut_short.found.is_empty());
 }
 
-/// Another program keeps one file locked, by flock(2), and a part of another, while others lock and unlock theirs all the time.
-/// The kernel's list sometimes lacks a lock then, although it is held.
+/// Another program keeps one file locked by flock(2), and a part of another file, while others lock and unlock theirs all the
+/// time. The kernel's list sometimes lacks a held lock then.
 #[test]
 fn a_lock_is_found_while_others_come_and_go() {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     let directory = tempfile::tempdir().expect("a directory");
-    // A child that another test starts may keep a lock for a moment: each has a file of its own.
+    // A child that another test starts may keep a lock for a moment, so each process has a file of its own.
     let file = || tempfile::tempfile_in(directory.path()).expect("there is room");
     let [whole, part] = [(); 2].map(|()| file());
     crate::sys::for_tests::flock_all(&whole);
