@@ -125,7 +125,7 @@ fn an_open_sidecar_is_the_one_in_its_place() {
             break;
         }
         // A child that another test forked keeps what was open, until the child ends.
-        assert!(began.elapsed() < std::time::Duration::from_secs(10), "it stays");
+        assert!(began.elapsed() < std::time::Duration::from_secs(60), "it stays");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
