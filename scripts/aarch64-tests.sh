@@ -5,9 +5,9 @@
 #
 #     scripts/aarch64-tests.sh [TEST ...]
 #
-# It shows that the code is right for AArch64's calling convention, structs and system calls, as qemu translates these. It
-# does not show that processor's memory order, which qemu does not have, nor its kernel: system calls are this machine's.
-# Tests whose clients are in Rust run with this machine's, so that both kinds share a board.
+# The script shows that the code is right for AArch64's calling convention, structs and system calls, as qemu translates these.
+# It tests neither that processor's memory order, which qemu does not have, nor its kernel: system calls go to this machine's.
+# Tests whose clients are in Rust run these clients as this machine's programs, so that both kinds share a board.
 #
 # Needs root, qemu-user and debootstrap, and dist/ with the wheel of AArch64. Writes to target/ only.
 set -euo pipefail

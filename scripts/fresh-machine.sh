@@ -9,7 +9,7 @@
 #     scripts/fresh-machine.sh --user --only 'gcc libc6-dev python3'    # an ordinary user, without the optional tools
 #     scripts/fresh-machine.sh --snippets                               # without the two commands
 #
-# --minutes 60 is how long the tests may take; --keep-log FILE copies all that they say.
+# --minutes 60 says how long the tests may take; --keep-log FILE copies their output.
 # Needs root, debootstrap, and a Debian whose apt sources it may use without a password.
 set -euo pipefail
 cd "$(dirname "$0")/.."

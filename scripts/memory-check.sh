@@ -4,9 +4,9 @@
 #     scripts/memory-check.sh          the extension in Debian's sqlite3 shell and Python
 #     scripts/memory-check.sh --full   and unit tests and promises, with their client processes
 #
-# Fails on an invalid access, a use of what was not initialised, a bad free, and on memory that nothing
-# points to any more. What lives for ever by design (the VFS, its method tables, the registry of
-# databases) is still pointed to. *.supp beside this script has what is excepted, and why.
+# Fails on an invalid access, a use of memory that was not initialised, a bad free, and on memory to which nothing
+# points any more. Something still points to what lives for ever by design (the VFS, its method tables, the registry
+# of databases). *.supp beside this script lists the exceptions, with their reasons.
 #
 # --full runs a few tests of each kind, so that it ends in ten minutes. Left out are the model of the queue,
 # which has nothing unsafe, and tests that count system calls by ptrace or kill (kills, killed_holder), that

@@ -3,14 +3,14 @@
 
 cargo-mutants lists the mutants. This script puts all of them into one copy of the tree,
 target/mutants/tree, each behind `if mutant(N)`, so that they are built once; KANBAN_MUTANT=N chooses
-one. Those that do not compile are left out. Then it runs every test by itself to see which mutants it
-reaches, and tries each mutant with the tests that reach it, unit tests before promises, quick ones
-first, until one fails: a promise that fails counts only if it fails alone, too. Mutants of constants, to
-which `mutant` cannot be asked, are built one by one and meet the unit tests only.
+one. It leaves out those that do not compile. Then it runs every test by itself to see which mutants the
+test reaches. It tries each mutant with the tests that reach it, unit tests before promises, quick ones
+first, until one fails. A promise that fails counts only if it fails alone, too. A constant cannot ask
+`mutant`, so the script builds mutants of constants one by one, and tries them with the unit tests only.
 
-It needs root and Linux, as each test has a PID and a mount namespace of its own: a mutant may take any
-process for one that it should end. Results are appended to target/mutants/results.jsonl, and what is
-there is not tried again.
+It needs root and Linux, as each test has a PID and a mount namespace of its own: a mutant may end any
+process by mistake. The script appends results to target/mutants/results.jsonl, and does not try again
+what is there.
 
     cargo install cargo-mutants --locked && pip install tree-sitter tree-sitter-rust
     scripts/mutants.py                             all mutants

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# When a board outgrows one host, as docs/beyond-one-host.md shows it. Litestream replicates the
-# kanban board while processes write it through the VFS, and restores it. sqlite3_rsync copies it,
-# if that is here. pgloader moves it into a real PostgreSQL, where eight workers finish it.
+# The ways off one host that docs/beyond-one-host.md shows. Litestream replicates the kanban board
+# while processes write it through the VFS, and restores it. sqlite3_rsync copies it, where that is
+# installed. pgloader moves it into a real PostgreSQL, where eight workers complete its tasks.
 #
 #     scripts/outgrown-tests.sh
 #

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs what scripts/package.sh has left in dist/ into empty environments, and writes a little through each.
+# Installs the packages that scripts/package.sh left in dist/ into empty environments, and writes a little through each.
 #
 #     scripts/package-tests.sh [--only "wheels sdist npm crates deb musl aarch64"]
 #
 # KANBAN_PYTHONS names more Pythons in which to try the wheel, beside Debian's and the first on the PATH.
-# Needs what README names, and npm. `musl` downloads Debian's package of that C library. `aarch64` needs Debian and root: it
-# installs qemu-user and debootstrap, and unpacks a Debian of AArch64. That shows what its instructions do, but none of that
-# processor's memory order.
+# Needs the packages that README names, and npm. `musl` downloads Debian's package of that C library. `aarch64` needs Debian
+# and root: it installs qemu-user and debootstrap, and unpacks a Debian of AArch64. That tests the processor's instructions,
+# but not its memory order.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."

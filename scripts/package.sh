@@ -8,9 +8,9 @@
 #
 #     scripts/package.sh [--only "wheels sdist npm crates deb"] [--targets "x86_64-unknown-linux-gnu ..."] [--no-build]
 #
-# --no-build takes the libraries and the tool of an earlier run.
-# scripts/package-tests.sh installs and tries it. What other systems built comes into the npm package from the directories
-# in KANBAN_VFS_MORE, each by the name that npm/index.js looks for (darwin-arm64, win32-x64).
+# --no-build takes the libraries and the tool of an earlier run. scripts/package-tests.sh installs and tries the packages.
+# KANBAN_VFS_MORE names directories of libraries that other systems built. The npm package gets these, too, each under the
+# name that npm/index.js looks for (darwin-arm64, win32-x64).
 #
 # Needs Rust by rustup, which gets the standard library of each target, Python with venv, and npm. Writes to dist/ and target/
 # only.

@@ -3,8 +3,8 @@
 
     scripts/profile.py [read|write]
 
-Counts by callgrind and strace, which must be installed: what differs between a run of 500 transactions and one of
-2500 is the transactions'. Prints the functions and calls that differ most.
+Counts by callgrind and strace, which must be installed. The difference between a run of 500 transactions and one of
+2500 is the cost of 2000 transactions. Prints the functions and calls that differ most between the two VFSes.
 """
 
 import json

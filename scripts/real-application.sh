@@ -5,10 +5,10 @@
 #     scripts/real-application.sh                   10 runs of 16 processes x 20 tasks
 #     scripts/real-application.sh --runs 2 --both   the same on the stock VFS in turn
 #
-# First its own checks at each open, in unusual scenes, compared with the stock VFS: a new board and
-# one opened again, a read-only board, one that is moved away, and a file system on which WAL mode
+# First runs the application's own checks at each open, in unusual scenes, and compares them with the stock VFS: a new
+# board and one opened again, a read-only board, one that is moved away, and a file system on which WAL mode
 # is refused. Fails if a board is corrupt, a task is missing, or the application reports any error.
-# It needs a Python with pip and venv, and the registry of its packages once;
+# Needs a Python with pip and venv, and once the registry of Python's packages;
 # target/real-application keeps what it installs.
 set -euo pipefail
 cd "$(dirname "$0")/.."

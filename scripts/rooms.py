@@ -2,9 +2,9 @@
 """The rooms of src/: which imports which, and whether imports go down only.
 
     scripts/rooms.py            draws docs/rooms.svg
-    scripts/rooms.py --check    fails on an import that goes up, between two guards, of lock/ by a guard or round in a circle
-                                of files, on unsafe code in a room that is to have none, and on a drawing or a table in
-                                docs/design.md that is not of these sources
+    scripts/rooms.py --check    fails on an import that goes up, that joins two guards, by which a guard imports lock/, or that
+                                closes a circle of files; on unsafe code in a room that must have none; and if the drawing
+                                or the table in docs/design.md does not match the sources
     scripts/rooms.py --list     prints each import of one room by another, with its files
 
 Tests are left out: they may import from anywhere.

@@ -1,7 +1,7 @@
-"""For mkdocs.yml: what the repository's own pages can do and mkdocs cannot.
+"""For mkdocs.yml: makes pages work in mkdocs as they do in the repository.
 
-A link out of docs/ becomes one to the repository's page of that file. A list right behind a paragraph gets an empty line in
-between, without which Python-Markdown takes it for text of the paragraph.
+Turns a link out of docs/ into a link to the repository's page of that file. Puts an empty line between a paragraph and a list,
+since Python-Markdown takes the list for text of the paragraph without it.
 """
 
 import re

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# What users of unchanged applications see: requests that read first and write later, 16 at once, on the stock VFS, on it with
-# BEGIN IMMEDIATE, and on this one as `run` makes it the default, with each kanban_begin. A Django site and two of SQLAlchemy,
-# which gunicorn serves, and the statements of Rails and of Go's database/sql by hand. Prints a table.
+# Measures what users of unchanged applications see: 16 clients at once make requests that read first and write later. They do
+# so on the stock VFS, on the stock VFS with BEGIN IMMEDIATE, and on this VFS under `run`, with each kanban_begin. The
+# applications are a Django site and two of SQLAlchemy, which gunicorn serves, and programs that run the statements of Rails
+# and of Go's database/sql. Prints a table.
 #
 #     scripts/sites.sh             5 runs of each, which take 5 minutes
 #     scripts/sites.sh --help
 #
-# It needs a Python with pip and venv, Rust, and the registry of Python's packages once; target/sites keeps what it installs.
+# Needs a Python with pip and venv, Rust, and once the registry of Python's packages; target/sites keeps what it installs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

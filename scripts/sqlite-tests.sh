@@ -10,8 +10,9 @@
 # Fetches Debian's source package of SQLite (installs tcl-dev first, as root), and builds in
 # target/sqlite-tests: delete that to fetch a newer one. Runs each file of the Tcl tests on the stock VFS,
 # too, and compares test by test. Fails on a difference that sqlite-tests/expected.txt does not list, and on
-# any error of mptester and threadtest3. Files that differ in a way that is not listed run once more, alone:
-# what differs only once is told and does not fail. As root, runs as `nobody`, since root is refused nothing.
+# any error of mptester and threadtest3. Files with a difference that is not listed run once more, alone. The
+# script reports a difference that does not occur again, but does not fail. Root starts the tests as `nobody`, since
+# no permission stops root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +21,7 @@ expected=$PWD/scripts/sqlite-tests/expected.txt
 hook=$PWD/scripts/sqlite-tests/default_vfs.c
 declare -A suite=([3.40]=bookworm [newest]=sid)
 
-# What has to do with locks, journals, WAL and other VFSes; the slow ones last.
+# The files that have to do with locks, journals, WAL and other VFSes; the slow ones last.
 tcl_slow='walthread walcrash3 thread003 savepoint6 backup_ioerr'
 tcl_all='8_3_names async* atomic* attach* avtrans backup* bestindexC bigfile* busy* cache* chunksize cksumvfs
     crash* ctime dbstatus delete_db diskfull e_wal* exclusive* external_reader filectrl hidden hook*

@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# The last one with layout 1 that builds.
+# The last commit with layout 1 that builds.
 commit=${1:-99126928ce6d}
 target=${CARGO_TARGET_DIR:-$PWD/target}/upgrade
 mkdir -p "$target/source"

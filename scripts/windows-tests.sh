@@ -4,8 +4,8 @@
 #
 #     scripts/windows-tests.sh [build | run]
 #
-# Without an argument both. Installs what it needs, as root. Writes to target/windows only. The first
-# build makes Rust's standard library, too: 5 to 6 minutes on 2 cores; a run takes half a minute.
+# Without an argument it does both. Installs what it needs, as root. Writes to target/windows only. The first
+# build takes 5 to 6 minutes on 2 cores, since it also builds Rust's standard library; a run takes half a minute.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -20,8 +20,8 @@ if ! dpkg --status "${packages[@]}" > /dev/null 2>&1; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
 fi
 
-# Debian's compiler, beside whatever Rust is first on the PATH: it comes with the sources of its
-# standard library, of which there is no binary for Windows.
+# Debian's compiler, whichever Rust is first on the PATH. Debian has no binary of the standard library
+# for Windows, but the sources of the library for its compiler.
 export RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc RUSTC_BOOTSTRAP=1
 export CARGO_UNSTABLE_BUILD_STD=std,panic_unwind,test
 export CARGO_BUILD_TARGET=x86_64-pc-windows-gnu CARGO_TARGET_DIR=$root/target/windows

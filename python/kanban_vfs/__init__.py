@@ -8,7 +8,7 @@
 databases (SQLAlchemy, Django, ``pysqlite3``, ``apsw``), call :func:`register` once in each process
 and give it :func:`uri` of the board as its name.
 
-An application that cannot be changed is started by ``python -m kanban_vfs run``.
+Start an application that you cannot change by ``python -m kanban_vfs run``.
 """
 
 

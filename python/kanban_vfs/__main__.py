@@ -4,13 +4,13 @@
     python -m kanban_vfs run [--OPTION[=VALUE] ...] -m MODULE [ARGUMENT ...]
     python -m kanban_vfs run [--OPTION[=VALUE] ...] PROGRAM [ARGUMENT ...]
 
-Starts a script or a module by this Python, or any program, with the VFS as the default one, also in all programs
+Starts a script or a module with this Python, or any program. The VFS is the default one in that program and in all programs
 that it starts in turn. (A directory with a ``__main__.py`` is a script, unless a program on the PATH has that name.)
 Connection strings stay as they are. An OPTION is one of docs/configuration.md without its prefix,
 ``--busy-timeout=20000`` or ``--group-commit``; it applies to all databases of these processes. A process that
-uses a database without the VFS says so once on standard error, unless ``--require=0``. Transactions that read first and
-write later take the write lock first, once others with the same first statement have written (``KANBAN_BEGIN=auto``),
-unless ``--begin=deferred``.
+uses a database without the VFS says so once on standard error, unless ``--require=0``. Unless ``--begin=deferred``, a
+transaction takes the write lock before it reads, once others with the same first statement have written after they
+had read (``KANBAN_BEGIN=auto``).
 
     python -m kanban_vfs status|watch|check BOARD [...]
 

@@ -35,17 +35,17 @@ def connect(database: Path, *positional: Any, **arguments: Any) -> sqlite3.Conne
 
     A transaction that reads before it writes must begin with BEGIN IMMEDIATE to be queued, unless the
     parameter ``kanban_begin`` or the variable ``KANBAN_BEGIN`` is ``immediate`` or ``auto``. With
-    ``isolation_level="IMMEDIATE"`` those that Python begins do. ``timeout``, in seconds, is how long
-    it waits for its turn. Without one the parameter ``kanban_busy_timeout`` counts, or the variable
-    ``KANBAN_BUSY_TIMEOUT``, both in ms, or else Python's default of 5 s.
+    ``isolation_level="IMMEDIATE"`` Python begins its transactions so. ``timeout``, in seconds, is how long
+    a transaction waits for its turn. If it is not given, the parameter ``kanban_busy_timeout`` counts, or the
+    variable ``KANBAN_BUSY_TIMEOUT``, both in ms, or else Python's default of 5 s.
 
     Raises:
         RegistrationError: As :func:`kanban_vfs.register`.
         ValueError: As :func:`kanban_vfs.uri`.
         TypeError: As :func:`sqlite3.connect`.
-        sqlite3.OperationalError: The file cannot be opened, or a parameter is wrong. From Python 3.11 on, a
-            note on it is what the VFS has said of the reason, if it has. Later errors of the connection
-            have theirs in ``PRAGMA kanban_last_error``.
+        sqlite3.OperationalError: The file cannot be opened, or a parameter is wrong. From Python 3.11 on, the
+            error has a note with the reason, if the VFS logged one. For later errors of the connection, ask
+            ``PRAGMA kanban_last_error``.
     """
     if len(positional) > len(_POSITIONS):
         raise TypeError(f"connect() takes at most {len(_POSITIONS) + 1} positional arguments")
@@ -80,7 +80,7 @@ def status(path: Path) -> Status:
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: There is no such file to read.
-        ValueError: It is a pipe or a device, or the VFS does nothing for this database
+        ValueError: The file is a pipe or a device, or the VFS does nothing for this database
             (``immutable=1``, ``nolock=1``).
         RegistrationError, sqlite3.OperationalError: As :func:`connect`.
     """

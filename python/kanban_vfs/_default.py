@@ -1,13 +1,14 @@
 """The VFS as the default one of every SQLite that this interpreter imports.
 
 The file ``kanban_vfs.pth``, which the package installs beside itself, imports this module when an interpreter starts, and
-only if ``KANBAN_VFS_DEFAULT=1`` is in its environment (https://docs.python.org/3/library/site.html). So it also happens
-in the children of such a process: those of fork(2) inherit what was registered, all others start an interpreter.
+only if ``KANBAN_VFS_DEFAULT=1`` is in its environment (https://docs.python.org/3/library/site.html). So the VFS is also the
+default one in the children of such a process: children of fork(2) inherit the registration, all others start an interpreter.
 
-A module in C that has an SQLite is served as soon as it was imported, before the application can open anything by it.
-``sqlite3`` is such a module's other name. An application that imports none of them pays for a dictionary's look-up.
+This module registers the VFS as soon as a C module that has an SQLite was imported, before the application can open a
+database by it. (``sqlite3`` is a wrapper of such a module.) An application that imports none of them pays for one
+look-up in a dictionary at each import.
 
-This module imports nothing that the interpreter has not imported yet: it is part of every start.
+This module imports only modules that the interpreter has imported already, since it is part of every start.
 """
 
 import os
@@ -25,7 +26,7 @@ _MODULES = frozenset(("_sqlite3", "pysqlite3._sqlite3", "apsw"))
 
 
 class Finder:
-    """Stands first on :data:`sys.meta_path`, asks the other finders, and serves a module once it is imported."""
+    """Stands first on :data:`sys.meta_path`, asks the other finders, and registers the VFS with a module once it is imported."""
 
     @classmethod
     def find_spec(
@@ -47,7 +48,7 @@ class Finder:
 
 
 class Loader:
-    """Another loader, and what follows it."""
+    """Calls another loader, and then registers the VFS with the module."""
 
     def __init__(self, loader: "AnyLoader") -> None:
         self._loader = loader
@@ -92,7 +93,7 @@ def tell(text: str) -> None:
 
 
 def install() -> None:
-    """Serves the modules that are imported from now on, and those that are here already."""
+    """Registers the VFS with the modules that are imported already, and with those that are imported later."""
     # As secure_getenv(3): in a program with the setuid bit the caller chooses the environment.
     if os.getuid() != os.geteuid() or os.getgid() != os.getegid() or Finder in sys.meta_path:
         return

@@ -1,9 +1,9 @@
 """Registering the VFS with the SQLite of a Python module.
 
-There are two ways. A module that can load extensions loads it. Many Pythons' sqlite3 cannot (there
-is no ``enable_load_extension``), but their SQLite is a shared library, or exports its functions: the
+There are two ways. A module that can load extensions loads the VFS. The sqlite3 of many Pythons cannot
+(it has no ``enable_load_extension``). But its SQLite is a shared library, or exports its functions: the
 extension's own ``kanban_vfs_register`` (include/kanban_vfs.h) finds them from the file of the module
-that is linked with it.
+that is linked with that SQLite.
 """
 
 import os
@@ -40,7 +40,7 @@ def loadable_path() -> str:
     ``.load``, Node, a C program).
 
     Raises:
-        RegistrationError: The package was not installed but imported from its sources.
+        RegistrationError: The package was imported from its sources, without being installed.
     """
     library = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libkanban_vfs.so")
     if not os.path.exists(library):
@@ -49,8 +49,8 @@ def loadable_path() -> str:
 
 
 def register(module: "Optional[ModuleType]" = None, *, make_default: bool = False) -> None:
-    """Registers the VFS with the SQLite that ``module`` uses: :mod:`sqlite3`, which is meant if none is
-    given, ``pysqlite3`` or ``apsw``. Once in each process is enough; again is harmless and cheap.
+    """Registers the VFS with the SQLite that ``module`` uses: :mod:`sqlite3` (the default), ``pysqlite3`` or
+    ``apsw``. One call in each process is enough; more calls are harmless and cheap.
 
     With ``make_default`` connections that name no VFS get it as well: for applications whose
     connection strings cannot change. Processes that this one starts, other than by fork(2), know nothing of
@@ -82,15 +82,15 @@ def register(module: "Optional[ModuleType]" = None, *, make_default: bool = Fals
 
 
 def load(connection: "Connection") -> None:
-    """Registers the VFS with the SQLite of an open connection, as :func:`register` does with that
-    of its module, and gives the connection the SQL function ``kanban_version()`` if it can load
-    extensions (which is switched off again afterwards, as SQLite advises).
+    """Registers the VFS with the SQLite of an open connection, as :func:`register` does with the SQLite
+    of a module. If the connection can load extensions, it also gets the SQL function
+    ``kanban_version()``. Loading is switched off again afterwards, as SQLite advises.
 
-    The connection itself goes on with the VFS that it was opened with.
+    The connection itself stays on the VFS with which it was opened.
 
     Raises:
         RegistrationError: As :func:`register`.
-        TypeError: It is no connection of a module that is known.
+        TypeError: The object is not a connection of a known module.
     """
     if _loads_extensions(connection):
         _load(connection, False)

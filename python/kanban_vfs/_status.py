@@ -29,8 +29,8 @@ class Process(TypedDict):
 
 
 class Holder(_Holder, total=False):
-    """Who has the write lock; ``program`` where this process may know it. If it is ``gone``, ``kept_by`` are the
-    processes that inherited the lock, and ``missing`` says what would show more."""
+    """The process that has the write lock; ``program`` where this process may know it. If the holder is ``gone``,
+    ``kept_by`` are the processes that inherited the lock, and ``missing`` says what would show more."""
 
     program: str
     kept_by: List[Process]
@@ -38,7 +38,7 @@ class Holder(_Holder, total=False):
 
 
 class Waiter(TypedDict):
-    """Who waits for the write lock."""
+    """A process that waits for the write lock."""
 
     pid: int
     program: str

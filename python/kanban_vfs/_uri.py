@@ -9,7 +9,7 @@ Path = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 
 
 def is_uri(path: Path) -> bool:
-    """Whether it is a URI already: a string, never a path object, that begins with ``file:``."""
+    """Whether a name is a URI already: a string, never a path object, that begins with ``file:``."""
     return isinstance(path, str) and path.startswith("file:")
 
 
@@ -36,7 +36,7 @@ def uri(path: Path, **parameters: Union[str, int]) -> str:
     """The URI of a database that is opened through the VFS, ``file:board.db?vfs=kanban``.
 
     ``path`` is the name of a file, with any characters in it, or a ``file:`` URI, whose parameters
-    stay as they are. ``parameters`` are added to it: SQLite's (``mode="ro"``) and the VFS's
+    stay as they are. The function adds ``parameters``: SQLite's (``mode="ro"``) and the VFS's
     (``kanban_busy_timeout=200``).
 
     Raises:

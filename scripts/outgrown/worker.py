@@ -21,7 +21,7 @@ class Board:
 
             self.connection = kanban_vfs.connect(where, isolation_level=None, timeout=30)
 
-    #: SQLite has one writer, so that the oldest task is nobody else's. A server has many: each one skips what others have locked.
+    #: SQLite has one writer, so no other worker can take the oldest task. A server has many: each skips what others have locked.
     CLAIM = """
         UPDATE tasks SET status = 'running', worker = {p} WHERE id = (
             SELECT id FROM tasks AS t WHERE status = 'ready' AND NOT EXISTS (

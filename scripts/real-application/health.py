@@ -1,4 +1,4 @@
-"""The application's own checks of a board, at each open, in scenes that are not the usual: what it says on the
+"""Unusual scenes of a board, in which the application's own checks at each open run: what the application says on the
 stock VFS, and on this one.
 
     health.py                    all scenes, compared

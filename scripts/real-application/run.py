@@ -1,5 +1,5 @@
 """Runs a burst of the application's workers on a new board, again and again, and counts what went wrong. On this VFS each
-worker is started by ``python -m kanban_vfs run``, as any application that nobody can change.
+worker is started by ``python -m kanban_vfs run``, like any application that cannot be changed.
 
 Usage: scripts/real-application.sh [--runs N] [--processes N] [--tasks N] [--stock] [--both]
 """

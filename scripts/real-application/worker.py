@@ -1,6 +1,6 @@
-"""One worker of the board application hermes-agent: each task is created, commented, claimed and
-completed over a connection of its own, all by the application's code as it is installed. Nothing here knows of a VFS, but
-for the question on which one a board is.
+"""One worker of the board application hermes-agent. It creates, comments, claims and completes each task over a
+connection of its own, all by the application's code as it is installed. Only the question on which VFS a board is
+knows of a VFS.
 
     worker.py TASKS
 

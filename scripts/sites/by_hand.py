@@ -2,8 +2,8 @@
 
     by_hand.py rails|go BEGIN BOARD CLIENTS TURNS
 
-rails: 16 processes, WAL mode and synchronous=NORMAL, as ActiveRecord sets them, which begins with BEGIN DEFERRED until Rails 8,
-and IMMEDIATE since. go: a pool of 16 connections in one process, in the database's own journal mode, as database/sql has
+rails: 16 processes, WAL mode and synchronous=NORMAL, as ActiveRecord sets them. ActiveRecord begins with BEGIN DEFERRED before
+Rails 8, and with IMMEDIATE since. go: a pool of 16 connections in one process, in the database's own journal mode, as database/sql has
 it with mattn/go-sqlite3. Both drivers wait for 5 s. Prints a JSON line for each client, as the sites' client does.
 """
 

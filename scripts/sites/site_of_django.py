@@ -1,5 +1,5 @@
 """A Django site with default settings. `/write` reads a counter and writes it back in a transaction; `/read` only reads, in a
-transaction, as a view does with ATOMIC_REQUESTS. BOARD is its database; IMMEDIATE has it begin its transactions so."""
+transaction, as a view does with ATOMIC_REQUESTS. BOARD is its database. With IMMEDIATE it begins transactions with BEGIN IMMEDIATE."""
 
 import os
 

@@ -1,5 +1,5 @@
-"""A site of SQLAlchemy, with the same answers as the one of Django. BEGIN is what begins its transactions, by the events that
-SQLAlchemy's documentation shows; without it they begin as Python's sqlite3 does by default: with their first write."""
+"""A site of SQLAlchemy, with the same answers as the one of Django. It begins its transactions with the statement BEGIN, by the
+events that SQLAlchemy's documentation shows. Without BEGIN, Python's sqlite3 begins them, by default at their first write."""
 
 import os
 

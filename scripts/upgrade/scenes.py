@@ -1,5 +1,5 @@
 """Two versions of the extension on one board; scripts/upgrade-tests.sh builds them. Each client is a process of its own,
-which is told line by line what to do, so that a scene says who does what in which order."""
+and does what it reads, line by line. So a scene says which client does what, and in which order."""
 
 import json
 import os
