@@ -208,7 +208,7 @@ impl<B: BaseFile> Connection<B> {
             return false;
         }
         let may_want = self.begin.has_least || !self.base.is_in_autocommit();
-        !(may_want && !self.begins_as_reader()) && self.note_plain_snapshot()
+        (!may_want || self.begins_as_reader()) && self.note_plain_snapshot()
     }
 
     /// Whether the transaction that shares a READ slot now wants no write lock, as far as that is known without a look at the

@@ -11,13 +11,14 @@ use crate::lock::kinds::Kind;
 const STATEMENTS: usize = 16;
 
 /// The longest text that is kept, in bytes.
-const LONGEST: usize = 2048;
+const LONGEST: usize = 1024;
 
 /// What was seen of the connection that uses a file.
 #[derive(Default)]
 pub(super) struct Seen {
     /// The address of the `sqlite3` of which the file was the main database; 0 if none was seen. With a shared cache, several use
-    /// one file, and another may have got the same address. So this decides nothing but what is cheap.
+    /// one file, and a new one may have the address of a closed one. Then a transaction that takes no write lock is noted with its
+    /// kind for an attached database, too, which is a hint.
     pub(super) main_of: usize,
     /// Empty until one is kept.
     statements: Vec<Option<(Box<CStr>, Kind)>>,
