@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Where the instructions and system calls of one uncontended transaction go, on the stock VFS and on this one.
 
-    scripts/profile.py [read|write]
+    scripts/profile.py [read|write|"read in a transaction"] [auto]
+
+With auto, this VFS has kanban_begin=auto.
 
 Counts by callgrind and strace, which must be installed. The difference between a run of 500 transactions and one of
 2500 is the cost of 2000 transactions. Prints the functions and calls that differ most between the two VFSes.
@@ -16,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNTS = (500, 2500)
-VFSES = ("unix", "kanban")
+WORKS = ("read", "write", "read in a transaction")
 MOST = 25
 
 
@@ -69,11 +71,13 @@ def each(count, program, vfs, work):
 
 def main():
     work = sys.argv[1] if len(sys.argv) > 1 else "write"
-    if work not in ("read", "write"):
+    modes = sys.argv[2:]
+    if work not in WORKS or modes not in ([], ["auto"]):
         sys.exit(__doc__)
+    vfses = ("unix", "kanban&kanban_begin=auto" if modes else "kanban")
     program = build()
     for title, count in (("instructions", instructions), ("system calls", calls)):
-        stock, ours = (each(count, program, vfs, work) for vfs in VFSES)
+        stock, ours = (each(count, program, vfs, work) for vfs in vfses)
         sums = sum(stock.values()), sum(ours.values())
         print(f"\n{title} of a {work}: {sums[0]:.1f} stock, {sums[1]:.1f} ours, {sums[1] / sums[0]:.3f} x")
         print("    more     stock      ours")

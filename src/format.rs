@@ -262,6 +262,8 @@ pub(crate) mod wal_index {
     pub(crate) const SALT: usize = 8;
     /// The first word of the header's checksum: `aCksum`.
     pub(crate) const CHECKSUM: usize = 10;
+    /// Words of a header that differ from those of any other, to compare: `iChange`, `mxFrame`, and `aCksum`.
+    pub(crate) type HeaderMark = [u32; 4];
     /// How many words both copies of the header have together.
     pub(crate) const HEADERS: usize = 24;
     /// How many frames checkpoints have copied: `nBackfill`.

@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use std::path::Path;
 
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlots};
-use crate::format::wal_index::HEADERS;
+use crate::format::wal_index::HeaderMark;
 use crate::format::{Header, Salts};
 use crate::group_commit::WalIndex;
 use crate::lock::kinds::Kind;
@@ -107,9 +107,12 @@ pub(crate) trait BaseFile: WalIndex {
     fn ask_busy_handler(&self) -> Option<bool>;
     /// Whether sqlite3_interrupt() was called for the connection. False if that is not known.
     fn is_interrupted(&self) -> bool;
-    /// The header of the wal-index, to compare with one read before. Only while the wal-index is
-    /// mapped.
-    fn wal_index_header(&self) -> Option<[u32; HEADERS / 2]>;
+    /// The kind of transactions that begin with the statement that the connection runs, if it has
+    /// run it before on this file as its main database. `None` if [`Self::running`] must look.
+    fn known_kind(&self) -> Option<Kind>;
+    /// Words by which a header of the wal-index differs from any other: its count of changes and
+    /// of frames, and its checksum. Only while the wal-index is mapped.
+    fn wal_index_mark(&self) -> Option<HeaderMark>;
     /// What the connection is doing; `None` if that is not known. Walks through all statements of
     /// the connection.
     fn doing(&self) -> Option<Doing>;

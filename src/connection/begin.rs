@@ -43,7 +43,7 @@ use super::claim::{Begun, Patience, Reason};
 use std::time::Duration;
 
 use crate::ffi::ResultCode;
-use crate::format::wal_index::HEADERS;
+use crate::format::wal_index::HeaderMark;
 use crate::lock::kinds::{self, Kind, Kinds, KnownKind, Standing};
 use crate::lock::wait::forget_on_this_thread;
 use crate::options::{Begin as Mode, Settings};
@@ -52,6 +52,10 @@ use crate::sys::{self, Stopwatch};
 /// How long a kind is taken not to write, in ns of a clock that ticks every few ms, so that a reader in a tight loop does not
 /// look each time.
 const READS_FOR_NS: u64 = 1_000_000;
+
+/// The same, while nobody commits in WAL mode, so that a reader that pauses does not ask each time either. Without a commit no
+/// snapshot gets stale. But a transaction of the kind may have been refused since in another process.
+const READS_WITHOUT_COMMIT_FOR_NS: u64 = 100_000_000;
 
 /// How many such kinds a connection knows.
 const READERS: usize = 8;
@@ -73,6 +77,12 @@ pub(super) struct Begin {
     is_on: bool,
     /// The least time that a statement waits for the write lock.
     least: Duration,
+    /// Whether that is more than none.
+    has_least: bool,
+    /// Whether the kinds of transactions decide: with `auto` and no least time, if the connection may write.
+    may_learn: bool,
+    /// Whether the connection may only read.
+    read_only: bool,
     /// Whether `PRAGMA query_only` is on.
     is_query_only: bool,
     /// `PRAGMA locking_mode` is EXCLUSIVE: the database stays locked when a transaction ends.
@@ -83,8 +93,20 @@ pub(super) struct Begin {
     expects_retry: u64,
     /// With `auto`: the transaction that began last. It may be over.
     transaction: Option<Transaction>,
-    /// Kinds that were seen not to write, each at the place that its number gives, and until when that is relied on, in ns.
-    readers: [(Kind, u64); READERS],
+    /// Kinds that were seen not to write, each at the place that its number says.
+    readers: [Reader; READERS],
+}
+
+/// A kind that the sidecar does not count among those that write.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reader {
+    kind: Kind,
+    /// When the connection has looked, in ns.
+    looked: u64,
+    /// The header of the wal-index at that time, in WAL mode.
+    header: Option<HeaderMark>,
+    /// How often a connection of this process had learned something by then.
+    learned: u32,
 }
 
 /// A transaction of a connection that learns.
@@ -96,23 +118,38 @@ struct Transaction {
     /// Set if the transaction is on trial, for its kind.
     trial: Option<KnownKind>,
     /// The header of the wal-index when it began to read, if it has a snapshot.
-    header: Option<[u32; HEADERS / 2]>,
+    header: Option<HeaderMark>,
     has_written: bool,
 }
 
 impl Begin {
-    pub(super) fn new(settings: &Settings) -> Self {
-        Self {
+    pub(super) fn new(settings: &Settings, read_only: bool) -> Self {
+        let mut begin = Self {
             mode: settings.begin(),
             is_on: settings.begin() != Mode::Deferred || !settings.busy_timeout_min().is_zero(),
             least: settings.busy_timeout_min(),
+            has_least: !settings.busy_timeout_min().is_zero(),
+            read_only,
+            may_learn: false,
             is_query_only: false,
             is_exclusive: false,
             has_journal: false,
             expects_retry: 0,
             transaction: None,
-            readers: [(Kind::default(), 0); READERS],
-        }
+            readers: [Reader::default(); READERS],
+        };
+        begin.settle();
+        begin
+    }
+
+    /// Settles what depends on the other fields.
+    fn settle(&mut self) {
+        self.may_learn = self.mode == Mode::Auto && !self.has_least && !self.never_begins();
+    }
+
+    /// Whether no transaction of the connection takes the write lock to begin: it may not write, or never unlocks.
+    fn never_begins(&self) -> bool {
+        self.read_only || self.is_query_only || self.is_exclusive
     }
 
     /// Whether a transaction may have to take the write lock when it begins to read.
@@ -127,11 +164,18 @@ impl Begin {
         self.transaction.as_ref().is_some_and(|transaction| transaction.trial.is_some())
     }
 
-    /// Whether transactions of that kind were seen not to write, a moment ago.
+    /// Whether transactions of that kind were seen not to write, a moment ago. `header` is that of the wal-index now.
     #[inline]
-    fn is_reader(&self, kind: Kind) -> bool {
-        let (reads, until) = self.readers[kind.place(READERS)];
-        reads == kind && sys::coarse_ns() < until
+    fn is_reader(&self, kind: Kind, header: impl Fn() -> Option<HeaderMark>, learned: u32) -> bool {
+        let reader = &self.readers[kind.place(READERS)];
+        if reader.kind != kind || reader.learned != learned {
+            return false;
+        }
+        let age = sys::coarse_ns().saturating_sub(reader.looked);
+        age < READS_FOR_NS
+            || age < READS_WITHOUT_COMMIT_FOR_NS
+                && reader.header.is_some()
+                && header() == reader.header
     }
 
     /// A pragma is being compiled. Those noted here take effect then.
@@ -145,42 +189,41 @@ impl Begin {
         if name.eq_ignore_ascii_case(b"locking_mode") && (is("exclusive") || is("normal")) {
             self.is_exclusive = is("exclusive");
         }
+        self.settle();
     }
 }
 
 impl<B: BaseFile> Connection<B> {
-    /// Whether a transaction that has the write lock, or may want it, begins with the READ slot that SQLite `locks`, or ends
-    /// with the one that it unlocks. Each read transaction asks twice.
+    /// Whether a transaction has the write lock since it has begun, or is on trial.
     #[inline]
-    pub(super) fn begins_or_ends(&mut self, locks: bool) -> bool {
-        self.begin.is_on() && self.begins_or_ends_with_lock(locks)
+    pub(super) fn goes_on(&self) -> bool {
+        self.claim.has(Reason::Begin) || self.begin.is_on_trial()
     }
 
-    /// A function of its own, so that transactions that need none of it save no registers for it.
-    #[inline(never)]
-    fn begins_or_ends_with_lock(&mut self, locks: bool) -> bool {
-        let may = self.claim.has(Reason::Begin)
-            || !self.begin.least.is_zero()
-            || self.begin.is_on_trial()
-            || !self.base.is_in_autocommit();
-        may && !(locks && self.begins_as_reader())
+    /// [`Self::note_plain`], of a READ slot that is shared, if a transaction may begin with it. False if that transaction may
+    /// want the write lock.
+    #[inline]
+    pub(crate) fn note_plain_begin(&mut self) -> bool {
+        if self.goes_on() {
+            return false;
+        }
+        let may_want = self.begin.has_least || !self.base.is_in_autocommit();
+        (!may_want || self.begins_as_reader()) && self.note_plain_snapshot()
     }
 
     /// Whether the transaction that shares a READ slot now wants no write lock, as far as that is known without a look at the
     /// sidecar. Notes the kind of the transaction, in case it is refused when it begins to write.
+    #[inline(never)]
     fn begins_as_reader(&mut self) -> bool {
-        let begin = &self.begin;
-        if self.read_only || begin.is_query_only || begin.is_exclusive {
-            return true;
+        if !self.begin.may_learn || self.claim.is_held() {
+            return self.begin.never_begins();
         }
-        let is_plain = begin.mode == Mode::Auto && begin.least.is_zero() && !begin.is_on_trial();
-        if !is_plain || self.claim.is_held() || !self.base.is_main() {
+        let Some(kind) = self.base.known_kind() else { return false };
+        let base = self.base;
+        if !self.begin.is_reader(kind, || base.wal_index_mark(), self.database.learned()) {
             return false;
         }
-        let running = self.base.running(true).filter(|running| !running.is_vacuum);
-        let kind = running.and_then(|running| running.kind);
-        let Some(kind) = kind.filter(|kind| self.begin.is_reader(*kind)) else { return false };
-        let header = self.base.wal_index_header();
+        let header = base.wal_index_mark();
         let transaction =
             Transaction { kind, known: None, trial: None, header, has_written: false };
         self.begin.transaction = Some(transaction);
@@ -206,12 +249,12 @@ impl<B: BaseFile> Connection<B> {
             return;
         }
         // SQLite read the header before.
-        let before = self.base.wal_index_header();
+        let before = self.base.wal_index_mark();
         if !self.wants_to_begin(before) {
             return;
         }
         let begun = self.take_to_begin();
-        let now = self.base.wal_index_header();
+        let now = self.base.wal_index_mark();
         if begun == Begun::AsWanted && before != now {
             self.begin.expects_retry = sys::monotonic_ns();
         }
@@ -286,7 +329,7 @@ impl<B: BaseFile> Connection<B> {
     fn learn_if_refused(&mut self, rc: ResultCode) {
         let Some(transaction) = &mut self.begin.transaction else { return };
         let is_stale = || match transaction.header {
-            Some(header) => self.base.wal_index_header() != Some(header),
+            Some(header) => self.base.wal_index_mark() != Some(header),
             None => false,
         };
         let is_refused = match rc {
@@ -302,20 +345,20 @@ impl<B: BaseFile> Connection<B> {
         }
         if is_refused && !self.base.is_in_autocommit() && self.base.is_upgrade() {
             kinds::learn(&self.database, transaction.kind);
-            self.begin.readers = [(Kind::default(), 0); READERS];
+            self.begin.readers = [Reader::default(); READERS];
         }
     }
 
     /// Whether a statement begins to read in a transaction that may write later, and is to take the write lock first. `header`
     /// is that of the wal-index, in WAL mode: SQLite begins anew if it has changed by the time the transaction has its
     /// snapshot.
-    fn wants_to_begin(&mut self, header: Option<[u32; HEADERS / 2]>) -> bool {
+    fn wants_to_begin(&mut self, header: Option<HeaderMark>) -> bool {
         let begin = &mut self.begin;
-        if self.read_only || begin.is_query_only || begin.is_exclusive || self.claim.is_held() {
+        if begin.never_begins() || self.claim.is_held() {
             return false;
         }
         let trial = begin.transaction.take().and_then(|before| Some((before.kind, before.trial?)));
-        let running = match self.base.is_in_autocommit() && begin.least.is_zero() {
+        let running = match self.base.is_in_autocommit() && !begin.has_least {
             false if self.base.is_main() => self.base.running(begin.mode == Mode::Auto),
             _ => None,
         };
@@ -336,12 +379,12 @@ impl<B: BaseFile> Connection<B> {
             None => false,
             Some(running) if running.is_vacuum => false,
             // The statement may wait here longer than its busy handler does.
-            Some(running) if running.may_write && !self.begin.least.is_zero() => true,
+            Some(running) if running.may_write && self.begin.has_least => true,
             Some(_) if self.begin.mode == Mode::Deferred || self.base.is_in_autocommit() => false,
             Some(running) => kind.is_none_or(|kind| {
                 let (known, trial) = match trial {
                     Some(trial) => (None, Some(trial)),
-                    None => self.judge(kind, running.may_write),
+                    None => self.judge(kind, running.may_write, header),
                 };
                 let has_written = false;
                 self.begin.transaction =
@@ -354,10 +397,15 @@ impl<B: BaseFile> Connection<B> {
     /// How a transaction of `kind` begins now. If it has a known kind, it takes the write lock first; else it may be on trial;
     /// with neither, it begins as on the stock VFS. It writes `at_once` if its first statement may write.
     #[inline]
-    fn judge(&mut self, kind: Kind, at_once: bool) -> (Option<KnownKind>, Option<KnownKind>) {
-        match self.begin.is_reader(kind) {
+    fn judge(
+        &mut self,
+        kind: Kind,
+        at_once: bool,
+        header: Option<HeaderMark>,
+    ) -> (Option<KnownKind>, Option<KnownKind>) {
+        match self.begin.is_reader(kind, || header, self.database.learned()) {
             true => (None, None),
-            false => self.look_and_judge(kind, at_once),
+            false => self.look_and_judge(kind, at_once, header),
         }
     }
 
@@ -366,9 +414,11 @@ impl<B: BaseFile> Connection<B> {
         &mut self,
         kind: Kind,
         at_once: bool,
+        header: Option<HeaderMark>,
     ) -> (Option<KnownKind>, Option<KnownKind>) {
         let mut waited: Option<Stopwatch> = None;
         loop {
+            let (learned, looked) = (self.database.learned(), sys::coarse_ns());
             let kinds = Kinds::of(&self.database).or_else(|| {
                 // There is no sidecar yet, since no client has written. Transactions that begin
                 // beside this one must see the trial.
@@ -405,8 +455,7 @@ impl<B: BaseFile> Connection<B> {
                 }
                 _ => {}
             }
-            let until = sys::coarse_ns() + READS_FOR_NS;
-            self.begin.readers[kind.place(READERS)] = (kind, until);
+            self.begin.readers[kind.place(READERS)] = Reader { kind, looked, header, learned };
             return (None, None);
         }
     }

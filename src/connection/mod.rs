@@ -41,6 +41,7 @@ pub(crate) use base_file::{BaseFile, Doing, LastCommit, Running, Sought, Stands}
 pub(crate) use guards::{AtOpen, Guards};
 pub(crate) use held::unlock;
 pub(crate) use statement::{begins_with, kind_of};
+pub(crate) use wal_slots::Passing;
 
 use crate::ffi::host::Host;
 use crate::ffi::{LockLevel, ResultCode};
@@ -112,7 +113,7 @@ impl<B: BaseFile> Connection<B> {
             group,
             base,
             database,
-            begin: Begin::new(&settings),
+            begin: Begin::new(&settings, read_only),
             settings,
             log,
             read_only,

@@ -9,12 +9,13 @@ use super::base_file::{BaseFile, Doing, LastCommit, Running, Sought, Stands};
 use super::{AtOpen, Guards};
 use crate::ffi::host::Host;
 use crate::ffi::{LockLevel, ResultCode, ShmFlags, ShmSlot, ShmSlots};
-use crate::format::wal_index::HEADERS;
+use crate::format::wal_index::HeaderMark;
 use crate::format::{Header, Salts, WAL_INDEX_SUFFIX, WAL_SUFFIX, beside};
 use crate::group_commit::WalIndex;
 use crate::group_commit::test_wal::{TestCommitter, TestWal};
 use crate::guard::identity::Identity;
 use crate::lock::Database;
+use crate::lock::kinds::Kind;
 use crate::lock::wait::Probe;
 use crate::log::Log;
 
@@ -267,8 +268,11 @@ impl BaseFile for &'static TestBase {
     fn is_interrupted(&self) -> bool {
         false
     }
-    fn wal_index_header(&self) -> Option<[u32; HEADERS / 2]> {
-        Some([next(&self.index_headers); HEADERS / 2])
+    fn known_kind(&self) -> Option<Kind> {
+        self.running.get().filter(|running| !running.is_vacuum)?.kind
+    }
+    fn wal_index_mark(&self) -> Option<HeaderMark> {
+        Some([next(&self.index_headers); 4])
     }
     fn doing(&self) -> Option<Doing> {
         self.doing.get()

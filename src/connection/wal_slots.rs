@@ -23,6 +23,17 @@ pub(super) struct WalSlots {
     pub(super) may_ask: bool,
 }
 
+/// What to do with a call of xShmLock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passing {
+    /// Pass it on to the base file, and call [`Connection::shm_lock_failed`] on an error.
+    Plain,
+    /// It shares a READ slot: [`Connection::note_plain_begin`] says whether to pass it on.
+    MayBegin,
+    /// Call [`Connection::shm_lock_checked`].
+    Checked,
+}
+
 impl WalSlots {
     /// Why SQLite asks for WRITE. An SQLite whose lock calls may block asks for it before it has a
     /// snapshot.
@@ -127,32 +138,41 @@ impl<B: BaseFile> Connection<B> {
         if wait.has_probe() { wait.with_probe_paused(unlock) } else { unlock() }
     }
 
-    /// Notes a call of xShmLock that the caller only has to pass on to the base file (with [`Self::shm_lock_failed`] on an
-    /// error). Returns false for all others, which [`Self::shm_lock_checked`] handles. A call is passed on if it shares a slot,
-    /// unlocks a shared one, or is exclusive for one of READ(1) to READ(4). But the call must not begin or end a transaction
-    /// that has or may want the write lock, and the connection must not wait. Nor may its busy handler have left the last such
-    /// call without returning. A snapshot is noted before the base file is called; a failure undoes that.
+    /// Notes a call of xShmLock that the caller only has to pass on to the base file, and says so. A call is passed on if it
+    /// shares a slot, unlocks a shared one, or is exclusive for one of READ(1) to READ(4). But the call must not begin or end a
+    /// transaction that has or may want the write lock, and the connection must not wait. Nor may its busy handler have left
+    /// the last such call without returning. A snapshot is noted before the base file is called; a failure undoes that.
     ///
     /// Every read transaction makes two such calls, so this must be quick, and never panic.
     #[inline]
-    pub(crate) fn note_plain(&mut self, slots: ShmSlots, flags: ShmFlags) -> bool {
+    pub(crate) fn note_plain(&mut self, slots: ShmSlots, flags: ShmFlags) -> Passing {
+        let plain_if = |is_plain| if is_plain { Passing::Plain } else { Passing::Checked };
         if self.claim.wait.has_probe() {
-            return false;
+            return Passing::Checked;
         }
         let slot = slots.first;
         if !flags.is_shared() {
-            return slot > ShmSlot::READ_0 && slots.n == 1;
+            return plain_if(slot > ShmSlot::READ_0 && slots.n == 1);
         }
         if !slot.is_read() {
-            return true;
-        }
-        if self.begins_or_ends(flags.is_lock()) {
-            return false;
+            return Passing::Plain;
         }
         if !flags.is_lock() {
+            if self.begin.is_on() && self.goes_on() {
+                return Passing::Checked;
+            }
             self.wal.has_snapshot = false;
-            return true;
+            return Passing::Plain;
         }
+        if self.begin.is_on() {
+            return Passing::MayBegin;
+        }
+        plain_if(self.note_plain_snapshot())
+    }
+
+    /// [`Self::note_plain`], of a READ slot that is shared.
+    #[inline]
+    pub(super) fn note_plain_snapshot(&mut self) -> bool {
         let is_plain =
             self.claim.wait.is_quiet() && !self.wal.may_ask && !self.guards.files.count_read();
         if is_plain {

@@ -18,6 +18,27 @@ use crate::ffi::{
 use crate::sys;
 pub(crate) use functions::Host;
 
+/// The statement that a connection runs.
+pub(crate) struct RunningStatement<'s> {
+    host: &'s Host,
+    statement: *mut sqlite3_stmt,
+    /// Its SQL.
+    pub(crate) text: &'s CStr,
+}
+
+impl RunningStatement<'_> {
+    /// Its address. Another statement may have it as soon as this one is finalized.
+    pub(crate) fn address(&self) -> usize {
+        self.statement.addr()
+    }
+
+    /// Whether it may write to a database: <https://www.sqlite.org/c3ref/stmt_readonly.html>.
+    pub(crate) fn may_write(&self) -> bool {
+        // SAFETY: a statement that runs is not finalized, and is made only in `Host::running`, for as long as that calls back.
+        unsafe { (self.host.sqlite3_stmt_readonly)(self.statement) == 0 }
+    }
+}
+
 /// A prepared statement, as SQLite describes it.
 pub(crate) struct Statement<'s> {
     /// Its SQL; `None` while it is being compiled.
@@ -66,8 +87,8 @@ impl Host {
         self.sqlite3_is_interrupted.is_some_and(|is| unsafe { is(db) != 0 })
     }
 
-    /// Passes to `see` the SQL of the statement that `db` runs, and whether the statement may write. If several run, it is the
-    /// one that was prepared last, which runs within the others. `None` if none runs.
+    /// Passes to `see` the statement that `db` runs. If several run, it is the one that was prepared last, which runs within
+    /// the others. `None` if none runs.
     ///
     /// # Safety
     /// `db` is a connection of this SQLite, used by this thread: no other thread prepares or finalizes a statement
@@ -75,14 +96,14 @@ impl Host {
     pub(crate) unsafe fn running<T>(
         &self,
         db: *mut sqlite3,
-        see: impl Fn(&[u8], bool) -> T,
+        see: impl Fn(RunningStatement<'_>) -> T,
     ) -> Option<T> {
         // SAFETY: the caller's promise; a text lives as long as its statement.
         unsafe {
             let mut busy = self.prepared(db).filter(|one| (self.sqlite3_stmt_busy)(*one) != 0);
             busy.find_map(|statement| {
                 let text = text((self.sqlite3_sql)(statement))?;
-                Some(see(text.to_bytes(), (self.sqlite3_stmt_readonly)(statement) == 0))
+                Some(see(RunningStatement { host: self, statement, text }))
             })
         }
     }

@@ -8,7 +8,7 @@ mod tests;
 use std::any::Any;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -64,6 +64,8 @@ pub(crate) struct Database {
     users: Mutex<Vec<(u64, usize)>>,
     /// Whether a connection was opened that may write.
     has_writer: AtomicBool,
+    /// How often a connection of this process has learned that a kind of transaction writes.
+    learned: AtomicU32,
     /// Empty in a child of the process that opened it.
     own: Own<()>,
     pub(crate) counters: Counters,
@@ -99,6 +101,7 @@ impl Database {
             sidecar: OpenSidecar::new(),
             users: Mutex::default(),
             has_writer: AtomicBool::new(false),
+            learned: AtomicU32::new(0),
             own: Own::new(()),
             counters: Counters::default(),
             recorder: Recorder::of(path),
@@ -127,6 +130,16 @@ impl Database {
     /// does not delete the sidecar.
     pub(crate) fn note_writer(&self) {
         self.has_writer.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that a connection has learned that a kind of transaction writes.
+    pub(super) fn note_learned(&self) {
+        self.learned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number that changes when a connection of this process learns that a kind of transaction writes.
+    pub(crate) fn learned(&self) -> u32 {
+        self.learned.load(Ordering::Relaxed)
     }
 
     /// Notes which `sqlite3` uses a connection.

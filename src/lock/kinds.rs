@@ -132,6 +132,7 @@ impl Kinds {
 /// A transaction of `kind` was refused when it began to write, or would have been. Returns the kind's entry;
 /// `None` if there is no page.
 pub(crate) fn learn(database: &Database, kind: Kind) -> Option<KnownKind> {
+    database.note_learned();
     let kinds = Kinds::of(database)?;
     if let Standing::Writes(known) = kinds.standing(kind) {
         return Some(known);

@@ -5,20 +5,21 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::methods::{Interposed, call};
+use super::seen::Seen;
 use super::wal::{OpenWal, WalWriter, Wanted};
 use super::{Context, OpenDatabase};
 use crate::connection::{
-    BaseFile, Connection, Doing, LastCommit, Running, Sought, Stands, begins_with, kind_of, unlock,
+    BaseFile, Connection, Doing, LastCommit, Running, Sought, Stands, begins_with, unlock,
 };
-use crate::ffi::host::Host;
+use crate::ffi::host::{Host, RunningStatement};
 use crate::ffi::{
     BusyCall, LockLevel, ResultCode, SQLITE_FCNTL_FILE_POINTER, SQLITE_FCNTL_HAS_MOVED,
     SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_LOCK_TIMEOUT, SQLITE_FCNTL_PERSIST_WAL, ShmFlags,
     ShmSlot, ShmSlots, TransactionState, copies, sqlite3, sqlite3_file,
 };
 use crate::format::wal_index::{
-    CHANGE, CHECKSUM, HEADERS, MX_FRAME, N_BACKFILL, N_BACKFILL_ATTEMPTED, N_PAGE, READ_MARKS,
-    REGION, SALT,
+    CHANGE, CHECKSUM, HEADERS, HeaderMark, MX_FRAME, N_BACKFILL, N_BACKFILL_ATTEMPTED, N_PAGE,
+    READ_MARKS, REGION, SALT,
 };
 use crate::format::{Header, Salts};
 use crate::group_commit::WalIndex;
@@ -33,8 +34,8 @@ pub(super) struct State {
     pub(super) connection: Connection<Base>,
     /// The name that SQLite has passed to xOpen, to compare.
     pub(super) name: *const c_char,
-    /// The first statement of the last transaction, and the kind of that transaction.
-    pub(super) statement: Option<(Box<[u8]>, Kind)>,
+    /// The first statements of transactions.
+    pub(super) seen: Seen,
     /// How to call the connection's busy handler; null if SQLite has not said.
     pub(super) busy: *const BusyCall,
     /// Where SQLite keeps the address of the connection that uses the file; null if SQLite has not
@@ -94,9 +95,11 @@ impl Base {
     }
 
     /// The connection that uses the file; `None` if SQLite has not said.
+    #[inline]
     fn db(self) -> Option<*mut sqlite3> {
         // SAFETY: the state is there, and what FCNTL_PDB has passed is valid while the file is open.
-        unsafe { (*self.state()).db.as_ref() }.copied().filter(|db| !db.is_null())
+        let db = unsafe { *(*self.state()).db.as_ref()? };
+        if db.is_null() { None } else { Some(db) }
     }
 
     /// The state of the connection's transaction; `None` if that is not known.
@@ -109,17 +112,6 @@ impl Base {
     pub(super) fn context(self) -> &'static Context {
         // SAFETY: the state is there, and this field never changes.
         unsafe { (*self.state()).counted.context() }
-    }
-
-    /// The kind of the transactions that begin with a statement. The last one is kept, since most
-    /// transactions begin with the same statement.
-    fn kind_of(self, sql: &[u8]) -> Kind {
-        // SAFETY: the state is there, and nothing has a reference to this field.
-        let last = unsafe { &mut (*self.state()).statement };
-        match last {
-            Some((text, kind)) if **text == *sql => *kind,
-            _ => last.insert((sql.into(), kind_of(sql))).1,
-        }
     }
 
     /// xFileControl of the base.
@@ -274,7 +266,10 @@ impl BaseFile for Base {
 
     fn statement(&self) -> Option<String> {
         const MOST: usize = 400;
-        let tell = |text: &[u8], _| String::from_utf8_lossy(&text[..text.len().min(MOST)]).into();
+        let tell = |statement: RunningStatement<'_>| {
+            let text = statement.text.to_bytes();
+            String::from_utf8_lossy(&text[..text.len().min(MOST)]).into()
+        };
         // SAFETY: the connection is the one that calls, so no other thread uses its statements.
         unsafe { self.context().host.running(self.db()?, tell) }
     }
@@ -303,10 +298,15 @@ impl BaseFile for Base {
         let Some(db) = self.db() else { return false };
         // An attached database has its own name, even if it is the same file.
         // SAFETY: the connection is of this SQLite, and is the one that calls; the state is there, and this field never changes.
-        unsafe {
+        let is_main = unsafe {
             let main = self.host().file_of(db, c"main");
             main.is_some_and(|main| main.as_ptr() == (*self.state()).name)
+        };
+        if is_main {
+            // SAFETY: the state is there, and nothing has a reference to this field.
+            unsafe { (*self.state()).seen.main_of = db.addr() };
         }
+        is_main
     }
 
     fn is_writing(&self) -> bool {
@@ -320,13 +320,32 @@ impl BaseFile for Base {
     }
 
     fn running(&self, wants_kind: bool) -> Option<Running> {
-        let tell = |text: &[u8], may_write| Running {
-            is_vacuum: begins_with(text, b"vacuum"),
-            may_write,
-            kind: wants_kind.then(|| self.kind_of(text)),
+        let tell = |statement: RunningStatement<'_>| {
+            let text = statement.text.to_bytes();
+            let is_vacuum = begins_with(text, b"vacuum");
+            Running {
+                is_vacuum,
+                may_write: statement.may_write(),
+                // SAFETY: the state is there, and nothing has a reference to this field.
+                kind: (wants_kind && !is_vacuum)
+                    .then(|| unsafe { (*self.state()).seen.kind_of(&statement) }),
+            }
         };
         // SAFETY: the connection is the one that calls, so no other thread uses its statements.
         unsafe { self.context().host.running(self.db()?, tell) }
+    }
+
+    #[inline(always)]
+    fn known_kind(&self) -> Option<Kind> {
+        let db = self.db()?;
+        // SAFETY: the state is there, and nothing changes this field in here. The connection is the one that calls, so no
+        // other thread uses its statements.
+        unsafe {
+            let seen = &(*self.state()).seen;
+            let is_main = seen.main_of == db.addr();
+            let known = |statement: RunningStatement<'_>| seen.known(&statement);
+            if is_main { self.context().host.running(db, known)? } else { None }
+        }
     }
 
     fn ask_busy_handler(&self) -> Option<bool> {
@@ -344,8 +363,8 @@ impl BaseFile for Base {
         self.db().is_some_and(|db| unsafe { self.host().is_interrupted(db) })
     }
 
-    fn wal_index_header(&self) -> Option<[u32; HEADERS / 2]> {
-        self.words(std::array::from_fn(|n| n))
+    fn wal_index_mark(&self) -> Option<HeaderMark> {
+        self.words([CHANGE, MX_FRAME, CHECKSUM, CHECKSUM + 1])
     }
 
     fn doing(&self) -> Option<Doing> {

@@ -12,9 +12,10 @@ use std::path::Path;
 use super::base::{Base, State, parts};
 use super::control::x_file_control;
 use super::methods::{FileKind, Interposed, Methods, call, state_offset};
+use super::seen::Seen;
 use super::wal::Wanted;
 use super::{Context, inherited};
-use crate::connection::{AtOpen, Connection};
+use crate::connection::{AtOpen, Connection, Passing};
 use crate::ffi::{
     LockLevel, ResultCode, ShmFlags, ShmSlot, ShmSlots, no_panic, sqlite3_file, sqlite3_io_methods,
 };
@@ -106,7 +107,7 @@ pub(crate) unsafe fn install_database(
     let state = State {
         connection,
         name,
-        statement: None,
+        seen: Seen::default(),
         db: std::ptr::null(),
         wal_index: std::ptr::null(),
         busy: std::ptr::null(),
@@ -321,15 +322,56 @@ unsafe extern "C" fn shm_lock(
     n: c_int,
     flags: ShmFlags,
 ) -> ResultCode {
+    let slots = ShmSlots { first, n };
     // SAFETY: the caller's promise.
-    let (base, connection) = unsafe { parts(file) };
-    if !connection.note_plain(ShmSlots { first, n }, flags) {
-        // SAFETY: the caller's promise; the reference is not used any more.
-        return unsafe { shm_lock_checked(file, first, n, flags) };
-    }
-    // SAFETY: this method stands only where the base has one, and passes on what SQLite has passed.
-    let rc = unsafe { base.0.methods.base.xShmLock.unwrap_unchecked()(file, first, n, flags) };
+    let (_, connection) = unsafe { parts(file) };
+    let passing = connection.note_plain(slots, flags);
     // SAFETY: the caller's promise; the reference is not used any more.
+    unsafe {
+        match passing {
+            Passing::Plain => shm_lock_plainly(file, first, n, flags),
+            Passing::MayBegin => shm_lock_to_begin(file, first),
+            Passing::Checked => shm_lock_checked(file, first, n, flags),
+        }
+    }
+}
+
+/// [`shm_lock`], to share a READ slot, with `kanban_begin` or a least busy timeout. Has few arguments, so that it saves few
+/// registers.
+///
+/// # Safety
+/// As for [`shm_lock`].
+#[inline(never)]
+unsafe extern "C" fn shm_lock_to_begin(file: *mut sqlite3_file, first: ShmSlot) -> ResultCode {
+    // SQLite shares one slot at a time.
+    let (n, flags) = (1, ShmFlags::LOCK_SHARED);
+    // SAFETY: the caller's promise.
+    let (_, connection) = unsafe { parts(file) };
+    // SAFETY: the caller's promise; the reference is not used any more.
+    unsafe {
+        match connection.note_plain_begin() {
+            true => shm_lock_plainly(file, first, n, flags),
+            false => shm_lock_checked(file, first, n, flags),
+        }
+    }
+}
+
+/// [`shm_lock`], for calls that are simply passed on.
+///
+/// # Safety
+/// As for [`shm_lock`].
+#[inline(always)]
+unsafe extern "C" fn shm_lock_plainly(
+    file: *mut sqlite3_file,
+    first: ShmSlot,
+    n: c_int,
+    flags: ShmFlags,
+) -> ResultCode {
+    // SAFETY: the caller's promise. This method stands only where the base has one, and passes on what SQLite has passed.
+    let rc = unsafe {
+        Interposed::of(file).methods.base.xShmLock.unwrap_unchecked()(file, first, n, flags)
+    };
+    // SAFETY: the caller's promise.
     if rc == ResultCode::OK { rc } else { unsafe { shm_lock_failed(file, first, flags, rc) } }
 }
 

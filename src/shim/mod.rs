@@ -40,6 +40,7 @@ mod inert;
 pub(crate) mod inherited;
 mod methods;
 mod refused;
+mod seen;
 mod wal;
 mod watched;
 

@@ -2,7 +2,7 @@
 
 use super::super::base_file::Running;
 use super::*;
-use crate::lock::kinds::{Kind, Kinds, Standing};
+use crate::lock::kinds::{self, Kind, Kinds, Standing};
 use crate::options::Begin;
 
 const SHARED: ShmFlags = ShmFlags::LOCK_SHARED;
@@ -38,7 +38,7 @@ fn holder(directory: &tempfile::TempDir) -> TestConnection {
 
 /// A lock or unlock of a READ slot, as `shim` hands it on.
 fn read_slot(connection: &mut TestConnection, flags: ShmFlags) -> ResultCode {
-    assert!(!connection.note_plain(SLOT.into(), flags), "there is more to do");
+    assert!(!is_plain(connection, SLOT, flags), "there is more to do");
     connection.shm_lock(SLOT, flags)
 }
 
@@ -249,9 +249,8 @@ fn a_reader_takes_no_write_lock() {
 
 /// Gives the connection `kanban_begin=auto` from here on.
 fn learns(connection: &mut TestConnection) {
-    connection.begin = super::super::begin::Begin::new(&Settings::defaults_of(
-        &Options::default().with_begin(Begin::Auto),
-    ));
+    let settings = Settings::defaults_of(&Options::default().with_begin(Begin::Auto));
+    connection.begin = super::super::begin::Begin::new(&settings, false);
 }
 
 /// A connection with `kanban_begin=auto` that has begun a transaction of `kind`, and has a READ slot.
@@ -289,7 +288,49 @@ fn a_trial_lasts_as_long_as_its_transaction() {
     }
 }
 
-/// Whether a transaction of `kind` takes the write lock first.
+/// Whether a transaction begins that takes no write lock, without a look at the sidecar. Ends it.
+fn begins_without_a_look(connection: &mut TestConnection) -> bool {
+    let is_plain = is_plain(connection, SLOT, SHARED);
+    if !is_plain {
+        assert_eq!(connection.shm_lock(SLOT, SHARED), ResultCode::OK);
+    }
+    assert_eq!(connection.shm_lock(SLOT, UNLOCK_SHARED), ResultCode::OK);
+    is_plain
+}
+
+/// A connection whose transactions only read does not look at the sidecar each time: not in a tight
+/// loop, nor after a pause in which nobody has committed. It looks after a commit, and at once if a
+/// connection of its process has learned that the kind writes.
+#[test]
+fn a_kind_that_reads_is_looked_up_seldom() {
+    // Longer than two ticks of the clock that it uses.
+    const PAUSE: Duration = Duration::from_millis(25);
+    // Unless the machine stalls for 100 ms, the first or second does.
+    let soon = |connection: &mut TestConnection| {
+        (0..100).any(|_| {
+            begins_without_a_look(connection);
+            std::thread::sleep(PAUSE);
+            begins_without_a_look(connection)
+        })
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let (keeper, _) = connection(&directory);
+    keeper.database().make_sidecar();
+    let (mut connection, base) = learning(&directory, 7);
+    base.is_in_transaction.set(false);
+    assert_eq!(read_slot(&mut connection, UNLOCK_SHARED), ResultCode::OK);
+    base.is_in_transaction.set(true);
+    assert!(soon(&mut connection));
+    *base.index_headers.borrow_mut() = vec![1];
+    std::thread::sleep(PAUSE);
+    assert!(!begins_without_a_look(&mut connection), "somebody has committed");
+    assert!(soon(&mut connection));
+    kinds::learn(keeper.database(), Kind::of_hash(7)).expect("a page");
+    assert_eq!(read_slot(&mut connection, SHARED), ResultCode::OK);
+    assert!(connection.holds_write_lock());
+}
+
+/// Whether a transaction of that kind takes the write lock first.
 fn is_known(directory: &tempfile::TempDir, kind: u64) -> bool {
     learning(directory, kind).0.holds_write_lock()
 }
@@ -386,9 +427,7 @@ fn no_plain_read_follows_a_handler_that_did_not_return() {
         assert_eq!(second.shm_lock(SLOT, SHARED), ResultCode::OK);
         assert_eq!(second.shm_lock(SLOT, UNLOCK_SHARED), ResultCode::OK);
     }
-    assert!(
-        second.note_plain(SLOT.into(), SHARED) && second.note_plain(SLOT.into(), UNLOCK_SHARED)
-    );
+    assert!(is_plain(&mut second, SLOT, SHARED) && is_plain(&mut second, SLOT, UNLOCK_SHARED));
 
     base.is_in_transaction.set(true);
     base.running.set(Some(Running { kind: Some(Kind::of_hash(5)), ..Running::default() }));
@@ -397,5 +436,5 @@ fn no_plain_read_follows_a_handler_that_did_not_return() {
     assert!(std::panic::catch_unwind(reads).is_err());
     base.is_in_transaction.set(false);
     assert_eq!(read_slot(&mut second, SHARED), ResultCode::SCHEMA);
-    assert!(second.note_plain(SLOT.into(), SHARED));
+    assert!(is_plain(&mut second, SLOT, SHARED));
 }

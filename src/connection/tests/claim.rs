@@ -140,13 +140,13 @@ fn a_stale_snapshot_is_refused_when_the_timeout_is_over() {
                 assert_eq!(connection.shm_lock(snapshot.0, snapshot.1), ResultCode::OK);
                 connection.shm_lock(snapshot.0, ShmFlags::UNLOCK_SHARED);
             }
-            assert!(connection.note_plain(snapshot.0.into(), snapshot.1), "it does not wait");
+            assert!(is_plain(&mut connection, snapshot.0, snapshot.1), "it does not wait");
             connection.shm_lock(snapshot.0, ShmFlags::UNLOCK_SHARED);
 
             // Long enough for the other to end before, unless the machine stalls.
             let rest = Duration::from_millis(if is_stale { 300 } else { 30_000 });
             connection.claim.wait.ends_with_rest(rest);
-            assert!(!connection.note_plain(snapshot.0.into(), snapshot.1), "it may be its last");
+            assert!(!is_plain(&mut connection, snapshot.0, snapshot.1), "it may be its last");
             assert_eq!(connection.shm_lock(snapshot.0, snapshot.1), ResultCode::OK);
             let mut checkpointer = connection_over(&directory, base);
             if way == Way::Checkpoint {

@@ -36,6 +36,15 @@ impl TestConnection {
     }
 }
 
+/// Whether xShmLock of a slot is simply passed on, as `shim` asks.
+fn is_plain(connection: &mut TestConnection, slot: ShmSlot, flags: ShmFlags) -> bool {
+    match connection.note_plain(slot.into(), flags) {
+        Passing::Plain => true,
+        Passing::MayBegin => connection.note_plain_begin(),
+        Passing::Checked => false,
+    }
+}
+
 /// A connection over `base` to a database in `directory`.
 fn connection_over(directory: &tempfile::TempDir, base: &'static TestBase) -> TestConnection {
     connection_with(directory, base, &Options::default())

@@ -28,11 +28,11 @@ fn a_refused_read_slot_leaves_the_guards_check_due() {
     let flags = ShmFlags::LOCK_SHARED;
     for refuses_shared in [true, true, false, false] {
         base.refuses_shared.set(refuses_shared);
-        assert!(!connection.note_plain(ShmSlot::READ_0.into(), flags), "the check is due");
+        assert!(!is_plain(&mut connection, ShmSlot::READ_0, flags), "the check is due");
         let expected = if refuses_shared { ResultCode::BUSY } else { ResultCode::OK };
         assert_eq!(connection.shm_lock(ShmSlot::READ_0, flags), expected);
     }
-    assert!(connection.note_plain(ShmSlot::READ_0.into(), flags), "the check was done");
+    assert!(is_plain(&mut connection, ShmSlot::READ_0, flags), "the check was done");
     assert!(connection.wal.has_snapshot);
     connection.shm_lock_failed(ShmSlot::READ_0.into(), flags, ResultCode::BUSY);
     assert!(!connection.wal.has_snapshot);

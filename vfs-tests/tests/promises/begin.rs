@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde_json::json;
+use vfs_tests::trace::Traced;
 use vfs_tests::{Agent, Board, PATIENCE, Program, Reply};
 
 use crate::{agent, connect, pairs, status, status_of};
@@ -515,6 +516,41 @@ fn a_kind_that_only_reads_is_forgotten() {
         }
         assert!(!takes_the_lock(&mut client, read));
     }
+}
+
+/// A client shows a page now and then, and only reads for that, in a transaction. With `auto` it makes no system call more than
+/// with `deferred`, as long as nobody writes: it looks once in 100 ms whether another process has learned something.
+#[test]
+fn a_reader_makes_no_system_call_more() {
+    const PAGES: usize = 40;
+    // How many calls the transactions take, and how long.
+    let read = |uri: &str| {
+        let mut client = agent(Program::Rust);
+        client.open("c", uri, 60_000);
+        let page = "BEGIN; SELECT count(*) FROM t; COMMIT";
+        for _ in 0..20 {
+            client.sql("c", page).rows();
+        }
+        let mut client = Traced::new(client);
+        let began = Instant::now();
+        let calls = (0..PAGES).map(|_| {
+            // More than a tick of the kernel's clock.
+            std::thread::sleep(Duration::from_millis(12));
+            let made = client.run(&[json!(["sql", "c", page])], |_, _| false);
+            made.expect_err("it stops nowhere")
+                .iter()
+                .filter(|call| **call != libc::SYS_brk)
+                .count()
+        });
+        (calls.sum::<usize>(), began.elapsed())
+    };
+    let board = board("wal");
+    let _keeper = connect(&board.kanban());
+    let (deferred, _) = read(&board.kanban());
+    let (learning, lasted) = read(&auto(&board));
+    assert!(deferred >= 2 * PAGES, "{deferred} calls");
+    let looks = 2 + (lasted.as_millis() / 100) as usize;
+    assert!(learning <= deferred + looks, "{learning} calls, {deferred} with deferred, {lasted:?}");
 }
 
 /// Six clients read and write in tight loops, on a new board. The very first transaction is on trial, and the others wait for
