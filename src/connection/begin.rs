@@ -166,16 +166,14 @@ impl Begin {
 
     /// Whether transactions of that kind were seen not to write, a moment ago. `header` is that of the wal-index now.
     #[inline]
-    fn is_reader(&self, kind: Kind, header: impl Fn() -> Option<HeaderMark>, learned: u32) -> bool {
+    fn is_reader(&self, kind: Kind, header: Option<HeaderMark>, learned: u32) -> bool {
         let reader = &self.readers[kind.place(READERS)];
         if reader.kind != kind || reader.learned != learned {
             return false;
         }
         let age = sys::coarse_ns().saturating_sub(reader.looked);
         age < READS_FOR_NS
-            || age < READS_WITHOUT_COMMIT_FOR_NS
-                && reader.header.is_some()
-                && header() == reader.header
+            || age < READS_WITHOUT_COMMIT_FOR_NS && header.is_some() && header == reader.header
     }
 
     /// A pragma is being compiled. Those noted here take effect then.
@@ -219,11 +217,10 @@ impl<B: BaseFile> Connection<B> {
             return self.begin.never_begins();
         }
         let Some(kind) = self.base.known_kind() else { return false };
-        let base = self.base;
-        if !self.begin.is_reader(kind, || base.wal_index_mark(), self.database.learned()) {
+        let header = self.base.wal_index_mark();
+        if !self.begin.is_reader(kind, header, self.database.learned()) {
             return false;
         }
-        let header = base.wal_index_mark();
         let transaction =
             Transaction { kind, known: None, trial: None, header, has_written: false };
         self.begin.transaction = Some(transaction);
@@ -403,7 +400,7 @@ impl<B: BaseFile> Connection<B> {
         at_once: bool,
         header: Option<HeaderMark>,
     ) -> (Option<KnownKind>, Option<KnownKind>) {
-        match self.begin.is_reader(kind, || header, self.database.learned()) {
+        match self.begin.is_reader(kind, header, self.database.learned()) {
             true => (None, None),
             false => self.look_and_judge(kind, at_once, header),
         }

@@ -40,7 +40,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) use base_file::{BaseFile, Doing, LastCommit, Running, Sought, Stands};
 pub(crate) use guards::{AtOpen, Guards};
 pub(crate) use held::unlock;
-pub(crate) use statement::{begins_with, kind_of};
+pub(crate) use statement::{begins_with, decisive, kind_of};
 pub(crate) use wal_slots::Passing;
 
 use crate::ffi::host::Host;

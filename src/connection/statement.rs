@@ -5,6 +5,12 @@ use crate::lock::kinds::Kind;
 /// Only this many bytes of a statement count.
 const LOOKS_AT: usize = 4096;
 
+/// The first bytes of a statement, which alone decide its kind.
+#[inline]
+pub(crate) fn decisive(sql: &[u8]) -> &[u8] {
+    &sql[..sql.len().min(LOOKS_AT)]
+}
+
 /// The kind of transactions that begin with a statement. Statements that differ only in their values, in upper and lower case,
 /// in white space, or in comments have the same kind. A list of values counts as one.
 ///
@@ -42,7 +48,7 @@ fn until(sql: &[u8], end: &[u8], from: usize) -> usize {
 
 /// A statement with `?` for each value. <https://www.sqlite.org/lang_expr.html#literal_values_constants_>
 fn normalised(sql: &[u8]) -> Vec<u8> {
-    let mut rest = &sql[..sql.len().min(LOOKS_AT)];
+    let mut rest = decisive(sql);
     let mut text = Vec::with_capacity(rest.len());
     let mut is_apart = false;
     while let Some(first) = rest.first().copied() {

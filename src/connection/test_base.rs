@@ -269,7 +269,7 @@ impl BaseFile for &'static TestBase {
         false
     }
     fn known_kind(&self) -> Option<Kind> {
-        self.running.get().filter(|running| !running.is_vacuum)?.kind
+        self.running.get()?.kind
     }
     fn wal_index_mark(&self) -> Option<HeaderMark> {
         Some([next(&self.index_headers); 4])

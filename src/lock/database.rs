@@ -132,14 +132,15 @@ impl Database {
         self.has_writer.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that a connection has learned that a kind of transaction writes.
+    /// Notes that a connection has learned that a kind of transaction writes. Call this when the page says so.
     pub(super) fn note_learned(&self) {
-        self.learned.fetch_add(1, Ordering::Relaxed);
+        self.learned.fetch_add(1, Ordering::Release);
     }
 
-    /// A number that changes when a connection of this process learns that a kind of transaction writes.
+    /// A number that changes when a connection of this process learns that a kind of transaction writes. Ask for it before a
+    /// look at the page: if it is still the same later, no connection has learned anything since.
     pub(crate) fn learned(&self) -> u32 {
-        self.learned.load(Ordering::Relaxed)
+        self.learned.load(Ordering::Acquire)
     }
 
     /// Notes which `sqlite3` uses a connection.

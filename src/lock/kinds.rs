@@ -132,7 +132,13 @@ impl Kinds {
 /// A transaction of `kind` was refused when it began to write, or would have been. Returns the kind's entry;
 /// `None` if there is no page.
 pub(crate) fn learn(database: &Database, kind: Kind) -> Option<KnownKind> {
+    let known = learn_on_page(database, kind);
+    // After the entry was written: a connection that has looked before must look again.
     database.note_learned();
+    known
+}
+
+fn learn_on_page(database: &Database, kind: Kind) -> Option<KnownKind> {
     let kinds = Kinds::of(database)?;
     if let Standing::Writes(known) = kinds.standing(kind) {
         return Some(known);

@@ -322,13 +322,11 @@ impl BaseFile for Base {
     fn running(&self, wants_kind: bool) -> Option<Running> {
         let tell = |statement: RunningStatement<'_>| {
             let text = statement.text.to_bytes();
-            let is_vacuum = begins_with(text, b"vacuum");
             Running {
-                is_vacuum,
+                is_vacuum: begins_with(text, b"vacuum"),
                 may_write: statement.may_write(),
                 // SAFETY: the state is there, and nothing has a reference to this field.
-                kind: (wants_kind && !is_vacuum)
-                    .then(|| unsafe { (*self.state()).seen.kind_of(&statement) }),
+                kind: wants_kind.then(|| unsafe { (*self.state()).seen.kind_of(&statement) }),
             }
         };
         // SAFETY: the connection is the one that calls, so no other thread uses its statements.

@@ -1,17 +1,12 @@
 //! The statements that have begun transactions of a connection, and the kinds of those transactions. To compare a statement with
 //! one that was seen is cheaper than to find its kind anew.
 
-use std::ffi::CStr;
-
-use crate::connection::kind_of;
+use crate::connection::{decisive, kind_of};
 use crate::ffi::host::RunningStatement;
 use crate::lock::kinds::Kind;
 
 /// How many statements are kept. A statement's address says where.
 const STATEMENTS: usize = 16;
-
-/// The longest text that is kept, in bytes.
-const LONGEST: usize = 1024;
 
 /// What was seen of the connection that uses a file.
 #[derive(Default)]
@@ -20,8 +15,8 @@ pub(super) struct Seen {
     /// one file, and a new one may have the address of a closed one. Then a transaction that takes no write lock is noted with its
     /// kind for an attached database, too, which is a hint.
     pub(super) main_of: usize,
-    /// Empty until one is kept.
-    statements: Vec<Option<(Box<CStr>, Kind)>>,
+    /// What decides the kind of each, and the kind. Empty until one is kept.
+    statements: Vec<Option<(Box<[u8]>, Kind)>>,
 }
 
 impl Seen {
@@ -29,7 +24,7 @@ impl Seen {
     pub(super) fn known(&self, statement: &RunningStatement<'_>) -> Option<Kind> {
         let (text, kind) = self.statements.get(place(statement))?.as_ref()?;
         // Its address is no proof that it is the same: SQLite may have reused the memory.
-        (**text == *statement.text).then_some(*kind)
+        (**text == *decisive(statement.text.to_bytes())).then_some(*kind)
     }
 
     /// The kind of transactions that begin with that statement.
@@ -37,11 +32,10 @@ impl Seen {
         if let Some(known) = self.known(statement) {
             return known;
         }
-        let kind = kind_of(statement.text.to_bytes());
-        if statement.text.count_bytes() <= LONGEST {
-            self.statements.resize_with(STATEMENTS, || None);
-            self.statements[place(statement)] = Some((statement.text.into(), kind));
-        }
+        let text = decisive(statement.text.to_bytes());
+        let kind = kind_of(text);
+        self.statements.resize_with(STATEMENTS, || None);
+        self.statements[place(statement)] = Some((text.into(), kind));
         kind
     }
 }

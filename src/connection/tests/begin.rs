@@ -299,8 +299,8 @@ fn begins_without_a_look(connection: &mut TestConnection) -> bool {
 }
 
 /// A connection whose transactions only read does not look at the sidecar each time: not in a tight
-/// loop, nor after a pause in which nobody has committed. It looks after a commit, and at once if a
-/// connection of its process has learned that the kind writes.
+/// loop, nor after a pause in which nobody has committed. It looks after a commit, at once if a
+/// connection of its process has learned that the kind writes, and soon if another process has.
 #[test]
 fn a_kind_that_reads_is_looked_up_seldom() {
     // Longer than two ticks of the clock that it uses.
@@ -328,6 +328,27 @@ fn a_kind_that_reads_is_looked_up_seldom() {
     kinds::learn(keeper.database(), Kind::of_hash(7)).expect("a page");
     assert_eq!(read_slot(&mut connection, SHARED), ResultCode::OK);
     assert!(connection.holds_write_lock());
+    assert_eq!(connection.shm_lock(SLOT, UNLOCK_SHARED), ResultCode::OK);
+
+    // Another process writes it to the page, and nobody commits.
+    base.running.set(Some(Running { kind: Some(Kind::of_hash(8)), ..Running::default() }));
+    assert_eq!(read_slot(&mut connection, SHARED), ResultCode::OK);
+    base.is_in_transaction.set(false);
+    assert_eq!(read_slot(&mut connection, UNLOCK_SHARED), ResultCode::OK);
+    base.is_in_transaction.set(true);
+    assert!(soon(&mut connection));
+    let queue = keeper.database().queue().expect("a sidecar");
+    queue.sidecar().write_kind(8, 8).expect("a page");
+    let takes_the_lock = |_| {
+        std::thread::sleep(PAUSE);
+        if !is_plain(&mut connection, SLOT, SHARED) {
+            assert_eq!(connection.shm_lock(SLOT, SHARED), ResultCode::OK);
+        }
+        let holds = connection.holds_write_lock();
+        assert_eq!(connection.shm_lock(SLOT, UNLOCK_SHARED), ResultCode::OK);
+        holds
+    };
+    assert!((0..400).any(takes_the_lock));
 }
 
 /// Whether a transaction of that kind takes the write lock first.
