@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::kernel::Kernel;
-use super::page::{FIRST_SLOTS, LENGTH, PAGE, Page, SLOTS, SlotState};
+use super::page::{FIRST_SLOTS, LENGTH, Looks, PAGE, Page, SLOTS, SlotState, Waiter};
 use super::queue::{Pace, Place, Purpose, Queue, QueueFile, Rank, Taken, Until, slot_range};
 use crate::sys::Range;
 
@@ -373,6 +373,39 @@ fn stopped_waiters_miss_one_turn_together() {
         .release(taken.expect("it is its turn"), Some(&mut Pace::default()), || {})
         .expect("no I/O");
     assert_eq!(scene.page().turn().map(|turn| turn.slot), Some(places[1].slot));
+}
+
+/// Forty waiters are stopped, as in a frozen container, and a holder marks them. Then they are killed. The next holder
+/// frees their slots, which would otherwise stay in use, and put each later waiter far from the head.
+#[test]
+fn stopped_waiters_that_are_killed_leave_no_slots_in_use() {
+    let (scene, mut pace, taken, mut places) = Scene::new();
+    let late = Looks::by(scene.queues[0].sidecar().shared_now() - 300_000_000);
+    let stopped = 3..43;
+    for id in stopped.clone() {
+        let process = Process::new(&scene.machine, id, usize::MAX);
+        let queue = Queue::new(process.clone());
+        let place = queue.join(Rank::First, AGES, Purpose::Write).expect("a slot is free");
+        queue.show(&mut place.clone());
+        let waiter = scene.page().waiter(place.slot).expect("it is shown");
+        let (at, bytes) = Waiter { looks: late, ..waiter }.encode();
+        process.write(at, &bytes).expect("no I/O");
+    }
+    // On a busy machine it is late by now.
+    scene.queues[1].show(&mut places[0]);
+    let away = || scene.states().iter().filter(|(_, state)| *state == SlotState::Away).count();
+    scene.queues[0].release(taken, Some(&mut pace), || {}).expect("no I/O");
+    assert_eq!((away(), scene.page().turn().map(|turn| turn.slot)), (40, Some(places[0].slot)));
+    let (now, mut pace) = (scene.queues[1].sidecar().now(), Pace::default());
+    let first = scene.queues[1]
+        .try_acquire(now, Purpose::Write, Some(&places[0]), &mut pace)
+        .expect("no I/O")
+        .expect("it has the turn");
+    scene.queues[1].leave(&places[0]);
+    stopped.for_each(|id| scene.kill(id));
+    scene.queues[1].release(first, Some(&mut pace), || {}).expect("no I/O");
+    assert_eq!(away(), 0);
+    assert_eq!((0..SLOTS).filter(|slot| scene.page().is_used(*slot)).count(), 1);
 }
 
 /// Seventeen wait, and the holder releases the lock without waking any. The last of them is too far

@@ -50,8 +50,9 @@
 //! | `Present`, `Woken` | `Refused` | its attempt was refused again: SQLite sleeps again in a moment, or has given up, which no call shows |
 //! | `Woken` | `Away` | its turn has expired: holders pass it over until it is back |
 //! | `Present`, `Woken` | the same, but holders pass it over | it has not looked in time: it is stopped, or gets no processor: [`Looks`] |
-//! | `Away`, `Refused` | `Present` | SQLite sleeps again |
-//! | any | free | it has the lock, has given up, or has closed; or was refused, and its busy handler sleeps by itself |
+//! | `Present`, `Woken` | `Away` | a holder finds it more than 0.27 s late: it is stopped |
+//! | `Away`, `Refused` | `Present` | it looks at the page, or SQLite sleeps again |
+//! | any | free | it has the lock, has given up, or has closed; or was refused, and its busy handler sleeps by itself; or a holder finds that its process has ended |
 //! | free | `Outside` | a connection sleeps that waits for SQLite's own lock and has no place in the queue |
 //! | `Outside` | free | it tries for that lock again |
 
@@ -145,7 +146,7 @@ pub(crate) enum SlotState {
     Present = 1,
     /// It was woken and is about to try.
     Woken = 2,
-    /// It has missed its turn, and may or may not come back.
+    /// It has missed its turn, or was passed over because it is stopped, and may or may not come back.
     Away = 3,
     /// It has tried in vain, and sleeps again in a moment, or has given up.
     Refused = 4,

@@ -334,6 +334,7 @@ impl<S: QueueFile> Queue<S> {
             let (at, bytes) = encode_extent(None);
             let _ = self.sidecar.write(at, &bytes);
         }
+        self.free_void_slots(&page);
         let mut there: Vec<_> = page.waiters().filter(Waiter::is_there).collect();
         if there.is_empty() {
             return None;
@@ -381,6 +382,24 @@ impl<S: QueueFile> Queue<S> {
             return Some(head);
         }
         None
+    }
+
+    /// Frees slots whose waiters are not there to take a turn because their processes have ended. No connection joins in
+    /// a slot that says that it is in use, and a waiter there counts as one ahead. The look begins at any of these slots
+    /// and ends at the first of a living process, so that a holder need not look at all of them.
+    fn free_void_slots(&self, page: &Page) {
+        let is_there = |slot| page.waiter(slot).is_some_and(|waiter| waiter.is_there());
+        let in_use = (0..page.extent()).filter(|slot| page.is_used(*slot));
+        let mut absent: Vec<_> = in_use.filter(|slot| !is_there(*slot)).collect();
+        if absent.is_empty() {
+            return;
+        }
+        let first = self.sidecar.shared_now() / 1000 % absent.len() as u64;
+        absent.rotate_left(first as usize);
+        absent
+            .into_iter()
+            .take_while(|slot| !self.is_alive(*slot))
+            .for_each(|slot| self.clear(slot));
     }
 
     /// Shows the label of the holder, which is the caller's transaction, to the waiters.

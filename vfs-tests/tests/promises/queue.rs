@@ -225,11 +225,12 @@ fn a_dead_or_stopped_waiter_holds_nobody_up() {
 /// Twenty clients wait, and are stopped, as in a frozen container. The holder commits, and two others
 /// write in turns for longer than the page can count how late a waiter is. On the stock VFS they do
 /// not notice the stopped clients. Through this VFS these miss one turn, and not all their turns one
-/// after another when the count begins again; each gets the lock when it goes on.
+/// after another when the count begins again; each gets the lock when it goes on. Both VFSes are
+/// measured in the same run: on a slow disk the stock VFS's writers wait for long, too.
 #[test]
 fn stopped_waiters_miss_one_turn() {
     const WRITES_FOR: Duration = Duration::from_secs(5);
-    for vfs in ["unix", "kanban"] {
+    let [stock, ours] = ["unix", "kanban"].map(|vfs| {
         let board = board();
         let mut holder = opened(Program::Rust, &board, vfs);
         holder.sql("c", "BEGIN IMMEDIATE").rows();
@@ -263,12 +264,13 @@ fn stopped_waiters_miss_one_turn() {
             holder.sql("c", "COMMIT").rows();
             writers.map(|writer| writer.join().unwrap()).into_iter().max().unwrap()
         });
-        assert!(longest < WRITES_FOR / 8, "{vfs}: {longest:?}");
         for client in &mut stopped {
             client.signal(libc::SIGCONT);
             client.reply().rows();
         }
-    }
+        longest
+    });
+    assert!(ours < (2 * stock).max(WRITES_FOR / 8), "{ours:?}, on the stock VFS {stock:?}");
 }
 
 /// Somebody overwrites the page, cuts the sidecar short and lengthens it, all the time, while
