@@ -11,6 +11,8 @@ set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 root=$PWD
+# shellcheck source=scripts/foreign.sh
+. scripts/foreign.sh
 
 what='wheels sdist npm crates deb musl aarch64'
 while [ $# -gt 0 ]; do
@@ -208,24 +210,6 @@ if wants deb; then
     )
 fi
 
-# A Debian of that architecture, unpacked and never started: its libraries and a Python.
-foreign() {
-    local architecture=$1 place=$work/$1
-    if ! [ -e "$place/unpacked" ]; then
-        local release mirror package
-        release=$(. /etc/os-release && echo "$VERSION_CODENAME")
-        mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' |
-            awk -v release="$release" '$2 == release { print $1; exit }')
-        rm -rf "$place"
-        mkdir -p "$place"
-        debootstrap --foreign --variant=minbase --arch="$architecture" --include=python3,libsqlite3-0,musl "$release" "$place" \
-            "$mirror" > "$place.log" 2>&1 || { cat "$place.log"; exit 1; }
-        for package in "$place"/var/cache/apt/archives/*.deb; do dpkg-deb --extract "$package" "$place"; done
-        touch "$place/unpacked"
-    fi
-    echo "$place"
-}
-
 # Clients in C for musl, with an SQLite of their own: one loads the extension of that directory, one is unchanged. What
 # follows runs a program of that target, whose environment are the first arguments.
 try_musl() {
@@ -265,15 +249,6 @@ run_musl() {
     fi
 }
 
-# Debian's packages for `foreign`.
-need_emulator() {
-    [ "$(id -u)" = 0 ] || { echo 'aarch64: run it as root' >&2; exit 1; }
-    local -a missing=()
-    command -v debootstrap > /dev/null || missing+=(debootstrap)
-    command -v qemu-aarch64 > /dev/null || missing+=(qemu-user)
-    [ ${#missing[@]} = 0 ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; }
-}
-
 # Unpacks the wheel of that platform; says where its package is.
 unpacked() {
     local place=$clean/$1
@@ -293,7 +268,7 @@ fi
 if wants aarch64 && [ "$machine" = x86_64 ]; then
     step 'AArch64, under qemu-user: the wheel, in a Python of Debian'
     need_emulator
-    place=$(foreign arm64)
+    place=$(foreign arm64 "$work")
     package=$(unpacked manylinux2014_aarch64)
     rm -f "$clean"/board.db*
     (
