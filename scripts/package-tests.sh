@@ -40,6 +40,8 @@ target_directory=${CARGO_TARGET_DIR:-$root/target}
 work=$target_directory/package-for-release
 machine=$(uname -m)
 clean=$(mktemp -d)
+# `run` warns about libraries that another user could not read.
+chmod a+rx "$clean"
 trap 'rm -rf "$clean"' EXIT
 
 step tools
