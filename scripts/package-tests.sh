@@ -212,7 +212,7 @@ if wants deb; then
     )
 fi
 
-# Clients in C for musl, with an SQLite of their own: one loads the extension of that directory, one is unchanged. What
+# Clients in C for musl, with an SQLite of their own: two load the extension of that directory, one is unchanged. What
 # follows runs a program of that target, whose environment are the first arguments.
 try_musl() {
     local target=$1-linux-musl directory=$2 place=$clean/$1-musl source
@@ -223,11 +223,17 @@ try_musl() {
     "${cc[@]}" -shared -fPIC -Wl,-soname,libsqlite3.so.0 -o "$place/libsqlite3.so.0" "$source/sqlite3.c"
     "${cc[@]}" -dynamic -o "$place/board" examples/c/board.c "$place/libsqlite3.so.0"
     "${cc[@]}" -dynamic -o "$place/unchanged" scripts/package-tests/unchanged.c "$place/libsqlite3.so.0"
+    "${cc[@]}" -dynamic -o "$place/promises" scripts/package-tests/promises.c "$place/libsqlite3.so.0"
+    # How it starts itself, where nobody has installed the loader that it names.
+    printf '#!/bin/sh\nexec %s%s %s "$@"\n' "$([ "$1" = qemu-aarch64 ] && echo "$1 -E " || echo 'env ')" \
+        "LD_LIBRARY_PATH=$place ${*:$#}" "$place/promises" > "$place/again"
+    chmod +x "$place/again"
     (
         cd "$place"
         run_musl "LD_LIBRARY_PATH=$place" -- "$@" ./board board.db ada 20 "$directory/libkanban_vfs"
         [ "$(run_musl "LD_LIBRARY_PATH=$place" -- "$@" ./unchanged)" = 'past the VFS' ]
         [ "$(run_musl "LD_LIBRARY_PATH=$place" "LD_PRELOAD=$directory/libkanban_vfs_preload.so" -- "$@" ./unchanged)" = 'through the VFS' ]
+        run_musl "LD_LIBRARY_PATH=$place" -- "$@" ./promises "$directory/libkanban_vfs" "$place/again"
         # The tool has its C library in it, and takes no loader.
         "${@:1:$#-1}" "$directory/kanban-vfs" check board.db > /dev/null
     )
