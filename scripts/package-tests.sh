@@ -11,6 +11,8 @@ set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 root=$PWD
+# shellcheck source=scripts/foreign.sh
+. scripts/foreign.sh
 
 what='wheels sdist npm crates deb musl aarch64'
 while [ $# -gt 0 ]; do
@@ -38,6 +40,8 @@ target_directory=${CARGO_TARGET_DIR:-$root/target}
 work=$target_directory/package-for-release
 machine=$(uname -m)
 clean=$(mktemp -d)
+# `run` warns about libraries that another user could not read.
+chmod a+rx "$clean"
 trap 'rm -rf "$clean"' EXIT
 
 step tools
@@ -208,25 +212,7 @@ if wants deb; then
     )
 fi
 
-# A Debian of that architecture, unpacked and never started: its libraries and a Python.
-foreign() {
-    local architecture=$1 place=$work/$1
-    if ! [ -e "$place/unpacked" ]; then
-        local release mirror package
-        release=$(. /etc/os-release && echo "$VERSION_CODENAME")
-        mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' |
-            awk -v release="$release" '$2 == release { print $1; exit }')
-        rm -rf "$place"
-        mkdir -p "$place"
-        debootstrap --foreign --variant=minbase --arch="$architecture" --include=python3,libsqlite3-0,musl "$release" "$place" \
-            "$mirror" > "$place.log" 2>&1 || { cat "$place.log"; exit 1; }
-        for package in "$place"/var/cache/apt/archives/*.deb; do dpkg-deb --extract "$package" "$place"; done
-        touch "$place/unpacked"
-    fi
-    echo "$place"
-}
-
-# Clients in C for musl, with an SQLite of their own: one loads the extension of that directory, one is unchanged. What
+# Clients in C for musl, with an SQLite of their own: two load the extension of that directory, one is unchanged. What
 # follows runs a program of that target, whose environment are the first arguments.
 try_musl() {
     local target=$1-linux-musl directory=$2 place=$clean/$1-musl source
@@ -237,11 +223,17 @@ try_musl() {
     "${cc[@]}" -shared -fPIC -Wl,-soname,libsqlite3.so.0 -o "$place/libsqlite3.so.0" "$source/sqlite3.c"
     "${cc[@]}" -dynamic -o "$place/board" examples/c/board.c "$place/libsqlite3.so.0"
     "${cc[@]}" -dynamic -o "$place/unchanged" scripts/package-tests/unchanged.c "$place/libsqlite3.so.0"
+    "${cc[@]}" -dynamic -o "$place/promises" scripts/package-tests/promises.c "$place/libsqlite3.so.0"
+    # How it starts itself, where nobody has installed the loader that it names.
+    printf '#!/bin/sh\nexec %s%s %s "$@"\n' "$([ "$1" = qemu-aarch64 ] && echo "$1 -E " || echo 'env ')" \
+        "LD_LIBRARY_PATH=$place ${*:$#}" "$place/promises" > "$place/again"
+    chmod +x "$place/again"
     (
         cd "$place"
         run_musl "LD_LIBRARY_PATH=$place" -- "$@" ./board board.db ada 20 "$directory/libkanban_vfs"
         [ "$(run_musl "LD_LIBRARY_PATH=$place" -- "$@" ./unchanged)" = 'past the VFS' ]
         [ "$(run_musl "LD_LIBRARY_PATH=$place" "LD_PRELOAD=$directory/libkanban_vfs_preload.so" -- "$@" ./unchanged)" = 'through the VFS' ]
+        run_musl "LD_LIBRARY_PATH=$place" -- "$@" ./promises "$directory/libkanban_vfs" "$place/again"
         # The tool has its C library in it, and takes no loader.
         "${@:1:$#-1}" "$directory/kanban-vfs" check board.db > /dev/null
     )
@@ -265,15 +257,6 @@ run_musl() {
     fi
 }
 
-# Debian's packages for `foreign`.
-need_emulator() {
-    [ "$(id -u)" = 0 ] || { echo 'aarch64: run it as root' >&2; exit 1; }
-    local -a missing=()
-    command -v debootstrap > /dev/null || missing+=(debootstrap)
-    command -v qemu-aarch64 > /dev/null || missing+=(qemu-user)
-    [ ${#missing[@]} = 0 ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; }
-}
-
 # Unpacks the wheel of that platform; says where its package is.
 unpacked() {
     local place=$clean/$1
@@ -293,7 +276,7 @@ fi
 if wants aarch64 && [ "$machine" = x86_64 ]; then
     step 'AArch64, under qemu-user: the wheel, in a Python of Debian'
     need_emulator
-    place=$(foreign arm64)
+    place=$(foreign arm64 "$work")
     package=$(unpacked manylinux2014_aarch64)
     rm -f "$clean"/board.db*
     (

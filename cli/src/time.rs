@@ -13,7 +13,7 @@ pub(crate) fn now_us() -> u64 {
 fn broken_down(seconds: i64) -> libc::tm {
     // SAFETY: zeros are a value of this struct.
     let mut tm = unsafe { std::mem::zeroed() };
-    let seconds = seconds as libc::time_t;
+    let seconds = seconds as _;
     // SAFETY: both are variables of this function, of the types that the call asks for.
     unsafe { libc::localtime_r(&raw const seconds, &raw mut tm) };
     tm

@@ -169,6 +169,11 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
     let in_use = protection.why_not(None).map(|why| {
         format!("a client that has the wal-index open is seen only while it reads or writes: {why}")
     });
+    let fork = protection.why_not(None).map(|why| {
+        format!(
+            "a child that opens a database which its parent has open shares SQLite's record of the parent's locks: {why}"
+        )
+    });
     let durable =
         is_off.then(|| "synchronous is OFF: a power cut may corrupt the database".to_owned());
     let journal = journalless.map(|mode| {
@@ -192,7 +197,7 @@ fn guarantees<B: BaseFile>(connection: &mut Connection<B>, protection: Protectio
         ("lock_cancellation", state(&cancellation)),
         ("wal_reset", Ok(())),
         ("file_length", state(&length)),
-        ("fork", Ok(())),
+        ("fork", state(&fork)),
         ("identity", state(&identity)),
         ("wal_in_use", state(&in_use)),
         ("wal_file_system", state(&network)),

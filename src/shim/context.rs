@@ -1,10 +1,13 @@
 //! What the files of one registered VFS share.
 
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::ffi::ResultCode;
 use crate::ffi::host::Host;
 use crate::guard::cancellation::Protection;
+use crate::log;
 
 /// What every file knows about its registered VFS. Like the VFS, it lives for ever.
 pub(crate) struct Context {
@@ -21,11 +24,26 @@ pub(crate) struct Context {
     pub(crate) goes_under_ciphers: bool,
     /// The protection that keeps its databases' locks when another descriptor is closed.
     pub(crate) protection: Protection,
+    /// Whether the log has a line about the lack of that.
+    pub(crate) has_said_what_is_off: AtomicBool,
     /// How many databases are open through it.
     pub(crate) open_databases: AtomicUsize,
 }
 
 impl Context {
+    /// If the locks of no database are protected, logs that for the first one.
+    pub(crate) fn say_what_is_off(&self, path: &Path) {
+        let Some(why) = self.protection.is_off() else { return };
+        if self.has_said_what_is_off.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let what = format!(
+            "if this process opens and closes the file other than through SQLite, it drops SQLite's locks, as on the \
+             stock VFS; the guard against that is off: {why}"
+        );
+        log::about(&self.host, ResultCode::WARNING, &what, path);
+    }
+
     /// Counts a database opened through this VFS, until the result is dropped.
     pub(crate) fn count_database(&'static self) -> OpenDatabase {
         self.open_databases.fetch_add(1, Ordering::SeqCst);

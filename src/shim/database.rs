@@ -83,6 +83,9 @@ pub(crate) unsafe fn install_database(
     }
     // Before SQLite locks it.
     let found = identity.as_ref().ok().and_then(Option::as_ref);
+    if found.is_some() {
+        context.say_what_is_off(path);
+    }
     let protected = found.and_then(|found| context.protection.opened(found.inode(), path));
     let offset = state_offset(context.base_file_size);
     // SAFETY: the caller's promise: the base has just opened the file.

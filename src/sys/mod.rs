@@ -9,6 +9,7 @@
 //! | `descriptors` | opening, keeping, duplicating and closing descriptors |
 //! | `files` | files by name: their kind and owner, and how to open them |
 //! | `directory` | what names lead to, asked quickly and often |
+//! | `large_files` | the C library's names for files of any length |
 //! | `lines`, `without_waiting` | lines for people, written without waiting |
 //! | `locks` | locks on ranges of bytes |
 //! | `words` | words on which processes wait for each other |

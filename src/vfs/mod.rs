@@ -15,7 +15,7 @@ mod system_calls;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::null_mut;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use crate::ffi::host::Host;
@@ -130,6 +130,7 @@ impl Instance {
                 goes_under_ciphers,
                 // SAFETY: the caller's promise: the base is registered with this SQLite.
                 protection: unsafe { system_calls::protect(&host, base) },
+                has_said_what_is_off: AtomicBool::new(false),
                 open_databases: AtomicUsize::new(0),
             },
         }));

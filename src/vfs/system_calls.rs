@@ -41,7 +41,7 @@ use crate::format::{SIDECAR_SUFFIX, WAL_INDEX_SUFFIX};
 use crate::guard::cancellation::table::LockTable;
 use crate::guard::cancellation::{self, Protection};
 use crate::lock::sidecar;
-use crate::sys::{self, Inode, fork};
+use crate::sys::{self, Inode, fork, large_files};
 use fcntl::{MARK, fcntl_of};
 
 /// Names each call once, in the order in which they are put in place: fcntl(2) last, since it
@@ -95,8 +95,8 @@ macro_rules! calls {
 }
 
 calls! {
-    stat by stat_of: unsafe extern "C" fn(*const c_char, *mut libc::stat) -> c_int;
-    fstat by fstat_of: unsafe extern "C" fn(c_int, *mut libc::stat) -> c_int;
+    stat by stat_of: unsafe extern "C" fn(*const c_char, *mut large_files::stat) -> c_int;
+    fstat by fstat_of: unsafe extern "C" fn(c_int, *mut large_files::stat) -> c_int;
     open by open_of: unsafe extern "C-unwind" fn(*const c_char, c_int, c_int) -> c_int;
     close by close_of: unsafe extern "C-unwind" fn(c_int) -> c_int;
     fcntl by fcntl_of: unsafe extern "C-unwind" fn(c_int, c_int, *mut c_void) -> c_int;
@@ -168,7 +168,7 @@ unsafe fn replace(nth: usize, base: *mut sqlite3_vfs) -> Result<Protection, &'st
             // They are replaced already, by this copy of this library or by another.
             return match library.calls.get() {
                 Some(_) => Ok(Protection::by(nth)),
-                None => Err("another copy of this library protects them, and only it can tell"),
+                None => Err(cancellation::BY_ANOTHER_COPY),
             };
         }
         if library.calls.get().is_some() {
@@ -291,7 +291,10 @@ fn opened_wal_index(file: c_int, database: &OsStr, library: &'static Library) {
 /// fstat(2): SQLite looks for its book-keeping of a file that it has opened, by device and inode. A
 /// forked child must not find that of its parent's file, which counts locks that the child does not
 /// have.
-unsafe extern "C" fn fstat_of<const NTH: usize>(file: c_int, found: *mut libc::stat) -> c_int {
+unsafe extern "C" fn fstat_of<const NTH: usize>(
+    file: c_int,
+    found: *mut large_files::stat,
+) -> c_int {
     let library = &LIBRARIES[NTH];
     let Some(calls) = library.calls.get() else { return fail(libc::ENOSYS) };
     // SAFETY: SQLite passes a struct to be filled in.
@@ -303,7 +306,7 @@ unsafe extern "C" fn fstat_of<const NTH: usize>(file: c_int, found: *mut libc::s
 /// place.
 unsafe extern "C" fn stat_of<const NTH: usize>(
     name: *const c_char,
-    found: *mut libc::stat,
+    found: *mut large_files::stat,
 ) -> c_int {
     let library = &LIBRARIES[NTH];
     let Some(calls) = library.calls.get() else { return fail(libc::ENOSYS) };
@@ -317,7 +320,7 @@ unsafe extern "C" fn stat_of<const NTH: usize>(
 /// `found` is filled in if `rc` is 0.
 unsafe fn as_of_this_process(
     rc: c_int,
-    found: *mut libc::stat,
+    found: *mut large_files::stat,
     library: &'static Library,
 ) -> c_int {
     if rc == 0 && fork::generation() > 0 {
@@ -329,7 +332,7 @@ unsafe fn as_of_this_process(
 
 /// If a parent had the file open, replaces its device by one that does not exist.
 #[cold]
-fn as_of_a_child(found: &mut libc::stat, library: &'static Library) {
+fn as_of_a_child(found: &mut large_files::stat, library: &'static Library) {
     let inode = Inode::of(found);
     if let Some(generation) = no_panic(None, || library.locks.inherited(inode)) {
         // Linux's device numbers have 32 bits.

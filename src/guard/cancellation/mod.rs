@@ -92,6 +92,11 @@ pub(crate) fn abandon_inherited() {
     }
 }
 
+/// Why this copy of the library cannot tell whether locks are protected.
+#[cfg(unix)]
+pub(crate) const BY_ANOTHER_COPY: &str =
+    "another copy of this library protects them, and only it can tell";
+
 /// How the locks of the databases under one base VFS are protected.
 #[cfg(unix)]
 #[derive(Clone, Copy)]
@@ -116,6 +121,11 @@ impl Protection {
             (Ok(_), None) => None,
             (Err(why), _) => Some(why.to_owned()),
         }
+    }
+
+    /// Why no file's locks are protected; `None` if some are, or nobody can tell.
+    pub(crate) fn is_off(&self) -> Option<&'static str> {
+        self.0.err().filter(|why| *why != BY_ANOTHER_COPY)
     }
 
     /// Whether another connection of this process, or another process, has a lock on that range of a file; `None` if
@@ -162,6 +172,11 @@ pub(crate) struct Protection;
 impl Protection {
     /// Always `None`: the locks need no protection.
     pub(crate) fn why_not(&self, _: Option<Inode>) -> Option<String> {
+        None
+    }
+
+    /// Always `None`: it is never missed.
+    pub(crate) fn is_off(&self) -> Option<&'static str> {
         None
     }
 

@@ -249,7 +249,7 @@ pub(crate) mod for_tests {
         // SAFETY: all fields of this struct are integers.
         let mut lock: libc::flock = unsafe { std::mem::zeroed() };
         (lock.l_type, lock.l_whence) = (kind as _, libc::SEEK_SET as _);
-        (lock.l_start, lock.l_len) = (range.start, range.len);
+        (lock.l_start, lock.l_len) = (range.start as _, range.len as _);
         // SAFETY: an open file, and the struct that the command asks for.
         let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) };
         assert_eq!(rc, 0, "{}", io::Error::last_os_error());

@@ -12,6 +12,7 @@ use std::path::Path;
 use super::descriptors::{Kept, TO_LOOK, leaves_room_from, open};
 use super::files::entry_behind;
 use super::inode::Inode;
+use super::large_files;
 use super::this_process::of_kernel;
 
 /// What a name leads to.
@@ -53,7 +54,7 @@ impl Name {
 pub(crate) fn stat(name: &Name) -> io::Result<Found> {
     let mut found = MaybeUninit::uninit();
     // SAFETY: a terminated name, and a struct that the call fills in if it succeeds.
-    unsafe { found_by(libc::lstat(name.0.as_ptr(), found.as_mut_ptr()), &found) }
+    unsafe { found_by(large_files::lstat(name.0.as_ptr(), found.as_mut_ptr()), &found) }
 }
 
 /// What a call has found that returned `rc`; its error if that is not 0.
@@ -61,15 +62,16 @@ pub(crate) fn stat(name: &Name) -> io::Result<Found> {
 /// # Safety
 /// If `rc` is 0, the struct is filled in.
 #[inline]
-unsafe fn found_by(rc: libc::c_int, found: &MaybeUninit<libc::stat>) -> io::Result<Found> {
+unsafe fn found_by(rc: libc::c_int, found: &MaybeUninit<large_files::stat>) -> io::Result<Found> {
     if rc != 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the caller's promise.
     let found = unsafe { found.assume_init_ref() };
-    #[allow(clippy::useless_conversion, reason = "its type is another on other systems")]
-    let links = found.st_nlink.into();
-    Ok(Found { inode: Inode::of(found), links, changed: (found.st_ctime, found.st_ctime_nsec) })
+    #[allow(clippy::useless_conversion, reason = "their types are others on other systems")]
+    let (links, changed) =
+        (found.st_nlink.into(), (found.st_ctime.into(), found.st_ctime_nsec.into()));
+    Ok(Found { inode: Inode::of(found), links, changed })
 }
 
 /// A directory, by its name and, if it could be opened, by a descriptor. A look by the descriptor is faster, above all
@@ -111,7 +113,7 @@ impl Directory {
         let Some(descriptor) = &self.descriptor else { return stat(&self.name) };
         let mut found = MaybeUninit::uninit();
         // SAFETY: a struct that the call fills in if it succeeds; a descriptor that is not open is an error.
-        unsafe { found_by(libc::fstat(descriptor.as_raw_fd(), found.as_mut_ptr()), &found) }
+        unsafe { found_by(large_files::fstat(descriptor.as_raw_fd(), found.as_mut_ptr()), &found) }
     }
 
     /// Whether its name leads to it. `found` is what [`Self::stat`] has found.
@@ -133,7 +135,7 @@ impl Directory {
         let mut found = MaybeUninit::uninit();
         // SAFETY: the end of a terminated name is terminated, too; a struct that the call fills in if it succeeds.
         unsafe {
-            let rc = libc::fstatat(
+            let rc = large_files::fstatat(
                 descriptor.as_raw_fd(),
                 whole[last..].as_ptr().cast(),
                 found.as_mut_ptr(),

@@ -8,6 +8,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::os::unix::fs::MetadataExt;
 
+use super::large_files;
+
 /// What identifies a file, whatever its name or descriptor: its device and its inode number there. stat(2), `st_dev` and
 /// `st_ino`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,7 +21,7 @@ pub(crate) struct Inode {
 impl Inode {
     /// The inode of what stat(2) found.
     #[allow(clippy::unnecessary_cast, reason = "its type is another on other systems")]
-    pub(crate) fn of(found: &libc::stat) -> Self {
+    pub(crate) fn of(found: &large_files::stat) -> Self {
         Self { device: found.st_dev as u64, number: found.st_ino }
     }
 
@@ -54,10 +56,10 @@ impl From<&Metadata> for Inode {
 /// # Errors
 /// EBADF if the descriptor is not open.
 pub(crate) fn inode_of(descriptor: RawFd) -> io::Result<Inode> {
-    let mut found = MaybeUninit::<libc::stat>::zeroed();
+    let mut found = MaybeUninit::<large_files::stat>::zeroed();
     // SAFETY: fstat fills in the struct, for which zeros are a value; a descriptor that is not open is an error.
     let found = unsafe {
-        if libc::fstat(descriptor, found.as_mut_ptr()) != 0 {
+        if large_files::fstat(descriptor, found.as_mut_ptr()) != 0 {
             return Err(io::Error::last_os_error());
         }
         found.assume_init()

@@ -6,14 +6,15 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use super::descriptors::{Kept, beyond_standard, read_text};
 use super::inode::{Inode, can_be_database, inode_of};
+use super::large_files::{F_SETLK, Flock};
 use super::processes::{is_listed, is_lock_of, lock_of};
 use super::this_process::pid;
 use crate::sys::{FileLock, Range};
 
 /// The struct by which fcntl(2) takes a lock of `range`.
-fn flock(kind: impl Into<libc::c_int>, range: Range) -> libc::flock {
+fn flock(kind: impl Into<libc::c_int>, range: Range) -> Flock {
     #[allow(clippy::needless_update, reason = "it has more fields on other systems")]
-    libc::flock {
+    Flock {
         l_type: kind.into() as _,
         l_whence: libc::SEEK_SET as _,
         l_start: range.start,
@@ -27,7 +28,7 @@ fn flock(kind: impl Into<libc::c_int>, range: Range) -> libc::flock {
 
 /// Makes a lock call, and repeats it if a signal interrupts it.
 #[inline(always)]
-fn fcntl(file: &impl AsRawFd, command: libc::c_int, lock: &mut libc::flock) -> io::Result<()> {
+fn fcntl(file: &impl AsRawFd, command: libc::c_int, lock: &mut Flock) -> io::Result<()> {
     loop {
         // SAFETY: these commands ask for this struct; a descriptor that is not open is an error.
         match unsafe { fcntl_lock(file.as_raw_fd(), command, lock) } {
@@ -47,7 +48,7 @@ fn fcntl(file: &impl AsRawFd, command: libc::c_int, lock: &mut libc::flock) -> i
 pub(crate) unsafe fn fcntl_lock(
     descriptor: RawFd,
     command: libc::c_int,
-    lock: *mut libc::flock,
+    lock: *mut Flock,
 ) -> Result<(), libc::c_int> {
     #[cfg(all(
         target_os = "linux",
@@ -68,10 +69,18 @@ pub(crate) unsafe fn fcntl_lock(
         target_pointer_width = "64",
         any(target_arch = "x86_64", target_arch = "aarch64")
     )))]
-    // SAFETY: the caller's promise.
-    let made = match unsafe { libc::fcntl(descriptor, command, lock) } {
-        -1 => Err(io::Error::last_os_error().raw_os_error().unwrap_or_default()),
-        _ => Ok(()),
+    let made = {
+        #[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "32")))]
+        // SAFETY: the caller's promise.
+        let rc = unsafe { libc::fcntl(descriptor, command, lock) };
+        // glibc's fcntl takes offsets of 32 bits, but before 2.28 passes on locks of open file descriptions as they are.
+        #[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "32"))]
+        // SAFETY: the caller's promise; this call takes offsets of 64 bits.
+        let rc = unsafe { libc::syscall(libc::SYS_fcntl64, descriptor, command, lock) };
+        match rc {
+            -1 => Err(io::Error::last_os_error().raw_os_error().unwrap_or_default()),
+            _ => Ok(()),
+        }
     };
     made
 }
@@ -186,10 +195,7 @@ fn descriptors_in(directory: &str) -> io::Result<Vec<RawFd>> {
 
 /// The lock in the way of `lock`, as seen from this open file description; `None` if there is none. fcntl(2)
 #[doc(alias = "F_OFD_GETLK")]
-pub(crate) fn lock_in_the_way(
-    file: &impl AsRawFd,
-    lock: &libc::flock,
-) -> io::Result<Option<libc::flock>> {
+pub(crate) fn lock_in_the_way(file: &impl AsRawFd, lock: &Flock) -> io::Result<Option<Flock>> {
     let mut found = *lock;
     found.l_pid = 0;
     fcntl(file, libc::F_OFD_GETLK, &mut found)?;
@@ -198,7 +204,7 @@ pub(crate) fn lock_in_the_way(
 }
 
 /// Whether the lock that F_OFD_GETLK found is a POSIX lock of this process. fcntl(2)
-pub(crate) fn is_own_posix_lock(found: &libc::flock) -> bool {
+pub(crate) fn is_own_posix_lock(found: &Flock) -> bool {
     libc::c_int::from(found.l_type) != libc::c_int::from(libc::F_UNLCK)
         && u32::try_from(found.l_pid) == Ok(pid())
 }
@@ -215,7 +221,7 @@ pub(crate) fn locks_of(descriptor: RawFd) -> io::Result<Vec<FileLock>> {
 /// Takes a shared POSIX lock on a range. False if another lock is in its way. fcntl(2)
 #[doc(alias = "F_SETLK")]
 pub(crate) fn share_by_posix(descriptor: RawFd, range: Range) -> io::Result<bool> {
-    is_granted(fcntl(&descriptor, libc::F_SETLK, &mut flock(libc::F_RDLCK, range)))
+    is_granted(fcntl(&descriptor, F_SETLK, &mut flock(libc::F_RDLCK, range)))
 }
 
 /// Whether this process has POSIX locks on the file `inode` behind `descriptor`, taken by any of its descriptors; `None` if

@@ -4,6 +4,7 @@ mod descriptors;
 mod directory;
 mod files;
 mod inode;
+pub(crate) mod large_files;
 mod lines;
 mod locks;
 mod memory;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use super::descriptors::{open, read_text};
 #[cfg(target_os = "linux")]
 use super::inode::statx;
+use super::large_files;
 use super::locks::{conflicting_lock, try_lock};
 use super::this_process::{monotonic_ns, pid};
 use crate::sys::Range;
@@ -22,26 +23,27 @@ use crate::sys::Range;
 /// The type of the file system that `path` lies on, by its number. statfs(2), `f_type`
 pub(crate) fn file_system_type(path: &Path) -> io::Result<u64> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut found = MaybeUninit::<libc::statfs>::zeroed();
+    let mut found = MaybeUninit::<large_files::statfs>::zeroed();
     // SAFETY: a terminated name, and a struct that the call fills in, for which zeros are a value.
     let found = unsafe {
-        if libc::statfs(path.as_ptr(), found.as_mut_ptr()) != 0 {
+        if large_files::statfs(path.as_ptr(), found.as_mut_ptr()) != 0 {
             return Err(io::Error::last_os_error());
         }
         found.assume_init()
     };
+    // A number of 32 bits, which is negative where its type has a sign and no more.
     #[allow(clippy::unnecessary_cast, reason = "its type is another on other systems")]
-    Ok(found.f_type as u64)
+    Ok(u64::from(found.f_type as u32))
 }
 
 /// How many files this user can still create where `path` lies, and how many bytes write; `None` if the file system does not
 /// say. statvfs(3)
 pub(crate) fn room_at(path: &Path) -> Option<(u64, u64)> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
-    let mut found = MaybeUninit::<libc::statvfs>::zeroed();
+    let mut found = MaybeUninit::<large_files::statvfs>::zeroed();
     // SAFETY: a terminated name, and a struct that the call fills in, for which zeros are a value.
     let found = unsafe {
-        if libc::statvfs(path.as_ptr(), found.as_mut_ptr()) != 0 {
+        if large_files::statvfs(path.as_ptr(), found.as_mut_ptr()) != 0 {
             return None;
         }
         found.assume_init()

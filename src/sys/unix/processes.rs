@@ -16,6 +16,7 @@ use super::descriptors::{beyond_standard, open, read_text};
 use super::inode::Inode;
 #[cfg(target_os = "linux")]
 use super::inode::statx;
+use super::large_files;
 #[cfg(target_os = "linux")]
 use super::this_process::of_kernel;
 use super::this_process::pid as this_pid;
@@ -285,7 +286,7 @@ impl Entries {
     fn next(&mut self) -> Option<CString> {
         loop {
             // SAFETY: an open directory, which no other thread reads.
-            let entry = NonNull::new(unsafe { libc::readdir(self.0.as_ptr()) })?;
+            let entry = NonNull::new(unsafe { large_files::readdir(self.0.as_ptr()) })?;
             // SAFETY: an entry is valid until the next call, and its name is terminated. The reference is to the name alone,
             // since an entry may be shorter than its type.
             let name = unsafe { CStr::from_ptr((&raw const (*entry.as_ptr()).d_name).cast()) };
@@ -320,11 +321,11 @@ impl Entries {
 
     /// The same, but may ask the file system's server. fstatat(2)
     fn inode_by_stat(&self, name: &CStr) -> io::Result<Inode> {
-        let mut found = MaybeUninit::<libc::stat>::zeroed();
+        let mut found = MaybeUninit::<large_files::stat>::zeroed();
         // SAFETY: the descriptor of an open directory, a terminated name, and a struct that the call fills in if it succeeds.
         unsafe {
             let directory = libc::dirfd(self.0.as_ptr());
-            match libc::fstatat(directory, name.as_ptr(), found.as_mut_ptr(), 0) {
+            match large_files::fstatat(directory, name.as_ptr(), found.as_mut_ptr(), 0) {
                 0 => Ok(Inode::of(found.assume_init_ref())),
                 _ => Err(io::Error::last_os_error()),
             }

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::descriptors::read_text;
+use super::large_files;
 
 /// 0 until [`pid`] is called.
 static PID: AtomicU32 = AtomicU32::new(0);
@@ -126,10 +127,10 @@ pub(crate) fn boot_id() -> Option<u128> {
 /// limit. getrlimit(2)
 #[doc(alias = "RLIMIT_FSIZE")]
 pub(crate) fn file_size_limit() -> Option<i64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = large_files::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call fills in the struct.
-    let rc = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
-    (rc == 0 && limit.rlim_cur != libc::RLIM_INFINITY)
+    let rc = unsafe { large_files::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    (rc == 0 && limit.rlim_cur != large_files::RLIM_INFINITY)
         .then(|| i64::try_from(limit.rlim_cur).unwrap_or(i64::MAX))
 }
 

@@ -32,6 +32,7 @@ use crate::ffi::no_panic;
 use crate::format;
 use crate::guard::cancellation;
 use crate::guard::cancellation::table::{KnownTarget, Target};
+use crate::sys::large_files::Flock;
 use crate::sys::{self, Range};
 
 /// An fcntl(2) command that only our function knows, by which to recognise it.
@@ -67,7 +68,7 @@ unsafe fn lock_by(
     argument: *mut c_void,
     library: &'static Library,
 ) -> c_int {
-    let lock = argument.cast::<libc::flock>();
+    let lock = argument.cast::<Flock>();
     // SAFETY: the caller's promise; an open-file-description lock asks for no process id.
     unsafe {
         (*lock).l_pid = 0;
@@ -88,7 +89,7 @@ unsafe fn lock_by(
 unsafe extern "C-unwind" fn once_more(
     descriptor: c_int,
     file: c_int,
-    lock: *mut libc::flock,
+    lock: *mut Flock,
     errno: c_int,
     library: &'static Library,
 ) -> c_int {
@@ -109,7 +110,7 @@ unsafe extern "C-unwind" fn once_more(
 fn goes_without(
     descriptor: c_int,
     file: c_int,
-    asked: &libc::flock,
+    asked: &Flock,
     errno: c_int,
     library: &'static Library,
 ) -> bool {
@@ -124,7 +125,7 @@ fn goes_without(
 
 /// Whether a lock is one of a wal-index. There refusals are normal, and their cause must not be
 /// looked for. <https://www.sqlite.org/walformat.html#locks>
-fn is_of_wal_index(lock: &libc::flock) -> bool {
+fn is_of_wal_index(lock: &Flock) -> bool {
     format::WAL_INDEX_LOCK_BYTES.contains(&lock.l_start)
 }
 
@@ -132,7 +133,7 @@ fn is_of_wal_index(lock: &libc::flock) -> bool {
 /// this program took by itself: it begins before SQLite's bytes. A lock by lockf(3) begins where
 /// the program has read to. A lock that begins among SQLite's bytes may be of another copy of
 /// SQLite in this process, which must be excluded. <https://www.sqlite.org/howtocorrupt.html> 2.2.1
-fn is_the_programs(found: &libc::flock, asked: &libc::flock) -> bool {
+fn is_the_programs(found: &Flock, asked: &Flock) -> bool {
     let sqlites = match is_of_wal_index(asked) {
         true => format::WAL_INDEX_LOCK_BYTES,
         false => format::LOCK_BYTES,
@@ -184,7 +185,7 @@ unsafe extern "C-unwind" fn fcntl_slowly(
         KnownTarget::AsItIs(_calling) => as_it_is(),
         // SAFETY: the caller's promise: this command comes with a lock.
         KnownTarget::ToRead(descriptor) if command == libc::F_SETLK => unsafe {
-            if is_exclusive(&*argument.cast::<libc::flock>()) {
+            if is_exclusive(&*argument.cast::<Flock>()) {
                 return fail(libc::EBADF);
             }
             lock_by(descriptor, file, argument, library)
@@ -213,7 +214,7 @@ unsafe extern "C-unwind" fn fcntl_by_the_table(
         return rc;
     }
     // SAFETY: the caller's promise.
-    let lock = unsafe { &mut *argument.cast::<libc::flock>() };
+    let lock = unsafe { &mut *argument.cast::<Flock>() };
     let (asked, unlocks) = (*lock, is_unlock(lock));
     let exclusive = command != libc::F_GETLK && is_exclusive(lock);
     let descriptor = match no_panic(Target::Inherited, || library.locks.target(file)) {
@@ -288,10 +289,10 @@ fn errno() -> c_int {
     std::io::Error::last_os_error().raw_os_error().unwrap_or_default()
 }
 
-fn is_unlock(lock: &libc::flock) -> bool {
+fn is_unlock(lock: &Flock) -> bool {
     c_int::from(lock.l_type) == c_int::from(libc::F_UNLCK)
 }
 
-fn is_exclusive(lock: &libc::flock) -> bool {
+fn is_exclusive(lock: &Flock) -> bool {
     c_int::from(lock.l_type) == c_int::from(libc::F_WRLCK)
 }
