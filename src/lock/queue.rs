@@ -125,6 +125,12 @@ pub(crate) struct Queue<S> {
     is_contended: AtomicBool,
     /// The label of a holder of this process that the page shows; 0 for none.
     label_shown: AtomicU64,
+    /// When the holder, of this process, was first refused the lock or tried for it, in ns of [`QueueFile::now`].
+    holder_came: AtomicU64,
+    /// Since when the holder shows a label, in the same ns: it waits for another database.
+    labelled_since: AtomicU64,
+    /// For how long it has waited for other databases, in ns.
+    waited_elsewhere: AtomicU64,
     /// The last byte of the range of the holder that [`Self::held_for`] has seen last.
     seen: AtomicI64,
     /// When [`Self::held_for`] saw that holder first, in ns of [`QueueFile::kernel_now`].
@@ -152,6 +158,9 @@ impl<S: QueueFile> Queue<S> {
             held_here: AtomicBool::new(false),
             is_contended: AtomicBool::new(false),
             label_shown: AtomicU64::new(0),
+            holder_came: AtomicU64::new(0),
+            labelled_since: AtomicU64::new(0),
+            waited_elsewhere: AtomicU64::new(0),
             seen: AtomicI64::new(0),
             seen_since: AtomicU64::new(0),
             watched: Mutex::new(None),
@@ -185,7 +194,8 @@ impl<S: QueueFile> Queue<S> {
             false => self.try_contended(now, purpose, place, pace)?,
         };
         if taken.is_some() {
-            pace.taken_at = now;
+            pace.begin_hold(now);
+            self.holder_came.store(place.map_or(now, |place| place.came), Ordering::Relaxed);
             self.held_here.store(true, Ordering::Release);
         }
         Ok(taken)
@@ -277,8 +287,15 @@ impl<S: QueueFile> Queue<S> {
             self.hide_label(label);
         }
         self.held_here.store(false, Ordering::Relaxed);
+        let waited = self.waited_elsewhere.load(Ordering::Relaxed);
         if let Some(pace) = &mut pace {
             pace.released_at = self.sidecar.now();
+            if waited != 0 {
+                pace.waited_elsewhere(waited);
+            }
+        }
+        if waited != 0 {
+            self.waited_elsewhere.store(0, Ordering::Relaxed);
         }
         if taken == Taken::Uncontended {
             let slots = self.slots.lock();
@@ -404,7 +421,9 @@ impl<S: QueueFile> Queue<S> {
 
     /// Shows the label of the holder, which is the caller's transaction, to the waiters.
     pub(super) fn show_label(&self, label: u64) {
-        self.label_shown.store(label, Ordering::Relaxed);
+        if self.label_shown.swap(label, Ordering::Relaxed) == 0 {
+            self.labelled_since.store(self.sidecar.now(), Ordering::Relaxed);
+        }
         self.write_label(label);
     }
 
@@ -414,8 +433,16 @@ impl<S: QueueFile> Queue<S> {
     pub(super) fn hide_label(&self, label: u64) {
         let shown = &self.label_shown;
         if shown.compare_exchange(label, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let since = self.labelled_since.load(Ordering::Relaxed);
+            let waited = self.sidecar.now().saturating_sub(since);
+            self.waited_elsewhere.fetch_add(waited, Ordering::Relaxed);
             self.write_label(0);
         }
+    }
+
+    /// When the holder of the lock, a connection of this process, first tried for it, in ns of [`QueueFile::now`].
+    pub(super) fn holder_came(&self) -> u64 {
+        self.holder_came.load(Ordering::Relaxed)
     }
 
     fn write_label(&self, label: u64) {

@@ -35,6 +35,8 @@ pub(crate) struct Pace {
     pub(super) taken_at: u64,
     /// When it last released the lock, in ns.
     pub(super) released_at: u64,
+    /// For how long it has waited for other databases while it last had the lock, in ns.
+    waited_elsewhere: u64,
     /// Since when it has left waiters no time to lock the waiters' byte, or when it last looked for
     /// waiters, in ns.
     busy_since: u64,
@@ -96,10 +98,30 @@ impl Pace {
         self.comes_back && now < self.run_ends && self.left > 0
     }
 
+    /// The connection has taken the lock.
+    #[inline(always)]
+    pub(super) fn begin_hold(&mut self, now: u64) {
+        (self.taken_at, self.waited_elsewhere) = (now, 0);
+    }
+
+    /// The connection releases the lock, and has waited so long, in ns, for other databases while it had it. In the first
+    /// transaction of a slice that is no part of the slice: otherwise each transaction over two databases would wait for both.
+    /// A later wait ends the slice: otherwise it would have no end.
+    #[cold]
+    pub(super) fn waited_elsewhere(&mut self, waited: u64) {
+        self.waited_elsewhere = waited;
+        let is_first = self.left == MOST_TRANSACTIONS - 1;
+        if is_first {
+            self.run_began += waited;
+            self.run_ends += waited;
+        }
+    }
+
     /// The connection has taken the lock while `waiters` wait. Its slice counts from when its run
     /// began.
     pub(super) fn begin_slice(&mut self, waiters: u64) {
-        let lasted = self.released_at.saturating_sub(self.taken_at);
+        let held = self.released_at.saturating_sub(self.taken_at);
+        let lasted = held.saturating_sub(self.waited_elsewhere);
         let (least, greatest) = SLICE_NS;
         let share = (ROUND_NS / (waiters + 1)).max(SLICE_TRANSACTIONS * lasted);
         self.run_ends = self.run_began + share.clamp(least, greatest);
