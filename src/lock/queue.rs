@@ -47,7 +47,7 @@ use super::page::{
     slot_offset,
 };
 use crate::recorder::event::Process;
-use crate::sys::Range;
+use crate::sys::{Range, ThreadUsage};
 
 pub(crate) use pace::{Pace, Released};
 use slots::Slots;
@@ -99,6 +99,10 @@ pub(crate) trait QueueFile {
     fn kernel_now(&self) -> u64;
     /// The time in ns that the page's times are compared with. [`crate::sys::shared_ns`]
     fn shared_now(&self) -> u64;
+    /// What the calling thread has done so far, if the system tells. [`crate::sys::thread_usage`]
+    fn thread_usage(&self) -> Option<ThreadUsage> {
+        None
+    }
     /// This process's id and the name of its program, as waiters show them.
     fn process(&self) -> (u32, [u8; 12]);
     /// The process of a holder, if it is one that this process can see. Only for the event log.
@@ -125,7 +129,8 @@ pub(crate) struct Queue<S> {
     is_contended: AtomicBool,
     /// The label of a holder of this process that the page shows; 0 for none.
     label_shown: AtomicU64,
-    /// When the holder, of this process, was first refused the lock or tried for it, in ns of [`QueueFile::now`].
+    /// When the holder, of this process, first tried for the lock, in ns of [`QueueFile::now`]; earlier by the time in which
+    /// its thread was displaced before that.
     holder_came: AtomicU64,
     /// Since when the holder shows a label, in the same ns: it waits for another database.
     labelled_since: AtomicU64,
@@ -185,7 +190,8 @@ impl<S: QueueFile> Queue<S> {
         place: Option<&Place>,
         pace: &mut Pace,
     ) -> io::Result<Option<Taken>> {
-        pace.begin_attempt(now, place.map(|place| place.came));
+        let came = place.map(|place| place.came);
+        pace.begin_attempt(now, came, || self.sidecar.thread_usage());
         if place.is_some_and(Place::is_far) {
             return Ok(None);
         }
@@ -194,8 +200,7 @@ impl<S: QueueFile> Queue<S> {
             false => self.try_contended(now, purpose, place, pace)?,
         };
         if taken.is_some() {
-            pace.begin_hold(now);
-            self.holder_came.store(place.map_or(now, |place| place.came), Ordering::Relaxed);
+            self.holder_came.store(pace.begin_hold(now, came), Ordering::Relaxed);
             self.held_here.store(true, Ordering::Release);
         }
         Ok(taken)
@@ -393,7 +398,7 @@ impl<S: QueueFile> Queue<S> {
                 let _ = self.sidecar.write(at, &bytes);
                 // The turn also binds this holder: its slice is over. It looks at the page before it tries for the lock
                 // again, even if the waiter could not yet lock the waiters' byte.
-                pace.end_slice(pace.released_at);
+                pace.end_slice(pace.released_at, self.sidecar.thread_usage());
                 self.is_contended.store(true, Ordering::Relaxed);
             }
             return Some(head);
@@ -440,7 +445,8 @@ impl<S: QueueFile> Queue<S> {
         }
     }
 
-    /// When the holder of the lock, a connection of this process, first tried for it, in ns of [`QueueFile::now`].
+    /// When the holder of the lock, a connection of this process, first tried for it, in ns of [`QueueFile::now`]; earlier by
+    /// the time in which its thread was displaced before that.
     pub(super) fn holder_came(&self) -> u64 {
         self.holder_came.load(Ordering::Relaxed)
     }

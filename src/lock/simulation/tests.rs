@@ -179,6 +179,49 @@ fn a_holder_that_gives_the_turn_has_no_slice_left() {
     simulation.end();
 }
 
+/// A client in a tight loop gives the turn, and the waiter displaces its thread, for longer than a tight loop needs to come
+/// back. It has a slice in its next turn nevertheless. One that slept meanwhile, or computed, or of which the system does not
+/// tell, gives the next turn after one transaction.
+#[test]
+fn a_displaced_thread_is_in_a_tight_loop() {
+    let usage = |ran, sleeps| Some(ThreadUsage { ran, sleeps });
+    let cases = [
+        (usage(7_000_000, 3), usage(7_050_000, 3), true),
+        (usage(7_000_000, 3), usage(7_050_000, 4), false),
+        (usage(7_000_000, 3), usage(9_000_000, 3), false),
+        (usage(7_000_000, 3), usage(6_000_000, 3), false),
+        (usage(7_000_000, 3), None, false),
+        (None, usage(7_000_000, 3), false),
+    ];
+    for (then, now, has_slice) in cases {
+        let mut simulation = Simulation::new();
+        let [client, first, second] = [0, CLIENTS, 2 * CLIENTS];
+        for client in [client, first] {
+            simulation.run(Step::Go(client));
+        }
+        simulation.run(Step::Pass(3000));
+        simulation.world.borrow_mut().usage = then;
+        simulation.run(Step::Go(client));
+        simulation.run(Step::Wait(first, 1));
+        assert!(simulation.clients[first].held.is_some(), "it is its turn");
+        simulation.run(Step::Pass(1000));
+        simulation.world.borrow_mut().usage = now;
+        for client in [client, second] {
+            simulation.run(Step::Go(client));
+            simulation.run(Step::Pass(10));
+        }
+        simulation.run(Step::Pass(3000));
+        simulation.run(Step::Go(first));
+        simulation.run(Step::Wait(client, 1));
+        assert!(simulation.clients[client].held.is_some(), "it is its turn");
+        simulation.run(Step::Go(client));
+        simulation.run(Step::Go(client));
+        assert_eq!(simulation.clients[client].held.is_some(), has_slice, "{then:?} {now:?}");
+        simulation.run(Step::Wait(second, 1));
+        simulation.end();
+    }
+}
+
 /// A client in a tight loop writes to two databases. It has got the first lock from its place in the queue, and waits for the
 /// second, longer than a slice lasts, while others wait for the first. It has its whole slice of the first when it has both.
 /// Otherwise it would wait for both each time. If it waits for the second once more in that slice, the slice is over.
