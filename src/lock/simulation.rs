@@ -49,7 +49,7 @@ struct World {
     len: usize,
     /// How many system calls were made so far.
     calls: usize,
-    /// What the thread of whoever calls has done so far, if the system tells.
+    /// What the calling thread has done so far, if the system tells.
     usage: Option<ThreadUsage>,
 }
 
