@@ -144,7 +144,7 @@ impl Database {
     }
 
     /// Notes which `sqlite3` uses a connection.
-    pub(super) fn note_user(&self, connection: u64, user: usize) {
+    pub(crate) fn note_user(&self, connection: u64, user: usize) {
         self.forget_user(connection);
         self.users.lock().push((connection, user));
     }
@@ -157,20 +157,32 @@ impl Database {
     /// The queues of the other databases whose write lock this `sqlite3` has, as far as that can be
     /// known without waiting.
     pub(crate) fn held_beside(&self, user: usize) -> Vec<Arc<Queue<Sidecar>>> {
+        let is_held = |other: &&Arc<Self>| {
+            let owner = (other.owner.connection(), user);
+            other.users.lock().contains(&owner)
+        };
+        self.others().iter().filter(is_held).filter_map(|other| other.queue()).collect()
+    }
+
+    /// Whether this `sqlite3` uses other databases, too, as far as that can be known without waiting.
+    pub(crate) fn has_others_beside(&self, user: usize) -> bool {
+        let uses = |other: &Arc<Self>| other.users.lock().iter().any(|(_, known)| *known == user);
+        self.others().iter().any(uses)
+    }
+
+    /// The other databases of this process; none if that cannot be known without waiting.
+    fn others(&self) -> Vec<Arc<Self>> {
         // A thread that opens or deletes a sidecar under this mutex may wait for the file system:
         // do not wait with it.
-        let others: Vec<_> = match REGISTRY.try_lock().as_deref() {
+        let mut others: Vec<_> = match REGISTRY.try_lock().as_deref() {
             Some(Some(registry)) if registry.len() > 1 => {
                 registry.values().filter_map(Weak::upgrade).collect()
             }
             _ => return Vec::new(),
         };
         // Without the registry's mutex: the last reference may be dropped here.
-        let is_held = |other: &&Arc<Self>| {
-            let owner = (other.owner.connection(), user);
-            !std::ptr::eq(&raw const ***other, self) && other.users.lock().contains(&owner)
-        };
-        others.iter().filter(is_held).filter_map(|other| other.queue()).collect()
+        others.retain(|other| !std::ptr::eq(&raw const **other, self));
+        others
     }
 
     /// Releases the write lock of this process's owner. `pace` is as for [`Queue::release`].

@@ -47,7 +47,7 @@ use super::page::{
     slot_offset,
 };
 use crate::recorder::event::Process;
-use crate::sys::Range;
+use crate::sys::{Range, ThreadUsage};
 
 pub(crate) use pace::{Pace, Released};
 use slots::Slots;
@@ -99,6 +99,10 @@ pub(crate) trait QueueFile {
     fn kernel_now(&self) -> u64;
     /// The time in ns that the page's times are compared with. [`crate::sys::shared_ns`]
     fn shared_now(&self) -> u64;
+    /// What the calling thread has done so far, if the system tells. [`crate::sys::thread_usage`]
+    fn thread_usage(&self) -> Option<ThreadUsage> {
+        None
+    }
     /// This process's id and the name of its program, as waiters show them.
     fn process(&self) -> (u32, [u8; 12]);
     /// The process of a holder, if it is one that this process can see. Only for the event log.
@@ -125,6 +129,13 @@ pub(crate) struct Queue<S> {
     is_contended: AtomicBool,
     /// The label of a holder of this process that the page shows; 0 for none.
     label_shown: AtomicU64,
+    /// When the holder, of this process, first tried for the lock, in ns of [`QueueFile::now`]; earlier by the time in which
+    /// its thread was displaced before that.
+    holder_came: AtomicU64,
+    /// Since when the holder shows a label, in the same ns: it waits for another database.
+    labelled_since: AtomicU64,
+    /// For how long it has waited for other databases, in ns.
+    waited_elsewhere: AtomicU64,
     /// The last byte of the range of the holder that [`Self::held_for`] has seen last.
     seen: AtomicI64,
     /// When [`Self::held_for`] saw that holder first, in ns of [`QueueFile::kernel_now`].
@@ -152,6 +163,9 @@ impl<S: QueueFile> Queue<S> {
             held_here: AtomicBool::new(false),
             is_contended: AtomicBool::new(false),
             label_shown: AtomicU64::new(0),
+            holder_came: AtomicU64::new(0),
+            labelled_since: AtomicU64::new(0),
+            waited_elsewhere: AtomicU64::new(0),
             seen: AtomicI64::new(0),
             seen_since: AtomicU64::new(0),
             watched: Mutex::new(None),
@@ -176,7 +190,8 @@ impl<S: QueueFile> Queue<S> {
         place: Option<&Place>,
         pace: &mut Pace,
     ) -> io::Result<Option<Taken>> {
-        pace.begin_attempt(now, place.map(|place| place.came));
+        let came = place.map(|place| place.came);
+        pace.begin_attempt(now, came, || self.sidecar.thread_usage());
         if place.is_some_and(Place::is_far) {
             return Ok(None);
         }
@@ -185,7 +200,7 @@ impl<S: QueueFile> Queue<S> {
             false => self.try_contended(now, purpose, place, pace)?,
         };
         if taken.is_some() {
-            pace.taken_at = now;
+            self.holder_came.store(pace.begin_hold(now, came), Ordering::Relaxed);
             self.held_here.store(true, Ordering::Release);
         }
         Ok(taken)
@@ -277,8 +292,15 @@ impl<S: QueueFile> Queue<S> {
             self.hide_label(label);
         }
         self.held_here.store(false, Ordering::Relaxed);
+        let waited = self.waited_elsewhere.load(Ordering::Relaxed);
         if let Some(pace) = &mut pace {
             pace.released_at = self.sidecar.now();
+            if waited != 0 {
+                pace.waited_elsewhere(waited);
+            }
+        }
+        if waited != 0 {
+            self.waited_elsewhere.store(0, Ordering::Relaxed);
         }
         if taken == Taken::Uncontended {
             let slots = self.slots.lock();
@@ -376,7 +398,7 @@ impl<S: QueueFile> Queue<S> {
                 let _ = self.sidecar.write(at, &bytes);
                 // The turn also binds this holder: its slice is over. It looks at the page before it tries for the lock
                 // again, even if the waiter could not yet lock the waiters' byte.
-                pace.end_slice(pace.released_at);
+                pace.end_slice(pace.released_at, self.sidecar.thread_usage());
                 self.is_contended.store(true, Ordering::Relaxed);
             }
             return Some(head);
@@ -404,7 +426,9 @@ impl<S: QueueFile> Queue<S> {
 
     /// Shows the label of the holder, which is the caller's transaction, to the waiters.
     pub(super) fn show_label(&self, label: u64) {
-        self.label_shown.store(label, Ordering::Relaxed);
+        if self.label_shown.swap(label, Ordering::Relaxed) == 0 {
+            self.labelled_since.store(self.sidecar.now(), Ordering::Relaxed);
+        }
         self.write_label(label);
     }
 
@@ -414,8 +438,17 @@ impl<S: QueueFile> Queue<S> {
     pub(super) fn hide_label(&self, label: u64) {
         let shown = &self.label_shown;
         if shown.compare_exchange(label, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let since = self.labelled_since.load(Ordering::Relaxed);
+            let waited = self.sidecar.now().saturating_sub(since);
+            self.waited_elsewhere.fetch_add(waited, Ordering::Relaxed);
             self.write_label(0);
         }
+    }
+
+    /// When the holder of the lock, a connection of this process, first tried for it, in ns of [`QueueFile::now`]; earlier by
+    /// the time in which its thread was displaced before that.
+    pub(super) fn holder_came(&self) -> u64 {
+        self.holder_came.load(Ordering::Relaxed)
     }
 
     fn write_label(&self, label: u64) {

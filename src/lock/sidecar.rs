@@ -22,7 +22,7 @@ use super::page::{GROUP, GroupBytes, KIND_ENTRIES, KINDS, KindEntries, LENGTH, P
 use super::queue::QueueFile;
 use crate::format;
 use crate::recorder::event::Process;
-use crate::sys::{self, Inode, LockFile, Range, Words, fork};
+use crate::sys::{self, Inode, LockFile, Range, ThreadUsage, Words, fork};
 
 #[cfg(unix)]
 pub(crate) use anothers::hold_for_fork;
@@ -244,6 +244,10 @@ impl QueueFile for Sidecar {
 
     fn shared_now(&self) -> u64 {
         sys::shared_ns()
+    }
+
+    fn thread_usage(&self) -> Option<ThreadUsage> {
+        sys::thread_usage()
     }
 
     fn process(&self) -> (u32, [u8; 12]) {

@@ -13,7 +13,7 @@ use super::holder::{WAITERS_BYTE, WRITE_RANGE};
 use super::kernel::Kernel;
 use super::page::{LENGTH, PAGE, Page, Turn};
 use super::queue::{Pace, Place, Purpose, Queue, QueueFile, Rank, Taken, Until};
-use crate::sys::Range;
+use crate::sys::{Range, ThreadUsage};
 
 /// How long newcomers may overtake the first waiter, in ns.
 const OVERTAKING_NS: u64 = 2_000_000;
@@ -49,6 +49,8 @@ struct World {
     len: usize,
     /// How many system calls were made so far.
     calls: usize,
+    /// What the calling thread has done so far, if the system tells.
+    usage: Option<ThreadUsage>,
 }
 
 impl Process {
@@ -126,6 +128,10 @@ impl QueueFile for Process {
         world.kernel.clock.wrapping_add_signed(world.set_by)
     }
 
+    fn thread_usage(&self) -> Option<ThreadUsage> {
+        self.world.borrow().usage
+    }
+
     fn process(&self) -> (u32, [u8; 12]) {
         (self.id as u32, *b"simulation\0\0")
     }
@@ -190,7 +196,8 @@ impl Simulation {
 
     /// A simulation whose processes have these clocks.
     pub(super) fn with_clocks(clocks: [Clock; PROCESSES]) -> Self {
-        let world = World { kernel: Kernel::new(), clocks, set_by: 0, len: LENGTH, calls: 0 };
+        let world =
+            World { kernel: Kernel::new(), clocks, set_by: 0, len: LENGTH, calls: 0, usage: None };
         let world = Rc::new(RefCell::new(world));
         let queue = |id| Some(Queue::new(Process { id, world: Rc::clone(&world) }));
         Self {

@@ -65,6 +65,15 @@ impl Range {
     }
 }
 
+/// What a thread has done so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ThreadUsage {
+    /// For how long it has run, in ns, with a resolution of 1 us.
+    pub(crate) ran: u64,
+    /// How often it has waited or slept. A thread that another has displaced from its processor did neither.
+    pub(crate) sleeps: u64,
+}
+
 /// How much of a wait is over: by the clock or, if that is more, by the sleeps. A clock may stand
 /// still, so a wait that went by the clock alone might never end.
 #[derive(Clone, Copy, Debug)]

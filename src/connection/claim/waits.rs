@@ -22,7 +22,7 @@
 use std::ffi::c_int;
 use std::time::Duration;
 
-use super::{CHECKPOINT_LASTS, Claim, Patience};
+use super::{CHECKPOINT_LASTS, CHECKPOINT_LASTS_BESIDE_OTHERS, Claim, Patience};
 use crate::connection::base_file::BaseFile;
 use crate::counters::count;
 use crate::ffi::{ResultCode, ShmFlags, ShmSlot};
@@ -257,7 +257,9 @@ impl<B: BaseFile> Claim<B> {
             let acquired = match self.database.held_for() {
                 Some((Purpose::Upkeep, held)) => {
                     if left.is_zero() || held >= CHECKPOINT_LASTS {
-                        return true;
+                        return waits_here
+                            || held >= CHECKPOINT_LASTS_BESIDE_OTHERS
+                            || !self.database.has_others_beside(self.base.user());
                     }
                     if !waits_here {
                         return false;

@@ -102,6 +102,13 @@ fn a_checkpoint_holds_no_writer_up_for_long() {
         _ => assert!(began.elapsed() >= CHECKPOINT_LASTS),
     }
     std::thread::sleep(CHECKPOINT_LASTS);
+    // One with another database does not: a circle of waits would not be seen.
+    let place = tempfile::tempdir().expect("a directory");
+    let (other, _) = connection(&place);
+    other.database().note_user(1, base.user);
+    assert_eq!(attempt(&mut sleeper), ResultCode::BUSY);
+    let _ = crate::lock::wait::sleep(Duration::from_millis(1), |_| {});
+    drop(other);
     // The second time, the connection has not waited before.
     for _ in 0..2 {
         assert_eq!(attempt(&mut sleeper), ResultCode::OK);

@@ -179,6 +179,117 @@ fn a_holder_that_gives_the_turn_has_no_slice_left() {
     simulation.end();
 }
 
+/// A client in a tight loop gives the turn, and the waiter displaces its thread, for longer than a tight loop needs to come
+/// back. It has a slice in its next turn nevertheless. One that slept meanwhile, or computed, or of which the system does not
+/// tell, gives the next turn after one transaction.
+#[test]
+fn a_displaced_thread_is_in_a_tight_loop() {
+    let usage = |ran, sleeps| Some(ThreadUsage { ran, sleeps });
+    let cases = [
+        (usage(7_000_000, 3), usage(7_050_000, 3), true),
+        (usage(7_000_000, 3), usage(7_050_000, 4), false),
+        (usage(7_000_000, 3), usage(9_000_000, 3), false),
+        (usage(7_000_000, 3), usage(6_000_000, 3), false),
+        (usage(7_000_000, 3), None, false),
+        (None, usage(7_000_000, 3), false),
+    ];
+    for (then, now, has_slice) in cases {
+        let mut simulation = Simulation::new();
+        let [client, first, second] = [0, CLIENTS, 2 * CLIENTS];
+        for client in [client, first] {
+            simulation.run(Step::Go(client));
+        }
+        simulation.run(Step::Pass(3000));
+        simulation.world.borrow_mut().usage = then;
+        simulation.run(Step::Go(client));
+        simulation.run(Step::Wait(first, 1));
+        assert!(simulation.clients[first].held.is_some(), "it is its turn");
+        simulation.run(Step::Pass(1000));
+        simulation.world.borrow_mut().usage = now;
+        for client in [client, second] {
+            simulation.run(Step::Go(client));
+            simulation.run(Step::Pass(10));
+        }
+        simulation.run(Step::Pass(3000));
+        simulation.run(Step::Go(first));
+        simulation.run(Step::Wait(client, 1));
+        assert!(simulation.clients[client].held.is_some(), "it is its turn");
+        simulation.run(Step::Go(client));
+        simulation.run(Step::Go(client));
+        assert_eq!(simulation.clients[client].held.is_some(), has_slice, "{then:?} {now:?}");
+        simulation.run(Step::Wait(second, 1));
+        simulation.end();
+    }
+}
+
+/// A client in a tight loop writes to two databases. It has got the first lock from its place in the queue, and waits for the
+/// second, longer than a slice lasts, while others wait for the first. It has its whole slice of the first when it has both.
+/// Otherwise it would wait for both each time. If it waits for the second once more in that slice, the slice is over.
+#[test]
+fn a_wait_for_another_database_is_no_part_of_a_slice() {
+    let mut simulation = Simulation::new();
+    let [holder, client, other] = [0, CLIENTS, 2 * CLIENTS];
+    simulation.run(Step::Go(client));
+    simulation.run(Step::Go(client));
+    for client in [holder, client, other] {
+        simulation.run(Step::Go(client));
+        simulation.run(Step::Pass(10));
+    }
+    simulation.run(Step::Pass(3000));
+    simulation.run(Step::Go(holder));
+    simulation.run(Step::Wait(client, 1));
+    assert!(simulation.clients[client].held.is_some(), "it is its turn");
+    let wait_elsewhere = |simulation: &mut Simulation| {
+        let label = 1;
+        simulation.queue(client).expect("it lives").show_label(label);
+        simulation.run(Step::Pass(5000));
+        simulation.queue(client).expect("it lives").hide_label(label);
+    };
+    wait_elsewhere(&mut simulation);
+    for _ in 0..3 {
+        simulation.run(Step::Go(client));
+        simulation.run(Step::Go(client));
+        assert!(simulation.clients[client].held.is_some(), "it is in its slice");
+    }
+    wait_elsewhere(&mut simulation);
+    simulation.run(Step::Go(client));
+    simulation.run(Step::Go(client));
+    assert!(simulation.clients[client].held.is_none(), "it is the other's turn");
+    simulation.run(Step::Wait(other, 1));
+    assert!(simulation.clients[other].held.is_some(), "it is its turn");
+    simulation.end();
+}
+
+/// The second database of the same client: the client comes back to it late, since it has waited for the first. It is in a
+/// tight loop nevertheless, and has a slice. A client that was idle meanwhile gives the turn to the next.
+#[test]
+fn a_wait_for_another_database_is_no_pause() {
+    for waited_elsewhere in [true, false] {
+        let mut simulation = Simulation::new();
+        let [holder, client, other] = [0, CLIENTS, 2 * CLIENTS];
+        simulation.run(Step::Go(client));
+        simulation.run(Step::Go(client));
+        let came = simulation.now();
+        simulation.run(Step::Pass(20_000));
+        for client in [holder, client, other] {
+            simulation.run(Step::Go(client));
+            simulation.run(Step::Pass(10));
+        }
+        let place = simulation.clients[client].place.as_mut().expect("it waits");
+        place.came_with(waited_elsewhere.then_some(came));
+        simulation.run(Step::Pass(3000));
+        simulation.run(Step::Go(holder));
+        simulation.run(Step::Wait(client, 1));
+        simulation.run(Step::Go(client));
+        simulation.run(Step::Go(client));
+        assert_eq!(simulation.clients[client].held.is_some(), waited_elsewhere);
+        if waited_elsewhere {
+            simulation.run(Step::Go(client));
+        }
+        simulation.end();
+    }
+}
+
 /// Without waiters a write transaction costs two system calls, however long it takes. After a turn,
 /// transactions cost two again as soon as one of them has seen that nobody waits.
 #[test]

@@ -160,7 +160,8 @@ impl Nap {
         let place = self.place.take().filter(|queued| Arc::ptr_eq(&queued.queue, &queue));
         let mut place = place.or_else(|| {
             let rank = self.ticket.map_or(Rank::Last, Rank::Kept);
-            let place = queue.join(rank, self.waited, Purpose::Write)?;
+            let mut place = queue.join(rank, self.waited, Purpose::Write)?;
+            place.came_with(self.held.iter().map(|held| held.holder_came()).min());
             Some(Own::new(Queued { queue: Arc::clone(&queue), place }))
         });
         let until = match self.stage {

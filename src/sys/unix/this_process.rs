@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::descriptors::read_text;
 use super::large_files;
+use crate::sys::ThreadUsage;
 
 /// 0 until [`pid`] is called.
 static PID: AtomicU32 = AtomicU32::new(0);
@@ -55,6 +56,28 @@ pub(crate) fn at_fork(
         0 => Ok(()),
         errno => Err(io::Error::from_raw_os_error(errno)),
     }
+}
+
+/// What the calling thread has done so far; `None` if the system does not tell. getrusage(2)
+#[doc(alias = "RUSAGE_THREAD")]
+pub(crate) fn thread_usage() -> Option<ThreadUsage> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: all zeros are a valid rusage.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: a place for the answer.
+        if unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) } != 0 {
+            return None;
+        }
+        let ns =
+            |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+        Some(ThreadUsage {
+            ran: ns(usage.ru_utime) + ns(usage.ru_stime),
+            sleeps: usage.ru_nvcsw as u64,
+        })
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
 }
 
 /// Time since some moment, in ns. It stands still while the machine is suspended. In another time namespace it differs,

@@ -6,6 +6,13 @@ use std::sync::OnceLock;
 use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress};
 use windows_sys::Win32::System::Performance::{QueryPerformanceCounter, QueryPerformanceFrequency};
 
+use crate::sys::ThreadUsage;
+
+/// What the calling thread has done so far: here nobody tells how often it has slept.
+pub(crate) fn thread_usage() -> Option<ThreadUsage> {
+    None
+}
+
 /// This process's id. GetCurrentProcessId
 pub(crate) fn pid() -> u32 {
     std::process::id()
