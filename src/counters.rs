@@ -24,7 +24,7 @@ pub(crate) struct Counters {
     /// Checkpoints that gave up because a writer had restarted the WAL.
     pub(crate) stale_checkpoints: AtomicU64,
     /// Restarts of a WAL that were deferred because a checkpoint was running.
-    pub(crate) restarts_put_off: AtomicU64,
+    pub(crate) restarts_deferred: AtomicU64,
     /// Commits and checkpoints that were refused because the file was too short.
     pub(crate) short_files: AtomicU64,
     /// Locks that were refused because a file was displaced or the database had hard links.

@@ -56,7 +56,7 @@ class Counters(TypedDict):
     gave_up: int
     sidecars_replaced: int
     stale_checkpoints: int
-    restarts_put_off: int
+    restarts_deferred: int
     short_files: int
     displaced: int
     syncs_led: int

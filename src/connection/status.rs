@@ -95,7 +95,7 @@ pub(crate) fn json<B: BaseFile>(connection: &mut Connection<B>, vfs: &Vfs<'_>) -
     counted.field("gave_up", count(&counters.gave_up));
     counted.field("sidecars_replaced", count(&counters.sidecars_replaced));
     counted.field("stale_checkpoints", count(&counters.stale_checkpoints));
-    counted.field("restarts_put_off", count(&counters.restarts_put_off));
+    counted.field("restarts_deferred", count(&counters.restarts_deferred));
     counted.field("short_files", count(&counters.short_files));
     counted.field("displaced", count(&counters.displaced));
     counted.field("syncs_led", count(&counters.syncs_led));

@@ -84,7 +84,7 @@ impl<B: BaseFile> Restart<B> {
             // Without the lock the WAL must not be restarted either. The writer appends to the WAL:
             // it must not fail with an error that the stock VFS would not meet.
             Err(_) => {
-                count(&self.database.counters.restarts_put_off);
+                count(&self.database.counters.restarts_deferred);
                 return ResultCode::BUSY;
             }
         };

@@ -45,7 +45,7 @@ fn a_wal_is_restarted_only_while_nobody_checkpoints() {
         };
         assert_eq!(*base.calls.borrow(), expected);
     }
-    assert_eq!(counted(&database.counters.restarts_put_off), 0);
+    assert_eq!(counted(&database.counters.restarts_deferred), 0);
 }
 
 /// CKPT is refused, or its lock fails and may be held; the stock VFS asks for no such lock. So the writer is told to
@@ -62,11 +62,11 @@ fn a_restart_that_fails_leaves_no_slot_locked() {
         (ResultCode::IOERR_LOCK, &[locked, unlocked]),
     ] {
         let base = TestBase { refuses: Some((ShmSlot::CKPT, rc)), ..TestBase::default() }.leak();
-        let deferred = counted(&database.counters.restarts_put_off);
+        let deferred = counted(&database.counters.restarts_deferred);
         assert_eq!(on(&mut guards, base).restart.restart(0, never), ResultCode::BUSY);
         on(&mut guards, base).restart.ended();
         assert_eq!(*base.calls.borrow(), expected);
-        assert_eq!(counted(&database.counters.restarts_put_off), deferred + 1);
+        assert_eq!(counted(&database.counters.restarts_deferred), deferred + 1);
     }
     let readers_unlocked = Unlock(ShmSlots::WAL_READERS);
     for (rc, expected) in [

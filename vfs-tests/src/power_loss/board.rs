@@ -180,7 +180,7 @@ pub(super) fn run(base: Base, vfs: &str, directory: &Path, run: Run) -> Workload
     let syncs = Syncs::default();
     let at_syncs = syncs.clone();
     let recorder = Recorder::start(base, directory, [], run.lie, move |call, when| {
-        let is_put_off = call.file == File::Wal
+        let is_deferred = call.file == File::Wal
             && matches!(call.method, Method::Sync { .. })
             && !base.locks().iter().any(Locks::to_write);
         match when {
@@ -189,12 +189,12 @@ pub(super) fn run(base: Base, vfs: &str, directory: &Path, run: Run) -> Workload
                 let is_first =
                     at_syncs.recorded.lock().unwrap_or_else(PoisonError::into_inner).is_some();
                 if let Some(wait) =
-                    (is_put_off && !is_first).then(|| take(&at_syncs.before)).flatten()
+                    (is_deferred && !is_first).then(|| take(&at_syncs.before)).flatten()
                 {
                     wait();
                 }
             }
-            When::Recorded if is_put_off => {
+            When::Recorded if is_deferred => {
                 if let Some(act) = take(&at_syncs.recorded) {
                     act();
                 }

@@ -221,7 +221,7 @@ impl<'a> Soak<'a> {
             if check.is_due(&mut self.random) {
                 let began = Instant::now();
                 self.check(self.summary.checks % 5 == 4)?;
-                check.put_off(began.elapsed() * 4);
+                check.postpone(began.elapsed() * 4);
             }
             let seen = observers.as_ref().map(Observers::deficits).unwrap_or_default();
             if !seen.is_empty() {
@@ -566,7 +566,7 @@ impl Timer {
         is_due
     }
 
-    fn put_off(&mut self, by: Duration) {
+    fn postpone(&mut self, by: Duration) {
         self.next += by;
     }
 }
