@@ -263,6 +263,7 @@ impl<B: BaseFile> Claim<B> {
                     if left.is_zero() || held >= CHECKPOINT_LASTS {
                         return waits_here
                             || held >= CHECKPOINT_LASTS_BESIDE_OTHERS
+                            || !self.asks_busy_handler()
                             || !self.wait.has_default_handler()
                             || !self.database.has_others_beside(self.base.user());
                     }
