@@ -59,7 +59,8 @@ pub(super) const COMMIT_LASTS: Duration = Duration::from_millis(200);
 
 /// How long a connection waits for a checkpoint that holds the write lock.
 pub(super) const CHECKPOINT_LASTS: Duration = Duration::from_millis(100);
-/// The same, for a connection with other databases. Without the write lock nobody would see that it waits for one of them in a circle.
+/// The same, for a connection that may yet wait for another database, while SQLite's default busy handler sleeps for it. Without
+/// the write lock nobody would see that it waits in a circle.
 pub(super) const CHECKPOINT_LASTS_BESIDE_OTHERS: Duration = Duration::from_secs(1);
 
 /// The claim of one connection.

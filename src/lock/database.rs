@@ -164,10 +164,15 @@ impl Database {
         self.others().iter().filter(is_held).filter_map(|other| other.queue()).collect()
     }
 
-    /// Whether this `sqlite3` uses other databases, too, as far as that can be known without waiting.
+    /// Whether this `sqlite3` may yet wait for another database: it uses one that somebody in this process may write, and has
+    /// not its write lock. As far as that can be known without waiting.
     pub(crate) fn has_others_beside(&self, user: usize) -> bool {
-        let uses = |other: &Arc<Self>| other.users.lock().iter().any(|(_, known)| *known == user);
-        self.others().iter().any(uses)
+        let may_wait_for = |other: &Arc<Self>| {
+            let owner = other.owner.connection();
+            other.has_writer.load(Ordering::Relaxed)
+                && other.users.lock().iter().any(|(id, known)| *known == user && *id != owner)
+        };
+        self.others().iter().any(may_wait_for)
     }
 
     /// The other databases of this process; none if that cannot be known without waiting.

@@ -584,6 +584,12 @@ impl Wait {
         }
     }
 
+    /// Whether its busy handler is SQLite's default one, and sleeps again in this wait before it gives up, as far as is
+    /// known.
+    pub(crate) fn has_default_handler(&self) -> bool {
+        self.shared.waiting.lock().handler.is_default_and_goes_on()
+    }
+
     /// Whether its busy handler sleeps no more in this wait.
     pub(crate) fn is_at_its_end(&self) -> bool {
         self.shared.waiting.lock().handler.is_at_its_end()

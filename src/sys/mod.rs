@@ -68,7 +68,7 @@ impl Range {
 /// What a thread has done so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ThreadUsage {
-    /// For how long it has run, in ns, with a resolution of 1 us.
+    /// For how long it has run, in ns.
     pub(crate) ran: u64,
     /// How often it has waited or slept. A thread that another has displaced from its processor did neither.
     pub(crate) sleeps: u64,

@@ -243,6 +243,10 @@ impl<B: BaseFile> Claim<B> {
     ///
     /// Until then, connections with a busy handler sleep in the handler instead, without their snapshot, which would keep the
     /// next writer from restarting the WAL. For an upgrade SQLite does not call the handler, so an upgrade waits here.
+    ///
+    /// A connection that may yet wait for another database is to keep the order for longer. But it must not fail where the
+    /// stock VFS would not. So it keeps the order only as long as SQLite's default busy handler is known to sleep
+    /// again: an application's own handler may give up at any time.
     pub(super) fn wait_out_checkpoint(&mut self) -> bool {
         let sleeps = self.wait.has_busy_handler() && !self.base.is_upgrade();
         let place = self.wait.place();
@@ -259,6 +263,8 @@ impl<B: BaseFile> Claim<B> {
                     if left.is_zero() || held >= CHECKPOINT_LASTS {
                         return waits_here
                             || held >= CHECKPOINT_LASTS_BESIDE_OTHERS
+                            || !self.asks_busy_handler()
+                            || !self.wait.has_default_handler()
                             || !self.database.has_others_beside(self.base.user());
                     }
                     if !waits_here {

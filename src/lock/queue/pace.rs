@@ -29,7 +29,8 @@ const BRIEF_NS: u64 = 20_000_000;
 /// How a connection has used the write lock lately.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pace {
-    /// What its thread had done when it last gave a turn, until its next attempt.
+    /// What its thread had done when it last gave a turn. If another thread tries next, the two are compared in vain. Should
+    /// they look alike, the connection seems to be in a tight loop, and has one more slice.
     gave_turn: Option<ThreadUsage>,
     /// For how long another thread had the processor before the attempt that it waits for, in ns.
     displaced: u64,
@@ -136,7 +137,7 @@ impl Pace {
 
     /// The connection releases the lock, and has waited so long, in ns, for other databases while it had it. In the first
     /// transaction of a slice that is no part of the slice: otherwise each transaction over two databases would wait for both.
-    /// A later wait ends the slice: otherwise it would have no end.
+    /// A later wait is a part of it: otherwise it would have no end.
     #[cold]
     pub(super) fn waited_elsewhere(&mut self, waited: u64) {
         self.waited_elsewhere = waited;

@@ -134,6 +134,11 @@ impl BusyHandler {
         }
     }
 
+    /// Whether it has followed the table, and makes more calls in this wait, as far as is known.
+    pub(super) fn is_default_and_goes_on(&self) -> bool {
+        self.kind == HandlerKind::FollowsTable && !self.may_sleep_no_more()
+    }
+
     /// Whether it makes no more calls in this wait.
     pub(super) fn is_at_its_end(&self) -> bool {
         self.kind == HandlerKind::AtItsEnd

@@ -500,6 +500,29 @@ fn a_busy_handler_is_known_by_its_sleeps() {
     assert!(!wait.has_busy_handler());
 }
 
+/// SQLite's default busy handler sleeps by its table, and cuts its last sleep short. An application's own handler sleeps as it
+/// likes, and none of its sleeps is known to be followed by another.
+#[test]
+fn a_default_busy_handler_is_known_until_its_last_sleep() {
+    let cases: [(&[u64], bool); 6] = [
+        (&[1], true),
+        (&[1, 2, 5], true),
+        (&[1, 2, 2], false),
+        (&[1, 2, 5, 4], false),
+        (&[3], false),
+        (&[1, 2, 5, 50], false),
+    ];
+    for (sleeps, goes_on) in cases {
+        let mut wait = wait();
+        for asked in sleeps {
+            wait.refused(elsewhere());
+            sleep(ms(*asked), |_| {});
+        }
+        wait.refused(elsewhere());
+        assert_eq!(wait.has_default_handler(), goes_on, "{sleeps:?}");
+    }
+}
+
 /// A handler's calls are counted by the sleeps that it asks for. The VFS does not see those for a file of another VFS, and a
 /// sleep for which the handler never asks is the application's.
 #[test]

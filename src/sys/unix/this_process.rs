@@ -58,8 +58,10 @@ pub(crate) fn at_fork(
     }
 }
 
-/// What the calling thread has done so far; `None` if the system does not tell. getrusage(2)
+/// What the calling thread has done so far; `None` if the system does not tell. getrusage(2) also tells for how long it has
+/// run, but on most kernels as of the last tick, up to 10 ms ago. So that is asked by clock_gettime(2).
 #[doc(alias = "RUSAGE_THREAD")]
+#[doc(alias = "CLOCK_THREAD_CPUTIME_ID")]
 pub(crate) fn thread_usage() -> Option<ThreadUsage> {
     #[cfg(target_os = "linux")]
     {
@@ -69,12 +71,9 @@ pub(crate) fn thread_usage() -> Option<ThreadUsage> {
         if unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) } != 0 {
             return None;
         }
-        let ns =
-            |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
-        Some(ThreadUsage {
-            ran: ns(usage.ru_utime) + ns(usage.ru_stime),
-            sleeps: usage.ru_nvcsw as u64,
-        })
+        let ran = of_kernel(libc::CLOCK_THREAD_CPUTIME_ID);
+        // 0 if the system refuses to tell.
+        (ran > 0).then_some(ThreadUsage { ran, sleeps: usage.ru_nvcsw as u64 })
     }
     #[cfg(not(target_os = "linux"))]
     None
@@ -176,4 +175,31 @@ pub(crate) fn set_errno(errno: libc::c_int) {
     let place = unsafe { libc::__error() };
     // SAFETY: it is this thread's own.
     unsafe { *place = errno };
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// A thread that computes sees at once that it has run. By getrusage(2) alone it would see that at the kernel's next
+    /// tick, ms later, and a holder that computes would seem to be displaced. A sleep of the thread is counted.
+    #[test]
+    fn a_thread_sees_what_it_has_done() {
+        let usage = || thread_usage().expect("Linux tells");
+        let (mut steps, mut last) = (Vec::new(), usage().ran);
+        while steps.len() < 51 {
+            let ran = usage().ran;
+            if ran != last {
+                steps.push(ran - last);
+                last = ran;
+            }
+        }
+        steps.sort_unstable();
+        let median = steps[steps.len() / 2];
+        assert!(median < 200_000, "{median} ns, a tick has at least 1 ms");
+        let before = usage();
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(usage().sleeps > before.sleeps);
+    }
 }
