@@ -404,14 +404,19 @@ fn a_refused_upgrade_to_reserved_is_learned() {
     }
 }
 
+/// A connection that keeps a database open, and one whose transaction of that kind is on trial there.
+fn on_trial(directory: &tempfile::TempDir, kind: u64) -> (TestConnection, TestConnection) {
+    let (keeper, _) = connection(directory);
+    keeper.database().make_sidecar();
+    (keeper, learning(directory, kind).0)
+}
+
 /// A connection has rolled back, and begins a transaction of a kind that is on trial. Its busy handler sleeps for the trial,
 /// which is no wait for the write lock. So the connection does not stay in the queue, where others would give it turns.
 #[test]
 fn a_wait_for_a_trial_takes_no_place_in_the_queue() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (keeper, _) = connection(&directory);
-    keeper.database().make_sidecar();
-    let (_first, _) = learning(&directory, 5);
+    let (keeper, _first) = on_trial(&directory, 5);
     let (mut second, base) = begun(&directory, Some(false));
     learns(&mut second);
     base.running.set(Some(Running { kind: Some(Kind::of_hash(6)), ..Running::default() }));
@@ -436,9 +441,7 @@ fn a_wait_for_a_trial_takes_no_place_in_the_queue() {
 #[test]
 fn no_plain_read_follows_a_handler_that_did_not_return() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (keeper, _) = connection(&directory);
-    keeper.database().make_sidecar();
-    let (_first, _) = learning(&directory, 5);
+    let (_keeper, _first) = on_trial(&directory, 5);
     let (mut second, base) = begun(&directory, None);
     learns(&mut second);
     second.guards = guards_of(&second);

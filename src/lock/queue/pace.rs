@@ -143,8 +143,9 @@ impl Pace {
         self.waited_elsewhere = waited;
         let is_first = self.left == MOST_TRANSACTIONS - 1;
         if is_first {
-            self.run_began += waited;
-            self.run_ends += waited;
+            // The clock may show any time (libfaketime).
+            self.run_began = self.run_began.saturating_add(waited);
+            self.run_ends = self.run_ends.saturating_add(waited);
         }
     }
 
@@ -156,7 +157,7 @@ impl Pace {
         let lasted = held.saturating_sub(self.waited_elsewhere);
         let (least, greatest) = SLICE_NS;
         let share = (ROUND_NS / (waiters + 1)).max(SLICE_TRANSACTIONS * lasted);
-        self.run_ends = self.run_began + share.clamp(least, greatest);
+        self.run_ends = self.run_began.saturating_add(share.clamp(least, greatest));
     }
 
     /// The connection has given another the turn; `usage` is of its thread.

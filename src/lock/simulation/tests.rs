@@ -38,6 +38,21 @@ fn clocks() -> impl Strategy<Value = [Clock; PROCESSES]> {
     prop::array::uniform3(clock)
 }
 
+/// Each client tries for the lock, one a moment after another.
+fn each_tries<const N: usize>(simulation: &mut Simulation, clients: [usize; N]) {
+    for client in clients {
+        simulation.run(Step::Go(client));
+        simulation.run(Step::Pass(10));
+    }
+}
+
+/// The holder releases the lock, and `next` has it, since it is its turn.
+fn hands_over(simulation: &mut Simulation, holder: usize, next: usize) {
+    simulation.run(Step::Go(holder));
+    simulation.run(Step::Wait(next, 1));
+    assert!(simulation.clients[next].held.is_some(), "it is its turn");
+}
+
 fn step_or_set() -> impl Strategy<Value = Step> {
     let ms = prop_oneof![-20..20_i32, Just(10_000), Just(-10_000), Just(i32::MAX), Just(i32::MIN)];
     prop_oneof![15 => step_or_kill(), 1 => ms.prop_map(Step::Set)]
@@ -163,14 +178,9 @@ fn a_holder_that_gives_the_turn_leaves_the_lock_to_it() {
 fn a_holder_that_gives_the_turn_has_no_slice_left() {
     let mut simulation = Simulation::new();
     let [holder, first, second] = [0, CLIENTS, 2 * CLIENTS];
-    for client in [holder, first, second] {
-        simulation.run(Step::Go(client));
-        simulation.run(Step::Pass(10));
-    }
+    each_tries(&mut simulation, [holder, first, second]);
     simulation.run(Step::Pass(3000));
-    simulation.run(Step::Go(holder));
-    simulation.run(Step::Wait(first, 1));
-    assert!(simulation.clients[first].held.is_some(), "it is its turn");
+    hands_over(&mut simulation, holder, first);
     simulation.run(Step::Go(first));
     simulation.run(Step::Go(first));
     assert!(simulation.clients[first].held.is_none(), "it is the second's turn");
@@ -201,19 +211,12 @@ fn a_displaced_thread_is_in_a_tight_loop() {
         }
         simulation.run(Step::Pass(3000));
         simulation.world.borrow_mut().usage = then;
-        simulation.run(Step::Go(client));
-        simulation.run(Step::Wait(first, 1));
-        assert!(simulation.clients[first].held.is_some(), "it is its turn");
+        hands_over(&mut simulation, client, first);
         simulation.run(Step::Pass(1000));
         simulation.world.borrow_mut().usage = now;
-        for client in [client, second] {
-            simulation.run(Step::Go(client));
-            simulation.run(Step::Pass(10));
-        }
+        each_tries(&mut simulation, [client, second]);
         simulation.run(Step::Pass(3000));
-        simulation.run(Step::Go(first));
-        simulation.run(Step::Wait(client, 1));
-        assert!(simulation.clients[client].held.is_some(), "it is its turn");
+        hands_over(&mut simulation, first, client);
         simulation.run(Step::Go(client));
         simulation.run(Step::Go(client));
         assert_eq!(simulation.clients[client].held.is_some(), has_slice, "{then:?} {now:?}");
@@ -231,14 +234,9 @@ fn a_wait_for_another_database_is_no_part_of_a_slice() {
     let [holder, client, other] = [0, CLIENTS, 2 * CLIENTS];
     simulation.run(Step::Go(client));
     simulation.run(Step::Go(client));
-    for client in [holder, client, other] {
-        simulation.run(Step::Go(client));
-        simulation.run(Step::Pass(10));
-    }
+    each_tries(&mut simulation, [holder, client, other]);
     simulation.run(Step::Pass(3000));
-    simulation.run(Step::Go(holder));
-    simulation.run(Step::Wait(client, 1));
-    assert!(simulation.clients[client].held.is_some(), "it is its turn");
+    hands_over(&mut simulation, holder, client);
     let wait_elsewhere = |simulation: &mut Simulation| {
         let label = 1;
         simulation.queue(client).expect("it lives").show_label(label);
@@ -271,10 +269,7 @@ fn a_wait_for_another_database_is_no_pause() {
         simulation.run(Step::Go(client));
         let came = simulation.now();
         simulation.run(Step::Pass(20_000));
-        for client in [holder, client, other] {
-            simulation.run(Step::Go(client));
-            simulation.run(Step::Pass(10));
-        }
+        each_tries(&mut simulation, [holder, client, other]);
         let place = simulation.clients[client].place.as_mut().expect("it waits");
         place.came_with(waited_elsewhere.then_some(came));
         simulation.run(Step::Pass(3000));
