@@ -9,9 +9,11 @@
 # It tests neither that processor's memory order, which qemu does not have, nor its kernel: system calls go to this machine's.
 # Tests whose clients are in Rust run these clients as this machine's programs, so that both kinds share a board.
 #
-# Needs root, qemu-user and debootstrap, and dist/ with the wheel of AArch64. Writes to target/ only.
+# Needs root, and dist/ with both wheels of AArch64. Installs qemu-user and debootstrap; writes to target/ only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/foreign.sh
+. scripts/foreign.sh
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
 place=$target/package-for-release/arm64
@@ -25,14 +27,14 @@ if [ -z "${AARCH64_TESTS:-}" ]; then
     echo '== the tests, and what their clients load'
     built=$(cargo test --release --package vfs-tests --test promises --no-run --message-format=json-render-diagnostics)
     promises=$(sed -n 's/.*"executable":"\([^"]*promises-[^"]*\)".*/\1/p' <<< "$built" | tail -n 1)
-    source=$(dirname "$(find "${CARGO_HOME:-$HOME/.cargo}"/registry/src -path '*/libsqlite3-sys-*/sqlite3/sqlite3.c' | sort -V | tail -n 1)")
+    source=$(sqlite_source)
     "$target/package-for-release/tools/bin/python" -m ziglang cc -target aarch64-linux-gnu.2.31 -shared -fPIC -O1 -I "$source" \
         -o "$target/aarch64-tests/pause.so" vfs-tests/src/pause.c
     # The second copy of SQLite in a client, as vfs-tests/build.rs builds it.
     "$target/package-for-release/tools/bin/python" -m ziglang cc -target aarch64-linux-gnu.2.31 -shared -fPIC -O1 -Wl,-soname,libsqlite3.so.0 \
         -DSQLITE_ENABLE_SETLK_TIMEOUT=1 -DSQLITE_ENABLE_COLUMN_METADATA -DSQLITE_USE_URI=1 \
         -o "$target/aarch64-tests/libsqlite3.so.0" "$source/sqlite3.c"
-    # By the name that it is told, Python starts itself: that is this script again.
+    # Python starts itself by the name that -0 sets: that runs this emulator again.
     printf '#!/bin/sh\nexec qemu-aarch64 -L %s -0 /usr/bin/python3 %s "$@"\n' "$place" "$place/usr/bin/python3" > "$target/aarch64-tests/python3"
     chmod +x "$target/aarch64-tests/python3"
     AARCH64_TESTS=$promises KANBAN_EXTENSION=$extension exec unshare --mount --propagation private "$PWD/scripts/aarch64-tests.sh" "$@"

@@ -212,19 +212,19 @@ if wants deb; then
     )
 fi
 
-# Clients in C for musl, with an SQLite of their own: two load the extension of that directory, one is unchanged. What
-# follows runs a program of that target, whose environment are the first arguments.
+# Clients in C for musl, with an SQLite of their own: two load the extension of that directory, one is unchanged. The other
+# arguments are the command that runs a program of that processor; the last one is musl's loader.
 try_musl() {
     local target=$1-linux-musl directory=$2 place=$clean/$1-musl source
     shift 2
     mkdir "$place"
-    source=$(dirname "$(find "${CARGO_HOME:-$HOME/.cargo}"/registry/src -path '*/libsqlite3-sys-*/sqlite3/sqlite3.c' | sort -V | tail -n 1)")
+    source=$(sqlite_source)
     local -a cc=("$tools/bin/python" -m ziglang cc -target "$target" -O1 -I "$source")
     "${cc[@]}" -shared -fPIC -Wl,-soname,libsqlite3.so.0 -o "$place/libsqlite3.so.0" "$source/sqlite3.c"
     "${cc[@]}" -dynamic -o "$place/board" examples/c/board.c "$place/libsqlite3.so.0"
     "${cc[@]}" -dynamic -o "$place/unchanged" scripts/package-tests/unchanged.c "$place/libsqlite3.so.0"
     "${cc[@]}" -dynamic -o "$place/promises" scripts/package-tests/promises.c "$place/libsqlite3.so.0"
-    # How it starts itself, where nobody has installed the loader that it names.
+    # By this the program starts itself: the loader that its file names may not be installed.
     printf '#!/bin/sh\nexec %s%s %s "$@"\n' "$([ "$1" = qemu-aarch64 ] && echo "$1 -E " || echo 'env ')" \
         "LD_LIBRARY_PATH=$place ${*:$#}" "$place/promises" > "$place/again"
     chmod +x "$place/again"

@@ -4,7 +4,7 @@
     scripts/public-api.py           fails if it is not what scripts/public-api.txt says
     scripts/public-api.py --write   writes that file
 
-Who removes a line, or changes one, breaks programs: that takes a new minor version before 1.0, and a line in CHANGELOG.md.
+A change that removes or alters a line breaks programs. Before 1.0 it takes a new minor version, and a line in CHANGELOG.md.
 """
 
 import difflib
@@ -45,7 +45,7 @@ def items_of(page):
 
 
 def listing():
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "public-api"
+    target = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "public-api"
     subprocess.run(
         ["cargo", "doc", "--quiet", "--lib", "--no-deps", "--package", "kanban-vfs"]
         + ["--features", FEATURES, "--target-dir", str(target)],
@@ -71,7 +71,7 @@ def main():
         LISTING.write_text("\n".join(lines) + "\n")
         return
     before = LISTING.read_text().splitlines()
-    changes = list(difflib.unified_diff(before, lines, str(LISTING.name), "now", lineterm="", n=0))
+    changes = list(difflib.unified_diff(before, lines, LISTING.name, "now", lineterm="", n=0))
     if changes:
         print("\n".join(changes))
         sys.exit("the public interface has changed: note it in CHANGELOG.md, and run scripts/public-api.py --write")

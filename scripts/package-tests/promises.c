@@ -1,6 +1,6 @@
 /*
 ** Promises of the VFS as a client in C sees them, for a C library that no other test has: lock cancellation, fork, and the
-** queue's order. Each scene of the first two runs on the stock VFS, too, and shows the damage there.
+** queue's order. A scene that the stock VFS gets wrong runs there, too, and shows the damage.
 **
 ** Run in an empty directory: ./promises EXTENSION PROGRAM, where PROGRAM starts this program anew.
 */
@@ -65,7 +65,7 @@ static int ended(pid_t child) {
   return WEXITSTATUS(status);
 }
 
-/* What a program of its own is answered that tries to write to the board at once, on the stock VFS. */
+/* The result code of another program that tries to write to the board at once, on the stock VFS. */
 static int try_to_write(const char *self, const char *path) {
   pid_t child = fork();
   if (child == 0) {
@@ -108,7 +108,7 @@ static void inherited(const char *path, const char *vfs, int rows) {
   sqlite3_close(board);
 }
 
-/* A child opens the board that its parent has locked: it must wait. */
+/* A child opens the board that its parent has locked, and is refused: it shares none of its parent's locks. */
 static void opened_in_a_child(const char *path) {
   sqlite3 *board = in_transaction(path, "kanban", WAL);
   pid_t child = fork();
