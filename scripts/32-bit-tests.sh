@@ -13,17 +13,10 @@ shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/foreign.sh
 . scripts/foreign.sh
+# shellcheck source=scripts/parts.sh
+. scripts/parts.sh
 
-what='clippy unit clients'
-while [ $# -gt 0 ]; do
-    case $1 in
-        --only) what=$2; shift ;;
-        *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2 ;;
-    esac
-    shift
-done
-wants() { [[ " $what " == *" $1 "* ]]; }
-step() { printf '\n== %s\n' "$*"; }
+parts 'clippy unit clients' "$@"
 
 x86=i686-unknown-linux-gnu
 arm=armv7-unknown-linux-gnueabihf

@@ -13,17 +13,11 @@ cd "$(dirname "$0")/.."
 root=$PWD
 # shellcheck source=scripts/foreign.sh
 . scripts/foreign.sh
+# shellcheck source=scripts/parts.sh
+. scripts/parts.sh
 
-what='wheels sdist npm crates deb musl aarch64'
-while [ $# -gt 0 ]; do
-    case $1 in
-        --only) what=$2; shift ;;
-        *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2 ;;
-    esac
-    shift
-done
-wants() { [[ " $what " == *" $1 "* ]]; }
-step() { printf '\n== %s\n' "$*"; }
+parts 'wheels sdist npm crates deb musl aarch64' "$@"
+
 # The one file of that name.
 one() {
     local -a found=("$@")

@@ -17,6 +17,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
+# shellcheck source=scripts/parts.sh
+. scripts/parts.sh
 
 what='wheels sdist npm crates deb'
 targets='x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu x86_64-unknown-linux-musl aarch64-unknown-linux-musl'
@@ -26,12 +28,10 @@ while [ $# -gt 0 ]; do
         --no-build) is_built=1 ;;
         --only) what=$2; shift ;;
         --targets) targets=$2; shift ;;
-        *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2 ;;
+        *) usage ;;
     esac
     shift
 done
-wants() { [[ " $what " == *" $1 "* ]]; }
-step() { printf '\n== %s\n' "$*"; }
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 work=${CARGO_TARGET_DIR:-$root/target}/package-for-release
