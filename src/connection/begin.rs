@@ -341,8 +341,8 @@ impl<B: BaseFile> Connection<B> {
             }
         }
         if is_refused && !self.base.is_in_autocommit() && self.base.is_upgrade() {
+            // This also makes all that the connection knows of readers out of date ([`Reader::learned`]).
             kinds::learn(&self.database, transaction.kind);
-            self.begin.readers = [Reader::default(); READERS];
         }
     }
 

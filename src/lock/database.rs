@@ -144,7 +144,7 @@ impl Database {
     }
 
     /// Notes which `sqlite3` uses a connection.
-    pub(crate) fn note_user(&self, connection: u64, user: usize) {
+    pub(super) fn note_user(&self, connection: u64, user: usize) {
         self.forget_user(connection);
         self.users.lock().push((connection, user));
     }
