@@ -101,11 +101,11 @@ pub(super) struct Begin {
 #[derive(Clone, Copy, Debug, Default)]
 struct Reader {
     kind: Kind,
-    /// When the connection has looked, in ns.
+    /// When the connection looked at the sidecar, in ns of [`sys::coarse_ns`].
     looked: u64,
     /// The header of the wal-index at that time, in WAL mode.
     header: Option<HeaderMark>,
-    /// How often a connection of this process had learned something by then.
+    /// The answer of [`Database::learned`](crate::lock::Database::learned) before that look.
     learned: u32,
 }
 

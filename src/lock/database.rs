@@ -64,7 +64,7 @@ pub(crate) struct Database {
     users: Mutex<Vec<(u64, usize)>>,
     /// Whether a connection was opened that may write.
     has_writer: AtomicBool,
-    /// How often a connection of this process has learned that a kind of transaction writes.
+    /// How many times a connection of this process has learned that a kind of transaction writes.
     learned: AtomicU32,
     /// Empty in a child of the process that opened it.
     own: Own<()>,

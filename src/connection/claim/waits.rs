@@ -36,7 +36,7 @@ use crate::sys::{self, Stopwatch};
 /// writer may wait for locks of this connection.
 const LOOKS_FOR_WRITER: Duration = Duration::from_millis(4);
 
-/// How often to try for the write lock if it is refused although nobody holds it.
+/// How many times to try for the write lock if it is refused although nobody holds it.
 const LOOKS: u32 = 3;
 
 impl<B: BaseFile> Claim<B> {
