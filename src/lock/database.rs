@@ -164,8 +164,8 @@ impl Database {
         self.others().iter().filter(is_held).filter_map(|other| other.queue()).collect()
     }
 
-    /// Whether this `sqlite3` may yet wait for another database: it uses one that somebody in this process may write, and has
-    /// not its write lock. As far as that can be known without waiting.
+    /// Whether this `sqlite3` may yet wait for another database, as far as that can be known without waiting: it uses one that
+    /// a connection of this process may write, and does not have its write lock.
     pub(crate) fn has_others_beside(&self, user: usize) -> bool {
         let may_wait_for = |other: &Arc<Self>| {
             let owner = other.owner.connection();
