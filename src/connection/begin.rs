@@ -101,11 +101,11 @@ pub(super) struct Begin {
 #[derive(Clone, Copy, Debug, Default)]
 struct Reader {
     kind: Kind,
-    /// When the connection has looked, in ns.
+    /// When the connection looked at the sidecar, in ns of [`sys::coarse_ns`].
     looked: u64,
     /// The header of the wal-index at that time, in WAL mode.
     header: Option<HeaderMark>,
-    /// How often a connection of this process had learned something by then.
+    /// The answer of [`Database::learned`](crate::lock::Database::learned) before that look.
     learned: u32,
 }
 
@@ -341,8 +341,8 @@ impl<B: BaseFile> Connection<B> {
             }
         }
         if is_refused && !self.base.is_in_autocommit() && self.base.is_upgrade() {
+            // This also makes all that the connection knows of readers out of date ([`Reader::learned`]).
             kinds::learn(&self.database, transaction.kind);
-            self.begin.readers = [Reader::default(); READERS];
         }
     }
 

@@ -56,7 +56,7 @@ pub(super) struct SharedSyncs {
     pub(super) failure: Mutex<Option<Record>>,
 }
 
-/// The right to lead. Dropping it unlocks the leader's byte and wakes all who wait.
+/// The right to lead. Dropping it unlocks the leader's byte and wakes all that wait.
 pub(super) struct Lead<'g, S: RecordFile>(&'g SharedSyncs, &'g S);
 
 impl<S: RecordFile> Drop for Lead<'_, S> {

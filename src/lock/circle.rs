@@ -28,7 +28,7 @@ const UNIQUE_BITS: u32 = 24;
 /// The greatest count that is believed: a page may be forged.
 const MOST: u64 = 1 << 39;
 
-/// How often a transaction is told that it waits for itself. SQLite's busy handler gives up by
+/// How many times a transaction is told that it waits for itself. SQLite's busy handler gives up by
 /// then, if its timeout is shorter than 95 s. An application's own handler may never give up: from
 /// then on the transaction sleeps as usual.
 const MOST_TOLD: u32 = 1000;
@@ -45,7 +45,7 @@ pub(super) struct Label {
     /// The label that this transaction began with.
     own: u64,
     now: u64,
-    /// How often it has been told that it waits for itself.
+    /// How many times it has been told that it waits for itself.
     told: u32,
 }
 

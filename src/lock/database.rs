@@ -64,7 +64,7 @@ pub(crate) struct Database {
     users: Mutex<Vec<(u64, usize)>>,
     /// Whether a connection was opened that may write.
     has_writer: AtomicBool,
-    /// How often a connection of this process has learned that a kind of transaction writes.
+    /// How many times a connection of this process has learned that a kind of transaction writes.
     learned: AtomicU32,
     /// Empty in a child of the process that opened it.
     own: Own<()>,
@@ -144,7 +144,7 @@ impl Database {
     }
 
     /// Notes which `sqlite3` uses a connection.
-    pub(crate) fn note_user(&self, connection: u64, user: usize) {
+    pub(super) fn note_user(&self, connection: u64, user: usize) {
         self.forget_user(connection);
         self.users.lock().push((connection, user));
     }
@@ -164,8 +164,8 @@ impl Database {
         self.others().iter().filter(is_held).filter_map(|other| other.queue()).collect()
     }
 
-    /// Whether this `sqlite3` may yet wait for another database: it uses one that somebody in this process may write, and has
-    /// not its write lock. As far as that can be known without waiting.
+    /// Whether this `sqlite3` may yet wait for another database, as far as that can be known without waiting: it uses one that
+    /// a connection of this process may write, and does not have its write lock.
     pub(crate) fn has_others_beside(&self, user: usize) -> bool {
         let may_wait_for = |other: &Arc<Self>| {
             let owner = other.owner.connection();

@@ -387,9 +387,9 @@ impl Simulation {
         others.filter_map(|other| Some((other.place?, other.joined.1))).collect()
     }
 
-    /// The client has slept to the end of its time: holders must know that it waits. "It takes a
-    /// slot, writes its ticket, locks byte 8191 shared, and sleeps", but "byte 8191 cannot be
-    /// locked by waiters while a holder has it".
+    /// The client has slept to the end of its time: holders must know that it waits. "It writes the
+    /// ticket to its slot [...] Then it locks byte 8191 shared, and sleeps on the slot's futex
+    /// word." But "waiters cannot lock byte 8191 while a holder has it."
     fn check_announcement(&self, client: usize) {
         let world = self.world.borrow();
         let mut waiters = world.kernel.locks.iter().filter(|(_, range, _)| {
@@ -401,8 +401,8 @@ impl Simulation {
     }
 
     /// The client was refused while the page was as `page`. That is right if somebody has the lock,
-    /// if a living client that came earlier has the turn, or if it waits and "one that came before
-    /// it has waited 2 ms".
+    /// if a living client that came earlier has the turn, or if the client waits and another that
+    /// came earlier "has waited 2 ms".
     fn check_refusal(&self, client: usize, now: u64, page: &Page) {
         let is_held = self.world.borrow().kernel.inside.is_some();
         let turn = page.turn().filter(|turn| turn.binds(self.shared_now()));
@@ -419,8 +419,8 @@ impl Simulation {
     fn check_order(&self, client: usize, taken: Taken, now: u64, page: &Page) {
         let Client { place, released_at, came_at, .. } = self.clients[client];
         let earlier = self.earlier(client);
-        // "A waiter that finds the lock free while one that came before it sleeps and has waited 2 ms
-        // releases it, and gives the other the turn."
+        // "A waiter may get the lock while an earlier waiter still sleeps and has waited 2 ms. Unless it
+        // has the turn itself, it then releases the lock and gives the earlier waiter the turn."
         let turn = page.turn().filter(|turn| turn.binds(self.shared_now()));
         let is_its_turn =
             turn.zip(place).is_some_and(|(turn, place)| turn.is_for(place.slot, place.ticket));
@@ -429,7 +429,8 @@ impl Simulation {
             place.is_some() && !is_its_turn && sleeps && now - since >= OVERTAKING_NS + TICK_NS
         });
         assert_eq!(overtaken, None, "client {client} overtakes from its place");
-        // "All who came later are refused until it has the lock, or 50 ms have passed."
+        // "Then connections that came later are refused until the waiter has the lock, or 50 ms have
+        // passed."
         let has_turn = |(place, _): &&(Place, u64)| {
             turn.is_some_and(|turn| turn.is_for(place.slot, place.ticket))
         };
@@ -437,12 +438,11 @@ impl Simulation {
         if passed_over.is_none() {
             return;
         }
-        // "A process that finds byte 8191 free does not look at the page, except the process that gave the
-        // turn."
+        // "A process that finds byte 8191 free does not look at the page, unless it gave the turn itself."
         let gave_it = self.giver.is_some_and(|giver| giver / CLIENTS == client / CLIENTS);
         let was_not_told = taken == Taken::Uncontended && !gave_it;
-        // "A holder in a tight loop wakes nobody within its slice [...] It goes on, also in a turn that
-        // another has given meanwhile."
+        // "A holder in a tight loop wakes no waiter within its slice [...] It goes on, even in a turn that
+        // another process has given meanwhile."
         let is_in_tight_loop = now - released_at < 100_000 && place.is_none();
         // If the clock stands still, the number of transactions ends a slice.
         let own_clock = self.world.borrow().clocks[client / CLIENTS];

@@ -24,14 +24,14 @@ pub(crate) struct Context {
     pub(crate) goes_under_ciphers: bool,
     /// The protection that keeps its databases' locks when another descriptor is closed.
     pub(crate) protection: Protection,
-    /// Whether the log has a line about the lack of that.
+    /// Whether the log already says that there is no such protection.
     pub(crate) has_said_what_is_off: AtomicBool,
     /// How many databases are open through it.
     pub(crate) open_databases: AtomicUsize,
 }
 
 impl Context {
-    /// If the locks of no database are protected, logs that for the first one.
+    /// If no database has that protection, logs why, once: when the first database is opened.
     pub(crate) fn say_what_is_off(&self, path: &Path) {
         let Some(why) = self.protection.is_off() else { return };
         if self.has_said_what_is_off.swap(true, Ordering::Relaxed) {

@@ -40,7 +40,7 @@ impl Seen {
     }
 }
 
-/// The place of a statement. Addresses differ in any bits.
+/// The place of a statement. Addresses may differ in any of their bits, so all of them count.
 fn place(statement: &RunningStatement<'_>) -> usize {
     const SPREADS: u64 = 0x9e37_79b9_7f4a_7c15;
     let spread = (statement.address() as u64).wrapping_mul(SPREADS);

@@ -36,7 +36,7 @@ use crate::sys::{self, Stopwatch};
 /// writer may wait for locks of this connection.
 const LOOKS_FOR_WRITER: Duration = Duration::from_millis(4);
 
-/// How often to try for the write lock if it is refused although nobody holds it.
+/// How many times to try for the write lock if it is refused although nobody holds it.
 const LOOKS: u32 = 3;
 
 impl<B: BaseFile> Claim<B> {
@@ -61,9 +61,9 @@ impl<B: BaseFile> Claim<B> {
     /// A statement is about to ask for its first lock on the database. Another holder has the write lock, which was refused to
     /// a statement of this kind before. Either SQLite called its busy handler and tries again, or this is another statement:
     /// SQLite does not say. It would be refused now, and SQLite would call the handler. Beside waiters in the queue, which are
-    /// woken, this would repeat for long. So this calls the handler in SQLite's place. If there is no handler, or it gives up,
-    /// the statement goes on at once. If the handler slept by itself, the connection waits here for as long, with a place in
-    /// the queue.
+    /// woken, this would repeat for long. So this calls the handler in SQLite's place if anybody waits in the queue. If there is
+    /// no handler, or it gives up, the statement goes on at once. If the handler slept by itself, the connection waits here for
+    /// as long, with a place in the queue.
     ///
     /// A handler may sleep so that other threads of its process run meanwhile: Ruby's gem keeps the interpreter's lock through
     /// a lock call. So a connection never waits here for one of its own process, and never longer than the handler has just

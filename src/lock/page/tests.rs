@@ -55,8 +55,8 @@ fn waiter(slot: usize, ticket: Ticket, state: SlotState) -> Waiter {
     Waiter { slot, word: 0, state, ticket, since, looks, pid: 1, purpose, program }
 }
 
-/// A waiter is stopped. The time by which it was to look is seen to be over, also when the number of
-/// that time begins again, but for the moment in which it could be in time again.
+/// A waiter is stopped. The page has the time by which it was to look modulo 4.3 s. Nevertheless it
+/// stays overdue until 3.6 s later: only then does that time seem to be ahead by less than 0.6 s.
 #[test]
 fn a_waiter_that_is_stopped_for_long_stays_overdue() {
     const MS: u64 = 1_000_000;

@@ -86,8 +86,8 @@ impl Place {
         Self { slot, ticket, came, since, purpose, word, turn: 0, looks, ahead: 0, next_look: 0 }
     }
 
-    /// Its transaction has come to the first of several databases at that time, in ns of [`QueueFile::now`], if any: it has not
-    /// been idle since.
+    /// Notes when the waiter's `transaction` first tried for a write lock that it has, of another database, in ns of
+    /// [`QueueFile::now`]; `None` if it has none. The connection has not been idle since.
     pub(in crate::lock) fn came_with(&mut self, transaction: Option<u64>) {
         self.came = transaction.map_or(self.came, |came| came.min(self.came));
     }

@@ -190,8 +190,8 @@ fn a_holder_that_gives_the_turn_has_no_slice_left() {
 }
 
 /// A client in a tight loop gives the turn, and the waiter displaces its thread, for longer than a tight loop needs to come
-/// back. It has a slice in its next turn nevertheless. One that slept meanwhile, or computed, or of which the system does not
-/// tell, gives the next turn after one transaction.
+/// back. It has a slice in its next turn nevertheless. A client gives the next turn after one transaction if its thread slept
+/// or computed meanwhile, or if the system does not say.
 #[test]
 fn a_displaced_thread_is_in_a_tight_loop() {
     let usage = |ran, sleeps| Some(ThreadUsage { ran, sleeps });
