@@ -183,7 +183,7 @@ impl<S: QueueFile> Queue<S> {
             };
             if looks && is_nobody_elses && self.is_free() && self.stays_free(place, &mut watch) {
                 self.note_if_ended();
-                return Some(left);
+                return Some(self.left(&watch, limit).unwrap_or_default());
             }
             if timed_out && is_head {
                 self.watch_holder(limit.saturating_sub(left));
