@@ -175,7 +175,7 @@ impl Protection {
         None
     }
 
-    /// Always `None`: it is never missed.
+    /// Always `None`: nothing needs protection.
     pub(crate) fn is_off(&self) -> Option<&'static str> {
         None
     }

@@ -116,7 +116,7 @@ impl Stat {
         self.flags & PF_KTHREAD != 0
     }
 
-    /// Whether it began later than `ago`. If the machine was suspended since, the process looks older.
+    /// Whether it began after what happened `ago`. If the machine was suspended since, the process looks older.
     fn is_younger_than(&self, ago: Duration) -> bool {
         const SLACK: Duration = Duration::from_millis(100);
         let Some(now) = since_boot() else { return false };
