@@ -58,7 +58,7 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// The fork handlers, which release in a child the locks that it inherited, cannot be
+    /// The fork handlers, by which a child abandons the locks that it inherited, cannot be
     /// installed.
     AtFork {
         /// The errno of pthread_atfork(3).

@@ -1,4 +1,4 @@
-//! SQLite's byte layouts, and the names of the files beside a database. No other file has them:
+//! SQLite's byte layouts, and the names of the files beside a database, in one place:
 //! <https://www.sqlite.org/fileformat2.html> and <https://www.sqlite.org/walformat.html>.
 
 use std::io::{self, Read};

@@ -48,7 +48,7 @@ enum Destination {
 struct Lines {
     /// The last line of each connection that logged one.
     last: Vec<(u64, String)>,
-    /// When the current second began, and how many lines were written and left out since.
+    /// The current second, how many lines were written in it, and how many were left out since the last that was written.
     second: u64,
     written: u32,
     left_out: u32,
@@ -200,8 +200,8 @@ fn line(rc: ResultCode, what: &str, file: Option<&Path>) -> String {
     said
 }
 
-/// Writes a line where `KANBAN_LOG` says, unless there were too many in this second. The next line
-/// that is written begins with how many were left out.
+/// Writes a line where `KANBAN_LOG` says, unless there were too many in this second. Before
+/// the next line that is written, a line says how many were left out.
 fn write(said: &str) {
     let Some(destination) = DESTINATION.get() else { return };
     let left_out = {

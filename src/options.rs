@@ -212,8 +212,8 @@ impl Options {
         self
     }
 
-    /// A transaction or checkpoint is recorded if it held the write lock, or waited for it, at
-    /// least this long, in whole ms. Unset, it is 100 ms.
+    /// A transaction is recorded if it held the write lock, or waited for it, at least this long, in
+    /// whole ms. A checkpoint is recorded if it lasted that long. Unset, it is 100 ms.
     #[must_use]
     pub fn with_slow(mut self, slow: Duration) -> Self {
         self.connection.slow = slow;
@@ -288,7 +288,8 @@ pub(crate) struct Settings {
     pub(crate) record: bool,
     /// Whether statements are recorded with them.
     pub(crate) record_sql: bool,
-    /// A transaction or checkpoint that held the lock or waited at least this long is recorded.
+    /// A transaction that held the lock or waited this long is recorded, and a checkpoint that lasted
+    /// this long.
     pub(crate) slow: Duration,
 }
 

@@ -34,7 +34,7 @@ impl RunningStatement<'_> {
 
     /// Whether it may write to a database: <https://www.sqlite.org/c3ref/stmt_readonly.html>.
     pub(crate) fn may_write(&self) -> bool {
-        // SAFETY: a statement that runs is not finalized, and is made only in `Host::running`, for as long as that calls back.
+        // SAFETY: `Host::running` made this for the time of its call to `see`, in which the statement runs and is not finalized.
         unsafe { (self.host.sqlite3_stmt_readonly)(self.statement) == 0 }
     }
 }

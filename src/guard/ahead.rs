@@ -33,7 +33,7 @@ use std::time::Duration;
 /// The least distance between the header's length and the file's end, in bytes. It is a multiple of every page size.
 const LEAST: i64 = 256 << 10;
 
-/// The largest distance that a checkpoint makes, in bytes. Each checkpoint that has copied all
+/// The largest distance that a connection needs, in bytes, since each checkpoint that has copied all
 /// frames reads the bytes behind the database.
 const MOST: i64 = 4 << 20;
 
@@ -41,8 +41,8 @@ const MOST: i64 = 4 << 20;
 /// longer.
 const AT_ONCE: i64 = 4;
 
-/// The largest distance that a cut leaves, in bytes, unless the database's length asks for more.
-const MOST_AFTER_CUT: i64 = 4 << 20;
+/// The distance that a cut leaves, in bytes: no connection needs more.
+const AFTER_CUT: i64 = MOST;
 
 /// A file that is ahead by this many bytes more than a connection would make it is cut.
 const TOO_FAR: i64 = 16 << 20;
@@ -53,7 +53,7 @@ const MAY_STAY: i64 = 4 << 20;
 /// After this many checkpoints in a row that find the file ahead by more than that, it is cut.
 const CUT_AFTER: u32 = 16;
 
-/// The distance is at least the database's length divided by this.
+/// The distance is at least the database's length divided by this, up to [`MOST`].
 const PART: i64 = 16;
 
 /// How long a checkpoint that made the file longer waits, with its locks: longer than an observer
@@ -113,8 +113,8 @@ impl Ahead {
             return None;
         }
         self.found_far = 0;
-        self.largest_growth = self.largest_growth.min(MOST_AFTER_CUT / 2);
-        Some(length + self.distance(length).max(MOST_AFTER_CUT))
+        self.largest_growth = self.largest_growth.min(AFTER_CUT / 2);
+        Some(length + AFTER_CUT)
     }
 
     /// How far ahead the file of a database of `length` bytes must be, in bytes.

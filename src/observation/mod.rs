@@ -82,7 +82,7 @@ pub struct Observation {
     /// of this VFS. Always false on Windows, which does not tell.
     pub is_locked_by_a_stranger: bool,
     /// The waiters for the write lock in the queue, the next one first. Stock clients are not in
-    /// the queue, nor is a connection whose own busy handler sleeps without the VFS.
+    /// the queue. A connection whose own busy handler sleeps without the VFS is in it only at times.
     pub queue: Vec<Waiter>,
     /// The waiters for SQLite's own lock, the longest wait first: a stock client has that lock, or
     /// readers are in the way. The list has only waits in this VFS of 10 ms or more, and only as

@@ -46,7 +46,7 @@ const LAST: std::ops::Range<usize> = 384..512;
 #[repr(u8)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A transaction held the write lock, or waited for it, for longer than `kanban_slow_ms`.
+    /// A transaction held the write lock, or waited for it, for `kanban_slow_ms` or longer.
     Transaction = 1,
     /// A statement was refused at once, with SQLITE_BUSY. Without a busy handler, refusals of one
     /// connection less than a second apart are one event, that of the last one.
@@ -55,7 +55,7 @@ pub enum EventKind {
     GiveUp = 3,
     /// A process ended while it held the write lock, and a waiter found the lock free.
     HolderDied = 4,
-    /// A checkpoint lasted for longer than `kanban_slow_ms`, or failed.
+    /// A checkpoint lasted for `kanban_slow_ms` or longer, or failed.
     Checkpoint = 5,
     /// A guard refused a harmful operation, or found damage.
     Guard = 6,

@@ -111,7 +111,7 @@ pub(crate) struct Recorder {
 struct Waiting {
     /// The events that no thread has written yet, each with whether it makes a log.
     events: Vec<(Event, bool)>,
-    /// The second of the last events, how many were recorded in it, and how many were left out since then.
+    /// The second of the last events, how many were recorded in it, and how many were left out since the last recorded one.
     second: u64,
     recorded: u32,
     left_out: u32,

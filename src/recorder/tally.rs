@@ -1,7 +1,7 @@
 //! The counters of a board: the sum of what all processes counted since the log was made.
 //!
-//! The log has several places for counters. Each process adds to one of them, and the board's
-//! counters are the sum of all places. A place that is torn or damaged counts as nothing, and
+//! The log has several places for counters. A process adds to one that no other has locked, and the
+//! board's counters are the sum of all places. A place that is torn or damaged counts as nothing, and
 //! begins anew.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -331,8 +331,8 @@ fn the_log_follows_the_rights_of_its_database() {
     assert_eq!((mode & 0o777, log_of(&path).events.len()), (0o666, 2));
 }
 
-/// Two processes count; a third has not counted yet. The log has what both counted, even if one place for counters was damaged
-/// or is locked.
+/// Two processes count. The log has what both counted. While all places for counters are locked, nothing is added, and the next
+/// time adds it.
 #[test]
 fn counters_of_all_add_up() {
     let (_place, path, mut recorder) = board();

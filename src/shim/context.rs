@@ -33,7 +33,7 @@ pub(crate) struct Context {
 impl Context {
     /// If no database has that protection, logs why, once: when the first database is opened.
     pub(crate) fn say_what_is_off(&self, path: &Path) {
-        let Some(why) = self.protection.is_off() else { return };
+        let Some(why) = self.protection.why_off() else { return };
         if self.has_said_what_is_off.swap(true, Ordering::Relaxed) {
             return;
         }

@@ -285,7 +285,8 @@ impl Agent {
     }
 
     /// Like [`Self::start`], with the library `clock.c`, which shows the client another time.
-    /// `still` and `runs` say whether its clock stands; a number says how many seconds it is ahead.
+    /// `still`: the clock stands. `runs`: it gains a second at each look. A number: by how many
+    /// seconds it is ahead.
     ///
     /// # Panics
     /// If it does not start.

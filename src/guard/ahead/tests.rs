@@ -44,10 +44,10 @@ fn a_large_vacuum_makes_the_file_shorter() {
     assert_eq!(writer.after_checkpoint(size, large), None);
     assert_eq!(writer.before_header(size, large, small), None);
     for mut ahead in [writer, Ahead::default()] {
-        let then = small + MOST_AFTER_CUT;
+        let then = small + AFTER_CUT;
         assert_eq!(ahead.after_checkpoint(size, small), Some(then));
         assert_eq!((0..30).find_map(|_| ahead.after_checkpoint(then, small)), None);
-        assert_eq!(ahead.before_header(small + MOST_AFTER_CUT, small, small - PAGE), None);
+        assert_eq!(ahead.before_header(small + AFTER_CUT, small, small - PAGE), None);
     }
 }
 
@@ -69,7 +69,7 @@ fn the_distance_of_an_import_does_not_last() {
     }
     let lasts = size - length;
     assert!(after_import > 2 * lasts, "{after_import}, then {lasts}");
-    assert!((LEAST..=MOST_AFTER_CUT).contains(&lasts), "{lasts}");
+    assert!((LEAST..=AFTER_CUT).contains(&lasts), "{lasts}");
 }
 
 /// Two connections share a board. One imports, the other writes little. They do not cut and extend

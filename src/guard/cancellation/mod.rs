@@ -124,7 +124,7 @@ impl Protection {
     }
 
     /// Why no file's locks are protected; `None` if some are, or nobody can tell.
-    pub(crate) fn is_off(&self) -> Option<&'static str> {
+    pub(crate) fn why_off(&self) -> Option<&'static str> {
         self.0.err().filter(|why| *why != BY_ANOTHER_COPY)
     }
 
@@ -175,8 +175,8 @@ impl Protection {
         None
     }
 
-    /// Always `None`: it is never missed.
-    pub(crate) fn is_off(&self) -> Option<&'static str> {
+    /// Always `None`: nothing needs protection.
+    pub(crate) fn why_off(&self) -> Option<&'static str> {
         None
     }
 

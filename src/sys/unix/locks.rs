@@ -73,7 +73,8 @@ pub(crate) unsafe fn fcntl_lock(
         #[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "32")))]
         // SAFETY: the caller's promise.
         let rc = unsafe { libc::fcntl(descriptor, command, lock) };
-        // glibc's fcntl takes offsets of 32 bits, but before 2.28 passes on locks of open file descriptions as they are.
+        // glibc's fcntl reads offsets of 32 bits. Before 2.28 it passes on the locks of open file descriptions unread, and the
+        // kernel reads 64.
         #[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "32"))]
         // SAFETY: the caller's promise; this call takes offsets of 64 bits.
         let rc = unsafe { libc::syscall(libc::SYS_fcntl64, descriptor, command, lock) };

@@ -31,7 +31,7 @@ pub(crate) fn file_system_type(path: &Path) -> io::Result<u64> {
         }
         found.assume_init()
     };
-    // A number of 32 bits, which is negative where its type has a sign and no more.
+    // A number of 32 bits. Where its type is signed and has no more bits, it may be negative.
     #[allow(clippy::unnecessary_cast, reason = "its type is another on other systems")]
     Ok(u64::from(found.f_type as u32))
 }

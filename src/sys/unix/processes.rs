@@ -116,7 +116,7 @@ impl Stat {
         self.flags & PF_KTHREAD != 0
     }
 
-    /// Whether it began later than `ago`. If the machine was suspended since, the process looks older.
+    /// Whether it began after what happened `ago`. If the machine was suspended since, the process looks older.
     fn is_younger_than(&self, ago: Duration) -> bool {
         const SLACK: Duration = Duration::from_millis(100);
         let Some(now) = since_boot() else { return false };
@@ -186,7 +186,8 @@ pub(crate) fn has_open(pid: u32, file: Inode, limit: Duration) -> Option<bool> {
 }
 
 /// Calls `look` with each of `files` that a process has open, once for each descriptor, until `look` returns true. Returns
-/// false if this process may list the other's descriptors, but not look at them. proc(5), /proc/PID/fdinfo
+/// false if this process may list the other's descriptors, but not look at them: [`with_lock`] and [`with_open`] pass over such
+/// a process, and do not count it as hidden. proc(5), /proc/PID/fdinfo
 ///
 /// # Errors
 /// This process may not look into the other, or the other has ended.

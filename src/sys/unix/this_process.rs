@@ -59,7 +59,7 @@ pub(crate) fn at_fork(
 }
 
 /// What the calling thread has done so far; `None` if the system does not tell. getrusage(2) also tells for how long it has
-/// run, but on most kernels as of the last tick, up to 10 ms ago. So that is asked by clock_gettime(2).
+/// run, but on most kernels as of the last tick, up to 10 ms ago. So clock_gettime(2) is asked for that.
 #[doc(alias = "RUSAGE_THREAD")]
 #[doc(alias = "CLOCK_THREAD_CPUTIME_ID")]
 pub(crate) fn thread_usage() -> Option<ThreadUsage> {

@@ -104,7 +104,7 @@ fn clients_are_served_in_order_whatever_their_clocks_show() {
     }
 }
 
-/// In which order clients with different clocks have written, and in which they have come.
+/// Returns the order in which clients with different clocks have written, and the order in which they came.
 fn order_of_service(mode: &str) -> (Vec<Vec<serde_json::Value>>, Vec<Vec<serde_json::Value>>) {
     let board = board(mode);
     let observer = connect(&board.kanban());
