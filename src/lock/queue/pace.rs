@@ -165,7 +165,8 @@ impl Pace {
         (self.run_ends, self.left) = (now, 0);
     }
 
-    /// Whether it has given another the turn in the release that it has just made.
+    /// Whether it has given another the turn in the release that it has just made, by the times: while the clock stands still
+    /// (libfaketime), perhaps in an earlier one, which does no harm.
     pub(super) fn has_given_turn(&self) -> bool {
         self.run_ends == self.released_at && self.left == 0
     }
