@@ -320,14 +320,18 @@ impl<S: QueueFile> Queue<S> {
     fn release_to_waiters(
         &self,
         taken: Taken,
-        pace: Option<&mut Pace>,
+        mut pace: Option<&mut Pace>,
         freed: impl FnOnce(),
     ) -> io::Result<()> {
-        let next = pace.and_then(|pace| self.next_waiter(pace));
+        let next = pace.as_deref_mut().and_then(|pace| self.next_waiter(pace));
         let unlocked = self.unlock(taken);
         freed();
         if let Some(next) = next {
             self.wake(&next);
+        }
+        if let Some(pace) = pace.filter(|pace| pace.has_given_turn()) {
+            // Not before: the next holder need not wait for these system calls.
+            pace.note_usage(self.sidecar.thread_usage());
         }
         unlocked
     }
@@ -398,7 +402,7 @@ impl<S: QueueFile> Queue<S> {
                 let _ = self.sidecar.write(at, &bytes);
                 // The turn also binds this holder: its slice is over. It looks at the page before it tries for the lock
                 // again, even if the waiter could not yet lock the waiters' byte.
-                pace.end_slice(pace.released_at, self.sidecar.thread_usage());
+                pace.end_slice(pace.released_at);
                 self.is_contended.store(true, Ordering::Relaxed);
             }
             return Some(head);

@@ -12,11 +12,14 @@
 //! | `large_files` | the C library's names for files of any length |
 //! | `lines`, `without_waiting` | lines for people, written without waiting |
 //! | `locks` | locks on ranges of bytes |
+//! | `scratch` | copies by the kernel to memory that may be gone |
 //! | `words` | words on which processes wait for each other |
 //! | `mounts` | file systems: what they are, where they are mounted, what they can do |
 //! | `memory` | this process's memory |
 //! | `processes` | other processes |
+//! | `one_process` | which process runs |
 //! | `this_process` | this process, its clock and its machine |
+//! | `vdso` | the kernel's clock without a system call |
 //! | `thread` | whether the calling thread can be cancelled |
 //! | [`fork`] | which process made a thing |
 #![allow(unsafe_code)]

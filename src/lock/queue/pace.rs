@@ -160,9 +160,20 @@ impl Pace {
         self.run_ends = self.run_began.saturating_add(share.clamp(least, greatest));
     }
 
-    /// The connection has given another the turn; `usage` is of its thread.
-    pub(super) fn end_slice(&mut self, now: u64, usage: Option<ThreadUsage>) {
-        (self.run_ends, self.left, self.gave_turn) = (now, 0, usage);
+    /// The connection gives another the turn.
+    pub(super) fn end_slice(&mut self, now: u64) {
+        (self.run_ends, self.left) = (now, 0);
+    }
+
+    /// Whether it has given another the turn in the release that it has just made, by the times: while the clock stands still
+    /// (libfaketime), perhaps in an earlier one, which does no harm.
+    pub(super) fn has_given_turn(&self) -> bool {
+        self.run_ends == self.released_at && self.left == 0
+    }
+
+    /// It has given another the turn; `usage` is of its thread.
+    pub(super) fn note_usage(&mut self, usage: Option<ThreadUsage>) {
+        self.gave_turn = usage;
     }
 
     /// Whether a holder that releases the lock looks for waiters now, although nobody has locked

@@ -9,9 +9,15 @@ mod lines;
 mod locks;
 mod memory;
 mod mounts;
+#[cfg(target_os = "linux")]
+mod one_process;
 mod processes;
+#[cfg(target_os = "linux")]
+mod scratch;
 mod this_process;
 mod thread;
+#[cfg(target_os = "linux")]
+mod vdso;
 mod without_waiting;
 mod words;
 

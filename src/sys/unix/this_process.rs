@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::descriptors::read_text;
 use super::large_files;
+#[cfg(target_os = "linux")]
+use super::one_process::OneProcess;
+#[cfg(target_os = "linux")]
+use super::vdso;
 use crate::sys::ThreadUsage;
 
 /// 0 until [`pid`] is called.
@@ -36,9 +40,12 @@ pub(crate) fn environment(name: &str) -> Option<OsString> {
     if is_secure { None } else { std::env::var_os(name) }
 }
 
-/// Forgets the process id. To be called in a child of fork(2), which has another id than its parent.
+/// Forgets the process id. To be called in a child of fork(2), which has another id than its parent, after
+/// [`crate::sys::fork::begin_child`].
 pub(crate) fn forget_pid() {
     PID.store(0, Ordering::Relaxed);
+    #[cfg(target_os = "linux")]
+    OneProcess::begin_child();
 }
 
 /// Calls `prepare` before each fork(2) of this process, `parent` and `child` after it, all in the thread that forks.
@@ -96,8 +103,8 @@ pub(crate) fn coarse_ns() -> u64 {
     monotonic_ns()
 }
 
-/// [`monotonic_ns`] as the kernel tells it, whatever library is preloaded. On Linux this is a system call, so only waits
-/// use it. clock_gettime(2)
+/// [`monotonic_ns`] as the kernel tells it, whatever library is preloaded. On some systems this is a system call, so only
+/// waits use it. clock_gettime(2), vdso(7)
 pub(crate) fn kernel_ns() -> u64 {
     of_kernel(libc::CLOCK_MONOTONIC)
 }
@@ -116,6 +123,12 @@ pub(super) fn of_kernel(clock: libc::clockid_t) -> u64 {
     #[cfg(target_os = "linux")]
     {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        if let Some(clock_gettime) = vdso::clock_gettime() {
+            // SAFETY: a place for the answer.
+            if unsafe { clock_gettime(clock, &raw mut now) } == 0 {
+                return in_ns(now);
+            }
+        }
         // SAFETY: the call fills in the struct, which is the kernel's on every system that `libc` has the number for.
         if unsafe { libc::syscall(libc::SYS_clock_gettime, clock, &raw mut now) } == 0 {
             return in_ns(now);

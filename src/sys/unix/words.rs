@@ -11,16 +11,14 @@ pub(crate) use futex::Words;
 #[cfg(target_os = "linux")]
 mod futex {
     use std::os::fd::AsRawFd;
-    use std::os::unix::fs::{FileExt, OpenOptionsExt};
     use std::ptr::NonNull;
 
-    use parking_lot::Mutex;
-
     use super::*;
-    use crate::sys::fork;
-    use crate::sys::unix::descriptors::{Kept, leave_room, open, reopen};
+    use crate::sys::unix::descriptors::reopen;
     use crate::sys::unix::files::{entry_of, open_to_read};
     use crate::sys::unix::inode::inode_of;
+    use crate::sys::unix::one_process::OneProcess;
+    use crate::sys::unix::scratch;
     use crate::sys::unix::thread::AsBefore;
 
     /// The first bytes of a file, mapped only for their addresses, which futex(2) needs. This process never touches the memory
@@ -29,8 +27,8 @@ mod futex {
         address: NonNull<libc::c_void>,
         /// In bytes.
         size: usize,
-        /// The id of the process that made the mapping.
-        process: libc::pid_t,
+        /// The process that made the mapping.
+        process: OneProcess,
     }
 
     // SAFETY: the address is only ever passed to the kernel.
@@ -79,7 +77,7 @@ mod futex {
             let Some(address) = NonNull::new(address) else {
                 return Err(io::ErrorKind::AddrInUse.into());
             };
-            let words = Self { address, size, process: process_id() };
+            let words = Self { address, size, process: OneProcess::this() };
             // A child of fork(2) has no use for it.
             // SAFETY: the mapping is this object's.
             match unsafe { libc::madvise(address.as_ptr(), size, libc::MADV_DONTFORK) } {
@@ -88,34 +86,26 @@ mod futex {
             }
         }
 
-        /// Writes bytes at the offset `at`: the kernel copies them from a file in memory into the mapping. That takes less than
-        /// pwrite(2) to the file itself, for which a file system may have to write a time to its journal, and wait for a sync
-        /// of another file. pread(2)
+        /// Writes bytes at the offset `at`: the kernel copies them from a file in memory into the mapping ([`scratch`]). That
+        /// takes less than pwrite(2) to the file itself, for which a file system may have to write a time to its journal, and
+        /// wait for a sync of another file.
         ///
         /// # Errors
-        /// The page of memory does not exist any more, or was mapped read-only; there is no file in memory, or another thread
-        /// uses it; or a parent of this process made the mapping.
+        /// The page of memory does not exist any more, or was mapped read-only; those of [`scratch::copy`]; or a parent of this
+        /// process made the mapping.
         pub(crate) fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
             if at.checked_add(bytes.len()).is_none_or(|end| end > self.size) {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
             // In a child that ran no fork handler the mapping does not exist, and other memory may be there by now.
-            if process_id() != self.process {
+            if OneProcess::this() != self.process {
                 return Err(io::ErrorKind::Unsupported.into());
             }
-            in_memory(|file| {
-                file.write_all_at(bytes, 0)?;
-                // SAFETY: it is within the mapping.
-                let to = unsafe { self.address.as_ptr().cast::<u8>().add(at) };
-                // SAFETY: the mapping is of this process, as long as this object is; the kernel copes with a file that is
-                // shorter by now. No reference is made to the memory, which other processes write to meanwhile.
-                let copied = unsafe { libc::pread64(file.as_raw_fd(), to.cast(), bytes.len(), 0) };
-                match usize::try_from(copied) {
-                    Ok(copied) if copied == bytes.len() => Ok(()),
-                    Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
-                    Err(_) => Err(io::Error::last_os_error()),
-                }
-            })
+            // SAFETY: it is within the mapping.
+            let to = unsafe { self.address.as_ptr().cast::<u8>().add(at) };
+            // SAFETY: the mapping is of this process, as long as this object is. No reference is made to its memory, which
+            // other processes write to meanwhile.
+            unsafe { scratch::copy(bytes, to) }
         }
 
         /// The address of the word at the offset `at`, in bytes.
@@ -160,41 +150,13 @@ mod futex {
         }
     }
 
-    /// This process's id, asked of the kernel. getpid(2)
-    fn process_id() -> libc::pid_t {
-        // SAFETY: the call takes nothing and cannot fail.
-        unsafe { libc::getpid() }
-    }
-
-    /// Calls `act` with an unnamed file in memory, which only this process uses, and only one thread at a time. It is opened
-    /// once and never closed. open(2)
-    ///
-    /// # Errors
-    /// Those of `act`; or there is no such file, or another thread uses it.
-    #[doc(alias = "O_TMPFILE")]
-    fn in_memory<T>(act: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
-        /// The file, and the generation ([`fork::generation`]) that made it or tried to. Mutex rule: nobody waits for it: in a
-        /// child of fork(2), another thread of the parent may have had it locked. A child closes its copy.
-        static FILE: Mutex<Option<(u64, Option<Kept>)>> = Mutex::new(None);
-        let now = fork::generation();
-        let mut known = FILE.try_lock().ok_or(io::ErrorKind::WouldBlock)?;
-        if known.as_ref().is_none_or(|(made, _)| *made != now) {
-            let mut options = File::options();
-            options.read(true).write(true).custom_flags(libc::O_TMPFILE | libc::O_EXCL);
-            let file = leave_room().and_then(|()| open(&options, Path::new("/dev/shm")));
-            *known = Some((now, file.ok().map(Kept::new)));
-        }
-        let file = known.as_ref().and_then(|(_, file)| file.as_ref());
-        match file.filter(|file| file.is_intact()) {
-            Some(file) => act(file.file()),
-            None => Err(io::ErrorKind::Unsupported.into()),
-        }
-    }
-
     impl Drop for Words {
         fn drop(&mut self) {
-            // SAFETY: the mapping is this object's, and nobody else has its address.
-            unsafe { libc::munmap(self.address.as_ptr(), self.size) };
+            // A child has no such mapping.
+            if self.process == OneProcess::this() {
+                // SAFETY: the mapping is this object's, and nobody else has its address.
+                unsafe { libc::munmap(self.address.as_ptr(), self.size) };
+            }
         }
     }
 }

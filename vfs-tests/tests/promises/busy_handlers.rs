@@ -131,7 +131,7 @@ fn a_handler_that_gives_up_is_asked_as_often_as_on_the_stock_vfs() {
             let [stock, ours] = ["unix", "kanban"].map(|vfs| {
                 let board = board(mode);
                 let mut holder = agent(Program::Rust);
-                holder.open("h", &board.uri(vfs), 0);
+                holder.open("h", &board.uri(vfs), 60_000);
                 holder.sql("h", "BEGIN IMMEDIATE").rows();
                 let mut queued = queued(&board, vfs);
                 let mut own = match times {
@@ -176,7 +176,7 @@ fn a_handler_that_gives_up_soon_blocks_hardly_longer_than_on_the_stock_vfs() {
         let [stock, ours] = ["unix", "kanban"].map(|vfs| {
             let board = board(mode);
             let mut holder = agent(Program::Rust);
-            holder.open("h", &board.uri(vfs), 0);
+            holder.open("h", &board.uri(vfs), 60_000);
             holder.sql("h", "BEGIN IMMEDIATE").rows();
             let mut queued = queued(&board, vfs);
             let mut own = client(&board, vfs, 2, Some(3));

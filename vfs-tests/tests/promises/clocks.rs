@@ -109,7 +109,7 @@ fn order_of_service(mode: &str) -> (Vec<Vec<serde_json::Value>>, Vec<Vec<serde_j
     let board = board(mode);
     let observer = connect(&board.kanban());
     let mut holder = agent(Program::Rust);
-    holder.open("c", &board.kanban(), 0);
+    holder.open("c", &board.kanban(), 60_000);
     holder.sql("c", "BEGIN IMMEDIATE").rows();
     let mut waiters = vec![shown(Program::Rust, "10"), agent(Program::Rust)];
     waiters.extend(["-10", "still", "runs"].map(|clock| shown(Program::Python, clock)));
