@@ -8,6 +8,7 @@ foreign() {
     if ! [ -e "$place/unpacked" ]; then
         local release mirror package
         release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+        # shellcheck disable=SC2016 # apt expands them
         mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' |
             awk -v release="$release" '$2 == release { print $1; exit }')
         rm -rf "$place"
@@ -29,10 +30,10 @@ need_emulator() {
     [ ${#missing[@]} = 0 ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; }
 }
 
-# The directory of sqlite3.c in the newest libsqlite3-sys that cargo has fetched.
+# The directory of sqlite3.c in the newest libsqlite3-sys that cargo has fetched, or in the one of that version.
 sqlite_source() {
     local found
-    found=$(find "${CARGO_HOME:-$HOME/.cargo}"/registry/src -path '*/libsqlite3-sys-*/sqlite3/sqlite3.c' | sort -V | tail -n 1)
+    found=$(find "${CARGO_HOME:-$HOME/.cargo}"/registry/src -path "*/libsqlite3-sys-${1:-*}/sqlite3/sqlite3.c" | sort -V | tail -n 1)
     [ -n "$found" ] || { echo "${0##*/}: run cargo fetch: there is no libsqlite3-sys" >&2; exit 1; }
     echo "${found%/*}"
 }

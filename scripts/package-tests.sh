@@ -206,28 +206,36 @@ if wants deb; then
     )
 fi
 
-# Clients in C for musl, with an SQLite of their own: two load the extension of that directory, one is unchanged. The other
-# arguments are the command that runs a program of that processor; the last one is musl's loader.
+# Clients in C for musl, with an SQLite of their own: two load the extension of that directory, one is unchanged. The promises
+# also run with an SQLite that has the WAL-reset bug. The other arguments are the command that runs a program of that
+# processor; the last one is musl's loader.
 try_musl() {
-    local target=$1-linux-musl directory=$2 place=$clean/$1-musl source
+    local target=$1-linux-musl directory=$2 place=$clean/$1-musl source older library
     shift 2
-    mkdir "$place"
+    mkdir -p "$place/older"
+    (cd vfs-tests/older && cargo fetch --locked --quiet)
+    older=$(sed -n '/^name = "libsqlite3-sys"/{ n; s/^version = "\(.*\)"/\1/p }' vfs-tests/older/Cargo.lock)
     source=$(sqlite_source)
     local -a cc=("$tools/bin/python" -m ziglang cc -target "$target" -O1 -I "$source")
     "${cc[@]}" -shared -fPIC -Wl,-soname,libsqlite3.so.0 -o "$place/libsqlite3.so.0" "$source/sqlite3.c"
+    "${cc[@]}" -shared -fPIC -Wl,-soname,libsqlite3.so.0 -o "$place/older/libsqlite3.so.0" "$(sqlite_source "$older")/sqlite3.c"
     "${cc[@]}" -dynamic -o "$place/board" examples/c/board.c "$place/libsqlite3.so.0"
     "${cc[@]}" -dynamic -o "$place/unchanged" scripts/package-tests/unchanged.c "$place/libsqlite3.so.0"
     "${cc[@]}" -dynamic -o "$place/promises" scripts/package-tests/promises.c "$place/libsqlite3.so.0"
     # By this the program starts itself: the loader that its file names may not be installed.
-    printf '#!/bin/sh\nexec %s%s %s "$@"\n' "$([ "$1" = qemu-aarch64 ] && echo "$1 -E " || echo 'env ')" \
-        "LD_LIBRARY_PATH=$place ${*:$#}" "$place/promises" > "$place/again"
-    chmod +x "$place/again"
+    for library in "$place" "$place/older"; do
+        printf '#!/bin/sh\nexec %s%s %s "$@"\n' "$([ "$1" = qemu-aarch64 ] && echo "$1 -E " || echo 'env ')" \
+            "LD_LIBRARY_PATH=$library ${*:$#}" "$place/promises" > "$library/again"
+        chmod +x "$library/again"
+    done
     (
         cd "$place"
         run_musl "LD_LIBRARY_PATH=$place" -- "$@" ./board board.db ada 20 "$directory/libkanban_vfs"
         [ "$(run_musl "LD_LIBRARY_PATH=$place" -- "$@" ./unchanged)" = 'past the VFS' ]
         [ "$(run_musl "LD_LIBRARY_PATH=$place" "LD_PRELOAD=$directory/libkanban_vfs_preload.so" -- "$@" ./unchanged)" = 'through the VFS' ]
-        run_musl "LD_LIBRARY_PATH=$place" -- "$@" ./promises "$directory/libkanban_vfs" "$place/again"
+        for library in "$place" "$place/older"; do
+            (cd "$library" && run_musl "LD_LIBRARY_PATH=$library" -- "$@" "$place/promises" "$directory/libkanban_vfs" "$library/again")
+        done
         # The tool has its C library in it, and takes no loader.
         "${@:1:$#-1}" "$directory/kanban-vfs" check board.db > /dev/null
     )

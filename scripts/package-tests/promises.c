@@ -1,11 +1,12 @@
 /*
-** Promises of the VFS as a client in C sees them, for a C library that no other test has: lock cancellation, fork, and the
-** queue's order. A scene that the stock VFS gets wrong runs there, too, and shows the damage.
+** Promises of the VFS as a client in C sees them, for a C library that no other test has: lock cancellation, fork, the
+** queue, and WAL reset. A scene that the stock VFS gets wrong runs there, too, and shows the damage.
 **
 ** Run in an empty directory: ./promises EXTENSION PROGRAM, where PROGRAM starts this program anew.
 */
 #include <fcntl.h>
 #include <sqlite3.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,14 +66,24 @@ static int ended(pid_t child) {
   return WEXITSTATUS(status);
 }
 
-/* The result code of another program that tries to write to the board at once, on the stock VFS. */
-static int try_to_write(const char *self, const char *path) {
+/* Starts this program anew, with the arguments up to a null. */
+static pid_t start(const char *self, ...) {
   pid_t child = fork();
   if (child == 0) {
-    execl(self, self, "try", path, (char *)NULL);
+    char *argv[8] = {(char *)self};
+    va_list given;
+    int n = 1;
+    va_start(given, self);
+    while (n < 7 && (argv[n] = va_arg(given, char *)) != NULL) n++;
+    execv(self, argv);
     _exit(99);
   }
-  return ended(child);
+  return child;
+}
+
+/* The result code of another program that tries to write to the board at once, on the stock VFS. */
+static int try_to_write(const char *self, const char *path) {
+  return ended(start(self, "try", path, NULL));
 }
 
 /* The board in the middle of a write transaction. */
@@ -123,56 +134,174 @@ static void opened_in_a_child(const char *path) {
   sqlite3_close(board);
 }
 
-/* Writers come one by one while another has the lock, and are served in that order. */
-static void queue(const char *self, const char *path) {
-  enum { WRITERS = 8 };
-  pid_t writers[WRITERS];
-  sqlite3 *board = open_board(path, "kanban");
-  int i, waits;
-  execute(board, "PRAGMA journal_mode=wal; CREATE TABLE t (id INTEGER PRIMARY KEY, x); BEGIN IMMEDIATE");
-  for (i = 0; i < WRITERS; i++) {
-    char name[8];
-    snprintf(name, sizeof name, "%d", i);
-    if ((writers[i] = fork()) == 0) {
-      execl(self, self, "write", extension, path, name, (char *)NULL);
-      _exit(99);
-    }
-    for (waits = 0;; waits++) {
-      char said[8192] = "";
-      sqlite3_stmt *status;
-      expect(waits < 6000, "a writer joins the queue");
-      sqlite3_prepare_v2(board, "PRAGMA kanban_status", -1, &status, NULL);
-      if (sqlite3_step(status) == SQLITE_ROW) snprintf(said, sizeof said, "%s", (const char *)sqlite3_column_text(status, 0));
-      sqlite3_finalize(status);
-      char *found = strstr(said, "\"waiters\":");
-      if (found && atoi(found + strlen("\"waiters\":")) == i + 1) break;
-      usleep(10000);
-    }
+/* Waits until the status of the board tells of that many waiters. */
+static void until_waiting(sqlite3 *board, int n) {
+  int waits;
+  for (waits = 0; waits < 6000; waits++) {
+    char said[8192] = "";
+    sqlite3_stmt *status;
+    sqlite3_prepare_v2(board, "PRAGMA kanban_status", -1, &status, NULL);
+    if (sqlite3_step(status) == SQLITE_ROW) snprintf(said, sizeof said, "%s", (const char *)sqlite3_column_text(status, 0));
+    sqlite3_finalize(status);
+    char *found = strstr(said, "\"waiters\":");
+    if (found && atoi(found + strlen("\"waiters\":")) == n) return;
+    usleep(10000);
   }
+  fail("queue", "a writer does not join it");
+}
+
+/*
+** Writers come one by one while the board is locked. Its holder commits, and at once wants to write again. On this VFS the
+** writers are served first, in the order in which they came. On the stock VFS they sleep, and the holder overtakes them.
+*/
+static void queue(const char *self, const char *path, const char *vfs) {
+  enum { WRITERS = 8 };
+  int is_ours = strcmp(vfs, "kanban") == 0, refused[2], output = dup(1), i, before;
+  pid_t writers[WRITERS];
+  sqlite3 *board = open_board(path, vfs);
+  sqlite3_busy_timeout(board, 60000);
+  execute(board, "PRAGMA journal_mode=wal; CREATE TABLE t (id INTEGER PRIMARY KEY, x); BEGIN IMMEDIATE");
+  expect(output >= 0 && pipe(refused) == 0 && dup2(refused[1], 1) == 1, "make a pipe for what writers say");
+  for (i = 0; i < WRITERS; i++) {
+    char name[8], said;
+    snprintf(name, sizeof name, "%d", i);
+    writers[i] = start(self, "wait", extension, path, vfs, name, NULL);
+    if (is_ours) until_waiting(board, i + 1);
+    else expect(read(refused[0], &said, 1) == 1, "a writer is refused");
+  }
+  dup2(output, 1);
+  /* On the stock VFS each of them now sleeps for 50 ms or more between two tries. On this one newcomers no longer overtake. */
+  usleep(500000);
+  execute(board, "COMMIT; BEGIN IMMEDIATE");
+  before = asked(board, "SELECT count(*) FROM t");
   execute(board, "COMMIT");
+  expect(is_ours ? before == WRITERS : before < WRITERS, "the holder overtakes waiters on the stock VFS only");
   for (i = 0; i < WRITERS; i++) expect(ended(writers[i]) == 0, "a writer writes");
   expect(asked(board, "SELECT count(*) FROM t") == WRITERS, "all writers have written");
-  expect(asked(board, "SELECT count(*) FROM t WHERE x = id - 1") == WRITERS, "the queue is in order");
+  if (is_ours) expect(asked(board, "SELECT count(*) FROM t WHERE x = id - 1") == WRITERS, "the queue is in order");
   sqlite3_close(board);
 }
 
+/* What a checkpointer in this process does where it has read how long the WAL is, but not yet how much of it is copied. */
+static void (*in_window)(void);
+static sqlite3_vfs *unix_vfs, stopping_vfs;
+static sqlite3_io_methods stopping_methods;
+static int (*unix_vfs_unfetch)(sqlite3_file *, sqlite3_int64, void *);
+
+static int stopping_unfetch(sqlite3_file *file, sqlite3_int64 at, void *page) {
+  void (*act)(void) = in_window;
+  in_window = NULL;
+  if (act) act();
+  return unix_vfs_unfetch(file, at, page);
+}
+
+/* The stock VFS, but for the one call that SQLite makes in that window. The base of ours, too. */
+static int stopping_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out) {
+  int rc = unix_vfs->xOpen(vfs, name, file, flags, out);
+  if (rc == SQLITE_OK && flags & SQLITE_OPEN_MAIN_DB) {
+    stopping_methods = *file->pMethods;
+    unix_vfs_unfetch = stopping_methods.xUnfetch;
+    stopping_methods.xUnfetch = stopping_unfetch;
+    file->pMethods = &stopping_methods;
+  }
+  return rc;
+}
+
+static void register_stopping(void) {
+  unix_vfs = sqlite3_vfs_find("unix");
+  stopping_vfs = *unix_vfs;
+  stopping_vfs.zName = "stopping";
+  stopping_vfs.xOpen = stopping_open;
+  expect(sqlite3_vfs_register(&stopping_vfs, 0) == SQLITE_OK, "register a VFS");
+}
+
+/* The writer of the scene, which is another process. */
+static struct { const char *self, *path, *vfs; } writer;
+
+#define WITHOUT_CHECKPOINTS "PRAGMA wal_autocheckpoint=0; PRAGMA synchronous=off;"
+
+/* The writer commits these rows, each by itself, and puts their entries anywhere into the index. Returns the result code. */
+static int write_rows(int first, int last, const char *then) {
+  char sql[8192] = WITHOUT_CHECKPOINTS;
+  for (; first <= last; first++)
+    snprintf(sql + strlen(sql), sizeof sql - strlen(sql), "INSERT INTO t VALUES (%d, printf('%%0200d', %d));", first,
+      first * 7919 % 1000);
+  snprintf(sql + strlen(sql), sizeof sql - strlen(sql), "%s", then);
+  return ended(start(writer.self, "execute", extension, writer.path, writer.vfs, sql, NULL));
+}
+
+static void overtake(void) { expect(write_rows(21, 26, "") == SQLITE_OK, "a writer overtakes a checkpoint"); }
+
+/* Whether a client of the stock VFS finds all rows, and an index that fits them. */
+static int is_whole(const char *path, int rows) {
+  sqlite3 *board = open_board(path, "unix");
+  int found = -1, sound = 0;
+  sqlite3_exec(board, "SELECT count(*) FROM t NOT INDEXED", number, &found, NULL);
+  sqlite3_exec(board, "SELECT count(*) = 1 AND max(integrity_check) = 'ok' FROM pragma_integrity_check", number, &sound, NULL);
+  sqlite3_close(board);
+  return found == rows && sound;
+}
+
+/*
+** The WAL-reset bug of SQLite before 3.51.3, as vfs-tests/tests/promises/wal_reset.rs has it. Twenty transactions are copied.
+** A checkpointer stops in the window; a writer in another process begins the WAL anew, and the checkpointer goes on.
+*/
+static void wal_reset(const char *self, const char *path, const char *checkpointer, const char *vfs) {
+  int is_ours = strcmp(checkpointer, "kanban") == 0 || strcmp(vfs, "kanban") == 0, rows = 56;
+  int is_damaged = !is_ours && sqlite3_libversion_number() < 3051003;
+  sqlite3 *board = open_board(path, checkpointer);
+  execute(board, WAL "; " WITHOUT_CHECKPOINTS "CREATE TABLE t (id INTEGER PRIMARY KEY, x); CREATE INDEX i ON t (x)");
+  writer.self = self, writer.path = path, writer.vfs = vfs;
+  expect(write_rows(1, 20, "PRAGMA wal_checkpoint") == SQLITE_OK, "a writer writes");
+  in_window = overtake;
+  execute(board, "PRAGMA wal_checkpoint");
+  expect(in_window == NULL, "a checkpointer is overtaken");
+  expect(write_rows(27, rows, "PRAGMA wal_checkpoint") == SQLITE_OK, "a writer goes on");
+  /* A damaged board may refuse the next row. */
+  if (write_rows(rows + 1, rows + 1, "PRAGMA wal_checkpoint") == SQLITE_OK) rows++;
+  else expect(is_damaged, "a writer ends");
+  sqlite3_close(board);
+  expect(is_whole(path, rows) == !is_damaged, path);
+}
+
 int main(int argc, char **argv) {
+  const char *self;
   if (argc == 3 && strcmp(argv[1], "try") == 0) {
     sqlite3 *board = open_board(argv[2], NULL);
     return sqlite3_exec(board, "BEGIN IMMEDIATE", NULL, NULL, NULL);
   }
-  if (argc == 5 && strcmp(argv[1], "write") == 0) {
+  if (argc == 6) {
     char sql[100];
     extension = argv[2];
     load();
-    sqlite3 *board = open_board(argv[3], "kanban");
+    sqlite3 *board = open_board(argv[3], argv[4]);
+    if (strcmp(argv[1], "execute") == 0) return sqlite3_exec(board, argv[5], NULL, NULL, NULL);
+    if (strcmp(argv[4], "unix") == 0) {
+      /* Nobody else can see who waits on the stock VFS. */
+      expect(sqlite3_exec(board, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_BUSY, "a writer is refused");
+      expect(write(1, "r", 1) == 1, "say so");
+    }
     sqlite3_busy_timeout(board, 60000);
-    snprintf(sql, sizeof sql, "BEGIN IMMEDIATE; INSERT INTO t (x) VALUES (%s); COMMIT", argv[4]);
+    snprintf(sql, sizeof sql, "BEGIN IMMEDIATE; INSERT INTO t (x) VALUES (%s); COMMIT", argv[5]);
     execute(board, sql);
     return sqlite3_close(board);
   }
+  if (argc == 4 && strcmp(argv[1], "wal_reset") == 0) {
+    self = argv[3];
+    extension = argv[2];
+    register_stopping();
+    setenv("KANBAN_BASE_VFS", "stopping", 1);
+    load();
+    /* The writers have the stock VFS as their base. */
+    unsetenv("KANBAN_BASE_VFS");
+    wal_reset(self, "reset-stock.db", "stopping", "unix");
+    wal_reset(self, "reset.db", "kanban", "kanban");
+    wal_reset(self, "reset-stock-writer.db", "kanban", "unix");
+    wal_reset(self, "reset-stock-checkpointer.db", "stopping", "kanban");
+    return 0;
+  }
   if (argc != 3) return 2;
-  const char *self = argv[2];
+  self = argv[2];
   extension = argv[1];
   load();
   lock_cancellation(self, "cancelled-stock.db", "unix", SQLITE_OK);
@@ -180,7 +309,10 @@ int main(int argc, char **argv) {
   inherited("inherited-stock.db", "unix", 1);
   inherited("inherited.db", "kanban", 0);
   opened_in_a_child("child.db");
-  queue(self, "queue.db");
-  printf("lock cancellation, fork, queue\n");
+  queue(self, "queue-stock.db", "unix");
+  queue(self, "queue.db", "kanban");
+  /* In a process of its own, since there this VFS is to have another base. */
+  expect(ended(start(self, "wal_reset", extension, self, NULL)) == 0, "WAL reset");
+  printf("SQLite %s: lock cancellation, fork, queue, WAL reset\n", sqlite3_libversion());
   return 0;
 }

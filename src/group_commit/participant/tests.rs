@@ -1,9 +1,7 @@
 use super::*;
 use crate::ffi::host::Host;
-use crate::group_commit::other_writers::SOLE_AFTER;
 use crate::group_commit::test_wal::{TestCommitter, TestWal};
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 /// The wal-index.
 #[derive(Clone, Copy, Default)]
@@ -25,6 +23,7 @@ impl WalIndex for Index {
 /// After the WAL is closed, a connection remembers only that it wants group commit, and that a
 /// failure was logged.
 #[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "group commit is Linux's")]
 fn nothing_of_a_closed_wal_is_remembered() {
     for sync in [CommitSync::Deferrable, CommitSync::Failed(ResultCode::IOERR_FSYNC)] {
         let database = Database::at(Path::new("/board.db"));
@@ -46,9 +45,11 @@ fn nothing_of_a_closed_wal_is_remembered() {
 mod with_a_wal {
     use super::*;
     use crate::format::{WAL_SUFFIX, beside};
+    use crate::group_commit::other_writers::SOLE_AFTER;
     use crate::group_commit::test_wal::{frames, salts};
     use crate::sys;
     use std::fs;
+    use std::sync::atomic::Ordering;
 
     /// A board with a sidecar, a WAL of three frames, and the group commit of one connection.
     struct Board {

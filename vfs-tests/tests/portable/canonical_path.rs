@@ -130,7 +130,7 @@ fn short_names_meet_in_one_sidecar() {
     let short = short_name(&real);
     assert_meets(&mut agent(), &uri_of(Path::new(&short), "kanban"), &real);
     let files = real.parent().unwrap().read_dir().unwrap().count();
-    assert_eq!(files, 4, "database, WAL, wal-index and one sidecar");
+    assert_eq!(files, 5, "database, WAL, wal-index, event log and one sidecar");
 }
 
 /// What Windows takes for the same name: other cases, `\\?\`, slashes and backslashes, trailing dots
@@ -149,7 +149,7 @@ fn windows_spellings_meet_in_one_sidecar() {
         assert_meets(&mut agent(), &uri, &real);
     }
     let files = real.parent().unwrap().read_dir().unwrap().count();
-    assert_eq!(files, 4, "database, WAL, wal-index and one sidecar");
+    assert_eq!(files, 5, "database, WAL, wal-index, event log and one sidecar");
 
     let new = board.directory().join("elsewhere").join("..").join("NEW.db");
     let (mut first, mut second) = (agent(), agent());
