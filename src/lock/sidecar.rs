@@ -88,6 +88,7 @@ impl Sidecar {
         if !file.is_intact() {
             return Err(io::ErrorKind::NotFound.into());
         }
+        content::may_be_written()?;
         sys::write_all_at(file.file(), bytes, at)
     }
 }
@@ -169,7 +170,8 @@ impl QueueFile for Sidecar {
 
     fn lengthen(&self) {
         // A write to the mapping may succeed and lengthen nothing.
-        if let Some(file) = self.own_file().ok().filter(|file| file.is_intact()) {
+        let file = self.own_file().ok().filter(|file| file.is_intact());
+        if let Some(file) = file.filter(|_| content::may_be_written().is_ok()) {
             let _ = sys::write_all_at(file.file(), &[0], LENGTH as u64 - 1);
         }
     }

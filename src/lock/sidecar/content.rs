@@ -131,6 +131,17 @@ pub(super) fn is_anothers(file: &LockFile, found: &Entry) -> io::Result<bool> {
     })
 }
 
+/// Whether this process may write to all of a sidecar.
+///
+/// # Errors
+/// The kernel would end this process (SIGXFSZ) if it wrote to the end. setrlimit(2)
+pub(super) fn may_be_written() -> io::Result<()> {
+    match sys::file_size_limit().is_some_and(|limit| limit < LENGTH as i64) {
+        true => Err(io::ErrorKind::FileTooLarge.into()),
+        false => Ok(()),
+    }
+}
+
 /// Makes a page of an older layout one of this layout, if no other process has it open. Returns
 /// whether it did. Group commit's bytes stay. The caller has a shared lock on [`OPEN`], and keeps
 /// it.
@@ -145,7 +156,8 @@ pub(super) fn renew(file: &LockFile, len: u64) -> io::Result<bool> {
         return Ok(false);
     }
     let write = |bytes: &[u8], at: usize| sys::write_all_at(file.file(), bytes, at as u64);
-    let written = write(&[0; GROUP - HEADER.len()], HEADER.len())
+    let written = may_be_written()
+        .and_then(|()| write(&[0; GROUP - HEADER.len()], HEADER.len()))
         .and_then(|()| write(&[0; LENGTH - BEHIND], BEHIND))
         .and_then(|()| write(if is_ours { &HEADER } else { &FOUND }, 0));
     // Also after an error, so that others can open it.
@@ -178,6 +190,7 @@ pub(super) fn seed(file: &LockFile, found: &Entry, is_made: bool) -> io::Result<
         Content::Unseeded if is_anothers(locks, found)? => return Ok(None),
         Content::Unseeded => {}
     }
+    may_be_written()?;
     if found.len < LENGTH as u64 {
         // A last byte, not set_len, which could shorten what another process has lengthened.
         sys::write_all_at(file, &[0], LENGTH as u64 - 1)?;

@@ -86,6 +86,10 @@ impl fmt::Display for Unusable {
                 "cannot lock the sidecar: {e}; it needs open-file-description locks of the system \
                  and of its file system"
             ),
+            Self::Seed(e) if e.kind() == io::ErrorKind::FileTooLarge => write!(
+                f,
+                "cannot write the sidecar: {e}; let this process write files of 36 KiB (ulimit -f)"
+            ),
             Self::Seed(e) => write!(f, "cannot write the sidecar: {e}"),
         }
     }

@@ -113,7 +113,7 @@ impl Scratch {
     }
 }
 
-/// Whether a file is in memory only: a page of a file on a disk may be lost, if the disk is full. tmpfs(5), fstatfs(2)
+/// Whether a file is in memory only. In the mapping of a file on a full disk, a store may be fatal. tmpfs(5), fstatfs(2)
 fn is_in_memory(file: &File) -> bool {
     // SAFETY: all fields of this struct are integers.
     let mut found: libc::statfs = unsafe { std::mem::zeroed() };
@@ -197,6 +197,14 @@ mod tests {
         });
         drop(cells);
         assert_eq!(scratch.take().map(|cell| cell.nth), Some(0));
+    }
+
+    /// `/dev/shm` may be a directory on a disk. A file of proc(5) is in no tmpfs either.
+    #[test]
+    fn a_file_in_memory_is_told_from_others() {
+        let in_memory = Scratch::new(OneProcess::this()).expect("there is a /dev/shm");
+        assert!(is_in_memory(in_memory.file.file()));
+        assert!(!is_in_memory(&File::open("/proc/self/maps").expect("there is a /proc")));
     }
 
     /// The program closes the descriptor, and another file gets its number. Nothing of that file is copied, and the caller learns

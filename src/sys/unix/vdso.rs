@@ -36,12 +36,14 @@ const DT_STRTAB: u64 = 5;
 const DT_SYMTAB: u64 = 6;
 const DT_GNU_HASH: u64 = 0x6fff_fef5;
 
+/// Whether the function has that name and that type. On other processors it has others.
+const IS_KNOWN: bool =
+    cfg!(all(target_pointer_width = "64", any(target_arch = "x86_64", target_arch = "aarch64")));
+
 /// The address of [`NAME`].
 #[cold]
 fn find() -> Option<usize> {
-    if !cfg!(all(target_pointer_width = "64", any(target_arch = "x86_64", target_arch = "aarch64")))
-    {
-        // Elsewhere the function has another name, or another type.
+    if !IS_KNOWN {
         return None;
     }
     // SAFETY: it takes a number.
@@ -130,13 +132,13 @@ unsafe fn read<T>(address: usize, nth: usize) -> T {
 mod tests {
     use super::*;
 
-    /// The kernel's function tells the same time as its system call, of each clock that is asked for. On 32 bits, and under
-    /// valgrind or QEMU, there is no such function.
+    /// The kernel's function tells the same time as its system call, of each clock that is asked for. Under valgrind and QEMU
+    /// there is no such function.
     #[test]
     fn it_tells_the_time_of_the_system_call() {
         // SAFETY: it takes a number.
         let has_library = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) } != 0;
-        assert_eq!(clock_gettime().is_some(), has_library && cfg!(target_pointer_width = "64"));
+        assert_eq!(clock_gettime().is_some(), has_library && IS_KNOWN);
         let Some(clock_gettime) = clock_gettime() else { return };
         for clock in [libc::CLOCK_MONOTONIC, libc::CLOCK_REALTIME] {
             let by_call = || {

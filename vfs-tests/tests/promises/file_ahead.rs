@@ -581,6 +581,32 @@ fn a_limit_of_the_files_size_is_kept() {
     }
 }
 
+/// A process may write only files that are shorter than a sidecar, and its board is. On the stock VFS it writes. Here it does,
+/// too, without the write lock, and leaves no sidecar.
+#[test]
+fn a_limit_below_the_sidecars_size_ends_nobody() {
+    vfs_tests::needs!("sqlite3");
+    for vfs in ["unix", "kanban"] {
+        let board = Board::new();
+        let script = format!(
+            "ulimit -f 32; sqlite3 :memory: '.load {}' '.open file:{}?vfs={vfs}' \
+             'CREATE TABLE IF NOT EXISTS t (x); INSERT INTO t VALUES (1); SELECT count(*) FROM t'",
+            vfs_tests::extension().display(),
+            board.path().display()
+        );
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.ends_with("1\n"), "{vfs}: {output:?}");
+        assert!(!beside(&board.path(), "-lock").exists(), "{vfs}");
+        if vfs == "kanban" {
+            let script = format!("export KANBAN_LOG=stderr; {script}");
+            let logged = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            let logged = String::from_utf8_lossy(&logged.stderr).into_owned();
+            assert!(logged.contains("let this process write files of 36 KiB"), "{logged}");
+        }
+    }
+}
+
 /// Two clients have opened an empty board. The first switches it to WAL mode and reads nothing, and
 /// the second writes. The first may not leave WAL mode as long as the second has the board open. So
 /// the first opens the WAL only at its close, which is the last: the file has the length that its
